@@ -1,0 +1,128 @@
+"""What components hand to the engine: small records and plain callables.
+
+Shapes: B examples, C channels, H x W pixels, K classes. Images are uint8 in 0..255 until `preprocess` makes them float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+
+class Split(Protocol):
+    """One split of a data set; `fetch` is the only way to its pixels."""
+
+    labels: Tensor  # (N,) int64 on the CPU
+
+    def fetch(self, index: Tensor) -> Tensor:
+        """Return the images (B, C, H, W), uint8, of the examples at `index` (B,) int64 on the CPU."""
+        ...
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set in three parts that never mix; the test part is opened only by calling it."""
+
+    train: Split
+    val: Split
+    test: Callable[[], Split] | None
+    shape: tuple[int, int, int]  # C, H, W
+    classes: tuple[str, ...]
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of one augmentation for one batch: a function of (seed, epoch, sample, position)."""
+
+    uniform: Tensor  # (B, k) float32 in [0, 1) on the images' device
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Augment:
+    """An augmentation of whole batches: `apply(images, draws) -> images`, `uniforms` random numbers per image.
+
+    With `per_epoch=False` an image gets the same numbers in every epoch.
+    """
+
+    apply: Callable[[Tensor, Draws], Tensor]
+    uniforms: int
+    per_epoch: bool = True
+
+
+@dataclass(frozen=True)
+class Regularizer:
+    """A penalty `model -> scalar Tensor` on the loss, a rewiring of the model, or a constraint after each step.
+
+    `rewire` changes the model in place and returns what it did, for the run's summary ("dropout 0.5 before the head").
+    """
+
+    penalty: Callable[[nn.Module], Tensor] | None = None
+    rewire: Callable[[nn.Module], str] | None = None
+    constrain: Callable[[nn.Module], None] | None = None
+
+
+class Average(Protocol):
+    """Weights that evaluation reads: the model itself, or an average over its past."""
+
+    module: nn.Module
+
+    def update(self, model: nn.Module, step: int) -> None:
+        """Take in the model after optimizer step number `step` (1 for the first)."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what a resumed run needs beyond the weights of `module`."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state_dict` gave."""
+        ...
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a probe may read: never change it. `images` are the augmented, preprocessed inputs of the step."""
+
+    model: nn.Module
+    images: Tensor  # (B, C, H, W) float
+    labels: Tensor  # (B,) int64, or (B, K) float where a mix made them soft
+    step: int  # optimizer steps before this one
+    lr: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one update gives: its mean loss and, where clipping computed it, the gradient's norm before clipping."""
+
+    loss: Tensor
+    grad_norm: Tensor | None
+
+
+Watch = Generator[None, Outcome, Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A measurement round one optimizer step, made at step 1 and then every `every` steps.
+
+    `watch(watched)` is a generator with one `yield`. Before it the old weights are at hand; while it is suspended hooks
+    see activations; the `yield` gives the Outcome, when gradients and new weights are there. What it returns is
+    logged by the rank of each tensor: 0 a scalar, 1 the values of a histogram, 3 (C, H, W) or 4 (B, C, H, W) images.
+    """
+
+    every: int
+    watch: Callable[[Watched], Watch]
+
+
+Schedule = Callable[[int], float]  # optimizer steps done -> factor on each group's learning rate
+Loss = Callable[[Tensor, Tensor], Tensor]  # (logits (B, K), labels (B,) or (B, K)) -> mean loss
+Mix = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]  # (images, labels, random key) -> (images, labels)
+Predict = Callable[[nn.Module, Tensor], Tensor]  # (model, images) -> log-probabilities (B, K)
+Init = Callable[[nn.Module], None]  # sets the weights in place, from torch's global generator
+ActivationMaker = Callable[[], nn.Module]
+NormMaker = Callable[[int, int], nn.Module]  # (channels, spatial dimensions: 0 or 2) -> module

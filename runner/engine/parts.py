@@ -1,0 +1,44 @@
+"""Places that our models mark for others: slots that regularizers fill, residual blocks that initialisers know."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class Slot(nn.Identity):
+    """A named place in a model that does nothing until a regularizer fills it.
+
+    `where` is one of: head (before the classifier), fc (after a hidden fully connected activation), block (after a
+    convolutional block), residual (end of a residual branch, before the addition).
+    """
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.where = where
+
+
+class Residual(nn.Module):
+    """`after(shortcut(x) + branch(x))`, the residual block of He et al. 2015 (arXiv 1512.03385, eq. 2).
+
+    The last weighted layer of `branch` is what `init=residual` sets to zero.
+    """
+
+    def __init__(self, branch: nn.Sequential, shortcut: nn.Module, after: nn.Module) -> None:
+        super().__init__()
+        self.branch, self.shortcut, self.after = branch, shortcut, after
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output, of the shape that branch and shortcut share."""
+        out: Tensor = self.after(self.shortcut(x) + self.branch(x))
+        return out
+
+
+def slots(model: nn.Module, where: str) -> list[tuple[str, Slot]]:
+    """Return the open slots of a kind with their module names, in order of definition."""
+    return [(name, m) for name, m in model.named_modules() if isinstance(m, Slot) and m.where == where]
+
+
+def fill(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of the one called `name`."""
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)

@@ -1,0 +1,87 @@
+"""What went wrong, in one line and with an exit code; the wording every refusal shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+SHOWN = 8  # choices that one line may name
+
+
+class RunnerError(Exception):
+    """A failure that the user can act on: its text is one line, `exit_code` is the process's."""
+
+    exit_code = 70
+
+
+class TrialsFailed(RunnerError):
+    """Some trials of a sweep failed."""
+
+    exit_code = 1
+
+
+class ConfigError(RunnerError):
+    """The config or the command line is wrong."""
+
+    exit_code = 2
+
+
+class CheckpointError(RunnerError):
+    """A checkpoint is missing, damaged or not of this run."""
+
+    exit_code = 3
+
+
+class StorageError(RunnerError):
+    """The disk or the folder does not take what must be written."""
+
+    exit_code = 4
+
+
+class Diverged(RunnerError):
+    """A loss, gradient or weight stopped being finite."""
+
+    exit_code = 5
+
+
+class Locked(RunnerError):
+    """Another process holds the run folder."""
+
+    exit_code = 6
+
+
+class DataError(RunnerError):
+    """The data are missing, broken or do not fit the config."""
+
+    exit_code = 7
+
+
+def unknown(key: str, what: str, given: str, choices: Iterable[str]) -> ConfigError:
+    """Return the error for a name that is not one of `choices`, nearest names first."""
+    ranked = nearest(given, choices)
+    hint = f"; did you mean '{ranked[0]}'?" if ranked and close(given, ranked[0]) else ""
+    more = f", ... {len(ranked) - SHOWN} more: task=list" if len(ranked) > SHOWN else ""
+    listed = ", ".join(ranked[:SHOWN] if more else sorted(ranked))
+    shown = given if len(given) <= 80 else given[:77] + "..."
+    return ConfigError(f"{key}: unknown {what} '{shown}'{hint} (choose from: {listed}{more})")
+
+
+def nearest(word: str, choices: Iterable[str]) -> list[str]:
+    """Return all `choices`, fewest edits away from `word` first."""
+    return sorted(set(choices), key=lambda choice: (distance(word.lower(), choice.lower()), choice))
+
+
+def close(word: str, other: str) -> bool:
+    """Tell whether `other` is near enough to `word` to be worth suggesting."""
+    return distance(word.lower(), other.lower()) <= max(2, len(other) // 3)
+
+
+def distance(a: str, b: str) -> int:
+    """Return the edits (insert, delete, replace, swap of neighbours) between two words of at most 64 letters."""
+    a, b = a[:64], b[:64]
+    table = [list(range(len(b) + 1))] + [[i] + [0] * len(b) for i in range(1, len(a) + 1)]
+    for i, x in enumerate(a, 1):
+        for j, y in enumerate(b, 1):
+            table[i][j] = min(table[i - 1][j] + 1, table[i][j - 1] + 1, table[i - 1][j - 1] + (x != y))
+            if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
+                table[i][j] = min(table[i][j], table[i - 2][j - 2] + 1)
+    return table[-1][-1]

@@ -1,0 +1,93 @@
+"""The one place where a word becomes an object.
+
+A component is a function (or class) under `@register("<kind>")`. Its positional parameters are run-time context, which
+it asks for by name; its keyword-only parameters are knobs, whose values stand in `conf/<kind>/<name>.yaml`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, get_type_hints
+
+from runner.errors import ConfigError, unknown
+from runner.schema import check
+
+Factory = TypeVar("Factory", bound=Callable[..., Any])
+
+_parts: dict[str, dict[str, Callable[..., Any]]] = {}
+
+
+def register(kind: str, name: str | None = None) -> Callable[[Factory], Factory]:
+    """Register a component under its lower-cased name; a second one of that name is an error that names both."""
+
+    def enter(factory: Factory) -> Factory:
+        word = name or factory.__name__.lower()
+        taken = _parts.setdefault(kind, {}).get(word)
+        if taken is not None and place(taken) != place(factory):
+            raise ConfigError(f"{kind}={word} is registered twice: by {place(taken)} and by {place(factory)}")
+        _parts[kind][word] = factory
+        return factory
+
+    return enter
+
+
+def place(factory: Callable[..., Any]) -> str:
+    """Return where a component is defined."""
+    return f"{factory.__module__}.{factory.__qualname__}"
+
+
+def names(kind: str) -> list[str]:
+    """Return the registered names of a kind, sorted."""
+    return sorted(_parts.get(kind, {}))
+
+
+def find(kind: str, name: str) -> Callable[..., Any]:
+    """Return the component registered under a name."""
+    if name not in _parts.get(kind, {}):
+        raise unknown(kind, "option", name, names(kind))
+    return _parts[kind][name]
+
+
+def knobs(factory: Callable[..., Any]) -> dict[str, Any]:
+    """Return the config keys that a component takes, with their types."""
+    hints = get_type_hints(factory, include_extras=True)
+    parameters = inspect.signature(factory).parameters.values()
+    return {p.name: hints.get(p.name, Any) for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def build(kind: str, config: Mapping[str, Any], /, *, key: str | None = None, **context: Any) -> Any:
+    """Build the component that `config["name"]` names from its other keys, and the context that it asks for.
+
+    `key` is where the config stands (for messages; the kind itself unless given). Raises ConfigError for an unknown
+    name, for knobs missing, superfluous, mistyped or out of range, and for context that this run cannot give.
+    """
+    values = dict(config)
+    name = values.pop("name")
+    factory = find(kind, name)
+    return factory(**asked(factory, f"{kind}={name}", context), **checked(factory, key or kind, values))
+
+
+def checked(factory: Callable[..., Any], key: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the knobs with their types and ranges checked."""
+    wanted = knobs(factory)
+    for name in values:
+        if name not in wanted:
+            raise unknown(f"{key}.{name}", "key", name, wanted)
+    for name in wanted:
+        if name not in values:
+            raise ConfigError(f"{key}.{name}: missing, and a knob has no default outside the YAML")
+    return {
+        name: check(f"{key}.{name}", value, wanted[name]) if wanted[name] is not Any else value
+        for name, value in values.items()
+    }
+
+
+def asked(factory: Callable[..., Any], what: str, context: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of the context that a component asks for by parameter name."""
+    parameters = inspect.signature(factory).parameters.values()
+    wanted = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    missing = [name for name in wanted if name not in context]
+    if missing:
+        raise ConfigError(f"{what}: asks for '{missing[0]}', which is not known here (known: {', '.join(context)})")
+    return {name: context[name] for name in wanted}

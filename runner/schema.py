@@ -1,0 +1,174 @@
+"""Types, ranges and durations of config values, and the global fields; imports no torch.
+
+`check` is the only place where a value meets its type: the front door calls it for the global fields, the registry for
+the knobs of a component.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import types
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from runner.errors import ConfigError, unknown
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number, closed unless said open."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return above and below
+
+    def __str__(self) -> str:
+        low = f"{'>' if self.open_low else '>='} {self.low:g}" if self.low > -math.inf else ""
+        high = f"{'<' if self.open_high else '<='} {self.high:g}" if self.high < math.inf else ""
+        return " and ".join(filter(None, (low, high)))
+
+
+class Pattern:
+    """The form of a string, with the words that explain it."""
+
+    def __init__(self, expression: str, says: str) -> None:
+        self.expression, self.says = re.compile(expression), says
+
+
+Positive = Annotated[float, Range(0, open_low=True)]
+NonNegative = Annotated[float, Range(0)]
+Unit = Annotated[float, Range(0, 1)]
+HalfOpenUnit = Annotated[float, Range(0, 1, open_high=True)]
+PositiveInt = Annotated[int, Range(1)]
+NonNegativeInt = Annotated[int, Range(0)]
+Duration = Annotated[
+    str,
+    Pattern(
+        r"(?P<count>\d+(\.\d*)?|\.\d+)(?P<unit>steps?|epochs?|examples?|%)",
+        "a duration like 500steps, 2epochs, 10000examples or 5%",
+    ),
+]
+FolderName = Annotated[str, Pattern(r"(?!\.)[A-Za-z0-9._=,+-]{1,120}", "letters, digits and . _ = , + - (at most 120)")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The global fields of `conf/config.yaml`, checked."""
+
+    epochs: Positive
+    steps: PositiveInt | None
+    seed: Annotated[int, Range(0, 2**32 - 1)]
+    device: Annotated[str, Pattern(r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, cuda, cuda:<number> or mps")]
+    precision: Literal["fp32", "bf16", "fp16"]
+    accumulate: PositiveInt
+    clip: Positive | None
+    monitor: Literal["val/accuracy", "val/loss", "train/accuracy"]
+    patience: PositiveInt | None
+    validate_every: Duration
+    checkpoint_every: Duration
+    log_every: PositiveInt
+    test: Literal["auto", "end", "never"]
+    plugins: list[str]
+    outputs: str
+    name: FolderName | None
+    sweep: FolderName | None
+    resume: str | None
+    run: str | None
+    note: str
+
+
+SETTINGS = get_type_hints(Settings, include_extras=True)
+
+
+def steps_of(duration: str, *, total_steps: int, steps_per_epoch: int, batch: int) -> int:
+    """Turn a duration in the user's unit into optimizer steps (rounded to the nearest, never below zero).
+
+    `batch` is the number of examples of one optimizer step. A percentage is of the whole run.
+    """
+    pattern: Pattern = Duration.__metadata__[0]  # type: ignore[attr-defined]
+    match = pattern.expression.fullmatch(duration)
+    if match is None:
+        raise ConfigError(f"got '{duration}', must be {pattern.says}")
+    unit = {"step": 1.0, "epoch": float(steps_per_epoch), "example": 1 / batch, "%": total_steps / 100}
+    return round(float(match["count"]) * unit[match["unit"].rstrip("s")])
+
+
+def check(key: str, value: Any, annotation: Any) -> Any:
+    """Return `value` as the annotated type (an int becomes a float where one is asked for), or raise ConfigError."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return check_annotated(key, value, annotation)
+    if origin is Literal:
+        return check_literal(key, value, get_args(annotation))
+    if origin in (Union, types.UnionType):
+        return check_union(key, value, get_args(annotation))
+    if origin is list:
+        if not isinstance(value, (list, tuple)):
+            raise wrong(key, value, "a list [a,b,...]")
+        return [check(f"{key}[{i}]", item, get_args(annotation)[0]) for i, item in enumerate(value)]
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise wrong(key, value, "a mapping {a: b}")
+        return {name: check(f"{key}.{name}", item, get_args(annotation)[1]) for name, item in value.items()}
+    return check_plain(key, value, annotation)
+
+
+def check_annotated(key: str, value: Any, annotation: Any) -> Any:
+    """Check a number against its range or a string against its pattern."""
+    kind, rule = get_args(annotation)[:2]
+    if isinstance(rule, Pattern):
+        if not isinstance(value, str) or not rule.expression.fullmatch(value):
+            raise wrong(key, value, rule.says)
+        return value
+    number = check(key, value, kind)
+    if number not in rule:
+        raise wrong(key, value, str(rule))
+    return number
+
+
+def check_literal(key: str, value: Any, choices: tuple[Any, ...]) -> Any:
+    """Check a word against the words allowed."""
+    if value not in choices or isinstance(value, bool) != any(choice is value for choice in (True, False)):
+        raise unknown(key, "value", str(value), map(str, choices))
+    return value
+
+
+def check_union(key: str, value: Any, options: tuple[Any, ...]) -> Any:
+    """Return the value as the first of the types that takes it."""
+    if value is None and type(None) in options:
+        return None
+    options = tuple(option for option in options if option is not type(None))
+    for option in options[:-1]:
+        try:
+            return check(key, value, option)
+        except ConfigError:
+            continue
+    return check(key, value, options[-1])
+
+
+PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def check_plain(key: str, value: Any, kind: type) -> Any:
+    """Check a number, a truth value or a text; a bool is never a number."""
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind or value != value:
+        raise wrong(key, value, PLAIN[kind])
+    if value in (math.inf, -math.inf):
+        raise wrong(key, value, "finite")
+    return value
+
+
+def wrong(key: str, value: Any, allowed: str) -> ConfigError:
+    """Return the error for a value that its type or range does not take."""
+    shown = f"'{value}'" if isinstance(value, str) else "null" if value is None else str(value)
+    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    return ConfigError(f"{key}: got {shown}, must be {allowed}")
