@@ -119,6 +119,21 @@ class Probe:
     watch: Callable[[Watched], Watch]
 
 
+class Preprocess(Protocol):
+    """A module from raw images to the model's float32 input, with statistics in buffers.
+
+    `fit` is called once, on a fresh run, with the training split; a resumed or evaluated run loads the buffers instead.
+    """
+
+    def fit(self, train: Split) -> None:
+        """Compute the statistics from the training split, in chunks."""
+        ...
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the model's input (B, C, H, W) float32 for raw images of the same shape."""
+        ...
+
+
 Schedule = Callable[[int], float]  # optimizer steps done -> factor on each group's learning rate
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits (B, K), labels (B,) or (B, K)) -> mean loss
 Mix = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]  # (images, labels, random key) -> (images, labels)
