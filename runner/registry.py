@@ -91,3 +91,8 @@ def asked(factory: Callable[..., Any], what: str, context: Mapping[str, Any]) ->
     if missing:
         raise ConfigError(f"{what}: asks for '{missing[0]}', which is not known here (known: {', '.join(context)})")
     return {name: context[name] for name in wanted}
+
+
+def asks(kind: str, name: str, context: str) -> bool:
+    """Tell whether a component asks for a piece of context (some are dear to make)."""
+    return context in inspect.signature(find(kind, name)).parameters

@@ -92,7 +92,6 @@ class Watched:
     images: Tensor  # (B, C, H, W) float
     labels: Tensor  # (B,) int64, or (B, K) float where a mix made them soft
     step: int  # optimizer steps before this one
-    lr: float
 
 
 @dataclass(frozen=True)

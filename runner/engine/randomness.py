@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -28,3 +29,23 @@ def order(seed: int, epoch: int, count: int) -> Tensor:
 def numpy_generator(random_key: int) -> np.random.Generator:
     """Return a counter-based numpy generator for a key (for distributions that torch draws without a generator)."""
     return np.random.Generator(np.random.Philox(random_key))
+
+
+def stepwise(seed: int, word: str) -> Callable[[int], int]:
+    """Return a cheap function from a step to a key of its own (hashing once, then adding an odd stride)."""
+    first = key(seed, word)
+    return lambda step: (first + step * 0x9E3779B97F4A7C15) & 0x7FFF_FFFF_FFFF_FFFF
+
+
+def reseeder(seed: int, device: torch.device) -> Callable[[int], None]:
+    """Return a function that seeds torch's global generators for a (micro-)step; dropout-like layers draw from them."""
+    key_of = stepwise(seed, "layers")
+
+    def reseed(step: int) -> None:
+        torch.default_generator.manual_seed(key_of(step))
+        if device.type == "cuda":
+            torch.cuda.manual_seed(key_of(step))
+        elif device.type == "mps":
+            torch.mps.manual_seed(key_of(step))
+
+    return reseed

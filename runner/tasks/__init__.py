@@ -1,1 +1,31 @@
 """What a user can ask for, one file each."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from runner.errors import ConfigError
+from runner.registry import build
+from runner.tasks.job import Job
+
+
+def start(job: Job) -> int:
+    """Run the task that the job's config names and return the process's exit code.
+
+    Imports the user's plugins first, so that their components are registered like ours.
+    """
+    load_plugins(job.config["plugins"])
+    for module in pkgutil.iter_modules(__path__, __name__ + "."):
+        importlib.import_module(module.name)
+    code: int = build("task", job.config["task"], job=job)
+    return code
+
+
+def load_plugins(modules: list[str]) -> None:
+    """Import the modules that `plugins=[...]` names on the command line."""
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ConfigError(f"plugins: cannot import '{name}': {error}") from error

@@ -1,0 +1,119 @@
+"""All that changes during a run: exactly what a checkpoint holds, so that a resumed run cannot forget a part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
+
+from runner.engine.contracts import Average, Schedule
+
+
+class Patience:
+    """Keeps the best and the last scores by one monitored value and counts the validations since the best."""
+
+    def __init__(self, monitor: str, *, limit: int | None) -> None:
+        self.monitor = monitor
+        self.sign = -1.0 if monitor.endswith("/loss") else 1.0
+        self.limit = math.inf if limit is None else limit
+        self.best: dict[str, float] = {}
+        self.last: dict[str, float] = {}
+        self.waited = 0
+
+    def observe(self, scores: Mapping[str, float], step: int) -> bool:
+        """Take in the scores of a step and tell whether they are the best (of equals the first; NaN never is)."""
+        self.last = {**scores, "step": step}
+        if not self.best or self.rank(self.last) > self.rank(self.best):
+            self.best, self.waited = self.last, 0
+            return True
+        self.waited += 1
+        return False
+
+    def rank(self, scores: Mapping[str, float]) -> float:
+        """Return the monitored value with larger as better, NaN as the worst."""
+        value = self.sign * scores[self.monitor]
+        return -math.inf if math.isnan(value) else value
+
+    @property
+    def best_step(self) -> int:
+        """The step with the best scores, 0 before the first validation."""
+        return int(self.best.get("step", 0))
+
+    @property
+    def spent(self) -> bool:
+        """Whether as many validations as the limit have passed without a better score."""
+        return self.waited >= self.limit
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return best and last scores and the validations since the best."""
+        return {"best": dict(self.best), "last": dict(self.last), "waited": self.waited}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self.best, self.last, self.waited = dict(state["best"]), dict(state["last"]), state["waited"]
+
+
+@dataclass
+class Learner:
+    """Model, optimizer and everything else that a step or a validation moves on; `step` is the only clock."""
+
+    model: nn.Module
+    preprocess: nn.Module
+    optimizer: Optimizer
+    schedule: Schedule
+    scaler: GradScaler
+    average: Average
+    patience: Patience
+    step: int = 0
+
+    def set_lr(self) -> float:
+        """Give each parameter group the learning rate of this step and return the factor."""
+        factor = self.schedule(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        return factor
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return what evaluation needs: the averaged (or plain) model and the preprocessing statistics."""
+        return prefixed("model", self.average.module) | prefixed("preprocess", self.preprocess)
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Put weights back into the module that evaluation reads."""
+        self.average.module.load_state_dict(part("model", weights))
+        self.preprocess.load_state_dict(part("preprocess", weights))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything beyond `weights` that the next step depends on."""
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": self.average.state_dict(),
+            "patience": self.patience.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self.step = state["step"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.average.load_state_dict(state["average"])
+        self.patience.load_state_dict(state["patience"])
+
+
+def prefixed(prefix: str, module: nn.Module) -> dict[str, Tensor]:
+    """Return a module's state with `prefix.` before each name."""
+    state = cast(Mapping[str, Tensor], module.state_dict())
+    return {f"{prefix}.{name}": tensor for name, tensor in state.items()}
+
+
+def part(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors below `prefix.`, without it."""
+    return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}

@@ -1,0 +1,18 @@
+"""What the front door hands to a task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run as asked for: the checked config as plain dicts, and where it is to go."""
+
+    config: dict[str, Any]
+    overrides: tuple[str, ...]  # as given on the command line
+    folder_name: str  # below `outputs`, a number is added if it is taken
+    folder: str | None = None  # exactly this folder instead (a trial of a sweep, or hydra.run.dir)
+    hash8: str = ""  # names the configuration, seed included
+    group_hash: str = ""  # names the configuration without its seed
