@@ -1,0 +1,42 @@
+"""Plain convolutional models."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from runner.components.model.layers import conv_norm, halvings, hidden_layers, named
+from runner.engine.contracts import ActivationMaker, NormMaker
+from runner.engine.parts import Slot
+from runner.errors import ConfigError
+from runner.registry import register
+from runner.schema import PositiveInt
+
+
+@register("model")
+def cnn(
+    shape: tuple[int, int, int],
+    num_classes: int,
+    activation: ActivationMaker,
+    norm: NormMaker,
+    *,
+    channels: list[PositiveInt],
+    kernel: PositiveInt,
+    hidden: list[PositiveInt],
+) -> nn.Module:
+    """Return a LeNet-like model: convolution, norm, activation, 2x2 max pool per entry of `channels`, then `hidden`.
+
+    LeNet-5 (LeCun et al. 1998) is channels [6, 16], kernel 5, hidden [120, 84]; here convolutions pad to keep the size.
+    Raises ConfigError for images that its poolings would use up, and for an even kernel.
+    """
+    halvings("cnn", shape, len(channels))
+    if kernel % 2 == 0:
+        raise ConfigError(f"model.kernel: got {kernel}, must be odd")
+    blocks, cin = {}, shape[0]
+    for i, cout in enumerate(channels, 1):
+        conv, after = conv_norm(cin, cout, kernel, norm)
+        blocks[f"block{i}"] = named(conv=conv, norm=after, act=activation(), pool=nn.MaxPool2d(2), slot=Slot("block"))
+        cin = cout
+    flat = cin * (shape[1] >> len(channels)) * (shape[2] >> len(channels))
+    layers, features = hidden_layers(flat, hidden, activation, norm)
+    head = nn.Linear(features, num_classes)
+    return named(**blocks, flatten=nn.Flatten(), hidden=layers, slot=Slot("head"), head=head)

@@ -1,0 +1,104 @@
+"""Norms: by-hand moments over the right axes, running statistics, and what is learned."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+import runner.components  # noqa: F401  (registers)
+from runner.errors import ConfigError
+from runner.registry import build, names
+
+CONF = Path(__file__).parents[2] / "conf"
+EPS = 0.1  # large, so that its place in the formula shows
+
+
+def maker(name, **knobs):
+    return build("norm", yaml.safe_load((CONF / "norm" / f"{name}.yaml").read_text()) | knobs)
+
+
+def spread(x, *, axes):
+    """(x - mean) / sqrt(var + eps), by hand over these axes."""
+    mean = x.mean(axes, keepdim=True)
+    return (x - mean) / ((x - mean).pow(2).mean(axes, keepdim=True) + EPS).sqrt()
+
+
+@pytest.fixture
+def images():
+    x = torch.randn(5, 6, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    scale = torch.arange(1, 7, dtype=torch.float64).view(1, 6, 1, 1)
+    return x * scale + torch.arange(5, dtype=torch.float64).view(5, 1, 1, 1)
+
+
+def test_batch_norm_takes_its_moments_per_channel_over_batch_and_pixels(images):
+    got = maker("batch", eps=EPS)(6, 2).double()(images)
+    torch.testing.assert_close(got, spread(images, axes=(0, 2, 3)))
+    wrong = (images - images.mean((0, 2, 3), keepdim=True)) / (images.var((0, 2, 3), keepdim=True) + EPS)
+    assert not torch.allclose(got, wrong, atol=0.1)
+
+
+def test_layer_norm_takes_its_moments_per_example_over_channels_and_pixels(images):
+    got = maker("layer", eps=EPS)(6, 2).double()(images)
+    torch.testing.assert_close(got, spread(images, axes=(1, 2, 3)))
+
+
+def test_group_norm_takes_its_moments_per_example_and_group_of_channels(images):
+    got = maker("group", groups=3, eps=EPS)(6, 2).double()(images)
+    by_hand = spread(images.view(5, 3, 2, 4, 3), axes=(2, 3, 4)).view_as(images)
+    torch.testing.assert_close(got, by_hand)
+
+
+def test_moments_of_features_without_pixels(images):
+    x = images[:, :, 0, 0]
+    torch.testing.assert_close(maker("batch", eps=EPS)(6, 0).double()(x), spread(x, axes=(0,)))
+    torch.testing.assert_close(maker("layer", eps=EPS)(6, 0).double()(x), spread(x, axes=(1,)))
+    by_hand = spread(x.view(5, 3, 2), axes=(2,)).view_as(x)
+    torch.testing.assert_close(maker("group", groups=3, eps=EPS)(6, 0).double()(x), by_hand)
+
+
+def test_none_does_nothing(images):
+    assert torch.equal(maker("none")(6, 2)(images), images)
+
+
+@pytest.mark.parametrize("name", sorted(set(names("norm")) - {"none"}))
+def test_scale_and_shift_are_learned_per_channel_from_one_and_zero(name):
+    norm = maker(name)(16, 2)
+    assert norm.weight.tolist() == [1] * 16 and norm.bias.tolist() == [0] * 16
+    norm(torch.randn(4, 16, 3, 3)).pow(3).sum().backward()
+    assert norm.weight.grad.any() and norm.bias.grad.any()
+
+
+def test_batch_norm_evaluates_with_running_statistics_of_training_batches(images):
+    norm = maker("batch", momentum=0.25, eps=EPS)(6, 2).double()
+    norm(images)
+    mean = 0.25 * images.mean((0, 2, 3))
+    var = 0.75 + 0.25 * images.var((0, 2, 3), unbiased=True)
+    norm.eval()
+    test = images[:2] + 100
+    by_hand = (test - mean.view(1, 6, 1, 1)) / (var.view(1, 6, 1, 1) + EPS).sqrt()
+    torch.testing.assert_close(norm(test), by_hand)
+    torch.testing.assert_close(norm(test[:1]), norm(test)[:1])
+
+
+@pytest.mark.parametrize("name", names("norm"))
+@pytest.mark.parametrize("dims", [0, 2])
+def test_evaluation_is_independent_of_batch_mates(name, dims):
+    norm = maker(name)(16, dims)
+    x = torch.randn(8, 16, *(3,) * dims)
+    norm(x)
+    norm.eval()
+    torch.testing.assert_close(norm(x)[:1], norm(x[:1]))
+
+
+def test_groups_that_do_not_divide_the_channels_are_refused():
+    with pytest.raises(ConfigError, match=r"norm\.groups: got 8, must divide the 20 channels"):
+        maker("group", groups=8)(20, 2)
+
+
+def test_norms_differ_where_their_axes_differ(images):
+    outs = [maker(name)(6, 2).double()(images) for name in ("batch", "layer")]
+    outs.append(maker("group", groups=2)(6, 2).double()(images))
+    assert all(not torch.allclose(a, b, atol=0.05) for i, a in enumerate(outs) for b in outs[:i])
+    assert isinstance(maker("none")(6, 2), nn.Identity)
