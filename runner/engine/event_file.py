@@ -1,0 +1,101 @@
+"""TensorBoard's event file, written by us: synchronously, with no thread, one `Event` for all values of a step."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import socket
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runner.engine.sinks import Row, append, on_disk, open_to_append
+
+FORM = re.compile(r"events\.out\.tfevents\.(?P<time>\d{10})\.[^/\0]+\.\d+\.(?P<number>\d+)")
+
+
+class EventFile:
+    """A new event file in a run folder, opened with `SessionLog.START` at `step`: the first step that it may hold.
+
+    TensorBoard forgets what a run said about that step and later ones, but only from the second START on, so there is
+    always one. The tensorboard package is imported here: training without logs does not pay for it.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self.name = next_name(folder)
+        self._event, self._records = Event, io.BytesIO()
+        self._writer = RecordWriter(self._records)
+        self._file = open_to_append(folder / self.name)
+        now = time.time()
+        self._record(Event(wall_time=now, file_version="brain.Event:2"))
+        self._record(Event(wall_time=now, step=step, session_log=SessionLog(status=SessionLog.START)))
+        self._append()
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Append one event per row, scalars as they are, the rest in the form its plugin reads."""
+        for row in rows:
+            if row.values:
+                self._record(self._of(row))
+        self._append()
+
+    def sync(self) -> int:
+        """Return the bytes of the file once they are on the disk."""
+        return on_disk(self._file)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _of(self, row: Row) -> Any:
+        event = self._event(wall_time=row.time, step=row.step)
+        add = event.summary.value.add
+        for tag, value in row.values.items():
+            if type(value) is float:
+                add(tag=tag, simple_value=value)
+            else:
+                event.summary.value.extend(rich(tag, value))
+        return event
+
+    def _record(self, event: Any) -> None:
+        self._writer.write(event.SerializeToString())
+
+    def _append(self) -> None:
+        append(self._file, self._records.getvalue())
+        self._records.seek(0)
+        self._records.truncate()
+
+
+def rich(tag: str, value: Any) -> Iterable[Any]:
+    """Return the `Summary.Value`s of a text, an array or a ready summary."""
+    from runner.engine import summaries
+
+    if isinstance(value, str):
+        return [summaries.text(tag, value)]
+    if isinstance(value, np.ndarray):
+        return [summaries.histogram(tag, value) if value.ndim == 1 else summaries.image(tag, value)]
+    values: Iterable[Any] = value.value
+    return values
+
+
+def event_files(folder: Path) -> list[str]:
+    """Return the names of a run's event files, in order of creation, which is also that of their names."""
+    return sorted(path.name for path in folder.iterdir() if FORM.fullmatch(path.name))
+
+
+def next_name(folder: Path) -> str:
+    """Return a name in TensorBoard's form that sorts after those there are, even where the clock went back.
+
+    TensorBoard reads the files of a run in order of name, and never goes back to an earlier one.
+    """
+    taken = event_files(folder)
+    last = FORM.fullmatch(taken[-1]) if taken else None
+    moment = max(int(time.time()), int(last["time"]) + 1 if last else 0)
+    number = int(last["number"]) + 1 if last else 0
+    return f"events.out.tfevents.{moment:010d}.{socket.gethostname()}.{os.getpid()}.{number}"

@@ -1,0 +1,88 @@
+"""Values as TensorBoard's plugins read them: histograms, images and texts."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+
+BUCKETS = 30
+SHOWN = 32  # images of a batch in one picture
+LEAST = 64  # pixels that the shorter side of a shown image has at least
+
+
+def histogram(tag: str, values: np.ndarray) -> Any:
+    """Return the histogram of the finite ones among the values (n,), in buckets (k, 3): left, right, count."""
+    from tensorboard.plugins.histogram import metadata
+
+    values = values[np.isfinite(values)].astype(np.float64)
+    counts, edges = np.histogram(values, bins=BUCKETS) if values.size else (np.zeros(0), np.zeros(1))
+    buckets = np.stack([edges[:-1], edges[1:], counts], axis=1)
+    return value(tag, buckets, metadata.create_summary_metadata(display_name="", description=""))
+
+
+def text(tag: str, markdown: str) -> Any:
+    """Return a text in Markdown."""
+    from tensorboard.plugins.text import metadata
+
+    return value(tag, np.array(markdown.encode(), dtype=object), metadata.create_summary_metadata("", ""))
+
+
+def value(tag: str, array: np.ndarray, metadata: Any) -> Any:
+    """Return a `Summary.Value` that holds an array for one of the plugins."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.util.tensor_util import make_tensor_proto
+
+    return Summary.Value(tag=tag, metadata=metadata, tensor=make_tensor_proto(array))
+
+
+def image(tag: str, images: np.ndarray) -> Any:
+    """Return one image (C, H, W), or a grid of the first of a batch (B, C, H, W), as PNG."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    picture = grid(images if images.ndim == 4 else images[None])
+    encoded = Summary.Image(
+        height=picture.shape[0], width=picture.shape[1], colorspace=3, encoded_image_string=png(picture)
+    )
+    return Summary.Value(tag=tag, image=encoded)
+
+
+def grid(images: np.ndarray) -> np.ndarray:
+    """Return images (B, C, H, W) side by side as (height, width, 3) uint8, small ones enlarged without smoothing.
+
+    uint8 is shown as it is; floats are stretched so that the batch's least is black and its largest white.
+    """
+    images = pixels(images[:SHOWN])
+    images = images if images.shape[1] == 3 else images[:, :1].repeat(3, axis=1)
+    scale = -(-LEAST // min(images.shape[2:]))
+    images = images.repeat(scale, axis=2).repeat(scale, axis=3)
+    count, channels, height, width = images.shape
+    columns = min(count, max(1, round((2 * count) ** 0.5)))  # about twice as wide as high
+    rows = -(-count // columns)
+    gap = 2
+    sheet = np.full((rows, columns, height + gap, width + gap, channels), 255, dtype=np.uint8)
+    for place, picture in enumerate(images):
+        sheet[place // columns, place % columns, :height, :width] = picture.transpose(1, 2, 0)
+    joined = sheet.transpose(0, 2, 1, 3, 4).reshape(rows * (height + gap), columns * (width + gap), channels)
+    cropped: np.ndarray = joined[:-gap, :-gap]
+    return cropped
+
+
+def pixels(images: np.ndarray) -> np.ndarray:
+    """Return images as uint8."""
+    if images.dtype == np.uint8:
+        return images
+    images = np.nan_to_num(images.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = images.min(), images.max()
+    stretched: np.ndarray = (images - low) * (255 / max(high - low, 1e-12))
+    return stretched.round().astype(np.uint8)
+
+
+def png(picture: np.ndarray) -> bytes:
+    """Return a picture (height, width, 3) uint8 as PNG."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, format="PNG", compress_level=6)
+    return file.getvalue()

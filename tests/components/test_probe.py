@@ -1,0 +1,235 @@
+"""Probes against the real difference of the weights, the real gradient and statistics worked by hand."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from runner.components import probe as _probe  # noqa: F401  (registers)
+from runner.engine.contracts import Outcome, Watched
+from runner.registry import build, names
+
+CONF = Path(__file__).parents[2] / "conf" / "probe"
+
+
+def probe(name, **changed):
+    """Build a probe from its YAML."""
+    values = yaml.safe_load((CONF / f"{name}.yaml").read_text())[name]
+    return build("probe", {"name": name, **values, **changed})
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 8), nn.Tanh(), nn.Linear(8, 3)
+    )
+
+
+def batch():
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(16, 1, 8, 8, generator=generator), torch.randint(3, (16,), generator=generator)
+
+
+def drive(measure, model, optimizer, *, clip=None, micro=1, step=0):
+    """Make one update with a probe round it, as the engine does; return what the probe logs."""
+    x, y = batch()
+    watch = measure.watch(Watched(model, x, y, step))
+    next(watch)
+    optimizer.zero_grad()
+    total = torch.zeros(())
+    for part, label in zip(x.chunk(micro), y.chunk(micro), strict=True):
+        loss = nn.functional.cross_entropy(model(part), label) / micro
+        loss.backward()
+        total += loss.detach()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip) if clip else None
+    optimizer.step()
+    with pytest.raises(StopIteration) as end:
+        watch.send(Outcome(total, norm))
+    return end.value.value
+
+
+OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
+    "momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.01, weight_decay=0.1),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.5),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.01),
+}
+
+
+@pytest.mark.parametrize("clip", [None, 0.01])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_ratio_is_the_real_change_over_the_old_weights(optimizer, clip):
+    model = network()
+    optimizer = OPTIMIZERS[optimizer](model.parameters())
+    measure = probe("update_ratio", norm="both")
+    for step in range(3):
+        old = {n: p.detach().double().clone() for n, p in model.named_parameters()}
+        logged = drive(measure, model, optimizer, clip=clip, step=step)
+        new = {n: p.detach().double() for n, p in model.named_parameters()}
+        weights = [n for n in old if old[n].ndim > 1]
+        for order in (1, 2):
+            sizes = {n: (new[n] - old[n]).abs().pow(order).sum().item() for n in weights}
+            wholes = {n: old[n].abs().pow(order).sum().item() for n in weights}
+            for n in weights:
+                expected = (sizes[n] / wholes[n]) ** (1 / order)
+                assert logged[f"ratio/l{order}/{n}"].item() == pytest.approx(expected, rel=1e-4)
+            whole = (sum(sizes.values()) / sum(wholes.values())) ** (1 / order)
+            assert logged[f"ratio/l{order}/_global"].item() == pytest.approx(whole, rel=1e-4)
+        assert {tag for tag in logged if tag.startswith("ratio/l2/")} == {
+            f"ratio/l2/{n}" for n in [*weights, "_global"]
+        }
+        l2 = logged["ratio/l2/_global"].item()
+        assert logged["ratio/log10/_global"].item() == pytest.approx(math.log10(l2), rel=1e-5)
+
+
+def test_ratio_of_plain_gradient_descent_is_the_learning_rate_times_the_gradient():
+    model = nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[3.0, 4.0]]))
+    watch = probe("update_ratio").watch(Watched(model, torch.zeros(1), torch.zeros(1), 0))
+    next(watch)
+    model.weight.grad = torch.tensor([[0.6, 0.8]])
+    torch.optim.SGD(model.parameters(), lr=0.05).step()
+    with pytest.raises(StopIteration) as end:
+        watch.send(Outcome(torch.zeros(()), None))
+    assert end.value.value["ratio/l2/weight"].item() == pytest.approx(0.05 * 1.0 / 5.0, rel=1e-5)
+
+
+def test_a_tensor_that_was_zero_has_no_ratio_and_the_whole_still_has_one():
+    model = network()
+    nn.init.zeros_(model[6].weight)
+    logged = drive(probe("update_ratio"), model, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert logged["ratio/l2/6.weight"].isnan() and logged["ratio/log10/6.weight"].isnan()
+    assert logged["ratio/l2/_global"].isfinite() and logged["ratio/l2/4.weight"].isfinite()
+
+
+def test_frozen_weights_have_no_ratio_and_unmoved_ones_have_zero():
+    model = network()
+    model[0].weight.requires_grad_(False)
+    optimizer = torch.optim.SGD(model[4].parameters(), lr=0.1)
+    logged = drive(probe("update_ratio"), model, optimizer)
+    assert "ratio/l2/0.weight" not in logged
+    assert logged["ratio/l2/6.weight"] == 0 and logged["ratio/log10/6.weight"].isnan()
+
+
+@pytest.mark.parametrize("clip", [None, 0.01, 1e6])
+def test_gradient_norms_are_those_before_clipping(clip):
+    model, twin = network(), network()
+    logged = drive(probe("grad_norm"), model, torch.optim.SGD(model.parameters(), lr=0.1), clip=clip)
+    x, y = batch()
+    nn.functional.cross_entropy(twin(x), y).backward()
+    squares = {n: p.grad.double().pow(2).sum().item() for n, p in twin.named_parameters()}
+    assert logged["grad_norm/_global"].item() == pytest.approx(sum(squares.values()) ** 0.5, rel=1e-5)
+    for name, square in squares.items():
+        assert logged[f"grad_norm/{name}"].item() == pytest.approx(square**0.5, rel=1e-4, abs=1e-6)
+
+
+def test_gradient_norms_leave_out_what_has_no_gradient():
+    model = network()
+    model[0].weight.requires_grad_(False)
+    logged = drive(probe("grad_norm"), model, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert "grad_norm/0.weight" not in logged and "grad_norm/4.weight" in logged
+
+
+def test_activations_are_those_of_the_step():
+    model = network()
+    twin = network()
+    x, _ = batch()
+    relu = twin[:3](x)
+    tanh = twin[:6](x)
+    logged = drive(probe("activations"), model, torch.optim.SGD(model.parameters(), lr=0.1))
+    expected = {
+        "activations/2/mean": relu.mean(),
+        "activations/2/std": relu.std(correction=0),
+        "activations/2/saturated": (relu == 0).double().mean(),
+        "activations/2/dead": (relu.amax((0, 2, 3)) == 0).double().mean(),
+        "activations/5/mean": tanh.mean(),
+        "activations/5/std": tanh.std(correction=0),
+        "activations/5/saturated": (tanh.abs() > 0.99).double().mean(),
+        "activations/5/dead": torch.zeros(()),
+    }
+    assert list(logged) == list(expected)
+    for tag, value in expected.items():
+        assert logged[tag].item() == pytest.approx(value.item(), rel=1e-5, abs=1e-6), tag
+
+
+def test_dead_units_are_counted():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[0.0, 0, 0], [0, 0, 0], [1, 0, 0], [0, 1, 0]]))
+        model[0].bias.copy_(torch.tensor([-1.0, -2, 0, 0]))
+    watch = probe("activations").watch(Watched(model, torch.zeros(1), torch.zeros(1), 0))
+    next(watch)
+    model(torch.randn(64, 3, generator=torch.Generator().manual_seed(0)))
+    with pytest.raises(StopIteration) as end:
+        watch.send(Outcome(torch.zeros(()), None))
+    assert end.value.value["activations/1/dead"] == 0.5
+
+
+def test_activation_hooks_are_gone_after_the_step_and_after_a_failure():
+    model = network()
+    drive(probe("activations"), model, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    watch = probe("activations").watch(Watched(model, *batch(), 0))
+    next(watch)
+    assert any(m._forward_hooks for m in model.modules())
+    watch.close()
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_a_module_used_twice_is_told_apart_and_micro_batches_are_not_calls():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.act = nn.ReLU()
+            self.fc = nn.Linear(64, 3)
+
+        def forward(self, x):
+            return self.fc(self.act(self.act(x.flatten(1)) - 0.5))
+
+    model = Twice()
+    logged = drive(probe("activations"), model, torch.optim.SGD(model.parameters(), lr=0.1), micro=4)
+    first = batch()[0].chunk(4)[0].flatten(1)
+    assert {tag.rsplit("/", 1)[0] for tag in logged} == {"activations/act", "activations/act.call2"}
+    assert logged["activations/act/mean"].item() == pytest.approx(first.relu().mean().item(), rel=1e-5)
+    again = (first.relu() - 0.5).relu()
+    assert logged["activations/act.call2/mean"].item() == pytest.approx(again.mean().item(), rel=1e-5)
+
+
+def test_images_are_the_batch_as_it_was():
+    model = network()
+    logged = drive(probe("images", count=5), model, torch.optim.SGD(model.parameters(), lr=0.1))
+    torch.testing.assert_close(logged["images/batch"], batch()[0][:5], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", names("probe"))
+def test_a_probe_changes_nothing(name):
+    plain, probed = network(), network()
+    for model, measures in ((plain, "images"), (probed, name)):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        for step in range(2):
+            drive(probe(measures), model, optimizer, clip=1.0, step=step)
+    for name_, tensor in plain.state_dict().items():
+        assert torch.equal(tensor, probed.state_dict()[name_]), name_
+
+
+@pytest.mark.parametrize("name", names("probe"))
+def test_a_probe_yields_once_and_gives_tensors_without_a_graph(name):
+    model = network()
+    logged = drive(probe(name), model, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert logged and all(isinstance(v, torch.Tensor) and not v.requires_grad for v in logged.values())
+    assert all(v.ndim in (0, 1, 3, 4) for v in logged.values())
+
+
+@pytest.mark.parametrize("name", names("probe"))
+def test_a_model_without_weights_or_activations_can_be_watched(name):
+    model = nn.Flatten()
+    watch = probe(name).watch(Watched(model, *batch(), 0))
+    next(watch)
+    model(batch()[0])
+    with pytest.raises(StopIteration):
+        watch.send(Outcome(torch.zeros(()), None))
