@@ -1,0 +1,85 @@
+"""Weights that evaluation reads: the model's own, or an average over its past.
+
+An average takes in the model after every step with a weight that is a function of the step alone, so that a resumed run
+needs nothing but the averaged weights.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from runner.engine.contracts import Average
+from runner.registry import register
+from runner.schema import HalfOpenUnit
+
+Tensors = tuple[list[Tensor], list[Tensor]]
+
+
+class Itself:
+    """The model itself: no average."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.module = model
+
+    def update(self, model: nn.Module, step: int) -> None:
+        """Do nothing: `module` is the model that was trained."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return nothing: the weights are all."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Do nothing: there is nothing to take back."""
+
+
+class Running(Itself):
+    """A copy of the model that moves towards it after step t (1 for the first) by the share `weight(t)` of the way.
+
+    Parameters and floating-point buffers (running statistics of norms) are averaged, other buffers copied. With share
+    1 it is a copy of the model, with share 0 it stays.
+    """
+
+    def __init__(self, model: nn.Module, weight: Callable[[int], float]) -> None:
+        super().__init__(copy.deepcopy(model).requires_grad_(False))
+        self.weight = weight
+        self.own = tensors(self.module)
+        self.source, self.theirs = model, tensors(model)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Take in the model after optimizer step number `step`, without waiting for the device."""
+        share = self.weight(step)
+        if share == 0:
+            return
+        if model is not self.source:  # walking over all modules costs more than the average of a small model
+            self.source, self.theirs = model, tensors(model)
+        (averaged, copied), (newest, rest) = self.own, self.theirs
+        torch._foreach_lerp_(averaged, newest, share)
+        if copied:
+            torch._foreach_copy_(copied, rest)
+
+
+def tensors(model: nn.Module) -> Tensors:
+    """Return the tensors of a model that can be averaged, and those that can only be copied."""
+    every = [t.detach() for t in (*model.parameters(), *model.buffers())]
+    return [t for t in every if t.is_floating_point()], [t for t in every if not t.is_floating_point()]
+
+
+@register("average")
+def none(model: nn.Module) -> Average:
+    """Return the model itself, without an average."""
+    return Itself(model)
+
+
+@register("average")
+def ema(model: nn.Module, *, decay: HalfOpenUnit) -> Average:
+    """Return the exponential moving average of the weights after each step, free of the weights before the first.
+
+    After step t each iterate i has the weight `decay ** (t - i)`, over their sum: the bias correction of Adam, built in
+    as the share `(1 - decay) / (1 - decay ** t)`. So it is a plain mean at first, and needs no warm-up of the decay.
+    """
+    return Running(model, lambda t: (1 - decay) / (1 - decay**t))

@@ -1,0 +1,1 @@
+"""Optimizers; `groups` decides which tensors decay, at what learning rate, and `describe` prints it."""

@@ -1,0 +1,56 @@
+"""Optimizers with a step size per parameter, from torch.optim.
+
+In all but `adamw` the weight decay is L2 regularization: `weight_decay * w` joins the gradient and is rescaled with it.
+In `adamw` it is decoupled: the weights shrink by `lr * weight_decay` beside the step (arXiv 1711.05101).
+"""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.optim import Adam, AdamW, Optimizer
+
+from runner.components.optim.groups import NoDecay, Rules, groups
+from runner.errors import ConfigError
+from runner.registry import register
+from runner.schema import HalfOpenUnit, NonNegative, Positive
+
+
+def pair(betas: list[float]) -> tuple[float, float]:
+    """Return the two decay rates of an Adam-like optimizer."""
+    if len(betas) != 2:
+        raise ConfigError(f"optim.betas: got {betas}, must be two numbers [mean of g, mean of g squared]")
+    return betas[0], betas[1]
+
+
+@register("optim")
+def adam(
+    model: nn.Module,
+    fused: bool | None,
+    *,
+    lr: Positive,
+    betas: list[HalfOpenUnit],
+    eps: Positive,
+    weight_decay: NonNegative,
+    no_decay: NoDecay,
+    rules: Rules,
+) -> Optimizer:
+    """Return Adam with bias correction (arXiv 1412.6980, algorithm 1); `weight_decay` is L2 in the gradient."""
+    parts = groups(model, lr=lr, weight_decay=weight_decay, no_decay=no_decay, rules=rules)
+    return Adam(parts, lr=lr, betas=pair(betas), eps=eps, fused=fused)
+
+
+@register("optim")
+def adamw(
+    model: nn.Module,
+    fused: bool | None,
+    *,
+    lr: Positive,
+    betas: list[HalfOpenUnit],
+    eps: Positive,
+    weight_decay: NonNegative,
+    no_decay: NoDecay,
+    rules: Rules,
+) -> Optimizer:
+    """Return Adam with decoupled weight decay: `w <- w - lr * weight_decay * w - step` (arXiv 1711.05101)."""
+    parts = groups(model, lr=lr, weight_decay=weight_decay, no_decay=no_decay, rules=rules)
+    return AdamW(parts, lr=lr, betas=pair(betas), eps=eps, fused=fused)

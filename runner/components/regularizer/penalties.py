@@ -1,0 +1,51 @@
+"""Penalties on the weights, added to the loss.
+
+They take the weight matrices and convolution kernels only: no bias, no norm. A penalty goes through the optimizer with
+the rest of the gradient; `adamw` and its kin rescale it there, which decoupled weight decay is free of.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from runner.engine.contracts import Regularizer
+from runner.registry import register
+from runner.schema import NonNegative
+
+
+def weights(model: nn.Module) -> list[Tensor]:
+    """Return the trainable tensors of two or more dimensions outside norms, each once."""
+    found = [
+        parameter
+        for module in model.modules()
+        if "Norm" not in type(module).__name__
+        for parameter in module.parameters(recurse=False)
+        if parameter.requires_grad and parameter.ndim >= 2
+    ]
+    return list(dict.fromkeys(found))
+
+
+def absolute(model: nn.Module) -> Tensor:
+    """Return the sum of the absolute weights."""
+    return torch.stack(torch._foreach_norm(weights(model), 1)).sum()
+
+
+def squared(model: nn.Module) -> Tensor:
+    """Return the sum of the squared weights."""
+    return torch.stack(torch._foreach_norm(weights(model), 2)).square().sum()
+
+
+@register("regularizer")
+def l1(*, strength: NonNegative) -> Regularizer:
+    """Return the penalty `strength * sum |w|`; its gradient is `strength * sign(w)` (Tibshirani 1996)."""
+    return Regularizer(penalty=lambda model: strength * absolute(model))
+
+
+@register("regularizer")
+def l2(*, strength: NonNegative) -> Regularizer:
+    """Return the penalty `strength / 2 * sum w ** 2`; its gradient is `strength * w`.
+
+    For `sgd`, `momentum` and `nesterov` the same as `optim.weight_decay=<strength>`; for `adamw` not.
+    """
+    return Regularizer(penalty=lambda model: strength / 2 * squared(model))
