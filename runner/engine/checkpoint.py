@@ -1,0 +1,183 @@
+"""Checkpoints: written so that a crash at any moment leaves a valid one, read so that a damaged one is never used.
+
+In `<run>/checkpoints/` a step has `<step>.weights.safetensors` (what evaluation loads), `<step>.state.safetensors` and,
+last, `<step>.json`, which commits it. There is no pickle and no pointer: the newest checkpoint is the newest whose
+checksums hold.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from runner.engine import manifest, storage, tensor_file
+from runner.engine.manifest import DATA_NAME, FOLDER, Manifest, NewerFormat, name_of
+from runner.engine.rotation import clean, rotate, steps_in, unused_stem
+from runner.engine.state import flatten, restore
+from runner.errors import CheckpointError, StorageError
+
+SHOWN = 3  # differing tensors that one line may name
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A checkpoint as read: `logs` are bytes per log file, `notes` say which newer ones were damaged."""
+
+    step: int
+    weights: dict[str, Tensor]
+    state: dict[str, Any]
+    logs: dict[str, int]
+    meta: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+
+
+def save(
+    folder: Path,
+    step: int,
+    weights: Mapping[str, Tensor],
+    state: dict[str, Any],
+    *,
+    logs: Mapping[str, int],
+    meta: Mapping[str, Any],
+    keep: Collection[int],
+    newest: int = 2,
+) -> Path:
+    """Write the checkpoint of a step into a run folder and return the path of its weights.
+
+    Once it is read back whole, all others go but the `newest` (at least 1, this one among them) and the steps in
+    `keep`; those of later steps too, which a run that went back to an older one has left. Call it with the run's lock
+    held. Raises StorageError; the older checkpoints are then as they were.
+    """
+    place = opened(folder)
+    clean(folder)
+    stem = unused_stem(place, step)
+    tensors, tree = flatten(state, weights)
+    files = (
+        tensor_file.write(place / f"{stem}.weights.safetensors", weights),
+        tensor_file.write(place / f"{stem}.state.safetensors", tensors),
+    )
+    commit = manifest.encode(Manifest(step, *files, logs=dict(logs), tree=tree, meta=dict(meta)))
+    seal = storage.write_atomic(place / name_of(step), commit)
+    verify(place, {name_of(step): seal, **{file.name: file.sha256 for file in files}})
+    rotate(place, step, keep, newest)
+    clean(folder)
+    return place / files[0].name
+
+
+def opened(folder: Path) -> Path:
+    """Return the folder of a run's checkpoints, made if it is not there."""
+    place = folder / FOLDER
+    with storage.refusing(place):
+        if not place.is_dir() or place.is_symlink():
+            storage.make_folder(place)
+    return place
+
+
+def verify(place: Path, digests: Mapping[str, str]) -> None:
+    """Read the files of a new checkpoint back; StorageError if they are not what was written."""
+    for name, digest in digests.items():
+        with storage.refusing(place / name):
+            if storage.sha256_of(place / name) != digest:
+                raise StorageError(f"{storage.shown(place / name)}: what is read back is not what was written")
+
+
+def load(folder: Path, *, step: int | None = None) -> Snapshot | None:
+    """Return the newest valid checkpoint of a run folder (or that of `step`), None if none was ever committed.
+
+    Writes nothing. Newer ones that are damaged are named in `notes`, a line each. Raises CheckpointError if there are
+    some and none is valid, or if the newest whole one is of a later format.
+    """
+    place = folder / FOLDER
+    with storage.refusing(place):
+        if not os.path.lexists(place):
+            return None
+        if place.is_symlink() or not place.is_dir():
+            raise CheckpointError(f"{storage.shown(place)}: is not a folder")
+    steps = steps_in(place)
+    if step is not None:
+        if step not in steps:
+            raise CheckpointError(f"{storage.shown(place)}: no checkpoint of step {step} (there are: {steps})")
+        steps = [step]
+    return newest_valid(place, steps)
+
+
+def newest_valid(place: Path, steps: list[int]) -> Snapshot | None:
+    """Return the newest of some checkpoints that holds what its manifest says."""
+    rejected: list[str] = []
+    for step in reversed(steps):
+        try:
+            snapshot = read(place, step)
+        except NewerFormat as error:
+            raise CheckpointError(f"{storage.shown(place)}/{error}") from error
+        except CheckpointError as error:
+            rejected.append(str(error))
+        else:
+            notes = [f"checkpoint {place}/{reason}; going back to {name_of(step)}" for reason in rejected]
+            return replace(snapshot, notes=notes)
+    if rejected:
+        raise CheckpointError(f"{storage.shown(place)}: no valid checkpoint among {len(rejected)}; {rejected[0]}")
+    return None
+
+
+def read(place: Path, step: int) -> Snapshot:
+    """Return the checkpoint of a step, every byte of it verified."""
+    found = manifest.read(place, step)
+    weights = tensor_file.read(place, found.weights)
+    tensors = tensor_file.read(place, found.state)
+    try:
+        state = restore(found.tree, tensors, weights)
+    except ValueError as error:
+        raise CheckpointError(f"{name_of(step)}: {error}") from error
+    return Snapshot(step, weights, state, found.logs, found.meta)
+
+
+def weights_file(folder: Path, step: int) -> Path:
+    """Return the path of the weights of a step; CheckpointError if it has no readable manifest."""
+    place = folder / FOLDER
+    try:
+        return place / manifest.read(place, step).weights.name
+    except CheckpointError as error:
+        raise CheckpointError(f"{storage.shown(place)}/{error}") from error
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a weights file, verified against its manifest if that lies beside it (else a lone copy)."""
+    match = DATA_NAME.fullmatch(path.name)
+    try:
+        if match and os.path.lexists(path.with_name(f"{match['step']}.json")):
+            found = manifest.read(path.parent, int(match["step"]))
+            files = {file.name: file for file in (found.weights, found.state)}
+            if path.name not in files:
+                raise CheckpointError(f"{path.name}: is not of the checkpoint that {name_of(found.step)} commits")
+            return tensor_file.read(path.parent, files[path.name])
+        return tensor_file.parse(tensor_file.read_bytes(path), path.name)
+    except CheckpointError as error:
+        raise CheckpointError(f"{storage.shown(path.parent)}/{error}") from error
+
+
+def mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
+    """Return the first differences between the tensors a model expects and those found, in one line, or None."""
+    names = [*expected, *(name for name in found if name not in expected)]
+    differing = [name for name in names if form(expected, name) != form(found, name)]
+    if not differing:
+        return None
+    parts = [f"{printable(n)}: expected {form(expected, n)}, found {form(found, n)}" for n in differing[:SHOWN]]
+    more = f"; and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
+    return "; ".join(parts) + more
+
+
+def form(tensors: Mapping[str, Tensor], name: str) -> str:
+    """Return the shape and type of a tensor in words."""
+    if name not in tensors:
+        return "none"
+    return f"{tuple(tensors[name].shape)} {str(tensors[name].dtype).removeprefix('torch.')}"
+
+
+def printable(name: str) -> str:
+    """Return a tensor's name, which may come from a foreign file, as short printable text."""
+    return name if name.isprintable() and len(name) <= 120 else ascii(name)[:120]

@@ -1,0 +1,129 @@
+"""The file that makes a checkpoint one: what belongs to it, with sizes and checksums, sealed by its own checksum.
+
+Whatever is read here may be damaged or hostile: it is checked before anything is opened, allocated or believed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.engine import storage
+from runner.errors import CheckpointError
+
+FOLDER = "checkpoints"  # in the run folder
+FORMAT = 1
+LIMIT = 64 << 20  # bytes of a manifest; a ResNet-50 with Adam takes 60 kB
+STEP = r"(?P<step>[0-9]{8,12})"
+NAME = re.compile(rf"{STEP}\.json")
+DATA_NAME = re.compile(rf"{STEP}(\.[0-9]{{1,3}})?\.(?P<role>weights|state)\.safetensors")
+LOG_NAME = re.compile(r"(?!\.)[A-Za-z0-9._=,+-]{1,255}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+SEAL = re.compile(rb'(?P<body>\{.*),"sha256":"(?P<digest>[0-9a-f]{64})"\}\n', re.DOTALL)
+
+
+class NewerFormat(CheckpointError):
+    """A whole checkpoint that a later version wrote: nothing older is taken in its place."""
+
+
+@dataclass(frozen=True)
+class File:
+    """One data file beside the manifest."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a checkpoint is made of."""
+
+    step: int
+    weights: File
+    state: File
+    logs: dict[str, int]  # bytes of each log at this step
+    tree: dict[str, Any]  # the state without its tensors
+    meta: dict[str, Any]
+
+
+def name_of(step: int) -> str:
+    """Return the file name of a step's manifest."""
+    return f"{step:08d}.json"
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Return the manifest as one sealed line of JSON; what `decode` would refuse is refused here."""
+    record = {
+        "format": FORMAT,
+        "step": manifest.step,
+        "files": [asdict(manifest.weights), asdict(manifest.state)],
+        "logs": manifest.logs,
+        "state": manifest.tree,
+        "meta": manifest.meta,
+    }
+    body = json.dumps(record, allow_nan=False, separators=(",", ":")).encode()[:-1]
+    data = body + f',"sha256":"{hashlib.sha256(body).hexdigest()}"}}\n'.encode()
+    decode(data, manifest.step)
+    return data
+
+
+def read(folder: Path, step: int) -> Manifest:
+    """Return the manifest of a step; CheckpointError says in one line what is wrong with it."""
+    name = name_of(step)
+    try:
+        return decode(storage.read(folder / name, LIMIT), step)
+    except OSError as error:
+        raise CheckpointError(f"{name}: {error.strerror}") from error
+
+
+def decode(data: bytes, step: int) -> Manifest:
+    """Return the manifest of a step from its bytes."""
+    name = name_of(step)
+    record = unsealed(data, name)
+    found = record.get("format")
+    if type(found) is int and found > FORMAT:
+        raise NewerFormat(f"{name}: written in format {found} by a later version, this one reads format {FORMAT}")
+    for key, kind in {"files": list, "logs": dict, "state": dict, "meta": dict}.items():
+        require(type(record.get(key)) is kind, name, f"'{key}' is no {kind.__name__}")
+    require(type(found) is int and found == FORMAT, name, "unknown format")
+    require(type(record.get("step")) is int and record["step"] == step, name, f"is not of step {step}")
+    for log, size in record["logs"].items():
+        require(bool(LOG_NAME.fullmatch(log)) and type(size) is int and size >= 0, name, "a log is malformed")
+    files = {role_of(file, step, name): file for file in record["files"]}
+    require(len(record["files"]) == 2 and set(files) == {"weights", "state"}, name, "wants one weights and one state")
+    parts = {role: File(file["name"], file["size"], file["sha256"]) for role, file in files.items()}
+    return Manifest(step, **parts, logs=record["logs"], tree=record["state"], meta=record["meta"])
+
+
+def unsealed(data: bytes, name: str) -> dict[str, Any]:
+    """Return what a manifest says once its own checksum is found right."""
+    seal = SEAL.fullmatch(data)
+    if seal is None or hashlib.sha256(seal["body"]).hexdigest() != seal["digest"].decode():
+        raise CheckpointError(f"{name}: damaged (does not match its own checksum)")
+    try:
+        record = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{name}: not JSON") from error
+    return dict(record)
+
+
+def role_of(file: Any, step: int, name: str) -> str:
+    """Return whether an entry is the weights or the state, once it is found well formed and of this step."""
+    require(type(file) is dict and set(file) == {"name", "size", "sha256"}, name, "a file entry is malformed")
+    match = DATA_NAME.fullmatch(file["name"]) if type(file["name"]) is str else None
+    if match is None or int(match["step"]) != step:
+        raise CheckpointError(f"{name}: lists a file that is not of its step, {ascii(file['name'])[:80]}")
+    require(type(file["size"]) is int and file["size"] >= 0, name, "a file size is malformed")
+    require(type(file["sha256"]) is str and bool(SHA256.fullmatch(file["sha256"])), name, "a sha256 is malformed")
+    return match["role"]
+
+
+def require(condition: bool, name: str, wrong: str) -> None:
+    """Refuse a manifest with what is wrong, unless the condition holds."""
+    if not condition:
+        raise CheckpointError(f"{name}: {wrong}")

@@ -1,0 +1,151 @@
+"""Nested state <-> named tensors and a JSON tree, bit for bit and without pickle.
+
+In the tree null, truth values, whole numbers, texts, finite numbers and lists stand for themselves; all else is an
+object with one key: `{"tuple": [...]}`, `{"dict": [[key, value], ...]}` (keys keep type and order), `{"float": "<16 hex
+digits>"}` (NaN with its payload, infinities), `{"tensor": name}` and `{"known": name}`.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PLAIN = (type(None), bool, int, str)
+KEYS = (*PLAIN, float)
+
+
+@dataclass
+class Flattening:
+    """What has been met so far."""
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    strides: dict[str, list[int]] = field(default_factory=dict)
+    references: dict[Any, dict[str, str]] = field(default_factory=dict)
+
+
+def flatten(state: Any, known: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors of a nested state, named by their place in it, and the tree that refers to them.
+
+    One that is the same memory seen the same way as another, or as one in `known` (stored elsewhere), is referred to
+    and not given again. Raises TypeError, with the place, for what is no dict, list, tuple, tensor, number or text.
+    """
+    met = Flattening()
+    for name, tensor in known.items():
+        met.references[identity(tensor)] = {"known": name}
+    value = node(state, "", met)
+    return met.tensors, {"value": value, "strides": met.strides}
+
+
+def node(value: Any, place: str, met: Flattening) -> Any:
+    """Return the tree of one value and note its tensors."""
+    if isinstance(value, Tensor):
+        return reference(value, place, met)
+    if type(value) in PLAIN:
+        return value
+    if isinstance(value, float):  # numpy's too, which comes back as Python's
+        value = float(value)
+        return value if math.isfinite(value) else {"float": struct.pack(">d", value).hex()}
+    if isinstance(value, dict):
+        if odd := [key for key in value if type(key) not in KEYS]:
+            raise TypeError(f"state{place}: cannot store a key of type {type(odd[0]).__name__}")
+        return {"dict": [[node(key, place, met), node(item, f"{place}/{key}", met)] for key, item in value.items()]}
+    if type(value) in (list, tuple):
+        items = [node(item, f"{place}/{i}", met) for i, item in enumerate(value)]
+        return items if type(value) is list else {"tuple": items}
+    raise TypeError(f"state{place}: cannot store a {type(value).__name__}")
+
+
+def reference(tensor: Tensor, place: str, met: Flattening) -> dict[str, str]:
+    """Return how the tree refers to a tensor, and note the tensor if it is new."""
+    key = identity(tensor)
+    if key not in met.references:
+        name = unused(place, met.tensors)
+        met.tensors[name] = tensor.detach()
+        met.references[key] = {"tensor": name}
+        if tensor.stride() != packed_stride(tensor.shape) and dense(tensor.shape, tensor.stride()):
+            met.strides[name] = list(tensor.stride())
+    return met.references[key]
+
+
+def unused(place: str, taken: Mapping[str, Tensor]) -> str:
+    """Return the place as a name, longer where two places read the same (the keys 1 and "1")."""
+    name = place or "/"
+    while name in taken:
+        name += "'"
+    return name
+
+
+def identity(tensor: Tensor) -> tuple[Any, ...]:
+    """Return what two tensors share that are the same memory seen the same way."""
+    memory = (tensor.device, tensor.untyped_storage().data_ptr(), tensor.storage_offset())
+    return (*memory, tensor.dtype, tensor.shape, tensor.stride())
+
+
+def packed_stride(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the strides of a contiguous tensor, as torch gives them to a new one."""
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= max(size, 1)
+    return tuple(reversed(strides))
+
+
+def dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Tell whether strides visit a block of memory without gaps and overlaps (channels_last does)."""
+    step = 1
+    for stride, size in sorted((stride, size) for stride, size in zip(strides, shape, strict=True) if size != 1):
+        if stride != step:
+            return False
+        step *= size
+    return step > 0
+
+
+def restore(tree: Any, tensors: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> Any:
+    """Return the state that `flatten` took apart; ValueError if the tree is not of its making.
+
+    A tensor has its old strides where they were dense, so that fused optimizers find what they left, and is contiguous
+    otherwise. What was the same memory is the same tensor again.
+    """
+    try:
+        strides = tree["strides"]
+        laid = {name: lay(tensor, strides.get(name)) for name, tensor in tensors.items()}
+        return value_of(tree["value"], laid, known)
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError, struct.error) as error:
+        raise ValueError(f"the state tree is malformed ({type(error).__name__})") from error
+
+
+def lay(tensor: Tensor, strides: Any) -> Tensor:
+    """Return a contiguous tensor in the memory layout noted for it."""
+    if strides is None:
+        return tensor
+    numbers = [stride for stride in strides if type(stride) is int and 0 <= stride < 2**62]
+    if len(numbers) != tensor.ndim or not dense(tensor.shape, numbers):
+        raise ValueError("strides")
+    return torch.empty_strided(tensor.shape, numbers, dtype=tensor.dtype).copy_(tensor)
+
+
+def value_of(tree: Any, tensors: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> Any:
+    """Return the value that a tree stands for."""
+    if type(tree) in KEYS:
+        return tree
+    if type(tree) is list:
+        return [value_of(item, tensors, known) for item in tree]
+    ((kind, content),) = tree.items()
+    match kind:
+        case "tuple":
+            return tuple(value_of(item, tensors, known) for item in content)
+        case "dict":
+            return {value_of(key, {}, {}): value_of(item, tensors, known) for key, item in content}
+        case "float":
+            return struct.unpack(">d", bytes.fromhex(content))[0]
+        case "tensor":
+            return tensors[content]
+        case "known":
+            return known[content]
+    raise ValueError(kind)

@@ -1,0 +1,61 @@
+"""Tensors as one safetensors file: written durably, read only after size and checksum are found right."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from runner.engine import storage
+from runner.engine.manifest import File
+from runner.errors import CheckpointError
+
+MALFORMED = (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, AssertionError, MemoryError)
+
+
+def write(path: Path, tensors: Mapping[str, Tensor]) -> File:
+    """Write tensors, each copied to the CPU at most once, and return what a manifest says about the file."""
+    data = save(on_cpu(tensors), metadata={"format": "pt"})
+    return File(path.name, len(data), storage.write_atomic(path, data))
+
+
+def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return contiguous tensors on the CPU, none sharing memory with another (safetensors refuses that)."""
+    taken, alone = set(), {}
+    for name, tensor in tensors.items():
+        here = tensor.detach().to("cpu").resolve_conj().resolve_neg().contiguous()
+        pointer = here.untyped_storage().data_ptr()
+        alone[name] = here.clone() if pointer in taken else here
+        taken.add(pointer)
+    return alone
+
+
+def read(folder: Path, file: File) -> dict[str, Tensor]:
+    """Return the tensors of a file that is, byte for byte, what its manifest says."""
+    data = read_bytes(folder / file.name, file.size)
+    if len(data) != file.size:
+        raise CheckpointError(f"{file.name}: holds {len(data)} bytes, the manifest says {file.size}")
+    if hashlib.sha256(data).hexdigest() != file.sha256:
+        raise CheckpointError(f"{file.name}: damaged (its sha256 is not the manifest's)")
+    return parse(data, file.name)
+
+
+def read_bytes(path: Path, limit: int = sys.maxsize) -> bytes:
+    """Return the bytes of a regular file; CheckpointError says why it cannot be read."""
+    try:
+        return storage.read(path, limit)
+    except OSError as error:
+        raise CheckpointError(f"{path.name}: {error.strerror}") from error
+
+
+def parse(data: bytes, name: str) -> dict[str, Tensor]:
+    """Return the tensors in the bytes of a safetensors file, which checks the header before it allocates."""
+    try:
+        return dict(load(data))
+    except MALFORMED as error:
+        raise CheckpointError(f"{name}: no safetensors file ({ascii(str(error))[1:-1][:100]})") from error
