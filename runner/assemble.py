@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 import runner.components  # noqa: F401  (registers them)
+from runner.components.optim.groups import describe
 from runner.engine.batches import EvalBatches, TrainBatches
 from runner.engine.contracts import Data, Mix, Preprocess, Regularizer
 from runner.engine.learner import Learner, Patience
@@ -68,7 +69,7 @@ def assemble(config: Config, *, fit: bool = True) -> Experiment:
         validation=validation_batches(data, preprocess, device),
         test=test_batches(data, preprocess, device),
         classes=data.classes,
-        summary=[*summary, *groups_in_words(learner)],
+        summary=[*summary, *describe(learner.optimizer)],
     )
 
 
@@ -183,7 +184,7 @@ def keyed(mix: Mix, seed: int) -> Callable[[Tensor, Tensor, int], tuple[Tensor, 
 
 
 def clipper(limit: float | None) -> Callable[[nn.Module], Tensor | None]:
-    """Return a function that clips all gradients together by their L2 norm and returns the norm before, or does nothing."""
+    """Return what clips all gradients together by their L2 norm and returns the norm before, or does nothing."""
     if limit is None:
         return lambda model: None
     return lambda model: nn.utils.clip_grad_norm_(model.parameters(), limit)
@@ -221,12 +222,3 @@ def build_learner(
         average=build("average", config["average"], model=model),
         patience=Patience(settings.monitor, limit=settings.patience),
     )
-
-
-def groups_in_words(learner: Learner) -> list[str]:
-    """Return one line per parameter group."""
-    return [
-        f"{group.get('name', 'parameters')}: {sum(p.numel() for p in group['params']):,} parameters, "
-        f"lr {group['lr']:g}, weight decay {group['weight_decay']:g}"
-        for group in learner.optimizer.param_groups
-    ]

@@ -1,0 +1,59 @@
+"""task=evaluate: score a finished run again, with the weights that it selected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from runner.assemble import Experiment, assemble
+from runner.engine import checkpoint
+from runner.engine.batches import EvalBatches
+from runner.engine.folder import lock, read_result, write_result
+from runner.engine.train import evaluate
+from runner.errors import CheckpointError, ConfigError, DataError
+from runner.registry import register
+from runner.tasks.job import Job
+from runner.tasks.report import show_scores
+from runner.tasks.run_folder import saved_config
+
+MAY_CHANGE = ("task", "predict", "plugins", "device")
+
+
+@register("task", name="evaluate")
+def evaluate_task(job: Job, *, split: Literal["test", "val", "train"]) -> int:
+    """Print accuracy and loss of `run=<folder>` on a split; each read of the test split is counted in its result."""
+    if not job.config["run"]:
+        raise ConfigError("run: got null, must be the run folder to evaluate: run=outputs/<name>")
+    folder = Path(job.config["run"])
+    config = saved_config(str(folder), job, key="run", may_change=MAY_CHANGE)
+    experiment = assemble(config, fit=False)
+    result = read_result(folder)
+    path = folder / result.weights if result.weights else newest(folder)
+    weights = checkpoint.read_weights(path)
+    if wrong := checkpoint.mismatch(experiment.learner.weights(), weights):
+        raise CheckpointError(f"{path} is of another model: {wrong}")
+    experiment.learner.load_weights(weights)
+    with lock(folder):
+        if split == "test":
+            result.test_reads += 1
+            write_result(folder, result)
+        scores = evaluate(experiment.recipe, experiment.learner, opened(experiment, split))
+    show_scores(folder, split, scores, path)
+    return 0
+
+
+def newest(folder: Path) -> Path:
+    """Return the weights of the newest checkpoint of a run that has not selected any yet."""
+    snapshot = checkpoint.load(folder)
+    if snapshot is None:
+        raise CheckpointError(f"{folder}: has no checkpoint yet")
+    return checkpoint.weights_file(folder, snapshot.step)
+
+
+def opened(experiment: Experiment, split: str) -> EvalBatches:
+    """Return the batches of a split."""
+    if split != "test":
+        return experiment.validation[split]
+    if experiment.test is None:
+        raise DataError("the data have no test split")
+    return experiment.test()

@@ -1,0 +1,131 @@
+"""What a run tells: to the terminal and to TensorBoard, at its start and at its end."""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from runner.assemble import Experiment
+from runner.engine.checkpoint import Snapshot
+from runner.engine.console import Console, summary_table
+from runner.engine.figure import loss_figure
+from runner.engine.folder import Result
+from runner.engine.hparams import flat_hparams, session_end, session_start
+from runner.engine.layout import layout
+from runner.engine.log import Log
+from runner.engine.storage import write_atomic
+from runner.tasks.job import Job
+
+
+def tell(line: str) -> None:
+    """Write a line to standard error, where progress goes."""
+    sys.stderr.write(line + "\n")
+
+
+def announce(folder: Path, experiment: Experiment, snapshot: Snapshot | None, *, resumed: bool) -> None:
+    """Say what is about to be trained, where it goes, and from where it goes on."""
+    tell(f"run {folder} on {device_name(experiment)}")
+    for line in experiment.summary:
+        tell(f"  {line}")
+    for note in snapshot.notes if snapshot else ():
+        tell(f"  {note}")
+    if resumed:
+        start = f"goes on after step {snapshot.step}" if snapshot else "had no checkpoint: starts at step 0"
+        tell(f"  {start} of {experiment.recipe.total_steps}")
+
+
+def device_name(experiment: Experiment) -> str:
+    """Return what the run computes on, as its maker calls it."""
+    if experiment.device.type == "cuda":
+        return f"{experiment.device} ({torch.cuda.get_device_name(experiment.device)})"
+    return f"{experiment.device} ({torch.get_num_threads()} threads)"
+
+
+def console(experiment: Experiment) -> Console:
+    """Return what shows the progress of a run."""
+    recipe = experiment.recipe
+    return Console(
+        steps=recipe.total_steps, steps_per_epoch=recipe.steps_per_epoch, batch_size=experiment.batches.batch
+    )
+
+
+def introduce(log: Log, job: Job) -> None:
+    """Write into TensorBoard what a run is: hyperparameters, layout of the charts, config. Once, at its start."""
+    text = yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True)
+    note = f"{job.config['note']}\n\n" if job.config["note"] else ""
+    log.write(
+        0,
+        {
+            "hparams": session_start(flat_hparams(job.config), job.group_hash),
+            "layout": layout(),
+            "config": f"{note}```yaml\n{text}```",
+        },
+    )
+
+
+def sign_off(folder: Path, log: Log, experiment: Experiment, *, figures: bool) -> None:
+    """Write into TensorBoard that a run is complete, and draw its curves."""
+    step = experiment.learner.step
+    log.flush()
+    log.positions()
+    if figures:
+        picture = loss_figure(folder / "metrics.jsonl")
+        write_atomic(folder / "curves.png", picture)
+        log.write(step, {"curves": pixels(picture)})
+    log.write(step, {"hparams": session_end(succeeded=True)})
+    log.positions()
+
+
+def pixels(png: bytes) -> np.ndarray:
+    """Return a picture (3, H, W) uint8."""
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).transpose(2, 0, 1)
+
+
+def conclude(folder: Path, job: Job, result: Result) -> None:
+    """Print the table of a finished run and how to look at it."""
+    scores = result.scores
+    rows = [
+        row("validation, best", scores["val"]["best"]),
+        row("validation, last", scores["val"]["last"]),
+        row("training examples, last", scores["train"]["last"]),
+    ]
+    if "test" in scores:
+        rows.append(row("test, best weights", scores["test"]))
+    ended = "stopped early" if result.status == "stopped" else result.status
+    summary_table(
+        rows, title=f"{ended} after {result.steps} steps ({result.epochs:.4g} epochs) in {result.seconds:.1f} s"
+    )
+    sys.stdout.write(f"saved in      {folder}\nlook at it    tensorboard --logdir {log_folder(folder, job)}\n")
+
+
+def row(name: str, scores: Mapping[str, float]) -> dict[str, object]:
+    """Return one line of the table."""
+    step = scores.get("step")
+    return {
+        "split": name,
+        "accuracy": scores["accuracy"],
+        "loss": scores["loss"],
+        "step": None if step is None else int(step),
+    }
+
+
+def log_folder(folder: Path, job: Job) -> str:
+    """Return the folder whose runs TensorBoard should show together, quoted for a shell."""
+    outputs = Path(job.config["outputs"])
+    top = outputs if folder.resolve().is_relative_to(outputs.resolve()) else folder
+    return shlex.quote(os.fspath(top))
+
+
+def show_scores(folder: Path, split: str, scores: Mapping[str, float], weights: Path) -> None:
+    """Print the scores of an evaluation."""
+    summary_table([row(split, scores)], title=f"{folder}: {weights.name}")

@@ -1,0 +1,86 @@
+"""A run's folder: where it lies, what stands in it from the start, and the status it is left with."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from runner.engine.folder import Result, create, write_result
+from runner.engine.provenance import provenance
+from runner.engine.storage import write_atomic
+from runner.errors import ConfigError, Diverged, RunnerError
+from runner.tasks.job import Job
+
+CONFIG = "config.yaml"
+
+
+def place(job: Job) -> Path:
+    """Make the folder of a new run: the one that was named, else a free one under `outputs`."""
+    if job.folder is None:
+        return create(Path(job.config["outputs"]) / job.folder_name)
+    path = Path(job.folder)
+    if path.is_dir() and not any(path.iterdir()):
+        return path
+    return create(path)
+
+
+def describe(folder: Path, job: Job, *, device: str) -> None:
+    """Write what the run is: resolved config, overrides, and the code, versions and machine that it runs on."""
+    write_atomic(folder / CONFIG, yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True).encode())
+    write_atomic(folder / "overrides.yaml", yaml.safe_dump(list(job.overrides), allow_unicode=True).encode())
+    environment = provenance(job.overrides, device=device)
+    write_atomic(folder / "environment.json", json.dumps(environment, indent=1).encode())
+
+
+def saved_config(folder: str, job: Job, *, key: str, may_change: Collection[str]) -> dict[str, Any]:
+    """Return the config of an earlier run, with those of this command's settings that may differ.
+
+    Raises ConfigError if the folder is no run's, or if the command line sets anything else.
+    """
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        raise ConfigError(f"{key}: got '{folder}', must be a run folder (it has no {CONFIG})")
+    for override in job.overrides:
+        name = override.lstrip("+").partition("=")[0]
+        if name != key and name.partition(".")[0] not in may_change:
+            raise ConfigError(f"{name}: cannot be changed with {key}=... (what can: {', '.join(sorted(may_change))})")
+    try:
+        config = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not a run's config: {str(error).splitlines()[0]}") from error
+    if not isinstance(config, dict) or config.keys() != job.config.keys():
+        raise ConfigError(f"{path}: is not a config of this version of runner")
+    given = {override.lstrip("+").partition("=")[0].partition(".")[0] for override in job.overrides}
+    return config | {name: job.config[name] for name in given & set(may_change)}
+
+
+@contextmanager
+def reported(folder: Path, result: Result) -> Iterator[None]:
+    """Keep `result.json` true: running while the body runs, then how it ended."""
+    began = time.monotonic() - result.seconds
+    write_result(folder, result)
+    try:
+        yield
+    except BaseException as error:
+        result.status, result.exit, result.reason = ending(error)
+        raise
+    finally:
+        result.seconds = round(time.monotonic() - began, 3)
+        write_result(folder, result)
+
+
+def ending(error: BaseException) -> tuple[str, int, str]:
+    """Return status, exit code and reason of a run that an exception ended."""
+    if isinstance(error, Diverged):
+        return "diverged", error.exit_code, str(error)
+    if isinstance(error, RunnerError):
+        return "failed", error.exit_code, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", 130, "SIGINT"
+    return "failed", 70, f"{type(error).__name__}: {error}"

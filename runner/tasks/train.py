@@ -1,0 +1,114 @@
+"""task=train: train, validate, select the best checkpoint, read the test split once with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from runner.assemble import Experiment, assemble
+from runner.engine import checkpoint
+from runner.engine.checkpoint import Snapshot
+from runner.engine.folder import Result, lock, read_result
+from runner.engine.learner import Learner
+from runner.engine.log import Log, open_logs
+from runner.engine.train import evaluate, train
+from runner.errors import CheckpointError
+from runner.registry import register
+from runner.tasks.job import Job
+from runner.tasks.report import announce, conclude, console, device_name, introduce, sign_off
+from runner.tasks.run_folder import describe, place, reported, saved_config
+
+FINISHED = ("done", "stopped")
+
+
+@register("task", name="train")
+def train_task(job: Job, *, figures: bool) -> int:
+    """Train a model and leave its run folder; `resume=<folder>` goes on with one."""
+    resumed = Path(job.config["resume"]) if job.config["resume"] else None
+    if resumed:
+        config = saved_config(str(resumed), job, key="resume", may_change=("plugins", "device"))
+        job = replace(job, config=config)
+    snapshot = checkpoint.load(resumed) if resumed else None
+    experiment = assemble(job.config, fit=snapshot is None)
+    if snapshot:
+        take_back(experiment.learner, snapshot)
+    folder = resumed or place(job)
+    with lock(folder):
+        result = read_result(folder) if resumed else Result()
+        if result.status not in FINISHED:
+            announce(folder, experiment, snapshot, resumed=bool(resumed))
+            run(folder, job, experiment, snapshot, result, figures=figures)
+    conclude(folder, job, result)
+    return 0
+
+
+def run(
+    folder: Path, job: Job, experiment: Experiment, snapshot: Snapshot | None, result: Result, *, figures: bool
+) -> None:
+    """Train in a folder, from the snapshot on or from the start, and leave the result there."""
+    learner = experiment.learner
+    with reported(folder, result):
+        if not snapshot:
+            describe(folder, job, device=device_name(experiment))
+        positions = snapshot.logs if snapshot else None
+        with closing(open_logs(folder, positions=positions, step=learner.step, screens=[console(experiment)])) as log:
+            if snapshot:
+                log.load_state_dict(snapshot.state["log"])
+            else:
+                introduce(log, job)
+            commit = committer(folder, learner, log, {"config_hash": job.hash8})
+            status = train(experiment.recipe, learner, experiment.batches, experiment.validation, log, commit)
+            sign_off(folder, log, experiment, figures=figures)
+        score(folder, experiment, result)
+        result.status, result.exit = status, 0
+
+
+def take_back(learner: Learner, snapshot: Snapshot) -> None:
+    """Put a checkpoint back, or raise CheckpointError if it is another model's."""
+    if wrong := checkpoint.mismatch(learner.weights(), snapshot.weights):
+        raise CheckpointError(f"the checkpoint of step {snapshot.step} is of another model: {wrong}")
+    learner.load_weights(snapshot.weights)
+    learner.load_state_dict(snapshot.state["learner"])
+
+
+def committer(folder: Path, learner: Learner, log: Log, meta: Mapping[str, Any]) -> Callable[[], None]:
+    """Return a function that saves the run as it is now; the best step's checkpoint is never rotated away."""
+
+    def commit() -> None:
+        positions = log.positions()
+        checkpoint.save(
+            folder,
+            learner.step,
+            learner.weights(),
+            {"learner": learner.state_dict(), "log": log.state_dict()},
+            logs=positions,
+            meta={**meta, "threads": torch.get_num_threads(), "torch": torch.__version__},
+            keep=[learner.patience.best_step],
+        )
+
+    return commit
+
+
+def score(folder: Path, experiment: Experiment, result: Result) -> None:
+    """Select the best checkpoint, read the test split once with it if the config says so, and fill in the result."""
+    learner, settings = experiment.learner, experiment.settings
+    selected = checkpoint.weights_file(folder, learner.patience.best_step)
+    result.steps, result.epochs = learner.step, learner.step / experiment.recipe.steps_per_epoch
+    result.weights = str(selected.relative_to(folder))
+    for split in ("train", "val"):
+        result.scores[split] = {"best": part(split, learner.patience.best), "last": part(split, learner.patience.last)}
+    if settings.test == "end" and experiment.test is not None:
+        learner.load_weights(checkpoint.read_weights(selected))
+        result.test_reads += 1
+        result.scores["test"] = evaluate(experiment.recipe, learner, experiment.test())
+
+
+def part(split: str, scores: Mapping[str, float]) -> dict[str, float]:
+    """Return one split's accuracy and loss, with the step they belong to."""
+    names = {f"{split}/accuracy": "accuracy", f"{split}/loss": "loss", "step": "step"}
+    return {short: scores[name] for name, short in names.items() if name in scores}
