@@ -74,6 +74,6 @@ class EvalBatches:
         return len(self.index)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for index in self.index.split(self.batch):
+        for index in torch.split(self.index, self.batch):
             images = self.split.fetch(index).to(self.device, non_blocking=True)
             yield self.preprocess(images), self.split.labels[index].to(self.device, non_blocking=True)

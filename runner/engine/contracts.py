@@ -15,7 +15,10 @@ from torch import Tensor, nn
 class Split(Protocol):
     """One split of a data set; `fetch` is the only way to its pixels."""
 
-    labels: Tensor  # (N,) int64 on the CPU
+    @property
+    def labels(self) -> Tensor:
+        """Return the labels (N,) int64 on the CPU."""
+        ...
 
     def fetch(self, index: Tensor) -> Tensor:
         """Return the images (B, C, H, W), uint8, of the examples at `index` (B,) int64 on the CPU."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import socket
@@ -13,37 +12,34 @@ from typing import Any
 
 import numpy as np
 
+from runner.engine import storage
+from runner.engine.records import framed
 from runner.engine.sinks import Row, append, on_disk, open_to_append
 
 FORM = re.compile(r"events\.out\.tfevents\.(?P<time>\d{10})\.[^/\0]+\.\d+\.(?P<number>\d+)")
 
 
 class EventFile:
-    """A new event file in a run folder, opened with `SessionLog.START` at `step`: the first step that it may hold.
+    """A new event file, opened with `SessionLog.START` at `step`: the first step that it may hold.
 
     TensorBoard forgets what a run said about that step and later ones, but only from the second START on, so there is
     always one. The tensorboard package is imported here: training without logs does not pay for it.
     """
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(self, path: Path, step: int) -> None:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self.name = next_name(folder)
-        self._event, self._records = Event, io.BytesIO()
-        self._writer = RecordWriter(self._records)
-        self._file = open_to_append(folder / self.name)
+        self.path = path
+        self._event = Event
+        self._file = open_to_append(path)
         now = time.time()
-        self._record(Event(wall_time=now, file_version="brain.Event:2"))
-        self._record(Event(wall_time=now, step=step, session_log=SessionLog(status=SessionLog.START)))
-        self._append()
+        version = Event(wall_time=now, file_version="brain.Event:2")
+        start = Event(wall_time=now, step=step, session_log=SessionLog(status=SessionLog.START))
+        self._append([version, start])
 
     def write(self, rows: Sequence[Row]) -> None:
         """Append one event per row, scalars as they are, the rest in the form its plugin reads."""
-        for row in rows:
-            if row.values:
-                self._record(self._of(row))
-        self._append()
+        self._append([self._of(row) for row in rows if row.values])
 
     def sync(self) -> int:
         """Return the bytes of the file once they are on the disk."""
@@ -51,7 +47,7 @@ class EventFile:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        storage.disk.close(self._file)
 
     def _of(self, row: Row) -> Any:
         event = self._event(wall_time=row.time, step=row.step)
@@ -63,13 +59,9 @@ class EventFile:
                 event.summary.value.extend(rich(tag, value))
         return event
 
-    def _record(self, event: Any) -> None:
-        self._writer.write(event.SerializeToString())
-
-    def _append(self) -> None:
-        append(self._file, self._records.getvalue())
-        self._records.seek(0)
-        self._records.truncate()
+    def _append(self, events: Sequence[Any]) -> None:
+        if events:
+            append(self._file, framed([event.SerializeToString() for event in events]))
 
 
 def rich(tag: str, value: Any) -> Iterable[Any]:
@@ -80,6 +72,8 @@ def rich(tag: str, value: Any) -> Iterable[Any]:
         return [summaries.text(tag, value)]
     if isinstance(value, np.ndarray):
         return [summaries.histogram(tag, value) if value.ndim == 1 else summaries.image(tag, value)]
+    if isinstance(value, bytes):
+        return [summaries.encoded(tag, value)]
     values: Iterable[Any] = value.value
     return values
 

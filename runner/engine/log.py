@@ -11,10 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
-from runner.engine.event_file import FORM, EventFile, event_files
-from runner.engine.sinks import METRICS, JsonLines, Row, Sink, on_disk, open_to_append
+from runner.engine import storage
+from runner.engine.event_file import FORM, EventFile, event_files, next_name
+from runner.engine.sinks import METRICS, JsonLines, LogFile, Row, Sink
 from runner.engine.transfer import to_host
-from runner.errors import CheckpointError, StorageError
+from runner.errors import CheckpointError
 
 LOSS = "train/loss"
 AVERAGE = "train/loss_average"
@@ -23,14 +24,16 @@ UNDEFINED = "ratio/"  # tags whose NaN means that there is nothing to log
 
 
 class Log:
-    """Takes values at any step without waiting for the device, and gives them to its sinks when flushed.
+    """Takes values at any step without waiting for the device, and gives them to files and screens when flushed.
 
     What is logged for one step comes out as one row, however often `flush` is called: the last step is held back until
     a later one, a checkpoint or the end closes it. So nothing may be logged for a step after its checkpoint.
     """
 
-    def __init__(self, sinks: Sequence[Sink], lengths: Mapping[str, int] | None = None) -> None:
-        self.sinks = list(sinks)
+    def __init__(
+        self, files: Sequence[LogFile] = (), screens: Sequence[Sink] = (), lengths: Mapping[str, int] | None = None
+    ) -> None:
+        self.files, self.screens = list(files), list(screens)
         self._lengths = dict(lengths or {})  # of the files of earlier sessions
         self._pending: list[tuple[int, float, Mapping[str, Any]]] = []
         self._open: Row | None = None
@@ -47,24 +50,26 @@ class Log:
 
     def flush(self) -> dict[str, float]:
         """Move all that was added in one transfer, write it, and return the latest number of each tag."""
-        closed: list[Row] = []
-        for step, moment, values in on_host(self._pending):
-            if self._open is not None and self._open.step != step:
-                closed.append(self._open)
-                self._open = None
-            self._open = self._open or Row(step, moment, {})
-            self._open.values.update(self._derived(values))
-        self._pending = []
-        self._give(closed)
+        pending, self._pending = self._pending, []
+        host = iter(to_host([v for _, _, values in pending for v in values.values() if isinstance(v, Tensor)]))
+        rows = [] if self._open is None else [self._open]
+        for step, moment, values in pending:
+            if not rows or rows[-1].step != step:
+                rows.append(Row(step, moment, {}))
+            self._fill(
+                rows[-1].values, {t: next(host) if isinstance(v, Tensor) else plain(v) for t, v in values.items()}
+            )
+        self._open = rows.pop() if rows else None
+        self._give(rows)
         return dict(self._latest)
 
     def positions(self) -> dict[str, int]:
         """Write all that was logged, wait until it is on the disk, and return the bytes of each file by name."""
         self._settle()
-        try:
-            return self._lengths | {sink.name: sink.sync() for sink in self.sinks}
-        except OSError as error:
-            raise storage(error) from error
+        for file in self.files:
+            with storage.refusing(file.path):
+                self._lengths[file.path.name] = file.sync()
+        return dict(self._lengths)
 
     def state_dict(self) -> dict[str, float]:
         """Return what a resumed run needs beside the files: the moving average of the loss."""
@@ -80,21 +85,19 @@ class Log:
         try:
             self._settle()
         finally:
-            for sink in self.sinks:
+            for sink in (*self.screens, *self.files):
                 sink.close()
-            self.sinks = []
+            self.files, self.screens = [], []
 
-    def _derived(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values with the moving average, without undefined ratios."""
-        kept = {
-            tag: value
-            for tag, value in values.items()
-            if not (tag.startswith(UNDEFINED) and type(value) is float and math.isnan(value))
-        }
-        if LOSS in kept:
-            kept[AVERAGE] = self._average.update(kept[LOSS])
-        self._latest |= {tag: value for tag, value in kept.items() if type(value) is float}
-        return kept
+    def _fill(self, row: dict[str, Any], values: dict[str, Any]) -> None:
+        """Put values into the row of their step, with the moving average, without undefined ratios."""
+        for tag, value in values.items():
+            if type(value) is not float:
+                row[tag] = value
+            elif value == value or not tag.startswith(UNDEFINED):
+                row[tag] = self._latest[tag] = value
+        if LOSS in values:
+            row[AVERAGE] = self._latest[AVERAGE] = self._average.update(values[LOSS])
 
     def _settle(self) -> None:
         self.flush()
@@ -102,13 +105,12 @@ class Log:
         self._give([last] if last is not None else [])
 
     def _give(self, rows: list[Row]) -> None:
-        if not rows:
-            return
-        try:
-            for sink in self.sinks:
-                sink.write(rows)
-        except OSError as error:
-            raise storage(error) from error
+        if rows:
+            for file in self.files:
+                with storage.refusing(file.path):
+                    file.write(rows)
+            for screen in self.screens:
+                screen.write(rows)
 
 
 class Average:
@@ -125,51 +127,38 @@ class Average:
         return self.total / self.weight if self.weight else math.nan
 
 
-def on_host(pending: Sequence[tuple[int, float, Mapping[str, Any]]]) -> list[tuple[int, float, dict[str, Any]]]:
-    """Return the entries with floats and arrays in place of tensors."""
-    moved = iter(to_host([v for _, _, values in pending for v in values.values() if isinstance(v, Tensor)]))
-    return [
-        (step, moment, {tag: next(moved) if isinstance(v, Tensor) else plain(v) for tag, v in values.items()})
-        for step, moment, values in pending
-    ]
-
-
 def plain(value: Any) -> Any:
     """Return any kind of number as a float, the rest as it is."""
     return float(value) if isinstance(value, Real) else value
 
 
-def open_logs(folder: Path, *, positions: Mapping[str, int] | None, step: int) -> Log:
+def open_logs(folder: Path, *, positions: Mapping[str, int] | None, step: int, screens: Sequence[Sink] = ()) -> Log:
     """Open the logs of a run after `step` optimizer steps; with the `positions` of a checkpoint, as they were then.
 
-    Files are cut to their positions, event files that the checkpoint does not know are deleted, and a new event file
-    goes on. Raises CheckpointError where a file is missing or shorter than it was.
+    `screens` are told of every row too (`console.Console`; none where the run is quiet).
+    Files are cut to their positions, logs that the checkpoint does not know are deleted, and a new event file goes on.
+    Raises CheckpointError, before anything is changed, where a file is missing or shorter than it was.
     """
     lengths = dict(positions or {})
-    try:
-        for name in event_files(folder):
-            if name not in lengths:
-                (folder / name).unlink()
-        for name, length in {METRICS: 0, **lengths}.items():
-            cut(folder, name, length)
-        sinks: list[Sink] = [JsonLines(folder), EventFile(folder, step + 1 if positions else 0)]
-    except OSError as error:
-        raise storage(error) from error
-    return Log(sinks, {name: length for name, length in lengths.items() if name != METRICS})
+    for name, length in lengths.items():
+        check(folder, name, length)
+    for name in {METRICS, *event_files(folder)} - set(lengths):
+        storage.remove(folder / name)
+    for name, length in lengths.items():
+        storage.truncate(folder / name, length)
+    first = step + 1 if positions else 0
+    files: list[LogFile] = [JsonLines(folder / METRICS), EventFile(folder / next_name(folder), first)]
+    with storage.refusing(folder):
+        storage.disk.fsync_folder(folder)
+    return Log(files, screens, lengths)
 
 
-def cut(folder: Path, name: str, length: int) -> None:
-    """Cut a log file to a length that it had before."""
+def check(folder: Path, name: str, length: int) -> None:
+    """Raise CheckpointError where a name is not that of a log, or its file cannot be cut to a length that it had."""
+    path = folder / name
     if name != METRICS and not FORM.fullmatch(name):
-        raise CheckpointError(f"the checkpoint names '{name}' as a log, which is none")
-    if length and not (folder / name).is_file():
-        raise CheckpointError(f"{folder / name}: missing, and the checkpoint says that it had {length} bytes")
-    with open_to_append(folder / name) as file:
-        if on_disk(file) < length:
-            raise CheckpointError(f"{folder / name}: shorter than the {length} bytes that the checkpoint says")
-        file.truncate(length)
-
-
-def storage(error: OSError) -> StorageError:
-    """Return the one line for a log that cannot be written."""
-    return StorageError(f"cannot write the log {error.filename or ''}: {error.strerror}".replace("  ", " "))
+        raise CheckpointError(f"the checkpoint names {name!r} as a log, which it is not")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: missing, and the checkpoint says that it held {length} bytes")
+    if path.stat().st_size < length:
+        raise CheckpointError(f"{path}: holds {path.stat().st_size} bytes, and the checkpoint says {length}")

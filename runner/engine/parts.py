@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import Tensor, nn
+
+KEPT = "kept_from_file"
 
 
 class Slot(nn.Identity):
@@ -42,3 +46,14 @@ def fill(model: nn.Module, name: str, module: nn.Module) -> None:
     """Put a module in the place of the one called `name`."""
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)
+
+
+def keep(parameters: Iterable[nn.Parameter]) -> None:
+    """Mark parameters whose values came from a file: initializations leave them alone."""
+    for parameter in parameters:
+        setattr(parameter, KEPT, True)
+
+
+def is_kept(parameter: Tensor) -> bool:
+    """Tell whether `keep` marked this parameter."""
+    return getattr(parameter, KEPT, False)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
+
+from runner.engine import storage
 
 METRICS = "metrics.jsonl"
 
@@ -15,8 +19,8 @@ METRICS = "metrics.jsonl"
 class Row(NamedTuple):
     """All that was logged for one step, on the host.
 
-    A value is a number, an array (rank 1: the values of a histogram, rank 3 or 4: images), a text in Markdown, or a
-    ready TensorBoard `Summary`, for what only TensorBoard knows (hyperparameters, the layout of its charts).
+    A value is a number, an array (rank 1: the values of a histogram, rank 3 or 4: images), a text in Markdown, the
+    bytes of a PNG, or a TensorBoard `Summary`, for what only TensorBoard knows (hyperparameters, the layout of charts).
     """
 
     step: int
@@ -25,20 +29,24 @@ class Row(NamedTuple):
 
 
 class Sink(Protocol):
-    """A file that takes rows; what it does not know it leaves out."""
-
-    name: str
+    """Takes rows; what it does not know it leaves out."""
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Take rows in order of step; whoever reads the file sees them after the call."""
-        ...
-
-    def sync(self) -> int:
-        """Wait until all of the file is on the disk, and return its bytes."""
+        """Take rows in order of step; whoever reads the file, or the screen, sees them after the call."""
         ...
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file or the screen."""
+        ...
+
+
+class LogFile(Sink, Protocol):
+    """A sink whose file is part of the state of the run."""
+
+    path: Path
+
+    def sync(self) -> int:
+        """Wait until all of the file is on the disk, and return its bytes."""
         ...
 
 
@@ -49,10 +57,9 @@ class JsonLines:
     that is one of the strings "NaN", "Infinity" and "-Infinity", which Python's `float` and JavaScript's `Number` read.
     """
 
-    name = METRICS
-
-    def __init__(self, folder: Path) -> None:
-        self._file = open_to_append(folder / METRICS)
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = open_to_append(path)
 
     def write(self, rows: Sequence[Row]) -> None:
         """Append the numbers of each row that has any."""
@@ -64,20 +71,23 @@ class JsonLines:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        storage.disk.close(self._file)
 
 
 def line(row: Row) -> str:
     """Return the row's numbers as one line of JSON, or nothing where it has none."""
-    numbers = {
-        tag: value if math.isfinite(value) else word(value) for tag, value in row.values.items() if type(value) is float
-    }
-    return json.dumps({"step": row.step, **numbers}, ensure_ascii=False, allow_nan=False) + "\n" if numbers else ""
+    numbers = [f", {word(tag)}: {number(value)}" for tag, value in row.values.items() if type(value) is float]
+    return f'{{"step": {row.step}{"".join(numbers)}}}\n' if numbers else ""
 
 
-def word(value: float) -> str:
-    """Return the word that stands for a number that is not finite."""
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+word = functools.cache(json.dumps)  # a run has few tags, each written at every step
+
+
+def number(value: float) -> str:
+    """Return a number as JSON, with the string for what is not finite."""
+    if math.isfinite(value):
+        return repr(value)
+    return '"NaN"' if math.isnan(value) else '"Infinity"' if value > 0 else '"-Infinity"'
 
 
 def read_metrics(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
@@ -89,20 +99,31 @@ def read_metrics(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
                 yield row.pop("step"), {tag: float(value) for tag, value in row.items()}
 
 
-def open_to_append(path: Path) -> BinaryIO:
-    """Open a log file for writing at its end, unbuffered; never through a link."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    return os.fdopen(descriptor, "ab", buffering=0)
+def open_to_append(path: Path) -> int:
+    """Open a log file, new or not, at its end."""
+    with storage.refusing(path):
+        try:
+            return storage.disk.create(path)
+        except FileExistsError:
+            file = storage.disk.open(path)
+            os.lseek(file, 0, os.SEEK_END)
+            return file
 
 
-def append(file: BinaryIO, data: bytes) -> None:
-    """Write all of the data; unbuffered, so that a full disk is an error here and not later in a destructor."""
+def append(file: int, data: bytes) -> None:
+    """Write all of the data now, or none of it: what a full disk cut short is taken back."""
     rest = memoryview(data)
-    while rest:
-        rest = rest[file.write(rest) :]
+    try:
+        while rest:
+            rest = rest[storage.disk.write(file, rest) :]
+    except OSError:
+        with contextlib.suppress(OSError):
+            storage.disk.truncate(file, os.fstat(file).st_size - (len(data) - len(rest)))
+            os.lseek(file, 0, os.SEEK_END)
+        raise
 
 
-def on_disk(file: BinaryIO) -> int:
+def on_disk(file: int) -> int:
     """Wait until the file is on the disk, and return its bytes."""
-    os.fsync(file.fileno())
-    return os.fstat(file.fileno()).st_size
+    storage.disk.fsync(file)
+    return os.fstat(file).st_size

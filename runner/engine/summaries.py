@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from typing import Any
 
 import numpy as np
@@ -39,13 +40,16 @@ def value(tag: str, array: np.ndarray, metadata: Any) -> Any:
 
 def image(tag: str, images: np.ndarray) -> Any:
     """Return one image (C, H, W), or a grid of the first of a batch (B, C, H, W), as PNG."""
+    return encoded(tag, png(grid(images if images.ndim == 4 else images[None])))
+
+
+def encoded(tag: str, picture: bytes) -> Any:
+    """Return a picture that is PNG already."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 
-    picture = grid(images if images.ndim == 4 else images[None])
-    encoded = Summary.Image(
-        height=picture.shape[0], width=picture.shape[1], colorspace=3, encoded_image_string=png(picture)
-    )
-    return Summary.Value(tag=tag, image=encoded)
+    width, height = struct.unpack(">II", picture[16:24])  # the header chunk comes first (PNG specification, 11.2.1)
+    shown = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=picture)
+    return Summary.Value(tag=tag, image=shown)
 
 
 def grid(images: np.ndarray) -> np.ndarray:

@@ -58,7 +58,7 @@ def update(recipe: Recipe, learner: Learner, images: Tensor, labels: Tensor) -> 
         losses.append(loss.detach())
         for penalty in recipe.penalties if number == 0 else ():
             loss = loss + penalty(model)
-        scaler.scale(loss).backward()
+        torch.autograd.backward(scaler.scale(loss))
     scaler.unscale_(optimizer) if scaler.is_enabled() else None
     grad_norm = recipe.clip(model)
     scaler.step(optimizer)
