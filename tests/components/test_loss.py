@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from runner import components  # noqa: F401  (registers all)
+from runner.components.loss import initial
 from runner.engine.contracts import Loss
+from runner.errors import ConfigError
 from runner.registry import build, names
 
 CONF = Path(__file__).parents[2] / "conf" / "loss"
 
 
-def loss(name: str, **changes: Any) -> Loss:
+def loss(name: str, classes: int = 4, **changes: Any) -> Loss:
     config = {**yaml.safe_load((CONF / f"{name}.yaml").read_text()), **changes}
-    return build("loss", config)
+    return build("loss", config, num_classes=classes)
 
 
 def some(batch: int = 6, classes: int = 4) -> tuple[Tensor, Tensor]:
@@ -53,6 +56,105 @@ def test_cross_entropy_with_smoothed_soft_labels_by_hand() -> None:
     assert loss("cross_entropy", label_smoothing=0.2)(logits, soft).item() == pytest.approx(expected)
 
 
+def test_class_weights_on_hard_labels_are_those_of_torch() -> None:
+    logits, labels = some()
+    weights = [1.0, 2.0, 0.5, 4.0]
+    expected = F.cross_entropy(logits, labels, weight=torch.tensor(weights, dtype=torch.float64))
+    torch.testing.assert_close(loss("cross_entropy", class_weights=weights)(logits, labels), expected)
+
+
+def test_class_weights_with_smoothed_soft_labels_by_hand() -> None:
+    logits, labels = some()
+    soft = 0.3 * F.one_hot(labels, 4).double() + 0.7 * F.one_hot(labels.flip(0), 4)
+    target, weights = 0.9 * soft.numpy() + 0.1 / 4, np.array([1.0, 2.0, 0.5, 4.0])
+    expected = -(target * weights * np.log(softmax(logits.numpy()))).sum() / (target * weights).sum()
+    found = loss("cross_entropy", class_weights=weights.tolist(), label_smoothing=0.1)(logits, soft)
+    assert found.item() == pytest.approx(expected)
+
+
+def test_class_weights_are_one_per_class() -> None:
+    with pytest.raises(ConfigError, match=r"^loss.class_weights: got 3 numbers, must be one for each of 4 classes$"):
+        loss("cross_entropy", class_weights=[1.0, 1.0, 1.0])
+
+
+def test_bce_by_hand() -> None:
+    logits, labels = some()
+    p, target = 1 / (1 + np.exp(-logits.numpy())), np.eye(4)[labels.numpy()]
+    expected = -(3 * target * np.log(p) + (1 - target) * np.log(1 - p)).mean()
+    assert loss("bce", positive_weight=3.0)(logits, labels).item() == pytest.approx(expected)
+
+
+def test_bce_smoothing_goes_to_one_half() -> None:
+    logits, labels = some()
+    target = 0.8 * F.one_hot(labels, 4).double() + 0.1
+    expected = F.binary_cross_entropy_with_logits(logits, target)
+    torch.testing.assert_close(loss("bce", label_smoothing=0.2)(logits, labels), expected)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_focal_by_hand(gamma: float) -> None:
+    logits, labels = some()
+    p = softmax(logits.numpy())[np.arange(6), labels.numpy()]
+    assert loss("focal", gamma=gamma)(logits, labels).item() == pytest.approx((-((1 - p) ** gamma) * np.log(p)).mean())
+
+
+def test_focal_without_gamma_is_cross_entropy() -> None:
+    logits, labels = some()
+    torch.testing.assert_close(loss("focal", gamma=0.0)(logits, labels), F.cross_entropy(logits, labels))
+
+
+def test_hinge_by_hand_and_by_torch() -> None:
+    logits, labels = some()
+    z = logits.numpy()
+    by_hand = [
+        sum(max(0.0, 0.7 + z[i, j] - z[i, y]) for j in range(4) if j != y) for i, y in enumerate(labels.tolist())
+    ]
+    found = loss("hinge", margin=0.7)(logits, labels)
+    assert found.item() == pytest.approx(np.mean(by_hand))
+    torch.testing.assert_close(found, 4 * F.multi_margin_loss(logits, labels, margin=0.7))
+
+
+@pytest.mark.parametrize("name", ["hinge", "focal"])
+def test_soft_labels_weigh_the_losses_of_their_classes(name: str) -> None:
+    logits, labels = some()
+    other = labels.flip(0)
+    soft = 0.3 * F.one_hot(labels, 4).double() + 0.7 * F.one_hot(other, 4)
+    compute = loss(name)
+    torch.testing.assert_close(compute(logits, soft), 0.3 * compute(logits, labels) + 0.7 * compute(logits, other))
+
+
+def test_mse_takes_one_hot_and_real_targets() -> None:
+    logits, labels = some()
+    expected = ((logits.numpy() - np.eye(4)[labels.numpy()]) ** 2).mean()
+    assert loss("mse")(logits, labels).item() == pytest.approx(expected)
+    real = torch.linspace(-2, 2, 24, dtype=torch.float64).view(6, 4)
+    assert loss("mse")(logits, real).item() == pytest.approx(((logits.numpy() - real.numpy()) ** 2).mean())
+
+
+INITIAL: list[tuple[str, dict[str, Any], Callable[[int], float]]] = [
+    ("cross_entropy", {}, math.log),
+    ("cross_entropy", {"label_smoothing": 0.2}, math.log),
+    ("cross_entropy", {"label_smoothing": 0.2, "class_weights": [1.0, 2.0, 3.0, 4.0, 9.0]}, math.log),
+    ("bce", {}, lambda k: math.log(2)),
+    ("focal", {"gamma": 2.0}, lambda k: (1 - 1 / k) ** 2 * math.log(k)),
+    ("hinge", {"margin": 1.0}, lambda k: k - 1),
+    ("mse", {}, lambda k: 1 / k),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "expected"), INITIAL)
+def test_the_loss_before_training_is_known(
+    name: str, changes: dict[str, Any], expected: Callable[[int], float]
+) -> None:
+    labels = torch.tensor([0, 0, 3, 4, 0, 2])
+    found = initial(loss(name, 5, **changes), labels, 5)
+    assert found.item() == pytest.approx(expected(5), rel=1e-6)
+
+
+def test_every_loss_has_a_known_start() -> None:
+    assert {name for name, _, _ in INITIAL} == set(names("loss"))
+
+
 @pytest.mark.parametrize("name", names("loss"))
 def test_hard_labels_equal_one_hot_labels(name: str) -> None:
     logits, labels = some()
@@ -78,7 +180,7 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
 @pytest.mark.parametrize("name", names("loss"))
 def test_half_precision_logits_give_a_float32_loss_even_where_they_are_huge(name: str) -> None:
     logits = torch.tensor([[3e4, -3e4, 0.0]], dtype=torch.float16, requires_grad=True)
-    value = loss(name)(logits, torch.tensor([1]))
+    value = loss(name, 3)(logits, torch.tensor([1]))
     value.backward()
     assert value.dtype == torch.float32
     assert math.isfinite(value.item())

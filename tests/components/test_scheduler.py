@@ -78,19 +78,105 @@ def test_inverse_sqrt_with_equal_warmup_is_the_transformer_schedule() -> None:
     assert curve(factor) == pytest.approx(expected)
 
 
+def test_multistep_equals_torch() -> None:
+    expected = of_torch(lambda o: lr.MultiStepLR(o, milestones=[30, 90, 96], gamma=0.3))
+    found = curve(schedule("multistep", milestones=["75%", "8epochs", "30steps"], gamma=0.3))
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_exponential_equals_torch() -> None:
+    expected = of_torch(lambda o: lr.ExponentialLR(o, gamma=0.95))
+    assert curve(schedule("exponential", every="1step", gamma=0.95)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_exponential_falls_by_gamma_over_each_period() -> None:
+    factor = schedule("exponential", every="1epoch", gamma=0.5)
+    assert [factor(0), factor(6), factor(12), factor(24)] == pytest.approx([1, 0.5**0.5, 0.5, 0.25])
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_polynomial_equals_torch(power: float) -> None:
+    expected = of_torch(lambda o: lr.PolynomialLR(o, total_iters=TOTAL, power=power))
+    assert curve(schedule("polynomial", power=power)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_linear_equals_torch() -> None:
+    expected = of_torch(lambda o: lr.LinearLR(o, start_factor=1.0, end_factor=0.2, total_iters=TOTAL))
+    assert curve(schedule("linear", final=0.2)) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("gamma", "mode"), [(1.0, "triangular"), (0.5, "triangular2")])
+def test_cyclic_equals_torch(gamma: float, mode: str) -> None:
+    expected = of_torch(lambda o: lr.CyclicLR(o, base_lr=0.1, max_lr=1.0, step_size_up=12, mode=mode))
+    assert curve(schedule("cyclic", low=0.1, half="10%", gamma=gamma)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_triangular_goes_up_once_and_down() -> None:
+    factor = schedule("triangular", start=0.2, peak="25%", final=0.1)
+    assert [factor(s) for s in (0, 15, 30, 75, 120)] == pytest.approx([0.2, 0.6, 1.0, 0.55, 0.1])
+
+
+@pytest.mark.parametrize("growth", [1, 2])
+def test_cosine_restarts_equals_torch(growth: int) -> None:
+    expected = of_torch(lambda o: lr.CosineAnnealingWarmRestarts(o, T_0=24, T_mult=growth, eta_min=0.05))
+    found = curve(schedule("cosine_restarts", cycle="2epochs", growth=growth, final=0.05))
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_onecycle_equals_torch() -> None:
+    expected = of_torch(
+        lambda o: lr.OneCycleLR(o, 1.0, TOTAL, pct_start=0.3, div_factor=25, final_div_factor=1e4), TOTAL - 1
+    )
+    assert curve(schedule("onecycle"), TOTAL - 1) == pytest.approx(expected, rel=1e-9)
+    assert schedule("onecycle")(TOTAL - 1) == pytest.approx(4e-6)
+
+
+SCORES = [0.1, 0.5, 0.5, 0.4, 0.45, 0.5004, 0.6, 0.6, 0.6, 0.6, 0.6, math.nan, 0.6, 0.7, 0.6, 0.6, 0.6, 0.6]
+
+
+@pytest.mark.parametrize("cooldown", [0, 2])
+def test_plateau_equals_torch(cooldown: int) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    rule = {"patience": 1, "threshold": 1e-3, "cooldown": cooldown}
+    theirs = lr.ReduceLROnPlateau(optimizer, "max", factor=0.3, threshold_mode="abs", min_lr=0.01, eps=0, **rule)
+    ours = schedule("plateau", gamma=0.3, final=0.01, **rule)
+    for score in SCORES * 2:
+        theirs.step(score)
+        ours.observe(score)
+        assert ours(50) == pytest.approx(optimizer.param_groups[0]["lr"])
+    assert ours(50) < 0.1
+
+
+def test_plateau_goes_on_from_its_state() -> None:
+    ours, again = schedule("plateau", patience=1), schedule("plateau", patience=1)
+    for score in SCORES[:7]:
+        ours.observe(score)
+    again.load_state_dict(ours.state_dict())
+    for score in SCORES[7:]:
+        ours.observe(score)
+        again.observe(score)
+        assert again(3) == ours(3)
+        assert again.state_dict() == ours.state_dict()
+
+
 @pytest.mark.parametrize("name", names("scheduler"))
 def test_warmup_rises_in_equal_steps_from_one_share_to_the_start_of_the_curve(name: str) -> None:
     factor, plain = schedule(name, warmup="10steps"), schedule(name, warmup="0%")
     assert [factor(s) for s in range(10)] == pytest.approx([plain(0) * (s + 1) / 10 for s in range(10)])
 
 
+IN_STEPS: dict[str, dict[str, Any]] = {  # durations that stand for shares of the run in the YAML
+    "cyclic": {"half": "11steps"},
+    "triangular": {"peak": "20steps"},
+    "onecycle": {"peak": "30steps"},
+    "cosine_restarts": {"cycle": "25steps"},
+}
+
+
 @pytest.mark.parametrize("name", sorted(set(names("scheduler")) - {"step", "multistep"}))
 def test_after_the_warmup_comes_the_curve_over_the_remaining_steps(name: str) -> None:
     factor, short = schedule(name, warmup="25%", **IN_STEPS.get(name, {})), schedule(name, 90, **IN_STEPS.get(name, {}))
     assert [factor(30 + s) for s in range(90)] == pytest.approx(curve(short, 90))
-
-
-IN_STEPS: dict[str, dict[str, Any]] = {}  # knobs that are shares of the run, given in steps
 
 
 def test_drops_are_dated_from_the_start_of_the_run_under_a_warmup() -> None:

@@ -7,7 +7,7 @@ In `adamw` it is decoupled: the weights shrink by `lr * weight_decay` beside the
 from __future__ import annotations
 
 from torch import nn
-from torch.optim import Adam, AdamW, Optimizer
+from torch.optim import Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RMSprop
 
 from runner.components.optim.groups import NoDecay, Rules, groups
 from runner.errors import ConfigError
@@ -54,3 +54,73 @@ def adamw(
     """Return Adam with decoupled weight decay: `w <- w - lr * weight_decay * w - step` (arXiv 1711.05101)."""
     parts = groups(model, lr=lr, weight_decay=weight_decay, no_decay=no_decay, rules=rules)
     return AdamW(parts, lr=lr, betas=pair(betas), eps=eps, fused=fused)
+
+
+@register("optim")
+def adagrad(
+    model: nn.Module,
+    fused: bool | None,
+    *,
+    lr: Positive,
+    eps: Positive,
+    weight_decay: NonNegative,
+    no_decay: NoDecay,
+    rules: Rules,
+) -> Optimizer:
+    """Return Adagrad: each step is divided by the root of the sum of all squared gradients (Duchi et al. 2011)."""
+    parts = groups(model, lr=lr, weight_decay=weight_decay, no_decay=no_decay, rules=rules)
+    reached = all(p.device.type in ("cpu", "cuda") for p in model.parameters())  # torch fuses it nowhere else
+    return Adagrad(parts, lr=lr, eps=eps, fused=fused if reached else None)
+
+
+@register("optim")
+def rmsprop(
+    model: nn.Module,
+    *,
+    lr: Positive,
+    alpha: HalfOpenUnit,
+    momentum: HalfOpenUnit,
+    eps: Positive,
+    weight_decay: NonNegative,
+    no_decay: NoDecay,
+    rules: Rules,
+) -> Optimizer:
+    """Return RMSProp: `cache <- alpha * cache + (1 - alpha) * g ** 2; w <- w - lr * g / (sqrt(cache) + eps)`.
+
+    Tieleman and Hinton 2012, lecture 6.5. `momentum` is a heavy ball over the divided gradients.
+    """
+    parts = groups(model, lr=lr, weight_decay=weight_decay, no_decay=no_decay, rules=rules)
+    return RMSprop(parts, lr=lr, alpha=alpha, momentum=momentum, eps=eps)
+
+
+@register("optim")
+def nadam(
+    model: nn.Module,
+    *,
+    lr: Positive,
+    betas: list[HalfOpenUnit],
+    eps: Positive,
+    momentum_decay: NonNegative,
+    weight_decay: NonNegative,
+    no_decay: NoDecay,
+    rules: Rules,
+) -> Optimizer:
+    """Return Adam with Nesterov's look ahead, under the momentum schedule of Dozat 2016."""
+    parts = groups(model, lr=lr, weight_decay=weight_decay, no_decay=no_decay, rules=rules)
+    return NAdam(parts, lr=lr, betas=pair(betas), eps=eps, momentum_decay=momentum_decay)
+
+
+@register("optim")
+def adamax(
+    model: nn.Module,
+    *,
+    lr: Positive,
+    betas: list[HalfOpenUnit],
+    eps: Positive,
+    weight_decay: NonNegative,
+    no_decay: NoDecay,
+    rules: Rules,
+) -> Optimizer:
+    """Return Adam with the largest decayed |g| in place of the root mean square (arXiv 1412.6980, algorithm 2)."""
+    parts = groups(model, lr=lr, weight_decay=weight_decay, no_decay=no_decay, rules=rules)
+    return Adamax(parts, lr=lr, betas=pair(betas), eps=eps)

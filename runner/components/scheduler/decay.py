@@ -6,6 +6,7 @@ t counts the steps after the warm-up, n is how many there are; `final` is the fa
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 
 from runner.components.scheduler.clock import Clock, dated, warmed
 from runner.engine.contracts import Schedule
@@ -51,3 +52,41 @@ def inverse_sqrt(
     clock = Clock(total_steps, steps_per_epoch, batch)
     scale = clock.period(timescale)
     return warmed(lambda t, n: 1 / math.sqrt(1 + t / scale), warmup, clock)
+
+
+@register("scheduler")
+def multistep(
+    total_steps: int, steps_per_epoch: int, batch: int, *, milestones: list[Duration], gamma: Positive, warmup: Duration
+) -> Schedule:
+    """Return `gamma ** (milestones that have passed)`, counted from the run's start (He et al. 2015)."""
+    clock = Clock(total_steps, steps_per_epoch, batch)
+    dates = sorted(clock.steps(milestone) for milestone in milestones)
+    return dated(lambda s: gamma ** bisect_right(dates, s), warmup, clock)
+
+
+@register("scheduler")
+def exponential(
+    total_steps: int, steps_per_epoch: int, batch: int, *, every: Duration, gamma: Positive, warmup: Duration
+) -> Schedule:
+    """Return `gamma ** (t / every)`: the fall of `step`, spread evenly over its distance."""
+    clock = Clock(total_steps, steps_per_epoch, batch)
+    period = clock.period(every)
+    return warmed(lambda t, n: gamma ** (t / period), warmup, clock)
+
+
+@register("scheduler")
+def polynomial(
+    total_steps: int, steps_per_epoch: int, batch: int, *, power: Positive, final: Unit, warmup: Duration
+) -> Schedule:
+    """Return `final + (1 - final) * (1 - t / n) ** power`."""
+
+    def curve(t: int, n: int) -> float:
+        return final + (1 - final) * math.pow(1 - min(t, n) / n, power)
+
+    return warmed(curve, warmup, Clock(total_steps, steps_per_epoch, batch))
+
+
+@register("scheduler")
+def linear(total_steps: int, steps_per_epoch: int, batch: int, *, final: Unit, warmup: Duration) -> Schedule:
+    """Return a straight line from 1 to `final`."""
+    return warmed(lambda t, n: 1 + (final - 1) * min(t, n) / n, warmup, Clock(total_steps, steps_per_epoch, batch))

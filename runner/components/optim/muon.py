@@ -1,0 +1,106 @@
+"""Muon: orthogonalized momentum for hidden matrices, AdamW for everything else, in one optimizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from runner.components.optim.adaptive import pair
+from runner.components.optim.groups import NoDecay, Rules, groups
+from runner.components.optim.moments import adam_direction, decay, gather
+from runner.registry import register
+from runner.schema import HalfOpenUnit, NonNegative, Positive, PositiveInt
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024: steepest at zero, so that few iterations are enough
+
+
+class Muon(Optimizer):
+    """Groups with `orthogonal` take Muon's step, the others AdamW's; `torch.optim.Muon` reaches 2-D tensors only."""
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Make one step from the gradients."""
+        for group in self.param_groups:
+            tensors, directions = orthogonal(self, group) if group["orthogonal"] else adam_direction(self, group)
+            if tensors:
+                decay(tensors, group)
+                torch._foreach_add_(tensors, directions, alpha=-group["lr"])
+
+
+def orthogonal(optimizer: Optimizer, group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the tensors of a group and the direction of each: its Nesterov momentum, orthogonalized and scaled.
+
+    A kernel (out, in, h, w) counts as the matrix (out, in * h * w). The scale 0.2 * sqrt(max(rows, columns)) gives the
+    step the root mean square of AdamW's, so that both share a learning rate (arXiv 2502.16982, section 2.2).
+    """
+    tensors, gradients, (momenta,) = gather(optimizer, group, momentum_buffer=torch.zeros_like)
+    if not tensors:
+        return [], []
+    torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+    ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
+    directions = list(ahead)
+    for shape in sorted({p.shape for p in tensors}):
+        alike = [i for i, p in enumerate(tensors) if p.shape == shape]
+        matrices = torch.stack([ahead[i].flatten(1) for i in alike])
+        scale = 0.2 * max(matrices.shape[1:]) ** 0.5
+        for i, update in zip(alike, newton_schulz(matrices, group["ns_steps"]), strict=True):
+            directions[i] = (update * scale).view(shape)
+    return tensors, directions
+
+
+def newton_schulz(matrices: Tensor, steps: int) -> Tensor:
+    """Return matrices (n, rows, columns) with their singular values brought near 1 (between about 0.7 and 1.2).
+
+    On CUDA in bfloat16, which the iteration bears; elsewhere in the precision given.
+    """
+    a, b, c = COEFFICIENTS
+    x = matrices.to(torch.bfloat16 if matrices.is_cuda else matrices.dtype)
+    tall = x.shape[1] > x.shape[2]
+    x = x.mT if tall else x
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if tall else x).to(matrices.dtype)
+
+
+def hidden(model: nn.Module) -> set[nn.Parameter]:
+    """Return the weights of linear, convolution and attention layers without the last layer's, which is the output.
+
+    The first layer is among them. Embeddings, positions, class tokens, biases and norms are not.
+    """
+    kinds = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention)
+    layers = [m for m in model.modules() if isinstance(m, kinds)]
+    matrices = [p for m in layers[:-1] for p in m.parameters(recurse=False) if p.ndim >= 2]
+    return set(matrices) - set(layers[-1].parameters() if layers else ())
+
+
+@register("optim")
+def muon(
+    model: nn.Module,
+    *,
+    lr: Positive,
+    momentum: HalfOpenUnit,
+    ns_steps: PositiveInt,
+    betas: list[HalfOpenUnit],
+    eps: Positive,
+    weight_decay: NonNegative,
+    no_decay: NoDecay,
+    rules: Rules,
+) -> Optimizer:
+    """Return Muon for the hidden matrices and kernels, AdamW for the rest (Jordan et al. 2024), at one learning rate.
+
+    `betas` and `eps` are AdamW's. Groups are named `muon ...` and `adamw ...`; weight decay is decoupled in both.
+    """
+    chosen = hidden(model)
+    parts = []
+    for group in groups(model, lr=lr, weight_decay=weight_decay, no_decay=no_decay, rules=rules):
+        for word, orthogonal in (("muon", True), ("adamw", False)):
+            own = [p for p in group["params"] if (p in chosen) is orthogonal]
+            if own:
+                parts.append({**group, "params": own, "name": f"{word} {group['name']}", "orthogonal": orthogonal})
+    shared = {"lr": lr, "momentum": momentum, "ns_steps": ns_steps, "betas": pair(betas), "eps": eps}
+    return Muon(parts, {**shared, "weight_decay": weight_decay})
