@@ -47,4 +47,4 @@ def finish(watch: Watch, outcome: Outcome) -> dict[str, Tensor]:
         watch.send(outcome)
     except StopIteration as stop:
         return dict(stop.value)
-    raise TypeError(f"probe {watch.gi_code.co_qualname} yields twice: one yield marks the update, its values are returned")
+    raise TypeError("a probe yields twice: its one yield marks the update, and its values are returned")
