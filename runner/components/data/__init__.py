@@ -1,0 +1,1 @@
+"""Data sets: digits (embedded), torchvision's, folders of images, made ones."""

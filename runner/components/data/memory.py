@@ -1,0 +1,47 @@
+"""A split whose pixels lie in memory, and the fixed choice of which examples validate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from runner.engine.randomness import key
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images in memory: `pixels` (N, C, H, W) uint8 and `labels` (N,) int64."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def fetch(self, index: Tensor) -> Tensor:
+        """Return the images (B, C, H, W) uint8 at `index` (B,) int64."""
+        return self.pixels.index_select(0, index)  # nine times as fast as pixels[index] for small images
+
+    def part(self, index: Tensor) -> Images:
+        """Return a copy of the examples at `index`."""
+        return Images(self.fetch(index), self.labels[index])
+
+
+def ranks(names: Iterable[int | str]) -> Tensor:
+    """Return a number for each example, (N,) int64, that depends on its name only: on no seed and no neighbour."""
+    return torch.tensor([key(0, "split", name) for name in names], dtype=torch.int64)
+
+
+def set_aside(labels: Tensor, rank: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the positions of `count` examples, every class in proportion, and of all others; both ascending.
+
+    From each class those of the lowest rank are taken, but never all; what rounding owes one class goes to the next.
+    """
+    aside = torch.zeros(len(labels), dtype=torch.bool)
+    owed = 0.0
+    for members in torch.split(labels.argsort(stable=True), labels.bincount().tolist()):
+        owed += count * len(members) / len(labels)
+        share = max(0, min(round(owed), len(members) - 1))
+        owed -= share
+        aside[members[rank[members].argsort()[:share]]] = True
+    return aside.nonzero().flatten(), (~aside).nonzero().flatten()

@@ -1,0 +1,106 @@
+"""The data sets that torchvision downloads and reads."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from runner.components.data.memory import Images, ranks, set_aside
+from runner.engine.contracts import Data
+from runner.errors import ConfigError, DataError
+from runner.registry import register
+from runner.schema import PositiveInt
+
+Open = Callable[..., Any]  # (root, download=...) -> a torchvision data set
+
+
+@register("data")
+def cifar10(*, root: str, download: bool, batch_size: PositiveInt, val_size: PositiveInt) -> Data:
+    """Return CIFAR-10: 60,000 colour photographs (3, 32, 32) of 10 things, 10,000 of them to test.
+
+    `val_size` of the 50,000 training images validate: a fixed, stratified choice. Raises DataError where the files are
+    not in `root` and are not to be, or cannot be, downloaded. Source: Krizhevsky 2009.
+    """
+    from torchvision.datasets import CIFAR10
+
+    train, test = partial(CIFAR10, train=True), partial(CIFAR10, train=False)
+    return published("cifar10", train, test, Path(root).expanduser(), download, batch_size, val_size)
+
+
+def published(name: str, train: Open, test: Open, root: Path, download: bool, batch_size: int, val_size: int) -> Data:
+    """Return a torchvision data set with a part of its training split set aside to validate."""
+    made = opened(name, train, root, download)
+    images = images_of(made)
+    if val_size >= len(images.labels):
+        raise ConfigError(f"data.val_size: got {val_size}, must be < {len(images.labels)}, the images to train on")
+    _, channels, height, width = images.pixels.shape
+    val, rest = set_aside(images.labels, ranks(range(len(images.labels))), val_size)
+    return Data(
+        train=images.part(rest),
+        val=images.part(val),
+        test=lambda: images_of(opened(name, test, root, download)),
+        shape=(channels, height, width),
+        classes=tuple(getattr(made, "classes", "0123456789")),  # SVHN's are not named: they are the digits
+        batch_size=batch_size,
+    )
+
+
+def images_of(made: Any) -> Images:
+    """Return the pixels (N, C, H, W) and labels of torchvision's arrays (N, H, W), (N, H, W, 3) or (N, 3, H, W)."""
+    pixels = torch.as_tensor(made.data)
+    pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels
+    pixels = pixels.permute(0, 3, 1, 2) if pixels.shape[-1] == 3 else pixels
+    labels = torch.as_tensor(made.targets if hasattr(made, "targets") else made.labels)
+    return Images(pixels.contiguous(), labels.long())
+
+
+def opened(name: str, make: Open, root: Path, download: bool) -> Any:
+    """Return torchvision's data set from `root`, downloaded first if it is not there and may be."""
+    with contextlib.suppress(Exception):  # torchvision raises many types for files missing, cut off or altered
+        return make(root, download=False)
+    if not download:
+        raise DataError(f"data={name}: not in {root}, or damaged, and data.download is false")
+    try:
+        with locked(root):
+            fetch(make, root)
+            return make(root, download=False)
+    except Exception as error:
+        reason = str(error).replace("\n", " ") or type(error).__name__
+        raise DataError(f"data={name}: cannot be downloaded to {root} ({reason})") from error
+
+
+def fetch(make: Open, root: Path) -> None:
+    """Download into a folder of its own and move what came into `root`, so that `root` never holds half of it.
+
+    Another process may have done it while this one waited for the lock.
+    """
+    with contextlib.suppress(Exception):
+        make(root, download=False)
+        return
+    part = root / ".download"
+    shutil.rmtree(part, ignore_errors=True)  # what a killed process left
+    make(part, download=True)
+    for item in part.iterdir():
+        old = root / item.name
+        if old.is_dir():
+            shutil.rmtree(old)  # damaged, or it would have been opened
+        os.replace(item, old)  # noqa: PTH105
+    part.rmdir()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder, made if need be, against other processes; a killed process lets go."""
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,114 @@
+"""Preprocessing: statistics of the training split only, against numpy and by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+from runner import components  # noqa: F401  (registers all)
+from runner.components.data.memory import Images
+from runner.registry import build, names
+
+CONF = Path(__file__).parents[2] / "conf" / "preprocess"
+
+
+def preprocess(name: str, shape: tuple[int, int, int]) -> nn.Module:
+    return build("preprocess", yaml.safe_load((CONF / f"{name}.yaml").read_text()), shape=shape)
+
+
+def split(images: Tensor) -> Images:
+    return Images(images, torch.zeros(len(images), dtype=torch.int64))
+
+
+def some(channels: int = 3, count: int = 700) -> Tensor:
+    """More images than one chunk, each channel with its own range."""
+    generator = torch.Generator().manual_seed(2)
+    images = torch.rand(count, channels, 4, 5, generator=generator)
+    return (images * torch.linspace(60, 255, channels)[:, None, None]).to(torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Tensor, Tensor]:
+    data = build("data", {"name": "digits", "batch_size": 1})
+    return data.train.pixels, data.val.pixels
+
+
+AXES = {"global_mean": (0, 1, 2, 3), "channel_mean": (0, 2, 3), "mean_image": (0,)}
+
+
+def test_none_gives_the_raw_values_and_scale01_fractions() -> None:
+    images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 1, 1, 3)
+    assert preprocess("none", (1, 1, 3))(images).flatten().tolist() == [0.0, 51.0, 255.0]
+    assert torch.allclose(preprocess("scale01", (1, 1, 3))(images).flatten(), torch.tensor([0.0, 0.2, 1.0]))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_standardize_makes_mean_0_and_std_1_per_channel_of_train(channels: int) -> None:
+    images = some(channels)
+    module = preprocess("standardize", (channels, 4, 5))
+    module.fit(split(images))
+    out = module(images)
+    assert out.mean((0, 2, 3)).abs().max() < 1e-5
+    assert (out.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-5
+    wanted = images.numpy().astype(np.float64)
+    wanted = (wanted - wanted.mean((0, 2, 3), keepdims=True)) / wanted.std((0, 2, 3), keepdims=True)
+    assert np.abs(out.numpy() - wanted).max() < 1e-5
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_centring_takes_the_mean_over_its_axes_away(name: str) -> None:
+    images = some()
+    module = preprocess(name, (3, 4, 5))
+    module.fit(split(images))
+    scaled = images.numpy().astype(np.float64) / 255
+    wanted = scaled - scaled.mean(AXES[name], keepdims=True)
+    assert np.abs(module(images).numpy() - wanted).max() < 1e-6
+
+
+def test_per_feature_standardizes_every_pixel_and_zeroes_constant_ones(digits: tuple[Tensor, Tensor]) -> None:
+    train, _ = digits
+    module = preprocess("per_feature", (1, 8, 8))
+    module.fit(split(train))
+    out = module(train)
+    constant = train.double().std(0) == 0
+    assert constant.sum() >= 2  # corners of the digits are always black
+    std = out.std(0, correction=0)
+    assert (out[:, constant] == 0).all() and (std[~constant] - 1).abs().max() < 1e-4
+    assert out.mean(0).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", names("preprocess"))
+def test_every_preprocessing_gives_finite_float32_of_the_same_shape(name: str, digits: tuple[Tensor, Tensor]) -> None:
+    train, val = digits
+    module = preprocess(name, (1, 8, 8))
+    module.fit(split(train))
+    for images in (val, val.float(), torch.zeros(2, 1, 8, 8, dtype=torch.uint8)):
+        out = module(images)
+        assert out.dtype == torch.float32 and out.shape == images.shape and out.isfinite().all()
+    assert torch.equal(module(val), module(val.float()))
+    assert torch.allclose(module(val[:1]), module(val)[:1], atol=1e-5)  # an image does not depend on its batch
+
+
+@pytest.mark.parametrize("name", names("preprocess"))
+def test_applying_changes_no_statistic_and_loading_restores_them(name: str, digits: tuple[Tensor, Tensor]) -> None:
+    train, val = digits
+    fitted, loaded = preprocess(name, (1, 8, 8)), preprocess(name, (1, 8, 8))
+    fitted.fit(split(train))
+    before = {key: value.clone() for key, value in fitted.state_dict().items()}
+    fitted(val)
+    assert all(torch.equal(value, before[key]) for key, value in fitted.state_dict().items())
+    loaded.load_state_dict(before)
+    assert torch.equal(loaded(val), fitted(val))
+    assert not list(fitted.parameters())  # nothing that an optimizer could train
+
+
+def test_one_constant_channel_becomes_zero() -> None:
+    images = torch.full((3, 1, 2, 2), 7, dtype=torch.uint8)
+    module = preprocess("standardize", (1, 2, 2))
+    module.fit(split(images))
+    assert (module(images) == 0).all()
