@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from numbers import Real
@@ -12,14 +11,12 @@ from typing import Any
 from torch import Tensor
 
 from runner.engine import storage
+from runner.engine.derived import Derived
 from runner.engine.event_file import FORM, EventFile, event_files, next_name
 from runner.engine.sinks import METRICS, JsonLines, LogFile, Row, Sink
 from runner.engine.transfer import to_host
 from runner.errors import CheckpointError
 
-LOSS = "train/loss"
-AVERAGE = "train/loss_average"
-DECAY = 0.98  # of the moving average of the training loss, per step: it looks back about 50 steps
 UNDEFINED = "ratio/"  # tags whose NaN means that there is nothing to log
 
 
@@ -37,7 +34,7 @@ class Log:
         self._lengths = dict(lengths or {})  # of the files of earlier sessions
         self._pending: list[tuple[int, float, Mapping[str, Any]]] = []
         self._open: Row | None = None
-        self._average = Average()
+        self._derived = Derived()
         self._latest: dict[str, float] = {}
 
     def add(self, step: int, values: Mapping[str, Tensor | float]) -> None:
@@ -72,13 +69,13 @@ class Log:
         return dict(self._lengths)
 
     def state_dict(self) -> dict[str, float]:
-        """Return what a resumed run needs beside the files: the moving average of the loss."""
+        """Return what a resumed run needs beside the files: where the derived numbers stand."""
         self._settle()
-        return {"total": self._average.total, "weight": self._average.weight}
+        return self._derived.state_dict()
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Take back what `state_dict` gave."""
-        self._average = Average(state["total"], state["weight"])
+        self._derived = Derived(state)
 
     def close(self) -> None:
         """Write the rest and close the files, also where writing fails."""
@@ -90,14 +87,12 @@ class Log:
             self.files, self.screens = [], []
 
     def _fill(self, row: dict[str, Any], values: dict[str, Any]) -> None:
-        """Put values into the row of their step, with the moving average, without undefined ratios."""
-        for tag, value in values.items():
+        """Put values into the row of their step, with what is derived from them, without undefined ratios."""
+        for tag, value in (values | self._derived.update(values)).items():
             if type(value) is not float:
                 row[tag] = value
             elif value == value or not tag.startswith(UNDEFINED):
                 row[tag] = self._latest[tag] = value
-        if LOSS in values:
-            row[AVERAGE] = self._latest[AVERAGE] = self._average.update(values[LOSS])
 
     def _settle(self) -> None:
         self.flush()
@@ -111,20 +106,6 @@ class Log:
                     file.write(rows)
             for screen in self.screens:
                 screen.write(rows)
-
-
-class Average:
-    """A moving average that starts without the pull of a zero (Kingma & Ba 2015, section 3)."""
-
-    def __init__(self, total: float = 0.0, weight: float = 0.0) -> None:
-        self.total, self.weight = total, weight
-
-    def update(self, value: float) -> float:
-        """Take in a number, unless it is not finite, and return the average."""
-        if math.isfinite(value):
-            self.total = DECAY * self.total + (1 - DECAY) * value
-            self.weight = DECAY * self.weight + (1 - DECAY)
-        return self.total / self.weight if self.weight else math.nan
 
 
 def plain(value: Any) -> Any:

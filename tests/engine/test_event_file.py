@@ -22,10 +22,10 @@ def events(path):
 
 
 def write(folder, *rows):
-    sink = EventFile(folder, 0)
+    sink = EventFile(folder / next_name(folder), 0)
     sink.write([Row(*row) for row in rows])
     sink.close()
-    return events(folder / sink.name)
+    return events(sink.path)
 
 
 def test_a_file_starts_with_its_version_and_the_session(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
+from runner.engine import storage
+from runner.engine.disk import Disk
 from runner.engine.event_file import event_files
 from runner.engine.log import Log, open_logs
-from runner.engine.sinks import METRICS, Row, read_metrics
+from runner.engine.sinks import METRICS, JsonLines, Row, append, read_metrics
 from runner.engine.transfer import to_host
 from runner.errors import CheckpointError, StorageError
 
@@ -19,7 +22,7 @@ from runner.errors import CheckpointError, StorageError
 class Rows:
     """A sink that keeps what it gets."""
 
-    name = "rows"
+    path = Path("rows")
 
     def __init__(self):
         self.rows = []
@@ -96,18 +99,38 @@ def test_flush_returns_the_latest_number_of_each_tag():
     assert log.flush()["train/loss"] == 3
 
 
-def test_moving_average_is_the_weighted_mean_of_the_losses_and_skips_what_is_not_finite():
+def test_moving_average_starts_as_the_mean_and_skips_what_is_not_finite():
     losses = [2.0, 1.0, math.nan, 0.5, math.inf, 0.25]
     sink = Rows()
     log = Log([sink])
     for step, loss in enumerate(losses, 1):
         log.add(step, {"train/loss": torch.tensor(loss)})
     log.close()
-    finite = [loss for loss in losses if math.isfinite(loss)]
-    weights = [0.98**age for age in range(len(finite))][::-1]
-    assert sink.rows[-1].values["train/loss_average"] == pytest.approx(np.average(finite, weights=weights), rel=1e-12)
+    assert sink.rows[-1].values["train/loss_average"] == pytest.approx((2 + 1 + 0.5 + 0.25) / 4, rel=1e-12)
     assert math.isnan(sink.rows[2].values["train/loss"])
     assert sink.rows[2].values["train/loss_average"] == sink.rows[1].values["train/loss_average"]
+
+
+def test_moving_average_forgets_what_is_long_past_and_follows_a_slow_change():
+    sink = Rows()
+    log = Log([sink])
+    for step in range(1, 2001):
+        log.add(step, {"train/loss": 5.0 if step <= 1000 else 1.0})
+    log.close()
+    average = [row.values["train/loss_average"] for row in sink.rows]
+    assert average[999] == pytest.approx(5.0) and average[1200] < 1.2 and average[-1] == pytest.approx(1.0, abs=1e-4)
+    noisy = [row.values["train/loss_average"] for row in sink.rows[:1000]]
+    assert max(noisy) - min(noisy) < 1e-12
+
+
+def test_the_best_validation_so_far_is_kept():
+    sink = Rows()
+    log = Log([sink])
+    for step, (accuracy, loss) in enumerate([(0.5, 1.0), (0.7, 1.2), (math.nan, math.nan), (0.6, 0.9)], 1):
+        log.write(step, {"val/accuracy": accuracy, "val/loss": loss})
+    log.close()
+    assert [row.values.get("_best/val_accuracy") for row in sink.rows] == [0.5, 0.7, None, 0.7]
+    assert [row.values.get("_best/val_loss") for row in sink.rows] == [1.0, 1.0, None, 0.9]
 
 
 def test_undefined_ratios_are_dropped_and_other_nans_are_kept():
@@ -165,7 +188,7 @@ def train(folder, *, steps, positions=None, state=None, start=0, checkpoints=(),
 
 def kill(log):
     """Leave the files as a killed process does: nothing more is written."""
-    for sink in log.sinks:
+    for sink in log.files:
         sink.close()
 
 
@@ -216,7 +239,7 @@ def test_positions_that_do_not_fit_are_refused_in_one_line(tmp_path):
     log.close()
     positions = kept[10][0]
     name = event_files(tmp_path)[0]
-    with pytest.raises(CheckpointError, match="shorter than the"):
+    with pytest.raises(CheckpointError, match="and the checkpoint says"):
         open_logs(tmp_path, positions={**positions, METRICS: positions[METRICS] + 1}, step=10)
     (tmp_path / name).unlink()
     with pytest.raises(CheckpointError, match="missing"):
@@ -224,7 +247,8 @@ def test_positions_that_do_not_fit_are_refused_in_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["../victim", "/etc/hostname", "result.json", "events.out.tfevents.0000000001./../x.1.0"]
+    "name",
+    ["../victim", "/etc/hostname", "result.json", "../metrics.jsonl", "events.out.tfevents.0000000001.a/x.1.0"],
 )
 def test_a_checkpoint_cannot_have_other_files_cut(tmp_path, name):
     folder = tmp_path / "run"
@@ -241,31 +265,46 @@ def test_a_log_that_is_a_link_is_refused(tmp_path):
     (tmp_path / "victim").write_text("precious")
     (folder / METRICS).symlink_to(tmp_path / "victim")
     with pytest.raises(StorageError):
-        open_logs(folder, positions=None, step=0)
+        open_logs(folder, positions={METRICS: 1}, step=1)
+    open_logs(folder, positions=None, step=0).close()
     assert (tmp_path / "victim").read_text() == "precious"
 
 
-def test_a_full_disk_is_a_storage_error_at_once_and_closing_still_works():
+def test_a_full_disk_is_a_storage_error_at_once_and_closing_still_works(tmp_path):
     class Full(Rows):
+        path = tmp_path / METRICS
+
         def write(self, rows):
-            raise OSError(28, "No space left on device", "run/metrics.jsonl")
+            append(self.file, b"x")
 
     full, other = Full(), Rows()
+    full.file = storage.disk.open(Path("/dev/full"))
     log = Log([full, other])
     log.add(1, {"x": torch.tensor(1.0)})
     log.add(2, {"x": torch.tensor(1.0)})
-    with pytest.raises(StorageError, match=r"run/metrics\.jsonl.*No space left"):
+    with pytest.raises(StorageError, match=r"metrics\.jsonl: No space left"):
         log.flush()
     with pytest.raises(StorageError):
         log.close()
     assert full.closed and other.closed
 
 
-def test_a_full_device_is_met_by_the_real_file():
-    from runner.engine.sinks import append, open_to_append
+def test_what_a_full_disk_cuts_short_is_taken_back(tmp_path, monkeypatch):
+    class Tight(Disk):
+        def write(self, file, data):
+            room = 100 - os.fstat(file).st_size
+            if room <= 0:
+                raise OSError(28, "No space left on device")
+            return super().write(file, data[:room])
 
-    with open_to_append(Path("/dev/full")) as file, pytest.raises(OSError, match="No space"):
-        append(file, b"x")
+    monkeypatch.setattr(storage, "disk", Tight())
+    sink = JsonLines(tmp_path / METRICS)
+    sink.write([Row(1, 0.0, {"x": 1.0})])
+    with pytest.raises(OSError, match="No space"):
+        sink.write([Row(2, 0.0, dict.fromkeys("abcdefghijkl", 1.0))])
+    sink.write([Row(3, 0.0, {"x": 3.0})])
+    assert list(read_metrics(tmp_path / METRICS)) == [(1, {"x": 1.0}), (3, {"x": 3.0})]
+    sink.close()
 
 
 def test_adding_a_loss_costs_next_to_nothing():
@@ -277,9 +316,7 @@ def test_adding_a_loss_costs_next_to_nothing():
 
 
 def test_rows_without_numbers_leave_no_line(tmp_path):
-    from runner.engine.sinks import JsonLines
-
-    sink = JsonLines(tmp_path)
+    sink = JsonLines(tmp_path / METRICS)
     sink.write([Row(1, 0.0, {"text": "x"}), Row(2, 0.0, {"y": 1.0, "image": np.zeros((1, 8, 8))})])
     sink.close()
     assert (tmp_path / METRICS).read_text() == '{"step": 2, "y": 1.0}\n'
