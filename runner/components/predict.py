@@ -6,13 +6,17 @@ Where several views or passes are made, the probabilities are averaged (not the 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from runner.engine.contracts import Predict
 from runner.registry import register
+from runner.schema import PositiveInt, Range
 
 
 @register("predict")
@@ -22,15 +26,47 @@ def plain() -> Predict:
 
 
 @register("predict")
-def tta(*, views: list[Literal["flip"]]) -> Predict:
-    """Return the mean over the images as they are and the views named (flip: mirrored left to right).
+def tta(*, views: list[Literal["flip", "shift"]], shift: PositiveInt) -> Predict:
+    """Return the mean over the images as they are and the views named: test-time augmentation.
 
-    Test-time augmentation; Krizhevsky et al. 2012, section 4.1, average the same way.
+    flip: mirrored left to right (Krizhevsky et al. 2012, section 4.1). shift: moved by `shift` pixels to the lower
+    right and to the upper left, the border mirrored (Jordan 2024, arXiv 2404.00498). Both: all six combinations, of
+    equal weight.
     """
 
     def predict(model: nn.Module, images: Tensor) -> Tensor:
-        seen = [images, images.flip(-1)] if "flip" in views else [images]
+        seen = [images, *(shifted(images, shift) if "shift" in views else [])]
+        seen += [view.flip(-1) for view in seen] if "flip" in views else []
         return mean([log_probabilities(model, view) for view in seen])
+
+    return predict
+
+
+@register("predict")
+def ten_crop(*, crop: Annotated[float, Range(0, 1, open_low=True)]) -> Predict:
+    """Return the mean over the four corners and the centre of the images, and their mirror images.
+
+    Krizhevsky et al. 2012, section 4.1. Each view shows the share `crop` of height and width, resized (bilinear) to the
+    whole size, which every model takes.
+    """
+
+    def predict(model: nn.Module, images: Tensor) -> Tensor:
+        return mean([log_probabilities(model, view) for view in ten(images, crop)])
+
+    return predict
+
+
+@register("predict")
+def mc_dropout(*, passes: PositiveInt) -> Predict:
+    """Return the mean over passes with dropout on: an ensemble of thinned models (arXiv 1506.02142).
+
+    All that drops at random is on: dropout of every kind, DropBlock, DropConnect, stochastic depth. The masks come from
+    torch's global generator, which evaluation seeds.
+    """
+
+    def predict(model: nn.Module, images: Tensor) -> Tensor:
+        with dropping(model):
+            return mean([log_probabilities(model, images) for _ in range(passes)])
 
     return predict
 
@@ -44,3 +80,40 @@ def log_probabilities(model: nn.Module, images: Tensor) -> Tensor:
 def mean(predictions: list[Tensor]) -> Tensor:
     """Return the logarithm of the mean of the probabilities, stable where they are tiny."""
     return torch.stack(predictions).logsumexp(0) - math.log(len(predictions))
+
+
+def shifted(images: Tensor, by: int) -> list[Tensor]:
+    """Return the images moved to the lower right and to the upper left, the border mirrored."""
+    height, width = images.shape[2:]
+    padded = F.pad(images, [by] * 4, mode="reflect")
+    return [padded[:, :, y : y + height, x : x + width] for y, x in ((0, 0), (2 * by, 2 * by))]
+
+
+def ten(images: Tensor, crop: float) -> list[Tensor]:
+    """Return corners and centre, each and mirrored, at the size of the images."""
+    height, width = images.shape[2:]
+    h, w = max(1, round(crop * height)), max(1, round(crop * width))
+    down, right = height - h, width - w
+    corners = [(0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)]
+    views = [images[:, :, y : y + h, x : x + w] for y, x in corners]
+    full = [F.interpolate(v, (height, width), mode="bilinear", align_corners=False) for v in views]
+    return full + [view.flip(-1) for view in full]
+
+
+@contextmanager
+def dropping(model: nn.Module) -> Iterator[None]:
+    """Put what drops at random into training mode, and nothing else (no norm), for the time being."""
+    off = [m for m in model.modules() if drops(m) and not m.training]
+    for module in off:
+        module.training = True
+    try:
+        yield
+    finally:
+        for module in off:
+            module.training = False
+
+
+def drops(module: nn.Module) -> bool:
+    """Tell by its name whether a module drops something; attention has a dropout of its own."""
+    words = ("Drop", "StochasticDepth", "MultiheadAttention")
+    return any(word in type(module).__name__ for word in words)

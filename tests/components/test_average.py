@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from runner import components  # noqa: F401  (registers all)
 from runner.engine.contracts import Average
+from runner.errors import ConfigError
 from runner.registry import build, names
 
 CONF = Path(__file__).parents[2] / "conf" / "average"
@@ -21,7 +22,15 @@ CONTEXT = {"total_steps": 20, "steps_per_epoch": 5, "batch": 8}
 
 def average(name: str, model: nn.Module, **changes: Any) -> Average:
     config = {**yaml.safe_load((CONF / f"{name}.yaml").read_text()), **changes}
-    return build("average", config, model=model, **CONTEXT)
+    return build("average", config, model=model, optimizer=free(model), **CONTEXT)
+
+
+def free(model: nn.Module) -> torch.optim.Optimizer:
+    """Return the schedule-free optimizer of a model, the same one at each call."""
+    if not hasattr(model, "optimizer"):
+        config = yaml.safe_load((CONF.parent / "optim" / "schedulefree.yaml").read_text())
+        object.__setattr__(model, "optimizer", build("optim", config, model=model))
+    return model.optimizer
 
 
 def network() -> nn.Module:
@@ -33,18 +42,26 @@ def flat(model: nn.Module) -> Tensor:
     return torch.cat([t.detach().double().flatten() for t in model.state_dict().values()])
 
 
-def walk(model: nn.Module, averaged: Average, steps: range) -> list[Tensor]:
-    """Train with noise for gradients and return the iterates, running statistics included."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+def walk(model: nn.Module, averaged: Average, steps: range, schedule_free: bool = False) -> list[Tensor]:
+    """Train on noise and return the iterates before the average acts on them, running statistics included."""
+    optimizer = free(model) if schedule_free else torch.optim.SGD(model.parameters(), lr=0.3)
     iterates = []
     for step in steps:
         generator = torch.Generator().manual_seed(step)
         optimizer.zero_grad()
         model(torch.randn(8, 4, generator=generator)).square().mean().backward()
         optimizer.step()
-        averaged.update(model, step)
         iterates.append(flat(model))
+        averaged.update(model, step)
     return iterates
+
+
+def same(averaged: Average, expected: Tensor) -> None:
+    """Hold weights and running statistics against those expected; counts are not averaged."""
+    floating = torch.cat(
+        [torch.full((t.numel(),), t.is_floating_point()) for t in averaged.module.state_dict().values()]
+    )
+    torch.testing.assert_close(flat(averaged.module)[floating], expected[floating], rtol=1e-5, atol=1e-6)
 
 
 def test_none_is_the_model_itself() -> None:
@@ -62,8 +79,7 @@ def test_ema_is_the_normalized_weighted_mean_of_the_stored_iterates(decay: float
     iterates = torch.stack(walk(model, averaged, range(1, 11)))
     weights = torch.tensor([decay ** (10 - i) for i in range(1, 11)], dtype=torch.float64)
     expected = (weights[:, None] * iterates).sum(0) / weights.sum()
-    floating = torch.cat([torch.full((t.numel(),), t.is_floating_point()) for t in model.state_dict().values()])
-    torch.testing.assert_close(flat(averaged.module)[floating], expected[floating], rtol=1e-5, atol=1e-6)
+    same(averaged, expected)
     assert averaged.module[1].num_batches_tracked == 10
 
 
@@ -74,6 +90,78 @@ def test_ema_after_one_step_is_the_model_and_leaves_it_alone() -> None:
     torch.testing.assert_close(flat(averaged.module), flat(model))
     walk(twin, average("none", twin), range(1, 2))
     assert torch.equal(flat(model), flat(twin))
+
+
+@pytest.mark.parametrize("stop", [3, 14, 15, 16, 20])
+def test_polyak_is_the_mean_of_the_last_iterates_and_the_model_before(stop: int) -> None:
+    model = network()
+    averaged = average("polyak", model, last="1epoch", blocks=1)
+    iterates = torch.stack(walk(model, averaged, range(1, stop + 1)))
+    same(averaged, iterates[15:].mean(0) if stop > 15 else iterates[-1])
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4, 7, 9, 10, 17, 20])
+def test_polyak_in_blocks_is_the_mean_over_the_last_blocks_at_any_time(stop: int) -> None:
+    model = network()
+    averaged = average("polyak", model, last="9steps", blocks=3)
+    iterates = torch.stack(walk(model, averaged, range(1, stop + 1)))
+    block = (stop - 1) // 3
+    same(averaged, iterates[max(0, block - 2) * 3 :].mean(0))
+
+
+def test_swa_is_the_mean_of_the_snapshots_from_its_start_on() -> None:
+    model = network()
+    averaged = average("swa", model, start="50%", every="3steps")
+    iterates = torch.stack(walk(model, averaged, range(1, 10)))
+    same(averaged, iterates[-1])
+    iterates = torch.stack([*iterates, *walk(model, averaged, range(10, 21))])
+    same(averaged, iterates[[9, 12, 15, 18]].mean(0))
+
+
+def test_lookahead_pulls_the_model_back_to_its_slow_weights() -> None:
+    model = network()
+    slow = {name: p.detach().clone() for name, p in model.named_parameters()}
+    averaged = average("lookahead", model, every=3, alpha=0.3)
+    for step in range(1, 10):
+        torch.manual_seed(step)
+        for p in model.parameters():
+            p.data.add_(torch.randn_like(p))
+        fast = {name: p.detach().clone() for name, p in model.named_parameters()}
+        averaged.update(model, step)
+        if step % 3 == 0:
+            slow = {name: slow[name] + 0.3 * (fast[name] - slow[name]) for name in slow}
+            fast = slow
+        torch.testing.assert_close(dict(model.named_parameters()), fast)
+        torch.testing.assert_close(dict(averaged.module.named_parameters()), slow)
+
+
+def test_schedulefree_reads_the_averages_of_its_optimizer() -> None:
+    model = network()
+    model[3].bias.requires_grad_(False)
+    averaged = average("schedulefree", model)
+    walk(model, averaged, range(1, 8), schedule_free=True)
+    expected = free(model).averaged()
+    for own, p in zip(averaged.module.parameters(), model.parameters(), strict=True):
+        assert torch.equal(own, expected.get(p, p.detach()))
+    assert not torch.equal(averaged.module[0].weight, model[0].weight)
+    assert torch.equal(averaged.module[1].running_mean, model[1].running_mean)
+
+
+def test_schedulefree_needs_its_optimizer() -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ConfigError, match=r"^average=schedulefree: needs optim=schedulefree, whose average it reads$"):
+        build("average", {"name": "schedulefree"}, model=model, optimizer=optimizer)
+
+
+@pytest.mark.parametrize("name", ["ema", "polyak", "swa"])
+def test_an_average_reads_whichever_model_it_is_given(name: str) -> None:
+    first, second = network(), network()
+    averaged, expected = average(name, first), average(name, second)
+    walk(second, averaged, range(1, 8))
+    twin = network()
+    walk(twin, expected, range(1, 8))
+    assert torch.equal(flat(averaged.module), flat(expected.module))
 
 
 @pytest.mark.parametrize("name", sorted(set(names("average")) - {"none"}))
@@ -90,13 +178,16 @@ def test_an_average_has_weights_of_its_own_without_gradients(name: str) -> None:
 def test_a_state_saved_in_mid_run_goes_on_bit_for_bit(name: str, stop: int) -> None:
     model = network()
     averaged = average(name, model)
-    walk(model, averaged, range(1, stop + 1))
-    saved = copy.deepcopy((model.state_dict(), averaged.module.state_dict(), averaged.state_dict()))
-    walk(model, averaged, range(stop + 1, 21))
+    steer = name == "schedulefree"
+    walk(model, averaged, range(1, stop + 1), steer)
+    saved = copy.deepcopy(
+        (free(model).state_dict(), model.state_dict(), averaged.module.state_dict(), averaged.state_dict())
+    )
+    walk(model, averaged, range(stop + 1, 21), steer)
     again = network()
     resumed = average(name, again)
-    for part, state in zip((again, resumed.module, resumed), saved, strict=True):
+    for part, state in zip((free(again), again, resumed.module, resumed), saved, strict=True):
         part.load_state_dict(state)
-    walk(again, resumed, range(stop + 1, 21))
+    walk(again, resumed, range(stop + 1, 21), steer)
     assert torch.equal(flat(resumed.module), flat(averaged.module))
     assert torch.equal(flat(again), flat(model))

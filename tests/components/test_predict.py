@@ -10,6 +10,8 @@ import torch
 import yaml
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+from torchvision.transforms.v2 import functional as transforms
 
 from runner import components  # noqa: F401  (registers all)
 from runner.engine.contracts import Predict
@@ -51,13 +53,74 @@ def test_tta_without_views_is_plain() -> None:
     torch.testing.assert_close(predict("tta", views=[])(network(), images()), predict("plain")(network(), images()))
 
 
+def moved(images: Tensor, down: int, right: int) -> Tensor:
+    """Return images moved pixel by pixel, the border mirrored about its outermost pixel."""
+    out = torch.empty_like(images)
+    height, width = images.shape[2:]
+    for y in range(height):
+        for x in range(width):
+            i, j = abs(y - down), abs(x - right)
+            i, j = min(i, 2 * (height - 1) - i), min(j, 2 * (width - 1) - j)
+            out[:, :, y, x] = images[:, :, i, j]
+    return out
+
+
+def test_shift_and_flip_average_six_views() -> None:
+    model, x = network(), images()
+    views = [x, moved(x, 2, 2), moved(x, -2, -2)]
+    by_hand = sum(model(v).softmax(1) + model(v.flip(3)).softmax(1) for v in views) / 6
+    torch.testing.assert_close(predict("tta", views=["flip", "shift"], shift=2)(model, x).exp(), by_hand)
+
+
+def test_ten_crop_averages_corners_centre_and_their_mirror_images() -> None:
+    model, x = network(), images()
+    crops = transforms.ten_crop(x, 6)
+    by_hand = sum(model(transforms.resize(v, [8, 8], antialias=False)).softmax(1) for v in crops) / 10
+    torch.testing.assert_close(predict("ten_crop", crop=0.75)(model, x).exp(), by_hand)
+
+
+def test_ten_crop_of_the_whole_image_is_a_flip() -> None:
+    whole, flip = predict("ten_crop", crop=1.0), predict("tta", views=["flip"])
+    torch.testing.assert_close(whole(network(), images()), flip(network(), images()))
+
+
+def test_mc_dropout_averages_passes_with_dropout_on_and_norms_off() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Dropout(0.5), nn.Linear(64, 10)).eval()
+    statistics = model[1].running_mean.clone()
+    torch.manual_seed(5)
+    found = predict("mc_dropout", passes=3)(model, images()).exp()
+    assert torch.equal(model[1].running_mean, statistics)
+    torch.manual_seed(5)
+    model[2].train()
+    by_hand = sum(model(images()).softmax(1) for _ in range(3)) / 3
+    torch.testing.assert_close(found, by_hand)
+    assert (found - model.eval()(images()).softmax(1)).abs().max() > 0.01
+
+
+def test_one_pass_without_dropout_is_plain() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+    torch.testing.assert_close(predict("mc_dropout", passes=1)(model, images()), predict("plain")(model, images()))
+
+
+@pytest.mark.parametrize("kind", [nn.Dropout2d, nn.AlphaDropout, StochasticDepth])
+def test_mc_dropout_turns_on_all_that_drops(kind: type[nn.Module]) -> None:
+    part = kind(0.5, "row") if kind is StochasticDepth else kind(0.5)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), part, nn.Flatten(), nn.Linear(144, 10)).eval()
+    torch.manual_seed(0)
+    assert not torch.allclose(predict("mc_dropout", passes=1)(model, images()), predict("plain")(model, images()))
+    assert not any(module.training for module in model.modules())
+
+
 @pytest.mark.parametrize("name", names("predict"))
-def test_probabilities_sum_to_one_and_repeat(name: str) -> None:
+def test_probabilities_sum_to_one_and_repeat_after_the_same_seed(name: str) -> None:
     model = network()
-    found = predict(name)(model, images())
-    assert found.shape == (16, 10)
-    torch.testing.assert_close(found.exp().sum(1), torch.ones(16))
-    assert torch.equal(found, predict(name)(model, images()))
+    found = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        found.append(predict(name)(model, images()))
+    assert found[0].shape == (16, 10)
+    torch.testing.assert_close(found[0].exp().sum(1), torch.ones(16))
+    assert torch.equal(found[0], found[1])
     assert not any(module.training for module in model.modules())
 
 

@@ -1,6 +1,6 @@
-"""Penalties on the weights, added to the loss.
+"""Penalties on the weights, added to the loss, and a bound on them after each step.
 
-They take the weight matrices and convolution kernels only: no bias, no norm. A penalty goes through the optimizer with
+All take the weight matrices and convolution kernels only: no bias, no norm. A penalty goes through the optimizer with
 the rest of the gradient; `adamw` and its kin rescale it there, which decoupled weight decay is free of.
 """
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from runner.engine.contracts import Regularizer
 from runner.registry import register
-from runner.schema import NonNegative
+from runner.schema import NonNegative, Positive
 
 
 def weights(model: nn.Module) -> list[Tensor]:
@@ -49,3 +49,24 @@ def l2(*, strength: NonNegative) -> Regularizer:
     For `sgd`, `momentum` and `nesterov` the same as `optim.weight_decay=<strength>`; for `adamw` not.
     """
     return Regularizer(penalty=lambda model: strength / 2 * squared(model))
+
+
+@register("regularizer")
+def elastic_net(*, strength: NonNegative, beta: NonNegative) -> Regularizer:
+    """Return the penalty `strength * sum(beta * w ** 2 + |w|)` (Zou and Hastie 2005); with beta 0 it is `l1`."""
+    return Regularizer(penalty=lambda model: strength * (beta * squared(model) + absolute(model)))
+
+
+@register("regularizer")
+def max_norm(*, limit: Positive) -> Regularizer:
+    """Return the constraint that no unit's incoming weights have an L2 norm above `limit`; longer ones are scaled down.
+
+    Srivastava et al. 2014 (JMLR 15, section 5.1). A unit is a row of a matrix, or a kernel (in, h, w).
+    """
+
+    @torch.no_grad()
+    def constrain(model: nn.Module) -> None:
+        for weight in weights(model):
+            weight.renorm_(2, 0, limit)
+
+    return Regularizer(constrain=constrain)

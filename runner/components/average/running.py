@@ -1,0 +1,120 @@
+"""Averages that move towards the model by a share of the way, which is a function of the step alone.
+
+So a resumed run needs nothing but the averaged weights.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from runner.engine.contracts import Average
+from runner.registry import register
+from runner.schema import Duration, HalfOpenUnit, steps_of
+
+Tensors = tuple[list[Tensor], list[Tensor]]
+
+
+class Itself:
+    """The model itself: no average."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.module = model
+
+    def update(self, model: nn.Module, step: int) -> None:
+        """Do nothing: `module` is the model that was trained."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return nothing: the weights are all."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Do nothing: there is nothing to take back."""
+
+
+class Copy(Itself):
+    """A copy of the model without gradients, beside the model that it is updated from."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(copy.deepcopy(model).requires_grad_(False))
+        self.own = tensors(self.module)
+        self.source, self.theirs = model, tensors(model)
+
+    def read(self, model: nn.Module) -> Tensors:
+        """Return the model's tensors in the order of `own`."""
+        if model is not self.source:  # walking over all modules costs more than the average of a small model
+            self.source, self.theirs = model, tensors(model)
+        return self.theirs
+
+
+def tensors(model: nn.Module) -> Tensors:
+    """Return the tensors of a model that can be averaged, and those that can only be copied (counts)."""
+    every = [t.detach() for t in (*model.parameters(), *model.buffers())]
+    return [t for t in every if t.is_floating_point()], [t for t in every if not t.is_floating_point()]
+
+
+def put(targets: list[Tensor], sources: list[Tensor]) -> None:
+    """Copy tensors, of which there may be none."""
+    if targets:
+        torch._foreach_copy_(targets, sources)
+
+
+class Running(Copy):
+    """A copy of the model that moves towards it after step t (1 for the first) by the share `weight(t)` of the way.
+
+    Parameters and floating-point buffers (running statistics of norms) are averaged, other buffers copied. With share
+    1 it is a copy of the model, with share 0 it stays.
+    """
+
+    def __init__(self, model: nn.Module, weight: Callable[[int], float]) -> None:
+        super().__init__(model)
+        self.weight = weight
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Take in the model after optimizer step number `step`, without waiting for the device."""
+        share = self.weight(step)
+        if share == 0:
+            return
+        newest, counts = self.read(model)
+        torch._foreach_lerp_(self.own[0], newest, share)
+        put(self.own[1], counts)
+
+
+@register("average")
+def none(model: nn.Module) -> Average:
+    """Return the model itself, without an average."""
+    return Itself(model)
+
+
+@register("average")
+def ema(model: nn.Module, *, decay: HalfOpenUnit) -> Average:
+    """Return the exponential moving average of the weights after each step, free of the weights before the first.
+
+    After step t each iterate i has the weight `decay ** (t - i)`, over their sum: the bias correction of Adam, built in
+    as the share `(1 - decay) / (1 - decay ** t)`. So it is a plain mean at first, and needs no warm-up of the decay.
+    """
+    return Running(model, lambda t: (1 - decay) / (1 - decay**t))
+
+
+@register("average")
+def swa(
+    model: nn.Module, total_steps: int, steps_per_epoch: int, batch: int, *, start: Duration, every: Duration
+) -> Average:
+    """Return the plain mean of the weights at `start` and each `every` after it (arXiv 1803.05407, algorithm 1).
+
+    Before `start` it is the model itself. The running statistics of norms are averaged like weights, which stands in
+    for the pass over the data that the paper makes.
+    """
+    first, period = (
+        steps_of(d, total_steps=total_steps, steps_per_epoch=steps_per_epoch, batch=batch) for d in (start, every)
+    )
+
+    def weight(t: int) -> float:
+        number, rest = divmod(t - first, max(1, period))
+        return 1.0 if t <= first else 1 / (number + 1) if rest == 0 else 0.0
+
+    return Running(model, weight)
