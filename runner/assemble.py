@@ -219,6 +219,6 @@ def build_learner(
         optimizer=optimizer,
         schedule=build("scheduler", config["scheduler"], **durations),
         scaler=GradScaler(device.type, enabled=settings.precision == "fp16"),
-        average=build("average", config["average"], model=model),
+        average=build("average", config["average"], model=model, optimizer=optimizer, **durations),
         patience=Patience(settings.monitor, limit=settings.patience),
     )
