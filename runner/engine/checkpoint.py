@@ -133,6 +133,8 @@ def read(place: Path, step: int) -> Snapshot:
         state = restore(found.tree, tensors, weights)
     except ValueError as error:
         raise CheckpointError(f"{name_of(step)}: {error}") from error
+    if type(state) is not dict:
+        raise CheckpointError(f"{name_of(step)}: the state is no mapping")
     return Snapshot(step, weights, state, found.logs, found.meta)
 
 

@@ -66,8 +66,9 @@ def commit(top: Path) -> dict[str, Any] | None:
     except (OSError, subprocess.SubprocessError):
         return None
     lines = said.splitlines()
-    found = next((line.split()[-1] for line in lines if line.startswith("# branch.oid ")), None)
-    return {"commit": found, "dirty": any(not line.startswith("#") for line in lines)}
+    oid = next((line.split()[-1] for line in lines if line.startswith("# branch.oid ")), "")
+    # of a repository without a commit git says "(initial)"
+    return {"commit": oid if oid.isalnum() else None, "dirty": any(not line.startswith("#") for line in lines)}
 
 
 def versions() -> dict[str, str | None]:

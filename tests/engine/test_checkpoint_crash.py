@@ -1,0 +1,224 @@
+"""Crashes while saving: killed, out of room or out of power at any moment, a valid checkpoint is left."""
+
+import errno
+import os
+import random
+import shutil
+import signal
+import time
+
+import pytest
+from faults import Recording, Watching, contents, end, failing, in_child, killing, limit_file_size, power_cuts, start
+from saving import SLOTS, is_of, put
+
+from runner.engine import checkpoint, storage
+from runner.engine.checkpoint import load
+from runner.errors import CheckpointError, StorageError
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder with the checkpoints of steps 10 and 20."""
+    put(tmp_path, 10)
+    put(tmp_path, 20)
+    return tmp_path
+
+
+# Crashes
+
+
+def operations(folder, step):
+    """How many operations on the disk a save makes."""
+    disk = Watching(lambda *_: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "disk", disk)
+        put(folder, step, newest=1)
+    return next(disk.count)
+
+
+def test_a_kill_before_any_operation_leaves_a_valid_checkpoint(tmp_path):
+    (tmp_path / "count").mkdir()
+    put(tmp_path / "count", 10)
+    count = operations(tmp_path / "count", 20)
+    assert count > 20
+    for at in range(count):
+        run = tmp_path / str(at)
+        run.mkdir()
+        put(run, 10)
+
+        def body(run=run, at=at):
+            storage.disk = killing(at)
+            put(run, 20, newest=1)
+
+        assert in_child(body) == -signal.SIGKILL
+        snapshot = load(run)
+        assert is_of(snapshot, snapshot.step) and snapshot.step in (10, 20) and snapshot.notes == []
+        put(run, 30, newest=1)
+        assert is_of(load(run), 30)
+        assert len(contents(run)) == 3  # nothing is left over
+
+
+def test_a_kill_in_the_first_save_leaves_none_or_a_valid_one(tmp_path):
+    (tmp_path / "count").mkdir()
+    for at in range(operations(tmp_path / "count", 10)):
+        run = tmp_path / str(at)
+        run.mkdir()
+
+        def body(run=run, at=at):
+            storage.disk = killing(at)
+            put(run, 10)
+
+        assert in_child(body) == -signal.SIGKILL
+        snapshot = load(run)
+        assert snapshot is None or is_of(snapshot, 10)
+
+
+def test_a_kill_at_any_time_leaves_a_valid_checkpoint(run):
+    draw = random.Random(0)
+    began = time.monotonic()
+    put(run, 20)
+    usual = time.monotonic() - began
+
+    def body():
+        for step in range(30, 1000, 10):
+            put(run, step, newest=1)
+
+    for _ in range(20):
+        pid = start(body)
+        time.sleep(draw.uniform(0, 2.5 * usual))
+        os.kill(pid, signal.SIGKILL)
+        assert end(pid) == -signal.SIGKILL
+        snapshot = load(run)
+        assert is_of(snapshot, snapshot.step) and snapshot.notes == []
+        put(run, 20)
+
+
+@pytest.mark.parametrize("step", [20, 10], ids=["the next step", "the same step again"])
+def test_power_may_go_at_any_moment(tmp_path, monkeypatch, step):
+    run = tmp_path / "run"
+    run.mkdir()
+    put(run, 10)
+    before = contents(run)
+    disk = Recording()
+    monkeypatch.setattr(storage, "disk", disk)
+    put(run, step, newest=1, meta={"threads": step, "new": True})
+    monkeypatch.undo()
+    seen = survivors(tmp_path / "cut", run, before, disk.events)
+    assert len(seen) > 10 and all(seen)
+    assert {snapshot.meta.get("new", False) for snapshot in seen} == {False, True}
+    after = survivors(tmp_path / "cut", run, before, disk.events, first=len(disk.events))
+    assert all(snapshot.meta.get("new") for snapshot in after)
+
+
+def survivors(place, run, before, events, first=0):
+    """What is loaded after a power cut at each moment from event `first` on, in each way it may go (None: nothing)."""
+    loaded = {}
+    for moment in range(first, len(events) + 1):
+        for disk in power_cuts(before, events[:moment]):
+            key = tuple(sorted((str(path), data) for path, data in disk.items()))
+            if key not in loaded:
+                loaded[key] = after_cut(place, {path.relative_to(run): data for path, data in disk.items()})
+    return list(loaded.values())
+
+
+def after_cut(place, files):
+    for path, data in files.items():
+        (place / path).parent.mkdir(parents=True, exist_ok=True)
+        (place / path).write_bytes(data)
+    try:
+        snapshot = load(place)
+        assert snapshot is None or is_of(snapshot, snapshot.step)
+        return snapshot
+    except CheckpointError:
+        return None
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.mark.parametrize("missing", ["fsync", "fsync_folder"])
+def test_the_power_cuts_would_find_a_missing_sync(tmp_path, monkeypatch, missing):
+    run = tmp_path / "run"
+    run.mkdir()
+    put(run, 10)
+    before = contents(run)
+    disk = Recording()
+    monkeypatch.setattr(storage, "disk", disk)
+    put(run, 20, newest=1)
+    events = [event for event in disk.events if event[0] != missing]
+    assert not all(survivors(tmp_path / "cut", run, before, events))
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO], ids=errno.errorcode.get)
+def test_a_failing_disk_is_a_storage_error_and_the_old_checkpoint_stays(tmp_path, monkeypatch, error):
+    (tmp_path / "count").mkdir()
+    put(tmp_path / "count", 10)
+    failures = 0
+    for at in range(operations(tmp_path / "count", 20)):
+        run = tmp_path / str(at)
+        run.mkdir()
+        put(run, 10)
+        old = contents(run)
+        with monkeypatch.context() as patch:
+            patch.setattr(storage, "disk", failing(at, error))
+            try:
+                put(run, 20, newest=1)
+            except StorageError as refusal:
+                failures += 1
+                assert os.strerror(error) in str(refusal) and "\n" not in str(refusal)
+        snapshot = load(run)
+        assert is_of(snapshot, snapshot.step)
+        if snapshot.step == 10:
+            assert {path: contents(run)[path] for path in old} == old
+    assert failures > 15
+
+
+@pytest.mark.parametrize("size", [0, 50, 200, 600])
+def test_under_a_file_size_limit_the_old_checkpoint_stays(run, size):
+    old = contents(run)
+
+    def body():
+        limit_file_size(size)
+        with pytest.raises(StorageError, match="File too large"):
+            put(run, 30)
+
+    assert in_child(body) == 0
+    assert is_of(load(run), 20)
+    assert {path: contents(run)[path] for path in old} == old
+    assert not list(run.rglob(".tmp-*"))
+
+
+def test_a_disk_that_lies_is_caught_before_the_old_checkpoint_goes(run, monkeypatch):
+    class Lying(Recording):
+        def write(self, file, data):
+            return super().write(file, memoryview(bytes(data[:-1]) + b"?"))
+
+    monkeypatch.setattr(storage, "disk", Lying())
+    with pytest.raises(StorageError, match="what is read back is not what was written"):
+        put(run, 30, newest=1)
+    assert is_of(load(run), 20)
+
+
+def test_a_deleted_folder_is_a_storage_error(run):
+    shutil.rmtree(run)
+    with pytest.raises(StorageError, match="No such file or directory"):
+        put(run, 30)
+
+
+def test_what_killed_saves_left_is_cleaned_and_nothing_else(run):
+    place = run / "checkpoints"
+    for path in (run / ".tmp-9-9", place / ".tmp-1-1", place / "00000030.state.safetensors", place / "notes.txt"):
+        path.write_bytes(b"x")
+    (place / "00000010.json").write_bytes(b"damaged")
+    checkpoint.clean(run)
+    names = {name.replace("20", step) for name in SLOTS for step in ("10", "20")}
+    assert storage.names(place) == sorted({*names, "notes.txt"})
+    assert storage.names(run) == ["checkpoints"]
+
+
+def test_leftovers_make_room_before_anything_is_written(run, monkeypatch):
+    leftover = run / "checkpoints" / "00000030.state.safetensors"
+    leftover.write_bytes(b"half")
+    monkeypatch.setattr(storage, "disk", failing(1, errno.ENOSPC))
+    with pytest.raises(StorageError):
+        put(run, 30)
+    assert not leftover.exists()
