@@ -29,7 +29,7 @@ def mixup(num_classes: int, *, alpha: Positive, p: Unit) -> Mix:
     The batch is blended with itself in another order, with one w, as in the authors' code. A batch is left alone (with
     soft labels all the same) with probability 1 - p. Source: Zhang et al. 2017, arXiv 1710.09412.
     """
-    return with_partners(lambda images, partners, random: blend(images, partners, random, alpha), num_classes, p)
+    return with_partners(lambda images, other, random: blend(images, other, random, alpha), num_classes, p)
 
 
 @register("mix")
@@ -39,7 +39,7 @@ def cutmix(num_classes: int, *, alpha: Positive, p: Unit) -> Mix:
     The box covers a share 1 - w, w from Beta(alpha, alpha), round a uniform centre; what is outside the image is not
     pasted and does not count. Source: Yun et al. 2019, arXiv 1905.04899, section 3.1.
     """
-    return with_partners(lambda images, partners, random: paste(images, partners, random, alpha), num_classes, p)
+    return with_partners(lambda images, other, random: paste(images, other, random, alpha), num_classes, p)
 
 
 def with_partners(blended: Blend, num_classes: int, p: float) -> Mix:
@@ -51,26 +51,26 @@ def with_partners(blended: Blend, num_classes: int, p: float) -> Mix:
         if random.random() >= p:
             return images, soft
         other = torch.from_numpy(random.permutation(len(images))).to(images.device, non_blocking=True)
-        mixed, weight = blended(images, images[other], random)
+        mixed, weight = blended(images, other, random)
         return mixed, torch.lerp(soft, soft[other], weight)
 
     return mix
 
 
-def blend(images: Tensor, partners: Tensor, random: np.random.Generator, alpha: float) -> tuple[Tensor, float]:
+def blend(images: Tensor, other: Tensor, random: np.random.Generator, alpha: float) -> tuple[Tensor, float]:
     """Return mixup's images and the partners' weight."""
     weight = 1 - random.beta(alpha, alpha)
-    return torch.lerp(images, partners, weight), weight
+    return images.index_select(0, other).lerp_(images, 1 - weight), weight
 
 
-def paste(images: Tensor, partners: Tensor, random: np.random.Generator, alpha: float) -> tuple[Tensor, float]:
+def paste(images: Tensor, other: Tensor, random: np.random.Generator, alpha: float) -> tuple[Tensor, float]:
     """Return cutmix's images and the partners' weight, the share of pixels that are theirs."""
     height, width = images.shape[2:]
     side = np.sqrt(1 - random.beta(alpha, alpha))
     top, bottom = span(height, side, random)
     left, right = span(width, side, random)
     mixed = images.clone()
-    mixed[:, :, top:bottom, left:right] = partners[:, :, top:bottom, left:right]
+    mixed[:, :, top:bottom, left:right] = images[:, :, top:bottom, left:right].index_select(0, other)
     return mixed, (bottom - top) * (right - left) / (height * width)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch
 from torch import Tensor
 
+from runner.components.augment.pixels import boxes, choose
 from runner.engine.contracts import Augment, Draws
 from runner.registry import register
 from runner.schema import PositiveInt, Range
@@ -26,15 +26,6 @@ def cutout(*, size: PositiveInt, fill: Level) -> Augment:
         height, width = images.shape[2:]
         top = (draws.uniform[:, 0] * height).long() - size // 2
         left = (draws.uniform[:, 1] * width).long() - size // 2
-        return torch.where(boxes(images, top, left, top + size, left + size), fill, images)
+        return choose(boxes(images, top, left, top + size, left + size), fill, images)
 
     return Augment(apply, uniforms=2)
-
-
-def boxes(images: Tensor, top: Tensor, left: Tensor, bottom: Tensor, right: Tensor) -> Tensor:
-    """Return (B, 1, H, W) bool, true inside each image's box; top and left belong to it, bottom and right do not."""
-    rows = torch.arange(images.shape[2], device=images.device)
-    columns = torch.arange(images.shape[3], device=images.device)
-    high = (rows >= top[:, None]) & (rows < bottom[:, None])
-    wide = (columns >= left[:, None]) & (columns < right[:, None])
-    return (high[:, :, None] & wide[:, None, :])[:, None]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from runner.components.augment.pixels import choose
 from runner.engine.contracts import Augment, Draws
 from runner.registry import register
 from runner.schema import Unit
@@ -37,4 +37,4 @@ def alternating_flip() -> Augment:
 
 def mirrored(images: Tensor, chosen: Tensor, axis: int) -> Tensor:
     """Return the images with those `chosen` (B,) bool reversed along an axis."""
-    return torch.where(chosen[:, None, None, None], images.flip(axis), images)
+    return choose(chosen[:, None, None, None], images.flip(axis), images)
