@@ -1,0 +1,65 @@
+"""The flags of the command line, wherever they stand among the overrides."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from runner.errors import ConfigError, unknown
+
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+COMPLETION = ("-sc", "--shell-completion")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What the command line asks for, flags apart from overrides."""
+
+    overrides: tuple[str, ...]
+    help: bool
+    version: bool
+    cfg: str | None
+    resolve: bool
+    multirun: bool
+    config_dir: str | None
+    config_name: str
+    info: str | None
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that raises instead of ending the process."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ConfigError with argparse's words."""
+        raise ConfigError(message.removeprefix("argument "))
+
+
+def read_arguments(argv: Sequence[str]) -> Arguments:
+    """Return the flags and overrides of a command line; raises ConfigError for an unknown flag."""
+    parser = flags()
+    known, extra = parser.parse_known_intermixed_args(list(argv))
+    for word in extra:
+        flag = word.partition("=")[0]
+        raise unknown(flag, "flag", flag, [name for name in parser._option_string_actions if name.startswith("--")])
+    if known.cfg and known.multirun:
+        raise ConfigError("--cfg: shows one config, so it does not go with -m")
+    if known.resolve and not known.cfg:
+        raise ConfigError("--resolve: goes with --cfg job only")
+    return Arguments(**{**vars(known), "overrides": tuple(known.overrides)})
+
+
+def flags() -> Parser:
+    """Return the parser of our flags; Hydra's names where it has them."""
+    parser = Parser(prog="runner", add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--help", "-h", action="store_true")
+    parser.add_argument("--version", action="store_true")
+    parser.add_argument("--cfg", "-c", choices=["job"])
+    parser.add_argument("--resolve", action="store_true")
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--config-dir", "-cd")
+    parser.add_argument("--config-name", "-cn", default="config")
+    parser.add_argument("--info", "-i", nargs="?", const="all", choices=INFO)
+    return parser

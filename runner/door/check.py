@@ -1,0 +1,108 @@
+"""The one check over a whole composed config: groups, keys and types, held against the YAML files; no torch.
+
+Ranges of knobs, and whatever needs the data or the model, are assembly's to check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from runner.door.options import RECIPE, Conf, template, templates
+from runner.errors import ConfigError, unknown
+from runner.schema import PLAIN, SETTINGS, Duration, check, wrong
+
+DURATION = Duration.__metadata__[0].expression  # type: ignore[attr-defined]
+
+
+def check_config(conf: Conf, config: Mapping[str, Any], chosen: Mapping[str, list[str]]) -> None:
+    """Raise ConfigError unless every key of a resolved config is known and every value is of its type.
+
+    `chosen` holds the options of each group.
+    """
+    plain_keys(config)
+    for key, value in config.items():
+        if key in SETTINGS:
+            check(key, value, SETTINGS[key])
+        elif key in conf.defaults:
+            check_group(conf, key, value, chosen[key])
+        else:
+            raise unknown(key, "key", str(key), [*conf.defaults, *SETTINGS])
+    for key in [*conf.defaults, *SETTINGS]:
+        if key not in config and key != RECIPE:
+            raise ConfigError(f"{key}: missing")
+
+
+def plain_keys(content: Any, key: str = "") -> None:
+    """Refuse keys that start with an underscore: Hydra calls and imports what they name."""
+    if isinstance(content, Mapping):
+        for name, value in content.items():
+            plain_key(str(name), f"{key}{name}")
+            plain_keys(value, f"{key}{name}.")
+    if isinstance(content, (list, tuple)):
+        for item in content:
+            plain_keys(item, key)
+
+
+def plain_key(name: str, key: str) -> None:
+    """Refuse one word of a key if it is more than a name."""
+    if name.startswith(("_", "$")):
+        raise ConfigError(f"{key}: a key must not start with '{name[0]}' (a config can call nothing)")
+
+
+def check_group(conf: Conf, group: str, values: Any, chosen: list[str]) -> None:
+    """Check the knobs of a group's chosen option, or of each entry where several may be chosen."""
+    if not isinstance(values, Mapping):
+        raise wrong(group, values, f"an option or knobs of one ({group}.<knob>=...)")
+    if not conf.several(group):
+        check_name(group, values, known := template(conf, group, chosen[0]))
+        check_knobs(group, values, known)
+        return
+    entries = templates(conf, group, chosen)
+    for entry, knobs in values.items():
+        if entry not in entries:
+            raise not_chosen(conf, group, str(entry), chosen)
+        if not isinstance(knobs, Mapping):
+            listed = ", ".join(f"{group}.{entry}.{knob}" for knob in entries[entry])
+            raise wrong(f"{group}.{entry}", knobs, f"set by its knobs ({listed})")
+        check_knobs(f"{group}.{entry}", knobs, entries[entry])
+
+
+def check_name(group: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Refuse a component's name set apart from its option's knobs."""
+    if "name" in known and values.get("name") != known["name"]:
+        given = values.get("name")
+        says = f"'{known['name']}' as in its YAML; another option is chosen by {group}={given}"
+        raise wrong(f"{group}.name", given, says)
+
+
+def not_chosen(conf: Conf, group: str, entry: str, chosen: list[str]) -> ConfigError:
+    """Return the error for knobs of an option that this run does not have."""
+    if entry in conf.files[group]:
+        return ConfigError(f"{group}.{entry}: '{entry}' is not chosen; add it: {group}=[{','.join([*chosen, entry])}]")
+    return unknown(group, "option", entry, conf.files[group])
+
+
+def check_knobs(key: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Check that a component's keys are those of its YAML, with values of the same types."""
+    for name, value in values.items():
+        if name not in known:
+            raise unknown(f"{key}.{name}", "key", str(name), known)
+        check_type(f"{key}.{name}", value, known[name])
+    for name in known:
+        if name not in values:
+            raise ConfigError(f"{key}.{name}: missing (has none in its YAML)")
+
+
+def check_type(key: str, value: Any, example: Any) -> None:
+    """Check that a value is of the example's type; null on either side leaves it to assembly."""
+    if value is None or example is None or (isinstance(example, str) and "${" in example):
+        return
+    if isinstance(example, str) and DURATION.fullmatch(example):
+        check(key, value, Duration)
+    elif type(example) in PLAIN:
+        check(key, value, type(example))
+    elif isinstance(example, list) and not isinstance(value, list):
+        raise wrong(key, value, "a list [a,b,...]")
+    elif isinstance(example, Mapping) and not isinstance(value, Mapping):
+        raise wrong(key, value, "a mapping {a: b}")

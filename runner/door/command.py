@@ -1,0 +1,59 @@
+"""What a checked command line leads to: its config printed, one run, or a sweep."""
+
+from __future__ import annotations
+
+import sys
+
+from omegaconf import OmegaConf
+
+from runner.door.arguments import Arguments
+from runner.door.compose import Parts, checked, compose_parts, hydra_opened, settle
+from runner.door.jobs import single_job
+from runner.door.options import Conf, find_conf
+from runner.door.overrides import Given, read_overrides
+from runner.errors import ConfigError
+
+
+def run(arguments: Arguments) -> int:
+    """Compose and check, then print, start the run or hand the sweep over; returns the exit code."""
+    conf = find_conf(arguments.config_dir, arguments.config_name)
+    given = read_overrides(conf, arguments.overrides)
+    with hydra_opened(conf):
+        fixed = [each for each in given if not each.swept]
+        parts = compose_parts(conf, fixed)
+        many = arguments.multirun or getattr(parts.hydra.mode, "name", None) == "MULTIRUN"
+        if many and not arguments.cfg and not arguments.info:
+            from runner.door.sweep import plan
+
+            sweep = plan(conf, parts, given)
+        else:
+            refuse_sweep(given)
+            config = checked(conf, parts, given)
+    if arguments.cfg:
+        return show(conf, parts, given, resolve=arguments.resolve)
+    if arguments.info:
+        from runner.door.trials import through_hydra
+
+        return through_hydra([f"--info={arguments.info}", *(each.word for each in given)], conf)
+    if many:
+        from runner.door.trials import run_sweep
+
+        return run_sweep(conf, sweep)
+    job = single_job(config, given)
+    from runner.tasks import start
+
+    return start(job)
+
+
+def refuse_sweep(given: list[Given]) -> None:
+    """Refuse several values for one key where one run is asked for."""
+    for each in given:
+        if each.swept:
+            hint = f", or write a list: '{each.key}=[{each.text}]'" if "(" not in each.text else ""
+            raise ConfigError(f"{each.key}: got several values ({each.text}); add -m to run each of them{hint}")
+
+
+def show(conf: Conf, parts: Parts, given: list[Given], *, resolve: bool) -> int:
+    """Print the config that this command line gives."""
+    sys.stdout.write(OmegaConf.to_yaml(settle(conf, parts, given), resolve=resolve))
+    return 0

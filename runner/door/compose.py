@@ -1,0 +1,155 @@
+"""From overrides to one checked config: Hydra composes the choices, plain values are set on a copy."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from runner.door.check import check_config
+from runner.door.choices import choice, default_choice
+from runner.door.options import RECIPE, Conf, merged
+from runner.door.overrides import Given
+from runner.door.screen import screen, screen_primary
+from runner.errors import ConfigError, RunnerError, unknown
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A composition of choices only: what Hydra makes of the groups and the recipe."""
+
+    config: DictConfig
+    hydra: DictConfig
+    chosen: dict[str, list[str]]  # the options of each group
+
+
+@contextmanager
+def hydra_opened(conf: Conf) -> Iterator[None]:
+    """Have Hydra read our config folders; nothing is run."""
+    with initialize_config_dir(str(conf.folders[0]), job_name="runner", version_base="1.3"):
+        yield
+
+
+def chooses(conf: Conf, given: Given) -> bool:
+    """Tell whether an override picks options of a group (and does not set knobs)."""
+    return given.key in conf.defaults and (given.swept or not isinstance(given.value, dict))
+
+
+def compose_parts(conf: Conf, given: Sequence[Given]) -> Parts:
+    """Return the composition of what overrides choose, screened before Hydra reads a user's file."""
+    screen_primary(conf)
+    words = [f"hydra.searchpath=[{','.join(quoted(f'file://{folder}') for folder in conf.folders[1:])}]"]
+    for each in given:
+        if each.of_hydra:
+            words.append(each.word)
+        elif chooses(conf, each):
+            for option in choice(conf, each.key, each.value):
+                screen(conf, each.key, option)
+            words.append(each.word)
+    try:
+        config = compose(conf.primary, words, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise one_line(error) from error
+    with open_dict(config):
+        hydra = config.pop("hydra")
+    return Parts(config, hydra, {group: chosen(conf, group, hydra.runtime.choices, given) for group in conf.defaults})
+
+
+def chosen(conf: Conf, group: str, choices: Mapping[str, Any], given: Sequence[Given]) -> list[str]:
+    """Return the options of a group in a composition."""
+    if not conf.several(group):
+        return choice(conf, group, choices.get(group))
+    typed = [each.value for each in given if each.key == group and chooses(conf, each)]
+    return choice(conf, group, typed[0]) if typed else default_choice(conf, group, choices.get(RECIPE))
+
+
+def settle(conf: Conf, parts: Parts, given: Iterable[Given]) -> DictConfig:
+    """Return the config with the plain values of the overrides set; composed parts stay as they are."""
+    config = copy.deepcopy(parts.config)
+    for each in given:
+        if not each.of_hydra and not chooses(conf, each):
+            try:
+                OmegaConf.update(config, each.key, each.value, merge=True, force_add=True)
+            except (OmegaConfBaseException, TypeError, ValueError) as error:
+                raise ConfigError(f"{each.key}: cannot be set there: {first_line(error)}") from error
+    return config
+
+
+def checked(conf: Conf, parts: Parts, given: Sequence[Given]) -> dict[str, Any]:
+    """Return the config of one run as plain values, resolved and checked."""
+    config = resolved(settle(conf, parts, given))
+    typed = [each.key for each in given]
+    if config.get("plugins") and "plugins" not in typed:
+        raise ConfigError("plugins: may be given on the command line only, a file must not import code")
+    try:
+        check_config(conf, config, parts.chosen)
+    except RunnerError as error:
+        raise ConfigError(f"{error}{origin(conf, parts, str(error).partition(':')[0], typed)}") from error
+    return config
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """Return a config as plain dicts, with its interpolations resolved."""
+    try:
+        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key or 'config'}: {first_line(error)}") from error
+
+
+def origin(conf: Conf, parts: Parts, key: str, typed: Iterable[str]) -> str:
+    """Return the words that say which file sets a wrong key, if it was not typed."""
+    if any(key == word or key.startswith(f"{word}.") or word.startswith(f"{key}.") for word in typed):
+        return ""
+    for group in (RECIPE, key.partition(".")[0]):
+        inside = key if group == RECIPE else key.partition(".")[2]
+        for option in parts.chosen.get(group, []):
+            if holds(merged(conf, group, option), inside):
+                return f" (set by {group}={option})"
+    return ""
+
+
+def holds(content: Any, key: str) -> bool:
+    """Tell whether a nested mapping sets a dotted key."""
+    for part in key.split("."):
+        if not isinstance(content, dict) or part not in content:
+            return False
+        content = content[part]
+    return True
+
+
+def one_line(error: Exception) -> ConfigError:
+    """Return Hydra's composition error as ours."""
+    cause = error.__cause__
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        return unknown(group, "option", option, error.options)
+    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.full_key:
+        siblings = [str(key) for key in cause.parent_node or () if not str(key).startswith("_")]
+        return unknown(cause.full_key, "key", str(cause.key), siblings or ["nothing, it has no keys"])
+    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        return ConfigError(f"{cause.full_key}: {first_line(cause)}")
+    return ConfigError(f"config: {first_line(error)}")
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def plain(value: Any) -> Any:
+    """Return OmegaConf's value as Python's."""
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def quoted(text: str | Path) -> str:
+    """Return a text quoted for Hydra's grammar."""
+    return QuotedString(str(text), Quote.single).with_quotes()

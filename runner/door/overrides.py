@@ -1,0 +1,158 @@
+"""The overrides of the command line, parsed with Hydra's grammar and held against what may be set at all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
+from hydra.errors import HydraException
+
+from runner.door.check import plain_key, plain_keys
+from runner.door.choices import choice
+from runner.door.options import OPTION, Conf
+from runner.errors import ConfigError, unknown
+from runner.schema import SETTINGS
+
+LONGEST = 10_000  # characters of one override
+TEXT = ("name", "sweep", "note", "outputs", "resume", "run", "data.root")  # taken as typed: folders hold , and =
+HYDRA = re.compile(r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper|sweep)\..+|hydra\.(run\.dir|mode|verbose)")
+UNSWEPT = ("name", "sweep", "outputs", "plugins", "note")
+
+
+@dataclass(frozen=True)
+class Given:
+    """One override: its key without `+`, its value in Hydra's grammar, what Hydra makes of it, and how it was typed."""
+
+    key: str
+    text: str
+    parsed: Override
+    typed: str
+
+    @property
+    def word(self) -> str:
+        """Return the override for Hydra."""
+        return f"{self.key}={self.text}"
+
+    @property
+    def value(self) -> Any:
+        """Return the value; of no use for a sweep."""
+        return self.parsed.value()
+
+    @property
+    def swept(self) -> bool:
+        """Tell whether it holds several values to try."""
+        return self.parsed.is_sweep_override()
+
+    @property
+    def of_hydra(self) -> bool:
+        """Tell whether it sets Hydra up, and not the run."""
+        return re.match(r"hydra\b", self.key) is not None
+
+
+def read_overrides(conf: Conf, words: Iterable[str]) -> list[Given]:
+    """Return the overrides; raises ConfigError for what cannot be read, is unknown, refused or given twice."""
+    found: dict[str, Given] = {}
+    for word in words:
+        refuse_bare(conf, word)
+        given = parse(word)
+        allow(conf, given)
+        if given.key in found:
+            raise ConfigError(f"{given.key}: given twice ({shown(found[given.key])}, {shown(given)})")
+        found[given.key] = given
+    durations = [found[key].value for key in ("epochs", "steps") if key in found]
+    if len(durations) == 2 and None not in durations:
+        raise ConfigError("steps: given together with epochs, must be one of the two")
+    return list(found.values())
+
+
+def refuse_bare(conf: Conf, word: str) -> None:
+    """Refuse a word that is neither a flag nor key=value, or that takes something out."""
+    if word.startswith("~"):
+        raise ConfigError(f"{word}: nothing can be taken out of a config; choose another option, or [] or null")
+    if not word.partition("=")[0].strip("+ ") or "=" not in word:
+        groups = [group for group in conf.defaults if word in conf.files[group]]
+        hint = f"; did you mean '{groups[0]}={word}'?" if groups else ""
+        raise ConfigError(f"{word or repr(word)}: must be key=value or a flag (see --help){hint}")
+
+
+@cache
+def parse(word: str) -> Given:
+    """Return one override, parsed."""
+    key, _, text = word.lstrip("+").partition("=")
+    if len(word) > LONGEST:
+        raise ConfigError(f"{key}: is longer than {LONGEST} characters")
+    if key in TEXT and not re.fullmatch(r"null|(['\"]).*\1|(choice|glob)\(.*\)", text):
+        text = QuotedString(text, Quote.double).with_quotes()
+    try:
+        return Given(key, text, OverridesParser.create().parse_override(f"{key}={text}"), word)
+    except (HydraException, RecursionError) as error:
+        raise ConfigError(f"{word}: {unreadable(key, text)}") from error
+
+
+def unreadable(key: str, text: str) -> str:
+    """Return why Hydra's grammar does not take an override."""
+    if not re.fullmatch(r"[A-Za-z_$][\w$-]*([./][\w$-]+)*", key, re.ASCII):
+        return f"'{key}' is not a key; must be key=value, as in optim.lr=0.1"
+    for left, right, what in (("[", "]", "brackets"), ("{", "}", "braces"), ("(", ")", "parentheses")):
+        if text.count(left) != text.count(right):
+            return f"the {what} do not match"
+    if text.count("'") % 2 or text.count('"') % 2:
+        return "the quotes do not match"
+    if function := re.fullmatch(r"(\w+)\(.*\)", text):
+        return f"cannot read {function[1]}(...); there are choice, range, interval, glob, sort, shuffle and tag"
+    return f"""cannot be read; put a value with special characters in two pairs of quotes: {key}='"..."'"""
+
+
+def allow(conf: Conf, given: Given) -> None:
+    """Refuse an override that sets what may not be set, or what is unknown at its first word."""
+    key, top = given.key, re.split(r"[./]", given.key)[0]
+    for part in re.split(r"[./]", key):
+        plain_key(part, key)
+    if given.parsed.package is not None:
+        raise ConfigError(f"{key}: values go where their group is, without '@'")
+    if given.of_hydra:
+        allow_hydra(given)
+    elif "/" in key or (top not in conf.defaults and top not in SETTINGS):
+        raise unknown(key, "key", top if "/" not in key else key, [*conf.defaults, *SETTINGS])
+    elif key in conf.defaults and not given.swept and not isinstance(given.value, dict):
+        choice(conf, key, given.value)
+    elif given.swept and key in UNSWEPT:
+        raise ConfigError(f"{key}: cannot be swept")
+
+
+def allow_hydra(given: Given) -> None:
+    """Refuse what would make Hydra run code, or a sweep over Hydra's own config."""
+    if not HYDRA.fullmatch(given.key):
+        raise ConfigError(
+            f"{given.key}: is not open (of Hydra's: hydra/launcher, hydra/sweeper, hydra.launcher.*, hydra.sweeper.*, "
+            "hydra.run.dir, hydra.sweep.*, hydra.mode, hydra.verbose)"
+        )
+    if given.swept:
+        raise ConfigError(f"{given.key}: cannot be swept")
+    if "/" in given.key and not OPTION.fullmatch(str(given.value)):
+        raise ConfigError(f"{given.key}: got {shown(given)}, must be one word")
+    plain_keys(given.value, f"{given.key}.")
+
+
+def spread(conf: Conf, given: Given) -> Given:
+    """Return a sweep with `glob(...)` written out as the options that it matches."""
+    pattern = given.value
+    if not isinstance(pattern, Glob):
+        return given
+    if given.key not in conf.defaults:
+        raise ConfigError(f"{given.key}: got {given.text}, but only options of a group can be globbed")
+    matches = pattern.filter(sorted(conf.files[given.key]))
+    if not matches:
+        raise unknown(given.key, "option", given.text, conf.files[given.key])
+    return parse(f"{given.key}=choice({','.join(matches)})")
+
+
+def shown(given: Given) -> str:
+    """Return a value as an error shows it."""
+    text = given.text if given.swept else str(given.value)
+    return f"'{text}'" if given.swept or isinstance(given.value, str) else "null" if given.value is None else text

@@ -1,0 +1,169 @@
+"""A sweep planned: every trial composed and checked before the first one starts."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import IntervalSweep
+
+from runner.door.compose import Parts, checked, chooses, compose_parts, plain, quoted
+from runner.door.naming import UNNAMED, digest, hash8, run_name, shortened
+from runner.door.options import Conf
+from runner.door.overrides import Given, allow, parse, spread
+from runner.errors import ConfigError
+
+MOST = 10_000  # trials of one sweep
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A checked sweep: its folder, what Hydra is to be told, and its trials' folders if they are known before."""
+
+    folder: Path
+    words: tuple[str, ...]
+    trials: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a sweep goes over: the command line on top of the YAML's `hydra.sweeper.params`."""
+
+    given: list[Given]  # of the command line, Hydra's own included
+    searched: list[Given]  # of the YAML
+    basic: bool  # Hydra's own sweeper: every combination
+
+    @property
+    def axes(self) -> list[Given]:
+        """Return one override per key, in Hydra's order."""
+        ours = [each for each in self.given if not each.of_hydra]
+        return list({each.key: each for each in [*self.searched, *ours]}.values())
+
+    @property
+    def swept(self) -> list[str]:
+        """Return the keys that differ between trials."""
+        return [each.key for each in self.axes if each.swept]
+
+    def of_hydra(self, key: str) -> Any:
+        """Return what the command line sets a key of Hydra's to."""
+        return next((each.value for each in self.given if each.key == key), None)
+
+
+def plan(conf: Conf, parts: Parts, given: Sequence[Given]) -> Sweep:
+    """Return the sweep that a command line asks for; raises ConfigError if any of its trials is wrong."""
+    for each in given:
+        if each.key in ("name", "hydra.run.dir"):
+            other = "sweep" if each.key == "name" else "hydra.sweep.dir"
+            raise ConfigError(f"{each.key}: belongs to one run; for a sweep set {other}")
+    basic = str(parts.hydra.sweeper.get("_target_")).endswith(".BasicSweeper")
+    space = Space([spread(conf, each) for each in given], searched(conf, parts), basic)
+    configs = check_trials(conf, space)
+    folder = Path(space.of_hydra("hydra.sweep.dir") or default_folder(next(iter(configs.values())), space))
+    known = basic and space.of_hydra("hydra.sweep.subdir") is None
+    return Sweep(folder, tuple(words_for_hydra(conf, space, folder)), tuple(configs) if known else ())
+
+
+def searched(conf: Conf, parts: Parts) -> list[Given]:
+    """Return the search space that a recipe, or `hydra.sweeper.params`, sets."""
+    found = []
+    for key, text in (plain(parts.hydra.sweeper.get("params")) or {}).items():
+        if not isinstance(text, (str, int, float)):
+            raise ConfigError(f"hydra.sweeper.params.{key}: must be text, as in 'optim.lr: 0.1,0.01' in a recipe")
+        each = parse(f"{key}={text}")
+        if each.key == "plugins":
+            raise ConfigError("plugins: may be given on the command line only, a file must not import code")
+        allow(conf, each)
+        found.append(spread(conf, each))
+    return found
+
+
+def check_trials(conf: Conf, space: Space) -> dict[str, dict[str, Any]]:
+    """Return folder name and config of each trial, checked; composed once for each set of choices."""
+    composed: dict[tuple[str, ...], Parts] = {}
+    configs: dict[str, dict[str, Any]] = {}
+    hydra = [each for each in space.given if each.of_hydra]
+    swept = set(space.swept)
+    for trial in trials(space):
+        choices = [each for each in trial if chooses(conf, each)]
+        words = tuple(each.word for each in choices)
+        if words not in composed:
+            composed[words] = compose_parts(conf, [*hydra, *choices])
+        config = checked(conf, composed[words], trial)
+        name = trial_name([(each.key, each.value) for each in trial if each.key in swept or not swept], config)
+        if name in configs and space.basic:
+            raise ConfigError(f"{name.rpartition('-')[0]}: two trials of this sweep are the same")
+        configs[name] = config
+    return configs
+
+
+def trials(space: Space) -> Iterator[list[Given]]:
+    """Yield the overrides of every trial, or of each end and choice where a sweeper picks the trials."""
+    written = [texts(each, basic=space.basic) for each in space.axes]
+    count = math.prod(map(len, written)) if space.basic else sum(map(len, written))
+    if count > MOST:
+        raise ConfigError(f"{space.swept[0]}: the sweep has {count} trials or more, must be at most {MOST}")
+    columns = [
+        [parse(f"{each.key}={text}") for text in column] for each, column in zip(space.axes, written, strict=True)
+    ]
+    if space.basic:
+        yield from map(list, itertools.product(*columns))
+    else:
+        yield from one_by_one(columns)
+
+
+def one_by_one(columns: list[list[Given]]) -> Iterator[list[Given]]:
+    """Yield each value once, the other axes at their first."""
+    first = [column[0] for column in columns]
+    yield first
+    for index, column in enumerate(columns):
+        for each in column[1:]:
+            yield [*first[:index], each, *first[index + 1 :]]
+
+
+def texts(each: Given, *, basic: bool) -> list[str]:
+    """Return the values of an override: one, those of a sweep, or the ends of an interval."""
+    if not each.swept:
+        return [each.text]
+    if isinstance(each.value, IntervalSweep):
+        if basic:
+            raise ConfigError(
+                f"{each.key}: got {each.text}, but Hydra's own sweeper tries listed values only; "
+                f"list them ({each.key}=0.1,0.01) or choose a sweeper that searches (hydra/sweeper=...)"
+            )
+        return [str(each.value.start), str(each.value.end)]
+    found = list(itertools.islice(each.parsed.sweep_string_iterator(), MOST + 1))
+    if not found:
+        raise ConfigError(f"{each.key}: got {each.text}, which has no values")
+    return found
+
+
+def trial_name(given: Sequence[tuple[str, Any]], config: dict[str, Any]) -> str:
+    """Return the folder name of a trial below its sweep: what differs, and the hash of its config."""
+    return f"{run_name(given, unnamed=())}-{hash8(config)}"
+
+
+def default_folder(config: dict[str, Any], space: Space) -> Path:
+    """Return the folder of a sweep, the same for every sweep over the same keys with the same fixed values."""
+    fixed = sorted((each.key, each.text) for each in space.axes if not each.swept and each.key not in UNNAMED)
+    name = f"{shortened('+'.join(space.swept)) or 'default'}-{digest([sorted(space.swept), fixed])}"
+    return Path(config["outputs"]) / "sweeps" / (config["sweep"] or name)
+
+
+def words_for_hydra(conf: Conf, space: Space, folder: Path) -> Iterator[str]:
+    """Yield the command line that makes Hydra run the trials that were checked.
+
+    Values go in by `++`, which also adds a key to an open mapping; not those that a YAML searches over as well, which
+    Hydra's sweeper must recognize.
+    """
+    searched = {each.key for each in space.searched}
+    for each in space.given:
+        if each.key not in ("hydra.mode", "hydra.sweep.dir"):
+            plainly = each.of_hydra or chooses(conf, each) or each.key in searched
+            yield each.word if plainly else f"++{each.word}"
+    yield f"hydra.sweep.dir={quoted(folder)}"
+    if space.of_hydra("hydra.sweep.subdir") is None:
+        yield f"hydra.sweep.subdir=${{runner_trial:{','.join(space.swept)}}}"
