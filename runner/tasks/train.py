@@ -32,7 +32,7 @@ def train_task(job: Job, *, figures: bool) -> int:
     resumed = Path(job.config["resume"]) if job.config["resume"] else None
     if resumed:
         config = saved_config(str(resumed), job, key="resume", may_change=("plugins", "device"))
-        job = replace(job, config=config)
+        job, figures = replace(job, config=config), config["task"]["figures"]
     snapshot = checkpoint.load(resumed) if resumed else None
     experiment = assemble(job.config, fit=snapshot is None)
     if snapshot:

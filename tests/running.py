@@ -1,0 +1,127 @@
+"""Runs for tests: jobs as the front door makes them, and real child processes that can be killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+from runner.door.compose import checked, compose_parts, hydra_opened
+from runner.door.jobs import single_job
+from runner.door.options import find_conf
+from runner.door.overrides import read_overrides
+from runner.tasks.job import Job
+
+ROOT = Path(__file__).parent.parent
+RAISED = 99
+MLP = ("model=mlp", "model.hidden=[16]", "log_every=5")
+
+
+def job(*overrides: str) -> Job:
+    """Return the job of a command line."""
+    conf = find_conf()
+    given = read_overrides(conf, list(overrides))
+    with hydra_opened(conf):
+        return single_job(checked(conf, compose_parts(conf, given), given), given)
+
+
+def in_child(work) -> int:
+    """Run a function in a forked child; return its exit code, or minus the signal's number.
+
+    What it prints is thrown away, unless it raises: then that fails the test here.
+    """
+    with tempfile.TemporaryFile() as output:
+        child = os.fork()
+        if child == 0:
+            code = RAISED
+            try:
+                for stream in (1, 2):
+                    os.dup2(output.fileno(), stream)
+                sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+                code = work() or 0
+            except BaseException:
+                os.write(2, traceback.format_exc().encode())
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        code = os.waitstatus_to_exitcode(status)
+        if code == RAISED:
+            output.seek(0)
+            raise AssertionError(output.read().decode())
+    return code
+
+
+def killed_at(step: int, work):
+    """Return the work with a SIGKILL of the process inside the update after which `step` steps would be done."""
+
+    def run():
+        from runner.engine import train
+
+        update = train.update
+
+        def fatal(recipe, learner, *batch):
+            if learner.step + 1 == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return update(recipe, learner, *batch)
+
+        train.update = fatal
+        return work()
+
+    return run
+
+
+def command(*arguments: str, cwd: Path, **changes: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m runner` in a folder of its own, from this clone."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **changes}
+    return subprocess.run(
+        [sys.executable, "-m", "runner", *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def result(folder: Path) -> dict:
+    """Return what a run's result.json says."""
+    return json.loads((folder / "result.json").read_text())
+
+
+def metrics(folder: Path) -> list[tuple[int, str, str]]:
+    """Return (step, tag, digits) of metrics.jsonl in order, what depends on time left out."""
+    rows = [json.loads(line, parse_float=str) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [
+        (row["step"], tag, str(value))
+        for row in rows
+        for tag, value in row.items()
+        if tag != "step" and not tag.startswith("time/")
+    ]
+
+
+def events(folder: Path) -> list[tuple[int, str, bytes]]:
+    """Return (step, tag, bytes) of every value in the event files, in order of the files' names."""
+    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    found = []
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        for raw in RawEventFileLoader(str(path)).Load():
+            event = Event.FromString(raw)
+            for value in event.summary.value:
+                if not value.tag.startswith(("time/", "_hparams_")):
+                    found.append((event.step, value.tag, value.SerializeToString(deterministic=True)))
+    return found
+
+
+def states(folder: Path) -> dict[str, str]:
+    """Return the checksum of each file of the newest checkpoint, as its manifest has them."""
+    newest = max((folder / "checkpoints").glob("*.json"))
+    manifest = json.loads(newest.read_text())
+    return {file["name"]: file["sha256"] for file in manifest["files"]}
