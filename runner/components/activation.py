@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import nn
 
 from runner.registry import register
-from runner.schema import Unit
+from runner.schema import Positive, Unit
 
 
 @register("activation")
@@ -36,6 +36,18 @@ def leaky_relu(*, slope: Unit) -> nn.Module:
 
 
 @register("activation")
+def prelu(*, start: float) -> nn.Module:
+    """Return x above zero, a * x below, with one learned `a` per place that begins at `start` (arXiv 1502.01852)."""
+    return nn.PReLU(init=start)
+
+
+@register("activation")
+def elu(*, alpha: Positive) -> nn.Module:
+    """Return x above zero, `alpha` * (exp(x) - 1) below (arXiv 1511.07289)."""
+    return nn.ELU(alpha)
+
+
+@register("activation")
 def gelu(*, approximate: bool) -> nn.Module:
     """Return x * Phi(x), Phi the normal distribution's function (arXiv 1606.08415), or its tanh approximation."""
     return nn.GELU("tanh" if approximate else "none")
@@ -45,3 +57,27 @@ def gelu(*, approximate: bool) -> nn.Module:
 def selu() -> nn.Module:
     """Return 1.0507 * ELU(x, 1.6733) (arXiv 1706.02515); self-normalizing with `init=lecun` and alpha dropout only."""
     return nn.SELU()
+
+
+@register("activation")
+def silu() -> nn.Module:
+    """Return x * sigmoid(x), also called swish (arXiv 1702.03118)."""
+    return nn.SiLU()
+
+
+@register("activation")
+def softplus(*, beta: Positive) -> nn.Module:
+    """Return log(1 + exp(beta * x)) / beta, a smooth ReLU; torch gives x itself where beta * x > 20."""
+    return nn.Softplus(beta)
+
+
+@register("activation")
+def hardswish() -> nn.Module:
+    """Return x * min(max(x + 3, 0), 6) / 6, a swish without exponentials (arXiv 1905.02244)."""
+    return nn.Hardswish()
+
+
+@register("activation")
+def identity() -> nn.Module:
+    """Return x: layers collapse into one linear map, which shows what activations are for."""
+    return nn.Identity()

@@ -44,6 +44,21 @@ def layer(*, eps: Positive) -> NormMaker:
 
 
 @register("norm")
+def instance(*, eps: Positive) -> NormMaker:
+    """Return a maker of instance norms: statistics per example and channel over the pixels (arXiv 1607.08022).
+
+    Raises ConfigError for a fully connected layer: one value per channel has no spread.
+    """
+
+    def make(channels: int, dims: int) -> nn.Module:
+        if not dims:
+            raise ConfigError(f"norm=instance: a fully connected layer ({channels} features) has no pixels to average")
+        return nn.InstanceNorm2d(channels, eps=eps, affine=True)
+
+    return make
+
+
+@register("norm")
 def group(*, groups: PositiveInt, eps: Positive) -> NormMaker:
     """Return a maker of group norms: statistics per example and group of channels (arXiv 1803.08494).
 

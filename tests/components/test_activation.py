@@ -27,6 +27,12 @@ CLOSED = {
     "tanh": lambda x: 2 * sigma(2 * x) - 1,
     "sigmoid": sigma,
     "leaky_relu": lambda x: x if x > 0 else 0.01 * x,
+    "prelu": lambda x: x if x > 0 else 0.25 * x,
+    "elu": lambda x: x if x > 0 else math.expm1(x),
+    "silu": lambda x: x * sigma(x),
+    "softplus": lambda x: math.log(1 + math.exp(x)),
+    "hardswish": lambda x: x * min(max(x + 3, 0), 6) / 6,
+    "identity": lambda x: x,
     "gelu": lambda x: x * 0.5 * (1 + math.erf(x / math.sqrt(2))),
     "selu": lambda x: 1.0507009873554805 * (x if x > 0 else 1.6732632423543772 * math.expm1(x)),
 }
@@ -62,3 +68,37 @@ def test_tanh_is_not_the_sigmoid_stretched_without_doubling_its_argument():
 def test_leaky_slope_multiplies_and_adds_no_bias():
     module = build("activation", config("leaky_relu", slope=0.1))
     assert module(torch.tensor([-2.0, 0.0, 2.0])).tolist() == pytest.approx([-0.2, 0, 2])
+
+
+def test_prelu_multiplies_below_zero_also_where_the_slope_is_above_one():
+    module = build("activation", config("prelu", start=2.0))
+    assert module(torch.tensor([-3.0, 3.0])).tolist() == [-6, 3]  # the form max(a x, x) would give -3 and 6
+
+
+def test_prelu_learns_its_slope():
+    module = build("activation", config("prelu"))
+    module(torch.tensor([-3.0, 5.0])).sum().backward()
+    assert [p.grad.item() for p in module.parameters()] == [-3]
+
+
+def test_gelus_tanh_form_is_an_approximation_of_the_exact_one():
+    x = torch.linspace(-6, 6, 1001, dtype=torch.float64)
+    exact, near = (build("activation", config("gelu", approximate=how))(x) for how in (False, True))
+    assert 1e-5 < (exact - near).abs().max() < 5e-4
+
+
+def test_elu_and_softplus_follow_their_knobs():
+    assert build("activation", config("elu", alpha=2.0))(torch.tensor(-1.0)).item() == pytest.approx(2 * math.expm1(-1))
+    got = build("activation", config("softplus", beta=3.0))(torch.tensor(0.5)).item()
+    assert got == pytest.approx(math.log(1 + math.exp(1.5)) / 3)
+
+
+def test_selu_keeps_mean_zero_and_variance_one_with_lecun_weights():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        *(m for _ in range(20) for m in (torch.nn.Linear(512, 512), build("activation", config("selu"))))
+    )
+    lecun = yaml.safe_load((CONF / "init" / "lecun.yaml").read_text())
+    build("init", lecun)(net)
+    out = net(torch.randn(256, 512))
+    assert abs(out.mean().item()) < 0.1 and out.var().item() == pytest.approx(1, abs=0.15)

@@ -1,4 +1,4 @@
-"""Initializations: standard deviations against the fan formulas, and how signals travel through deep nets."""
+"""Initializations: standard deviations against the fan formulas, biases, the head, and constants."""
 
 from math import sqrt
 from pathlib import Path
@@ -11,7 +11,6 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import runner.components  # noqa: F401  (registers)
-from runner.engine.parts import Residual, Slot
 from runner.errors import ConfigError
 from runner.registry import build, names
 
@@ -19,13 +18,24 @@ CONF = Path(__file__).parents[2] / "conf"
 DIGITS = (1, 8, 8)
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
 def config(kind, name, **knobs):
     return yaml.safe_load((CONF / kind / f"{name}.yaml").read_text()) | knobs
 
 
-def init(name, model, **knobs):
-    build("init", config("init", name, **knobs))(model)
+def init(name, model, *, images=None, **knobs):
+    build("init", config("init", name, **knobs), images=images)(model)
     return model
+
+
+def digits(count=200):
+    from sklearn.datasets import load_digits
+
+    return torch.tensor(load_digits().images[:count, None] / 16 - 0.3, dtype=torch.float32)
 
 
 def model(name, *, norm="none", activation="relu", **knobs):
@@ -59,11 +69,15 @@ FANS = {"linear": (512, 256), "conv": (9 * 64, 9 * 128), "grouped": (9 * 16, 9 *
     ("name", "knobs", "std"),
     [
         ("small_normal", {}, lambda i, o: 0.01),
+        ("large_normal", {}, lambda i, o: 0.05),
         ("normal", {"std": 0.3}, lambda i, o: 0.3),
         ("xavier", {"mode": "fan_in"}, lambda i, o: sqrt(1 / i)),
         ("xavier", {"mode": "fan_avg"}, lambda i, o: sqrt(2 / (i + o))),
         ("kaiming", {"mode": "fan_in"}, lambda i, o: sqrt(2 / i)),
         ("kaiming", {"mode": "fan_out"}, lambda i, o: sqrt(2 / o)),
+        ("xavier_relu", {"mode": "fan_in"}, lambda i, o: sqrt(2 / i)),
+        ("xavier_relu", {"mode": "fan_avg"}, lambda i, o: sqrt(4 / (i + o))),
+        ("lecun", {}, lambda i, o: sqrt(1 / i)),
         ("torch_default", {}, lambda i, o: sqrt(1 / (3 * i))),
     ],
 )
@@ -76,13 +90,16 @@ def test_standard_deviation_follows_the_fan_formula(name, knobs, std):
         assert abs(weight.mean().item()) < 5 * std(*fans) / sqrt(weight.numel())
 
 
-@pytest.mark.parametrize("name", sorted(set(names("init")) - {"residual", "lsuv", "whiten"}))
+NEEDS_MORE = {"residual", "lsuv", "whiten"}  # residual blocks, or images that the model takes
+
+
+@pytest.mark.parametrize("name", sorted(set(names("init")) - NEEDS_MORE))
 def test_a_seed_fixes_the_draws_and_norms_stay_one_and_zero(name):
-    def seeded(seed):
+    def drawn(seed):
         torch.manual_seed(seed)
         return init(name, Zoo())
 
-    one, same = seeded(0), seeded(0)
+    one, same = drawn(0), drawn(0)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), same.parameters(), strict=True))
     assert one.norm.weight.tolist() == [1] * 128 and not one.norm.bias.any()
 
@@ -109,111 +126,54 @@ def test_a_head_that_is_not_there_is_one_line():
         init("kaiming", nn.Conv2d(3, 3, 1), head="zeros")
 
 
-def blocks(net):
-    return [m for m in net.modules() if isinstance(m, Residual)]
-
-
-def test_residual_zeroes_the_norms_scale_where_a_norm_ends_the_branch():
-    net = init("residual", model("resnet", norm="batch"))
-    for block in blocks(net):
-        assert not block.branch.norm2.weight.any() and block.branch.conv2.weight.any()
-    images = torch.randn(4, *DIGITS)
-    cross_entropy(net(images), torch.arange(4)).backward()
-    largest = max(p.grad.abs().max().item() for p in net.parameters())
-    assert largest < 10  # a convolution of zeros under the norm would make it 1 / sqrt(eps) = 316 times what it is
-
-
-def test_residual_zeroes_the_convolution_where_no_norm_ends_the_branch():
-    for knobs in ({"norm": "none"}, {"norm": "batch", "order": "pre"}):
-        for block in blocks(init("residual", model("resnet", **knobs))):
-            assert not block.branch.conv2.weight.any() and block.branch.conv1.weight.any()
-
-
-def test_residual_blocks_start_as_their_shortcut():
-    for knobs in ({"norm": "batch"}, {"norm": "none"}, {"norm": "layer"}):
-        net = init("residual", model("resnet", **knobs))
-        block = blocks(net)[0]
-        x = torch.rand(2, 16, 8, 8)
-        assert torch.equal(block(x), x)
-
-
-def test_residual_is_refused_where_there_are_no_residual_blocks():
-    with pytest.raises(ConfigError, match="no residual blocks"):
-        init("residual", model("mlp"))
-
-
-def test_residual_knows_which_layer_of_a_branch_is_last():
-    branch = nn.Sequential(nn.Conv2d(2, 2, 1), nn.GroupNorm(1, 2), nn.PReLU(), Slot("residual"))
-    net = nn.Sequential(Residual(branch, nn.Identity(), nn.Identity()), nn.Linear(2, 2))
-    init("residual", net)
-    assert not branch[1].weight.any() and branch[0].weight.any() and branch[2].weight.any()
-
-
-# How a unit-normal signal travels through 6 layers of D units (diagnostics by closed form, exact for wide layers).
-D, N, LAYERS = 512, 256, 6
-NODES = np.linspace(-8, 8, 4000)  # none at zero, where ReLU has its kink
-WEIGHTS = np.exp(-(NODES**2) / 2) / np.exp(-(NODES**2) / 2).sum()
-GAIN2 = {"tenth": 0.4096, "large": 10.24, "xavier": 1.0, "kaiming": 2.0}  # s^2 D
-
-
-def expected(activation, g2):
-    """Return (std of each layer's output, gain of the gradient's rms through each layer)."""
-    q, outs, gains = 1.0, [], []
-    for _ in range(LAYERS):
-        z = sqrt(g2 * q)
-        h, slope = {
-            "tanh": (np.tanh(z * NODES), 1 - np.tanh(z * NODES) ** 2),
-            "relu": (np.maximum(z * NODES, 0), (NODES > 0) * 1.0),
-        }[activation]
-        mean, q = (WEIGHTS * h).sum(), (WEIGHTS * h**2).sum()
-        outs.append(sqrt(q - mean**2))
-        gains.append(sqrt(g2 * (WEIGHTS * slope**2).sum()))
-    return np.array(outs), np.array(gains)
-
-
-def measured(activation, scale, seed):
-    torch.manual_seed(seed)
-    layers = [
-        (nn.Linear(D, D, bias=False), build("activation", config("activation", activation))) for _ in range(LAYERS)
-    ]
-    net = nn.Sequential(*(module for pair in layers for module in pair))
-    if scale in ("xavier", "kaiming"):
-        init(scale, net, mode="fan_in")
-    else:
-        init("normal", net, std=sqrt(GAIN2[scale] / D))
-    h, outs = torch.randn(N, D).requires_grad_(), []
-    for linear, act in layers:
-        h = act(linear(h))
-        h.retain_grad()
-        outs.append(h)
-    h.backward(torch.randn(N, D))
-    grads = [out.grad.square().mean().sqrt().item() for out in outs]
-    stds = [out.std().item() for out in outs]
-    zeros = [(out == 0).float().mean().item() for out in outs]
-    return np.array(stds), np.array(grads), np.array(zeros)
-
-
-@pytest.mark.parametrize("scale", GAIN2)
-@pytest.mark.parametrize(("activation", "tolerance"), [("tanh", 0.03), ("relu", 0.15)])
-def test_signals_and_gradients_travel_as_the_closed_forms_say(activation, tolerance, scale):
-    runs = [measured(activation, scale, seed) for seed in range(3)]
-    stds, grads, zeros = (np.mean([run[i] for run in runs], axis=0) for i in range(3))
-    outs, gains = expected(activation, GAIN2[scale])
-    np.testing.assert_allclose(stds, outs, rtol=tolerance)
-    np.testing.assert_allclose(grads[:-1], np.cumprod(gains[:0:-1])[::-1], rtol=tolerance)
-    if activation == "relu":
-        np.testing.assert_allclose(zeros, 0.5, atol=0.02)
-
-
-def test_the_closed_forms_are_those_of_the_published_table():
-    np.testing.assert_allclose(expected("tanh", 2.0)[0], [0.721, 0.633, 0.595, 0.577, 0.567, 0.562], rtol=0.01)
-    np.testing.assert_allclose(expected("relu", 1.0)[0], [0.582, 0.411, 0.291, 0.207, 0.148, 0.103], rtol=0.03)
-    np.testing.assert_allclose(expected("tanh", 10.24)[1][1:], [1.384, 1.399, 1.401, 1.401, 1.402], rtol=0.01)
-
-
-def test_he_keeps_relu_signals_where_twice_over_the_root_grows_them():
+def test_glorots_average_and_the_short_form_agree_only_for_square_layers():
+    stds = {}
+    for mode in ("fan_in", "fan_avg"):
+        torch.manual_seed(0)
+        net = init("xavier", nn.Sequential(nn.Linear(300, 300), nn.Linear(300, 900)), mode=mode)
+        stds[mode] = [layer.weight.std().item() for layer in net]
+    assert stds["fan_in"][0] == pytest.approx(stds["fan_avg"][0], rel=1e-5)
+    assert stds["fan_in"][1] == pytest.approx(stds["fan_avg"][1] * sqrt(2), rel=1e-5)
     torch.manual_seed(0)
-    linear = init("kaiming", nn.Linear(D, D))
-    std = linear.weight.std().item()
-    assert std == pytest.approx(sqrt(2 / D), rel=0.01)
-    assert std != pytest.approx(2 / sqrt(D), rel=0.2) and std != pytest.approx(1 / sqrt(2 / D), rel=0.2)
+    glorot = nn.init.xavier_normal_(torch.empty(900, 300))
+    assert stds["fan_avg"][1] == pytest.approx(glorot.std().item(), rel=0.01)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_with_zeros_only_the_last_bias_learns(activation):
+    net = init("zeros", model("mlp", activation=activation))
+    cross_entropy(net(digits(20)), torch.zeros(20, dtype=torch.long)).backward()
+    moved = [name for name, p in net.named_parameters() if p.grad.any()]
+    assert moved == ["head.bias"]
+
+
+def test_with_a_constant_the_units_of_a_layer_stay_copies():
+    net = init("constant", model("mlp"), value=0.05)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    labels = torch.arange(20) % 10
+    for _ in range(3):
+        optimizer.zero_grad()
+        cross_entropy(net(digits(20)), labels).backward()
+        optimizer.step()
+    hidden = net.hidden.fc1.linear.weight
+    assert not torch.allclose(hidden, torch.full_like(hidden, 0.05)) and torch.allclose(hidden, hidden[:1])
+
+
+def test_the_projections_of_torchs_attention_are_drawn_as_layers():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.MultiheadAttention(256, 4), nn.Linear(256, 10))
+    init("kaiming", net, bias=0.01)
+    for projection in net[0].in_proj_weight.chunk(3):
+        assert projection.std().item() == pytest.approx(sqrt(2 / 256), rel=0.02)
+    assert net[0].in_proj_bias.unique().tolist() == pytest.approx([0.01])
+
+
+def test_weights_that_came_from_a_file_are_left_alone():
+    from runner.engine.parts import keep
+
+    zoo = Zoo()
+    keep([zoo.conv.weight, zoo.conv.bias])
+    before = zoo.conv.weight.clone()
+    init("zeros", zoo)
+    assert torch.equal(zoo.conv.weight, before) and zoo.conv.bias.any()
+    assert not zoo.linear.weight.any()

@@ -17,6 +17,11 @@ CONF = Path(__file__).parents[2] / "conf"
 DIGITS, CIFAR, IMAGENET = (1, 8, 8), (3, 32, 32), (3, 224, 224)
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
 def config(kind, name, **knobs):
     return yaml.safe_load((CONF / kind / f"{name}.yaml").read_text()) | knobs
 
@@ -32,13 +37,16 @@ def make(name, *, shape=DIGITS, num_classes=10, activation="relu", norm="batch",
     )
 
 
-def count(model):
-    return sum(p.numel() for p in model.parameters())
-
-
 @pytest.fixture(params=names("model"))
 def name(request):
+    if request.param == "timm":
+        pytest.importorskip("timm")
     return request.param
+
+
+def shape_of(name):
+    # torch leaves bf16 weight gradients of strided convolutions on 1x1 maps unset on some CPUs: larger for torchvision
+    return CIFAR if name in ("vgg", "torchvision") else DIGITS
 
 
 def batch(shape=DIGITS, size=4):
@@ -47,8 +55,8 @@ def batch(shape=DIGITS, size=4):
 
 def test_logits_have_one_column_per_class_and_gradients_reach_every_parameter(name):
     torch.manual_seed(0)
-    model = make(name, num_classes=7)
-    images, labels = batch()
+    model = make(name, shape=shape_of(name), num_classes=7)
+    images, labels = batch(shape_of(name))
     logits = model(images)
     assert logits.shape == (4, 7)
     cross_entropy(logits, labels).backward()
@@ -56,12 +64,12 @@ def test_logits_have_one_column_per_class_and_gradients_reach_every_parameter(na
 
 
 def test_a_seed_fixes_the_weights_and_a_state_dict_carries_them(name):
-    def seeded(seed):
+    def drawn(seed):
         torch.manual_seed(seed)
-        return make(name)
+        return make(name, shape=shape_of(name))
 
-    one, same, other = seeded(0), seeded(0), seeded(1)
-    images, _ = batch()
+    one, same, other = drawn(0), drawn(0), drawn(1)
+    images, _ = batch(shape_of(name))
     assert torch.equal(one(images), same(images))
     assert not torch.equal(one(images), other(images))
     other.load_state_dict(one.state_dict())
@@ -69,14 +77,17 @@ def test_a_seed_fixes_the_weights_and_a_state_dict_carries_them(name):
 
 
 def test_bfloat16_autocast_trains(name):
-    model = make(name)
-    images, labels = batch()
+    model = make(name, shape=shape_of(name))
+    images, labels = batch(shape_of(name))
     with torch.autocast("cpu", torch.bfloat16):
         logits = model(images)
         loss = cross_entropy(logits, labels)
     loss.backward()
     assert logits.dtype == torch.bfloat16
     assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+OURS = sorted(set(names("model")) - {"linear", "torchvision", "timm"})  # those that are given an activation and a norm
 
 
 @pytest.mark.parametrize("norm", names("norm"))
@@ -90,8 +101,22 @@ def test_evaluation_of_an_image_does_not_depend_on_its_batch_mates(norm):
         assert not torch.allclose(trained[:1], model(images[:1]), atol=1e-3)
 
 
+@pytest.mark.parametrize("ours", OURS)
+@pytest.mark.parametrize("activation", ["prelu", "tanh"])
+@pytest.mark.parametrize("norm", ["none", "layer"])
+def test_every_model_of_ours_takes_any_activation_and_norm(ours, activation, norm):
+    model = make(ours, shape=shape_of(ours), activation=activation, norm=norm)
+    images, labels = batch(shape_of(ours))
+    cross_entropy(model(images), labels).backward()
+    acts = [m for m in model.modules() if isinstance(m, (nn.PReLU, nn.Tanh))]
+    assert acts and len(acts) == len(set(map(id, acts)))
+    assert not any(isinstance(m, (nn.ReLU, nn.GELU, nn.BatchNorm2d)) for m in model.modules())
+    assert any(isinstance(m, (nn.GroupNorm, nn.LayerNorm)) for m in model.modules()) == (norm == "layer")
+    assert all(p.grad is not None for p in model.parameters())
+
+
 def test_layers_have_a_bias_only_where_no_norm_follows():
-    for name in ("mlp", "cnn", "resnet"):
+    for name in ("mlp", "cnn", "resnet", "wide_resnet", "resnet9"):
         inner = [m for m in make(name, norm="batch").modules() if isinstance(m, (nn.Conv2d, nn.Linear))][:-1]
         assert [m.bias for m in inner] == [None] * len(inner)
         assert all(
@@ -111,56 +136,13 @@ def test_models_mark_where_regularizers_may_enter():
 
     assert marks(make("mlp", hidden=[32, 32, 32])) == {"head": 1, "fc": 3, "block": 0, "residual": 0}
     assert marks(make("cnn")) == {"head": 1, "fc": 1, "block": 2, "residual": 0}
+    assert marks(make("vit", depth=3)) == {"head": 1, "fc": 3, "block": 0, "residual": 6}
+    assert marks(make("wide_resnet", depth=16)) == {"head": 1, "fc": 0, "block": 6, "residual": 6}
+    assert marks(make("resnet9")) == {"head": 1, "fc": 0, "block": 3, "residual": 2}
+    assert marks(make("vgg", shape=CIFAR)) == {"head": 1, "fc": 2, "block": 5, "residual": 0}
     assert marks(make("resnet", depth=14)) == {"head": 1, "fc": 0, "block": 6, "residual": 6}
     for block in (m for m in make("resnet").modules() if isinstance(m, Residual)):
         assert isinstance(block.branch[-1], Slot) and block.branch[-1].where == "residual"
-
-
-# Parameters. CIFAR kind (arXiv 1512.03385, table 6): 0.27M 0.46M 0.66M 0.85M 1.7M.
-@pytest.mark.parametrize(("depth", "millions"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7)])
-def test_small_image_resnets_have_the_papers_parameters(depth, millions):
-    for order in ("post", "pre"):
-        parameters = count(make("resnet", shape=CIFAR, depth=depth, order=order)) / 1e6
-        assert float(f"{parameters:.2g}") == millions
-
-
-@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
-def test_large_image_resnets_have_torchvisions_parameters(depth):
-    from torchvision.models import get_model
-
-    with torch.device("meta"):
-        ours = make("resnet", shape=IMAGENET, num_classes=1000, depth=depth, width=64, stem="imagenet")
-        assert count(ours) == count(get_model(f"resnet{depth}"))
-
-
-def test_resnet50_is_torchvisions_function_of_the_same_weights():
-    from torchvision.models import resnet50
-
-    torch.manual_seed(0)
-    ours = make("resnet", shape=IMAGENET, num_classes=1000, depth=50, width=64, stem="imagenet").eval()
-    theirs = resnet50().eval()
-    # Same tensors in another order: torchvision defines each block's shortcut after its branch, as we do.
-    theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
-    images, _ = batch((3, 64, 64), 2)
-    torch.testing.assert_close(ours(images), theirs(images))
-
-
-def test_small_image_shortcut_skips_pixels_and_appends_zero_channels():
-    model = make("resnet", norm="batch")
-    block = next(m for m in model.stage2.modules() if isinstance(m, Residual))
-    nn.init.zeros_(block.branch.norm2.weight)
-    x = torch.rand(2, 16, 8, 8)
-    out = block(x)
-    assert torch.equal(out[:, :16], x[:, :, ::2, ::2])
-    assert out.shape == (2, 32, 4, 4) and not out[:, 16:].any()
-
-
-def test_pre_activation_leaves_the_identity_path_untouched():
-    model = make("resnet", order="pre")
-    block = next(m for m in model.stage1.modules() if isinstance(m, Residual))
-    nn.init.zeros_(block.branch.conv2.weight)
-    x = torch.randn(2, 16, 8, 8)
-    assert torch.equal(block(x), x)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +152,14 @@ def test_pre_activation_leaves_the_identity_path_untouched():
         ("resnet", {"depth": 20, "stem": "imagenet"}, "model.depth: got 20, must be 18, 34, 50, 101 or 152"),
         ("resnet", {"depth": 18, "stem": "imagenet"}, "images of 8x8 are too small, its 5 halvings need 32x32"),
         ("cnn", {"channels": [8] * 4}, "images of 8x8 are too small, its 4 halvings need 16x16"),
+        ("vgg", {}, "images of 8x8 are too small, its 5 halvings need 32x32"),
+        ("wide_resnet", {"depth": 20}, "model.depth: got 20, must be 6n+4"),
+        ("vit", {"patch": 5}, "model.patch: got 5, must divide both sides of images of 8x8"),
+        ("vit", {"heads": 3}, "model.heads: got 3, must divide model.dim (128)"),
+        ("torchvision", {"arch": "resnet19"}, "unknown torchvision model 'resnet19'; did you mean 'resnet18'?"),
+        ("torchvision", {"arch": "squeezenet1_1"}, "torchvision's squeezenet1_1 does not take images of 8x8"),
+        ("torchvision", {"arch": "vit_b_16"}, "torchvision's vit_b_16 does not take images of 8x8"),
+        ("torchvision", {"weights": "nowhere.pt"}, "model.weights: no file at nowhere.pt"),
         ("cnn", {"kernel": 4}, "model.kernel: got 4, must be odd"),
     ],
 )

@@ -15,6 +15,11 @@ CONF = Path(__file__).parents[2] / "conf"
 EPS = 0.1  # large, so that its place in the formula shows
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
 def maker(name, **knobs):
     return build("norm", yaml.safe_load((CONF / "norm" / f"{name}.yaml").read_text()) | knobs)
 
@@ -42,6 +47,16 @@ def test_batch_norm_takes_its_moments_per_channel_over_batch_and_pixels(images):
 def test_layer_norm_takes_its_moments_per_example_over_channels_and_pixels(images):
     got = maker("layer", eps=EPS)(6, 2).double()(images)
     torch.testing.assert_close(got, spread(images, axes=(1, 2, 3)))
+
+
+def test_instance_norm_takes_its_moments_per_example_and_channel_over_pixels(images):
+    got = maker("instance", eps=EPS)(6, 2).double()(images)
+    torch.testing.assert_close(got, spread(images, axes=(2, 3)))
+
+
+def test_instance_norm_is_refused_where_there_are_no_pixels():
+    with pytest.raises(ConfigError, match=r"norm=instance: a fully connected layer \(6 features\)"):
+        maker("instance")(6, 0)
 
 
 def test_group_norm_takes_its_moments_per_example_and_group_of_channels(images):
@@ -82,8 +97,7 @@ def test_batch_norm_evaluates_with_running_statistics_of_training_batches(images
     torch.testing.assert_close(norm(test[:1]), norm(test)[:1])
 
 
-@pytest.mark.parametrize("name", names("norm"))
-@pytest.mark.parametrize("dims", [0, 2])
+@pytest.mark.parametrize(("name", "dims"), [(n, d) for n in names("norm") for d in (0, 2) if (n, d) != ("instance", 0)])
 def test_evaluation_is_independent_of_batch_mates(name, dims):
     norm = maker(name)(16, dims)
     x = torch.randn(8, 16, *(3,) * dims)
@@ -98,7 +112,7 @@ def test_groups_that_do_not_divide_the_channels_are_refused():
 
 
 def test_norms_differ_where_their_axes_differ(images):
-    outs = [maker(name)(6, 2).double()(images) for name in ("batch", "layer")]
+    outs = [maker(name)(6, 2).double()(images) for name in ("batch", "layer", "instance")]
     outs.append(maker("group", groups=2)(6, 2).double()(images))
     assert all(not torch.allclose(a, b, atol=0.05) for i, a in enumerate(outs) for b in outs[:i])
     assert isinstance(maker("none")(6, 2), nn.Identity)

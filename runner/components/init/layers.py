@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from runner.engine.contracts import Init
+from runner.engine.parts import is_kept
 from runner.errors import ConfigError
 from runner.schema import Positive
 
@@ -20,10 +21,9 @@ Head = Literal["zeros"] | Positive | None  # the classifier's weights: zeros, a 
 class Layer:
     """A weight (out, in / groups, *kernel) with its bias; `weight[o]` makes output channel `o`."""
 
-    name: str
     weight: Tensor
     bias: Tensor | None
-    groups: int
+    groups: int = 1
 
     @property
     def fan_in(self) -> int:
@@ -36,21 +36,21 @@ class Layer:
         return self.weight.shape[0] * self.weight[0, 0].numel() // self.groups
 
 
-def weighted(model: nn.Module) -> list[Layer]:
-    """Return the linear and convolutional layers in order of definition."""
-    return [
-        Layer(name, m.weight, m.bias, m.groups if isinstance(m, nn.Conv2d) else 1)
-        for name, m in model.named_modules()
-        if isinstance(m, (nn.Linear, nn.Conv2d))
-    ]
+def weighted(model: nn.Module) -> Iterator[Layer]:
+    """Yield the linear and convolutional layers in order of definition, but for weights that came from a file."""
+    for module in model.modules():
+        if isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
+            yield from projections(module)
+        if isinstance(module, (nn.Linear, nn.Conv2d)) and not is_kept(module.weight):
+            yield Layer(module.weight, module.bias, getattr(module, "groups", 1))
 
 
-def classifier(model: nn.Module) -> nn.Linear:
-    """Return the last linear layer, which gives the logits."""
-    linear = [m for m in model.modules() if isinstance(m, nn.Linear)]
-    if not linear:
-        raise ConfigError("init.head: this model has no fully connected classifier, must be null")
-    return linear[-1]
+def projections(attention: nn.MultiheadAttention) -> Iterator[Layer]:
+    """Yield the query, key and value projections of torch's attention, which are rows of one weight."""
+    if not is_kept(attention.in_proj_weight):
+        biases = attention.in_proj_bias.chunk(3) if attention.in_proj_bias is not None else (None,) * 3
+        for weight, bias in zip(attention.in_proj_weight.chunk(3), biases, strict=True):
+            yield Layer(weight, bias)
 
 
 def initialization(draw: Callable[[Layer], object], *, bias: float, head: Head) -> Init:
@@ -60,14 +60,28 @@ def initialization(draw: Callable[[Layer], object], *, bias: float, head: Head) 
     def init(model: nn.Module) -> None:
         for layer in weighted(model):
             draw(layer)
-            if layer.bias is not None:
-                layer.bias.fill_(bias)
+        set_biases(model, bias)
         set_head(model, head)
 
     return init
+
+
+def set_biases(model: nn.Module, value: float) -> None:
+    """Set the biases of all layers."""
+    for layer in weighted(model):
+        if layer.bias is not None:
+            nn.init.constant_(layer.bias, value)
 
 
 def set_head(model: nn.Module, head: Head) -> None:
     """Set the classifier's weights: to zero, to normal numbers of a standard deviation, or (None) not at all."""
     if head is not None:
         nn.init.normal_(classifier(model).weight, std=0.0 if head == "zeros" else head)
+
+
+def classifier(model: nn.Module) -> nn.Linear:
+    """Return the last linear layer, which gives the logits."""
+    linear = [m for m in model.modules() if isinstance(m, nn.Linear)]
+    if not linear:
+        raise ConfigError("init.head: this model has no fully connected classifier, must be null")
+    return linear[-1]

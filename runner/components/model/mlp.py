@@ -14,6 +14,12 @@ from runner.schema import PositiveInt
 
 
 @register("model")
+def linear(shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """Return one linear map from the pixels to the logits: softmax regression."""
+    return named(flatten=nn.Flatten(), slot=Slot("head"), head=nn.Linear(prod(shape), num_classes))
+
+
+@register("model")
 def mlp(
     shape: tuple[int, int, int],
     num_classes: int,

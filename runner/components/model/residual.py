@@ -14,7 +14,7 @@ from runner.engine.contracts import ActivationMaker, NormMaker
 from runner.engine.parts import Residual, Slot
 
 Order = Literal["post", "pre"]
-Shortcut = Callable[[int, int, int, NormMaker], nn.Module]  # (Cin, Cout, stride, norm) -> module
+Shortcut = Callable[[int, int, int, Order, NormMaker], nn.Module]  # (Cin, Cout, stride, order, norm) -> module
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def post_block(convs: list[Conv], shortcut: Shortcut, activation: ActivationMake
             layers[f"act{i - 1}"] = activation()
         layers[f"conv{i}"], layers[f"norm{i}"] = conv_norm(conv.cin, conv.cout, conv.kernel, norm, stride=conv.stride)
     branch = named(**layers, slot=Slot("residual"))
-    return named(residual=Residual(branch, around(convs, shortcut, norm), activation()), slot=Slot("block"))
+    return named(residual=Residual(branch, around(convs, "post", shortcut, norm), activation()), slot=Slot("block"))
 
 
 def pre_block(convs: list[Conv], shortcut: Shortcut, activation: ActivationMaker, norm: NormMaker) -> nn.Module:
@@ -73,16 +73,16 @@ def pre_block(convs: list[Conv], shortcut: Shortcut, activation: ActivationMaker
         layers |= {"slot": Slot("block")} if i == len(convs) else {}
         layers |= {f"conv{i}": bare(conv, norm)}
     layers |= {"last": Slot("residual")}
-    aside = around(convs, shortcut, none)
+    aside = around(convs, "pre", shortcut, norm)
     if isinstance(aside, nn.Identity):
         return Residual(named(pre1=first, **layers), aside, nn.Identity())
     return named(pre1=first, residual=Residual(named(**layers), aside, nn.Identity()))
 
 
-def around(convs: list[Conv], shortcut: Shortcut, norm: NormMaker) -> nn.Module:
+def around(convs: list[Conv], order: Order, shortcut: Shortcut, norm: NormMaker) -> nn.Module:
     """Return the shortcut round these convolutions: nothing where the shape stays."""
     cin, cout, stride = convs[0].cin, convs[-1].cout, max(conv.stride for conv in convs)
-    return nn.Identity() if stride == 1 and cin == cout else shortcut(cin, cout, stride, norm)
+    return nn.Identity() if stride == 1 and cin == cout else shortcut(cin, cout, stride, order, norm)
 
 
 def pre(channels: int, activation: ActivationMaker, norm: NormMaker) -> nn.Module:
@@ -95,18 +95,13 @@ def bare(conv: Conv, norm: NormMaker) -> nn.Conv2d:
     return conv_norm(conv.cin, conv.cout, conv.kernel, norm, stride=conv.stride)[0]
 
 
-def none(channels: int, dims: int) -> nn.Module:
-    """Return the norm of a place that has none."""
-    return nn.Identity()
-
-
-def project(cin: int, cout: int, stride: int, norm: NormMaker) -> nn.Module:
-    """Return the shortcut of option B: a 1x1 convolution with its norm."""
+def project(cin: int, cout: int, stride: int, order: Order, norm: NormMaker) -> nn.Module:
+    """Return the shortcut of option B: a 1x1 convolution, in post order with its norm."""
     conv, after = conv_norm(cin, cout, 1, norm, stride=stride)
-    return named(conv=conv, norm=after)
+    return named(conv=conv, norm=after) if order == "post" else conv
 
 
-def pad(cin: int, cout: int, stride: int, norm: NormMaker) -> nn.Module:
+def pad(cin: int, cout: int, stride: int, order: Order, norm: NormMaker) -> nn.Module:
     """Return the shortcut of option A: it has no weights."""
     return PadShortcut(cout - cin, stride)
 

@@ -1,0 +1,117 @@
+"""Vision transformers of Dosovitskiy et al., small enough for small images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from runner.components.model.layers import named
+from runner.engine.contracts import ActivationMaker, NormMaker
+from runner.engine.parts import Residual, Slot
+from runner.errors import ConfigError
+from runner.registry import register
+from runner.schema import Positive, PositiveInt
+
+
+@register("model")
+def vit(
+    shape: tuple[int, int, int],
+    num_classes: int,
+    activation: ActivationMaker,
+    norm: NormMaker,
+    *,
+    patch: PositiveInt,
+    dim: PositiveInt,
+    depth: PositiveInt,
+    heads: PositiveInt,
+    expansion: Positive,
+) -> nn.Module:
+    """Return a vision transformer (arXiv 2010.11929) with a class token, learned positions and pre-norm blocks.
+
+    The paper's have activation=gelu norm=layer; ViT-S/16 is dim 384, depth 12, heads 6 (22.05M for 224x224 and 1,000
+    classes), ViT-B/16 dim 768, heads 12 (86.6M). The norm acts on the channels of every token.
+    Raises ConfigError for images that patches do not tile, and for heads that do not divide `dim`.
+    """
+    if shape[1] % patch or shape[2] % patch:
+        raise ConfigError(f"model.patch: got {patch}, must divide both sides of images of {shape[1]}x{shape[2]}")
+    if dim % heads:
+        raise ConfigError(f"model.heads: got {heads}, must divide model.dim ({dim})")
+    blocks = {f"block{i + 1}": block(dim, heads, round(expansion * dim), activation, norm) for i in range(depth)}
+    return named(
+        embed=Embedding(shape, patch, dim),
+        **blocks,
+        norm=TokenNorm(norm(dim, 0)),
+        token=ClassToken(),
+        slot=Slot("head"),
+        head=nn.Linear(dim, num_classes),
+    )
+
+
+def block(dim: int, heads: int, hidden: int, activation: ActivationMaker, norm: NormMaker) -> nn.Sequential:
+    """Return an encoder block (B, N, dim): attention, then two linear layers, each a residual branch behind a norm."""
+    attention = named(norm=TokenNorm(norm(dim, 0)), attend=Attention(dim, heads), slot=Slot("residual"))
+    perceptron = named(
+        norm=TokenNorm(norm(dim, 0)),
+        fc1=nn.Linear(dim, hidden),
+        act=activation(),
+        drop=Slot("fc"),
+        fc2=nn.Linear(hidden, dim),
+        slot=Slot("residual"),
+    )
+    return named(
+        attention=Residual(attention, nn.Identity(), nn.Identity()),
+        mlp=Residual(perceptron, nn.Identity(), nn.Identity()),
+    )
+
+
+class Embedding(nn.Module):
+    """Patches as tokens (B, 1 + N, dim), the first of which belongs to no patch, with learned positions added."""
+
+    def __init__(self, shape: tuple[int, int, int], patch: int, dim: int) -> None:
+        super().__init__()
+        count = (shape[1] // patch) * (shape[2] // patch)
+        self.patches = nn.Conv2d(shape[0], dim, patch, stride=patch)
+        self.token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.positions = nn.Parameter(0.02 * torch.randn(1, 1 + count, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the tokens of images (B, C, H, W)."""
+        patches = self.patches(x).flatten(2).transpose(1, 2)
+        return torch.cat([self.token.expand(len(x), -1, -1), patches], dim=1) + self.positions
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over tokens (B, N, dim)."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what each token gathers from all, of the same shape."""
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        gathered: Tensor = self.out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return gathered
+
+
+class TokenNorm(nn.Module):
+    """A norm of (B, C) features, applied to every token of (B, N, C)."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the tokens normalized."""
+        out: Tensor = self.norm(x.flatten(0, 1)).view_as(x)
+        return out
+
+
+class ClassToken(nn.Module):
+    """The first of the tokens: (B, N, C) -> (B, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the class token."""
+        return x[:, 0]
