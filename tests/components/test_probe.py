@@ -8,8 +8,9 @@ import torch
 import yaml
 from torch import nn
 
-from runner.components import probe as _probe  # noqa: F401  (registers)
+import runner.components  # noqa: F401  (registers)
 from runner.engine.contracts import Outcome, Watched
+from runner.errors import ConfigError
 from runner.registry import build, names
 
 CONF = Path(__file__).parents[2] / "conf" / "probe"
@@ -206,6 +207,92 @@ def test_images_are_the_batch_as_it_was():
     torch.testing.assert_close(logged["images/batch"], batch()[0][:5], rtol=0, atol=0)
 
 
+def test_weight_norms_are_those_after_the_step():
+    model = network()
+    logged = drive(probe("weight_norm"), model, torch.optim.SGD(model.parameters(), lr=0.1))
+    squares = {n: p.detach().double().pow(2).sum().item() for n, p in model.named_parameters()}
+    assert logged["weight_norm/_global"].item() == pytest.approx(sum(squares.values()) ** 0.5, rel=1e-5)
+    for name, square in squares.items():
+        assert logged[f"weight_norm/{name}"].item() == pytest.approx(square**0.5, rel=1e-5)
+
+
+def test_histograms_hold_the_values_of_weights_and_gradients():
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    weights = drive(probe("histograms", values=10_000), model, optimizer)
+    gradients = drive(probe("gradients", values=10_000), model, torch.optim.SGD(model.parameters(), lr=0.0))
+    assert set(weights) == {f"weights/{n}" for n, _ in model.named_parameters()}
+    for name, p in model.named_parameters():
+        assert torch.equal(weights[f"weights/{name}"], p.detach().flatten())
+        assert torch.equal(gradients[f"gradients/{name}"], p.grad.flatten())
+
+
+@pytest.mark.parametrize("shape", [(100, 100), (64, 3, 3, 3), (1000,), (7,), (4096, 2)])
+def test_a_sample_is_small_and_leaves_no_column_out(shape):
+    from runner.components.probe.sample import sample
+
+    numbers = torch.arange(math.prod(shape)).view(shape)
+    taken = sample(numbers, 100)
+    assert min(numbers.numel(), 40) <= len(taken) <= 100 and len(set(taken.tolist())) == len(taken)
+    assert set((taken % shape[-1]).tolist()) == set(range(shape[-1])) or shape[-1] >= 100
+
+
+def test_filters_are_the_first_layer_after_the_step():
+    model = network()
+    logged = drive(probe("filters", count=3), model, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert torch.equal(logged["filters/first_layer"], model[0].weight[:3].detach())
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    logged = drive(probe("filters", count=2), linear, torch.optim.SGD(linear.parameters(), lr=0.1))
+    assert torch.equal(logged["filters/first_layer"], linear[1].weight[:2].detach().view(2, 1, 8, 8))
+
+
+def test_filters_of_a_model_that_reads_no_pixels_are_refused():
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4, 3))
+    with pytest.raises(ConfigError, match="probe=filters"):
+        next(probe("filters").watch(Watched(model, *batch(), 0)))
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_confusion_counts_the_batch(soft):
+    from sklearn.metrics import confusion_matrix
+
+    model, (x, y) = network(), batch()
+    y = y % 2  # nobody is of class 2
+    labels = nn.functional.one_hot(y, 3) * 0.6 + 0.13 if soft else y
+    watch = probe("confusion").watch(Watched(model, x, labels, 0))
+    next(watch)
+    said = torch.cat([model(x[:8]), model(x[8:])]).argmax(1)
+    with pytest.raises(StopIteration) as end:
+        watch.send(Outcome(torch.zeros(()), None))
+    counts = confusion_matrix(y, said, labels=range(3), normalize="true")
+    assert torch.equal(end.value.value["confusion/batch"], torch.tensor(counts * 255).round().to(torch.uint8)[None])
+    assert not model._forward_hooks
+
+
+def test_throughput_is_examples_over_the_time_since_the_last_measurement(monkeypatch):
+    from runner.components.probe import machine
+
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    measure = probe("throughput")
+    found = []
+    for step, now in ((0, 100.0), (10, 105.0), (20, 107.0)):
+        monkeypatch.setattr(machine.time, "perf_counter", lambda now=now: now)
+        found.append(drive(measure, model, optimizer, step=step))
+    assert found[0] == {}
+    assert [f["time/milliseconds_per_step"].item() for f in found[1:]] == [500.0, 200.0]
+    assert [f["time/images_per_second"].item() for f in found[1:]] == [32.0, 80.0]
+
+
+def test_memory_is_that_of_the_process():
+    logged = drive(probe("memory"), network(), torch.optim.SGD(network().parameters(), lr=0.1))
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("only Linux tells it this way")
+    peak = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    assert logged["time/memory_host"].item() == pytest.approx(int(peak) / 1024, rel=0.05)
+
+
 @pytest.mark.parametrize("name", names("probe"))
 def test_a_probe_changes_nothing(name):
     plain, probed = network(), network()
@@ -221,13 +308,15 @@ def test_a_probe_changes_nothing(name):
 def test_a_probe_yields_once_and_gives_tensors_without_a_graph(name):
     model = network()
     logged = drive(probe(name), model, torch.optim.SGD(model.parameters(), lr=0.1))
-    assert logged and all(isinstance(v, torch.Tensor) and not v.requires_grad for v in logged.values())
+    assert (logged or name == "throughput") and all(
+        isinstance(v, torch.Tensor) and not v.requires_grad for v in logged.values()
+    )
     assert all(v.ndim in (0, 1, 3, 4) for v in logged.values())
 
 
-@pytest.mark.parametrize("name", names("probe"))
+@pytest.mark.parametrize("name", sorted(set(names("probe")) - {"filters"}))
 def test_a_model_without_weights_or_activations_can_be_watched(name):
-    model = nn.Flatten()
+    model = nn.Flatten()  # a batch of 64 "logits"
     watch = probe(name).watch(Watched(model, *batch(), 0))
     next(watch)
     model(batch()[0])
