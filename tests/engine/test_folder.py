@@ -81,6 +81,7 @@ def test_a_second_process_is_told_who_holds_the_folder(tmp_path):
         assert str(caught.value) == f"{tmp_path}: locked by pid {os.getppid()} on {socket.gethostname()}"
         assert caught.value.exit_code == 6
 
+    (tmp_path / ".lock").write_text("1234567890 a-longer-name-than-ours.of.an.earlier.host\n")
     with lock(tmp_path):
         assert in_child(body) == 0
     lock(tmp_path).release()
@@ -196,6 +197,7 @@ STRANGE = {
     "weights of a number": edited(weights=1),
     "scores of a list": edited(scores=[1]),
     "scores of text": edited(scores={"val": {"best": "high"}}),
+    "scores of truth": edited(scores={"val": {"accuracy": True}}),
     "steps": edited(steps=True),
 }
 
