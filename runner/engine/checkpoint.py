@@ -51,7 +51,7 @@ def save(
 
     Once it is read back whole, all others go but the `newest` (at least 1, this one among them) and the steps in
     `keep`; those of later steps too, which a run that went back to an older one has left. Call it with the run's lock
-    held. Raises StorageError; the older checkpoints are then as they were.
+    held. Raises StorageError; a checkpoint that was valid before is then still there.
     """
     place = opened(folder)
     clean(folder)
@@ -117,7 +117,7 @@ def newest_valid(place: Path, steps: list[int]) -> Snapshot | None:
         except CheckpointError as error:
             rejected.append(str(error))
         else:
-            notes = [f"checkpoint {place}/{reason}; going back to {name_of(step)}" for reason in rejected]
+            notes = [f"checkpoint {storage.shown(place)}/{reason}; going back to {name_of(step)}" for reason in rejected]
             return replace(snapshot, notes=notes)
     if rejected:
         raise CheckpointError(f"{storage.shown(place)}: no valid checkpoint among {len(rejected)}; {rejected[0]}")
