@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from runner.engine.contracts import Mix
 from runner.engine.randomness import numpy_generator
@@ -42,6 +43,28 @@ def cutmix(num_classes: int, *, alpha: Positive, p: Unit) -> Mix:
     return with_partners(lambda images, other, random: paste(images, other, random, alpha), num_classes, p)
 
 
+@register("mix")
+def saliencymix(num_classes: int, *, alpha: Positive, p: Unit) -> Mix:
+    """Return images with the box round their partner's most salient pixel pasted in at the same place.
+
+    Size of the box and weights of the labels (B, K) are cutmix's. Salient is what stands out from its surroundings, at
+    several distances. Source: Uddin et al. 2020, arXiv 2006.01791, section 3.
+    """
+    return with_partners(lambda images, other, random: paste_salient(images, other, random, alpha), num_classes, p)
+
+
+@register("mix")
+def mixup_or_cutmix(num_classes: int, *, mixup_alpha: Positive, cutmix_alpha: Positive, cutmix_p: Unit, p: Unit) -> Mix:
+    """Return each batch blended by mixup or, with probability `cutmix_p`, pasted into by cutmix; labels (B, K)."""
+
+    def either(images: Tensor, other: Tensor, random: np.random.Generator) -> tuple[Tensor, float]:
+        if random.random() < cutmix_p:
+            return paste(images, other, random, cutmix_alpha)
+        return blend(images, other, random, mixup_alpha)
+
+    return with_partners(either, num_classes, p)
+
+
 def with_partners(blended: Blend, num_classes: int, p: float) -> Mix:
     """Return a mix of a batch with itself in a random order; `blended` gives images and the partners' weight."""
 
@@ -72,6 +95,35 @@ def paste(images: Tensor, other: Tensor, random: np.random.Generator, alpha: flo
     mixed = images.clone()
     mixed[:, :, top:bottom, left:right] = images[:, :, top:bottom, left:right].index_select(0, other)
     return mixed, (bottom - top) * (right - left) / (height * width)
+
+
+def paste_salient(images: Tensor, other: Tensor, random: np.random.Generator, alpha: float) -> tuple[Tensor, Tensor]:
+    """Return saliencymix's images and the partners' weights (B, 1)."""
+    height, width = images.shape[2:]
+    side = float(np.sqrt(1 - random.beta(alpha, alpha)))
+    peak = saliency(images).flatten(1).argmax(1).index_select(0, other)
+    high = inside(peak // width, int(height * side), height)
+    wide = inside(peak % width, int(width * side), width)
+    box = high[:, :, None] & wide[:, None, :]
+    mixed = torch.where(box[:, None], images.index_select(0, other), images)
+    return mixed, box.flatten(1).float().mean(1, keepdim=True)
+
+
+def inside(centre: Tensor, cut: int, length: int) -> Tensor:
+    """Return (B, length) bool, true for the `cut` pixels round each centre (B,) that are not beyond the border."""
+    distance = torch.arange(length, device=centre.device) - centre[:, None] + cut // 2
+    return (distance >= 0) & (distance < cut)
+
+
+def saliency(images: Tensor) -> Tensor:
+    """Return (B, H, W): how far each pixel is from the mean of its surroundings, added up over their sizes.
+
+    Centre against surround on the mean of the channels (Montabone & Soto 2010), the method of the paper's code.
+    """
+    grey = images.float().mean(1, keepdim=True)
+    radii = [1, *(radius for radius in (2, 4, 8, 16, 32) if 2 * radius <= min(images.shape[2:]))]
+    around = [F.avg_pool2d(grey, 2 * r + 1, 1, r, count_include_pad=False) for r in radii]
+    return torch.stack([(grey - mean).abs() for mean in around]).sum(0)[:, 0]
 
 
 def span(length: int, share: float, random: np.random.Generator) -> tuple[int, int]:

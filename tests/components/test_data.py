@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
@@ -210,6 +211,69 @@ def test_cifar10_that_cannot_be_had_is_one_line(
 def test_cifar10_must_leave_images_to_train_on(cifar: dict[str, np.ndarray], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data.val_size: got 100, must be < 100"):
         data("cifar10", root=str(tmp_path / "root"), val_size=100)
+
+
+# The other sets of torchvision, from files in their own formats
+
+
+def write_idx(path: Path, values: np.ndarray) -> None:
+    """Write an array as MNIST's files hold it: magic number, sizes, bytes (LeCun, The MNIST database)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape) + values.tobytes())
+
+
+@pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")])
+def test_the_two_mnists_are_read_from_their_files(tmp_path: Path, name: str, folder: str) -> None:
+    random = np.random.default_rng(0)
+    raw = tmp_path / folder / "raw"
+    written = {}
+    for part, count in (("train", 100), ("t10k", 30)):
+        written[part] = random.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        write_idx(raw / f"{part}-images-idx3-ubyte", written[part])
+        write_idx(raw / f"{part}-labels-idx1-ubyte", (np.arange(count) % 10).astype(np.uint8))
+    found = data(name, root=str(tmp_path), download=False, val_size=20)
+    assert found.shape == (1, 28, 28) and len(found.classes) == 10
+    assert found.train.labels.bincount().tolist() == [8] * 10
+    assert rows(found.train) | rows(found.val) == {image.tobytes() for image in written["train"]}
+    assert np.array_equal(pixels(opened(found))[:, 0].numpy(), written["t10k"])
+
+
+def test_svhn_is_read_from_its_matrices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from scipy.io import savemat
+    from torchvision.datasets import SVHN
+
+    random = np.random.default_rng(0)
+    written = {}
+    for part, count in (("train", 60), ("test", 20)):
+        written[part] = random.integers(0, 256, (32, 32, 3, count), dtype=np.uint8)
+        file = tmp_path / f"{part}_32x32.mat"
+        savemat(file, {"X": written[part], "y": np.arange(1, count + 1)[:, None] % 10 + 1})  # 1..10, where 10 is zero
+        checked = [SVHN.split_list[part][0], file.name, md5(file.read_bytes()).hexdigest()]
+        monkeypatch.setitem(SVHN.split_list, part, checked)
+    found = data("svhn", root=str(tmp_path), download=False, val_size=10)
+    assert found.shape == (3, 32, 32) and found.classes == tuple("0123456789")
+    assert found.train.labels.bincount().tolist() == [5] * 10
+    assert np.array_equal(pixels(opened(found)).numpy(), written["test"].transpose(3, 2, 0, 1))
+
+
+def test_cifar100_has_its_hundred_fine_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.datasets import CIFAR100
+
+    folder = tmp_path / CIFAR100.base_folder
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for part, count in (("train", 200), ("test", 100)):
+        values = {"data": random.integers(0, 256, (count, 3072), dtype=np.uint8)}
+        values["fine_labels"] = [i % 100 for i in range(count)]
+        (folder / part).write_bytes(pickle.dumps(values))
+    (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": [f"thing{i}" for i in range(100)]}))
+    for attribute, names in (("train_list", ["train"]), ("test_list", ["test"])):
+        monkeypatch.setattr(CIFAR100, attribute, [[n, md5((folder / n).read_bytes()).hexdigest()] for n in names])
+    meta = {"filename": "meta", "key": "fine_label_names", "md5": md5((folder / "meta").read_bytes()).hexdigest()}
+    monkeypatch.setattr(CIFAR100, "meta", meta)
+    found = data("cifar100", root=str(tmp_path), download=False, val_size=100)
+    assert found.train.labels.bincount().tolist() == found.val.labels.bincount().tolist() == [1] * 100
+    assert found.classes[99] == "thing99" and len(opened(found).labels) == 100
 
 
 def test_decoding_leaves_a_minute_for_sixty_thousand(tmp_path: Path) -> None:

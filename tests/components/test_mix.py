@@ -105,6 +105,50 @@ def test_soft_labels_are_distributions_and_follow_from_the_key(name: str) -> Non
     assert len({out.numpy().tobytes() for out, _ in results}) > 5
 
 
+def test_saliencymix_pastes_the_box_round_the_partners_brightest_spot() -> None:
+    images, labels = torch.zeros(2, 1, 4, 4), torch.tensor([0, 1])
+    images[0, 0, 1, 1] = 9.0
+    images[1, 0, 3, 2] = 9.0
+    images += torch.tensor([0.25, 0.5])[:, None, None, None]  # which tells a pixel's owner
+    sizes = set()
+    for key in range(100):
+        out, soft = mix("saliencymix", alpha=1.0, p=1.0)(images, labels, key)
+        random = numpy_generator(key)
+        random.random()
+        swapped = bool(random.permutation(2)[0])
+        cut = int(4 * np.sqrt(1 - random.beta(1.0, 1.0)))
+        for i, (y, x) in enumerate([(3, 2), (1, 1)] if swapped else [(1, 1), (3, 2)]):  # the partner's peak
+            wanted = images[i].clone()
+            top, left = y - cut // 2, x - cut // 2
+            box = (slice(None), slice(max(0, top), top + cut), slice(max(0, left), left + cut))
+            wanted[box] = images[i ^ swapped][box]
+            assert torch.equal(out[i], wanted)
+            share = wanted[box].numel() / 16 if swapped else 0.0
+            assert torch.allclose(soft[i, i ^ 1], torch.tensor(share))
+        sizes.add(cut)
+    assert sizes == {0, 1, 2, 3}
+
+
+def test_saliency_is_the_distance_to_the_surroundings() -> None:
+    spot = torch.zeros(1, 3, 5, 5)
+    spot[0, :, 2, 2] = 9.0
+    # radius 1 and 2; the spot's neighbours differ from their own mean by 1 (one in nine) at least
+    found = mixes.saliency(spot)[0]
+    assert found.argmax() == 12 and torch.isclose(found[2, 2], torch.tensor(8.0 + 9 * 24 / 25))
+    assert torch.isclose(found[1, 1], torch.tensor(1.0 + 9 / 16))  # 4 x 4 of its 5 x 5 surroundings exist
+    assert (mixes.saliency(torch.full((1, 1, 4, 4), 3.0)) == 0).all()
+
+
+def test_mixup_or_cutmix_does_one_or_the_other_as_often_as_told() -> None:
+    images, labels = flat()
+    either = mix("mixup_or_cutmix", mixup_alpha=1.0, cutmix_alpha=1.0, cutmix_p=0.3)
+    results = [either(images, labels, key) for key in range(400)]
+    blended = [bool((out != out.round()).any()) for out, _ in results]  # pasted pixels stay whole numbers
+    assert 0.62 < np.mean(blended) < 0.75
+    for out, soft in results:
+        assert torch.allclose(out.mean((1, 2, 3)), soft @ torch.arange(K).float(), atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["mixup", "cutmix"])
 def test_a_batch_is_left_alone_with_probability_1_minus_p(name: str) -> None:
     images, labels = flat()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from runner import components  # noqa: F401  (registers all)
 from runner.components.data.memory import Images
+from runner.errors import ConfigError
 from runner.registry import build, names
 
 CONF = Path(__file__).parents[2] / "conf" / "preprocess"
@@ -112,3 +113,95 @@ def test_one_constant_channel_becomes_zero() -> None:
     module = preprocess("standardize", (1, 2, 2))
     module.fit(split(images))
     assert (module(images) == 0).all()
+
+
+# Whitening
+
+
+def covariance(out: Tensor) -> np.ndarray:
+    return np.cov(out.flatten(1).double().numpy().T)
+
+
+@pytest.fixture(scope="module")
+def full_rank() -> Tensor:
+    """Images whose 36 features are correlated, none of them constant, each over many levels; two chunks."""
+    generator = torch.Generator().manual_seed(5)
+    smooth = torch.rand(1500, 3, 4, 4, generator=generator).cumsum(3).cumsum(2)[:, :, :, 1:]
+    return (smooth / smooth.amax() * 255).to(torch.uint8)
+
+
+def fitted(name: str, images: Tensor, **changes: float) -> nn.Module:
+    config = {**yaml.safe_load((CONF / f"{name}.yaml").read_text()), **changes}
+    module: nn.Module = build("preprocess", config, shape=tuple(images.shape[1:]))
+    module.fit(split(images))
+    return module
+
+
+def test_pca_equals_scikit_learns(full_rank: Tensor, digits: tuple[Tensor, Tensor]) -> None:
+    from sklearn.decomposition import PCA
+
+    for train, other, kept in ((full_rank, full_rank[:50], 36), (digits[0], digits[1], 50)):
+        oracle = PCA(svd_solver="full").fit(train.flatten(1).double() / 255)
+        wanted = oracle.transform(other.flatten(1).double() / 255)
+        found = fitted("pca", train)(other).flatten(1)
+        assert np.abs(found.numpy() - wanted)[:, :kept].max() < 1e-4  # digits: the last 3 have no variance
+
+
+def test_pca_whiten_equals_scikit_learns_where_eps_is_small(full_rank: Tensor) -> None:
+    from sklearn.decomposition import PCA
+
+    flat = full_rank.flatten(1).double() / 255
+    wanted = PCA(svd_solver="full", whiten=True).fit_transform(flat)
+    found = fitted("pca_whiten", full_rank, eps=1e-12)(full_rank).flatten(1)
+    assert np.abs(found.numpy() - wanted).max() < 1e-3
+
+
+def test_pca_makes_the_covariance_diagonal_with_falling_variances(full_rank: Tensor) -> None:
+    found = covariance(fitted("pca", full_rank)(full_rank))
+    variances = np.diag(found)
+    assert np.abs(found - np.diag(variances)).max() < 1e-6 * variances[0]
+    assert (np.diff(variances) <= 0).all()
+
+
+@pytest.mark.parametrize("name", ["pca_whiten", "zca"])
+def test_whitening_makes_the_covariance_the_identity(name: str, full_rank: Tensor) -> None:
+    assert np.abs(covariance(fitted(name, full_rank, eps=1e-12)(full_rank)) - np.eye(36)).max() < 1e-4
+
+
+def test_dividing_by_the_variance_instead_of_its_root_would_not_whiten(full_rank: Tensor) -> None:
+    """The mistake of the lecture notes: it leaves 1 / variance on the diagonal."""
+    rotated = fitted("pca", full_rank)(full_rank).flatten(1).double()
+    wrong = covariance(rotated / rotated.var(0))
+    assert np.abs(wrong - np.eye(36)).max() > 1
+    assert np.allclose(np.diag(wrong), 1 / rotated.var(0), rtol=1e-6)
+
+
+def test_eps_bounds_what_whitening_enlarges(full_rank: Tensor) -> None:
+    rotated = fitted("pca", full_rank)(full_rank).flatten(1).double()
+    found = fitted("pca_whiten", full_rank, eps=0.01)(full_rank).flatten(1).double()
+    assert torch.allclose(found, rotated / (rotated.var(0) + 0.01).sqrt(), atol=1e-4)
+
+
+def test_zca_is_the_symmetric_whitening(full_rank: Tensor) -> None:
+    module = fitted("zca", full_rank, eps=1e-12)
+    matrix = module.state_dict()["matrix"].double()
+    assert (matrix - matrix.T).abs().max() < 1e-4 * matrix.abs().max()
+    assert torch.linalg.eigvalsh(matrix).min() > 0
+    inverse = torch.linalg.inv(matrix @ matrix)
+    assert torch.allclose(inverse, (full_rank.flatten(1).double() / 255).T.cov(), atol=1e-6)
+
+
+def test_the_covariance_is_exact_to_float64(full_rank: Tensor) -> None:
+    from runner.components.preprocess.whitening import covariances
+
+    mean, found = covariances(split(full_rank))
+    flat = full_rank.flatten(1).double() / 255
+    assert torch.allclose(mean, flat.mean(0), rtol=1e-14) and torch.allclose(found, flat.T.cov(), rtol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["pca", "pca_whiten", "zca"])
+def test_too_many_features_are_refused_with_the_memory_they_would_need(name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        preprocess(name, (3, 64, 64))
+    message = f"preprocess={name}: got 12288 features (3 x 64 x 64), which need 3.4 GB, must be <= 8192"
+    assert str(caught.value) == message and caught.value.exit_code == 2

@@ -34,6 +34,54 @@ def cifar10(*, root: str, download: bool, batch_size: PositiveInt, val_size: Pos
     return published("cifar10", train, test, Path(root).expanduser(), download, batch_size, val_size)
 
 
+@register("data")
+def cifar100(*, root: str, download: bool, batch_size: PositiveInt, val_size: PositiveInt) -> Data:
+    """Return CIFAR-100: 60,000 colour photographs (3, 32, 32) of 100 things, 10,000 of them to test.
+
+    Splits and errors are those of cifar10. Source: Krizhevsky 2009.
+    """
+    from torchvision.datasets import CIFAR100
+
+    train, test = partial(CIFAR100, train=True), partial(CIFAR100, train=False)
+    return published("cifar100", train, test, Path(root).expanduser(), download, batch_size, val_size)
+
+
+@register("data")
+def mnist(*, root: str, download: bool, batch_size: PositiveInt, val_size: PositiveInt) -> Data:
+    """Return MNIST: 70,000 handwritten digits (1, 28, 28), 10,000 of them to test.
+
+    Splits and errors are those of cifar10. Source: LeCun et al. 1998.
+    """
+    from torchvision.datasets import MNIST
+
+    train, test = partial(MNIST, train=True), partial(MNIST, train=False)
+    return published("mnist", train, test, Path(root).expanduser(), download, batch_size, val_size)
+
+
+@register("data")
+def fashion_mnist(*, root: str, download: bool, batch_size: PositiveInt, val_size: PositiveInt) -> Data:
+    """Return Fashion-MNIST: 70,000 pictures of clothes (1, 28, 28) of 10 kinds, 10,000 of them to test.
+
+    Splits and errors are those of cifar10. Source: Xiao et al. 2017, arXiv 1708.07747.
+    """
+    from torchvision.datasets import FashionMNIST
+
+    train, test = partial(FashionMNIST, train=True), partial(FashionMNIST, train=False)
+    return published("fashion_mnist", train, test, Path(root).expanduser(), download, batch_size, val_size)
+
+
+@register("data")
+def svhn(*, root: str, download: bool, batch_size: PositiveInt, val_size: PositiveInt) -> Data:
+    """Return SVHN: 99,289 house numbers cut into digits (3, 32, 32), 26,032 of them to test (no "extra" images).
+
+    Splits and errors are those of cifar10. Source: Netzer et al. 2011.
+    """
+    from torchvision.datasets import SVHN
+
+    train, test = partial(SVHN, split="train"), partial(SVHN, split="test")
+    return published("svhn", train, test, Path(root).expanduser(), download, batch_size, val_size)
+
+
 def published(name: str, train: Open, test: Open, root: Path, download: bool, batch_size: int, val_size: int) -> Data:
     """Return a torchvision data set with a part of its training split set aside to validate."""
     made = opened(name, train, root, download)

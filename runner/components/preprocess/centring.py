@@ -1,4 +1,4 @@
-"""From raw pixels to the model's input: statistics of the training split, kept in buffers."""
+"""Pixels scaled, or shifted and scaled by statistics of the training split."""
 
 from __future__ import annotations
 
