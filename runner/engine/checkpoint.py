@@ -117,7 +117,8 @@ def newest_valid(place: Path, steps: list[int]) -> Snapshot | None:
         except CheckpointError as error:
             rejected.append(str(error))
         else:
-            notes = [f"checkpoint {storage.shown(place)}/{reason}; going back to {name_of(step)}" for reason in rejected]
+            where = storage.shown(place)
+            notes = [f"checkpoint {where}/{reason}; going back to {name_of(step)}" for reason in rejected]
             return replace(snapshot, notes=notes)
     if rejected:
         raise CheckpointError(f"{storage.shown(place)}: no valid checkpoint among {len(rejected)}; {rejected[0]}")
