@@ -25,8 +25,9 @@ def groups(
 
     Group `decay` has the weight decay, group `no_decay` (biases, norms, as `no_decay` says) none. A rule is
     `{match: regex, lr: factor, weight_decay: factor}` (factors 1 unless given); the first one that is found in a
-    tensor's name takes it into groups of its own, `decay <match>` and `no_decay <match>`. Raises ConfigError for a rule
-    that takes no tensor, and for a model without trainable tensors.
+    tensor's name takes it into groups of its own, `decay <match>` and `no_decay <match>`. PReLU's slopes, class tokens
+    and positions decay unless a rule gives them weight_decay 0. Raises ConfigError for a rule that takes no tensor, and
+    for a model without trainable tensors.
     """
     settled = [settle(i, rule) for i, rule in enumerate(rules)]
     found: dict[str, dict[str, Any]] = {}

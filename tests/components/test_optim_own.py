@@ -1,0 +1,110 @@
+"""Our own optimizers against their properties, and against torch where it reaches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from runner import components  # noqa: F401  (registers all)
+from runner.registry import build
+
+CONF = Path(__file__).parents[2] / "conf" / "optim"
+
+
+def knobs(name: str, **changes: Any) -> dict[str, Any]:
+    return {**yaml.safe_load((CONF / f"{name}.yaml").read_text()), **changes}
+
+
+def optimizer(name: str, model: nn.Module, **changes: Any) -> torch.optim.Optimizer:
+    return build("optim", knobs(name, **changes), model=model, fused=None)
+
+
+def hand_adamw(w: np.ndarray, gradients: np.ndarray, k: dict[str, Any], d: float) -> np.ndarray:
+    (a, b), m, v = k["betas"], np.zeros_like(w), np.zeros_like(w)
+    for t, g in enumerate(gradients, 1):
+        m, v = a * m + (1 - a) * g, b * v + (1 - b) * g**2
+        w = w - k["lr"] * d * w - k["lr"] * (m / (1 - a**t)) / (np.sqrt(v / (1 - b**t)) + k["eps"])
+    return w
+
+
+def newton_schulz(matrix: np.ndarray, steps: int) -> np.ndarray:
+    """Return the iteration applied to the singular values, which is what it does to a matrix."""
+    u, s, vt = np.linalg.svd(matrix / np.linalg.norm(matrix), full_matrices=False)
+    for _ in range(steps):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    return u @ np.diag(s) @ vt
+
+
+def test_muon_orthogonalizes_the_momentum_of_hidden_kernels_and_leaves_the_head_to_adamw() -> None:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Conv2d(2, 6, 3), nn.Conv2d(6, 6, 1), nn.Flatten(), nn.Linear(6, 3)).double()
+    config = knobs("muon", weight_decay=0.1)
+    start = {key: p.detach().numpy().copy() for key, p in model.named_parameters()}
+    gradients = {key: np.random.default_rng(0).normal(size=(3, *p.shape)) for key, p in model.named_parameters()}
+    optim = build("optim", config, model=model, fused=None)
+    assert {group["name"] for group in optim.param_groups} == {"muon decay", "adamw decay", "adamw no_decay"}
+    for step in range(3):
+        for key, p in model.named_parameters():
+            p.grad = torch.tensor(gradients[key][step])
+        optim.step()
+    for key, p in model.named_parameters():
+        w = start[key]
+        if key in ("0.weight", "1.weight"):
+            m = np.zeros_like(w)
+            for g in gradients[key]:
+                m = 0.95 * m + 0.05 * g
+                update = newton_schulz((0.95 * m + 0.05 * g).reshape(len(w), -1), config["ns_steps"]).reshape(w.shape)
+                w = w * (1 - config["lr"] * 0.1) - config["lr"] * 0.2 * np.sqrt(max(len(w), w[0].size)) * update
+        else:
+            w = hand_adamw(w, gradients[key], config, 0.1 if key == "3.weight" else 0.0)
+        np.testing.assert_allclose(p.detach().numpy(), w, rtol=1e-6, atol=1e-9)
+
+
+def test_muon_agrees_with_torch_where_torch_reaches() -> None:
+    ours, theirs = (nn.Sequential(nn.Linear(8, 16, bias=False), nn.Linear(16, 4, bias=False)) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    settings = {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.1}
+    mine = optimizer("muon", ours, **settings)
+    reference = torch.optim.Muon([theirs[0].weight], **settings, ns_steps=5, adjust_lr_fn="match_rms_adamw")
+    for step in range(3):
+        ours[0].weight.grad = torch.randn(16, 8, generator=torch.Generator().manual_seed(step))
+        theirs[0].weight.grad = ours[0].weight.grad.clone()
+        mine.step()
+        reference.step()
+    torch.testing.assert_close(ours[0].weight, theirs[0].weight, rtol=0, atol=2e-3)  # torch iterates in bfloat16
+
+
+def test_lamb_moves_a_layer_in_proportion_to_its_weights() -> None:
+    model = nn.Linear(4, 4)
+    before = model.weight.detach().clone()
+    model.weight.grad, model.bias.grad = torch.randn(4, 4), torch.zeros(4)
+    optimizer("lamb", model, lr=0.01, weight_decay=0.0).step()
+    assert ((model.weight - before).norm() / before.norm()).item() == pytest.approx(0.01, rel=1e-4)
+
+
+def test_lion_moves_every_weight_by_the_learning_rate() -> None:
+    model = nn.Linear(4, 4, bias=False)
+    before = model.weight.detach().clone()
+    model.weight.grad = torch.randn(4, 4)
+    optimizer("lion", model, lr=0.01, weight_decay=0.0).step()
+    torch.testing.assert_close(before - model.weight.detach(), 0.01 * model.weight.grad.sign())
+
+
+def test_schedulefree_gives_the_mean_of_its_iterates_weighted_by_the_squared_rate() -> None:
+    model = nn.Linear(3, 2, bias=False).double()
+    optim = optimizer("schedulefree", model, weight_decay=0.0, betas=[0.9, 0.99])
+    iterates, weights = [], []
+    for step in range(1, 6):
+        model.weight.grad = torch.randn(2, 3, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
+        optim.param_groups[0]["lr"] = 0.1 * step  # a warm-up
+        optim.step()
+        iterates.append(optim.state[model.weight]["z"].clone())
+        weights.append((0.1 * step) ** 2 * (1 - 0.99**step))
+    expected = sum(w * z for w, z in zip(weights, iterates, strict=True)) / sum(weights)
+    torch.testing.assert_close(optim.averaged()[model.weight], expected)
