@@ -13,7 +13,7 @@ from runner.registry import register
 from runner.schema import PositiveInt
 
 GUIDES = {"1e-4": -4.0, "1e-3": -3.0, "1e-2": -2.0}  # log10 of the ratios that a chart shows as lines
-ZERO = 1e-8  # a weight tensor of at most this root mean square counts as zero: it has no ratio
+ZERO = 1e-8  # a weight tensor whose values are on average (of order 1 or 2) no larger has no ratio: it is zero
 
 
 @register("probe")
@@ -22,10 +22,10 @@ def update_ratio(*, every: PositiveInt, norm: Literal["l2", "l1", "both"]) -> Pr
 
     The update is the difference of the weights, so it holds whatever the optimizer, clipping and decay made of the
     gradient. Tensors of fewer than two dimensions (biases, norms) are left out; a tensor that is zero before the step
-    has no ratio (NaN, which the log drops). Each ratio also comes as its logarithm, with constants at 1e-4, 1e-3 and
-    1e-2 to read it against; about 1e-3 is usual (CS231n, "Ratio of weights:updates").
+    has no ratio (NaN, which the log drops). The ratio (L2 where there are both) also comes as its logarithm, with
+    constants at 1e-4, 1e-3 and 1e-2 to read it against; about 1e-3 is usual (CS231n, "Ratio of weights:updates").
     """
-    orders = [order for order in (2, 1) if norm in (f"l{order}", "both")]
+    orders = [order for order in (1, 2) if norm in (f"l{order}", "both")]
     guides = {f"ratio/log10/_guide/{name}": torch.tensor(power) for name, power in GUIDES.items()}
 
     def watch(watched: Watched) -> Watch:
@@ -36,31 +36,27 @@ def update_ratio(*, every: PositiveInt, norm: Literal["l2", "l1", "both"]) -> Pr
         now = list(weights.values())
         before = [weight.clone() for weight in now]
         yield
-        ratios: dict[str, Tensor] = {}
         change = list(torch._foreach_sub(now, before))
-        for order in orders:
-            named = dict(zip([*weights, "_global"], relative(change, before, order), strict=True))
-            ratios |= {f"ratio/l{order}/{name}": ratio for name, ratio in named.items()}
-            log = "log10" if order == orders[0] else f"log10_l{order}"
-            ratios |= {f"ratio/{log}/{name}": logarithm(ratio) for name, ratio in named.items()}
-        return ratios | guides
+        found = {f"l{order}": relative(change, before, order) for order in orders}
+        ratio = found[f"l{orders[-1]}"]
+        found["log10"] = torch.where(ratio > 0, ratio.log10(), torch.nan)  # none where nothing moved
+        names = [*weights, "_global"]
+        return guides | {
+            f"ratio/{what}/{name}": value
+            for what, values in found.items()
+            for name, value in zip(names, values.unbind(), strict=True)
+        }
 
     return Probe(every, watch)
 
 
-def relative(change: list[Tensor], before: list[Tensor], order: int) -> list[Tensor]:
-    """Return the norm of each change over the norm of its weight, then the same of all together."""
-    moved = torch.stack(torch._foreach_norm(change, order))
-    size = torch.stack(torch._foreach_norm(before, order))
-    spread = torch.stack(torch._foreach_div(torch._foreach_norm(before), [w.numel() ** 0.5 for w in before]))
-    each = torch.where(spread > ZERO, moved / size, torch.nan)
-    whole = torch.linalg.vector_norm(moved, order) / torch.linalg.vector_norm(size, order)
-    return [*each.unbind(), whole]
-
-
-def logarithm(ratio: Tensor) -> Tensor:
-    """Return log10, undefined (NaN) where nothing moved."""
-    return torch.where(ratio > 0, ratio.log10(), torch.nan)
+def relative(change: list[Tensor], before: list[Tensor], order: int) -> Tensor:
+    """Return the norm of each change over the norm of its weight, and of all together (n + 1)."""
+    norms = torch.stack(torch._foreach_norm([*change, *before], order)).view(2, -1)
+    moved, size = torch.cat([norms, torch.linalg.vector_norm(norms, order, dim=1, keepdim=True)], dim=1)
+    counts = [weight.numel() for weight in before]
+    least = torch.tensor([ZERO * n ** (1 / order) for n in (*counts, sum(counts))])
+    return torch.where(size > least.to(size.device, non_blocking=True), moved / size, torch.nan)
 
 
 @register("probe")
