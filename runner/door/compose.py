@@ -17,7 +17,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from runner.door.check import check_config
 from runner.door.choices import choice, default_choice
-from runner.door.options import RECIPE, Conf, merged
+from runner.door.options import RECIPE, Conf, merged, primary_file
 from runner.door.overrides import Given
 from runner.door.screen import screen, screen_primary
 from runner.errors import ConfigError, RunnerError, unknown
@@ -35,8 +35,13 @@ class Parts:
 @contextmanager
 def hydra_opened(conf: Conf) -> Iterator[None]:
     """Have Hydra read our config folders; nothing is run."""
-    with initialize_config_dir(str(conf.folders[0]), job_name="runner", version_base="1.3"):
+    with initialize_config_dir(str(home(conf)), job_name="runner", version_base="1.3"):
         yield
+
+
+def home(conf: Conf) -> Path:
+    """Return the folder of the primary config: Hydra looks for it in its main folder only."""
+    return primary_file(conf, conf.primary).parent
 
 
 def chooses(conf: Conf, given: Given) -> bool:
@@ -47,14 +52,15 @@ def chooses(conf: Conf, given: Given) -> bool:
 def compose_parts(conf: Conf, given: Sequence[Given]) -> Parts:
     """Return the composition of what overrides choose, screened before Hydra reads a user's file."""
     screen_primary(conf)
-    words = [f"hydra.searchpath=[{','.join(quoted(f'file://{folder}') for folder in conf.folders[1:])}]"]
+    others = [quoted(f"file://{folder}") for folder in conf.folders if folder != home(conf)]
+    words = [f"hydra.searchpath=[{','.join(others)}]"]
     for each in given:
         if each.of_hydra:
             words.append(each.word)
         elif chooses(conf, each):
             for option in choice(conf, each.key, each.value):
                 screen(conf, each.key, option)
-            words.append(each.word)
+            words += [each.word] if each.value is not None else []
     try:
         config = compose(conf.primary, words, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
@@ -66,9 +72,11 @@ def compose_parts(conf: Conf, given: Sequence[Given]) -> Parts:
 
 def chosen(conf: Conf, group: str, choices: Mapping[str, Any], given: Sequence[Given]) -> list[str]:
     """Return the options of a group in a composition."""
+    typed = [each.value for each in given if each.key == group and chooses(conf, each)]
+    if typed == [None] and choices.get(group) is not None:
+        raise ConfigError(f"{group}: got null, but the config '{conf.primary}' sets {choices.get(group)}")
     if not conf.several(group):
         return choice(conf, group, choices.get(group))
-    typed = [each.value for each in given if each.key == group and chooses(conf, each)]
     return choice(conf, group, typed[0]) if typed else default_choice(conf, group, choices.get(RECIPE))
 
 
@@ -87,7 +95,7 @@ def settle(conf: Conf, parts: Parts, given: Iterable[Given]) -> DictConfig:
 def checked(conf: Conf, parts: Parts, given: Sequence[Given]) -> dict[str, Any]:
     """Return the config of one run as plain values, resolved and checked."""
     config = resolved(settle(conf, parts, given))
-    typed = [each.key for each in given]
+    typed = [each.key for each in given if not chooses(conf, each)]
     if config.get("plugins") and "plugins" not in typed:
         raise ConfigError("plugins: may be given on the command line only, a file must not import code")
     try:

@@ -19,7 +19,10 @@ from runner.errors import ConfigError, unknown
 from runner.schema import SETTINGS
 
 LONGEST = 10_000  # characters of one override
-TEXT = ("name", "sweep", "note", "outputs", "resume", "run", "data.root")  # taken as typed: folders hold , and =
+FOLDERS = ("run.dir", "sweep.dir", "sweep.subdir")
+MOST_BRACKETS = 200  # Hydra's grammar takes long over many
+# Text that is taken as typed: folders hold , and =
+TEXT = ("name", "sweep", "note", "outputs", "resume", "run", "data.root", *(f"hydra.{key}" for key in FOLDERS))
 HYDRA = re.compile(r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper|sweep)\..+|hydra\.(run\.dir|mode|verbose)")
 UNSWEPT = ("name", "sweep", "outputs", "plugins", "note")
 
@@ -86,6 +89,8 @@ def parse(word: str) -> Given:
     key, _, text = word.lstrip("+").partition("=")
     if len(word) > LONGEST:
         raise ConfigError(f"{key}: is longer than {LONGEST} characters")
+    if sum(map(text.count, "[{(")) > MOST_BRACKETS and key not in TEXT:
+        raise ConfigError(f"{key}: holds more than {MOST_BRACKETS} brackets")
     if key in TEXT and not re.fullmatch(r"null|(['\"]).*\1|(choice|glob)\(.*\)", text):
         text = QuotedString(text, Quote.double).with_quotes()
     try:

@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import IntervalSweep
 
 from runner.door.compose import Parts, checked, chooses, compose_parts, plain, quoted
 from runner.door.naming import UNNAMED, digest, hash8, run_name, shortened
-from runner.door.options import Conf
+from runner.door.options import RECIPE, Conf
 from runner.door.overrides import Given, allow, parse, spread
 from runner.errors import ConfigError
 
@@ -109,6 +109,11 @@ def trials(space: Space) -> Iterator[list[Given]]:
     columns = [
         [parse(f"{each.key}={text}") for text in column] for each, column in zip(space.axes, written, strict=True)
     ]
+    for each in itertools.chain(*columns):
+        if each.value is None and each.key == RECIPE and RECIPE in space.swept:
+            raise ConfigError(
+                f"{RECIPE}: got null in a sweep, but Hydra composes each trial with a recipe or all without"
+            )
     if space.basic:
         yield from map(list, itertools.product(*columns))
     else:
@@ -163,7 +168,8 @@ def words_for_hydra(conf: Conf, space: Space, folder: Path) -> Iterator[str]:
     for each in space.given:
         if each.key not in ("hydra.mode", "hydra.sweep.dir"):
             plainly = each.of_hydra or chooses(conf, each) or each.key in searched
-            yield each.word if plainly else f"++{each.word}"
+            if each.swept or each.value is not None or not chooses(conf, each):
+                yield each.word if plainly else f"++{each.word}"
     yield f"hydra.sweep.dir={quoted(folder)}"
     if space.of_hydra("hydra.sweep.subdir") is None:
         yield f"hydra.sweep.subdir=${{runner_trial:{','.join(space.swept)}}}"

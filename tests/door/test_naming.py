@@ -1,0 +1,122 @@
+"""Names of folders, and hashes that say when two runs are the same configuration."""
+
+import re
+
+import pytest
+
+from runner.door.naming import digest, group_hash, hash8, run_name, worded
+from runner.schema import FolderName, check
+
+CONFIG = {
+    "model": {"name": "mlp", "hidden": [8]},
+    "optim": {"name": "sgd", "lr": 1.0},
+    "augment": {"crop": {"padding": 1}, "hflip": {"p": 0.5}},
+    "data": {"name": "digits", "batch_size": 64, "root": "/here", "workers": 2},
+    "epochs": 3,
+    "seed": 0,
+    "device": "cpu",
+    "log_every": 50,
+    "outputs": "outputs",
+    "name": None,
+    "sweep": None,
+    "resume": None,
+    "run": None,
+    "note": "",
+    "plugins": [],
+    "test": "end",
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ([], "default"),
+        ([("model", "resnet"), ("optim", "adam"), ("seed", 1)], "model=resnet,optim=adam,seed=1"),
+        ([("seed", 1), ("model", "resnet")], "seed=1,model=resnet"),
+        ([("augment", ["crop", "hflip"])], "augment=crop+hflip"),
+        ([("augment", [])], "augment=none"),
+        ([("optim.lr", 1e-5), ("clip", None), ("optim.fused", True)], "optim.lr=1e-05,clip=null,optim.fused=true"),
+        ([("optim.lr", 0.1), ("optim.wd", 3.0)], "optim.lr=0.1,optim.wd=3"),
+        ([("monitor", "val/loss")], "monitor=val-loss"),
+        ([("optim.rules", [{"match": "a b"}])], "optim.rules=match-a-b"),
+        (
+            [("note", "why"), ("device", "cuda"), ("data.root", "/x"), ("hydra.run.dir", "y"), ("plugins", ["z"])],
+            "default",
+        ),
+    ],
+)
+def test_a_run_is_named_by_what_differs(given, name):
+    assert run_name(given) == name
+
+
+def test_a_long_name_is_cut_and_stays_distinct():
+    long, other = ([("optim.rules", ["x" * 200, end])] for end in "ab")
+    name = run_name(long)
+    assert len(name) == 100
+    assert re.fullmatch(r"optim\.rules=x+-[0-9a-f]{8}", name)
+    assert name != run_name(other)
+
+
+@pytest.mark.parametrize("value", ["é\n/..", "$(rm)", {"a": 1}, ["a", None], 0.1 + 0.2, "..", "x" * 500])
+def test_every_name_is_a_folder_name(value):
+    check("name", run_name([("augment.x", value)]), FolderName)
+
+
+def test_floats_are_named_exactly():
+    assert float(worded(0.1 + 0.2)) == 0.1 + 0.2
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("outputs", "/else"),
+        ("name", "x"),
+        ("sweep", "x"),
+        ("resume", "x"),
+        ("run", "x"),
+        ("note", "x"),
+        ("plugins", ["x"]),
+        ("device", "cuda"),
+        ("test", "never"),
+        ("log_every", 1),
+        ("hydra", {"job": 1}),
+    ],
+)
+def test_the_hash_does_not_count_places_and_logging(key, value):
+    assert hash8({**CONFIG, key: value}) == hash8(CONFIG)
+
+
+@pytest.mark.parametrize("key", ["root", "workers"])
+def test_the_hash_does_not_count_where_the_data_lie(key):
+    assert hash8({**CONFIG, "data": {**CONFIG["data"], key: "else"}}) == hash8(CONFIG)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 4},
+        {"seed": 1},
+        {"model": {"name": "mlp", "hidden": [8, 8]}},
+        {"data": {**CONFIG["data"], "batch_size": 32}},
+        {"augment": {"hflip": {"p": 0.5}, "crop": {"padding": 1}}},
+    ],
+)
+def test_the_hash_counts_all_else_and_the_order_of_augmentations(change):
+    assert hash8({**CONFIG, **change}) != hash8(CONFIG)
+
+
+def test_the_group_hash_is_the_same_for_all_seeds():
+    assert group_hash({**CONFIG, "seed": 7}) == group_hash(CONFIG)
+    assert group_hash({**CONFIG, "epochs": 7}) != group_hash(CONFIG)
+
+
+def test_the_hash_is_of_values_not_of_spelling():
+    spelled = {**dict(reversed(CONFIG.items())), "optim": {"lr": 1, "name": "sgd"}, "epochs": 3.0}
+    assert hash8(spelled) == hash8(CONFIG)
+    assert hash8({**CONFIG, "epochs": True}) != hash8({**CONFIG, "epochs": 1})
+
+
+def test_the_hash_is_sha256_of_canonical_json():
+    import hashlib
+
+    assert digest({"b": 1.0, "a": ["é", None]}) == hashlib.sha256('{"a":["é",null],"b":1}'.encode()).hexdigest()[:8]
