@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TextIO
 
 from runner.engine.sinks import Row
@@ -18,7 +18,7 @@ class Console:
 
     One line per validation: `epoch 3/20  step 57/380  loss 0.4123  val loss 0.3977  val accuracy 0.9412  images/s 8123
     left 0:07`. The loss is the moving average; speed and time left are those since the line before, validation
-    included. On a terminal a bar with the same words moves in between. A quiet run has no Console.
+    included. On a terminal a bar with fewer words moves in between. A quiet run has no Console.
     """
 
     def __init__(self, *, steps: int, steps_per_epoch: int, batch_size: int, stream: TextIO | None = None) -> None:
@@ -37,7 +37,7 @@ class Console:
                 self._say(self._words(row))
                 self._since = row
         if self._bar and rows:
-            self._bar.move(rows[-1].step, self._words(rows[-1]))
+            self._bar.move(rows[-1].step, self._words(rows[-1], without=("step", "val loss")))
 
     def close(self) -> None:
         """Take the bar off the screen."""
@@ -52,15 +52,15 @@ class Console:
             self._stream.write(words + "\n")
             self._stream.flush()
 
-    def _words(self, row: Row) -> str:
+    def _words(self, row: Row, *, without: Collection[str] = ()) -> str:
         epochs = -(-self._steps // self._per_epoch)
-        parts = [f"epoch {-(-row.step // self._per_epoch)}/{epochs}", f"step {row.step}/{self._steps}"]
-        parts += [f"{name} {self._latest[tag]:.4f}" for tag, name in SHOWN.items() if tag in self._latest]
+        parts = {"epoch": f"{-(-row.step // self._per_epoch)}/{epochs}", "step": f"{row.step}/{self._steps}"}
+        parts |= {name: f"{self._latest[tag]:.4f}" for tag, name in SHOWN.items() if tag in self._latest}
         since = self._since or row
         if row.step > since.step and row.time > since.time:
             speed = (row.step - since.step) / (row.time - since.time)
-            parts += [f"images/s {speed * self._batch:.0f}", f"left {clock((self._steps - row.step) / speed)}"]
-        return "  ".join(parts)
+            parts |= {"images/s": f"{speed * self._batch:.0f}", "left": clock((self._steps - row.step) / speed)}
+        return "  ".join(f"{name} {value}" for name, value in parts.items() if name not in without)
 
 
 class Bar:
@@ -69,8 +69,10 @@ class Bar:
     def __init__(self, stream: TextIO, steps: int) -> None:
         from rich.console import Console as Screen
         from rich.progress import BarColumn, Progress, TextColumn
+        from rich.table import Column
 
-        columns = (BarColumn(bar_width=24), TextColumn("{task.description}"))
+        words = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+        columns = (BarColumn(bar_width=12), words)
         screen = Screen(file=stream, highlight=False)
         self._progress = Progress(
             *columns, console=screen, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
@@ -108,7 +110,7 @@ def summary_table(rows: Sequence[Mapping[str, Any]], *, title: str = "", stream:
     from rich.console import Console as Screen
     from rich.table import Table
 
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for key, value in rows[0].items() if rows else ():
         table.add_column(key, justify="right" if isinstance(value, (int, float)) else "left", overflow="fold")
     for row in rows:

@@ -100,7 +100,7 @@ def test_a_terminal_gets_a_bar_that_is_gone_at_the_end(monkeypatch):
     said = on_terminal(write)
     for accuracy in ("0.5000", "1.0000"):
         assert f"val accuracy {accuracy}" in said
-    assert "\u2501" in said and "step 1/20" in said
+    assert "\u2501" in said and "epoch 1/4  loss 1.0000" in said and "left 0:0" in said
     assert said.count("\x1b[?25l") == said.count("\x1b[?25h") == 1  # the cursor is hidden, and comes back
     assert said.rstrip().endswith("\x1b[2K")
 
