@@ -74,7 +74,7 @@ def hidden(model: nn.Module) -> set[nn.Parameter]:
     """
     kinds = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention)
     layers = [m for m in model.modules() if isinstance(m, kinds)]
-    matrices = [p for m in layers[:-1] for p in m.parameters(recurse=False) if p.ndim >= 2]
+    matrices = [p for m in layers for p in m.parameters(recurse=False) if p.ndim >= 2]
     return set(matrices) - set(layers[-1].parameters() if layers else ())
 
 
