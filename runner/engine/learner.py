@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
@@ -58,6 +58,47 @@ class Patience:
         self.best, self.last, self.waited = dict(state["best"]), dict(state["last"]), state["waited"]
 
 
+class Observing(Protocol):
+    """A schedule that may look at the scores of validations, and then has a state."""
+
+    def __call__(self, step: int) -> float:
+        """Return the factor on each group's learning rate after `step` optimizer steps."""
+        ...
+
+    def observe(self, score: float) -> None:
+        """Take in the monitored score of a validation, larger being better."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        ...
+
+
+class Pure:
+    """A schedule that is a function of the step alone: it looks at no score and has no state."""
+
+    def __init__(self, factor: Schedule) -> None:
+        self.factor = factor
+
+    def __call__(self, step: int) -> float:
+        """Return the factor of a step."""
+        return self.factor(step)
+
+    def observe(self, score: float) -> None:
+        """Look away."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take nothing back."""
+
+
 @dataclass
 class Learner:
     """Model, optimizer and everything else that a step or a validation moves on; `step` is the only clock."""
@@ -65,7 +106,7 @@ class Learner:
     model: nn.Module
     preprocess: nn.Module
     optimizer: Optimizer
-    schedule: Schedule
+    schedule: Observing
     scaler: GradScaler
     average: Average
     patience: Patience
@@ -77,6 +118,11 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         return factor
+
+    def observe(self, scores: Mapping[str, float]) -> None:
+        """Take in the scores of a validation after the present step."""
+        self.patience.observe(scores, self.step)
+        self.schedule.observe(self.patience.rank(scores))
 
     def weights(self) -> dict[str, Tensor]:
         """Return what evaluation needs: the averaged (or plain) model and the preprocessing statistics."""
@@ -93,6 +139,7 @@ class Learner:
             "step": self.step,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
             "average": self.average.state_dict(),
             "patience": self.patience.state_dict(),
@@ -103,6 +150,7 @@ class Learner:
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
         self.average.load_state_dict(state["average"])
         self.patience.load_state_dict(state["patience"])

@@ -87,7 +87,7 @@ def milestones(recipe: Recipe, learner: Learner, validation: dict[str, EvalBatch
     if validating:
         scores = validate(recipe, learner, validation)
         log.write(step, scores)
-        learner.patience.observe(scores, step)
+        learner.observe(scores)
     if recipe.due(recipe.checkpoint_every, step) or learner.patience.best_step == step or learner.patience.spent:
         commit()
 

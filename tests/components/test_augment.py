@@ -141,7 +141,7 @@ def test_cutout_covers_the_square_round_its_pixel_and_nothing_else(shape: tuple[
 def test_crop_then_flip_equals_padding_by_torch_and_slicing() -> None:
     """The pair that every CIFAR recipe uses, in order."""
     batch = images((3, 12, 10))
-    crop, flip = augment("crop"), augment("hflip", p=1.0)
+    crop, flip = augment("crop", padding=4), augment("hflip", p=1.0)
     drawn = draws(crop)
     found = flip.apply(crop.apply(batch, drawn), draws(flip))
     padded = F.pad(batch, [4] * 4)

@@ -10,7 +10,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.nn import functional as F
 
 from runner.engine.batches import EvalBatches
-from runner.engine.learner import Learner, Patience
+from runner.engine.learner import Learner, Patience, Pure
 from runner.engine.randomness import reseeder
 from runner.engine.recipe import Recipe
 from runner.engine.train import evaluate, update
@@ -58,7 +58,7 @@ def learner(model, lr=0.1, schedule=lambda step: 1.0):
         group["initial_lr"] = group["lr"]
     scaler = GradScaler("cpu", enabled=False)
     return Learner(
-        model, nn.Identity(), optimizer, schedule, scaler, Plain(model), Patience("val/accuracy", limit=None)
+        model, nn.Identity(), optimizer, Pure(schedule), scaler, Plain(model), Patience("val/accuracy", limit=None)
     )
 
 
@@ -120,7 +120,9 @@ def test_constraints_act_after_the_step():
 def test_clipping_reports_the_norm_before_and_bounds_the_step():
     made = learner(net(), lr=1.0)
     before = flat(made.model)
-    grads = torch.autograd.grad(F.cross_entropy(made.model(examples()[0]), examples()[1]), list(made.model.parameters()))
+    grads = torch.autograd.grad(
+        F.cross_entropy(made.model(examples()[0]), examples()[1]), list(made.model.parameters())
+    )
     norm = torch.cat([g.flatten() for g in grads]).norm()
     clip = recipe(clip=lambda model: nn.utils.clip_grad_norm_(model.parameters(), 0.01))
     out = update(clip, made, *examples())

@@ -1,0 +1,58 @@
+"""Data as batches: for training, for validation, for the one look at the test split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from runner.assemble.config import Config, many
+from runner.engine.batches import EvalBatches, TrainBatches
+from runner.engine.contracts import Data, Preprocess
+from runner.engine.randomness import order
+from runner.errors import DataError
+from runner.schema import Settings
+
+SMALLEST = 256  # examples of a batch that is only evaluated
+
+
+def train_batches(
+    config: Config, settings: Settings, data: Data, preprocess: Preprocess, device: torch.device
+) -> TrainBatches:
+    """Return the training split as augmented batches, one per optimizer step."""
+    return TrainBatches(
+        data.train,
+        batch=data.batch_size * settings.accumulate,
+        seed=settings.seed,
+        augments=many("augment", config, shape=data.shape),
+        preprocess=preprocess,
+        device=device,
+    )
+
+
+def validation_batches(data: Data, preprocess: Preprocess, device: torch.device) -> dict[str, EvalBatches]:
+    """Return the validation split, and as many training examples, clean, to compare it with."""
+    size = min(len(data.train.labels), len(data.val.labels))
+    some = order(0, 0, len(data.train.labels))[:size].sort().values
+    make = partial(EvalBatches, batch=max(data.batch_size, SMALLEST), preprocess=preprocess, device=device)
+    return {"train": make(data.train, index=some), "val": make(data.val)}
+
+
+def test_batches(data: Data, preprocess: Preprocess, device: torch.device) -> Callable[[], EvalBatches] | None:
+    """Return a function that opens the test split, or None where the data have none."""
+    opened = data.test
+    if opened is None:
+        return None
+    return lambda: EvalBatches(opened(), batch=max(data.batch_size, SMALLEST), preprocess=preprocess, device=device)
+
+
+def check_labels(data: Data) -> None:
+    """Raise DataError for labels beyond the classes, before they end in the loss."""
+    for split, labels in {"training": data.train.labels, "validation": data.val.labels}.items():
+        if len(labels) == 0:
+            raise DataError(f"data: the {split} split is empty")
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= len(data.classes):
+            wrong = low if low < 0 else high
+            raise DataError(f"data: the {split} split has label {wrong}, must be 0 to {len(data.classes) - 1}")

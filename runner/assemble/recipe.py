@@ -1,0 +1,72 @@
+"""The recipe: every duration in steps, every absent part as one that does nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from runner.assemble.config import Config, many
+from runner.engine.batches import TrainBatches
+from runner.engine.contracts import Data, Mix, Regularizer
+from runner.engine.randomness import reseeder, stepwise
+from runner.engine.recipe import Recipe
+from runner.registry import build
+from runner.schema import Settings, steps_of
+
+
+def build_recipe(
+    config: Config,
+    settings: Settings,
+    data: Data,
+    batches: TrainBatches,
+    regularizers: list[Regularizer],
+    device: torch.device,
+) -> Recipe:
+    """Return what stays fixed, with every duration turned into steps."""
+    per_epoch = batches.steps_per_epoch
+    total = settings.steps or max(1, round(settings.epochs * per_epoch))
+    steps = partial(steps_of, total_steps=total, steps_per_epoch=per_epoch, batch=batches.batch)
+    classes = len(data.classes)
+    return Recipe(
+        seed=settings.seed,
+        total_steps=total,
+        steps_per_epoch=per_epoch,
+        validate_every=max(1, steps(settings.validate_every)),
+        checkpoint_every=max(1, steps(settings.checkpoint_every)),
+        log_every=settings.log_every,
+        accumulate=settings.accumulate,
+        loss=build("loss", config["loss"], num_classes=classes),
+        mix=keyed(build("mix", config["mix"], num_classes=classes), settings.seed),
+        predict=build("predict", config["predict"]),
+        penalties=[r.penalty for r in regularizers if r.penalty],
+        constraints=[r.constrain for r in regularizers if r.constrain],
+        probes=many("probe", config),
+        clip=clipper(settings.clip),
+        autocast=autocaster(settings.precision, device),
+        reseed=reseeder(settings.seed, device),
+    )
+
+
+def keyed(mix: Mix, seed: int) -> Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]:
+    """Return the mix as a function of the step."""
+    key_of = stepwise(seed, "mix")
+    return lambda images, labels, step: mix(images, labels, key_of(step))
+
+
+def clipper(limit: float | None) -> Callable[[nn.Module], Tensor | None]:
+    """Return what clips all gradients together by their L2 norm and returns the norm before, or does nothing."""
+    if limit is None:
+        return lambda model: None
+    return lambda model: nn.utils.clip_grad_norm_(model.parameters(), limit)
+
+
+def autocaster(precision: str, device: torch.device) -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """Return a maker of the autocast context of a precision; fp32 needs none."""
+    if precision == "fp32":
+        return contextlib.nullcontext
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return lambda: torch.autocast(device.type, dtype)
