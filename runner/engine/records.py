@@ -20,17 +20,19 @@ ONES = 0xFFFFFFFF
 def framed(records: Sequence[bytes]) -> bytes:
     """Return the bytes of records in a row."""
     heads = [struct.pack("<Q", len(record)) for record in records]
-    sums = [struct.pack("<I", masked(crc)) for crc in crc32c([*heads, *records])]
-    return b"".join(itertools.chain.from_iterable(zip(heads, sums, records, sums[len(heads) :], strict=False)))
+    sums = masked(crc32c([*heads, *records]))
+    parts = [sums[place : place + 4] for place in range(0, len(sums), 4)]
+    return b"".join(itertools.chain.from_iterable(zip(heads, parts, records, parts[len(heads) :], strict=False)))
 
 
-def masked(crc: int) -> int:
-    """Return a checksum as it is stored: rotated and shifted, so that checksums of checksums are sound."""
-    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & ONES
+def masked(sums: np.ndarray) -> bytes:
+    """Return checksums (n,) as they are stored: rotated and shifted, so that checksums of checksums are sound."""
+    turned = (sums >> np.uint32(15)) | (sums << np.uint32(17))
+    return (turned + np.uint32(0xA282EAD8)).astype("<u4").tobytes()
 
 
-def crc32c(messages: Sequence[bytes]) -> list[int]:
-    """Return the CRC-32C (Castagnoli) of each message of at least 4 bytes.
+def crc32c(messages: Sequence[bytes]) -> np.ndarray:
+    """Return the CRC-32C (Castagnoli) of each message of at least one byte, as (n,) uint32.
 
     The checksum is linear: that of a piece is the XOR of what each byte gives at its distance from the end.
     """
@@ -39,8 +41,12 @@ def crc32c(messages: Sequence[bytes]) -> list[int]:
     ends = lengths.cumsum()
     distance = np.repeat(ends, lengths) - np.arange(1, ends[-1] + 1)
     each = shifted()[distance, np.frombuffer(b"".join(pieces), dtype=np.uint8)]
-    sums = zip(np.bitwise_xor.reduceat(each, ends - lengths).tolist(), lengths.tolist(), strict=True)
-    return [joined(itertools.islice(sums, -(-len(message) // PIECE))) for message in messages]
+    sums = np.bitwise_xor.reduceat(each, ends - lengths)
+    if len(pieces) == len(messages):
+        return sums ^ np.array([moved_on(ONES, length) ^ ONES for length in lengths.tolist()], dtype=np.uint32)
+    parts = zip(sums.tolist(), lengths.tolist(), strict=True)
+    whole = [joined(itertools.islice(parts, -(-len(message) // PIECE))) for message in messages]
+    return np.array(whole, dtype=np.uint32)
 
 
 def joined(pieces: Iterable[tuple[int, int]]) -> int:
