@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from runner.errors import ConfigError, unknown
 
@@ -36,6 +36,16 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(message.removeprefix("argument "))
 
 
+class Once(argparse.Action):
+    """Store a flag's value; a second one is an error and not a silent winner."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Set the value."""
+        if getattr(namespace, self.dest) != self.default:
+            raise ConfigError(f"{option_string}: given twice ('{getattr(namespace, self.dest)}', '{values}')")
+        setattr(namespace, self.dest, values)
+
+
 def read_arguments(argv: Sequence[str]) -> Arguments:
     """Return the flags and overrides of a command line; raises ConfigError for an unknown flag."""
     parser = flags()
@@ -59,7 +69,7 @@ def flags() -> Parser:
     parser.add_argument("--cfg", "-c", choices=["job"])
     parser.add_argument("--resolve", action="store_true")
     parser.add_argument("--multirun", "-m", action="store_true")
-    parser.add_argument("--config-dir", "-cd")
-    parser.add_argument("--config-name", "-cn", default="config")
+    parser.add_argument("--config-dir", "-cd", action=Once)
+    parser.add_argument("--config-name", "-cn", default="config", action=Once)
     parser.add_argument("--info", "-i", nargs="?", const="all", choices=INFO)
     return parser

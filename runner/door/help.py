@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
 
-from runner import __version__
+import runner
 from runner.door.options import RECIPE, Conf
 from runner.schema import SETTINGS
 
@@ -35,7 +35,7 @@ EXAMPLES = (
 def help_text(conf: Conf) -> str:
     """Return what a user can choose and set, at most 100 columns wide."""
     sections = (
-        (f"runner {__version__}", [TITLE]),
+        (f"runner {runner.__version__}", [TITLE]),
         ("Usage", USAGE.splitlines()),
         ("Choose one of each, as in model=resnet (* is the default)", chosen(conf, several=False)),
         ("Choose any number, as in 'augment=[crop,hflip]', in order", chosen(conf, several=True)),
@@ -75,7 +75,9 @@ def examples() -> Iterator[str]:
 
 def version_text() -> str:
     """Return our version and those that results depend on."""
-    return ", ".join([f"runner {__version__}", *map(installed, ("torch", "hydra-core")), f"python {python_version()}"])
+    return ", ".join(
+        [f"runner {runner.__version__}", *map(installed, ("torch", "hydra-core")), f"python {python_version()}"]
+    )
 
 
 def installed(package: str) -> str:

@@ -19,10 +19,10 @@ from runner.errors import ConfigError, unknown
 from runner.schema import SETTINGS
 
 LONGEST = 10_000  # characters of one override
-FOLDERS = ("run.dir", "sweep.dir", "sweep.subdir")
+FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 MOST_BRACKETS = 200  # Hydra's grammar takes long over many
 # Text that is taken as typed: folders hold , and =
-TEXT = ("name", "sweep", "note", "outputs", "resume", "run", "data.root", *(f"hydra.{key}" for key in FOLDERS))
+TEXT = ("name", "sweep", "note", "outputs", "resume", "run", "data.root", "model.weights", *FOLDERS)
 HYDRA = re.compile(r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper|sweep)\..+|hydra\.(run\.dir|mode|verbose)")
 UNSWEPT = ("name", "sweep", "outputs", "plugins", "note")
 

@@ -36,11 +36,13 @@ def run_sweep(conf: Conf, sweep: Sweep) -> int:
     sys.stdout.write(f"{count} in {sweep.folder}\n")
     sys.stdout.flush()
     try:
-        through_hydra(["--multirun", *sweep.words], conf)
+        code = through_hydra(["--multirun", *sweep.words], conf)
     except RunnerError:
         raise
     except Exception as error:
         raise TrialsFailed(f"the launcher ended the sweep: {type(error).__name__}: {first_line(error)}") from error
+    if code:  # a trial was stopped from outside
+        return code
     names = sweep.trials or tuple(sorted(recent(sweep.folder, began)))
     failed = [name for name in names if (sweep.folder / name / FAILURE).exists()]
     if failed:

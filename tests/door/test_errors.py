@@ -34,6 +34,7 @@ LINES = [
         "augment.crop.pading: unknown key 'pading'; did you mean 'padding'? (choose from: mode, padding)",
     ),
     (["--config-name", "nope"], "--config-name: unknown config 'nope' (choose from: config)"),
+    (["--config-dir", "a", "seed=1", "--config-dir=b"], "--config-dir: given twice ('a', 'b')"),
     (["--config-dir", "nowhere"], "--config-dir: got 'nowhere', must be a folder that exists"),
     # values
     (["optim.lr=abc"], "optim.lr: got 'abc', must be a number"),

@@ -233,6 +233,12 @@ def test_interrupting_a_trial_ends_the_sweep(echo, monkeypatch):
     assert len(list(Path("outputs/sweeps").glob("*/*/"))) == 1
 
 
+def test_ending_the_process_ends_the_sweep_with_its_exit_code(echo, monkeypatch):
+    monkeypatch.setattr("runner.door.trials.start", lambda job: 143)
+    assert main(["-m", *echo, "seed=1,2,3"]) == 143
+    assert len(list(Path("outputs/sweeps").glob("*/*/"))) == 1
+
+
 LAUNCHER = '''
 """Runs the trials of a sweep in other processes, as Hydra's joblib launcher does."""
 from dataclasses import dataclass
