@@ -6,7 +6,7 @@ from typing import Literal, get_args, get_origin
 
 import pytest
 
-import runner.components  # noqa: F401
+import runner.components
 import runner.tasks
 from runner import registry, schema
 from runner.door.check import check_type
