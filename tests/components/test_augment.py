@@ -38,6 +38,10 @@ def draws(part: Augment, batch: int = 40, seed: int = 0, epoch: int = 0) -> Draw
 @pytest.mark.parametrize("name", names("augment"))
 @pytest.mark.parametrize("shape", SIZES, ids=str)
 def test_an_image_does_not_depend_on_the_batch_it_is_in(name: str, shape: tuple[int, int, int]) -> None:
+    if name == "pca_color" and shape[0] != 3:
+        with pytest.raises(ConfigError, match=r"must be 3 \(red, green, blue\)"):
+            augment(name, shape)
+        return
     part, batch = augment(name, shape), images(shape)
     drawn = draws(part)
     whole = part.apply(batch, drawn)

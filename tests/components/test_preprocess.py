@@ -203,5 +203,5 @@ def test_the_covariance_is_exact_to_float64(full_rank: Tensor) -> None:
 def test_too_many_features_are_refused_with_the_memory_they_would_need(name: str) -> None:
     with pytest.raises(ConfigError) as caught:
         preprocess(name, (3, 64, 64))
-    message = f"preprocess={name}: got 12288 features (3 x 64 x 64), which need 3.4 GB, must be <= 8192"
+    message = f"preprocess={name}: got 12288 features (3 x 64 x 64), which need 7 GB, must be <= 8192"
     assert str(caught.value) == message and caught.value.exit_code == 2

@@ -1,23 +1,26 @@
-"""Windows into images."""
+"""Windows into images, of the image's own size or scaled to it."""
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Annotated, Literal
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from runner.components.augment.pixels import windows
+from runner.components.augment.warp import Geometric, Grid, geometric, spread
 from runner.engine.contracts import Augment, Draws
 from runner.errors import ConfigError
 from runner.registry import register
-from runner.schema import HalfOpenUnit, PositiveInt
+from runner.schema import HalfOpenUnit, Positive, PositiveInt, Range
+
+Shape = tuple[int, int, int]
+Share = Annotated[float, Range(0, 1, open_low=True)]
 
 
 @register("augment")
-def crop(
-    shape: tuple[int, int, int], *, padding: PositiveInt | HalfOpenUnit, mode: Literal["zeros", "reflect"]
-) -> Augment:
+def crop(shape: Shape, *, padding: PositiveInt | HalfOpenUnit, mode: Literal["zeros", "reflect"]) -> Augment:
     """Pad an image on all sides and cut a window of its size at a random place (He et al. 2015, section 4.2).
 
     `padding` is in pixels, or, below 1, a share of the image's shorter side (at least one pixel). All
@@ -33,3 +36,56 @@ def crop(
         return windows(F.pad(images, [padding] * 4, mode=pad_mode), place[:, 0], place[:, 1], shape[1:])
 
     return Augment(apply, uniforms=2)
+
+
+@register("augment")
+def resized_crop(shape: Shape, *, scale: list[Share], ratio: list[Positive]) -> Geometric:
+    """Cut a window of a random area and aspect ratio at a random place and scale it to the image's size.
+
+    The area is a share of the image's within `scale` [low, high], even; width / height is within `ratio`, even in its
+    logarithm. A window longer than the image is cut to it. Source: Szegedy et al. 2014 (arXiv 1409.4842), section 6.
+    """
+    in_order("augment.resized_crop.scale", scale)
+    in_order("augment.resized_crop.ratio", ratio)
+    height, width = shape[1:]
+
+    def trace(grid: Grid, draws: Draws) -> Grid:
+        area = spread(draws.uniform[:, 0], *scale) * (height * width)
+        aspect = spread(draws.uniform[:, 1], math.log(ratio[0]), math.log(ratio[1])).exp()
+        wide, high = (area * aspect).sqrt(), (area / aspect).sqrt()
+        return (
+            within(grid[0], wide.round().clamp(1, width), width, draws.uniform[:, 2]),
+            within(grid[1], high.round().clamp(1, height), height, draws.uniform[:, 3]),
+        )
+
+    return geometric(trace, uniforms=4, mode="border")
+
+
+@register("augment")
+def short_side(shape: Shape, *, low: Annotated[float, Range(1)], high: Annotated[float, Range(1)]) -> Geometric:
+    """Enlarge an image by a factor between `low` and `high` and cut a window of its old size at a random place.
+
+    With 256/224 and 480/224 this is the training crop of VGG and ResNet (He et al. 2015, section 3.4): a short side
+    between 256 and 480 pixels, and a window of 224.
+    """
+    in_order("augment.short_side.high", [low, high])
+
+    def trace(grid: Grid, draws: Draws) -> Grid:
+        factor = spread(draws.uniform[:, 0], low, high)
+        across, down = (spread(draws.uniform[:, i], -0.5, 0.5) * (1 - 1 / factor) for i in (1, 2))
+        return grid[0] / factor + across * shape[2], grid[1] / factor + down * shape[1]
+
+    return geometric(trace, uniforms=3, mode="border")
+
+
+def within(axis: Tensor, window: Tensor, length: int, uniform: Tensor) -> Tensor:
+    """Return the places along one axis of a window of whole pixels scaled to `length`; none is outside the window."""
+    start = (uniform[:, None, None] * (length - window + 1)).floor()
+    place = (axis + length / 2) * (window / length) - 0.5
+    return place.clamp(min=0).minimum(window - 1) + start - (length - 1) / 2
+
+
+def in_order(key: str, bounds: list[float]) -> None:
+    """Raise ConfigError unless `bounds` is [low, high]."""
+    if len(bounds) != 2 or bounds[0] > bounds[1]:
+        raise ConfigError(f"{key}: got {bounds}, must be [low, high]")

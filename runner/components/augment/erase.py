@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
+import torch
 from torch import Tensor
 
+from runner.components.augment.crop import in_order
 from runner.components.augment.pixels import boxes, choose
 from runner.engine.contracts import Augment, Draws
 from runner.registry import register
-from runner.schema import PositiveInt, Range
+from runner.schema import Positive, PositiveInt, Range, Unit
 
 Level = Annotated[int, Range(0, 255)]
 
@@ -29,3 +32,40 @@ def cutout(*, size: PositiveInt, fill: Level) -> Augment:
         return choose(boxes(images, top, left, top + size, left + size), fill, images)
 
     return Augment(apply, uniforms=2)
+
+
+@register("augment")
+def random_erasing(*, p: Unit, scale: list[Unit], ratio: list[Positive], fill: Level | None) -> Augment:
+    """Cover, with probability `p`, a box of random area, aspect ratio and place, all of it inside the image.
+
+    The area is a share of the image's within `scale` [low, high], even; height / width is within `ratio`, even in its
+    logarithm; a side longer than the image's is cut to it. Without a `fill` every pixel and channel gets a value of its
+    own, even in 0..255. Source: Zhong et al. 2017, arXiv 1708.04896, algorithm 1.
+    """
+    in_order("augment.random_erasing.scale", scale)
+    in_order("augment.random_erasing.ratio", ratio)
+
+    def apply(images: Tensor, draws: Draws) -> Tensor:
+        height, width = images.shape[2:]
+        happens, area, aspect, down, right, noise = draws.uniform.unbind(1)
+        pixels = (scale[0] + area * (scale[1] - scale[0])) * (height * width)
+        slope = (math.log(ratio[0]) + aspect * math.log(ratio[1] / ratio[0])).exp()
+        high = (pixels * slope).sqrt().round().clamp(max=height)
+        wide = (pixels / slope).sqrt().round().clamp(max=width)
+        top, left = (down * (height - high + 1)).floor(), (right * (width - wide + 1)).floor()
+        box = boxes(images, top, left, top + high, left + wide) & (happens < p)[:, None, None, None]
+        return choose(box, scattered(noise, images) if fill is None else fill, images)
+
+    return Augment(apply, uniforms=6)
+
+
+def scattered(uniform: Tensor, images: Tensor) -> Tensor:
+    """Return values 0..255, uint8 like the images, that depend on an image's draw (B,) and on the place in it.
+
+    A hash of both (the finaliser of MurmurHash3), so that no table of a number per pixel is needed.
+    """
+    place = torch.arange(images[0].numel(), device=images.device)
+    bits = (uniform * 2**24).long()[:, None] * 0x9E3779B1 + place
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        bits = ((bits ^ (bits >> shift)) * factor) & 0xFFFFFFFF
+    return ((bits >> 16) & 255).to(torch.uint8).view(images.shape)

@@ -57,8 +57,8 @@ class Rotated(nn.Module):
         self.make = make
         features = math.prod(shape)
         if features > FEATURES:
-            memory = 3 * 8 * features**2 / 2**30  # covariance, axes and the decomposition's workspace in float64
-            given = f"{features} features ({' x '.join(map(str, shape))}), which need {memory:.1f} GB"
+            memory = 6 * 8 * features**2 / 2**30  # covariance, axes and what the decomposition works in, float64
+            given = f"{features} features ({' x '.join(map(str, shape))}), which need {memory:.0f} GB"
             raise ConfigError(f"preprocess={name}: got {given}, must be <= {FEATURES}")
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("matrix", torch.eye(features))

@@ -1,0 +1,264 @@
+"""Colours, erasing and the ops of random policies against torchvision on each image with the same parameters."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from runner import components  # noqa: F401  (registers all)
+from runner.components.augment.ops import OPS, distort
+from runner.components.augment.policy import Space
+from runner.engine.contracts import Augment, Draws
+from runner.registry import build
+
+CONF = Path(__file__).parents[2] / "conf" / "augment"
+SHAPES = [(1, 8, 8), (3, 12, 17), (4, 9, 6)]
+BATCH = 20
+
+
+def augment(name: str, shape: tuple[int, int, int], **changes: Any) -> Augment:
+    knobs = yaml.safe_load((CONF / f"{name}.yaml").read_text())[name] or {}
+    return build("augment", {"name": name, **knobs, **changes}, key=f"augment.{name}", shape=shape)
+
+
+def images(shape: tuple[int, int, int], batch: int = BATCH) -> Tensor:
+    """Smooth images over a part of the range of values, so that stretching them changes them."""
+    small = torch.rand(batch, shape[0], 4, 4, generator=torch.Generator().manual_seed(4))
+    return (20 + 200 * torch.nn.functional.interpolate(small, shape[1:], mode="bilinear")).to(torch.uint8)
+
+
+def draws(part: Augment, batch: int = BATCH, seed: int = 0) -> Draws:
+    return Draws(torch.rand(batch, part.uniforms, generator=torch.Generator().manual_seed(seed)), 0)
+
+
+def far(a: Tensor, b: Tensor) -> float:
+    return (a.double() - b.double()).abs().max().item()
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 12, 17)], ids=str)
+def test_color_jitter_is_torchvisions_on_floats_rounded(shape: tuple[int, int, int]) -> None:
+    from torchvision.transforms.v2 import functional as TF
+
+    part, batch = augment("color_jitter", shape, brightness=0.9, contrast=0.7, saturation=1.5), images(shape)
+    drawn = draws(part)
+    for image, out, (a, b, c) in zip(batch, part.apply(batch, drawn), drawn.uniform.tolist(), strict=True):
+        wanted = TF.adjust_brightness(image / 255, 0.1 + 1.8 * a)
+        wanted = TF.adjust_contrast(wanted, 0.3 + 1.4 * b)
+        wanted = TF.adjust_saturation(wanted, 2.5 * c)  # from 0 on, not from -0.5
+        assert far(out, wanted * 255) <= 0.5 + 0.1  # its weights of grey have four digits
+
+
+def test_color_jitter_of_four_channels_takes_their_mean_as_grey() -> None:
+    batch = images((4, 9, 6))
+    part = augment("color_jitter", (4, 9, 6), brightness=0, contrast=0, saturation=1)
+    out = part.apply(batch, Draws(torch.zeros(BATCH, 3), 0))
+    assert far(out, batch.double().mean(1, keepdim=True).expand(batch.shape)) <= 0.5
+
+
+def test_pca_color_shifts_along_imagenets_directions_by_normal_amounts() -> None:
+    part = augment("pca_color", (3, 2, 2), std=0.5)
+    batch = torch.full((20000, 3, 2, 2), 128, dtype=torch.uint8)
+    shift = part.apply(batch, draws(part, 20000)).double()[:, :, 0, 0] - 128
+    vectors = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+    along = shift.numpy() @ vectors  # the columns are directions
+    assert np.allclose(along.std(0), 255 * 0.5 * np.array([0.2175, 0.0188, 0.0045]), rtol=0.03, atol=0.1)
+    correlation = np.corrcoef(along.T)
+    assert abs(correlation[0, 1]) < 0.05 and np.abs(along.mean(0)).max() < 1
+    quantiles = np.quantile(along[:, 0] / along[:, 0].std(), [0.1587, 0.5, 0.8413])
+    assert np.allclose(quantiles, [-1, 0, 1], atol=0.05)
+    extreme = part.apply(batch[:2], Draws(torch.tensor([[0.0] * 3, [1 - 2**-24] * 3]), 0))
+    assert (extreme[0] != extreme[1]).any()  # the least draw is not infinitely far
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_random_erasing_is_torchvisions_erase(shape: tuple[int, int, int]) -> None:
+    from torchvision.transforms.v2 import functional as TF
+
+    part, batch = augment("random_erasing", shape, p=0.7, scale=[0.05, 0.9], ratio=[0.3, 3], fill=9), images(shape)
+    drawn = draws(part)
+    _, height, width = shape
+    for image, out, u in zip(batch, part.apply(batch, drawn), drawn.uniform.tolist(), strict=True):
+        area, slope = height * width * (0.05 + 0.85 * u[1]), 0.3 * 10 ** u[2]
+        high, wide = min(height, round(math.sqrt(area * slope))), min(width, round(math.sqrt(area / slope)))
+        top, left = int(u[3] * (height - high + 1)), int(u[4] * (width - wide + 1))
+        erased = TF.erase(image, top, left, high, wide, torch.tensor(9, dtype=torch.uint8))
+        assert torch.equal(out, erased if u[0] < 0.7 else image)
+
+
+def test_random_erasing_fills_with_even_and_independent_noise() -> None:
+    shape = (3, 16, 16)
+    part = augment("random_erasing", shape, p=1.0, scale=[1.0, 1.0], ratio=[1.0, 1.0], fill=None)
+    noise = part.apply(images(shape, 200), draws(part, 200))
+    count = noise.flatten().bincount(minlength=256).double()
+    expected = noise.numel() / 256
+    assert ((count - expected).square() / expected).sum() < 255 + 5 * math.sqrt(2 * 255)  # chi squared
+    flat = noise.flatten(1).double()
+    assert flat.T.corrcoef().fill_diagonal_(0).abs().max() < 0.4  # 200 images: 0.07 is a standard deviation
+    assert flat.corrcoef().fill_diagonal_(0).abs().max() < 0.2  # 768 pixels: 0.036
+    assert len({row.numpy().tobytes() for row in noise}) == 200
+
+
+# The ops of random policies
+
+
+def wanted(name: str, image: Tensor, amount: float) -> Tensor:
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as TF
+
+    bilinear = InterpolationMode.BILINEAR
+    slope = math.degrees(math.atan(amount))
+    found: Tensor = {
+        "identity": lambda: image,
+        "shear_x": lambda: TF.affine(image, 0, [0, 0], 1, [slope, 0.0], bilinear, center=[0, 0]),
+        "shear_y": lambda: TF.affine(image, 0, [0, 0], 1, [0.0, slope], bilinear, center=[0, 0]),
+        "translate_x": lambda: TF.affine(image, 0, [int(amount), 0], 1, [0, 0], bilinear),
+        "translate_y": lambda: TF.affine(image, 0, [0, int(amount)], 1, [0, 0], bilinear),
+        "rotate": lambda: TF.rotate(image, amount, bilinear),
+        "posterize": lambda: TF.posterize(image, int(amount)),
+        "solarize": lambda: TF.solarize(image, amount),
+        "autocontrast": lambda: TF.autocontrast(image),
+        "equalize": lambda: TF.equalize(image),
+        "brightness": lambda: 255 * TF.adjust_brightness(image / 255, 1 + amount),
+        "contrast": lambda: 255 * TF.adjust_contrast(image / 255, 1 + amount),
+        "color": lambda: 255 * TF.adjust_saturation(image / 255, 1 + amount),
+        "sharpness": lambda: TF.adjust_sharpness(image, 1 + amount),
+    }[name]()
+    return found
+
+
+AMOUNTS = {
+    "posterize": [0.0, 1.0, 4.0, 8.0],
+    "solarize": [0.0, 100.0, 127.5, 255.0],
+    "rotate": [-135.0, 20.0],
+    "translate_x": [-3.9, 2.0, 40.0],
+    "translate_y": [-3.9, 2.0, 40.0],
+}
+# Floats that we round (torchvision's grey has weights of four digits), or bytes that it rounds elsewhere or cuts off
+TOLERANCE = dict.fromkeys(("brightness", "contrast", "color"), 0.6)
+TOLERANCE |= dict.fromkeys(("shear_x", "shear_y", "rotate", "autocontrast", "sharpness"), 1.0)
+
+
+@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("shape", [(1, 40, 40), (3, 30, 41)], ids=str)
+def test_every_op_is_torchvisions(name: str, shape: tuple[int, int, int]) -> None:
+    batch = images(shape, 6)
+    for amount in AMOUNTS.get(name, [-0.9, -0.3, 0.0, 0.5, 0.99]):
+        found = distort(batch, torch.full((6,), OPS.index(name)), torch.full((6,), amount))
+        for image, out in zip(batch, found, strict=True):
+            assert far(out, wanted(name, image, amount)) <= TOLERANCE.get(name, 0)
+
+
+def test_equalize_and_autocontrast_leave_one_colour_alone() -> None:
+    batch = torch.full((2, 3, 40, 40), 7, dtype=torch.uint8)
+    batch[1, :, 0, 0] = 9
+    for name in ("equalize", "autocontrast"):
+        found = distort(batch, torch.full((2,), OPS.index(name)), torch.zeros(2))
+        for image, out in zip(batch, found, strict=True):
+            assert far(out, wanted(name, image, 0.0)) <= TOLERANCE.get(name, 0)
+
+
+def test_each_image_of_a_batch_gets_its_own_op() -> None:
+    batch = images((3, 30, 41), len(OPS))
+    amount = torch.tensor([AMOUNTS.get(name, [0.4])[0] for name in OPS])
+    found = distort(batch, torch.arange(len(OPS)), amount)
+    for image, out, name, given in zip(batch, found, OPS, amount.tolist(), strict=True):
+        assert far(out, wanted(name, image, given)) <= TOLERANCE.get(name, 0)
+
+
+NAMES = {"color": "Color", "autocontrast": "AutoContrast", "shear_x": "ShearX", "shear_y": "ShearY"}
+
+
+@pytest.mark.parametrize("policy", ["RandAugment", "TrivialAugmentWide", "AugMix"])
+def test_the_strengths_are_those_of_torchvisions_policies(policy: str) -> None:
+    from torchvision.transforms import v2
+
+    oracle = getattr(v2, policy)
+    bins, table = (10, oracle._PARTIAL_AUGMENTATION_SPACE) if policy == "AugMix" else (31, oracle._AUGMENTATION_SPACE)
+    space = {
+        "RandAugment": Space(0.3, 150 / 331 * 40, 150 / 331 * 30, 30.0, 0.9, (8, 4)),
+        "TrivialAugmentWide": Space(0.99, 32.0, 32.0, 135.0, 0.99, (8, 2)),
+        "AugMix": Space(0.3, 40 / 3, 30 / 3, 30.0, 0.0, (4, 0)),
+    }[policy]
+    strength, sign = torch.arange(bins) / (bins - 1), -torch.ones(bins)
+    checked = set()
+    for name, (magnitudes, signed) in table.items():
+        ours = (
+            {"Identity": "identity", "AutoContrast": "autocontrast"}.get(name)
+            or "_".join(part.lower() for part in (name[:-1], name[-1]) if name[-1] in "XY")
+            or name.lower()
+        )
+        theirs = magnitudes(bins, 30, 40)
+        if theirs is not None:
+            theirs = theirs.double() * (255 if ours == "solarize" else -1 if signed else 1)
+            found = space.amounts(torch.full((bins,), OPS.index(ours)), strength, sign)
+            assert torch.allclose(found.double(), theirs, rtol=1e-5, atol=1e-4), ours
+        checked.add(ours)
+    assert checked == (set(OPS[1:10]) if policy == "AugMix" else set(OPS))
+
+
+def told_apart(part: Augment, batch: int) -> list[str]:
+    """Return for each draw which op (of a few that are easy to tell) it did to one picture."""
+    image = images((3, 30, 41), 1).expand(batch, 3, 30, 41)
+    found = part.apply(image, draws(part, batch))
+    same = torch.equal
+    equal = {name: wanted(name, image[0], 0.0) for name in ("identity", "autocontrast", "equalize")}
+    return [next((name for name, one in equal.items() if same(out, one)), "other") for out in found]
+
+
+def test_trivialaugment_draws_its_ops_evenly() -> None:
+    seen = told_apart(augment("trivialaugment", (3, 30, 41)), 2800)
+    assert abs(seen.count("equalize") - 200) < 4 * 14
+    # strength 0 of ten others is identity too (translations below one pixel, posterize of eight bits, ...)
+    assert 200 - 4 * 14 < seen.count("identity") < 200 + 2000 / 31 * 1.8 + 4 * 16
+
+
+def test_randaugment_of_one_op_draws_evenly_and_of_magnitude_0_changes_little() -> None:
+    seen = told_apart(augment("randaugment", (3, 30, 41), ops=1, magnitude=30), 2800)
+    assert abs(seen.count("equalize") - 200) < 4 * 14 and abs(seen.count("identity") - 200) < 4 * 14
+    part = augment("randaugment", (3, 30, 41), ops=1, magnitude=0)
+    still = told_apart(part, 1400)
+    assert abs(still.count("identity") - 1400 * 12 / 14) < 60  # all but autocontrast and equalize
+
+
+def test_randaugment_does_its_ops_one_after_another() -> None:
+    part, single = (augment("randaugment", (3, 30, 41), ops=ops, magnitude=12) for ops in (3, 1))
+    batch = images((3, 30, 41))
+    drawn = draws(part)
+    step = batch
+    for i in range(3):
+        step = single.apply(step, Draws(drawn.uniform[:, 2 * i : 2 * i + 2], 0))
+    assert torch.equal(part.apply(batch, drawn), step)
+
+
+def test_augmix_is_the_weighted_mean_of_its_chains() -> None:
+    batch = images((3, 30, 41), 8)
+    part = augment("augmix", (3, 30, 41), width=2, severity=10)
+    drawn = draws(part, 8, seed=3)
+    space = Space(0.3, 41 / 3, 10.0, 30.0, 0.0, (4, 0))
+    for image, out, u in zip(batch, part.apply(batch, drawn), drawn.uniform, strict=True):
+        chains = u[1:].view(2, 11)
+        weights = -torch.log(1 - chains[:, 0])
+        mixed = (1 - u[0]) * image
+        for weight, chain in zip(weights / weights.sum(), chains, strict=True):
+            one = image[None]
+            for place in range(1 + int(chain[1] * 3)):
+                which, strength, sign = chain[2 + 3 * place : 5 + 3 * place]
+                op = 1 + (which * 9).long()[None]
+                signed = torch.tensor([-1.0 if sign < 0.5 else 1.0])
+                one = distort(one, op, space.amounts(op, (strength * 10).floor()[None] / 9, signed))
+            mixed = mixed + u[0] * weight * one[0]
+        assert far(out, mixed) <= 0.5001
+
+
+def test_augmix_without_a_share_is_the_image() -> None:
+    part, batch = augment("augmix", (1, 8, 8)), images((1, 8, 8))
+    drawn = draws(part)
+    drawn.uniform[:, 0] = 0
+    assert torch.equal(part.apply(batch, drawn), batch)
