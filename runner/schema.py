@@ -30,8 +30,8 @@ class Range:
         return above and below
 
     def __str__(self) -> str:
-        low = f"{'>' if self.open_low else '>='} {self.low:g}" if self.low > -math.inf else ""
-        high = f"{'<' if self.open_high else '<='} {self.high:g}" if self.high < math.inf else ""
+        low = f"{'>' if self.open_low else '>='} {self.low:.12g}" if self.low > -math.inf else ""
+        high = f"{'<' if self.open_high else '<='} {self.high:.12g}" if self.high < math.inf else ""
         return " and ".join(filter(None, (low, high)))
 
 
@@ -75,6 +75,7 @@ class Settings:
     checkpoint_every: Duration
     log_every: PositiveInt
     test: Literal["auto", "end", "never"]
+    figures: Literal["auto", "always", "never"]
     plugins: list[str]
     outputs: str
     name: FolderName | None
@@ -145,12 +146,25 @@ def check_union(key: str, value: Any, options: tuple[Any, ...]) -> Any:
     if value is None and type(None) in options:
         return None
     options = tuple(option for option in options if option is not type(None))
-    for option in options[:-1]:
+    if len(options) == 1:
+        return check(key, value, options[0])
+    for option in options:
         try:
             return check(key, value, option)
         except ConfigError:
             continue
-    return check(key, value, options[-1])
+    raise wrong(key, value, " or ".join(map(described, options)))
+
+
+def described(annotation: Any) -> str:
+    """Return what a type takes, in words."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        kind, rule = arguments[:2]
+        return rule.says if isinstance(rule, Pattern) else f"{PLAIN[kind]} {rule}"
+    if origin is Literal:
+        return ", ".join(f"'{choice}'" for choice in arguments)
+    return {list: "a list [a,b,...]", dict: "a mapping {a: b}"}.get(origin) or PLAIN[annotation]
 
 
 PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -169,6 +183,13 @@ def check_plain(key: str, value: Any, kind: type) -> Any:
 
 def wrong(key: str, value: Any, allowed: str) -> ConfigError:
     """Return the error for a value that its type or range does not take."""
-    shown = f"'{value}'" if isinstance(value, str) else "null" if value is None else str(value)
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    return ConfigError(f"{key}: got {shown}, must be {allowed}")
+    words = shown(value)
+    words = words if len(words) <= 80 else words[:77] + "..."
+    return ConfigError(f"{key}: got {words}, must be {allowed}")
+
+
+def shown(value: Any) -> str:
+    """Return a value as YAML would have it, on one line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return repr(value) if isinstance(value, str) else str(value)

@@ -16,17 +16,19 @@ def single_job(config: dict[str, Any], given: Sequence[Given]) -> Job:
     name = config["name"] or run_name((each.key, each.value) for each in given)
     folder = next((str(each.value) for each in given if each.key == "hydra.run.dir"), None)
     words = tuple(each.typed for each in given if not each.of_hydra)
-    return job(config, words, name=name, folder=folder, test="end")
+    return job(config, words, name=name, folder=folder, auto={"test": "end", "figures": "always"})
 
 
 def trial_job(config: dict[str, Any], words: Sequence[str], folder: Path) -> Job:
     """Return the job of one trial of a sweep, which never reads the test split unless it is told to."""
-    return job(config, words, name=folder.name, folder=str(folder), test="never")
+    return job(config, words, name=folder.name, folder=str(folder), auto={"test": "never", "figures": "never"})
 
 
-def job(config: Mapping[str, Any], words: Sequence[str], *, name: str, folder: str | None, test: str) -> Job:
-    """Return a job with its hashes, `test` standing for test=auto."""
-    settled = {**config, "test": test if config["test"] == "auto" else config["test"]}
+def job(
+    config: Mapping[str, Any], words: Sequence[str], *, name: str, folder: str | None, auto: Mapping[str, str]
+) -> Job:
+    """Return a job with its hashes, with the words that `auto` stands for in each key."""
+    settled = {**config, **{key: word for key, word in auto.items() if config[key] == "auto"}}
     return Job(
         config=settled,
         overrides=tuple(words),

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 PLACES = ("outputs", "name", "sweep", "resume", "run", "data.root")
-UNNAMED = (*PLACES, "note", "plugins", "device", "log_every", "data.workers")
-UNHASHED = (*UNNAMED, "test", "hydra")
+UNNAMED = (*PLACES, "note", "plugins", "device", "log_every", "figures", "data.workers")
+UNHASHED = (*UNNAMED, "test", "figures", "hydra")
 LONGEST = 100  # characters of a folder's name
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from runner.engine.folder import Result, create, write_result
+from runner.engine.folder import RESULT, Result, create, write_result
 from runner.engine.provenance import provenance
 from runner.engine.storage import write_atomic
 from runner.errors import ConfigError, Diverged, RunnerError
@@ -28,6 +28,14 @@ def place(job: Job) -> Path:
     if path.is_dir() and not any(path.iterdir()):
         return path
     return create(path)
+
+
+def begun(job: Job) -> Path | None:
+    """Return the folder that was named for the run if it already holds this very run, else None."""
+    path = Path(job.folder) / CONFIG if job.folder else None
+    if path is None or not path.is_file() or not (path.parent / RESULT).is_file():
+        return None
+    return path.parent if yaml.safe_load(path.read_bytes()) == job.config else None
 
 
 def describe(folder: Path, job: Job, *, device: str) -> None:

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
 import torch
 
 from runner.assemble import Experiment, assemble
@@ -21,18 +19,18 @@ from runner.errors import CheckpointError
 from runner.registry import register
 from runner.tasks.job import Job
 from runner.tasks.report import announce, conclude, console, device_name, introduce, sign_off
-from runner.tasks.run_folder import describe, place, reported, saved_config
+from runner.tasks.run_folder import begun, describe, place, reported, saved_config
 
 FINISHED = ("done", "stopped")
 
 
 @register("task", name="train")
-def train_task(job: Job, *, figures: bool) -> int:
-    """Train a model and leave its run folder; `resume=<folder>` goes on with one."""
-    resumed = Path(job.config["resume"]) if job.config["resume"] else None
-    if resumed:
+def train_task(job: Job) -> int:
+    """Train a model and leave its run folder; `resume=<folder>` goes on with one, as does the same trial of a sweep."""
+    resumed = Path(job.config["resume"]) if job.config["resume"] else begun(job)
+    if job.config["resume"]:
         config = saved_config(str(resumed), job, key="resume", may_change=("plugins", "device"))
-        job, figures = replace(job, config=config), config["task"]["figures"]
+        job = replace(job, config=config)
     snapshot = checkpoint.load(resumed) if resumed else None
     experiment = assemble(job.config, fit=snapshot is None)
     if snapshot:
@@ -42,14 +40,12 @@ def train_task(job: Job, *, figures: bool) -> int:
         result = read_result(folder) if resumed else Result()
         if result.status not in FINISHED:
             announce(folder, experiment, snapshot, resumed=bool(resumed))
-            run(folder, job, experiment, snapshot, result, figures=figures)
+            run(folder, job, experiment, snapshot, result)
     conclude(folder, job, result)
     return 0
 
 
-def run(
-    folder: Path, job: Job, experiment: Experiment, snapshot: Snapshot | None, result: Result, *, figures: bool
-) -> None:
+def run(folder: Path, job: Job, experiment: Experiment, snapshot: Snapshot | None, result: Result) -> None:
     """Train in a folder, from the snapshot on or from the start, and leave the result there."""
     learner = experiment.learner
     with reported(folder, result):
@@ -61,9 +57,9 @@ def run(
                 log.load_state_dict(snapshot.state["log"])
             else:
                 introduce(log, job)
-            commit = committer(folder, learner, log, {"config_hash": job.hash8})
+            commit = committer(folder, learner, log)
             status = train(experiment.recipe, learner, experiment.batches, experiment.validation, log, commit)
-            sign_off(folder, log, experiment, figures=figures)
+            sign_off(folder, log, experiment, figures=job.config["figures"] == "always")
         score(folder, experiment, result)
         result.status, result.exit = status, 0
 
@@ -76,7 +72,7 @@ def take_back(learner: Learner, snapshot: Snapshot) -> None:
     learner.load_state_dict(snapshot.state["learner"])
 
 
-def committer(folder: Path, learner: Learner, log: Log, meta: Mapping[str, Any]) -> Callable[[], None]:
+def committer(folder: Path, learner: Learner, log: Log) -> Callable[[], None]:
     """Return a function that saves the run as it is now; the best step's checkpoint is never rotated away."""
 
     def commit() -> None:
@@ -87,7 +83,7 @@ def committer(folder: Path, learner: Learner, log: Log, meta: Mapping[str, Any])
             learner.weights(),
             {"learner": learner.state_dict(), "log": log.state_dict()},
             logs=positions,
-            meta={**meta, "threads": torch.get_num_threads(), "torch": torch.__version__},
+            meta={"threads": torch.get_num_threads(), "torch": torch.__version__},
             keep=[learner.patience.best_step],
         )
 
