@@ -30,9 +30,8 @@ class Derived:
     def update(self, values: Mapping[str, float]) -> dict[str, float]:
         """Return what follows from the values of a step, by tag."""
         found = {AVERAGE: self._average(values[LOSS])} if LOSS in values else {}
-        for tag in BEST.keys() & values.keys():
-            name, better = BEST[tag]
-            if not math.isnan(values[tag]):
+        for tag, (name, better) in BEST.items():
+            if tag in values and not math.isnan(values[tag]):
                 self._state[name] = better(self._state.get(name, values[tag]), values[tag])
                 found[name] = self._state[name]
         return found

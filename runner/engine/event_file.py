@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import socket
@@ -14,6 +15,7 @@ import numpy as np
 
 from runner.engine import storage
 from runner.engine.records import framed
+from runner.engine.scalar_events import encoded, shape
 from runner.engine.sinks import Row, append, on_disk, open_to_append
 
 FORM = re.compile(r"events\.out\.tfevents\.(?P<time>\d{10})\.[^/\0]+\.\d+\.(?P<number>\d+)")
@@ -35,11 +37,13 @@ class EventFile:
         now = time.time()
         version = Event(wall_time=now, file_version="brain.Event:2")
         start = Event(wall_time=now, step=step, session_log=SessionLog(status=SessionLog.START))
-        self._append([version, start])
+        append(self._file, record(version) + record(start))
 
     def write(self, rows: Sequence[Row]) -> None:
         """Append one event per row, scalars as they are, the rest in the form its plugin reads."""
-        self._append([self._of(row) for row in rows if row.values])
+        full = (row for row in rows if row.values)
+        parts = [self._records(form, list(group)) for form, group in itertools.groupby(full, shape)]
+        append(self._file, b"".join(parts))
 
     def sync(self) -> int:
         """Return the bytes of the file once they are on the disk."""
@@ -59,9 +63,15 @@ class EventFile:
                 event.summary.value.extend(rich(tag, value))
         return event
 
-    def _append(self, events: Sequence[Any]) -> None:
-        if events:
-            append(self._file, framed([event.SerializeToString() for event in events]))
+    def _records(self, form: tuple[str | int, ...] | None, rows: Sequence[Row]) -> bytes:
+        if form is None or len(rows) == 1:
+            return b"".join(record(self._of(row)) for row in rows)
+        return framed(encoded(rows, self._of(rows[0])))
+
+
+def record(event: Any) -> bytes:
+    """Return the record of one event."""
+    return framed(np.frombuffer(event.SerializeToString(), dtype=np.uint8)[None])
 
 
 def rich(tag: str, value: Any) -> Iterable[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from numbers import Real
@@ -17,6 +18,9 @@ from runner.engine.sinks import METRICS, JsonLines, LogFile, Row, Sink
 from runner.engine.transfer import to_host
 from runner.errors import CheckpointError
 
+PAUSE = (
+    1.0  # seconds between two writes to the files, at least: a write for each flush would cost small models percents
+)
 UNDEFINED = "ratio/"  # tags whose NaN means that there is nothing to log
 
 
@@ -34,6 +38,8 @@ class Log:
         self._lengths = dict(lengths or {})  # of the files of earlier sessions
         self._pending: list[tuple[int, float, Mapping[str, Any]]] = []
         self._open: Row | None = None
+        self._rows: list[Row] = []  # complete, not yet in the files
+        self._written = -math.inf
         self._derived = Derived()
         self._latest: dict[str, float] = {}
 
@@ -46,7 +52,10 @@ class Log:
         self._pending.append((step, time.time(), values))
 
     def flush(self) -> dict[str, float]:
-        """Move all that was added in one transfer, write it, and return the latest number of each tag."""
+        """Move all that was added in one transfer, show it, and return the latest number of each tag.
+
+        The files get it too, unless they got something a moment ago: then with the next flush, or the next checkpoint.
+        """
         pending, self._pending = self._pending, []
         host = iter(to_host([v for _, _, values in pending for v in values.values() if isinstance(v, Tensor)]))
         rows = [] if self._open is None else [self._open]
@@ -57,12 +66,15 @@ class Log:
                 rows[-1].values, {t: next(host) if isinstance(v, Tensor) else plain(v) for t, v in values.items()}
             )
         self._open = rows.pop() if rows else None
-        self._give(rows)
+        self._show(rows)
+        if time.monotonic() - self._written >= PAUSE:
+            self._write()
         return dict(self._latest)
 
     def positions(self) -> dict[str, int]:
         """Write all that was logged, wait until it is on the disk, and return the bytes of each file by name."""
         self._settle()
+        self._write()
         for file in self.files:
             with storage.refusing(file.path):
                 self._lengths[file.path.name] = file.sync()
@@ -81,6 +93,7 @@ class Log:
         """Write the rest and close the files, also where writing fails."""
         try:
             self._settle()
+            self._write()
         finally:
             for sink in (*self.screens, *self.files):
                 sink.close()
@@ -88,7 +101,8 @@ class Log:
 
     def _fill(self, row: dict[str, Any], values: dict[str, Any]) -> None:
         """Put values into the row of their step, with what is derived from them, without undefined ratios."""
-        for tag, value in (values | self._derived.update(values)).items():
+        values.update(self._derived.update(values))
+        for tag, value in values.items():
             if type(value) is not float:
                 row[tag] = value
             elif value == value or not tag.startswith(UNDEFINED):
@@ -97,15 +111,19 @@ class Log:
     def _settle(self) -> None:
         self.flush()
         last, self._open = self._open, None
-        self._give([last] if last is not None else [])
+        self._show([last] if last is not None else [])
 
-    def _give(self, rows: list[Row]) -> None:
-        if rows:
-            for file in self.files:
-                with storage.refusing(file.path):
-                    file.write(rows)
-            for screen in self.screens:
-                screen.write(rows)
+    def _show(self, rows: list[Row]) -> None:
+        self._rows += rows
+        for screen in self.screens if rows else ():
+            screen.write(rows)
+
+    def _write(self) -> None:
+        rows, self._rows = self._rows, []
+        for file in self.files if rows else ():
+            with storage.refusing(file.path):
+                file.write(rows)
+        self._written = time.monotonic()
 
 
 def plain(value: Any) -> Any:
