@@ -1,0 +1,121 @@
+"""A real sweep by Hydra multirun, and a real TensorBoard asked over HTTP what it shows of it."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+from running import command, result
+
+SWEEP = ("-m", "model=mlp", "model.hidden=[16]", "optim=momentum,adam", "optim.lr=0.1,0.01", "seed=0,1", "epochs=2")
+STATUSES = ["STATUS_SUCCESS", "STATUS_RUNNING", "STATUS_UNKNOWN", "STATUS_FAILURE"]
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    where = tmp_path_factory.mktemp("sweep")
+    done = command(*SWEEP, "sweep=grid", cwd=where)
+    assert done.returncode == 0, done.stderr
+    return where / "outputs"
+
+
+@pytest.fixture(scope="module")
+def ask(outputs):
+    """Return a function that asks a TensorBoard server on loopback."""
+    words = ["-m", "tensorboard.main", "--logdir", str(outputs), "--port", "0", "--host", "127.0.0.1"]
+    server = subprocess.Popen(
+        [sys.executable, *words, "--load_fast=false"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    try:
+        address = next(word for line in server.stderr for word in line.split() if word.startswith("http://"))
+
+        def get(path, body=None):
+            data = None if body is None else json.dumps(body).encode()
+            request = urllib.request.Request(address + path, data, {"Content-Type": "application/json"})
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return json.load(response)
+
+        deadline = time.monotonic() + 60
+        while len(get("data/runs")) < 8 and time.monotonic() < deadline:
+            time.sleep(0.5)
+        time.sleep(1)
+        yield get
+    finally:
+        server.kill()
+        server.wait()
+        server.stderr.close()
+
+
+def test_every_trial_has_a_folder_named_by_what_differs(outputs):
+    trials = sorted(path.name for path in (outputs / "sweeps" / "grid").iterdir() if path.is_dir())
+    assert len(trials) == 8
+    assert trials[0].rpartition("-")[0] == "optim=adam,optim.lr=0.01,seed=0"
+    assert all(result(outputs / "sweeps" / "grid" / trial)["status"] == "done" for trial in trials)
+
+
+def test_a_sweep_never_reads_the_test_split(outputs):
+    for path in (outputs / "sweeps" / "grid").glob("*/result.json"):
+        found = json.loads(path.read_text())
+        assert found["test_reads"] == 0
+        assert "test" not in found["scores"]
+
+
+def test_tensorboard_shows_the_runs_with_curves_and_pictures(ask):
+    runs = ask("data/runs")
+    assert len(runs) == 8
+    scalars = ask("data/plugin/scalars/tags")
+    for run in runs:
+        assert {"train/loss", "train/loss_average", "val/loss", "val/accuracy", "train/accuracy", "train/lr"} <= set(
+            scalars[run]
+        )
+        assert any(tag.startswith("ratio/l2/") for tag in scalars[run])
+    curve = ask(f"data/plugin/scalars/scalars?run={urllib.request.quote(runs[0])}&tag=train/loss")
+    assert [step for _, step, _ in curve] == list(range(1, 39))
+    assert set(ask("data/plugin/images/tags")) == set(runs)
+    assert set(ask("data/plugin/text/tags")) == set(runs)
+    layout = ask("data/plugin/custom_scalars/layout")
+    assert any("update" in category["title"] for category in layout["category"])
+
+
+def test_tensorboard_shows_one_row_per_configuration_seeds_averaged(ask, outputs):
+    experiment = ask("data/plugin/hparams/experiment", {"hparamsLimit": 100})
+    differing = {info["name"] for info in experiment["hparamInfos"] if info["differs"]}
+    assert {"optim", "optim.lr"} <= differing
+    assert "seed" not in {info["name"] for info in experiment["hparamInfos"]}
+    body = {"startIndex": 0, "sliceSize": 100, "allowedStatuses": STATUSES, "colParams": []}
+    groups = ask("data/plugin/hparams/session_groups", body)["sessionGroups"]
+    assert len(groups) == 4
+    assert {len(group["sessions"]) for group in groups} == {2}
+    one = next(g for g in groups if (g["hparams"]["optim"], g["hparams"]["optim.lr"]) == ("adam", 0.01))
+    row = next(m["value"] for m in one["metricValues"] if m["name"]["tag"] == "val/loss")
+    trials = (outputs / "sweeps" / "grid").glob("optim=adam,optim.lr=0.01,*/result.json")
+    losses = [json.loads(path.read_text())["scores"]["val"]["last"]["loss"] for path in trials]
+    assert row == pytest.approx(sum(losses) / 2, rel=1e-6)
+    assert {group["sessions"][0]["status"] for group in groups} == {"STATUS_SUCCESS"}
+
+
+def test_the_same_sweep_again_trains_nothing(outputs, tmp_path):
+    shutil.copytree(outputs, tmp_path / "outputs")
+    grid = tmp_path / "outputs" / "sweeps" / "grid"
+    events = {path: path.stat().st_mtime_ns for path in grid.glob("*/metrics.jsonl")}
+    done = command(*SWEEP, "sweep=grid", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len([path for path in grid.iterdir() if path.is_dir()]) == 8
+    assert {path: path.stat().st_mtime_ns for path in grid.glob("*/metrics.jsonl")} == events
+
+
+def test_a_wrong_trial_stops_the_sweep_before_the_first(tmp_path):
+    done = command("-m", "model=mlp", "optim.lr=0.1,abc", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, "runner: error: optim.lr: got 'abc', must be a number\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failing_trial_costs_itself_alone(tmp_path):
+    done = command("-m", "model=mlp", "steps=3", "norm=none", "optim.lr=0.1,-1", "figures=never", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "optim.lr: got -1, must be > 0" in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("runner: error: 1 of 2 trials failed: ")
+    assert len(list(tmp_path.glob("outputs/sweeps/*/*/result.json"))) == 1
