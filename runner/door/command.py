@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 from omegaconf import OmegaConf
 
@@ -39,7 +40,7 @@ def run(arguments: Arguments) -> int:
         from runner.door.trials import run_sweep
 
         return run_sweep(conf, sweep)
-    job = single_job(config, given)
+    job = replace(single_job(config, given), folders=conf.folders)
     from runner.tasks import start
 
     return start(job)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -16,3 +17,4 @@ class Job:
     folder: str | None = None  # exactly this folder instead (a trial of a sweep, or hydra.run.dir)
     hash8: str = ""  # names the configuration, seed included
     group_hash: str = ""  # names the configuration without its seed
+    folders: tuple[Path, ...] = ()  # the config folders, ours first, which task=list reads; none in a sweep

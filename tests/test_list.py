@@ -1,0 +1,154 @@
+"""task=list and docs/catalogue.md: everything that may be chosen is there, with its meaning, and true."""
+
+import dataclasses
+import importlib
+import os
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+from running import ROOT, command, job
+
+from runner import tasks
+from runner.door.options import find_conf
+from runner.errors import ConfigError
+from runner.registry import find, names
+from runner.tasks.catalogue import Knob, catalogue
+from runner.tasks.list import COMMAND
+
+for module in pkgutil.iter_modules(tasks.__path__, "runner.tasks."):
+    importlib.import_module(module.name)
+CONF = ROOT / "conf"
+FILES = sorted(CONF.glob("*/*.yaml"))
+GROUPS = {group.name: group for group in catalogue([CONF])}
+OPTIONS = [(group.name, option) for group in GROUPS.values() for option in group.options]
+
+
+def listed(capsys, *overrides):
+    """Return what a command line prints, from a job as the front door hands it over."""
+    assert tasks.start(dataclasses.replace(job("task=list", *overrides), folders=find_conf().folders)) == 0
+    return capsys.readouterr().out
+
+
+def test_every_yaml_is_in_the_catalogue_and_nothing_else():
+    assert sorted((group, option.name) for group, option in OPTIONS) == [(p.parent.name, p.stem) for p in FILES]
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda x: getattr(x, "name", x))
+def test_every_option_says_what_it_is_and_every_knob_what_it_does(group, option):
+    assert option.about
+    if group != "recipe":
+        assert option.meaning == find(group, option.name).__doc__.strip().split("\n")[0].replace("Return ", "Gives ", 1)
+        assert len(option.meaning) > 10
+        assert [knob.name for knob in option.knobs if not knob.comment] == []
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda x: getattr(x, "name", x))
+def test_defaults_are_those_of_the_yaml(group, option):
+    """PyYAML reads back each default as it is shown, and no knob is left out."""
+    if group == "recipe":
+        return
+    content = yaml.safe_load((CONF / group / f"{option.name}.yaml").read_text())
+    content = content[option.name] if GROUPS[group].several else {k: v for k, v in content.items() if k != "name"}
+    assert {knob.name: yaml.safe_load(knob.default) for knob in option.knobs} == content
+
+
+def test_the_page_in_docs_is_the_one_that_would_be_made_now(capsys):
+    page = listed(capsys, "task.format=markdown")
+    assert (ROOT / "docs" / "catalogue.md").read_text() == page, f"docs/catalogue.md is stale; make it again: {COMMAND}"
+
+
+def test_a_line_of_each_kind_as_a_user_reads_it(capsys):
+    lines = listed(capsys, "task.kind=activation").splitlines()
+    assert lines[0] == "activation  choose one: activation=elu activation.alpha=1.0; default relu"
+    start = lines.index("  leaky_relu  A ReLU that lets a little through below zero (Maas et al. 2013).")
+    assert lines[start + 1] == "              Gives x above zero, `slope` * x below."
+    assert lines[start + 2].split("  ")[-2:] == [
+        "slope = 0.01",
+        "factor below zero; a slope, not a bias (init.bias sets biases)",
+    ]
+
+
+def test_the_list_is_plain_and_narrow_where_it_is_piped(capsys):
+    page = listed(capsys)
+    assert "\x1b" not in page
+    assert max(map(len, page.splitlines())) <= 100
+    for group in GROUPS.values():
+        assert f"\n{group.name}  " in "\n" + page
+        for option in group.options:
+            assert f"\n  {option.name}" in page
+
+
+@pytest.mark.parametrize("kind", ["optim", "regularizer"])
+def test_one_kind_alone(capsys, kind):
+    lines = listed(capsys, f"task.kind={kind}").splitlines()
+    assert [line.split()[0] for line in lines if line[:1].strip()] == [kind]
+    assert [line.split()[0] for line in lines if line[:3].strip() and line[:2] == "  "] == names(kind)
+
+
+def test_an_unknown_kind_is_answered_with_the_nearest(capsys):
+    with pytest.raises(ConfigError, match=r"^task\.kind: unknown kind 'optm'; did you mean 'optim'\? \(choose from: "):
+        listed(capsys, "task.kind=optm")
+
+
+def test_values_comments_and_chapters_of_any_form_are_read(tmp_path):
+    (tmp_path / "config.yaml").write_text(
+        "defaults:\n  - _self_\n  - part: odd\n  - many: []\n  - override hydra/x: y\n"
+    )
+    for folder in ("part", "many", "empty"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "part" / "odd.yaml").write_text(
+        "# What it is,\n# in two lines.\nname: odd\nhash: 'a # b'  # not \"# b\"\nlist:  # in a block\n  - 1\n  - 2\n"
+        "wide: [1,\n       2]  # on two lines\n         # and on\nnested:\n  a: 1  # first\n  b: {c: 2, d: 3}  # both\n"
+        "bare: null\n"
+    )
+    (tmp_path / "many" / "some.yaml").write_text("some:\n  p: 0.5  # share\n")
+    part, many = catalogue([tmp_path])
+    assert part.options[0].about == "What it is, in two lines."
+    assert part.options[0].knobs == (
+        Knob("hash", "'a # b'", 'not "# b"'),
+        Knob("list", "[1, 2]", "in a block"),
+        Knob("wide", "[1, 2]", "on two lines and on"),
+        Knob("nested.a", "1", "first"),
+        Knob("nested.b.c", "2", "both"),
+        Knob("nested.b.d", "3", "both"),
+        Knob("bare", "null", ""),
+    )
+    assert many.several
+    assert many.options[0].knobs == (Knob("p", "0.5", "share"),)
+
+
+def test_the_users_own_options_are_listed_and_nothing_is_written(tmp_path):
+    (tmp_path / "my_lab.py").write_text(
+        "from runner.registry import register\nfrom torch import nn\n\n"
+        '@register("activation")\ndef mish() -> nn.Module:\n    """Return Mish."""\n    return nn.Mish()\n\n'
+        '@register("activation")\ndef bump(*, at: float):\n    """Return a bump."""\n    return nn.ReLU()\n'
+    )
+    (tmp_path / "mine" / "activation").mkdir(parents=True)
+    (tmp_path / "mine" / "activation" / "mish.yaml").write_text("# Mine (2024).\nname: mish\n")
+    run = command(
+        "--config-dir=mine",
+        "plugins=[my_lab]",
+        "task=list",
+        "task.kind=activation",
+        cwd=tmp_path,
+        PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}",
+        PYTHONDONTWRITEBYTECODE="1",
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "  mish        Mine (2024).\n              Gives Mish.\n" in run.stdout
+    assert "  bump        Can be chosen once --config-dir has activation/bump.yaml.\n" in run.stdout
+    assert "at = ?  float" in run.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "my_lab.py"]
+
+
+def test_a_reader_that_stops_early_is_no_error(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    arguments = [sys.executable, "-m", "runner", "task=list"]
+    run = subprocess.Popen(arguments, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    run.stdout.close()
+    assert run.stderr.read() == b""
+    run.stderr.close()
+    assert run.wait() == 0
