@@ -87,7 +87,7 @@ class Average(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Watched:
     """What a probe may read: never change it. `images` are the augmented, preprocessed inputs of the step."""
 
@@ -97,7 +97,7 @@ class Watched:
     step: int  # optimizer steps before this one
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Outcome:
     """What one update gives: its mean loss and, where clipping computed it, the gradient's norm before clipping."""
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 DROPPED = {
-    *("seed", "outputs", "name", "sweep", "resume", "run", "note", "plugins", "device", "log_every", "figures"),
+    *("seed", "outputs", "name", "sweep", "resume", "run", "note", "plugins", "device", "log_every", "figures", "test"),
     *("data.root", "data.workers", "probe", "task"),
 }  # what says where, when or how a run is watched, not what it computes; seeds are what a group averages over
 

@@ -6,9 +6,7 @@ only equal charts become one.
 
 from __future__ import annotations
 
-import json
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 
@@ -32,7 +30,6 @@ CHARTS = {
         "mean of the activations": [r"activations/.+/mean$"],
     },
 }
-PINNED = ("train/loss", "val/loss", "val/accuracy", "ratio/log10/_global")
 
 
 def layout() -> Any:
@@ -46,12 +43,6 @@ def layout() -> Any:
     ]
     packed = np.array(layout_pb2.Layout(category=categories).SerializeToString(), dtype=object)
     return Summary(value=[value(metadata.CONFIG_SUMMARY_TAG, packed, metadata.create_summary_metadata())])
-
-
-def first_look(address: str = "http://localhost:6006") -> str:
-    """Return the link that opens TensorBoard with the charts to look at first on top, unsmoothed."""
-    cards = [{"plugin": "scalars", "tag": tag} for tag in PINNED]
-    return f"{address}/?pinnedCards={quote(json.dumps(cards, separators=(',', ':')))}&smoothing=0#timeseries"
 
 
 def chart(title: str, tags: list[str]) -> Any:

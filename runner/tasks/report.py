@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 import yaml
 
@@ -79,16 +77,9 @@ def sign_off(folder: Path, log: Log, experiment: Experiment, *, figures: bool) -
     if figures:
         picture = loss_figure(folder / "metrics.jsonl")
         write_atomic(folder / "curves.png", picture)
-        log.write(step, {"curves": pixels(picture)})
+        log.write(step, {"curves": picture})
     log.write(step, {"hparams": session_end(succeeded=True)})
     log.positions()
-
-
-def pixels(png: bytes) -> np.ndarray:
-    """Return a picture (3, H, W) uint8."""
-    from PIL import Image
-
-    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).transpose(2, 0, 1)
 
 
 def conclude(folder: Path, job: Job, result: Result) -> None:
@@ -105,7 +96,12 @@ def conclude(folder: Path, job: Job, result: Result) -> None:
     summary_table(
         rows, title=f"{ended} after {result.steps} steps ({result.epochs:.4g} epochs) in {result.seconds:.1f} s"
     )
-    sys.stdout.write(f"saved in      {folder}\nlook at it    tensorboard --logdir {log_folder(folder, job)}\n")
+    lines = [
+        f"saved in      {folder}",
+        f"look at it    tensorboard --logdir {log_folder(folder, job)}",
+        "then open     http://localhost:6006/#custom_scalars (or #timeseries, #hparams, #images)",
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 def row(name: str, scores: Mapping[str, float]) -> dict[str, object]:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from runner.engine.hparams import flat_hparams, session_end, session_start
-from runner.engine.layout import first_look, layout
+from runner.engine.layout import layout
 from runner.engine.log import open_logs
 
 STEPS = 30
@@ -184,10 +184,3 @@ def test_what_differs_comes_first_and_scores_are_among_the_metrics_shown(ask):
     assert not set(columns) & {"seed", "data.root", "data.workers", "probe", "probe.images.every"}
     metrics = [info["name"]["tag"] for info in experiment["metricInfos"]]
     assert metrics[:2] == ["_best/val_accuracy", "_best/val_loss"]  # the page shows five
-
-
-def test_the_link_names_cards_in_the_form_the_page_reads():
-    parts = urllib.parse.urlsplit(first_look("http://localhost:6006"))
-    query = urllib.parse.parse_qs(parts.query)
-    assert json.loads(query["pinnedCards"][0])[0] == {"plugin": "scalars", "tag": "train/loss"}
-    assert query["smoothing"] == ["0"] and parts.fragment == "timeseries"
