@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
+
+import yaml
 
 from runner.errors import ConfigError, unknown
 from runner.schema import check
@@ -96,3 +99,22 @@ def asked(factory: Callable[..., Any], what: str, context: Mapping[str, Any]) ->
 def asks(kind: str, name: str, context: str) -> bool:
     """Tell whether a component asks for a piece of context (some are dear to make)."""
     return context in inspect.signature(find(kind, name)).parameters
+
+
+def shipped() -> Path:
+    """Return our own config folder: inside the installed package, else beside it."""
+    package = Path(__file__).resolve().parent
+    return next(path for path in (package / "conf", package.parent / "conf") if (path / "config.yaml").is_file())
+
+
+def option(kind: str, name: str, *, key: str) -> dict[str, Any]:
+    """Return the config of an option by its word alone: our YAML's values, or just the name of a user's own component.
+
+    `key` is where the word stands. Raises ConfigError for a word that is neither.
+    """
+    files = {path.stem: path for path in (shipped() / kind).glob("*.yaml")}
+    if name in files:
+        return dict(yaml.safe_load(files[name].read_text(encoding="utf-8")))
+    if name in _parts.get(kind, {}):
+        return {"name": name}
+    raise unknown(key, kind, name, {*files, *names(kind)})

@@ -10,6 +10,7 @@ from typing import Any
 
 from runner.door.yaml_files import document
 from runner.errors import ConfigError, unknown
+from runner.registry import shipped
 
 OPTION = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")  # what Hydra's grammar reads as one word
 RECIPE = "recipe"
@@ -47,12 +48,6 @@ def find_conf(config_dir: str | None = None, primary: str = "config") -> Conf:
         raise unknown("--config-name", "config", primary, names)
     settings = {key: value for key, value in main.items() if key not in ("defaults", "hydra")}
     return Conf(tuple(folders), primary, defaults, files, settings)
-
-
-def shipped() -> Path:
-    """Return our own config folder: inside the installed package, else beside it."""
-    package = Path(__file__).resolve().parents[1]
-    return next(path for path in (package / "conf", package.parent / "conf") if (path / "config.yaml").is_file())
 
 
 def user_folder(config_dir: str) -> Path:
