@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from runner.assemble.config import Config
+from runner.assemble.norms import check_norms
 from runner.engine.batches import TrainBatches
 from runner.engine.contracts import Data, Regularizer
 from runner.registry import asks, build
@@ -26,6 +27,7 @@ def build_model(
         norm=build("norm", config["norm"]),
     )
     rewired = [regularizer.rewire(model) for regularizer in regularizers if regularizer.rewire]
+    check_norms(model, data, batches.batch)
     context: dict[str, Any] = {}
     if asks("init", config["init"]["name"], "images"):
         context["images"] = next(batches.stream(0, 1))[0].cpu()
