@@ -108,6 +108,16 @@ def test_crop_is_bit_equal_to_slicing_image_by_image(mode: str, shape: tuple[int
         assert np.array_equal(out.numpy(), padded[:, top : top + height, left : left + width])
 
 
+@pytest.mark.parametrize(
+    ("share", "shape", "pixels"), [(0.125, (1, 8, 8), 1), (0.3, (3, 12, 10), 3), (0.01, (3, 12, 10), 1)]
+)
+def test_a_padding_below_1_is_a_share_of_the_shorter_side(
+    share: float, shape: tuple[int, int, int], pixels: int
+) -> None:
+    batch, part = images(shape), augment("crop", shape, padding=share)
+    assert torch.equal(part.apply(batch, draws(part)), augment("crop", shape, padding=pixels).apply(batch, draws(part)))
+
+
 def test_crop_takes_every_place_equally_often() -> None:
     part = augment("crop", (1, 4, 4), padding=1)
     batch = torch.zeros(9000, 1, 4, 4, dtype=torch.uint8)

@@ -68,8 +68,8 @@ def test_set_aside_gives_what_rounding_owes_to_the_next_class_and_empties_none()
     labels = torch.arange(40).repeat_interleave(3)  # 0.3 of an example per class
     aside, _ = set_aside(labels, ranks(range(120)), 12)
     assert len(aside) == 12
-    lonely, rest = set_aside(torch.tensor([0, 1, 1, 1]), ranks(range(4)), 2)
-    assert 0 in rest and len(lonely) == 2
+    few, rest = set_aside(torch.tensor([0, 1, 1, 1]), ranks(range(4)), 3)
+    assert 0 in rest and len(few) == 2 and len(rest) == 2
 
 
 def test_an_example_keeps_its_rank_whatever_else_is_there() -> None:
@@ -191,8 +191,9 @@ def test_cifar10_recovers_from_a_download_that_was_cut_off(cifar: dict[str, np.n
     broken.write_bytes(broken.read_bytes()[:1000])
     (root / ".download").mkdir()
     (root / ".download" / "cifar-10-python.tar.gz").write_bytes(b"half")
+    (root / ".download" / "scrap").write_bytes(b"of another try")
     assert len(data("cifar10", root=str(root), val_size=10).train.labels) == 90
-    assert not (root / ".download").exists()
+    assert not (root / ".download").exists() and not (root / "scrap").exists()
 
 
 @pytest.mark.parametrize("download", [True, False])

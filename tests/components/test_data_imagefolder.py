@@ -200,6 +200,14 @@ def refused(root: Path, *words: str, **changes: Any) -> None:
         assert word in message, message
 
 
+def test_hidden_files_and_folders_do_not_count(flat: Path) -> None:
+    (flat / "airplane" / "._0000.jpg").write_bytes(b"what macOS leaves beside a file")
+    (flat / ".git").mkdir()
+    (flat / "__MACOSX").mkdir()
+    (flat / "readme.txt").write_text("not a class")
+    assert len(imagefolder(flat).train.labels) == 96
+
+
 def test_a_missing_root_is_named(tmp_path: Path) -> None:
     refused(tmp_path / "nowhere", str(tmp_path / "nowhere"), "not a folder")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -29,11 +30,11 @@ def crop(shape: Shape, *, padding: PositiveInt | HalfOpenUnit, mode: Literal["ze
     padding = int(padding) if padding >= 1 else max(1, round(padding * min(shape[1:])))
     if mode == "reflect" and padding >= min(shape[1:]):
         raise ConfigError(f"augment.crop.padding: got {padding}, must be < {min(shape[1:])} to reflect the image")
-    pad_mode = {"zeros": "constant", "reflect": "reflect"}[mode]
 
     def apply(images: Tensor, draws: Draws) -> Tensor:
         place = (draws.uniform * (2 * padding + 1)).long()
-        return windows(F.pad(images, [padding] * 4, mode=pad_mode), place[:, 0], place[:, 1], shape[1:])
+        padded = F.pad(images, [padding] * 4) if mode == "zeros" else mirrored_all_round(images, padding)
+        return windows(padded, place[:, 0], place[:, 1], shape[1:])
 
     return Augment(apply, uniforms=2)
 
@@ -76,6 +77,15 @@ def short_side(shape: Shape, *, low: Annotated[float, Range(1)], high: Annotated
         return grid[0] / factor + across * shape[2], grid[1] / factor + down * shape[1]
 
     return geometric(trace, uniforms=3, mode="border")
+
+
+def mirrored_all_round(images: Tensor, padding: int) -> Tensor:
+    """Return the images with their mirror images as padding; torch's reflection takes no bytes on CUDA."""
+    for axis in (2, 3):
+        before = images.narrow(axis, 1, padding).flip(axis)
+        after = images.narrow(axis, images.shape[axis] - 1 - padding, padding).flip(axis)
+        images = torch.cat([before, images, after], axis)
+    return images
 
 
 def within(axis: Tensor, window: Tensor, length: int, uniform: Tensor) -> Tensor:

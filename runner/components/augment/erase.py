@@ -62,10 +62,11 @@ def random_erasing(*, p: Unit, scale: list[Unit], ratio: list[Positive], fill: L
 def scattered(uniform: Tensor, images: Tensor) -> Tensor:
     """Return values 0..255, uint8 like the images, that depend on an image's draw (B,) and on the place in it.
 
-    A hash of both (the finaliser of MurmurHash3), so that no table of a number per pixel is needed.
+    A hash of both (multiply and shift, as MurmurHash3 ends) in 32 bits that wrap, so that no table of a number per
+    pixel is needed.
     """
-    place = torch.arange(images[0].numel(), device=images.device)
-    bits = (uniform * 2**24).long()[:, None] * 0x9E3779B1 + place
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
-        bits = ((bits ^ (bits >> shift)) * factor) & 0xFFFFFFFF
-    return ((bits >> 16) & 255).to(torch.uint8).view(images.shape)
+    place = torch.arange(images[0].numel(), dtype=torch.int32, device=images.device)
+    bits = (uniform * 2**24).int()[:, None] * 0x2E3779B1 + place * 0x165667B1
+    for shift, factor in ((15, 0x05EBCA77), (13, 0x42B2AE3D)):
+        bits = bits.bitwise_xor_(bits >> shift).mul_(factor)
+    return (bits >> 16).to(torch.uint8).view(images.shape)

@@ -103,6 +103,6 @@ def enhanced(images: Tensor, op: Tensor, amount: Tensor) -> Tensor:
     factor = (1 + amount_of("color", op, amount) + amount_of("sharpness", op, amount))[:, None]
     smooth = exact.clone()
     if min(images.shape[2:]) > 2:  # Pillow's SMOOTH: weights 1 round a 5, of 13
-        smooth[:, :, 1:-1, 1:-1] = ((9 * F.avg_pool2d(exact, 3, 1) + 4 * exact[:, :, 1:-1, 1:-1]) / 13).round_()
+        smooth[:, :, 1:-1, 1:-1] = (9 * F.avg_pool2d(exact, 3, 1) + 4 * exact[:, :, 1:-1, 1:-1]) / 13
     other = torch.where((op == OPS.index("color"))[:, None, None, None], grey(exact), smooth)
     return blend(exact, other, factor).round_().to(torch.uint8)
