@@ -104,6 +104,7 @@ def test_values_comments_and_chapters_of_any_form_are_read(tmp_path):
         "wide: [1,\n       2]  # on two lines\n         # and on\nnested:\n  a: 1  # first\n  b: {c: 2, d: 3}  # both\n"
         "bare: null\n"
     )
+    (tmp_path / "part" / "odder.yaml").write_text("defaults:\n  - odd\n  - _self_\na: 2  # mine\n")
     (tmp_path / "many" / "some.yaml").write_text("some:\n  p: 0.5  # share\n")
     part, many = catalogue([tmp_path])
     assert part.options[0].about == "What it is, in two lines."
@@ -116,8 +117,19 @@ def test_values_comments_and_chapters_of_any_form_are_read(tmp_path):
         Knob("nested.b.d", "3", "both"),
         Knob("bare", "null", ""),
     )
+    assert part.options[1].meaning == "Builds on odd."
+    assert part.options[1].knobs == (Knob("a", "2", "mine"),)
     assert many.several
     assert many.options[0].knobs == (Knob("p", "0.5", "share"),)
+
+
+@pytest.mark.parametrize("text", ["a: &x [1]\nb: *x\n", "a: [1\n"])
+def test_a_users_file_that_cannot_be_read_is_named_in_one_line(tmp_path, text):
+    (tmp_path / "optim").mkdir()
+    (tmp_path / "optim" / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"optim/mine\.yaml: ") as caught:
+        catalogue([CONF, tmp_path])
+    assert "\n" not in str(caught.value)
 
 
 def test_the_users_own_options_are_listed_and_nothing_is_written(tmp_path):

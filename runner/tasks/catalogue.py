@@ -84,7 +84,7 @@ def option(group: str, path: Path, *, several: bool) -> Option:
     found = [*chosen(lines, words.get("defaults")), *leaves(lines, own)]
     if several:
         found = [replace(knob, name=knob.name.removeprefix(f"{path.stem}.")) for knob in found]
-    return Option(path.stem, header(lines), meaning(group, str(part)), tuple(found))
+    return Option(path.stem, header(lines), meaning(group, str(part)) or below(words.get("defaults")), tuple(found))
 
 
 def parsed(path: Path, text: str) -> Pairs:
@@ -110,6 +110,13 @@ def chosen(lines: Lines, entries: yaml.Node | None) -> Iterator[Knob]:
         for key, value in entry.value if isinstance(entry, yaml.MappingNode) else ():
             name = key.value.removeprefix("override ").removeprefix("/")
             yield Knob(name, source(lines, value), comment(lines, value.end_mark))
+
+
+def below(entries: yaml.Node | None) -> str:
+    """Return the options of its own group that a file builds on, in words; empty if there are none."""
+    scalars = [entry.value for entry in entries.value if isinstance(entry, yaml.ScalarNode)] if entries else []
+    named = [value for value in scalars if value != "_self_"]
+    return f"Builds on {', '.join(named)}." if named else ""
 
 
 def leaves(lines: Lines, pairs: Pairs, prefix: str = "") -> Iterator[Knob]:

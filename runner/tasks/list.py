@@ -125,6 +125,7 @@ def markdown(groups: list[Group]) -> str:
         "",
         f"Made by `{COMMAND}` from `conf/` and the components' docstrings; a test fails when it is stale.",
         "A knob is set by its dotted name: `optim.lr=0.1`, and `augment.crop.padding=4` where several may be chosen.",
+        "The fields outside groups (`epochs`, `seed`, `device`, ...) are in `python -m runner --help`.",
         "",
         *(f"- [{group.name}](#{group.name}): {', '.join(option.name for option in group.options)}" for group in groups),
     ]
