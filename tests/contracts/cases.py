@@ -1,0 +1,64 @@
+"""The surroundings in which the options of a kind, and the knobs of an option, show within three steps what they do."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from small_runs import MANY, ONE, SMALL, colour_pictures, small
+
+import runner.components  # noqa: F401
+from runner.registry import names
+
+STEPS = 3
+PICTURES = {"data": "synthetic", "data.kind": "shapes", "data.size": 32, "data.train": 64, "data.classes": 5}
+DOWNLOADS = ("cifar10", "cifar100", "fashion_mnist", "mnist", "svhn")
+OPTIONS = [
+    (kind, name)
+    for kind in (*ONE, *MANY)
+    for name in names(kind)
+    if name not in DOWNLOADS and (kind, name) != ("model", "timm")
+]
+
+SURROUNDINGS: dict[str, dict[str, Any]] = {  # of all options of a kind, so that they can be compared
+    "norm": {"model": "cnn", "model.hidden": []},  # instance norm is for convolutions only
+    "init": {"model": "resnet"},  # init=residual needs residual branches
+    "regularizer": {"model": "resnet9"},  # has block, head and residual places, and max pooling
+    "average": {"optim": "schedulefree"},  # for average=schedulefree
+    "predict": {"regularizer": ["dropout"]},  # for predict=mc_dropout
+    "preprocess": {"data": "imagefolder", "data.size": [8, 8]},  # of grey images one channel's mean is the global one
+    "augment": {"data": "imagefolder", "data.size": [16, 16]},  # in colour, for augment=pca_color
+}
+SHOWN: dict[tuple[str, str], dict[str, Any]] = {  # what an option needs in order to act so early; its own knobs bare
+    ("average", "lookahead"): {"every": 2},
+    ("average", "polyak"): {"last": "70%"},  # by default the last tenth: one step of three
+    ("mix", "cutmix"): {"p": 1.0},
+    ("mix", "saliencymix"): {"p": 1.0},
+    ("model", "torchvision"): PICTURES,
+    ("model", "vgg"): PICTURES,
+    ("probe", "throughput"): {"every": 1},  # speaks from its second measurement on
+    ("regularizer", "max_norm"): {"limit": 0.5},  # no weights of small models are longer than 3
+}
+
+
+def choices(kind: str, name: str, **changed: Any) -> dict[str, Any]:
+    """Return a small run with an option in its surroundings; `changed` sets knobs of it."""
+    prefix = f"{kind}.{name}" if kind in MANY else kind
+    made = {"steps": STEPS, **SURROUNDINGS.get(kind, {}), kind: [name] if kind in MANY else name}
+    for key, value in {
+        **(SMALL.get(name, {}) if kind == "model" else {}),
+        **SHOWN.get((kind, name), {}),
+        **changed,
+    }.items():
+        made[key if "." in key or key in (*ONE, *MANY) else f"{prefix}.{key}"] = value
+    if made.get("data") == "imagefolder":
+        made = {"data.root": colour(), **made}
+    return small(made)
+
+
+@cache
+def colour() -> str:
+    """Return a folder of colour pictures."""
+    return colour_pictures(Path(mkdtemp()))

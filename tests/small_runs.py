@@ -1,0 +1,211 @@
+"""Small experiments in process: configs from the YAML files, a few steps, and all that a run leaves."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from running import ROOT, job
+
+from runner.assemble import Experiment, assemble
+from runner.engine import checkpoint
+from runner.engine.batches import EvalBatches
+from runner.engine.log import Log
+from runner.engine.state import flatten
+from runner.engine.train import train
+from runner.tasks.train import take_back
+
+CONF = ROOT / "conf"
+MANY = ("augment", "regularizer", "probe")
+ONE = (
+    "data", "preprocess", "model", "activation", "norm", "init", "optim", "scheduler", "loss", "mix", "average",
+    "predict",
+)  # fmt: skip
+SMALL: dict[str, dict[str, Any]] = {
+    "cnn": {"channels": [8, 16], "hidden": [16]},
+    "mlp": {"hidden": [16, 16]},
+    "resnet": {"width": 8},
+    "resnet9": {"width": 8},
+    "torchvision": {"arch": "shufflenet_v2_x0_5"},
+    "vgg": {"width": 8, "hidden": [16]},
+    "vit": {"dim": 16, "depth": 2, "heads": 2, "patch": 4},
+    "wide_resnet": {"depth": 10, "widen": 1},
+}  # knobs that make a model quick; every width is a multiple of 8, for norm=group
+BASE = {"model": "mlp", "augment": [], "probe": [], "device": "cpu", "data.batch_size": 16, "validate_every": "1steps"}
+EXAMPLES = 16  # of each split, that a small experiment is scored on
+
+
+@cache
+def option(kind: str, name: str) -> Any:
+    """Return the content of an option's YAML."""
+    return yaml.safe_load((CONF / kind / f"{name}.yaml").read_text())
+
+
+@cache
+def default() -> dict[str, Any]:
+    """Return the config of a command line without words."""
+    return job().config
+
+
+def config(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config that the front door makes of `choices`: a group's option or options, or a dotted key's value.
+
+    It takes a hundredth of the front door's time; a test holds the two against each other.
+    """
+    made = copy.deepcopy(default())
+    for key, value in choices.items():
+        if key in MANY:
+            made[key] = {name: knobs for each in value for name, knobs in copy.deepcopy(option(key, each)).items()}
+        elif key in ONE:
+            made[key] = copy.deepcopy(option(key, value))
+    for key, value in choices.items():
+        if key not in (*MANY, *ONE):
+            *path, last = key.split(".")
+            place = made
+            for word in path:
+                place = place[word]
+            assert not path or last in place or key in default(), key
+            place[last] = copy.deepcopy(value)
+    return made
+
+
+def words(choices: Mapping[str, Any]) -> list[str]:
+    """Return the same as words of a command line."""
+    return [f"{key}={literal(value)}" for key, value in choices.items()]
+
+
+def literal(value: Any) -> str:
+    """Return a value as the front door reads it."""
+    if isinstance(value, list):
+        return f"[{','.join(map(literal, value))}]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{literal(item)}" for key, item in value.items()) + "}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def small(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Return choices completed to a run of milliseconds: a small model, small batches, no default extras."""
+    complete = {**BASE, **choices}
+    knobs = {f"model.{key}": value for key, value in SMALL.get(complete["model"], {}).items()}
+    return {**knobs, **complete}
+
+
+def colour_pictures(folder: Path) -> str:
+    """Write 60 noisy colour pictures of three classes, 40 x 36 pixels, and return their folder."""
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    for number in range(60):
+        pixels = random.integers(0, 128, (36, 40, 3), dtype=np.uint8)
+        pixels[..., number % 3] += 96
+        path = folder / "rgb"[number % 3] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    return str(folder)
+
+
+def build(choices: Mapping[str, Any], *, fit: bool = True) -> Experiment:
+    """Assemble choices and let their scores look at a few examples only."""
+    experiment = assemble(config(choices), fit=fit)
+    for split in experiment.validation.values():
+        split.index = split.index[:EXAMPLES]
+    return experiment
+
+
+class Kept(list):
+    """A screen that keeps the rows of a log: (step, tag, value as bytes or text), without the values of `time/`."""
+
+    def write(self, rows) -> None:
+        for row in rows:
+            self += [
+                (row.step, tag, None if tag.startswith("time/") else exact(value)) for tag, value in row.values.items()
+            ]
+
+    def close(self) -> None:
+        pass
+
+
+def exact(value: Any) -> Any:
+    """Return a value as something that compares bit for bit (NaN with itself too)."""
+    if isinstance(value, torch.Tensor):
+        return (str(value.dtype), tuple(value.shape), value.detach().cpu().contiguous().numpy().tobytes())
+    if isinstance(value, np.ndarray):
+        return (str(value.dtype), value.shape, value.tobytes())
+    return repr(value)
+
+
+def steps(experiment: Experiment, until: int, log: Log) -> None:
+    """Go on with the real loop up to a step, scored after each."""
+    recipe = replace(experiment.recipe, total_steps=until)
+    train(recipe, experiment.learner, experiment.batches, experiment.validation, log, lambda: None)
+    log.positions()  # as a checkpoint does: closes the row of the last step
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a run leaves, to be compared bit for bit: weights and state, log-probabilities, logged rows."""
+
+    state: dict[str, Any]
+    said: Any
+    rows: list[tuple[int, str, Any]]
+
+    @property
+    def tags(self) -> set[str]:
+        """The tags of what was logged."""
+        return {tag for _, tag, _ in self.rows}
+
+
+def left(experiment: Experiment, rows: Kept) -> Left:
+    """Return what a run has left so far."""
+    return Left(state(experiment), exact(said(experiment)), list(rows))
+
+
+def state(experiment: Experiment) -> dict[str, Any]:
+    """Return everything that a checkpoint holds, by name."""
+    weights = experiment.learner.weights()
+    tensors, tree = flatten(experiment.learner.state_dict(), weights)
+    return {**{name: exact(t) for name, t in {**weights, **tensors}.items()}, "tree": json.dumps(tree)}
+
+
+@torch.no_grad()
+def said(experiment: Experiment, split: str = "val") -> torch.Tensor:
+    """Return the log-probabilities of the split's first examples, as evaluation has them."""
+    model, batches = experiment.learner.average.module, experiment.validation[split]
+    assert isinstance(batches, EvalBatches)
+    model.eval()
+    experiment.recipe.reseed(-1)
+    with experiment.recipe.autocast():
+        given = torch.cat([experiment.recipe.predict(model, images).float() for images, _ in batches])
+    model.train()
+    return given
+
+
+def uninterrupted(choices: Mapping[str, Any], count: int) -> tuple[Experiment, Left]:
+    """Run `count` steps in one go."""
+    experiment, rows = build(choices), Kept()
+    log = Log(screens=[rows])
+    steps(experiment, count, log)
+    return experiment, left(experiment, rows)
+
+
+def interrupted(choices: Mapping[str, Any], at: int, count: int, folder: Path) -> Left:
+    """Run up to a step, save a checkpoint, read it into a fresh assembly, and go on to `count` steps."""
+    rows = Kept()
+    experiment, log = build(choices), Log(screens=[rows])
+    steps(experiment, at, log)
+    saved = {"learner": experiment.learner.state_dict(), "log": log.state_dict()}
+    checkpoint.save(folder, at, experiment.learner.weights(), saved, logs={}, meta={}, keep=[])
+    snapshot = checkpoint.load(folder)
+    experiment, log = build(choices, fit=False), Log(screens=[rows])
+    take_back(experiment.learner, snapshot)
+    log.load_state_dict(snapshot.state["log"])
+    steps(experiment, count, log)
+    return left(experiment, rows)
