@@ -285,6 +285,6 @@ def test_decoding_leaves_a_minute_for_sixty_thousand(tmp_path: Path) -> None:
         folder = tmp_path / f"class{i % 2}"
         folder.mkdir(exist_ok=True)
         image.save(folder / f"{i}.jpg")
-    start = time.perf_counter()
+    start = time.process_time()  # of all threads, whatever else the machine does
     data("imagefolder", root=str(tmp_path))
-    assert time.perf_counter() - start < 0.4  # that is 60 s for 60,000
+    assert time.process_time() - start < 0.2  # that is 30 s for 60,000
