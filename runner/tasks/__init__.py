@@ -16,8 +16,9 @@ def start(job: Job) -> int:
     Imports the user's plugins first, so that their components are registered like ours.
     """
     load_plugins(job.config["plugins"])
-    for module in pkgutil.iter_modules(__path__, __name__ + "."):
-        importlib.import_module(module.name)
+    name = job.config["task"]["name"]
+    if name in {module.name for module in pkgutil.iter_modules(__path__)}:  # else it is a plugin's
+        importlib.import_module(f"{__name__}.{name}")
     code: int = build("task", job.config["task"], job=job)
     return code
 

@@ -112,12 +112,21 @@ def test_composing_leaves_nothing_of_one_run_in_the_next(bench):
 def test_every_shipped_option_passes_the_check_as_it_is():
     conf = find_conf()
     many = [f"{group}=[{','.join(files)}]" for group, files in conf.files.items() if conf.several(group)]
-    one = {group: list(files) for group, files in conf.files.items() if files and not conf.several(group)}
+    single = [group for group, files in conf.files.items() if files and not conf.several(group) and group != "recipe"]
+    one = {group: list(conf.files[group]) for group in single}
     with hydra_opened(conf):
         for turn in range(max(map(len, one.values()))):
             words = [f"{group}={options[turn % len(options)]}" for group, options in one.items()]
             given = read_overrides(conf, [*words, *many])
             assert single_job(checked(conf, compose_parts(conf, given), given), given).hash8
+
+
+def test_every_shipped_recipe_passes_the_check_as_it_is():
+    conf = find_conf()
+    for recipe in conf.files["recipe"]:
+        with hydra_opened(conf):
+            given = read_overrides(conf, [f"recipe={recipe}"])
+            assert checked(conf, compose_parts(conf, given), given)
 
 
 def test_no_recipe_is_the_default(bench):

@@ -38,7 +38,7 @@ LINES = [
     (["--config-dir", "nowhere"], "--config-dir: got 'nowhere', must be a folder that exists"),
     # values
     (["optim.lr=abc"], "optim.lr: got 'abc', must be a number"),
-    (["optim.lr=true"], "optim.lr: got True, must be a number"),
+    (["optim.lr=true"], "optim.lr: got true, must be a number"),
     (["optim.lr=nan"], "optim.lr: got nan, must be a number"),
     (["optim.lr=1e999"], "optim.lr: got inf, must be finite"),
     (["optim.lr="], "optim.lr: got '', must be a number"),

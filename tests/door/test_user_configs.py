@@ -84,7 +84,7 @@ REFUSED = {
         {"recipe/mine": f"{GLOBAL}epochs: soon\n"},
         "epochs: got 'soon', must be a number (set by recipe=mine)",
     ),
-    "a yes for a number": ({"recipe/mine": f"{GLOBAL}epochs: yes\n"}, "epochs: got True, must be a number"),
+    "a yes for a number": ({"recipe/mine": f"{GLOBAL}epochs: yes\n"}, "epochs: got true, must be a number"),
     "an entry not chosen": (
         {"recipe/mine": f"{GLOBAL}augment: {{crop: {{padding: 2, mode: zero}}}}\n"},
         "augment.crop: 'crop' is not chosen; add it: augment=[crop] (set by recipe=mine)",
