@@ -39,7 +39,7 @@ class ScheduleFree(Optimizer):
             torch._foreach_add_(d, y, alpha=group["weight_decay"])
             rate = group["lr"] * (1 - b ** group["step"]) ** 0.5
             group["squares"] += rate**2
-            c = rate**2 / group["squares"]
+            c = rate**2 / group["squares"] if rate else 0.0  # a rate of 0 from the first step on moves nothing
             torch._foreach_add_(z, d, alpha=-rate)
             torch._foreach_lerp_(y, z, c)
             torch._foreach_add_(y, d, alpha=-rate * (1 - c) * (1 - a))
