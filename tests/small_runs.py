@@ -98,11 +98,11 @@ def small(choices: Mapping[str, Any]) -> dict[str, Any]:
     return {**knobs, **complete}
 
 
-def colour_pictures(folder: Path) -> str:
+def colour_pictures(folder: Path, seed: int = 0) -> str:
     """Write 60 noisy colour pictures of three classes, 40 x 36 pixels, and return their folder."""
     from PIL import Image
 
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     for number in range(60):
         pixels = random.integers(0, 128, (36, 40, 3), dtype=np.uint8)
         pixels[..., number % 3] += 96
@@ -121,13 +121,11 @@ def build(choices: Mapping[str, Any], *, fit: bool = True) -> Experiment:
 
 
 class Kept(list):
-    """A screen that keeps the rows of a log: (step, tag, value as bytes or text), without the values of `time/`."""
+    """A screen that keeps the rows of a log: (step, tag, value as bytes or text)."""
 
     def write(self, rows) -> None:
         for row in rows:
-            self += [
-                (row.step, tag, None if tag.startswith("time/") else exact(value)) for tag, value in row.values.items()
-            ]
+            self += [(row.step, tag, exact(value)) for tag, value in row.values.items()]
 
     def close(self) -> None:
         pass
@@ -151,21 +149,21 @@ def steps(experiment: Experiment, until: int, log: Log) -> None:
 
 @dataclass(frozen=True)
 class Left:
-    """What a run leaves, to be compared bit for bit: weights and state, log-probabilities, logged rows."""
+    """What a run leaves, to be compared bit for bit: weights and state, log-probabilities, logged rows.
+
+    `rows` leaves out the tags of `time/`, on which no two runs agree; `tags` has every tag with its steps.
+    """
 
     state: dict[str, Any]
     said: Any
     rows: list[tuple[int, str, Any]]
-
-    @property
-    def tags(self) -> set[str]:
-        """The tags of what was logged."""
-        return {tag for _, tag, _ in self.rows}
+    tags: frozenset[tuple[int, str]]
 
 
 def left(experiment: Experiment, rows: Kept) -> Left:
     """Return what a run has left so far."""
-    return Left(state(experiment), exact(said(experiment)), list(rows))
+    timeless = [row for row in rows if not row[1].startswith("time/")]
+    return Left(state(experiment), exact(said(experiment)), timeless, frozenset(row[:2] for row in rows))
 
 
 def state(experiment: Experiment) -> dict[str, Any]:

@@ -43,22 +43,19 @@ SHOWN: dict[tuple[str, str], dict[str, Any]] = {  # what an option needs in orde
 }
 
 
-def choices(kind: str, name: str, **changed: Any) -> dict[str, Any]:
-    """Return a small run with an option in its surroundings; `changed` sets knobs of it."""
+def choices(kind: str, name: str, /, **changed: Any) -> dict[str, Any]:
+    """Return a small run with an option in its surroundings; `changed` sets knobs of it, or whole dotted keys."""
     prefix = f"{kind}.{name}" if kind in MANY else kind
     made = {"steps": STEPS, **SURROUNDINGS.get(kind, {}), kind: [name] if kind in MANY else name}
-    for key, value in {
-        **(SMALL.get(name, {}) if kind == "model" else {}),
-        **SHOWN.get((kind, name), {}),
-        **changed,
-    }.items():
-        made[key if "." in key or key in (*ONE, *MANY) else f"{prefix}.{key}"] = value
+    own = SMALL.get(name, {}) if kind == "model" else {}
+    for key, value in {**own, **SHOWN.get((kind, name), {}), **changed}.items():
+        made[key if key == "data" or "." in key else f"{prefix}.{key}"] = value
     if made.get("data") == "imagefolder":
         made = {"data.root": colour(), **made}
     return small(made)
 
 
 @cache
-def colour() -> str:
+def colour(seed: int = 0) -> str:
     """Return a folder of colour pictures."""
-    return colour_pictures(Path(mkdtemp()))
+    return colour_pictures(Path(mkdtemp()), seed)

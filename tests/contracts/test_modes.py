@@ -37,14 +37,14 @@ def outputs(experiment: Experiment) -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.mark.parametrize("name", [name for name in names("model") if name not in ("timm", "torchvision")])
 def test_models_alone_are_the_same_in_both_modes(name: str) -> None:
-    evaluated, trained, again = outputs(build(choices("model", name, norm="none")))
+    evaluated, trained, again = outputs(build(choices("model", name) | {"norm": "none"}))
     torch.testing.assert_close(trained, evaluated)
     assert torch.equal(trained, again)
 
 
 @pytest.mark.parametrize("name", names("activation"))
 def test_activations_are_the_same_in_both_modes(name: str) -> None:
-    evaluated, trained, _ = outputs(build(choices("activation", name, norm="none")))
+    evaluated, trained, _ = outputs(build(choices("activation", name) | {"norm": "none"}))
     assert torch.equal(trained, evaluated)
 
 
@@ -57,7 +57,7 @@ def test_of_the_norms_batch_alone_looks_at_other_examples(name: str) -> None:
 
 @pytest.mark.parametrize("name", names("regularizer"))
 def test_regularizers_act_at_random_in_training_only(name: str) -> None:
-    without, *_ = outputs(build({**choices("regularizer", "l2", norm="layer"), "regularizer": []}))
-    evaluated, trained, again = outputs(build(choices("regularizer", name, norm="layer")))
+    without, *_ = outputs(build(choices("regularizer", "l2") | {"norm": "layer", "regularizer": []}))
+    evaluated, trained, again = outputs(build(choices("regularizer", name) | {"norm": "layer"}))
     assert torch.equal(trained, again) == (name not in RANDOM)
     assert torch.equal(evaluated, without) == (name not in ALSO_IN_EVALUATION)

@@ -58,12 +58,12 @@ def shown(kind: str, name: str) -> Any:
     if kind == "scheduler":
         return curve(choices(kind, name))
     if kind == "probe":
-        return frozenset(left.tags)
+        return left.tags
     return left.state, left.said
 
 
 def curve(given: dict[str, Any]) -> list[float]:
-    """Return the learning rate's factor in each of 100 steps, with a score after each that gets better only at first."""
+    """Return the learning rate's factor in each of 100 steps, scored after each: better at first only."""
     schedule = build({**given, "steps": 100}).learner.schedule
     scores = [0.1 + 0.0007 * step for step in range(10)] + [0.1] * 90
     factors = []
@@ -115,7 +115,7 @@ def test_timm_is_there_or_refused_in_one_line() -> None:
     if find_spec("timm"):
         assert build(small({"model": "timm", **PICTURES})).learner.model
     else:
-        with pytest.raises(ConfigError, match="^model=timm: timm is not installed; pip install timm$"):
+        with pytest.raises(ConfigError, match=r"^model=timm: timm is not installed; pip install timm$"):
             build(small({"model": "timm", **PICTURES}))
 
 

@@ -1,0 +1,181 @@
+"""Every knob of every option changes something: weights, predictions, learning rates or what is logged."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+from cases import DOWNLOADS, PICTURES, STEPS, choices, colour
+from small_runs import MANY, ONE, ROOT, exact, option, small, uninterrupted
+from test_options import curve
+
+from runner.registry import find, knobs, names
+from runner.schema import Duration
+
+OTHER: dict[str, Any] = {  # another valid value, where none follows from the default
+    "augment.resized_crop.ratio": [1.0, 1.1],
+    "augment.*.scale": [0.3, 0.5],
+    "augment.random_erasing.ratio": [1.0, 1.1],
+    "augment.random_erasing.fill": 100,
+    "augment.short_side.low": 1.5,
+    "augment.stretch.factor": 1.5,
+    "augment.short_side.high": 1.2,
+    "data.imagefolder.size": [8, 8],
+    "data.imagefolder.root": colour(1),
+    "data.synthetic.kind": "blobs",
+    "data.*.batch_size": 8,
+    "data.*.train": 128,
+    "data.*.val": 8,
+    "data.*.test": 8,
+    "init.*.head": 0.5,
+    "loss.cross_entropy.class_weights": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0],
+    "mix.*.p": 0.0,
+    "mix.mixup_or_cutmix.cutmix_p": 1.0,
+    "model.cnn.channels": [8, 24],
+    "model.*.hidden": [8],
+    "model.cnn.kernel": 5,
+    "model.resnet.depth": 14,
+    "model.resnet.width": 16,
+    "model.resnet9.width": 16,
+    "model.wide_resnet.depth": 16,
+    "model.torchvision.arch": "mobilenet_v3_small",
+    "model.torchvision.swap": [],
+    "model.vgg.width": 16,
+    "model.vit.patch": 2,
+    "model.vit.dim": 32,
+    "model.vit.heads": 4,
+    "norm.group.groups": 4,
+    "norm.*.eps": 0.1,
+    "optim.*.betas": [0.5, 0.9],
+    "optim.*.eps": 0.01,
+    "optim.*.no_decay": [],
+    "optim.*.rules": [{"match": "head", "lr": 0.0}],
+    "optim.muon.ns_steps": 3,
+    "predict.tta.views": ["shift"],
+    "predict.mc_dropout.passes": 3,
+    "probe.*.every": 2,
+    "probe.*.values": 10,
+    "probe.*.count": 4,
+    "regularizer.*.where": ["block"],
+    "regularizer.dropconnect.layers": ["conv"],
+    "scheduler.multistep.milestones": ["20%"],
+}
+BESIDE: dict[str, dict[str, Any]] = {  # what else the option must be set to for the knob to count; bare keys are knobs
+    "average.polyak.blocks": {"last": "100%"},
+    "data.synthetic.size": {"kind": "shapes"},
+    "mix.mixup_or_cutmix.mixup_alpha": {"cutmix_p": 0.0},
+    "mix.mixup_or_cutmix.cutmix_alpha": {"cutmix_p": 1.0},
+    "model.resnet.stem": {**PICTURES, "depth": 18},
+    "model.torchvision.swap": {"activation.name": "tanh"},
+    "optim.*.no_decay": {"weight_decay": 0.1},
+    "predict.tta.shift": {"views": ["shift"]},
+    "predict.tta.views": {"views": ["flip", "shift"]},
+}
+ELSEWHERE = {  # what no run on this machine can show, with the test that does
+    **{f"data.{name}.{knob}": "tests/components/test_data.py" for name in DOWNLOADS for knob in ("root", "download")},
+    **{f"data.{name}.val_size": "tests/components/test_data.py" for name in DOWNLOADS},
+    **{f"data.{name}.batch_size": "tests/components/test_data.py" for name in DOWNLOADS},
+    "model.timm.arch": "tests/components/test_model_foreign.py",
+    "model.timm.weights": "tests/components/test_model_foreign.py",
+    "model.timm.swap": "tests/components/test_model_foreign.py",
+    "model.torchvision.weights": "tests/components/test_model_foreign.py",
+}
+SAME_PIXELS = ("data.imagefolder.memory", "data.imagefolder.workers")  # about speed: they must change nothing
+
+
+def values(kind: str, name: str) -> dict[str, Any]:
+    """Return an option's knobs with their values."""
+    content = option(kind, name)
+    return content[name] if kind in MANY else {key: value for key, value in content.items() if key != "name"}
+
+
+KNOBS = [(kind, name, knob) for kind in (*ONE, *MANY) for name in names(kind) for knob in values(kind, name)]
+TRIED = [each for each in KNOBS if ".".join(each) not in (*ELSEWHERE, *SAME_PIXELS)]
+
+
+def looked_up(table: dict[str, Any], kind: str, name: str, knob: str) -> Any:
+    """Return the entry of a knob, or of the knob in any option of its kind."""
+    return table.get(f"{kind}.{name}.{knob}", table.get(f"{kind}.*.{knob}"))
+
+
+def another(kind: str, name: str, knob: str, value: Any) -> Any:
+    """Return a valid value other than the default."""
+    if (given := looked_up(OTHER, kind, name, knob)) is not None:
+        return given
+    annotation = knobs(find(kind, name))[knob]
+    if get_origin(annotation) is Literal:
+        return next(choice for choice in get_args(annotation) if choice != value)
+    if annotation is Duration:
+        return "1steps" if value == "1epoch" else "37%"
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    assert isinstance(value, float), f"{kind}.{name}.{knob}: say in OTHER what else it can be"
+    return value / 2 or 0.1
+
+
+def shown(kind: str, given: dict[str, Any]) -> Any:
+    """Return all that a run shows."""
+    if kind == "scheduler":
+        return curve(given)
+    experiment, left = uninterrupted(given, STEPS)
+    test = None
+    if kind == "data" and experiment.test:
+        images, labels = next(iter(experiment.test()))
+        test = exact(images), exact(labels)
+    return left.state, left.said, left.rows, left.tags, test
+
+
+@pytest.mark.parametrize(("kind", "name", "knob"), TRIED)
+def test_another_value_changes_something(kind: str, name: str, knob: str) -> None:
+    beside = looked_up(BESIDE, kind, name, knob) or {}
+    default = choices(kind, name, **beside)
+    prefix = f"{kind}.{name}" if kind in MANY else kind
+    value = default.get(f"{prefix}.{knob}", values(kind, name)[knob])
+    other = {**beside, knob: another(kind, name, knob, value)}
+    assert other[knob] != value
+    assert shown(kind, choices(kind, name, **other)) != shown(kind, default)
+
+
+@pytest.mark.parametrize("key", SAME_PIXELS)
+def test_what_is_about_speed_changes_no_number(key: str) -> None:
+    kind, name, knob = key.split(".")
+    assert shown(kind, choices(kind, name, **{knob: 1})) == shown(kind, choices(kind, name))
+
+
+@pytest.mark.parametrize(("key", "file"), ELSEWHERE.items())
+def test_what_is_tried_elsewhere_is(key: str, file: str) -> None:
+    assert key.rpartition(".")[2] in (ROOT / file).read_text()
+
+
+def test_no_knob_is_listed_that_does_not_exist() -> None:
+    every = {".".join(each) for each in KNOBS} | {f"{kind}.*.{knob}" for kind, _, knob in KNOBS}
+    assert {*OTHER, *BESIDE, *ELSEWHERE, *SAME_PIXELS} <= every
+
+
+SETTINGS = {
+    "accumulate": 2,
+    "clip": 0.01,
+    "monitor": "val/loss",
+    "patience": 1,
+    "precision": "bf16",
+    "seed": 1,
+    "steps": 2,
+    "validate_every": "2steps",
+    "checkpoint_every": "2steps",
+    "log_every": 3,
+}
+
+
+@pytest.mark.parametrize(("field", "value"), SETTINGS.items())
+def test_another_value_of_a_global_field_changes_something(field: str, value: Any) -> None:
+    given = small({"steps": STEPS})
+    assert all_of({**given, field: value}) != all_of(given)
+
+
+def all_of(given: dict[str, Any]) -> Any:
+    """Return all that a run shows and the dates of its recipe."""
+    experiment, left = uninterrupted(given, 10)
+    recipe = experiment.recipe
+    return left.state, left.rows, recipe.validate_every, recipe.checkpoint_every, recipe.log_every, recipe.total_steps
