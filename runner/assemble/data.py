@@ -8,6 +8,7 @@ from functools import partial
 import torch
 
 from runner.assemble.config import Config, many
+from runner.components.augment.warp import fuse
 from runner.engine.batches import EvalBatches, TrainBatches
 from runner.engine.contracts import Data, Preprocess
 from runner.engine.randomness import order
@@ -25,7 +26,7 @@ def train_batches(
         data.train,
         batch=data.batch_size * settings.accumulate,
         seed=settings.seed,
-        augments=many("augment", config, shape=data.shape),
+        augments=fuse(many("augment", config, shape=data.shape)),
         preprocess=preprocess,
         device=device,
     )
