@@ -8,9 +8,11 @@ from typing import Any
 from torch import nn
 
 from runner.assemble.config import Config
+from runner.assemble.inventory import inventory
 from runner.assemble.norms import check_norms
 from runner.engine.batches import TrainBatches
 from runner.engine.contracts import Data, Regularizer
+from runner.engine.parts import told
 from runner.registry import asks, build
 
 
@@ -33,4 +35,5 @@ def build_model(
         context["images"] = next(batches.stream(0, 1))[0].cpu()
     build("init", config["init"], **context)(model)
     count = sum(parameter.numel() for parameter in model.parameters())
-    return model, [f"{config['model']['name']}: {count:,} parameters", *rewired]
+    first = f"{config['model']['name']}: {count:,} parameters; {inventory(model)}"
+    return model, [first, *told(model), *rewired]

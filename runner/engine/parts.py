@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 KEPT = "kept_from_file"
+LAST = "last_of_a_residual_branch"
+TOLD = "told_about_the_model"
 
 
 class Slot(nn.Identity):
@@ -57,3 +59,23 @@ def keep(parameters: Iterable[nn.Parameter]) -> None:
 def is_kept(parameter: Tensor) -> bool:
     """Tell whether `keep` marked this parameter."""
     return getattr(parameter, KEPT, False)
+
+
+def end_branch(layer: nn.Module) -> None:
+    """Mark the last weighted layer of a residual branch, where the branch is no `Residual` of ours."""
+    setattr(layer, LAST, True)
+
+
+def ends_branch(layer: nn.Module) -> bool:
+    """Tell whether `end_branch` marked this layer."""
+    return getattr(layer, LAST, False)
+
+
+def tell(model: nn.Module, lines: list[str]) -> None:
+    """Leave words about how a model was made, for the run's summary."""
+    setattr(model, TOLD, lines)
+
+
+def told(model: nn.Module) -> list[str]:
+    """Return the words left in a model or in a part of it."""
+    return [line for module in model.modules() for line in getattr(module, TOLD, [])]

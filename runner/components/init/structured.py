@@ -8,7 +8,7 @@ from torch import nn
 from runner.components.init.layers import Head, Layer, initialization
 from runner.components.init.scaled import kaiming
 from runner.engine.contracts import Init
-from runner.engine.parts import Residual
+from runner.engine.parts import Residual, ends_branch, is_kept
 from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import Positive
@@ -50,12 +50,14 @@ def residual(*, bias: float, head: Head) -> Init:
 
     @torch.no_grad()
     def init(model: nn.Module) -> None:
-        branches = [m.branch for m in model.modules() if isinstance(m, Residual)]
-        if not branches:
+        ends = [last_weighted(m.branch) for m in model.modules() if isinstance(m, Residual)]
+        ends += [m for m in model.modules() if isinstance(m, Weighted) and ends_branch(m)]
+        if not ends:
             raise ConfigError("init=residual: this model has no residual blocks; choose another init or model")
         he(model)
-        for branch in branches:
-            nn.init.zeros_(last_weighted(branch).weight)
+        for last in ends:
+            if not is_kept(last.weight):
+                nn.init.zeros_(last.weight)
 
     return init
 

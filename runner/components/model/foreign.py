@@ -1,31 +1,42 @@
-"""Models of other libraries by name: they bring their own activations and norms, and no Slots."""
+"""Models of other libraries by name, made like ours: with the activation and norm of the config, and with Slots."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from importlib import import_module
-from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from runner.components.model.layers import named
+from runner.components.model.surgery import adapted
 from runner.components.model.weights import load
+from runner.engine.contracts import ActivationMaker, NormMaker
 from runner.errors import ConfigError, unknown
 from runner.registry import register
 
 Shape = tuple[int, int, int]
+Swap = list[Literal["activation", "norm"]] | None
 
 
 @register("model")
-def torchvision(shape: Shape, num_classes: int, *, arch: str, weights: str | None) -> nn.Module:
-    """Return torchvision's classification model of a name, with a new classifier.
+def torchvision(
+    shape: Shape,
+    num_classes: int,
+    activation: ActivationMaker,
+    norm: NormMaker,
+    *,
+    arch: str,
+    weights: str | None,
+    swap: Swap,
+) -> nn.Module:
+    """Return torchvision's classification model of a name, with a new classifier and the activation and norm given.
 
-    `weights` is a .safetensors or .pt file; initialization then touches the classifier only. Grey images are repeated
-    over the three colours. Auxiliary classifiers are off. Raises ConfigError for an unknown name, images that the model
-    does not take and a file that is not there, CheckpointError for a file of another model.
+    `weights` is a .safetensors or .pt file; initialization then touches the classifier only. `swap` names what becomes
+    the config's; without it that is both, and an error where it would change what `weights` were trained with. Grey
+    images are repeated over the three colours. Auxiliary classifiers are off. Raises ConfigError for an unknown name,
+    images that the model does not take, parts that cannot be swapped and a file that is not there, CheckpointError for
+    a file of another model.
     """
     from torchvision import models
 
@@ -35,17 +46,27 @@ def torchvision(shape: Shape, num_classes: int, *, arch: str, weights: str | Non
     if shape[0] not in (1, 3):
         raise ConfigError(f"model=torchvision: images have {shape[0]} channels, must be 1 or 3")
     make = partial(models.get_model, arch, weights=None, num_classes=num_classes, **settings(arch, shape))
-    model = tried(make, (3, *shape[1:]), f"torchvision's {arch}")
+    what, trained, colour = f"torchvision's {arch}", weights is not None, (3, *shape[1:])
+    model = adapted(make, colour, activation, norm, swap=swap, trained=trained, what=what)
     if weights is not None:
         load(model, weights)
     return model if shape[0] == 3 else named(colour=Repeat(3), net=model)
 
 
 @register("model")
-def timm(shape: Shape, num_classes: int, *, arch: str, weights: str | None) -> nn.Module:
+def timm(
+    shape: Shape,
+    num_classes: int,
+    activation: ActivationMaker,
+    norm: NormMaker,
+    *,
+    arch: str,
+    weights: str | None,
+    swap: Swap,
+) -> nn.Module:
     """Return timm's model of a name, with a new classifier and as many input channels as the images have.
 
-    `weights` as for torchvision. Raises ConfigError where timm is not installed, too.
+    `weights` and `swap` as for torchvision. Raises ConfigError where timm is not installed, too.
     """
     try:
         library = import_module("timm")
@@ -56,7 +77,8 @@ def timm(shape: Shape, num_classes: int, *, arch: str, weights: str | None) -> n
     fixed = library.get_pretrained_cfg(arch).fixed_input_size
     size = {"img_size": shape[1:]} if fixed else {}
     make = partial(library.create_model, arch, pretrained=False, num_classes=num_classes, in_chans=shape[0], **size)
-    model = tried(make, shape, f"timm's {arch}")
+    what, trained = f"timm's {arch}", weights is not None
+    model = adapted(make, shape, activation, norm, swap=swap, trained=trained, what=what)
     if weights is not None:
         load(model, weights)
     return model
@@ -69,19 +91,6 @@ def settings(arch: str, shape: Shape) -> dict[str, Any]:
     if arch.startswith("vit_"):
         return {"image_size": shape[1]}
     return {"input_size": shape[1:]} if arch.startswith("maxvit") else {}
-
-
-def tried(make: Callable[[], nn.Module], shape: Shape, what: str) -> nn.Module:
-    """Return the model if it takes images of this shape, which is tried without storage; else raise ConfigError."""
-    try:
-        model = make().eval()
-        tensors = {name: t.to("meta") for name, t in chain(model.named_parameters(), model.named_buffers())}
-        with torch.device("meta"), torch.no_grad():
-            torch.func.functional_call(model, tensors, (torch.zeros(2, *shape),))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        size, words = f"{shape[1]}x{shape[2]}", " ".join(str(error).split())[:160]
-        raise ConfigError(f"model.arch: {what} does not take images of {size}: {words}") from error
-    return model.train()
 
 
 class Repeat(nn.Module):
