@@ -8,28 +8,34 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from runner.components.augment.crop import in_order
+from runner.components.augment.crop import Shape, in_order
 from runner.components.augment.pixels import boxes, choose
 from runner.engine.contracts import Augment, Draws
+from runner.errors import ConfigError
 from runner.registry import register
-from runner.schema import Positive, PositiveInt, Range, Unit
+from runner.schema import HalfOpenUnit, Positive, PositiveInt, Range, Unit
 
 Level = Annotated[int, Range(0, 255)]
 
 
 @register("augment")
-def cutout(*, size: PositiveInt, fill: Level) -> Augment:
-    """Cover a square of `size` pixels round a random pixel; at the border a part of it falls outside.
+def cutout(shape: Shape, *, size: PositiveInt | HalfOpenUnit, fill: Level) -> Augment:
+    """Cover a square round a random pixel; at the border a part of it falls outside.
 
-    With an even size there is one row and one column more above and left of that pixel than below and right.
-    Source: DeVries & Taylor 2017, arXiv 1708.04552, section 3.2.
+    `size` is its side in pixels, or, below 1, a share of the image's shorter side (at least one pixel). With an even
+    side there is one row and one column more above and left of that pixel than below and right. Raises ConfigError for
+    a square that would cover the whole image wherever it is. Source: DeVries & Taylor 2017, arXiv 1708.04552, 3.2.
     """
+    side = int(size) if size >= 1 else max(1, round(size * min(shape[1:])))
+    if side // 2 >= max(shape[1:]) - 1 and (side + 1) // 2 >= max(shape[1:]):
+        seen = f"{shape[1]}x{shape[2]}"
+        raise ConfigError(f"augment.cutout.size: got {size:g}, covers images of {seen} whole, wherever it is put")
 
     def apply(images: Tensor, draws: Draws) -> Tensor:
         height, width = images.shape[2:]
-        top = (draws.uniform[:, 0] * height).long() - size // 2
-        left = (draws.uniform[:, 1] * width).long() - size // 2
-        return choose(boxes(images, top, left, top + size, left + size), fill, images)
+        top = (draws.uniform[:, 0] * height).long() - side // 2
+        left = (draws.uniform[:, 1] * width).long() - side // 2
+        return choose(boxes(images, top, left, top + side, left + side), fill, images)
 
     return Augment(apply, uniforms=2)
 
