@@ -57,7 +57,7 @@ def assemble(config: Config, *, fit: bool = True) -> Experiment:
     regularizers = many("regularizer", config)
     torch.manual_seed(key(settings.seed, "init"))
     model, summary = build_model(config, data, batches, regularizers)
-    recipe = build_recipe(config, settings, data, batches, regularizers, device)
+    recipe = build_recipe(config, settings, data, batches, regularizers, model, device)
     learner = build_learner(config, settings, recipe, model.to(device), preprocess, device)
     return Experiment(
         settings=settings,

@@ -24,6 +24,7 @@ def build_recipe(
     data: Data,
     batches: TrainBatches,
     regularizers: list[Regularizer],
+    model: nn.Module,
     device: torch.device,
 ) -> Recipe:
     """Return what stays fixed, with every duration turned into steps."""
@@ -40,8 +41,8 @@ def build_recipe(
         log_every=settings.log_every,
         accumulate=settings.accumulate,
         loss=build("loss", config["loss"], num_classes=classes),
-        mix=keyed(build("mix", config["mix"], num_classes=classes), settings.seed),
-        predict=build("predict", config["predict"]),
+        mix=keyed(build("mix", config["mix"], num_classes=classes, shape=data.shape), settings.seed),
+        predict=build("predict", config["predict"], model=model, shape=data.shape),
         penalties=[r.penalty for r in regularizers if r.penalty],
         constraints=[r.constrain for r in regularizers if r.constrain],
         probes=many("probe", config),

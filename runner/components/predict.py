@@ -15,8 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from runner.engine.contracts import Predict
+from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import PositiveInt, Range
+
+Shape = tuple[int, int, int]
 
 
 @register("predict")
@@ -26,13 +29,16 @@ def plain() -> Predict:
 
 
 @register("predict")
-def tta(*, views: list[Literal["flip", "shift"]], shift: PositiveInt) -> Predict:
+def tta(shape: Shape, *, views: list[Literal["flip", "shift"]], shift: PositiveInt) -> Predict:
     """Return the mean over the images as they are and the views named: test-time augmentation.
 
     flip: mirrored left to right (Krizhevsky et al. 2012, section 4.1). shift: moved by `shift` pixels to the lower
     right and to the upper left, the border mirrored (Jordan 2024, arXiv 2404.00498). Both: all six combinations, of
-    equal weight.
+    equal weight. Raises ConfigError for a shift that leaves nothing of the image, and for points.
     """
+    check_pixels("tta", shape)
+    if "shift" in views and shift >= min(shape[1:]):
+        raise ConfigError(f"predict.shift: got {shift}, must be < {min(shape[1:])}, the image's shorter side")
 
     def predict(model: nn.Module, images: Tensor) -> Tensor:
         seen = [images, *(shifted(images, shift) if "shift" in views else [])]
@@ -43,12 +49,13 @@ def tta(*, views: list[Literal["flip", "shift"]], shift: PositiveInt) -> Predict
 
 
 @register("predict")
-def ten_crop(*, crop: Annotated[float, Range(0, 1, open_low=True)]) -> Predict:
+def ten_crop(shape: Shape, *, crop: Annotated[float, Range(0, 1, open_low=True)]) -> Predict:
     """Return the mean over the four corners and the centre of the images, and their mirror images.
 
     Krizhevsky et al. 2012, section 4.1. Each view shows the share `crop` of height and width, resized (bilinear) to the
-    whole size, which every model takes.
+    whole size, which every model takes. Raises ConfigError for points.
     """
+    check_pixels("ten_crop", shape)
 
     def predict(model: nn.Module, images: Tensor) -> Tensor:
         return mean([log_probabilities(model, view) for view in ten(images, crop)])
@@ -57,18 +64,26 @@ def ten_crop(*, crop: Annotated[float, Range(0, 1, open_low=True)]) -> Predict:
 
 
 @register("predict")
-def mc_dropout(*, passes: PositiveInt) -> Predict:
+def mc_dropout(model: nn.Module, *, passes: PositiveInt) -> Predict:
     """Return the mean over passes with dropout on: an ensemble of thinned models (arXiv 1506.02142).
 
     All that drops at random is on: dropout of every kind, DropBlock, DropConnect, stochastic depth. The masks come from
-    torch's global generator, which evaluation seeds.
+    torch's global generator, which evaluation seeds. Raises ConfigError for a model that drops nothing.
     """
+    if not any(drops(module) for module in model.modules()):
+        raise ConfigError("predict=mc_dropout: the model drops nothing at random; give it regularizer=[dropout]")
 
     def predict(model: nn.Module, images: Tensor) -> Tensor:
         with dropping(model):
             return mean([log_probabilities(model, images) for _ in range(passes)])
 
     return predict
+
+
+def check_pixels(name: str, shape: Shape) -> None:
+    """Raise ConfigError for points (images of one pixel), all of whose views are the same."""
+    if shape[1:] == (1, 1):
+        raise ConfigError(f"predict={name}: points (images of 1x1 pixel) have one view only; choose predict=plain")
 
 
 def log_probabilities(model: nn.Module, images: Tensor) -> Tensor:
