@@ -12,7 +12,7 @@ from runner.components.augment.warp import fuse
 from runner.engine.batches import EvalBatches, TrainBatches
 from runner.engine.contracts import Data, Preprocess
 from runner.engine.randomness import order
-from runner.errors import DataError
+from runner.errors import ConfigError, DataError
 from runner.schema import Settings
 
 SMALLEST = 256  # examples of a batch that is only evaluated
@@ -21,7 +21,12 @@ SMALLEST = 256  # examples of a batch that is only evaluated
 def train_batches(
     config: Config, settings: Settings, data: Data, preprocess: Preprocess, device: torch.device
 ) -> TrainBatches:
-    """Return the training split as augmented batches, one per optimizer step."""
+    """Return the training split as augmented batches, one per optimizer step.
+
+    Raises ConfigError for augmentations of points.
+    """
+    if config["augment"] and data.shape[1:] == (1, 1):
+        raise ConfigError("augment: points (images of 1x1 pixel) have no pixels to move or cover; choose augment=[]")
     return TrainBatches(
         data.train,
         batch=data.batch_size * settings.accumulate,

@@ -11,9 +11,11 @@ from torch.nn import functional as F
 
 from runner.engine.contracts import Mix
 from runner.engine.randomness import numpy_generator
+from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import Positive, Unit
 
+Shape = tuple[int, int, int]  # C, H, W
 Blend = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor | float]]
 
 
@@ -34,28 +36,36 @@ def mixup(num_classes: int, *, alpha: Positive, p: Unit) -> Mix:
 
 
 @register("mix")
-def cutmix(num_classes: int, *, alpha: Positive, p: Unit) -> Mix:
+def cutmix(num_classes: int, shape: Shape, *, alpha: Positive, p: Unit) -> Mix:
     """Return images with one box of their partner pasted in, labels (B, K) weighed by the pasted share of pixels.
 
     The box covers a share 1 - w, w from Beta(alpha, alpha), round a uniform centre; what is outside the image is not
-    pasted and does not count. Source: Yun et al. 2019, arXiv 1905.04899, section 3.1.
+    pasted and does not count. Raises ConfigError for points. Source: Yun et al. 2019, arXiv 1905.04899, section 3.1.
     """
+    check_pixels("cutmix", shape)
     return with_partners(lambda images, other, random: paste(images, other, random, alpha), num_classes, p)
 
 
 @register("mix")
-def saliencymix(num_classes: int, *, alpha: Positive, p: Unit) -> Mix:
+def saliencymix(num_classes: int, shape: Shape, *, alpha: Positive, p: Unit) -> Mix:
     """Return images with the box round their partner's most salient pixel pasted in at the same place.
 
     Size of the box and weights of the labels (B, K) are cutmix's. Salient is what stands out from its surroundings, at
-    several distances. Source: Uddin et al. 2020, arXiv 2006.01791, section 3.
+    several distances. Raises ConfigError for points. Source: Uddin et al. 2020, arXiv 2006.01791, section 3.
     """
+    check_pixels("saliencymix", shape)
     return with_partners(lambda images, other, random: paste_salient(images, other, random, alpha), num_classes, p)
 
 
 @register("mix")
-def mixup_or_cutmix(num_classes: int, *, mixup_alpha: Positive, cutmix_alpha: Positive, cutmix_p: Unit, p: Unit) -> Mix:
-    """Return each batch blended by mixup or, with probability `cutmix_p`, pasted into by cutmix; labels (B, K)."""
+def mixup_or_cutmix(
+    num_classes: int, shape: Shape, *, mixup_alpha: Positive, cutmix_alpha: Positive, cutmix_p: Unit, p: Unit
+) -> Mix:
+    """Return each batch blended by mixup or, with probability `cutmix_p`, pasted into by cutmix; labels (B, K).
+
+    Raises ConfigError for points.
+    """
+    check_pixels("mixup_or_cutmix", shape)
 
     def either(images: Tensor, other: Tensor, random: np.random.Generator) -> tuple[Tensor, float]:
         if random.random() < cutmix_p:
@@ -63,6 +73,12 @@ def mixup_or_cutmix(num_classes: int, *, mixup_alpha: Positive, cutmix_alpha: Po
         return blend(images, other, random, mixup_alpha)
 
     return with_partners(either, num_classes, p)
+
+
+def check_pixels(name: str, shape: Shape) -> None:
+    """Raise ConfigError for points (images of one pixel), into which no box fits but the whole."""
+    if shape[1:] == (1, 1):
+        raise ConfigError(f"mix={name}: points (images of 1x1 pixel) have no boxes to paste; choose mix=mixup")
 
 
 def with_partners(blended: Blend, num_classes: int, p: float) -> Mix:
