@@ -98,3 +98,19 @@ def test_labels_beyond_the_classes_are_refused():
     data = Data(Split(0, 1), Split(0, 2), None, (1, 8, 8), ("a", "b"), 1)
     with pytest.raises(DataError, match="the validation split has label 2, must be 0 to 1"):
         check_labels(data)
+
+
+def test_the_augmented_pixels_depend_on_neither_workers_nor_memory_nor_batch_size(images):
+    import torch
+
+    from runner.assemble import assemble
+
+    parts = ["data=imagefolder", f"data.root={images}", "model=linear", "augment=[crop,hflip,cutout]"]
+
+    def pixels(count, *more):
+        stream = assemble(job(*parts, *more).config).batches.stream(0, count)
+        return torch.cat([batch for batch, _ in stream])
+
+    one = pixels(2, "data.batch_size=64", "data.workers=1")
+    assert torch.equal(one, pixels(2, "data.batch_size=64", "data.workers=2"))
+    assert torch.equal(one, pixels(4, "data.batch_size=32", "data.workers=2", "data.memory=1"))

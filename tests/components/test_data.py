@@ -103,23 +103,20 @@ def test_digits_splits_are_disjoint_stratified_and_of_the_sizes_promised() -> No
 
 
 LOAD_DIGITS = """
-import sys, time
+import sys
 from hashlib import md5
 import runner.components
 from runner.registry import build
-start = time.perf_counter()
 data = build("data", {"name": "digits", "batch_size": 1})
-seconds = time.perf_counter() - start
-print(md5(data.train.pixels.numpy().tobytes()).hexdigest(), seconds, "sklearn" in sys.modules)
+print(md5(data.train.pixels.numpy().tobytes()).hexdigest(), "sklearn" in sys.modules)
 """
 
 
-def test_digits_load_fast_without_scikit_learn_and_alike_in_every_process() -> None:
+def test_digits_load_without_scikit_learn_and_alike_in_every_process() -> None:
     run = subprocess.run([sys.executable, "-c", LOAD_DIGITS], capture_output=True, text=True, check=True)
-    digest, seconds, imported = run.stdout.split()
+    digest, imported = run.stdout.split()
     assert digest == md5(pixels(data("digits").train).numpy().tobytes()).hexdigest()
     assert imported == "False"
-    assert float(seconds) < 0.5  # 0.02 s on an idle machine
 
 
 # CIFAR-10 in its own format, small

@@ -81,7 +81,7 @@ def test_help_shows_every_option_and_field_in_100_columns(capsys):
     for option in ("digits", "resnet", "cosine", "update_ratio"):
         assert f"{option}*" in words
     assert "mlp*" not in words
-    for field in ("epochs=20", "monitor=val/accuracy", 'note=""'):
+    for field in ("epochs=30", "monitor=val/accuracy", 'note=""'):
         assert f"  {field} " in text
     assert max(map(len, text.splitlines())) <= 100
 
@@ -113,7 +113,7 @@ def test_cfg_shows_interpolations_and_resolve_their_values(bench, capsys):
     assert main(["--cfg", "job", "optim.lr=${epochs}"]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["optim"]["lr"] == "${epochs}"
     assert main(["--cfg", "job", "--resolve", "optim.lr=${epochs}"]) == 0
-    assert yaml.safe_load(capsys.readouterr().out)["optim"]["lr"] == 20
+    assert yaml.safe_load(capsys.readouterr().out)["optim"]["lr"] == 30
 
 
 def test_cfg_prints_no_wrong_config(refused):
