@@ -7,7 +7,7 @@ it asks for by name; its keyword-only parameters are knobs, whose values stand i
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -107,14 +107,15 @@ def shipped() -> Path:
     return next(path for path in (package / "conf", package.parent / "conf") if (path / "config.yaml").is_file())
 
 
-def option(kind: str, name: str, *, key: str) -> dict[str, Any]:
-    """Return the config of an option by its word alone: our YAML's values, or just the name of a user's own component.
+def option(kind: str, name: str, *, key: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
+    """Return the config of an option by its word alone: its YAML's values, or just the name of a user's own component.
 
-    `key` is where the word stands. Raises ConfigError for a word that is neither.
+    `key` is where the word stands, `folders` the config folders (ours unless given). Raises ConfigError for a word that
+    is neither.
     """
-    files = {path.stem: path for path in (shipped() / kind).glob("*.yaml")}
+    files = {path.stem: path for folder in folders or [shipped()] for path in (folder / kind).glob("*.yaml")}
     if name in files:
         return dict(yaml.safe_load(files[name].read_text(encoding="utf-8")))
     if name in _parts.get(kind, {}):
         return {"name": name}
-    raise unknown(key, kind, name, {*files, *names(kind)})
+    raise unknown(key, "option", name, {*files, *names(kind)})
