@@ -1,4 +1,4 @@
-"""Write docs/torchvision.md: what each model of torchvision takes. Run: python docs/make_torchvision_table.py."""
+"""Write docs/torchvision.md: what torchvision's models take. With PYTHONPATH=. run docs/make_torchvision_table.py."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ACTIVATIONS = ("gelu", "prelu")  # one without weights, one with: no other diffe
 NORMS = ("batch", "layer", "instance", "group", "none")
 HEAD = """# torchvision's models
 
-Made by `python docs/make_torchvision_table.py`; a test holds it against the models.
+Made by `PYTHONPATH=. python docs/make_torchvision_table.py`; a test holds it against the models.
 
 What `model=torchvision model.arch=<name>` takes, at the size the model is made for and with 1,000 classes:
 

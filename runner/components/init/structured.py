@@ -53,7 +53,9 @@ def residual(*, bias: float, head: Head) -> Init:
         ends = [last_weighted(m.branch) for m in model.modules() if isinstance(m, Residual)]
         ends += [m for m in model.modules() if isinstance(m, Weighted) and ends_branch(m)]
         if not ends:
-            raise ConfigError("init=residual: this model has no residual blocks; choose another init or model")
+            raise ConfigError(
+                "init=residual: this model has no residual blocks that end in a weighted layer; choose another"
+            )
         he(model)
         for last in ends:
             if not is_kept(last.weight):

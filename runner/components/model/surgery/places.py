@@ -6,6 +6,7 @@ Dropout and skipped branches that the model brings along become places that are 
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,7 +20,13 @@ from runner.components.model.vit import TokenNorm
 from runner.engine.parts import Slot, end_branch, fill
 
 SUMS = ("add", "iadd", "radd")
-SHORTCUTS = ("downsample", "shortcut", "skip", "proj")  # words in the names of layers beside a residual branch
+SHORTCUTS = (
+    "downsample",
+    "shortcut",
+    "skip",
+    "proj",
+    "identity",
+)  # words in the names of layers beside a residual branch
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 LIBRARIES = ("torchvision.models", "timm.models", "runner.components.model.surgery.twins")
 
@@ -65,7 +72,7 @@ def open_places(model: nn.Module, seen: Trace) -> None:
     head = seen.head()
     blocks = blocks_of(model, seen)
     filled = fill_own(model, seen, names)
-    ends = [call for call in seen.calls if ends_branch(call, seen, names)]
+    ends = alone([call for call in seen.calls if ends_branch(call, seen, names)])
     for call in ends:
         mark(seen, call)
         if call.module not in filled:
@@ -103,8 +110,11 @@ def place_of(call: Call, seen: Trace, names: dict[nn.Module, str]) -> str | None
     if call.module in seen.skips or (isinstance(call.module, DROPOUTS) and ends_branch(call, seen, names)):
         return "residual"
     if isinstance(call.module, DROPOUTS) and call.reader:
-        reader = call.reader.module
-        return "head" if reader is seen.head().module else "fc" if isinstance(reader, nn.Linear) else None
+        reader, after = call.reader.module, call.giver
+        if reader is seen.head().module:
+            return "head"
+        hidden_layer = len(call.shape) == 2 or (after is not None and is_activation(after))
+        return "fc" if isinstance(reader, nn.Linear) and hidden_layer else None
     return None
 
 
@@ -152,11 +162,18 @@ def ends_branch(call: Call, seen: Trace, names: dict[nn.Module, str]) -> bool:
     return bool(reader and reader.function in SUMS and reader.joins and not beside)
 
 
+def alone(ends: list[Call]) -> list[Call]:
+    """Return the ends that meet a shortcut, not each other (parallel branches that are summed)."""
+    sums = Counter(id(call.reader) for call in {call.module: call for call in ends}.values())
+    return [call for call in ends if sums[id(call.reader)] <= 1]
+
+
 def mark(seen: Trace, end: Call) -> None:
     """Mark the last weighted layer of the branch that ends here, for `init=residual`."""
     ran = {call.module for call in seen.calls}
     for call in reversed(seen.calls[: index(seen, end) + 1]):
-        if is_activation(call.module) and not seen.gates(call):
+        fused = any(is_activation(part) for part in call.module.children()) and is_norm(call.module)
+        if fused or (is_activation(call.module) and not seen.gates(call)):
             return  # an activation behind the last layer: zero would stay zero
         quiet = [m for m in call.module.children() if isinstance(m, nn.Linear) and m not in ran]
         if quiet or isinstance(call.module, (nn.Conv2d, nn.Linear)) or is_norm(call.module):

@@ -144,10 +144,10 @@ class Listener(TorchFunctionMode):
         if not isinstance(out, (Tensor, tuple, list)) or name == "get":  # a shape, a number or an attribute
             return out
         read = [x for x in flat(args) if isinstance(x, Tensor)]
-        joins = len(read) == 2 and read[0].shape == read[1].shape
+        reader = Reader(name, inside, joins=len(read) == 2 and read[0].shape == read[1].shape)
         for x in read:
             if id(x) in self.waiting:
-                self.waiting.pop(id(x)).reader = Reader(name, inside, joins)
+                self.waiting.pop(id(x)).reader = reader
             if out is x:  # changed in place
                 self.givers.pop(id(x), None)
         self.alive += [out, *read]
