@@ -14,7 +14,9 @@ from runner.engine.parts import is_kept
 from runner.errors import ConfigError
 from runner.schema import Positive
 
-Head = Literal["zeros"] | Positive | None  # the classifier's weights: zeros, a standard deviation, or like the others
+# The classifier's weights: zeros, a standard deviation, or (None) like the others. With `prior` they are zeros, and the
+# assembler, which knows the classes' shares, sets the bias to their logarithms.
+Head = Literal["zeros", "prior"] | Positive | None
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,9 @@ def set_biases(model: nn.Module, value: float) -> None:
 
 
 def set_head(model: nn.Module, head: Head) -> None:
-    """Set the classifier's weights: to zero, to normal numbers of a standard deviation, or (None) not at all."""
+    """Set the classifier's weights: to zero (a word), to normal numbers of a standard deviation, or (None) leave them."""
     if head is not None:
-        nn.init.normal_(classifier(model).weight, std=0.0 if head == "zeros" else head)
+        nn.init.normal_(classifier(model).weight, std=0.0 if isinstance(head, str) else head)
 
 
 def classifier(model: nn.Module) -> nn.Linear:

@@ -1,0 +1,19 @@
+"""init.head=prior: an untrained classifier predicts the shares of the classes."""
+
+import pytest
+import torch
+from running import job
+
+from runner.assemble import assemble
+
+
+def test_the_first_loss_is_the_entropy_of_the_shares():
+    made = assemble(job("model=mlp", "init.head=prior", "augment=[]").config)
+    labels = made.batches.split.labels
+    shares = labels.bincount() / len(labels)
+    images, _ = next(made.batches.stream(0, 1))
+    logits = made.learner.model(images)
+    assert torch.allclose(logits.softmax(1), shares.expand_as(logits), atol=1e-6)
+    loss = torch.nn.functional.cross_entropy(logits[:1].expand(len(labels), -1), labels)
+    assert loss.item() == pytest.approx(-(shares * shares.log()).sum().item(), rel=1e-5)
+    assert "the classifier starts at the classes' shares" in made.summary
