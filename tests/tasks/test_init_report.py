@@ -103,6 +103,7 @@ def test_the_lectures_cases_get_the_lectures_verdicts(lecture, name, words):
     assert set(lecture[name]["verdict"].split(", ")) == words
 
 
+@pytest.mark.ci_slice
 @pytest.mark.slow
 def test_the_lectures_experiment_in_full(tmp_path):
     found = by_name(report(tmp_path / "run", "recipe=lecture_init"))
@@ -284,6 +285,7 @@ def test_what_is_wrong_is_refused_before_anything_is_written(tmp_path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.ci_slice
 @pytest.mark.slow
 def test_a_sweep_gives_a_report_each(tmp_path):
     done = command("-m", "task=init_report", "model=mlp", "norm=none", "init=xavier,kaiming", "sweep=s", cwd=tmp_path)

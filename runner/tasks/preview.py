@@ -1,0 +1,141 @@
+"""task=preview: what a run would do, drawn and listed; nothing is trained."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from runner.assemble import Experiment, assemble
+from runner.engine.console import summary_table
+from runner.engine.folder import Result, lock
+from runner.engine.log import open_logs
+from runner.engine.preview_figure import image_figure, lr_figure
+from runner.engine.storage import make_folder, write_atomic
+from runner.registry import register
+from runner.schema import PositiveInt
+from runner.tasks.job import Job
+from runner.tasks.preview_images import image_rows
+from runner.tasks.report import device_name, log_folder, tell
+from runner.tasks.run_folder import describe, place, reported
+
+POINTS = 2000  # of the learning-rate curve in the picture
+SCALARS = 500  # of it in TensorBoard
+
+
+@register("task")
+def preview(job: Job, *, examples: PositiveInt, lr_axis: Literal["linear", "log"]) -> int:
+    """Draw the learning rate of each step and what becomes of a few images, and list the parameter groups.
+
+    Leaves a run folder with `preview/lr.png`, `preview/images.png` (none for points) and an event file.
+    """
+    experiment = assemble(job.config)
+    pictures = {"lr": lr_picture(job, experiment, log=lr_axis == "log")}
+    rows = list(image_rows(job, experiment, examples))
+    if rows[0].images.shape[2:] != (1, 1):
+        pictures["images"] = image_figure(rows)
+    folder = place(job)
+    result = Result()
+    with lock(folder), reported(folder, result):
+        tell(f"run {folder} on {device_name(experiment)}")
+        describe(folder, job, device=device_name(experiment))
+        save(folder, job, experiment, pictures)
+        result.status, result.exit = "done", 0
+    show(folder, job, experiment, pictures)
+    return 0
+
+
+def lr_picture(job: Job, experiment: Experiment, *, log: bool) -> bytes:
+    """Return the picture of the learning rate over all steps."""
+    recipe = experiment.recipe
+    steps = evenly(recipe.total_steps, POINTS)
+    about = ", ".join(f"{knob} {value}" for knob, value in job.config["scheduler"].items() if knob != "name")
+    title = f"{job.config['scheduler']['name']}{f': {about}' if about else ''}"
+    return lr_figure(steps, curves(experiment, steps), title=title, steps_per_epoch=recipe.steps_per_epoch, log=log)
+
+
+def curves(experiment: Experiment, steps: Sequence[int]) -> dict[str, list[float]]:
+    """Return the learning rate of the parameter groups before each of the steps; equal ones are one curve.
+
+    A schedule that looks at scores is drawn as if it never had reason to fall.
+    """
+    groups = experiment.learner.optimizer.param_groups
+    named: dict[float, list[str]] = {}
+    for number, group in enumerate(groups):
+        named.setdefault(group["initial_lr"], []).append(name_of(group, number))
+    factors = [experiment.learner.schedule(step) for step in steps]
+    return {
+        "all" if len(named) == 1 else ", ".join(names): [lr * factor for factor in factors]
+        for lr, names in named.items()
+    }
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """Return at most so many of the numbers 0 to count - 1, evenly, the first and the last among them."""
+    if count <= most:
+        return list(range(count))
+    return [i * (count - 1) // (most - 1) for i in range(most)]
+
+
+def save(folder: Path, job: Job, experiment: Experiment, pictures: dict[str, bytes]) -> None:
+    """Write the pictures and the event file."""
+    make_folder(folder / "preview")
+    for name, picture in pictures.items():
+        write_atomic(folder / "preview" / f"{name}.png", picture)
+    with closing(open_logs(folder, positions=None, step=0)) as log:
+        text = yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True)
+        log.write(0, {f"preview/{name}": picture for name, picture in pictures.items()})
+        log.write(0, {"preview/groups": markdown(experiment), "config": f"```yaml\n{text}```"})
+        steps = evenly(experiment.recipe.total_steps, SCALARS)
+        found = curves(experiment, steps)
+        for place_, step in enumerate(steps):
+            log.write(step + 1, {f"preview/lr/{name}": values[place_] for name, values in found.items()})
+
+
+def name_of(group: dict[str, Any], number: int) -> str:
+    """Return what a parameter group is called."""
+    return str(group.get("name", f"group {number + 1}"))
+
+
+def group_rows(experiment: Experiment) -> list[dict[str, str]]:
+    """Return a row per parameter group."""
+    learner = experiment.learner
+    last = learner.schedule(experiment.recipe.total_steps - 1)
+    return [
+        {
+            "group": name_of(group, number),
+            "tensors": f"{len(group['params']):>7}",
+            "parameters": f"{sum(p.numel() for p in group['params']):>10,}",
+            "lr": f"{group['initial_lr']:>9g}",
+            "lr, first step": f"{group['initial_lr'] * learner.schedule(0):>14.4g}",
+            "lr, last step": f"{group['initial_lr'] * last:>13.4g}",
+            "weight decay": f"{group['weight_decay']:>12g}",
+        }
+        for number, group in enumerate(learner.optimizer.param_groups)
+    ]
+
+
+def markdown(experiment: Experiment) -> str:
+    """Return the parameter groups as a table for TensorBoard, with the names of their tensors."""
+    rows = [{name: text.strip() for name, text in row.items()} for row in group_rows(experiment)]
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    names = {parameter: name for name, parameter in experiment.learner.model.named_parameters()}
+    tensors = [
+        f"* {row['group']}: {', '.join(f'`{names[parameter]}`' for parameter in group['params'])}"
+        for row, group in zip(rows, experiment.learner.optimizer.param_groups, strict=True)
+    ]
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *tensors])
+
+
+def show(folder: Path, job: Job, experiment: Experiment, pictures: dict[str, bytes]) -> None:
+    """Print the parameter groups and where the pictures are."""
+    recipe = experiment.recipe
+    title = f"{recipe.total_steps} steps of {experiment.batches.batch} examples, {recipe.steps_per_epoch} in an epoch"
+    summary_table(group_rows(experiment), title=title)
+    for name in pictures:
+        sys.stdout.write(f"look at it    {folder / 'preview' / name}.png\n")
+    sys.stdout.write(f"              tensorboard --logdir {log_folder(folder, job)}\n")

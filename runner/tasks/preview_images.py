@@ -1,0 +1,86 @@
+"""The images of task=preview: what augmentation and mix make of a few training examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from runner.assemble import Experiment
+from runner.assemble.config import many
+from runner.engine.batches import TrainBatches
+from runner.engine.contracts import Augment
+from runner.engine.preview_figure import ImageRow, shares, shortened
+from runner.engine.randomness import order
+from runner.registry import build
+from runner.tasks.job import Job
+
+TRIED = 50  # steps in which a mix is looked for
+MIXED = 2  # rows of mixed images
+PLAIN = 0.9
+
+
+def image_rows(job: Job, experiment: Experiment, examples: int) -> Iterator[ImageRow]:
+    """Yield the rows: originals, each augmentation alone, all together, mixed. As in the first epoch of training."""
+    labels = experiment.batches.split.labels
+    index = chosen(order(experiment.recipe.seed, 0, len(labels)), labels, examples)
+    names = [shortened(experiment.classes[label]) for label in labels[index].tolist()]
+    bare = [""] * len(index)
+    originals = augmented(experiment, [], index)
+    yield ImageRow("original", shown(originals), names)
+    alone = many("augment", job.config, shape=tuple(originals.shape[1:]))
+    for name, augment in zip(job.config["augment"], alone, strict=True):
+        yield ImageRow(name.replace("_", " "), shown(augmented(experiment, [augment], index)), bare)
+    together = augmented(experiment, experiment.batches.augments, index)
+    if len(alone) > 1:
+        yield ImageRow("all, in order", shown(together), bare)
+    yield from mixed_rows(job, experiment, together, labels[index].to(experiment.device))
+
+
+def chosen(visits: Tensor, labels: Tensor, count: int) -> Tensor:
+    """Return positions of examples in the order of their visits: one of each class, then again, up to `count`."""
+    seen: dict[int, int] = {}
+    ranked = []
+    for place_, label in enumerate(labels[visits].tolist()):
+        seen[label] = seen.get(label, -1) + 1
+        ranked.append((seen[label], place_))
+    first = [place_ for _, place_ in sorted(ranked)[:count]]
+    return visits[torch.tensor(first)]
+
+
+def augmented(experiment: Experiment, augments: Sequence[Augment], index: Tensor) -> Tensor:
+    """Return the images at `index` (n, C, H, W) float32 in 0..255 after augmentations, with the first epoch's draws."""
+    batches = experiment.batches
+    raw = TrainBatches(
+        batches.split,
+        batch=batches.batch,
+        seed=batches.seed,
+        augments=augments,
+        preprocess=build("preprocess", {"name": "none"}),
+        device=batches.device,
+    )
+    return raw.fetch(index, raw.tables(0), 0)[0]
+
+
+def mixed_rows(job: Job, experiment: Experiment, images: Tensor, labels: Tensor) -> Iterator[ImageRow]:
+    """Yield the images as two of the first steps would mix these few, with the shares of their labels.
+
+    Steps that leave more than `PLAIN` of the labels as they are (mixup's mostly do) are shown only for want of others.
+    """
+    found = []
+    for step in range(TRIED):
+        mixed, soft = experiment.recipe.mix(images, labels, step)
+        kept = float(soft.amax(1).mean()) if soft.ndim == 2 else 1.0
+        if kept < 1:
+            found.append((kept > PLAIN, step, shown(mixed), soft.tolist()))
+    for _, step, pictures, weights in sorted(found, key=lambda each: each[:2])[:MIXED]:
+        name = job.config["mix"]["name"].replace("_", " ")
+        yield ImageRow(f"{name}\nstep {step + 1}", pictures, [shares(row, experiment.classes) for row in weights])
+
+
+def shown(images: Tensor) -> np.ndarray:
+    """Return images as uint8 on the host."""
+    pictures: np.ndarray = images.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    return pictures

@@ -1,0 +1,132 @@
+"""task=preview: the curve, the images and the groups are those of the run that it previews; nothing is trained."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from running import MLP, events, job, metrics, result
+
+from runner.assemble import assemble
+from runner.engine.preview_figure import ImageRow, image_figure, shares
+from runner.tasks import start
+from runner.tasks.preview import curves, evenly
+from runner.tasks.preview_images import chosen, image_rows
+
+SMALL = (*MLP, "task=preview", "preprocess=none")
+
+
+def rows(*overrides, examples=8):
+    """Return the rows of the picture, with the job and what it assembles."""
+    asked = job(*SMALL, *overrides)
+    experiment = assemble(asked.config)
+    return list(image_rows(asked, experiment, examples)), experiment
+
+
+def ran(folder, *overrides):
+    assert start(job(*SMALL, *overrides, f"hydra.run.dir={folder}")) == 0
+    return folder
+
+
+def test_a_preview_leaves_a_run_folder_and_trains_nothing(tmp_path, capfd):
+    folder = ran(
+        tmp_path / "run", "epochs=20", "augment=[crop,hflip]", "mix=mixup", "optim.rules=[{match: head, lr: 0.1}]"
+    )
+    assert {path.name for path in (folder / "preview").iterdir()} == {"lr.png", "images.png"}
+    assert not (folder / "checkpoints").exists()
+    assert {"config.yaml", "overrides.yaml", "environment.json"} <= {path.name for path in folder.iterdir()}
+    found = result(folder)
+    assert (found["status"], found["exit"], found["steps"], found["test_reads"]) == ("done", 0, 0, 0)
+    out = capfd.readouterr().out
+    assert "380 steps of 64 examples, 19 in an epoch" in out
+    line = next(line.split() for line in out.splitlines() if line.startswith(" decay head"))
+    assert line[2:5] == ["1", "160", "0.01"] and line[-1] == "0.0005"  # 16 x 10 weights, 0.1 * 0.1
+    logged = {tag for step, tag, _ in events(folder) if step == 0}
+    assert logged == {"preview/lr", "preview/images", "preview/groups", "config"}
+    groups = next(raw for _, tag, raw in events(folder) if tag == "preview/groups").decode(errors="ignore")
+    assert "`head.weight`" in groups and "`hidden.fc1.linear.weight`" in groups
+
+
+def test_the_curve_is_the_schedules(tmp_path):
+    folder = ran(tmp_path / "run", "steps=100", "scheduler.warmup=10steps", "augment=[]")
+    logged = {step: float(value) for step, tag, value in metrics(folder) if tag == "preview/lr/all"}
+    expected = [0.1 * (s + 1) / 10 if s < 10 else 0.05 * (1 + math.cos(math.pi * (s - 10) / 90)) for s in range(100)]
+    assert [logged[step] for step in range(1, 101)] == pytest.approx(expected, rel=1e-6)
+
+
+def test_groups_of_one_learning_rate_are_one_curve():
+    experiment = assemble(job(*SMALL, "optim.rules=[{match: head, lr: 0.5}]", "scheduler=constant").config)
+    assert curves(experiment, [0, 7]) == {"decay, no_decay": [0.1, 0.1], "decay head, no_decay head": [0.05, 0.05]}
+
+
+def test_a_long_curve_is_drawn_from_its_first_step_to_its_last():
+    assert evenly(3, 10) == [0, 1, 2]
+    steps = evenly(100_000, 500)
+    assert len(steps) == len(set(steps)) == 500 and steps[0] == 0 and steps[-1] == 99_999
+
+
+def test_rows_are_the_originals_each_augmentation_all_together_and_the_mix():
+    found, _ = rows("augment=[crop,hflip,cutout]", "mix=cutmix", "mix.p=1")
+    names = ["original", "crop", "hflip", "cutout", "all, in order"]
+    assert [row.name for row in found[:5]] == names
+    assert len(found) == 7 and all(row.name.startswith("cutmix\nstep ") for row in found[5:])
+    assert all(row.images.shape == (8, 1, 8, 8) and row.images.dtype == np.uint8 for row in found)
+    assert [row.name for row in rows("augment=[hflip]")[0]] == ["original", "hflip"]
+    assert [row.name for row in rows("augment=[]")[0]] == ["original"]
+
+
+def test_columns_are_the_same_examples():
+    (original, flipped), experiment = rows("augment=[hflip]", "augment.hflip.p=1")
+    assert np.array_equal(flipped.images, original.images[..., ::-1])
+    pixels, labels = experiment.batches.split.fetch(torch.arange(1200)), experiment.batches.split.labels
+    for image, name in zip(original.images, original.captions, strict=True):
+        where = (pixels == torch.from_numpy(image)).flatten(1).all(1)
+        assert int(name) in labels[where].tolist()
+
+
+def test_all_together_are_the_images_of_the_first_epoch():
+    found, experiment = rows("augment=[crop,hflip,cutout]")
+    epoch = torch.cat([images for images, _ in experiment.batches.stream(0, 19)])
+    for image in found[-1].images:
+        assert (epoch == torch.from_numpy(image).float()).flatten(1).all(1).any()
+
+
+def test_shares_of_labels_are_those_of_the_pixels():
+    found, _ = rows("augment=[]", "mix=mixup", "mix.alpha=1")
+    original = found[0].images.astype(float)
+    names = list(found[0].captions)
+    assert len(set(names)) == 8
+    soft = [dict(line.rsplit(" ", 1) for line in caption.split("\n")) for row in found[1:] for caption in row.captions]
+    mixed = np.concatenate([row.images for row in found[1:]]).astype(float)
+    for image, label in zip(mixed, soft, strict=True):
+        weights = {name: float(share.rstrip("%")) / 100 for name, share in label.items()}
+        assert sum(weights.values()) == pytest.approx(1, abs=0.011)
+        blend = sum(weight * original[names.index(name)] for name, weight in weights.items())
+        assert np.abs(image - blend).max() <= 255 * 0.006 + 1
+    assert any(len(label) == 2 for label in soft)
+
+
+def test_examples_are_of_different_classes_first():
+    labels = torch.tensor([0, 0, 0, 1, 2, 1])
+    assert chosen(torch.tensor([2, 1, 0, 5, 3, 4]), labels, 5).tolist() == [2, 5, 4, 1, 3]
+    assert len(chosen(torch.arange(6), labels, 50)) == 6
+
+
+def test_points_have_a_curve_and_no_images(tmp_path):
+    folder = ran(tmp_path / "run", "data=synthetic", "augment=[]", "steps=1", "task.lr_axis=log")
+    assert [path.name for path in (folder / "preview").iterdir()] == ["lr.png"]
+
+
+def test_labels_name_what_weighs_heaviest_first():
+    classes = ("cat", "dog", "a class with a long name")
+    assert shares([0.2, 0.0, 0.8], classes) == "a class wit… 80%\ncat 20%"
+    assert shares([0.0, 1.0, 0.0], classes) == "dog 100%"
+
+
+def test_images_are_drawn_in_their_colours():
+    red = np.zeros((2, 3, 4, 4), np.uint8)
+    red[:, 0] = 255
+    picture = np.asarray(Image.open(io.BytesIO(image_figure([ImageRow("red", red, ["", ""])]))).convert("RGB"))
+    assert (picture == (255, 0, 0)).all(2).sum() > 2 * 90**2
