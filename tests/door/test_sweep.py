@@ -284,6 +284,7 @@ class FreshLauncher(Launcher):
 '''
 
 
+@pytest.mark.ci_slice
 @pytest.mark.slow
 def test_trials_run_in_other_processes_with_the_same_names(echo, tmp_path):
     plugin = tmp_path / "site/hydra_plugins/fresh"

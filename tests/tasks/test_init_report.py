@@ -273,6 +273,7 @@ def test_real_examples_give_the_same_report_twice_and_their_number_does_not_scal
         (["task.init=[{name: normal, std: -1}]"], "task.init[0].std: got -1, must be >= 0"),
         (["task.init=[{std: 1}]"], "task.init[0]: has no name"),
         (["task.init=[xavier,xavier]"], "task.init[1]: 'xavier' is given twice"),
+        (["task.examples=1"], "task.examples: got 1, must be >= 2"),
         (["task.activation=[]"], "task.activation: got [], must be a list of options"),
         (["model=linear"], "model=linear: has no activation that task=init_report could show"),
     ],

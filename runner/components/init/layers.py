@@ -76,7 +76,7 @@ def set_biases(model: nn.Module, value: float) -> None:
 
 
 def set_head(model: nn.Module, head: Head) -> None:
-    """Set the classifier's weights: to zero (a word), to normal numbers of a standard deviation, or (None) leave them."""
+    """Set the classifier's weights: to zero (a word), to numbers of a standard deviation, or not at all (None)."""
     if head is not None:
         nn.init.normal_(classifier(model).weight, std=0.0 if isinstance(head, str) else head)
 
