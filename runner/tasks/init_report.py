@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from runner.engine.randomness import generator, order
 from runner.engine.verdicts import Case, judge
 from runner.errors import ConfigError
 from runner.registry import checked, find, option, register
-from runner.schema import PositiveInt
+from runner.schema import Range
 from runner.tasks.init_tables import save, show
 from runner.tasks.job import Job
 from runner.tasks.report import device_name, tell
@@ -34,7 +34,7 @@ def init_report(
     *,
     activation: str | list[Entry] | None,
     init: str | list[Entry] | None,
-    examples: PositiveInt,
+    examples: Annotated[int, Range(2)],
     cotangent: Literal["loss", "normal"],
 ) -> int:
     """Report the activations of the untrained model and their gradients, for each activation with each init.
