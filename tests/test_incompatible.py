@@ -1,0 +1,192 @@
+"""docs/incompatible.md: each row is refused in its words, for a reason that is true; and no reason is missing there."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from running import ROOT, job
+from small_runs import build, small
+from torch import nn
+from torch.nn import functional as F
+
+from runner.assemble import assemble
+from runner.engine.parts import Residual
+from runner.errors import RunnerError
+
+PAGE = (ROOT / "docs" / "incompatible.md").read_text()
+ROWS: dict[str, str] = dict(re.findall(r"^\| `([^`]+)` \| `([^`]+)` \| .+ \|$", PAGE, re.M))
+SOURCES = [
+    path
+    for folder in ("components", "assemble")
+    for path in sorted((ROOT / "runner" / folder).rglob("*.py"))
+    if "components/data" not in str(path) or path.name == "synthetic.py"
+]
+ALONE = (  # about one value, a file, this machine or a model of another library (docs/torchvision.md)
+    r"must be \[low, high\]",
+    r"must be two numbers",
+    r"no file at",
+    r"regular expression",
+    r"must be a number >= 0",
+    r"timm is not installed",
+    r"device: got",
+    r"no trainable tensor$",
+    r"the first layer of this model reads no pixels",
+    r"cannot reach",
+    r"has no bias to hold it",
+    r"were trained with",
+    r"a residual branch of this model has no weights",
+)
+
+
+@pytest.mark.parametrize(("asked", "line"), ROWS.items())
+def test_each_row_is_refused_in_its_words(asked: str, line: str) -> None:
+    with pytest.raises(RunnerError) as refusal:
+        assemble(job(*asked.split(), "device=cpu").config)
+    assert str(refusal.value) == line
+    assert refusal.value.exit_code == 2
+
+
+def reasons() -> Iterator[tuple[Path, str]]:
+    """Yield the text of every ConfigError that assembly can raise, as a pattern, with its file."""
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "ConfigError":
+                text = node.args[0]
+                parts = text.values if isinstance(text, ast.JoinedStr) else [text]
+                fixed = [re.escape(str(p.value)) if isinstance(p, ast.Constant) else ".*" for p in parts]
+                yield path, "".join(fixed)
+
+
+def is_listed(line: str) -> bool:
+    """Tell whether a refusal is one that the page explains."""
+    known = [pattern for _, pattern in reasons() if any(re.fullmatch(pattern, row) for row in ROWS.values())]
+    return any(re.fullmatch(pattern, line) for pattern in known)
+
+
+@pytest.mark.parametrize(("path", "pattern"), [pytest.param(p, r, id=r[:60]) for p, r in reasons()])
+def test_the_page_has_every_reason(path: Path, pattern: str) -> None:
+    listed = any(re.fullmatch(pattern, line) for line in ROWS.values())
+    alone = any(re.search(words, pattern.replace("\\", "")) for words in ALONE)
+    assert listed or alone, f"docs/incompatible.md lacks a row for this line of {path.name}"
+
+
+def nothing_but_the_shift() -> None:
+    for norm, shape in ((nn.GroupNorm(8, 8), (4, 8)), (nn.LayerNorm(1), (4, 1))):
+        assert norm(torch.randn(shape)).abs().max() < 1e-3  # rounding only
+    x = torch.randn(4, 8, 1, 1)
+    assert not (x - x.mean((2, 3), keepdim=True)).any()  # instance norm's numerator
+
+
+def torch_refuses(call: Callable[[], object]) -> Callable[[], None]:
+    def check() -> None:
+        with pytest.raises((RuntimeError, ValueError)):
+            call()
+
+    return check
+
+
+def two_rows_are_unseen() -> None:
+    x = torch.randn(1, 1, 8, 8, requires_grad=True)
+    nn.Conv2d(1, 4, 3, stride=3)(x).sum().backward()
+    assert x.grad is not None and not x.grad[0, 0, 6:].any() and not x.grad[0, 0, :, 6:].any()
+
+
+def an_even_kernel_changes_the_size() -> None:
+    assert nn.Conv2d(1, 1, 4, padding=2)(torch.zeros(1, 1, 8, 8)).shape == (1, 1, 9, 9)
+
+
+def no_module(model: str, kind: type[nn.Module]) -> Callable[[], None]:
+    def check() -> None:
+        assert not any(isinstance(m, kind) for m in build(small({"model": model})).learner.model.modules())
+
+    return check
+
+
+def no_gradient_through_a_relu_at_zero() -> None:
+    layer = nn.Conv2d(2, 2, 3, bias=False)
+    nn.init.zeros_(layer.weight)
+    layer(torch.randn(3, 2, 8, 8)).relu().square().sum().backward()
+    assert layer.weight.grad is not None and not layer.weight.grad.any()
+    second = nn.Conv2d(2, 2, 3, bias=False)
+    nn.init.zeros_(second.weight)
+    F.conv2d(torch.randn(3, 2, 8, 8), second.weight).relu().sum().backward()  # its slope there is 0, not the loss's
+    assert second.weight.grad is not None and not second.weight.grad.any()
+
+
+def every_square_covers_all() -> None:
+    for centre in range(8):
+        assert set(range(8)) <= set(range(centre - 8, centre + 8))
+
+
+def most_crops_of_a_padded_point_miss_it() -> None:
+    padded = np.pad([[1]], 1)
+    assert padded.sum() == 1 and padded.size == 9
+    point = torch.rand(2, 1, 1)
+    assert torch.equal(point.flip(-1), point) and torch.equal(point.rot90(1, (1, 2)), point)
+
+
+def all_passes_are_equal() -> None:
+    experiment = build(small({"model": "mlp"}))
+    images = next(experiment.batches.stream(0, 1))[0]
+    model = experiment.learner.model.eval()
+    assert torch.equal(model(images), model(images))
+
+
+def momentum_keeps_no_average() -> None:
+    optimizer = build(small({"optim": "momentum", "steps": 1})).learner.optimizer
+    assert not hasattr(optimizer, "averaged")
+
+
+def no_average_without_a_share() -> None:
+    """The model is y = (1 - a) z + a x: with a = 0 any average x gives the same model."""
+    z, x = torch.randn(2, 5)
+    assert torch.equal(torch.lerp(z, x, 0.0), torch.lerp(z, x + 1, 0.0))
+
+
+PROOFS: dict[str, Callable[[], None]] = {
+    "model=mlp norm=instance": nothing_but_the_shift,
+    "model=resnet9 norm=instance": torch_refuses(lambda: nn.InstanceNorm2d(8)(torch.randn(4, 8, 1, 1))),
+    "model=mlp norm=group model.hidden=[12]": torch_refuses(lambda: nn.GroupNorm(8, 12)),
+    "model=mlp norm=group model.hidden=[8]": nothing_but_the_shift,
+    "model=mlp norm=batch data.batch_size=109": torch_refuses(lambda: nn.BatchNorm1d(8)(torch.randn(1200 % 109, 8))),
+    "model=vgg": torch_refuses(lambda: nn.Sequential(*(nn.MaxPool2d(2) for _ in range(5)))(torch.zeros(1, 1, 8, 8))),
+    "model=vit model.patch=3": two_rows_are_unseen,
+    "model=vit model.heads=3": torch_refuses(lambda: torch.zeros(4, 128).unflatten(1, (3, -1))),
+    "model=cnn model.kernel=4": an_even_kernel_changes_the_size,
+    "model=mlp regularizer=[dropblock]": no_module("mlp", nn.Conv2d),
+    "model=mlp regularizer=[stochastic_depth]": no_module("mlp", Residual),
+    "model=resnet regularizer=[fractional_pooling]": no_module("resnet", nn.MaxPool2d),
+    "model=mlp regularizer=[dropconnect] regularizer.dropconnect.layers=[conv]": no_module("mlp", nn.Conv2d),
+    "model=mlp init=residual": no_module("mlp", Residual),
+    "model=resnet9 init=residual": no_gradient_through_a_relu_at_zero,
+    "model=mlp init=whiten": no_module("mlp", nn.Conv2d),
+    "augment=[crop] augment.crop.padding=8 augment.crop.mode=reflect": torch_refuses(
+        lambda: F.pad(torch.zeros(1, 1, 8, 8), [8] * 4, mode="reflect")
+    ),
+    "augment=[cutout] augment.cutout.size=16": every_square_covers_all,
+    "model=mlp data=synthetic": most_crops_of_a_padded_point_miss_it,
+    "model=mlp data=synthetic augment=[] predict=tta": most_crops_of_a_padded_point_miss_it,
+    "predict=mc_dropout": all_passes_are_equal,
+    "average=schedulefree": momentum_keeps_no_average,
+    "optim=schedulefree optim.betas=[0.0,0.999]": no_average_without_a_share,
+    "loss.class_weights=[1.0,2.0]": torch_refuses(
+        lambda: F.cross_entropy(torch.zeros(4, 10), torch.zeros(4).long(), weight=torch.ones(2))
+    ),
+}
+
+
+@pytest.mark.parametrize(("asked", "proof"), PROOFS.items())
+def test_it_has_no_meaning(asked: str, proof: Callable[[], None]) -> None:
+    assert asked in ROWS
+    proof()
+
+
+def test_nothing_on_the_page_is_left_unread() -> None:
+    """Every row of the tables is one that the tests above see."""
+    assert len(re.findall(r"^\| `", PAGE, re.M)) == len(ROWS) > 30

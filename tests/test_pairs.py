@@ -1,0 +1,159 @@
+"""Parts of all groups drawn at random: each config trains and resumes bit for bit, or is refused with a true line."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import job
+from small_runs import MANY, ONE, build, colour_pictures, config, interrupted, small, uninterrupted, words
+from test_incompatible import is_listed
+
+import runner.components  # noqa: F401
+from runner.errors import Diverged, RunnerError
+from runner.registry import names
+
+COUNT, SLICE, STEPS = 400, 40, 4
+NEED_PACKAGES = {"timm"}
+LARGE = ("vgg", "torchvision")  # models that halve images more often than digits allow
+SLOW = ("pca", "pca_whiten", "zca")  # on the 3,072 numbers of a coloured picture
+HIDDEN = ("cnn", "vgg")  # convolutional models that may do without hidden layers
+PLACES = {
+    "linear": ["head"],
+    "mlp": ["head", "fc"],
+    "vit": ["head", "fc"],
+    "cnn": ["head", "fc", "block"],
+    "vgg": ["head", "fc", "block"],
+    "torchvision": ["head"],
+}  # for dropout; the others have head and block
+DROPOUTS = {"dropout", "dropout_vanilla", "alpha_dropout"}
+DROPPING = (*sorted(DROPOUTS), "dropconnect")
+
+
+def draw(number: int, colour: str) -> dict[str, Any]:
+    """Return choices over all groups, a function of the number; `colour` is a folder of colour pictures.
+
+    Images, places and a few knobs are drawn from those that the other parts can use. All else is left to chance.
+    """
+    rng = random.Random(f"pairs {number}")
+    made: dict[str, Any] = {
+        kind: rng.choice([name for name in names(kind) if name not in NEED_PACKAGES]) for kind in ONE if kind != "data"
+    }
+    made |= {kind: rng.sample(names(kind), rng.randint(0, most)) for kind, most in zip(MANY, (3, 2, 2), strict=True)}
+    made |= shape(made, rng)
+    made |= images(made, rng, colour)
+    if made["average"] == "schedulefree" and rng.random() < 0.9:
+        made["optim"] = "schedulefree"
+    if made["predict"] == "mc_dropout":
+        made["predict.passes"] = 2
+        if rng.random() < 0.8 and not set(made["regularizer"]) & set(DROPPING):
+            made["regularizer"] = [rng.choice(DROPPING), *made["regularizer"][:1]]
+    for name in sorted(DROPOUTS & set(made["regularizer"])):
+        places = ["head", "block"] if made.get("model.hidden") == [] else PLACES.get(made["model"], ["head", "block"])
+        made[f"regularizer.{name}.where"] = rng.sample(places, rng.randint(1, len(places)))
+    made |= {"precision": rng.choice(["fp32", "bf16"]), "accumulate": rng.choice([1, 2]), "data.batch_size": 8}
+    made |= {"clip": rng.choice([None, 1.0]), "seed": rng.randrange(1000), "steps": STEPS, "validate_every": "2steps"}
+    return small(made)
+
+
+def shape(made: dict[str, Any], rng: random.Random) -> dict[str, Any]:
+    """Return knobs of the model's shape."""
+    if made["model"] in HIDDEN and (made["norm"] == "instance" or rng.random() < 0.5):
+        return {"model.hidden": []}
+    if made["model"] == "resnet":
+        stem = {"model.stem": "imagenet", "model.depth": 18} if "fractional_pooling" in made["regularizer"] else {}
+        return {"model.order": rng.choice(["post", "pre"]), **stem}
+    return {}
+
+
+def images(made: dict[str, Any], rng: random.Random, colour: str) -> dict[str, Any]:
+    """Return the choice of images that are large enough for the model, and coloured where an augmentation asks."""
+    large = made["model"] in LARGE or "model.stem" in made
+    side = 64 if large and made["norm"] == "instance" else 32 if large else 16
+    if "pca_color" in made["augment"] or rng.random() < 0.1:
+        return {"data": "imagefolder", "data.root": colour, "data.size": [side, side], **quick(made, side)}
+    if large or made["norm"] == "instance" or rng.random() < 0.2:
+        pictures = {"data": "synthetic", "data.kind": "shapes", "data.size": side, "data.classes": 5, "data.train": 64}
+        return {**pictures, **(quick(made, side) if side > 32 else {})}
+    return {"data": "digits"}
+
+
+def quick(made: dict[str, Any], side: int) -> dict[str, Any]:
+    """Return another preprocessing where the one drawn would decompose a matrix of thousands of rows."""
+    return {"preprocess": "standardize"} if made["preprocess"] in SLOW and side > 16 else {}
+
+
+@pytest.fixture(scope="session")
+def colour(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a folder of 60 small colour pictures in three classes."""
+    return colour_pictures(tmp_path_factory.mktemp("colour"))
+
+
+def outcome(choices: dict[str, Any], folder: Path) -> str:
+    """Return how a config ends: `works`, `diverged`, or at assembly with a line; anything else is a failure.
+
+    It works if a run that is saved half way and taken up in a fresh assembly equals the uninterrupted one bit for bit.
+    """
+    if line := refusal(choices):
+        return line
+    try:
+        whole = uninterrupted(choices, STEPS)[1]
+    except Diverged:
+        return "diverged"
+    again = interrupted(choices, STEPS // 2, STEPS, folder)
+    assert again.state == whole.state
+    assert again.said == whole.said
+    assert again.rows == whole.rows
+    return "works"
+
+
+def refusal(choices: dict[str, Any]) -> str:
+    """Return the line that assembly refuses a config with, or nothing."""
+    try:
+        build(choices)
+    except RunnerError as error:
+        assert error.exit_code == 2, error
+        return str(error)
+    return ""
+
+
+def check(number: int, colour: str, folder: Path) -> None:
+    """Hold one config against the promise."""
+    choices = draw(number, colour)
+    ending = outcome(choices, folder)
+    if ending == "diverged":  # is the learning rate's fault only
+        ending = outcome({**choices, "optim.lr": 1e-6}, folder)
+    assert ending == "works" or is_listed(ending), f"docs/incompatible.md does not explain: {ending}"
+    assert "\n" not in ending
+
+
+@pytest.mark.parametrize("number", range(SLICE))
+def test_drawn_configs_work_or_are_refused(number: int, colour: str, tmp_path: Path) -> None:
+    check(number, colour, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(SLICE, COUNT))
+def test_more_drawn_configs_work_or_are_refused(number: int, colour: str, tmp_path: Path) -> None:
+    check(number, colour, tmp_path)
+
+
+@pytest.mark.slow
+def test_at_most_three_in_ten_are_refused(colour: str) -> None:
+    lines = [refusal(draw(number, colour)) for number in range(COUNT)]
+    assert 0 < sum(map(bool, lines)) <= 0.3 * COUNT
+
+
+def test_the_draws_reach_every_option(colour: str) -> None:
+    drawn = [draw(number, colour) for number in range(COUNT)]
+    for kind in (*ONE, *MANY):
+        seen = {name for each in drawn for name in ([each[kind]] if kind in ONE else each[kind])}
+        assert seen >= set(names(kind)) - NEED_PACKAGES or kind == "data"
+
+
+@pytest.mark.parametrize("number", [0, 3, 6])
+def test_a_drawn_config_is_what_the_front_door_makes(number: int, colour: str) -> None:
+    choices = draw(number, colour)
+    assert config({**choices, "test": "end"}) == job(*words(choices)).config
