@@ -156,3 +156,17 @@ def test_residual_initialization_sets_the_last_norm_of_each_block_and_leaves_wei
     build("init", config("init", "residual"))(loaded)
     assert is_kept(loaded.layer1[0].bn2.weight)
     assert loaded.layer1[0].bn2.weight.all()
+
+
+def test_dropconnect_counts_no_layer_that_attention_reads_without_calling_it():
+    model = make(arch="swin_t", shape=(3, 64, 64), swap=[])
+    called = []
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_hook(lambda *_: called.append(1))
+    model(images(2, (3, 64, 64)))
+    assert (
+        regularize(model, "dropconnect", p=0.5, layers=["linear"])
+        == f"dropconnect 0.5 at {len(called)} places (linear)"
+    )
+    assert len(called) == 28

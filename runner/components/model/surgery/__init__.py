@@ -61,6 +61,7 @@ def adapted(
         )
     with refusing(f"model.arch: {what} does not run on images of {size} with the norm asked for"):
         after = trace(model, shape) if chosen else seen
+    set_apart(model, after)
     open_places(model, after)
     tell(model, [*story(seen, changes, chosen)])
     return model.train()
@@ -71,6 +72,17 @@ def keep_inputs(model: nn.Module) -> None:
     for module in model.modules():
         if getattr(module, "inplace", False):
             module.inplace = False  # type: ignore[assignment]
+
+
+def set_apart(model: nn.Module, seen: Trace) -> None:
+    """Give linear layers that are never called (attention reads their weights) torch's class for such layers.
+
+    What acts when a layer is called, DropConnect for one, then passes them by instead of claiming to reach them.
+    """
+    called = {call.module for call in seen.calls}
+    for module in model.modules():
+        if type(module) is nn.Linear and module not in called:
+            module.__class__ = nn.modules.linear.NonDynamicallyQuantizableLinear
 
 
 @contextmanager
