@@ -115,6 +115,7 @@ def depth_figure(cases: Sequence[Case]) -> bytes:
         axes.set_xlabel("layer")
         axes.locator_params(axis="x", integer=True)
         axes.set_yscale("log")
+        widen(axes)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     handles, labels = figure.axes[0].get_legend_handles_labels()
@@ -130,6 +131,14 @@ def draw_line(axes: Any, case: Case, values: Sequence[float], number: int) -> No
     points = [value if value > 0 and math.isfinite(value) else math.nan for value in values]
     style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3]}
     axes.plot(range(1, len(points) + 1), points, marker="o", markersize=4, label=case.name, **style)
+
+
+def widen(axes: Any) -> None:
+    """Have a logarithmic axis show two powers of ten at least, so that small changes look small."""
+    low, high = axes.get_ylim()
+    if high < 100 * low:
+        centre = math.sqrt(low * high)
+        axes.set_ylim(centre / 10, centre * 10)
 
 
 def png(figure: Any) -> bytes:
