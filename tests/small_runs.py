@@ -188,10 +188,15 @@ def said(experiment: Experiment, split: str = "val") -> torch.Tensor:
 
 def uninterrupted(choices: Mapping[str, Any], count: int) -> tuple[Experiment, Left]:
     """Run `count` steps in one go."""
-    experiment, rows = build(choices), Kept()
-    log = Log(screens=[rows])
-    steps(experiment, count, log)
-    return experiment, left(experiment, rows)
+    experiment = build(choices)
+    return experiment, trained(experiment, count)
+
+
+def trained(experiment: Experiment, count: int) -> Left:
+    """Run `count` steps with an experiment that has made none."""
+    rows = Kept()
+    steps(experiment, count, Log(screens=[rows]))
+    return left(experiment, rows)
 
 
 def interrupted(choices: Mapping[str, Any], at: int, count: int, folder: Path) -> Left:

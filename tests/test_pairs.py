@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from running import job
-from small_runs import MANY, ONE, build, colour_pictures, config, interrupted, small, uninterrupted, words
+from small_runs import MANY, ONE, build, colour_pictures, config, interrupted, small, trained, words
 from test_incompatible import is_listed
 
 import runner.components  # noqa: F401
@@ -96,10 +96,13 @@ def outcome(choices: dict[str, Any], folder: Path) -> str:
 
     It works if a run that is saved half way and taken up in a fresh assembly equals the uninterrupted one bit for bit.
     """
-    if line := refusal(choices):
-        return line
     try:
-        whole = uninterrupted(choices, STEPS)[1]
+        experiment = build(choices)
+    except RunnerError as error:
+        assert error.exit_code == 2, error
+        return str(error)
+    try:
+        whole = trained(experiment, STEPS)
     except Diverged:
         return "diverged"
     again = interrupted(choices, STEPS // 2, STEPS, folder)
@@ -114,7 +117,6 @@ def refusal(choices: dict[str, Any]) -> str:
     try:
         build(choices)
     except RunnerError as error:
-        assert error.exit_code == 2, error
         return str(error)
     return ""
 
