@@ -1,0 +1,76 @@
+"""Every task ends well on a small run, twice the same, and each of its knobs changes what it leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import pkgutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import job, metrics
+from small_runs import literal, option, small, words
+
+import runner.tasks
+from runner.door.options import find_conf
+from runner.registry import names
+from runner.tasks import start
+
+for module in pkgutil.iter_modules(runner.tasks.__path__, "runner.tasks."):
+    importlib.import_module(module.name)
+TASKS = names("task")
+OTHER: dict[str, Any] = {
+    "evaluate.split": "val",
+    "init_report.activation": ["tanh"],
+    "init_report.init": ["xavier"],
+    "init_report.examples": 32,
+    "init_report.cotangent": "normal",
+    "list.kind": "optim",
+    "list.format": "markdown",
+    "preview.examples": 4,
+    "preview.lr_axis": "log",
+}
+NEED_RUN = ("evaluate",)
+
+
+def left(name: str, place: Path, capfd: Any, **knobs: Any) -> Any:
+    """Return what a task prints and leaves, but for times, paths and the config itself."""
+    place.mkdir()
+    with contextlib.chdir(place):
+        return leaves(name, Path("run"), capfd, knobs)
+
+
+def leaves(name: str, folder: Path, capfd: Any, knobs: dict[str, Any]) -> Any:
+    """Run a task and return what it leaves, from the folder that it is run in."""
+    given = {**small({"steps": 3, "task": name}), **{f"task.{key}": value for key, value in knobs.items()}}
+    overrides = words(given)
+    if name in NEED_RUN:
+        assert start(job(*words(small({"steps": 3})), f"hydra.run.dir={folder}")) == 0
+        overrides = [f"task={name}", *(f"task.{key}={literal(value)}" for key, value in knobs.items()), f"run={folder}"]
+    else:
+        overrides.append(f"hydra.run.dir={folder}")
+    capfd.readouterr()
+    assert start(replace(job(*overrides), folders=find_conf().folders if name == "list" else ())) == 0
+    printed = capfd.readouterr().out if name in ("list", *NEED_RUN) else ""
+    pictures = {path.name: path.read_bytes() for path in sorted(folder.rglob("*.png"))}
+    logged = metrics(folder) if (folder / "metrics.jsonl").exists() else []
+    result = json.loads((folder / "result.json").read_text()) if (folder / "result.json").exists() else {}
+    return printed, pictures, logged, result.get("scores")
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_does_the_same_twice(name: str, tmp_path: Path, capfd: Any) -> None:
+    first, second = (left(name, tmp_path / word, capfd) for word in ("one", "two"))
+    assert any(first)
+    assert first == second
+
+
+@pytest.mark.parametrize(("name", "knob"), [(n, k) for n in TASKS for k in option("task", n) if k != "name"])
+def test_another_value_of_a_tasks_knob_changes_something(name: str, knob: str, tmp_path: Path, capfd: Any) -> None:
+    default = option("task", name)[knob]
+    assert isinstance(default, bool) or f"{name}.{knob}" in OTHER, "say in OTHER what else it can be"
+    other = OTHER.get(f"{name}.{knob}", not default)
+    assert left(name, tmp_path / "one", capfd) != left(name, tmp_path / "other", capfd, **{knob: other})
