@@ -112,11 +112,9 @@ def events(folder: Path) -> list[tuple[int, str, bytes]]:
 
     found = []
     for path in sorted(folder.glob("events.out.tfevents.*")):
-        for raw in RawEventFileLoader(str(path)).Load():
-            event = Event.FromString(raw)
-            for value in event.summary.value:
-                if not value.tag.startswith(("time/", "_hparams_")):
-                    found.append((event.step, value.tag, value.SerializeToString(deterministic=True)))
+        for event in map(Event.FromString, RawEventFileLoader(str(path)).Load()):
+            values = [value for value in event.summary.value if not value.tag.startswith(("time/", "_hparams_"))]
+            found += [(event.step, value.tag, value.SerializeToString(deterministic=True)) for value in values]
     return found
 
 

@@ -1,7 +1,7 @@
 """The first losses of each recipe stay what they are: a refactoring leaves them, a change of numbers says so.
 
-`RUNNER_GOLDEN=write python -m pytest tests/test_golden.py` writes the files anew. Processors sum in different orders, so
-losses are compared within 2 %, which the first 20 steps stay well below.
+`RUNNER_GOLDEN=write python -m pytest tests/test_golden.py` writes the files anew. Processors sum in different orders,
+so losses are compared within 2 %, which the first 20 steps stay well below.
 """
 
 import os

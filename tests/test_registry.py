@@ -8,6 +8,7 @@ import yaml
 import runner.components  # noqa: F401
 from runner import registry, schema
 from runner.errors import ConfigError
+from runner.tasks import load_tasks
 
 CONF = Path(__file__).parent.parent / "conf"
 MANY = {"augment", "regularizer", "probe"}
@@ -16,13 +17,7 @@ OPTIONS = [(p.parent.name, p.stem) for p in sorted(CONF.glob("*/*.yaml")) if p.p
 
 
 def kinds():
-    import importlib
-    import pkgutil
-
-    import runner.tasks
-
-    for module in pkgutil.iter_modules(runner.tasks.__path__, "runner.tasks."):
-        importlib.import_module(module.name)
+    load_tasks()
     return sorted({kind for kind, _ in OPTIONS})
 
 

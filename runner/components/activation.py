@@ -11,6 +11,12 @@ from runner.registry import register
 from runner.schema import Positive, Unit
 
 
+class Itself(nn.Identity):
+    """An activation that changes nothing; probes listen to it as to any other."""
+
+    activation = True
+
+
 @register("activation")
 def relu() -> nn.Module:
     """Return max(x, 0)."""
@@ -80,4 +86,4 @@ def hardswish() -> nn.Module:
 @register("activation")
 def identity() -> nn.Module:
     """Return x: layers collapse into one linear map, which shows what activations are for."""
-    return nn.Identity()
+    return Itself()

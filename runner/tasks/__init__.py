@@ -23,6 +23,12 @@ def start(job: Job) -> int:
     return code
 
 
+def load_tasks() -> None:
+    """Import every task of ours, where one is to be told of and not just run."""
+    for module in pkgutil.iter_modules(__path__, __name__ + "."):
+        importlib.import_module(module.name)
+
+
 def load_plugins(modules: list[str]) -> None:
     """Import the modules that `plugins=[...]` names on the command line."""
     for name in modules:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import runner.components  # noqa: F401  (registers them)
 from runner.errors import ConfigError, unknown
 from runner.registry import register
+from runner.tasks import load_tasks
 from runner.tasks.catalogue import Group, Knob, Option, catalogue
 from runner.tasks.job import Job
 
@@ -29,6 +30,7 @@ def list_task(job: Job, *, kind: str | None, format: Literal["text", "markdown"]
     """Print what may be chosen and set, the user's own options included, as text or as Markdown."""
     if not job.folders:
         raise ConfigError("task: list shows what there is once, and not in a sweep; leave -m out")
+    load_tasks()
     groups = catalogue(job.folders, plugins=bool(job.config["plugins"]))
     if kind is not None:
         groups = [group for group in groups if group.name == kind] or refuse(kind, groups)
@@ -91,7 +93,9 @@ def values(option: Option, column: int) -> Iterator[Text]:
     for setting, knob in zip(settings, option.knobs, strict=True):
         lines = wrapped(knob.comment, indent)
         beside = lines.pop(0) if lines and len(setting) <= width else ""
-        yield Text.assemble((f"{'':{column}}{setting:<{width}}  ", "cyan"), beside)
+        *above, last = wrapped(setting, column, hanging=4) or [setting]
+        yield from (Text(" " * column + line, style="cyan") for line in above)
+        yield Text.assemble((f"{'':{column}}{last:<{width}}  ", "cyan"), beside)
         yield from (Text(" " * indent + line) for line in lines)
 
 

@@ -22,7 +22,9 @@ K = 4
 
 
 def mix(name: str, **changes: Any) -> Mix:
-    return build("mix", {**yaml.safe_load((CONF / f"{name}.yaml").read_text()), **changes}, num_classes=K, shape=(2, 4, 4))
+    return build(
+        "mix", {**yaml.safe_load((CONF / f"{name}.yaml").read_text()), **changes}, num_classes=K, shape=(2, 4, 4)
+    )
 
 
 def flat(batch: int = K) -> tuple[Tensor, Tensor]:

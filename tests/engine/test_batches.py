@@ -57,7 +57,10 @@ def test_a_stream_begun_anywhere_goes_on_as_the_whole_one(start):
         assert torch.equal(y, y_late)
 
 
-def pixels_by_sample(batch, epochs=2, augments=(Augment(shift, 2), Augment(shift, 1))):
+TWO = (Augment(shift, 2), Augment(shift, 1))
+
+
+def pixels_by_sample(batch, epochs=2, augments=TWO):
     made = batches(batch=batch, augments=augments)
     found = {}
     for epoch in range(epochs):
@@ -100,6 +103,7 @@ def test_the_seed_changes_order_and_draws():
 def test_evaluation_batches_are_whole_and_in_order():
     made = EvalBatches(Numbered(torch.arange(23)), batch=5, preprocess=AsFloat(), device=CPU)
     assert torch.cat([labels for _, labels in made]).tolist() == list(range(23))
-    some = EvalBatches(Numbered(torch.arange(23)), batch=5, preprocess=AsFloat(), device=CPU, index=torch.tensor([3, 9]))
+    two = torch.tensor([3, 9])
+    some = EvalBatches(Numbered(torch.arange(23)), batch=5, preprocess=AsFloat(), device=CPU, index=two)
     assert len(some) == 2
     assert [x[:, 0, 0, 0].tolist() for x, _ in some] == [[3.0, 9.0]]
