@@ -42,6 +42,10 @@ class Pattern:
         self.expression, self.says = re.compile(expression), says
 
 
+class NotEmpty:
+    """Marks a list that must name at least one thing."""
+
+
 Positive = Annotated[float, Range(0, open_low=True)]
 NonNegative = Annotated[float, Range(0)]
 Unit = Annotated[float, Range(0, 1)]
@@ -128,6 +132,10 @@ def check_annotated(key: str, value: Any, annotation: Any) -> Any:
         if not isinstance(value, str) or not rule.expression.fullmatch(value):
             raise wrong(key, value, rule.says)
         return value
+    if isinstance(rule, NotEmpty):
+        if value == []:
+            raise ConfigError(f"{key}: got [], must name at least one")
+        return check(key, value, kind)
     number = check(key, value, kind)
     if number not in rule:
         raise wrong(key, value, str(rule))
@@ -161,6 +169,8 @@ def described(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         kind, rule = arguments[:2]
+        if isinstance(rule, NotEmpty):
+            return described(kind)
         return rule.says if isinstance(rule, Pattern) else f"{PLAIN[kind]} {rule}"
     if origin is Literal:
         return ", ".join(f"'{choice}'" for choice in arguments)

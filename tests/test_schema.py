@@ -1,12 +1,12 @@
 """Values against their types: every refusal in one line that says what is allowed."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 
 from runner.errors import ConfigError, close, distance, nearest, unknown
-from runner.schema import Duration, HalfOpenUnit, Positive, PositiveInt, Unit, check, steps_of
+from runner.schema import Duration, HalfOpenUnit, NotEmpty, Positive, PositiveInt, Unit, check, steps_of
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,7 @@ from runner.schema import Duration, HalfOpenUnit, Positive, PositiveInt, Unit, c
         (math.nan, float, "k: got nan, must be a number"),
         (math.inf, Positive, "k: got inf, must be finite"),
         (1, bool, "k: got 1, must be true or false"),
+        ([], Annotated[list[int], NotEmpty()], "k: got [], must name at least one"),
         (3, list[int], "k: got 3, must be a list [a,b,...]"),
         ([1, 0], list[PositiveInt], "k[1]: got 0, must be >= 1"),
         ("fan", Literal["fan_in", "fan_avg"], "k: unknown value 'fan' (choose from: fan_avg, fan_in)"),

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from runner.engine.contracts import Predict
 from runner.errors import ConfigError
 from runner.registry import register
-from runner.schema import PositiveInt, Range
+from runner.schema import NotEmpty, PositiveInt, Range
 
 Shape = tuple[int, int, int]
 
@@ -29,7 +29,7 @@ def plain() -> Predict:
 
 
 @register("predict")
-def tta(shape: Shape, *, views: list[Literal["flip", "shift"]], shift: PositiveInt) -> Predict:
+def tta(shape: Shape, *, views: Annotated[list[Literal["flip", "shift"]], NotEmpty()], shift: PositiveInt) -> Predict:
     """Return the mean over the images as they are and the views named: test-time augmentation.
 
     flip: mirrored left to right (Krizhevsky et al. 2012, section 4.1). shift: moved by `shift` pixels to the lower

@@ -49,8 +49,9 @@ def test_flip_averages_the_probabilities_not_the_logits() -> None:
     assert (found - (z[0] / 2 + z[1] / 2).softmax(1)).abs().max() > 1e-5
 
 
-def test_tta_without_views_is_plain() -> None:
-    torch.testing.assert_close(predict("tta", views=[])(network(), images()), predict("plain")(network(), images()))
+def test_tta_without_views_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"predict.views: got \[\], must name at least one"):
+        predict("tta", views=[])
 
 
 def moved(images: Tensor, down: int, right: int) -> Tensor:

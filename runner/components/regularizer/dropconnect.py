@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,7 +11,7 @@ from runner.components.regularizer.places import counted
 from runner.engine.contracts import Regularizer
 from runner.errors import ConfigError
 from runner.registry import register
-from runner.schema import HalfOpenUnit
+from runner.schema import HalfOpenUnit, NotEmpty
 
 
 class DropConnectLinear(nn.Linear):
@@ -42,7 +42,7 @@ TWINS: dict[str, dict[type[nn.Module], type[nn.Module]]] = {
 
 
 @register("regularizer")
-def dropconnect(*, p: HalfOpenUnit, layers: list[Literal["linear", "conv"]]) -> Regularizer:
+def dropconnect(*, p: HalfOpenUnit, layers: Annotated[list[Literal["linear", "conv"]], NotEmpty()]) -> Regularizer:
     """Return DropConnect on the weights (not the biases) of the layers named (Wan et al. 2013).
 
     One mask per step for the whole batch (the paper draws one per example), the weights that stay are divided by 1 - p,

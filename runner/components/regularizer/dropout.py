@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from runner.components.regularizer.places import counted, fill_all
 from runner.engine.contracts import Regularizer
 from runner.registry import register
-from runner.schema import HalfOpenUnit
+from runner.schema import HalfOpenUnit, NotEmpty
 
-Where = list[Literal["head", "fc", "block"]]
+Where = Annotated[list[Literal["head", "fc", "block"]], NotEmpty()]
 
 
 @register("regularizer")
