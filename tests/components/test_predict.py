@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from runner import components  # noqa: F401  (registers all)
 from runner.engine.contracts import Predict
+from runner.errors import ConfigError
 from runner.registry import build, names
 
 CONF = Path(__file__).parents[2] / "conf" / "predict"
