@@ -1,11 +1,15 @@
 """What a run leaves, and what it is worth."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
 import yaml
-from running import MLP, job, metrics, result
+from running import MLP, ROOT, job, metrics, result
 
 import runner.tasks.train  # noqa: F401
 from runner.assemble import assemble
@@ -153,3 +157,26 @@ def test_precision_changes_the_arithmetic_and_still_learns(tmp_path):
         seen[precision] = result(where)["scores"]["val"]["last"]
     assert all(scores["accuracy"] > 0.6 for scores in seen.values())
     assert len({scores["loss"] for scores in seen.values()}) == 3
+
+
+def test_an_interrupted_run_says_how_to_go_on(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-m", "runner", *MLP, "epochs=5000", "name=long", "figures=never"]
+    child = subprocess.Popen(
+        words, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=allow_interrupts
+    )
+    for line in child.stderr:
+        if line.startswith("epoch 2/"):
+            child.send_signal(signal.SIGINT)
+            break
+    _, rest = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert rest.splitlines()[-1] == "interrupted; go on with: python -m runner resume=outputs/long"
+    found = result(tmp_path / "outputs" / "long")
+    assert (found["status"], found["exit"]) == ("interrupted", 130)
+    assert found["steps"] >= 2 * 19
+
+
+def allow_interrupts():
+    """Undo what a shell does to children in the background: it has them ignore the signal."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from runner.door.arguments import Arguments
 from runner.door.compose import Parts, checked, compose_parts, hydra_opened, settle
@@ -28,7 +28,7 @@ def run(arguments: Arguments) -> int:
 
             sweep = plan(conf, parts, given)
         else:
-            refuse_sweep(given)
+            refuse_sweep(conf, given, parts.config)
             config = checked(conf, parts, given)
     if arguments.cfg:
         return show(conf, parts, given, resolve=arguments.resolve)
@@ -46,11 +46,13 @@ def run(arguments: Arguments) -> int:
     return start(job)
 
 
-def refuse_sweep(given: list[Given]) -> None:
+def refuse_sweep(conf: Conf, given: list[Given], config: DictConfig) -> None:
     """Refuse several values for one key where one run is asked for."""
     for each in given:
         if each.swept:
-            hint = f", or write a list: '{each.key}=[{each.text}]'" if "(" not in each.text else ""
+            many = each.key in conf.defaults and conf.several(each.key)
+            listed = many or OmegaConf.is_list(OmegaConf.select(config, each.key))
+            hint = f", or write a list: '{each.key}=[{each.text}]'" if listed else ""
             raise ConfigError(f"{each.key}: got several values ({each.text}); add -m to run each of them{hint}")
 
 

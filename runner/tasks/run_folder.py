@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -77,6 +79,8 @@ def reported(folder: Path, result: Result) -> Iterator[None]:
         yield
     except BaseException as error:
         result.status, result.exit, result.reason = ending(error)
+        if result.status == "interrupted":
+            sys.stderr.write(f"interrupted; go on with: python -m runner resume={shlex.quote(str(folder))}\n")
         raise
     finally:
         result.seconds = round(time.monotonic() - began, 3)

@@ -59,7 +59,10 @@ def run(folder: Path, job: Job, experiment: Experiment, snapshot: Snapshot | Non
             else:
                 introduce(log, job)
             commit = committer(folder, learner, log)
-            status = train(experiment.recipe, learner, experiment.batches, experiment.validation, log, commit)
+            try:
+                status = train(experiment.recipe, learner, experiment.batches, experiment.validation, log, commit)
+            finally:
+                result.steps, result.epochs = learner.step, learner.step / experiment.recipe.steps_per_epoch
             sign_off(folder, log, experiment, figures=job.config["figures"] == "always")
         score(folder, experiment, result)
         result.status, result.exit = status, 0
@@ -95,7 +98,6 @@ def score(folder: Path, experiment: Experiment, result: Result) -> None:
     """Select the best checkpoint, read the test split once with it if the config says so, and fill in the result."""
     learner, settings = experiment.learner, experiment.settings
     selected = checkpoint.weights_file(folder, learner.patience.best_step)
-    result.steps, result.epochs = learner.step, learner.step / experiment.recipe.steps_per_epoch
     result.weights = str(selected.relative_to(folder))
     for split in ("train", "val"):
         result.scores[split] = {"best": part(split, learner.patience.best), "last": part(split, learner.patience.last)}

@@ -75,7 +75,7 @@ LINES = [
     (["steps=5", "epochs=1"], "steps: given together with epochs, must be one of the two"),
     (
         ["optim.lr=0.1,0.01"],
-        "optim.lr: got several values (0.1,0.01); add -m to run each of them, or write a list: 'optim.lr=[0.1,0.01]'",
+        "optim.lr: got several values (0.1,0.01); add -m to run each of them",
     ),
     (["seed=range(0,3)"], "seed: got several values (range(0,3)); add -m to run each of them"),
     # form
