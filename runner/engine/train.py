@@ -115,5 +115,5 @@ def evaluate(recipe: Recipe, learner: Learner, batches: EvalBatches) -> dict[str
         correct = (log_p.argmax(1) == labels).sum()
         totals += torch.stack([correct.float(), F.nll_loss(log_p, labels, reduction="sum")])
     model.train(was_training)
-    accuracy, loss = (totals.double() / len(batches)).tolist()
+    accuracy, loss = (totals.cpu().double() / len(batches)).tolist()  # MPS has no float64
     return {"accuracy": accuracy, "loss": loss}
