@@ -22,10 +22,10 @@ def main(seeds: int = 3) -> None:
     print(
         "`python -m runner optim=<name>`: test accuracy with the last weights, at the learning rate of the YAML, over"
     )
-    print(f"seeds 0 to {seeds - 1} (30 epochs, the default ResNet, one CPU core).\n")
+    print(f"seeds 0 to {seeds - 1} (30 epochs, the default ResNet without an average, one CPU core).\n")
     print("| optim | lr | median | lowest | highest | n |\n|---|---|---|---|---|---|")
     for name in names("optim"):
-        words = [f"optim={name}", "probe=[]", *SPECIAL.get(name, [])]
+        words = [f"optim={name}", "probe=[]", *SPECIAL.get(name, ["average=none"])]
         found = [ours(experiment([*words, f"seed={seed}"])) for seed in range(seeds)]
         lr = option("optim", name, key="optim")["lr"]
         print(

@@ -27,7 +27,7 @@ from runner.engine.train import train
 STEPS = 1000
 MLP = ["model=mlp", "model.hidden=[128,128]"]
 PLAIN = ["augment=[]", "norm=none", "scheduler=constant", "seed=0", "validate_every=100000steps"]
-PLAIN += ["checkpoint_every=100000steps"]
+PLAIN += ["checkpoint_every=100000steps", "average=none"]
 
 
 def experiment(overrides: list[str]) -> Experiment:
