@@ -124,6 +124,21 @@ def test_a_diverging_run_says_so_and_keeps_its_result(tmp_path):
     assert (found["status"], found["exit"]) == ("diverged", 5)
 
 
+def test_a_diverged_state_is_never_saved(tmp_path):
+    words = [
+        "norm=none",
+        "optim.lr=1e30",
+        "steps=60",
+        "checkpoint_every=1step",
+        "log_every=50",
+        "validate_every=60steps",
+    ]
+    with pytest.raises(Diverged):
+        start(job("model=mlp", *words, "figures=never", f"hydra.run.dir={tmp_path / 'run'}"))
+    for path in (tmp_path / "run" / "checkpoints").glob("*.json"):
+        assert int(path.stem) < 5, "saved after the loss had stopped being finite"
+
+
 def weights_after(steps, *overrides):
     experiment = assemble(job("model=mlp", "norm=none", "model.hidden=[16]", "augment=[crop,hflip]", *overrides).config)
     learner, recipe = experiment.learner, experiment.recipe

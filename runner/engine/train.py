@@ -78,8 +78,8 @@ def share(loss: Tensor, part: int, whole: int) -> Tensor:
 def milestones(recipe: Recipe, learner: Learner, validation: dict[str, EvalBatches], log: Log, commit: Commit) -> None:
     """After a step, do what is due: bring the log to the host, validate, save."""
     step = learner.step
-    validating = recipe.due(recipe.validate_every, step)
-    if validating or recipe.due(recipe.log_every, step):
+    validating, saving = recipe.due(recipe.validate_every, step), recipe.due(recipe.checkpoint_every, step)
+    if validating or saving or recipe.due(recipe.log_every, step):  # a run whose loss diverged is not saved
         log.write(step, {"train/lr": learner.optimizer.param_groups[0]["lr"]})
         loss = log.flush().get("train/loss", 0.0)
         if not math.isfinite(loss):
@@ -88,7 +88,7 @@ def milestones(recipe: Recipe, learner: Learner, validation: dict[str, EvalBatch
         scores = validate(recipe, learner, validation)
         log.write(step, scores)
         learner.observe(scores)
-    if recipe.due(recipe.checkpoint_every, step) or learner.patience.best_step == step or learner.patience.spent:
+    if saving or learner.patience.best_step == step or learner.patience.spent:
         commit()
 
 
