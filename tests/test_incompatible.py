@@ -108,6 +108,16 @@ def no_module(model: str, kind: type[nn.Module]) -> Callable[[], None]:
     return check
 
 
+def poolings_that_are_no_modules() -> None:
+    """The blocks of torchvision's Inception that halve the maps have a branch of pooling and no module for it."""
+    from torchvision.models import inception
+
+    for block, side in ((inception.InceptionB(8), 9), (inception.InceptionD(8), 9)):
+        assert not any(isinstance(m, nn.MaxPool2d) for m in block.modules())
+        x = torch.randn(2, 8, side, side)
+        assert torch.equal(block(x)[:, -8:], F.max_pool2d(x, 3, 2))
+
+
 def no_gradient_through_a_relu_at_zero() -> None:
     layer = nn.Conv2d(2, 2, 3, bias=False)
     nn.init.zeros_(layer.weight)
@@ -162,6 +172,8 @@ PROOFS: dict[str, Callable[[], None]] = {
     "model=mlp regularizer=[dropblock]": no_module("mlp", nn.Conv2d),
     "model=mlp regularizer=[stochastic_depth]": no_module("mlp", Residual),
     "model=resnet regularizer=[fractional_pooling]": no_module("resnet", nn.MaxPool2d),
+    "model=torchvision model.arch=inception_v3 data=synthetic data.kind=shapes data.size=96 "
+    "regularizer=[fractional_pooling]": poolings_that_are_no_modules,
     "model=mlp regularizer=[dropconnect] regularizer.dropconnect.layers=[conv]": no_module("mlp", nn.Conv2d),
     "model=mlp init=residual": no_module("mlp", Residual),
     "model=resnet9 init=residual": no_gradient_through_a_relu_at_zero,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 KEPT = "kept_from_file"
 LAST = "last_of_a_residual_branch"
 TOLD = "told_about_the_model"
+POOLED = "max_pooling_called_as_a_function"
 
 
 class Slot(nn.Identity):
@@ -79,3 +80,13 @@ def tell(model: nn.Module, lines: list[str]) -> None:
 def told(model: nn.Module) -> list[str]:
     """Return the words left in a model or in a part of it."""
     return [line for module in model.modules() for line in getattr(module, TOLD, [])]
+
+
+def pooled_by_function(model: nn.Module) -> int:
+    """Return at how many places a model calls max pooling as a function, where no module can take its place."""
+    return sum(getattr(module, POOLED, 0) for module in model.modules())
+
+
+def tell_pooled(model: nn.Module, places: int) -> None:
+    """Leave the number that `pooled_by_function` returns in a model."""
+    setattr(model, POOLED, places)

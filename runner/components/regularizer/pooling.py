@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from runner.components.regularizer.places import counted
 from runner.engine.contracts import Regularizer
-from runner.engine.parts import fill
+from runner.engine.parts import fill, pooled_by_function
 from runner.errors import ConfigError
 from runner.registry import register
 
@@ -55,10 +55,13 @@ def fractional_pooling() -> Regularizer:
     """Return fractional max pooling (Graham 2014, arXiv 1412.6071) in place of each max pooling that shrinks its maps.
 
     Overlapping 2x2 regions at random places, drawn for each example and channel; sizes stay what they were. Evaluation
-    uses fixed regions. Raises ConfigError for a model without max pooling.
+    uses fixed regions. Raises ConfigError for a model without max pooling, or with some that is called as a function.
     """
 
     def rewire(model: nn.Module) -> str:
+        if places := pooled_by_function(model):
+            what = f"the model calls max_pool2d as a function at {counted(places)}, which it cannot replace"
+            raise ConfigError(f"regularizer.fractional_pooling: {what}")
         sites = model.named_modules(remove_duplicate=False)
         found = [(name, m) for name, m in sites if isinstance(m, nn.MaxPool2d) and shrinks(m)]
         if not found:

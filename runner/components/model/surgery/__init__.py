@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from torch import nn
 
 from runner.components.model.surgery.activations import swap_activations
-from runner.components.model.surgery.kinds import DROPOUT_FUNCTIONS
+from runner.components.model.surgery.kinds import DROPOUT_FUNCTIONS, POOL_FUNCTIONS
 from runner.components.model.surgery.norms import swap_norms
 from runner.components.model.surgery.places import open_places
 from runner.components.model.surgery.swap import Changes, counted, title, words
 from runner.components.model.surgery.trace import Call, Trace, trace
 from runner.components.model.surgery.twins import separate
 from runner.engine.contracts import ActivationMaker, NormMaker
-from runner.engine.parts import tell
+from runner.engine.parts import tell, tell_pooled
 from runner.errors import ConfigError
 
 Shape = tuple[int, int, int]
@@ -64,6 +64,7 @@ def adapted(
     set_apart(model, after)
     open_places(model, after)
     tell(model, [*story(seen, changes, chosen)])
+    tell_pooled(model, sum(function.name in POOL_FUNCTIONS for function in seen.functions))
     return model.train()
 
 

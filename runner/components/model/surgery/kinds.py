@@ -40,6 +40,7 @@ NORM_FUNCTIONS = frozenset(
     ["batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm"]
 )
 DROPOUT_FUNCTIONS = frozenset(["dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout"])
+POOL_FUNCTIONS = frozenset(["max_pool2d"])
 
 
 def is_activation(module: nn.Module) -> bool:

@@ -16,6 +16,7 @@ from runner.components.model.surgery.kinds import (
     ACTIVATION_FUNCTIONS,
     DROPOUT_FUNCTIONS,
     NORM_FUNCTIONS,
+    POOL_FUNCTIONS,
     can_gate,
     is_activation,
     is_drop,
@@ -49,7 +50,7 @@ class Call:
 
 @dataclass
 class Function:
-    """An activation, norm or dropout that was called as a function; `again` calls it on another tensor."""
+    """An activation, norm, dropout or pooling that was called as a function; `again` calls it on another tensor."""
 
     name: str
     again: Callable[[Tensor], Tensor]
@@ -169,10 +170,12 @@ def flat(args: tuple[Any, ...]) -> list[Any]:
 
 
 def counts(name: str, inside: nn.Module | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Tell whether a call is of an activation, norm or dropout beside the modules made for it."""
+    """Tell whether a call is of an activation, norm, dropout or pooling beside the modules made for it."""
     if name in ACTIVATION_FUNCTIONS:
         return inside is None or not is_activation(inside)
     if name in NORM_FUNCTIONS:
         return inside is None or not (is_norm(inside) or is_strange_norm(inside))
+    if name in POOL_FUNCTIONS:
+        return not isinstance(inside, nn.MaxPool2d)
     rate = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
     return name in DROPOUT_FUNCTIONS and rate > 0 and (inside is None or not is_drop(inside))
