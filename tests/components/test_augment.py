@@ -12,8 +12,10 @@ import torch
 import yaml
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from runner import components  # noqa: F401  (registers all)
+from runner.components.augment.pixels import windows
 from runner.engine.contracts import Augment, Draws
 from runner.errors import ConfigError
 from runner.registry import build, names
@@ -51,6 +53,32 @@ def test_an_image_does_not_depend_on_the_batch_it_is_in(name: str, shape: tuple[
     assert torch.equal(some, whole[order])
     one = part.apply(batch[3:4], Draws(drawn.uniform[3:4], 0))
     assert torch.equal(one, whole[3:4])
+
+
+class WithoutWaiting(TorchDispatchMode):
+    """Refuses what makes the host wait for a device: reading a number, and shapes that depend on values."""
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        word = op.overloadpacket.__name__
+        assert word not in ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero"), word
+        masks = (
+            [i for i in args[1] if i is not None and i.dtype in (torch.bool, torch.uint8)] if word == "index" else []
+        )
+        assert not masks, "indexed by a mask"
+        return op(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", names("augment"))
+def test_no_augmentation_waits_for_the_device(name: str) -> None:
+    part, batch = augment(name), images((3, 12, 10))
+    drawn = draws(part)
+    for _ in range(2):  # what is kept from the first batch on is made without waiting, too
+        with WithoutWaiting():
+            part.apply(batch, drawn)
+    with pytest.raises(AssertionError, match="indexed by a mask"), WithoutWaiting():
+        batch[drawn.uniform[:, 0] < 0.5]
+    with pytest.raises(AssertionError, match="_local_scalar_dense"), WithoutWaiting():
+        float(drawn.uniform[0, 0])
 
 
 @pytest.mark.parametrize("name", names("augment"))
@@ -106,6 +134,20 @@ def test_crop_is_bit_equal_to_slicing_image_by_image(mode: str, shape: tuple[int
         padded = np.pad(image.numpy(), ((0, 0), (3, 3), (3, 3)), how)
         top, left = int(u * 7), int(v * 7)
         assert np.array_equal(out.numpy(), padded[:, top : top + height, left : left + width])
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+def test_windows_are_slices_whatever_the_batch_and_its_layout(channels: int) -> None:
+    whole = images((channels, 9, 11), 24)
+    laid_out = whole.contiguous(memory_format=torch.channels_last)
+    drawn = torch.rand(24, 2, generator=torch.Generator().manual_seed(1))
+    top, left = (drawn * torch.tensor([9 - 4 + 1, 11 - 6 + 1])).long().unbind(1)
+    slices = [image[:, t : t + 4, x : x + 6] for image, t, x in zip(whole, top.tolist(), left.tolist(), strict=True)]
+    for batch in (whole, laid_out):
+        for first, last in ((0, 24), (7, 8), (5, 24), (23, 24)):  # parts of one memory, not at its start
+            part = slice(first, last)
+            found = windows(batch[part], top[part], left[part], (4, 6))
+            assert torch.equal(found, torch.stack(slices[part]))
 
 
 @pytest.mark.parametrize(

@@ -32,9 +32,9 @@ def crop(shape: Shape, *, padding: PositiveInt | HalfOpenUnit, mode: Literal["ze
         raise ConfigError(f"augment.crop.padding: got {padding}, must be < {min(shape[1:])} to reflect the image")
 
     def apply(images: Tensor, draws: Draws) -> Tensor:
-        place = (draws.uniform * (2 * padding + 1)).long()
+        top, left = (draws.uniform * (2 * padding + 1)).long().unbind(1)
         padded = F.pad(images, [padding] * 4) if mode == "zeros" else mirrored_all_round(images, padding)
-        return windows(padded, place[:, 0], place[:, 1], shape[1:])
+        return windows(padded, top, left, shape[1:])
 
     return Augment(apply, uniforms=2)
 

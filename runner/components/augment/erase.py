@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from runner.components.augment.crop import Shape, in_order
-from runner.components.augment.pixels import boxes, choose
+from runner.components.augment.pixels import boxes, choose, choose_bits
 from runner.engine.contracts import Augment, Draws
 from runner.errors import ConfigError
 from runner.registry import register
@@ -32,12 +33,22 @@ def cutout(shape: Shape, *, size: PositiveInt | HalfOpenUnit, fill: Level) -> Au
         raise ConfigError(f"augment.cutout.size: got {size:g}, covers images of {seen} whole, wherever it is put")
 
     def apply(images: Tensor, draws: Draws) -> Tensor:
-        height, width = images.shape[2:]
-        top = (draws.uniform[:, 0] * height).long() - side // 2
-        left = (draws.uniform[:, 1] * width).long() - side // 2
-        return choose(boxes(images, top, left, top + side, left + side), fill, images)
+        row, column = draws.uniform.unbind(1)
+        high, wide = (
+            bands(length, side, images.device).index_select(0, (uniform * length).long())
+            for uniform, length in ((row, images.shape[2]), (column, images.shape[3]))
+        )
+        return choose_bits((high[:, :, None] & wide[:, None, :])[:, None], fill, images)
 
     return Augment(apply, uniforms=2)
+
+
+@functools.lru_cache(maxsize=8)
+def bands(length: int, side: int, device: torch.device) -> Tensor:
+    """Return for each place (length) a row of bytes, 255 at the `side` pixels round the place and 0 elsewhere."""
+    places = torch.arange(length, device=device)
+    distance = places - places[:, None]
+    return ((distance >= -(side // 2)) & (distance < side - side // 2)).to(torch.uint8).neg_()
 
 
 @register("augment")

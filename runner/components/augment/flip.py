@@ -13,13 +13,13 @@ from runner.schema import Unit
 @register("augment")
 def hflip(*, p: Unit) -> Augment:
     """Mirror an image left to right with probability `p`."""
-    return Augment(lambda images, draws: mirrored(images, draws.uniform[:, 0] < p, 3), uniforms=1)
+    return Augment(lambda images, draws: mirrored(images, draws.uniform < p, 3), uniforms=1)
 
 
 @register("augment")
 def vflip(*, p: Unit) -> Augment:
     """Mirror an image top to bottom with probability `p`."""
-    return Augment(lambda images, draws: mirrored(images, draws.uniform[:, 0] < p, 2), uniforms=1)
+    return Augment(lambda images, draws: mirrored(images, draws.uniform < p, 2), uniforms=1)
 
 
 @register("augment")
@@ -30,11 +30,11 @@ def alternating_flip() -> Augment:
     """
 
     def apply(images: Tensor, draws: Draws) -> Tensor:
-        return mirrored(images, (draws.uniform[:, 0] < 0.5) ^ bool(draws.epoch % 2), 3)
+        return mirrored(images, (draws.uniform < 0.5) ^ bool(draws.epoch % 2), 3)
 
     return Augment(apply, uniforms=1, per_epoch=False)
 
 
 def mirrored(images: Tensor, chosen: Tensor, axis: int) -> Tensor:
-    """Return the images with those `chosen` (B,) bool reversed along an axis."""
-    return choose(chosen[:, None, None, None], images.flip(axis), images)
+    """Return the images with those `chosen` (B, 1) bool reversed along an axis."""
+    return choose(chosen[:, :, None, None], images.flip(axis), images)
