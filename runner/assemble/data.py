@@ -11,6 +11,7 @@ from runner.assemble.config import Config, many
 from runner.components.augment.warp import fuse
 from runner.engine.batches import EvalBatches, TrainBatches
 from runner.engine.contracts import Data, Preprocess
+from runner.engine.placement import placed
 from runner.engine.randomness import order
 from runner.errors import ConfigError, DataError
 from runner.schema import Settings
@@ -28,7 +29,7 @@ def train_batches(
     if config["augment"] and data.shape[1:] == (1, 1):
         raise ConfigError("augment: points (images of 1x1 pixel) have no pixels to move or cover; choose augment=[]")
     return TrainBatches(
-        data.train,
+        placed(data.train, data.placement, device),
         batch=data.batch_size * settings.accumulate,
         seed=settings.seed,
         augments=fuse(many("augment", config, shape=data.shape)),
@@ -37,12 +38,15 @@ def train_batches(
     )
 
 
-def validation_batches(data: Data, preprocess: Preprocess, device: torch.device) -> dict[str, EvalBatches]:
+def validation_batches(
+    data: Data, train: TrainBatches, preprocess: Preprocess, device: torch.device
+) -> dict[str, EvalBatches]:
     """Return the validation split, and as many training examples, clean, to compare it with."""
     size = min(len(data.train.labels), len(data.val.labels))
     some = order(0, 0, len(data.train.labels))[:size].sort().values
     make = partial(EvalBatches, batch=max(data.batch_size, SMALLEST), preprocess=preprocess, device=device)
-    return {"train": make(data.train, index=some), "val": make(data.val)}
+    val = placed(data.val, data.placement, device)
+    return {"train": make(train.split, index=some), "val": make(val)}
 
 
 def test_batches(data: Data, preprocess: Preprocess, device: torch.device) -> Callable[[], EvalBatches] | None:

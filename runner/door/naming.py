@@ -10,7 +10,7 @@ from typing import Any
 
 PLACES = ("outputs", "name", "sweep", "resume", "run", "data.root")
 UNNAMED = (*PLACES, "note", "plugins", "device", "log_every", "figures", "data.workers")
-UNHASHED = (*UNNAMED, "test", "figures", "hydra")
+UNHASHED = (*UNNAMED, "test", "data.placement", "hydra")
 LONGEST = 100  # characters of a folder's name
 
 

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import tee
 
 import torch
 from torch import Tensor
 
-from runner.engine.contracts import Augment, Draws, Preprocess, Split
+from runner.engine.contracts import Augment, Draws, Images, Preprocess, Split
 from runner.engine.randomness import generator, order
+
+READY = 256 * 2**20  # bytes: preprocessed pixels up to here are kept, where nothing augments them first
+
+
+@dataclass(slots=True)
+class Visit:
+    """The examples of one step, by their place in the split, and the epoch's random numbers."""
+
+    epoch: int
+    index: Tensor
+    tables: Sequence[Tensor]
 
 
 class TrainBatches:
@@ -30,35 +44,54 @@ class TrainBatches:
     ) -> None:
         self.split, self.batch, self.seed, self.device = split, batch, seed, device
         self.augments, self.preprocess = augments, preprocess
+        self.home = split.labels.device
         self.steps_per_epoch = math.ceil(len(split.labels) / batch)
 
     def stream(self, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images (B, C, H, W) float32, labels (B,) int64) for the steps from `start` up to before `stop`."""
+        visits, ahead = tee(self.visits(start, stop))
+        ready = self.ready()
+        source = self.split if ready is None else ready
+        with closing(fetched(source, (visit.index for visit in ahead), self.device)) as found:
+            for visit, images in zip(visits, found, strict=True):
+                labels = self.split.labels.index_select(0, visit.index).to(self.device, non_blocking=True)
+                yield (self.prepared(images, visit) if ready is None else images), labels
+
+    def visits(self, start: int, stop: int) -> Iterator[Visit]:
+        """Yield what each step sees."""
         for epoch in range(start // self.steps_per_epoch, math.ceil(stop / self.steps_per_epoch)):
             first = epoch * self.steps_per_epoch
-            visits = order(self.seed, epoch, len(self.split.labels))
+            steps = torch.split(order(self.seed, epoch, len(self.split.labels)).to(self.home), self.batch)
             tables = self.tables(epoch)
-            for step in range(max(start, first), min(stop, first + self.steps_per_epoch)):
-                place = (step - first) * self.batch
-                yield self.fetch(visits[place : place + self.batch], tables, epoch)
+            for index in steps[max(0, start - first) : stop - first]:
+                yield Visit(epoch, index, tables)
 
     def tables(self, epoch: int) -> list[Tensor]:
         """Return each augmentation's uniform numbers of an epoch, (N, k): row i belongs to example i."""
         shapes = [(len(self.split.labels), augment.uniforms) for augment in self.augments]
         keys = [epoch if augment.per_epoch else -1 for augment in self.augments]
         return [
-            torch.rand(shape, generator=generator(self.seed, "augment", key, position))
+            torch.rand(shape, generator=generator(self.seed, "augment", key, position)).to(self.home)
             for position, (shape, key) in enumerate(zip(shapes, keys, strict=True))
         ]
 
-    def fetch(self, index: Tensor, tables: Sequence[Tensor], epoch: int) -> tuple[Tensor, Tensor]:
-        """Return the augmented, preprocessed images and the labels of the examples at `index`."""
-        images = self.split.fetch(index).to(self.device, non_blocking=True)
-        for augment, table in zip(self.augments, tables, strict=True):
-            draws = Draws(table[index].to(self.device, non_blocking=True), epoch)
-            images = augment.apply(images, draws)
-        labels = self.split.labels[index].to(self.device, non_blocking=True)
-        return self.preprocess(images), labels
+    def prepared(self, images: Tensor, visit: Visit) -> Tensor:
+        """Return raw images augmented and preprocessed."""
+        for augment, table in zip(self.augments, visit.tables, strict=True):
+            uniform = table.index_select(0, visit.index).to(self.device, non_blocking=True)
+            images = augment.apply(images, Draws(uniform, visit.epoch))
+        return self.preprocess(images)
+
+    @torch.no_grad()
+    def ready(self) -> Images | None:
+        """Return the split preprocessed once and for all, where nothing comes before that and it fits."""
+        split = self.split
+        if self.augments or not isinstance(split, Images) or self.home != self.device:
+            return None
+        if split.pixels.numel() * 4 > READY:
+            return None
+        parts = [self.preprocess(pixels) for pixels in torch.split(split.pixels, self.batch)]
+        return Images(torch.cat(parts), split.labels)
 
 
 class EvalBatches:
@@ -74,6 +107,13 @@ class EvalBatches:
         return len(self.index)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for index in torch.split(self.index, self.batch):
-            images = self.split.fetch(index).to(self.device, non_blocking=True)
-            yield self.preprocess(images), self.split.labels[index].to(self.device, non_blocking=True)
+        parts = torch.split(self.index.to(self.split.labels.device), self.batch)
+        for index, images in zip(parts, fetched(self.split, parts, self.device), strict=True):
+            labels = self.split.labels.index_select(0, index)
+            yield self.preprocess(images), labels.to(self.device, non_blocking=True)
+
+
+def fetched(split: Split, indices: Iterable[Tensor], device: torch.device) -> Generator[Tensor, None, None]:
+    """Yield the images at each index on the device."""
+    for index in indices:
+        yield split.fetch(index).to(device, non_blocking=True)

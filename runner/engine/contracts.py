@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
@@ -26,6 +26,26 @@ class Split(Protocol):
 
 
 @dataclass(frozen=True)
+class Images:
+    """A split in memory: `pixels` (N, C, H, W) uint8 and `labels` (N,) int64, both on one device."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def fetch(self, index: Tensor) -> Tensor:
+        """Return the images (B, C, H, W) uint8 at `index` (B,) int64, which lies where they lie."""
+        return self.pixels.index_select(0, index)  # nine times as fast as pixels[index] for small images
+
+    def part(self, index: Tensor) -> Images:
+        """Return a copy of the examples at `index`."""
+        return Images(self.fetch(index), self.labels[index])
+
+
+InMemory = Literal["auto", "device", "host"]
+Placement = Literal["auto", "device", "host", "disk"]
+
+
+@dataclass(frozen=True)
 class Data:
     """A data set in three parts that never mix; the test part is opened only by calling it."""
 
@@ -35,6 +55,7 @@ class Data:
     shape: tuple[int, int, int]  # C, H, W
     classes: tuple[str, ...]
     batch_size: int
+    placement: Placement = "auto"  # where the pixels are to lie
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ import yaml
 from torch import Tensor
 
 from runner import components  # noqa: F401  (registers all)
-from runner.components.data.memory import Images, ranks, set_aside
-from runner.engine.contracts import Data, Split
+from runner.components.data.splitting import ranks, set_aside
+from runner.engine.contracts import Data, Images, Split
 from runner.errors import ConfigError, DataError
 from runner.registry import build
 
@@ -107,7 +107,7 @@ import sys
 from hashlib import md5
 import runner.components
 from runner.registry import build
-data = build("data", {"name": "digits", "batch_size": 1})
+data = build("data", {"name": "digits", "batch_size": 1, "placement": "auto"})
 print(md5(data.train.pixels.numpy().tobytes()).hexdigest(), "sklearn" in sys.modules)
 """
 

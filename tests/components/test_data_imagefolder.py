@@ -18,8 +18,7 @@ from torch import Tensor
 
 from runner import components  # noqa: F401  (registers all)
 from runner.components.data.decode import Files
-from runner.components.data.memory import Images
-from runner.engine.contracts import Data, Split
+from runner.engine.contracts import Data, Images, Split
 from runner.errors import ConfigError, DataError
 from runner.registry import build
 

@@ -11,7 +11,7 @@ import yaml
 from torch import Tensor, nn
 
 from runner import components  # noqa: F401  (registers all)
-from runner.components.data.memory import Images
+from runner.engine.contracts import Images
 from runner.errors import ConfigError
 from runner.registry import build, names
 
@@ -35,7 +35,7 @@ def some(channels: int = 3, count: int = 700) -> Tensor:
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[Tensor, Tensor]:
-    data = build("data", {"name": "digits", "batch_size": 1})
+    data = build("data", {"name": "digits", "batch_size": 1, "placement": "auto"})
     return data.train.pixels, data.val.pixels
 
 

@@ -1,99 +1,102 @@
-"""Image files to pixels, by a pool of threads; a file that cannot be decoded is named."""
+"""One image file to pixels; a file that cannot be decoded is named."""
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
+from runner.components.data.window import Crop, window
 from runner.errors import DataError
 
 Result = TypeVar("Result")
+Pixels = NDArray[np.uint8]  # (3, H, W)
 
-CHUNK = 64  # files that a thread takes at a time
 ENDINGS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"\xaeB\x60\x82"}  # first bytes of JPEG and PNG -> their last
+SPARE = 2  # a JPEG is decoded at the smallest eighth of its size that has this many times the pixels asked for
+ORIENTATION = 0x0112  # EXIF's number for it; 5 to 8 stand on their side
 
 
 @dataclass(frozen=True)
-class Files:
-    """A split that decodes its images each time they are asked for, with `workers` threads."""
+class View:
+    """What becomes of each image: its size, the share of it that is looked at and, in training, a random window."""
 
-    files: list[str]
-    labels: Tensor
-    size: tuple[int, int]
-    workers: int
-
-    def fetch(self, index: Tensor) -> Tensor:
-        """Return the images (B, 3, H, W) uint8 at `index` (B,) int64; raises DataError that names a broken file."""
-        return read([self.files[i] for i in index.tolist()], self.size, self.workers)
-
-
-def read(files: Sequence[str], size: tuple[int, int], workers: int) -> Tensor:
-    """Return the images (N, 3, H, W) uint8 in `files`."""
-    out = np.empty((len(files), 3, *size), np.uint8)
-
-    def fill(place: int) -> None:
-        out[place] = named(files[place], lambda path: decode(path, size))
-
-    in_chunks(fill, len(files), workers)
-    return torch.from_numpy(out)
-
-
-def inspect(files: Sequence[str], workers: int) -> None:
-    """Raise DataError for the first file that is no image or is cut off.
-
-    Headers are read, and files whose end does not show that they are complete are decoded. What is damaged in its
-    middle is found when it is decoded.
-    """
-    in_chunks(lambda place: named(files[place], complete), len(files), workers)
-
-
-def in_chunks(work: Callable[[int], None], count: int, workers: int) -> None:
-    """Call `work` for 0..count-1 on a pool of threads; the first exception, in this order, is raised."""
-
-    def chunk(start: int) -> None:
-        for place in range(start, min(start + step, count)):
-            work(place)
-
-    step = max(1, min(CHUNK, count // workers))
-    with ThreadPoolExecutor(workers) as pool:
-        for _ in pool.map(chunk, range(0, count, step)):
-            pass
+    size: tuple[int, int]  # H, W
+    centre: float = 1.0
+    crop: Crop | None = None
 
 
 def named(path: str, work: Callable[[str], Result]) -> Result:
     """Return `work(path)`; whatever a decoder says about a damaged file becomes a DataError with the path."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  (a pipe would be waited for)
+            raise ValueError("not a regular file")
         return work(path)
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
-        reason = str(error).replace(path, "it").replace("\n", " ") or type(error).__name__
-        raise DataError(f"{path}: cannot be read as an image ({reason})") from error
+        raise DataError(f"{path}: cannot be read as an image ({reason(error, path)})") from error
 
 
-def decode(path: str, size: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return an image file as (3, H, W) uint8: upright (EXIF), scaled until it covers `size` and cropped at the centre.
+def reason(error: Exception, path: str) -> str:
+    """Return what a decoder says on one line, without the path."""
+    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return words.replace(path, "it").replace("\n", " ") or type(error).__name__
+
+
+def decode(path: str, view: View) -> Pixels:
+    """Return an image file as (3, H, W) uint8: upright (EXIF), scaled until it covers the size, cropped at the centre.
 
     Grey, palette and CMYK become RGB, alpha is dropped, 16-bit grey keeps its upper byte, of an animation the first
     frame counts. Scaling is bilinear with antialiasing; a large JPEG is decoded at the smallest fraction that still has
-    twice the size asked for.
+    twice the size asked for. With `view.centre` below 1 only that share of both sides, at the centre, is looked at.
     """
     from PIL import Image, ImageOps
 
-    height, width = size
+    height, width = view.size
     with Image.open(path) as image:
-        image.draft(None, (2 * max(size), 2 * max(size)))  # None keeps the mode
-        upright = ImageOps.exif_transpose(image) if "exif" in image.info else image
-        colour = to_rgb(upright)
-        if colour.size != (width, height):
-            colour = ImageOps.fit(colour, (width, height), Image.Resampling.BILINEAR)
+        enough = int(SPARE * max(view.size) / view.centre)
+        image.draft(None, (enough, enough))  # None keeps the mode
+        colour = to_rgb(upright(image))
+        if colour.size != (width, height) or view.centre < 1:
+            bleed = (1 - view.centre) / 2  # on each side
+            colour = ImageOps.fit(colour, (width, height), Image.Resampling.BILINEAR, bleed)
         return np.asarray(colour).transpose(2, 0, 1)
+
+
+def decode_window(path: str, view: View, uniforms: Sequence[float]) -> Pixels:
+    """Return a random window of an image file, scaled to (3, H, W) uint8; `uniforms` are four numbers in [0, 1).
+
+    Pixel for pixel torchvision's `resized_crop` (bilinear, antialias) of the same window; of a JPEG whose window is
+    more than four times as large as the size asked for, close to it: that one is decoded at a fraction of its size.
+    """
+    from PIL import Image
+
+    assert view.crop is not None
+    height, width = view.size
+    with Image.open(path) as image:
+        lying = "exif" in image.info and image.getexif().get(ORIENTATION, 1) >= 5
+        whole = image.size[::-1] if lying else image.size
+        left, top, wide, high = window(whole, view.crop, uniforms)
+        spare = min(wide / width, high / height) / SPARE
+        part = next(eighths for eighths in (8, 4, 2, 1) if spare >= eighths or eighths == 1)
+        image.draft(None, (image.width // part, image.height // part))
+        turned = upright(image)
+        scale = turned.width / whole[0], turned.height / whole[1]
+        box = (left * scale[0], top * scale[1], (left + wide) * scale[0], (top + high) * scale[1])
+        colour = to_rgb(turned.crop(tuple(map(round, box))))
+        return np.asarray(colour.resize((width, height), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+
+
+def upright(image: Any) -> Any:
+    """Return a Pillow image turned as its EXIF orientation says."""
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(image) if "exif" in image.info else image
 
 
 def to_rgb(image: Any) -> Any:
@@ -118,4 +121,4 @@ def complete(path: str) -> None:
         file.seek(-min(4, os.path.getsize(path)), os.SEEK_END)  # noqa: PTH202
         seen = file.read()
     if ending is None or not seen.endswith(ending):
-        decode(path, (1, 1))
+        decode(path, View((1, 1)))

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from runner.components.data.memory import Images, ranks, set_aside
-from runner.engine.contracts import Data
+from runner.components.data.splitting import ranks, set_aside
+from runner.engine.contracts import Data, Images, InMemory
 from runner.errors import DataError
 from runner.registry import register
 from runner.schema import PositiveInt
@@ -20,7 +20,7 @@ LARGEST = 16  # the file's values are 0..16
 
 
 @register("data")
-def digits(*, batch_size: PositiveInt) -> Data:
+def digits(*, batch_size: PositiveInt, placement: InMemory) -> Data:
     """Return 1,797 images (1, 8, 8) of handwritten digits, stretched to 0..255: 1,200 to train, 297 val, 300 test.
 
     The splits are fixed and stratified. scikit-learn's file is read by itself: importing the package takes seconds.
@@ -37,6 +37,7 @@ def digits(*, batch_size: PositiveInt) -> Data:
         shape=(1, 8, 8),
         classes=tuple("0123456789"),
         batch_size=batch_size,
+        placement=placement,
     )
 
 

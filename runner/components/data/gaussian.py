@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from runner.components.data.memory import Images
-from runner.engine.contracts import Data
+from runner.engine.contracts import Data, Images, InMemory
 from runner.engine.randomness import key, numpy_generator
 from runner.registry import register
 from runner.schema import NonNegativeInt, PositiveInt
@@ -24,6 +23,7 @@ def gaussian(
     test: PositiveInt,
     data_seed: NonNegativeInt,
     batch_size: PositiveInt,
+    placement: InMemory,
 ) -> Data:
     """Return pictures (1, size, size) of independent normal pixels, with labels that mean nothing; uint8 like all.
 
@@ -42,4 +42,5 @@ def gaussian(
         shape=(1, size, size),
         classes=tuple(map(str, range(classes))),
         batch_size=batch_size,
+        placement=placement,
     )

@@ -8,8 +8,7 @@ from typing import Annotated
 
 from runner.components.data.decode import Files, inspect, read
 from runner.components.data.layout import Layout, Listing, read_layout
-from runner.components.data.memory import Images
-from runner.engine.contracts import Data, Split
+from runner.engine.contracts import Data, Images, Split
 from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import HalfOpenUnit, NonNegativeInt, PositiveInt, Range

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from runner.components.data.memory import ranks, set_aside
+from runner.components.data.splitting import ranks, set_aside
 from runner.errors import DataError
 
 EXTENSIONS = ("jpg", "jpeg", "png", "bmp", "webp", "gif", "ppm", "tif", "tiff")

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from runner.components.data.memory import Images
-from runner.engine.contracts import Data
+from runner.engine.contracts import Data, Images, InMemory
 from runner.engine.randomness import key, numpy_generator
 from runner.errors import ConfigError
 from runner.registry import register
@@ -43,6 +42,7 @@ def synthetic(
     test: PositiveInt,
     data_seed: NonNegativeInt,
     batch_size: PositiveInt,
+    placement: InMemory,
 ) -> Data:
     """Return points of the plane (2, 1, 1) in spirals or blobs, or pictures (1, size, size) of shapes; uint8 like all.
 
@@ -70,6 +70,7 @@ def synthetic(
         shape=(1, size, size) if kind == "shapes" else (2, 1, 1),
         classes=tuple(SHAPES)[:classes] if kind == "shapes" else tuple(map(str, range(classes))),
         batch_size=batch_size,
+        placement=placement,
     )
 
 

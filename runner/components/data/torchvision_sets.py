@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from runner.components.data.memory import Images, ranks, set_aside
-from runner.engine.contracts import Data
+from runner.components.data.splitting import ranks, set_aside
+from runner.engine.contracts import Data, Images, InMemory
 from runner.errors import ConfigError, DataError
 from runner.registry import register
 from runner.schema import PositiveInt
@@ -22,7 +22,7 @@ Open = Callable[..., Any]  # (root, download=...) -> a torchvision data set
 
 
 @register("data")
-def cifar10(*, root: str, download: bool, batch_size: PositiveInt, val_size: PositiveInt) -> Data:
+def cifar10(*, root: str, download: bool, batch_size: PositiveInt, val_size: PositiveInt, placement: InMemory) -> Data:
     """Return CIFAR-10: 60,000 colour photographs (3, 32, 32) of 10 things, 10,000 of them to test.
 
     `val_size` of the 50,000 training images validate: a fixed, stratified choice. Raises DataError where the files are
@@ -31,11 +31,11 @@ def cifar10(*, root: str, download: bool, batch_size: PositiveInt, val_size: Pos
     from torchvision.datasets import CIFAR10
 
     train, test = partial(CIFAR10, train=True), partial(CIFAR10, train=False)
-    return published("cifar10", train, test, Path(root).expanduser(), download, batch_size, val_size)
+    return published("cifar10", train, test, Path(root).expanduser(), download, batch_size, val_size, placement)
 
 
 @register("data")
-def cifar100(*, root: str, download: bool, batch_size: PositiveInt, val_size: PositiveInt) -> Data:
+def cifar100(*, root: str, download: bool, batch_size: PositiveInt, val_size: PositiveInt, placement: InMemory) -> Data:
     """Return CIFAR-100: 60,000 colour photographs (3, 32, 32) of 100 things, 10,000 of them to test.
 
     Splits and errors are those of cifar10. Source: Krizhevsky 2009.
@@ -43,11 +43,11 @@ def cifar100(*, root: str, download: bool, batch_size: PositiveInt, val_size: Po
     from torchvision.datasets import CIFAR100
 
     train, test = partial(CIFAR100, train=True), partial(CIFAR100, train=False)
-    return published("cifar100", train, test, Path(root).expanduser(), download, batch_size, val_size)
+    return published("cifar100", train, test, Path(root).expanduser(), download, batch_size, val_size, placement)
 
 
 @register("data")
-def mnist(*, root: str, download: bool, batch_size: PositiveInt, val_size: PositiveInt) -> Data:
+def mnist(*, root: str, download: bool, batch_size: PositiveInt, val_size: PositiveInt, placement: InMemory) -> Data:
     """Return MNIST: 70,000 handwritten digits (1, 28, 28), 10,000 of them to test.
 
     Splits and errors are those of cifar10. Source: LeCun et al. 1998.
@@ -55,11 +55,13 @@ def mnist(*, root: str, download: bool, batch_size: PositiveInt, val_size: Posit
     from torchvision.datasets import MNIST
 
     train, test = partial(MNIST, train=True), partial(MNIST, train=False)
-    return published("mnist", train, test, Path(root).expanduser(), download, batch_size, val_size)
+    return published("mnist", train, test, Path(root).expanduser(), download, batch_size, val_size, placement)
 
 
 @register("data")
-def fashion_mnist(*, root: str, download: bool, batch_size: PositiveInt, val_size: PositiveInt) -> Data:
+def fashion_mnist(
+    *, root: str, download: bool, batch_size: PositiveInt, val_size: PositiveInt, placement: InMemory
+) -> Data:
     """Return Fashion-MNIST: 70,000 pictures of clothes (1, 28, 28) of 10 kinds, 10,000 of them to test.
 
     Splits and errors are those of cifar10. Source: Xiao et al. 2017, arXiv 1708.07747.
@@ -67,11 +69,11 @@ def fashion_mnist(*, root: str, download: bool, batch_size: PositiveInt, val_siz
     from torchvision.datasets import FashionMNIST
 
     train, test = partial(FashionMNIST, train=True), partial(FashionMNIST, train=False)
-    return published("fashion_mnist", train, test, Path(root).expanduser(), download, batch_size, val_size)
+    return published("fashion_mnist", train, test, Path(root).expanduser(), download, batch_size, val_size, placement)
 
 
 @register("data")
-def svhn(*, root: str, download: bool, batch_size: PositiveInt, val_size: PositiveInt) -> Data:
+def svhn(*, root: str, download: bool, batch_size: PositiveInt, val_size: PositiveInt, placement: InMemory) -> Data:
     """Return SVHN: 99,289 house numbers cut into digits (3, 32, 32), 26,032 of them to test (no "extra" images).
 
     Splits and errors are those of cifar10. Source: Netzer et al. 2011.
@@ -79,10 +81,12 @@ def svhn(*, root: str, download: bool, batch_size: PositiveInt, val_size: Positi
     from torchvision.datasets import SVHN
 
     train, test = partial(SVHN, split="train"), partial(SVHN, split="test")
-    return published("svhn", train, test, Path(root).expanduser(), download, batch_size, val_size)
+    return published("svhn", train, test, Path(root).expanduser(), download, batch_size, val_size, placement)
 
 
-def published(name: str, train: Open, test: Open, root: Path, download: bool, batch_size: int, val_size: int) -> Data:
+def published(
+    name: str, train: Open, test: Open, root: Path, download: bool, batch_size: int, val_size: int, placement: InMemory
+) -> Data:
     """Return a torchvision data set with a part of its training split set aside to validate."""
     made = opened(name, train, root, download)
     images = images_of(made)
@@ -97,6 +101,7 @@ def published(name: str, train: Open, test: Open, root: Path, download: bool, ba
         shape=(channels, height, width),
         classes=tuple(getattr(made, "classes", "0123456789")),  # SVHN's are not named: they are the digits
         batch_size=batch_size,
+        placement=placement,
     )
 
 

@@ -1,30 +1,13 @@
-"""A split whose pixels lie in memory, and the fixed choice of which examples validate."""
+"""The fixed choice of which examples validate."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from runner.engine.randomness import key
-
-
-@dataclass(frozen=True)
-class Images:
-    """Images in memory: `pixels` (N, C, H, W) uint8 and `labels` (N,) int64."""
-
-    pixels: Tensor
-    labels: Tensor
-
-    def fetch(self, index: Tensor) -> Tensor:
-        """Return the images (B, C, H, W) uint8 at `index` (B,) int64."""
-        return self.pixels.index_select(0, index)  # nine times as fast as pixels[index] for small images
-
-    def part(self, index: Tensor) -> Images:
-        """Return a copy of the examples at `index`."""
-        return Images(self.fetch(index), self.labels[index])
 
 
 def ranks(names: Iterable[int | str]) -> Tensor:
