@@ -15,6 +15,7 @@ from runner.engine.learner import Learner
 from runner.engine.log import Log
 from runner.engine.probing import due, probing
 from runner.engine.recipe import Recipe
+from runner.engine.timing import Timing
 from runner.errors import Diverged
 
 Commit = Callable[[], None]  # saves a checkpoint of this very step
@@ -32,7 +33,8 @@ def train(
 
     Raises Diverged when a flush shows a loss that is not finite.
     """
-    for images, labels in batches.stream(learner.step, recipe.total_steps):
+    timing = Timing(batches, learner.step)
+    for images, labels in timing.watched(batches.stream(learner.step, recipe.total_steps)):
         if learner.patience.spent:
             break
         learner.set_lr()
@@ -41,7 +43,7 @@ def train(
         with probing(due(recipe.probes, learner.step + 1), watched) as seen:
             seen.outcome = update(recipe, learner, images, labels)
         log.add(learner.step, {"train/loss": seen.outcome.loss, **seen.values})
-        milestones(recipe, learner, validation, log, commit)
+        milestones(recipe, learner, validation, log, commit, timing)
     return "stopped" if learner.patience.spent else "done"
 
 
@@ -75,7 +77,9 @@ def share(loss: Tensor, part: int, whole: int) -> Tensor:
     return loss if part == whole else loss * (part / whole)
 
 
-def milestones(recipe: Recipe, learner: Learner, validation: dict[str, EvalBatches], log: Log, commit: Commit) -> None:
+def milestones(
+    recipe: Recipe, learner: Learner, validation: dict[str, EvalBatches], log: Log, commit: Commit, timing: Timing
+) -> None:
     """After a step, do what is due: bring the log to the host, validate, save."""
     step = learner.step
     validating, saving = recipe.due(recipe.validate_every, step), recipe.due(recipe.checkpoint_every, step)
@@ -84,6 +88,7 @@ def milestones(recipe: Recipe, learner: Learner, validation: dict[str, EvalBatch
         loss = log.flush().get("train/loss", 0.0)
         if not math.isfinite(loss):
             raise Diverged(f"the training loss is {loss} at step {step}; a smaller optim.lr may help")
+        log.write(step, timing.lap(step))
     if validating:
         scores = validate(recipe, learner, validation)
         log.write(step, scores)

@@ -1,0 +1,111 @@
+"""What is logged under time/: laps of steps without what lies between them, at every transfer to the host."""
+
+import json
+import resource
+from types import SimpleNamespace
+
+import pytest
+import torch
+from running import MLP, job
+
+from runner.engine import timing
+from runner.engine.timing import Timing, peak_memory
+from runner.tasks import start
+
+CPU = torch.device("cpu")
+TAGS = {"time/step_ms", "time/examples_per_second", "time/data_wait", "time/peak_memory_mb"}
+
+
+class Clock:
+    """A clock that stands still but for what is spent."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+    def spend(self, seconds):
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    made = Clock()
+    monkeypatch.setattr(timing, "perf_counter", made)
+    return made
+
+
+def batches(n, batch):
+    labels = torch.zeros(n, dtype=torch.int64)
+    return SimpleNamespace(
+        split=SimpleNamespace(labels=labels), batch=batch, steps_per_epoch=-(-n // batch), device=CPU
+    )
+
+
+def waiting(clock, waits):
+    for wait in waits:
+        clock.spend(wait)
+        yield torch.zeros(1), torch.zeros(1)
+
+
+def test_a_lap_is_waiting_and_work_but_not_what_follows_it(clock):
+    times, laps = Timing(batches(70, 20), 0), []
+    clock.spend(50.0)  # before the first batch is asked for
+    for step, _ in enumerate(times.watched(waiting(clock, [4, 0, 0, 2, 1, 1])), 1):
+        clock.spend(1.0)
+        if step in (2, 5):
+            laps.append(times.lap(step))
+            clock.spend(1000.0)  # validation
+    first, second = laps
+    assert (first["time/step_ms"], first["time/data_wait"]) == (3000.0, pytest.approx(4 / 6))
+    assert first["time/examples_per_second"] == pytest.approx(40 / 6)
+    assert (second["time/step_ms"], second["time/data_wait"]) == (2000.0, pytest.approx(3 / 6))
+    assert second["time/examples_per_second"] == pytest.approx((20 + 10 + 20) / 6)  # the fourth step takes what is left
+
+
+def test_laps_go_on_from_the_step_that_a_resumed_run_starts_at(clock):
+    times = Timing(batches(70, 20), 6)
+    for _ in times.watched(waiting(clock, [1, 1])):
+        clock.spend(1.0)
+    found = times.lap(8)
+    assert found["time/step_ms"] == 2000.0
+    assert found["time/examples_per_second"] == pytest.approx((20 + 10) / 4)
+
+
+def test_a_loop_that_breaks_off_closes_the_stream():
+    closed = []
+
+    def stream():
+        try:
+            while True:
+                yield torch.zeros(1), torch.zeros(1)
+        finally:
+            closed.append(True)
+
+    for _ in Timing(batches(70, 20), 0).watched(stream()):
+        break
+    assert closed
+
+
+def test_peak_memory_counts_what_was_used_once():
+    before = peak_memory(CPU)
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + 100_000_000
+    torch.ones(size, dtype=torch.uint8)
+    assert peak_memory(CPU) >= max(before, size)
+    assert peak_memory(CPU) < 4 * size
+
+
+def test_a_run_logs_what_its_steps_cost_at_each_flush(tmp_path):
+    assert start(job(*MLP, "steps=25", f"hydra.run.dir={tmp_path / 'run'}")) == 0
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    timed = {row["step"]: {tag: row[tag] for tag in TAGS} for row in rows if "time/step_ms" in row}
+    assert list(timed) == [5, 10, 15, 19, 20, 25]  # log_every=5, and the end of the first epoch
+    seen = {5: 320, 10: 320, 15: 320, 19: 3 * 64 + 48, 20: 64, 25: 320}  # 1200 images in batches of 64
+    since = 0
+    for step, row in timed.items():
+        seconds = row["time/step_ms"] / 1000 * (step - since)
+        assert row["time/examples_per_second"] * seconds == pytest.approx(seen[step])
+        assert 0 < row["time/data_wait"] < 1
+        assert 50e6 < row["time/peak_memory_mb"] * 1e6 <= peak_memory(CPU)
+        since = step
