@@ -1,7 +1,7 @@
 """Time per logged scalar: our event files against torch's SummaryWriter, and the whole log against it.
 
-`python -m benchmarks.event_log`: 200 steps of 60 scalars, given to our file 50 steps at a time, as a run does. Both files
-are closed before the clock stops, and TensorBoard reads the same events from both.
+`python -m benchmarks.event_log`: 200 steps of 60 scalars, given to our file 50 steps at a time, as a run does. Both
+files are closed before the clock stops, and TensorBoard reads the same events from both.
 """
 
 from __future__ import annotations
