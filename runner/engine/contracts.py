@@ -56,6 +56,7 @@ class Data:
     classes: tuple[str, ...]
     batch_size: int
     placement: Placement = "auto"  # where the pixels are to lie
+    notes: tuple[str, ...] = ()  # what the run's summary says of them
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 DROPPED = {
     *("seed", "outputs", "name", "sweep", "resume", "run", "note", "plugins", "device", "log_every", "figures", "test"),
-    *("data.root", "data.workers", "probe", "task"),
+    *("data.root", "data.workers", "data.cache", "data.placement", "probe", "task"),
 }  # what says where, when or how a run is watched, not what it computes; seeds are what a group averages over
 
 

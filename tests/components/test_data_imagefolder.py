@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from runner import components  # noqa: F401  (registers all)
-from runner.components.data.decode import Files
+from runner.components.data.files import Files
 from runner.engine.contracts import Data, Images, Split
 from runner.errors import ConfigError, DataError
 from runner.registry import build

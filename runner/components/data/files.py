@@ -28,7 +28,7 @@ WAITING = 4  # chunks that each thread may be ahead of who takes them
 
 @dataclass(frozen=True)
 class Files:
-    """A split that decodes its images each time they are asked for, in `workers` processes or here in as many threads.
+    """A split that decodes its images each time they are asked for: by `threads` here, by one in each of `workers`.
 
     With random numbers an image is a random window, without any it is the whole.
     """
@@ -36,7 +36,8 @@ class Files:
     files: list[str]
     labels: Tensor
     view: View
-    workers: int
+    threads: int
+    workers: int  # processes that are to load it
 
     @property
     def uniforms(self) -> int:
@@ -55,12 +56,11 @@ class Files:
         def fill(place: int) -> None:
             out[place] = named(files[place], lambda path: self.pixels(path, draws and draws[place]))
 
-        threads = 1 if get_worker_info() else max(1, self.workers)
-        if threads == 1:
+        if self.threads == 1 or get_worker_info():
             for place in range(len(files)):
                 fill(place)
         else:
-            with ThreadPoolExecutor(threads) as pool:
+            with ThreadPoolExecutor(self.threads) as pool:
                 for _ in pool.map(fill, range(len(files))):
                     pass
         return torch.from_numpy(out)
@@ -70,9 +70,7 @@ class Files:
         return decode(path, self.view) if draw is None else decode_window(path, self.view, draw)
 
 
-def decoded(
-    files: Sequence[str], view: View, workers: int, bad: Bad | None, what: str
-) -> Iterator[NDArray[np.uint8]]:
+def decoded(files: Sequence[str], view: View, threads: int, bad: Bad | None, what: str) -> Iterator[NDArray[np.uint8]]:
     """Yield the images of `files` in order, in chunks (n, 3, H, W).
 
     Raises DataError for the first that cannot be read; where `bad` is given it is left out and noted there.
@@ -80,25 +78,27 @@ def decoded(
 
     def chunk(start: int, stop: int) -> tuple[NDArray[np.uint8], Bad]:
         found: list[NDArray[np.uint8]] = []
-        failed = survey(files, range(start, stop), lambda path: found.append(decode(path, view)), keep=bad is not None)
+        failed = failures(
+            files, range(start, stop), lambda path: found.append(decode(path, view)), keep=bad is not None
+        )
         return np.stack(found) if found else np.empty((0, 3, *view.size), np.uint8), failed
 
-    for images, failed in in_chunks(chunk, len(files), workers, what):
+    for images, failed in in_chunks(chunk, len(files), threads, what):
         if bad is not None:
             bad |= failed
         yield images
 
 
-def inspect(files: Sequence[str], workers: int, bad: Bad | None, what: str) -> None:
+def inspect(files: Sequence[str], threads: int, bad: Bad | None, what: str) -> None:
     """Look for files that are no image or are cut off: the first is a DataError, or all are noted in `bad`.
 
     Headers are read, and files whose end does not show that they are complete are decoded. What is damaged in its
     middle is found when it is decoded.
     """
     places = in_chunks(
-        lambda start, stop: survey(files, range(start, stop), complete, keep=bad is not None),
+        lambda start, stop: failures(files, range(start, stop), complete, keep=bad is not None),
         len(files),
-        workers,
+        threads,
         what,
     )
     for failed in places:
@@ -106,7 +106,7 @@ def inspect(files: Sequence[str], workers: int, bad: Bad | None, what: str) -> N
             bad |= failed
 
 
-def survey(files: Sequence[str], places: range, work: Callable[[str], Any], *, keep: bool) -> Bad:
+def failures(files: Sequence[str], places: range, work: Callable[[str], Any], *, keep: bool) -> Bad:
     """Call `work` for each file and return those that fail, if they are to be kept; else the first is raised."""
     failed: Bad = {}
     for place in places:
@@ -115,26 +115,26 @@ def survey(files: Sequence[str], places: range, work: Callable[[str], Any], *, k
         except DataError as error:
             if not keep:
                 raise
-            failed[place] = str(error)
+            failed[place] = str(error).removeprefix(f"{files[place]}: ")
     return failed
 
 
-def in_chunks(work: Callable[[int, int], Result], count: int, workers: int, what: str) -> Iterator[Result]:
+def in_chunks(work: Callable[[int, int], Result], count: int, threads: int, what: str) -> Iterator[Result]:
     """Yield `work(start, stop)` for ranges that make up 0..count, in order, from a pool of threads.
 
     The first exception, in this order, is raised. `what` is said beside the bar.
     """
-    step = max(1, min(CHUNK, count // workers))
+    step = max(1, min(CHUNK, count // threads))
     starts = iter(range(0, count, step))
     waiting: deque[tuple[int, Future[Result]]] = deque()
     progress = Progress(what, count)
-    pool = ThreadPoolExecutor(workers)
+    pool = ThreadPoolExecutor(threads)
     try:
         while True:
             for start in starts:
                 stop = min(start + step, count)
                 waiting.append((stop, pool.submit(work, start, stop)))
-                if len(waiting) >= WAITING * workers:
+                if len(waiting) >= WAITING * threads:
                     break
             if not waiting:
                 return

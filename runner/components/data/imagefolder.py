@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from runner.components.data.decode import Files, inspect, read
+import torch
+
+from runner.components.data.cache import folder_of, say
+from runner.components.data.decode import View
+from runner.components.data.files import Files
 from runner.components.data.layout import Layout, Listing, read_layout
-from runner.engine.contracts import Data, Images, Split
-from runner.errors import ConfigError
+from runner.components.data.prepare import Reading, first, images, looked_through
+from runner.components.data.window import Crop
+from runner.engine.contracts import Data, Images, Placement, Split
+from runner.errors import ConfigError, DataError
 from runner.registry import register
-from runner.schema import HalfOpenUnit, NonNegativeInt, PositiveInt, Range
+from runner.schema import HalfOpenUnit, NonNegativeInt, Positive, PositiveInt, Range
 
 OpenUnit = Annotated[float, Range(0, 1, open_low=True, open_high=True)]
+Share = Annotated[float, Range(0, 1, open_low=True)]
 SMALL = 16384  # bytes; below this a decoder holds the GIL so often that a second thread slows it down
 
 
@@ -22,43 +29,101 @@ def imagefolder(
     *,
     root: str,
     size: list[PositiveInt],
+    centre: Share,
+    crop: Literal["resized"] | None,
+    crop_scale: list[Share],
+    crop_ratio: list[Positive],
     batch_size: PositiveInt,
     val_fraction: OpenUnit,
     test_fraction: HalfOpenUnit,
+    bad_images: Literal["error", "skip"],
+    placement: Placement,
     memory: NonNegativeInt,
-    workers: PositiveInt | None,
+    cache: str | None,
+    workers: NonNegativeInt | None,
 ) -> Data:
-    """Return the images under `root`, decoded once into memory, RGB, cropped and scaled to `size` [H, W].
+    """Return the images under `root`, RGB, scaled and cropped to `size` [H, W], decoded once into a cache.
 
     Layouts: `root/train/<class>/*` with `root/val` and `root/test` if they exist, or `root/<class>/*`; missing splits
     (but for a test split beside `train`) are fixed, stratified parts by a hash of each file's path, whatever the seed.
-    Raises DataError that names the folder, class or file that is missing, empty, unknown or broken; a set too large for
-    `memory` is looked through first and decoded batch by batch. The test split is decoded when it is opened.
+    Raises DataError that names the folder, class or file that is missing, empty, unknown or broken. A set too large for
+    `memory`, or one with random windows (`crop`), is looked through first and decoded batch by batch. The test split
+    is decoded when it is opened.
     """
-    if len(size) != 2:
-        raise ConfigError(f"data.size: got {size}, must be [height, width]")
+    view = View(shape(size), centre, window(crop, crop_scale, crop_ratio, placement))
     if val_fraction + test_fraction >= 1:
         raise ConfigError(f"data.val_fraction: got {val_fraction:g}, must be < 1 - test_fraction (={test_fraction:g})")
-    layout = read_layout(Path(root).expanduser(), val_fraction=val_fraction, test_fraction=test_fraction)
-    height, width = size
-    workers = workers or default_workers(layout.train.files)
-    fits = images_in(layout) * 3 * height * width <= memory * 2**20
-
-    def opened(listing: Listing) -> Split:
-        if fits:
-            return Images(read(listing.files, (height, width), workers), listing.labels)
-        inspect(listing.files, workers)
-        return Files(listing.files, listing.labels, (height, width), workers)
-
+    folder = Path(root).expanduser()
+    layout = read_layout(folder, val_fraction=val_fraction, test_fraction=test_fraction)
+    too_large = images_in(layout) * 3 * size[0] * size[1] > memory * 2**20
+    if view.crop or (placement == "auto" and too_large):
+        placement = "disk"
+    threads = default_threads(layout.train.files) if workers is None else max(1, workers)
+    reading = Reading(folder, view, threads, bad_images == "skip", folder_of(cache))
+    processes = (cores() if workers is None else workers) if placement == "disk" else None
+    train, lost = opened(layout.train, reading, processes)
+    val, more = opened(layout.val, reading, processes)
+    check_classes(train, layout.classes, folder)
     test = layout.test
     return Data(
-        train=opened(layout.train),
-        val=opened(layout.val),
-        test=None if test is None else lambda: opened(test),
-        shape=(3, height, width),
+        train=train,
+        val=val,
+        test=None if test is None else lambda: announced(*opened(test, reading, processes)),
+        shape=(3, *view.size),
         classes=layout.classes,
         batch_size=batch_size,
+        placement=placement,
+        notes=tuple(words for words in (lost, more) if words),
     )
+
+
+def shape(size: list[int]) -> tuple[int, int]:
+    """Return height and width."""
+    if len(size) != 2:
+        raise ConfigError(f"data.size: got {size}, must be [height, width]")
+    return size[0], size[1]
+
+
+def window(crop: str | None, scale: list[float], ratio: list[float], placement: Placement) -> Crop | None:
+    """Return the bounds of the training images' random windows, which are another image each time, so not kept."""
+    for key, bounds in {"crop_scale": scale, "crop_ratio": ratio}.items():
+        if len(bounds) != 2 or bounds[0] > bounds[1]:
+            raise ConfigError(f"data.{key}: got {bounds}, must be [low, high]")
+    if crop is None:
+        return None
+    if placement in ("device", "host"):
+        raise ConfigError(f"data.placement: got '{placement}', but the windows of data.crop={crop} are cut from files")
+    return Crop((scale[0], scale[1]), (ratio[0], ratio[1]))
+
+
+def opened(listing: Listing, reading: Reading, processes: int | None) -> tuple[Split, str]:
+    """Return a split, in memory or to be decoded by so many processes, and in words what was left out of it."""
+    if processes is None:
+        pixels, bad = images(listing.files, reading)
+    else:
+        bad = looked_through(listing.files, reading)
+    words = ""
+    if bad:
+        words = f"data: skipped {len(bad)} of {len(listing.files)} images, the first is {first(listing.files, bad)}"
+        good = torch.tensor([place not in bad for place in range(len(listing.files))])
+        listing = listing.part(good.nonzero().flatten())
+    if processes is None:
+        return Images(pixels, listing.labels), words
+    return Files(listing.files, listing.labels, reading.view, reading.threads, processes), words
+
+
+def announced(split: Split, words: str) -> Split:
+    """Return a split that is opened late, and say what was left out of it."""
+    if words:
+        say(words)
+    return split
+
+
+def check_classes(train: Split, classes: tuple[str, ...], root: Path) -> None:
+    """Raise DataError for a class of which no image is left to train on."""
+    for label, count in enumerate(train.labels.bincount(minlength=len(classes)).tolist()):
+        if count == 0:
+            raise DataError(f"data.root: {root}: class '{classes[label]}' has no image to train on that can be read")
 
 
 def images_in(layout: Layout) -> int:
@@ -66,8 +131,13 @@ def images_in(layout: Layout) -> int:
     return sum(len(part.files) for part in (layout.train, layout.val, layout.test) if part is not None)
 
 
-def default_workers(files: list[str]) -> int:
+def default_threads(files: list[str]) -> int:
     """Return one thread per core, or one where the files are small."""
     some = files[:: max(1, len(files) // 16)]
     average = sum(os.stat(file).st_size for file in some if os.path.exists(file)) / len(some)  # noqa: PTH110, PTH116
-    return (os.cpu_count() or 1) if average > SMALL else 1
+    return cores() if average > SMALL else 1
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,15 +13,22 @@ from pathlib import Path
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder, made if need be, against other processes; a killed process lets go (flock).
 
-    Says so on standard error where it has to wait. Raises OSError where the folder cannot be made or locked.
+    Says so on standard error where it has to wait; who waited for a folder that was then removed makes it again.
+    Raises OSError where the folder cannot be made or locked.
     """
     import fcntl
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another process that prepares {folder}", file=sys.stderr, flush=True)  # noqa: T201
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    path = folder / ".lock"
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError), path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                sys.stderr.write(f"waiting for another process that prepares {folder}\n")
+                sys.stderr.flush()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                continue
+            yield
+            return
