@@ -32,6 +32,7 @@ ONE = (
 SMALL: dict[str, dict[str, Any]] = {
     "cnn": {"channels": [8, 16], "hidden": [16]},
     "mlp": {"hidden": [16, 16]},
+    "patch_cnn": {"channels": [8, 8]},
     "resnet": {"width": 8},
     "resnet9": {"width": 8},
     "torchvision": {"arch": "shufflenet_v2_x0_5"},

@@ -19,6 +19,10 @@ CASES = {
     "default": [],
     "recipe_digits": ["recipe=digits"],
     "recipe_cifar10_resnet_on_digits": ["recipe=cifar10_resnet", "data=digits", "model.depth=8", "data.batch_size=64"],
+    "recipe_speedrun_on_shapes": [
+        *("recipe=speedrun_cifar10", "data=synthetic", "data.kind=shapes", "data.size=16", "data.batch_size=64"),
+        *("model.channels=[16,32,32]", "optim.sgd_lr=3.4"),
+    ],
     "tour_mlp": [
         *("model=mlp", "activation=tanh", "init=small_normal", "norm=none", "optim.lr=0.1"),
         *("augment=[crop,hflip]", "regularizer=[dropout,l2]"),

@@ -1,8 +1,10 @@
 """The learning rate of every step of a run is the schedule's, with accumulation, and after a resume."""
 
+import itertools
 import math
 
 import pytest
+import torch
 from running import job
 
 import runner.components  # noqa: F401
@@ -64,3 +66,35 @@ def test_a_plateau_lowers_the_rate_of_the_next_step_and_survives_a_resume():
         learner.observe({"val/accuracy": 0.4})
         learner.set_lr()
     assert again.learner.schedule.state_dict() == made.learner.schedule.state_dict()
+
+
+RESTING = "optim.rules=[{match:bias,lr:2,until:6steps}]"
+
+
+def test_tensors_that_rest_early_go_through_the_whole_schedule_before():
+    made = learner_of("linear", RESTING, warmup=0)
+    bias = made.learner.model.get_parameter("head.bias")
+    seen, values = [], []
+    for images, labels in made.batches.stream(0, STEPS):
+        made.learner.set_lr()
+        seen.append({group["name"]: group["lr"] for group in made.learner.optimizer.param_groups})
+        update(made.recipe, made.learner, images, labels)
+        values.append(bias.detach().clone())
+    early = [0.8 * (1 - step * 4 / STEPS) for step in range(6)] + [0.0] * (STEPS - 6)  # four times as fast
+    assert [step["no_decay bias"] for step in seen] == pytest.approx(early, abs=1e-12)
+    assert [step["decay"] for step in seen] == pytest.approx([0.4 * (1 - s / STEPS) for s in range(STEPS)], abs=1e-12)
+    moved = [not torch.equal(a, b) for a, b in itertools.pairwise(values)]
+    assert moved == [True] * 5 + [False] * (STEPS - 6)
+    assert bias.grad is None and not bias.requires_grad
+
+
+@pytest.mark.parametrize("cut", [3, CUT])
+def test_a_resumed_run_lets_the_same_tensors_rest(cut):
+    whole, first, second = (learner_of("linear", RESTING) for _ in range(3))
+    found = rates(whole, 0, STEPS)
+    before = rates(first, 0, cut)
+    second.learner.load_weights(first.learner.weights())
+    second.learner.load_state_dict(first.learner.state_dict())
+    assert before + rates(second, cut, STEPS) == found
+    for name, parameter in second.learner.model.named_parameters():
+        assert torch.equal(parameter, whole.learner.model.get_parameter(name))

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
 
 from runner.assemble.config import Config
+from runner.engine.direct import without_dynamo
 from runner.engine.learner import Learner, Patience, Pure
 from runner.engine.recipe import Recipe
+from runner.errors import ConfigError
 from runner.registry import build
-from runner.schema import Settings
+from runner.schema import Settings, steps_of
 
 
 def build_learner(
@@ -22,12 +27,12 @@ def build_learner(
     device: torch.device,
 ) -> Learner:
     """Return all that changes, at step 0."""
+    without_dynamo()
     fused = device.type in ("cpu", "cuda", "mps") or None
     optimizer = build("optim", config["optim"], model=model, fused=fused)
-    for group in optimizer.param_groups:
-        group.setdefault("initial_lr", group["lr"])
     batch = config["data"]["batch_size"] * settings.accumulate
     durations = {"total_steps": recipe.total_steps, "steps_per_epoch": recipe.steps_per_epoch, "batch": batch}
+    date(optimizer, durations)
     schedule = build("scheduler", config["scheduler"], **durations)
     return Learner(
         model=model,
@@ -38,3 +43,19 @@ def build_learner(
         average=build("average", config["average"], model=model, optimizer=optimizer, **durations),
         patience=Patience(settings.monitor, limit=settings.patience),
     )
+
+
+def date(optimizer: Optimizer, durations: Mapping[str, int]) -> None:
+    """Give each group its first learning rate and, where a rule says `until`, the step from which it rests.
+
+    Raises ConfigError if all would rest before the run ends.
+    """
+    total = durations["total_steps"]
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+        if "until" in group:
+            group["until"] = min(total, max(1, steps_of(group["until"], **durations)))
+            group["pace"] = total / group["until"]
+    last = max(group.get("until", total) for group in optimizer.param_groups)
+    if last < total:
+        raise ConfigError(f"optim.rules: every tensor would rest from step {last} on, and the run has {total}")

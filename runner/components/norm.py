@@ -20,15 +20,18 @@ def none() -> NormMaker:
 
 
 @register("norm")
-def batch(*, momentum: Unit, eps: Positive) -> NormMaker:
+def batch(*, momentum: Unit, eps: Positive, scale: bool) -> NormMaker:
     """Return a maker of batch norms: statistics per channel over the batch and the pixels (arXiv 1502.03167).
 
-    Evaluation uses the running mean and variance of the training batches.
+    Evaluation uses the running mean and variance of the training batches. Without a `scale` only the shift is learned
+    (arXiv 2404.00498): before a ReLU the next layer can scale as well.
     """
 
     def make(channels: int, dims: int) -> nn.Module:
         kind = nn.BatchNorm2d if dims else nn.BatchNorm1d
-        return kind(channels, eps=eps, momentum=momentum)
+        made = kind(channels, eps=eps, momentum=momentum)
+        made.weight.requires_grad_(scale)
+        return made
 
     return make
 

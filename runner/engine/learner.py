@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
+import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
@@ -113,10 +114,14 @@ class Learner:
     step: int = 0
 
     def set_lr(self) -> float:
-        """Give each parameter group the learning rate of this step and return the factor."""
+        """Give each parameter group the learning rate of this step and return the factor of those that never rest.
+
+        The tensors of a group that has an end, `until`, rest from then on: no gradient is computed for them.
+        """
         factor = self.schedule(self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
+            rests = "until" in group
+            group["lr"] = early(group, self.schedule, self.step) if rests else group["initial_lr"] * factor
         return factor
 
     def observe(self, scores: Mapping[str, float]) -> None:
@@ -150,10 +155,32 @@ class Learner:
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        lay_like_weights(self.optimizer)
         self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
         self.average.load_state_dict(state["average"])
         self.patience.load_state_dict(state["patience"])
+
+
+def early(group: Mapping[str, Any], schedule: Schedule, step: int) -> float:
+    """Return the learning rate of a group that goes through the whole schedule before step `until`; then it rests."""
+    if step < group["until"]:
+        rate: float = group["initial_lr"] * schedule(int(step * group["pace"]))
+        return rate
+    for parameter in group["params"]:
+        parameter.requires_grad_(False)
+    return 0.0
+
+
+def lay_like_weights(optimizer: Optimizer) -> None:
+    """Lay each state tensor out in memory as its weight is: a run may go on in another memory format than it began in.
+
+    Fused optimizers on the CPU go through both as blocks of memory and would mix up their elements.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def prefixed(prefix: str, module: nn.Module) -> dict[str, Tensor]:

@@ -126,3 +126,23 @@ def test_residual_is_refused_where_a_relu_would_keep_branches_at_zero():
     net = init("residual", model("resnet9", norm="batch", width=8, activation="gelu"))
     cross_entropy(net(digits(4)), torch.arange(4)).backward()
     assert all(block.branch.unit2.norm.weight.grad.any() for block in blocks(net))
+
+
+def test_whiten_leaves_the_rest_to_dirac_and_trains_no_frozen_filters():
+    images = digits()
+    net = init("whiten", model("cnn", channels=[18, 18]), images=images, rest="dirac", frozen=True)
+    usual = init("whiten", model("cnn", channels=[18, 18]), images=images)
+    assert torch.equal(net.block1.conv.weight, usual.block1.conv.weight)
+    x = torch.randn(2, 18, 4, 4)
+    torch.testing.assert_close(nn.functional.conv2d(x, net.block2.conv.weight, padding=1), x)
+    cross_entropy(net(images[:4]), torch.arange(4)).backward()
+    without = [name for name, p in net.named_parameters() if p.grad is None]
+    assert without == ["block1.conv.weight"]
+
+
+def test_residual_is_refused_where_the_scales_it_zeroes_are_not_learned():
+    net = model("resnet", norm="batch")
+    for block in blocks(net):
+        block.branch.norm2.weight.requires_grad_(False)
+    with pytest.raises(ConfigError, match=r"norm\.scale=false"):
+        init("residual", net)

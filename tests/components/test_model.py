@@ -46,7 +46,7 @@ def name(request):
 
 def shape_of(name):
     # torch leaves bf16 weight gradients of strided convolutions on 1x1 maps unset on some CPUs: larger for torchvision
-    return CIFAR if name in ("vgg", "torchvision") else DIGITS
+    return CIFAR if name in ("vgg", "torchvision", "patch_cnn") else DIGITS
 
 
 def batch(shape=DIGITS, size=4):
@@ -139,6 +139,7 @@ def test_models_mark_where_regularizers_may_enter():
     assert marks(make("vit", depth=3)) == {"head": 1, "fc": 3, "block": 0, "residual": 6}
     assert marks(make("wide_resnet", depth=16)) == {"head": 1, "fc": 0, "block": 6, "residual": 6}
     assert marks(make("resnet9")) == {"head": 1, "fc": 0, "block": 3, "residual": 2}
+    assert marks(make("patch_cnn", shape=CIFAR)) == {"head": 1, "fc": 0, "block": 3, "residual": 0}
     assert marks(make("vgg", shape=CIFAR)) == {"head": 1, "fc": 2, "block": 5, "residual": 0}
     assert marks(make("resnet", depth=14)) == {"head": 1, "fc": 0, "block": 6, "residual": 6}
     for block in (m for m in make("resnet").modules() if isinstance(m, Residual)):

@@ -136,3 +136,21 @@ def test_pre_activation_leaves_the_identity_path_untouched():
     nn.init.zeros_(block.branch.conv2.weight)
     x = torch.randn(2, 16, 8, 8)
     assert torch.equal(block(x), x)
+
+
+def test_the_patch_cnn_has_the_parameters_and_the_maps_of_the_published_speed_run():
+    model = make("patch_cnn", shape=CIFAR, activation="gelu")
+    assert count(model) == 1_972_792  # 12 * 24 + 24, six 3x3 convolutions, six norms, 256 * 10
+    sizes = []
+    for name in ("stem", "stage1.unit1.conv", "stage1", "stage2", "stage3", "pool"):
+        model.get_submodule(name).register_forward_hook(lambda m, i, output: sizes.append(tuple(output.shape[1:])))
+    logits = model(batch(CIFAR)[0])
+    assert sizes == [(24, 31, 31), (64, 31, 31), (64, 15, 15), (256, 7, 7), (256, 3, 3), (256, 1, 1)]
+    features = model[:-2](batch(CIFAR)[0])  # all but the classifier and its scale
+    torch.testing.assert_close(logits, features @ model.head.weight.T / 256)
+
+
+def test_the_patch_cnn_halves_before_it_normalizes():
+    kinds = [type(m).__name__ for m in make("patch_cnn", shape=CIFAR, activation="gelu").stage1.modules()]
+    kinds = [kind for kind in kinds if kind not in ("Sequential", "Slot")]
+    assert kinds == ["Conv2d", "MaxPool2d", "BatchNorm2d", "GELU", "Conv2d", "BatchNorm2d", "GELU"]

@@ -116,3 +116,12 @@ def test_norms_differ_where_their_axes_differ(images):
     outs.append(maker("group", groups=2)(6, 2).double()(images))
     assert all(not torch.allclose(a, b, atol=0.05) for i, a in enumerate(outs) for b in outs[:i])
     assert isinstance(maker("none")(6, 2), nn.Identity)
+
+
+@pytest.mark.parametrize("dims", [0, 2])
+def test_batch_norm_without_a_scale_learns_the_shift_only(dims):
+    norm, usual = maker("batch", scale=False)(6, dims), maker("batch")(6, dims)
+    x = torch.randn(4, 6, *(3,) * dims)
+    assert torch.equal(norm(x), usual(x))
+    norm(x).pow(3).sum().backward()
+    assert norm.weight.tolist() == [1] * 6 and norm.weight.grad is None and norm.bias.grad.any()

@@ -125,6 +125,15 @@ def hand_muon(w: np.ndarray, gradients: np.ndarray, k: dict[str, Any], d: float)
     return hand_adamw(w, gradients, k, d)  # a model of one layer has no hidden matrix
 
 
+def hand_muon_sgd(w: np.ndarray, gradients: np.ndarray, k: dict[str, Any], d: float) -> np.ndarray:
+    v = np.zeros_like(w)  # a model of one layer has no hidden matrix
+    for g in gradients:
+        g = g + d * w
+        v = k["sgd_momentum"] * v + g
+        w = w - k["sgd_lr"] * (g + k["sgd_momentum"] * v)
+    return w
+
+
 def hand_schedulefree(w: np.ndarray, gradients: np.ndarray, k: dict[str, Any], d: float) -> np.ndarray:
     (a, b), v, total = k["betas"], np.zeros_like(w), 0.0
     x, y, z = w, w, w

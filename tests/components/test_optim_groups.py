@@ -102,6 +102,7 @@ def test_describe_names_group_tensors_parameters_and_rates() -> None:
         ({"lr": 2}, "optim.rules[0].match: got None"),
         ({"match": "5", "lr": "high"}, "optim.rules[0].lr: got 'high', must be a number"),
         ({"match": "5", "lr_mult": 2}, "optim.rules[0].lr_mult: unknown key"),
+        ({"match": "5", "until": "soon"}, "optim.rules[0].until: got 'soon', must be a duration like 500steps"),
     ],
 )
 def test_a_wrong_rule_is_refused_in_one_line(rule: dict[str, Any], message: str) -> None:

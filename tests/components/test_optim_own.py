@@ -80,6 +80,45 @@ def test_muon_agrees_with_torch_where_torch_reaches() -> None:
     torch.testing.assert_close(ours[0].weight, theirs[0].weight, rtol=0, atol=2e-3)  # torch iterates in bfloat16
 
 
+@pytest.mark.parametrize("fixed_norm", [True, False])
+def test_muon_sgd_replaces_a_share_of_matrices_of_fixed_norm_and_leaves_the_head_to_nesterov(fixed_norm: bool) -> None:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Conv2d(2, 6, 3), nn.Conv2d(6, 6, 1), nn.Flatten(), nn.Linear(6, 3)).double()
+    rules = [{"match": "3.weight", "lr": 2.0}, {"match": "1.weight", "lr": 0.5}]
+    config = knobs("muon_sgd", lr=0.2, sgd_lr=0.3, weight_decay=0.1, fixed_norm=fixed_norm, rules=rules)
+    start = {key: p.detach().numpy().copy() for key, p in model.named_parameters()}
+    gradients = {key: np.random.default_rng(0).normal(size=(3, *p.shape)) for key, p in model.named_parameters()}
+    optim = build("optim", config, model=model, fused=None)
+    rates = {group["name"]: round(group["lr"], 9) for group in optim.param_groups}
+    assert rates == {"muon decay": 0.2, "muon decay 1.weight": 0.1, "sgd decay 3.weight": 0.6, "sgd no_decay": 0.3}
+    for step in range(3):
+        for key, p in model.named_parameters():
+            p.grad = torch.tensor(gradients[key][step])
+        optim.step()
+    for key, p in model.named_parameters():
+        w, v = start[key], np.zeros_like(start[key])
+        hidden, d = key in ("0.weight", "1.weight"), 0.1 * key.endswith("weight")
+        lr = {"0.weight": 0.2, "1.weight": 0.1, "3.weight": 0.6}.get(key, 0.3)
+        for g in gradients[key] if hidden else ():
+            v = 0.6 * v + g
+            update = newton_schulz((g + 0.6 * v).reshape(len(w), -1), 3).reshape(w.shape)
+            w = w * np.sqrt(len(w)) / np.linalg.norm(w) if fixed_norm else w * (1 - lr * d)
+            w = w - lr * update
+        for g in gradients[key] if not hidden else ():
+            g = g + d * w
+            v = 0.85 * v + g
+            w = w - lr * (g + 0.85 * v)
+        np.testing.assert_allclose(p.detach().numpy(), w, rtol=1e-6, atol=1e-9)
+
+
+def test_muon_sgd_leaves_a_matrix_of_zeros_without_a_gradient_at_zero() -> None:
+    model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
+    nn.init.zeros_(model[0].weight)
+    model[0].weight.grad = torch.zeros(4, 4)
+    optimizer("muon_sgd", model).step()
+    assert not model[0].weight.any()
+
+
 def test_lamb_moves_a_layer_in_proportion_to_its_weights() -> None:
     model = nn.Linear(4, 4)
     before = model.weight.detach().clone()

@@ -34,6 +34,8 @@ OTHER: dict[str, Any] = {  # another valid value, where none follows from the de
     "model.cnn.channels": [8, 24],
     "model.*.hidden": [8],
     "model.cnn.kernel": 5,
+    "model.patch_cnn.channels": [8, 16],
+    "model.patch_cnn.patch": 3,
     "model.resnet.depth": 14,
     "model.resnet.width": 16,
     "model.resnet9.width": 16,

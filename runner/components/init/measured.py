@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from runner.components.init.layers import Head, initialization, set_biases, set_head
 from runner.components.init.scaled import kaiming
+from runner.components.init.structured import dirac
 from runner.engine.contracts import Init
 from runner.engine.parts import is_kept
 from runner.errors import ConfigError
@@ -52,24 +53,29 @@ def divide_by_spread(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) 
 
 
 @register("init")
-def whiten(images: Tensor, *, eps: Positive, bias: float, head: Head) -> Init:
-    """Draw as He does, but let the first convolution whiten: its filters are eigenvectors of the image patches.
+def whiten(
+    images: Tensor, *, eps: Positive, rest: Literal["kaiming", "dirac"], frozen: bool, bias: float, head: Head
+) -> Init:
+    """Draw the `rest` as He does or as `dirac`, but let the first convolution whiten the image's patches.
 
-    Each is divided by the root of its eigenvalue plus `eps`, and comes with both signs, since an activation follows;
-    largest first, and filters beyond twice the size of a patch stay He's (Page 2019, "How to train your ResNet 8").
-    Raises ConfigError for a model that has no convolution on the image itself.
+    Its filters are eigenvectors of the patches, each divided by the root of its eigenvalue plus `eps` and with both
+    signs, since an activation follows; largest first, and filters beyond twice the size of a patch stay as drawn (Page
+    2019, "How to train your ResNet 8"). With `frozen` the layer's weight is not trained, only its bias. Raises
+    ConfigError for a model that has no convolution on the image itself.
     """
-    he = kaiming(mode="fan_in", bias=bias, head=head)
+    draw = kaiming(mode="fan_in", bias=bias, head=head) if rest == "kaiming" else dirac(bias=bias, head=head)
 
     @torch.no_grad()
     def init(model: nn.Module) -> None:
         conv = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
         if conv is None or conv.weight.shape[1] != images.shape[1] or is_kept(conv.weight):
             raise ConfigError("init=whiten: this model has no convolution of its own on the image; choose another init")
-        he(model)
+        draw(model)
         filters = whitening(images, conv.weight.shape[2:], eps)[: conv.out_channels // 2]
         both = torch.cat([filters, -filters])
         conv.weight[: len(both)] = both.view(-1, *conv.weight.shape[1:])
+        if frozen:
+            conv.weight.requires_grad_(False)
 
     return init
 

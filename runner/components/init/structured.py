@@ -44,7 +44,8 @@ def residual(*, bias: float, head: Head) -> Init:
 
     Where a norm ends the branch this is its scale: behind a convolution of zeros the norm would multiply gradients by
     1 / sqrt(eps). Elsewhere it is the convolution (arXiv 1706.02677, section 5.1). Raises ConfigError for a model
-    without residual branches, and where a ReLU comes after that layer: its gradient at zero is zero, for good.
+    without residual branches, where a ReLU comes after that layer (its gradient at zero is zero, for good), and where
+    the norm's scale is not learned.
     """
     he = kaiming(mode="fan_in", bias=bias, head=head)
 
@@ -55,6 +56,10 @@ def residual(*, bias: float, head: Head) -> Init:
         if not ends:
             raise ConfigError(
                 "init=residual: this model has no residual blocks that end in a weighted layer; choose another"
+            )
+        if not all(last.weight.requires_grad for last in ends):
+            raise ConfigError(
+                "init=residual: norm.scale=false keeps the scales that it sets to zero; choose another init"
             )
         he(model)
         for last in ends:

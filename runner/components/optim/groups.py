@@ -10,12 +10,15 @@ from torch import nn
 from torch.optim import Optimizer
 
 from runner.errors import ConfigError, unknown
-from runner.schema import Range
+from runner.schema import Duration, Range, check
 
 NoDecay = list[Literal["bias", "norm"]]
 Rules = list[dict[str, Annotated[float, Range(0)] | str]]
 
+Settled = tuple[str, dict[str, float], dict[str, str]]  # expression, factors, and {until: duration} or nothing
+
 FACTORS = ("lr", "weight_decay")
+EVERY: Settled = ("", dict.fromkeys(FACTORS, 1.0), {})  # what no rule takes
 
 
 def groups(
@@ -24,23 +27,24 @@ def groups(
     """Return the trainable tensors of a model as groups for a torch optimizer, each once.
 
     Group `decay` has the weight decay, group `no_decay` (biases, norms, as `no_decay` says) none. A rule is
-    `{match: regex, lr: factor, weight_decay: factor}` (factors 1 unless given); the first one that is found in a
-    tensor's name takes it into groups of its own, `decay <match>` and `no_decay <match>`. PReLU's slopes, class tokens
-    and positions decay unless a rule gives them weight_decay 0. Raises ConfigError for a rule that takes no tensor, and
-    for a model without trainable tensors.
+    `{match: regex, lr: factor, weight_decay: factor, until: duration}` (factors 1 unless given); the first one that is
+    found in a tensor's name takes it into groups of its own, `decay <match>` and `no_decay <match>`. With `until` its
+    schedule is over by then and it rests: `Learner.set_lr` does both. PReLU's slopes, class tokens and positions decay
+    unless a rule gives them weight_decay 0. Raises ConfigError for a rule that takes no tensor, and for a model
+    without trainable tensors.
     """
     settled = [settle(i, rule) for i, rule in enumerate(rules)]
     found: dict[str, dict[str, Any]] = {}
     used: set[str] = set()
     for name, parameter, words in trainable(model):
-        match, factors = next((rule for rule in settled if re.search(rule[0], name)), ("", dict.fromkeys(FACTORS, 1.0)))
+        match, factors, until = next((rule for rule in settled if re.search(rule[0], name)), EVERY)
         kept = not words & set(no_decay)
         label = f"{'decay' if kept else 'no_decay'} {match}".strip()
         decay = weight_decay * factors["weight_decay"] * kept
-        group = {"name": label, "params": [], "lr": lr * factors["lr"], "weight_decay": decay}
+        group = {"name": label, "params": [], "lr": lr * factors["lr"], "weight_decay": decay, **until}
         found.setdefault(label, group)["params"].append(parameter)
         used.add(match)
-    for i, (match, _) in enumerate(settled):
+    for i, (match, *_) in enumerate(settled):
         if match not in used:
             raise ConfigError(f"optim.rules[{i}].match: '{match}' takes no trainable tensor of the model")
     if not found:
@@ -48,12 +52,12 @@ def groups(
     return [found[label] for label in sorted(found)]
 
 
-def settle(index: int, rule: dict[str, float | str]) -> tuple[str, dict[str, float]]:
-    """Return the expression and the factors of a rule, checked."""
+def settle(index: int, rule: dict[str, float | str]) -> Settled:
+    """Return the expression of a rule, its factors and its end, checked."""
     key = f"optim.rules[{index}]"
     for name in rule:
-        if name not in ("match", *FACTORS):
-            raise unknown(f"{key}.{name}", "key", name, ("match", *FACTORS))
+        if name not in ("match", *FACTORS, "until"):
+            raise unknown(f"{key}.{name}", "key", name, ("match", *FACTORS, "until"))
     match = rule.get("match")
     if not isinstance(match, str) or not match:
         raise ConfigError(f"{key}.match: got {match!r}, must be a regular expression for names of tensors")
@@ -67,7 +71,8 @@ def settle(index: int, rule: dict[str, float | str]) -> tuple[str, dict[str, flo
         if isinstance(factor, str):
             raise ConfigError(f"{key}.{name}: got '{factor}', must be a number >= 0")
         factors[name] = factor
-    return match, factors
+    until = {"until": check(f"{key}.until", rule["until"], Duration)} if "until" in rule else {}
+    return match, factors, until
 
 
 def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, set[str]]]:
@@ -86,5 +91,6 @@ def describe(optimizer: Optimizer) -> list[str]:
     return [
         f"{group['name']}: {len(group['params'])} tensors, {sum(p.numel() for p in group['params']):,} parameters, "
         f"lr {group['lr']:g}, weight decay {group['weight_decay']:g}"
+        + (f", resting from step {group['until']} on" if "until" in group else "")
         for group in optimizer.param_groups
     ]
