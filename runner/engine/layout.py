@@ -29,6 +29,12 @@ CHARTS = {
         "dead units": [r"activations/.+/dead$"],
         "mean of the activations": [r"activations/.+/mean$"],
     },
+    "4 what does a step cost? (validation and checkpoints left out)": {
+        "milliseconds per step": [r"time/step_ms$"],
+        "examples per second": [r"time/examples_per_second$"],
+        "share of the time spent waiting for data": [r"time/data_wait$"],
+        "peak memory, MB": [r"time/peak_memory_mb$"],
+    },
 }
 
 

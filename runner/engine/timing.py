@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
 from time import perf_counter
 
 import torch
@@ -13,6 +16,12 @@ from torch import Tensor
 from runner.engine.batches import TrainBatches
 
 MB = 1e6  # bytes
+STEP, SPEED, WAIT, MEMORY = TAGS = (
+    "time/step_ms",
+    "time/examples_per_second",
+    "time/data_wait",
+    "time/peak_memory_mb",
+)
 Batch = tuple[Tensor, Tensor]
 
 
@@ -54,16 +63,28 @@ class Timing:
         examples = self._examples(step) - self._examples(self._step)
         self._began, self._waited, self._step = None, 0.0, step
         return {
-            "time/step_ms": 1000 * seconds / steps,
-            "time/examples_per_second": examples / seconds,
-            "time/data_wait": waited / seconds,
-            "time/peak_memory_mb": peak_memory(self._batches.device) / MB,
+            STEP: 1000 * seconds / steps,
+            SPEED: examples / seconds,
+            WAIT: waited / seconds,
+            MEMORY: peak_memory(self._batches.device) / MB,
         }
 
     def _examples(self, step: int) -> int:
         """Return how many examples the first `step` steps take; the last step of an epoch takes what is left."""
         epochs, steps = divmod(step, self._batches.steps_per_epoch)
         return epochs * len(self._batches.split.labels) + steps * self._batches.batch
+
+
+def typical(metrics: Path) -> dict[str, float]:
+    """Return what the steps of a run usually cost, by tag: medians over its laps, so that a slow start weighs nothing.
+
+    Peak memory is the largest. Of a run in several sessions all count. Nothing for a run without a lap.
+    """
+    with metrics.open(encoding="utf-8") as lines:
+        laps = [json.loads(line) for line in lines if '"time/step_ms"' in line and line.endswith("\n")]
+    if not laps:
+        return {}
+    return {tag: median(lap[tag] for lap in laps) for tag in TAGS} | {MEMORY: max(lap[MEMORY] for lap in laps)}
 
 
 def peak_memory(device: torch.device) -> int:

@@ -19,7 +19,9 @@ from runner.engine.folder import Result
 from runner.engine.hparams import flat_hparams, session_end, session_start
 from runner.engine.layout import layout
 from runner.engine.log import Log
+from runner.engine.sinks import METRICS
 from runner.engine.storage import write_atomic
+from runner.engine.timing import MEMORY, SPEED, STEP, WAIT, typical
 from runner.tasks.job import Job
 
 
@@ -96,12 +98,20 @@ def conclude(folder: Path, job: Job, result: Result) -> None:
     summary_table(
         rows, title=f"{ended} after {result.steps} steps ({result.epochs:.4g} epochs) in {result.seconds:.1f} s"
     )
+    cost = typical(folder / METRICS)
     lines = [
+        *([f"speed         {speed(cost)}"] if cost else []),
         f"saved in      {folder}",
         f"look at it    tensorboard --logdir {log_folder(folder, job)}",
         "then open     http://localhost:6006/#custom_scalars (or #timeseries, #hparams, #images)",
     ]
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+def speed(cost: Mapping[str, float]) -> str:
+    """Return what steps cost, in words; medians."""
+    step = f"{cost[SPEED]:.0f} examples/s, {cost[STEP]:.3g} ms/step"
+    return f"{step}, data wait {cost[WAIT]:.0%}, peak memory {cost[MEMORY]:.0f} MB"
 
 
 def row(name: str, scores: Mapping[str, float]) -> dict[str, object]:

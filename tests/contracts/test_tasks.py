@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import importlib
 import json
 import pkgutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,8 @@ OTHER: dict[str, Any] = {
     "list.format": "markdown",
     "preview.examples": 4,
     "preview.lr_axis": "log",
+    "profile.steps": 2,
+    "profile.warmup": 1,
 }
 NEED_RUN = ("evaluate",)
 
@@ -58,7 +62,13 @@ def leaves(name: str, folder: Path, capfd: Any, knobs: dict[str, Any]) -> Any:
     pictures = {path.name: path.read_bytes() for path in sorted(folder.rglob("*.png"))}
     logged = metrics(folder) if (folder / "metrics.jsonl").exists() else []
     result = json.loads((folder / "result.json").read_text()) if (folder / "result.json").exists() else {}
-    return printed, pictures, logged, result.get("scores")
+    return printed, pictures, logged, operations(folder), result.get("scores"), result.get("steps")
+
+
+def operations(folder: Path) -> Counter[str]:
+    """Return how often each operation stands in the traces that a task leaves."""
+    traces = [json.loads(gzip.decompress(path.read_bytes())) for path in folder.rglob("*.trace.json.gz")]
+    return Counter(event["name"] for trace in traces for event in trace["traceEvents"] if event.get("cat") == "cpu_op")
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -147,7 +147,7 @@ def test_images_histograms_and_texts_are_shown(ask):
 def test_the_layout_of_all_runs_is_one_and_its_charts_find_their_tags(ask):
     shown = ask("data/plugin/custom_scalars/layout")
     charts = {chart["title"]: chart["multiline"]["tag"] for part in shown["category"] for chart in part["chart"]}
-    assert sum(len(part["chart"]) for part in shown["category"]) == len(charts) == 10
+    assert sum(len(part["chart"]) for part in shown["category"]) == len(charts) == 14
     found = {}
     for title, tags in charts.items():
         queries = [urllib.parse.urlencode({"run": "sgd-0.1-0", "tag": tag}) for tag in tags]
