@@ -10,6 +10,10 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
+from runner.engine import summaries
+
 DROPPED = {
     *("seed", "outputs", "name", "sweep", "resume", "run", "note", "plugins", "device", "log_every", "figures", "test"),
     *("data.root", "data.workers", "data.cache", "data.placement", "probe", "task"),
@@ -51,18 +55,33 @@ def typed(value: Any) -> bool | float | str:
 
 def session_start(hparams: Mapping[str, bool | float | str], group: str) -> Any:
     """Return the summary that starts a session; runs of the same `group` share one row."""
-    from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionStartInfo
 
-    return hparams_pb(dict(hparams), trial_id=group, start_time_secs=time.time())
+    info = SessionStartInfo(group_name=group, start_time_secs=time.time())
+    for name, value in hparams.items():
+        setattr(info.hparams[name], VALUES[type(value)], value)
+    return summary("session_start_info", HParamsPluginData(session_start_info=info))
 
 
 def session_end(*, succeeded: bool) -> Any:
     """Return the summary that ends a session; without one its status stays unknown."""
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+    from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo
 
-    status = api_pb2.STATUS_SUCCESS if succeeded else api_pb2.STATUS_FAILURE
-    end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
-    about = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(session_end_info=end))
-    tag = metadata.SESSION_END_INFO_TAG
-    return Summary(value=[Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)])
+    info = SessionEndInfo(status=STATUS_SUCCESS if succeeded else STATUS_FAILURE, end_time_secs=time.time())
+    return summary("session_end_info", HParamsPluginData(session_end_info=info))
+
+
+VALUES = {bool: "bool_value", float: "number_value", str: "string_value"}
+
+
+def summary(tag: str, content: Any) -> Any:
+    """Return the summary of a message to the HPARAMS plugin, which reads it from the metadata of an empty tensor.
+
+    TensorBoard's own functions for it import far more than the messages (see `summaries.tensor`).
+    """
+    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+
+    about = SummaryMetadata.PluginData(plugin_name="hparams", content=content.SerializeToString())
+    empty = np.zeros(0, dtype=np.float32)
+    return Summary(value=[summaries.value(f"_hparams_/{tag}", empty, SummaryMetadata(plugin_data=about))])

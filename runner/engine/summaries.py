@@ -33,9 +33,26 @@ def text(tag: str, markdown: str) -> Any:
 def value(tag: str, array: np.ndarray, metadata: Any) -> Any:
     """Return a `Summary.Value` that holds an array for one of the plugins."""
     from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.util.tensor_util import make_tensor_proto
 
-    return Summary.Value(tag=tag, metadata=metadata, tensor=make_tensor_proto(array))
+    return Summary.Value(tag=tag, metadata=metadata, tensor=tensor(array))
+
+
+def tensor(array: np.ndarray) -> Any:
+    """Return floats, or texts as bytes in an array of objects, as a `TensorProto`.
+
+    TensorBoard's own tensor_util does the same, but imports 60 modules for it, a fifth of what a run adds to torch's
+    start.
+    """
+    from tensorboard.compat.proto import tensor_pb2, tensor_shape_pb2, types_pb2
+
+    sizes = [tensor_shape_pb2.TensorShapeProto.Dim(size=size) for size in array.shape]
+    shape = tensor_shape_pb2.TensorShapeProto(dim=sizes)
+    if array.dtype == object:
+        texts = array.reshape(-1).tolist()
+        return tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, tensor_shape=shape, string_val=texts)
+    kind = {np.float32: types_pb2.DT_FLOAT, np.float64: types_pb2.DT_DOUBLE}[array.dtype.type]
+    content = array.astype(array.dtype.newbyteorder("<")).tobytes()
+    return tensor_pb2.TensorProto(dtype=kind, tensor_shape=shape, tensor_content=content)
 
 
 def image(tag: str, images: np.ndarray) -> Any:

@@ -4,6 +4,7 @@ import io
 import struct
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -149,3 +150,18 @@ def test_tensorboard_keeps_every_step_of_a_resumed_run(tmp_path):
         log.close()
     accumulator = EventAccumulator(str(tmp_path)).Reload()
     assert [(event.step, event.value) for event in accumulator.Scalars("x")] == [(s, float(s)) for s in range(1, 10)]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array(b"text", dtype=object),
+        np.linspace(0, 1, 12).reshape(4, 3),
+        np.zeros((0, 3)),
+        np.zeros(0, dtype=np.float32),
+        np.ones((2, 2), dtype=np.float32),
+    ],
+    ids=["text", "buckets", "no buckets", "nothing", "floats"],
+)
+def test_tensors_are_those_of_tensorboards_own_function(array):
+    assert summaries.tensor(array) == tensor_util.make_tensor_proto(array)

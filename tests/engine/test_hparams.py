@@ -1,6 +1,6 @@
 """The flat form of a config, and which parts of it say what is computed."""
 
-from runner.engine.hparams import flat_hparams
+from runner.engine.hparams import flat_hparams, session_end, session_start
 
 CONFIG = {
     "data": {"name": "cifar10", "root": "/data", "workers": 4, "batch_size": 128},
@@ -53,3 +53,28 @@ def test_the_types_are_those_that_tensorboard_tells_apart():
 def test_seeds_and_places_do_not_tell_runs_apart():
     moved = {**CONFIG, "seed": 4, "outputs": "/elsewhere", "device": "cpu", "data": {**CONFIG["data"], "root": "x"}}
     assert flat_hparams(moved) == flat_hparams(CONFIG)
+
+
+def told(summary):
+    """Return a summary without its plugin's content, and that content as a message (a map has no order)."""
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    (value,) = summary.value
+    content = HParamsPluginData.FromString(value.metadata.plugin_data.content)
+    value.metadata.plugin_data.content = b""
+    return value, content
+
+
+def test_a_session_is_told_in_the_words_of_tensorboards_own_api(monkeypatch):
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+    from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+
+    monkeypatch.setattr("time.time", lambda: 12.5)
+    hparams = flat_hparams(CONFIG)
+    assert told(session_start(hparams, "group")) == told(hparams_pb(hparams, trial_id="group", start_time_secs=12.5))
+    for succeeded, status in ((True, api_pb2.STATUS_SUCCESS), (False, api_pb2.STATUS_FAILURE)):
+        end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=12.5)
+        about = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(session_end_info=end))
+        value = Summary.Value(tag=metadata.SESSION_END_INFO_TAG, metadata=about, tensor=metadata.NULL_TENSOR)
+        assert told(session_end(succeeded=succeeded)) == told(Summary(value=[value]))
