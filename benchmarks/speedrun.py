@@ -89,7 +89,7 @@ def by_the_rule(made: Experiment, init: dict[str, Any], log: Log, *, scored: boo
     test = made.test() if made.test else made.validation["val"]
     plain = replace(made.recipe, predict=build("predict", {"name": "plain"}))
     clock.start()
-    images = next(made.batches.stream(0, 1))[0].cpu()
+    images = next(made.batches.stream(0, 1))[0]
     build("init", init, images=images)(copy.deepcopy(made.learner.model).cpu())  # for the time; it was done at assembly
     clock.stop()
     per_epoch = made.recipe.steps_per_epoch

@@ -35,7 +35,7 @@ def build_model(
     check_norms(model, data, batches.batch)
     context: dict[str, Any] = {}
     if asks("init", config["init"]["name"], "images"):
-        context["images"] = next(batches.stream(0, 1))[0].cpu()
+        context["images"] = next(batches.stream(0, 1))[0]
     build("init", config["init"], **context)(model)
     prior = [set_prior(classifier(model), data)] if config["init"]["head"] == "prior" else []
     count = sum(parameter.numel() for parameter in model.parameters())

@@ -1,7 +1,8 @@
-"""Initializations that look at data: they ask for `images` (B, C, H, W), preprocessed training images on the CPU."""
+"""Initializations that look at data: they ask for `images` (B, C, H, W), preprocessed training images on the device."""
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -18,6 +19,7 @@ from runner.registry import register
 from runner.schema import Positive
 
 POSITIONS = 32  # patches taken per side of an image
+PATCHES = 2**19  # patches taken in all: thousands for each number of a small patch's covariance
 
 
 @register("init")
@@ -35,7 +37,7 @@ def lsuv(images: Tensor, *, bias: float, head: Head) -> Init:
         layers = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d)) and not is_kept(m.weight)]
         hooks = [layer.register_forward_hook(divide_by_spread) for layer in layers]
         training = model.training
-        model.eval()(images)
+        model.eval()(images.cpu())
         model.train(training)
         for hook in hooks:
             hook.remove()
@@ -83,8 +85,11 @@ def whiten(
 def whitening(images: Tensor, kernel: torch.Size, eps: float) -> Tensor:
     """Return the eigenvectors of the patches' covariance as rows (D, D), over sqrt(eigenvalue + eps), largest first."""
     stride = tuple(max(1, side // POSITIONS) for side in images.shape[2:])
-    patches = functional.unfold(images, tuple(kernel), stride=stride)  # (B, D, positions)
+    each = math.prod((side - k) // s + 1 for side, k, s in zip(images.shape[2:], kernel, stride, strict=True))
+    some = images[: max(1, PATCHES // each)]
+    some = some.cpu() if some.device.type == "mps" else some  # it has no float64
+    patches = functional.unfold(some, tuple(kernel), stride=stride)  # (B, D, positions)
     covariance = patches.transpose(0, 1).flatten(1).double().cov()
-    eigenvalues, vectors = torch.linalg.eigh(covariance)
+    eigenvalues, vectors = torch.linalg.eigh(covariance.cpu())
     scaled: Tensor = vectors / (eigenvalues.clamp(min=0) + eps).sqrt()
     return scaled.T.flip(0).to(images.dtype)
