@@ -13,6 +13,7 @@ from runner.assemble.data import check_labels, test_batches, train_batches, vali
 from runner.assemble.learner import build_learner
 from runner.assemble.model import build_model
 from runner.assemble.recipe import build_recipe
+from runner.assemble.speed import lay_out, settle, words
 from runner.components.optim.groups import describe
 from runner.engine.batches import EvalBatches, TrainBatches
 from runner.engine.contracts import Data
@@ -47,6 +48,7 @@ def assemble(config: Config, *, fit: bool = True) -> Experiment:
     """
     settings = Settings(**{name: check(name, config[name], kind) for name, kind in SETTINGS.items()})
     device = device_of(settings.device)
+    settings = settle(settings, device)
     data: Data = build("data", config["data"])
     check_labels(data)
     preprocess = build("preprocess", config["preprocess"], shape=data.shape)
@@ -57,6 +59,7 @@ def assemble(config: Config, *, fit: bool = True) -> Experiment:
     regularizers = many("regularizer", config)
     torch.manual_seed(key(settings.seed, "init"))
     model, summary = build_model(config, data, batches, regularizers)
+    lay_out(model, settings)
     recipe = build_recipe(config, settings, data, batches, regularizers, model, device)
     learner = build_learner(config, settings, recipe, model.to(device), preprocess, device)
     return Experiment(
@@ -68,7 +71,7 @@ def assemble(config: Config, *, fit: bool = True) -> Experiment:
         validation=validation_batches(data, batches, preprocess, device),
         test=test_batches(data, preprocess, device),
         classes=data.classes,
-        summary=[*summary, *describe(learner.optimizer)],
+        summary=[*data.notes, *summary, *words(model, settings, recipe), *describe(learner.optimizer)],
     )
 
 

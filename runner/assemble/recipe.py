@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from runner.assemble.config import Config, many
+from runner.assemble.speed import forward_of
 from runner.engine.batches import TrainBatches
 from runner.engine.contracts import Data, Mix, Regularizer
 from runner.engine.randomness import reseeder, stepwise
@@ -32,6 +33,8 @@ def build_recipe(
     total = settings.steps or max(1, round(settings.epochs * per_epoch))
     steps = partial(steps_of, total_steps=total, steps_per_epoch=per_epoch, batch=batches.batch)
     classes = len(data.classes)
+    full = min(batches.batch, len(data.train.labels))  # examples of a step that is not an epoch's last
+    forward, compiled = forward_of(model, settings, shape=data.shape, step=full, steps=total)
     return Recipe(
         seed=settings.seed,
         total_steps=total,
@@ -47,8 +50,10 @@ def build_recipe(
         constraints=[r.constrain for r in regularizers if r.constrain],
         probes=many("probe", config),
         clip=clipper(settings.clip),
-        autocast=autocaster(settings.precision, device),
+        autocast=autocaster(settings.precision, device, cache=not settings.cuda_graphs),
         reseed=reseeder(settings.seed, device),
+        forward=forward,
+        compiled=compiled,
     )
 
 
@@ -65,9 +70,11 @@ def clipper(limit: float | None) -> Callable[[nn.Module], Tensor | None]:
     return lambda model: nn.utils.clip_grad_norm_(model.parameters(), limit)
 
 
-def autocaster(precision: str, device: torch.device) -> Callable[[], contextlib.AbstractContextManager[None]]:
-    """Return a maker of the autocast context of a precision; fp32 needs none."""
+def autocaster(
+    precision: str, device: torch.device, *, cache: bool
+) -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """Return a maker of the autocast context of a precision; fp32 needs none. CUDA graphs take no cached casts."""
     if precision == "fp32":
         return contextlib.nullcontext
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    return lambda: torch.autocast(device.type, dtype)
+    return lambda: torch.autocast(device.type, dtype, cache_enabled=cache)

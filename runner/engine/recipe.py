@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from runner.engine.contracts import Loss, Predict, Probe
+from runner.engine.forward import Forward, plainly
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,8 @@ class Recipe:
     clip: Callable[[nn.Module], Tensor | None]  # clips gradients in place, returns their norm before
     autocast: Callable[[], AbstractContextManager[None]]
     reseed: Callable[[int], None]  # seeds torch's global generators, which dropout draws from
+    forward: Forward = plainly  # how training calls the model; evaluation calls it as it is
+    compiled: bool = False  # whether torch.compile makes the forward
 
     def due(self, every: int, step: int) -> bool:
         """Tell whether something that happens every so many steps, and at the end, happens after `step`."""

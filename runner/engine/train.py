@@ -56,7 +56,7 @@ def update(recipe: Recipe, learner: Learner, images: Tensor, labels: Tensor) -> 
     for number, (x, y) in enumerate(parts):
         recipe.reseed(learner.step * recipe.accumulate + number)
         with recipe.autocast():
-            loss = share(recipe.loss(model(x), y), len(x), len(images))
+            loss = share(recipe.loss(recipe.forward(model, x), y), len(x), len(images))
         losses.append(loss.detach())
         for penalty in recipe.penalties if number == 0 else ():
             loss = loss + penalty(model)
