@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from runner import components  # noqa: F401  (registers all)
 from runner.registry import build
@@ -109,6 +110,30 @@ def test_muon_sgd_replaces_a_share_of_matrices_of_fixed_norm_and_leaves_the_head
             v = 0.85 * v + g
             w = w - lr * (g + 0.85 * v)
         np.testing.assert_allclose(p.detach().numpy(), w, rtol=1e-6, atol=1e-9)
+
+
+class Heard(TorchDispatchMode):
+    """Hears the names of all operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(function.__name__.partition(".")[0])
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_step_of_muon_sgd_reads_no_number_from_the_device() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, bias=False), nn.Flatten(), nn.Linear(32, 4))
+    model.to(memory_format=torch.channels_last)
+    optim = optimizer("muon_sgd", model)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    with Heard() as heard:
+        optim.step()
+    assert {"baddbmm", "_foreach_add_"} <= heard.names
+    assert not heard.names & {"_local_scalar_dense", "item", "nonzero", "is_nonzero"}
 
 
 def test_muon_sgd_leaves_a_matrix_of_zeros_without_a_gradient_at_zero() -> None:
