@@ -78,8 +78,11 @@ class Timing:
 def typical(metrics: Path) -> dict[str, float]:
     """Return what the steps of a run usually cost, by tag: medians over its laps, so that a slow start weighs nothing.
 
-    Peak memory is the largest. Of a run in several sessions all count. Nothing for a run without a lap.
+    Peak memory is the largest. Of a run in several sessions all count. Nothing for a run without a lap, or whose log
+    is gone.
     """
+    if not metrics.exists():
+        return {}
     with metrics.open(encoding="utf-8") as lines:
         laps = [json.loads(line) for line in lines if '"time/step_ms"' in line and line.endswith("\n")]
     if not laps:

@@ -66,6 +66,9 @@ def saved_config(folder: str, job: Job, *, key: str, may_change: Collection[str]
         raise ConfigError(f"{path}: is not a run's config: {str(error).splitlines()[0]}") from error
     if not isinstance(config, dict) or config.keys() != job.config.keys():
         raise ConfigError(f"{path}: is not a config of this version of runner")
+    task = config["task"].get("name") if isinstance(config["task"], dict) else config["task"]
+    if task != "train":
+        raise ConfigError(f"{key}: got '{folder}', must be the folder of a training run (its task is {task!r})")
     given = {override.lstrip("+").partition("=")[0].partition(".")[0] for override in job.overrides}
     return config | {name: job.config[name] for name in given & set(may_change)}
 

@@ -1,15 +1,17 @@
 """What is logged under time/: laps of steps without what lies between them, at every transfer to the host."""
 
 import json
+import re
 import resource
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from running import MLP, job
 
 from runner.engine import timing
-from runner.engine.timing import Timing, peak_memory
+from runner.engine.timing import Timing, peak_memory, typical
 from runner.tasks import start
 
 CPU = torch.device("cpu")
@@ -96,7 +98,7 @@ def test_peak_memory_counts_what_was_used_once():
     assert peak_memory(CPU) < 4 * size
 
 
-def test_a_run_logs_what_its_steps_cost_at_each_flush(tmp_path):
+def test_a_run_logs_what_its_steps_cost_at_each_flush_and_says_it_at_its_end(tmp_path, capfd):
     assert start(job(*MLP, "steps=25", f"hydra.run.dir={tmp_path / 'run'}")) == 0
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     timed = {row["step"]: {tag: row[tag] for tag in TAGS} for row in rows if "time/step_ms" in row}
@@ -109,3 +111,19 @@ def test_a_run_logs_what_its_steps_cost_at_each_flush(tmp_path):
         assert 0 < row["time/data_wait"] < 1
         assert 50e6 < row["time/peak_memory_mb"] * 1e6 <= peak_memory(CPU)
         since = step
+    cost = typical(tmp_path / "run" / "metrics.jsonl")
+    for tag in TAGS - {"time/peak_memory_mb"}:
+        assert cost[tag] == np.median([row[tag] for row in timed.values()])
+    assert cost["time/peak_memory_mb"] == timed[25]["time/peak_memory_mb"]
+    (said,) = (line for line in capfd.readouterr().out.splitlines() if line.startswith("speed "))
+    found = re.fullmatch(r"speed +(\d+) examples/s, ([\d.]+) ms/step, data wait (\d+)%, peak memory (\d+) MB", said)
+    shown = [cost[f"time/{name}"] for name in ("examples_per_second", "step_ms", "data_wait", "peak_memory_mb")]
+    assert [float(part) for part in found.groups()] == pytest.approx(
+        [shown[0], shown[1], 100 * shown[2], shown[3]], rel=0.01, abs=0.51
+    )
+
+
+def test_a_run_without_a_lap_has_no_usual_cost(tmp_path):
+    assert typical(tmp_path / "none") == {}
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "train/loss": 1.0}\n{"step": 2, "time/step_ms": 3')
+    assert typical(tmp_path / "metrics.jsonl") == {}

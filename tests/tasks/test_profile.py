@@ -69,6 +69,13 @@ def test_what_is_due_within_the_steps_is_in_the_profile(tmp_path):
     assert any("norm" in name for name in more) and more["aten::cat"] + more["aten::stack"] > 0
 
 
+def test_a_profile_is_no_run_to_go_on_with_or_to_evaluate(tmp_path):
+    ran(tmp_path / "run", "task.steps=1", "task.warmup=0")
+    for words in ([f"resume={tmp_path / 'run'}"], ["task=evaluate", f"run={tmp_path / 'run'}"]):
+        with pytest.raises(ConfigError, match=r"(resume|run): got '.*', must be the folder of a training run"):
+            start(job(*words))
+
+
 @pytest.mark.parametrize("knob", ["task.steps=0", "task.warmup=-1"])
 def test_no_steps_are_refused_in_one_line(knob, tmp_path):
     with pytest.raises(ConfigError, match=rf"{knob.partition('=')[0]}: got {knob.partition('=')[2]}, must be >= "):
