@@ -1,0 +1,171 @@
+"""A contest: each loop in a process of its own, one turn after the other, on the same work and to the same loss."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from benchmarks.children import Child, Failed
+from benchmarks.rounds import Pairs
+
+TIMM_SCRIPT = "TIMM_TRAIN_SCRIPT"  # environment variable: the train.py of a checkout of timm
+CHECK = 20  # steps after which the losses must be equal up to rounding
+EQUAL = {"cpu": (1e-5, 1e-2), "cuda": (1e-2, 0.2)}  # relative: after CHECK steps; at the end, where rounding has grown
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop that takes part: its name, its function below `benchmarks.peers`, and the package that it needs."""
+
+    name: str
+    function: str
+    package: str = "torch"
+
+    def missing(self) -> str:
+        """Return why it cannot run here, or nothing."""
+        if find_spec(self.package) is None:
+            return f"{self.package} is not installed"
+        if self.package == "timm" and TIMM_SCRIPT not in os.environ:
+            return "timm's loop is in train.py of its repository, not in its package; --timm names that file"
+        return ""
+
+
+OURS = Loop("ours", "ours:run")
+UNPROBED = Loop("ours without probes", "ours:without_probes")
+BY_HAND = Loop("hand-written loop", "by_hand:run")
+TUNED = Loop("hand-written loop, index_select", "by_hand:tuned")
+LIGHTNING = Loop("Lightning, as it comes", "lightning_trainer:as_it_comes", "lightning")
+LIGHTNING_MINIMAL = Loop("Lightning, all off", "lightning_trainer:minimal", "lightning")
+HF = Loop("Hugging Face Trainer", "hf_trainer:run", "transformers")
+ACCELERATE = Loop("Accelerate + DataLoader", "accelerate_loop:run", "accelerate")
+TIMM = Loop("timm's train_one_epoch", "timm_loop:run", "timm")
+PEERS = (LIGHTNING, LIGHTNING_MINIMAL, HF, ACCELERATE, TIMM)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is done: warm-up steps, steps of a turn, turns of each loop, torch's threads on the CPU."""
+
+    warm: int
+    turn: int
+    turns: int
+    threads: int = 1
+
+    @property
+    def steps(self) -> int:
+        """The steps of each loop; the last shows that its last turn is over."""
+        return self.warm + self.turn * self.turns + 1
+
+
+@dataclass
+class Outcome:
+    """Seconds of each turn and losses (early, last) by loop; why loops are absent; what went wrong."""
+
+    size: Size
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    losses: dict[str, tuple[float, float]] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+    def pairs(self, ours: Loop, other: Loop) -> Pairs | str:
+        """Return the seconds per step of both in each round, or why there are none."""
+        for loop in (ours, other):
+            if loop.name in self.missing:
+                return self.missing[loop.name]
+        turns = zip(self.seconds[ours.name], self.seconds[other.name], strict=True)
+        return [(a / self.size.turn, b / self.size.turn) for a, b in turns]
+
+    def drop(self, name: str, reason: str) -> None:
+        """Take a loop out that failed."""
+        self.missing[name] = reason
+        self.faults.append(f"{name}: {reason}")
+
+
+def hold(loops: Sequence[Loop], network: str, overrides: list[str], size: Size) -> Outcome:
+    """Let the loops that are installed take turns, and compare their losses.
+
+    A loop that fails is named in `missing` and `faults`; the others go on. Raises Failed where the work cannot be made.
+    """
+    outcome = Outcome(size, missing={loop.name: reason for loop in loops if (reason := loop.missing())})
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        work = str(Path(folder) / "work.pt")
+        with Child(make_work, work, network, overrides, size.steps) as maker:
+            maker.receive()
+        children: dict[Loop, Child] = {}
+        for loop in [loop for loop in loops if loop.name not in outcome.missing]:
+            child = stack.enter_context(Child(take_part, loop.function, work, size))
+            if answered(child.receive, loop, outcome) is not SILENCE:  # one at a time: starting is work too
+                children[loop] = child
+        take_turns(children, outcome)
+    compare(outcome, *EQUAL["cuda" if "device=cuda" in overrides else "cpu"])
+    return outcome
+
+
+def take_turns(children: dict[Loop, Child], outcome: Outcome) -> None:
+    """Let each loop have its turns, in an order that turns round from round to round, and then end."""
+    for number in range(outcome.size.turns):
+        for loop in list(children)[:: 1 if number % 2 else -1]:
+            seconds = answered(children[loop].ask, loop, outcome)
+            if seconds is SILENCE:
+                del children[loop]
+            else:
+                outcome.seconds.setdefault(loop.name, []).append(seconds)
+    for loop, child in children.items():
+        losses = answered(child.ask, loop, outcome)
+        if losses is not SILENCE:
+            outcome.losses[loop.name] = losses
+
+
+SILENCE = object()
+
+
+def answered(ask: Callable[[], Any], loop: Loop, outcome: Outcome) -> Any:
+    """Return a child's answer, or SILENCE where it failed, which is noted."""
+    try:
+        return ask()
+    except Failed as failure:
+        outcome.drop(loop.name, f"failed: {failure}")
+        return SILENCE
+
+
+def compare(outcome: Outcome, early: float, last: float) -> None:
+    """Take out every loop whose losses are not those of the first (ours): it did other work."""
+    (first, ours), *others = outcome.losses.items()
+    for name, losses in others:
+        for given, wanted, tolerance in zip(losses, ours, (early, last), strict=True):
+            if not math.isclose(given, wanted, rel_tol=tolerance):
+                outcome.drop(name, f"its loss is {given:.6g}, that of {first} {wanted:.6g}: not the same work")
+                break
+
+
+def make_work(connection: Connection, path: str, network: str, overrides: list[str], steps: int) -> None:
+    """Write the work (in a child: it imports the runner)."""
+    from benchmarks.work import write_work
+
+    write_work(Path(path), network, overrides, steps)
+    connection.send("done")
+
+
+def take_part(connection: Connection, function: str, path: str, size: Size) -> None:
+    """Run a loop (in its child): a few steps for the check, then its turns; send the losses of both."""
+    import torch
+
+    from benchmarks.pace import Pace
+    from benchmarks.work import read_work
+
+    torch.set_num_threads(size.threads)
+    work = read_work(Path(path))
+    module, name = function.split(":")
+    run = getattr(importlib.import_module(f"benchmarks.peers.{module}"), name)
+    early = work.loss(run(work, Pace(Size(warm=CHECK, turn=0, turns=0))))
+    last = work.loss(run(work, Pace(size, connection, cuda=work.device.type == "cuda")))
+    connection.send((early, last))

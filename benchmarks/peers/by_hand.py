@@ -1,0 +1,35 @@
+"""The loop that one writes by hand: tensors in memory, preprocessed once, a fused optimizer, nothing logged."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn import functional as F
+
+from benchmarks.pace import Pace
+from benchmarks.work import Work
+
+
+def run(work: Work, pace: Pace) -> nn.Module:
+    """Train as everybody writes it."""
+    model, images, labels = work.model(), work.images, work.labels
+    optimizer = work.optimizer_of(model)
+    for index in pace(work.visits(pace.steps)):
+        optimizer.zero_grad()
+        with work.autocast():
+            loss = F.cross_entropy(model(images[index]), labels[index])
+        loss.backward()
+        optimizer.step()
+    return model
+
+
+def tuned(work: Work, pace: Pace) -> nn.Module:
+    """Train with `index_select`, which takes rows in less than half the time of `images[index]`."""
+    model, images, labels = work.model(), work.images, work.labels
+    optimizer = work.optimizer_of(model)
+    for index in pace(work.visits(pace.steps)):
+        optimizer.zero_grad()
+        with work.autocast():
+            loss = F.cross_entropy(model(images.index_select(0, index)), labels.index_select(0, index))
+        loss.backward()
+        optimizer.step()
+    return model
