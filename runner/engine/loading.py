@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import math
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Generator, Iterable
 from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
 import torch
@@ -86,25 +89,39 @@ def in_workers(
         prefetch_factor=math.ceil(ahead / workers),
         pin_memory=pin,
         generator=torch.Generator(),  # its own, or iter() would draw from the global one
-        worker_init_fn=deaf,
+        worker_init_fn=settle,
         multiprocessing_context=context(split),
     )
     iterator: Any = iter(loader)
     try:
-        for images in iterator:
-            if isinstance(images, RunnerError):
-                raise images
+        while True:
+            images = taken(iterator)
+            if images is None:
+                return
             yield images
-    except RuntimeError as error:
-        if LOST not in str(error):
-            raise
-        words = "a process that loads images was killed (out of memory, or of /dev/shm?); data.workers sets how many"
-        raise DataError(words) from error
     finally:
         iterator._shutdown_workers()  # now, not when the garbage collector comes by
         for process in iterator._workers:  # torch asks one that hangs to end, but it is deaf
             if process.is_alive():
                 process.kill()
+
+
+def taken(iterator: Any) -> Tensor | None:
+    """Return the next images of torch's loader, or None at the end; raises what the split raised."""
+    lost = False
+    try:
+        images = next(iterator, None)
+    except (OSError, EOFError):  # it died while it handed images over
+        lost = True
+    except RuntimeError as error:
+        if LOST not in str(error):
+            raise
+        lost = True
+    if lost:  # here, and below, so that no traceback keeps the loader and its files
+        raise DataError("a process that loads images was killed (out of memory, or of /dev/shm?); fewer: data.workers")
+    if isinstance(images, RunnerError):
+        raise type(images)(str(images))
+    return images
 
 
 class Remote(Dataset[Tensor | RunnerError]):
@@ -119,7 +136,7 @@ class Remote(Dataset[Tensor | RunnerError]):
         try:
             return fetch(self.split, torch.from_numpy(index), None if uniforms is None else torch.from_numpy(uniforms))
         except RunnerError as error:
-            return type(error)(str(error))  # without its traceback
+            return error
 
 
 def to_numpy(request: Request) -> Order:
@@ -128,10 +145,21 @@ def to_numpy(request: Request) -> Order:
     return index.numpy(), None if uniforms is None else uniforms.numpy()
 
 
-def deaf(_: int) -> None:
-    """Leave signals that go to the whole process group to the parent, which stops its workers when it is done."""
+def settle(_: int) -> None:
+    """Make a worker depend on its parent alone.
+
+    Signals that go to the whole process group are the parent's business, which stops its workers when it is done. torch
+    looks for the death of who forked the worker; here that is the fork server, which waits for its workers in turn.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=end_with, args=[multiprocessing.parent_process()], daemon=True).start()
+
+
+def end_with(parent: BaseProcess) -> None:
+    """End this process when its parent ends, however that is."""
+    parent.join()
+    os._exit(1)
 
 
 def context(split: Split) -> BaseContext:
