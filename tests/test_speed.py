@@ -14,6 +14,7 @@ from torch import nn
 
 from runner.assemble import assemble, speed
 from runner.assemble.speed import operations, pays, settle
+from runner.components.optim.muon import orthogonalized
 from runner.engine import forward
 from runner.engine.learner import lay_like_weights
 from runner.engine.log import Log
@@ -172,6 +173,30 @@ def test_layouts_of_scalars_and_of_equal_strides_are_left():
     held = dict(optimizer.state[weight])
     lay_like_weights(optimizer)
     assert all(optimizer.state[weight][name] is held[name] for name in held)
+
+
+# Optimizers
+
+
+def test_orthogonal_steps_are_the_same_in_both_memory_formats_and_lie_as_the_kernels():
+    kernels = [torch.randn(6, 4, 3, 3), torch.randn(6, 4, 3, 3), torch.randn(8, 5, 1, 1), torch.randn(7, 9)]
+    laid = [k.to(memory_format=torch.channels_last) if k.ndim == 4 else k for k in kernels]
+    one, other = orthogonalized(kernels, 5), orthogonalized(laid, 5)
+    torch.testing.assert_close(one, other)
+    assert [t.stride() for t in one] == [t.stride() for t in kernels]
+    assert [t.stride() for t in other[:2]] == [t.stride() for t in laid[:2]]
+
+
+@pytest.mark.parametrize("name", ["adagrad", "adam", "adamw", "momentum", "nesterov", "sgd"])
+def test_where_torch_has_a_fused_step_it_is_taken(name):
+    assert all(group["fused"] for group in build(small({"optim": name})).learner.optimizer.param_groups)
+
+
+@pytest.mark.parametrize("name", ["adamax", "nadam", "rmsprop"])
+def test_without_a_fused_step_small_models_are_stepped_together(name):
+    groups = {hidden: build(small({"optim": name, "model.hidden": hidden})) for hidden in ((16,), (2048, 2048))}
+    first, second = ([g["foreach"] for g in made.learner.optimizer.param_groups] for made in groups.values())
+    assert set(first) == {True} and set(second) == {None}
 
 
 # Compiling

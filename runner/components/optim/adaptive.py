@@ -14,12 +14,24 @@ from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import HalfOpenUnit, NonNegative, Positive
 
+TOGETHER = 300_000  # weights of the largest model whose tensors are stepped together on a CPU
+
 
 def pair(betas: list[float]) -> tuple[float, float]:
     """Return the two decay rates of an Adam-like optimizer."""
     if len(betas) != 2:
         raise ConfigError(f"optim.betas: got {betas}, must be two numbers [mean of g, mean of g squared]")
     return betas[0], betas[1]
+
+
+def together(model: nn.Module) -> bool | None:
+    """Return True where stepping all tensors in a few calls pays on a CPU; None lets torch choose.
+
+    Torch does so on GPUs, where it has no fused step, and goes from tensor to tensor on a CPU. Small models are faster
+    together there (0.7 to 0.9 of the time up to 270,000 weights), large ones slower (twice the time from 1.2 million
+    on: what one call leaves has left the cache when the next one wants it).
+    """
+    return True if sum(p.numel() for p in model.parameters()) <= TOGETHER else None
 
 
 @register("optim")
@@ -90,7 +102,7 @@ def rmsprop(
     Tieleman and Hinton 2012, lecture 6.5. `momentum` is a heavy ball over the divided gradients.
     """
     parts = groups(model, lr=lr, weight_decay=weight_decay, no_decay=no_decay, rules=rules)
-    return RMSprop(parts, lr=lr, alpha=alpha, momentum=momentum, eps=eps)
+    return RMSprop(parts, lr=lr, alpha=alpha, momentum=momentum, eps=eps, foreach=together(model))
 
 
 @register("optim")
@@ -107,7 +119,7 @@ def nadam(
 ) -> Optimizer:
     """Return Adam with Nesterov's look ahead, under the momentum schedule of Dozat 2016."""
     parts = groups(model, lr=lr, weight_decay=weight_decay, no_decay=no_decay, rules=rules)
-    return NAdam(parts, lr=lr, betas=pair(betas), eps=eps, momentum_decay=momentum_decay)
+    return NAdam(parts, lr=lr, betas=pair(betas), eps=eps, momentum_decay=momentum_decay, foreach=together(model))
 
 
 @register("optim")
@@ -123,4 +135,4 @@ def adamax(
 ) -> Optimizer:
     """Return Adam with the largest decayed |g| in place of the root mean square (arXiv 1412.6980, algorithm 2)."""
     parts = groups(model, lr=lr, weight_decay=weight_decay, no_decay=no_decay, rules=rules)
-    return Adamax(parts, lr=lr, betas=pair(betas), eps=eps)
+    return Adamax(parts, lr=lr, betas=pair(betas), eps=eps, foreach=together(model))

@@ -40,15 +40,29 @@ def orthogonal(optimizer: Optimizer, group: dict[str, Any]) -> tuple[list[Tensor
     if not tensors:
         return [], []
     torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
-    ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
-    directions = list(ahead)
-    for shape in sorted({p.shape for p in tensors}):
-        alike = [i for i, p in enumerate(tensors) if p.shape == shape]
-        matrices = torch.stack([ahead[i].flatten(1) for i in alike])
-        scale = 0.2 * max(matrices.shape[1:]) ** 0.5
-        for i, update in zip(alike, newton_schulz(matrices, group["ns_steps"]), strict=True):
-            directions[i] = (update * scale).view(shape)
+    ahead = list(torch._foreach_lerp(gradients, momenta, group["momentum"]))
+    directions = orthogonalized(ahead, group["ns_steps"])
+    torch._foreach_mul_(directions, [0.2 * max(len(p), p[0].numel()) ** 0.5 for p in tensors])
     return tensors, directions
+
+
+def orthogonalized(matrices: list[Tensor], steps: int) -> list[Tensor]:
+    """Return matrices, or kernels (out, in, h, w) as matrices (out, in * h * w), with singular values near 1.
+
+    Those of one shape are iterated together. Kernels in channels_last are taken, and given back, in the order of
+    memory: the columns come in another order, which changes nothing else.
+    """
+    found = list(matrices)
+    for shape in sorted({p.shape for p in matrices}):
+        alike = [i for i, p in enumerate(matrices) if p.shape == shape]
+        first = matrices[alike[0]]
+        last = len(shape) == 4 and not first.is_contiguous() and first.stride(1) == 1
+        ordered = [matrices[i].permute(0, 2, 3, 1) if last else matrices[i] for i in alike]
+        stacked = torch.stack([p.flatten(1) for p in ordered])
+        for i, update in zip(alike, newton_schulz(stacked, steps), strict=True):
+            laid = update.view(ordered[0].shape)
+            found[i] = laid.permute(0, 3, 1, 2) if last else laid
+    return found
 
 
 def newton_schulz(matrices: Tensor, steps: int) -> Tensor:
@@ -64,7 +78,7 @@ def newton_schulz(matrices: Tensor, steps: int) -> Tensor:
     for _ in range(steps):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.mT if tall else x).to(matrices.dtype)
+    return torch.empty_like(matrices).copy_(x.mT if tall else x)
 
 
 def hidden(model: nn.Module) -> set[nn.Parameter]:

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from runner.components.optim.groups import NoDecay, Rules, groups
 from runner.components.optim.moments import decay, gather
-from runner.components.optim.muon import hidden, newton_schulz
+from runner.components.optim.muon import hidden, orthogonalized
 from runner.registry import register
 from runner.schema import HalfOpenUnit, NonNegative, Positive, PositiveInt
 
@@ -58,20 +58,6 @@ def rescale(tensors: list[Tensor]) -> None:
     torch._foreach_reciprocal_(factors)
     torch._foreach_mul_(factors, [len(p) ** 0.5 for p in tensors])
     torch._foreach_mul_(tensors, factors)
-
-
-def orthogonalized(matrices: list[Tensor], steps: int) -> list[Tensor]:
-    """Return matrices, or kernels (out, in, h, w) as matrices (out, in * h * w), with singular values near 1.
-
-    Those of one shape are iterated together.
-    """
-    found = list(matrices)
-    for shape in sorted({p.shape for p in matrices}):
-        alike = [i for i, p in enumerate(matrices) if p.shape == shape]
-        stacked = torch.stack([matrices[i].flatten(1) for i in alike])
-        for i, update in zip(alike, newton_schulz(stacked, steps), strict=True):
-            found[i] = update.view(shape)
-    return found
 
 
 @register("optim")
