@@ -10,7 +10,7 @@ from torch import Tensor
 
 from runner.assemble import Experiment
 from runner.assemble.config import many
-from runner.engine.batches import TrainBatches
+from runner.engine.batches import TrainBatches, Visit
 from runner.engine.contracts import Augment
 from runner.engine.preview_figure import ImageRow, shares, shortened
 from runner.engine.randomness import order
@@ -61,7 +61,8 @@ def augmented(experiment: Experiment, augments: Sequence[Augment], index: Tensor
         preprocess=build("preprocess", {"name": "none"}),
         device=batches.device,
     )
-    return raw.fetch(index, raw.tables(0), 0)[0]
+    visit = Visit(0, index.to(raw.home), raw.tables(0))
+    return raw.prepared(raw.split.fetch(visit.index).to(raw.device), visit)
 
 
 def mixed_rows(job: Job, experiment: Experiment, images: Tensor, labels: Tensor) -> Iterator[ImageRow]:
