@@ -46,11 +46,15 @@ def kept(place: Path, make: Callable[[], Manifest], needed: int) -> Manifest:
     Of two processes that want the same one the second waits. What fails leaves nothing. Raises StorageError for what
     the disk refuses, `needed` bytes among it.
     """
-    if found := whole(place):
-        return found
+    with contextlib.suppress(OSError, ValueError):
+        return whole(place)
     with storage.refusing(place), locked(place):
-        if found := whole(place):  # another process made it in the meantime
-            return found
+        try:
+            return whole(place)  # another process made it in the meantime
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:
+            say(f"{storage.shown(place)}: damaged ({error}), made again")
         try:
             storage.sweep(place)
             if needed > (free := shutil.disk_usage(place).free):
@@ -65,23 +69,17 @@ def kept(place: Path, make: Callable[[], Manifest], needed: int) -> Manifest:
     return made
 
 
-def whole(place: Path) -> Manifest | None:
-    """Return the manifest of a cache if all of it is as it was written; says so if not."""
-    try:
-        digest, body = storage.read(place / "manifest", LONGEST).decode().split("\n")
-        if digest != sha256(body):
-            raise ValueError("its manifest was altered")
-        values = json.loads(body)
-        if values["sha256"] and storage.sha256_of(place / "pixels") != values["sha256"]:
-            raise ValueError("its pixels were altered")
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        say(f"{storage.shown(place)}: damaged ({error}), made again")
-        return None
+def whole(place: Path) -> Manifest:
+    """Return the manifest of a cache if all of it is as it was written, else raise OSError or ValueError."""
+    digest, body = storage.read(place / "manifest", LONGEST).decode().split("\n")
+    if digest != sha256(body):
+        raise ValueError("its manifest was altered")
+    values = json.loads(body)
+    if values["sha256"] and storage.sha256_of(place / "pixels") != values["sha256"]:
+        raise ValueError("its pixels were altered")
     with contextlib.suppress(OSError):
-        os.utime(place / "manifest")
-    return Manifest(values["count"], values["sha256"], {int(place): why for place, why in values["bad"].items()})
+        os.utime(place / "manifest")  # used
+    return Manifest(values["count"], values["sha256"], {int(number): why for number, why in values["bad"].items()})
 
 
 def sha256(text: str) -> str:

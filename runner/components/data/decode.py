@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runner.components.data.window import Crop, window
+from runner.engine.storage import shown
 from runner.errors import DataError
 
 Result = TypeVar("Result")
@@ -39,13 +40,15 @@ def named(path: str, work: Callable[[str], Result]) -> Result:
             raise ValueError("not a regular file")
         return work(path)
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
-        raise DataError(f"{path}: cannot be read as an image ({reason(error, path)})") from error
+        words = f"cannot be read as an image ({reason(error, path)})"
+        raise DataError(f"{shown(Path(path))}: {words}") from error
 
 
 def reason(error: Exception, path: str) -> str:
     """Return what a decoder says on one line, without the path."""
     words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return words.replace(path, "it").replace("\n", " ") or type(error).__name__
+    words = words.replace(repr(path), "it").replace(path, "it")
+    return " ".join(words.split()) or type(error).__name__
 
 
 def decode(path: str, view: View) -> Pixels:
@@ -86,10 +89,11 @@ def decode_window(path: str, view: View, uniforms: Sequence[float]) -> Pixels:
         part = next(eighths for eighths in (8, 4, 2, 1) if spare >= eighths or eighths == 1)
         image.draft(None, (image.width // part, image.height // part))
         turned = upright(image)
-        scale = turned.width / whole[0], turned.height / whole[1]
-        box = (left * scale[0], top * scale[1], (left + wide) * scale[0], (top + high) * scale[1])
-        colour = to_rgb(turned.crop(tuple(map(round, box))))
-        return np.asarray(colour.resize((width, height), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+        part = round(whole[0] / turned.width)  # files other than JPEG come whole
+        edges = (left, top, left + wide, top + high)
+        colour = to_rgb(turned.crop(edges) if part == 1 else turned)
+        box = None if part == 1 else tuple(edge / part for edge in edges)
+        return np.asarray(colour.resize((width, height), Image.Resampling.BILINEAR, box)).transpose(2, 0, 1)
 
 
 def upright(image: Any) -> Any:

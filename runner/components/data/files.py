@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch.utils.data import get_worker_info
 from runner.components.data.decode import View, complete, decode, decode_window, named
 from runner.components.data.progress import Progress
 from runner.components.data.window import UNIFORMS
+from runner.engine.storage import shown
 from runner.errors import DataError
 
 Result = TypeVar("Result")
@@ -115,7 +117,7 @@ def failures(files: Sequence[str], places: range, work: Callable[[str], Any], *,
         except DataError as error:
             if not keep:
                 raise
-            failed[place] = str(error).removeprefix(f"{files[place]}: ")
+            failed[place] = str(error).removeprefix(f"{shown(Path(files[place]))}: ")
     return failed
 
 

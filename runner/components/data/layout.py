@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from runner.components.data.splitting import ranks, set_aside
+from runner.engine.storage import shown
 from runner.errors import DataError
 
 EXTENSIONS = ("jpg", "jpeg", "png", "bmp", "webp", "gif", "ppm", "tif", "tiff")
@@ -43,10 +44,18 @@ def read_layout(root: Path, *, val_fraction: float, test_fraction: float) -> Lay
     """Return the splits under `root`; what it has no folder for is a fixed part of what it has.
 
     Either `root/train/<class>/*`, with `root/val` (or `valid`, `validation`) and `root/test` if they exist, or
-    `root/<class>/*`. Raises DataError for a folder that cannot be trained on.
+    `root/<class>/*`. Raises DataError for a folder that cannot be trained on, or not be listed.
     """
-    if not root.is_dir():
-        raise DataError(f"data.root: {root} is not a folder")
+    try:
+        if root.is_dir():
+            return splits(root, val_fraction, test_fraction)
+    except OSError as error:
+        raise DataError(f"data.root: {shown(Path(error.filename or root))}: {error.strerror}") from error
+    raise DataError(f"data.root: {shown(root)} is not a folder")
+
+
+def splits(root: Path, val_fraction: float, test_fraction: float) -> Layout:
+    """Return the splits under a folder."""
     if not (root / "train").is_dir():
         classes = class_names(root)
         return three_parts(list_images(root, classes), classes, root, val_fraction, test_fraction)
@@ -121,9 +130,13 @@ def list_images(folder: Path, classes: Sequence[str]) -> Listing:
 
 def images_under(folder: Path) -> list[str]:
     """Return the paths of all images under a folder, sorted; links to folders are not followed, so none is a loop."""
+
+    def refuse(error: OSError) -> None:
+        raise error  # os.walk would pass over a folder that cannot be listed
+
     return sorted(
         os.path.join(place, file)  # noqa: PTH118  (a Path per file takes ten times as long)
-        for place, _, files in os.walk(folder)
+        for place, _, files in os.walk(folder, onerror=refuse)
         for file in files
         if file.rpartition(".")[2].lower() in EXTENSIONS and not file.startswith(".")
     )

@@ -79,7 +79,7 @@ def refused(files: Sequence[str], reading: Reading, bad: Bad) -> Bad:
 
 def first(files: Sequence[str], bad: Bad) -> str:
     """Return the first file that cannot be read, and why."""
-    return f"{files[min(bad)]}: {bad[min(bad)]}"
+    return f"{storage.shown(Path(files[min(bad)]))}: {bad[min(bad)]}"
 
 
 def in_memory(files: Sequence[str], reading: Reading) -> tuple[Tensor, Bad]:
