@@ -8,15 +8,18 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.contest import TIMM_SCRIPT
 from benchmarks.machine import machine
-from benchmarks.report import Result, markdown, write
+from benchmarks.report import NOT_ASKED, Result, markdown, write
 from benchmarks.slices import QUICK, SLICES, Effort, Found
 from benchmarks.targets import TARGETS
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
@@ -44,11 +47,12 @@ def main(words: Sequence[str] | None = None, effort: Effort | None = None) -> in
     given = arguments(words)
     effort = effort or replace(QUICK if given.quick else Effort(), threads=given.threads)
     effort = replace(effort, rounds=given.rounds) if given.rounds else effort
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     if given.timm:
         os.environ[TIMM_SCRIPT] = str(given.timm.resolve())
     where = machine(effort.threads)
     found = measure(given.only, effort)
-    results = [Result(t, found.pairs[t.key] if t.slice in given.only else "not asked for") for t in TARGETS]
+    results = [Result(t, found.pairs[t.key] if t.slice in given.only else NOT_ASKED) for t in TARGETS]
     write(given.out, results, where, found.losses)
     print(markdown(results, where))
     for fault in found.faults:
@@ -60,8 +64,9 @@ def measure(names: Sequence[str], effort: Effort) -> Found:
     """Return what the slices found, one after the other."""
     found = Found()
     for name in names:
-        print(f"{name} ...", file=sys.stderr, flush=True)
+        start = time.perf_counter()
         part = SLICES[name](effort)
+        print(f"{name}: measured in {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
         found.pairs |= part.pairs
         found.faults += part.faults
         found.losses |= part.losses

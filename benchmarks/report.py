@@ -14,7 +14,7 @@ from benchmarks.machine import line
 from benchmarks.rounds import Pairs, Spread, spread
 from benchmarks.targets import Target
 
-NOT_MEASURED = "not measured"
+NOT_MEASURED, NOT_ASKED = "not measured", "not asked for"
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def markdown(results: Sequence[Result], machine: Mapping[str, str]) -> str:
         "|---" * 10 + "|",
     ]
     rows += [row(result) for result in results if result.pairs]
-    absent = [f"- {r.target.name}: not measured: {r.found}" for r in results if not r.pairs]
+    absent = [f"- {r.target.name}: not measured: {r.found}" for r in results if not r.pairs and r.found != NOT_ASKED]
     notes = ["", *absent] if absent else []
     return "\n".join([line(dict(machine)), "", *rows, *notes, ""])
 

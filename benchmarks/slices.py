@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -22,6 +25,13 @@ from benchmarks.contest import (
     Outcome,
 )
 from benchmarks.rounds import Pairs, interleave
+
+DOOR = {  # what needs no training: the words of the command and its exit code
+    "cfg_job": ("--cfg job", 0),
+    "wrong_name": ("optim=sdg", 2),
+    "wrong_value": ("optim.lr=-1", 2),
+    "help": ("--help", 0),
+}
 
 
 @dataclass(frozen=True)
@@ -75,7 +85,21 @@ def start_up(effort: Effort) -> Found:
     from benchmarks.start_up import BARE, seconds
     from benchmarks.start_up import OURS as WORDS
 
-    return Found({"start": interleave(lambda: seconds(WORDS), lambda: seconds(BARE), effort.rounds)})
+    found: dict[str, Pairs | str] = {}
+    found["start"] = interleave(lambda: seconds(WORDS), lambda: seconds(BARE), effort.rounds)
+    for key, (words, code) in DOOR.items():
+        at_the_door(words, code)
+        found[key] = [(at_the_door(words, code), 0.0) for _ in range(effort.rounds)]
+    return Found(found)
+
+
+def at_the_door(words: str, code: int) -> float:
+    """Return the seconds of a command that trains nothing and ends with the exit code."""
+    start = time.perf_counter()
+    ended = subprocess.run([sys.executable, "-m", "runner", *words.split()], capture_output=True, check=False)
+    spent = time.perf_counter() - start
+    assert ended.returncode == code, ended.stderr
+    return spent
 
 
 def loader(effort: Effort) -> Found:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from benchmarks.contest import BY_HAND, OURS, PEERS, TUNED, UNPROBED, Outcome, Size, hold
+from benchmarks.contest import BY_HAND, BY_HAND_BF16, OURS, PEERS, TUNED, UNPROBED, Outcome, Size, hold
 from benchmarks.rounds import report
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def cnn(turns: int, turn: int = 500, threads: int = 1) -> Outcome:
 
 def resnet18(turns: int, turn: int = 250, threads: int = 1) -> Outcome:
     """Hold the contest with the loop by hand on ResNet-18, 512 images of 32x32 a step, bf16, on the GPU."""
-    return hold((OURS, BY_HAND, UNPROBED), "resnet18", words(RESNET), Size(50, turn, turns, threads))
+    return hold((OURS, BY_HAND_BF16, UNPROBED), "resnet18", words(RESNET), Size(50, turn, turns, threads))
 
 
 def main(overrides: list[str], turns: int = 7) -> None:

@@ -69,7 +69,8 @@ TARGETS = (
         "start", "start_up", "start to second step", "bare script with torch.optim", "ours / other", 0.80, 0.70, "s"
     ),
     Target("cfg_job", "start_up", "`--cfg job`", "", "ours", 0.30, 0.25, "s"),
-    Target("config_error", "start_up", "config error", "", "ours", 0.30, 0.25, "s"),
+    Target("wrong_name", "start_up", "config error: no such option", "", "ours", 0.30, 0.25, "s"),
+    Target("wrong_value", "start_up", "config error: value out of range", "", "ours", 0.30, 0.25, "s"),
     Target("help", "start_up", "`--help`", "", "ours", 0.50, 0.30, "s"),
     Target(
         "loader",

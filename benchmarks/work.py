@@ -6,7 +6,6 @@ The runner makes it once; it travels in a file, so that a peer's process execute
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +32,6 @@ class Work:
     weights: list[Tensor]
     optimizer: str  # a class of torch.optim
     groups: list[dict[str, Any]]  # its parameter groups, with the tensors' positions
-    bf16: bool
 
     @property
     def device(self) -> torch.device:
@@ -47,17 +45,13 @@ class Work:
         with torch.no_grad():
             for parameter, weight in zip(model.parameters(), self.weights, strict=True):
                 parameter.copy_(weight)
-        return model.to(memory_format=torch.channels_last) if self.bf16 else model
+        return model
 
     def optimizer_of(self, model: nn.Module) -> torch.optim.Optimizer:
         """Return torch's fused optimizer of a model."""
         parameters = list(model.parameters())
         groups = [{**group, "params": [parameters[i] for i in group["params"]]} for group in self.groups]
         return getattr(torch.optim, self.optimizer)(groups, lr=groups[0]["lr"], fused=True)
-
-    def autocast(self) -> AbstractContextManager[None]:
-        """Return the precision of the forward pass."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def visits(self, steps: int) -> Iterator[Tensor]:
         """Yield the examples of each step, (B,) int64 on the device: a permutation per epoch, in batches."""
@@ -111,7 +105,6 @@ def write_work(path: Path, network: str, overrides: list[str], steps: int) -> No
         weights=[p.detach().clone() for p in model.parameters()],
         optimizer=type(optimizer).__name__,
         groups=rows,
-        bf16="precision=bf16" in overrides,
     )
     torch.save(work, path)
 

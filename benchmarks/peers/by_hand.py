@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 from torch.nn import functional as F
 
@@ -15,8 +16,7 @@ def run(work: Work, pace: Pace) -> nn.Module:
     optimizer = work.optimizer_of(model)
     for index in pace(work.visits(pace.steps)):
         optimizer.zero_grad()
-        with work.autocast():
-            loss = F.cross_entropy(model(images[index]), labels[index])
+        loss = F.cross_entropy(model(images[index]), labels[index])
         loss.backward()
         optimizer.step()
     return model
@@ -28,8 +28,21 @@ def tuned(work: Work, pace: Pace) -> nn.Module:
     optimizer = work.optimizer_of(model)
     for index in pace(work.visits(pace.steps)):
         optimizer.zero_grad()
-        with work.autocast():
-            loss = F.cross_entropy(model(images.index_select(0, index)), labels.index_select(0, index))
+        loss = F.cross_entropy(model(images.index_select(0, index)), labels.index_select(0, index))
+        loss.backward()
+        optimizer.step()
+    return model
+
+
+def mixed(work: Work, pace: Pace) -> nn.Module:
+    """Train in bfloat16 with channels last."""
+    model, labels = work.model().to(memory_format=torch.channels_last), work.labels
+    images = work.images.to(memory_format=torch.channels_last)
+    optimizer = work.optimizer_of(model)
+    for index in pace(work.visits(pace.steps)):
+        optimizer.zero_grad()
+        with torch.autocast(work.device.type, torch.bfloat16):
+            loss = F.cross_entropy(model(images[index]), labels[index])
         loss.backward()
         optimizer.step()
     return model
