@@ -89,14 +89,6 @@ def test_compile_without_a_compiler_is_refused_in_one_line_and_auto_does_without
     assert not assemble(config(small({}))).recipe.compiled
 
 
-def test_cuda_graphs_are_refused_where_they_cannot_be(cuda):
-    with pytest.raises(ConfigError, match="cuda_graphs: got true, but the run computes on cpu, must be false there"):
-        build(small({"cuda_graphs": True}))
-    with pytest.raises(ConfigError, match="cuda_graphs: got true, needs accumulate=1"):
-        settled("cuda", cuda_graphs=True, accumulate=2)
-    assert settled("cuda", cuda_graphs=True).cuda_graphs
-
-
 def test_operations_are_counted_as_by_hand():
     model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 36, 10))
     before = {name: t.clone() for name, t in model.state_dict().items()}
@@ -173,6 +165,13 @@ def test_layouts_of_scalars_and_of_equal_strides_are_left():
     held = dict(optimizer.state[weight])
     lay_like_weights(optimizer)
     assert all(optimizer.state[weight][name] is held[name] for name in held)
+
+
+def test_how_a_run_computes_may_change_where_it_goes_on(tmp_path):
+    folder = tmp_path / "run"
+    assert start(job("model=cnn", "epochs=1", "figures=never", f"hydra.run.dir={folder}")) == 0
+    for words in (f"resume={folder}", f"task=evaluate run={folder}"):
+        assert start(job(*words.split(), "memory_format=contiguous", "compile=false", "cuda_graphs=false")) == 0
 
 
 # Optimizers

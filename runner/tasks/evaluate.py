@@ -16,7 +16,7 @@ from runner.tasks.job import Job
 from runner.tasks.report import show_scores
 from runner.tasks.run_folder import saved_config
 
-MAY_CHANGE = ("task", "predict", "plugins", "device")
+MAY_CHANGE = ("task", "predict", "plugins", "device", "memory_format", "compile", "cuda_graphs")
 
 
 @register("task", name="evaluate")

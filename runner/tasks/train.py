@@ -23,6 +23,7 @@ from runner.tasks.report import announce, conclude, console, device_name, introd
 from runner.tasks.run_folder import begun, describe, place, reported, saved_config
 
 FINISHED = ("done", "stopped")
+MAY_CHANGE = ("plugins", "device", "memory_format", "compile", "cuda_graphs")  # with resume
 
 
 @register("task", name="train")
@@ -30,7 +31,7 @@ def train_task(job: Job) -> int:
     """Train a model and leave its run folder; `resume=<folder>` goes on with one, as does the same trial of a sweep."""
     resumed = Path(job.config["resume"]) if job.config["resume"] else begun(job)
     if job.config["resume"]:
-        config = saved_config(str(resumed), job, key="resume", may_change=("plugins", "device"))
+        config = saved_config(str(resumed), job, key="resume", may_change=MAY_CHANGE)
         job = replace(job, config=config)
     snapshot = checkpoint.load(resumed) if resumed else None
     experiment = assemble(job.config, fit=snapshot is None)
