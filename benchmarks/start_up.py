@@ -1,16 +1,23 @@
-"""From the command to the second optimizer step, against a bare script that imports torch and steps torch.optim."""
+"""From the command to the second optimizer step, against a bare script of torch; and what is answered without torch.
+
+`python -m benchmarks.start_up [rounds]`. Both scripts train an MLP and end, without tidying up, once the second step is
+done. Ours composes its config, makes its run folder and starts its logs before the first.
+"""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
-from benchmarks.rounds import interleave, report
+from benchmarks.rounds import interleave, report, spread
 
+ROOT = Path(__file__).parent.parent
 BARE = """
-import torch
+import os, torch
 x, y = torch.randn(64, 64), torch.randint(10, (64,))
 model = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -18,30 +25,73 @@ for _ in range(2):
     optimizer.zero_grad()
     torch.nn.functional.cross_entropy(model(x), y).backward()
     optimizer.step()
+os._exit(0)
 """
 OURS = """
 import os, sys
-import runner.engine.train as engine
-update = engine.update
-def counted(recipe, learner, *batch):
-    out = update(recipe, learner, *batch)
-    if learner.step == 2:
+from runner import tasks
+from runner.__main__ import command
+def set_and_look(learner, name, value):
+    object.__setattr__(learner, name, value)
+    if name == "step" and value == 2:
         os._exit(0)
-    return out
-engine.update = counted
-from runner.__main__ import main
-sys.exit(main(["model=mlp"]))
+def watched(job):
+    from runner.engine.learner import Learner
+    Learner.__setattr__ = set_and_look
+    return start(job)
+start, tasks.start = tasks.start, watched
+sys.argv.append("model=mlp")
+sys.exit(f"ended with {command()} before the second step")
 """
+ANSWERS = {"--help": 0, "--cfg job": 0, "optim.lr=abc": 2}  # the last is a config error: words and exit code
+
+
+def start_up(rounds: int) -> list[tuple[float, float]]:
+    """Return the seconds to the second step of each round: ours, the bare script's."""
+    return interleave(lambda: seconds(OURS), lambda: seconds(BARE), rounds)
+
+
+def answers(rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of what is answered without torch, by command line."""
+    found: dict[str, list[float]] = {words: [] for words in ANSWERS}
+    for number in range(rounds + 1):
+        for words, code in ANSWERS.items():
+            spent = answered(words, code)
+            found[words] += [spent] if number else []  # the first fills the caches
+    return found
 
 
 def seconds(code: str) -> float:
     """Return the seconds of a fresh process that runs the code."""
+    return timed(["-c", code], 0)
+
+
+def answered(words: str, code: int) -> float:
+    """Return the seconds of a command line that ends with an exit code."""
+    return timed(["-m", "runner", *words.split()], code)
+
+
+def timed(arguments: list[str], code: int) -> float:
+    """Return the seconds of a fresh Python in an empty folder; raises RuntimeError for another exit code."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, capture_output=True)
-        return time.perf_counter() - start
+        ended = subprocess.run(
+            [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        spent = time.perf_counter() - start
+    if ended.returncode != code:
+        raise RuntimeError(f"exit code {ended.returncode}, not {code}: {ended.stderr}")
+    return spent
+
+
+def main(rounds: int = 10) -> None:
+    """Print the ratio and the seconds of each answer."""
+    report("start to second step", start_up(rounds), unit="s", scale=1)
+    for words, spent in answers(rounds).items():
+        found = spread(spent)
+        print(f"{words}: {found.median:.2f} s ({found.low:.2f} to {found.high:.2f}, n={found.n})")
 
 
 if __name__ == "__main__":
-    found = interleave(lambda: seconds(OURS), lambda: seconds(BARE), 10)
-    report("start to second step", found, unit="s", scale=1)
+    main(*map(int, sys.argv[1:]))

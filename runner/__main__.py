@@ -5,6 +5,7 @@ Nothing on the way to a task imports torch, so a wrong word costs a fraction of 
 
 from __future__ import annotations
 
+import gc
 import sys
 import traceback
 from collections.abc import Sequence
@@ -12,6 +13,20 @@ from collections.abc import Sequence
 from runner.errors import RunnerError
 
 LONGEST = 2000  # characters of an error line
+
+
+def command() -> int:
+    """Answer the command line of this process, which ends with it: `main`, without looking for garbage where none is.
+
+    Almost all that the imports make lives to the end. To search it for garbage, again and again while it comes and once
+    more at the exit, would take a quarter of a short run. What makes garbage switches the collector on: a task
+    (`runner.tasks.start`), and the planning of a sweep.
+    """
+    gc.disable()
+    try:
+        return main()
+    finally:
+        gc.freeze()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,4 +72,4 @@ def one_line(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())

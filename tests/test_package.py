@@ -47,4 +47,4 @@ def test_the_wheel_trains_from_any_folder(installed, tmp_path):
 
 def test_the_console_script_is_the_front_door():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["scripts"] == {"runner": "runner.__main__:main"}
+    assert project["scripts"] == {"runner": "runner.__main__:command"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from dataclasses import replace
 
@@ -26,6 +27,7 @@ def run(arguments: Arguments) -> int:
         if many and not arguments.cfg and not arguments.info:
             from runner.door.sweep import plan
 
+            gc.enable()  # `runner.__main__.command` switched it off; each trial's composition is garbage in the end
             sweep = plan(conf, parts, given)
         else:
             refuse_sweep(conf, given, parts.config)

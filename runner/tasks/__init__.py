@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import pkgutil
 
@@ -19,6 +20,9 @@ def start(job: Job) -> int:
     name = job.config["task"]["name"]
     if name in {module.name for module in pkgutil.iter_modules(__path__)}:  # else it is a plugin's
         importlib.import_module(f"{__name__}.{name}")
+    if not gc.isenabled():  # `runner.__main__.command` spared the imports the collector; now there will be garbage
+        gc.freeze()
+        gc.enable()
     code: int = build("task", job.config["task"], job=job)
     return code
 

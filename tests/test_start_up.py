@@ -1,0 +1,78 @@
+"""What a run imports before its second step and by its end, and when garbage is collected."""
+
+import gc
+import os
+import subprocess
+import sys
+
+import pytest
+
+from runner.__main__ import main
+from tests.running import ROOT
+
+# After each step it notes what is imported; `heavy` is what a first step has no use for.
+PROGRAM = """
+import sys
+from runner.__main__ import main
+from runner.engine.learner import Learner
+heavy = {"matplotlib", "PIL", "sklearn", "torchvision", "rich", "absl", "tensorboard.compat.tensorflow_stub"}
+late = set()
+def note(learner, name, value):
+    object.__setattr__(learner, name, value)
+    if name == "step" and value == 2:
+        late.update(heavy & set(sys.modules))
+Learner.__setattr__ = note
+for words in sys.argv[1:]:
+    assert main([*words.split(), "steps=2", "figures=never"]) == 0, words
+    assert "torch._dynamo" not in sys.modules, words
+"""
+
+
+def ended(program, *words, cwd):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "error", "-c", program, *words]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_no_run_imports_what_only_compiling_needs(tmp_path):
+    runs = [
+        "model=mlp",
+        "augment=[]",
+        "model=mlp optim=adamw average=swa clip=1",
+        "model=mlp optim=muon average=lookahead accumulate=2",
+        "model=mlp optim=schedulefree average=schedulefree scheduler=constant precision=bf16",
+        "model=mlp optim=lamb regularizer=[l1,max_norm] loss=focal",
+    ]
+    ended(PROGRAM, *runs, cwd=tmp_path)
+
+
+def test_the_first_steps_import_nothing_heavy(tmp_path):
+    ended(PROGRAM + "assert not late, late\n", "model=mlp", cwd=tmp_path)
+
+
+COLLECTED = """
+import gc, sys
+from runner import tasks
+from runner.__main__ import command
+def look(kind, config, **context):
+    print("frozen", gc.isenabled() and gc.get_freeze_count() > 100_000)
+    return 0
+tasks.build = look
+sys.argv[1:] = ["model=mlp"]
+print("collecting", gc.isenabled())
+command()
+"""
+
+
+def test_imports_are_not_searched_for_garbage_but_a_task_is(tmp_path):
+    assert ended(COLLECTED, cwd=tmp_path).split() == ["collecting", "True", "frozen", "True"]
+
+
+@pytest.mark.parametrize("words", [["--version"], ["optim.lr=abc"]])
+def test_who_calls_the_door_from_python_keeps_the_collector(words):
+    frozen = gc.get_freeze_count()
+    main(words)
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == frozen
