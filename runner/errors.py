@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 SHOWN = 8  # choices that one line may name
+LONGEST = 80  # characters of what was given that one line may quote
+KEY = 400  # characters of where it stands: a key, or a file and a key
 
 
 class RunnerError(Exception):
@@ -61,8 +63,12 @@ def unknown(key: str, what: str, given: str, choices: Iterable[str]) -> ConfigEr
     hint = f"; did you mean '{ranked[0]}'?" if ranked and close(given, ranked[0]) else ""
     more = f", ... {len(ranked) - SHOWN} more: task=list" if len(ranked) > SHOWN else ""
     listed = ", ".join(ranked[:SHOWN] if more else sorted(ranked))
-    shown = given if len(given) <= 80 else given[:77] + "..."
-    return ConfigError(f"{key}: unknown {what} '{shown}'{hint} (choose from: {listed}{more})")
+    return ConfigError(f"{brief(key, KEY)}: unknown {what} '{brief(given)}'{hint} (choose from: {listed}{more})")
+
+
+def brief(text: str, most: int = LONGEST) -> str:
+    """Return a text cut to what one line may quote, so that what is said about it stays in sight."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def nearest(word: str, choices: Iterable[str]) -> list[str]:

@@ -12,7 +12,7 @@ import types
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from runner.errors import ConfigError, unknown
+from runner.errors import KEY, ConfigError, brief, unknown
 
 
 @dataclass(frozen=True)
@@ -196,9 +196,7 @@ def check_plain(key: str, value: Any, kind: type) -> Any:
 
 def wrong(key: str, value: Any, allowed: str) -> ConfigError:
     """Return the error for a value that its type or range does not take."""
-    words = shown(value)
-    words = words if len(words) <= 80 else words[:77] + "..."
-    return ConfigError(f"{key}: got {words}, must be {allowed}")
+    return ConfigError(f"{brief(key, KEY)}: got {brief(shown(value))}, must be {allowed}")
 
 
 def shown(value: Any) -> str:

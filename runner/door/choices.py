@@ -8,7 +8,7 @@ from typing import Any
 
 from runner.door.options import RECIPE, Conf, primary_file
 from runner.door.yaml_files import document
-from runner.errors import ConfigError, unknown
+from runner.errors import ConfigError, brief, unknown
 
 
 def choice(conf: Conf, group: str, value: Any) -> list[str]:
@@ -18,6 +18,8 @@ def choice(conf: Conf, group: str, value: Any) -> list[str]:
     """
     if value is None and group == RECIPE:
         return []
+    if isinstance(value, dict):
+        raise ConfigError(f"{group}: got {brief(str(value))}, must be an option")
     if value is None:
         raise ConfigError(f"{group}: got null, must be {'a list, [] for none' if conf.several(group) else 'an option'}")
     if isinstance(value, (list, tuple)) and not conf.several(group):

@@ -15,6 +15,8 @@ from runner.door.options import Conf, find_conf
 from runner.door.overrides import Given, read_overrides
 from runner.errors import ConfigError
 
+OF_ONE_RUN = ("hydra.run.dir", "hydra.mode")
+
 
 def run(arguments: Arguments) -> int:
     """Compose and check, then print, start the run or hand the sweep over; returns the exit code."""
@@ -30,7 +32,7 @@ def run(arguments: Arguments) -> int:
             gc.enable()  # `runner.__main__.command` switched it off; each trial's composition is garbage in the end
             sweep = plan(conf, parts, given)
         else:
-            refuse_sweep(conf, given, parts.config)
+            refuse_sweep(conf, given, parts.config, info=arguments.info is not None)
             config = checked(conf, parts, given)
     if arguments.cfg:
         return show(conf, parts, given, resolve=arguments.resolve)
@@ -48,9 +50,11 @@ def run(arguments: Arguments) -> int:
     return start(job)
 
 
-def refuse_sweep(conf: Conf, given: list[Given], config: DictConfig) -> None:
-    """Refuse several values for one key where one run is asked for."""
+def refuse_sweep(conf: Conf, given: list[Given], config: DictConfig, *, info: bool) -> None:
+    """Refuse several values for one key, and what says how a sweep is run, where one run is asked for."""
     for each in given:
+        if each.of_hydra and each.key not in OF_ONE_RUN and not info:
+            raise ConfigError(f"{each.key}: belongs to a sweep; add -m")
         if each.swept:
             many = each.key in conf.defaults and conf.several(each.key)
             listed = many or OmegaConf.is_list(OmegaConf.select(config, each.key))

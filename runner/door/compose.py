@@ -15,12 +15,16 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from runner.door.check import check_config
+from runner.door.check import check_config, refers_only
 from runner.door.choices import choice, default_choice
 from runner.door.options import RECIPE, Conf, merged, primary_file
 from runner.door.overrides import Given
 from runner.door.screen import screen, screen_primary
 from runner.errors import ConfigError, RunnerError, unknown
+
+MOST_REFERENCES = (
+    12  # interpolations of a config: they can point to each other, so that what they make grows as 3^(n/3)
+)
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,9 @@ def compose_parts(conf: Conf, given: Sequence[Given]) -> Parts:
         config = compose(conf.primary, words, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise one_line(error) from error
+    except (AssertionError, AttributeError, KeyError, TypeError) as error:  # of OmegaConf, about Hydra's own config
+        keys = [each.key for each in given if each.of_hydra]
+        raise ConfigError(f"{', '.join(keys) or 'config'}: cannot be set: {first_line(error)}") from error
     with open_dict(config):
         hydra = config.pop("hydra")
     return Parts(config, hydra, {group: chosen(conf, group, hydra.runtime.choices, given) for group in conf.defaults})
@@ -85,6 +92,8 @@ def settle(conf: Conf, parts: Parts, given: Iterable[Given]) -> DictConfig:
     config = copy.deepcopy(parts.config)
     for each in given:
         if not each.of_hydra and not chooses(conf, each):
+            if each.value == {} and OmegaConf.select(config, each.key, default={}):
+                raise ConfigError(f"{each.key}: got {{}}, which is merged into what is there and would change nothing")
             try:
                 OmegaConf.update(config, each.key, each.value, merge=True, force_add=True)
             except (OmegaConfBaseException, TypeError, ValueError) as error:
@@ -107,6 +116,11 @@ def checked(conf: Conf, parts: Parts, given: Sequence[Given]) -> dict[str, Any]:
 
 def resolved(config: DictConfig) -> dict[str, Any]:
     """Return a config as plain dicts, with its interpolations resolved."""
+    raw = OmegaConf.to_container(config, resolve=False)
+    refers_only(raw)
+    references = str(raw).count("${")
+    if references > MOST_REFERENCES:
+        raise ConfigError(f"config: holds {references} interpolations, must be at most {MOST_REFERENCES}")
     try:
         return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
@@ -145,6 +159,8 @@ def one_line(error: Exception) -> ConfigError:
         return unknown(cause.full_key, "key", str(cause.key), siblings or ["nothing, it has no keys"])
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         return ConfigError(f"{cause.full_key}: {first_line(cause)}")
+    if isinstance(cause, OmegaConfBaseException):
+        return ConfigError(f"{first_line(error).rstrip(':')}: {first_line(cause)}")
     return ConfigError(f"config: {first_line(error)}")
 
 

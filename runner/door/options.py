@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def find_conf(config_dir: str | None = None, primary: str = "config") -> Conf:
 def user_folder(config_dir: str) -> Path:
     """Return the folder of `--config-dir`, made sure that nothing in it would be passed over or run."""
     folder = Path(config_dir).absolute()
-    if not folder.is_dir():
+    if not config_dir or not os.path.isdir(folder):  # noqa: PTH112  (Path.is_dir raises for a name too long)
         raise ConfigError(f"--config-dir: got '{config_dir}', must be a folder that exists")
     if (folder / "hydra").exists():
         raise ConfigError(f"{folder / 'hydra'}: a config folder must not set Hydra up (it runs code from there)")

@@ -6,24 +6,27 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
 from hydra.errors import HydraException
 
-from runner.door.check import plain_key, plain_keys
+from runner.door.check import LONGEST, plain, plain_key
 from runner.door.choices import choice
-from runner.door.options import OPTION, Conf
-from runner.errors import ConfigError, unknown
+from runner.door.options import OPTION, RECIPE, Conf
+from runner.errors import ConfigError, brief, unknown
+from runner.plain_yaml import DEEPEST
 from runner.schema import SETTINGS
 
-LONGEST = 10_000  # characters of one override
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 MOST_BRACKETS = 200  # Hydra's grammar takes long over many
 # Text that is taken as typed: folders hold , and =
 TEXT = ("name", "sweep", "note", "outputs", "resume", "run", "data.root", "model.weights", *FOLDERS)
-HYDRA = re.compile(r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper|sweep)\..+|hydra\.(run\.dir|mode|verbose)")
+HYDRA = re.compile(r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper|sweep)\..+|hydra\.(run\.dir|mode)")
+KEY = re.compile(r"[A-Za-z_$][\w$-]*([./]([A-Za-z_$][\w$-]*|\d+))*", re.ASCII)
+LONG_NUMBER = re.compile(r"[\d_]{4000}")  # Python's int() refuses such
 UNSWEPT = ("name", "sweep", "outputs", "plugins", "note")
 
 
@@ -76,11 +79,11 @@ def read_overrides(conf: Conf, words: Iterable[str]) -> list[Given]:
 def refuse_bare(conf: Conf, word: str) -> None:
     """Refuse a word that is neither a flag nor key=value, or that takes something out."""
     if word.startswith("~"):
-        raise ConfigError(f"{word}: nothing can be taken out of a config; choose another option, or [] or null")
+        raise ConfigError(f"{brief(word)}: nothing can be taken out of a config; choose another option, or [] or null")
     if not word.partition("=")[0].strip("+ ") or "=" not in word:
         groups = [group for group in conf.defaults if word in conf.files[group]]
         hint = f"; did you mean '{groups[0]}={word}'?" if groups else ""
-        raise ConfigError(f"{word or repr(word)}: must be key=value or a flag (see --help){hint}")
+        raise ConfigError(f"{brief(word) or repr(word)}: must be key=value or a flag (see --help){hint}")
 
 
 @cache
@@ -88,29 +91,40 @@ def parse(word: str) -> Given:
     """Return one override, parsed."""
     key, _, text = word.lstrip("+").partition("=")
     if len(word) > LONGEST:
-        raise ConfigError(f"{key}: is longer than {LONGEST} characters")
-    if sum(map(text.count, "[{(")) > MOST_BRACKETS and key not in TEXT:
-        raise ConfigError(f"{key}: holds more than {MOST_BRACKETS} brackets")
+        raise ConfigError(f"{brief(key)}: is longer than {LONGEST} characters")
+    if key not in TEXT:
+        refuse_brackets(key, text)
     if key in TEXT and not re.fullmatch(r"null|(['\"]).*\1|(choice|glob)\(.*\)", text):
         text = QuotedString(text, Quote.double).with_quotes()
     try:
         return Given(key, text, OverridesParser.create().parse_override(f"{key}={text}"), word)
-    except (HydraException, RecursionError) as error:
-        raise ConfigError(f"{word}: {unreadable(key, text)}") from error
+    except (HydraException, RecursionError, ValueError) as error:
+        raise ConfigError(f"{brief(word)}: {unreadable(key, text)}") from error
+
+
+def refuse_brackets(key: str, text: str) -> None:
+    """Refuse a value that Hydra's grammar takes long over, and one that is nested too deep to be merged."""
+    if sum(map(text.count, "[{(")) > MOST_BRACKETS:
+        raise ConfigError(f"{brief(key)}: holds more than {MOST_BRACKETS} brackets")
+    steps = ((letter in "[{(") - (letter in "]})") for letter in text)
+    if max(key.count("."), *accumulate(steps), 0) > DEEPEST:
+        raise ConfigError(f"{brief(key)}: is nested deeper than {DEEPEST} levels")
 
 
 def unreadable(key: str, text: str) -> str:
     """Return why Hydra's grammar does not take an override."""
-    if not re.fullmatch(r"[A-Za-z_$][\w$-]*([./][\w$-]+)*", key, re.ASCII):
-        return f"'{key}' is not a key; must be key=value, as in optim.lr=0.1"
+    if not KEY.fullmatch(key):
+        return f"'{brief(key)}' is not a key; must be key=value, as in optim.lr=0.1"
     for left, right, what in (("[", "]", "brackets"), ("{", "}", "braces"), ("(", ")", "parentheses")):
         if text.count(left) != text.count(right):
             return f"the {what} do not match"
     if text.count("'") % 2 or text.count('"') % 2:
         return "the quotes do not match"
+    if LONG_NUMBER.search(text):
+        return "holds a number of more than 4000 digits"
     if function := re.fullmatch(r"(\w+)\(.*\)", text):
         return f"cannot read {function[1]}(...); there are choice, range, interval, glob, sort, shuffle and tag"
-    return f"""cannot be read; put a value with special characters in two pairs of quotes: {key}='"..."'"""
+    return f"""cannot be read; put a value with special characters in two pairs of quotes: {brief(key)}='"..."'"""
 
 
 def allow(conf: Conf, given: Given) -> None:
@@ -124,7 +138,7 @@ def allow(conf: Conf, given: Given) -> None:
         allow_hydra(given)
     elif "/" in key or (top not in conf.defaults and top not in SETTINGS):
         raise unknown(key, "key", top if "/" not in key else key, [*conf.defaults, *SETTINGS])
-    elif key in conf.defaults and not given.swept and not isinstance(given.value, dict):
+    elif key in conf.defaults and not given.swept and (key == RECIPE or not isinstance(given.value, dict)):
         choice(conf, key, given.value)
     elif given.swept and key in UNSWEPT:
         raise ConfigError(f"{key}: cannot be swept")
@@ -135,13 +149,15 @@ def allow_hydra(given: Given) -> None:
     if not HYDRA.fullmatch(given.key):
         raise ConfigError(
             f"{given.key}: is not open (of Hydra's: hydra/launcher, hydra/sweeper, hydra.launcher.*, hydra.sweeper.*, "
-            "hydra.run.dir, hydra.sweep.*, hydra.mode, hydra.verbose)"
+            "hydra.run.dir, hydra.sweep.*, hydra.mode)"
         )
     if given.swept:
         raise ConfigError(f"{given.key}: cannot be swept")
     if "/" in given.key and not OPTION.fullmatch(str(given.value)):
         raise ConfigError(f"{given.key}: got {shown(given)}, must be one word")
-    plain_keys(given.value, f"{given.key}.")
+    if given.key == "hydra.run.dir" and "${" in given.text:
+        raise ConfigError(f"{given.key}: got {shown(given)}, must be a folder as it is, without ${{...}}")
+    plain(given.value, f"{given.key}.")
 
 
 def spread(conf: Conf, given: Given) -> Given:

@@ -12,7 +12,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from runner.door.check import plain_keys
+from runner.door.check import plain, refers_only
 from runner.door.choices import choice
 from runner.door.options import OPTION, RECIPE, Conf, primary_file
 from runner.door.yaml_files import document
@@ -41,9 +41,10 @@ def follow(conf: Conf, group: str, path: Path, trail: tuple[Path, ...]) -> None:
     if conf.ours(path):
         return
     package(path, recipe=group == RECIPE)
-    plain_keys(content, f"{path}: ")
+    plain(content, f"{path}: ")
     if group in ("", RECIPE):
         global_keys(path, content)
+    refers_only(content, f"{path}: ")
     for place, name in below(conf, group, path, content.get("defaults", [])):
         file = conf.files[place][name] if place else primary_file(conf, name)
         follow(conf, place, file, (*trail, path))
@@ -80,6 +81,9 @@ def below(conf: Conf, group: str, path: Path, defaults: Any) -> Iterator[tuple[s
     """Yield group and option of each file that a defaults list adds; ("", name) for a config beside the groups."""
     if not isinstance(defaults, list):
         raise ConfigError(f"{path}: defaults: must be a list")
+    places = [str(place) for entry in defaults if isinstance(entry, dict) for place in entry]
+    if twice := {place for place in places if places.count(place) > 1}:
+        raise ConfigError(f"{path}: defaults: {min(twice)}: given twice")
     for entry in defaults:
         if isinstance(entry, str):
             yield from named(conf, group, path, entry)

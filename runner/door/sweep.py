@@ -140,7 +140,10 @@ def texts(each: Given, *, basic: bool) -> list[str]:
                 f"list them ({each.key}=0.1,0.01) or choose a sweeper that searches (hydra/sweeper=...)"
             )
         return [str(each.value.start), str(each.value.end)]
-    found = list(itertools.islice(each.parsed.sweep_string_iterator(), MOST + 1))
+    try:
+        found = list(itertools.islice(each.parsed.sweep_string_iterator(), MOST + 1))
+    except (ValueError, OverflowError) as error:  # of a range
+        raise ConfigError(f"{each.key}: got {each.text}, which is no range ({error})") from error
     if not found:
         raise ConfigError(f"{each.key}: got {each.text}, which has no values")
     return found

@@ -8,7 +8,7 @@ from runner.__main__ import main, one_line
 
 HYDRA = (
     "is not open (of Hydra's: hydra/launcher, hydra/sweeper, hydra.launcher.*, hydra.sweeper.*, "
-    "hydra.run.dir, hydra.sweep.*, hydra.mode, hydra.verbose)"
+    "hydra.run.dir, hydra.sweep.*, hydra.mode)"
 )
 LINES = [
     # names

@@ -166,7 +166,7 @@ REFUSED = {
     ),
     "a target by interpolation": (
         {"recipe/mine": f'{GLOBAL}optim: {{lr: "${{oc.create:{{_target_: x}}}}"}}\n'},
-        "optim.lr._target_: a key must not start with '_'",
+        "{folder}/recipe/mine.yaml: optim.lr: got '${oc.create:{_target_: x}}', must be plain or point to a value",
     ),
     "callbacks": (
         {"recipe/mine": f"{GLOBAL}hydra: {{callbacks: {{x: {{made: 1}}}}}}\n"},
