@@ -20,6 +20,9 @@ OTHER: dict[str, Any] = {  # another valid value, where none follows from the de
     "augment.short_side.low": 1.5,
     "augment.stretch.factor": 1.5,
     "augment.short_side.high": 1.2,
+    "data.imagefolder.crop": "resized",
+    "data.imagefolder.crop_scale": [0.3, 0.5],
+    "data.imagefolder.crop_ratio": [1.0, 1.1],
     "data.imagefolder.size": [8, 8],
     "data.imagefolder.root": colour(1),
     "data.synthetic.kind": "blobs",
@@ -64,6 +67,8 @@ OTHER: dict[str, Any] = {  # another valid value, where none follows from the de
 }
 BESIDE: dict[str, dict[str, Any]] = {  # what else the option must be set to for the knob to count; bare keys are knobs
     "average.polyak.blocks": {"last": "100%"},
+    "data.imagefolder.crop_scale": {"crop": "resized"},
+    "data.imagefolder.crop_ratio": {"crop": "resized"},
     "data.synthetic.size": {"kind": "shapes"},
     "mix.mixup_or_cutmix.mixup_alpha": {"cutmix_p": 0.0},
     "mix.mixup_or_cutmix.cutmix_alpha": {"cutmix_p": 1.0},
@@ -75,6 +80,8 @@ BESIDE: dict[str, dict[str, Any]] = {  # what else the option must be set to for
 }
 ELSEWHERE = {  # what no run on this machine can show, with the test that does
     **{f"data.{name}.{knob}": "tests/components/test_data.py" for name in DOWNLOADS for knob in ("root", "download")},
+    **{f"data.{name}.placement": "tests/components/test_data.py" for name in DOWNLOADS},
+    "data.imagefolder.bad_images": "tests/components/test_data_damage.py",
     **{f"data.{name}.val_size": "tests/components/test_data.py" for name in DOWNLOADS},
     **{f"data.{name}.batch_size": "tests/components/test_data.py" for name in DOWNLOADS},
     "model.timm.arch": "tests/components/test_model_foreign.py",
@@ -82,7 +89,13 @@ ELSEWHERE = {  # what no run on this machine can show, with the test that does
     "model.timm.swap": "tests/components/test_model_foreign.py",
     "model.torchvision.weights": "tests/components/test_model_foreign.py",
 }
-SAME_PIXELS = ("data.imagefolder.memory", "data.imagefolder.workers")  # about speed: they must change nothing
+SAME_PIXELS: dict[str, Any] = {
+    "data.imagefolder.memory": 1,
+    "data.imagefolder.workers": 1,
+    "data.imagefolder.cache": None,
+    **{f"data.{name}.placement": "host" for name in names("data") if name not in DOWNLOADS},
+    "data.imagefolder.placement": "disk",
+}  # about speed: they must change nothing
 
 
 def values(kind: str, name: str) -> dict[str, Any]:
@@ -140,10 +153,10 @@ def test_another_value_changes_something(kind: str, name: str, knob: str) -> Non
     assert shown(kind, choices(kind, name, **other)) != shown(kind, default)
 
 
-@pytest.mark.parametrize("key", SAME_PIXELS)
-def test_what_is_about_speed_changes_no_number(key: str) -> None:
+@pytest.mark.parametrize(("key", "value"), SAME_PIXELS.items())
+def test_what_is_about_speed_changes_no_number(key: str, value: Any) -> None:
     kind, name, knob = key.split(".")
-    assert shown(kind, choices(kind, name, **{knob: 1})) == shown(kind, choices(kind, name))
+    assert shown(kind, choices(kind, name, **{knob: value})) == shown(kind, choices(kind, name))
 
 
 @pytest.mark.parametrize(("key", "file"), ELSEWHERE.items())
