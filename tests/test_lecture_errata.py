@@ -414,7 +414,7 @@ def test_e18_the_ratio_to_watch_is_of_the_update_not_of_the_gradient_to_the_weig
     before = model.head.weight.detach().clone()
     stepper = optimizer("momentum", model, lr=0.001)
     x, labels = torch.randn(32, 1, 1, 64), torch.arange(32) % 10
-    watch = part("probe", "update_ratio").watch(Watched(model, x, labels, 0))
+    watch = part("probe", "update_ratio").watch(Watched(model, dict(model.named_parameters()), x, labels, 0))
     next(watch)
     loss = part("loss", "cross_entropy", {"num_classes": 10})(model(x), labels)
     loss.backward()

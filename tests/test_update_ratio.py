@@ -22,7 +22,7 @@ def test_the_ratio_is_the_norm_of_the_real_difference(name):
     for images, labels in made.batches.stream(0, 3):
         learner.set_lr()
         before = {n: p.detach().clone() for n, p in weights.items()}
-        with probing(recipe.probes, Watched(learner.model, images, labels, learner.step)) as seen:
+        with probing(recipe.probes, Watched(learner.model, learner.parameters, images, labels, learner.step)) as seen:
             seen.outcome = update(recipe, learner, images, labels)
         for n, p in weights.items():
             ratio = (p.detach() - before[n]).double().norm() / before[n].double().norm()

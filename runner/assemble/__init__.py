@@ -76,12 +76,12 @@ def assemble(config: Config, *, fit: bool = True) -> Experiment:
 
 
 def device_of(word: str) -> torch.device:
-    """Return the device that a word names; `auto` takes the first of cuda, mps and cpu that is there."""
+    """Return the device that a word names, with its number; `auto` takes the first of cuda, mps and cpu that is there."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if word == "auto":
-        return torch.device(next(kind for kind, found in there.items() if found))
+        word = next(kind for kind, found in there.items() if found)
     device = torch.device(word)
     if not there[device.type] or (device.index or 0) >= max(1, torch.cuda.device_count()):
         found = ", ".join(kind for kind, here in there.items() if here)
         raise ConfigError(f"device: got '{word}', must be auto or one that this machine has ({found})")
-    return device
+    return torch.empty(0, device=device).device  # as its tensors name it: cuda:0, not cuda

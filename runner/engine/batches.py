@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from runner.engine.contracts import Augment, Draws, Images, Preprocess, Split
+from runner.engine.loading import Request, prefetched
 from runner.engine.randomness import generator, order
 
 READY = 256 * 2**20  # bytes: preprocessed pixels up to here are kept, where nothing augments them first
@@ -24,6 +25,11 @@ class Visit:
     epoch: int
     index: Tensor
     tables: Sequence[Tensor]
+    window: Tensor | None  # (N, k), for a split that cuts its images out of larger ones
+
+    def request(self) -> Request:
+        """Return what the split is asked for."""
+        return self.index, None if self.window is None else self.window.index_select(0, self.index)
 
 
 class TrainBatches:
@@ -52,7 +58,7 @@ class TrainBatches:
         visits, ahead = tee(self.visits(start, stop))
         ready = self.ready()
         source = self.split if ready is None else ready
-        with closing(fetched(source, (visit.index for visit in ahead), self.device)) as found:
+        with closing(fetched(source, (visit.request() for visit in ahead), self.device)) as found:
             for visit, images in zip(visits, found, strict=True):
                 labels = self.split.labels.index_select(0, visit.index).to(self.device, non_blocking=True)
                 yield (self.prepared(images, visit) if ready is None else images), labels
@@ -62,9 +68,9 @@ class TrainBatches:
         for epoch in range(start // self.steps_per_epoch, math.ceil(stop / self.steps_per_epoch)):
             first = epoch * self.steps_per_epoch
             steps = torch.split(order(self.seed, epoch, len(self.split.labels)).to(self.home), self.batch)
-            tables = self.tables(epoch)
+            tables, window = self.tables(epoch), self.window(epoch)
             for index in steps[max(0, start - first) : stop - first]:
-                yield Visit(epoch, index, tables)
+                yield Visit(epoch, index, tables, window)
 
     def tables(self, epoch: int) -> list[Tensor]:
         """Return each augmentation's uniform numbers of an epoch, (N, k): row i belongs to example i."""
@@ -74,6 +80,12 @@ class TrainBatches:
             torch.rand(shape, generator=generator(self.seed, "augment", key, position)).to(self.home)
             for position, (shape, key) in enumerate(zip(shapes, keys, strict=True))
         ]
+
+    def window(self, epoch: int) -> Tensor | None:
+        """Return the uniform numbers (N, k) of an epoch that a split takes to cut its images, None if it does not."""
+        count = getattr(self.split, "uniforms", 0)
+        draws = generator(self.seed, "window", epoch)
+        return torch.rand((len(self.split.labels), count), generator=draws) if count else None
 
     def prepared(self, images: Tensor, visit: Visit) -> Tensor:
         """Return raw images augmented and preprocessed."""
@@ -108,12 +120,14 @@ class EvalBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         parts = torch.split(self.index.to(self.split.labels.device), self.batch)
-        for index, images in zip(parts, fetched(self.split, parts, self.device), strict=True):
-            labels = self.split.labels.index_select(0, index)
-            yield self.preprocess(images), labels.to(self.device, non_blocking=True)
+        with closing(fetched(self.split, ((index, None) for index in parts), self.device)) as found:
+            for index, images in zip(parts, found, strict=True):
+                labels = self.split.labels.index_select(0, index)
+                yield self.preprocess(images), labels.to(self.device, non_blocking=True)
 
 
-def fetched(split: Split, indices: Iterable[Tensor], device: torch.device) -> Generator[Tensor, None, None]:
-    """Yield the images at each index on the device."""
-    for index in indices:
-        yield split.fetch(index).to(device, non_blocking=True)
+def fetched(split: Split, requests: Iterable[Request], device: torch.device) -> Generator[Tensor, None, None]:
+    """Yield the images that each request asks for on the device, at once where they lie there."""
+    if isinstance(split, Images) and split.labels.device == device:
+        return (split.fetch(index) for index, _ in requests)
+    return prefetched(split, requests, device, workers=getattr(split, "workers", 0))

@@ -114,6 +114,7 @@ class Watched:
     """What a probe may read: never change it. `images` are the augmented, preprocessed inputs of the step."""
 
     model: nn.Module
+    parameters: Mapping[str, nn.Parameter]  # the model's, by name
     images: Tensor  # (B, C, H, W) float
     labels: Tensor  # (B,) int64, or (B, K) float where a mix made them soft
     step: int  # optimizer steps before this one

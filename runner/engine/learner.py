@@ -13,6 +13,8 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from runner.engine.contracts import Average, Schedule
+from runner.engine.direct import stepper, zeroer
+from runner.engine.finite import Gate
 
 
 class Patience:
@@ -112,6 +114,23 @@ class Learner:
     average: Average
     patience: Patience
     step: int = 0
+
+    def __post_init__(self) -> None:
+        self.parameters = dict(self.model.named_parameters())
+        self.gate = Gate(self.optimizer)
+        self.zero_grad = zeroer(self.optimizer)
+        self._bare_step = stepper(self.optimizer)
+
+    def take_step(self, loss: Tensor) -> None:
+        """Move the weights by their gradients, but never by some, or by a loss (), that are not finite.
+
+        A loss scaler skips such a step itself, and the run goes on with a smaller scale.
+        """
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        elif self.gate.lets(loss):
+            self._bare_step()
 
     def set_lr(self) -> float:
         """Give each parameter group the learning rate of this step and return the factor of those that never rest.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ def train(
 ) -> str:
     """Train from the learner's step on; return `done`, or `stopped` when patience is spent.
 
-    Raises Diverged when a flush shows a loss that is not finite.
+    Raises Diverged, with the weights before that step, when a flush shows a loss or a gradient that was not finite.
     """
     timing = Timing(batches, learner.step)
     for images, labels in timing.watched(batches.stream(learner.step, recipe.total_steps)):
@@ -39,7 +39,7 @@ def train(
             break
         learner.set_lr()
         images, labels = recipe.mix(images, labels, learner.step)
-        watched = Watched(learner.model, images, labels, learner.step)
+        watched = Watched(learner.model, learner.parameters, images, labels, learner.step)
         with probing(due(recipe.probes, learner.step + 1), watched) as seen:
             seen.outcome = update(recipe, learner, images, labels)
         log.add(learner.step, {"train/loss": seen.outcome.loss, **seen.values})
@@ -49,11 +49,10 @@ def train(
 
 def update(recipe: Recipe, learner: Learner, images: Tensor, labels: Tensor) -> Outcome:
     """Make one optimizer step from its examples (B, ...), in `accumulate` micro-batches weighted by their size."""
-    model, optimizer, scaler = learner.model, learner.optimizer, learner.scaler
-    optimizer.zero_grad()
+    model, scaler = learner.model, learner.scaler
+    learner.zero_grad()
     losses = []
-    parts = list(zip(images.chunk(recipe.accumulate), labels.chunk(recipe.accumulate), strict=True))
-    for number, (x, y) in enumerate(parts):
+    for number, (x, y) in enumerate(micro_batches(images, labels, recipe.accumulate)):
         recipe.reseed(learner.step * recipe.accumulate + number)
         with recipe.autocast():
             loss = share(recipe.loss(recipe.forward(model, x), y), len(x), len(images))
@@ -61,15 +60,20 @@ def update(recipe: Recipe, learner: Learner, images: Tensor, labels: Tensor) -> 
         for penalty in recipe.penalties if number == 0 else ():
             loss = loss + penalty(model)
         torch.autograd.backward(scaler.scale(loss))
-    scaler.unscale_(optimizer) if scaler.is_enabled() else None
+    mean = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+    scaler.unscale_(learner.optimizer) if scaler.is_enabled() else None
     grad_norm = recipe.clip(model)
-    scaler.step(optimizer)
-    scaler.update()
+    learner.take_step(mean)
     for constrain in recipe.constraints:
         constrain(model)
     learner.step += 1
     learner.average.update(model, learner.step)
-    return Outcome(losses[0] if len(losses) == 1 else torch.stack(losses).sum(), grad_norm)
+    return Outcome(mean, grad_norm)
+
+
+def micro_batches(images: Tensor, labels: Tensor, count: int) -> Iterable[tuple[Tensor, Tensor]]:
+    """Return a batch in `count` parts of about the same size, fewer where it is too small."""
+    return [(images, labels)] if count == 1 else zip(images.chunk(count), labels.chunk(count), strict=True)
 
 
 def share(loss: Tensor, part: int, whole: int) -> Tensor:
@@ -85,9 +89,7 @@ def milestones(
     validating, saving = recipe.due(recipe.validate_every, step), recipe.due(recipe.checkpoint_every, step)
     if validating or saving or recipe.due(recipe.log_every, step):  # a run whose loss diverged is not saved
         log.write(step, {"train/lr": learner.optimizer.param_groups[0]["lr"]})
-        loss = log.flush().get("train/loss", 0.0)
-        if not math.isfinite(loss):
-            raise Diverged(f"the training loss is {loss} at step {step}; a smaller optim.lr may help")
+        check(learner, log.flush().get("train/loss", 0.0))
         log.write(step, timing.lap(step))
     if validating:
         scores = validate(recipe, learner, validation)
@@ -95,6 +97,18 @@ def milestones(
         learner.observe(scores)
     if saving or learner.patience.best_step == step or learner.patience.spent:
         commit()
+
+
+def check(learner: Learner, loss: float) -> None:
+    """Raise Diverged if a step since the last look had a loss or a gradient that was not finite."""
+    if missed := learner.gate.missed():
+        learner.step -= missed
+        raise Diverged(
+            f"the loss or a gradient is not finite in step {learner.step + 1}, and the weights are those before it; "
+            "a smaller optim.lr may help"
+        )
+    if not math.isfinite(loss):  # a loss scaler has kept that step, as it does now and then, but the loss is not its
+        raise Diverged(f"the training loss is {loss} at step {learner.step}; a smaller optim.lr may help")
 
 
 def validate(recipe: Recipe, learner: Learner, validation: dict[str, EvalBatches]) -> dict[str, float]:

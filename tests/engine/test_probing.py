@@ -9,7 +9,7 @@ from runner.engine.probing import due, probing
 
 
 def watched():
-    return Watched(nn.Linear(2, 2), torch.zeros(1, 2), torch.zeros(1, dtype=torch.long), 0)
+    return Watched(nn.Linear(2, 2), {}, torch.zeros(1, 2), torch.zeros(1, dtype=torch.long), 0)
 
 
 def outcome():

@@ -16,7 +16,7 @@ def grad_norm(*, every: PositiveInt) -> Probe:
 
     def watch(watched: Watched) -> Watch:
         outcome = yield
-        found = {name: p.grad for name, p in watched.model.named_parameters() if p.grad is not None}
+        found = {name: p.grad for name, p in watched.parameters.items() if p.grad is not None}
         if not found:
             return {}
         norms = torch.stack(torch._foreach_norm(list(found.values())))
@@ -37,7 +37,7 @@ def gradients(*, every: PositiveInt, values: PositiveInt) -> Probe:
 
     def watch(watched: Watched) -> Watch:
         yield
-        found = {name: p.grad for name, p in watched.model.named_parameters() if p.grad is not None}
+        found = {name: p.grad for name, p in watched.parameters.items() if p.grad is not None}
         return {f"gradients/{name}": sample(gradient, values) for name, gradient in found.items()}
 
     return Probe(every, watch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Literal
 
 import torch
@@ -27,9 +28,10 @@ def update_ratio(*, every: PositiveInt, norm: Literal["l2", "l1", "both"]) -> Pr
     """
     orders = [order for order in (1, 2) if norm in (f"l{order}", "both")]
     guides = {f"ratio/log10/_guide/{name}": torch.tensor(power) for name, power in GUIDES.items()}
+    least_of = cache(least)
 
     def watch(watched: Watched) -> Watch:
-        weights = {name: p.detach() for name, p in watched.model.named_parameters() if p.requires_grad and p.ndim > 1}
+        weights = {name: p.detach() for name, p in watched.parameters.items() if p.requires_grad and p.ndim > 1}
         if not weights:
             yield
             return {}
@@ -37,7 +39,8 @@ def update_ratio(*, every: PositiveInt, norm: Literal["l2", "l1", "both"]) -> Pr
         before = [weight.clone() for weight in now]
         yield
         change = list(torch._foreach_sub(now, before))
-        found = {f"l{order}": relative(change, before, order) for order in orders}
+        sizes = tuple(weight.numel() for weight in now)
+        found = {f"l{order}": relative(change, before, order, least_of(sizes, order, now[0].device)) for order in orders}
         ratio = found[f"l{orders[-1]}"]
         found["log10"] = torch.where(ratio > 0, ratio.log10(), torch.nan)  # none where nothing moved
         names = [*weights, "_global"]
@@ -50,13 +53,17 @@ def update_ratio(*, every: PositiveInt, norm: Literal["l2", "l1", "both"]) -> Pr
     return Probe(every, watch)
 
 
-def relative(change: list[Tensor], before: list[Tensor], order: int) -> Tensor:
-    """Return the norm of each change over the norm of its weight, and of all together (n + 1)."""
+def relative(change: list[Tensor], before: list[Tensor], order: int, least: Tensor) -> Tensor:
+    """Return the norm of each change over the norm of its weight, and of all together (n + 1); NaN below `least`."""
     norms = torch.stack(torch._foreach_norm([*change, *before], order)).view(2, -1)
     moved, size = torch.cat([norms, torch.linalg.vector_norm(norms, order, dim=1, keepdim=True)], dim=1)
-    counts = [weight.numel() for weight in before]
-    least = torch.tensor([ZERO * n ** (1 / order) for n in (*counts, sum(counts))])
-    return torch.where(size > least.to(size.device, non_blocking=True), moved / size, torch.nan)
+    return torch.where(size > least, moved / size, torch.nan)
+
+
+def least(sizes: tuple[int, ...], order: int, device: torch.device) -> Tensor:
+    """Return the norms (n + 1) up to which weights of these sizes, and all together, count as zero."""
+    norms = torch.tensor([ZERO * n ** (1 / order) for n in (*sizes, sum(sizes))])
+    return norms.to(device, non_blocking=True)
 
 
 @register("probe")
@@ -65,7 +72,7 @@ def weight_norm(*, every: PositiveInt) -> Probe:
 
     def watch(watched: Watched) -> Watch:
         yield
-        found = {name: p.detach() for name, p in watched.model.named_parameters() if p.requires_grad}
+        found = {name: p.detach() for name, p in watched.parameters.items() if p.requires_grad}
         if not found:
             return {}
         norms = torch.stack(torch._foreach_norm(list(found.values())))
@@ -82,7 +89,7 @@ def histograms(*, every: PositiveInt, values: PositiveInt) -> Probe:
 
     def watch(watched: Watched) -> Watch:
         yield
-        found = {name: p for name, p in watched.model.named_parameters() if p.requires_grad}
+        found = {name: p for name, p in watched.parameters.items() if p.requires_grad}
         return {f"weights/{name}": sample(p, values) for name, p in found.items()}
 
     return Probe(every, watch)
