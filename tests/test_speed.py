@@ -260,7 +260,6 @@ def test_auto_goes_on_without_compiling_what_torch_cannot(quick, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.ci_slice
 def test_a_run_through_the_real_compiler_is_nearly_the_same_and_resumes_bit_for_bit(tmp_path, monkeypatch):
     """About a minute on two cores."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
