@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import torch
 
+from runner.components.data.locking import locked
 from runner.components.data.splitting import ranks, set_aside
 from runner.engine.contracts import Data, Images, InMemory
 from runner.errors import ConfigError, DataError
@@ -19,6 +22,7 @@ from runner.registry import register
 from runner.schema import PositiveInt
 
 Open = Callable[..., Any]  # (root, download=...) -> a torchvision data set
+PATIENCE = 60.0  # seconds without a byte, after which a download is given up
 
 
 @register("data")
@@ -125,6 +129,8 @@ def opened(name: str, make: Open, root: Path, download: bool) -> Any:
             fetch(make, root)
             return make(root, download=False)
     except Exception as error:
+        if isinstance(error, HTTPError):
+            error.close()  # it holds the connection
         reason = str(error).replace("\n", " ") or type(error).__name__
         raise DataError(f"data={name}: cannot be downloaded to {root} ({reason})") from error
 
@@ -139,21 +145,33 @@ def fetch(make: Open, root: Path) -> None:
         return
     part = root / ".download"
     shutil.rmtree(part, ignore_errors=True)  # what a killed process left
-    make(part, download=True)
-    for item in part.iterdir():
-        old = root / item.name
-        if old.is_dir():
-            shutil.rmtree(old)  # damaged, or it would have been opened
-        os.replace(item, old)  # noqa: PTH105
-    part.rmdir()
+    try:
+        with patience(PATIENCE):
+            make(part, download=True)
+        sync(part)
+        for item in part.iterdir():
+            old = root / item.name
+            if old.is_dir():
+                shutil.rmtree(old)  # damaged, or it would have been opened
+            os.replace(item, old)  # noqa: PTH105
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def sync(folder: Path) -> None:
+    """Return when all files below a folder are on the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder, made if need be, against other processes; a killed process lets go."""
-    import fcntl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def patience(seconds: float) -> Iterator[None]:
+    """Give up on a server that says nothing for so long; torchvision would wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
         yield
+    finally:
+        socket.setdefaulttimeout(before)
