@@ -359,3 +359,13 @@ def test_placement_says_whether_pixels_are_kept(root: Path, cache: Path, placeme
     assert torch.equal(found.train.fetch(index), imagefolder(root, None).train.fetch(index))
     if placement in ("host", "device"):
         assert isinstance(imagefolder(root, cache, placement=placement, memory=0).train, Images)
+
+
+def test_splits_and_caches_do_not_depend_on_how_the_root_is_written(
+    root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = pixels(imagefolder(root, cache))
+    monkeypatch.chdir(root)
+    for words in (".", "../root", f"{root}/", "./../root/."):
+        assert torch.equal(pixels(imagefolder(Path(words), cache)), wanted)
+    assert len(list(cache.iterdir())) == 2

@@ -67,7 +67,7 @@ def splits(root: Path, val_fraction: float, test_fraction: float) -> Layout:
         raise DataError(f"data.root: {given[0]} and {given[1]} both look like the validation split; keep one")
     if given:
         return Layout(train, list_images(given[0], classes), test, classes)
-    rank = ranks(os.path.relpath(file, root / "train") for file in train.files)
+    rank = ranks(below(root / "train", train.files))
     val, rest = set_aside(train.labels, rank, counted(val_fraction, train, root, "val"))
     return Layout(train.part(rest), train.part(val), test, classes)
 
@@ -76,7 +76,7 @@ def three_parts(
     everything: Listing, classes: tuple[str, ...], root: Path, val_fraction: float, test_fraction: float
 ) -> Layout:
     """Return the fixed, stratified splits of a folder that has none."""
-    rank = ranks(os.path.relpath(file, root) for file in everything.files)
+    rank = ranks(below(root, everything.files))
     test_count = counted(test_fraction, everything, root, "test") if test_fraction else 0
     test, rest = set_aside(everything.labels, rank, test_count)
     val, train = set_aside(everything.labels[rest], rank[rest], counted(val_fraction, everything, root, "val"))
@@ -126,6 +126,12 @@ def list_images(folder: Path, classes: Sequence[str]) -> Listing:
     if not files:
         raise DataError(f"data.root: {folder} has no class folders (want {folder}/<class>/<image>)")
     return Listing(files, torch.tensor(labels))
+
+
+def below(root: Path, files: Sequence[str]) -> list[str]:
+    """Return the paths of files from a folder on that all of them lie in (os.path.relpath takes ten times as long)."""
+    start = 0 if root == Path() else len(os.path.join(root, ""))  # noqa: PTH118
+    return [file[start:] for file in files]
 
 
 def images_under(folder: Path) -> list[str]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from runner.components.data.cache import Manifest, kept, say
 from runner.components.data.decode import View
 from runner.components.data.files import Bad, decoded, inspect
+from runner.components.data.layout import below
 from runner.engine import storage
 from runner.errors import DataError, StorageError
 
@@ -124,12 +125,11 @@ def key(files: Sequence[str], reading: Reading, kind: str) -> str:
     codecs = [features.version(name) for name in ("libjpeg_turbo", "jpg", "webp", "libtiff")]
     digest = hashlib.blake2b(digest_size=16)
     digest.update(repr((FORMAT, kind, reading.view.size, reading.view.centre, __version__, codecs)).encode())
-    below = len(os.path.join(reading.root, ""))  # noqa: PTH118
-    for file in files:
+    for file, name in zip(files, below(reading.root, files), strict=True):
         try:
             found = os.stat(file)  # noqa: PTH116  (a Path per file takes ten times as long)
             state = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
         except OSError:
             state = "cannot be looked at"
-        digest.update(os.fsencode(f"\0{file[below:]}\0{state}"))
+        digest.update(os.fsencode(f"\0{name}\0{state}"))
     return digest.hexdigest()
