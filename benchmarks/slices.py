@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -24,7 +21,7 @@ from benchmarks.contest import (
     Loop,
     Outcome,
 )
-from benchmarks.rounds import Pairs, interleave
+from benchmarks.rounds import Pairs
 
 DOOR = {  # what needs no training: the words of the command and its exit code
     "cfg_job": ("--cfg job", 0),
@@ -81,25 +78,15 @@ def enter(found: Found, name: str, outcome: Outcome, peers: dict[str, Loop]) -> 
 
 
 def start_up(effort: Effort) -> Found:
-    """Return the seconds from the command to the second step, and of what needs no torch."""
-    from benchmarks.start_up import BARE, seconds
-    from benchmarks.start_up import OURS as WORDS
+    """Return the seconds from the command to the second step, and of what needs no training."""
+    from benchmarks.start_up import answered
+    from benchmarks.start_up import start_up as to_second_step
 
-    found: dict[str, Pairs | str] = {}
-    found["start"] = interleave(lambda: seconds(WORDS), lambda: seconds(BARE), effort.rounds)
+    found: dict[str, Pairs | str] = {"start": to_second_step(effort.rounds)}
     for key, (words, code) in DOOR.items():
-        at_the_door(words, code)
-        found[key] = [(at_the_door(words, code), 0.0) for _ in range(effort.rounds)]
+        answered(words, code)  # the first fills the caches
+        found[key] = [(answered(words, code), 0.0) for _ in range(effort.rounds)]
     return Found(found)
-
-
-def at_the_door(words: str, code: int) -> float:
-    """Return the seconds of a command that trains nothing and ends with the exit code."""
-    start = time.perf_counter()
-    ended = subprocess.run([sys.executable, "-m", "runner", *words.split()], capture_output=True, check=False)
-    spent = time.perf_counter() - start
-    assert ended.returncode == code, ended.stderr
-    return spent
 
 
 def loader(effort: Effort) -> Found:
