@@ -1,0 +1,101 @@
+"""Between two flushes nothing waits for the device: no step reads a number on the host, whatever parts it has."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cases import OPTIONS, choices
+from running import ROOT
+from small_runs import build
+
+from runner.engine.log import Log
+from runner.engine.train import train
+
+READS = ("item", "__float__", "__bool__", "__int__", "__index__", "tolist", "__contains__", "numpy", "cpu", "nonzero")
+KINDS = ("activation", "augment", "average", "loss", "mix", "norm", "optim", "preprocess", "probe", "regularizer")
+SOURCE = str(ROOT / "runner")
+STEPS = 3
+ON_THE_HOST = "runner/components/optim/moments.py: __int__"  # reads the count of steps, a tensor that stays on the CPU
+ASKS = "runner/engine/finite.py"  # before each step of an optimizer that cannot be told on the device
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Return a count of the reads of tensors by lines of ours, while `counting` is on."""
+    seen: Counter[str] = Counter()
+
+    def counted(name: str, method: Any) -> Any:
+        def call(self: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            frame = sys._getframe(1)
+            if frame.f_code.co_filename.startswith(SOURCE):
+                seen[f"{Path(frame.f_code.co_filename).relative_to(ROOT)}: {name}"] += 1
+            return method(self, *args, **kwargs)
+
+        return call
+
+    for name in READS:
+        monkeypatch.setattr(torch.Tensor, name, counted(name, getattr(torch.Tensor, name)))
+    return seen
+
+
+class Stopped(Exception):  # noqa: N818
+    """Ends a run before its last step, which flushes."""
+
+
+def between_flushes(experiment: Any, reads: Counter[str]) -> None:
+    """Make steps 2 and on of a run that flushes at its end only; the first may prepare what lasts."""
+
+    def mixed(images: torch.Tensor, labels: torch.Tensor, step: int) -> Any:
+        if step == 1:
+            reads.clear()
+            if torch.cuda.is_available():
+                torch.cuda.set_sync_debug_mode("error")
+        if step == STEPS:
+            raise Stopped
+        return inner(images, labels, step)
+
+    inner = experiment.recipe.mix
+    object.__setattr__(experiment.recipe, "mix", mixed)
+    try:
+        with pytest.raises(Stopped):
+            train(experiment.recipe, experiment.learner, experiment.batches, {}, Log(), lambda: None)
+    finally:
+        if torch.cuda.is_available():
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def far(given: dict[str, Any]) -> dict[str, Any]:
+    """Return choices of a run whose first flush is out of sight."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    late = {"steps": 1000, "log_every": 1000, "validate_every": "1000steps", "checkpoint_every": "1000steps"}
+    often = {f"probe.{name}.every": 1 for name in given.get("probe", [])}
+    return {**given, **late, **often, "device": device}
+
+
+@pytest.mark.parametrize(("kind", "name"), [each for each in OPTIONS if each[0] in KINDS])
+def test_no_part_of_a_step_waits_for_the_device(kind: str, name: str, reads: Counter[str]) -> None:
+    experiment = build(far(choices(kind, name)))
+    between_flushes(experiment, reads)
+    reads.pop(ON_THE_HOST, None)
+    if experiment.learner.gate.asks:
+        assert reads == {f"{ASKS}: item": STEPS - 1}
+    else:
+        assert not reads
+
+
+@pytest.mark.parametrize("extra", [{"accumulate": 2}, {"clip": 1.0}, {"precision": "bf16"}])
+def test_no_way_of_making_a_step_waits_for_the_device(extra: dict[str, Any], reads: Counter[str]) -> None:
+    between_flushes(build(far({"model": "mlp", **extra})), reads)
+    assert not reads
+
+
+def test_a_read_would_be_seen(reads: Counter[str]) -> None:
+    experiment = build(far({"model": "mlp"}))
+    experiment.learner.gate.asks = True
+    between_flushes(experiment, reads)
+    assert reads == {f"{ASKS}: item": STEPS - 1}
