@@ -43,7 +43,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return seen
 
 
-class Stopped(Exception):  # noqa: N818
+class Stopped(Exception):
     """Ends a run before its last step, which flushes."""
 
 
