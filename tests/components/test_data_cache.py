@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import pty
 import resource
+import select
 import signal
 import sys
 import time
@@ -369,3 +372,34 @@ def test_splits_and_caches_do_not_depend_on_how_the_root_is_written(
     for words in (".", "../root", f"{root}/", "./../root/."):
         assert torch.equal(pixels(imagefolder(Path(words), cache)), wanted)
     assert len(list(cache.iterdir())) == 2
+
+
+def test_a_quick_preparation_says_nothing_and_a_long_one_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from runner.components.data import progress
+
+    for patience, lines in ((60.0, 0), (0.0, 1)):
+        monkeypatch.setattr(progress, "PATIENCE", patience)
+        said = io.StringIO()
+        shown = progress.Progress("decoding x", 100, said)
+        for done in range(1, 101):
+            shown.move(done)
+        shown.close()
+        assert said.getvalue().count("\n") == lines
+        assert not lines or said.getvalue().startswith("decoding x: 100 in about 0:0")
+
+
+def test_on_a_terminal_a_bar_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    from runner.components.data import progress
+
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    monkeypatch.setenv("TERM", "xterm")
+    above, below = pty.openpty()
+    with os.fdopen(below, "w") as screen:
+        shown = progress.Progress("decoding x", 100, screen)
+        shown.move(40)
+        shown.close()
+        seen = b""
+        while b"40/100" not in seen and select.select([above], [], [], 1)[0]:
+            seen += os.read(above, 10000)
+    os.close(above)
+    assert b"decoding x  40/100" in seen
