@@ -86,8 +86,8 @@ def verify(place: Path, digests: Mapping[str, str]) -> None:
                 raise StorageError(f"{storage.shown(place / name)}: what is read back is not what was written")
 
 
-def load(folder: Path, *, step: int | None = None) -> Snapshot | None:
-    """Return the newest valid checkpoint of a run folder (or that of `step`), None if none was ever committed.
+def load(folder: Path, *, step: int | None = None, before: int | None = None) -> Snapshot | None:
+    """Return the newest valid checkpoint of a run folder (or that of `step`, or one `before` a step), None without any.
 
     Writes nothing. Newer ones that are damaged are named in `notes`, a line each. Raises CheckpointError if there are
     some and none is valid, or if the newest whole one is of a later format.
@@ -103,6 +103,7 @@ def load(folder: Path, *, step: int | None = None) -> Snapshot | None:
         if step not in steps:
             raise CheckpointError(f"{storage.shown(place)}: no checkpoint of step {step} (there are: {steps})")
         steps = [step]
+    steps = [each for each in steps if before is None or each < before]
     return newest_valid(place, steps)
 
 

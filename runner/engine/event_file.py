@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from runner.engine import storage
+from runner.engine.growing import Growing
 from runner.engine.records import framed
 from runner.engine.scalar_events import encoded, shape
-from runner.engine.sinks import Row, append, on_disk, open_to_append
+from runner.engine.sinks import Row
 
 FORM = re.compile(r"events\.out\.tfevents\.(?P<time>\d{10})\.[^/\0]+\.\d+\.(?P<number>\d+)")
 
@@ -31,27 +32,22 @@ class EventFile:
     def __init__(self, path: Path, step: int) -> None:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
-        self.path = path
-        self._event = Event
-        self._file = open_to_append(path)
+        self._event, self.file = Event, Growing(path)
         now = time.time()
         version = Event(wall_time=now, file_version="brain.Event:2")
         start = Event(wall_time=now, step=step, session_log=SessionLog(status=SessionLog.START))
-        append(self._file, record(version) + record(start))
+        with storage.refusing(path):
+            self.file.append(record(version) + record(start))
 
     def write(self, rows: Sequence[Row]) -> None:
         """Append one event per row, scalars as they are, the rest in the form its plugin reads."""
         full = (row for row in rows if row.values)
         parts = [self._records(form, list(group)) for form, group in itertools.groupby(full, shape)]
-        append(self._file, b"".join(parts))
-
-    def sync(self) -> int:
-        """Return the bytes of the file once they are on the disk."""
-        return on_disk(self._file)
+        self.file.append(b"".join(parts))
 
     def close(self) -> None:
         """Close the file."""
-        storage.disk.close(self._file)
+        self.file.close()
 
     def _of(self, row: Row) -> Any:
         event = self._event(wall_time=row.time, step=row.step)

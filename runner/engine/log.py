@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from runner.engine import storage
+from runner.engine.cut_back import cut_back
 from runner.engine.derived import Derived
-from runner.engine.event_file import FORM, EventFile, event_files, next_name
+from runner.engine.event_file import EventFile, next_name
 from runner.engine.sinks import METRICS, JsonLines, LogFile, Row, Sink
 from runner.engine.transfer import to_host
 from runner.errors import CheckpointError
@@ -21,6 +25,7 @@ from runner.errors import CheckpointError
 PAUSE = (
     1.0  # seconds between two writes to the files, at least: a write for each flush would cost small models percents
 )
+MOST = 64 << 20  # bytes that a log file may owe: what the disk has not taken waits in memory
 UNDEFINED = "ratio/"  # tags whose NaN means that there is nothing to log
 
 
@@ -29,6 +34,9 @@ class Log:
 
     What is logged for one step comes out as one row, however often `flush` is called: the last step is held back until
     a later one, a checkpoint or the end closes it. So nothing may be logged for a step after its checkpoint.
+
+    A disk that takes no more does not end the run: a line on standard error says so, the rest waits in memory, is tried
+    again with whatever follows, and is part of the state, so that a checkpoint lacks no step.
     """
 
     def __init__(
@@ -40,6 +48,7 @@ class Log:
         self._open: Row | None = None
         self._rows: list[Row] = []  # complete, not yet in the files
         self._written = -math.inf
+        self._late: set[Path] = set()  # files that owe something
         self._derived = Derived()
         self._latest: dict[str, float] = {}
 
@@ -72,28 +81,39 @@ class Log:
         return dict(self._latest)
 
     def positions(self) -> dict[str, int]:
-        """Write all that was logged, wait until it is on the disk, and return the bytes of each file by name."""
+        """Write all that was logged, wait until it is on the disk, and return the bytes of each file by name.
+
+        What the disk does not take is in the `state_dict` that follows.
+        """
         self._settle()
         self._write()
-        for file in self.files:
-            with storage.refusing(file.path):
-                self._lengths[file.path.name] = file.sync()
+        for sink in self.files:
+            with storage.refusing(sink.file.path):
+                self._lengths[sink.file.path.name] = sink.file.sync()
         return dict(self._lengths)
 
-    def state_dict(self) -> dict[str, float]:
-        """Return what a resumed run needs beside the files: where the derived numbers stand."""
-        self._settle()
-        return self._derived.state_dict()
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs beside the files as of the last `positions`."""
+        owing = [sink.file for sink in self.files if sink.file.owed]
+        owed = {file.path.name: torch.from_numpy(np.frombuffer(file.owed, np.uint8).copy()) for file in owing}
+        return {"derived": self._derived.state_dict(), "owed": owed}
 
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Take back what `state_dict` gave."""
-        self._derived = Derived(state)
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back where the derived numbers stood; `open_logs` writes what was owed."""
+        self._derived = Derived(state["derived"])
 
     def close(self) -> None:
-        """Write the rest and close the files, also where writing fails."""
+        """Write the rest and close the files; StorageError if the disk does not take it.
+
+        An error that is on its way already stays the one that is told of.
+        """
+        broken = sys.exception() is not None
         try:
             self._settle()
             self._write()
+            for log in self.files if not broken else ():
+                with storage.refusing(log.file.path):
+                    log.file.append(b"")  # what is owed
         finally:
             for sink in (*self.screens, *self.files):
                 sink.close()
@@ -120,10 +140,30 @@ class Log:
 
     def _write(self) -> None:
         rows, self._rows = self._rows, []
-        for file in self.files if rows else ():
-            with storage.refusing(file.path):
-                file.write(rows)
+        for sink in self.files if rows or self._late else ():
+            self._give(sink, rows)
         self._written = time.monotonic()
+
+    def _give(self, sink: LogFile, rows: Sequence[Row]) -> None:
+        """Write rows to a file, and whatever it owes; what the disk does not take is told of once, and owed."""
+        path = sink.file.path
+        try:
+            sink.write(rows)
+        except OSError as error:
+            if len(sink.file.owed) > MOST:
+                raise storage.refusal(path, error) from error
+            if path not in self._late:
+                warn(f"{storage.refusal(path, error)}; the run goes on, and the log waits in memory")
+            self._late.add(path)
+        else:
+            if path in self._late:
+                warn(f"{storage.shown(path)}: written again, nothing is missing")
+            self._late.discard(path)
+
+
+def warn(line: str) -> None:
+    """Tell of something that does not end the run."""
+    sys.stderr.write(f"runner: warning: {line}\n")
 
 
 def plain(value: Any) -> Any:
@@ -131,33 +171,27 @@ def plain(value: Any) -> Any:
     return float(value) if isinstance(value, Real) else value
 
 
-def open_logs(folder: Path, *, positions: Mapping[str, int] | None, step: int, screens: Sequence[Sink] = ()) -> Log:
-    """Open the logs of a run after `step` optimizer steps; with the `positions` of a checkpoint, as they were then.
+def open_logs(
+    folder: Path,
+    *,
+    positions: Mapping[str, int] | None,
+    step: int,
+    state: Mapping[str, Any] | None = None,
+    screens: Sequence[Sink] = (),
+) -> Log:
+    """Open the logs of a run after `step` optimizer steps; with `positions` and `state` of a checkpoint, as they were.
 
-    `screens` are told of every row too (`console.Console`; none where the run is quiet).
-    Files are cut to their positions, logs that the checkpoint does not know are deleted, and a new event file goes on.
+    `screens` are told of every row too (`console.Console`; none where the run is quiet). A new event file goes on.
     Raises CheckpointError, before anything is changed, where a file is missing or shorter than it was.
     """
-    lengths = dict(positions or {})
-    for name, length in lengths.items():
-        check(folder, name, length)
-    for name in {METRICS, *event_files(folder)} - set(lengths):
-        storage.remove(folder / name)
-    for name, length in lengths.items():
-        storage.truncate(folder / name, length)
+    state = Log().state_dict() if state is None else state
+    if state.keys() != {"derived", "owed"} or not all(isinstance(part, dict) for part in state.values()):
+        raise CheckpointError("the checkpoint's state of the log is malformed")
+    lengths = cut_back(folder, positions or {}, state["owed"])
     first = step + 1 if positions else 0
     files: list[LogFile] = [JsonLines(folder / METRICS), EventFile(folder / next_name(folder), first)]
     with storage.refusing(folder):
         storage.disk.fsync_folder(folder)
-    return Log(files, screens, lengths)
-
-
-def check(folder: Path, name: str, length: int) -> None:
-    """Raise CheckpointError where a name is not that of a log, or its file cannot be cut to a length that it had."""
-    path = folder / name
-    if name != METRICS and not FORM.fullmatch(name):
-        raise CheckpointError(f"the checkpoint names {name!r} as a log, which it is not")
-    if not path.is_file():
-        raise CheckpointError(f"{path}: missing, and the checkpoint says that it held {length} bytes")
-    if path.stat().st_size < length:
-        raise CheckpointError(f"{path}: holds {path.stat().st_size} bytes, and the checkpoint says {length}")
+    log = Log(files, screens, lengths)
+    log.load_state_dict(state)
+    return log

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import math
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from runner.engine import storage
+from runner.engine.growing import Growing
 
 METRICS = "metrics.jsonl"
 
@@ -41,12 +39,11 @@ class Sink(Protocol):
 
 
 class LogFile(Sink, Protocol):
-    """A sink whose file is part of the state of the run."""
+    """A sink whose file is part of the state of the run. Its `write` may raise OSError, and loses nothing by it."""
 
-    path: Path
-
-    def sync(self) -> int:
-        """Wait until all of the file is on the disk, and return its bytes."""
+    @property
+    def file(self) -> Growing:
+        """Return the file."""
         ...
 
 
@@ -58,20 +55,15 @@ class JsonLines:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file = open_to_append(path)
+        self.file = Growing(path)
 
     def write(self, rows: Sequence[Row]) -> None:
         """Append the numbers of each row that has any."""
-        append(self._file, "".join(map(line, rows)).encode())
-
-    def sync(self) -> int:
-        """Return the bytes of the file once they are on the disk."""
-        return on_disk(self._file)
+        self.file.append("".join(map(line, rows)).encode())
 
     def close(self) -> None:
         """Close the file."""
-        storage.disk.close(self._file)
+        self.file.close()
 
 
 def line(row: Row) -> str:
@@ -97,33 +89,3 @@ def read_metrics(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
             if text.endswith("\n"):
                 row = json.loads(text)
                 yield row.pop("step"), {tag: float(value) for tag, value in row.items()}
-
-
-def open_to_append(path: Path) -> int:
-    """Open a log file, new or not, at its end."""
-    with storage.refusing(path):
-        try:
-            return storage.disk.create(path)
-        except FileExistsError:
-            file = storage.disk.open(path)
-            os.lseek(file, 0, os.SEEK_END)
-            return file
-
-
-def append(file: int, data: bytes) -> None:
-    """Write all of the data now, or none of it: what a full disk cut short is taken back."""
-    rest = memoryview(data)
-    try:
-        while rest:
-            rest = rest[storage.disk.write(file, rest) :]
-    except OSError:
-        with contextlib.suppress(OSError):
-            storage.disk.truncate(file, os.fstat(file).st_size - (len(data) - len(rest)))
-            os.lseek(file, 0, os.SEEK_END)
-        raise
-
-
-def on_disk(file: int) -> int:
-    """Wait until the file is on the disk, and return its bytes."""
-    storage.disk.fsync(file)
-    return os.fstat(file).st_size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import torch
 from runner.assemble import Experiment, assemble
 from runner.engine import checkpoint
 from runner.engine.checkpoint import Snapshot
+from runner.engine.fault import armed
 from runner.engine.folder import Result, lock, read_result
 from runner.engine.learner import Learner
 from runner.engine.log import Log, open_logs
@@ -33,12 +34,17 @@ def train_task(job: Job) -> int:
     if job.config["resume"]:
         config = saved_config(str(resumed), job, key="resume", may_change=MAY_CHANGE)
         job = replace(job, config=config)
-    snapshot = checkpoint.load(resumed) if resumed else None
-    experiment = assemble(job.config, fit=snapshot is None)
-    if snapshot:
-        take_back(experiment.learner, snapshot)
-    folder = resumed or place(job)
-    with lock(folder):
+    with ExitStack() as held:
+        if resumed:
+            held.enter_context(lock(resumed))
+        snapshot = checkpoint.load(resumed) if resumed else None
+        experiment = assemble(job.config, fit=snapshot is None)
+        experiment = replace(experiment, recipe=armed(experiment.recipe))
+        if resumed and snapshot:
+            snapshot = put_back(resumed, experiment.learner, snapshot)
+        folder = resumed or place(job)
+        if not resumed:
+            held.enter_context(lock(folder))
         result = read_result(folder) if resumed else Result()
         if result.status not in FINISHED:
             announce(folder, experiment, snapshot, resumed=bool(resumed))
@@ -53,11 +59,8 @@ def run(folder: Path, job: Job, experiment: Experiment, snapshot: Snapshot | Non
     with reported(folder, result):
         if not snapshot:
             describe(folder, job, device=device_name(experiment))
-        positions = snapshot.logs if snapshot else None
-        with closing(open_logs(folder, positions=positions, step=learner.step, screens=[console(experiment)])) as log:
-            if snapshot:
-                log.load_state_dict(snapshot.state["log"])
-            else:
+        with closing(opened(folder, experiment, snapshot)) as log:
+            if not snapshot:
                 introduce(log, job)
             commit = committer(folder, learner, log)
             try:
@@ -69,12 +72,38 @@ def run(folder: Path, job: Job, experiment: Experiment, snapshot: Snapshot | Non
         result.status, result.exit = status, 0
 
 
+def opened(folder: Path, experiment: Experiment, snapshot: Snapshot | None) -> Log:
+    """Return the logs of a run as they were at its snapshot, or empty."""
+    positions, state = (snapshot.logs, snapshot.state.get("log", {})) if snapshot else (None, None)
+    screens = [console(experiment)]
+    return open_logs(folder, positions=positions, state=state, step=experiment.learner.step, screens=screens)
+
+
+def put_back(folder: Path, learner: Learner, snapshot: Snapshot) -> Snapshot:
+    """Put the newest checkpoint that is of this model back, and return it, with a note for each that is not."""
+    try:
+        take_back(learner, snapshot)
+    except CheckpointError as error:
+        older = checkpoint.load(folder, before=snapshot.step)
+        if older is None:
+            raise
+        note = f"{error}; going back to step {older.step}"
+        return put_back(folder, learner, replace(older, notes=[*snapshot.notes, note, *older.notes]))
+    return snapshot
+
+
 def take_back(learner: Learner, snapshot: Snapshot) -> None:
     """Put a checkpoint back, or raise CheckpointError if it is another model's."""
     if wrong := checkpoint.mismatch(learner.weights(), snapshot.weights):
         raise CheckpointError(f"the checkpoint of step {snapshot.step} is of another model: {wrong}")
-    learner.load_weights(snapshot.weights)
-    learner.load_state_dict(snapshot.state["learner"])
+    try:
+        learner.load_weights(snapshot.weights)
+        learner.load_state_dict(snapshot.state["learner"])
+    except (AttributeError, KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"the state of step {snapshot.step} is not of this run: {reason}") from error
+    if learner.step != snapshot.step:
+        raise CheckpointError(f"the state of step {snapshot.step} says that it is of step {learner.step}")
 
 
 def committer(folder: Path, learner: Learner, log: Log) -> Callable[[], None]:

@@ -26,7 +26,7 @@ def write(folder, *rows):
     sink = EventFile(folder / next_name(folder), 0)
     sink.write([Row(*row) for row in rows])
     sink.close()
-    return events(sink.path)
+    return events(sink.file.path)
 
 
 def test_a_file_starts_with_its_version_and_the_session(tmp_path):

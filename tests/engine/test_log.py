@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
+from runner.engine import log as log_module
 from runner.engine import storage
 from runner.engine.disk import Disk
 from runner.engine.event_file import event_files
 from runner.engine.log import Log, open_logs
-from runner.engine.sinks import METRICS, JsonLines, Row, append, read_metrics
+from runner.engine.sinks import METRICS, JsonLines, Row, read_metrics
 from runner.engine.transfer import to_host
 from runner.errors import CheckpointError, StorageError
 
@@ -22,13 +24,17 @@ from runner.errors import CheckpointError, StorageError
 class Rows:
     """A sink that keeps what it gets."""
 
-    path = Path("rows")
+    path, owed = Path("rows"), b""
 
     def __init__(self):
         self.rows = []
+        self.file = self
 
     def write(self, rows):
         self.rows.extend(rows)
+
+    def append(self, data):
+        pass
 
     def sync(self):
         return 0
@@ -168,11 +174,9 @@ def test_a_torn_last_line_is_left_out(tmp_path):
 
 def train(folder, *, steps, positions=None, state=None, start=0, checkpoints=(), flush_every=7):
     """Log a run of made-up losses, with a validation every 10 steps; return the checkpoints asked for."""
-    log = open_logs(folder, positions=positions, step=start)
+    log = open_logs(folder, positions=positions, state=state, step=start)
     if positions is None:
         log.write(0, {"config": "text"})
-    if state:
-        log.load_state_dict(state)
     kept = {}
     for step in range(start + 1, steps + 1):
         log.add(step, {"train/loss": torch.tensor(1 / (step + 0.1)), "images": torch.zeros(1, 8, 8)})
@@ -270,42 +274,101 @@ def test_a_log_that_is_a_link_is_refused(tmp_path):
     assert (tmp_path / "victim").read_text() == "precious"
 
 
-def test_a_full_disk_is_a_storage_error_at_once_and_closing_still_works(tmp_path):
-    class Full(Rows):
-        path = tmp_path / METRICS
+class Tight(Disk):
+    """A disk whose files hold `room` bytes each; without `whole`, a torn write cannot be taken back."""
 
-        def write(self, rows):
-            append(self.file, b"x")
+    def __init__(self, room, *, whole=True):
+        self.room, self.whole = room, whole
 
-    full, other = Full(), Rows()
-    full.file = storage.disk.open(Path("/dev/full"))
-    log = Log([full, other])
-    log.add(1, {"x": torch.tensor(1.0)})
-    log.add(2, {"x": torch.tensor(1.0)})
-    with pytest.raises(StorageError, match=r"metrics\.jsonl: No space left"):
-        log.positions()
-    log.add(3, {"x": torch.tensor(1.0)})
-    with pytest.raises(StorageError):
-        log.close()
-    assert full.closed and other.closed
+    def write(self, file, data):
+        room = self.room - os.fstat(file).st_size
+        if room <= 0:
+            raise OSError(28, "No space left on device")
+        return super().write(file, data[:room])
+
+    def truncate(self, file, size):
+        if not self.whole:
+            raise OSError(5, "Input/output error")
+        super().truncate(file, size)
 
 
-def test_what_a_full_disk_cuts_short_is_taken_back(tmp_path, monkeypatch):
-    class Tight(Disk):
-        def write(self, file, data):
-            room = 100 - os.fstat(file).st_size
-            if room <= 0:
-                raise OSError(28, "No space left on device")
-            return super().write(file, data[:room])
-
-    monkeypatch.setattr(storage, "disk", Tight())
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_a_full_disk_does_not_take_is_written_later_in_order(tmp_path, monkeypatch, whole):
+    monkeypatch.setattr(storage, "disk", Tight(100, whole=whole))
     sink = JsonLines(tmp_path / METRICS)
     sink.write([Row(1, 0.0, {"x": 1.0})])
-    with pytest.raises(OSError, match="No space"):
-        sink.write([Row(2, 0.0, dict.fromkeys("abcdefghijkl", 1.0))])
-    sink.write([Row(3, 0.0, {"x": 3.0})])
-    assert list(read_metrics(tmp_path / METRICS)) == [(1, {"x": 1.0}), (3, {"x": 3.0})]
+    for step in (2, 3):
+        with pytest.raises(OSError, match=r"No space|Input/output"):
+            sink.write([Row(step, 0.0, dict.fromkeys("abcdefghijkl", 1.0))])
+    assert sink.file.sync() == len('{"step": 1, "x": 1.0}\n')
+    monkeypatch.setattr(storage, "disk", Disk())
+    sink.write([Row(4, 0.0, {"x": 3.0})])
+    assert sink.file.sync() == (tmp_path / METRICS).stat().st_size and not sink.file.owed
+    assert [step for step, _ in read_metrics(tmp_path / METRICS)] == [1, 2, 3, 4]
     sink.close()
+
+
+@pytest.mark.parametrize("room", [60, 400, 1000])
+@pytest.mark.parametrize("frees", [True, False])
+def test_a_full_disk_ends_no_run_and_no_step_is_missing_after_a_resume(tmp_path, monkeypatch, capfd, room, frees):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    train(whole, steps=60)[0].close()
+    log, kept = train(parts, steps=10, checkpoints=(10,))
+    kill(log)
+    positions, state = kept[10]
+    monkeypatch.setattr(storage, "disk", Tight(positions[METRICS] + room))
+    log, kept = train(parts, steps=40, positions=positions, state=state, start=10, checkpoints=(30,))
+    said = capfd.readouterr().err
+    assert said.count("warning") == said.count("\n") and f"{parts / METRICS}: No space left on device" in said
+    if frees:
+        monkeypatch.setattr(storage, "disk", Disk())
+        kept = {30: (log.positions(), log.state_dict())}
+        assert f"{parts / METRICS}: written again, nothing is missing" in capfd.readouterr().err
+        start, (positions, state) = 40, kept[30]
+    else:
+        start, (positions, state) = 30, kept[30]
+        assert state["owed"][METRICS].numel() > 0
+    kill(log)
+    monkeypatch.setattr(storage, "disk", Disk())
+    train(parts, steps=60, positions=positions, state=state, start=start)[0].close()
+    assert scalars(parts) == scalars(whole)
+    assert (parts / METRICS).read_bytes() == (whole / METRICS).read_bytes()
+
+
+def test_a_log_that_cannot_be_finished_is_a_storage_error_unless_another_is_on_its_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "disk", Tight(300))
+    with pytest.raises(StorageError, match=r"metrics\.jsonl: No space left"):
+        train(tmp_path, steps=60)[0].close()
+    with pytest.raises(KeyboardInterrupt), closing(train(tmp_path, steps=60)[0]):
+        raise KeyboardInterrupt
+
+
+def test_what_waits_in_memory_has_a_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(log_module, "MOST", 500)
+    monkeypatch.setattr(storage, "disk", Tight(300))
+    with pytest.raises(StorageError, match=r"metrics\.jsonl: No space left"):
+        train(tmp_path, steps=60, checkpoints=(10, 20, 30))
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_log_that_was_taken_away_is_no_position(tmp_path, replaced):
+    log, _ = train(tmp_path, steps=10)
+    (tmp_path / METRICS).unlink()
+    if replaced:
+        (tmp_path / METRICS).write_text("")
+    with pytest.raises(StorageError, match=r"metrics\.jsonl: (No such file|another file)"):
+        log.positions()
+    kill(log)
+
+
+@pytest.mark.parametrize("state", [{}, {"derived": {}}, {"derived": {}, "owed": []}, {"derived": {}, "owed": {"x": 1}}])
+def test_a_strange_state_is_refused_in_one_line(tmp_path, state):
+    log, kept = train(tmp_path, steps=10, checkpoints=(10,))
+    log.close()
+    with pytest.raises(CheckpointError, match="checkpoint"):
+        open_logs(tmp_path, positions=kept[10][0], state=state, step=10)
 
 
 def test_adding_a_loss_costs_next_to_nothing():
