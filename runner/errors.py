@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
+# What torch, numpy and the allocators say of sizes that no memory holds
+TOO_LARGE = re.compile(
+    r"allocate memory|out of memory|Unable to allocate|overflowed|multiplication overflow|Overflow when"
+    r"|Python int too large|array is too big|Maximum allowed dimension|negative dimension"
+)
 SHOWN = 8  # choices that one line may name
 LONGEST = 80  # characters of what was given that one line may quote
 KEY = 400  # characters of where it stands: a key, or a file and a key
@@ -55,6 +61,16 @@ class DataError(RunnerError):
     """The data are missing, broken or do not fit the config."""
 
     exit_code = 7
+
+
+def too_large(error: BaseException) -> ConfigError | None:
+    """Return the error for sizes in a config that no memory holds, None if it is about something else."""
+    text = next(iter(str(error).splitlines()), "") or type(error).__name__
+    if isinstance(error, MemoryError) or (
+        isinstance(error, (RuntimeError, OverflowError, ValueError)) and TOO_LARGE.search(str(error))
+    ):
+        return ConfigError(f"out of memory; choose a smaller model, batch or image ({brief(text, KEY)})")
+    return None
 
 
 def unknown(key: str, what: str, given: str, choices: Iterable[str]) -> ConfigError:

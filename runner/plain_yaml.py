@@ -1,19 +1,25 @@
-"""YAML that anyone may have written: found harmless and of a size that a config has, before anything is built of it."""
+"""Configs that anyone may have written: found plain and of a config's size before anything is built of them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from runner.errors import ConfigError
+from runner.errors import KEY, ConfigError, brief
+from runner.schema import wrong
 
-LARGEST = 1_000_000  # bytes of a file
+SIZE = 1_000_000  # bytes of a file
 MOST = 2_000  # values in it
 DEEPEST = 24  # levels of nesting
 ODD = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
+LONGEST = 10_000  # characters of a text, a key or a whole override
+REFERENCE = re.compile(r"(?<!\\)(\\\\)*\\\$\{|\$\{[\w.\[\]-]+\}")  # \${ is no interpolation
+MISSING = "???"
+LARGEST = 2**63 - 1  # what torch and numpy take for a whole number
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -23,8 +29,8 @@ def read(path: Path) -> str:
     Raises ConfigError, naming file and line, for what is no plain YAML mapping: too large or deep, anchors, tags.
     """
     try:
-        if path.stat().st_size > LARGEST:
-            raise ConfigError(f"{path}: is larger than {LARGEST} bytes, too large for a config")
+        if path.stat().st_size > SIZE:
+            raise ConfigError(f"{path}: is larger than {SIZE} bytes, too large for a config")
         text = path.read_text(encoding="utf-8")
         inspect(path, text)
     except UnicodeDecodeError as error:
@@ -34,6 +40,16 @@ def read(path: Path) -> str:
     except yaml.YAMLError as error:
         raise ConfigError(where(path, error)) from error
     return text
+
+
+def load(path: Path) -> Any:
+    """Return what a plain YAML file holds; raises ConfigError like `read`, and for values that no config has."""
+    try:
+        content = yaml.safe_load(read(path))
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
+    plain(content, f"{path}: ")
+    return content
 
 
 def inspect(path: Path, text: str) -> None:
@@ -61,3 +77,55 @@ def where(path: Path, error: yaml.YAMLError) -> str:
     """Return file, line and problem of a YAML error."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     return f"{path}{f':{mark.line + 1}' if mark else ''}: {problem or str(error).splitlines()[0]}"
+
+
+def plain(content: Any, key: str = "") -> None:
+    """Refuse keys that start with an underscore (Hydra calls and imports what they name), and values no part can take.
+
+    `key` is where the content stands, with a dot at its end.
+    """
+    if isinstance(content, Mapping):
+        for name, value in content.items():
+            plain_value(name, f"{key}{name}")
+            plain_key(str(name), f"{key}{name}")
+            plain(value, f"{key}{name}.")
+    elif isinstance(content, (list, tuple)):
+        for item in content:
+            plain(item, key)
+    else:
+        plain_value(content, key.removesuffix("."))
+
+
+def plain_key(name: str, key: str) -> None:
+    """Refuse one word of a key if it is more than a name."""
+    if name.startswith(("_", "$")):
+        raise ConfigError(f"{brief(key, KEY)}: a key must not start with '{name[0]}' (a config can call nothing)")
+
+
+def plain_value(value: Any, key: str) -> None:
+    """Refuse a text that no file and no path can hold, and a number beyond 64 bits."""
+    if isinstance(value, str) and not storable(value):
+        raise wrong(key, value, "text that UTF-8 can write, without NUL")
+    if isinstance(value, str) and len(value) > LONGEST:
+        raise wrong(key, value, f"at most {LONGEST} characters")
+    if value == MISSING:
+        raise wrong(key, value, "a value (OmegaConf would leave what was there)")
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise ConfigError(f"{brief(key, KEY)}: got a number of {value.bit_length()} bits, must be at most {LARGEST}")
+
+
+def refers_only(content: Any, key: str = "") -> None:
+    """Refuse interpolations that call (`${oc.env:...}`): a config may point to its own values and read nothing else."""
+    if isinstance(content, Mapping):
+        for name, value in content.items():
+            refers_only(value, f"{key}{name}.")
+    elif isinstance(content, (list, tuple)):
+        for item in content:
+            refers_only(item, key)
+    elif isinstance(content, str) and "${" in REFERENCE.sub("", content):
+        raise wrong(key.removesuffix("."), content, "plain or point to a value, as in ${optim.lr}")
+
+
+def storable(text: str) -> bool:
+    """Tell whether a text can be written to a file and be part of a path."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)

@@ -60,6 +60,7 @@ Duration = Annotated[
     ),
 ]
 FolderName = Annotated[str, Pattern(r"(?!\.)[A-Za-z0-9._=,+-]{1,120}", "letters, digits and . _ = , + - (at most 120)")]
+ModuleName = Annotated[str, Pattern(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", "the name of a module, as in my_lab.parts")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,7 @@ class Settings:
     log_every: PositiveInt
     test: Literal["auto", "end", "never"]
     figures: Literal["auto", "always", "never"]
-    plugins: list[str]
+    plugins: list[ModuleName]
     outputs: str
     name: FolderName | None
     sweep: FolderName | None

@@ -5,18 +5,14 @@ Ranges of knobs, and whatever needs the data or the model, are assembly's to che
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from runner.door.options import RECIPE, Conf, template, templates
-from runner.errors import KEY, ConfigError, brief, unknown
+from runner.errors import ConfigError, unknown
+from runner.plain_yaml import plain
 from runner.schema import PLAIN, SETTINGS, Duration, check, wrong
 
-LONGEST = 10_000  # characters of a text, a key or a whole override
-REFERENCE = re.compile(r"(?<!\\)(\\\\)*\\\$\{|\$\{[\w.\[\]-]+\}")  # \${ is no interpolation
-MISSING = "???"
-LARGEST = 2**63 - 1  # what torch and numpy take for a whole number
 DURATION = Duration.__metadata__[0].expression  # type: ignore[attr-defined]
 
 
@@ -36,58 +32,6 @@ def check_config(conf: Conf, config: Mapping[str, Any], chosen: Mapping[str, lis
     for key in [*conf.defaults, *SETTINGS]:
         if key not in config and key != RECIPE:
             raise ConfigError(f"{key}: missing")
-
-
-def plain(content: Any, key: str = "") -> None:
-    """Refuse keys that start with an underscore (Hydra calls and imports what they name), and values no part can take.
-
-    `key` is where the content stands, with a dot at its end.
-    """
-    if isinstance(content, Mapping):
-        for name, value in content.items():
-            plain_value(name, f"{key}{name}")
-            plain_key(str(name), f"{key}{name}")
-            plain(value, f"{key}{name}.")
-    elif isinstance(content, (list, tuple)):
-        for item in content:
-            plain(item, key)
-    else:
-        plain_value(content, key.removesuffix("."))
-
-
-def plain_key(name: str, key: str) -> None:
-    """Refuse one word of a key if it is more than a name."""
-    if name.startswith(("_", "$")):
-        raise ConfigError(f"{brief(key, KEY)}: a key must not start with '{name[0]}' (a config can call nothing)")
-
-
-def plain_value(value: Any, key: str) -> None:
-    """Refuse a text that no file and no path can hold, and a number beyond 64 bits."""
-    if isinstance(value, str) and not storable(value):
-        raise wrong(key, value, "text that UTF-8 can write, without NUL")
-    if isinstance(value, str) and len(value) > LONGEST:
-        raise wrong(key, value, f"at most {LONGEST} characters")
-    if value == MISSING:
-        raise wrong(key, value, "a value (OmegaConf would leave what was there)")
-    if isinstance(value, int) and abs(value) > LARGEST:
-        raise ConfigError(f"{brief(key, KEY)}: got a number of {value.bit_length()} bits, must be at most {LARGEST}")
-
-
-def refers_only(content: Any, key: str = "") -> None:
-    """Refuse interpolations that call (`${oc.env:...}`): a config may point to its own values and read nothing else."""
-    if isinstance(content, Mapping):
-        for name, value in content.items():
-            refers_only(value, f"{key}{name}.")
-    elif isinstance(content, (list, tuple)):
-        for item in content:
-            refers_only(item, key)
-    elif isinstance(content, str) and "${" in REFERENCE.sub("", content):
-        raise wrong(key.removesuffix("."), content, "plain or point to a value, as in ${optim.lr}")
-
-
-def storable(text: str) -> bool:
-    """Tell whether a text can be written to a file and be part of a path."""
-    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def check_group(conf: Conf, group: str, values: Any, chosen: list[str]) -> None:

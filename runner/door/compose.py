@@ -15,12 +15,13 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from runner.door.check import check_config, refers_only
+from runner.door.check import check_config
 from runner.door.choices import choice, default_choice
 from runner.door.options import RECIPE, Conf, merged, primary_file
 from runner.door.overrides import Given
 from runner.door.screen import screen, screen_primary
 from runner.errors import ConfigError, RunnerError, unknown
+from runner.plain_yaml import refers_only
 
 MOST_REFERENCES = (
     12  # interpolations of a config: they can point to each other, so that what they make grows as 3^(n/3)

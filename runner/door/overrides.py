@@ -13,11 +13,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
 from hydra.errors import HydraException
 
-from runner.door.check import LONGEST, plain, plain_key
 from runner.door.choices import choice
 from runner.door.options import OPTION, RECIPE, Conf
 from runner.errors import ConfigError, brief, unknown
-from runner.plain_yaml import DEEPEST
+from runner.plain_yaml import DEEPEST, LONGEST, plain, plain_key
 from runner.schema import SETTINGS
 
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
@@ -155,7 +154,7 @@ def allow_hydra(given: Given) -> None:
         raise ConfigError(f"{given.key}: cannot be swept")
     if "/" in given.key and not OPTION.fullmatch(str(given.value)):
         raise ConfigError(f"{given.key}: got {shown(given)}, must be one word")
-    if given.key == "hydra.run.dir" and "${" in given.text:
+    if given.key == "hydra.run.dir" and (given.value == "" or "${" in given.text):
         raise ConfigError(f"{given.key}: got {shown(given)}, must be a folder as it is, without ${{...}}")
     plain(given.value, f"{given.key}.")
 

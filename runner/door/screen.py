@@ -12,11 +12,11 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from runner.door.check import plain, refers_only
 from runner.door.choices import choice
 from runner.door.options import OPTION, RECIPE, Conf, primary_file
 from runner.door.yaml_files import document
 from runner.errors import ConfigError, unknown
+from runner.plain_yaml import plain, refers_only
 
 HYDRA_KEYS = ("mode", "sweeper", "launcher")
 HYDRA_GROUPS = ("/hydra/sweeper", "/hydra/launcher")

@@ -6,7 +6,7 @@ import gc
 import importlib
 import pkgutil
 
-from runner.errors import ConfigError
+from runner.errors import ConfigError, too_large
 from runner.registry import build
 from runner.tasks.job import Job
 
@@ -23,7 +23,12 @@ def start(job: Job) -> int:
     if not gc.isenabled():  # `runner.__main__.command` spared the imports the collector; now there will be garbage
         gc.freeze()
         gc.enable()
-    code: int = build("task", job.config["task"], job=job)
+    try:
+        code: int = build("task", job.config["task"], job=job)
+    except (MemoryError, OverflowError, RuntimeError, ValueError) as error:
+        if refusal := too_large(error):
+            raise refusal from error
+        raise
     return code
 
 

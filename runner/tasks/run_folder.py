@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import time
@@ -13,13 +14,16 @@ from typing import Any
 
 import yaml
 
-from runner.engine.folder import RESULT, Result, create, write_result
+from runner import plain_yaml
+from runner.engine.folder import LOCK, RESULT, Result, create, write_result
 from runner.engine.provenance import provenance
 from runner.engine.storage import write_atomic
-from runner.errors import ConfigError, Diverged, RunnerError
+from runner.errors import ConfigError, Diverged, RunnerError, too_large
+from runner.schema import SETTINGS, check, wrong
 from runner.tasks.job import Job
 
 CONFIG = "config.yaml"
+UNBEGUN = {"trial.log", LOCK, RESULT}  # what a trial's folder may hold before there was a run in it
 
 
 def place(job: Job) -> Path:
@@ -27,17 +31,21 @@ def place(job: Job) -> Path:
     if job.folder is None:
         return create(Path(job.config["outputs"]) / job.folder_name)
     path = Path(job.folder)
-    if path.is_dir() and not any(path.iterdir()):
-        return path
-    return create(path)
+    free = os.path.isdir(path) and UNBEGUN.issuperset(os.listdir(path))  # noqa: PTH112, PTH208  (no error for a name too long)
+    return path if free else create(path)
 
 
 def begun(job: Job) -> Path | None:
-    """Return the folder that was named for the run if it already holds this very run, else None."""
+    """Return the folder that was named for the run if it already holds this very run, else None.
+
+    It does if its name ends in the hash of the config, which a sweep gives it; what the hash leaves out (paths, device,
+    workers, logging) may differ then.
+    """
     path = Path(job.folder) / CONFIG if job.folder else None
-    if path is None or not path.is_file() or not (path.parent / RESULT).is_file():
+    if path is None or not os.path.isfile(path) or not (path.parent / RESULT).is_file():  # noqa: PTH113
         return None
-    return path.parent if yaml.safe_load(path.read_bytes()) == job.config else None
+    named = bool(job.hash8) and path.parent.name.endswith(f"-{job.hash8}")
+    return path.parent if named or plain_yaml.load(path) == job.config else None
 
 
 def describe(folder: Path, job: Job, *, device: str) -> None:
@@ -54,23 +62,34 @@ def saved_config(folder: str, job: Job, *, key: str, may_change: Collection[str]
     Raises ConfigError if the folder is no run's, or if the command line sets anything else.
     """
     path = Path(folder) / CONFIG
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113
         raise ConfigError(f"{key}: got '{folder}', must be a run folder (it has no {CONFIG})")
     for override in job.overrides:
         name = override.lstrip("+").partition("=")[0]
         if name != key and name.partition(".")[0] not in may_change:
             raise ConfigError(f"{name}: cannot be changed with {key}=... (what can: {', '.join(sorted(may_change))})")
-    try:
-        config = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not a run's config: {str(error).splitlines()[0]}") from error
+    config = plain_yaml.load(path)
     if not isinstance(config, dict) or config.keys() != job.config.keys():
         raise ConfigError(f"{path}: is not a config of this version of runner")
+    for name, like in job.config.items():
+        check_saved(path, name, config[name], like)
     task = config["task"].get("name") if isinstance(config["task"], dict) else config["task"]
     if task != "train":
         raise ConfigError(f"{key}: got '{folder}', must be the folder of a training run (its task is {task!r})")
     given = {override.lstrip("+").partition("=")[0].partition(".")[0] for override in job.overrides}
     return config | {name: job.config[name] for name in given & set(may_change)}
+
+
+def check_saved(path: Path, key: str, value: Any, like: Any) -> None:
+    """Check a key of a saved config, which anyone may have edited, for its form: assembly checks the rest."""
+    if key in SETTINGS:
+        check(f"{path}: {key}", value, SETTINGS[key])
+    elif not isinstance(value, dict):
+        raise wrong(f"{path}: {key}", value, "a mapping {a: b}")
+    elif "name" in like:
+        check(f"{path}: {key}.name", value.get("name"), str)
+    elif strange := [part for part in value.values() if not isinstance(part, dict)]:
+        raise wrong(f"{path}: {key}", strange[0], "a mapping {a: b}")
 
 
 @contextmanager
@@ -81,7 +100,7 @@ def reported(folder: Path, result: Result) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        result.status, result.exit, result.reason = ending(error)
+        result.status, result.exit, result.reason = ending(too_large(error) or error)
         if result.status == "interrupted":
             sys.stderr.write(f"interrupted; go on with: python -m runner resume={shlex.quote(str(folder))}\n")
         raise

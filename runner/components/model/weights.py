@@ -45,8 +45,11 @@ def read(path: str) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise many kinds for a damaged file
         raise CheckpointError(f"model.weights: {path} cannot be read ({type(error).__name__})") from error
-    tensors: dict[str, Tensor] = next((state[key] for key in ("state_dict", "model") if key in state), state)
-    return tensors
+    if isinstance(state, dict):
+        state = next((state[key] for key in ("state_dict", "model") if key in state), state)
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise CheckpointError(f"model.weights: {path} holds no tensors by name")
+    return {str(name): tensor for name, tensor in state.items()}
 
 
 def renamed(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
