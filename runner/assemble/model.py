@@ -14,7 +14,7 @@ from runner.assemble.norms import check_norms
 from runner.components.init.layers import classifier
 from runner.engine.batches import TrainBatches
 from runner.engine.contracts import Data, Regularizer
-from runner.engine.parts import told
+from runner.engine.parts import close_slots, told
 from runner.errors import ConfigError
 from runner.registry import asks, build
 
@@ -32,6 +32,7 @@ def build_model(
         norm=build("norm", config["norm"]),
     )
     rewired = [regularizer.rewire(model) for regularizer in regularizers if regularizer.rewire]
+    close_slots(model)
     check_norms(model, data, batches.batch)
     context: dict[str, Any] = {}
     if asks("init", config["init"]["name"], "images"):
