@@ -16,6 +16,7 @@ LOOPS = "One step of the MLP 64-128-128-10, 64 images, CPU, in microseconds: sho
 BOUNDS = (
     "How much of its bound each median takes: kept up to the dashed line; | is the stretch, the dark bar the quartiles"
 )
+CUT = 3.0  # bounds; the number beside a longer bar tells
 KEPT, MISSED, NEUTRAL, MARK = "#2a7f62", "#c0392b", "#9aa5b1", "#1f2933"
 
 
@@ -71,7 +72,7 @@ def draw_bounds(axes: Axes, results: Sequence[Result]) -> None:
     titles = [result.target.name for result in results]
     axes.set_yticks(range(len(results)), titles, fontsize=8)
     axes.axvline(1, color=MARK, linestyle="--", linewidth=1)
-    axes.set_xlim(0, 1.05 * max(1.3, *extremes))
+    axes.set_xlim(0, min(CUT, 1.05 * max(1.3, *extremes)))
     tidy(axes)
 
 

@@ -11,6 +11,7 @@ from benchmarks.children import Child, Failed
 from benchmarks.contest import (
     ACCELERATE,
     BY_HAND,
+    CHANNELS_LAST,
     HF,
     LIGHTNING,
     LIGHTNING_MINIMAL,
@@ -60,7 +61,7 @@ def step(effort: Effort) -> Found:
     peers = {"mlp": BY_HAND, "mlp_tuned": TUNED, "mlp_lightning": LIGHTNING, "mlp_lightning_minimal": LIGHTNING_MINIMAL}
     peers |= {"mlp_hf": HF, "mlp_accelerate": ACCELERATE, "mlp_timm": TIMM, "mlp_probes": UNPROBED}
     enter(found, "mlp", steps.mlp(effort.rounds, effort.mlp, effort.threads), peers)
-    peers = {"cnn": BY_HAND, "cnn_probes": UNPROBED}
+    peers = {"cnn": BY_HAND, "cnn_last": CHANNELS_LAST, "cnn_probes": UNPROBED}
     enter(found, "cnn", steps.cnn(effort.rounds, effort.cnn, effort.threads), peers)
     peers = {"resnet18": BY_HAND, "resnet18_probes": UNPROBED}
     if has_gpu():
@@ -114,8 +115,8 @@ def log_scalars(connection: Connection, rounds: int) -> None:
 
 
 def memory(effort: Effort) -> Found:
-    """Return the peak memory of the loops; it hardly varies."""
-    return in_child("memory", hold_memory, min(effort.rounds, 5))
+    """Return the peak memory of the loops; it hardly varies, so half of the rounds will do."""
+    return in_child("memory", hold_memory, max(1, effort.rounds // 2))
 
 
 def hold_memory(connection: Connection, rounds: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from benchmarks.contest import BY_HAND, BY_HAND_BF16, OURS, PEERS, TUNED, UNPROBED, Outcome, Size, hold
+from benchmarks.contest import BY_HAND, BY_HAND_BF16, CHANNELS_LAST, OURS, PEERS, TUNED, UNPROBED, Outcome, Size, hold
 from benchmarks.rounds import report
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ PLAIN = ["augment=[]", "norm=none", "scheduler=constant", "seed=0", "validate_ev
 PLAIN += ["checkpoint_every=100000000steps", "average=none"]  # all else, logs and probes too, is a run's default
 MLP = ["model=mlp", "model.hidden=[128,128]", "device=cpu"]
 SHAPES = ["data=synthetic", "data.kind=shapes", "data.size=32", "data.classes=6", "norm=batch"]
-CNN = [*SHAPES, "model=cnn", "model.channels=[16,32,64]", "model.hidden=[]", "device=cpu"]
+CNN = [*SHAPES, "model=cnn", "model.channels=[16,32,64]", "model.hidden=[]", "device=cpu", "optim.lr=0.01"]
 RESNET = [*SHAPES, "data.train=8192", "data.batch_size=512", "model=resnet", "model.depth=18", "model.width=64"]
 RESNET += ["device=cuda", "precision=bf16"]
 
@@ -52,12 +52,12 @@ def mlp(turns: int, turn: int = 2000, threads: int = 1) -> Outcome:
 
 def cnn(turns: int, turn: int = 500, threads: int = 1) -> Outcome:
     """Hold the contest with the loop by hand on a small convolutional net, 64 images of 32x32 a step, on the CPU."""
-    return hold((OURS, BY_HAND, UNPROBED), "cnn", words(CNN), Size(20, turn, turns, threads))
+    return hold((OURS, BY_HAND, UNPROBED, CHANNELS_LAST), "cnn", words(CNN), Size(20, turn, turns, threads, check=2))
 
 
 def resnet18(turns: int, turn: int = 250, threads: int = 1) -> Outcome:
     """Hold the contest with the loop by hand on ResNet-18, 512 images of 32x32 a step, bf16, on the GPU."""
-    return hold((OURS, BY_HAND_BF16, UNPROBED), "resnet18", words(RESNET), Size(50, turn, turns, threads))
+    return hold((OURS, BY_HAND_BF16, UNPROBED), "resnet18", words(RESNET), Size(50, turn, turns, threads, check=2))
 
 
 def main(overrides: list[str], turns: int = 7) -> None:

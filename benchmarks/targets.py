@@ -53,6 +53,7 @@ TARGETS = (
     Target("mlp_timm", "step", MLP, "timm's train_one_epoch", "other / ours", 1.0, None, *US),
     Target("mlp_probes", "step", f"probes at N = 50: {MLP}", "ours without probes", "ours / other", 1.01, 1.005, *US),
     Target("cnn", "step", CNN, "hand-written loop", "ours / other", 1.01, 1.00, *US),
+    Target("cnn_last", "step", CNN, "hand-written loop with channels_last", "ours / other", None, None, *US),
     Target("cnn_probes", "step", f"probes at N = 50: {CNN}", "ours without probes", "ours / other", 1.005, 1.001, *US),
     Target("resnet18", "step", RESNET, "hand-written loop", "ours / other", 1.01, 1.00, *US),
     Target(

@@ -34,6 +34,19 @@ def tuned(work: Work, pace: Pace) -> nn.Module:
     return model
 
 
+def channels_last(work: Work, pace: Pace) -> nn.Module:
+    """Train with kernels and feature maps in the layout that convolutions often like better."""
+    model, labels = work.model().to(memory_format=torch.channels_last), work.labels
+    images = work.images.to(memory_format=torch.channels_last)
+    optimizer = work.optimizer_of(model)
+    for index in pace(work.visits(pace.steps)):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(images[index]), labels[index])
+        loss.backward()
+        optimizer.step()
+    return model
+
+
 def mixed(work: Work, pace: Pace) -> nn.Module:
     """Train in bfloat16 with channels last."""
     model, labels = work.model().to(memory_format=torch.channels_last), work.labels
