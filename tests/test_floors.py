@@ -7,7 +7,19 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "runner"
 MODULES = sorted(ROOT.rglob("*.py"))
-FLOORS = ["errors", "schema", "plain_yaml", "registry", "engine", "components", "assemble", "tasks", "door", "__main__"]
+FLOORS = [
+    "errors",
+    "schema",
+    "plain_yaml",
+    "registry",
+    "engine",
+    "components",
+    "assemble",
+    "tasks",
+    "sweeps",
+    "door",
+    "__main__",
+]
 
 
 def floor(module: str) -> int:

@@ -118,4 +118,8 @@ def test_a_failing_trial_costs_itself_alone(tmp_path):
     assert done.returncode == 1
     assert "optim.lr: got -1, must be > 0" in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("runner: error: 1 of 2 trials failed: ")
-    assert len(list(tmp_path.glob("outputs/sweeps/*/*/result.json"))) == 1
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/sweeps/*/*/result.json")]
+    assert sorted((one["status"], one["reason"]) for one in results) == [
+        ("done", None),
+        ("failed", "optim.lr: got -1, must be > 0"),
+    ]

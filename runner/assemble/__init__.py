@@ -9,14 +9,13 @@ import torch
 
 import runner.components  # noqa: F401  (registers them)
 from runner.assemble.config import Config, many
-from runner.assemble.data import check_labels, test_batches, train_batches, validation_batches
+from runner.assemble.data import check_labels, load, test_batches, train_batches, validation_batches
 from runner.assemble.learner import build_learner
 from runner.assemble.model import build_model
 from runner.assemble.recipe import build_recipe
 from runner.assemble.speed import lay_out, settle, words
 from runner.components.optim.groups import describe
 from runner.engine.batches import EvalBatches, TrainBatches
-from runner.engine.contracts import Data
 from runner.engine.learner import Learner
 from runner.engine.randomness import key
 from runner.engine.recipe import Recipe
@@ -49,7 +48,7 @@ def assemble(config: Config, *, fit: bool = True) -> Experiment:
     settings = Settings(**{name: check(name, config[name], kind) for name, kind in SETTINGS.items()})
     device = device_of(settings.device)
     settings = settle(settings, device)
-    data: Data = build("data", config["data"])
+    data = load(config["data"])
     check_labels(data)
     preprocess = build("preprocess", config["preprocess"], shape=data.shape)
     if fit:

@@ -10,13 +10,28 @@ import torch
 from runner.assemble.config import Config, many
 from runner.components.augment.warp import fuse
 from runner.engine.batches import EvalBatches, TrainBatches
-from runner.engine.contracts import Data, Preprocess
+from runner.engine.contracts import Data, InMemory, Preprocess
 from runner.engine.placement import placed
 from runner.engine.randomness import order
 from runner.errors import ConfigError, DataError
+from runner.registry import build, find, knobs
 from runner.schema import Settings
 
 SMALLEST = 256  # examples of a batch that is only evaluated
+
+
+_kept: dict[str, Data] = {}  # data sets that a process has read for all runs in it
+
+
+def load(config: Config) -> Data:
+    """Return the data set that a config's `data` describes."""
+    return _kept.get(repr(config)) or build("data", config)
+
+
+def keep(config: Config) -> None:
+    """Read a data set for all runs in this process that ask for it, if it is one that lies in memory."""
+    if knobs(find("data", config["name"])).get("placement") is InMemory:
+        _kept[repr(config)] = build("data", config)
 
 
 def train_batches(

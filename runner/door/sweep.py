@@ -12,12 +12,16 @@ from typing import Any
 from hydra.core.override_parser.types import IntervalSweep
 
 from runner.door.compose import Parts, checked, chooses, compose_parts, plain, quoted
+from runner.door.jobs import trial_job
 from runner.door.naming import UNNAMED, digest, hash8, run_name, shortened
 from runner.door.options import RECIPE, Conf
 from runner.door.overrides import Given, allow, parse, spread
 from runner.errors import ConfigError
+from runner.sweeps.knobs import Knobs, read_knobs
+from runner.tasks.job import Job
 
 MOST = 10_000  # trials of one sweep
+LAUNCHER = "hydra_plugins.runner_launcher.RunnerLauncher"
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Sweep:
     folder: Path
     words: tuple[str, ...]
     trials: tuple[str, ...]
+    jobs: tuple[Job, ...] = ()  # of the trials, where our launcher takes them as they are
+    knobs: Knobs | None = None  # of our launcher, if it is the one
 
 
 @dataclass(frozen=True)
@@ -60,11 +66,22 @@ def plan(conf: Conf, parts: Parts, given: Sequence[Given]) -> Sweep:
             other = "sweep" if each.key == "name" else "hydra.sweep.dir"
             raise ConfigError(f"{each.key}: belongs to one run; for a sweep set {other}")
     basic = str(parts.hydra.sweeper.get("_target_")).endswith(".BasicSweeper")
+    knobs = launcher_knobs(parts)
     space = Space([spread(conf, each) for each in given], searched(conf, parts), basic)
-    configs = check_trials(conf, space)
-    folder = Path(space.of_hydra("hydra.sweep.dir") or default_folder(next(iter(configs.values())), space))
-    known = basic and space.of_hydra("hydra.sweep.subdir") is None
-    return Sweep(folder, tuple(words_for_hydra(conf, space, folder)), tuple(configs) if known else ())
+    checked_trials = check_trials(conf, space)
+    first = next(iter(checked_trials.values()))
+    folder = Path(space.of_hydra("hydra.sweep.dir") or default_folder(conf, first.config, space))
+    words = tuple(words_for_hydra(conf, space, folder))
+    if not basic or space.of_hydra("hydra.sweep.subdir") is not None:
+        return Sweep(folder, words, (), knobs=knobs)
+    jobs = (trial_job(each.config, each.words, folder / name) for name, each in checked_trials.items())
+    return Sweep(folder, words, tuple(checked_trials), tuple(jobs) if knobs else (), knobs)
+
+
+def launcher_knobs(parts: Parts) -> Knobs | None:
+    """Return the settings of our launcher, None if another one was chosen."""
+    values = plain(parts.hydra.launcher)
+    return read_knobs(values) if values.pop("_target_", None) == LAUNCHER else None
 
 
 def searched(conf: Conf, parts: Parts) -> list[Given]:
@@ -81,23 +98,42 @@ def searched(conf: Conf, parts: Parts) -> list[Given]:
     return found
 
 
-def check_trials(conf: Conf, space: Space) -> dict[str, dict[str, Any]]:
-    """Return folder name and config of each trial, checked; composed once for each set of choices."""
-    composed: dict[tuple[str, ...], Parts] = {}
-    configs: dict[str, dict[str, Any]] = {}
-    hydra = [each for each in space.given if each.of_hydra]
-    swept = set(space.swept)
-    for trial in trials(space):
-        choices = [each for each in trial if chooses(conf, each)]
+@dataclass(frozen=True)
+class Trial:
+    """One trial of a sweep: its config, checked, and the overrides that make it."""
+
+    config: dict[str, Any]
+    words: tuple[str, ...]
+
+
+class Composer:
+    """Makes the configs of trials, composed once for each set of choices; used with Hydra opened."""
+
+    def __init__(self, conf: Conf, hydra: Sequence[Given] = ()) -> None:
+        self._conf, self._hydra = conf, list(hydra)
+        self._composed: dict[tuple[str, ...], Parts] = {}
+
+    def trial(self, given: Sequence[Given]) -> Trial:
+        """Return the trial that overrides make, checked; raises ConfigError if it is wrong."""
+        choices = [each for each in given if chooses(self._conf, each)]
         words = tuple(each.word for each in choices)
-        if words not in composed:
-            composed[words] = compose_parts(conf, [*hydra, *choices])
-        config = checked(conf, composed[words], trial)
-        name = trial_name([(each.key, each.value) for each in trial if each.key in swept or not swept], config)
-        if name in configs and space.basic:
+        if words not in self._composed:
+            self._composed[words] = compose_parts(self._conf, [*self._hydra, *choices])
+        return Trial(checked(self._conf, self._composed[words], given), tuple(each.word for each in given))
+
+
+def check_trials(conf: Conf, space: Space) -> dict[str, Trial]:
+    """Return the trials by the names of their folders, checked."""
+    composer = Composer(conf, [each for each in space.given if each.of_hydra])
+    found: dict[str, Trial] = {}
+    swept = set(space.swept)
+    for given in trials(space):
+        trial = composer.trial(given)
+        name = trial_name([(each.key, each.value) for each in given if each.key in swept or not swept], trial.config)
+        if name in found and space.basic:
             raise ConfigError(f"{name.rpartition('-')[0]}: two trials of this sweep are the same")
-        configs[name] = config
-    return configs
+        found[name] = trial
+    return found
 
 
 def trials(space: Space) -> Iterator[list[Given]]:
@@ -154,9 +190,11 @@ def trial_name(given: Sequence[tuple[str, Any]], config: dict[str, Any]) -> str:
     return f"{run_name(given, unnamed=())}-{hash8(config)}"
 
 
-def default_folder(config: dict[str, Any], space: Space) -> Path:
+def default_folder(conf: Conf, config: dict[str, Any], space: Space) -> Path:
     """Return the folder of a sweep, the same for every sweep over the same keys with the same fixed values."""
     fixed = sorted((each.key, each.text) for each in space.axes if not each.swept and each.key not in UNNAMED)
+    if conf.primary != "config":
+        fixed.append(("--config-name", conf.primary))
     name = f"{shortened('+'.join(space.swept)) or 'default'}-{digest([sorted(space.swept), fixed])}"
     return Path(config["outputs"]) / "sweeps" / (config["sweep"] or name)
 

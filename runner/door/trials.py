@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import sys
 import time
@@ -11,7 +9,6 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -23,18 +20,54 @@ from runner.door.jobs import trial_job
 from runner.door.options import Conf, find_conf
 from runner.door.overrides import parse
 from runner.door.sweep import Sweep, trial_name
+from runner.engine import storage
+from runner.engine.folder import Result, lock
 from runner.errors import SHOWN, RunnerError, TrialsFailed
+from runner.sweeps.knobs import Knobs
+from runner.sweeps.outcome import FINAL, STOPPED, conclude, explained, finished, own, saved, score
+from runner.sweeps.run import run
+from runner.sweeps.screen import final_table, reasons, screen
 from runner.tasks import start
-
-FAILURE = "error.txt"  # what went wrong, in a failed trial's folder
+from runner.tasks.job import Job
 
 
 def run_sweep(conf: Conf, sweep: Sweep) -> int:
-    """Run the trials through Hydra; raises TrialsFailed at the end if some failed."""
-    began = time.time()
+    """Run the trials; raises TrialsFailed at the end if some failed, Locked if another process runs this sweep."""
     count = f"{len(sweep.trials)} trials" if sweep.trials else "trials"
     sys.stdout.write(f"{count} in {sweep.folder}\n")
     sys.stdout.flush()
+    with storage.refusing(sweep.folder):
+        sweep.folder.mkdir(parents=True, exist_ok=True)
+    with lock(sweep.folder):
+        if sweep.jobs and sweep.knobs:
+            return run_jobs(sweep.jobs, sweep.knobs)
+        return run_through_hydra(conf, sweep)
+
+
+def run_jobs(jobs: Sequence[Job], knobs: Knobs) -> int:
+    """Run trials that are known by our own launcher, and tell how they ended."""
+    ended, stopped = run(jobs, knobs, screen(len(jobs)))
+    if ended:
+        final_table(ended, jobs[0].config["monitor"])
+        reasons([each for each in ended if not each.good])
+    if stopped:
+        good = sum(each.good for each in ended)
+        sys.stderr.write(f"stopped: {good} of {len(jobs)} trials have a result; the same command goes on\n")
+        return stopped
+    return told([each.name for each in ended if not each.good], len(jobs))
+
+
+def told(failed: Sequence[str], count: int) -> int:
+    """Return the exit code of a sweep without failures; raises TrialsFailed, in one line, if there are some."""
+    if failed:
+        more = f", and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
+        raise TrialsFailed(f"{len(failed)} of {count} trials failed: {', '.join(failed[:SHOWN])}{more}")
+    return 0
+
+
+def run_through_hydra(conf: Conf, sweep: Sweep) -> int:
+    """Have Hydra's launcher and sweeper run the trials."""
+    began = time.time()
     try:
         code = through_hydra(["--multirun", *sweep.words], conf)
     except RunnerError:
@@ -44,11 +77,8 @@ def run_sweep(conf: Conf, sweep: Sweep) -> int:
     if code:  # a trial was stopped from outside
         return code
     names = sweep.trials or tuple(sorted(recent(sweep.folder, began)))
-    failed = [name for name in names if (sweep.folder / name / FAILURE).exists()]
-    if failed:
-        more = f", and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
-        raise TrialsFailed(f"{len(failed)} of {len(names)} trials failed: {', '.join(failed[:SHOWN])}{more}")
-    return 0
+    results = {name: saved(sweep.folder / name) for name in names}
+    return told([name for name, result in results.items() if not result or result.status not in FINAL], len(names))
 
 
 def recent(folder: Path, began: float) -> Iterator[str]:
@@ -65,40 +95,29 @@ def trial(config: DictConfig) -> float:
     """
     hydra_config = HydraConfig.get()
     folder = Path(os.path.relpath(hydra_config.runtime.output_dir))
-    (folder / FAILURE).unlink(missing_ok=True)
     sys.stdout.write(f"trial {int(hydra_config.job.num) + 1}: {folder.name}\n")
     sys.stdout.flush()
     words = [word.lstrip("+") for word in hydra_config.overrides.task]
-    reason = failure(config, words, folder)
-    if reason:
-        (folder / FAILURE).write_text(f"{reason}\n", encoding="utf-8")
-        sys.stderr.write(f"runner: error: {folder.name}: {reason}\n")
-        return math.nan
-    return score(folder, config.monitor)
+    job = own(trial_job(resolved(config), words, folder))
+    result = finished(job) or run_here(job)
+    return score(result, config.monitor)
 
 
-def failure(config: DictConfig, words: Sequence[str], folder: Path) -> str:
-    """Run the task and return why it failed, in one line; empty if it did not."""
+def run_here(job: Job) -> Result:
+    """Run a trial in this process and return how it ended, which then stands in its folder too."""
+    began = time.monotonic()
     try:
-        code = start(trial_job(resolved(config), words, folder))
-    except RunnerError as error:
-        return str(error)
+        code, reason = start(job), None
     except Exception as error:
-        traceback.print_exc()
-        return f"{type(error).__name__}: {first_line(error)} (a bug in runner, please report it with the lines above)"
-    if code in (130, 143):  # stopped from outside: so is the sweep
+        if not isinstance(error, RunnerError):
+            traceback.print_exc()
+        code, reason = explained(error)
+        bug = "" if isinstance(error, RunnerError) else " (a bug in runner, please report it with the lines above)"
+        sys.stderr.write(f"runner: error: {job.folder_name}: {reason}{bug}\n")
+    result = conclude(job, code, reason, time.monotonic() - began)
+    if code in STOPPED:  # from outside: so is the sweep
         raise KeyboardInterrupt if code == 130 else SystemExit(code)
-    return f"ended with exit code {code}" if code else ""
-
-
-def score(folder: Path, monitor: str) -> float:
-    """Return the best monitored score that a run's result holds."""
-    split, metric = monitor.split("/")
-    try:
-        scores: Any = json.loads((folder / "result.json").read_text(encoding="utf-8"))["scores"]
-        return float(scores[split]["best"][metric])
-    except (OSError, ValueError, KeyError, TypeError):
-        return math.nan
+    return result
 
 
 def trial_folder(*keys: str, _root_: DictConfig) -> str:

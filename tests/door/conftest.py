@@ -107,6 +107,7 @@ def user(tmp_path):
 ECHO = """
 import json
 from pathlib import Path
+from runner.engine.folder import Result, write_result
 from runner.errors import DataError
 from runner.registry import register
 
@@ -120,8 +121,8 @@ def echo(job, *, fail, code):
     folder.mkdir(parents=True, exist_ok=True)
     kept = {name: getattr(job, name) for name in ("overrides", "folder_name", "folder", "hash8", "group_hash")}
     (folder / "job.json").write_text(json.dumps({**kept, "config": job.config}))
-    result = {"scores": {"val": {"best": {"accuracy": job.config["seed"] / 10}}}}
-    (folder / "result.json").write_text(json.dumps(result))
+    scores = {"val": {"best": {"accuracy": job.config["seed"] / 10}}}
+    write_result(folder, Result(status="done", exit=0, scores=scores))
     return 0
 """
 

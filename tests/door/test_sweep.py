@@ -59,7 +59,7 @@ def test_trials_are_those_of_hydras_sweeper_in_its_order(bench, overrides):
 def test_the_checked_configs_are_those_that_hydra_composes(bench, overrides):
     conf = find_conf()
     with hydra_opened(conf):
-        checked = list(check_trials(conf, space(conf, *overrides)).values())
+        checked = [trial.config for trial in check_trials(conf, space(conf, *overrides)).values()]
         theirs = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(overrides), None)[0]
         assert checked == [OmegaConf.to_container(compose("config", words), resolve=True) for words in theirs]
 
@@ -196,7 +196,9 @@ def test_a_failing_trial_does_not_stop_the_others(echo, capsys):
     assert main(argv) == 1
     assert [job["config"]["seed"] for job in jobs()] == [0, 3]
     lines = capsys.readouterr().err.splitlines()
-    names = sorted(path.parent.name for path in Path("outputs/sweeps/x").glob("*/error.txt"))
+    ended = {path.parent.name: json.loads(path.read_text()) for path in Path("outputs/sweeps/x").glob("*/result.json")}
+    names = sorted(name for name, result in ended.items() if result["status"] == "failed")
+    assert [ended[name]["reason"] for name in names] == ["no such pictures", "ZeroDivisionError: a mistake"]
     assert lines[0] == f"runner: error: {names[0]}: no such pictures"
     assert lines[-2].startswith(f"runner: error: {names[1]}: ZeroDivisionError: a mistake (a bug in runner")
     assert lines[-1] == f"runner: error: 2 of 4 trials failed: {', '.join(names)}"

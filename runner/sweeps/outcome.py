@@ -1,0 +1,146 @@
+"""How a trial ended: what `result.json` says, and what is written there for a trial that could not say it itself."""
+
+from __future__ import annotations
+
+import math
+import signal
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from runner import plain_yaml
+from runner.engine.folder import RESULT, Result, create, read_result, write_result
+from runner.engine.storage import write_atomic
+from runner.errors import CheckpointError, ConfigError, RunnerError
+from runner.tasks.job import Job
+
+FINAL = ("done", "stopped", "diverged", "pruned")  # the others run again
+STOPPED = (130, 143)  # exit codes of what was stopped from outside
+LOG = "trial.log"
+CONFIG = "config.yaml"
+DEADLY = {
+    signal.SIGKILL: "killed (SIGKILL), as by the system when memory runs out",
+    signal.SIGSEGV: "crashed (SIGSEGV): a segmentation fault in native code",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """A trial that is over, one way or another."""
+
+    number: int  # as `Pool.submit` gave it
+    job: Job
+    result: Result
+    ran: bool  # False: its result was there before
+    seconds: float = 0.0  # of this time
+
+    @property
+    def name(self) -> str:
+        """Return the name of the trial's folder."""
+        return self.job.folder_name
+
+    @property
+    def good(self) -> bool:
+        """Tell whether this is a result, and not something that must run again."""
+        return self.result.status in FINAL
+
+    @property
+    def score(self) -> float:
+        """Return the best monitored score, nan where there is none."""
+        return score(self.result, self.job.config["monitor"])
+
+
+def score(result: Result, monitor: str) -> float:
+    """Return the best monitored score (`val/accuracy`) that a result holds, nan if it has none."""
+    split, metric = monitor.split("/")
+    value = (result.scores.get(split) or {}).get("best", {}).get(metric)
+    return math.nan if value is None else float(value)
+
+
+def folder_of(job: Job) -> Path:
+    """Return where a trial lies."""
+    return Path(job.folder or job.folder_name)
+
+
+def saved(folder: Path) -> Result | None:
+    """Return the result in a folder, None where there is none that can be read."""
+    try:
+        return read_result(folder)
+    except CheckpointError:
+        return None
+
+
+def finished(job: Job) -> Result | None:
+    """Return the result of a trial that need not run again, else None."""
+    folder = folder_of(job)
+    result = saved(folder) if (folder / RESULT).is_file() else None
+    return result if result and result.status in FINAL and same(folder, job) else None
+
+
+def same(folder: Path, job: Job) -> bool:
+    """Tell whether a folder is of this very configuration: by the hash in its name, else by the config in it."""
+    if folder.name.endswith(f"-{job.hash8}"):
+        return True
+    try:
+        return bool(plain_yaml.load(folder / CONFIG) == job.config)
+    except ConfigError:
+        return False
+
+
+def own(job: Job) -> Job:
+    """Return a job with a new folder beside its own, if that holds another run (a name given without hash)."""
+    folder = folder_of(job)
+    if (folder / RESULT).is_file() and not same(folder, job):
+        return replace(job, folder=str(create(folder)))
+    return job
+
+
+def begin(job: Job) -> None:
+    """Take back how an earlier attempt ended, so that what is there later is of this one."""
+    folder = folder_of(job)
+    if (result := saved(folder)) is not None:
+        write_result(folder, replace(result, status="running", exit=None, reason=None))
+
+
+def settle(job: Job, *, status: str, code: int, reason: str | None, seconds: float) -> Result:
+    """Return how a trial ended, written into its folder if the trial left no final result there itself."""
+    folder = folder_of(job)
+    result = saved(folder) or Result()
+    if result.status in FINAL:
+        return result
+    result.status, result.exit, result.reason = status, code, reason
+    result.seconds = result.seconds or round(seconds, 3)
+    folder.mkdir(parents=True, exist_ok=True)
+    if status not in FINAL and not (folder / CONFIG).exists():
+        write_atomic(folder / CONFIG, yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True).encode())
+    write_result(folder, result)
+    return result
+
+
+def conclude(job: Job, code: int, reason: str | None, seconds: float) -> Result:
+    """Return how a task ended in this process, written into its folder where the task did not do so itself."""
+    if code == 0 and reason is None:
+        return settle(job, status="done", code=0, reason=None, seconds=seconds)
+    if code in STOPPED:
+        reason = reason or ("SIGINT" if code == 130 else "SIGTERM")
+        return settle(job, status="interrupted", code=code, reason=reason, seconds=seconds)
+    return settle(job, status="failed", code=code, reason=reason or f"ended with exit code {code}", seconds=seconds)
+
+
+def explained(error: BaseException) -> tuple[int, str]:
+    """Return exit code and reason, in one line, of a task that an exception ended."""
+    if isinstance(error, RunnerError):
+        return error.exit_code, str(error)
+    if isinstance(error, SystemExit):
+        return 70, f"SystemExit({error.code!r}): something in it ended the process"
+    text = next(iter(str(error).splitlines()), "")
+    return 70, f"{type(error).__name__}: {text}"
+
+
+def fate(code: int) -> str:
+    """Return in words how a process ended that left no result: its exit code, or minus a signal's number."""
+    if code >= 0:
+        return f"the process ended with exit code {code} and left no result"
+    number = signal.Signals(-code)
+    return DEADLY.get(number, f"killed ({number.name})")

@@ -1,0 +1,169 @@
+"""What a sweep shows: a table that moves on a terminal, a line per trial elsewhere, the whole table at the end."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Protocol, TextIO
+
+from runner.engine.console import clock
+from runner.sweeps.outcome import LOG, Ended, folder_of
+from runner.sweeps.pool import Pool, Running
+from runner.sweeps.progress import progress, time_left
+
+REDRAW = 0.25  # seconds between two drawings, at least
+MOST_ROWS = 60  # of the table at the end
+MOST_REASONS = 20
+
+
+class Screen(Protocol):
+    """Something that follows a sweep."""
+
+    def over(self, ended: Ended) -> None:
+        """Take note of a trial that is over."""
+
+    def look(self, pool: Pool) -> None:
+        """Show how things stand."""
+
+    def close(self) -> None:
+        """Show no more."""
+
+
+def screen(count: int, stream: TextIO | None = None) -> Screen:
+    """Return what suits a stream (standard output unless given) for a sweep of so many trials (0: not known)."""
+    stream = stream or sys.stdout
+    return Live(count, stream) if stream.isatty() else Lines(count, stream)
+
+
+class Lines:
+    """One line for each trial that is over: `[3/24] done  0.9712  4.2 s  optim.lr=0.1,seed=0-1a2b3c4d`."""
+
+    def __init__(self, count: int, stream: TextIO) -> None:
+        self._count, self._stream, self._seen = count, stream, 0
+
+    def over(self, ended: Ended) -> None:
+        """Write the line."""
+        self._seen += 1
+        of = f"/{self._count}" if self._count else ""
+        words = [f"[{self._seen}{of}]", f"{ended.result.status:<11}", f"{shown(ended.score):>7}"]
+        words.append(f"{ended.seconds:.1f} s" if ended.ran else "was there")
+        self._stream.write("  ".join([*words, ended.name]) + "\n")
+        self._stream.flush()
+
+    def look(self, pool: Pool) -> None:
+        """Show nothing: a pipe does not move."""
+
+    def close(self) -> None:
+        """Nothing is left to be taken away."""
+
+
+class Live:
+    """A table at the bottom of a terminal: what runs now, and the last of what is over; drawn by no thread."""
+
+    def __init__(self, count: int, stream: TextIO) -> None:
+        from rich.console import Console
+        from rich.live import Live as Moving
+
+        self._console = Console(file=stream, highlight=False, markup=False)
+        self._moving = Moving(
+            console=self._console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
+        )
+        self._count, self._over, self._counts = count, list[Ended](), Counter[str]()
+        self._ran, self._began, self._drawn = 0, time.monotonic(), -math.inf
+        self._moving.start()
+
+    def over(self, ended: Ended) -> None:
+        """Take note of a trial that is over."""
+        self._over = [*self._over[-100:], ended]
+        self._counts[ended.result.status] += 1
+        self._ran += ended.ran
+
+    def look(self, pool: Pool) -> None:
+        """Draw, if it is time to."""
+        if time.monotonic() - self._drawn >= REDRAW:
+            self._drawn = time.monotonic()
+            self._moving.update(self._table(pool.running(), pool.waiting()), refresh=True)
+
+    def close(self) -> None:
+        """Take the table off the terminal."""
+        self._moving.stop()
+
+    def _table(self, running: Sequence[Running], waiting: int) -> Any:
+        table = columns(["epoch", "loss", "score", "state", "left"], title=self._title(len(running), waiting))
+        room = max(3, self._console.height - 7)
+        running = running[: room - 1]
+        for ended in self._over[-max(1, room - len(running)) :]:
+            table.add_row(label(ended.name), "", "", shown(ended.score), ended.result.status, "")
+        for each in running:
+            words = progress(folder_of(each.job))
+            values = [words.get(name, "") for name in ("epoch", "loss", "val accuracy")]
+            table.add_row(label(each.job.folder_name), *values, "running", words.get("left", ""))
+        return table
+
+    def _title(self, running: int, waiting: int) -> str:
+        words = [f"{count} {status}" for status, count in sorted(self._counts.items())]
+        words += [f"{running} running", f"{waiting} waiting"]
+        left = time_left(time.monotonic() - self._began, self._ran, running + waiting)
+        return "  ".join([*words, *([f"left {clock(left)}"] if left is not None else [])])
+
+
+def columns(names: Sequence[str], *, title: str) -> Any:
+    """Return an empty table: the trial first, which gives way where there is little room, then the given columns."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, expand=False
+    )
+    table.add_column("trial", no_wrap=True, overflow="ellipsis", ratio=1)
+    for name in names:
+        table.add_column(name, justify="left" if name in ("state", "status") else "right", no_wrap=True)
+    return table
+
+
+def label(name: str) -> str:
+    """Return what differs in a trial: its folder's name without the hash."""
+    return name.rpartition("-")[0] or name
+
+
+def shown(score: float) -> str:
+    """Return a score with four places, nothing for none."""
+    return "" if math.isnan(score) else f"{score:.4f}"
+
+
+def final_table(ended: Sequence[Ended], monitor: str, stream: TextIO | None = None) -> None:
+    """Write how the trials of a sweep ended: each with status, score and seconds."""
+    from rich.console import Console
+
+    stream = stream or sys.stdout
+    rows = list(ended)
+    if len(rows) > MOST_ROWS:
+        rows = sorted(rows, key=lambda each: rank(each, monitor))[:MOST_ROWS]
+    table = columns([monitor, "status", "seconds"], title="" if len(rows) == len(ended) else f"the best {MOST_ROWS}")
+    table.columns[0].no_wrap, table.columns[0].overflow, table.columns[0].ratio = False, "fold", None
+    for each in rows:
+        table.add_row(each.name, shown(each.score), each.result.status, f"{each.result.seconds:.1f}")
+    width = None if stream.isatty() else 200  # a pipe has no width
+    Console(file=stream, highlight=False, markup=False, width=width).print(table)
+
+
+def rank(ended: Ended, monitor: str) -> float:
+    """Return what sorts the best first, those without a score last."""
+    if math.isnan(ended.score):
+        return math.inf
+    return ended.score if monitor.endswith("loss") else -ended.score
+
+
+def reasons(bad: Sequence[Ended], stream: TextIO | None = None) -> None:
+    """Write, on standard error, why trials have no result, and where their logs are."""
+    stream = stream or sys.stderr
+    for each in bad[:MOST_REASONS]:
+        stream.write(f"{each.result.status}: {each.name}: {each.result.reason}\n")
+        if (folder_of(each.job) / LOG).exists():
+            stream.write(f"  log: {folder_of(each.job) / LOG}\n")
+    if len(bad) > MOST_REASONS:
+        stream.write(f"... and {len(bad) - MOST_REASONS} more\n")
+    stream.flush()
