@@ -58,7 +58,8 @@ class TrainBatches:
         visits, ahead = tee(self.visits(start, stop))
         ready = self.ready()
         source = self.split if ready is None else ready
-        with closing(fetched(source, (visit.request() for visit in ahead), self.device)) as found:
+        requests = (visit.request() for visit in ahead)
+        with closing(fetched(source, requests, self.device, stop - start)) as found:
             for visit, images in zip(visits, found, strict=True):
                 labels = self.split.labels.index_select(0, visit.index).to(self.device, non_blocking=True)
                 yield (self.prepared(images, visit) if ready is None else images), labels
@@ -120,14 +121,16 @@ class EvalBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         parts = torch.split(self.index.to(self.split.labels.device), self.batch)
-        with closing(fetched(self.split, ((index, None) for index in parts), self.device)) as found:
+        with closing(fetched(self.split, [(index, None) for index in parts], self.device, len(parts))) as found:
             for index, images in zip(parts, found, strict=True):
                 labels = self.split.labels.index_select(0, index)
                 yield self.preprocess(images), labels.to(self.device, non_blocking=True)
 
 
-def fetched(split: Split, requests: Iterable[Request], device: torch.device) -> Generator[Tensor, None, None]:
-    """Yield the images that each request asks for on the device, at once where they lie there."""
+def fetched(
+    split: Split, requests: Iterable[Request], device: torch.device, count: int
+) -> Generator[Tensor, None, None]:
+    """Yield the images that each of `count` requests asks for on the device, at once where they lie there."""
     if isinstance(split, Images) and split.labels.device == device:
         return (split.fetch(index) for index, _ in requests)
-    return prefetched(split, requests, device, workers=getattr(split, "workers", 0))
+    return prefetched(split, requests, device, workers=min(getattr(split, "workers", 0), count))
