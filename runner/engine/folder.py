@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import itertools
 import json
@@ -51,8 +52,10 @@ def create(path: Path) -> Path:
 
     Of several processes that ask at the same instant each gets its own.
     """
-    with storage.refusing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    missing = [parent for parent in path.parents if not parent.is_dir()]
+    for parent in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            storage.make_folder(parent)
     for free in candidates(path):
         try:
             storage.make_folder(free)

@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ import yaml
 from runner import plain_yaml
 from runner.engine.folder import LOCK, RESULT, Result, create, write_result
 from runner.engine.provenance import provenance
-from runner.engine.storage import write_atomic
-from runner.errors import ConfigError, Diverged, RunnerError, too_large
+from runner.engine.storage import TEMPORARY, write_atomic
+from runner.errors import ConfigError, Diverged, RunnerError, StorageError, too_large
 from runner.schema import SETTINGS, check, wrong
 from runner.tasks.job import Job
 
@@ -31,8 +31,13 @@ def place(job: Job) -> Path:
     if job.folder is None:
         return create(Path(job.config["outputs"]) / job.folder_name)
     path = Path(job.folder)
-    free = os.path.isdir(path) and UNBEGUN.issuperset(os.listdir(path))  # noqa: PTH112, PTH208  (no error for a name too long)
+    free = os.path.isdir(path) and all(map(unbegun, os.listdir(path)))  # noqa: PTH112, PTH208  (no error for a name too long)
     return path if free else create(path)
+
+
+def unbegun(name: str) -> bool:
+    """Tell whether a file may lie in a folder in which no run has said yet what it is."""
+    return name in UNBEGUN or TEMPORARY.fullmatch(name) is not None
 
 
 def begun(job: Job) -> Path | None:
@@ -49,11 +54,14 @@ def begun(job: Job) -> Path | None:
 
 
 def describe(folder: Path, job: Job, *, device: str) -> None:
-    """Write what the run is: resolved config, overrides, and the code, versions and machine that it runs on."""
-    write_atomic(folder / CONFIG, yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True).encode())
+    """Write what the run is: overrides, the code, versions and machine that it runs on, and the resolved config.
+
+    The config comes last: it is what makes the folder one of a run, which can be gone on with.
+    """
     write_atomic(folder / "overrides.yaml", yaml.safe_dump(list(job.overrides), allow_unicode=True).encode())
     environment = provenance(job.overrides, device=device)
     write_atomic(folder / "environment.json", json.dumps(environment, indent=1).encode())
+    write_atomic(folder / CONFIG, yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True).encode())
 
 
 def saved_config(folder: str, job: Job, *, key: str, may_change: Collection[str]) -> dict[str, Any]:
@@ -103,10 +111,16 @@ def reported(folder: Path, result: Result) -> Iterator[None]:
         result.status, result.exit, result.reason = ending(too_large(error) or error)
         if result.status == "interrupted":
             sys.stderr.write(f"interrupted; go on with: python -m runner resume={shlex.quote(str(folder))}\n")
+        with suppress(StorageError):  # of two failures the first one is told of
+            closed(folder, result, began)
         raise
-    finally:
-        result.seconds = round(time.monotonic() - began, 3)
-        write_result(folder, result)
+    closed(folder, result, began)
+
+
+def closed(folder: Path, result: Result, began: float) -> None:
+    """Write how a run ended, and the seconds since it began."""
+    result.seconds = round(time.monotonic() - began, 3)
+    write_result(folder, result)
 
 
 def ending(error: BaseException) -> tuple[str, int, str]:

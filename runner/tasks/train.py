@@ -21,7 +21,7 @@ from runner.errors import CheckpointError
 from runner.registry import register
 from runner.tasks.job import Job
 from runner.tasks.report import announce, conclude, console, device_name, introduce, sign_off
-from runner.tasks.run_folder import begun, describe, place, reported, saved_config
+from runner.tasks.run_folder import CONFIG, begun, describe, place, reported, saved_config
 
 FINISHED = ("done", "stopped")
 MAY_CHANGE = ("plugins", "device", "memory_format", "compile", "cuda_graphs")  # with resume
@@ -57,7 +57,7 @@ def run(folder: Path, job: Job, experiment: Experiment, snapshot: Snapshot | Non
     """Train in a folder, from the snapshot on or from the start, and leave the result there."""
     learner = experiment.learner
     with reported(folder, result):
-        if not snapshot:
+        if not (folder / CONFIG).exists():
             describe(folder, job, device=device_name(experiment))
         with closing(opened(folder, experiment, snapshot)) as log:
             if not snapshot:

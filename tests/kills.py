@@ -1,0 +1,331 @@
+"""Runs that are killed and go on: what they train, where they die, and whether they end as if they never had.
+
+`python tests/kills.py [trials] [seed]` makes that many and prints a line for each that did not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch then has no threads that a fork would lose
+
+from running import events, job, metrics, result  # noqa: E402
+from small_runs import colour_pictures, exact  # noqa: E402
+
+import runner.tasks.train  # noqa: E402, F401  (once, before the forks)
+from runner.engine import checkpoint, fault  # noqa: E402
+from runner.errors import RunnerError  # noqa: E402
+from runner.tasks import start  # noqa: E402
+from runner.tasks.job import Job  # noqa: E402
+
+STEPS, INTERVAL = 40, 7
+COMMON = ("figures=never", "log_every=5", "validate_every=13steps", f"checkpoint_every={INTERVAL}steps", "probe=[]")
+DIGITS = (f"steps={STEPS}", "model=mlp", "model.hidden=[16]")
+IMAGES = ("data=imagefolder", "data.size=[12,12]", "data.batch_size=8", "steps=26", "model=cnn", "model.channels=[4]")
+CROP = ("augment=[crop,hflip,cutout]", "augment.crop.padding=1", "augment.cutout.size=2")
+BENCHES = {
+    "dropout, mixup, EMA": (
+        *(*DIGITS, *CROP, "mix=mixup", "regularizer=[dropout,l2]", "average=ema", "scheduler.warmup=10steps"),
+        *("clip=1.0", "probe=[update_ratio]", "probe.update_ratio.every=10"),
+    ),
+    "BatchNorm, cutmix, Polyak": (
+        *(f"steps={STEPS}", "model=cnn", "model.channels=[4,8]", "model.hidden=[8]", "norm=batch", "optim=adamw"),
+        *("mix=cutmix", "average=polyak", "average.last=22steps"),
+    ),
+    "plateau": (
+        *(*DIGITS, "scheduler=plateau", "scheduler.patience=0", "scheduler.cooldown=1", "scheduler.threshold=0.05"),
+        *("scheduler.gamma=0.5", "optim=adam", "average=none", "monitor=val/loss", "validate_every=3steps"),
+    ),
+    "accumulation, SWA": (
+        *(*DIGITS, "accumulate=4", "data.batch_size=16", "regularizer=[dropout]", "optim=lion", "average=swa"),
+        *("average.start=30%", "average.every=5steps"),
+    ),
+    "bf16, schedule-free, MC dropout": (
+        *(*DIGITS, "norm=layer", "precision=bf16", "optim=schedulefree", "scheduler=constant", "average=schedulefree"),
+        *("regularizer=[dropout]", "predict=mc_dropout"),
+    ),
+    "early stopping": (*DIGITS, "patience=3", "validate_every=4steps", "optim.lr=0.5", "optim=nesterov"),
+    "cached images": (*IMAGES, *CROP, "average=ema"),
+    "images, 0 workers": (*IMAGES, "data.placement=disk", "data.crop=resized", "data.workers=0", "average=ema"),
+    "images, 2 workers": (*IMAGES, "data.placement=disk", "data.crop=resized", "data.workers=2", "average=ema"),
+}
+SHARES = {
+    **{"step.forward": 25, "step.backward": 25, "step.optimizer": 25, "evaluate": 25, "log.write": 25, "log.flush": 20},
+    **{"checkpoint.serialize": 15, "checkpoint.write": 40, "checkpoint.fsync": 15, "checkpoint.rename": 25},
+    **{"status.write": 10, "any time": 50},
+}  # of 300 kills
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A run that nobody killed: its folder, its job, the seconds it took and how often it came by each point."""
+
+    bench: str
+    folder: Path
+    job: Job
+    seconds: float
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run, the point where it is killed, and perhaps one where it is killed again as it goes on."""
+
+    number: int
+    whole: Whole
+    kills: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"trial {self.number}: {self.whole.bench}, killed at {' and '.join(self.kills)}"
+
+
+class Counting(fault.Fault):
+    """Counts every point and kills at none."""
+
+    def due(self, point):
+        counts[point] = counts.get(point, 0) + 1
+        return False
+
+
+counts: dict[str, int] = {}
+
+
+def whole(bench: str, place: Path, *, images: str) -> Whole:
+    """Make the run of a bench that nobody kills."""
+    folder = place / f"whole {bench}"
+    more = (f"data.root={images}", f"data.cache={place / 'cache'}") if "data=imagefolder" in BENCHES[bench] else ()
+    words = {word.partition("=")[0]: word for word in (*COMMON, *BENCHES[bench], *more)}  # the last one of a key
+    made = job(*words.values(), f"hydra.run.dir={folder}")
+
+    def work():
+        fault.asked = lambda _: Counting("none", 0)
+        code = run(made, "none:0")
+        (place / f"{bench}.json").write_text(json.dumps(counts))
+        return code
+
+    began = time.monotonic()
+    code, said = end(begin(work, place / f"{bench}.txt"), place / f"{bench}.txt")
+    assert code == 0, said
+    return Whole(bench, folder, made, time.monotonic() - began, json.loads((place / f"{bench}.json").read_text()))
+
+
+def run(made: Job, kill: str = "") -> int:
+    """Start a job, to be killed at a point, and return its exit code."""
+    if kill:
+        os.environ.update(RUNNER_TESTING="1", RUNNER_FAULT=kill)
+    try:
+        return start(made)
+    except RunnerError as error:
+        sys.stderr.write(f"runner: error: {error}\n")
+        return error.exit_code
+
+
+def begin(work, output: Path) -> int:
+    """Run a function in a forked child, what it says going to a file; returns the pid."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: fork beside threads; the child uses none
+        child = os.fork()
+    if child:
+        return child
+    code = 99
+    try:
+        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        for stream in (1, 2):
+            os.dup2(file, stream)
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)  # noqa: SIM115, PTH123
+        code = work() or 0
+    except BaseException:
+        os.write(2, traceback.format_exc().encode())
+    finally:
+        os._exit(code)
+
+
+def end(child: int, output: Path) -> tuple[int, str]:
+    """Wait for a child; return its exit code, minus the signal's number if one killed it, and what it said."""
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return code, output.read_text()
+
+
+def killed(whole: Whole, made: Job, kill: str, output: Path) -> bool:
+    """Run a job and kill it where it is asked for; tells whether it died (it may have ended before)."""
+    point, _, when = kill.partition(":")
+    if point != "any time":
+        code, said = end(begin(lambda: run(made, kill), output), output)
+    else:
+        child = begin(lambda: run(made), output)
+        time.sleep(float(when) * whole.seconds)
+        os.kill(child, signal.SIGKILL)
+        code, said = end(child, output)
+    assert code in (0, -signal.SIGKILL), said
+    return code != 0
+
+
+def going_on(whole: Whole, folder: Path, resume: Job) -> Job:
+    """Return the job that goes on in a folder: the same command if the run had not even said what it is."""
+    if not (folder / "config.yaml").exists():
+        return replace(whole.job, folder=str(folder))
+    return replace(resume, config={**resume.config, "resume": str(folder)}, overrides=(f"resume={folder}",))
+
+
+def problem(trial: Trial, place: Path, resume: Job) -> str:
+    """Make a trial; return what is wrong with how it ended, or nothing."""
+    folder, output = place / f"{trial.number}", place / f"{trial.number}.txt"
+    for number, kill in enumerate(trial.kills):
+        died = killed(trial.whole, going_on(trial.whole, folder, resume), kill, output)
+        assert died or number or kill.startswith("any time"), f"{kill} was not reached"
+    told = (folder / "config.yaml").exists()
+    steps = [int(path.stem) for path in (folder / "checkpoints").glob("*.json")]
+    finished = told and result(folder)["status"] in ("done", "stopped")
+    made = going_on(trial.whole, folder, resume)
+    code, said = end(begin(lambda: run(made), output), output)
+    if code:
+        return f"ends with {code}: {said}"
+    start = f"goes on after step {max(steps)} of" if steps else "had no checkpoint: starts at step 0 of"
+    if told and not finished and start not in said:
+        return f"does not say that it {start}: {said}"
+    return differing(trial.whole.folder, folder)
+
+
+def differing(one: Path, other: Path) -> str:
+    """Return what differs between two finished runs that should be equal, or nothing."""
+    for name, look in {
+        **{"files": names, "state": state, "metrics.jsonl": metrics, "event files": events, "times": timed},
+        **{"result": outcome, "description": described},
+    }.items():
+        if (wanted := look(one)) != (found := look(other)):
+            return f"{name} differ: {wanted!s:.300} / {found!s:.300}"
+    return ""
+
+
+def names(folder: Path) -> set[str]:
+    """Return the names of what is in a run folder, event files and the pid in them aside."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if ".tfevents." not in path.name}
+
+
+def state(folder: Path) -> object:
+    """Return all of every checkpoint, as something that compares bit for bit; where the logs end depends on times."""
+    found = {}
+    for path in sorted((folder / "checkpoints").glob("*.json")):
+        snapshot = checkpoint.load(folder, step=int(path.stem))
+        assert snapshot is not None
+        found[path.name] = frozen({"weights": snapshot.weights, "state": snapshot.state})
+    return found
+
+
+def frozen(value: object) -> object:
+    """Return nested state with its tensors as bytes."""
+    if isinstance(value, dict):
+        return {repr(key): frozen(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [frozen(item) for item in value]
+    return exact(value)
+
+
+def timed(folder: Path) -> list[tuple[int, str]]:
+    """Return where `metrics.jsonl` has a time, whatever it is."""
+    rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [(row["step"], tag) for row in rows for tag in row if tag.startswith("time/")]
+
+
+def outcome(folder: Path) -> dict[str, object]:
+    """Return result.json without the seconds."""
+    return {**result(folder), "seconds": 0}
+
+
+def described(folder: Path) -> list[bytes]:
+    """Return what was asked for."""
+    return [(folder / name).read_bytes() for name in ("config.yaml", "overrides.yaml")]
+
+
+def drawn(wholes: list[Whole], count: int, seed: int, *, again: float = 0.2) -> Iterator[Trial]:
+    """Draw trials: points in their shares, benches in turn, some killed a second time."""
+    draw = random.Random(seed)
+    points = [point for point, share in SHARES.items() for _ in range(share)]
+    draw.shuffle(points)
+    for number in range(count):
+        one = wholes[number % len(wholes)]
+        kills = [at(points[number % len(points)], one.counts, draw)]
+        if draw.random() < again:
+            few = {point: min(times, 6) for point, times in one.counts.items()}
+            kills.append(at(draw.choice(points), few, draw))
+        yield Trial(number, one, tuple(kills))
+
+
+def at(point: str, counts: dict[str, int], draw: random.Random) -> str:
+    """Return a point with the time at which to die there."""
+    if point == "any time":
+        return f"{point}:{draw.uniform(0.02, 0.98):.3f}"
+    return f"{point}:{draw.randint(1, counts[point])}:{draw.random():.3f}"
+
+
+def problems(trials: Iterable[Trial], place: Path, *, at_once: int = 2) -> dict[str, str]:
+    """Make trials, some at once, each in a process of its own; return what was wrong, by trial."""
+    resume = job("resume=somewhere")
+    flying: dict[int, Trial] = {}
+    found: dict[str, str] = {}
+
+    def landed() -> None:
+        pid, status = os.wait()
+        trial = flying.pop(pid)
+        path = place / f"problem {trial.number}"
+        text = path.read_text() if path.exists() else ""
+        if text or status:
+            found[str(trial)] = text or "the harness failed"
+
+    for trial in trials:
+        while len(flying) >= at_once:
+            landed()
+        flying[begin(lambda trial=trial: report(trial, place, resume), place / f"problem {trial.number}")] = trial
+    while flying:
+        landed()
+    return found
+
+
+def report(trial: Trial, place: Path, resume: Job) -> int:
+    """Make a trial and print what was wrong."""
+    wrong = problem(trial, place, resume)
+    if wrong:
+        print(wrong)
+        sys.stdout.flush()
+    return 1 if wrong else 0
+
+
+def pictures(place: Path) -> str:
+    """Draw the images that the benches of image folders train on."""
+    (place / "images").mkdir()
+    return colour_pictures(place / "images")
+
+
+def main(count: int, seed: int) -> int:
+    """Make `count` trials, and return 1 if one of them was wrong."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        images = pictures(place)
+        wholes = [whole(bench, place, images=images) for bench in BENCHES]
+        ready = time.monotonic() - began
+        found = problems(drawn(wholes, count, seed), place)
+        for trial, wrong in found.items():
+            print(f"{trial}\n  {wrong}")
+    seconds = (
+        f"{ready:.0f} s for the {len(wholes)} whole runs and {time.monotonic() - began - ready:.0f} s for the killed"
+    )
+    print(f"{count - len(found)}/{count} as if never killed (seed {seed}); {seconds}")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.exit(main(*(int(word) for word in (sys.argv[1:] + ["300", "0"][len(sys.argv) - 1 :]))))
