@@ -21,14 +21,14 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch then has no threads that a fork would lose
 
-from running import events, job, metrics, result  # noqa: E402
-from small_runs import colour_pictures, exact  # noqa: E402
+from running import events, job, metrics, result
+from small_runs import colour_pictures, exact
 
-import runner.tasks.train  # noqa: E402, F401  (once, before the forks)
-from runner.engine import checkpoint, fault  # noqa: E402
-from runner.errors import RunnerError  # noqa: E402
-from runner.tasks import start  # noqa: E402
-from runner.tasks.job import Job  # noqa: E402
+import runner.tasks.train  # noqa: F401  (once, before the forks)
+from runner.engine import checkpoint, fault
+from runner.errors import RunnerError
+from runner.tasks import start
+from runner.tasks.job import Job
 
 STEPS, INTERVAL = 40, 7
 COMMON = ("figures=never", "log_every=5", "validate_every=13steps", f"checkpoint_every={INTERVAL}steps", "probe=[]")
@@ -62,9 +62,18 @@ BENCHES = {
     "images, 2 workers": (*IMAGES, "data.placement=disk", "data.crop=resized", "data.workers=2", "average=ema"),
 }
 SHARES = {
-    **{"step.forward": 25, "step.backward": 25, "step.optimizer": 25, "evaluate": 25, "log.write": 25, "log.flush": 20},
-    **{"checkpoint.serialize": 15, "checkpoint.write": 40, "checkpoint.fsync": 15, "checkpoint.rename": 25},
-    **{"status.write": 10, "any time": 50},
+    "step.forward": 25,
+    "step.backward": 25,
+    "step.optimizer": 25,
+    "evaluate": 25,
+    "log.write": 25,
+    "log.flush": 20,
+    "checkpoint.serialize": 15,
+    "checkpoint.write": 40,
+    "checkpoint.fsync": 15,
+    "checkpoint.rename": 25,
+    "status.write": 10,
+    "any time": 50,
 }  # of 300 kills
 
 
@@ -144,7 +153,7 @@ def begin(work, output: Path) -> int:
         file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for stream in (1, 2):
             os.dup2(file, stream)
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)  # noqa: SIM115, PTH123
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
         code = work() or 0
     except BaseException:
         os.write(2, traceback.format_exc().encode())
@@ -201,8 +210,13 @@ def problem(trial: Trial, place: Path, resume: Job) -> str:
 def differing(one: Path, other: Path) -> str:
     """Return what differs between two finished runs that should be equal, or nothing."""
     for name, look in {
-        **{"files": names, "state": state, "metrics.jsonl": metrics, "event files": events, "times": timed},
-        **{"result": outcome, "description": described},
+        "files": names,
+        "state": state,
+        "metrics.jsonl": metrics,
+        "event files": events,
+        "times": timed,
+        "result": outcome,
+        "description": described,
     }.items():
         if (wanted := look(one)) != (found := look(other)):
             return f"{name} differ: {wanted!s:.300} / {found!s:.300}"

@@ -57,6 +57,7 @@ def run(folder: Path, job: Job, experiment: Experiment, snapshot: Snapshot | Non
     """Train in a folder, from the snapshot on or from the start, and leave the result there."""
     learner = experiment.learner
     with reported(folder, result):
+        checkpoint.clean(folder)
         if not (folder / CONFIG).exists():
             describe(folder, job, device=device_name(experiment))
         with closing(opened(folder, experiment, snapshot)) as log:

@@ -1,0 +1,111 @@
+"""A run that is killed, wherever and however often, ends as if it never was: all state, every log, the result.
+
+`python tests/kills.py 300` makes the 300 kills by themselves; forty fixed ones run here, and ten through the command.
+"""
+
+import signal
+
+import kills
+import pytest
+from running import command, result
+
+from runner.engine import fault, storage
+from runner.errors import ConfigError
+from runner.tasks import start
+
+FORTY = 40
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("kills")
+
+
+@pytest.fixture(scope="module")
+def wholes(place):
+    images = kills.pictures(place)
+    return [kills.whole(bench, place, images=images) for bench in kills.BENCHES]
+
+
+@pytest.mark.slow
+@pytest.mark.ci_slice
+def test_forty_killed_runs_end_as_if_they_never_were(wholes, place):
+    (place / "forty").mkdir()
+    assert kills.problems(kills.drawn(wholes, FORTY, 40), place / "forty") == {}
+
+
+@pytest.mark.slow
+def test_three_hundred_killed_runs_end_as_if_they_never_were(wholes, place):
+    (place / "all").mkdir()
+    assert kills.problems(kills.drawn(wholes, 300, 0), place / "all") == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(10))
+def test_a_killed_command_goes_on_as_if_it_never_was(place, number, tmp_path):
+    bench = list(kills.BENCHES)[number % 6]
+    words = {word.partition("=")[0]: word for word in (*kills.COMMON, *kills.BENCHES[bench])}.values()
+    names = [name for name in fault.POINTS if name != "status.write"]
+    kill = f"{names[number % len(names)]}:{number % 3 + 1}:0.5"
+    assert command(*words, "name=whole", cwd=tmp_path).returncode == 0
+    died = command(*words, "name=killed", cwd=tmp_path, RUNNER_TESTING="1", RUNNER_FAULT=kill)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    assert result(tmp_path / "outputs" / "killed")["status"] == "running"
+    again = command("resume=outputs/killed", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    config = tmp_path / "outputs" / "killed" / "config.yaml"
+    config.write_text(config.read_text().replace("name: killed", "name: whole"))
+    overrides = config.with_name("overrides.yaml")
+    overrides.write_text(overrides.read_text().replace("name=killed", "name=whole"))
+    assert kills.differing(tmp_path / "outputs" / "whole", tmp_path / "outputs" / "killed") == ""
+
+
+# What the trials are made with
+
+QUICK = ("model=mlp", "model.hidden=[4]", "figures=never", "probe=[]", "steps=4", "validate_every=4steps")
+
+
+def dies_at(kill, folder, tmp_path):
+    made = kills.job(*QUICK, "checkpoint_every=2steps", f"hydra.run.dir={folder}")
+    return kills.end(kills.begin(lambda: kills.run(made, kill), tmp_path / "said"), tmp_path / "said")
+
+
+@pytest.mark.parametrize("point", fault.POINTS)
+def test_a_run_dies_at_each_point_and_goes_on(tmp_path, point):
+    folder = tmp_path / "run"
+    code, said = dies_at(f"{point}:2:0.5", folder, tmp_path)
+    assert code == -signal.SIGKILL, said
+    assert start(kills.job(f"resume={folder}")) == 0
+    assert (result(folder)["status"], result(folder)["steps"]) == ("done", 4)
+    assert not list(folder.rglob(".tmp-*"))
+
+
+def test_a_run_killed_before_it_said_what_it_is_begins_again_in_its_folder(tmp_path):
+    folder = tmp_path / "run"
+    assert dies_at("status.write:1", folder, tmp_path)[0] == -signal.SIGKILL
+    assert not (folder / "config.yaml").exists()
+    assert start(kills.job(*QUICK, f"hydra.run.dir={folder}")) == 0
+    assert result(folder)["status"] == "done"
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["run"]
+
+
+def test_nothing_is_there_unless_a_test_asks_for_it(monkeypatch):
+    recipe, disk = object(), storage.disk
+    assert fault.armed(recipe) is recipe
+    monkeypatch.setenv("RUNNER_FAULT", "step.forward:1")
+    assert fault.armed(recipe) is recipe
+    assert storage.disk is disk
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("step.forwrad:1", "RUNNER_FAULT: unknown point 'step.forwrad'; did you mean 'step.forward'?"),
+        ("step.forward:x", "RUNNER_FAULT: got 'step.forward:x', must be <point>:<n>[:<share>]"),
+        ("step.forward", "RUNNER_FAULT: got 'step.forward', must be <point>:<n>[:<share>]"),
+    ],
+)
+def test_a_strange_fault_is_refused(text, line):
+    with pytest.raises(ConfigError) as caught:
+        fault.asked(text)
+    assert str(caught.value).startswith(line)
