@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from runner.engine.interruption import raising
 from runner.errors import RunnerError
 
 LONGEST = 2000  # characters of an error line
@@ -32,12 +33,13 @@ def command() -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Answer a command line and return the exit code; every refusal is one line on stderr."""
     try:
-        return answer(list(sys.argv[1:] if argv is None else argv))
+        with raising():
+            return answer(list(sys.argv[1:] if argv is None else argv))
     except RunnerError as error:
         sys.stderr.write(f"runner: error: {one_line(str(error))}\n")
         return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as error:
+        return getattr(error, "exit_code", 130)
     except Exception:
         traceback.print_exc()
         sys.stderr.write("runner: error: this is a bug in runner, please report it with the lines above\n")

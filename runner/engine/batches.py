@@ -53,7 +53,7 @@ class TrainBatches:
         self.home = split.labels.device
         self.steps_per_epoch = math.ceil(len(split.labels) / batch)
 
-    def stream(self, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def stream(self, start: int, stop: int) -> Generator[tuple[Tensor, Tensor], None, None]:
         """Yield (images (B, C, H, W) float32, labels (B,) int64) for the steps from `start` up to before `stop`."""
         visits, ahead = tee(self.visits(start, stop))
         ready = self.ready()

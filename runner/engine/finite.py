@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from runner.engine.transfer import to_host
+from runner.errors import Diverged
+
+
+class BadStep(Diverged):
+    """A step had a loss or a gradient that is not finite; the learner stands before it."""
+
+
+class BadScore(Diverged):
+    """A score of the `split` is not finite after the learner's step."""
+
+    def __init__(self, text: str, split: str) -> None:
+        super().__init__(text)
+        self.split = split
 
 
 class Gate:
@@ -22,7 +38,8 @@ class Gate:
         self._shut, self._one = torch.zeros((), device=device), torch.ones((), device=device)
         self._missed = torch.zeros((), device=device)
         self._mark = mark_torchs if torchs_own(device) else mark
-        self.asks = not all(group.get("fused") for group in self._groups)
+        told = getattr(optimizer, "_step_supports_amp_scaling", False)  # where GradScaler looks too
+        self.asks = not (told and all(group.get("fused") for group in self._groups))
         if not self.asks:
             optimizer.found_inf = self._shut  # type: ignore[attr-defined]  # GradScaler's way to tell an optimizer
 
@@ -64,3 +81,27 @@ def mark(tensors: list[Tensor], shut: Tensor, one: Tensor) -> None:
     """Set `shut` to 1 where a tensor is not finite, in torch's public words."""
     finite = torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all()
     shut.copy_(torch.where(finite, shut, one))
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the tensors that hold a NaN or an infinity; waits for the device once."""
+    floating = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
+    sound = to_host([torch.isfinite(tensor).all() for tensor in floating.values()])
+    return [name for name, all_finite in zip(floating, sound, strict=True) if not all_finite]
+
+
+def named(module: nn.Module, word: str = "") -> dict[str, Tensor]:
+    """Return the weights and buffers of a module, named in words."""
+    weights = {f"{word}weight {name}": tensor for name, tensor in module.named_parameters()}
+    return weights | {f"{word}buffer {name}": tensor for name, tensor in module.named_buffers()}
+
+
+def states(optimizer: Optimizer, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Return what an optimizer keeps for each parameter, named in words."""
+    kept = {name: optimizer.state[parameter] for name, parameter in parameters.items() if parameter in optimizer.state}
+    return {
+        f"{key} of {name}": value
+        for name, state in kept.items()
+        for key, value in state.items()
+        if isinstance(value, Tensor)
+    }

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from runner.engine.contracts import Average, Schedule
 from runner.engine.direct import stepper, zeroer
-from runner.engine.finite import Gate
+from runner.engine.finite import Gate, named, not_finite, states
 
 
 class Patience:
@@ -120,6 +120,7 @@ class Learner:
         self.gate = Gate(self.optimizer)
         self.zero_grad = zeroer(self.optimizer)
         self._bare_step = stepper(self.optimizer)
+        self._meant = not_finite(dict(self.model.named_buffers()))  # an attention mask of -inf, say
 
     def take_step(self, loss: Tensor) -> None:
         """Move the weights by their gradients, but never by some, or by a loss (), that are not finite.
@@ -147,6 +148,13 @@ class Learner:
         """Take in the scores of a validation after the present step."""
         self.patience.observe(scores, self.step)
         self.schedule.observe(self.patience.rank(scores))
+
+    def faults(self) -> list[str]:
+        """Return what is not finite, in words, of all that a checkpoint holds; waits for the device once."""
+        tensors = named(self.model) | states(self.optimizer, self.parameters) | named(self.preprocess)
+        if self.average.module is not self.model:
+            tensors |= named(self.average.module, "averaged ")
+        return [name for name in not_finite(tensors) if name.partition("buffer ")[2] not in self._meant]
 
     def weights(self) -> dict[str, Tensor]:
         """Return what evaluation needs: the averaged (or plain) model and the preprocessing statistics."""

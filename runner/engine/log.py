@@ -46,6 +46,7 @@ class Log:
         self._lengths = dict(lengths or {})  # of the files of earlier sessions
         self._pending: list[tuple[int, float, Mapping[str, Any]]] = []
         self._open: Row | None = None
+        self._held = False
         self._rows: list[Row] = []  # complete, not yet in the files
         self._written = -math.inf
         self._late: set[Path] = set()  # files that owe something
@@ -80,6 +81,17 @@ class Log:
             self._write()
         return dict(self._latest)
 
+    def forget(self, after: int) -> None:
+        """Drop what was added since the last flush for later steps."""
+        self._pending = [entry for entry in self._pending if entry[0] <= after]
+
+    def hold(self) -> None:
+        """Keep the last step's row open through the next checkpoint, whose state then holds it: a resumed run fills it.
+
+        Nothing may be logged for a later step.
+        """
+        self._held = True
+
     def positions(self) -> dict[str, int]:
         """Write all that was logged, wait until it is on the disk, and return the bytes of each file by name.
 
@@ -96,11 +108,14 @@ class Log:
         """Return what a resumed run needs beside the files as of the last `positions`."""
         owing = [sink.file for sink in self.files if sink.file.owed]
         owed = {file.path.name: torch.from_numpy(np.frombuffer(file.owed, np.uint8).copy()) for file in owing}
-        return {"derived": self._derived.state_dict(), "owed": owed}
+        row = {} if self._open is None else {**self._open._asdict(), "values": as_tensors(self._open.values)}
+        return {"derived": self._derived.state_dict(), "owed": owed, "held": row}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back where the derived numbers stood; `open_logs` writes what was owed."""
+        """Take back where the derived numbers stood, and a row on hold; `open_logs` writes what was owed."""
         self._derived = Derived(state["derived"])
+        if row := state["held"]:
+            self._open = Row(row["step"], row["time"], as_arrays(row["values"]))
 
     def close(self) -> None:
         """Write the rest and close the files; StorageError if the disk does not take it.
@@ -108,6 +123,7 @@ class Log:
         An error that is on its way already stays the one that is told of.
         """
         broken = sys.exception() is not None
+        self._held = False
         try:
             self._settle()
             self._write()
@@ -130,6 +146,8 @@ class Log:
 
     def _settle(self) -> None:
         self.flush()
+        if self._held:
+            return
         last, self._open = self._open, None
         self._show([last] if last is not None else [])
 
@@ -166,6 +184,16 @@ def warn(line: str) -> None:
     sys.stderr.write(f"runner: warning: {line}\n")
 
 
+def as_tensors(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row's values as a checkpoint takes them."""
+    return {tag: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for tag, v in values.items()}
+
+
+def as_arrays(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row's values from a checkpoint."""
+    return {tag: v.numpy() if isinstance(v, Tensor) else v for tag, v in values.items()}
+
+
 def plain(value: Any) -> Any:
     """Return any kind of number as a float, the rest as it is."""
     return float(value) if isinstance(value, Real) else value
@@ -184,8 +212,8 @@ def open_logs(
     `screens` are told of every row too (`console.Console`; none where the run is quiet). A new event file goes on.
     Raises CheckpointError, before anything is changed, where a file is missing or shorter than it was.
     """
-    state = Log().state_dict() if state is None else state
-    if state.keys() != {"derived", "owed"} or not all(isinstance(part, dict) for part in state.values()):
+    state = Log().state_dict() if state is None else {"held": {}, **state}
+    if state.keys() != {"derived", "owed", "held"} or not all(isinstance(part, dict) for part in state.values()):
         raise CheckpointError("the checkpoint's state of the log is malformed")
     lengths = cut_back(folder, positions or {}, state["owed"])
     first = step + 1 if positions else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import closing
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from torch.nn import functional as F
 
 from runner.engine.batches import EvalBatches, TrainBatches
 from runner.engine.contracts import Outcome, Watched
+from runner.engine.finite import BadScore, BadStep
+from runner.engine.interruption import NEVER, Stop
 from runner.engine.learner import Learner
 from runner.engine.log import Log
 from runner.engine.probing import due, probing
@@ -28,27 +31,60 @@ def train(
     validation: dict[str, EvalBatches],
     log: Log,
     commit: Commit,
+    stop: Stop = NEVER,
 ) -> str:
-    """Train from the learner's step on; return `done`, or `stopped` when patience is spent.
+    """Train from the learner's step on; return `done`, or `stopped` when patience is spent or `stop` asks for it.
 
-    Raises Diverged, with the weights before that step, when a flush shows a loss or a gradient that was not finite.
+    When it asks, the present step is saved, and a validation that is under way is left to the run that goes on. Raises
+    Diverged, with the weights before that step, when a flush shows a loss or a gradient that was not finite.
     """
     timing = Timing(batches, learner.step)
-    for images, labels in timing.watched(batches.stream(learner.step, recipe.total_steps)):
-        if learner.patience.spent:
-            break
-        learner.set_lr()
-        images, labels = recipe.mix(images, labels, learner.step)
-        watched = Watched(learner.model, learner.parameters, images, labels, learner.step)
-        with probing(due(recipe.probes, learner.step + 1), watched) as seen:
-            seen.outcome = update(recipe, learner, images, labels)
-        log.add(learner.step, {"train/loss": seen.outcome.loss, **seen.values})
-        milestones(recipe, learner, validation, log, commit, timing)
-    return "stopped" if learner.patience.spent else "done"
+    if unscored(recipe, learner):
+        milestones(recipe, learner, validation, log, commit, stop)
+    with closing(batches.stream(learner.step, recipe.total_steps)) as stream:
+        for images, labels in timing.watched(stream):
+            if learner.patience.spent or stop.signal:
+                break
+            set_lr(learner, log)
+            images, labels = recipe.mix(images, labels, learner.step)
+            watched = Watched(learner.model, learner.parameters, images, labels, learner.step)
+            with probing(due(recipe.probes, learner.step + 1), watched) as seen:
+                seen.outcome = update(recipe, learner, images, labels)
+            log.add(learner.step, {"train/loss": seen.outcome.loss, **seen.values})
+            account(recipe, learner, log, timing)
+            saved = milestones(recipe, learner, validation, log, commit, stop)
+            if stop.signal and not saved:
+                check(learner, log)
+                save(learner, commit)
+    return "stopped" if learner.patience.spent or stop.signal else "done"
+
+
+def set_lr(learner: Learner, log: Log) -> None:
+    """Give the optimizer the learning rate of its next step; raise Diverged if it is not finite."""
+    learner.set_lr()
+    for group in learner.optimizer.param_groups:
+        if not math.isfinite(group["lr"]):
+            check(learner, log)  # an earlier step may have been the first to go wrong
+            which = f"the learning rate of the tensors in '{group['name']}' is {group['lr']}"
+            raise Diverged(f"diverged at step {learner.step + 1}: {which}; the weights are those before it")
 
 
 def update(recipe: Recipe, learner: Learner, images: Tensor, labels: Tensor) -> Outcome:
-    """Make one optimizer step from its examples (B, ...), in `accumulate` micro-batches weighted by their size."""
+    """Make one optimizer step from its examples (B, ...)."""
+    model, scaler = learner.model, learner.scaler
+    mean = gradients(recipe, learner, images, labels)
+    scaler.unscale_(learner.optimizer) if scaler.is_enabled() else None
+    grad_norm = recipe.clip(model)
+    learner.take_step(mean)
+    for constrain in recipe.constraints:
+        constrain(model)
+    learner.step += 1
+    learner.average.update(model, learner.step)
+    return Outcome(mean, grad_norm)
+
+
+def gradients(recipe: Recipe, learner: Learner, images: Tensor, labels: Tensor) -> Tensor:
+    """Compute a step's gradients, in `accumulate` micro-batches weighted by their size; return its mean loss ()."""
     model, scaler = learner.model, learner.scaler
     learner.zero_grad()
     losses = []
@@ -60,15 +96,7 @@ def update(recipe: Recipe, learner: Learner, images: Tensor, labels: Tensor) -> 
         for penalty in recipe.penalties if number == 0 else ():
             loss = loss + penalty(model)
         torch.autograd.backward(scaler.scale(loss))
-    mean = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
-    scaler.unscale_(learner.optimizer) if scaler.is_enabled() else None
-    grad_norm = recipe.clip(model)
-    learner.take_step(mean)
-    for constrain in recipe.constraints:
-        constrain(model)
-    learner.step += 1
-    learner.average.update(model, learner.step)
-    return Outcome(mean, grad_norm)
+    return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
 
 def micro_batches(images: Tensor, labels: Tensor, count: int) -> Iterable[tuple[Tensor, Tensor]]:
@@ -81,54 +109,88 @@ def share(loss: Tensor, part: int, whole: int) -> Tensor:
     return loss if part == whole else loss * (part / whole)
 
 
-def milestones(
-    recipe: Recipe, learner: Learner, validation: dict[str, EvalBatches], log: Log, commit: Commit, timing: Timing
-) -> None:
-    """After a step, do what is due: bring the log to the host, validate, save."""
-    step = learner.step
-    validating, saving = recipe.due(recipe.validate_every, step), recipe.due(recipe.checkpoint_every, step)
-    if validating or saving or recipe.due(recipe.log_every, step):  # a run whose loss diverged is not saved
+def account(recipe: Recipe, learner: Learner, log: Log, timing: Timing) -> None:
+    """Where something is due after a step, bring the log to the host first and look whether all is finite."""
+    step, due = learner.step, recipe.due
+    if due(recipe.log_every, step) or due(recipe.validate_every, step) or due(recipe.checkpoint_every, step):
         log.write(step, {"train/lr": learner.optimizer.param_groups[0]["lr"]})
-        check(learner, log.flush().get("train/loss", 0.0))
+        check(learner, log)
         log.write(step, timing.lap(step))
-    if validating:
-        scores = validate(recipe, learner, validation)
+
+
+def check(learner: Learner, log: Log) -> None:
+    """Flush the log; raise BadStep, and go back, if a step since the last flush had a loss or a gradient not finite."""
+    missed = learner.gate.missed()
+    log.forget(after=learner.step - max(0, missed - 1))  # only the first of them says anything
+    loss = log.flush().get("train/loss", 0.0)
+    if missed or not math.isfinite(loss):  # a loss scaler skips steps itself, now and then, but not for their loss
+        learner.step -= missed or 1
+        what = "the loss or a gradient is not finite; the weights are those before it"
+        raise BadStep(f"diverged at step {learner.step + 1}: {what}")
+
+
+def unscored(recipe: Recipe, learner: Learner) -> bool:
+    """Tell whether the validation after the present step is missing: the run was interrupted in it."""
+    step = learner.step
+    return step > 0 and recipe.due(recipe.validate_every, step) and learner.patience.last.get("step") != step
+
+
+def milestones(
+    recipe: Recipe, learner: Learner, validation: dict[str, EvalBatches], log: Log, commit: Commit, stop: Stop
+) -> bool:
+    """Validate and save where that is due after a step; tell whether the step is saved."""
+    step = learner.step
+    if recipe.due(recipe.validate_every, step):
+        scores = validate(recipe, learner, validation, stop)
+        if stop.signal:
+            log.hold()
+            return False
         log.write(step, scores)
+        check_scores(learner, scores)
         learner.observe(scores)
-    if saving or learner.patience.best_step == step or learner.patience.spent:
-        commit()
+    saving = recipe.due(recipe.checkpoint_every, step) or learner.patience.best_step == step or learner.patience.spent
+    if saving:
+        save(learner, commit)
+    return saving
 
 
-def check(learner: Learner, loss: float) -> None:
-    """Raise Diverged if a step since the last look had a loss or a gradient that was not finite."""
-    if missed := learner.gate.missed():
-        learner.step -= missed
-        raise Diverged(
-            f"the loss or a gradient is not finite in step {learner.step + 1}, and the weights are those before it; "
-            "a smaller optim.lr may help"
-        )
-    if not math.isfinite(loss):  # a loss scaler has kept that step, as it does now and then, but the loss is not its
-        raise Diverged(f"the training loss is {loss} at step {learner.step}; a smaller optim.lr may help")
+def check_scores(learner: Learner, scores: dict[str, float]) -> None:
+    """Raise BadScore if a score is not finite."""
+    for tag, score in scores.items():
+        if not math.isfinite(score):
+            raise BadScore(f"diverged at step {learner.step}: {tag} is {score} after it", tag.partition("/")[0])
 
 
-def validate(recipe: Recipe, learner: Learner, validation: dict[str, EvalBatches]) -> dict[str, float]:
+def save(learner: Learner, commit: Commit) -> None:
+    """Save the present step, or raise Diverged if any of it is not finite."""
+    if faults := learner.faults():
+        raise Diverged(f"diverged at step {learner.step}: {faults[0]} is not finite after it")
+    commit()
+
+
+def validate(recipe: Recipe, learner: Learner, validation: dict[str, EvalBatches], stop: Stop) -> dict[str, float]:
     """Return `<split>/accuracy` and `<split>/loss` of the averaged model for each split given."""
     return {
         f"{split}/{name}": value
         for split, batches in validation.items()
-        for name, value in evaluate(recipe, learner, batches).items()
+        for name, value in evaluate(recipe, learner, batches, stop).items()
     }
 
 
 @torch.no_grad()
-def evaluate(recipe: Recipe, learner: Learner, batches: EvalBatches) -> dict[str, float]:
-    """Return accuracy in [0, 1] and mean negative log-likelihood of the predictions over all examples."""
+def evaluate(recipe: Recipe, learner: Learner, batches: EvalBatches, stop: Stop = NEVER) -> dict[str, float]:
+    """Return accuracy in [0, 1] and mean negative log-likelihood of the predictions over all examples.
+
+    When `stop` asks for it, it ends early, and what it returns means nothing.
+    """
     model = learner.average.module
     was_training = model.training
     model.eval()
     recipe.reseed(-1)
     totals = torch.zeros(2, device=batches.device)
     for images, labels in batches:
+        if stop.signal:
+            break
         with recipe.autocast():
             log_p = recipe.predict(model, images).float()
         correct = (log_p.argmax(1) == labels).sum()

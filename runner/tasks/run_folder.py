@@ -130,5 +130,5 @@ def ending(error: BaseException) -> tuple[str, int, str]:
     if isinstance(error, RunnerError):
         return "failed", error.exit_code, str(error)
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted", 130, "SIGINT"
+        return "interrupted", getattr(error, "exit_code", 130), str(error) or "SIGINT"
     return "failed", 70, f"{type(error).__name__}: {error}"

@@ -11,20 +11,23 @@ import torch
 
 from runner.assemble import Experiment, assemble
 from runner.engine import checkpoint
+from runner.engine.autopsy import explained
 from runner.engine.checkpoint import Snapshot
 from runner.engine.fault import armed
 from runner.engine.folder import Result, lock, read_result
+from runner.engine.interruption import deferred
 from runner.engine.learner import Learner
 from runner.engine.log import Log, open_logs
 from runner.engine.train import evaluate, train
-from runner.errors import CheckpointError
+from runner.errors import CheckpointError, Diverged
 from runner.registry import register
 from runner.tasks.job import Job
-from runner.tasks.report import announce, conclude, console, device_name, introduce, sign_off
+from runner.tasks.report import announce, conclude, console, device_name, introduce, sign_off, tell
 from runner.tasks.run_folder import CONFIG, begun, describe, place, reported, saved_config
 
 FINISHED = ("done", "stopped")
 MAY_CHANGE = ("plugins", "device", "memory_format", "compile", "cuda_graphs")  # with resume
+AGAIN = f"it diverged, and will again in that step unless {', '.join(MAY_CHANGE[1:])} change its numbers"
 
 
 @register("task", name="train")
@@ -48,6 +51,8 @@ def train_task(job: Job) -> int:
         result = read_result(folder) if resumed else Result()
         if result.status not in FINISHED:
             announce(folder, experiment, snapshot, resumed=bool(resumed))
+            if result.status == "diverged":
+                tell(f"  {AGAIN}")
             run(folder, job, experiment, snapshot, result)
     conclude(folder, job, result)
     return 0
@@ -63,14 +68,31 @@ def run(folder: Path, job: Job, experiment: Experiment, snapshot: Snapshot | Non
         with closing(opened(folder, experiment, snapshot)) as log:
             if not snapshot:
                 introduce(log, job)
-            commit = committer(folder, learner, log)
             try:
-                status = train(experiment.recipe, learner, experiment.batches, experiment.validation, log, commit)
+                status = trained(folder, experiment, log)
             finally:
                 result.steps, result.epochs = learner.step, learner.step / experiment.recipe.steps_per_epoch
             sign_off(folder, log, experiment, figures=job.config["figures"] == "always")
         score(folder, experiment, result)
         result.status, result.exit = status, 0
+
+
+def trained(folder: Path, experiment: Experiment, log: Log) -> str:
+    """Train, and return the status; a signal ends it after the step, with a checkpoint of that step."""
+    recipe, learner = experiment.recipe, experiment.learner
+    batches, validation = experiment.batches, experiment.validation
+    try:
+        with deferred() as stop:
+            return train(recipe, learner, batches, validation, log, committer(folder, learner, log), stop)
+    except Diverged as error:
+        found = explained(error, recipe, learner, batches, validation)
+        raise Diverged(f"{found}; {kept(folder)}") from error
+
+
+def kept(folder: Path) -> str:
+    """Return in words which checkpoint a run that diverged has left."""
+    snapshot = checkpoint.load(folder)
+    return f"the checkpoint of step {snapshot.step} is kept" if snapshot else "there is no checkpoint before it"
 
 
 def opened(folder: Path, experiment: Experiment, snapshot: Snapshot | None) -> Log:
