@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from omegaconf import DictConfig, OmegaConf
 
+from runner.door.again import go_on
 from runner.door.arguments import Arguments
 from runner.door.compose import Parts, checked, compose_parts, hydra_opened, settle
 from runner.door.jobs import single_job
@@ -20,6 +21,7 @@ OF_ONE_RUN = ("hydra.run.dir", "hydra.mode")
 
 def run(arguments: Arguments) -> int:
     """Compose and check, then print, start the run or hand the sweep over; returns the exit code."""
+    arguments = go_on(arguments)
     conf = find_conf(arguments.config_dir, arguments.config_name)
     given = read_overrides(conf, arguments.overrides)
     with hydra_opened(conf):
@@ -43,7 +45,7 @@ def run(arguments: Arguments) -> int:
     if many:
         from runner.door.trials import run_sweep
 
-        return run_sweep(conf, sweep)
+        return run_sweep(conf, sweep, given)
     job = replace(single_job(config, given), folders=conf.folders)
     from runner.tasks import start
 

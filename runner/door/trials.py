@@ -15,10 +15,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from runner.door.again import remember
 from runner.door.compose import first_line, one_line, resolved
 from runner.door.jobs import trial_job
 from runner.door.options import Conf, find_conf
-from runner.door.overrides import parse
+from runner.door.overrides import Given, parse
 from runner.door.sweep import Sweep, trial_name
 from runner.engine import storage
 from runner.engine.folder import Result, lock
@@ -31,14 +32,15 @@ from runner.tasks import start
 from runner.tasks.job import Job
 
 
-def run_sweep(conf: Conf, sweep: Sweep) -> int:
-    """Run the trials; raises TrialsFailed at the end if some failed, Locked if another process runs this sweep."""
+def run_sweep(conf: Conf, sweep: Sweep, given: Sequence[Given]) -> int:
+    """Run the trials of a command line; raises TrialsFailed if some failed, Locked if another process runs them."""
     count = f"{len(sweep.trials)} trials" if sweep.trials else "trials"
     sys.stdout.write(f"{count} in {sweep.folder}\n")
     sys.stdout.flush()
     with storage.refusing(sweep.folder):
         sweep.folder.mkdir(parents=True, exist_ok=True)
     with lock(sweep.folder):
+        remember(sweep.folder, conf, given)
         if sweep.jobs and sweep.knobs:
             return run_jobs(sweep.jobs, sweep.knobs)
         return run_through_hydra(conf, sweep)
@@ -49,7 +51,7 @@ def run_jobs(jobs: Sequence[Job], knobs: Knobs) -> int:
     ended, stopped = run(jobs, knobs, screen(len(jobs)))
     if ended:
         final_table(ended, jobs[0].config["monitor"])
-        reasons([each for each in ended if not each.good])
+        reasons([each for each in ended if each.result.reason and each.result.status != "interrupted"])
     if stopped:
         good = sum(each.good for each in ended)
         sys.stderr.write(f"stopped: {good} of {len(jobs)} trials have a result; the same command goes on\n")

@@ -105,6 +105,10 @@ class Pool:
         """Tell whether nothing waits, runs, or is over and not yet taken."""
         return not (self._queue or self._running or self._done)
 
+    def loaded(self) -> bool:
+        """Tell whether the processes are ready for trials."""
+        return bool(self._ready)
+
     def waiting(self) -> int:
         """Return how many trials have not begun."""
         return len(self._queue)
@@ -200,6 +204,7 @@ class Pool:
     def _over(self, each: Running, code: int) -> None:
         """Take down how a trial ended, or run it again."""
         seconds = time.monotonic() - each.began
+        cut(folder_of(each.job) / LOG)
         result = saved(folder_of(each.job))
         if each.cause or result is None or result.status == "running":
             status, reason = each.cause or ("failed", fate(code))
@@ -221,7 +226,6 @@ class Pool:
         log = folder_of(each.job) / LOG
         if each.cause is None and size(log) > LONGEST_LOG:
             self._stop(each, "failed", f"printed more than {LONGEST_LOG >> 20} MB", 0.0)
-            os.truncate(log, 1 << 20)
 
     def _stop(self, each: Running, status: str, reason: str, grace: float) -> None:
         if each.cause is None and each.worker is not None:
@@ -240,6 +244,12 @@ def size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
+
+
+def cut(log: Path) -> None:
+    """Leave the first megabyte of a log that is too long."""
+    if size(log) > LONGEST_LOG:
+        os.truncate(log, 1 << 20)
 
 
 def all_done(pool: Pool, jobs: Iterable[Job]) -> list[Ended]:

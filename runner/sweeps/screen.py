@@ -73,6 +73,7 @@ class Live:
         )
         self._count, self._over, self._counts = count, list[Ended](), Counter[str]()
         self._ran, self._began, self._drawn = 0, time.monotonic(), -math.inf
+        self._loaded = False
         self._moving.start()
 
     def over(self, ended: Ended) -> None:
@@ -83,6 +84,7 @@ class Live:
 
     def look(self, pool: Pool) -> None:
         """Draw, if it is time to."""
+        self._loaded = self._loaded or pool.loaded()
         if time.monotonic() - self._drawn >= REDRAW:
             self._drawn = time.monotonic()
             self._moving.update(self._table(pool.running(), pool.waiting()), refresh=True)
@@ -105,7 +107,7 @@ class Live:
 
     def _title(self, running: int, waiting: int) -> str:
         words = [f"{count} {status}" for status, count in sorted(self._counts.items())]
-        words += [f"{running} running", f"{waiting} waiting"]
+        words += [f"{running} running", f"{waiting} waiting"] if self._loaded else ["loading torch and the data"]
         left = time_left(time.monotonic() - self._began, self._ran, running + waiting)
         return "  ".join([*words, *([f"left {clock(left)}"] if left is not None else [])])
 
@@ -158,12 +160,12 @@ def rank(ended: Ended, monitor: str) -> float:
 
 
 def reasons(bad: Sequence[Ended], stream: TextIO | None = None) -> None:
-    """Write, on standard error, why trials have no result, and where their logs are."""
+    """Write, on standard error, why trials ended as they did, and where their logs are."""
     stream = stream or sys.stderr
     for each in bad[:MOST_REASONS]:
         stream.write(f"{each.result.status}: {each.name}: {each.result.reason}\n")
-        if (folder_of(each.job) / LOG).exists():
-            stream.write(f"  log: {folder_of(each.job) / LOG}\n")
     if len(bad) > MOST_REASONS:
         stream.write(f"... and {len(bad) - MOST_REASONS} more\n")
+    if bad:
+        stream.write(f"their logs: {folder_of(bad[0].job).parent / '*' / LOG}\n")
     stream.flush()

@@ -1,0 +1,71 @@
+"""`resume=<sweep folder>`: the command that a sweep was started with, kept in its folder and given again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from runner import plain_yaml
+from runner.door.arguments import Arguments
+from runner.door.compose import quoted
+from runner.door.options import Conf
+from runner.door.overrides import Given, parse
+from runner.engine.storage import write_atomic
+from runner.errors import ConfigError
+
+FILE = "sweep.yaml"
+PLACE = ("hydra.sweep.dir", "hydra.mode", "sweep", "outputs")  # what the folder itself says
+MAY_CHANGE = re.compile(r"plugins|device|hydra/launcher|hydra\.launcher\..*")
+CODE = "plugins"  # a file must not import code
+
+
+def remember(folder: Path, conf: Conf, given: Sequence[Given]) -> None:
+    """Write the command of a sweep into its folder; the code that it imports must be given again, and is only named."""
+    words = [each.typed for each in given if each.key not in (*PLACE, CODE)]
+    plugins = [each.typed for each in given if each.key == CODE]
+    kept = {
+        "overrides": words,
+        "config_name": conf.primary,
+        "give_again": [*plugins, *(f"--config-dir={path}" for path in conf.folders[1:])],
+    }
+    write_atomic(folder / FILE, yaml.safe_dump(kept, sort_keys=False, allow_unicode=True).encode())
+
+
+def go_on(arguments: Arguments) -> Arguments:
+    """Return the command line that `resume=<sweep folder>` stands for; any other is returned as it is."""
+    given = {word.lstrip("+").partition("=")[0]: word for word in arguments.overrides}
+    folder = Path(str(parse(given["resume"]).value)) if "resume" in given else Path()
+    if "resume" not in given or not (folder / FILE).is_file():
+        return arguments
+    others = {key: word for key, word in given.items() if key != "resume"}
+    for key in others:
+        if not MAY_CHANGE.fullmatch(key):
+            raise ConfigError(
+                f"{key}: cannot be changed with resume=... (of a sweep: plugins, device, hydra.launcher.*)"
+            )
+    kept = read(folder / FILE)
+    for word in kept["give_again"]:
+        missing = CODE not in given if word.startswith(CODE) else arguments.config_dir is None
+        if missing:
+            raise ConfigError(f"resume: this sweep was started with {word}, which must be given again")
+    words = [word for word in kept["overrides"] if word.lstrip("+").partition("=")[0] not in others]
+    place = f"hydra.sweep.dir={quoted(folder)}"
+    return replace(
+        arguments, overrides=(*words, *others.values(), place), multirun=True, config_name=kept["config_name"]
+    )
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return what a sweep's file holds; raises ConfigError if anything but `remember` wrote it."""
+    kept = plain_yaml.load(path)
+    fields = {"overrides": list, "config_name": str, "give_again": list}
+    if not isinstance(kept, dict) or {name: type(value) for name, value in kept.items()} != fields:
+        raise ConfigError(f"{path}: is not a sweep's command")
+    if not all(isinstance(word, str) for word in [*kept["overrides"], *kept["give_again"]]):
+        raise ConfigError(f"{path}: is not a sweep's command")
+    return kept
