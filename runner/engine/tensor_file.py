@@ -15,12 +15,14 @@ from runner.engine import storage
 from runner.engine.manifest import File
 from runner.errors import CheckpointError
 
+HEADER = 2 << 20  # bytes of names and shapes, about 20,000 tensors: each takes 1.5 kB of memory, a name takes 60 bytes
 MALFORMED = (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, AssertionError, MemoryError)
 
 
 def write(path: Path, tensors: Mapping[str, Tensor]) -> File:
     """Write tensors, each copied to the CPU at most once, and return what a manifest says about the file."""
     data = save(on_cpu(tensors), metadata={"format": "pt"})
+    bounded(data, path.name)
     return File(path.name, len(data), storage.write_atomic(path, data))
 
 
@@ -55,7 +57,14 @@ def read_bytes(path: Path, limit: int = sys.maxsize) -> bytes:
 
 def parse(data: bytes, name: str) -> dict[str, Tensor]:
     """Return the tensors in the bytes of a safetensors file, which checks the header before it allocates."""
+    bounded(data, name)
     try:
         return dict(load(data))
     except MALFORMED as error:
         raise CheckpointError(f"{name}: no safetensors file ({ascii(str(error))[1:-1][:100]})") from error
+
+
+def bounded(data: bytes, name: str) -> None:
+    """Refuse a file whose header, the length of which comes first, would take many times its size in memory."""
+    if (size := int.from_bytes(data[:8], "little")) > HEADER:
+        raise CheckpointError(f"{name}: a header of {size} bytes, at most {HEADER} are taken")

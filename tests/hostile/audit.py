@@ -18,6 +18,7 @@ WRITES = {  # event -> which of its arguments are paths
     "shutil.rmtree": (0,), "shutil.move": (0, 1), "shutil.copyfile": (1,), "shutil.unpack_archive": (1,),
     "tempfile.mkstemp": (0,), "tempfile.mkdtemp": (0,), "sqlite3.connect": (0,),
 }  # fmt: skip
+FOLLOWING = ("os.truncate", "os.chmod", "os.chown", "os.utime", "shutil.copyfile")  # links; the others change the link
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -40,7 +41,7 @@ class Watch:
             elif event == "open" and opens_to_write(*arguments):
                 self._place(event, arguments[0], follow=not arguments[2] & os.O_NOFOLLOW)
             for index in WRITES.get(event, ()):
-                self._place(event, arguments[index])
+                self._place(event, arguments[index], follow=event in FOLLOWING)
         finally:
             self._busy = False
 

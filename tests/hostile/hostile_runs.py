@@ -227,7 +227,7 @@ CHECKPOINTS: dict[str, Alter] = {
     "link as weights": as_link(WEIGHTS),
     "link as manifest": as_link(MANIFEST),
     "checkpoints as a link": linked("checkpoints"),
-    "file names that climb": each_manifest(lambda record: record["files"][0].update(name="../../away.weights.safetensors")),
+    "file names that climb": each_manifest(lambda it: it["files"][0].update(name="../../a.weights.safetensors")),
     "logs that climb": each_manifest(lambda record: record.update(logs={"../../away": 1})),
 }  # fmt: skip
 

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from runner.door.options import Conf, find_conf
 
 SEED = 20_261_121
-SLICE = 60  # of the fast suite
+SLICE = 25  # of the fast suite
 FULL = 5_000
 
 

@@ -2,141 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
-import os
 import shutil
-import signal
-import sys
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-import torch
-from audit import Watch
 from config_files import RECIPES
 from hostile_runs import CHECKPOINTS, FOLDERS, STATES
-
-from runner.__main__ import main
-from runner.tasks import load_tasks
-
-SMALL = ("model=mlp", "model.hidden=[8]", "augment=[]", "probe=[]", "epochs=1", "average=none", "figures=never")
-PATIENCE = 60  # seconds until a child that has not answered is a hang
-REFUSED = {2, 3}
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a hostile input led to."""
-
-    code: int
-    out: str
-    err: str
-    events: list[str]
-
-
-def watched(argv: list[str], folder: Path) -> Seen:
-    """Run a command line in a forked child, in a folder that is the only place it may write to."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            signal.alarm(PATIENCE)
-            os.chdir(folder)
-            sys.dont_write_bytecode = True
-            out, err, watch = io.StringIO(), io.StringIO(), Watch([folder])
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                code = main(argv)
-            events, watch.allowed = list(watch.seen), [Path("/")]
-            os.write(writer, json.dumps([code, out.getvalue()[-9000:], err.getvalue()[-9000:], events]).encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as stream:
-        data = stream.read()
-    os.waitpid(child, 0)
-    assert data, f"a hang, or a crash: {argv}"
-    return Seen(*json.loads(data))
-
-
-def harmless(seen: Seen, folder: Path, codes: set[int] = REFUSED) -> None:
-    """Check that an input was refused in one line and did nothing."""
-    assert seen.events == []
-    assert not (folder.parent / "canary").exists() and not (folder / "canary").exists()
-    assert "Traceback" not in seen.err, seen.err
-    assert seen.code in codes, (seen.code, seen.err)
-    if seen.code:
-        assert seen.err.startswith("runner: error: ") and seen.err.count("\n") == 1, seen.err
-        assert all(letter.isprintable() for letter in seen.err[:-1])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def imported():
-    import tempfile
-
-    import torchvision.models  # noqa: F401
-
-    tempfile.gettempdir()
-    """Import once what every child would."""
-    torch.set_num_threads(1)
-    load_tasks()
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """The folder of a small run with its checkpoints."""
-    folder = tmp_path_factory.mktemp("run")
-    seen = watched([*SMALL, "name=run"], folder)
-    assert seen.code == 0 and seen.events == [], (seen.err, seen.events)
-    return folder / "outputs/run"
-
-
-@pytest.fixture
-def work(tmp_path):
-    """The only folder that may be written to."""
-    (tmp_path / "work").mkdir()
-    return tmp_path / "work"
-
+from watching import REFUSED, SMALL, harmless, sliced, watched
 
 TASKS = {"resume": ["resume=it"], "evaluate": ["task=evaluate", "run=it"]}
 ALTERED = {**CHECKPOINTS, **STATES, **FOLDERS}
 
 
-@pytest.mark.slow
-@pytest.mark.ci_slice
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("case", ALTERED)
+@pytest.mark.parametrize("case", sliced(ALTERED, 28))
 def test_an_altered_run_folder_harms_nobody(run, work, case, task):
     shutil.copytree(run, work / "it", symlinks=True)
     ALTERED[case](work / "it")
-    codes = (
-        REFUSED
-        | ({0} if task == "evaluate" and case in STATES else set())
-        | ({4} if case == "lock as a link" else set())
-    )
-    harmless(watched(TASKS[task], work), work, codes)
-
-
-FEW = [
-    "pickle as weights",
-    "torch.save as state",
-    "zip as weights",
-    "overlapping offsets as weights",
-    "huge shape as state",
-    "config with a tag",
-    "config as a bomb",
-    "config with a part's name",
-    "result with weights that climb",
-    "step as a word",
-]
-
-
-@pytest.mark.parametrize("case", FEW)
-def test_some_altered_run_folders_harm_nobody(run, work, case):
-    shutil.copytree(run, work / "it", symlinks=True)
-    ALTERED[case](work / "it")
-    harmless(watched(TASKS["resume"], work), work)
+    unread = {0} if task == "evaluate" and case in STATES else set()
+    storage = {4} if case == "lock as a link" else set()
+    harmless(watched(TASKS[task], work), work, REFUSED | unread | storage)
 
 
 # --- command lines and config files
@@ -205,7 +89,7 @@ LINES = [
 FINE = {"data.batch_size": {0}, "plugins": {2}, "data": {2, 7}, "hydra.run.dir": {2, 4}}
 
 
-@pytest.mark.parametrize("words", LINES, ids=lambda words: " ".join(words)[:60])
+@pytest.mark.parametrize("words", sliced(LINES, 15, " ".join))
 def test_a_hostile_command_line_harms_nobody(work, words):
     given = [word for word in SMALL if word.partition("=")[0] not in {each.partition("=")[0] for each in words}]
     if any(word.startswith("model=") for word in words):
@@ -215,10 +99,11 @@ def test_a_hostile_command_line_harms_nobody(work, words):
     assert codes & {0} or not list(work.iterdir())
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name for name in RECIPES if any(word in RECIPES[name] for word in ("_target_", "hydra", "os", "!!", "&a", "oc."))],
-)
+HARMFUL = ("_target_", "hydra", "os.", "!!", "&a", "oc.", "plugins")
+FILES = [name for name in RECIPES if any(word in RECIPES[name] for word in HARMFUL)]
+
+
+@pytest.mark.parametrize("name", sliced(FILES, 15))
 def test_a_hostile_config_file_harms_nobody(work, tmp_path, name):
     (tmp_path / "mine/recipe").mkdir(parents=True)
     (tmp_path / "mine/recipe/mine.yaml").write_text(RECIPES[name])

@@ -19,6 +19,8 @@ from runner.errors import DataError
 Result = TypeVar("Result")
 Pixels = NDArray[np.uint8]  # (3, H, W)
 
+# What Pillow may take a file for, whatever it is called: PostScript would start Ghostscript
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "PPM", "TIFF")
 ENDINGS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"\xaeB\x60\x82"}  # first bytes of JPEG and PNG -> their last
 SPARE = 2  # a JPEG is decoded at the smallest eighth of its size that has this many times the pixels asked for
 ORIENTATION = 0x0112  # EXIF's number for it; 5 to 8 stand on their side
@@ -61,7 +63,7 @@ def decode(path: str, view: View) -> Pixels:
     from PIL import Image, ImageOps
 
     height, width = view.size
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         enough = int(SPARE * max(view.size) / view.centre)
         image.draft(None, (enough, enough))  # None keeps the mode
         colour = to_rgb(upright(image))
@@ -81,7 +83,7 @@ def decode_window(path: str, view: View, uniforms: Sequence[float]) -> Pixels:
 
     assert view.crop is not None
     height, width = view.size
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         lying = "exif" in image.info and image.getexif().get(ORIENTATION, 1) >= 5
         whole = image.size[::-1] if lying else image.size
         left, top, wide, high = window(whole, view.crop, uniforms)
@@ -120,7 +122,7 @@ def complete(path: str) -> None:
     """Raise what Pillow raises if a file is no image or is cut off."""
     from PIL import Image
 
-    with Image.open(path), Path(path).open("rb") as file:
+    with Image.open(path, formats=FORMATS), Path(path).open("rb") as file:
         ending = ENDINGS.get(file.read(2))
         file.seek(-min(4, os.path.getsize(path)), os.SEEK_END)  # noqa: PTH202
         seen = file.read()

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from runner.engine import tensor_file
 from runner.engine.parts import keep
 from runner.errors import CheckpointError, ConfigError
 
@@ -39,12 +40,11 @@ def read(path: str) -> dict[str, Tensor]:
         raise ConfigError(f"model.weights: no file at {path}")
     try:
         if path.endswith(".safetensors"):
-            from safetensors.torch import load_file
-
-            return load_file(path)
+            return tensor_file.parse(tensor_file.read_bytes(Path(path).resolve()), "it")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise many kinds for a damaged file
-        raise CheckpointError(f"model.weights: {path} cannot be read ({type(error).__name__})") from error
+        reason = str(error) if isinstance(error, CheckpointError) else type(error).__name__
+        raise CheckpointError(f"model.weights: {path} cannot be read ({reason})") from error
     if isinstance(state, dict):
         state = next((state[key] for key in ("state_dict", "model") if key in state), state)
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
