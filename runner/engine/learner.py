@@ -140,9 +140,20 @@ class Learner:
         """
         factor = self.schedule(self.step)
         for group in self.optimizer.param_groups:
-            rests = "until" in group
-            group["lr"] = early(group, self.schedule, self.step) if rests else group["initial_lr"] * factor
+            group["lr"] = group["initial_lr"] * factor if "until" not in group else self.rate(group, self.step)
+            if self.step >= group.get("until", math.inf):
+                rest(group)
         return factor
+
+    def rate(self, group: Mapping[str, Any], step: int) -> float:
+        """Return the learning rate of a group after `step` steps.
+
+        A group that has an end goes through all of the schedule before it; from then on its rate is 0.
+        """
+        first: float = group["initial_lr"]
+        if "until" not in group:
+            return first * self.schedule(step)
+        return first * self.schedule(int(step * group["pace"])) if step < group["until"] else 0.0
 
     def observe(self, scores: Mapping[str, float]) -> None:
         """Take in the scores of a validation after the present step."""
@@ -189,14 +200,10 @@ class Learner:
         self.patience.load_state_dict(state["patience"])
 
 
-def early(group: Mapping[str, Any], schedule: Schedule, step: int) -> float:
-    """Return the learning rate of a group that goes through the whole schedule before step `until`; then it rests."""
-    if step < group["until"]:
-        rate: float = group["initial_lr"] * schedule(int(step * group["pace"]))
-        return rate
+def rest(group: Mapping[str, Any]) -> None:
+    """Have no gradients computed for the tensors of a group."""
     for parameter in group["params"]:
         parameter.requires_grad_(False)
-    return 0.0
 
 
 def lay_like_weights(optimizer: Optimizer) -> None:

@@ -63,15 +63,11 @@ def curves(experiment: Experiment, steps: Sequence[int]) -> dict[str, list[float
 
     A schedule that looks at scores is drawn as if it never had reason to fall.
     """
-    groups = experiment.learner.optimizer.param_groups
-    named: dict[float, list[str]] = {}
-    for number, group in enumerate(groups):
-        named.setdefault(group["initial_lr"], []).append(name_of(group, number))
-    factors = [experiment.learner.schedule(step) for step in steps]
-    return {
-        "all" if len(named) == 1 else ", ".join(names): [lr * factor for factor in factors]
-        for lr, names in named.items()
-    }
+    learner = experiment.learner
+    named: dict[tuple[float, ...], list[str]] = {}
+    for number, group in enumerate(learner.optimizer.param_groups):
+        named.setdefault(tuple(learner.rate(group, step) for step in steps), []).append(name_of(group, number))
+    return {"all" if len(named) == 1 else ", ".join(names): list(rates) for rates, names in named.items()}
 
 
 def evenly(count: int, most: int) -> list[int]:
@@ -104,15 +100,15 @@ def name_of(group: dict[str, Any], number: int) -> str:
 def group_rows(experiment: Experiment) -> list[dict[str, str]]:
     """Return a row per parameter group."""
     learner = experiment.learner
-    last = learner.schedule(experiment.recipe.total_steps - 1)
+    last = experiment.recipe.total_steps - 1
     return [
         {
             "group": name_of(group, number),
             "tensors": f"{len(group['params']):>7}",
             "parameters": f"{sum(p.numel() for p in group['params']):>10,}",
             "lr": f"{group['initial_lr']:>9g}",
-            "lr, first step": f"{group['initial_lr'] * learner.schedule(0):>14.4g}",
-            "lr, last step": f"{group['initial_lr'] * last:>13.4g}",
+            "lr, first step": f"{learner.rate(group, 0):>14.4g}",
+            "lr, last step": f"{learner.rate(group, last):>13.4g}",
             "weight decay": f"{group['weight_decay']:>12g}",
         }
         for number, group in enumerate(learner.optimizer.param_groups)

@@ -12,6 +12,7 @@ from runner.assemble import Experiment
 from runner.assemble.config import many
 from runner.engine.batches import TrainBatches, Visit
 from runner.engine.contracts import Augment
+from runner.engine.loading import fetch
 from runner.engine.preview_figure import ImageRow, shares, shortened
 from runner.engine.randomness import order
 from runner.registry import build
@@ -61,8 +62,8 @@ def augmented(experiment: Experiment, augments: Sequence[Augment], index: Tensor
         preprocess=build("preprocess", {"name": "none"}),
         device=batches.device,
     )
-    visit = Visit(0, index.to(raw.home), raw.tables(0))
-    return raw.prepared(raw.split.fetch(visit.index).to(raw.device), visit)
+    visit = Visit(0, index.to(raw.home), raw.tables(0), raw.window(0))
+    return raw.prepared(fetch(raw.split, *visit.request()).to(raw.device), visit)
 
 
 def mixed_rows(job: Job, experiment: Experiment, images: Tensor, labels: Tensor) -> Iterator[ImageRow]:
