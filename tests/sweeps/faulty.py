@@ -1,0 +1,114 @@
+"""Components that misbehave, for sweeps whose trials go wrong in every way there is (given by `plugins=[faulty]`)."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from runner.errors import DataError
+from runner.registry import register
+
+
+def broken():
+    raise ZeroDivisionError("a mistake")
+
+
+def leave():
+    sys.exit(0)
+
+
+def vanish():
+    os._exit(7)
+
+
+def killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def crash():
+    ctypes.string_at(0)
+
+
+def no_memory():
+    raise MemoryError
+
+
+def too_much():
+    torch.ones(2**33).sum()  # 32 GiB, more than the launcher allows
+
+
+def no_gpu_memory():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def sleep():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    subprocess.Popen(["sleep", "987654"])
+    time.sleep(987654)
+
+
+def chatter():
+    while True:
+        sys.stdout.write("x" * 1000 + "\n")
+
+
+def bad_data():
+    raise DataError("image 7 is not readable")
+
+
+WAYS = [broken, leave, vanish, killed, crash, no_memory, too_much, no_gpu_memory, sleep, chatter, bad_data, None]
+
+
+@register("mix")
+def faulty(*, which: int, at: int):
+    """Return a mix that leaves even trials alone and has each odd one go wrong its own way at its `at`-th batch."""
+    seen = 0
+
+    def mix(images, labels, key):
+        nonlocal seen
+        seen += 1
+        if which % 2 and seen == at:
+            way = WAYS[which // 2]
+            if way is None:
+                return images * torch.nan, labels
+            way()
+        return images, labels
+
+    return mix
+
+
+@register("task")
+def nothing(job):
+    """Do nothing."""
+    return 0
+
+
+@register("task")
+def wait(job):
+    """Wait until somebody ends it."""
+    (Path(job.folder) / "begun").touch()
+    time.sleep(987654)
+
+
+@register("task")
+def stay(job):
+    """Let nobody end it who asks politely, and start others that do the same."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    subprocess.Popen(["sleep", "987654"])
+    (Path(job.folder) / "begun").touch()
+    time.sleep(987654)
+
+
+@register("task")
+def flaky(job):
+    """Succeed the third time."""
+    attempts = Path(f"{job.folder}.attempts")
+    attempts.write_text((attempts.read_text() if attempts.exists() else "") + "x")
+    if len(attempts.read_text()) < 3:
+        raise DataError("the disk was not there")
+    return 0

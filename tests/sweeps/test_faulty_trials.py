@@ -1,0 +1,84 @@
+"""A sweep with trials that go wrong in every way: each costs itself alone, and says why."""
+
+import uuid
+
+import pytest
+from running import command, result
+from trials import PATHS, PLUGIN, SMALL, folders, left, sweep
+
+REASONS = {
+    1: ("failed", "ZeroDivisionError: a mistake"),
+    3: ("failed", "SystemExit(0): something in it ended the process"),
+    5: ("failed", "the process ended with exit code 7 and left no result"),
+    7: ("failed", "killed (SIGKILL), as by the system when memory runs out"),
+    9: ("failed", "crashed (SIGSEGV): a segmentation fault in native code"),
+    11: ("failed", "out of memory"),
+    13: ("failed", "out of memory"),
+    15: ("failed", "out of memory"),
+    17: ("timeout", "took longer than hydra.launcher.timeout=4 s"),
+    19: ("failed", "printed more than 64 MB"),
+    21: ("failed", "image 7 is not readable"),
+    23: ("diverged", ""),
+}
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    where, mark = tmp_path_factory.mktemp("faulty"), uuid.uuid4().hex
+    words = ["mix=faulty", "mix.which=range(24)", "mix.at=10", "epochs=1", *PLUGIN]
+    limits = ["hydra.launcher.timeout=4", "hydra.launcher.memory=2", "hydra.launcher.workers=2"]
+    done = sweep(*words, *limits, cwd=where, RUNNER_TEST_MARK=mark)
+    assert left(mark) == []
+    return done, {int(name.partition("=")[2].partition("-")[0]): path for name, path in folders(where).items()}
+
+
+def test_every_healthy_trial_completes(ended):
+    _, trials = ended
+    healthy = [result(trials[which]) for which in range(0, 24, 2)]
+    assert [one["status"] for one in healthy] == ["done"] * 12
+    assert len({one["scores"]["val"]["best"]["accuracy"] for one in healthy}) == 1  # they are the same run
+
+
+def test_every_faulty_trial_says_why_in_its_folder(ended):
+    _, trials = ended
+    for which, (status, reason) in REASONS.items():
+        found = result(trials[which])
+        assert (found["status"], found["exit"] == 0) == (status, False)
+        assert found["reason"].startswith(reason)
+        assert "\n" not in found["reason"]
+        assert (trials[which] / "config.yaml").is_file()
+    assert "a mistake" in (trials[1] / "trial.log").read_text()
+    assert "Traceback" in (trials[1] / "trial.log").read_text()
+
+
+def test_a_trial_that_hangs_ends_in_time_with_what_it_started(ended):
+    _, trials = ended
+    assert 4 <= result(trials[17])["seconds"] <= 6.5
+
+
+def test_a_trial_that_prints_without_end_does_not_fill_the_disk(ended):
+    _, trials = ended
+    assert (trials[19] / "trial.log").stat().st_size <= 1 << 20
+
+
+def test_the_sweep_tells_of_all_and_ends_with_1(ended):
+    done, trials = ended
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("24 trials in ")
+    assert sum(line.startswith("[") for line in lines) == 24
+    table = [line.split() for line in lines if line.startswith(" mix.which=")]
+    assert len(table) == 24
+    assert {row[0]: row[-2] for row in table} == {path.name: result(path)["status"] for path in trials.values()}
+    for which, (status, reason) in REASONS.items():
+        assert f"{status}: {trials[which].name}: {reason}" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("runner: error: 11 of 24 trials failed: ")
+
+
+def test_a_trial_that_fails_is_tried_again(tmp_path):
+    words = ["-m", *SMALL, "task=flaky", *PLUGIN, "seed=0,1", "hydra.launcher.retries=2"]
+    done = command(*words, cwd=tmp_path, PYTHONPATH=PATHS)
+    assert done.returncode == 0, done.stderr
+    for path in folders(tmp_path).values():
+        assert (path.parent / f"{path.name}.attempts").read_text() == "xxx"
+        assert result(path)["status"] == "done"

@@ -1,0 +1,139 @@
+"""The pool by itself: jobs come and go, and its processes may be killed under it."""
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from trials import knobs, trial
+
+from runner.errors import TrialsFailed
+from runner.sweeps.channel import Channel, Closed
+from runner.sweeps.pool import Pool, all_done
+from runner.sweeps.workers import of_gpu
+
+
+@pytest.fixture
+def importable(monkeypatch):
+    """Let the pool's processes import the misbehaving parts: they get this process's path."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def test_jobs_are_submitted_while_others_run_and_stopped_one_by_one(tmp_path, importable):
+    waiting, staying = trial(tmp_path / "waits", "task=wait"), trial(tmp_path / "stays", "task=stay")
+    with Pool(knobs(workers=2), like=waiting) as pool:
+        first, second = pool.submit(waiting), pool.submit(staying)
+        third = pool.submit(trial(tmp_path / "never", "task=wait"))
+        deadline = time.monotonic() + 60
+        while not ((tmp_path / "waits" / "begun").exists() and (tmp_path / "stays" / "begun").exists()):
+            assert pool.next_done(timeout=0.1) is None
+            assert time.monotonic() < deadline
+        pool.stop(third)
+        assert (pool.next_done().number, pool.waiting(), len(pool.running())) == (third, 0, 2)
+        assert not (tmp_path / "never").exists()
+        pool.stop(first)
+        ended = pool.next_done()
+        assert (ended.number, ended.result.status, ended.result.exit) == (first, "interrupted", 143)
+        quick = trial(tmp_path / "quick", "task=nothing")
+        fourth = pool.submit(quick)
+        ended = pool.next_done()
+        assert (ended.number, ended.result.status, ended.good, ended.ran) == (fourth, "done", True, True)
+        pool.submit(quick)
+        pool.stop(second)
+        assert pool.next_done().ran
+        ended = pool.next_done()
+        assert (ended.number, ended.result.status, ended.result.exit) == (second, "interrupted", 137)
+        assert pool.next_done() is None
+        assert pool.idle()
+
+
+def test_a_finished_trial_is_not_run_again(tmp_path, importable):
+    job = trial(tmp_path / "x", "task=nothing")
+    job = trial(tmp_path / f"x-{job.hash8}", "task=nothing")
+    with Pool(knobs(), like=job) as pool:
+        assert [ended.ran for ended in all_done(pool, [job])] == [True]
+        assert [ended.ran for ended in all_done(pool, [job, job])] == [False, False]
+
+
+def test_trials_survive_the_death_of_the_process_that_they_come_from(tmp_path, importable):
+    job = trial(tmp_path / "x", "task=flaky")
+    waits = trial(tmp_path / "waits", "task=wait")
+    with Pool(knobs(workers=1), like=job) as pool:
+        number = pool.submit(waits)
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "waits" / "begun").exists() and time.monotonic() < deadline:
+            pool.next_done(timeout=0.1)
+        (server,) = pool._workers
+        (child,) = server.groups.values()
+        (tmp_path / "waits" / "begun").unlink()
+        os.kill(server._process.pid, signal.SIGKILL)
+        while not (tmp_path / "waits" / "begun").exists() and time.monotonic() < deadline:
+            pool.next_done(timeout=0.1)  # begun again, by another server
+        with pytest.raises(ProcessLookupError):
+            os.kill(child, 0)
+        pool.stop(number)
+        assert pool.next_done().result.status == "interrupted"
+
+
+def test_a_process_that_never_starts_ends_the_sweep(tmp_path, importable, monkeypatch):
+    monkeypatch.setattr("runner.sweeps.workers.START", "raise SystemExit(3)")
+    job = trial(tmp_path / "x", "task=nothing")
+    with Pool(knobs(), like=job) as pool:
+        pool.submit(job)
+        with pytest.raises(TrialsFailed, match="ended 3 times"):
+            pool.next_done()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "visible", "expected"),
+    [
+        (2, None, "0 1 0 1 0"),
+        (1, None, "0 0 0 0 0"),
+        (3, "4,6,7", "4 6 7 4 6"),
+        (2, "GPU-aa,GPU-bb", "GPU-aa GPU-bb GPU-aa GPU-bb GPU-aa"),
+    ],
+)
+def test_workers_take_the_gpus_in_turn(gpus, visible, expected):
+    taken = [of_gpu(worker, gpus, visible)["CUDA_VISIBLE_DEVICES"] for worker in range(5)]
+    assert taken == expected.split()
+
+
+def test_messages_arrive_whole_and_as_they_were():
+    left, right = socket.socketpair()
+    ours, theirs = Channel(left), Channel(right)
+    sent = [{"a": 1.5, 3: None, "text": "line\nline é\udcff", "list": [True, (1, 2)]}, {"b": "x" * 60_000}]
+    for message in sent:
+        ours.send(message)
+    found = []
+    while len(found) < 2:
+        found += theirs.receive()
+    assert found == sent
+    ours.close()
+    with pytest.raises(Closed):
+        list(theirs.receive())
+    theirs.close()
+
+
+@pytest.mark.slow
+def test_a_thousand_trials_leave_nothing_behind(tmp_path, importable):
+    jobs = [trial(tmp_path / "0", "task=nothing")]
+    config = jobs[0].config
+    from runner.door.jobs import trial_job
+
+    with Pool(knobs(workers=2), like=jobs[0]) as pool:
+        all_done(pool, [trial_job(config, [], tmp_path / f"w{number}") for number in range(100)])
+        (server,) = pool._workers
+        before = measured(server._process.pid), measured(os.getpid())
+        all_done(pool, [trial_job(config, [], tmp_path / f"t{number}") for number in range(1000)])
+        after = measured(server._process.pid), measured(os.getpid())
+    for (memory, descriptors), (later, more) in zip(before, after, strict=True):
+        assert more == descriptors
+        assert later - memory < 10 << 20
+
+
+def measured(pid):
+    """Return a process's own memory in bytes and the number of its descriptors."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE"), len(list(Path(f"/proc/{pid}/fd").iterdir()))

@@ -1,0 +1,162 @@
+"""Sweeps that are ended at any moment and go on: nothing finished is done again, nothing is lost, nothing differs."""
+
+import random
+import shutil
+import signal
+import time
+
+import pytest
+from running import command, metrics, result, states
+from trials import PATHS, PLUGIN, SMALL, Started, folders, marked, sweep
+
+GRID = ("optim.lr=0.1,0.01", "seed=0,1", "epochs=3", "checkpoint_every=7steps", "hydra.launcher.workers=2")
+FINAL = ("done", "stopped", "diverged", "pruned")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    where = tmp_path_factory.mktemp("whole")
+    done = sweep(*GRID, cwd=where)
+    assert done.returncode == 0, done.stderr
+    return where
+
+
+def outcome(path):
+    """What a trial found, without what depends on time."""
+    found = result(path)
+    return {**found, "seconds": None}, metrics(path), states(path)
+
+
+def files(path):
+    """What changes if a trial is done again."""
+    return {each.name: each.stat().st_mtime_ns for each in path.iterdir() if each.name != ".lock"}
+
+
+def same(where, other):
+    ours, theirs = folders(where), folders(other)
+    assert ours.keys() == theirs.keys()
+    for name, path in ours.items():
+        assert outcome(path) == outcome(theirs[name])
+
+
+def killed_and_resumed(where, moments):
+    """Kill the sweep at each of some moments (seconds after its first trial began), then let it end."""
+    for moment in moments:
+        before = {name: files(path) for name, path in folders(where).items() if result(path)["status"] in FINAL}
+        going = Started(*GRID, cwd=where)
+        deadline = time.monotonic() + moment
+        while time.monotonic() < deadline and going.process.poll() is None:
+            time.sleep(0.02)
+        going.end(signal.SIGKILL)
+        assert going.left() == []
+        assert {name: files(folders(where)[name]) for name in before} == before
+    before = {name: files(path) for name, path in folders(where).items() if result(path)["status"] in FINAL}
+    done = sweep(*GRID, cwd=where)
+    assert done.returncode == 0, done.stderr
+    assert {name: files(folders(where)[name]) for name in before} == before
+    assert len(done.stdout.split("val/accuracy")[1].splitlines()) >= 4
+
+
+def test_a_sweep_killed_twice_ends_as_if_it_had_not_been(uninterrupted, tmp_path):
+    killed_and_resumed(tmp_path, [random.Random(time.time_ns()).uniform(1.0, 4.0) for _ in range(2)])
+    same(tmp_path, uninterrupted)
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_at_thirty_random_moments(uninterrupted, tmp_path):
+    draw = random.Random(6)
+    for number in range(10):
+        killed_and_resumed(tmp_path / str(number), [draw.uniform(0.5, 5.0) for _ in range(3)])
+        same(tmp_path / str(number), uninterrupted)
+
+
+def test_how_many_run_at_once_changes_no_result(uninterrupted, tmp_path):
+    done = sweep(*GRID[:-1], "hydra.launcher.workers=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    same(tmp_path, uninterrupted)
+
+
+def test_a_wider_sweep_adds_what_is_new_and_resume_knows_the_command(uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
+    before = {name: files(path) for name, path in folders(tmp_path).items()}
+    wider = ["optim.lr=0.1,0.01,0.001", *GRID[1:]]
+    done = sweep(*wider, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("was there") == 4
+    added = set(folders(tmp_path)) - set(before)
+    assert len(added) == 2
+    assert {name: files(path) for name, path in folders(tmp_path).items() if name in before} == before
+    (lost,) = [name for name in added if "seed=0" in name]
+    place = folders(tmp_path)[lost]
+    shutil.rmtree(place)
+    again = command(f"resume={place.parent.relative_to(tmp_path)}", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("was there") == 5
+    assert result(place)["status"] == "done"
+    refused = command(f"resume={place.parent.relative_to(tmp_path)}", "seed=3", cwd=tmp_path)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert refused.stderr.startswith("runner: error: seed: cannot be changed with resume=...")
+
+
+def test_code_that_a_sweep_was_given_must_be_given_again(tmp_path):
+    first = command("-m", *SMALL, "task=nothing", "seed=0,1", "sweep=x", *PLUGIN, cwd=tmp_path, PYTHONPATH=PATHS)
+    assert first.returncode == 0, first.stderr
+    again = command("resume=outputs/sweeps/x", cwd=tmp_path, PYTHONPATH=PATHS)
+    assert again.returncode == 2
+    assert again.stderr == (
+        "runner: error: resume: this sweep was started with plugins=[faulty], which must be given again\n"
+    )
+    again = command("resume=outputs/sweeps/x", *PLUGIN, cwd=tmp_path, PYTHONPATH=PATHS)
+    assert (again.returncode, again.stdout.count("was there")) == (0, 2)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_all_trials_soon_even_those_that_refuse(tmp_path, number, code):
+    going = Started("task=stay", "seed=range(9)", *PLUGIN, "hydra.launcher.workers=2", cwd=tmp_path)
+    going.until(lambda: len(list(tmp_path.glob("outputs/sweeps/*/*/begun"))) == 2)
+    assert len(marked(going.mark)) == 6  # the sweep, its server, two trials, and what they started
+    began = time.monotonic()
+    assert going.end(number)[0] == code
+    assert time.monotonic() - began < 8
+    assert going.left(2) == []
+    assert sorted(result(path)["status"] for path in folders(tmp_path).values()) == ["interrupted"] * 2
+
+
+def test_a_second_process_on_the_same_sweep_is_refused(tmp_path):
+    words = ("task=wait", "seed=0,1", *PLUGIN)
+    going = Started(*words, cwd=tmp_path)
+    try:
+        going.until(lambda: list(tmp_path.glob("outputs/sweeps/*/*/begun")))
+        second = sweep(*words, cwd=tmp_path, PYTHONPATH=PATHS)
+        assert second.returncode == 6
+        assert f"locked by pid {going.process.pid} on " in second.stderr
+        assert second.stderr.count("\n") == 1
+    finally:
+        going.end(signal.SIGKILL)
+    assert going.left() == []
+
+
+def test_the_launchers_of_hydra_still_work(tmp_path):
+    done = sweep("epochs=1", "seed=0,1", "hydra/launcher=basic", "optim.lr=0.1,-1", cwd=tmp_path)
+    assert done.returncode == 1
+    assert sorted(result(path)["status"] for path in folders(tmp_path).values()) == ["done", "done", "failed", "failed"]
+    done = sweep("epochs=1", "seed=0,1", "optim.lr=0.1,-1", cwd=tmp_path)
+    assert (done.returncode, done.stdout.count("was there")) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("hydra.launcher.workers=0", "hydra.launcher.workers: got 0, must be >= 1"),
+        ("hydra.launcher.timeout=soon", "hydra.launcher.timeout: got 'soon', must be a number"),
+        (
+            "hydra.launcher.worker=2",
+            "hydra.launcher.worker: unknown key 'worker'; did you mean 'workers'? "
+            "(choose from: memory, retries, threads, timeout, workers)",
+        ),
+    ],
+)
+def test_a_wrong_setting_of_the_launcher_ends_before_the_first_trial(tmp_path, word, line):
+    done = sweep("seed=0,1", word, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, f"runner: error: {line}\n")
+    assert list(tmp_path.iterdir()) == []
