@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from runner.door.options import Conf
 from runner.door.overrides import Given, parse
 from runner.engine.storage import write_atomic
 from runner.errors import ConfigError
+from runner.plain_yaml import refers_only
 
 FILE = "sweep.yaml"
 PLACE = ("hydra.sweep.dir", "hydra.mode", "sweep", "outputs")  # what the folder itself says
@@ -40,7 +42,7 @@ def go_on(arguments: Arguments) -> Arguments:
     """Return the command line that `resume=<sweep folder>` stands for; any other is returned as it is."""
     given = {word.lstrip("+").partition("=")[0]: word for word in arguments.overrides}
     folder = Path(str(parse(given["resume"]).value)) if "resume" in given else Path()
-    if "resume" not in given or not (folder / FILE).is_file():
+    if "resume" not in given or not os.path.isfile(folder / FILE):  # noqa: PTH113  (is_file raises for a long name)
         return arguments
     others = {key: word for key, word in given.items() if key != "resume"}
     for key in others:
@@ -68,4 +70,15 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: is not a sweep's command")
     if not all(isinstance(word, str) for word in [*kept["overrides"], *kept["give_again"]]):
         raise ConfigError(f"{path}: is not a sweep's command")
+    for word in kept["overrides"]:
+        of_a_file(path, word)
     return kept
+
+
+def of_a_file(path: Path, word: str) -> None:
+    """Refuse a word of a sweep's file that imports code, or that leads out of the sweep's folder."""
+    key, _, text = word.lstrip("+").partition("=")
+    leads_out = key == "hydra.sweep.subdir" and (".." in text or text.lstrip("'\" ").startswith("/"))
+    if key in (*PLACE, CODE, "resume", "hydra.run.dir") or leads_out:
+        raise ConfigError(f"{path}: {key}: may be given on the command line only")
+    refers_only(text, f"{path}: {key}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
+import yaml
 from config_files import RECIPES
 from hostile_runs import CHECKPOINTS, FOLDERS, STATES
 from watching import REFUSED, SMALL, harmless, sliced, watched
@@ -109,3 +110,35 @@ def test_a_hostile_config_file_harms_nobody(work, tmp_path, name):
     (tmp_path / "mine/recipe/mine.yaml").write_text(RECIPES[name])
     harmless(watched(["recipe=mine", "--config-dir", str(tmp_path / "mine")], work), work)
     assert not list(work.iterdir())
+
+
+KEPT = {"overrides": ["seed=1,2"], "config_name": "config", "give_again": []}
+SWEEPS = {
+    "plugins": {"overrides": ["plugins=[os]", "seed=1,2"]},
+    "plugins with a plus": {"overrides": ["++plugins=[canary]"]},
+    "folder elsewhere": {"overrides": ["hydra.sweep.dir=../../canary"]},
+    "outputs elsewhere": {"overrides": ["outputs=../../canary"]},
+    "trials elsewhere": {"overrides": ["seed=1,2", "hydra.sweep.subdir=../../canary"]},
+    "trials at the root": {"overrides": ["hydra.sweep.subdir='/tmp/canary'"]},
+    "a run elsewhere": {"overrides": ["hydra.run.dir=../../canary"]},
+    "another resume": {"overrides": ["resume=it"]},
+    "a target": {"overrides": ["optim._target_=os.system"]},
+    "a launcher's target": {"overrides": ["hydra.launcher._target_=os.system"]},
+    "callbacks": {"overrides": ["hydra.callbacks.x._target_=os.mkdir"]},
+    "a flag": {"overrides": ["--config-dir=/tmp"]},
+    "a call": {"overrides": ["note=${oc.env:HOME}"]},
+    "a list in a list": {"overrides": [["seed=1"]]},
+    "a config by path": {"config_name": "../../etc/passwd"},
+    "a word too many": {"more": 1},
+    "words as a text": {"overrides": "seed=1"},
+    "nothing": None,
+}
+
+
+@pytest.mark.parametrize("name", sliced(SWEEPS, 9))
+def test_a_hostile_sweep_file_harms_nobody(work, name):
+    (work / "it").mkdir()
+    content = {**KEPT, **SWEEPS[name]} if SWEEPS[name] else None
+    (work / "it/sweep.yaml").write_text(yaml.safe_dump(content))
+    harmless(watched(["resume=it"], work), work)
+    assert [path.name for path in work.rglob("*")] == ["it", "sweep.yaml"]
