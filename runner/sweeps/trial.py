@@ -28,8 +28,8 @@ def carry_out(message: Message) -> int:
     began = time.monotonic()
     try:
         code, reason = start(job), None
-    except KeyboardInterrupt:
-        code, reason = 130, "SIGINT"
+    except KeyboardInterrupt as error:
+        code, reason = getattr(error, "exit_code", 130), str(error) or "SIGINT"
     except BaseException as error:
         if not isinstance(error, RunnerError):
             traceback.print_exc()
