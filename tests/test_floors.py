@@ -15,6 +15,7 @@ FLOORS = [
     "engine",
     "components",
     "assemble",
+    "comparing",
     "tasks",
     "sweeps",
     "door",

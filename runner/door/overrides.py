@@ -22,7 +22,8 @@ from runner.schema import SETTINGS
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 MOST_BRACKETS = 200  # Hydra's grammar takes long over many
 # Text that is taken as typed: folders hold , and =
-TEXT = ("name", "sweep", "note", "outputs", "resume", "run", "data.root", "model.weights", *FOLDERS)
+TEXT = ("name", "sweep", "note", "outputs", "resume", "run", "data.root", "model.weights", "task.out", *FOLDERS)
+TEXTS = ("task.runs", "task.baseline")  # as typed too, unless it is a list in brackets
 HYDRA = re.compile(r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper|sweep)\..+|hydra\.(run\.dir|mode)")
 KEY = re.compile(r"[A-Za-z_$][\w$-]*([./]([A-Za-z_$][\w$-]*|\d+))*", re.ASCII)
 LONG_NUMBER = re.compile(r"[\d_]{4000}")  # Python's int() refuses such
@@ -91,9 +92,10 @@ def parse(word: str) -> Given:
     key, _, text = word.lstrip("+").partition("=")
     if len(word) > LONGEST:
         raise ConfigError(f"{brief(key)}: is longer than {LONGEST} characters")
-    if key not in TEXT:
+    typed = key in TEXT or (key in TEXTS and not re.fullmatch(r"\[.*\]", text))
+    if not typed:
         refuse_brackets(key, text)
-    if key in TEXT and not re.fullmatch(r"null|(['\"]).*\1|(choice|glob)\(.*\)", text):
+    if typed and not re.fullmatch(r"null|(['\"]).*\1|(choice|glob)\(.*\)", text):
         text = QuotedString(text, Quote.double).with_quotes()
     try:
         return Given(key, text, OverridesParser.create().parse_override(f"{key}={text}"), word)

@@ -1,0 +1,142 @@
+"""Runs as their folders tell of them. Nothing is written there, and a folder that cannot be read is told of."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from runner import plain_yaml
+from runner.engine.folder import RESULT, Result, read_result
+from runner.engine.hparams import flat_hparams
+from runner.engine.sinks import METRICS, read_metrics
+from runner.engine.storage import read, shown
+from runner.errors import CheckpointError, ConfigError
+
+CONFIG = "config.yaml"
+COMPLETE = ("done", "stopped")  # early stopping is a way to end well
+LIMIT = 1 << 20  # bytes of environment.json
+Series = list[tuple[int, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training run: its config, how it ended, and its curves when they are asked for."""
+
+    folder: Path
+    config: dict[str, Any]
+    result: Result
+    environment: dict[str, Any]
+
+    @property
+    def seed(self) -> int:
+        """Return the seed."""
+        return int(self.config["seed"])
+
+    @property
+    def started(self) -> str:
+        """Return when the run began, as ISO 8601 in UTC; nothing where that is not known."""
+        return str(self.environment.get("started", ""))
+
+    @cached_property
+    def hparams(self) -> dict[str, bool | float | str]:
+        """Return what the run computes, on one level and without its seed: equal for the seeds of a configuration."""
+        return flat_hparams(self.config)
+
+    @cached_property
+    def metrics(self) -> list[tuple[int, dict[str, float]]]:
+        """Return (step, numbers) of each logged step; none where the log is gone or damaged."""
+        try:
+            return list(read_metrics(self.folder / METRICS))
+        except (OSError, ValueError, TypeError, AttributeError, KeyError):
+            return []
+
+    def series(self, tag: str) -> Series:
+        """Return (step, number) of one tag."""
+        return [(step, row[tag]) for step, row in self.metrics if tag in row]
+
+    def score(self, metric: str, at: str) -> float | None:
+        """Return a score (`val/accuracy`, `at` last or best) of a run that ended well, else None."""
+        if self.result.status not in COMPLETE:
+            return None
+        split, name = metric.split("/")
+        found: Any = self.result.scores
+        for word in (split, name) if split == "test" else (split, at, name):
+            found = found.get(word) if isinstance(found, dict) else None
+        return float(found) if isinstance(found, (int, float)) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """All that was looked at."""
+
+    runs: list[Run] = field(default_factory=list)
+    unreadable: dict[Path, str] = field(default_factory=dict)  # folder and reason
+    others: list[Path] = field(default_factory=list)  # folders of other tasks than training
+
+
+def find_runs(patterns: Sequence[str]) -> Found:
+    """Return the training runs that patterns name: run folders, or folders with runs in them (a sweep: its trials).
+
+    Raises ConfigError for a pattern that gives none, saying what was looked for.
+    """
+    folders: dict[Path, None] = {}
+    for pattern in patterns:
+        matches = [Path(pattern)] if os.path.isdir(pattern) else sorted(map(Path, glob.glob(pattern, recursive=True)))  # noqa: PTH112, PTH207
+        below = [run for match in matches for run in run_folders(match)]
+        if not below:
+            raise ConfigError(none_found(pattern, matches))
+        folders |= dict.fromkeys(below)
+    found = Found()
+    for folder in folders:
+        take(found, folder)
+    return found
+
+
+def none_found(pattern: str, matches: Sequence[Path]) -> str:
+    """Return in one line that a pattern gives no run."""
+    wanted = f"a run folder has a {CONFIG} and a {RESULT}"
+    if not matches:
+        return f"task.runs: no run found for '{pattern}' (there is no such folder in {shown(Path.cwd())}; {wanted})"
+    return f"task.runs: '{pattern}' is no run folder and there is none in it ({wanted})"
+
+
+def run_folders(top: Path) -> Iterator[Path]:
+    """Yield the run folders at and below a folder, in order of name; what lies inside a run is not looked at."""
+    for place, below, files in os.walk(top):
+        if RESULT in files or CONFIG in files:
+            below.clear()
+            yield Path(place)
+        below[:] = sorted(name for name in below if not name.startswith("."))
+
+
+def take(found: Found, folder: Path) -> None:
+    """Read one run folder into what was found."""
+    try:
+        result = read_result(folder)
+        config = plain_yaml.load(folder / CONFIG)
+        name = config["task"]["name"]
+        int(config["seed"])
+    except (CheckpointError, ConfigError) as error:
+        found.unreadable[folder] = str(error)
+    except (KeyError, TypeError, ValueError):
+        found.unreadable[folder] = f"{shown(folder / CONFIG)}: is not the config of a run"
+    else:
+        if name != "train":
+            found.others.append(folder)
+        else:
+            found.runs.append(Run(folder=folder, config=config, result=result, environment=environment(folder)))
+
+
+def environment(folder: Path) -> dict[str, Any]:
+    """Return what a run says of the code and machine that it ran on; nothing where it does not say."""
+    try:
+        content = json.loads(read(folder / "environment.json", LIMIT))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,114 @@
+"""task=compare: runs beside each other, seeds averaged, with what their differences do and do not show."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Literal, TextIO
+
+from runner.comparing.page import headline, html, markdown, pictures, remarks
+from runner.comparing.report import Report, report
+from runner.comparing.sheets import configurations_csv, runs_csv
+from runner.comparing.tables import Table, cost_table, scores_table
+from runner.comparing.verdicts import Rule
+from runner.engine.folder import create
+from runner.engine.storage import write_atomic
+from runner.errors import ConfigError
+from runner.registry import register
+from runner.schema import Positive
+from runner.tasks.job import Job
+
+WIDTH = 80
+MOST_ROWS = 30  # of a table on the screen; the files have all
+LEFT = ("configuration", "verdict")
+
+
+@register("task")
+def compare(
+    job: Job,
+    *,
+    runs: str | list[str] | None,
+    baseline: str | None,
+    metric: Literal["val/accuracy", "val/loss"],
+    at: Literal["last", "best"],
+    margin: Positive | None,
+    out: str | None,
+) -> int:
+    """Compare runs: mean and spread over seeds, differences seed by seed with intervals, and an honest verdict.
+
+    Leaves a folder with `comparison.html` (one file, no network), `comparison.md`, `comparison.csv`, `runs.csv` and
+    the pictures. Runs of different data are refused; unequal budgets, failed and unreadable runs are told of.
+    """
+    patterns = looked_at(runs, job)
+    found = report(patterns, Rule(metric=metric, at=at, margin=margin), baseline)
+    folder = save(found, job, out)
+    show(found, sys.stdout)
+    sys.stdout.write(f"saved in      {folder}\nlook at it    {folder / 'comparison.html'}\n")
+    return 0
+
+
+def looked_at(runs: str | list[str] | None, job: Job) -> list[str]:
+    """Return the patterns asked for; for none the sweep that was begun last, else all runs of `outputs`."""
+    if runs == []:
+        raise ConfigError("task.runs: got [], must name at least one run folder, sweep or pattern")
+    if runs is not None:
+        return [runs] if isinstance(runs, str) else runs
+    outputs = Path(job.config["outputs"])
+    sweeps = [path for path in (outputs / "sweeps").glob("*") if path.is_dir()]
+    return [str(max(sweeps, key=lambda path: (path.stat().st_mtime, path.name)) if sweeps else outputs)]
+
+
+def save(found: Report, job: Job, out: str | None) -> Path:
+    """Write all forms of a comparison into a new folder and return it."""
+    given = " ".join(map(shlex.quote, job.overrides))
+    command = f"python -m runner {given}"
+    drawn = pictures(found)
+    files = {
+        "comparison.html": html(found, drawn, command).encode(),
+        "comparison.md": markdown(found, drawn, command).encode(),
+        "comparison.csv": configurations_csv(found).encode(),
+        "runs.csv": runs_csv(found).encode(),
+        **{f"{name}.svg": picture for name, picture in drawn.items()},
+    }
+    folder = create(Path(out or job.folder or Path(job.config["outputs"]) / f"compare-{subject(found)}"))
+    for name, content in files.items():
+        write_atomic(folder / name, content)
+    return folder
+
+
+def subject(found: Report) -> str:
+    """Return a name for what was compared: the sweep's or the folder's, if it was one."""
+    name = Path(found.looked_at[0]).name if len(found.looked_at) == 1 else ""
+    return name if name and not set(name) & set("*?[]") else "runs"
+
+
+def show(found: Report, stream: TextIO) -> None:
+    """Write the comparison to a screen of 80 columns."""
+    from rich.console import Console
+
+    screen = Console(file=stream, highlight=False, markup=False, width=min(WIDTH, Console(file=stream).width))
+    screen.print(headline(found), style="bold")
+    for line in found.banners:
+        screen.print(f"mind: {line}", style="yellow")
+    draw(screen, scores_table(found))
+    for line in remarks(found):
+        screen.print(f"- {line}")
+    draw(screen, cost_table(found))
+
+
+def draw(screen: object, rows: Table) -> None:
+    """Write a table, its first lines only if there are many."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as Columns
+
+    assert isinstance(screen, Console)
+    table = Columns(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in rows[0]:
+        table.add_column(name, justify="left" if name in LEFT else "right", overflow="fold")
+    for row in rows[:MOST_ROWS]:
+        table.add_row(*row.values())
+    screen.print(table)
+    if len(rows) > MOST_ROWS:
+        screen.print(f"... {len(rows) - MOST_ROWS} more in comparison.md")
