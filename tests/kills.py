@@ -234,6 +234,7 @@ def state(folder: Path) -> object:
     for path in sorted((folder / "checkpoints").glob("*.json")):
         snapshot = checkpoint.load(folder, step=int(path.stem))
         assert snapshot is not None
+        snapshot.state["log"].pop("owed")  # what the disk had not taken: by now it is in the logs
         found[path.name] = frozen({"weights": snapshot.weights, "state": snapshot.state})
     return found
 

@@ -23,7 +23,7 @@ from runner.schema import SETTINGS, check, wrong
 from runner.tasks.job import Job
 
 CONFIG = "config.yaml"
-UNBEGUN = {"trial.log", LOCK, RESULT}  # what a trial's folder may hold before there was a run in it
+UNBEGUN = {"trial.log", LOCK, RESULT, "overrides.yaml", "environment.json"}  # what may be there before there is a run
 
 
 def place(job: Job) -> Path:
@@ -104,6 +104,7 @@ def check_saved(path: Path, key: str, value: Any, like: Any) -> None:
 def reported(folder: Path, result: Result) -> Iterator[None]:
     """Keep `result.json` true: running while the body runs, then how it ended."""
     began = time.monotonic() - result.seconds
+    result.status, result.exit, result.reason = "running", None, None
     write_result(folder, result)
     try:
         yield
