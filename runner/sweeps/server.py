@@ -18,6 +18,7 @@ import sys
 from typing import Any
 
 from runner.sweeps.channel import Channel, Closed, Message
+from runner.sweeps.pages import collapse
 from runner.sweeps.trial import alone, carry_out
 from runner.sweeps.workers import kill
 
@@ -27,6 +28,7 @@ MODULES = (  # what trials would import, each by itself
     "rich.table",
     "safetensors.torch",
 )
+MANY = 100  # trials after which there will probably be as many more, which large pages pay for
 
 
 def main(descriptor: int) -> None:
@@ -43,6 +45,7 @@ class Server:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._running: dict[int, int] = {}  # pid -> number of the trial
+        self._forks = 0
         self._wake, write = os.pipe()
         self._descriptor = channel.fileno()
         for end in (self._wake, write):
@@ -83,6 +86,9 @@ class Server:
                         kill(pid, signal.Signals(message["signal"]))
 
     def _fork(self, message: Message) -> None:
+        self._forks += 1
+        if self._forks == MANY:
+            collapse()
         server = os.getpid()
         pid = os.fork()
         if pid == 0:

@@ -17,6 +17,8 @@ START = (
     "import ast, sys; sys.path[:] = ast.literal_eval(sys.argv[1]); "
     "from runner.sweeps.server import main; main(int(sys.argv[2]))"
 )
+# Memory that malloc takes comes in large pages where it can: a third less for each fork to copy, for nothing.
+LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 PATIENCE = 5.0  # seconds for a process to end by itself, once its channel is closed
 
 
@@ -34,7 +36,7 @@ class Worker:
             [sys.executable, "-c", START, repr([path or os.getcwd() for path in sys.path]), str(theirs.fileno())],  # noqa: PTH109
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **self._environment},
+            env={**LARGE_PAGES, **os.environ, **self._environment},
             start_new_session=True,  # the terminal's Ctrl-C is for the sweep, which then says what is to end
         )
         theirs.close()
