@@ -11,8 +11,9 @@ from typing import Any
 
 from hydra.core.override_parser.types import IntervalSweep
 
-from runner.door.compose import Parts, checked, chooses, compose_parts, plain, quoted
+from runner.door.compose import Parts, chooses, compose_parts, plain, quoted
 from runner.door.jobs import trial_job
+from runner.door.leaves import Leaves
 from runner.door.naming import UNNAMED, digest, hash8, run_name, shortened
 from runner.door.options import RECIPE, Conf
 from runner.door.overrides import Given, allow, parse, spread
@@ -111,15 +112,15 @@ class Composer:
 
     def __init__(self, conf: Conf, hydra: Sequence[Given] = ()) -> None:
         self._conf, self._hydra = conf, list(hydra)
-        self._composed: dict[tuple[str, ...], Parts] = {}
+        self._composed: dict[tuple[str, ...], Leaves] = {}
 
     def trial(self, given: Sequence[Given]) -> Trial:
         """Return the trial that overrides make, checked; raises ConfigError if it is wrong."""
         choices = [each for each in given if chooses(self._conf, each)]
         words = tuple(each.word for each in choices)
         if words not in self._composed:
-            self._composed[words] = compose_parts(self._conf, [*self._hydra, *choices])
-        return Trial(checked(self._conf, self._composed[words], given), tuple(each.word for each in given))
+            self._composed[words] = Leaves(self._conf, compose_parts(self._conf, [*self._hydra, *choices]))
+        return Trial(self._composed[words].config(given), tuple(each.word for each in given))
 
 
 def check_trials(conf: Conf, space: Space) -> dict[str, Trial]:
