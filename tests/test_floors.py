@@ -14,6 +14,7 @@ FLOORS = [
     "registry",
     "engine",
     "components",
+    "search",
     "assemble",
     "comparing",
     "tasks",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -39,10 +40,10 @@ class Experiment:
     summary: list[str]  # what was built, in words
 
 
-def assemble(config: Config, *, fit: bool = True) -> Experiment:
+def assemble(config: Config, *, fit: bool = True, search: Mapping[str, Any] | None = None) -> Experiment:
     """Build a run from its config; nothing is trained or written.
 
-    `fit=False` leaves the preprocessing statistics to be loaded. Raises ConfigError for what does not fit together,
+    `fit=False` leaves the preprocessing statistics to be loaded; `search` is what the run reports to. Raises ConfigError for what does not fit together,
     DataError for data that are missing or broken.
     """
     settings = Settings(**{name: check(name, config[name], kind) for name, kind in SETTINGS.items()})
@@ -60,7 +61,7 @@ def assemble(config: Config, *, fit: bool = True) -> Experiment:
     model, summary = build_model(config, data, batches, regularizers)
     lay_out(model, settings)
     recipe = build_recipe(config, settings, data, batches, regularizers, model, device)
-    learner = build_learner(config, settings, recipe, model.to(device), preprocess, device)
+    learner = build_learner(config, settings, recipe, model.to(device), preprocess, device, search)
     return Experiment(
         settings=settings,
         device=device,

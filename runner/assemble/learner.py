@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,11 +12,12 @@ from torch.optim import Optimizer
 
 from runner.assemble.config import Config
 from runner.engine.direct import without_dynamo
-from runner.engine.learner import Learner, Patience, Pure
+from runner.engine.learner import Learner, Patience, Pure, let_run
 from runner.engine.recipe import Recipe
 from runner.errors import ConfigError
 from runner.registry import build
 from runner.schema import Settings, steps_of
+from runner.search import pruning
 
 
 def build_learner(
@@ -25,8 +27,9 @@ def build_learner(
     model: nn.Module,
     preprocess: nn.Module,
     device: torch.device,
+    search: Mapping[str, Any] | None = None,
 ) -> Learner:
-    """Return all that changes, at step 0."""
+    """Return all that changes, at step 0; `search` is what a run reports its scores to."""
     without_dynamo()
     fused = device.type in ("cpu", "cuda", "mps") or None
     optimizer = build("optim", config["optim"], model=model, fused=fused)
@@ -34,6 +37,7 @@ def build_learner(
     durations = {"total_steps": recipe.total_steps, "steps_per_epoch": recipe.steps_per_epoch, "batch": batch}
     date(optimizer, durations)
     schedule = build("scheduler", config["scheduler"], **durations)
+    judge = pruning.judge(search, every=recipe.validate_every, total=recipe.total_steps) if search else let_run
     return Learner(
         model=model,
         preprocess=preprocess,
@@ -41,7 +45,7 @@ def build_learner(
         schedule=schedule if hasattr(schedule, "observe") else Pure(schedule),
         scaler=GradScaler(device.type, enabled=settings.precision == "fp16"),
         average=build("average", config["average"], model=model, optimizer=optimizer, **durations),
-        patience=Patience(settings.monitor, limit=settings.patience),
+        patience=Patience(settings.monitor, limit=settings.patience, judge=judge),
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -39,7 +40,10 @@ class Parts:
 
 @contextmanager
 def hydra_opened(conf: Conf) -> Iterator[None]:
-    """Have Hydra read our config folders; nothing is run."""
+    """Have Hydra read our config folders, unless it does so already; nothing is run."""
+    if GlobalHydra.instance().is_initialized():
+        yield
+        return
     with initialize_config_dir(str(home(conf)), job_name="runner", version_base="1.3"):
         yield
 

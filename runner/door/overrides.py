@@ -24,7 +24,9 @@ MOST_BRACKETS = 200  # Hydra's grammar takes long over many
 # Text that is taken as typed: folders hold , and =
 TEXT = ("name", "sweep", "note", "outputs", "resume", "run", "data.root", "model.weights", "task.out", *FOLDERS)
 TEXTS = ("task.runs", "task.baseline")  # as typed too, unless it is a list in brackets
-HYDRA = re.compile(r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper|sweep)\..+|hydra\.(run\.dir|mode)")
+HYDRA = re.compile(
+    r"hydra/(launcher|sweeper(/(sampler|pruner))?)|hydra\.(launcher|sweeper|sweep)\..+|hydra\.(run\.dir|mode)"
+)
 KEY = re.compile(r"[A-Za-z_$][\w$-]*([./]([A-Za-z_$][\w$-]*|\d+))*", re.ASCII)
 LONG_NUMBER = re.compile(r"[\d_]{4000}")  # Python's int() refuses such
 UNSWEPT = ("name", "sweep", "outputs", "plugins", "note")

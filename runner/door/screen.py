@@ -19,7 +19,7 @@ from runner.errors import ConfigError, unknown
 from runner.plain_yaml import plain, refers_only
 
 HYDRA_KEYS = ("mode", "sweeper", "launcher")
-HYDRA_GROUPS = ("/hydra/sweeper", "/hydra/launcher")
+HYDRA_GROUPS = ("/hydra/sweeper", "/hydra/sweeper/sampler", "/hydra/sweeper/pruner", "/hydra/launcher")
 HEADER = re.compile(r"\s*#\s*@(.*)")
 
 

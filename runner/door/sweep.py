@@ -23,6 +23,7 @@ from runner.tasks.job import Job
 
 MOST = 10_000  # trials of one sweep
 LAUNCHER = "hydra_plugins.runner_launcher.RunnerLauncher"
+SEARCH = "hydra_plugins.runner_optuna.RunnerOptuna"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Sweep:
     trials: tuple[str, ...]
     jobs: tuple[Job, ...] = ()  # of the trials, where our launcher takes them as they are
     knobs: Knobs | None = None  # of our launcher, if it is the one
+    search: Any = None  # a `runner.door.search.Planned`, where Optuna picks the trials
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ def plan(conf: Conf, parts: Parts, given: Sequence[Given]) -> Sweep:
             raise ConfigError(f"{each.key}: belongs to one run; for a sweep set {other}")
     basic = str(parts.hydra.sweeper.get("_target_")).endswith(".BasicSweeper")
     knobs = launcher_knobs(parts)
+    if parts.hydra.sweeper.get("_target_") == SEARCH:
+        return searching(conf, parts, given, knobs)
     space = Space([spread(conf, each) for each in given], searched(conf, parts), basic)
     checked_trials = check_trials(conf, space)
     first = next(iter(checked_trials.values()))
@@ -77,6 +81,21 @@ def plan(conf: Conf, parts: Parts, given: Sequence[Given]) -> Sweep:
         return Sweep(folder, words, (), knobs=knobs)
     jobs = (trial_job(each.config, each.words, folder / name) for name, each in checked_trials.items())
     return Sweep(folder, words, tuple(checked_trials), tuple(jobs) if knobs else (), knobs)
+
+
+def searching(conf: Conf, parts: Parts, given: Sequence[Given], knobs: Knobs | None) -> Sweep:
+    """Return a sweep whose trials a search picks."""
+    from runner.door.search import plan_search
+
+    asked = next((each.value for each in given if each.key == "hydra.sweep.dir"), None)
+
+    def place(config: dict[str, Any], wished: list[Given]) -> Path:
+        return Path(asked or default_folder(conf, config, Space([], wished, False)))
+
+    folder, planned = plan_search(conf, parts, given, place)
+    words = [each.word for each in given if (each.of_hydra or chooses(conf, each)) and not each.swept]
+    words = [word for word in words if not word.startswith(("hydra.mode=", "hydra.sweep."))]
+    return Sweep(folder, (*words, f"hydra.sweep.dir={quoted(folder)}"), (), knobs=knobs, search=planned)
 
 
 def launcher_knobs(parts: Parts) -> Knobs | None:

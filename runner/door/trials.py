@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import hydra
@@ -41,9 +43,21 @@ def run_sweep(conf: Conf, sweep: Sweep, given: Sequence[Given]) -> int:
         sweep.folder.mkdir(parents=True, exist_ok=True)
     with lock(sweep.folder):
         remember(sweep.folder, conf, given)
+        if sweep.search:
+            return run_searching(conf, sweep)
         if sweep.jobs and sweep.knobs:
             return run_jobs(sweep.jobs, sweep.knobs)
         return run_through_hydra(conf, sweep)
+
+
+def run_searching(conf: Conf, sweep: Sweep) -> int:
+    """Run the search of a sweep; by Hydra's launcher if one of those was chosen."""
+    from runner.door.searching import handed_over, run_search
+
+    if sweep.knobs:
+        return run_search(sweep.search, sweep.folder, sweep.knobs)
+    with handed_over(sweep.search, sweep.folder):
+        return through_hydra(["--multirun", *sweep.words], conf)
 
 
 def run_jobs(jobs: Sequence[Job], knobs: Knobs) -> int:
@@ -100,7 +114,8 @@ def trial(config: DictConfig) -> float:
     sys.stdout.write(f"trial {int(hydra_config.job.num) + 1}: {folder.name}\n")
     sys.stdout.flush()
     words = [word.lstrip("+") for word in hydra_config.overrides.task]
-    job = own(trial_job(resolved(config), words, folder))
+    search = json.loads(os.environ.get("RUNNER_SEARCH", "null"))  # set by `runner.door.searching`
+    job = replace(own(trial_job(resolved(config), words, folder)), search=search)
     result = finished(job) or run_here(job)
     return score(result, config.monitor)
 

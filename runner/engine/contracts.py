@@ -165,4 +165,5 @@ Mix = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]  # (images, labels,
 Predict = Callable[[nn.Module, Tensor], Tensor]  # (model, images) -> log-probabilities (B, K)
 Init = Callable[[nn.Module], None]  # sets the weights in place, from torch's global generator
 ActivationMaker = Callable[[], nn.Module]
+Judge = Callable[[float, int], bool]  # (monitored score of a validation, its step) -> whether the run is to end here
 NormMaker = Callable[[int, int], nn.Module]  # (channels, spatial dimensions: 0 or 2) -> module

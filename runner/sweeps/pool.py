@@ -109,6 +109,10 @@ class Pool:
         """Tell whether the processes are ready for trials."""
         return bool(self._ready)
 
+    def free(self) -> int:
+        """Return how many more trials could begin now; none before the processes are ready."""
+        return sum(worker.seats for worker in self._ready) - len(self._running) - len(self._queue)
+
     def waiting(self) -> int:
         """Return how many trials have not begun."""
         return len(self._queue)

@@ -25,7 +25,7 @@ from runner.tasks.job import Job
 from runner.tasks.report import announce, conclude, console, device_name, introduce, sign_off, tell
 from runner.tasks.run_folder import CONFIG, begun, describe, place, reported, saved_config
 
-FINISHED = ("done", "stopped")
+FINISHED = ("done", "stopped", "pruned")
 MAY_CHANGE = ("plugins", "device", "memory_format", "compile", "cuda_graphs")  # with resume
 AGAIN = f"it diverged, and will again in that step unless {', '.join(MAY_CHANGE[1:])} change its numbers"
 
@@ -41,7 +41,7 @@ def train_task(job: Job) -> int:
         if resumed:
             held.enter_context(lock(resumed))
         snapshot = checkpoint.load(resumed) if resumed else None
-        experiment = assemble(job.config, fit=snapshot is None)
+        experiment = assemble(job.config, fit=snapshot is None, search=job.search)
         experiment = replace(experiment, recipe=armed(experiment.recipe))
         if resumed and snapshot:
             snapshot = put_back(resumed, experiment.learner, snapshot)
@@ -74,7 +74,7 @@ def run(folder: Path, job: Job, experiment: Experiment, snapshot: Snapshot | Non
                 result.steps, result.epochs = learner.step, learner.step / experiment.recipe.steps_per_epoch
             sign_off(folder, log, experiment, figures=job.config["figures"] == "always")
         score(folder, experiment, result)
-        result.status, result.exit = status, 0
+        result.status, result.exit = ("pruned" if learner.patience.pruned else status), 0
 
 
 def trained(folder: Path, experiment: Experiment, log: Log) -> str:

@@ -1,0 +1,166 @@
+"""From the overrides of a search to its space: Hydra's sweeps as axes, and for which choices each is there."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hydra.core.override_parser.types import IntervalSweep, RangeSweep
+
+from runner.door.choices import choice
+from runner.door.compose import Parts
+from runner.door.options import Conf, template, templates
+from runner.door.overrides import Given, allow, parse, spread
+from runner.errors import ConfigError, unknown
+from runner.search.space import MOST, Axis, Space
+
+LOG = "log"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """An override of a search, with the option of a group (or the value of a key) that it is for, if not for all."""
+
+    given: Given
+    only: tuple[str, str] | None = None
+
+
+def wishes(conf: Conf, params: Mapping[str, Any], given: Sequence[Given]) -> list[Wish]:
+    """Return what `hydra.sweeper.params` and the command line set; the command line wins."""
+    found = []
+    for key, value in params.items():
+        if isinstance(value, dict):
+            group, _, option = str(key).partition("=")
+            if not option:
+                says = "must be text, or a condition like 'optim=adam' with keys below it"
+                raise ConfigError(f"hydra.sweeper.params.{key}: {says}")
+            if group in conf.files and option not in conf.files[group]:
+                raise unknown(f"hydra.sweeper.params.{key}", "option", option, conf.files[group])
+            found += [Wish(read(conf, name, text), (group, option)) for name, text in value.items()]
+        else:
+            found.append(Wish(read(conf, key, value)))
+    ours = [Wish(each) for each in given if not each.of_hydra]
+    typed = {each.given.key for each in ours}
+    return [*(each for each in found if each.given.key not in typed), *ours]
+
+
+def read(conf: Conf, key: str, text: Any) -> Given:
+    """Return an override that stands in a YAML."""
+    if not isinstance(text, (str, int, float)):
+        raise ConfigError(f"hydra.sweeper.params.{key}: must be text, as in 'optim.lr: tag(log,interval(1e-3,1))'")
+    each = parse(f"{key}={str(text).lower() if isinstance(text, bool) else text}")
+    if each.key == "plugins":
+        raise ConfigError("plugins: may be given on the command line only, a file must not import code")
+    allow(conf, each)
+    return spread(conf, each)
+
+
+def space_of(conf: Conf, parts: Parts, wished: Sequence[Wish]) -> tuple[Space, list[Given]]:
+    """Return the space, and the overrides that are the same for every point."""
+    fixed = [each.given for each in wished if not each.only and not each.given.swept]
+    free = {each.given.key: axis_of(each.given) for each in wished if not each.only and each.given.swept}
+    tied = []
+    for each in wished:
+        if each.only:
+            tied += conditional(conf, parts, fixed, free, each)
+    for axis in tied:
+        if axis.when is None:  # its condition holds for all points
+            free[axis.key] = replace(axis, label="")
+            fixed = [each for each in fixed if each.key != axis.key]
+    tied = [axis for axis in tied if axis.when]
+    axes = [restricted(conf, axis, free, tied) for axis in free.values()]
+    axes = [axis for axis in axes if axis.when is None or axis.when[1]]
+    if not axes:
+        raise ConfigError("hydra/sweeper: the space is empty; add something like 'optim.lr=tag(log,interval(1e-3,1))'")
+    return Space((*(a for a in axes if not a.when), *(a for a in axes if a.when), *tied)), fixed
+
+
+def conditional(conf: Conf, parts: Parts, fixed: Sequence[Given], free: Mapping[str, Axis], wish: Wish) -> list[Axis]:
+    """Return the axis of a wish that is for one option only; without condition where every point has that option."""
+    assert wish.only is not None
+    key, option = wish.only
+    axis = replace(axis_of(wish.given), label=option)
+    if key in free:
+        if free[key].kind != "choice":
+            raise ConfigError(f"hydra.sweeper.params.{key}={option}: {key} has no choices here")
+        return [replace(axis, when=(key, (option,)))] if option in free[key].choices else []
+    texts = [each.text for each in fixed if each.key == key] or parts.chosen.get(key, [])
+    return [axis] if option in texts else []
+
+
+def restricted(conf: Conf, axis: Axis, free: Mapping[str, Axis], tied: Sequence[Axis]) -> Axis:
+    """Return an axis with the choices that it is there for: those of its group that have the knob, and no own axis."""
+    group, _, knob = axis.key.partition(".")
+    others = {each.when[0]: each.when[0] for each in tied if each.key == axis.key and each.when}
+    key = next(iter(others), group if knob and group in conf.defaults else None)
+    if key is None or key not in free or free[key].kind != "choice":
+        return axis
+    choices = free[key].choices
+    having = choices
+    if key == group and knob:
+        having = tuple(text for text in choices if has(conf, group, text, knob)) or choices
+    own = {text for each in tied if each.key == axis.key and each.when for text in each.when[1]}
+    left = tuple(text for text in having if text not in own)
+    return axis if left == choices else replace(axis, when=(key, left))
+
+
+def has(conf: Conf, group: str, text: str, knob: str) -> bool:
+    """Tell whether an option, or one of several, has a knob."""
+    chosen = choice(conf, group, parse(f"{group}={text}").value)
+    first = knob.partition(".")[0]
+    if conf.several(group):
+        return first in templates(conf, group, chosen)
+    return all(first in template(conf, group, option) for option in chosen)
+
+
+def axis_of(given: Given) -> Axis:
+    """Return a sweep as an axis, one value as an axis of one choice."""
+    value = given.value
+    if not given.swept:
+        return Axis(key=given.key, kind="choice", choices=(given.text,))
+    if strange := sorted(value.tags - {LOG}):
+        raise unknown(given.key, "tag", str(strange[0]), [LOG])
+    log = LOG in value.tags
+    axis = numbers(given, log) if isinstance(value, (IntervalSweep, RangeSweep)) else listed(given, log)
+    if log and axis.low <= 0:
+        raise ConfigError(f"{given.key}: got {given.text}, but a logarithmic axis must be above 0")
+    return axis
+
+
+def numbers(given: Given, log: bool) -> Axis:
+    """Return the axis of an interval or a range; a range ends before its second number, as everywhere in Hydra."""
+    value = given.value
+    if isinstance(value, IntervalSweep):
+        low, high = value.start, value.end
+        if low is None or high is None or not (math.isfinite(low) and math.isfinite(high) and low <= high):
+            raise ConfigError(f"{given.key}: got {given.text}, must be an interval from a number to a larger one")
+        whole = isinstance(low, int) and isinstance(high, int)
+        step = 1.0 if whole and not log else None
+        return Axis(key=given.key, kind="int" if whole else "float", low=low, high=high, step=step, log=log)
+    try:
+        values = [float(each) for each in itertools.islice(value.range(), MOST + 1)]
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(f"{given.key}: got {given.text}, which is no range ({error})") from error
+    if not 0 < len(values) <= MOST:
+        raise ConfigError(f"{given.key}: got {given.text}, which has {'no' if not values else 'too many'} values")
+    whole = all(isinstance(each, int) for each in (value.start, value.stop, value.step))
+    step = abs(float(value.step))
+    if log and not (whole and step == 1):
+        raise ConfigError(f"{given.key}: got {given.text}, but a logarithmic range has whole numbers and the step 1")
+    kind = "int" if whole else "float"
+    return Axis(key=given.key, kind=kind, low=min(values), high=max(values), step=None if log else step, log=log)  # type: ignore[arg-type]
+
+
+def listed(given: Given, log: bool) -> Axis:
+    """Return the axis of listed values."""
+    if log:
+        raise ConfigError(f"{given.key}: got {given.text}, but only an interval or a range can be logarithmic")
+    texts = list(given.parsed.sweep_string_iterator())
+    if getattr(given.value, "shuffle", False):  # differently each time
+        texts.sort()
+    if twice := [text for index, text in enumerate(texts) if text in texts[:index]]:
+        raise ConfigError(f"{given.key}: given twice ('{twice[0]}')")
+    return Axis(key=given.key, kind="choice", choices=tuple(texts))

@@ -1,0 +1,116 @@
+"""What `hydra.sweeper.*` sets: the sampler and the pruner with their knobs, how many points, seeds and failures."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal, get_type_hints
+
+from runner.errors import ConfigError, unknown
+from runner.schema import FolderName, NonNegativeInt, Positive, PositiveInt, Range, Unit, check
+from runner.search.pruning import BLIND
+from runner.search.space import Space
+
+SAMPLERS: dict[str, dict[str, Any]] = {
+    "grid": {},
+    "random": {},
+    "qmc": {},
+    "tpe": {"n_startup_trials": NonNegativeInt, "n_ei_candidates": PositiveInt},
+    "gp": {"n_startup_trials": NonNegativeInt, "deterministic_objective": bool},
+    "cmaes": {"n_startup_trials": NonNegativeInt, "sigma0": Positive | None},
+}
+RUNGS = {"min_resource": PositiveInt, "reduction_factor": Annotated[int, Range(2)], "bootstrap_count": NonNegativeInt}
+PRUNERS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "median": {"n_startup_trials": NonNegativeInt, "n_warmup_steps": NonNegativeInt, "interval_steps": PositiveInt},
+    "asha": {**RUNGS, "min_early_stopping_rate": NonNegativeInt},
+    "hyperband": {**RUNGS, "max_resource": PositiveInt | None},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knobs:
+    """The sweeper's settings, checked; the values stand in conf/hydra/sweeper/optuna.yaml."""
+
+    n_trials: PositiveInt | None
+    seeds: PositiveInt
+    n_jobs: PositiveInt | None
+    direction: Literal["maximize", "minimize"] | None
+    storage: str | None
+    study_name: FolderName | None
+    max_failure_rate: Unit
+
+
+def read_knobs(values: dict[str, Any]) -> Knobs:
+    """Return the checked settings of the sweeper."""
+    if values["custom_search_space"] is not None:
+        says = "a config must not name code; write conditions as 'optim=adam: {...}' in hydra.sweeper.params"
+        raise ConfigError(f"hydra.sweeper.custom_search_space: is not taken, {says}")
+    if isinstance(values["direction"], list):
+        raise ConfigError("hydra.sweeper.direction: got a list, but a search has one score: `monitor`")
+    if not isinstance(values["params"], dict):
+        raise ConfigError(f"hydra.sweeper.params: got {values['params']}, must be a mapping {{a: b}}")
+    kinds = get_type_hints(Knobs, include_extras=True)
+    known = [*kinds, "sampler", "pruner", "params", "custom_search_space", "_target_"]
+    for name in values:
+        if name not in known:
+            raise unknown(f"hydra.sweeper.{name}", "key", str(name), known[:-1])
+    return Knobs(
+        **{
+            each.name: check(f"hydra.sweeper.{each.name}", values[each.name], kinds[each.name])
+            for each in fields(Knobs)
+        }
+    )
+
+
+def part(values: Any, what: str, known: dict[str, dict[str, Any]], more: dict[str, Any]) -> dict[str, Any]:
+    """Return a sampler's or pruner's name and knobs, checked."""
+    where = f"hydra.sweeper.{what}"
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: got {values}; choose one by hydra/sweeper/{what}={values}")
+    name = str(values.get("name"))
+    if name not in known:
+        raise unknown(f"{where}.name", what, name, known)
+    kinds = {**more, **known[name]}
+    if wrong := (set(values) ^ {"name", *kinds}):
+        raise ConfigError(
+            f"{where}.{min(map(str, wrong))}: does not fit '{name}'; choose it by hydra/sweeper/{what}={name}"
+        )
+    return {"name": name, **{key: check(f"{where}.{key}", values[key], kind) for key, kind in kinds.items()}}
+
+
+def suits(space: Space, sampler: dict[str, Any], pruner: dict[str, Any], knobs: Knobs) -> None:
+    """Raise ConfigError where a sampler or a pruner cannot do with a space."""
+    name = sampler["name"]
+    if name == "grid":
+        space.grid()
+    if name in ("gp", "cmaes") and (axis := space.conditional) is not None:
+        raise ConfigError(
+            f"{axis.key}: is there for some points only, which {name} cannot use; take tpe, random, qmc or grid"
+        )
+    if name == "cmaes" and (chosen := [axis.key for axis in space.axes if axis.kind == "choice"]):
+        raise ConfigError(f"{chosen[0]}: has choices, but cmaes searches over numbers only; take tpe")
+    if name == "cmaes" and importlib.util.find_spec("cmaes") is None:
+        raise ConfigError("hydra/sweeper/sampler: cmaes is not installed: pip install cmaes")
+    for axis in space.axes:
+        if axis.key in BLIND and pruner["name"] != "none":
+            raise ConfigError(
+                f"{axis.key}: is searched, so runs cannot be compared half-way; take hydra/sweeper/pruner=none"
+            )
+        if axis.key == "seed" and knobs.seeds > 1:
+            raise ConfigError("seed: is searched, but hydra.sweeper.seeds averages over it")
+        if axis.key == "monitor":
+            raise ConfigError("monitor: cannot be searched, it is the score")
+
+
+def direction(given: str | None, config: dict[str, Any]) -> Literal["maximize", "minimize"]:
+    """Return which way the monitored score gets better."""
+    monitor = config["monitor"]
+    natural: Literal["maximize", "minimize"] = "minimize" if monitor.endswith("/loss") else "maximize"
+    if given not in (None, natural):
+        raise ConfigError(f"hydra.sweeper.direction: got '{given}', but with monitor={monitor} it is {natural}")
+    if config["task"]["name"] != "train":
+        raise ConfigError(
+            f"task: got '{config['task']['name']}', but only task=train logs {monitor}, the score of a search"
+        )
+    return natural

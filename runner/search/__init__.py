@@ -1,0 +1,1 @@
+"""Searching for hyperparameters with Optuna: spaces, samplers, pruning, and a study that outlives its process."""

@@ -1,0 +1,58 @@
+"""Ending trials that look bad: a run reports its score after each validation and asks whether to go on."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner.errors import ConfigError
+from runner.search.storage import opened
+
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+
+    from runner.engine.contracts import Judge
+
+BLIND = ("epochs", "steps", "validate_every")  # trials that differ in these cannot be compared half-way
+
+
+def pruner(knobs: Mapping[str, Any]) -> BasePruner:
+    """Return Optuna's pruner; its steps are validations."""
+    import optuna
+
+    kinds: dict[str, type[BasePruner]] = {
+        "none": optuna.pruners.NopPruner,
+        "median": optuna.pruners.MedianPruner,
+        "asha": optuna.pruners.SuccessiveHalvingPruner,
+        "hyperband": optuna.pruners.HyperbandPruner,
+    }
+    options = {name: "auto" if value is None else value for name, value in knobs.items() if name != "name"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        try:
+            return kinds[knobs["name"]](**options)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"hydra.sweeper.pruner: {str(error).splitlines()[0]}") from error
+
+
+def judge(search: Mapping[str, Any], *, every: int, total: int) -> Judge:
+    """Return what tells a run of a search whether to stop, given a validation's score and the optimizer steps so far.
+
+    `search` says which trial the run is: `storage`, `study`, `trial`, `pruner`. What is complete is never pruned.
+    """
+    import optuna
+
+    storage = opened(search["storage"], Path())
+    knobs = dict(search["pruner"])
+    if knobs.get("max_resource", 0) is None:
+        knobs["max_resource"] = math.ceil(total / every)
+    study = optuna.load_study(study_name=search["study"], storage=storage, pruner=pruner(knobs))
+
+    def stop(score: float, step: int) -> bool:
+        storage.set_trial_intermediate_value(search["trial"], math.ceil(step / every), score)
+        return step < total and bool(study.pruner.prune(study, storage.get_trial(search["trial"])))  # else numpy's
+
+    return stop

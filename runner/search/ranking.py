@@ -1,0 +1,83 @@
+"""What a search leaves: the best point, and all points in order of their scores."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from runner.engine.storage import write_atomic
+from runner.search.records import Row, Search
+
+RESULTS = "optimization_results.yaml"  # as hydra-optuna-sweeper calls it
+RANKING = "ranking.csv"
+SHOWN = 20  # points of the table on the screen
+
+
+def write(folder: Path, rows: Sequence[Row], search: Search, monitor: str) -> None:
+    """Write `optimization_results.yaml` (name, best_params, best_value, ...) and `ranking.csv` into a sweep."""
+    best = next((row for row in rows if row.value is not None), None)
+    found: dict[str, Any] = {
+        "name": "optuna",
+        "best_params": {key: yaml.safe_load(text) for key, text in best.words} if best else {},
+        "best_value": best.value if best else None,
+        "best_runs": best.folders if best else [],
+        "monitor": monitor,
+        "direction": search.direction,
+        "sampler": search.sampler["name"],
+        "study_name": search.study_name,
+        "points": {state: sum(row.state == state for row in rows) for state in sorted({row.state for row in rows})},
+    }
+    write_atomic(folder / RESULTS, yaml.safe_dump(found, sort_keys=False, allow_unicode=True).encode())
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    keys = columns(rows)
+    table.writerow(["rank", "trial", "state", monitor, "sd", "seeds", *keys, "runs", "reason"])
+    for rank, row in enumerate(rows, 1):
+        values = dict(row.words)
+        scores = ["" if row.value is None else row.value, spread(row), len(row.scores)]
+        params = [values.get(key, "") for key in keys]
+        table.writerow([rank, row.number, row.state, *scores, *params, " ".join(row.folders), row.reason or ""])
+    write_atomic(folder / RANKING, text.getvalue().encode())
+
+
+def show(folder: Path, rows: Sequence[Row], search: Search, monitor: str) -> None:
+    """Print the best points, how many there are in each state, and where the rest stands."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    keys, seeds = columns(rows), len(search.seeds) > 1
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ["", monitor, *(["sd"] if seeds else []), "state", *keys]:
+        table.add_column(name, justify="left" if name == "state" else "right", overflow="fold")
+    for rank, row in enumerate(rows[:SHOWN], 1):
+        values = dict(row.words)
+        score = "" if row.value is None else f"{row.value:.4f}"
+        sd = [f"{spread(row):.4f}" if len(row.scores) > 1 else ""] if seeds else []
+        table.add_row(str(rank), score, *sd, row.state, *(values.get(key, "") for key in keys))
+    width = None if sys.stdout.isatty() else 200
+    Console(highlight=False, markup=False, width=width).print(table)
+    counts = {state: sum(row.state == state for row in rows) for state in sorted({row.state for row in rows})}
+    words = ", ".join(f"{count} {state}" for state, count in counts.items())
+    sys.stdout.write(f"{len(rows)} points ({words}); all in {folder / RANKING}, the best in {folder / RESULTS}\n")
+    for row in rows:
+        if row.state == "fail":
+            sys.stdout.write(f"failed: {' '.join(row.folders)}: {row.reason}\n")
+    sys.stdout.flush()
+
+
+def columns(rows: Sequence[Row]) -> list[str]:
+    """Return all keys that points set, in order of appearance."""
+    return list(dict.fromkeys(key for row in rows for key, _ in row.words))
+
+
+def spread(row: Row) -> float | str:
+    """Return the standard deviation over seeds, nothing for one."""
+    return statistics.stdev(row.scores) if len(row.scores) > 1 else ""

@@ -1,0 +1,143 @@
+"""A search space: one axis per key, some of them there for certain choices of another only."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from runner.errors import ConfigError
+
+Value = str | int | float  # of a choice its text, as the command line has it
+Point = dict[str, Value]  # name of an axis -> value, for the axes that are there
+MOST = 10_000  # points of a grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """One dimension: listed choices, or numbers from `low` to `high`, both ends included."""
+
+    key: str  # what it sets
+    kind: Literal["choice", "int", "float"]
+    choices: tuple[str, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    step: float | None = None  # None: every number between
+    log: bool = False
+    when: tuple[str, tuple[str, ...]] | None = None  # there only for these choices of the axis of that key
+    label: str = ""  # tells axes of one key apart
+
+    @property
+    def name(self) -> str:
+        """Return what the axis is called in a study."""
+        return f"{self.key}@{self.label}" if self.label else self.key
+
+    def at(self, share: float) -> Value:
+        """Return the value at a share in [0, 1) of the axis, which is uniform on its own scale."""
+        if self.kind == "choice":
+            return self.choices[int(share * len(self.choices))]
+        if (listed := self.listed()) is not None and not self.log:
+            return listed[int(share * len(listed))]
+        low, high = (self.low - 0.5, self.high + 0.5) if self.kind == "int" else (self.low, self.high)
+        value = low * (high / low) ** share if self.log else low + share * (high - low)
+        return self._inside(round(value)) if self.kind == "int" else rounded(value, self.low, self.high)
+
+    def listed(self) -> list[Value] | None:
+        """Return all values, or None for a continuum."""
+        if self.kind == "choice":
+            return list(self.choices)
+        if self.step is None:
+            return None
+        count = round((self.high - self.low) / self.step) + 1
+        if self.kind == "int":
+            return [int(self.low + index * self.step) for index in range(count)]
+        return [rounded(self.low + index * self.step, self.low, self.high) for index in range(count)]
+
+    def ends(self) -> list[str]:
+        """Return the texts that must be right for all to be: every choice, or both ends."""
+        if self.kind == "choice":
+            return list(self.choices)
+        return [self.text(int(end) if self.kind == "int" else end) for end in (self.low, self.high)]
+
+    def text(self, value: Value) -> str:
+        """Return a value as the command line has it."""
+        return value if isinstance(value, str) else repr(value)
+
+    def exact(self, value: Value) -> Value:
+        """Return the value that is run for one that a sampler gave: floats with six digits."""
+        return rounded(value, self.low, self.high) if isinstance(value, float) else value
+
+    def _inside(self, value: int) -> int:
+        return min(max(value, int(self.low)), int(self.high))
+
+
+def rounded(value: float, low: float, high: float) -> float:
+    """Return a number with six digits, or with all if that would leave the interval: folders are named by it."""
+    short = float(f"{value:.6g}")
+    return short if low <= short <= high else min(max(value, low), high)
+
+
+@dataclass(frozen=True)
+class Space:
+    """All axes, those that others depend on first."""
+
+    axes: tuple[Axis, ...]
+
+    @property
+    def conditional(self) -> Axis | None:
+        """Return an axis that is not always there, if there is one."""
+        return next((axis for axis in self.axes if axis.when), None)
+
+    def there(self, axis: Axis, point: Mapping[str, Value]) -> bool:
+        """Tell whether an axis is there, given the values of those before it."""
+        return axis.when is None or point.get(axis.when[0]) in axis.when[1]
+
+    def kept(self, values: Mapping[str, Value]) -> Point:
+        """Return a point from a value for every axis."""
+        point: Point = {}
+        for axis in self.axes:
+            if self.there(axis, point):
+                point[axis.name] = values[axis.name]
+        return point
+
+    def words(self, point: Mapping[str, Value]) -> list[tuple[str, str]]:
+        """Return key and text of each value, as they are set for a run."""
+        named = {axis.name: axis for axis in self.axes}
+        return [(named[name].key, named[name].text(named[name].exact(value))) for name, value in point.items()]
+
+    def complete(self, point: Mapping[str, Value]) -> bool:
+        """Tell whether a point has a value for each of its axes."""
+        return all(axis.name in point for axis in self.axes if self.there(axis, point))
+
+    def grid(self) -> list[Point]:
+        """Return every point; raises ConfigError where one axis is a continuum, or for too many."""
+        columns: list[list[Value]] = []
+        for axis in self.axes:
+            listed = axis.listed()
+            if listed is None:
+                raise ConfigError(
+                    f"{axis.key}: got an interval, but a grid tries listed values only; "
+                    f"list them ({axis.key}=0.1,0.01) or choose another hydra/sweeper/sampler"
+                )
+            columns.append(listed)
+        if (count := math.prod(map(len, columns))) > MOST:
+            raise ConfigError(f"{self.axes[0].key}: the grid has {count} points, must be at most {MOST}")
+        return list(self._distinct(columns))
+
+    def size(self) -> float:
+        """Return how many different points there are at most."""
+        listed = [axis.listed() for axis in self.axes]
+        if any(each is None for each in listed) or math.prod(len(each or ()) for each in listed) > MOST:
+            return math.inf
+        return len(self.grid())
+
+    def _distinct(self, columns: list[list[Value]]) -> Iterator[Point]:
+        seen = set()
+        names = [axis.name for axis in self.axes]
+        for values in itertools.product(*columns):
+            point = self.kept(dict(zip(names, values, strict=True)))
+            if (key := tuple(point.items())) not in seen:
+                seen.add(key)
+                yield point

@@ -1,0 +1,205 @@
+"""A search as it stands in its storage: what to try next, what came of it, what a killed process left unfinished."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+import warnings
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner.errors import ConfigError
+from runner.search.pruning import pruner
+from runner.search.records import Asked, Came, Row, Search
+from runner.search.samplers import DRAWN, adaptive, distribution, drawn
+from runner.search.space import Point
+from runner.search.storage import opened
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+
+class Study:
+    """The trials of a search; its process is the only one that runs those of its folder.
+
+    A point is in the storage before it is tried. So what a killed process was at comes first in the next one: trials
+    that ran go on, those that failed are tried again.
+    """
+
+    def __init__(self, search: Search, folder: Path) -> None:
+        import optuna
+
+        self._search, self._folder = search, str(folder.resolve())
+        self._storage = opened(search.storage, folder)
+        self._study = optuna.create_study(
+            study_name=search.study_name,
+            storage=self._storage,
+            sampler=optuna.samplers.RandomSampler(),
+            pruner=pruner(search.pruner),
+            direction=search.direction,
+            load_if_exists=True,
+        )
+        self._fits()
+        self._left = deque(self._unfinished())
+        known = [each.user_attrs["index"] for each in self._trials() if "index" in each.user_attrs]
+        points = drawn(search.space, search.sampler) if search.sampler["name"] in DRAWN else None
+        self._points = None if points is None else enumerate(points)
+        if self._points and known:
+            next(itertools.islice(self._points, max(known), None), None)
+
+    def next(self) -> Asked | None:
+        """Return what is to be tried next; None if that was all."""
+        if self._left:
+            return self._left.popleft()
+        if self._used() >= self._search.most:
+            return None
+        if self._points is None:
+            return self._ask()
+        indexed = next(self._points, None)
+        return None if indexed is None else self._put(indexed[1], {"index": indexed[0]})
+
+    def tell(self, asked: Asked, runs: Sequence[Came]) -> str:
+        """Take down what came of a point, and return how it counts: complete, pruned or fail."""
+        from optuna.trial import TrialState
+
+        state, reason = verdict(runs)
+        scores = [each.score for each in runs if not math.isnan(each.score)]
+        about = {"folders": [each.folder for each in runs], "scores": scores, "status": runs[-1].status}
+        for name, value in {**about, **({"reason": reason} if reason else {})}.items():
+            self._storage.set_trial_user_attr(asked.trial, name, value)
+        value = statistics.fmean(scores) if state == "complete" else None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._study.tell(asked.number, value, state=TrialState[state.upper()])
+        return state
+
+    def rows(self) -> list[Row]:
+        """Return the points that were tried, the best first, then those without a score."""
+        sign = -1.0 if self._search.direction == "maximize" else 1.0
+        again = self._again()
+        rows = [self._row(each) for each in self._trials() if self._counts(each) and each.number not in again]
+        order = {"complete": 0, "pruned": 1}
+        return sorted(
+            rows,
+            key=lambda row: (order.get(row.state, 2), math.inf if row.value is None else sign * row.value, row.number),
+        )
+
+    def channel(self, asked: Asked) -> dict[str, Any] | None:
+        """Return what a run needs to report to this study; None where nothing is pruned."""
+        if not self._search.prunes:
+            return None
+        url = self._search.storage or str(Path(self._folder) / "study.journal")
+        study = self._search.study_name
+        return {"storage": url, "study": study, "trial": asked.trial, "pruner": self._search.pruner}
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False)
+
+    def _row(self, each: FrozenTrial) -> Row:
+        attributes = each.user_attrs
+        return Row(
+            number=each.number,
+            words=self._search.space.words(self._point(each)),
+            state=each.state.name.lower() if attributes.get("status") != "diverged" else "diverged",
+            value=each.value if each.state.name == "COMPLETE" else None,
+            scores=attributes.get("scores", []),
+            folders=attributes.get("folders", []),
+            reason=attributes.get("reason"),
+        )
+
+    def _point(self, each: FrozenTrial) -> Point:
+        """Return a trial's point in the order of the axes."""
+        names = [axis.name for axis in self._search.space.axes]
+        return {name: each.params[name] for name in names if name in each.params}
+
+    def _counts(self, each: FrozenTrial) -> bool:
+        """Tell whether a trial has a point, and was not left before it had one."""
+        return each.state.name in ("COMPLETE", "PRUNED") or self._search.space.complete(each.params)
+
+    def _again(self) -> set[int]:
+        return {each.user_attrs["again"] for each in self._trials() if "again" in each.user_attrs}
+
+    def _used(self) -> int:
+        return sum(map(self._counts, self._trials())) - len(self._again())
+
+    def _fits(self) -> None:
+        """Raise ConfigError if the study is another one of the same name."""
+        from optuna.distributions import check_distribution_compatibility
+
+        name = self._search.study_name
+        if self._study.direction.name.lower() != self._search.direction:
+            raise ConfigError(
+                f"hydra.sweeper.study_name: '{name}' has the direction {self._study.direction.name.lower()}"
+            )
+        ours = {axis.name: distribution(axis) for axis in self._search.space.axes}
+        for each in self._trials():
+            for axis, theirs in each.distributions.items():
+                try:
+                    check_distribution_compatibility(theirs, ours.get(axis, theirs))
+                except ValueError as error:
+                    raise ConfigError(
+                        f"hydra.sweeper.study_name: '{name}' is over other values of {axis}; choose another name"
+                    ) from error
+
+    def _unfinished(self) -> list[Asked]:
+        """Return what a process of this folder left: its running trials, and its failed ones as new trials."""
+        from optuna.trial import TrialState
+
+        again, left = self._again(), []
+        for each in self._trials():
+            ours = each.user_attrs.get("sweep", self._folder if self._search.storage is None else None) == self._folder
+            if not ours or (each.state.is_finished() and each.state != TrialState.FAIL) or each.number in again:
+                continue
+            if not self._search.space.complete(each.params):
+                if each.state == TrialState.RUNNING:  # killed between two of its values
+                    self._study.tell(each.number, state=TrialState.FAIL)
+            elif each.state == TrialState.RUNNING:
+                left.append(Asked(each._trial_id, each.number, self._point(each)))
+            else:
+                left.append(self._put(self._point(each), {"again": each.number}))
+        return left
+
+    def _put(self, point: Point, attributes: dict[str, Any]) -> Asked:
+        """Make a running trial of a point, in one record."""
+        from optuna.trial import TrialState, create_trial
+
+        axes = {axis.name: axis for axis in self._search.space.axes}
+        trial = create_trial(
+            state=TrialState.RUNNING,
+            params=point,
+            distributions={name: distribution(axes[name]) for name in point},
+            user_attrs={"sweep": self._folder, **attributes},
+        )
+        identity = self._storage.create_new_trial(self._study._study_id, template_trial=trial)
+        return Asked(identity, self._storage.get_trial(identity).number, point)
+
+    def _ask(self) -> Asked:
+        """Have the sampler choose a point."""
+        self._study.sampler = adaptive(self._search.space, self._search.sampler, len(self._trials()))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what a sampler cannot use
+            trial = self._study.ask()
+            trial.set_user_attr("sweep", self._folder)
+            point: Point = {}
+            for axis in self._search.space.axes:
+                if self._search.space.there(axis, point):
+                    point[axis.name] = trial._suggest(axis.name, distribution(axis))
+        return Asked(trial._trial_id, trial.number, point)
+
+
+def verdict(runs: Sequence[Came]) -> tuple[str, str | None]:
+    """Return how the runs of a point count together, and why, where there is no score.
+
+    A run that diverged is a result: the point counts as pruned, so that samplers which learn keep away from it.
+    """
+    for each in runs:
+        if each.status in ("pruned", "diverged"):
+            return "pruned", each.reason
+        if each.status not in ("done", "stopped"):
+            return "fail", each.reason or each.status
+        if math.isnan(each.score):
+            return "fail", "left no score"
+    return "complete", None
