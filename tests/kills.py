@@ -150,7 +150,8 @@ def begin(work, output: Path) -> int:
         return child
     code = 99
     try:
-        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        output.unlink(missing_ok=True)  # the helpers of a killed process may still write to the old one
+        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         for stream in (1, 2):
             os.dup2(file, stream)
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)  # noqa: SIM115

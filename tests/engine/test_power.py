@@ -1,0 +1,131 @@
+"""Power that goes at any moment of a whole run, and of one that goes on: what is left can always be gone on with."""
+
+import json
+import pickle
+import shutil
+import signal
+
+import kills
+import pytest
+from power import Recorder, cuts, held_in, restore
+
+from runner.__main__ import main
+from runner.engine import cut_back, storage
+from runner.engine.checkpoint import load
+from runner.errors import CheckpointError
+
+WORDS = (
+    *("model=mlp", "model.hidden=[16]", "regularizer=[dropout]", "probe=[]", "log_every=2", "figures=never"),
+    *("steps=10", "checkpoint_every=3steps", "validate_every=4steps", "optim.lr=1.0"),
+)
+
+
+def recorded(place, *words):
+    """Answer a command line in a child, and return what it did to the disk."""
+
+    def work():
+        storage.disk = Recorder()
+        code = main(list(words))
+        (place / "events").write_bytes(pickle.dumps(storage.disk.events))
+        return code
+
+    code, said = kills.end(kills.begin(work, place / "said"), place / "said")
+    assert code == 0, said
+    return pickle.loads((place / "events").read_bytes())
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("power")
+
+
+@pytest.fixture(scope="module")
+def fresh(root):
+    """A whole run, from an empty disk, and what it did to it."""
+    events = recorded(root, *WORDS, f"hydra.run.dir={root / 'outputs' / 'run'}")
+    return root / "outputs" / "run", {}, events
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory):
+    """A run that was killed and goes on, and what it did to the disk then."""
+    place = tmp_path_factory.mktemp("resumed")
+    folder = place / "outputs" / "run"
+    made = kills.job(*WORDS, f"hydra.run.dir={folder}")
+    code, said = kills.end(kills.begin(lambda: kills.run(made, "step.forward:9"), place / "said"), place / "said")
+    assert code == -signal.SIGKILL, said
+    held = held_in(place)
+    return folder, held, recorded(place, f"resume={folder}")
+
+
+@pytest.fixture(params=["fresh", "resumed"])
+def case(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_a_run_reaches_the_disk_in_many_steps(fresh):
+    assert len(fresh[2]) > 150
+    kinds = {event[0] for event in fresh[2]}
+    assert {"create", "write", "fsync", "replace", "unlink", "mkdir", "fsync_folder"} <= kinds
+
+
+def committed(events):
+    """The newest step that was said to be saved, after each number of events: the one after its commit's rename."""
+    steps, renamed = [0, 0], 0
+    for kind, *what in events:
+        steps.append(renamed)
+        if kind == "replace" and what[1].parent.name == "checkpoints" and what[1].suffix == ".json":
+            renamed = int(what[1].stem)
+    return steps
+
+
+def whole_up_to_the_last_commit(held, events, root, tmp_path):
+    """Look at every disk that the power may leave; returns how many there are."""
+    count = 0
+    for count, (step, disk) in enumerate(cuts(held, events, committed(events)), 1):  # noqa: B007
+        restore(disk, root, tmp_path / "disk")
+        run = tmp_path / "disk" / "outputs" / "run"
+        snapshot = load(run)
+        assert (snapshot.step if snapshot else 0) >= step
+        if snapshot:
+            assert snapshot.notes == [] and (run / "config.yaml").stat().st_size
+            assert json.loads((run / "result.json").read_text())["status"] in ("running", "done")
+            for name, length in snapshot.logs.items():
+                cut_back.check(run, name, length)
+        shutil.rmtree(tmp_path / "disk", ignore_errors=True)
+    return count
+
+
+def test_whatever_the_power_leaves_is_a_whole_run_up_to_the_last_commit(case, tmp_path):
+    folder, held, events = case
+    assert whole_up_to_the_last_commit(held, events, folder.parent.parent, tmp_path) > 30
+
+
+@pytest.mark.parametrize("missing", ["fsync", "fsync_folder"])
+def test_a_missing_sync_would_be_found(fresh, tmp_path, missing):
+    folder, held, events = fresh
+    without = [event for event in events if event[0] != missing]
+    with pytest.raises((AssertionError, CheckpointError)):
+        whole_up_to_the_last_commit(held, without, folder.parent.parent, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", [pytest.param(9, marks=pytest.mark.ci_slice), 1], ids=["every ninth", "every"])
+def test_whatever_the_power_leaves_goes_on_as_if_it_never_went(case, fresh, tmp_path, part):
+    folder, held, events = case
+    disks = [disk for _, disk in cuts(held, events, [0] * (len(events) + 1))]
+    place = folder.parent.parent
+    wrong = {}
+    for number in range(0, len(disks), part):
+        where = tmp_path / str(number)
+        where.mkdir()
+        restore(disks[number], place, where)
+        run = where / "outputs" / "run"
+        words = [f"resume={run}"] if (run / "config.yaml").exists() else [*WORDS, f"hydra.run.dir={run}"]
+        output = tmp_path / f"{number}.txt"
+        code, said = kills.end(kills.begin(lambda words=words: main(words), output), output)
+        differing = said if code else kills.differing(fresh[0], run)
+        if differing:
+            wrong[number] = differing
+        shutil.rmtree(where)
+    assert wrong == {}
