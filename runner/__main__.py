@@ -27,7 +27,8 @@ def command() -> int:
     try:
         return main()
     finally:
-        gc.freeze()
+        if "triton" not in sys.modules:  # whose bindings complain of what is not collected
+            gc.freeze()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

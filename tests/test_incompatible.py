@@ -35,6 +35,7 @@ ALONE = (  # about one value, a file, this machine or a model of another library
     r"must be a number >= 0",
     r"timm is not installed",
     r"device: got",
+    r"torch.compile needs",
     r"no trainable tensor$",
     r"the first layer of this model reads no pixels",
     r"cannot reach",

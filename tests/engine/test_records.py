@@ -53,7 +53,7 @@ def test_events_of_many_steps_are_those_that_protobuf_makes(tmp_path):
         values = {tag: draw.choice(numbers) for tag in ("train/loss", "train/loss_average", long)}
         logged.append(Row(step, 1.7e9 + draw.random(), values | ({"val/loss": 0.5} if number % 5 == 0 else {})))
     sink = EventFile(tmp_path / "events.out.tfevents.0000000001.a.1.0", 0)
-    start = sink.sync()
+    start = sink.file.sync()
     sink.write(logged)
     sink.close()
     file = io.BytesIO()
@@ -61,4 +61,4 @@ def test_events_of_many_steps_are_those_that_protobuf_makes(tmp_path):
     for row in logged:
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in row.values.items()]
         writer.write(Event(wall_time=row.time, step=row.step, summary=Summary(value=values)).SerializeToString())
-    assert sink.path.read_bytes()[start:] == file.getvalue()
+    assert sink.file.path.read_bytes()[start:] == file.getvalue()
