@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from runner.assemble import Experiment
-from runner.engine.learner import Pure
+from runner.engine.schedules import Pure
 
 WEIGHT, LAYER, NORM = "hidden.fc2.linear.weight", "hidden.fc2.linear", "hidden.fc1.norm"  # of model=mlp
 

@@ -43,7 +43,8 @@ class Experiment:
 def assemble(config: Config, *, fit: bool = True, search: Mapping[str, Any] | None = None) -> Experiment:
     """Build a run from its config; nothing is trained or written.
 
-    `fit=False` leaves the preprocessing statistics to be loaded; `search` is what the run reports to. Raises ConfigError for what does not fit together,
+    `fit=False` leaves the preprocessing statistics to be loaded; `search` is what the run reports to. Raises ConfigError
+    for what does not fit together,
     DataError for data that are missing or broken.
     """
     settings = Settings(**{name: check(name, config[name], kind) for name, kind in SETTINGS.items()})
@@ -76,7 +77,7 @@ def assemble(config: Config, *, fit: bool = True, search: Mapping[str, Any] | No
 
 
 def device_of(word: str) -> torch.device:
-    """Return the device that a word names, with its number; `auto` takes the first of cuda, mps and cpu that is there."""
+    """Return the device that a word names, with its number; `auto` takes the first there is of cuda, mps and cpu."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if word == "auto":
         word = next(kind for kind, found in there.items() if found)

@@ -12,8 +12,10 @@ from torch.optim import Optimizer
 
 from runner.assemble.config import Config
 from runner.engine.direct import without_dynamo
-from runner.engine.learner import Learner, Patience, Pure, let_run
+from runner.engine.learner import Learner
+from runner.engine.patience import Patience, let_run
 from runner.engine.recipe import Recipe
+from runner.engine.schedules import Pure
 from runner.errors import ConfigError
 from runner.registry import build
 from runner.schema import Settings, steps_of

@@ -10,9 +10,11 @@ from torch.amp.grad_scaler import GradScaler
 from torch.nn import functional as F
 
 from runner.engine.batches import EvalBatches
-from runner.engine.learner import Learner, Patience, Pure
+from runner.engine.learner import Learner
+from runner.engine.patience import Patience
 from runner.engine.randomness import reseeder
 from runner.engine.recipe import Recipe
+from runner.engine.schedules import Pure
 from runner.engine.train import evaluate, update
 
 CPU = torch.device("cpu")
