@@ -10,6 +10,7 @@ from typing import Any
 from runner.comparing.bands import RATIO, band, points
 from runner.comparing.importance import Importance
 from runner.comparing.runs import Series
+from runner.comparing.statistics import ALPHA
 from runner.comparing.verdicts import Row, Rule
 
 COLOURED = 8  # configurations with a colour of their own; the rest is grey
@@ -115,8 +116,8 @@ def legend(figure: Any, rows: Sequence[Row], colour: dict[str, str]) -> None:
     """Name the coloured configurations under a figure, and count the grey ones."""
     from matplotlib.lines import Line2D
 
-    shown = [row.group.label for row in rows if colour[row.group.label] != GREY]
-    handles = [Line2D([], [], color=colour[label], label=short(label)) for label in shown]
+    shown = [row.group for row in rows if colour[row.group.label] != GREY]
+    handles = [Line2D([], [], color=colour[group.label], label=short(group.short)) for group in shown]
     if grey := len(rows) - len(shown):
         handles.append(Line2D([], [], color=GREY, label=f"{grey} more"))
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
@@ -132,12 +133,12 @@ def seeds(rows: Sequence[Row], rule: Rule) -> bytes:
         scores.plot([row.mean], [place], linestyle="", marker="|", markersize=18, color="black")
         interval = row.paired
         if not row.is_baseline and math.isfinite(interval.mean):
-            gaps.plot([interval.mean], [place], marker="o", color="C0" if row.holm < 0.05 else "0.5")
-            gaps.plot([interval.low, interval.high], [place, place], color="C0" if row.holm < 0.05 else "0.5")
+            gaps.plot([interval.mean], [place], marker="o", color="C0" if row.holm < ALPHA else "0.5")
+            gaps.plot([interval.low, interval.high], [place, place], color="C0" if row.holm < ALPHA else "0.5")
     gaps.axvline(0, color="black", linewidth=0.8)
     plain(scores, xlabel=f"{rule.metric}, each seed (bar: mean)")
     plain(gaps, xlabel="difference from the baseline, 95 % interval")
-    scores.set_yticks(range(len(rows)), [short(row.group.label) + (" †" if row.failed else "") for row in rows])
+    scores.set_yticks(range(len(rows)), [short(row.group.short) + (" †" if row.failed else "") for row in rows])
     scores.set_ylim(len(rows) - 0.5, -0.5)
     return svg(figure)
 

@@ -18,6 +18,7 @@ class Group:
     """One configuration with all its runs, ended well or not."""
 
     label: str  # what differs, `optim=adam,optim.lr=0.1`
+    short: str  # the same with the last words of the keys, `optim=adam,lr=0.1`
     values: dict[str, Value]  # of the hyperparameters that differ, where it has them
     runs: tuple[Run, ...]  # one per seed
     repeats: tuple[Run, ...] = ()  # of a seed that is there already: no replication
@@ -57,8 +58,18 @@ def make(members: Sequence[Run], keys: Sequence[str], named: Sequence[str]) -> G
     values = {key: members[0].hparams[key] for key in keys if key in members[0].hparams}
     kept = tuple(run for _, run in sorted(first.items()))
     repeats = tuple(run for run in members if run not in kept)
-    label = ",".join(f"{key}={worded(values[key])}" for key in named if key in values)
-    return Group(label=label or "all runs", values=values, runs=kept, repeats=repeats)
+    words = shortened(named)
+    label, short = (
+        ",".join(f"{word[key]}={worded(values[key])}" for key in named if key in values) or "all runs"
+        for word in (dict(zip(named, named, strict=True)), words)
+    )
+    return Group(label=label, short=short, values=values, runs=kept, repeats=repeats)
+
+
+def shortened(keys: Sequence[str]) -> dict[str, str]:
+    """Return the last word of each key, the whole key where two would be called the same."""
+    words = Counter(key.rpartition(".")[2] for key in keys)
+    return {key: word if words[word := key.rpartition(".")[2]] == 1 else key for key in keys}
 
 
 def differing(configs: Sequence[Mapping[str, Value]]) -> list[str]:
@@ -123,9 +134,14 @@ def of_folder(group: Group, wanted: str) -> bool:
 
 
 def matches(group: Group, wanted: str) -> bool:
-    """Tell whether a group has all the values that a text `key=value,key=value` names."""
+    """Tell whether a group has all the values that a text `key=value,key=value` names; `lr` means `optim.lr`."""
     pairs = [word.partition("=")[::2] for word in wanted.split(",")]
-    return all(same(group.values.get(key), text) for key, text in pairs)
+    return all(any(same(group.values[key], text) for key in meant(group, word)) for word, text in pairs)
+
+
+def meant(group: Group, word: str) -> list[str]:
+    """Return the keys that a word stands for: its own, else those that end in it."""
+    return [key for key in group.values if key == word] or [key for key in group.values if key.endswith(f".{word}")]
 
 
 def same(value: Value | None, text: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from runner.comparing.groups import Group
 from runner.comparing.runs import Found, Run
 from runner.comparing.verdicts import Rule
-from runner.errors import ConfigError
+from runner.errors import ConfigError, brief
 
 # Of the data, what changes how they are gone through but not which examples are scored
 TRAINING_ONLY = (
@@ -26,6 +26,8 @@ TRAINING_ONLY = (
 BUDGET = ("epochs", "steps")
 SELECTION = ("monitor", "patience", "validate_every")
 SHOWN = 3
+SEEDS = 5
+REASON = 100  # characters
 
 
 def data_of(run: Run) -> tuple[tuple[str, str], ...]:
@@ -111,10 +113,12 @@ def missing(groups: Sequence[Group], found: Found) -> list[str]:
     """Return a line for each kind of run that is in no mean: failed, going on, repeated, unreadable."""
     lines = []
     for group in groups:
-        for run in group.runs:
-            if run not in group.complete:
-                reason = f": {run.result.reason}" if run.result.reason else ""
-                lines.append(f"{run.result.status}{reason} ({group.label}, seed {run.seed}); in no mean")
+        for fate, count in group.fates.items():
+            lost = [run for run in group.runs if run.result.status == fate]
+            reason = next((brief(run.result.reason, REASON) for run in lost if run.result.reason), "")
+            seeds = ", ".join(str(run.seed) for run in lost[:SEEDS]) + (", ..." if count > SEEDS else "")
+            why = f": {reason.removeprefix(f'{fate} ')}" if reason else ""
+            lines.append(f"{group.label}: {count} of {len(group.runs)} {fate} (seed {seeds}), in no mean{why}")
     if repeats := sum(len(group.repeats) for group in groups):
         lines.append(f"{repeats} runs repeat a seed of their configuration: no replication, each seed counts once")
     lines += [f"unreadable: {reason}" for reason in found.unreadable.values()]

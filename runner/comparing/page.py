@@ -23,6 +23,7 @@ from runner.comparing.tables import escaped as in_markdown
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
 table{border-collapse:collapse;margin:.5rem 0 1.5rem;display:block;overflow-x:auto}
+td{white-space:nowrap}
 th,td{padding:.25rem .7rem;text-align:left;border-bottom:1px solid #ddd;font-variant-numeric:tabular-nums}
 th{border-bottom:2px solid #888}
 .warn{background:#fff3cd;border-left:4px solid #e0a800;padding:.5rem 1rem;margin:1rem 0}

@@ -11,6 +11,7 @@ from runner.comparing.groups import Value, rank, worded
 from runner.comparing.verdicts import Row, Rule
 
 WIDE = 10.0  # ratio of largest to smallest value from which on an axis is logarithmic
+GRID = 8  # values of a grid, at most
 ACROSS = 3  # panels in a row
 
 
@@ -60,7 +61,7 @@ def scale(axes: Any, values: Sequence[float]) -> None:
     if not positive or min(values) < 0 or max(positive) < WIDE * min(positive):
         return
     if min(values) == 0:
-        axes.set_xscale("symlog", linthresh=min(positive))
+        axes.set_xscale("symlog", linthresh=min(positive), linscale=0.3)
     else:
         axes.set_xscale("log")
 
@@ -74,7 +75,7 @@ def parallel(rows: Sequence[Row], rule: Rule) -> bytes:
     figure = canvas(max(6.0, 1.6 * len(keys)), 4)
     axes = figure.subplots()
     heights = [places([row.group.values.get(key) for row in scored]) for key in keys[:-1]]
-    heights.append(places([row.mean for row in scored]))
+    heights.append(places([row.mean for row in scored], even=0))
     last = heights[-1]
     for number in range(len(scored)):
         line = [column[0][number] for column in heights]
@@ -89,15 +90,19 @@ def parallel(rows: Sequence[Row], rule: Rule) -> bytes:
     return svg(figure)
 
 
-def places(values: Sequence[Value | None]) -> tuple[list[float], list[tuple[float, str]]]:
-    """Return the height in [0, 1] of each value on an axis of its own, and the words beside it."""
+def places(values: Sequence[Value | None], *, even: int = GRID) -> tuple[list[float], list[tuple[float, str]]]:
+    """Return the height in [0, 1] of each value on an axis of its own, and the words beside it.
+
+    Words, and up to `even` numbers, stand at equal distances.
+    """
     different = sorted(set(values), key=rank)
     numbers = [value for value in different if isinstance(value, float)]
-    if len(numbers) < len(different) or len(different) == 1:
+    if len(numbers) < len(different) or len(different) <= max(1, even):
         heights = {value: place / max(1, len(different) - 1) for place, value in enumerate(different)}
     else:
         log = numbers[0] > 0 and numbers[-1] >= WIDE * numbers[0]
         low, high = (math.log(x) if log else x for x in (numbers[0], numbers[-1]))
         heights = {x: ((math.log(x) if log else x) - low) / (high - low) for x in numbers}
-    shown = different if len(different) <= 6 else [different[0], different[len(different) // 2], different[-1]]
-    return [heights[value] for value in values], [(heights[value], worded(value)) for value in shown]
+    if len(different) > (GRID if even else 2):
+        different = [different[0], different[-1]]
+    return [heights[value] for value in values], [(heights[value], worded(value)) for value in different]

@@ -32,12 +32,27 @@ def scores_table(report: Report) -> Table:
     ]
 
 
-def cost_table(report: Report) -> Table:
+def narrow(report: Report) -> Table:
+    """Return the same for a screen: the interval as what is to be added to and taken from the difference."""
+    found = []
+    for row, wide in zip(report.rows, scores_table(report), strict=True):
+        wide |= {"configuration": row.group.short + (f" {DAGGER}" if row.failed else "")}
+        half = row.paired.high - row.paired.mean
+        width = f" ± {half:{NUMBER}}" if half == half else ""
+        shown = {
+            key: value for key, value in wide.items() if key not in ("difference", "95 % interval", "p", "verdict")
+        }
+        difference = f"{wide['difference']}{width}"
+        found.append({**shown, "difference ± 95 %": difference, "p": wide["p"], "verdict": wide["verdict"]})
+    return found
+
+
+def cost_table(report: Report, *, narrow: bool = False) -> Table:
     """Return what each configuration costs, how far its steps go (update / weights), and test scores that were read."""
     tests = any(run.score("test/accuracy", "") is not None for row in report.rows for run in row.group.runs)
     return [
         {
-            "configuration": row.group.label,
+            "configuration": row.group.short if narrow else row.group.label,
             "steps": steps_made(row.group),
             "seconds": number(seconds(row.group), ".3g"),
             "ms/step": number(cost(row.group, COST[0]), ".3g"),

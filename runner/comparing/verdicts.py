@@ -69,9 +69,9 @@ class Row:
 
 
 def compare(groups: Sequence[Group], against: Group, rule: Rule) -> list[Row]:
-    """Return a row for each configuration, p-values adjusted over all of them."""
+    """Return a row for each configuration, p-values adjusted over all of those that something may be said of."""
     rows = [measured(group, against, rule) for group in groups]
-    adjusted = holm([row.paired.p for row in rows])
+    adjusted = holm([math.nan if withheld(row, against, rule) else row.paired.p for row in rows])
     rows = [replace(row, holm=p) for row, p in zip(rows, adjusted, strict=True)]
     return [replace(row, verdict=verdict(row, against, rule)) for row in rows]
 

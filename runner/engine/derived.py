@@ -11,6 +11,7 @@ BEST: dict[str, tuple[str, Callable[[float, float], float]]] = {
     "val/accuracy": ("_best/val_accuracy", max),
     "val/loss": ("_best/val_loss", min),
 }  # `_` sorts first: TensorBoard's HPARAMS page shows the first five tags, in order of name
+LAST = {"val/accuracy": "_last/val_accuracy", "val/loss": "_last/val_loss"}  # as they are, for the same page
 
 
 class Derived:
@@ -34,7 +35,7 @@ class Derived:
             if tag in values and not math.isnan(values[tag]):
                 self._state[name] = better(self._state.get(name, values[tag]), values[tag])
                 found[name] = self._state[name]
-        return found
+        return found | {name: values[tag] for tag, name in LAST.items() if tag in values}
 
     def _average(self, loss: float) -> float:
         if math.isfinite(loss):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import TYPE_CHECKING, Literal
 
 from runner.comparing.page import headline, html, markdown, pictures, remarks
 from runner.comparing.report import Report, report
 from runner.comparing.sheets import configurations_csv, runs_csv
-from runner.comparing.tables import Table, cost_table, scores_table
+from runner.comparing.tables import Table, cost_table, narrow
 from runner.comparing.verdicts import Rule
 from runner.engine.folder import create
 from runner.engine.storage import write_atomic
@@ -19,9 +20,13 @@ from runner.registry import register
 from runner.schema import Positive
 from runner.tasks.job import Job
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 WIDTH = 80
 MOST_ROWS = 30  # of a table on the screen; the files have all
 LEFT = ("configuration", "verdict")
+ROOM = 23  # columns for what differs, one value a line; the verdict takes what is left
 
 
 @register("task")
@@ -43,8 +48,10 @@ def compare(
     patterns = looked_at(runs, job)
     found = report(patterns, Rule(metric=metric, at=at, margin=margin), baseline)
     folder = save(found, job, out)
-    show(found, sys.stdout)
-    sys.stdout.write(f"saved in      {folder}\nlook at it    {folder / 'comparison.html'}\n")
+    end = f"saved in      {folder}\nlook at it    {folder / 'comparison.html'}\n"
+    with suppress(BrokenPipeError):  # a reader that stops early (`| head`)
+        sys.stdout.write(shown(found) + end)
+        sys.stdout.flush()
     return 0
 
 
@@ -83,32 +90,38 @@ def subject(found: Report) -> str:
     return name if name and not set(name) & set("*?[]") else "runs"
 
 
-def show(found: Report, stream: TextIO) -> None:
-    """Write the comparison to a screen of 80 columns."""
+def shown(found: Report) -> str:
+    """Return the comparison for a screen of 80 columns, with colours where there is one."""
     from rich.console import Console
 
-    screen = Console(file=stream, highlight=False, markup=False, width=min(WIDTH, Console(file=stream).width))
-    screen.print(headline(found), style="bold")
-    for line in found.banners:
-        screen.print(f"mind: {line}", style="yellow")
-    draw(screen, scores_table(found))
-    for line in remarks(found):
-        screen.print(f"- {line}")
-    draw(screen, cost_table(found))
+    screen = Console(file=sys.stdout, highlight=False, markup=False)
+    screen.width = min(WIDTH, screen.width)
+    with screen.capture() as text:
+        screen.print(headline(found), style="bold")
+        for line in found.banners:
+            screen.print(f"mind: {line}", style="yellow")
+        draw(screen, narrow(found))
+        for line in remarks(found):
+            screen.print(f"- {line}")
+        draw(screen, cost_table(found, narrow=True))
+    return text.get()
 
 
-def draw(screen: object, rows: Table) -> None:
+def draw(screen: Console, rows: Table) -> None:
     """Write a table, its first lines only if there are many."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table as Columns
 
-    assert isinstance(screen, Console)
     table = Columns(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in rows[0]:
-        table.add_column(name, justify="left" if name in LEFT else "right", overflow="fold")
+        words = name in LEFT
+        longest = max(len(line) for row in rows for line in row[name].split(","))
+        least = min(longest, ROOM) if name == LEFT[0] else None
+        table.add_column(
+            name, justify="left" if words else "right", overflow="fold", no_wrap=not words, min_width=least
+        )
     for row in rows[:MOST_ROWS]:
-        table.add_row(*row.values())
+        table.add_row(*(cell.replace(",", "\n") if name == LEFT[0] else cell for name, cell in row.items()))
     screen.print(table)
     if len(rows) > MOST_ROWS:
         screen.print(f"... {len(rows) - MOST_ROWS} more in comparison.md")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from runner.assemble import Experiment, assemble
+from runner.comparing.notebook import record
 from runner.engine import checkpoint
 from runner.engine.batches import EvalBatches
 from runner.engine.folder import lock, read_result, write_result
@@ -38,6 +39,7 @@ def evaluate_task(job: Job, *, split: Literal["test", "val", "train"]) -> int:
             result.test_reads += 1
             write_result(folder, result)
         scores = evaluate(experiment.recipe, experiment.learner, opened(experiment, split))
+    record(folder, Path(config["outputs"]))
     show_scores(folder, split, scores, path)
     return 0
 

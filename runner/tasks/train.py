@@ -10,11 +10,13 @@ from pathlib import Path
 import torch
 
 from runner.assemble import Experiment, assemble
+from runner.comparing.notebook import noted
 from runner.engine import checkpoint
 from runner.engine.autopsy import explained
 from runner.engine.checkpoint import Snapshot
 from runner.engine.fault import armed
 from runner.engine.folder import Result, lock, read_result
+from runner.engine.hparams import session_end
 from runner.engine.interruption import deferred
 from runner.engine.learner import Learner
 from runner.engine.log import Log, open_logs
@@ -61,7 +63,7 @@ def train_task(job: Job) -> int:
 def run(folder: Path, job: Job, experiment: Experiment, snapshot: Snapshot | None, result: Result) -> None:
     """Train in a folder, from the snapshot on or from the start, and leave the result there."""
     learner = experiment.learner
-    with reported(folder, result):
+    with noted(folder, Path(job.config["outputs"])), reported(folder, result):
         checkpoint.clean(folder)
         if not (folder / CONFIG).exists():
             describe(folder, job, device=device_name(experiment))
@@ -70,6 +72,9 @@ def run(folder: Path, job: Job, experiment: Experiment, snapshot: Snapshot | Non
                 introduce(log, job)
             try:
                 status = trained(folder, experiment, log)
+            except Exception:
+                log.write(learner.step, {"hparams": session_end(succeeded=False)})
+                raise
             finally:
                 result.steps, result.epochs = learner.step, learner.step / experiment.recipe.steps_per_epoch
             sign_off(folder, log, experiment, figures=job.config["figures"] == "always")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from comparing_runs import sweep
 from running import job, metrics
 from small_runs import literal, option, small, words
 
@@ -25,6 +26,12 @@ for module in pkgutil.iter_modules(runner.tasks.__path__, "runner.tasks."):
     importlib.import_module(module.name)
 TASKS = names("task")
 OTHER: dict[str, Any] = {
+    "compare.runs": "outputs/s/optim.lr=0.1*",
+    "compare.baseline": "lr=0.5",
+    "compare.metric": "val/loss",
+    "compare.at": "best",
+    "compare.margin": 0.5,
+    "compare.out": "elsewhere",
     "evaluate.split": "val",
     "init_report.activation": ["tanh"],
     "init_report.init": ["xavier"],
@@ -38,6 +45,8 @@ OTHER: dict[str, Any] = {
     "profile.warmup": 1,
 }
 NEED_RUN = ("evaluate",)
+READ_RUNS = ("compare", "notebook")
+SCORES: dict[float, list[float | None]] = {0.1: [0.7, 0.6, 0.8], 0.5: [0.7, 0.65, 0.71]}
 
 
 def left(name: str, place: Path, capfd: Any, **knobs: Any) -> Any:
@@ -49,6 +58,8 @@ def left(name: str, place: Path, capfd: Any, **knobs: Any) -> Any:
 
 def leaves(name: str, folder: Path, capfd: Any, knobs: dict[str, Any]) -> Any:
     """Run a task and return what it leaves, from the folder that it is run in."""
+    if name in READ_RUNS:
+        return told_of_runs(name, capfd, knobs)
     given = {**small({"steps": 3, "task": name}), **{f"task.{key}": value for key, value in knobs.items()}}
     overrides = words(given)
     if name in NEED_RUN:
@@ -63,6 +74,16 @@ def leaves(name: str, folder: Path, capfd: Any, knobs: dict[str, Any]) -> Any:
     logged = metrics(folder) if (folder / "metrics.jsonl").exists() else []
     result = json.loads((folder / "result.json").read_text()) if (folder / "result.json").exists() else {}
     return printed, pictures, logged, operations(folder), result.get("scores"), result.get("steps")
+
+
+def told_of_runs(name: str, capfd: Any, knobs: dict[str, Any]) -> Any:
+    """Run a task that reads finished runs, and return what it prints and writes."""
+    sweep(Path("outputs/s"), SCORES, gain=0.05)
+    before = set(Path().rglob("*"))
+    capfd.readouterr()
+    assert start(job(f"task={name}", *(f"task.{key}={value}" for key, value in knobs.items()))) == 0
+    made = {str(path): path.read_bytes() for path in sorted({*Path().rglob("*.*")} - before) if path.is_file()}
+    return capfd.readouterr().out, made
 
 
 def operations(folder: Path) -> Counter[str]:

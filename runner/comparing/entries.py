@@ -1,0 +1,172 @@
+"""What the notebook says of a run: all of it from the run's folder, so that the same folder gives the same words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import yaml
+
+from runner import plain_yaml
+from runner.comparing.groups import Value, worded
+from runner.comparing.runs import CONFIG, environment
+from runner.engine.folder import Result, read_result
+from runner.engine.hparams import flat_hparams
+from runner.engine.storage import read
+from runner.errors import CheckpointError, ConfigError, brief
+
+STAMP = r"[-0-9?]{10} [0-9?:]{8}"
+UNDATED = "????-??-?? ??:??:??"  # sorts last
+SIZE = 1 << 20  # bytes of a config or of overrides
+COLUMNS = ("date", "trial", "val accuracy", "best", "val loss", "status")
+TASK = re.compile(rb"^task:\n  name: train$", re.MULTILINE)
+HASH = re.compile(r"-[0-9a-f]{8}$")
+
+
+def is_training(folder: Path) -> bool:
+    """Tell whether a folder is of a training run: by the lines that every one's config has, YAML being slow to read."""
+    try:
+        return bool(TASK.search(read(folder / CONFIG, SIZE)))
+    except OSError:
+        return False
+
+
+def stamp(folder: Path) -> str:
+    """Return when a run began, `2026-11-21 10:10:27` in UTC."""
+    found = str(environment(folder).get("started", ""))[:19].replace("T", " ")
+    return found if re.fullmatch(STAMP, found) else UNDATED
+
+
+def heading(folder: Path, link: str, *, what: str = "") -> str:
+    """Return the first line of an entry."""
+    return f"## {stamp(folder)} {what}{linked(Path(link).name, link)}"
+
+
+def linked(name: str, link: str) -> str:
+    """Return a link to a folder, relative to the notebook."""
+    return f"[{name}]({quote(link, safe='/=,+-._~')})"
+
+
+def entry(folder: Path, link: str, before: tuple[Path, str] | None) -> list[str]:
+    """Return the lines of a run by itself; `before` is the one that began before it, with its link."""
+    result = result_of(folder)
+    lines = [heading(folder, link), "", *question(folder)]
+    if before is None:
+        lines.append("- differs: the first run here")
+    else:
+        differs = ", ".join(changes(folder, before[0])) or "in nothing"
+        lines.append(f"- differs from {linked(before[0].name, before[1])}: {differs}")
+    return [*lines, f"- status: {status(result)}", *scores(result)]
+
+
+def opening(folder: Path, link: str) -> list[str]:
+    """Return the lines of a sweep before its trials, `folder` being the first of them."""
+    fixed = [inline(word) for word in overrides(folder) if not swept(word, folder) and not word.startswith("note=")]
+    lines = [heading(folder, link, what="sweep "), "", *question(folder)]
+    lines += [f"- the same in all: {', '.join(fixed) or 'the defaults'}", ""]
+    return [*lines, f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
+
+
+def trial(folder: Path, link: str) -> str:
+    """Return the line of one trial."""
+    result = result_of(folder)
+    last, best = ((result.scores.get("val") or {}).get(at) or {} for at in ("last", "best"))
+    reason = f": {result.reason.removeprefix(f'{result.status} ')}" if result.reason else ""
+    name = linked(HASH.sub("", folder.name), link)
+    numbers = (number(last.get("accuracy")), number(best.get("accuracy")), number(last.get("loss")))
+    return f"| {' | '.join((stamp(folder), name, *numbers, inline(brief(result.status + reason))))} |"
+
+
+def result_of(folder: Path) -> Result:
+    """Return a run's result; of one that cannot be read a failure that says so."""
+    try:
+        return read_result(folder)
+    except CheckpointError as error:
+        return Result(status="failed", reason=str(error))
+
+
+def status(result: Result) -> str:
+    """Return how a run ended, with what it took."""
+    reason = f": {inline(result.reason.removeprefix(f'{result.status} '))}" if result.reason else ""
+    return f"{result.status}{reason} after {result.steps} steps ({result.epochs:.4g} epochs) in {result.seconds:.1f} s"
+
+
+def scores(result: Result) -> Iterator[str]:
+    """Yield a line for validation and a line for test, where there are scores."""
+    val, test = result.scores.get("val") or {}, result.scores.get("test") or {}
+    if last := val.get("last"):
+        best = val.get("best") or {}
+        at = best.get("step")
+        when = f" at step {at:g}" if isinstance(at, (int, float)) else ""
+        yield f"- validation: {both(last)}; best: {both(best)}{when}"
+    if test:
+        reads = f"read {result.test_reads} times" if result.test_reads > 1 else "read once"
+        yield f"- test: {both(test)} ({reads})"
+
+
+def both(found: Mapping[str, Any]) -> str:
+    """Return accuracy and loss in words."""
+    return f"accuracy {number(found.get('accuracy'))}, loss {number(found.get('loss'))}"
+
+
+def number(value: Any) -> str:
+    """Return a score with four places, nothing for none."""
+    return f"{value:.4f}" if isinstance(value, (int, float)) else ""
+
+
+def question(folder: Path) -> list[str]:
+    """Return the line of the question that a run was to answer, if it had one."""
+    note = str(config(folder).get("note", ""))
+    return [f"- question: {inline(note)}"] if note.strip() else []
+
+
+def changes(folder: Path, before: Path) -> Iterator[str]:
+    """Yield what differs from another run; a part's knobs only where they were given or the part stayed the same."""
+    new, old = values(folder), values(before)
+    given = {word.lstrip("+").partition("=")[0] for word in overrides(folder)}
+    for key in dict.fromkeys([*new, *old]):
+        top = key.partition(".")[0]
+        follows = key != top and new.get(top) != old.get(top)
+        if new.get(key) != old.get(key) and (key in given or not follows):
+            yield inline(f"{key} {worded(new.get(key))} (was {worded(old.get(key))})")
+
+
+def values(folder: Path) -> Mapping[str, Value]:
+    """Return the hyperparameters of a run and its seed; nothing where its config cannot be read."""
+    content = config(folder)
+    try:
+        return {**flat_hparams(content), "seed": float(content["seed"])} if content else {}
+    except (KeyError, TypeError, ValueError):
+        return {}
+
+
+def config(folder: Path) -> dict[str, Any]:
+    """Return a run's config, empty where it cannot be read."""
+    try:
+        content = plain_yaml.load(folder / CONFIG)
+    except ConfigError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def overrides(folder: Path) -> list[str]:
+    """Return what was given on the command line of a run."""
+    try:
+        content = yaml.safe_load(read(folder / "overrides.yaml", SIZE))
+    except (OSError, ValueError, yaml.YAMLError):
+        return []
+    return [str(word) for word in content] if isinstance(content, list) else []
+
+
+def swept(word: str, folder: Path) -> bool:
+    """Tell whether an override is one that tells the trials of a sweep apart: its key is in the folder's name."""
+    key = word.lstrip("+").partition("=")[0]
+    return f",{key}=" in f",{folder.name}"
+
+
+def inline(text: str) -> str:
+    """Return a text as one line that breaks no table and opens no tag."""
+    return " ".join(text.split()).replace("<", "\\<").replace("|", "\\|")

@@ -1,0 +1,174 @@
+"""`outputs/notebook.md`: each setting and its result, written down at the end of each run (CS231n: keep a notebook).
+
+An entry for each run by itself, a block with a line per trial for each sweep, in order of beginning. All of it follows
+from the run folders, so that what was added run by run is what `rebuild` writes. Lines that begin with `>` are the
+user's own: they stay with their entry.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote
+
+from runner.comparing.entries import STAMP, entry, is_training, opening, stamp, trial
+from runner.comparing.runs import run_folders
+from runner.engine import storage
+from runner.errors import RunnerError
+
+NAME = "notebook.md"
+OLD = "notebook.old.md"
+SWEEPS = "sweeps"
+SIZE = 64 << 20  # bytes
+HEADING = re.compile(rf"## (?P<stamp>{STAMP}) (?P<sweep>sweep )?\[[^\]]*\]\((?P<link>[^)]*)\)")
+ROW = re.compile(rf"\| (?P<stamp>{STAMP}) \| \[[^\]]*\]\((?P<link>[^)]*)\) \|.*")
+PREAMBLE = """# Notebook
+
+Each run with what was asked, what differs and what came of it, the first at the top; times in UTC.
+Ask with `note="..."` on the command line. Begin your own lines with `>` below an entry: they are kept.
+`python -m runner task=notebook` makes this file again from the run folders.
+"""
+
+
+@dataclass
+class Section:
+    """An entry as it stands: the lines that follow from folders, and the user's own."""
+
+    stamp: str
+    lines: list[str]
+    own: list[str] = field(default_factory=list)
+
+    @property
+    def rows(self) -> dict[str, str]:
+        """Return the trials' lines by link, none for a run by itself."""
+        return {unquote(match["link"]): line for line in self.lines if (match := ROW.fullmatch(line))}
+
+
+Sections = dict[str, Section]  # by link
+
+
+@contextmanager
+def noted(folder: Path, outputs: Path) -> Iterator[None]:
+    """Write a run into the notebook when the body is over, however it ended."""
+    try:
+        yield
+    finally:
+        record(folder, outputs)
+
+
+def record(folder: Path, outputs: Path) -> None:
+    """Write a run that is over into the notebook of `outputs`, if it lies there; what fails is told of, and no more."""
+    try:
+        link = folder.resolve().relative_to(outputs.resolve()).as_posix()
+        with held(outputs):
+            sections = parsed(text_of(outputs))
+            put(sections, outputs, link)
+            storage.write_atomic(outputs / NAME, rendered(sections).encode())
+    except ValueError:
+        return  # it was sent elsewhere, out of this notebook
+    except (OSError, RunnerError) as error:
+        sys.stderr.write(
+            f"runner: warning: {storage.shown(outputs / NAME)}: not written ({error}); see task=notebook\n"
+        )
+
+
+def rebuild(outputs: Path) -> int:
+    """Make the notebook again from all run folders and return how many there are; the old one stays beside it."""
+    with held(outputs):
+        before = text_of(outputs)
+        kept = {link: section.own for link, section in parsed(before).items()}
+        found = [folder for folder in run_folders(outputs) if is_training(folder)]
+        sections: Sections = {}
+        for folder in sorted(found, key=lambda folder: (stamp(folder), str(folder))):
+            put(sections, outputs, folder.relative_to(outputs).as_posix())
+        for link, section in sections.items():
+            section.own = kept.get(link, [])
+        text = rendered(sections)
+        if before and before != text:
+            storage.write_atomic(outputs / OLD, before.encode())
+        storage.write_atomic(outputs / NAME, text.encode())
+    return len(found)
+
+
+@contextmanager
+def held(outputs: Path) -> Iterator[None]:
+    """Keep other processes from this folder's notebook; the kernel frees it when the process is gone."""
+    with storage.refusing(outputs):
+        folder = os.open(outputs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def text_of(outputs: Path) -> str:
+    """Return the notebook as it stands, empty where there is none."""
+    try:
+        return storage.read(outputs / NAME, SIZE).decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def parsed(text: str) -> Sections:
+    """Return the sections of a notebook."""
+    sections: Sections = {}
+    here: Section | None = None
+    for line in text.splitlines():
+        if match := HEADING.fullmatch(line):
+            here = sections[unquote(match["link"])] = Section(match["stamp"], [])
+        if here is not None:
+            (here.own if line.startswith(">") else here.lines).append(line)
+    for section in sections.values():
+        while section.lines and not section.lines[-1].strip():
+            section.lines.pop()
+    return sections
+
+
+def rendered(sections: Sections) -> str:
+    """Return the notebook's text."""
+    parts = [PREAMBLE]
+    for _, section in in_order(sections):
+        own = ["", *section.own] if section.own else []
+        parts.append("\n".join([*section.lines, *own]) + "\n")
+    return "\n".join(parts)
+
+
+def in_order(sections: Sections) -> list[tuple[str, Section]]:
+    """Return links and sections in order of beginning."""
+    return sorted(sections.items(), key=lambda item: (item[1].stamp, item[0]))
+
+
+def put(sections: Sections, outputs: Path, link: str) -> None:
+    """Put a run into the sections, anew if it is there already."""
+    parts = link.split("/")
+    if parts[0] == SWEEPS and len(parts) > 2:
+        put_trial(sections, outputs, link, sweep="/".join(parts[:2]))
+        return
+    folder = outputs / link
+    own = sections[link].own if link in sections else []
+    sections[link] = Section(stamp(folder), [], own)
+    alone = [each for each, section in in_order(sections) if not section.rows and (outputs / each).is_dir()]
+    place = alone.index(link)
+    for each in range(place, min(place + 2, len(alone))):  # the next one is held against this one now
+        before = (outputs / alone[each - 1], alone[each - 1]) if each else None
+        sections[alone[each]].lines = entry(outputs / alone[each], alone[each], before)
+
+
+def put_trial(sections: Sections, outputs: Path, link: str, *, sweep: str) -> None:
+    """Put a trial into the block of its sweep, whose opening is its first trial's."""
+    section = sections.get(sweep) or Section("", [])
+    first = next(iter(section.rows), None)
+    rows = {**section.rows, link: trial(outputs / link, link)}
+    rows = dict(sorted(rows.items(), key=lambda item: (item[1][2:21], item[0])))
+    leader = next(iter(rows))
+    head = [line for line in section.lines if not ROW.fullmatch(line)]
+    if leader != first or leader == link:
+        head = opening(outputs / leader, sweep)
+    sections[sweep] = Section(rows[leader][2:21], [*head, *rows.values()], section.own)

@@ -1,0 +1,26 @@
+"""task=notebook: the notebook of all runs, made again from their folders."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from runner.comparing.notebook import NAME, rebuild
+from runner.errors import ConfigError
+from runner.registry import register
+from runner.tasks.job import Job
+
+
+@register("task")
+def notebook(job: Job) -> int:
+    """Write `outputs/notebook.md` again: each run's date, question, what differs, status and scores.
+
+    It is kept up at the end of each run; this is for folders that were moved, removed or killed. Lines that begin with
+    `>` stay with their entry, and the old file beside the new one.
+    """
+    outputs = Path(job.config["outputs"])
+    if not outputs.is_dir():
+        raise ConfigError(f"outputs: got '{job.config['outputs']}', must be a folder with runs")
+    count = rebuild(outputs)
+    sys.stdout.write(f"{count} runs in {outputs / NAME}\n")
+    return 0

@@ -1,0 +1,308 @@
+"""task=compare on run folders whose scores are known: what it says, what it does not, and what it refuses."""
+
+import contextlib
+import csv
+import io
+import math
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from comparing_runs import run, sweep
+from running import command, job
+from scipy import stats
+
+from runner.comparing.page import html, markdown
+from runner.comparing.report import report
+from runner.comparing.verdicts import Rule
+from runner.errors import ConfigError
+from runner.tasks import start
+
+LOW = [0.80, 0.82, 0.81, 0.79, 0.83]
+HIGH = [0.90, 0.91, 0.92, 0.89, 0.92]
+NEAR = [0.81, 0.81, 0.82, 0.80, 0.82]
+RULE = Rule(metric="val/accuracy", at="last")
+
+
+def compared(*folders, rule=RULE, against=None):
+    found = report([str(folder) for folder in folders], rule, against)
+    return {row.group.label: row for row in found.rows}, found
+
+
+def asked(folder, *words):
+    """Run the task in this process and return the folder that it left."""
+    assert start(job("task=compare", f"task.runs={folder}", f"task.out={folder.parent / 'out'}", *words)) == 0
+    return folder.parent / "out"
+
+
+def test_seeds_are_averaged_and_differences_taken_seed_by_seed(tmp_path):
+    rows, _ = compared(sweep(tmp_path / "s", {0.1: LOW, 0.5: HIGH}), against="optim.lr=0.1")
+    assert rows["optim.lr=0.1"].verdict == "baseline"
+    row = rows["optim.lr=0.5"]
+    known = stats.ttest_rel(HIGH, LOW)
+    interval = known.confidence_interval()
+    assert (row.mean, row.sd) == pytest.approx((np.mean(HIGH), np.std(HIGH, ddof=1)))
+    assert row.paired.mean == pytest.approx(np.mean(HIGH) - np.mean(LOW))
+    assert (row.paired.low, row.paired.high) == pytest.approx((interval.low, interval.high))
+    assert row.paired.p == row.holm == pytest.approx(known.pvalue)
+    assert (row.verdict, row.better_in) == ("better", 5)
+
+
+def test_what_is_not_distinguishable_is_never_called_no_effect(tmp_path):
+    rows, found = compared(sweep(tmp_path / "s", {0.1: LOW, 0.5: NEAR}), against="lr=0.1")
+    row = rows["optim.lr=0.5"]
+    gaps = np.subtract(NEAR, LOW)
+    assert row.holm > 0.05
+    assert row.verdict == f"not distinguishable (n=5 would show {row.detectable:.4f})"
+    assert row.detectable == pytest.approx(1.68 * np.std(gaps, ddof=1), rel=0.01)
+    assert any("is seen in 80 %" in line for line in found.notes)
+
+
+def test_only_a_stated_margin_makes_anything_equivalent(tmp_path):
+    folder = sweep(tmp_path / "s", {0.1: LOW, 0.5: NEAR})
+    for margin, verdict in ((0.05, "within +-0.05"), (0.001, "not distinguishable")):
+        rows, _ = compared(folder, rule=Rule(metric="val/accuracy", at="last", margin=margin), against="lr=0.1")
+        assert rows["optim.lr=0.5"].verdict.startswith(verdict)
+
+
+def test_a_smaller_loss_is_better(tmp_path):
+    for rate, values in ((0.1, LOW), (0.5, HIGH)):
+        for seed, value in enumerate(values):
+            run(tmp_path / f"{rate}-{seed}", 0.5, loss=1 - value, optim__lr=rate, seed=seed)
+    rows, _ = compared(tmp_path, rule=Rule(metric="val/loss", at="last"), against="lr=0.1")
+    assert rows["optim.lr=0.5"].verdict == "better"
+    rows, _ = compared(tmp_path, rule=Rule(metric="val/loss", at="last"), against="lr=0.5")
+    assert rows["optim.lr=0.1"].verdict == "worse"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_or_two_seeds_give_no_verdict_and_no_p(tmp_path, count):
+    rows, found = compared(sweep(tmp_path / "s", {0.1: LOW[:count], 0.5: HIGH[:count]}), against="lr=0.1")
+    row = rows["optim.lr=0.5"]
+    assert row.verdict == f"none: {'one seed' if count == 1 else '2 seeds'}, 3 needed"
+    assert math.isnan(row.holm) and math.isnan(row.sd)
+    assert any("single runs" in line for line in found.notes) == (count == 1)
+
+
+def test_other_seeds_are_no_pairs(tmp_path):
+    for seed, value in enumerate(LOW):
+        run(tmp_path / f"a{seed}", value, optim__lr=0.1, seed=seed)
+        run(tmp_path / f"b{seed}", HIGH[seed], optim__lr=0.5, seed=seed + 10)
+    rows, _ = compared(tmp_path, against="lr=0.1")
+    row = rows["optim.lr=0.5"]
+    assert row.verdict == "none: 0 seeds in common, 3 needed"
+    assert row.welch.p == pytest.approx(stats.ttest_ind(HIGH, LOW, equal_var=False).pvalue)
+
+
+def test_a_diverged_seed_is_shown_and_takes_the_verdict(tmp_path):
+    rows, found = compared(sweep(tmp_path / "s", {0.1: LOW, 0.5: [*HIGH[:4], None]}), against="lr=0.1")
+    row = rows["optim.lr=0.5"]
+    assert row.verdict == "none: 1 of 5 diverged" and row.failed and math.isnan(row.holm)
+    assert "optim.lr=0.5: 1 of 5 diverged (seed 4), in no mean: at step 3: loss is nan" in found.banners
+    rows, _ = compared(tmp_path / "s", against="lr=0.5")
+    assert rows["optim.lr=0.1"].verdict == "none: 1 of the baseline's 5 diverged"
+
+
+def test_an_interrupted_seed_is_shown_and_leaves_the_others_their_verdict(tmp_path):
+    folder = sweep(tmp_path / "s", {0.1: LOW, 0.5: HIGH[:4]})
+    run(folder / "x", None, status="interrupted", reason="SIGINT", optim__lr=0.5, seed=4)
+    rows, found = compared(folder, against="lr=0.1")
+    assert rows["optim.lr=0.5"].verdict == "better" and rows["optim.lr=0.5"].failed
+    assert "optim.lr=0.5: 1 of 5 interrupted (seed 4), in no mean: SIGINT" in found.banners
+
+
+def test_scores_equal_to_the_bit_are_suspected(tmp_path):
+    rows, _ = compared(sweep(tmp_path / "s", {0.1: LOW, 0.5: LOW}), against="lr=0.1")
+    assert rows["optim.lr=0.5"].verdict == "none: every score is the same to the bit; does what differs act?"
+
+
+def test_p_is_adjusted_over_the_rows_that_something_is_said_of(tmp_path):
+    folder = sweep(tmp_path / "s", {0.1: LOW, 0.2: NEAR, 0.5: HIGH, 0.9: HIGH[:2]})
+    rows, _ = compared(folder, against="lr=0.1")
+    p = sorted(rows[f"optim.lr={rate}"].paired.p for rate in (0.2, 0.5))
+    assert rows["optim.lr=0.5"].holm == pytest.approx(2 * p[0])
+    assert rows["optim.lr=0.2"].holm == pytest.approx(p[1])
+    assert math.isnan(rows["optim.lr=0.9"].holm)
+
+
+def test_a_repeated_seed_is_no_replication(tmp_path):
+    folder = sweep(tmp_path / "s", {0.1: LOW})
+    run(folder / "again", LOW[0], optim__lr=0.1, seed=0, started=9)
+    rows, found = compared(folder)
+    assert len(next(iter(rows.values())).scores) == 5
+    assert any(line.startswith("1 runs repeat a seed") for line in found.banners)
+
+
+def test_a_failed_first_try_gives_way_to_the_one_that_ended_well(tmp_path):
+    run(tmp_path / "a", None, status="failed", seed=0)
+    run(tmp_path / "b", 0.7, seed=0, started=9)
+    rows, _ = compared(tmp_path)
+    assert next(iter(rows.values())).scores == {0: 0.7}
+
+
+def test_other_data_are_refused_and_another_batch_size_is_not(tmp_path):
+    run(tmp_path / "a", 0.8)
+    run(tmp_path / "b", 0.8, data__batch_size=32)
+    rows, _ = compared(tmp_path)
+    assert set(rows) == {"data.batch_size=32", "data.batch_size=64"}
+    run(tmp_path / "c", 0.8, data={"name": "gaussian", "batch_size": 64, "placement": "auto"})
+    with pytest.raises(ConfigError, match=r"different data \(name=digits: 2 runs; name=gaussian: 1 runs\)"):
+        compared(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"epochs": 5}, "budgets differ"),
+        ({"validate_every": "5steps"}, "selection rules differ"),
+        ({"precision": "bf16"}, "precision differs"),
+    ],
+)
+def test_unequal_conditions_are_told_above_the_table(tmp_path, change, said):
+    run(tmp_path / "a", 0.8)
+    run(tmp_path / "b", 0.8, **change)
+    _, found = compared(tmp_path)
+    assert any(line.startswith(said) for line in found.banners)
+
+
+def test_unreadable_runs_are_told_of(tmp_path):
+    run(tmp_path / "a", 0.8)
+    (run(tmp_path / "b", 0.8, seed=1) / "result.json").write_text("{")
+    (run(tmp_path / "c", 0.8, seed=2) / "config.yaml").write_text("model: [")
+    (run(tmp_path / "d", 0.8, seed=3) / "config.yaml").write_text("model: mlp\n")
+    _, found = compared(tmp_path)
+    assert sum(line.startswith("unreadable: ") for line in found.banners) == 3
+    assert found.runs == 1
+
+
+def test_the_best_of_many_is_told_as_such_and_test_reads_are_counted(tmp_path):
+    sweep(tmp_path / "s", {rate: [x + rate / 100 for x in LOW] for rate in (0.1, 0.2, 0.3, 0.4, 0.5)})
+    _, found = compared(tmp_path)
+    error = np.std(LOW, ddof=1) / math.sqrt(5)
+    lead = float(re.search(r"leads their mean by ([\d.]+)", "\n".join(found.notes))[1])
+    assert lead == pytest.approx(1.16296 * error, abs=1e-4)  # E[max of 5 standard normals], Teichroew 1956
+    assert not any("test split" in line for line in found.notes)
+    run(tmp_path / "t", 0.9, test=0.88, seed=7)
+    assert any("the test split was read 1 times" in line for line in compared(tmp_path)[1].notes)
+
+
+def test_the_baseline_is_the_one_with_most_seeds_and_can_be_named(tmp_path):
+    folder = sweep(tmp_path / "s", {0.1: LOW[:2], 0.5: HIGH})
+    assert compared(folder)[1].against.label == "optim.lr=0.5"
+    for wanted in ("optim.lr=0.1", "lr=1e-1", next(folder.glob("optim.lr=0.1*")).name):
+        assert compared(folder, against=wanted)[1].against.label == "optim.lr=0.1"
+    with pytest.raises(
+        ConfigError, match=r"task.baseline: 'lr=7' is none of the configurations \(there are: optim.lr=0.1"
+    ):
+        compared(folder, against="lr=7")
+
+
+def test_knobs_that_follow_their_part_are_left_out_of_the_names(tmp_path):
+    run(tmp_path / "a", 0.8, optim={"name": "momentum", "lr": 0.1, "momentum": 0.9})
+    run(tmp_path / "b", 0.8, optim={"name": "adam", "lr": 0.001, "beta1": 0.9})
+    rows, _ = compared(tmp_path)
+    assert set(rows) == {"optim=momentum", "optim=adam"}
+    run(tmp_path / "c", 0.8, optim={"name": "adam", "lr": 0.01, "beta1": 0.9})
+    rows, _ = compared(tmp_path)
+    assert set(rows) == {"optim=momentum,optim.lr=0.1", "optim=adam,optim.lr=0.001", "optim=adam,optim.lr=0.01"}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Compare ten runs, one of them diverged, twice; return the two folders and what the first run printed."""
+    top = tmp_path_factory.mktemp("saved")
+    folder = sweep(top / "s", {0.1: LOW, 0.5: HIGH, 0.7: [*HIGH[:4], None]}, augment={})
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        asked(folder, "task.baseline=lr=0.1")
+    asked(folder, "task.baseline=lr=0.1")
+    return top / "out", top / "out-2", printed.getvalue()
+
+
+class Asking(HTMLParser):
+    """Collects what a page would fetch or run."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked, self.tags = [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.asked += [value for name, value in attributes if name in ("src", "href", "srcset", "action", "data")]
+
+
+def test_the_page_holds_everything_and_asks_for_nothing(saved):
+    left, _, _ = saved
+    names = {
+        "comparison.html",
+        "comparison.md",
+        "comparison.csv",
+        "runs.csv",
+        "curves.svg",
+        "seeds.svg",
+        "response.svg",
+    }
+    assert {path.name for path in left.iterdir()} == names
+    page = Asking()
+    page.feed((left / "comparison.html").read_text())
+    assert page.asked and all(word.startswith("data:image/svg+xml;base64,") for word in page.asked)
+    assert "script" not in page.tags and page.tags.count("img") == 3
+
+
+def test_csv_has_all_digits_of_all_runs(saved):
+    left, _, _ = saved
+    rows = list(csv.DictReader(io.StringIO((left / "runs.csv").read_text())))
+    assert len(rows) == 15 and [row["status"] for row in rows].count("diverged") == 1
+    assert {float(row["val/accuracy last"]) for row in rows if row["val/accuracy last"]} == {*LOW, *HIGH}
+    groups = list(csv.DictReader(io.StringIO((left / "comparison.csv").read_text())))
+    assert float(groups[2]["difference"]) == pytest.approx(np.mean(np.subtract(HIGH[:4], LOW[:4])))
+    assert groups[2]["verdict"] == "none: 1 of 5 diverged" and groups[2]["p_holm"] == ""
+
+
+def test_the_terminal_gets_eighty_columns(saved):
+    _, _, printed = saved
+    assert max(map(len, printed[: printed.index("saved in")].splitlines())) <= 80
+    assert re.search(r"lr=0.5\s+5\s+0\.9080 ± 0\.0130\s+\+0\.0980 ± 0\.\d{4}\s+<?\.\d+\s+better", printed)
+    assert re.search(r"lr=0.7 †\s+4/5\s+0\.9050", printed)
+
+
+def test_a_second_comparison_says_the_same_in_another_folder(saved):
+    first, second, _ = saved
+    assert sorted(path.name for path in first.iterdir()) == sorted(path.name for path in second.iterdir())
+    assert all((second / path.name).read_bytes() == path.read_bytes() for path in first.iterdir())
+
+
+def test_strangers_words_stay_words(tmp_path):
+    run(tmp_path / "a", None, status="failed", reason="<script>alert(1)</script>|x", optim__lr=0.5)
+    run(tmp_path / "b", 0.8, model={"name": "<img src=x>"})
+    _, found = compared(tmp_path)
+    page, text = html(found, {}, "<b>"), markdown(found, {}, "x")
+    assert not re.search("<(script|img|b)[ >]", page) and "&lt;script&gt;" in page
+    assert "\\<script\\>" in text and "\\|x" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["task.runs=nowhere/x*"], "task.runs: no run found for 'nowhere/x*' (there is no such folder in "),
+        (["task.runs=empty"], "task.runs: 'empty' is no run folder and there is none in it (a run folder has"),
+        (["task.runs=[]"], "task.runs: got [], must name at least one"),
+        (["task.runs=s", "task.baseline=lr=9"], "task.baseline: 'lr=9' is none of the configurations"),
+        (["task.runs=s", "task.metric=test/accuracy"], "task.metric: unknown value 'test/accuracy'"),
+    ],
+)
+def test_errors_take_one_line_and_leave_nothing(tmp_path, words, said):
+    sweep(tmp_path / "s", {0.1: LOW[:1], 0.5: HIGH[:1]})
+    (tmp_path / "empty").mkdir()
+    done = command("task=compare", *words, cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith(f"runner: error: {said}") and done.stderr.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "s"]
+
+
+def test_folders_with_commas_and_lists_of_them_are_taken_as_typed(tmp_path):
+    folder = sweep(tmp_path / "s", {0.1: LOW, 0.5: HIGH})
+    first = sorted(folder.iterdir())[0]
+    assert job("task=compare", f"task.runs={first}").config["task"]["runs"] == str(first)
+    patterns = job("task=compare", f"task.runs=['{first}','{folder}/optim.lr=0.5*']").config["task"]["runs"]
+    assert compared(*patterns)[1].runs == 6
