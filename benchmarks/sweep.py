@@ -1,7 +1,9 @@
 """Trials per minute of a sweep, against one process per trial and against Hydra's basic launcher; the cost of a trial.
 
-`python -m benchmarks.sweep [--quick]`. A trial is a 560-step MLP on digits. All run the same command line, so they log,
-validate and save the same; what differs is what starts them. The fixed cost is that of trials that do nothing.
+`python -m benchmarks.sweep [--quick]`. A trial is a 560-step MLP on digits. It is compared twice: with the same command
+line of ours started in other ways, which logs, validates and saves the same; and with the script that one would write
+with Hydra, torch and a SummaryWriter, which validates once in 5 epochs, as our trials then do, and saves nothing but
+its weights at the end. The fixed cost is that of trials that do nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +22,49 @@ from runner.registry import register
 
 ROOT = Path(__file__).parent.parent
 TRIAL = ("model=mlp", "model.hidden=[128,128]", "augment=[]", "probe=[]", "norm=none", "steps=560", "figures=never")
+SELDOM = ("validate_every=140steps", "checkpoint_every=560steps")
+SCRIPT = """
+import hydra, torch
+from torch.nn import functional as F
+from torch.utils.tensorboard import SummaryWriter
+from sklearn.datasets import load_digits
+from hydra.core.hydra_config import HydraConfig
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(cfg):
+    torch.manual_seed(cfg.seed)
+    data = load_digits()
+    x = torch.tensor(data.data, dtype=torch.float32) / 16
+    y = torch.tensor(data.target)
+    x, y, vx, vy = x[:1203], y[:1203], x[1203:1500], y[1203:1500]
+    sizes = [64, *cfg.hidden]
+    layers = [m for a, b in zip(sizes, sizes[1:]) for m in (torch.nn.Linear(a, b), torch.nn.ReLU())]
+    model = torch.nn.Sequential(*layers, torch.nn.Linear(sizes[-1], 10))
+    optimizer = torch.optim.SGD(model.parameters(), lr=cfg.lr, momentum=0.9, weight_decay=5e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, cfg.steps)
+    folder = HydraConfig.get().runtime.output_dir
+    writer = SummaryWriter(folder)
+    step = 0
+    while step < cfg.steps:
+        for batch in torch.randperm(len(x)).split(64)[:-1]:
+            loss = F.cross_entropy(model(x[batch]), y[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            writer.add_scalar("loss", loss, step)
+            step += 1
+            if step % 140 == 0:
+                with torch.no_grad():
+                    writer.add_scalar("accuracy", (model(vx).argmax(1) == vy).float().mean(), step)
+            if step == cfg.steps:
+                break
+    writer.close()
+    torch.save(model.state_dict(), folder + "/model.pt")
+
+main()
+"""
+SETTINGS = "seed: 0\nlr: 0.1\nhidden: [128, 128]\nsteps: 560\n"
 BASIC = "hydra/launcher=basic"
 
 
@@ -49,6 +94,25 @@ def against_basic(rounds: int, trials: int) -> Pairs:
     return [(swept(trials) / trials, swept(trials, BASIC) / trials) for _ in range(rounds)]
 
 
+def against_script(rounds: int, trials: int, few: int) -> tuple[Pairs, Pairs]:
+    """Return the seconds per trial of each round, ours and the script's: one process each, and all in one by `-m`."""
+    apart, together = [], []
+    for _ in range(rounds):
+        ours = swept(trials, *SELDOM) / trials
+        apart.append((ours, sum(script(f"seed={seed}") for seed in range(few)) / few))
+        together.append((ours, script("-m", f"seed=range({trials})") / trials))
+    return apart, together
+
+
+def script(*words: str) -> float:
+    """Return the seconds of the script that one would write."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "conf").mkdir()
+        (Path(folder) / "conf" / "config.yaml").write_text(SETTINGS)
+        (Path(folder) / "train.py").write_text(SCRIPT)
+        return timed([sys.executable, "train.py", *words], folder)
+
+
 def fixed_cost(rounds: int, few: int, many: int, *words: str) -> list[float]:
     """Return the milliseconds that each trial more costs a sweep whose trials do nothing, one after the other."""
     with tempfile.TemporaryDirectory() as folder:
@@ -65,12 +129,16 @@ def fixed_cost(rounds: int, few: int, many: int, *words: str) -> list[float]:
 
 def seconds(*words: str) -> float:
     """Return how long a command takes in an empty folder; raises CalledProcessError if it fails."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        command = [sys.executable, "-m", "runner", *words]
-        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, timeout=3600)
-        return time.perf_counter() - began
+        return timed([sys.executable, "-m", "runner", *words], folder)
+
+
+def timed(command: Sequence[str], folder: str) -> float:
+    """Return the seconds of a program; raises CalledProcessError if it fails."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    began = time.perf_counter()
+    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, timeout=3600)
+    return time.perf_counter() - began
 
 
 def main() -> None:
@@ -81,6 +149,9 @@ def main() -> None:
     rounds, trials, few = (1, 8, 1) if quick else (5, 32, 2)
     report("a trial, against one process each", against_processes(rounds, trials, few), unit="ms", scale=1000)
     report("a trial, against Hydra's basic launcher", against_basic(rounds, trials), unit="ms", scale=1000)
+    apart, together = against_script(rounds, trials, few)
+    report("a trial, against a script in one process each", apart, unit="ms", scale=1000)
+    report("a trial, against a script under Hydra's -m", together, unit="ms", scale=1000)
     costs = fixed_cost(rounds, 20, 60 if quick else 220)
     print(f"fixed cost of a trial: {min(costs):.1f} to {max(costs):.1f} ms (n={len(costs)}), target 10")
 

@@ -7,8 +7,6 @@ import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
-
 from runner import plain_yaml
 from runner.engine.folder import RESULT, Result, create, read_result, write_result
 from runner.engine.storage import write_atomic
@@ -16,9 +14,9 @@ from runner.errors import CheckpointError, ConfigError, RunnerError
 from runner.tasks.job import Job
 
 FINAL = ("done", "stopped", "diverged", "pruned")  # the others run again
+CONFIG = "config.yaml"
 STOPPED = (130, 143)  # exit codes of what was stopped from outside
 LOG = "trial.log"
-CONFIG = "config.yaml"
 DEADLY = {
     signal.SIGKILL: "killed (SIGKILL), as by the system when memory runs out",
     signal.SIGSEGV: "crashed (SIGSEGV): a segmentation fault in native code",
@@ -113,7 +111,7 @@ def settle(job: Job, *, status: str, code: int, reason: str | None, seconds: flo
     result.seconds = result.seconds or round(seconds, 3)
     folder.mkdir(parents=True, exist_ok=True)
     if status not in FINAL and not (folder / CONFIG).exists():
-        write_atomic(folder / CONFIG, yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True).encode())
+        write_atomic(folder / CONFIG, plain_yaml.dump(job.config))
     write_result(folder, result)
     return result
 

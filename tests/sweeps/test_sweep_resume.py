@@ -66,6 +66,7 @@ def test_a_sweep_killed_twice_ends_as_if_it_had_not_been(uninterrupted, tmp_path
 def test_a_sweep_killed_at_thirty_random_moments(uninterrupted, tmp_path):
     draw = random.Random(6)
     for number in range(10):
+        (tmp_path / str(number)).mkdir()
         killed_and_resumed(tmp_path / str(number), [draw.uniform(0.5, 5.0) for _ in range(3)])
         same(tmp_path / str(number), uninterrupted)
 
