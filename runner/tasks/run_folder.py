@@ -61,7 +61,7 @@ def describe(folder: Path, job: Job, *, device: str) -> None:
     write_atomic(folder / "overrides.yaml", yaml.safe_dump(list(job.overrides), allow_unicode=True).encode())
     environment = provenance(job.overrides, device=device)
     write_atomic(folder / "environment.json", json.dumps(environment, indent=1).encode())
-    write_atomic(folder / CONFIG, yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True).encode())
+    write_atomic(folder / CONFIG, plain_yaml.dump(job.config))
 
 
 def saved_config(folder: str, job: Job, *, key: str, may_change: Collection[str]) -> dict[str, Any]:
