@@ -110,6 +110,7 @@ class Learner:
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        check_shapes(self.optimizer)
         lay_like_weights(self.optimizer)
         self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
@@ -121,6 +122,16 @@ def rest(group: Mapping[str, Any]) -> None:
     """Have no gradients computed for the tensors of a group."""
     for parameter in group["params"]:
         parameter.requires_grad_(False)
+
+
+def check_shapes(optimizer: Optimizer) -> None:
+    """Raise ValueError for a fused step's state of another shape than its weight's: it would write beyond its end."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group.get("fused") else ():
+            for name, value in optimizer.state.get(parameter, {}).items():
+                shape = torch.Size() if name == "step" else parameter.shape
+                if isinstance(value, Tensor) and value.shape != shape:
+                    raise ValueError(f"the optimizer's {name} is {tuple(value.shape)}, its weight {tuple(shape)}")
 
 
 def lay_like_weights(optimizer: Optimizer) -> None:

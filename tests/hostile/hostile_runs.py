@@ -130,6 +130,13 @@ def without_learner(record: dict[str, Any]) -> None:
     record["state"]["value"]["dict"] = []
 
 
+def swapped_momentum(record: dict[str, Any]) -> None:
+    """Give the first weight the momentum of the second, which is smaller: a fused step would read past its end."""
+    text = json.dumps(record["state"]["value"])
+    assert "/optimizer/state/0/" in text
+    record["state"]["value"] = json.loads(text.replace("/optimizer/state/0/", "/optimizer/state/1/"))
+
+
 def tensors(header: Any, data: bytes = b"") -> Callable[[Path], bytes]:
     """Return what gives the bytes of a safetensors file with any header."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
@@ -241,6 +248,7 @@ STATES: dict[str, Alter] = {
     "optimizer as a word": state("optimizer", "os.system"),
     "optimizer of nothing": state("optimizer", {"dict": []}),
     "optimizer of other groups": state("optimizer", {"dict": [["state", {"dict": []}], ["param_groups", []]]}),
+    "momentum of another weight": each_manifest(swapped_momentum),
     "patience of nothing": state("patience", {"dict": []}),
     "model of another": state("model", {"dict": [["a", 1]]}),
     "state with a tag of its own": each_manifest(lambda record: record["state"].update(value={"__import__": "os"})),
