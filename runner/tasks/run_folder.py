@@ -23,6 +23,7 @@ from runner.schema import SETTINGS, check, wrong
 from runner.tasks.job import Job
 
 CONFIG = "config.yaml"
+FIRST = {"data", "model", "optim", "task", "seed", "steps", "epochs"}  # keys that every config has had
 UNBEGUN = {"trial.log", LOCK, RESULT, "overrides.yaml", "environment.json"}  # what may be there before there is a run
 
 
@@ -77,8 +78,9 @@ def saved_config(folder: str, job: Job, *, key: str, may_change: Collection[str]
         if name != key and name.partition(".")[0] not in may_change:
             raise ConfigError(f"{name}: cannot be changed with {key}=... (what can: {', '.join(sorted(may_change))})")
     config = plain_yaml.load(path)
-    if not isinstance(config, dict) or config.keys() != job.config.keys():
+    if not isinstance(config, dict) or not FIRST.issubset(config) or not config.keys() <= job.config.keys():
         raise ConfigError(f"{path}: is not a config of this version of runner")
+    config = job.config | config  # a key that came after that version has the value that it has by default
     for name, like in job.config.items():
         check_saved(path, name, config[name], like)
     task = config["task"].get("name") if isinstance(config["task"], dict) else config["task"]
