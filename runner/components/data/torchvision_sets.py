@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -145,6 +146,7 @@ def fetch(make: Open, root: Path) -> None:
         return
     part = root / ".download"
     shutil.rmtree(part, ignore_errors=True)  # what a killed process left
+    own_lock()
     try:
         with patience(PATIENCE):
             make(part, download=True)
@@ -156,6 +158,15 @@ def fetch(make: Open, root: Path) -> None:
             os.replace(item, old)  # noqa: PTH105
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def own_lock() -> None:
+    """Let a download's bar ask no other process: tqdm's lock is shared with all forks, and one killed would hold it."""
+    from torch import hub  # whose bar torchvision draws; a dummy where tqdm is not installed
+
+    bar: Any = vars(hub)["tqdm"]
+    if hasattr(bar, "set_lock"):
+        bar.set_lock(threading.RLock())
 
 
 def sync(folder: Path) -> None:
