@@ -43,9 +43,8 @@ class Experiment:
 def assemble(config: Config, *, fit: bool = True, search: Mapping[str, Any] | None = None) -> Experiment:
     """Build a run from its config; nothing is trained or written.
 
-    `fit=False` leaves the preprocessing statistics to be loaded; `search` is what the run reports to. Raises ConfigError
-    for what does not fit together,
-    DataError for data that are missing or broken.
+    `fit=False` leaves the preprocessing statistics to be loaded; `search` is what the run reports its scores to. Raises
+    ConfigError for what does not fit together, DataError for data that are missing or broken.
     """
     settings = Settings(**{name: check(name, config[name], kind) for name, kind in SETTINGS.items()})
     device = device_of(settings.device)

@@ -11,7 +11,7 @@ from runner.door.compose import Parts, hydra_opened, plain
 from runner.door.jobs import trial_job
 from runner.door.naming import digest
 from runner.door.options import Conf
-from runner.door.overrides import Given, parse, spread
+from runner.door.overrides import Given, parse
 from runner.door.space import space_of, wishes
 from runner.door.sweep import Composer, trial_name
 from runner.door.sweeper import PRUNERS, SAMPLERS, direction, part, read_knobs, suits
@@ -51,7 +51,7 @@ def plan_search(
     knobs = read_knobs(values)
     sampler = part(values["sampler"], "sampler", SAMPLERS, {"seed": NonNegativeInt})
     pruner = part(values["pruner"], "pruner", PRUNERS, {})
-    wished = wishes(conf, values["params"], [spread(conf, each) for each in given])
+    wished = wishes(conf, values["params"], given)
     space, fixed = space_of(conf, parts, wished)
     suits(space, sampler, pruner, knobs)
     composer = Composer(conf, [each for each in given if each.of_hydra])

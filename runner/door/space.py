@@ -42,7 +42,7 @@ def wishes(conf: Conf, params: Mapping[str, Any], given: Sequence[Given]) -> lis
             found += [Wish(read(conf, name, text), (group, option)) for name, text in value.items()]
         else:
             found.append(Wish(read(conf, key, value)))
-    ours = [Wish(each) for each in given if not each.of_hydra]
+    ours = [Wish(spread(conf, each)) for each in given if not each.of_hydra]
     typed = {each.given.key for each in ours}
     return [*(each for each in found if each.given.key not in typed), *ours]
 

@@ -19,14 +19,16 @@ from typing import Any
 from runner.engine import storage
 from runner.errors import CheckpointError
 
+LASTING = (0, 6)  # operations of Optuna's that are waited for until the disk has them: a new study, a trial's result
 HEADER = re.compile(rb"([0-9]{1,12}) ([0-9a-f]{8}) ")
 
 
 class Journal:
     """The records of a study in a file, for `optuna.storages.JournalStorage`.
 
-    Writers take turns by `flock` on the file itself, which the kernel frees when a process dies; a record is on the
-    disk when `append_logs` returns. Raises CheckpointError where a record before the last is damaged.
+    Writers take turns by `flock` on the file itself, which the kernel frees when a process dies. What is written
+    survives the death of the process; a result, with all before it, that of the machine. Raises CheckpointError where a
+    record before the last is damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,6 +52,7 @@ class Journal:
 
     def append_logs(self, logs: Iterable[dict[str, Any]]) -> None:
         """Add records after the last whole one."""
+        logs = list(logs)
         data = b"".join(map(record, logs))
         with storage.refusing(self._path), self._path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -61,7 +64,8 @@ class Journal:
             file.seek(start)
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if any(log.get("op_code") in LASTING for log in logs):
+                os.fsync(file.fileno())
 
 
 def record(log: dict[str, Any]) -> bytes:

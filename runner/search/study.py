@@ -68,8 +68,7 @@ class Study:
         state, reason = verdict(runs)
         scores = [each.score for each in runs if not math.isnan(each.score)]
         about = {"folders": [each.folder for each in runs], "scores": scores, "status": runs[-1].status}
-        for name, value in {**about, **({"reason": reason} if reason else {})}.items():
-            self._storage.set_trial_user_attr(asked.trial, name, value)
+        self._storage.set_trial_user_attr(asked.trial, "runs", {**about, "reason": reason})
         value = statistics.fmean(scores) if state == "complete" else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -99,7 +98,7 @@ class Study:
         return self._study.get_trials(deepcopy=False)
 
     def _row(self, each: FrozenTrial) -> Row:
-        attributes = each.user_attrs
+        attributes = each.user_attrs.get("runs", {})
         return Row(
             number=each.number,
             words=self._search.space.words(self._point(each)),
