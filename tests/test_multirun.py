@@ -8,7 +8,10 @@ import time
 import urllib.request
 
 import pytest
-from running import command, result
+from running import command, job, result
+
+from runner.errors import Diverged
+from runner.tasks import start
 
 SWEEP = ("-m", "model=mlp", "model.hidden=[16]", "optim=momentum,adam", "optim.lr=0.1,0.01", "seed=0,1", "epochs=2")
 STATUSES = ["STATUS_SUCCESS", "STATUS_RUNNING", "STATUS_UNKNOWN", "STATUS_FAILURE"]
@@ -95,6 +98,45 @@ def test_tensorboard_shows_one_row_per_configuration_seeds_averaged(ask, outputs
     losses = [json.loads(path.read_text())["scores"]["val"]["last"]["loss"] for path in trials]
     assert row == pytest.approx(sum(losses) / 2, rel=1e-6)
     assert {group["sessions"][0]["status"] for group in groups} == {"STATUS_SUCCESS"}
+    assert [info["name"] for info in experiment["hparamInfos"]][:2] == ["optim", "optim.lr"]
+    shown = [info["name"]["tag"] for info in experiment["metricInfos"]][:4]  # the page ticks the first five
+    assert shown == ["_best/val_accuracy", "_best/val_loss", "_last/val_accuracy", "_last/val_loss"]
+    last = next(m["value"] for m in one["metricValues"] if m["name"]["tag"] == "_last/val_loss")
+    assert last == pytest.approx(row, rel=1e-6)
+
+
+def test_loss_and_ratio_curves_of_all_trials_are_told_apart_by_their_names(ask):
+    for tag in ("train/loss_average", "ratio/log10/_global"):
+        body = json.dumps([{"plugin": "scalars", "tag": tag}])
+        found = ask(f"data/plugin/timeseries/timeSeries?requests={urllib.request.quote(body)}")[0]
+        names = {run.rpartition("-")[0] for run in found["runToSeries"]}
+        wanted = {
+            f"optim={o},optim.lr={lr},seed={s}" for o in ("momentum", "adam") for lr in (0.1, 0.01) for s in (0, 1)
+        }
+        assert {name.rpartition("/")[2] for name in names} == wanted
+
+
+def test_a_run_that_failed_is_told_of_in_the_table(tmp_path):
+    from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    with pytest.raises(Diverged):
+        start(job("model=mlp", "norm=none", "optim.lr=1e30", "epochs=1", f"hydra.run.dir={tmp_path / 'run'}"))
+    ends = [value for _, tag, value in hparams(tmp_path / "run") if tag == "_hparams_/session_end_info"]
+    content = HParamsPluginData.FromString(ends[0])
+    assert len(ends) == 1 and content.session_end_info.status == STATUS_FAILURE
+
+
+def hparams(folder):
+    """Return (step, tag, content) of what a run tells the HPARAMS page."""
+    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        for event in map(Event.FromString, RawEventFileLoader(str(path)).Load()):
+            for value in event.summary.value:
+                if value.tag.startswith("_hparams_/"):
+                    yield event.step, value.tag, value.metadata.plugin_data.content
 
 
 def test_the_same_sweep_again_trains_nothing(outputs, tmp_path):

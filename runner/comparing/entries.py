@@ -64,7 +64,8 @@ def entry(folder: Path, link: str, before: tuple[Path, str] | None) -> list[str]
 
 def opening(folder: Path, link: str) -> list[str]:
     """Return the lines of a sweep before its trials, `folder` being the first of them."""
-    fixed = [inline(word) for word in overrides(folder) if not swept(word, folder) and not word.startswith("note=")]
+    shared = (word for word in overrides(folder) if not swept(word, folder))
+    fixed = [inline(word) for word in shared if not word.startswith(("note=", "sweep=", "outputs="))]
     lines = [heading(folder, link, what="sweep "), "", *question(folder)]
     lines += [f"- the same in all: {', '.join(fixed) or 'the defaults'}", ""]
     return [*lines, f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]

@@ -69,7 +69,7 @@ def record(folder: Path, outputs: Path) -> None:
         with held(outputs):
             sections = parsed(text_of(outputs))
             put(sections, outputs, link)
-            storage.write_atomic(outputs / NAME, rendered(sections).encode())
+            replace(outputs / NAME, rendered(sections))
     except ValueError:
         return  # it was sent elsewhere, out of this notebook
     except (OSError, RunnerError) as error:
@@ -91,8 +91,8 @@ def rebuild(outputs: Path) -> int:
             section.own = kept.get(link, [])
         text = rendered(sections)
         if before and before != text:
-            storage.write_atomic(outputs / OLD, before.encode())
-        storage.write_atomic(outputs / NAME, text.encode())
+            replace(outputs / OLD, before)
+        replace(outputs / NAME, text)
     return len(found)
 
 
@@ -106,6 +106,18 @@ def held(outputs: Path) -> Iterator[None]:
         yield
     finally:
         os.close(folder)
+
+
+def replace(path: Path, text: str) -> None:
+    """Put a text in a file's place as a whole; not waiting for the disk, since it can be made again."""
+    temporary, file = storage.fresh(path.parent)
+    try:
+        with os.fdopen(file, "wb") as stream:
+            stream.write(text.encode())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def text_of(outputs: Path) -> str:

@@ -136,6 +136,8 @@ def withheld(row: Row, against: Group, rule: Rule) -> str:
         return f"none: {why}, {FEW} needed"
     if alike(row, against, rule):
         return "none: every score is the same to the bit; does what differs act?"
+    if not any(row.differences.values()):
+        return "none: equal scores"
     return "none: differences without spread" if math.isnan(row.paired.p) else ""
 
 

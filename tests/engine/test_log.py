@@ -137,6 +137,7 @@ def test_the_best_validation_so_far_is_kept():
     log.close()
     assert [row.values.get("_best/val_accuracy") for row in sink.rows] == [0.5, 0.7, None, 0.7]
     assert [row.values.get("_best/val_loss") for row in sink.rows] == [1.0, 1.0, None, 0.9]
+    assert [row.values["_last/val_loss"] for row in sink.rows[::3]] == [1.0, 0.9]
 
 
 def test_undefined_ratios_are_dropped_and_other_nans_are_kept():

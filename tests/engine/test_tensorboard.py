@@ -170,6 +170,7 @@ def test_seeds_share_a_row_of_the_hyperparameter_table_with_their_mean(ask):
         mean = sum(accuracy(optim, lr, seed) for seed in (0, 1)) / 2
         assert metrics["val/accuracy"] == pytest.approx(mean, rel=1e-6)
         assert metrics["_best/val_accuracy"] == pytest.approx(mean, rel=1e-6)
+        assert metrics["_last/val_accuracy"] == pytest.approx(mean, rel=1e-6)
         assert row["hparams"]["augment"] == "crop+flip" and row["hparams"]["augment.crop.padding"] == 4
         assert row["hparams"]["optim.nesterov"] is True and row["hparams"]["clip"] == "none"
     status = {s["name"]: s["status"] for row in rows for s in row["sessions"]}
@@ -183,4 +184,5 @@ def test_what_differs_comes_first_and_scores_are_among_the_metrics_shown(ask):
     assert set(columns[:2]) == {"optim", "optim.lr"}
     assert not set(columns) & {"seed", "data.root", "data.workers", "probe", "probe.images.every"}
     metrics = [info["name"]["tag"] for info in experiment["metricInfos"]]
-    assert metrics[:2] == ["_best/val_accuracy", "_best/val_loss"]  # the page shows five
+    scores = ["_best/val_accuracy", "_best/val_loss", "_last/val_accuracy", "_last/val_loss"]
+    assert metrics[:4] == scores  # the page shows five
