@@ -68,7 +68,7 @@ def reference(tensor: Tensor, place: str, met: Flattening) -> dict[str, str]:
         name = unused(place, met.tensors)
         met.tensors[name] = tensor.detach()
         met.references[key] = {"tensor": name}
-        if not tensor.is_contiguous() and dense(tensor.shape, tensor.stride()):
+        if tensor.stride() != packed_stride(tensor.shape) and dense(tensor.shape, tensor.stride()):
             met.strides[name] = list(tensor.stride())
     return met.references[key]
 
@@ -85,6 +85,15 @@ def identity(tensor: Tensor) -> tuple[Any, ...]:
     """Return what two tensors share that are the same memory seen the same way."""
     memory = (tensor.device, tensor.untyped_storage().data_ptr(), tensor.storage_offset())
     return (*memory, tensor.dtype, tensor.shape, tensor.stride())
+
+
+def packed_stride(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the strides of a contiguous tensor, as torch gives them to a new one."""
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= max(size, 1)
+    return tuple(reversed(strides))
 
 
 def dense(shape: Sequence[int], strides: Sequence[int]) -> bool:

@@ -80,7 +80,8 @@ def saved_config(folder: str, job: Job, *, key: str, may_change: Collection[str]
     config = plain_yaml.load(path)
     if not isinstance(config, dict) or not FIRST.issubset(config) or not config.keys() <= job.config.keys():
         raise ConfigError(f"{path}: is not a config of this version of runner")
-    config = job.config | config  # a key that came after that version has the value that it has by default
+    missing = {name: value for name, value in job.config.items() if name not in config}
+    config = config | missing  # a key that came after that version has the value that it has by default
     for name, like in job.config.items():
         check_saved(path, name, config[name], like)
     task = config["task"].get("name") if isinstance(config["task"], dict) else config["task"]

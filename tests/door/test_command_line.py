@@ -20,7 +20,7 @@ WATCHED = """
 import sys
 from runner.__main__ import main
 code = main(sys.argv[1:])
-heavy = {"torch", "numpy", "runner.components", "runner.engine", "runner.assemble"} & set(sys.modules)
+heavy = {"torch", "numpy", "runner.components", "runner.engine.train", "runner.assemble"} & set(sys.modules)
 sys.exit(code if not heavy else f"imported {heavy}")
 """
 
