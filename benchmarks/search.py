@@ -25,7 +25,16 @@ SPACE = (
     "optim.momentum=interval(0.5,0.99)",
     "data.batch_size=tag(log,int(interval(16,256)))",
 )
-RUN = ("model=mlp", "model.hidden=[32]", "augment=[]", "probe=[]", "epochs=3", "monitor=val/loss", "device=cpu")
+RUN = (
+    "model=mlp",
+    "model.hidden=[32]",
+    "norm=none",
+    "augment=[]",
+    "probe=[]",
+    "epochs=3",
+    "monitor=val/loss",
+    "device=cpu",
+)
 
 
 def main() -> None:

@@ -117,7 +117,7 @@ def test_the_same_name_twice_gives_two_folders(tmp_path):
 
 
 def test_a_diverging_run_says_so_and_keeps_its_result(tmp_path):
-    with pytest.raises(Diverged, match="diverged at step 2: the output of head .Linear. is not finite"):
+    with pytest.raises(Diverged, match=r"diverged at step 2: the output of head .Linear. is not finite"):
         start(job(*MLP, "norm=none", "optim.lr=1e30", "epochs=2", "figures=never", f"hydra.run.dir={tmp_path / 'run'}"))
     found = result(tmp_path / "run")
     assert (found["status"], found["exit"]) == ("diverged", 5)

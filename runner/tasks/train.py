@@ -20,6 +20,7 @@ from runner.engine.hparams import session_end
 from runner.engine.interruption import deferred
 from runner.engine.learner import Learner
 from runner.engine.log import Log, open_logs
+from runner.engine.rotation import clean
 from runner.engine.train import evaluate, train
 from runner.errors import CheckpointError, Diverged
 from runner.registry import register
@@ -64,7 +65,7 @@ def run(folder: Path, job: Job, experiment: Experiment, snapshot: Snapshot | Non
     """Train in a folder, from the snapshot on or from the start, and leave the result there."""
     learner = experiment.learner
     with noted(folder, Path(job.config["outputs"])), reported(folder, result):
-        checkpoint.clean(folder)
+        clean(folder)
         if not (folder / CONFIG).exists():
             describe(folder, job, device=device_name(experiment))
         with closing(opened(folder, experiment, snapshot)) as log:

@@ -16,6 +16,10 @@ from runner.registry import build, names
 CONF = Path(__file__).parents[2] / "conf" / "probe"
 
 
+def watched(model: nn.Module, x: torch.Tensor, y: torch.Tensor, step: int) -> Watched:
+    return Watched(model, dict(model.named_parameters()), x, y, step)
+
+
 def probe(name, **changed):
     """Build a probe from its YAML."""
     values = yaml.safe_load((CONF / f"{name}.yaml").read_text())[name]
@@ -37,7 +41,7 @@ def batch():
 def drive(measure, model, optimizer, *, clip=None, micro=1, step=0):
     """Make one update with a probe round it, as the engine does; return what the probe logs."""
     x, y = batch()
-    watch = measure.watch(Watched(model, dict(model.named_parameters()), x, y, step))
+    watch = measure.watch(watched(model, x, y, step))
     next(watch)
     optimizer.zero_grad()
     total = torch.zeros(())
@@ -91,7 +95,7 @@ def test_ratio_of_plain_gradient_descent_is_the_learning_rate_times_the_gradient
     model = nn.Linear(2, 1, bias=False)
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[3.0, 4.0]]))
-    watch = probe("update_ratio").watch(Watched(model, dict(model.named_parameters()), torch.zeros(1), torch.zeros(1), 0))
+    watch = probe("update_ratio").watch(watched(model, torch.zeros(1), torch.zeros(1), 0))
     next(watch)
     model.weight.grad = torch.tensor([[0.6, 0.8]])
     torch.optim.SGD(model.parameters(), lr=0.05).step()
@@ -163,7 +167,7 @@ def test_dead_units_are_counted():
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([[0.0, 0, 0], [0, 0, 0], [1, 0, 0], [0, 1, 0]]))
         model[0].bias.copy_(torch.tensor([-1.0, -2, 0, 0]))
-    watch = probe("activations").watch(Watched(model, dict(model.named_parameters()), torch.zeros(1), torch.zeros(1), 0))
+    watch = probe("activations").watch(watched(model, torch.zeros(1), torch.zeros(1), 0))
     next(watch)
     model(torch.randn(64, 3, generator=torch.Generator().manual_seed(0)))
     with pytest.raises(StopIteration) as end:
@@ -175,7 +179,7 @@ def test_activation_hooks_are_gone_after_the_step_and_after_a_failure():
     model = network()
     drive(probe("activations"), model, torch.optim.SGD(model.parameters(), lr=0.1))
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-    watch = probe("activations").watch(Watched(model, dict(model.named_parameters()), *batch(), 0))
+    watch = probe("activations").watch(watched(model, *batch(), 0))
     next(watch)
     assert any(m._forward_hooks for m in model.modules())
     watch.close()
@@ -249,7 +253,7 @@ def test_filters_are_the_first_layer_after_the_step():
 def test_filters_of_a_model_that_reads_no_pixels_are_refused():
     model = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4, 3))
     with pytest.raises(ConfigError, match="probe=filters"):
-        next(probe("filters").watch(Watched(model, dict(model.named_parameters()), *batch(), 0)))
+        next(probe("filters").watch(watched(model, *batch(), 0)))
 
 
 @pytest.mark.parametrize("soft", [False, True])
@@ -259,7 +263,7 @@ def test_confusion_counts_the_batch(soft):
     model, (x, y) = network(), batch()
     y = y % 2  # nobody is of class 2
     labels = nn.functional.one_hot(y, 3) * 0.6 + 0.13 if soft else y
-    watch = probe("confusion").watch(Watched(model, dict(model.named_parameters()), x, labels, 0))
+    watch = probe("confusion").watch(watched(model, x, labels, 0))
     next(watch)
     said = torch.cat([model(x[:8]), model(x[8:])]).argmax(1)
     with pytest.raises(StopIteration) as end:
@@ -317,7 +321,7 @@ def test_a_probe_yields_once_and_gives_tensors_without_a_graph(name):
 @pytest.mark.parametrize("name", sorted(set(names("probe")) - {"filters"}))
 def test_a_model_without_weights_or_activations_can_be_watched(name):
     model = nn.Flatten()  # a batch of 64 "logits"
-    watch = probe(name).watch(Watched(model, dict(model.named_parameters()), *batch(), 0))
+    watch = probe(name).watch(watched(model, *batch(), 0))
     next(watch)
     model(batch()[0])
     with pytest.raises(StopIteration):

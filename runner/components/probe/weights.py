@@ -39,8 +39,8 @@ def update_ratio(*, every: PositiveInt, norm: Literal["l2", "l1", "both"]) -> Pr
         before = [weight.clone() for weight in now]
         yield
         change = list(torch._foreach_sub(now, before))
-        sizes = tuple(weight.numel() for weight in now)
-        found = {f"l{order}": relative(change, before, order, least_of(sizes, order, now[0].device)) for order in orders}
+        sizes, device = tuple(weight.numel() for weight in now), now[0].device
+        found = {f"l{order}": relative(change, before, order, least_of(sizes, order, device)) for order in orders}
         ratio = found[f"l{orders[-1]}"]
         found["log10"] = torch.where(ratio > 0, ratio.log10(), torch.nan)  # none where nothing moved
         names = [*weights, "_global"]
