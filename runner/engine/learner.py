@@ -141,11 +141,11 @@ def lay_like_weights(optimizer: Optimizer) -> None:
     """
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape and steps(value) != steps(parameter):
+            if isinstance(value, Tensor) and value.shape == parameter.shape and strides(value) != strides(parameter):
                 state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
-def steps(tensor: Tensor) -> list[int]:
+def strides(tensor: Tensor) -> list[int]:
     """Return the strides of a tensor that lead anywhere: one over a single element does not."""
     return [stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]
 

@@ -139,13 +139,13 @@ def test_a_folder_that_takes_no_notebook_is_a_warning(tmp_path, capfd):
 
 def test_training_writes_itself_down_however_it_ends(tmp_path):
     words_ = [*MLP, f"outputs={tmp_path}"]
-    assert start(job(*words_, "name=good", "note=does it run?")) == 0
+    assert start(job(*words_, "name=a_good", "note=does it run?")) == 0
     with pytest.raises(Exception, match="diverged"):
         start(job(*words_, "name=bad", "optim.lr=1e30", "norm=none"))
     good, bad = entries(tmp_path)
     assert "- question: does it run?" in good and "- status: done after 3 steps" in good and "- test: " in good
     assert re.search(r"- status: diverged: at step \d", bad) and "validation" not in bad
-    assert start(job("task=evaluate", f"run={tmp_path / 'good'}")) == 0
+    assert start(job("task=evaluate", f"run={tmp_path / 'a_good'}")) == 0
     assert "(read 2 times)" in entries(tmp_path)[0]
     added = text(tmp_path)
     assert start(job("task=notebook", f"outputs={tmp_path}")) == 0
