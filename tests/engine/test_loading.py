@@ -219,7 +219,7 @@ def test_workers_end_when_their_parent_is_killed(files: list[str], tmp_path: Pat
         assert len(workers) == 2
         parent.kill()
     assert eventually(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), 20)
-    assert entries("/dev/shm") <= before
+    assert eventually(lambda: entries("/dev/shm") <= before, 30)  # the tracker of shared things takes away what is left
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
