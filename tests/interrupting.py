@@ -1,20 +1,37 @@
-"""Runs in real processes, and signals to them at any moment."""
+"""Runs in real processes, and signals to them at any moment.
+
+`python tests/interrupting.py [trials]` interrupts so many, goes on with each, and prints what was wrong and how long
+the slowest took to stop.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import random
+import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from running import ROOT
+import kills
+from running import ROOT, events, metrics, result
 
+from runner.engine import checkpoint
+from runner.tasks import start
+
+TERM, INT = signal.SIGTERM, signal.SIGINT
+HINT = "interrupted; go on with: python -m runner resume="
 MOMENT = 0.002  # seconds between two looks
+STEPS = 400
+LONG = ("model=cnn", "model.channels=[8,16]", f"steps={STEPS}", "validate_every=11steps", "checkpoint_every=7steps")
+LONG = (*LONG, "log_every=5", "figures=never", "name=run", "augment=[crop]", "regularizer=[dropout]")
 
 
 class Child:
@@ -22,6 +39,7 @@ class Child:
 
     def __init__(self, cwd: Path, *words: str, **changes: str) -> None:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "OMP_NUM_THREADS": "1"}
+        self._before = of_children()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "runner", *words],
             cwd=cwd,
@@ -41,26 +59,48 @@ class Child:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.communicate()
 
-    def signal_when(self, ready: Callable[[], object], number: int, *, group: bool = False) -> None:
-        """Send a signal once something is true of the process, or to all that it has started too."""
-        until = time.monotonic() + 100
+    def wait_for(self, ready: Callable[[], object]) -> None:
+        """Wait until something is true of the process."""
+        until = time.monotonic() + 200
         while not ready():
             assert self.process.poll() is None, self.process.communicate()[1]
             assert time.monotonic() < until
             time.sleep(MOMENT)
-        self.signalled = time.monotonic()
+
+    def signal(self, number: int, *, group: bool = False) -> None:
+        """Send it a signal, or all that it has started too."""
+        self._spent, self._signalled = self.spent(), time.monotonic()
         (os.killpg if group else os.kill)(self.process.pid, number)
 
-    def end(self) -> tuple[int, list[str], float]:
-        """Wait; return the exit code as a shell has it, the lines on stderr, and the seconds since the signal.
+    def spent(self) -> float:
+        """Return the seconds of computing that the process has had."""
+        words = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+    def end(self) -> tuple[int, list[str], Stopped]:
+        """Wait; return the exit code as a shell has it, the lines on stderr, and how long it took from the signal.
 
         Fails if anything that it started is still there.
         """
-        _, said = self.process.communicate(timeout=100)
-        seconds = time.monotonic() - self.signalled
-        code = self.process.returncode
+        _, said = self.process.communicate(timeout=200)
+        took = Stopped(time.monotonic() - self._signalled, of_children() - self._before - self._spent)
         assert not group_is_alive(self.process.pid)
-        return (code if code >= 0 else 128 - code), said.splitlines(), seconds
+        code = self.process.returncode
+        return (code if code >= 0 else 128 - code), said.splitlines(), took
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """How long a process took to end: by the clock, and of computing, which others on the machine do not lengthen."""
+
+    seconds: float
+    computing: float
+
+
+def of_children() -> float:
+    """Return the seconds of computing of all children that have ended, theirs included."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def own_group() -> None:
@@ -69,7 +109,7 @@ def own_group() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def group_is_alive(group: int, patience: float = 10.0) -> bool:
+def group_is_alive(group: int, patience: float = 20.0) -> bool:
     """Tell whether a process of a group is left, a moment after its first one ended."""
     until = time.monotonic() + patience  # a fork server and a resource tracker end once they see that their parent has
     while time.monotonic() < until:
@@ -88,3 +128,102 @@ def logged(folder: Path) -> int:
         return json.loads(lines[-1])["step"] if lines else 0
     except (FileNotFoundError, ValueError):
         return 0
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A run that nobody interrupted, and the seconds of computing before its folder was there."""
+
+    folder: Path
+    start: float
+
+
+def whole(cwd: Path) -> Whole:
+    """Make the run that nobody interrupts."""
+    folder = cwd / "outputs" / "run"
+    with Child(cwd, *LONG) as child:
+        child.wait_for((folder / "config.yaml").exists)
+        spent = child.spent()
+        _, said = child.process.communicate(timeout=300)
+        assert child.process.returncode == 0, said
+    return Whole(folder, spent)
+
+
+def interrupted(one: Whole, cwd: Path, number: int, share: float, *, group: bool = False) -> Stopped:
+    """Send a signal to a run at a share of its steps, or before them (negative: of its start); go on with it.
+
+    Fails unless it stopped saved, said so, and ended as if nothing had been; returns how long it took to stop.
+    """
+    folder = cwd / "outputs" / "run"
+    with Child(cwd, *LONG) as child:
+        if share < 0:  # while Python, torch and the data are loaded
+            child.wait_for(lambda: child.spent() >= -share * one.start)
+        else:
+            child.wait_for(lambda: logged(folder) >= share * STEPS)
+        child.signal(number, group=group)
+        code, said, took = child.end()
+    assert code == 128 + number, said
+    assert not any("Traceback" in line for line in said), said
+    if not (folder / "config.yaml").exists():
+        assert not (folder / "checkpoints").exists()
+        return took
+    assert said[-1] == f"{HINT}outputs/run", said
+    found, saved = result(folder), checkpoint.load(folder)
+    assert (found["status"], found["exit"]) == ("interrupted", code), found
+    assert found["steps"] == (saved.step if saved else 0), found
+    assert start(kills.job(f"resume={folder}")) == 0
+    assert differing(one.folder, folder) == ""
+    return took
+
+
+def differing(one: Path, other: Path) -> str:
+    """Return what differs between the ends of two runs; an interruption may leave other checkpoints behind it."""
+    looks = {"state": newest, "metrics.jsonl": metrics, "event files": events, "times": kills.timed, "rows": rows}
+    looks["scores"] = lambda folder: [result(folder)[key] for key in ("status", "exit", "steps", "epochs", "scores")]
+    for name, look in looks.items():
+        if (wanted := look(one)) != (found := look(other)):
+            return f"{name} differ: {wanted!s:.300} / {found!s:.300}"
+    return ""
+
+
+def newest(folder: Path) -> object:
+    """Return all of the newest checkpoint, as something that compares bit for bit."""
+    snapshot = checkpoint.load(folder)
+    assert snapshot is not None
+    assert not snapshot.notes
+    return kills.frozen({"weights": snapshot.weights, "state": snapshot.state})
+
+
+def rows(folder: Path) -> list[int]:
+    """Return the step of each line of metrics.jsonl."""
+    return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def trial(one: Whole, cwd: Path, index: int) -> Stopped:
+    """Interrupt a run at a moment that follows from a number: half by SIGTERM, a quarter as it starts."""
+    draw = random.Random(index)
+    share = draw.uniform(-1.0, 0) if index % 4 == 0 else draw.uniform(0, 0.97)
+    return interrupted(one, cwd, (TERM, INT)[index % 2], share, group=index % 3 == 0)
+
+
+def main(count: int = 20) -> int:
+    """Make trials, print what was wrong, and return 1 if anything was."""
+    took, wrong = [], 0
+    with tempfile.TemporaryDirectory() as name:
+        one = whole(Path(name))
+        for index in range(count):
+            cwd = Path(name) / str(index)
+            cwd.mkdir()
+            try:
+                with contextlib.redirect_stdout(None), contextlib.redirect_stderr(None):
+                    took.append(trial(one, cwd, index))
+            except AssertionError as error:
+                wrong += 1
+                print(f"trial {index}: {error}")
+    print(f"{count - wrong} of {count} stopped, saved, and ended as if nothing had been")
+    print(f"slowest: {max(t.seconds for t in took):.2f} s, {max(t.computing for t in took):.2f} s of computing")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(int, sys.argv[1:])))

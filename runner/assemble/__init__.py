@@ -11,7 +11,7 @@ import torch
 import runner.components  # noqa: F401  (registers them)
 from runner.assemble.config import Config, many
 from runner.assemble.data import check_labels, load, test_batches, train_batches, validation_batches
-from runner.assemble.learner import build_learner
+from runner.assemble.learner import build_learner, waits
 from runner.assemble.model import build_model
 from runner.assemble.recipe import build_recipe
 from runner.assemble.speed import lay_out, settle, words
@@ -71,7 +71,13 @@ def assemble(config: Config, *, fit: bool = True, search: Mapping[str, Any] | No
         validation=validation_batches(data, batches, preprocess, device),
         test=test_batches(data, preprocess, device),
         classes=data.classes,
-        summary=[*data.notes, *summary, *words(model, settings, recipe), *describe(learner.optimizer)],
+        summary=[
+            *data.notes,
+            *summary,
+            *words(model, settings, recipe),
+            *describe(learner.optimizer),
+            *waits(learner, device),
+        ],
     )
 
 

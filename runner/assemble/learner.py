@@ -51,6 +51,14 @@ def build_learner(
     )
 
 
+def waits(learner: Learner, device: torch.device) -> list[str]:
+    """Return in a line that an optimizer makes the host wait in each step, where a device works beside it."""
+    if device.type == "cpu" or not learner.gate.asks:
+        return []
+    kind = type(learner.optimizer).__name__
+    return [f"{kind} has no fused step: the host waits for {device.type} in each, to know that all is finite"]
+
+
 def date(optimizer: Optimizer, durations: Mapping[str, int]) -> None:
     """Give each group its first learning rate and, where a rule says `until`, the step from which it rests.
 

@@ -32,24 +32,33 @@ class Stop:
 
 
 NEVER = Stop()  # where nobody asks
+_raised = Stop()  # what `raising` has raised
 
 
 @contextmanager
 def raising() -> Iterator[None]:
-    """Raise Interrupted wherever the main thread is when the first signal comes."""
+    """Raise Interrupted wherever the main thread is when the first signal comes.
+
+    Libraries may swallow it, by a bare `except` round an import, say: then it counts for the next `deferred`.
+    """
 
     def handle(number: int, frame: FrameType | None) -> None:
         give_up()
+        _raised.signal = number
         raise Interrupted(number)
 
-    with handled(handle):
-        yield
+    _raised.signal = 0
+    try:
+        with handled(handle):
+            yield
+    finally:
+        _raised.signal = 0
 
 
 @contextmanager
 def deferred() -> Iterator[Stop]:
     """Note the first signal for the body to look at, and raise Interrupted at its end if there was one."""
-    stop = Stop()
+    stop = Stop(_raised.signal)
 
     def handle(number: int, frame: FrameType | None) -> None:
         give_up()
