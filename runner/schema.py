@@ -1,7 +1,7 @@
 """Types, ranges and durations of config values, and the global fields; imports no torch.
 
-`check` is the only place where a value meets its type: the front door calls it for the global fields, the registry for
-the knobs of a component.
+`check` is the only place where a value meets its type: the front door calls it, and the registry once more for the
+knobs of a component that it builds.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Pattern:
         self.expression, self.says = re.compile(expression), says
 
 
+@dataclass(frozen=True)
 class NotEmpty:
     """Marks a list that must name at least one thing."""
 

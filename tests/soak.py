@@ -28,7 +28,7 @@ RUN = (
 )
 FAILING = {
     5: ("norm=none", "optim.lr=1e30", "loss=mse", "steps=6"),  # diverges
-    2: ("optim.lr=-1",),
+    2: ("scheduler.warmup=9steps",),
     7: ("data=imagefolder", "data.root=nowhere"),
     4: ("hydra.run.dir=file/below",),
 }  # exit code: words

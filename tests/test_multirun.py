@@ -149,19 +149,21 @@ def test_the_same_sweep_again_trains_nothing(outputs, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in grid.glob("*/metrics.jsonl")} == events
 
 
-def test_a_wrong_trial_stops_the_sweep_before_the_first(tmp_path):
-    done = command("-m", "model=mlp", "optim.lr=0.1,abc", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (2, "runner: error: optim.lr: got 'abc', must be a number\n")
+@pytest.mark.parametrize(("value", "says"), [("abc", "got 'abc', must be a number"), ("-1", "got -1, must be > 0")])
+def test_a_wrong_trial_stops_the_sweep_before_the_first(tmp_path, value, says):
+    done = command("-m", "model=mlp", f"optim.lr=0.1,{value}", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, f"runner: error: optim.lr: {says}\n")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failing_trial_costs_itself_alone(tmp_path):
-    done = command("-m", "model=mlp", "steps=3", "norm=none", "optim.lr=0.1,-1", "figures=never", cwd=tmp_path)
+    trials = ("model=mlp", "steps=3", "norm=none", "scheduler.warmup=0%,9steps", "figures=never")
+    done = command("-m", *trials, cwd=tmp_path)
     assert done.returncode == 1
-    assert "optim.lr: got -1, must be > 0" in done.stderr
+    assert "scheduler.warmup: 9steps is 9 steps, more than the run's 3" in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("runner: error: 1 of 2 trials failed: ")
     results = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/sweeps/*/*/result.json")]
     assert sorted((one["status"], one["reason"]) for one in results) == [
         ("done", None),
-        ("failed", "optim.lr: got -1, must be > 0"),
+        ("failed", "scheduler.warmup: 9steps is 9 steps, more than the run's 3"),
     ]

@@ -1,6 +1,7 @@
-"""The one check over a whole composed config: groups, keys and types, held against the YAML files; no torch.
+"""The one check over a whole composed config: groups and keys, types and ranges; no torch.
 
-Ranges of knobs, and whatever needs the data or the model, are assembly's to check.
+Keys are held against the YAML files, values against the types in the components' source; a component that is a user's
+own gets its types from its YAML here. What needs the data or the model is assembly's to check.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from runner.door.annotations import annotation
 from runner.door.options import RECIPE, Conf, template, templates
 from runner.errors import ConfigError, unknown
 from runner.plain_yaml import plain
@@ -42,7 +44,7 @@ def check_group(conf: Conf, group: str, values: Any, chosen: list[str]) -> None:
         raise wrong(group, values, f"an option or knobs of one ({group}.<knob>=...)")
     if not conf.several(group):
         check_name(group, values, known := template(conf, group, chosen[0]))
-        check_knobs(group, values, known)
+        check_knobs(group, values, known, (group, str(values.get("name"))))
         return
     entries = templates(conf, group, chosen)
     for entry, knobs in values.items():
@@ -51,7 +53,7 @@ def check_group(conf: Conf, group: str, values: Any, chosen: list[str]) -> None:
         if not isinstance(knobs, Mapping):
             listed = ", ".join(f"{group}.{entry}.{knob}" for knob in entries[entry])
             raise wrong(f"{group}.{entry}", knobs, f"set by its knobs ({listed})")
-        check_knobs(f"{group}.{entry}", knobs, entries[entry])
+        check_knobs(f"{group}.{entry}", knobs, entries[entry], (group, str(entry)))
 
 
 def check_name(group: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> None:
@@ -69,12 +71,18 @@ def not_chosen(conf: Conf, group: str, entry: str, chosen: list[str]) -> ConfigE
     return unknown(group, "option", entry, conf.files[group])
 
 
-def check_knobs(key: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    """Check that a component's keys are those of its YAML, with values of the same types."""
+def check_knobs(key: str, values: Mapping[str, Any], known: Mapping[str, Any], component: tuple[str, str]) -> None:
+    """Check that a component's keys are those of its YAML, with values of the types that it takes."""
     for name, value in values.items():
         if name not in known:
             raise unknown(f"{key}.{name}", "key", str(name), known)
-        check_type(f"{key}.{name}", value, known[name])
+        if type(value) is type(known[name]) and value == known[name]:
+            continue  # as its YAML has it: most are, and their types need not be read
+        kind = annotation(*component, str(name))
+        if kind is None:
+            check_type(f"{key}.{name}", value, known[name])
+        else:
+            check(f"{key}.{name}", value, kind)
     for name in known:
         if name not in values:
             raise ConfigError(f"{key}.{name}: missing (has none in its YAML)")

@@ -138,10 +138,10 @@ def test_a_second_process_on_the_same_sweep_is_refused(tmp_path):
 
 
 def test_the_launchers_of_hydra_still_work(tmp_path):
-    done = sweep("epochs=1", "seed=0,1", "hydra/launcher=basic", "optim.lr=0.1,-1", cwd=tmp_path)
+    done = sweep("epochs=1", "seed=0,1", "hydra/launcher=basic", "scheduler.warmup=0%,9epochs", cwd=tmp_path)
     assert done.returncode == 1
     assert sorted(result(path)["status"] for path in folders(tmp_path).values()) == ["done", "done", "failed", "failed"]
-    done = sweep("epochs=1", "seed=0,1", "optim.lr=0.1,-1", cwd=tmp_path)
+    done = sweep("epochs=1", "seed=0,1", "scheduler.warmup=0%,9epochs", cwd=tmp_path)
     assert (done.returncode, done.stdout.count("was there")) == (1, 2)
 
 
