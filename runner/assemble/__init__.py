@@ -51,6 +51,7 @@ def assemble(config: Config, *, fit: bool = True, search: Mapping[str, Any] | No
     settings = settle(settings, device)
     data = load(config["data"])
     check_labels(data)
+    lost = data.look() if settings.test == "end" else ()
     preprocess = build("preprocess", config["preprocess"], shape=data.shape)
     if fit:
         preprocess.fit(data.train)
@@ -73,6 +74,7 @@ def assemble(config: Config, *, fit: bool = True, search: Mapping[str, Any] | No
         classes=data.classes,
         summary=[
             *data.notes,
+            *lost,
             *summary,
             *words(model, settings, recipe),
             *describe(learner.optimizer),

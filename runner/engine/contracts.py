@@ -47,7 +47,10 @@ Placement = Literal["auto", "device", "host", "disk"]
 
 @dataclass(frozen=True)
 class Data:
-    """A data set in three parts that never mix; the test part is opened only by calling it."""
+    """A data set in three parts that never mix; the test part is opened only by calling it.
+
+    `look` makes sure that it can be, before a run that will do so trains, and returns what the summary says of it.
+    """
 
     train: Split
     val: Split
@@ -57,6 +60,7 @@ class Data:
     batch_size: int
     placement: Placement = "auto"  # where the pixels are to lie
     notes: tuple[str, ...] = ()  # what the run's summary says of them
+    look: Callable[[], tuple[str, ...]] = tuple  # tuple() has nothing to say
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ Pixels = NDArray[np.uint8]  # (3, H, W)
 
 # What Pillow may take a file for, whatever it is called: PostScript would start Ghostscript
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "PPM", "TIFF")
-ENDINGS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"\xaeB\x60\x82"}  # first bytes of JPEG and PNG -> their last
 SPARE = 2  # a JPEG is decoded at the smallest eighth of its size that has this many times the pixels asked for
 ORIENTATION = 0x0112  # EXIF's number for it; 5 to 8 stand on their side
 
@@ -119,12 +118,13 @@ def to_rgb(image: Any) -> Any:
 
 
 def complete(path: str) -> None:
-    """Raise what Pillow raises if a file is no image or is cut off."""
+    """Raise what `decode` and `decode_window` would raise for a file, at a quarter of the cost where it is a JPEG.
+
+    All of it is read: a JPEG at an eighth of its size, which decodes every bit of it and spares the arithmetic.
+    """
     from PIL import Image
 
-    with Image.open(path, formats=FORMATS), Path(path).open("rb") as file:
-        ending = ENDINGS.get(file.read(2))
-        file.seek(-min(4, os.path.getsize(path)), os.SEEK_END)  # noqa: PTH202
-        seen = file.read()
-    if ending is None or not seen.endswith(ending):
-        decode(path, View((1, 1)))
+    with Image.open(path, formats=FORMATS) as image:
+        image.draft(None, (1, 1))
+        image.load()
+        to_rgb(upright(image))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from runner.components.data.decode import View, complete, decode, decode_window, named
+from runner.components.data.decode import View, decode, decode_window, named
 from runner.components.data.progress import Progress
 from runner.components.data.window import UNIFORMS
 from runner.engine.storage import shown
@@ -91,24 +91,7 @@ def decoded(files: Sequence[str], view: View, threads: int, bad: Bad | None, wha
         yield images
 
 
-def inspect(files: Sequence[str], threads: int, bad: Bad | None, what: str) -> None:
-    """Look for files that are no image or are cut off: the first is a DataError, or all are noted in `bad`.
-
-    Headers are read, and files whose end does not show that they are complete are decoded. What is damaged in its
-    middle is found when it is decoded.
-    """
-    places = in_chunks(
-        lambda start, stop: failures(files, range(start, stop), complete, keep=bad is not None),
-        len(files),
-        threads,
-        what,
-    )
-    for failed in places:
-        if bad is not None:
-            bad |= failed
-
-
-def failures(files: Sequence[str], places: range, work: Callable[[str], Any], *, keep: bool) -> Bad:
+def failures(files: Sequence[str], places: Sequence[int], work: Callable[[str], Any], *, keep: bool) -> Bad:
     """Call `work` for each file and return those that fail, if they are to be kept; else the first is raised."""
     failed: Bad = {}
     for place in places:

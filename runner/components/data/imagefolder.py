@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from functools import cache as cached
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,7 +13,7 @@ import torch
 
 from runner.components.data.cache import folder_of, say
 from runner.components.data.decode import View
-from runner.components.data.files import Files
+from runner.components.data.files import Bad, Files
 from runner.components.data.layout import Layout, Listing, read_layout
 from runner.components.data.prepare import Reading, first, images, looked_through
 from runner.components.data.window import Crop
@@ -47,8 +50,9 @@ def imagefolder(
     Layouts: `root/train/<class>/*` with `root/val` and `root/test` if they exist, or `root/<class>/*`; missing splits
     (but for a test split beside `train`) are fixed, stratified parts by a hash of each file's path, whatever the seed.
     Raises DataError that names the folder, class or file that is missing, empty, unknown or broken. A set too large for
-    `memory`, or one with random windows (`crop`), is looked through first and decoded batch by batch. The test split
-    is decoded when it is opened.
+    `memory`, or one with random windows (`crop`), is decoded batch by batch. What is not decoded at once, and the test
+    split where the run will read it, is looked through before anything is trained: every file, once, and again when it
+    has changed. A file that breaks after that is a DataError with its name when it is read.
     """
     view = View(shape(size), centre, window(crop, crop_scale, crop_ratio, placement))
     if val_fraction + test_fraction >= 1:
@@ -59,21 +63,23 @@ def imagefolder(
     if view.crop or (placement == "auto" and too_large):
         placement = "disk"
     threads = default_threads(layout.train.files) if workers is None else max(1, workers)
-    reading = Reading(folder, view, threads, bad_images == "skip", folder_of(cache))
-    processes = (cores() if workers is None else workers) if placement == "disk" else None
-    train, lost = opened(layout.train, reading, processes)
-    val, more = opened(layout.val, reading, processes)
+    streamed = placement == "disk"
+    processes = (cores() if workers is None else workers) if streamed else 0
+    reading = Reading(folder, view, threads, processes, bad_images == "skip", folder_of(cache))
+    (train, lost), (val, more) = (opened(part, reading, streamed) for part in (layout.train, layout.val))
     check_classes(train, layout.classes, folder)
     test = layout.test
+    looked = None if test is None else cached(partial(sound, test, reading))
     return Data(
         train=train,
         val=val,
-        test=None if test is None else lambda: announced(*opened(test, reading, processes)),
+        test=None if looked is None else lambda: late(looked(), reading, streamed),
+        look=lambda: () if looked is None else looked()[1],
         shape=(3, *view.size),
         classes=layout.classes,
         batch_size=batch_size,
         placement=placement,
-        notes=tuple(words for words in (lost, more) if words),
+        notes=(*lost, *more),
     )
 
 
@@ -96,27 +102,41 @@ def window(crop: str | None, scale: list[float], ratio: list[float], placement: 
     return Crop((scale[0], scale[1]), (ratio[0], ratio[1]))
 
 
-def opened(listing: Listing, reading: Reading, processes: int | None) -> tuple[Split, str]:
-    """Return a split, in memory or to be decoded by so many processes, and in words what was left out of it."""
-    if processes is None:
-        pixels, bad = images(listing.files, reading)
-    else:
-        bad = looked_through(listing.files, reading)
-    words = ""
-    if bad:
-        words = f"data: skipped {len(bad)} of {len(listing.files)} images, the first is {first(listing.files, bad)}"
-        good = torch.tensor([place not in bad for place in range(len(listing.files))])
-        listing = listing.part(good.nonzero().flatten())
-    if processes is None:
-        return Images(pixels, listing.labels), words
-    return Files(listing.files, listing.labels, reading.view, reading.threads, processes), words
+def opened(listing: Listing, reading: Reading, streamed: bool) -> tuple[Split, tuple[str, ...]]:
+    """Return a split, in memory or to be decoded batch by batch, and in words what was left out of it."""
+    if streamed:
+        good, words = sound(listing, reading)
+        return stream(good, reading), words
+    pixels, bad = images(listing.files, reading)
+    good, words = without(listing, bad)
+    return Images(pixels, good.labels), words
 
 
-def announced(split: Split, words: str) -> Split:
-    """Return a split that is opened late, and say what was left out of it."""
-    if words:
-        say(words)
-    return split
+def stream(listing: Listing, reading: Reading) -> Files:
+    """Return a split that is decoded batch by batch."""
+    return Files(listing.files, listing.labels, reading.view, reading.threads, reading.processes)
+
+
+def late(found: tuple[Listing, tuple[str, ...]], reading: Reading, streamed: bool) -> Split:
+    """Return a split that was looked through before, and say what was left out; what broke since is an error."""
+    listing, words = found
+    for line in words:
+        say(line)
+    return stream(listing, reading) if streamed else opened(listing, replace(reading, skip=False), streamed=False)[0]
+
+
+def sound(listing: Listing, reading: Reading) -> tuple[Listing, tuple[str, ...]]:
+    """Return the part of a split that can be decoded, and in words what that leaves out."""
+    return without(listing, looked_through(listing.files, reading))
+
+
+def without(listing: Listing, bad: Bad) -> tuple[Listing, tuple[str, ...]]:
+    """Return a split without what cannot be read, and that in words."""
+    if not bad:
+        return listing, ()
+    good = torch.tensor([place not in bad for place in range(len(listing.files))])
+    words = f"data: skipped {len(bad)} of {len(listing.files)} images, the first is {first(listing.files, bad)}"
+    return listing.part(good.nonzero().flatten()), (words,)
 
 
 def check_classes(train: Split, classes: tuple[str, ...], root: Path) -> None:

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from runner.components.data.cache import Manifest, kept, say
 from runner.components.data.decode import View
-from runner.components.data.files import Bad, decoded, inspect
+from runner.components.data.files import Bad, decoded
 from runner.components.data.layout import below
+from runner.components.data.looking import broken
 from runner.engine import storage
 from runner.errors import DataError, StorageError
 
@@ -25,11 +26,15 @@ FORMAT = 1  # of what is kept and of what `decode` does: a change of either is a
 
 @dataclass(frozen=True)
 class Reading:
-    """How the files below `root` are read: seen how, by how many threads, broken ones skipped or not, kept where."""
+    """How the files below `root` are read: seen how, by how many threads, broken ones skipped or not, kept where.
+
+    `processes` is how many load the images in training, 0 where it is this one.
+    """
 
     root: Path
     view: View
     threads: int
+    processes: int
     skip: bool
     caches: Path | None
 
@@ -60,7 +65,10 @@ def mapped(path: Path, shape: tuple[int, ...]) -> Tensor:
 
 
 def looked_through(files: Sequence[str], reading: Reading) -> Bad:
-    """Return why files cannot be read, as far as `inspect` sees, from a cache if they were looked through before."""
+    """Return why files cannot be decoded, from a cache if they have been looked through before.
+
+    Raises DataError for the first, unless such are skipped.
+    """
     if reading.caches is None:
         return look(files, reading).bad
     place = reading.caches / key(files, reading, "looks")
@@ -113,18 +121,19 @@ def decode_all(files: Sequence[str], reading: Reading, bad: Bad) -> Iterator[NDA
 
 def look(files: Sequence[str], reading: Reading) -> Manifest:
     """Look through the files without keeping pixels."""
-    bad: Bad = {}
-    inspect(files, reading.threads, bad if reading.skip else None, f"looking through {reading.root}")
+    what = f"looking through {reading.root}"
+    bad = broken(files, reading.threads, reading.processes, what, keep=reading.skip)
     return Manifest(len(files) - len(bad), "", bad)
 
 
 def key(files: Sequence[str], reading: Reading, kind: str) -> str:
-    """Return the name of the cache: 32 digits over the files, in order, and how they are seen."""
+    """Return the name of the cache: 32 digits over the files, in order, and for pixels how they are seen."""
     from PIL import __version__, features
 
     codecs = [features.version(name) for name in ("libjpeg_turbo", "jpg", "webp", "libtiff")]
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(repr((FORMAT, kind, reading.view.size, reading.view.centre, __version__, codecs)).encode())
+    seen = () if kind == "looks" else (reading.view.size, reading.view.centre)
+    digest.update(repr((FORMAT, kind, *seen, __version__, codecs)).encode())
     for file, name in zip(files, below(reading.root, files), strict=True):
         try:
             found = os.stat(file)  # noqa: PTH116  (a Path per file takes ten times as long)
