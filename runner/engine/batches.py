@@ -61,7 +61,9 @@ class TrainBatches:
         requests = (visit.request() for visit in ahead)
         with closing(fetched(source, requests, self.device, stop - start)) as found:
             for visit, images in zip(visits, found, strict=True):
-                labels = self.split.labels.index_select(0, visit.index).to(self.device, non_blocking=True)
+                labels = self.split.labels.index_select(0, visit.index)
+                if self.home != self.device:
+                    labels = labels.to(self.device, non_blocking=True)
                 yield (self.prepared(images, visit) if ready is None else images), labels
 
     def visits(self, start: int, stop: int) -> Iterator[Visit]:

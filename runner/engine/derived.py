@@ -31,6 +31,8 @@ class Derived:
     def update(self, values: Mapping[str, float]) -> dict[str, float]:
         """Return what follows from the values of a step, by tag."""
         found = {AVERAGE: self._average(values[LOSS])} if LOSS in values else {}
+        if BEST.keys().isdisjoint(values):
+            return found
         for tag, (name, better) in BEST.items():
             if tag in values and not math.isnan(values[tag]):
                 self._state[name] = better(self._state.get(name, values[tag]), values[tag])

@@ -18,6 +18,8 @@ import torch
 from torch.optim import Optimizer
 from torch.optim import optimizer as torch_optimizer
 
+from runner.engine.fused import gathered
+
 METHODS = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")  # the first call imports torch._dynamo
 CACHE = "__dynamo_disable"  # where the wrapper of such a method keeps what it calls in the method's place
 GLOBAL_HOOKS = ("_global_optimizer_pre_hooks", "_global_optimizer_post_hooks")
@@ -58,9 +60,10 @@ def stepper(optimizer: Optimizer, *, compiled: bool = False) -> Callable[[], obj
     It does more for as long as there are hooks (looked for at each step), where a schedule of torch's has replaced it,
     and where the optimizer is differentiable. A profiler sees the operations of the bare step, but no range round them.
     """
-    step, without_gradients = bare_step(type(optimizer))
-    if step is None or compiled or optimizer.defaults.get("differentiable"):
+    bare, without_gradients = bare_step(type(optimizer))
+    if bare is None or compiled or optimizer.defaults.get("differentiable"):
         return optimizer.step
+    step = gathered(optimizer, bare)
 
     def direct() -> object:
         if hooked(optimizer):

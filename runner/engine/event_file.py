@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import socket
@@ -41,9 +40,15 @@ class EventFile:
 
     def write(self, rows: Sequence[Row]) -> None:
         """Append one event per row, scalars as they are, the rest in the form its plugin reads."""
-        full = (row for row in rows if row.values)
-        parts = [self._records(form, list(group)) for form, group in itertools.groupby(full, shape)]
-        self.file.append(b"".join(parts))
+        full = [row for row in rows if row.values]
+        alike: dict[object, list[int]] = {}
+        for place, row in enumerate(full):
+            alike.setdefault(shape(row), []).append(place)
+        records = [b""] * len(full)
+        for form, places in alike.items():
+            for place, made in zip(places, self._records(form, [full[place] for place in places]), strict=True):
+                records[place] = made
+        self.file.append(b"".join(records))
 
     def close(self) -> None:
         """Close the file."""
@@ -59,15 +64,15 @@ class EventFile:
                 event.summary.value.extend(rich(tag, value))
         return event
 
-    def _records(self, form: tuple[str | int, ...] | None, rows: Sequence[Row]) -> bytes:
+    def _records(self, form: object, rows: Sequence[Row]) -> list[bytes]:
         if form is None or len(rows) == 1:
-            return b"".join(record(self._of(row)) for row in rows)
+            return [record(self._of(row)) for row in rows]
         return framed(encoded(rows, self._of(rows[0])))
 
 
 def record(event: Any) -> bytes:
     """Return the record of one event."""
-    return framed(np.frombuffer(event.SerializeToString(), dtype=np.uint8)[None])
+    return framed(np.frombuffer(event.SerializeToString(), dtype=np.uint8)[None])[0]
 
 
 def rich(tag: str, value: Any) -> Iterable[Any]:

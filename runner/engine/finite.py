@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 
 import torch
@@ -45,8 +44,9 @@ class Gate:
 
     def lets(self, loss: Tensor) -> bool:
         """Look at a loss () and the gradients, and tell whether the optimizer may be called."""
-        found = [p.grad for group in self._groups for p in group["params"] if p.grad is not None]
-        self._mark([*found, loss], self._shut, self._one)
+        found = [g for group in self._groups for p in group["params"] if (g := p.grad) is not None]
+        found.append(loss)
+        self._mark(found, self._shut, self._one)
         self._missed.add_(self._shut)
         return not self.asks or not self._shut.item()
 
@@ -70,10 +70,8 @@ def torchs_own(device: torch.device) -> bool:
 
 def mark_torchs(tensors: list[Tensor], shut: Tensor, one: Tensor) -> None:
     """Set `shut` to 1 where a tensor is not finite; the tensors are multiplied by one."""
-    alike: dict[torch.dtype, list[Tensor]] = defaultdict(list)
-    for tensor in tensors:
-        alike[tensor.dtype].append(tensor)
-    for some in alike.values():
+    first, *others = {tensor.dtype for tensor in tensors}
+    for some in [[t for t in tensors if t.dtype == dtype] for dtype in (first, *others)] if others else [tensors]:
         torch._amp_foreach_non_finite_check_and_unscale_(some, shut, one)
 
 

@@ -15,12 +15,14 @@ PIECE = 512  # bytes of a record that are looked up at once
 ONES = np.uint32(0xFFFFFFFF)
 
 
-def framed(records: np.ndarray) -> bytes:
-    """Return the bytes of records of one length, (n, length) uint8, in a row."""
+def framed(records: np.ndarray) -> list[bytes]:
+    """Return the bytes of each of some records of one length, (n, length) uint8."""
     count, length = records.shape
     head = np.frombuffer(struct.pack("<Q", length), dtype=np.uint8)[None]
     heads = np.broadcast_to(np.concatenate([head, checksum(head)], axis=1), (count, 12))
-    return np.concatenate([heads, records, checksum(records)], axis=1).tobytes()
+    whole = np.concatenate([heads, records, checksum(records)], axis=1)
+    data, size = whole.tobytes(), whole.shape[1]
+    return [data[start : start + size] for start in range(0, len(data), size)]
 
 
 def checksum(records: np.ndarray) -> np.ndarray:

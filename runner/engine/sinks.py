@@ -68,11 +68,18 @@ class JsonLines:
 
 def line(row: Row) -> str:
     """Return the row's numbers as one line of JSON, or nothing where it has none."""
-    numbers = [f", {word(tag)}: {number(value)}" for tag, value in row.values.items() if type(value) is float]
-    return f'{{"step": {row.step}{"".join(numbers)}}}\n' if numbers else ""
+    values = row.values
+    if set(map(type, values.values())) == {float} and math.isfinite(sum(values.values())):  # nearly always
+        return form(tuple(values)) % (row.step, *map(repr, values.values()))
+    numbers = {tag: number(value) for tag, value in values.items() if type(value) is float}
+    return form(tuple(numbers)) % (row.step, *numbers.values()) if numbers else ""
 
 
-word = functools.cache(json.dumps)  # a run has few tags, each written at every step
+@functools.cache
+def form(tags: tuple[str, ...]) -> str:
+    """Return the line of a step with these tags, its numbers left out: a run has few such lines."""
+    words = (json.dumps(tag).replace("%", "%%") for tag in tags)
+    return '{"step": %d' + "".join(f", {word}: %s" for word in words) + "}\n"
 
 
 def number(value: float) -> str:

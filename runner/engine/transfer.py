@@ -17,15 +17,15 @@ def to_host(tensors: Sequence[Tensor]) -> list[Any]:
     aligned. That transfer is the only wait for the device.
     """
     found: list[Any] = [None] * len(tensors)
-    for device in dict.fromkeys(tensor.device for tensor in tensors):
-        groups: dict[tuple[torch.dtype, bool], list[int]] = {}
-        for place, tensor in enumerate(tensors):
-            if tensor.device == device:
-                groups.setdefault((tensor.dtype, tensor.ndim == 0), []).append(place)
+    devices: dict[torch.device, dict[tuple[torch.dtype, bool], list[int]]] = {}
+    for place, tensor in enumerate(tensors):
+        groups = devices.setdefault(tensor.device, {})
+        groups.setdefault((tensor.dtype, tensor.ndim == 0), []).append(place)
+    for groups in devices.values():
         order = sorted(groups, key=lambda group: -group[0].itemsize)
-        joined = [join([tensors[place] for place in groups[group]]) for group in order]
-        for group, host in zip(order, moved(joined), strict=True):
-            for place, value in zip(groups[group], split(host, [tensors[p] for p in groups[group]]), strict=True):
+        parts = [[tensors[place] for place in groups[group]] for group in order]
+        for group, part, host in zip(order, parts, moved([join(part) for part in parts]), strict=True):
+            for place, value in zip(groups[group], split(host, part), strict=True):
                 found[place] = value
     return found
 
@@ -47,7 +47,7 @@ def moved(joined: list[Tensor]) -> list[Tensor]:
 def split(host: Tensor, like: list[Tensor]) -> list[Any]:
     """Return the elements as floats, or as arrays of the shapes of `like`."""
     if like[0].ndim == 0:
-        return [float(value) for value in host.tolist()]
+        return host.tolist() if host.is_floating_point() else host.double().tolist()
     host = host.float() if host.dtype == torch.bfloat16 else host  # numpy has no bfloat16
     parts = torch.split(host, [tensor.numel() for tensor in like])
     return [part.reshape(tensor.shape).numpy() for part, tensor in zip(parts, like, strict=True)]

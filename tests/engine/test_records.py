@@ -40,7 +40,7 @@ def test_framed_records_are_those_of_tensorboards_writer():
         writer = RecordWriter(file)
         for record in records:
             writer.write(record)
-        assert framed(rows(*records)) == file.getvalue()
+        assert b"".join(framed(rows(*records))) == file.getvalue()
 
 
 def test_events_of_many_steps_are_those_that_protobuf_makes(tmp_path):
