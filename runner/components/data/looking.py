@@ -58,11 +58,13 @@ def suspects(files: Sequence[str], processes: int, what: str) -> Generator[Seque
     places = torch.split(torch.arange(len(files)), CHUNK)
     requests = ((index, None) for index in places)
     looks = prefetched(split, requests, torch.device("cpu"), workers=processes, ahead=4 * processes)
-    progress = Progress(what, len(files))
+    progress: Progress | None = None
     try:
         for index, pixels in zip(places, looks, strict=True):
+            progress = progress or Progress(what, len(files))  # now: the processes took their time to start
             yield index[pixels.flatten() == BROKEN].tolist()
             progress.move(int(index[-1]) + 1)
     finally:
         looks.close()
-        progress.close()
+        if progress:
+            progress.close()
