@@ -11,7 +11,7 @@ import fcntl
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,7 +55,7 @@ Sections = dict[str, Section]  # by link
 
 @contextmanager
 def noted(folder: Path, outputs: Path) -> Iterator[None]:
-    """Write a run into the notebook when the body is over, however it ended."""
+    """Write a run, or all trials of a sweep, into the notebook when the body is over, however it ended."""
     try:
         yield
     finally:
@@ -63,12 +63,16 @@ def noted(folder: Path, outputs: Path) -> Iterator[None]:
 
 
 def record(folder: Path, outputs: Path) -> None:
-    """Write a run that is over into the notebook of `outputs`, if it lies there; what fails is told of, and no more."""
+    """Write the runs at and below a folder into the notebook of `outputs`, if they lie there.
+
+    What fails is told of, and no more.
+    """
     try:
-        link = folder.resolve().relative_to(outputs.resolve()).as_posix()
+        top = outputs.resolve()
+        links = [each.resolve().relative_to(top).as_posix() for each in run_folders(folder) if is_training(each)]
         with held(outputs):
             sections = parsed(text_of(outputs))
-            put(sections, outputs, link)
+            put_all(sections, outputs, links)
             replace(outputs / NAME, rendered(sections))
     except ValueError:
         return  # it was sent elsewhere, out of this notebook
@@ -85,8 +89,8 @@ def rebuild(outputs: Path) -> int:
         kept = {link: section.own for link, section in parsed(before).items()}
         found = [folder for folder in run_folders(outputs) if is_training(folder)]
         sections: Sections = {}
-        for folder in sorted(found, key=lambda folder: (stamp(folder), str(folder))):
-            put(sections, outputs, folder.relative_to(outputs).as_posix())
+        found.sort(key=lambda folder: (stamp(folder), str(folder)))
+        put_all(sections, outputs, [folder.relative_to(outputs).as_posix() for folder in found])
         for link, section in sections.items():
             section.own = kept.get(link, [])
         text = rendered(sections)
@@ -157,12 +161,21 @@ def in_order(sections: Sections) -> list[tuple[str, Section]]:
     return sorted(sections.items(), key=lambda item: (item[1].stamp, item[0]))
 
 
+def put_all(sections: Sections, outputs: Path, links: Sequence[str]) -> None:
+    """Put runs into the sections, anew if they are there already; the trials of a sweep into one."""
+    sweeps: dict[str, list[str]] = {}
+    for link in links:
+        parts = link.split("/")
+        if parts[0] == SWEEPS and len(parts) > 2:
+            sweeps.setdefault("/".join(parts[:2]), []).append(link)
+        else:
+            put(sections, outputs, link)
+    for sweep, trials in sweeps.items():
+        put_trials(sections, outputs, trials, sweep=sweep)
+
+
 def put(sections: Sections, outputs: Path, link: str) -> None:
-    """Put a run into the sections, anew if it is there already."""
-    parts = link.split("/")
-    if parts[0] == SWEEPS and len(parts) > 2:
-        put_trial(sections, outputs, link, sweep="/".join(parts[:2]))
-        return
+    """Put a run by itself into the sections."""
     folder = outputs / link
     own = sections[link].own if link in sections else []
     sections[link] = Section(stamp(folder), [], own)
@@ -173,14 +186,14 @@ def put(sections: Sections, outputs: Path, link: str) -> None:
         sections[alone[each]].lines = entry(outputs / alone[each], alone[each], before)
 
 
-def put_trial(sections: Sections, outputs: Path, link: str, *, sweep: str) -> None:
-    """Put a trial into the block of its sweep, whose opening is its first trial's."""
+def put_trials(sections: Sections, outputs: Path, links: Sequence[str], *, sweep: str) -> None:
+    """Put trials into the block of their sweep, whose opening is its first trial's."""
     section = sections.get(sweep) or Section("", [])
-    first = next(iter(section.rows), None)
-    rows = {**section.rows, link: trial(outputs / link, link)}
+    before = section.rows
+    rows = before | {link: trial(outputs / link, link) for link in links}
     rows = dict(sorted(rows.items(), key=lambda item: (item[1][2:21], item[0])))
     leader = next(iter(rows))
     head = [line for line in section.lines if not ROW.fullmatch(line)]
-    if leader != first or leader == link:
+    if leader != next(iter(before), None) or leader in links:
         head = opening(outputs / leader, sweep)
     sections[sweep] = Section(rows[leader][2:21], [*head, *rows.values()], section.own)

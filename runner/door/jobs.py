@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ def single_job(config: dict[str, Any], given: Sequence[Given]) -> Job:
 
 def trial_job(config: dict[str, Any], words: Sequence[str], folder: Path) -> Job:
     """Return the job of one trial of a sweep, which never reads the test split unless it is told to."""
-    return job(config, words, name=folder.name, folder=str(folder), auto={"test": "never", "figures": "never"})
+    auto = {"test": "never", "figures": "never"}
+    return replace(job(config, words, name=folder.name, folder=str(folder), auto=auto), notes=False)
 
 
 def job(

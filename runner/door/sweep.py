@@ -31,6 +31,7 @@ class Sweep:
     """A checked sweep: its folder, what Hydra is to be told, and its trials' folders if they are known before."""
 
     folder: Path
+    outputs: Path  # where its notebook is
     words: tuple[str, ...]
     trials: tuple[str, ...]
     jobs: tuple[Job, ...] = ()  # of the trials, where our launcher takes them as they are
@@ -76,11 +77,11 @@ def plan(conf: Conf, parts: Parts, given: Sequence[Given]) -> Sweep:
     checked_trials = check_trials(conf, space)
     first = next(iter(checked_trials.values()))
     folder = Path(space.of_hydra("hydra.sweep.dir") or default_folder(conf, first.config, space))
-    words = tuple(words_for_hydra(conf, space, folder))
+    words, outputs = tuple(words_for_hydra(conf, space, folder)), Path(first.config["outputs"])
     if not basic or space.of_hydra("hydra.sweep.subdir") is not None:
-        return Sweep(folder, words, (), knobs=knobs)
+        return Sweep(folder, outputs, words, (), knobs=knobs)
     jobs = (trial_job(each.config, each.words, folder / name) for name, each in checked_trials.items())
-    return Sweep(folder, words, tuple(checked_trials), tuple(jobs) if knobs else (), knobs)
+    return Sweep(folder, outputs, words, tuple(checked_trials), tuple(jobs) if knobs else (), knobs)
 
 
 def searching(conf: Conf, parts: Parts, given: Sequence[Given], knobs: Knobs | None) -> Sweep:
@@ -95,7 +96,8 @@ def searching(conf: Conf, parts: Parts, given: Sequence[Given], knobs: Knobs | N
     folder, planned = plan_search(conf, parts, given, place)
     words = [each.word for each in given if (each.of_hydra or chooses(conf, each)) and not each.swept]
     words = [word for word in words if not word.startswith(("hydra.mode=", "hydra.sweep."))]
-    return Sweep(folder, (*words, f"hydra.sweep.dir={quoted(folder)}"), (), knobs=knobs, search=planned)
+    outputs = Path(planned.like.config["outputs"])
+    return Sweep(folder, outputs, (*words, f"hydra.sweep.dir={quoted(folder)}"), (), knobs=knobs, search=planned)
 
 
 def launcher_knobs(parts: Parts) -> Knobs | None:

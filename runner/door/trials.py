@@ -43,11 +43,26 @@ def run_sweep(conf: Conf, sweep: Sweep, given: Sequence[Given]) -> int:
         sweep.folder.mkdir(parents=True, exist_ok=True)
     with lock(sweep.folder):
         remember(sweep.folder, conf, given)
-        if sweep.search:
-            return run_searching(conf, sweep)
-        if sweep.jobs and sweep.knobs:
-            return run_jobs(sweep.jobs, sweep.knobs)
-        return run_through_hydra(conf, sweep)
+        try:
+            return run_trials(conf, sweep)
+        finally:
+            note(sweep)
+
+
+def run_trials(conf: Conf, sweep: Sweep) -> int:
+    """Run the trials of a sweep, in the way that suits it."""
+    if sweep.search:
+        return run_searching(conf, sweep)
+    if sweep.jobs and sweep.knobs:
+        return run_jobs(sweep.jobs, sweep.knobs)
+    return run_through_hydra(conf, sweep)
+
+
+def note(sweep: Sweep) -> None:
+    """Write all trials of a sweep into the notebook, at once: by themselves each would write the whole file again."""
+    from runner.comparing.notebook import record
+
+    record(sweep.folder, sweep.outputs)
 
 
 def run_searching(conf: Conf, sweep: Sweep) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import subprocess
@@ -24,16 +25,18 @@ PATIENCE = 1.0  # seconds for git, in a repository on a slow disk
 GIT = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false"]
 STATUS = [*GIT, "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
 
+_kept: dict[Path, dict[str, Any] | None] = {}  # commits of the code that this process has loaded for all its forks
+
 
 def provenance(overrides: Sequence[str], *, device: str) -> dict[str, Any]:
     """Return, for JSON, all that a run depends on beside its config; `device` is the name of what it computes on."""
-    here, package = repository(Path()), repository(Path(runner.__file__).parent)
+    here, package = repositories()
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "argv": list(sys.argv),
         "overrides": list(overrides),
-        "git": None if here is None else commit(here),
-        "git_package": None if package in (None, here) else commit(package),
+        "git": None if here is None else loaded(here),
+        "git_package": None if package in (None, here) else loaded(package),
         "versions": versions(),
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "device": device,
@@ -43,6 +46,22 @@ def provenance(overrides: Sequence[str], *, device: str) -> dict[str, Any]:
             name: value for name, value in sorted(os.environ.items()) if name in VARIABLES or name.startswith(PREFIXES)
         },
     }
+
+
+def keep() -> None:
+    """Look now for what forks of this process would each look for: the code that they run is the one that is loaded."""
+    _kept.update({top: commit(top) for top in repositories() if top is not None})
+    versions()
+
+
+def loaded(top: Path) -> dict[str, Any] | None:
+    """Return the commit of the code that runs here: of when it was loaded, where that was kept."""
+    return _kept[top] if top in _kept else commit(top)
+
+
+def repositories() -> tuple[Path | None, Path | None]:
+    """Return the working trees of the present folder and of this package."""
+    return repository(Path()), repository(Path(runner.__file__).parent)
 
 
 def repository(folder: Path) -> Path | None:
@@ -71,6 +90,7 @@ def commit(top: Path) -> dict[str, Any] | None:
     return {"commit": oid if oid.isalnum() else None, "dirty": any(not line.startswith("#") for line in lines)}
 
 
+@functools.cache
 def versions() -> dict[str, str | None]:
     """Return the versions of what computes and writes."""
     return {

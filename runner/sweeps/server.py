@@ -22,17 +22,27 @@ from runner.sweeps.pages import collapse
 from runner.sweeps.trial import alone, carry_out
 from runner.sweeps.workers import kill
 
-MODULES = (  # what trials would import, each by itself
+MODULES = (  # what trials would import, each by itself: a test compares
     "runner.tasks.train",
+    "numpy.ctypeslib",
+    "rich._emoji_codes",
     "rich.console",
     "rich.table",
     "safetensors.torch",
+    "tensorboard.compat.proto.event_pb2",
+    "tensorboard.plugins.custom_scalar.layout_pb2",
+    "tensorboard.plugins.custom_scalar.metadata",
+    "tensorboard.plugins.hparams.plugin_data_pb2",
+    "tensorboard.plugins.text.metadata",
+    "torch.fx.experimental._constant_symnode",
+    "torch.nested._internal.nested_tensor",
 )
 MANY = 100  # trials after which there will probably be as many more, which large pages pay for
 
 
 def main(descriptor: int) -> None:
     """Serve the sweep at the other end of a socket until it is gone."""
+    gc.disable()  # while the imports come: almost all that they make is for good
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the sweep says what is to end
     channel = Channel(socket.socket(fileno=descriptor))
     with contextlib.suppress(Closed):
@@ -120,14 +130,17 @@ def load(message: Message) -> int:
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # counting them otherwise would end all forking
     import torch
 
+    from runner.engine import provenance
+
     torch.set_num_threads(1)
     sys.argv = message["argv"]
     for name in MODULES:
         importlib.import_module(name)
     with contextlib.suppress(Exception):  # the trial will say it
         load_data(message["plugins"], message["data"])
-    gc.collect()
+    provenance.keep()
     gc.freeze()  # what is here for good need not be looked through, and copied, in every trial
+    gc.enable()
     return torch.cuda.device_count() if message["device"] != "cpu" else 0
 
 

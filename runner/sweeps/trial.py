@@ -54,6 +54,7 @@ def message_of(job: Job) -> Message:
         "folder": job.folder,
         "hash8": job.hash8,
         "group_hash": job.group_hash,
+        "notes": job.notes,
         "search": job.search,
     }
 

@@ -17,5 +17,6 @@ class Job:
     folder: str | None = None  # exactly this folder instead (a trial of a sweep, or hydra.run.dir)
     hash8: str = ""  # names the configuration, seed included
     group_hash: str = ""  # names the configuration without its seed
+    notes: bool = True  # its task writes it into the notebook; of a sweep's trials the sweep does, all at its end
     search: dict[str, Any] | None = None  # the trial of a search that it reports its scores to
     folders: tuple[Path, ...] = ()  # the config folders, ours first, which task=list reads; none in a sweep

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-import yaml
 
+from runner import plain_yaml
 from runner.assemble import Experiment
 from runner.engine.checkpoint import Snapshot
 from runner.engine.console import Console, summary_table
@@ -59,7 +59,7 @@ def console(experiment: Experiment) -> Console:
 
 def introduce(log: Log, job: Job) -> None:
     """Write into TensorBoard what a run is: hyperparameters, layout of the charts, config. Once, at its start."""
-    text = yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True)
+    text = plain_yaml.dump(job.config).decode()
     note = f"{job.config['note']}\n\n" if job.config["note"] else ""
     log.write(
         0,

@@ -12,8 +12,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from runner import plain_yaml
 from runner.engine.folder import LOCK, RESULT, Result, create, write_result
 from runner.engine.provenance import provenance
@@ -59,7 +57,7 @@ def describe(folder: Path, job: Job, *, device: str) -> None:
 
     The config comes last: it is what makes the folder one of a run, which can be gone on with.
     """
-    write_atomic(folder / "overrides.yaml", yaml.safe_dump(list(job.overrides), allow_unicode=True).encode())
+    write_atomic(folder / "overrides.yaml", plain_yaml.dump(list(job.overrides)))
     environment = provenance(job.overrides, device=device)
     write_atomic(folder / "environment.json", json.dumps(environment, indent=1).encode())
     write_atomic(folder / CONFIG, plain_yaml.dump(job.config))

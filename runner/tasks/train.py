@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def train_task(job: Job) -> int:
 def run(folder: Path, job: Job, experiment: Experiment, snapshot: Snapshot | None, result: Result) -> None:
     """Train in a folder, from the snapshot on or from the start, and leave the result there."""
     learner = experiment.learner
-    with noted(folder, Path(job.config["outputs"])), reported(folder, result):
+    with noted(folder, Path(job.config["outputs"])) if job.notes else nullcontext(), reported(folder, result):
         clean(folder)
         if not (folder / CONFIG).exists():
             describe(folder, job, device=device_name(experiment))

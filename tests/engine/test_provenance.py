@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import runner
-from runner.engine.provenance import commit, provenance, repository
+from runner.engine.provenance import commit, keep, provenance, repository
 
 
 def git(folder, *words):
@@ -43,6 +43,13 @@ def test_the_commit_and_whether_it_is_what_runs(work):
     assert provenance([], device="cpu")["git"] == {"commit": head, "dirty": False}
     (work / "file").write_text("2")
     assert provenance([], device="cpu")["git"] == {"commit": head, "dirty": True}
+
+
+def test_what_was_kept_is_of_when_the_code_was_loaded(work, monkeypatch):
+    monkeypatch.setattr("runner.engine.provenance._kept", {})
+    keep()
+    (work / "file").write_text("2")
+    assert provenance([], device="cpu")["git"]["dirty"] is False
 
 
 def test_the_package_has_its_own_commit_where_it_is_elsewhere(work, monkeypatch):

@@ -3,15 +3,18 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from trials import knobs, trial
+from trials import PATHS, knobs, trial
 
 from runner.errors import TrialsFailed
 from runner.sweeps.channel import Channel, Closed
 from runner.sweeps.pool import Pool, all_done
+from runner.sweeps.trial import message_of
 from runner.sweeps.workers import of_gpu
 
 
@@ -114,6 +117,25 @@ def test_messages_arrive_whole_and_as_they_were():
     with pytest.raises(Closed):
         list(theirs.receive())
     theirs.close()
+
+
+ONE = """
+import ast, os, sys
+from runner.sweeps.server import load
+from runner.sweeps.trial import carry_out
+job = ast.literal_eval(sys.argv[1])
+load({"argv": sys.argv, "plugins": ["faulty"], "data": job["config"]["data"], "device": "cpu"})
+before, said = set(sys.modules), os.dup(1)
+code = carry_out({"job": job, "threads": 1, "memory": None})
+os.write(said, repr((code, sorted(set(sys.modules) - before))).encode())
+"""
+
+
+def test_a_trial_finds_loaded_all_that_it_imports(tmp_path):
+    """What it imports itself, every trial would import again."""
+    words = [sys.executable, "-c", ONE, repr(message_of(trial(tmp_path / "run", "steps=30")))]
+    said = subprocess.run(words, env={**os.environ, "PYTHONPATH": PATHS}, capture_output=True, text=True)
+    assert (said.stdout, said.returncode) == ("(0, [])", 0), said.stderr
 
 
 @pytest.mark.slow
