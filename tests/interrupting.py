@@ -215,8 +215,9 @@ def main(count: int = 20) -> int:
             cwd = Path(name) / str(index)
             cwd.mkdir()
             try:
-                with Path(os.devnull).open("w") as null, contextlib.redirect_stderr(null):
-                    took.append(trial(one, cwd, index))
+                with Path(os.devnull).open("w") as null:
+                    with contextlib.redirect_stdout(null), contextlib.redirect_stderr(null):
+                        took.append(trial(one, cwd, index))
             except AssertionError as error:
                 wrong += 1
                 print(f"trial {index}: {error}")
