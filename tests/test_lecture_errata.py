@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from probed import said
 from torch import nn
 
 import runner.components  # noqa: F401  (registers)
@@ -421,7 +422,7 @@ def test_e18_the_ratio_to_watch_is_of_the_update_not_of_the_gradient_to_the_weig
     stepper.step()
     with pytest.raises(StopIteration) as done:
         watch.send(Outcome(loss, None))
-    ratio = done.value.value["ratio/l2/head.weight"].item()
+    ratio = said(done.value.value)["ratio/l2/head.weight"].item()
     change = model.head.weight.detach() - before
     assert ratio == pytest.approx((change.square().sum().sqrt() / before.square().sum().sqrt()).item(), rel=1e-5)
     assert ratio < 0.01 * (model.head.weight.grad.abs().sum() / before.abs().sum())  # the notes' form

@@ -132,7 +132,15 @@ class Outcome:
     grad_norm: Tensor | None
 
 
-Watch = Generator[None, Outcome, Mapping[str, Tensor]]
+Watch = Generator[None, Outcome, "Mapping[str, Tensor | Numbers]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Numbers (n,) on the device, and what they say, by tag, once they are on the host at the next flush."""
+
+    tensor: Tensor
+    say: Callable[[list[float]], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -142,6 +150,7 @@ class Probe:
     `watch(watched)` is a generator with one `yield`. Before it the old weights are at hand; while it is suspended hooks
     see activations; the `yield` gives the Outcome, when gradients and new weights are there. What it returns is
     logged by the rank of each tensor: 0 a scalar, 1 the values of a histogram, 3 (C, H, W) or 4 (B, C, H, W) images.
+    `Numbers` stand for all that they say, in the place of their own tag: one tensor for many tags costs least.
     """
 
     every: int

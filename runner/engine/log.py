@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from runner.engine import storage
+from runner.engine.contracts import Numbers
 from runner.engine.cut_back import cut_back
 from runner.engine.derived import Derived
 from runner.engine.event_file import EventFile, next_name
@@ -26,7 +27,6 @@ PAUSE = (
     1.0  # seconds between two writes to the files, at least: a write for each flush would cost small models percents
 )
 MOST = 64 << 20  # bytes that a log file may owe: what the disk has not taken waits in memory
-UNDEFINED = "ratio/"  # tags whose NaN means that there is nothing to log
 
 
 class Log:
@@ -53,7 +53,7 @@ class Log:
         self._derived = Derived()
         self._latest: dict[str, float] = {}
 
-    def add(self, step: int, values: Mapping[str, Tensor | float]) -> None:
+    def add(self, step: int, values: Mapping[str, Tensor | Numbers | float]) -> None:
         """Take values of a step (1 is the first), at the cost of an append; tensors detached, and not changed later."""
         self._pending.append((step, time.time(), values))
 
@@ -67,14 +67,14 @@ class Log:
         The files get it too, unless they got something a moment ago: then with the next flush, or the next checkpoint.
         """
         pending, self._pending = self._pending, []
-        host = iter(to_host([v for _, _, values in pending for v in values.values() if isinstance(v, Tensor)]))
+        host = iter(
+            to_host([t for _, _, values in pending for v in values.values() if (t := tensor_of(v)) is not None])
+        )
         rows = [] if self._open is None else [self._open]
         for step, moment, values in pending:
             if not rows or rows[-1].step != step:
                 rows.append(Row(step, moment, {}))
-            self._fill(
-                rows[-1].values, {t: next(host) if isinstance(v, Tensor) else plain(v) for t, v in values.items()}
-            )
+            self._fill(rows[-1].values, told(values, host))
         self._open = rows.pop() if rows else None
         self._show(rows)
         if time.monotonic() - self._written >= PAUSE:
@@ -136,13 +136,10 @@ class Log:
             self.files, self.screens = [], []
 
     def _fill(self, row: dict[str, Any], values: dict[str, Any]) -> None:
-        """Put values into the row of their step, with what is derived from them, without undefined ratios."""
+        """Put values into the row of their step, with what is derived from them."""
         values.update(self._derived.update(values))
-        for tag, value in values.items():
-            if type(value) is not float:
-                row[tag] = value
-            elif value == value or not tag.startswith(UNDEFINED):
-                row[tag] = self._latest[tag] = value
+        row.update(values)
+        self._latest.update({tag: value for tag, value in values.items() if type(value) is float})
 
     def _settle(self) -> None:
         self.flush()
@@ -192,6 +189,24 @@ def as_tensors(values: Mapping[str, Any]) -> dict[str, Any]:
 def as_arrays(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row's values from a checkpoint."""
     return {tag: v.numpy() if isinstance(v, Tensor) else v for tag, v in values.items()}
+
+
+def tensor_of(value: Any) -> Tensor | None:
+    """Return the tensor of a logged value that has one."""
+    return value if isinstance(value, Tensor) else value.tensor if isinstance(value, Numbers) else None
+
+
+def told(values: Mapping[str, Any], host: Iterator[Any]) -> dict[str, Any]:
+    """Return what is to be logged; `host` gives in turn what the tensors are there."""
+    found: dict[str, Any] = {}
+    for tag, value in values.items():
+        if isinstance(value, Tensor):
+            found[tag] = next(host)
+        elif isinstance(value, Numbers):
+            found.update(value.say(next(host).tolist()))
+        else:
+            found[tag] = plain(value)
+    return found
 
 
 def plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ from types import TracebackType
 
 from torch import Tensor
 
-from runner.engine.contracts import Outcome, Probe, Watch, Watched
+from runner.engine.contracts import Numbers, Outcome, Probe, Watch, Watched
 
 
 def due(probes: Sequence[Probe], step: int) -> list[Probe]:
@@ -26,7 +26,7 @@ class probing:  # noqa: N801  (a context manager, read as a verb; a generator fu
     def __init__(self, probes: Sequence[Probe], watched: Watched) -> None:
         self.watches = [probe.watch(watched) for probe in probes]
         self.outcome: Outcome
-        self.values: dict[str, Tensor] = {}
+        self.values: dict[str, Tensor | Numbers] = {}
 
     def __enter__(self) -> probing:
         for watch in self.watches:
@@ -42,7 +42,7 @@ class probing:  # noqa: N801  (a context manager, read as a verb; a generator fu
                 watch.close()
 
 
-def finish(watch: Watch, outcome: Outcome) -> dict[str, Tensor]:
+def finish(watch: Watch, outcome: Outcome) -> dict[str, Tensor | Numbers]:
     """Resume a probe with the update's outcome and return what it measured."""
     try:
         watch.send(outcome)

@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_file_loader import LegacyEventFi
 
 from runner.engine import log as log_module
 from runner.engine import storage
+from runner.engine.contracts import Numbers
 from runner.engine.disk import Disk
 from runner.engine.event_file import event_files
 from runner.engine.log import Log, open_logs
@@ -140,12 +141,16 @@ def test_the_best_validation_so_far_is_kept():
     assert [row.values["_last/val_loss"] for row in sink.rows[::3]] == [1.0, 0.9]
 
 
-def test_undefined_ratios_are_dropped_and_other_nans_are_kept():
+def test_numbers_come_out_as_what_they_say_of_themselves_on_the_host():
     sink = Rows()
     log = Log([sink])
-    log.add(1, {"ratio/l2/w": torch.tensor(math.nan), "ratio/l2/v": torch.tensor(0.5), "x": torch.tensor(math.nan)})
+    halved = Numbers(torch.tensor([3.0, 5.0, math.nan]), lambda found: {"a": found[0] / 2, "b": found[1] / 2})
+    log.add(1, {"first": torch.tensor(0.5), "pair": halved, "last": torch.tensor(math.nan)})
+    log.add(2, {"pair": halved, "first": torch.tensor(0.25)})
     log.close()
-    assert list(sink.rows[0].values) == ["ratio/l2/v", "x"]
+    assert [list(row.values) for row in sink.rows] == [["first", "a", "b", "last"], ["a", "b", "first"]]
+    assert [row.values["a"] for row in sink.rows] == [1.5, 1.5] and sink.rows[1].values["first"] == 0.25
+    assert math.isnan(sink.rows[0].values["last"])
 
 
 def test_json_lines_give_the_bits_back_and_stay_json(tmp_path):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from runner.engine.activations import listening, statistics
-from runner.engine.contracts import Probe, Watch, Watched
+from runner.engine.contracts import Numbers, Probe, Watch, Watched
 from runner.registry import register
 from runner.schema import PositiveInt
 
@@ -27,6 +28,14 @@ def activations(*, every: PositiveInt) -> Probe:
 
         with listening(watched.model, hear):
             yield
-        return heard
+        return (
+            {
+                "activations": Numbers(
+                    torch.stack(list(heard.values())), lambda said: dict(zip(heard, said, strict=True))
+                )
+            }
+            if heard
+            else {}
+        )
 
     return Probe(every, watch)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
+
 import torch
 
+from runner.components.probe.norms import WHOLE, named, norms
 from runner.components.probe.sample import sample
-from runner.engine.contracts import Probe, Watch, Watched
+from runner.engine.contracts import Numbers, Probe, Watch, Watched
 from runner.registry import register
 from runner.schema import PositiveInt
 
@@ -19,16 +23,23 @@ def grad_norm(*, every: PositiveInt) -> Probe:
         found = {name: p.grad for name, p in watched.parameters.items() if p.grad is not None}
         if not found:
             return {}
-        norms = torch.stack(torch._foreach_norm(list(found.values())))
-        whole = torch.linalg.vector_norm(norms)
-        if outcome.grad_norm is not None:  # the gradients were scaled when they were clipped: scale them back
-            norms = norms * torch.where(whole > 0, outcome.grad_norm / whole, 1.0)
-            whole = outcome.grad_norm
-        return {f"grad_norm/{name}": norm for name, norm in zip(found, norms.unbind(), strict=True)} | {
-            "grad_norm/_global": whole
-        }
+        measured, before = norms(list(found.values())), outcome.grad_norm
+        tensor = measured if before is None else torch.cat([measured, before.detach().to(measured).view(1)])
+        return {"grad_norm": Numbers(tensor, partial(unclipped, list(found)))}
 
     return Probe(every, watch)
+
+
+def unclipped(names: list[str], numbers: list[float]) -> dict[str, float]:
+    """Return by tag the norms before clipping; where it computed that of all together, it comes last in `numbers`.
+
+    The gradients were scaled when they were clipped: they are scaled back.
+    """
+    clipped, before = numbers[: len(names)], numbers[len(names) :]
+    whole = math.hypot(*clipped)
+    scale = before[0] / whole if before and whole > 0 else 1.0
+    said = named("grad_norm", names, [norm * scale for norm in clipped])
+    return said | {f"grad_norm/{WHOLE}": norm for norm in before}
 
 
 @register("probe")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from functools import cache
+import math
+from functools import partial
+from itertools import islice
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from runner.components.probe.norms import WHOLE, named, norms, with_whole
 from runner.components.probe.sample import sample
-from runner.engine.contracts import Probe, Watch, Watched
+from runner.engine.contracts import Numbers, Probe, Watch, Watched
 from runner.registry import register
 from runner.schema import PositiveInt
 
-GUIDES = {"1e-4": -4.0, "1e-3": -3.0, "1e-2": -2.0}  # log10 of the ratios that a chart shows as lines
+GUIDES = {f"ratio/log10/_guide/1e{power}": float(power) for power in (-4, -3, -2)}  # a chart shows them as lines
 ZERO = 1e-8  # a weight tensor whose values are on average (of order 1 or 2) no larger has no ratio: it is zero
 
 
@@ -23,47 +26,45 @@ def update_ratio(*, every: PositiveInt, norm: Literal["l2", "l1", "both"]) -> Pr
 
     The update is the difference of the weights, so it holds whatever the optimizer, clipping and decay made of the
     gradient. Tensors of fewer than two dimensions (biases, norms) are left out; a tensor that is zero before the step
-    has no ratio (NaN, which the log drops). The ratio (L2 where there are both) also comes as its logarithm, with
+    has no ratio, and none is logged. The ratio (L2 where there are both) also comes as its logarithm, with
     constants at 1e-4, 1e-3 and 1e-2 to read it against; about 1e-3 is usual (CS231n, "Ratio of weights:updates").
     """
     orders = [order for order in (1, 2) if norm in (f"l{order}", "both")]
-    guides = {f"ratio/log10/_guide/{name}": torch.tensor(power) for name, power in GUIDES.items()}
-    least_of = cache(least)
 
     def watch(watched: Watched) -> Watch:
-        weights = {name: p.detach() for name, p in watched.parameters.items() if p.requires_grad and p.ndim > 1}
+        weights = {name: p for name, p in watched.parameters.items() if p.requires_grad and p.ndim > 1}
         if not weights:
             yield
             return {}
-        now = list(weights.values())
-        before = [weight.clone() for weight in now]
+        now: list[Tensor] = list(weights.values())
+        before = [weight.detach().clone() for weight in now]
         yield
-        change = list(torch._foreach_sub(now, before))
-        sizes, device = tuple(weight.numel() for weight in now), now[0].device
-        found = {f"l{order}": relative(change, before, order, least_of(sizes, order, device)) for order in orders}
-        ratio = found[f"l{orders[-1]}"]
-        found["log10"] = torch.where(ratio > 0, ratio.log10(), torch.nan)  # none where nothing moved
-        names = [*weights, "_global"]
-        return guides | {
-            f"ratio/{what}/{name}": value
-            for what, values in found.items()
-            for name, value in zip(names, values.unbind(), strict=True)
-        }
+        sizes = [weight.numel() for weight in now]
+        return {"ratio": Numbers(norms_of_step(now, before, orders), partial(ratios, list(weights), sizes, orders))}
 
     return Probe(every, watch)
 
 
-def relative(change: list[Tensor], before: list[Tensor], order: int, least: Tensor) -> Tensor:
-    """Return the norm of each change over the norm of its weight, and of all together (n + 1); NaN below `least`."""
-    norms = torch.stack(torch._foreach_norm([*change, *before], order)).view(2, -1)
-    moved, size = torch.cat([norms, torch.linalg.vector_norm(norms, order, dim=1, keepdim=True)], dim=1)
-    return torch.where(size > least, moved / size, torch.nan)
+@torch.no_grad()
+def norms_of_step(now: list[Tensor], before: list[Tensor], orders: list[int]) -> Tensor:
+    """Return for each order the norm of each change and then that of each weight before it."""
+    change = torch._foreach_sub(now, before)
+    return torch.cat([norms([*change, *before], order) for order in orders])
 
 
-def least(sizes: tuple[int, ...], order: int, device: torch.device) -> Tensor:
-    """Return the norms (n + 1) up to which weights of these sizes, and all together, count as zero."""
-    norms = torch.tensor([ZERO * n ** (1 / order) for n in (*sizes, sum(sizes))])
-    return norms.to(device, non_blocking=True)
+def ratios(names: list[str], sizes: list[int], orders: list[int], measured: list[float]) -> dict[str, float]:
+    """Return by tag what the norms of a step say, undefined ratios left out."""
+    found, numbers = dict(GUIDES), iter(measured)
+    for order in orders:
+        moved = with_whole(list(islice(numbers, len(names))), order)
+        size = with_whole(list(islice(numbers, len(names))), order)
+        for name, step, weight, count in zip([*names, WHOLE], moved, size, [*sizes, sum(sizes)], strict=True):
+            ratio = step / weight if weight > ZERO * count ** (1 / order) else math.nan
+            if not math.isnan(ratio):
+                found[f"ratio/l{order}/{name}"] = ratio
+            if order == orders[-1] and ratio > 0:
+                found[f"ratio/log10/{name}"] = math.log10(ratio)
+    return found
 
 
 @register("probe")
@@ -72,13 +73,10 @@ def weight_norm(*, every: PositiveInt) -> Probe:
 
     def watch(watched: Watched) -> Watch:
         yield
-        found = {name: p.detach() for name, p in watched.parameters.items() if p.requires_grad}
+        found = {name: p for name, p in watched.parameters.items() if p.requires_grad}
         if not found:
             return {}
-        norms = torch.stack(torch._foreach_norm(list(found.values())))
-        named = dict(zip(found, norms.unbind(), strict=True))
-        whole = torch.linalg.vector_norm(norms)
-        return {f"weight_norm/{name}": norm for name, norm in named.items()} | {"weight_norm/_global": whole}
+        return {"weight_norm": Numbers(norms(list(found.values())), partial(named, "weight_norm", list(found)))}
 
     return Probe(every, watch)
 
