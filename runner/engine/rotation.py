@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
 from collections.abc import Collection
 from pathlib import Path
 
 from runner.engine import manifest, storage
-from runner.engine.manifest import DATA_NAME, FOLDER, NAME, name_of
+from runner.engine.manifest import DATA_NAME, FOLDER, NAME, File, name_of
 from runner.errors import CheckpointError
 
 STEM = re.compile(r"(?P<stem>.*)\.(weights|state)\..*")
@@ -23,7 +25,7 @@ def steps_in(place: Path) -> list[int]:
 def unused_stem(place: Path, step: int) -> str:
     """Return how the data files of a step are to begin: a checkpoint of the same step keeps its own until it goes."""
     taken = {match["stem"] for name in storage.names(place) if (match := STEM.fullmatch(name))}
-    stems = [f"{step:08d}", *(f"{step:08d}.{n}" for n in range(1, 1000))]
+    stems = itertools.chain([f"{step:08d}"], (f"{step:08d}.{n}" for n in range(1, 1000)))
     return next(stem for stem in stems if stem not in taken)
 
 
@@ -42,8 +44,7 @@ def rotate(place: Path, step: int, keep: Collection[int], newest: int) -> None:
 def looks_whole(place: Path, step: int) -> bool:
     """Tell whether a checkpoint has a sound manifest and files of the right sizes (their bytes are not read)."""
     try:
-        found = manifest.read(place, step)
-        return all((place / file.name).lstat().st_size == file.size for file in (found.weights, found.state))
+        return all((place / file.name).lstat().st_size == file.size for file in listed(place, step))
     except (CheckpointError, OSError):
         return False
 
@@ -55,17 +56,32 @@ def clean(folder: Path) -> None:
     if not place.is_dir():
         return
     storage.sweep(place)
-    listed = {step: files_of(place, step) for step in steps_in(place)}
+    kept = {step: files_of(place, step) for step in steps_in(place)}
     for name in storage.names(place):
         match = DATA_NAME.fullmatch(name)
-        if match and name not in listed.get(int(match["step"]), ()) and not (place / name).is_dir():
+        if match and name not in kept.get(int(match["step"]), ()) and not (place / name).is_dir():
             storage.remove(place / name)
 
 
 def files_of(place: Path, step: int) -> Collection[str]:
     """Return the data files that a manifest lists; of an unreadable one all of its step, for a human to look at."""
     try:
-        found = manifest.read(place, step)
+        return [file.name for file in listed(place, step)]
     except CheckpointError:
         return [name for name in storage.names(place) if name.startswith(f"{step:08d}.")]
-    return found.weights.name, found.state.name
+
+
+def listed(place: Path, step: int) -> tuple[File, File]:
+    """Return the data files that a sound manifest lists; CheckpointError says what is wrong with it."""
+    name = name_of(step)
+    try:
+        return parts_of(storage.read(place / name, manifest.LIMIT), step)
+    except OSError as error:
+        raise CheckpointError(f"{name}: {error.strerror}") from error
+
+
+@functools.lru_cache(maxsize=8)  # the same few are looked at several times in each save
+def parts_of(data: bytes, step: int) -> tuple[File, File]:
+    """Return the data files that the bytes of a manifest list."""
+    found = manifest.decode(data, step)
+    return found.weights, found.state
