@@ -206,6 +206,12 @@ def trial(one: Whole, cwd: Path, index: int) -> Stopped:
     return interrupted(one, cwd, (TERM, INT)[index % 2], share, group=index % 3 == 0)
 
 
+def quietly(work: Callable[..., Stopped], *arguments: object) -> Stopped:
+    """Call a function whose words nobody needs."""
+    with Path(os.devnull).open("w") as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(null):
+        return work(*arguments)
+
+
 def main(count: int = 20) -> int:
     """Make trials, print what was wrong, and return 1 if anything was."""
     took, wrong = [], 0
@@ -215,9 +221,7 @@ def main(count: int = 20) -> int:
             cwd = Path(name) / str(index)
             cwd.mkdir()
             try:
-                with Path(os.devnull).open("w") as null:
-                    with contextlib.redirect_stdout(null), contextlib.redirect_stderr(null):
-                        took.append(trial(one, cwd, index))
+                took.append(quietly(trial, one, cwd, index))
             except AssertionError as error:
                 wrong += 1
                 print(f"trial {index}: {error}")
