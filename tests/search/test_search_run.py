@@ -63,7 +63,8 @@ def test_two_workers_make_the_points_that_were_asked_for_and_seeds_are_averaged(
     assert "4 points (4 complete)" in capfd.readouterr().out
 
 
-def test_a_search_that_is_killed_goes_on_without_a_lost_or_repeated_point():
+@pytest.mark.parametrize("again", ["the same command", "resume"])
+def test_a_search_that_is_killed_goes_on_without_a_lost_or_repeated_point(again):
     words = [*SEARCH, *RANDOM, "hydra.sweeper.n_trials=5", "hydra.launcher.workers=2"]
     words.remove("sweep=s")
     assert main([*words, "sweep=whole"]) == 0
@@ -71,7 +72,7 @@ def test_a_search_that_is_killed_goes_on_without_a_lost_or_repeated_point():
     done = {name for name, each in runs().items() if each["status"] == "done"}
     before = {name: began()[name] for name in done}
     assert len(before) < 5
-    assert main([*words, "sweep=s"]) == 0
+    assert main([f"resume={FOLDER}"] if again == "resume" else [*words, "sweep=s"]) == 0
     assert {name: began()[name] for name in done} == before
     scores = {row["optim.lr"]: row["val/accuracy"] for row in ranking()}
     assert scores == {row["optim.lr"]: row["val/accuracy"] for row in ranking(Path("outputs/sweeps/whole"))}

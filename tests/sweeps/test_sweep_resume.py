@@ -39,8 +39,8 @@ def same(where, other):
         assert outcome(path) == outcome(theirs[name])
 
 
-def killed_and_resumed(where, moments):
-    """Kill the sweep at each of some moments (seconds after its first trial began), then let it end."""
+def killed_and_resumed(where, moments, *, by_folder):
+    """Kill the sweep at each of some moments (seconds after it began), then let it end: by its command or its folder."""
     for moment in moments:
         before = {name: files(path) for name, path in folders(where).items() if result(path)["status"] in FINAL}
         going = Started(*GRID, cwd=where)
@@ -51,14 +51,18 @@ def killed_and_resumed(where, moments):
         assert going.left() == []
         assert {name: files(folders(where)[name]) for name in before} == before
     before = {name: files(path) for name, path in folders(where).items() if result(path)["status"] in FINAL}
-    done = sweep(*GRID, cwd=where)
+    begun = list(where.glob("outputs/sweeps/*/sweep.yaml"))
+    resume = [f"resume={path.parent.relative_to(where)}" for path in begun]
+    done = command(*resume, cwd=where) if by_folder and begun else sweep(*GRID, cwd=where)
     assert done.returncode == 0, done.stderr
     assert {name: files(folders(where)[name]) for name in before} == before
     assert len(done.stdout.split("val/accuracy")[1].splitlines()) >= 4
 
 
-def test_a_sweep_killed_twice_ends_as_if_it_had_not_been(uninterrupted, tmp_path):
-    killed_and_resumed(tmp_path, [random.Random(time.time_ns()).uniform(1.0, 4.0) for _ in range(2)])
+@pytest.mark.parametrize("by_folder", [False, True], ids=["by its command", "by its folder"])
+def test_a_sweep_killed_twice_ends_as_if_it_had_not_been(uninterrupted, tmp_path, by_folder):
+    moments = [random.Random(time.time_ns()).uniform(1.0, 4.0) for _ in range(2)]
+    killed_and_resumed(tmp_path, moments, by_folder=by_folder)
     same(tmp_path, uninterrupted)
 
 
@@ -67,7 +71,7 @@ def test_a_sweep_killed_at_thirty_random_moments(uninterrupted, tmp_path):
     draw = random.Random(6)
     for number in range(10):
         (tmp_path / str(number)).mkdir()
-        killed_and_resumed(tmp_path / str(number), [draw.uniform(0.5, 5.0) for _ in range(3)])
+        killed_and_resumed(tmp_path / str(number), [draw.uniform(0.5, 5.0) for _ in range(3)], by_folder=number % 2)
         same(tmp_path / str(number), uninterrupted)
 
 
