@@ -40,7 +40,7 @@ def same(where, other):
 
 
 def killed_and_resumed(where, moments, *, by_folder):
-    """Kill the sweep at each of some moments (seconds after it began), then let it end: by its command or its folder."""
+    """Kill the sweep at each of some moments (seconds after it began), then end it by its command or folder."""
     for moment in moments:
         before = {name: files(path) for name, path in folders(where).items() if result(path)["status"] in FINAL}
         going = Started(*GRID, cwd=where)
