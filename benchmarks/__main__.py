@@ -15,7 +15,8 @@ from pathlib import Path
 
 from benchmarks.contest import TIMM_SCRIPT
 from benchmarks.machine import machine
-from benchmarks.report import NOT_ASKED, Result, markdown, write
+from benchmarks.report import markdown, write
+from benchmarks.result import NOT_ASKED, Result
 from benchmarks.slices import QUICK, SLICES, Effort, Found
 from benchmarks.targets import TARGETS
 

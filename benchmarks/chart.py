@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from benchmarks.report import Result
+    from benchmarks.result import Result
 
 LOOPS = "One step of the MLP 64-128-128-10, 64 images, CPU, in microseconds: shorter is faster"
 BOUNDS = (

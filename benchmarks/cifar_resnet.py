@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.step import experiment
+from benchmarks.experiments import experiment
 from runner.assemble import Experiment
 from runner.engine.train import evaluate, update
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks.children import Child, Failed
 from benchmarks.rounds import Pairs
+from benchmarks.size import Size
 
 TIMM_SCRIPT = "TIMM_TRAIN_SCRIPT"  # environment variable: the train.py of a checkout of timm
 EARLY = {"cpu": 1e-5, "cuda": 2e-2}  # relative, after `Size.check` steps; GPUs add in an order that varies
@@ -51,26 +52,6 @@ HF = Loop("Hugging Face Trainer", "hf_trainer:run", "transformers")
 ACCELERATE = Loop("Accelerate + DataLoader", "accelerate_loop:run", "accelerate")
 TIMM = Loop("timm's train_one_epoch", "timm_loop:run", "timm")
 PEERS = (LIGHTNING, LIGHTNING_MINIMAL, HF, ACCELERATE, TIMM)
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much is done: warm-up steps, steps of a turn, turns of each loop, torch's threads on the CPU.
-
-    After `check` steps all loops must have the same loss; rounding, which depends on the layout of the feature maps,
-    grows from step to step where there are batch norms, so that convolutional nets are compared early.
-    """
-
-    warm: int
-    turn: int
-    turns: int
-    threads: int = 1
-    check: int = 20
-
-    @property
-    def steps(self) -> int:
-        """The steps of each loop; the last shows that its last turn is over."""
-        return self.warm + self.turn * self.turns + 1
 
 
 @dataclass

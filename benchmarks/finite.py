@@ -15,8 +15,8 @@ from itertools import cycle
 
 import torch
 
+from benchmarks.experiments import CNN, MLP, RESNET, experiment, words
 from benchmarks.rounds import Pairs, report
-from benchmarks.step import CNN, MLP, RESNET, experiment, words
 from runner.engine.train import update
 
 BATCHES = 16

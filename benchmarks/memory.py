@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock
 
+from benchmarks.experiments import experiment
 from benchmarks.rounds import interleave
-from benchmarks.step import experiment
 from runner.engine.log import Log
 from runner.engine.randomness import order
 from runner.engine.train import train

@@ -10,7 +10,7 @@ import sys
 
 import runner.components  # noqa: F401
 from benchmarks.cifar_resnet import ours
-from benchmarks.step import experiment
+from benchmarks.experiments import experiment
 from runner.registry import names, option
 
 SPECIAL = {"schedulefree": ["average=schedulefree", "scheduler=constant"]}  # it needs no schedule, and averages itself

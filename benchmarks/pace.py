@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from benchmarks.contest import Size
+from benchmarks.size import Size
 
 T = TypeVar("T")
 

@@ -86,7 +86,7 @@ class TensorBatches:
 
 def write_work(path: Path, network: str, overrides: list[str], steps: int) -> None:
     """Write the work of so many steps of a run; without the name of a network it carries the runner's own model."""
-    from benchmarks.step import experiment
+    from benchmarks.experiments import experiment
     from runner.engine.randomness import key
 
     made = experiment(overrides)

@@ -5,11 +5,13 @@ import json
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.contest import BY_HAND, OURS, Loop, Outcome, Size, compare, hold
-from benchmarks.report import Result, write
+from benchmarks.contest import BY_HAND, OURS, Loop, Outcome, compare, hold
+from benchmarks.experiments import MLP, words
+from benchmarks.report import write
+from benchmarks.result import Result
 from benchmarks.rounds import spread
+from benchmarks.size import Size
 from benchmarks.slices import SLICES
-from benchmarks.step import MLP, words
 from benchmarks.targets import TARGETS, Target
 
 ABSENT = Loop("a peer", "by_hand:run", "no_such_package")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from numbers import Real
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from runner.engine.contracts import Numbers
 from runner.engine.cut_back import cut_back
 from runner.engine.derived import Derived
 from runner.engine.event_file import EventFile, next_name
+from runner.engine.logged import as_arrays, as_tensors, tensor_of, told
 from runner.engine.sinks import METRICS, JsonLines, LogFile, Row, Sink
 from runner.engine.transfer import to_host
 from runner.errors import CheckpointError
@@ -179,39 +179,6 @@ class Log:
 def warn(line: str) -> None:
     """Tell of something that does not end the run."""
     sys.stderr.write(f"runner: warning: {line}\n")
-
-
-def as_tensors(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row's values as a checkpoint takes them."""
-    return {tag: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for tag, v in values.items()}
-
-
-def as_arrays(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row's values from a checkpoint."""
-    return {tag: v.numpy() if isinstance(v, Tensor) else v for tag, v in values.items()}
-
-
-def tensor_of(value: Any) -> Tensor | None:
-    """Return the tensor of a logged value that has one."""
-    return value if isinstance(value, Tensor) else value.tensor if isinstance(value, Numbers) else None
-
-
-def told(values: Mapping[str, Any], host: Iterator[Any]) -> dict[str, Any]:
-    """Return what is to be logged; `host` gives in turn what the tensors are there."""
-    found: dict[str, Any] = {}
-    for tag, value in values.items():
-        if isinstance(value, Tensor):
-            found[tag] = next(host)
-        elif isinstance(value, Numbers):
-            found.update(value.say(next(host).tolist()))
-        else:
-            found[tag] = plain(value)
-    return found
-
-
-def plain(value: Any) -> Any:
-    """Return any kind of number as a float, the rest as it is."""
-    return float(value) if isinstance(value, Real) else value
 
 
 def open_logs(
