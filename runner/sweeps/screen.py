@@ -11,8 +11,9 @@ from typing import Any, Protocol, TextIO
 
 from runner.engine.console import clock
 from runner.sweeps.outcome import LOG, Ended, folder_of
-from runner.sweeps.pool import Pool, Running
+from runner.sweeps.pool import Pool
 from runner.sweeps.progress import progress, time_left
+from runner.sweeps.running import Running
 
 REDRAW = 0.25  # seconds between two drawings, at least
 MOST_ROWS = 60  # of the table at the end

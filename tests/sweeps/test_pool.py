@@ -69,7 +69,7 @@ def test_trials_survive_the_death_of_the_process_that_they_come_from(tmp_path, i
         deadline = time.monotonic() + 60
         while not (tmp_path / "waits" / "begun").exists() and time.monotonic() < deadline:
             pool.next_done(timeout=0.1)
-        (server,) = pool._workers
+        (server,) = pool._crew.workers
         (child,) = server.groups.values()
         (tmp_path / "waits" / "begun").unlink()
         os.kill(server._process.pid, signal.SIGKILL)
@@ -145,7 +145,7 @@ def test_trials_leave_nothing_behind_in_the_processes_that_run_them(tmp_path, im
     like = trial(tmp_path / "like", "task=nothing")
     with Pool(knobs(workers=2), like=like) as pool:
         all_done(pool, [trial_job(like.config, [], tmp_path / f"w{number}") for number in range(110)])
-        (server,) = pool._workers
+        (server,) = pool._crew.workers
         before = measured(server._process.pid), measured(os.getpid())
         ended = all_done(pool, [trial_job(like.config, [], tmp_path / f"t{number}") for number in range(count)])
         after = measured(server._process.pid), measured(os.getpid())

@@ -1,0 +1,79 @@
+"""A trial on its way: since when, in which attempt, and its end where it does not end by itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.engine.folder import Result
+from runner.sweeps.outcome import LOG, fate, folder_of, saved, settle
+from runner.sweeps.workers import Worker
+from runner.tasks.job import Job
+
+GRACE = 4.0  # seconds that a trial told to stop has to save itself
+LATE = 1.0  # the same for one that is beyond its time
+LONGEST_LOG = 64 << 20  # bytes; a trial that prints more would fill the disk for all
+
+
+@dataclass(kw_only=True)
+class Running:
+    """A trial that has been submitted."""
+
+    number: int
+    job: Job
+    attempt: int = 1
+    worker: Worker | None = None
+    began: float = 0.0  # of this attempt
+    cause: tuple[str, str] | None = None  # status and reason, if it is we who end it
+    deadline: float = 0.0  # of its ending, once it was told to end
+
+
+def stop(each: Running, status: str, reason: str, grace: float) -> None:
+    """Have a trial end by SIGTERM, and by SIGKILL so many seconds later (`watch`)."""
+    if each.cause is None and each.worker is not None:
+        each.cause, each.deadline = (status, reason), time.monotonic() + grace
+        each.worker.kill(each.number, signal.SIGTERM)
+
+
+def watch(each: Running, timeout: float | None) -> None:
+    """End a trial that is beyond its time, or that does not end, or that prints without end."""
+    now = time.monotonic()
+    if each.deadline and now > each.deadline and each.worker is not None:
+        each.worker.kill(each.number, signal.SIGKILL)
+    if each.cause is None and timeout and now > each.began + timeout:
+        stop(each, "timeout", f"took longer than hydra.launcher.timeout={timeout:g} s", LATE)
+    if each.cause is None and size(folder_of(each.job) / LOG) > LONGEST_LOG:
+        stop(each, "failed", f"printed more than {LONGEST_LOG >> 20} MB", 0.0)
+
+
+def outcome(each: Running, code: int, seconds: float) -> Result:
+    """Return how a trial ended whose process did, with that exit code or minus a signal's number; its folder has it."""
+    folder = folder_of(each.job)
+    cut(folder / LOG)
+    result = saved(folder)
+    if each.cause or result is None or result.status == "running":
+        status, reason = each.cause or ("failed", fate(code))
+        result = settle(each.job, status=status, code=exit_code(code), reason=reason, seconds=seconds)
+    return result
+
+
+def exit_code(code: int) -> int:
+    """Return an exit code as a shell gives it: 128 and the number of the signal that killed the process."""
+    return code if code >= 0 else 128 - code
+
+
+def size(path: Path) -> int:
+    """Return the bytes of a file, 0 if there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def cut(log: Path) -> None:
+    """Leave the first megabyte of a log that is too long."""
+    if size(log) > LONGEST_LOG:
+        os.truncate(log, 1 << 20)
