@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from runner.door.compose import Parts, hydra_opened, plain
+from runner.door.composer import Composer, trial_name
 from runner.door.jobs import trial_job
 from runner.door.naming import digest
 from runner.door.options import Conf
 from runner.door.overrides import Given, parse
 from runner.door.space import space_of, wishes
-from runner.door.sweep import Composer, trial_name
 from runner.door.sweeper import PRUNERS, SAMPLERS, direction, part, read_knobs, suits
 from runner.errors import ConfigError
 from runner.schema import NonNegativeInt

@@ -16,11 +16,12 @@ from runner.door.search import Planned
 from runner.errors import TrialsFailed
 from runner.search.ranking import show, write
 from runner.search.study import Study
+from runner.sweeps.benches import BatchBench
 from runner.sweeps.knobs import Knobs
 from runner.sweeps.outcome import Ended, finished, folder_of, saved, settle
 from runner.sweeps.run import told_to_stop
 from runner.sweeps.screen import screen
-from runner.sweeps.searching import BatchBench, Searching, search_here
+from runner.sweeps.searching import Searching, search_here
 from runner.tasks.job import Job
 
 CHANNEL = "RUNNER_SEARCH"  # variable that tells a run of Hydra's launchers what it reports to

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import IntervalSweep
-
-from runner.door.compose import Parts, chooses, compose_parts, plain, quoted
+from runner.door.axes import Space, searched
+from runner.door.compose import Parts, chooses, plain, quoted
+from runner.door.composer import check_trials
 from runner.door.jobs import trial_job
-from runner.door.leaves import Leaves
-from runner.door.naming import UNNAMED, digest, hash8, run_name, shortened
-from runner.door.options import RECIPE, Conf
-from runner.door.overrides import Given, allow, parse, spread
+from runner.door.naming import UNNAMED, digest, shortened
+from runner.door.options import Conf
+from runner.door.overrides import Given, spread
 from runner.errors import ConfigError
 from runner.sweeps.knobs import Knobs, read_knobs
 from runner.tasks.job import Job
 
-MOST = 10_000  # trials of one sweep
 LAUNCHER = "hydra_plugins.runner_launcher.RunnerLauncher"
 SEARCH = "hydra_plugins.runner_optuna.RunnerOptuna"
 
@@ -37,30 +33,6 @@ class Sweep:
     jobs: tuple[Job, ...] = ()  # of the trials, where our launcher takes them as they are
     knobs: Knobs | None = None  # of our launcher, if it is the one
     search: Any = None  # a `runner.door.search.Planned`, where Optuna picks the trials
-
-
-@dataclass(frozen=True)
-class Space:
-    """What a sweep goes over: the command line on top of the YAML's `hydra.sweeper.params`."""
-
-    given: list[Given]  # of the command line, Hydra's own included
-    searched: list[Given]  # of the YAML
-    basic: bool  # Hydra's own sweeper: every combination
-
-    @property
-    def axes(self) -> list[Given]:
-        """Return one override per key, in Hydra's order."""
-        ours = [each for each in self.given if not each.of_hydra]
-        return list({each.key: each for each in [*self.searched, *ours]}.values())
-
-    @property
-    def swept(self) -> list[str]:
-        """Return the keys that differ between trials."""
-        return [each.key for each in self.axes if each.swept]
-
-    def of_hydra(self, key: str) -> Any:
-        """Return what the command line sets a key of Hydra's to."""
-        return next((each.value for each in self.given if each.key == key), None)
 
 
 def plan(conf: Conf, parts: Parts, given: Sequence[Given]) -> Sweep:
@@ -104,112 +76,6 @@ def launcher_knobs(parts: Parts) -> Knobs | None:
     """Return the settings of our launcher, None if another one was chosen."""
     values = plain(parts.hydra.launcher)
     return read_knobs(values) if values.pop("_target_", None) == LAUNCHER else None
-
-
-def searched(conf: Conf, parts: Parts) -> list[Given]:
-    """Return the search space that a recipe, or `hydra.sweeper.params`, sets."""
-    found = []
-    for key, text in (plain(parts.hydra.sweeper.get("params")) or {}).items():
-        if not isinstance(text, (str, int, float)):
-            raise ConfigError(f"hydra.sweeper.params.{key}: must be text, as in 'optim.lr: 0.1,0.01' in a recipe")
-        each = parse(f"{key}={text}")
-        if each.key == "plugins":
-            raise ConfigError("plugins: may be given on the command line only, a file must not import code")
-        allow(conf, each)
-        found.append(spread(conf, each))
-    return found
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One trial of a sweep: its config, checked, and the overrides that make it."""
-
-    config: dict[str, Any]
-    words: tuple[str, ...]
-
-
-class Composer:
-    """Makes the configs of trials, composed once for each set of choices; used with Hydra opened."""
-
-    def __init__(self, conf: Conf, hydra: Sequence[Given] = ()) -> None:
-        self._conf, self._hydra = conf, list(hydra)
-        self._composed: dict[tuple[str, ...], Leaves] = {}
-
-    def trial(self, given: Sequence[Given]) -> Trial:
-        """Return the trial that overrides make, checked; raises ConfigError if it is wrong."""
-        choices = [each for each in given if chooses(self._conf, each)]
-        words = tuple(each.word for each in choices)
-        if words not in self._composed:
-            self._composed[words] = Leaves(self._conf, compose_parts(self._conf, [*self._hydra, *choices]))
-        return Trial(self._composed[words].config(given), tuple(each.word for each in given))
-
-
-def check_trials(conf: Conf, space: Space) -> dict[str, Trial]:
-    """Return the trials by the names of their folders, checked."""
-    composer = Composer(conf, [each for each in space.given if each.of_hydra])
-    found: dict[str, Trial] = {}
-    swept = set(space.swept)
-    for given in trials(space):
-        trial = composer.trial(given)
-        name = trial_name([(each.key, each.value) for each in given if each.key in swept or not swept], trial.config)
-        if name in found and space.basic:
-            raise ConfigError(f"{name.rpartition('-')[0]}: two trials of this sweep are the same")
-        found[name] = trial
-    return found
-
-
-def trials(space: Space) -> Iterator[list[Given]]:
-    """Yield the overrides of every trial, or of each end and choice where a sweeper picks the trials."""
-    written = [texts(each, basic=space.basic) for each in space.axes]
-    count = math.prod(map(len, written)) if space.basic else sum(map(len, written))
-    if count > MOST:
-        raise ConfigError(f"{space.swept[0]}: the sweep has {count} trials or more, must be at most {MOST}")
-    columns = [
-        [parse(f"{each.key}={text}") for text in column] for each, column in zip(space.axes, written, strict=True)
-    ]
-    for each in itertools.chain(*columns):
-        if each.value is None and each.key == RECIPE and RECIPE in space.swept:
-            raise ConfigError(
-                f"{RECIPE}: got null in a sweep, but Hydra composes each trial with a recipe or all without"
-            )
-    if space.basic:
-        yield from map(list, itertools.product(*columns))
-    else:
-        yield from one_by_one(columns)
-
-
-def one_by_one(columns: list[list[Given]]) -> Iterator[list[Given]]:
-    """Yield each value once, the other axes at their first."""
-    first = [column[0] for column in columns]
-    yield first
-    for index, column in enumerate(columns):
-        for each in column[1:]:
-            yield [*first[:index], each, *first[index + 1 :]]
-
-
-def texts(each: Given, *, basic: bool) -> list[str]:
-    """Return the values of an override: one, those of a sweep, or the ends of an interval."""
-    if not each.swept:
-        return [each.text]
-    if isinstance(each.value, IntervalSweep):
-        if basic:
-            raise ConfigError(
-                f"{each.key}: got {each.text}, but Hydra's own sweeper tries listed values only; "
-                f"list them ({each.key}=0.1,0.01) or choose a sweeper that searches (hydra/sweeper=...)"
-            )
-        return [str(each.value.start), str(each.value.end)]
-    try:
-        found = list(itertools.islice(each.parsed.sweep_string_iterator(), MOST + 1))
-    except (ValueError, OverflowError) as error:  # of a range
-        raise ConfigError(f"{each.key}: got {each.text}, which is no range ({error})") from error
-    if not found:
-        raise ConfigError(f"{each.key}: got {each.text}, which has no values")
-    return found
-
-
-def trial_name(given: Sequence[tuple[str, Any]], config: dict[str, Any]) -> str:
-    """Return the folder name of a trial below its sweep: what differs, and the hash of its config."""
-    return f"{run_name(given, unnamed=())}-{hash8(config)}"
 
 
 def default_folder(conf: Conf, config: dict[str, Any], space: Space) -> Path:

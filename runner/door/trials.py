@@ -19,10 +19,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from runner.door.again import remember
 from runner.door.compose import first_line, one_line, resolved
+from runner.door.composer import trial_name
 from runner.door.jobs import trial_job
 from runner.door.options import Conf, find_conf
 from runner.door.overrides import Given, parse
-from runner.door.sweep import Sweep, trial_name
+from runner.door.sweep import Sweep
 from runner.engine import storage
 from runner.engine.folder import Result, lock
 from runner.errors import SHOWN, RunnerError, TrialsFailed

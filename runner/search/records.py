@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -67,3 +68,18 @@ class Row:
     scores: list[float] = field(default_factory=list)  # by seed
     folders: list[str] = field(default_factory=list)
     reason: str | None = None
+
+
+def verdict(runs: Sequence[Came]) -> tuple[str, str | None]:
+    """Return how the runs of a point count together, and why, where there is no score.
+
+    A run that diverged is a result: the point counts as pruned, so that samplers which learn keep away from it.
+    """
+    for each in runs:
+        if each.status in ("pruned", "diverged"):
+            return "pruned", each.reason
+        if each.status not in ("done", "stopped"):
+            return "fail", each.reason or each.status
+        if math.isnan(each.score):
+            return "fail", "left no score"
+    return "complete", None

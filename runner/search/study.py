@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.errors import ConfigError
 from runner.search.pruning import pruner
-from runner.search.records import Asked, Came, Row, Search
+from runner.search.records import Asked, Came, Row, Search, verdict
 from runner.search.samplers import DRAWN, adaptive, distribution, drawn
 from runner.search.space import Point
 from runner.search.storage import opened
@@ -187,18 +187,3 @@ class Study:
                 if self._search.space.there(axis, point):
                     point[axis.name] = trial._suggest(axis.name, distribution(axis))
         return Asked(trial._trial_id, trial.number, point)
-
-
-def verdict(runs: Sequence[Came]) -> tuple[str, str | None]:
-    """Return how the runs of a point count together, and why, where there is no score.
-
-    A run that diverged is a result: the point counts as pruned, so that samplers which learn keep away from it.
-    """
-    for each in runs:
-        if each.status in ("pruned", "diverged"):
-            return "pruned", each.reason
-        if each.status not in ("done", "stopped"):
-            return "fail", each.reason or each.status
-        if math.isnan(each.score):
-            return "fail", "left no score"
-    return "complete", None

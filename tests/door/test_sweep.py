@@ -13,11 +13,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from runner.__main__ import main
+from runner.door.axes import Space, trials
 from runner.door.compose import compose_parts, hydra_opened
+from runner.door.composer import check_trials
 from runner.door.naming import hash8
 from runner.door.options import find_conf
 from runner.door.overrides import read_overrides
-from runner.door.sweep import Space, check_trials, plan, trials
+from runner.door.sweep import plan
 
 ROOT = Path(__file__).parents[2]
 

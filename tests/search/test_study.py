@@ -10,10 +10,10 @@ import pytest
 from running import in_child
 
 from runner.errors import ConfigError
-from runner.search.records import Came, Search
+from runner.search.records import Came, Search, verdict
 from runner.search.samplers import drawn
 from runner.search.space import Axis, Space
-from runner.search.study import Study, verdict
+from runner.search.study import Study
 
 LR = Axis(key="lr", kind="float", low=1e-4, high=1.0, log=True)
 WIDTH = Axis(key="width", kind="int", low=4, high=64, step=1.0)
