@@ -27,6 +27,11 @@ from runner.plain_yaml import refers_only
 MOST_REFERENCES = (
     12  # interpolations of a config: they can point to each other, so that what they make grows as 3^(n/3)
 )
+LAUNCHERS = {  # of Hydra's, with what brings them
+    "joblib": "hydra-joblib-launcher",
+    "submitit_local": "hydra-submitit-launcher",
+    "submitit_slurm": "hydra-submitit-launcher",
+}
 
 
 @dataclass(frozen=True)
@@ -158,6 +163,8 @@ def one_line(error: Exception) -> ConfigError:
     cause = error.__cause__
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
+        if group == "hydra/launcher" and option in LAUNCHERS:
+            return ConfigError(f"{group}: '{option}' is not installed: pip install {LAUNCHERS[option]}")
         return unknown(group, "option", option, error.options)
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.full_key:
         siblings = [str(key) for key in cause.parent_node or () if not str(key).startswith("_")]

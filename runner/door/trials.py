@@ -30,7 +30,7 @@ from runner.errors import SHOWN, RunnerError, TrialsFailed
 from runner.sweeps.knobs import Knobs
 from runner.sweeps.outcome import FINAL, STOPPED, conclude, explained, finished, own, saved, score
 from runner.sweeps.run import run
-from runner.sweeps.screen import final_table, reasons, screen
+from runner.sweeps.screen import MOST_REASONS, final_table, reasons, screen
 from runner.tasks import start
 from runner.tasks.job import Job
 
@@ -109,8 +109,11 @@ def run_through_hydra(conf: Conf, sweep: Sweep) -> int:
     if code:  # a trial was stopped from outside
         return code
     names = sweep.trials or tuple(sorted(recent(sweep.folder, began)))
-    results = {name: saved(sweep.folder / name) for name in names}
-    return told([name for name, result in results.items() if not result or result.status not in FINAL], len(names))
+    results = {name: saved(sweep.folder / name) or Result(status="failed", reason="left no result") for name in names}
+    bad = {name: result for name, result in results.items() if result.status not in FINAL}
+    for name, result in list(bad.items())[:MOST_REASONS]:  # the launcher may have sent their output elsewhere
+        sys.stderr.write(f"{result.status}: {name}: {result.reason or 'did not end'}\n")
+    return told(list(bad), len(names))
 
 
 def recent(folder: Path, began: float) -> Iterator[str]:

@@ -144,6 +144,8 @@ def test_a_second_process_on_the_same_sweep_is_refused(tmp_path):
 def test_the_launchers_of_hydra_still_work(tmp_path):
     done = sweep("epochs=1", "seed=0,1", "hydra/launcher=basic", "scheduler.warmup=0%,9epochs", cwd=tmp_path)
     assert done.returncode == 1
+    for name, path in folders(tmp_path).items():
+        assert (f"failed: {name}: scheduler.warmup: 9epochs is " in done.stderr) == (result(path)["status"] == "failed")
     assert sorted(result(path)["status"] for path in folders(tmp_path).values()) == ["done", "done", "failed", "failed"]
     done = sweep("epochs=1", "seed=0,1", "scheduler.warmup=0%,9epochs", cwd=tmp_path)
     assert (done.returncode, done.stdout.count("was there")) == (1, 2)
@@ -152,6 +154,10 @@ def test_the_launchers_of_hydra_still_work(tmp_path):
 @pytest.mark.parametrize(
     ("word", "line"),
     [
+        (
+            "hydra/launcher=submitit_slurm",
+            "hydra/launcher: 'submitit_slurm' is not installed: pip install hydra-submitit-launcher",
+        ),
         ("hydra.launcher.workers=0", "hydra.launcher.workers: got 0, must be >= 1"),
         ("hydra.launcher.timeout=soon", "hydra.launcher.timeout: got 'soon', must be a number"),
         (
