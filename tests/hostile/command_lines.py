@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 from collections.abc import Callable, Iterator
@@ -10,9 +11,15 @@ from typing import Any
 
 from typos import typos
 
+import runner.components  # noqa: F401  (registers them)
 from runner.door.options import RECIPE, Conf, merged
-from runner.schema import SETTINGS
+from runner.errors import ConfigError
+from runner.registry import find
+from runner.registry import knobs as types
+from runner.schema import SETTINGS, check
+from runner.tasks import load_tasks
 
+load_tasks()
 TEXTS = ("name", "sweep", "note", "outputs", "resume", "run", "data.root", "model.weights")  # taken as typed
 SHOW = ("--cfg", "job", "--resolve")
 
@@ -91,6 +98,16 @@ def other(value: Any, rng: random.Random) -> Any:
     return [other(item, rng) for item in value] if isinstance(value, list) else value
 
 
+def fitting(place: str, value: Any, kind: Any, rng: random.Random) -> Any:
+    """Return another value of a knob, one that its type holds, or the same where ten draws find none."""
+    for _ in range(10):
+        drawn = other(value, rng)
+        with contextlib.suppress(ConfigError):
+            check(place, drawn, kind)
+            return drawn
+    return value
+
+
 FIELDS: dict[str, list[Any]] = {
     "epochs": [1, 0.5, 7.25],
     "seed": [0, 1, 2**32 - 1],
@@ -122,7 +139,8 @@ def true(conf: Conf, rng: random.Random) -> Case:
         knobs = knobs_of(conf, group, name)
         given[group if conf.several(group) else f"{group}.name"] = None if conf.several(group) else name
         for key in rng.sample(sorted(knobs), rng.randint(0, min(3, len(knobs)))):
-            given[f"{place_of(conf, group, name)}.{key}"] = other(knobs[key], rng)
+            place = f"{place_of(conf, group, name)}.{key}"
+            given[place] = fitting(place, knobs[key], types(find(group, name))[key], rng)
     given |= {key: rng.choice(FIELDS[key]) for key in rng.sample(sorted(FIELDS), rng.randint(0, 4))}
     chosen = {word.partition("=")[0] for word in words}
     keys = [key for key in given if key not in chosen and not key.endswith(".name")]
