@@ -72,7 +72,7 @@ class Settings:
     steps: PositiveInt | None
     seed: Annotated[int, Range(0, 2**32 - 1)]
     device: Annotated[str, Pattern(r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, cuda, cuda:<number> or mps")]
-    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    precision: Literal["auto", "fp32", "bf16", "fp16", "pure_bf16"]
     memory_format: Literal["auto", "channels_last", "contiguous"]
     compile: bool | Literal["auto"]
     cuda_graphs: bool

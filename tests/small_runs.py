@@ -135,7 +135,8 @@ class Kept(list):
 def exact(value: Any) -> Any:
     """Return a value as something that compares bit for bit (NaN with itself too)."""
     if isinstance(value, torch.Tensor):
-        return (str(value.dtype), tuple(value.shape), value.detach().cpu().contiguous().numpy().tobytes())
+        raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # numpy has no bfloat16
+        return (str(value.dtype), tuple(value.shape), raw.numpy().tobytes())
     if isinstance(value, np.ndarray):
         return (str(value.dtype), value.shape, value.tobytes())
     return repr(value)

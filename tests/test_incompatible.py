@@ -160,6 +160,19 @@ def no_average_without_a_share() -> None:
     assert torch.equal(torch.lerp(z, x, 0.0), torch.lerp(z, x + 1, 0.0))
 
 
+def a_thousandth_is_lost_in_bfloat16() -> None:
+    mantissas = torch.arange(128, 256).bfloat16()  # one octave; the others are the same but for the exponent
+    assert torch.equal(mantissas.lerp(torch.zeros(()).bfloat16(), 1 - 0.999), mantissas)
+    assert (mantissas.float() * (1 - 2**-8)).bfloat16().lt(mantissas).all()
+
+
+def a_sum_in_bfloat16_stops_growing() -> None:
+    total = torch.zeros((), dtype=torch.bfloat16)
+    for _ in range(1000):
+        total += 1
+    assert total == 256
+
+
 PROOFS: dict[str, Callable[[], None]] = {
     "model=mlp norm=instance": nothing_but_the_shift,
     "model=resnet9 norm=instance": torch_refuses(lambda: nn.InstanceNorm2d(8)(torch.randn(4, 8, 1, 1))),
@@ -188,6 +201,8 @@ PROOFS: dict[str, Callable[[], None]] = {
     "predict=mc_dropout": all_passes_are_equal,
     "average=schedulefree": momentum_keeps_no_average,
     "optim=schedulefree optim.betas=[0.0,0.999]": no_average_without_a_share,
+    "precision=pure_bf16 optim=adam": a_thousandth_is_lost_in_bfloat16,
+    "precision=pure_bf16 optim=adagrad": a_sum_in_bfloat16_stops_growing,
     "loss.class_weights=[1.0,2.0]": torch_refuses(
         lambda: F.cross_entropy(torch.zeros(4, 10), torch.zeros(4).long(), weight=torch.ones(2))
     ),

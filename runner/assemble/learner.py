@@ -11,6 +11,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from runner.assemble.config import Config
+from runner.assemble.half import check_state
 from runner.engine.direct import without_dynamo
 from runner.engine.learner import Learner
 from runner.engine.patience import Patience, let_run
@@ -35,6 +36,8 @@ def build_learner(
     without_dynamo()
     fused = device.type in ("cpu", "cuda", "mps") or None
     optimizer = build("optim", config["optim"], model=model, fused=fused)
+    if settings.precision == "pure_bf16":
+        check_state(optimizer)
     batch = config["data"]["batch_size"] * settings.accumulate
     durations = {"total_steps": recipe.total_steps, "steps_per_epoch": recipe.steps_per_epoch, "batch": batch}
     date(optimizer, durations)

@@ -76,5 +76,5 @@ def autocaster(
     """Return a maker of the autocast context of a precision; fp32 needs none. CUDA graphs take no cached casts."""
     if precision == "fp32":
         return contextlib.nullcontext
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     return lambda: torch.autocast(device.type, dtype, cache_enabled=cache)

@@ -9,8 +9,9 @@ from dataclasses import replace
 from importlib.util import find_spec
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from runner.assemble.half import halve
 from runner.engine.forward import Fast, Forward, captured, compiled, compiled_with_graphs, passed_over, plainly, refused
 from runner.engine.recipe import Recipe
 from runner.errors import ConfigError
@@ -64,7 +65,9 @@ def missing(device: torch.device) -> str | None:
 
 
 def lay_out(model: nn.Module, settings: Settings) -> None:
-    """Put the kernels of a model into the memory format: images and maps follow them from the first convolution on."""
+    """Put a model into the precision, and its kernels into the memory format: images and maps follow both."""
+    if settings.precision == "pure_bf16":
+        halve(model)
     if settings.memory_format == "channels_last":
         model.to(memory_format=torch.channels_last)
 
@@ -100,7 +103,7 @@ def operations(model: nn.Module, shape: tuple[int, ...]) -> float:
     """Return the floating-point operations of one example's forward pass; 0 where tensors on meta cannot tell."""
     from torch.utils.flop_counter import FlopCounterMode  # takes 0.2 s to import
 
-    tensors = {name: t.detach().to("meta") for name, t in (*model.named_parameters(), *model.named_buffers())}
+    tensors = {name: as_float(t) for name, t in (*model.named_parameters(), *model.named_buffers())}
     counter = FlopCounterMode(display=False)
     try:
         with counter, torch.device("meta"), torch.no_grad():
@@ -108,6 +111,11 @@ def operations(model: nn.Module, shape: tuple[int, ...]) -> float:
     except RuntimeError:
         return 0.0
     return counter.get_total_flops() / 2
+
+
+def as_float(tensor: Tensor) -> Tensor:
+    """Return a tensor of the same shape that holds nothing, of one type whatever the precision (counts aside)."""
+    return tensor.detach().to("meta", torch.float32 if tensor.is_floating_point() else tensor.dtype)
 
 
 def words(model: nn.Module, settings: Settings, recipe: Recipe) -> list[str]:

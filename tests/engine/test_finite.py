@@ -68,7 +68,7 @@ def test_one_bad_gradient_leaves_weights_and_optimizer_as_they_were(optim, preci
 
 
 @pytest.mark.parametrize("implementation", MARKS)
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "pure_bf16"])
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])
 @pytest.mark.parametrize(
     ("where", "found"),

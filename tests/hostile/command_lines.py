@@ -112,7 +112,7 @@ FIELDS: dict[str, list[Any]] = {
     "epochs": [1, 0.5, 7.25],
     "seed": [0, 1, 2**32 - 1],
     "device": ["cpu", "cuda:7", "mps"],
-    "precision": ["fp32", "bf16", "fp16"],
+    "precision": ["fp32", "bf16", "fp16", "pure_bf16"],
     "accumulate": [1, 9],
     "clip": [None, 0.5, 3],
     "monitor": ["val/loss", "train/accuracy"],

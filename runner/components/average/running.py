@@ -36,18 +36,23 @@ class Itself:
 
 
 class Copy(Itself):
-    """A copy of the model without gradients, beside the model that it is updated from."""
+    """A copy of the model without gradients, beside the model that it is updated from.
+
+    It is of float32 where the model is of less: the small steps of an average would be lost in rounding.
+    """
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__(copy.deepcopy(model).requires_grad_(False))
+        super().__init__(copy.deepcopy(model).float().requires_grad_(False))
         self.own = tensors(self.module)
         self.source, self.theirs = model, tensors(model)
+        self.finer = any(mine.dtype != other.dtype for mine, other in zip(self.own[0], self.theirs[0], strict=True))
 
     def read(self, model: nn.Module) -> Tensors:
-        """Return the model's tensors in the order of `own`."""
+        """Return the model's tensors in the order of `own`, and of its types."""
         if model is not self.source:  # walking over all modules costs more than the average of a small model
             self.source, self.theirs = model, tensors(model)
-        return self.theirs
+        floats, counts = self.theirs
+        return ([tensor.float() for tensor in floats], counts) if self.finer else self.theirs
 
 
 def tensors(model: nn.Module) -> Tensors:

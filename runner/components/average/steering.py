@@ -27,7 +27,7 @@ class Lookahead(Copy):
         if step % self.every:
             return
         fast = [p.detach() for p in model.parameters()]
-        torch._foreach_lerp_(self.slow, fast, self.alpha)
+        torch._foreach_lerp_(self.slow, [weight.float() for weight in fast], self.alpha)
         put(fast, self.slow)
         put(list(self.module.buffers()), list(model.buffers()))
 
