@@ -28,6 +28,16 @@ HYDRA = re.compile(
     r"hydra/(launcher|sweeper(/(sampler|pruner))?)|hydra\.(launcher|sweeper|sweep)\..+|hydra\.(run\.dir|mode)"
 )
 KEY = re.compile(r"[A-Za-z_$][\w$-]*([./]([A-Za-z_$][\w$-]*|\d+))*", re.ASCII)
+EXAMPLES = {  # of the functions of Hydra's grammar
+    "choice": "choice(a,b)",
+    "range": "range(0,5)",
+    "interval": "interval(0.1,1)",
+    "tag": "tag(log,interval(1e-4,1))",
+    "int": "int(interval(16,64))",
+    "glob": "glob(*)",
+    "sort": "sort(3,1,2)",
+    "shuffle": "shuffle(range(0,5))",
+}
 LONG_NUMBER = re.compile(r"[\d_]{4000}")  # Python's int() refuses such
 UNSWEPT = ("name", "sweep", "outputs", "plugins", "note")
 
@@ -126,7 +136,9 @@ def unreadable(key: str, text: str) -> str:
     if LONG_NUMBER.search(text):
         return "holds a number of more than 4000 digits"
     if function := re.fullmatch(r"(\w+)\(.*\)", text):
-        return f"cannot read {function[1]}(...); there are choice, range, interval, glob, sort, shuffle and tag"
+        if like := EXAMPLES.get(function[1]):
+            return f"cannot read {function[1]}(...); must be like {like}"
+        return f"cannot read {function[1]}(...); there are {', '.join(EXAMPLES)}"
     return f"""cannot be read; put a value with special characters in two pairs of quotes: {brief(key)}='"..."'"""
 
 

@@ -202,7 +202,8 @@ def test_a_failing_trial_does_not_stop_the_others(echo, capsys):
     names = sorted(name for name, result in ended.items() if result["status"] == "failed")
     assert [ended[name]["reason"] for name in names] == ["no such pictures", "ZeroDivisionError: a mistake"]
     assert lines[0] == f"runner: error: {names[0]}: no such pictures"
-    assert lines[-2].startswith(f"runner: error: {names[1]}: ZeroDivisionError: a mistake (a bug in runner")
+    assert lines[-4].startswith(f"runner: error: {names[1]}: ZeroDivisionError: a mistake (a bug in runner")
+    assert lines[-3:-1] == [f"failed: {name}: {ended[name]['reason']}" for name in names]
     assert lines[-1] == f"runner: error: 2 of 4 trials failed: {', '.join(names)}"
     assert main([word for word in argv if word != "task.fail=1" and word != "task.code=2"]) == 0
 
