@@ -121,47 +121,53 @@ def simple(group: Group) -> bool:
 
 
 class Gathered:
-    """Steps an optimizer by tensors that it has found once, or has found again after its state was loaded."""
+    """Steps an optimizer by tensors that it has found once, or has found again after its state was loaded.
+
+    What has no gradient in a step is passed over; where that changes, that step is torch's, and all are found anew.
+    """
 
     def __init__(self, optimizer: Optimizer, rule: Rule, bare: Step) -> None:
         self.rule, self.bare = rule, bare
         self.parts: list[Part] = []
+        self.resting: list[Tensor] = []
         self.known: object = None  # the state that the parts are of: loading a state makes another
 
     def __call__(self, optimizer: Optimizer) -> None:
         """Make one step; no gradient may be recorded."""
-        found: list[list[Tensor]] = []
-        if self.known is optimizer.state:
-            found = [[g for p in part.parameters if (g := p.grad) is not None] for part in self.parts]
-        if not found or any(g and len(g) != len(p.parameters) for g, p in zip(found, self.parts, strict=True)):
+        gradients = self.gradients() if self.known is optimizer.state else None
+        if gradients is None:
             self.bare(optimizer)
             self.gather(optimizer)
             return
         found_inf: Tensor | None = getattr(optimizer, "found_inf", None)
-        for part, gradients in zip(self.parts, found, strict=True):
-            if gradients:
-                self.rule.step(part, gradients, found_inf)
+        for part, its in zip(self.parts, gradients, strict=True):
+            self.rule.step(part, its, found_inf)
+
+    def gradients(self) -> list[list[Tensor]] | None:
+        """Return the gradients of each part, None where others have one than had when the parts were found."""
+        found = [[g for p in part.parameters if (g := p.grad) is not None] for part in self.parts]
+        for part, its in zip(self.parts, found, strict=True):
+            if len(its) != len(part.parameters):
+                return None
+        return None if any(p.grad is not None for p in self.resting) else found
 
     def gather(self, optimizer: Optimizer) -> None:
-        """Find all tensors, if each has its state by now and all lie where `found_inf` does."""
-        parts = [part for group in optimizer.param_groups for part in parts_of(group, optimizer, self.rule)]
+        """Find all tensors after a step, unless some lie elsewhere than `found_inf`."""
+        groups = optimizer.param_groups
+        self.parts = [part for group in groups for part in parts_of(group, optimizer, self.rule)]
+        self.resting = [p for group in groups for p in group["params"] if p.grad is None]
         found_inf = getattr(optimizer, "found_inf", None)
-        near = (
-            {p.device for part in parts for p in part.parameters} <= {found_inf.device}
-            if found_inf is not None
-            else True
-        )
-        whole = sum(len(part.parameters) for part in parts) == sum(len(g["params"]) for g in optimizer.param_groups)
-        self.parts, self.known = parts, optimizer.state if near and whole else None
+        devices = {p.device for part in self.parts for p in part.parameters}
+        self.known = optimizer.state if found_inf is None or devices <= {found_inf.device} else None
 
 
 def parts_of(group: Group, optimizer: Optimizer, rule: Rule) -> list[Part]:
-    """Return the tensors of a group by device and type, those without a state left out."""
+    """Return the tensors of a group that have a gradient, and so a state, by device and type."""
     alike: dict[object, list[Tensor]] = {}
-    names = rule.keeps(group)
     for p in group["params"]:
-        if all(isinstance(optimizer.state.get(p, {}).get(name), Tensor) for name in names):
+        if p.grad is not None:
             alike.setdefault((p.device, p.dtype), []).append(p)
+    names = rule.keeps(group)
     return [Part(group, ps, [[optimizer.state[p][name] for p in ps] for name in names]) for ps in alike.values()]
 
 

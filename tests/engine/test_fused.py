@@ -94,7 +94,15 @@ def forgotten(number, tensors, optimizer):
         optimizer.load_state_dict({**optimizer.state_dict(), "state": {}})
 
 
-HAPPENINGS = [rates, some_absent, group_rests, late, shut, reloaded, forgotten]
+def unused(number, tensors, optimizer):
+    tensors[1].grad = None
+
+
+def by_turns(number, tensors, optimizer):
+    tensors[number % 2].grad = None
+
+
+HAPPENINGS = [rates, unused, by_turns, some_absent, group_rests, late, shut, reloaded, forgotten]
 
 
 @pytest.mark.parametrize("happening", HAPPENINGS, ids=lambda function: function.__name__)
@@ -103,8 +111,9 @@ def test_steps_are_torchs_whatever_happens_between_them(name, happening):
     assert equal(both(MAKERS[name], happening))
 
 
+@pytest.mark.parametrize("absent", [None, 1], ids=["all", "one without gradients"])
 @pytest.mark.parametrize("name", MAKERS)
-def test_torchs_own_step_makes_the_first_step_only(name, monkeypatch):
+def test_torchs_own_step_makes_the_first_step_only(name, absent):
     optimizer = MAKERS[name](groups(weights()))
     bare, _ = bare_step(type(optimizer))
     calls = []
@@ -115,6 +124,8 @@ def test_torchs_own_step_makes_the_first_step_only(name, monkeypatch):
         for group in optimizer.param_groups:
             for tensor in group["params"]:
                 tensor.grad = torch.ones_like(tensor)
+        if absent is not None:
+            optimizer.param_groups[0]["params"][absent].grad = None
         with torch.no_grad():
             step(optimizer)
     assert len(calls) == 1
