@@ -20,11 +20,12 @@ class Crew:
         self._knobs, self._like = knobs, like.config
         self.workers: list[Worker] = []
         self.ready: set[Worker] = set()
-        self._deaths = 0
+        self._trials = self._deaths = 0
         self._last = 0  # exit code of the last that was lost
 
-    def start(self) -> None:
-        """See that there is a process; what it has to import and read it does by itself."""
+    def start(self, trials: int) -> None:
+        """See that there is a process, for so many trials or more; what it has to import and read it does by itself."""
+        self._trials = trials
         if not self.workers:
             self._hire(Worker(seats=self._knobs.on_cores, inline=False))
 
@@ -67,7 +68,8 @@ class Crew:
 
     def _hire(self, worker: Worker) -> None:
         self.workers.append(worker)
-        worker.load(plugins=self._like["plugins"], data=self._like["data"], device=self._like["device"])
+        like = {key: self._like[key] for key in ("plugins", "data", "device")}
+        worker.load(trials=0 if worker.inline else self._trials, **like)
 
     def _dismiss(self, worker: Worker) -> int:
         self.workers.remove(worker)

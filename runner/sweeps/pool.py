@@ -111,7 +111,7 @@ class Pool:
 
     def _turn(self, seconds: float) -> None:
         """Start what can be started, wait for news or the time, and see to the clocks."""
-        self._crew.start()
+        self._crew.start(len(self._queue))
         self._assign()
         ready, _, _ = select.select(self._crew.workers, [], [], seconds)
         for worker in ready:

@@ -37,7 +37,7 @@ MODULES = (  # what trials would import, each by itself: a test compares
     "torch.fx.experimental._constant_symnode",
     "torch.nested._internal.nested_tensor",
 )
-MANY = 100  # trials after which there will probably be as many more, which large pages pay for
+MANY = 100  # trials that large pages pay for; so many known ones, or after so many probably as many more
 
 
 def main(descriptor: int) -> None:
@@ -55,7 +55,7 @@ class Server:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._running: dict[int, int] = {}  # pid -> number of the trial
-        self._forks = 0
+        self._forks, self._settled = 0, False
         self._wake, write = os.pipe()
         self._descriptor = channel.fileno()
         for end in (self._wake, write):
@@ -83,6 +83,8 @@ class Server:
         match message["do"]:
             case "load":
                 self._channel.send({"did": "load", "gpus": load(message)})
+                if message["trials"] >= MANY:
+                    self._settle()
             case "run" if message["inline"]:
                 self._channel.send({"did": "start", "number": message["number"], "pid": os.getpid()})
                 code = carry_out(message)
@@ -98,7 +100,7 @@ class Server:
     def _fork(self, message: Message) -> None:
         self._forks += 1
         if self._forks == MANY:
-            collapse()
+            self._settle()
         server = os.getpid()
         pid = os.fork()
         if pid == 0:
@@ -113,6 +115,12 @@ class Server:
             os.setpgid(pid, pid)
         self._running[pid] = message["number"]
         self._channel.send({"did": "start", "number": message["number"], "pid": pid})
+
+    def _settle(self) -> None:
+        """Make forks cheap, once."""
+        if not self._settled:
+            self._settled = True
+            collapse()
 
     def _reap(self) -> None:
         """Tell of the trials that are over; what they have started themselves ends with them."""

@@ -125,7 +125,7 @@ import ast, os, sys
 from runner.sweeps.server import load
 from runner.sweeps.trial import carry_out
 job = ast.literal_eval(sys.argv[1])
-load({"argv": sys.argv, "plugins": ["faulty"], "data": job["config"]["data"], "device": "cpu"})
+load({"argv": sys.argv, "plugins": ["faulty"], "data": job["config"]["data"], "device": "cpu", "trials": 1})
 before, said = set(sys.modules), os.dup(1)
 code = carry_out({"job": job, "threads": 1, "memory": None})
 os.write(said, repr((code, sorted(set(sys.modules) - before))).encode())
