@@ -47,7 +47,7 @@ def refuse_other_data(runs: Sequence[Run]) -> None:
             for data, count in found.most_common(SHOWN)
         ]
         raise ConfigError(
-            f"task.runs: the runs are of different data ({'; '.join(words)}), whose scores cannot be compared"
+            f"runs: the runs are of different data ({'; '.join(words)}), whose scores cannot be compared"
         )
 
 

@@ -39,7 +39,7 @@ def report(patterns: Sequence[str], rule: Rule, wanted: str | None) -> Report:
     """
     found = find_runs(patterns)
     if not found.runs:
-        raise ConfigError(f"task.runs: {nothing(found)}")
+        raise ConfigError(f"runs: {nothing(found)}")
     refuse_other_data(found.runs)
     groups = grouped(found.runs)
     against = baseline(groups, wanted)

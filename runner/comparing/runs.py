@@ -102,8 +102,8 @@ def none_found(pattern: str, matches: Sequence[Path]) -> str:
     """Return in one line that a pattern gives no run."""
     wanted = f"a run folder has a {CONFIG} and a {RESULT}"
     if not matches:
-        return f"task.runs: no run found for '{pattern}' (there is no such folder in {shown(Path.cwd())}; {wanted})"
-    return f"task.runs: '{pattern}' is no run folder and there is none in it ({wanted})"
+        return f"runs: no run found for '{pattern}' (there is no such folder in {shown(Path.cwd())}; {wanted})"
+    return f"runs: '{pattern}' is no run folder and there is none in it ({wanted})"
 
 
 def run_folders(top: Path) -> Iterator[Path]:

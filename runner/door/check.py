@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from runner.door.annotations import annotation
+from runner.door.annotations import PACKAGE, annotation
 from runner.door.options import RECIPE, Conf, template, templates
 from runner.errors import ConfigError, unknown
 from runner.plain_yaml import plain
 from runner.schema import PLAIN, SETTINGS, Duration, check, wrong
 
+READERS = {"run": "evaluate", "runs": "compare"}  # settings that one task alone reads
 DURATION = Duration.__metadata__[0].expression  # type: ignore[attr-defined]
 
 
@@ -34,6 +35,10 @@ def check_config(conf: Conf, config: Mapping[str, Any], chosen: Mapping[str, lis
     for key in [*conf.defaults, *SETTINGS]:
         if key not in config and key != RECIPE:
             raise ConfigError(f"{key}: missing")
+    task = str(config["task"]["name"])
+    for key, reader in READERS.items():
+        if config[key] is not None and task != reader and (PACKAGE / "tasks" / f"{task}.py").is_file():  # one of ours
+            raise ConfigError(f"{key}: is what task={reader} reads, and this is task={task}")
 
 
 def check_group(conf: Conf, group: str, values: Any, chosen: list[str]) -> None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-PLACES = ("outputs", "name", "sweep", "resume", "run", "data.root")
+PLACES = ("outputs", "name", "sweep", "resume", "run", "runs", "data.root")
 UNNAMED = (*PLACES, "note", "plugins", "device", "log_every", "figures", "data.workers", "data.cache")
 UNHASHED = (*UNNAMED, "test", "data.placement", "hydra")
 LONGEST = 100  # characters of a folder's name

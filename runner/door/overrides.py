@@ -23,7 +23,7 @@ FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 MOST_BRACKETS = 200  # Hydra's grammar takes long over many
 # Text that is taken as typed: folders hold , and =
 TEXT = ("name", "sweep", "note", "outputs", "resume", "run", "data.root", "model.weights", "task.out", *FOLDERS)
-TEXTS = ("task.runs", "task.baseline")  # as typed too, unless it is a list in brackets
+TEXTS = ("runs", "task.baseline")  # as typed too, unless it is a list in brackets
 HYDRA = re.compile(
     r"hydra/(launcher|sweeper(/(sampler|pruner))?)|hydra\.(launcher|sweeper|sweep)\..+|hydra\.(run\.dir|mode)"
 )

@@ -33,7 +33,6 @@ ROOM = 23  # columns for what differs, one value a line; the verdict takes what 
 def compare(
     job: Job,
     *,
-    runs: str | list[str] | None,
     baseline: str | None,
     metric: Literal["val/accuracy", "val/loss"],
     at: Literal["last", "best"],
@@ -45,7 +44,7 @@ def compare(
     Leaves a folder with `comparison.html` (one file, no network), `comparison.md`, `comparison.csv`, `runs.csv` and
     the pictures. Runs of different data are refused; unequal budgets, failed and unreadable runs are told of.
     """
-    patterns = looked_at(runs, job)
+    patterns = looked_at(job.config["runs"], job)
     found = report(patterns, Rule(metric=metric, at=at, margin=margin), baseline)
     folder = save(found, job, out)
     end = f"saved in      {folder}\nlook at it    {folder / 'comparison.html'}\n"
@@ -58,7 +57,7 @@ def compare(
 def looked_at(runs: str | list[str] | None, job: Job) -> list[str]:
     """Return the patterns asked for; for none the sweep that was begun last, else all runs of `outputs`."""
     if runs == []:
-        raise ConfigError("task.runs: got [], must name at least one run folder, sweep or pattern")
+        raise ConfigError("runs: got [], must name at least one run folder, sweep or pattern")
     if runs is not None:
         return [runs] if isinstance(runs, str) else runs
     outputs = Path(job.config["outputs"])

@@ -32,7 +32,7 @@ def compared(*folders, rule=RULE, against=None):
 
 def asked(folder, *words):
     """Run the task in this process and return the folder that it left."""
-    assert start(job("task=compare", f"task.runs={folder}", f"task.out={folder.parent / 'out'}", *words)) == 0
+    assert start(job("task=compare", f"runs={folder}", f"task.out={folder.parent / 'out'}", *words)) == 0
     return folder.parent / "out"
 
 
@@ -285,11 +285,12 @@ def test_strangers_words_stay_words(tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["task.runs=nowhere/x*"], "task.runs: no run found for 'nowhere/x*' (there is no such folder in "),
-        (["task.runs=empty"], "task.runs: 'empty' is no run folder and there is none in it (a run folder has"),
-        (["task.runs=[]"], "task.runs: got [], must name at least one"),
-        (["task.runs=s", "task.baseline=lr=9"], "task.baseline: 'lr=9' is none of the configurations"),
-        (["task.runs=s", "task.metric=test/accuracy"], "task.metric: unknown value 'test/accuracy'"),
+        (["runs=nowhere/x*"], "runs: no run found for 'nowhere/x*' (there is no such folder in "),
+        (["runs=empty"], "runs: 'empty' is no run folder and there is none in it (a run folder has"),
+        (["run=s"], "run: is what task=evaluate reads, and this is task=compare"),
+        (["runs=[]"], "runs: got [], must name at least one"),
+        (["runs=s", "task.baseline=lr=9"], "task.baseline: 'lr=9' is none of the configurations"),
+        (["runs=s", "task.metric=test/accuracy"], "task.metric: unknown value 'test/accuracy'"),
     ],
 )
 def test_errors_take_one_line_and_leave_nothing(tmp_path, words, said):
@@ -303,6 +304,6 @@ def test_errors_take_one_line_and_leave_nothing(tmp_path, words, said):
 def test_folders_with_commas_and_lists_of_them_are_taken_as_typed(tmp_path):
     folder = sweep(tmp_path / "s", {0.1: LOW, 0.5: HIGH})
     first = sorted(folder.iterdir())[0]
-    assert job("task=compare", f"task.runs={first}").config["task"]["runs"] == str(first)
-    patterns = job("task=compare", f"task.runs=['{first}','{folder}/optim.lr=0.5*']").config["task"]["runs"]
+    assert job("task=compare", f"runs={first}").config["runs"] == str(first)
+    patterns = job("task=compare", f"runs=['{first}','{folder}/optim.lr=0.5*']").config["runs"]
     assert compared(*patterns)[1].runs == 6

@@ -161,3 +161,10 @@ def test_names_of_folders_are_taken_as_typed(echo):
 def test_a_failing_task_is_one_line_with_its_own_exit_code(echo, capsys):
     assert main([*echo, "task.fail=0"]) == 7
     assert capsys.readouterr().err == "runner: error: no such pictures\n"
+
+
+@pytest.mark.parametrize(("key", "reader"), [("run", "evaluate"), ("runs", "compare")])
+@pytest.mark.parametrize("task", ["train", "list", "preview"])
+def test_what_another_task_reads_is_refused_by_name(capsys, key, reader, task):
+    assert main([f"task={task}", f"{key}=outputs/x"]) == 2
+    assert capsys.readouterr().err == f"runner: error: {key}: is what task={reader} reads, and this is task={task}\n"
