@@ -91,6 +91,7 @@ class Settings:
     sweep: FolderName | None
     resume: str | None
     run: str | None
+    runs: str | list[str] | None
     note: str
 
 
