@@ -24,6 +24,7 @@ STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
 table{border-collapse:collapse;margin:.5rem 0 1.5rem;display:block;overflow-x:auto}
 td{white-space:nowrap}
+td:first-child,td:last-child{white-space:normal}
 th,td{padding:.25rem .7rem;text-align:left;border-bottom:1px solid #ddd;font-variant-numeric:tabular-nums}
 th{border-bottom:2px solid #888}
 .warn{background:#fff3cd;border-left:4px solid #e0a800;padding:.5rem 1rem;margin:1rem 0}
@@ -135,8 +136,13 @@ def html_table(rows: Table) -> str:
     if not rows:
         return "<p>Nothing.</p>"
     head = "".join(f"<th>{escape(name)}</th>" for name in rows[0])
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row.values())}</tr>" for row in rows)
+    body = "".join(f"<tr>{html_cells(*row.values())}</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def html_cells(first: str, *others: str) -> str:
+    """Return a row's cells; in the first, a configuration, a line may end after each comma."""
+    return f"<td>{escape(first).replace(',', ',<wbr>')}</td>" + "".join(f"<td>{escape(cell)}</td>" for cell in others)
 
 
 def items(lines: list[str]) -> str:
