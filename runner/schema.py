@@ -47,6 +47,18 @@ class NotEmpty:
     """Marks a list that must name at least one thing."""
 
 
+@dataclass(frozen=True)
+class Pair:
+    """Two numbers, with the words that explain them; the first of bounds is not above the second."""
+
+    says: str
+    bounds: bool = False
+
+    def __contains__(self, values: list[float]) -> bool:
+        return len(values) == 2 and not (self.bounds and values[0] > values[1])
+
+
+BOUNDS = Pair("[low, high]", bounds=True)
 Positive = Annotated[float, Range(0, open_low=True)]
 NonNegative = Annotated[float, Range(0)]
 Unit = Annotated[float, Range(0, 1)]
@@ -132,7 +144,7 @@ def check(key: str, value: Any, annotation: Any) -> Any:
 
 
 def check_annotated(key: str, value: Any, annotation: Any) -> Any:
-    """Check a number against its range or a string against its pattern."""
+    """Check a number against its range, a string against its pattern, or a list against what must be in it."""
     kind, rule = get_args(annotation)[:2]
     if isinstance(rule, Pattern):
         if not isinstance(value, str) or not rule.expression.fullmatch(value):
@@ -142,10 +154,10 @@ def check_annotated(key: str, value: Any, annotation: Any) -> Any:
         if value == []:
             raise ConfigError(f"{key}: got [], must name at least one")
         return check(key, value, kind)
-    number = check(key, value, kind)
-    if number not in rule:
-        raise wrong(key, value, str(rule))
-    return number
+    checked = check(key, value, kind)
+    if checked not in rule:
+        raise wrong(key, value, rule.says if isinstance(rule, Pair) else str(rule))
+    return checked
 
 
 def check_literal(key: str, value: Any, choices: tuple[Any, ...]) -> Any:
@@ -177,7 +189,7 @@ def described(annotation: Any) -> str:
         kind, rule = arguments[:2]
         if isinstance(rule, NotEmpty):
             return described(kind)
-        return rule.says if isinstance(rule, Pattern) else f"{PLAIN[kind]} {rule}"
+        return rule.says if isinstance(rule, (Pattern, Pair)) else f"{PLAIN[kind]} {rule}"
     if origin is Literal:
         return ", ".join(f"'{choice}'" for choice in arguments)
     return {list: "a list [a,b,...]", dict: "a mapping {a: b}"}.get(origin) or PLAIN[annotation]

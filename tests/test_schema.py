@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import pytest
 
 from runner.errors import ConfigError, close, distance, nearest, unknown
-from runner.schema import Duration, HalfOpenUnit, NotEmpty, Positive, PositiveInt, Unit, check, steps_of
+from runner.schema import BOUNDS, Duration, HalfOpenUnit, NotEmpty, Pair, Positive, PositiveInt, Unit, check, steps_of
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,9 @@ from runner.schema import Duration, HalfOpenUnit, NotEmpty, Positive, PositiveIn
         (math.inf, Positive, "k: got inf, must be finite"),
         (1, bool, "k: got 1, must be true or false"),
         ([], Annotated[list[int], NotEmpty()], "k: got [], must name at least one"),
+        ([1, 2, 3], Annotated[list[float], Pair("[low, high]")], "k: got [1, 2, 3], must be [low, high]"),
+        ([2, 1], Annotated[list[float], BOUNDS], "k: got [2, 1], must be [low, high]"),
+        ([1, "b"], Annotated[list[float], BOUNDS], "k[1]: got 'b', must be a number"),
         (3, list[int], "k: got 3, must be a list [a,b,...]"),
         ([1, 0], list[PositiveInt], "k[1]: got 0, must be >= 1"),
         ("fan", Literal["fan_in", "fan_avg"], "k: unknown value 'fan' (choose from: fan_avg, fan_in)"),
@@ -43,6 +46,8 @@ def test_wrong_values_are_refused(value, kind, line):
 
 def test_right_values_come_back_typed():
     assert check("k", 1, Positive) == 1.0
+    assert check("k", [1, 1], Annotated[list[float], BOUNDS]) == [1.0, 1.0]
+    assert check("k", [2, 1], Annotated[list[float], Pair("two numbers")]) == [2.0, 1.0]
     assert type(check("k", 1, Positive)) is float
     assert check("k", None, Positive | None) is None
     assert check("k", [1, 2], list[float]) == [1.0, 2.0]

@@ -19,7 +19,7 @@ from runner import schema
 
 PACKAGE = Path(runner.__file__).parent
 PLAIN = {kind.__name__: kind for kind in (int, float, bool, str, list, dict)}
-RULES = {rule.__name__: rule for rule in (schema.Range, schema.Pattern, schema.NotEmpty)}
+RULES = {rule.__name__: rule for rule in (schema.Range, schema.Pattern, schema.NotEmpty, schema.Pair)}
 
 
 class Unread(Exception):

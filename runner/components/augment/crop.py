@@ -14,7 +14,7 @@ from runner.components.augment.warp import Geometric, Grid, geometric, spread
 from runner.engine.contracts import Augment, Draws
 from runner.errors import ConfigError
 from runner.registry import register
-from runner.schema import HalfOpenUnit, Positive, PositiveInt, Range
+from runner.schema import BOUNDS, HalfOpenUnit, Positive, PositiveInt, Range
 
 Shape = tuple[int, int, int]
 Share = Annotated[float, Range(0, 1, open_low=True)]
@@ -40,14 +40,14 @@ def crop(shape: Shape, *, padding: PositiveInt | HalfOpenUnit, mode: Literal["ze
 
 
 @register("augment")
-def resized_crop(shape: Shape, *, scale: list[Share], ratio: list[Positive]) -> Geometric:
+def resized_crop(
+    shape: Shape, *, scale: Annotated[list[Share], BOUNDS], ratio: Annotated[list[Positive], BOUNDS]
+) -> Geometric:
     """Cut a window of a random area and aspect ratio at a random place and scale it to the image's size.
 
     The area is a share of the image's within `scale` [low, high], even; width / height is within `ratio`, even in its
     logarithm. A window longer than the image is cut to it. Source: Szegedy et al. 2014 (arXiv 1409.4842), section 6.
     """
-    in_order("augment.resized_crop.scale", scale)
-    in_order("augment.resized_crop.ratio", ratio)
     height, width = shape[1:]
 
     def trace(grid: Grid, draws: Draws) -> Grid:
@@ -69,7 +69,8 @@ def short_side(shape: Shape, *, low: Annotated[float, Range(1)], high: Annotated
     With 256/224 and 480/224 this is the training crop of VGG and ResNet (He et al. 2015, section 3.4): a short side
     between 256 and 480 pixels, and a window of 224.
     """
-    in_order("augment.short_side.high", [low, high])
+    if low > high:
+        raise ConfigError(f"augment.short_side.high: got {[low, high]}, must be [low, high]")
 
     def trace(grid: Grid, draws: Draws) -> Grid:
         factor = spread(draws.uniform[:, 0], low, high)
@@ -93,9 +94,3 @@ def within(axis: Tensor, window: Tensor, length: int, uniform: Tensor) -> Tensor
     start = (uniform[:, None, None] * (length - window + 1)).floor()
     place = (axis + length / 2) * (window / length) - 0.5
     return place.clamp(min=0).minimum(window - 1) + start - (length - 1) / 2
-
-
-def in_order(key: str, bounds: list[float]) -> None:
-    """Raise ConfigError unless `bounds` is [low, high]."""
-    if len(bounds) != 2 or bounds[0] > bounds[1]:
-        raise ConfigError(f"{key}: got {bounds}, must be [low, high]")

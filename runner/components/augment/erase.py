@@ -9,12 +9,12 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from runner.components.augment.crop import Shape, in_order
+from runner.components.augment.crop import Shape
 from runner.components.augment.pixels import boxes, choose, choose_bits
 from runner.engine.contracts import Augment, Draws
 from runner.errors import ConfigError
 from runner.registry import register
-from runner.schema import HalfOpenUnit, Positive, PositiveInt, Range, Unit
+from runner.schema import BOUNDS, HalfOpenUnit, Positive, PositiveInt, Range, Unit
 
 Level = Annotated[int, Range(0, 255)]
 
@@ -52,15 +52,15 @@ def bands(length: int, side: int, device: torch.device) -> Tensor:
 
 
 @register("augment")
-def random_erasing(*, p: Unit, scale: list[Unit], ratio: list[Positive], fill: Level | None) -> Augment:
+def random_erasing(
+    *, p: Unit, scale: Annotated[list[Unit], BOUNDS], ratio: Annotated[list[Positive], BOUNDS], fill: Level | None
+) -> Augment:
     """Cover, with probability `p`, a box of random area, aspect ratio and place, all of it inside the image.
 
     The area is a share of the image's within `scale` [low, high], even; height / width is within `ratio`, even in its
     logarithm; a side longer than the image's is cut to it. Without a `fill` every pixel and channel gets a value of its
     own, even in 0..255. Source: Zhong et al. 2017, arXiv 1708.04896, algorithm 1.
     """
-    in_order("augment.random_erasing.scale", scale)
-    in_order("augment.random_erasing.ratio", ratio)
 
     def apply(images: Tensor, draws: Draws) -> Tensor:
         height, width = images.shape[2:]

@@ -20,7 +20,7 @@ from runner.components.data.window import Crop
 from runner.engine.contracts import Data, Images, Placement, Split
 from runner.errors import ConfigError, DataError
 from runner.registry import register
-from runner.schema import HalfOpenUnit, NonNegativeInt, Positive, PositiveInt, Range
+from runner.schema import BOUNDS, HalfOpenUnit, NonNegativeInt, Pair, Positive, PositiveInt, Range
 
 OpenUnit = Annotated[float, Range(0, 1, open_low=True, open_high=True)]
 Share = Annotated[float, Range(0, 1, open_low=True)]
@@ -31,11 +31,11 @@ SMALL = 16384  # bytes; below this a decoder holds the GIL so often that a secon
 def imagefolder(
     *,
     root: str,
-    size: list[PositiveInt],
+    size: Annotated[list[PositiveInt], Pair("[height, width]")],
     centre: Share,
     crop: Literal["resized"] | None,
-    crop_scale: list[Share],
-    crop_ratio: list[Positive],
+    crop_scale: Annotated[list[Share], BOUNDS],
+    crop_ratio: Annotated[list[Positive], BOUNDS],
     batch_size: PositiveInt,
     val_fraction: OpenUnit,
     test_fraction: HalfOpenUnit,
@@ -54,7 +54,7 @@ def imagefolder(
     split where the run will read it, is looked through before anything is trained: every file, once, and again when it
     has changed. A file that breaks after that is a DataError with its name when it is read.
     """
-    view = View(shape(size), centre, window(crop, crop_scale, crop_ratio, placement))
+    view = View((size[0], size[1]), centre, window(crop, crop_scale, crop_ratio, placement))
     if val_fraction + test_fraction >= 1:
         raise ConfigError(f"data.val_fraction: got {val_fraction:g}, must be < 1 - test_fraction (={test_fraction:g})")
     folder = Path(root).expanduser()
@@ -83,18 +83,8 @@ def imagefolder(
     )
 
 
-def shape(size: list[int]) -> tuple[int, int]:
-    """Return height and width."""
-    if len(size) != 2:
-        raise ConfigError(f"data.size: got {size}, must be [height, width]")
-    return size[0], size[1]
-
-
 def window(crop: str | None, scale: list[float], ratio: list[float], placement: Placement) -> Crop | None:
     """Return the bounds of the training images' random windows, which are another image each time, so not kept."""
-    for key, bounds in {"crop_scale": scale, "crop_ratio": ratio}.items():
-        if len(bounds) != 2 or bounds[0] > bounds[1]:
-            raise ConfigError(f"data.{key}: got {bounds}, must be [low, high]")
     if crop is None:
         return None
     if placement in ("device", "host"):

@@ -6,21 +6,21 @@ In `adamw` it is decoupled: the weights shrink by `lr * weight_decay` beside the
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import nn
 from torch.optim import Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RMSprop
 
 from runner.components.optim.groups import NoDecay, Rules, groups
-from runner.errors import ConfigError
 from runner.registry import register
-from runner.schema import HalfOpenUnit, NonNegative, Positive
+from runner.schema import HalfOpenUnit, NonNegative, Pair, Positive
 
+Betas = Annotated[list[HalfOpenUnit], Pair("two numbers [mean of g, mean of g squared]")]
 TOGETHER = 300_000  # weights of the largest model whose tensors are stepped together on a CPU
 
 
 def pair(betas: list[float]) -> tuple[float, float]:
-    """Return the two decay rates of an Adam-like optimizer."""
-    if len(betas) != 2:
-        raise ConfigError(f"optim.betas: got {betas}, must be two numbers [mean of g, mean of g squared]")
+    """Return the two decay rates of an Adam-like optimizer as torch wants them."""
     return betas[0], betas[1]
 
 
@@ -40,7 +40,7 @@ def adam(
     fused: bool | None,
     *,
     lr: Positive,
-    betas: list[HalfOpenUnit],
+    betas: Betas,
     eps: Positive,
     weight_decay: NonNegative,
     no_decay: NoDecay,
@@ -57,7 +57,7 @@ def adamw(
     fused: bool | None,
     *,
     lr: Positive,
-    betas: list[HalfOpenUnit],
+    betas: Betas,
     eps: Positive,
     weight_decay: NonNegative,
     no_decay: NoDecay,
@@ -110,7 +110,7 @@ def nadam(
     model: nn.Module,
     *,
     lr: Positive,
-    betas: list[HalfOpenUnit],
+    betas: Betas,
     eps: Positive,
     momentum_decay: NonNegative,
     weight_decay: NonNegative,
@@ -127,7 +127,7 @@ def adamax(
     model: nn.Module,
     *,
     lr: Positive,
-    betas: list[HalfOpenUnit],
+    betas: Betas,
     eps: Positive,
     weight_decay: NonNegative,
     no_decay: NoDecay,

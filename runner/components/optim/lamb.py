@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from runner.components.optim.adaptive import pair
+from runner.components.optim.adaptive import Betas, pair
 from runner.components.optim.groups import NoDecay, Rules, groups
 from runner.components.optim.moments import adam_direction
 from runner.registry import register
-from runner.schema import HalfOpenUnit, NonNegative, Positive
+from runner.schema import NonNegative, Positive
 
 
 class Lamb(Optimizer):
@@ -45,7 +45,7 @@ def lamb(
     model: nn.Module,
     *,
     lr: Positive,
-    betas: list[HalfOpenUnit],
+    betas: Betas,
     eps: Positive,
     weight_decay: NonNegative,
     no_decay: NoDecay,

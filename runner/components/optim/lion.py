@@ -6,11 +6,11 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from runner.components.optim.adaptive import pair
+from runner.components.optim.adaptive import Betas, pair
 from runner.components.optim.groups import NoDecay, Rules, groups
 from runner.components.optim.moments import decay, gather
 from runner.registry import register
-from runner.schema import HalfOpenUnit, NonNegative, Positive
+from runner.schema import NonNegative, Positive
 
 
 class Lion(Optimizer):
@@ -35,7 +35,7 @@ def lion(
     model: nn.Module,
     *,
     lr: Positive,
-    betas: list[HalfOpenUnit],
+    betas: Betas,
     weight_decay: NonNegative,
     no_decay: NoDecay,
     rules: Rules,

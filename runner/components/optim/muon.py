@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from runner.components.optim.adaptive import pair
+from runner.components.optim.adaptive import Betas, pair
 from runner.components.optim.groups import NoDecay, Rules, groups
 from runner.components.optim.moments import adam_direction, decay, gather
 from runner.registry import register
@@ -99,7 +99,7 @@ def muon(
     lr: Positive,
     momentum: HalfOpenUnit,
     ns_steps: PositiveInt,
-    betas: list[HalfOpenUnit],
+    betas: Betas,
     eps: Positive,
     weight_decay: NonNegative,
     no_decay: NoDecay,

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from runner.components.optim.adaptive import pair
+from runner.components.optim.adaptive import Betas, pair
 from runner.components.optim.groups import NoDecay, Rules, groups
 from runner.components.optim.moments import gather
 from runner.errors import ConfigError
 from runner.registry import register
-from runner.schema import HalfOpenUnit, NonNegative, Positive
+from runner.schema import NonNegative, Positive
 
 
 class ScheduleFree(Optimizer):
@@ -61,7 +61,7 @@ def schedulefree(
     model: nn.Module,
     *,
     lr: Positive,
-    betas: list[HalfOpenUnit],
+    betas: Betas,
     eps: Positive,
     weight_decay: NonNegative,
     no_decay: NoDecay,
