@@ -1,0 +1,38 @@
+"""A real sweep compared: what is said to matter is what does, and a sweep over one key has no parallel coordinates."""
+
+import pytest
+from running import command
+
+from runner.comparing.page import html, pictures
+from runner.comparing.report import report
+from runner.comparing.verdicts import Rule
+
+SMALL = ("-m", "model=mlp", "model.hidden=[8]", "augment=[]", "probe=[]", "average=none", "epochs=1", "device=cpu")
+RULE = Rule(metric="val/loss", at="last")
+
+
+def compared(tmp_path, *words):
+    done = command(*SMALL, *words, "sweep=s", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    return report([str(tmp_path / "outputs" / "sweeps" / "s")], RULE, None)
+
+
+@pytest.mark.slow
+@pytest.mark.ci_slice
+def test_the_learning_rate_matters_most_where_it_spans_decades_and_the_others_hardly_change_a_step(tmp_path):
+    """At 19 steps weight decay of 1e-4 moves no weight by a hundredth, and Nesterov looks one step ahead."""
+    axes = ("optim.lr=1e-4,1e-3,1e-2,1e-1", "optim.weight_decay=0,1e-4", "optim=momentum,nesterov", "seed=0,1")
+    found = compared(tmp_path, *axes)
+    first, *others = found.importance.drops
+    assert first[0] == "optim.lr" and found.importance.r2 > 0.8
+    assert sorted(key for key, _, _ in others) == ["optim", "optim.weight_decay"]
+    assert all(drop < first[1] / 5 for _, drop, _ in others)
+    assert {"parallel", "importance", "response"} <= pictures(found).keys()
+
+
+def test_a_sweep_over_one_key_has_no_parallel_coordinates(tmp_path):
+    found = compared(tmp_path, "optim.lr=0.01,0.1")
+    drawn = pictures(found)
+    assert drawn.keys() == {"curves", "seeds", "response"}
+    page = html(found, drawn, "x")
+    assert "Parallel coordinates" not in page and "Importance: not computed: 2 scored runs" in page
