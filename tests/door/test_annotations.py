@@ -80,7 +80,7 @@ REFUSED = {
     "optim=adam optim.betas=[0.9,1.5]": "optim.betas[1]: got 1.5, must be >= 0 and < 1",
     "optim=adam optim.betas=0.9": "optim.betas: got 0.9, must be a list [a,b,...]",
     "optim=adam optim.betas=[0.9]": "optim.betas: got [0.9], must be two numbers [mean of g, mean of g squared]",
-    "augment=[resized_crop] augment.resized_crop.scale=[0.9,0.5]": "augment.resized_crop.scale: got [0.9, 0.5], must be",
+    "augment=[resized_crop] augment.resized_crop.scale=[0.9,0.5]": "augment.resized_crop.scale: got [0.9, 0.5], must",
     "optim=sdg": "optim: unknown option 'sdg'; did you mean 'sgd'?",
     "optim.lrr=1": "optim.lrr: unknown key 'lrr'; did you mean 'lr'?",
     "optim.no_decay=[bias,norms]": "optim.no_decay[1]: unknown value 'norms'; did you mean 'norm'?",
