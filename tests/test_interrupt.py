@@ -35,7 +35,8 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def wholes(place):
+def wholes(tmp_path_factory):
+    place = tmp_path_factory.mktemp("wholes")  # not where `wholes_of_one` has made one of them
     images = kills.pictures(place)
     return [kills.whole(bench, place, images=images) for bench in kills.BENCHES]
 
@@ -285,6 +286,23 @@ def test_a_signal_that_a_library_swallows_still_ends_the_run():
             assert stop.signal == TERM
     with deferred() as stop:
         assert stop.signal == 0
+
+
+def test_a_signal_that_an_import_swallows_ends_the_run_before_anything_is_made(tmp_path, monkeypatch):
+    lines = (
+        "import os, signal",
+        "try:",
+        "    os.kill(os.getpid(), signal.SIGTERM)",
+        "except BaseException:",
+        "    pass",
+    )
+    (tmp_path / "swallowing_part.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    output = tmp_path / "said"
+    child = kills.begin(lambda: main(["plugins=[swallowing_part]", "model=linear", "steps=2"]), output)
+    assert kills.end(child, output)[0] == 143
+    assert {path.name for path in tmp_path.iterdir()} <= {"said", "swallowing_part.py", "__pycache__"}
 
 
 def test_another_error_is_not_replaced_by_the_signal():

@@ -39,7 +39,7 @@ _raised = Stop()  # what `raising` has raised
 def raising() -> Iterator[None]:
     """Raise Interrupted wherever the main thread is when the first signal comes.
 
-    Libraries may swallow it, by a bare `except` round an import, say: then it counts for the next `deferred`.
+    Libraries may swallow it, by a bare `except` round an import, say: then `heed` or the next `deferred` raises it.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -53,6 +53,12 @@ def raising() -> Iterator[None]:
             yield
     finally:
         _raised.signal = 0
+
+
+def heed() -> None:
+    """Raise Interrupted again if there was a signal that a library swallowed."""
+    if _raised.signal:
+        raise Interrupted(_raised.signal)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import gc
 import importlib
 import pkgutil
 
+from runner.engine.interruption import heed
 from runner.errors import ConfigError, too_large
 from runner.registry import build
 from runner.tasks.job import Job
@@ -20,6 +21,7 @@ def start(job: Job) -> int:
     name = job.config["task"]["name"]
     if name in {module.name for module in pkgutil.iter_modules(__path__)}:  # else it is a plugin's
         importlib.import_module(f"{__name__}.{name}")
+    heed()  # the imports took most of the time so far
     if not gc.isenabled():  # `runner.__main__.command` spared the imports the collector; now there will be garbage
         gc.freeze()
         gc.enable()
