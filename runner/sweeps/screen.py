@@ -85,7 +85,8 @@ class Live:
 
     def look(self, pool: Pool) -> None:
         """Draw, if it is time to."""
-        self._loaded = self._loaded or pool.loaded()
+        if pool.loaded() and not self._loaded:
+            self._loaded, self._began = True, time.monotonic()
         if time.monotonic() - self._drawn >= REDRAW:
             self._drawn = time.monotonic()
             self._moving.update(self._table(pool.running(), pool.waiting()), refresh=True)
