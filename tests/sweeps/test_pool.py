@@ -1,5 +1,6 @@
 """The pool by itself: jobs come and go, and its processes may be killed under it."""
 
+import json
 import os
 import signal
 import socket
@@ -88,6 +89,37 @@ def test_a_process_that_never_starts_ends_the_sweep(tmp_path, importable, monkey
         pool.submit(job)
         with pytest.raises(TrialsFailed, match="ended 3 times"):
             pool.next_done()
+
+
+TWO_GPUS = """
+import ast, sys
+sys.path[:] = ast.literal_eval(sys.argv[1])
+from runner.sweeps import server
+load = server.load
+server.load = lambda message: load(message) or 2
+server.main(int(sys.argv[2]))
+"""
+
+
+def test_workers_of_gpus_run_one_trial_after_the_other_and_one_that_dies_takes_only_its_own(
+    tmp_path, importable, monkeypatch
+):
+    """The GPUs are made up: each of the two processes computes on the processor."""
+    monkeypatch.setattr("runner.sweeps.workers.START", TWO_GPUS)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    ways = [0, 5, 0, 0, 1, 0]  # 5 ends its process, 1 raises
+    jobs = [
+        trial(tmp_path / str(number), "mix=faulty", f"mix.which={way}", "mix.at=2", "steps=20")
+        for number, way in enumerate(ways)
+    ]
+    with Pool(knobs(workers=None, retries=1), like=jobs[0]) as pool:
+        ended = all_done(pool, jobs)
+        assert [worker.inline for worker in pool._crew.workers] == [True, True]
+    assert [each.result.status for each in ended] == ["failed" if way else "done" for way in ways]
+    assert ended[1].result.reason == "the process ended with exit code 7 and left no result"
+    assert ended[4].result.reason == "ZeroDivisionError: a mistake"
+    found = [json.loads((tmp_path / str(number) / "environment.json").read_text()) for number in range(6)]
+    assert {each["environment"]["CUDA_VISIBLE_DEVICES"] for each in found} <= {"0", "1"}  # the first to load may take all
 
 
 @pytest.mark.parametrize(
