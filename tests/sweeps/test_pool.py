@@ -119,7 +119,7 @@ def test_workers_of_gpus_run_one_trial_after_the_other_and_one_that_dies_takes_o
     assert ended[1].result.reason == "the process ended with exit code 7 and left no result"
     assert ended[4].result.reason == "ZeroDivisionError: a mistake"
     found = [json.loads((tmp_path / str(number) / "environment.json").read_text()) for number in range(6)]
-    assert {each["environment"]["CUDA_VISIBLE_DEVICES"] for each in found} <= {"0", "1"}  # the first to load may take all
+    assert {each["environment"]["CUDA_VISIBLE_DEVICES"] for each in found} <= {"0", "1"}  # one may take all
 
 
 @pytest.mark.parametrize(
