@@ -88,7 +88,7 @@ def test_no_part_of_a_step_waits_for_the_device(kind: str, name: str, reads: Cou
         assert not reads
 
 
-@pytest.mark.parametrize("extra", [{"accumulate": 2}, {"clip": 1.0}, {"precision": "bf16"}])
+@pytest.mark.parametrize("extra", [{"accumulate": 2}, {"clip": 1.0}, {"precision": "bf16"}, {"precision": "pure_bf16"}])
 def test_no_way_of_making_a_step_waits_for_the_device(extra: dict[str, Any], reads: Counter[str]) -> None:
     between_flushes(build(far({"model": "mlp", **extra})), reads)
     assert not reads
