@@ -135,7 +135,7 @@ def make_folder(path: Path) -> None:
 def names(folder: Path) -> list[str]:
     """Return the names in a folder, sorted."""
     with refusing(folder):
-        return sorted(path.name for path in folder.iterdir())
+        return sorted(os.listdir(folder))  # noqa: PTH208  (a tenth of `iterdir`'s time, ten times in each save)
 
 
 def sweep(folder: Path) -> None:
