@@ -70,6 +70,8 @@ def record(folder: Path, outputs: Path) -> None:
     try:
         top = outputs.resolve()
         links = [each.resolve().relative_to(top).as_posix() for each in run_folders(folder) if is_training(each)]
+        if not links:  # nothing was trained
+            return
         with held(outputs):
             sections = parsed(text_of(outputs))
             put_all(sections, outputs, links)

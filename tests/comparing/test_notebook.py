@@ -155,3 +155,18 @@ def test_training_writes_itself_down_however_it_ends(tmp_path):
 def test_no_outputs_is_one_line(tmp_path):
     done = command("task=notebook", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (2, "runner: error: outputs: got 'outputs', must be a folder with runs\n")
+
+
+def test_a_sweep_is_written_down_at_its_end_with_all_its_trials(tmp_path):
+    words = ("-m", "model=mlp", "model.hidden=[8]", "augment=[]", "probe=[]", "epochs=1", "sweep=s", "note=which?")
+    done = command(*words, "seed=0,1", "scheduler.warmup=0%,9epochs", cwd=tmp_path)
+    assert done.returncode == 1  # two trials are wrong, and stand there all the same
+    written = text(tmp_path / "outputs")
+    assert written.count("- question: which?") == written.count("## ") == 1
+    rows = [line for line in written.splitlines() if line.startswith("| 20") or line.startswith("| ??")]
+    assert sorted(row.split(" | ")[-1].split(":")[0].removesuffix(" |") for row in rows) == [
+        *("done", "done", "failed", "failed"),
+    ]
+    rebuild(tmp_path / "outputs")
+    assert text(tmp_path / "outputs") == written
+    assert command(*words, "task=preview", "hydra.sweep.dir=elsewhere", cwd=tmp_path).stderr == ""
