@@ -38,7 +38,8 @@ class Child:
     """`python -m runner` in a folder, in a process group of its own."""
 
     def __init__(self, cwd: Path, *words: str, **changes: str) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "OMP_NUM_THREADS": "1"}
+        strict = "error,ignore::ResourceWarning"  # a signal may come while Python itself reads a module's file
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": strict, "OMP_NUM_THREADS": "1"}
         self._before = of_children()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "runner", *words],
