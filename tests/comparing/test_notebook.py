@@ -163,7 +163,7 @@ def test_a_sweep_is_written_down_at_its_end_with_all_its_trials(tmp_path):
     assert done.returncode == 1  # two trials are wrong, and stand there all the same
     written = text(tmp_path / "outputs")
     assert written.count("- question: which?") == written.count("## ") == 1
-    rows = [line for line in written.splitlines() if line.startswith("| 20") or line.startswith("| ??")]
+    rows = [line for line in written.splitlines() if line.startswith(("| 20", "| ??"))]
     assert sorted(row.split(" | ")[-1].split(":")[0].removesuffix(" |") for row in rows) == [
         *("done", "done", "failed", "failed"),
     ]
