@@ -19,6 +19,7 @@ from pathlib import Path
 
 from benchmarks.rounds import Pairs, report
 from runner.registry import register
+from runner.sweeps.knobs import cores
 
 ROOT = Path(__file__).parent.parent
 TRIAL = ("model=mlp", "model.hidden=[128,128]", "augment=[]", "probe=[]", "norm=none", "steps=560", "figures=never")
@@ -94,6 +95,12 @@ def against_basic(rounds: int, trials: int) -> Pairs:
     return [(swept(trials) / trials, swept(trials, BASIC) / trials) for _ in range(rounds)]
 
 
+def against_more_workers(rounds: int, trials: int) -> Pairs:
+    """Return the seconds per trial of each round: as many workers as cores, twice as many (some wait for disks)."""
+    more = f"hydra.launcher.workers={2 * cores()}"
+    return [(swept(trials) / trials, swept(trials, more) / trials) for _ in range(rounds)]
+
+
 def against_script(rounds: int, trials: int, few: int) -> tuple[Pairs, Pairs]:
     """Return the seconds per trial of each round, ours and the script's: one process each, and all in one by `-m`."""
     apart, together = [], []
@@ -149,6 +156,7 @@ def main() -> None:
     rounds, trials, few = (1, 8, 1) if quick else (5, 32, 2)
     report("a trial, against one process each", against_processes(rounds, trials, few), unit="ms", scale=1000)
     report("a trial, against Hydra's basic launcher", against_basic(rounds, trials), unit="ms", scale=1000)
+    report("a trial, against two workers a core", against_more_workers(rounds, trials), unit="ms", scale=1000)
     apart, together = against_script(rounds, trials, few)
     report("a trial, against a script in one process each", apart, unit="ms", scale=1000)
     report("a trial, against a script under Hydra's -m", together, unit="ms", scale=1000)
