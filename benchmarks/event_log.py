@@ -19,9 +19,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard import SummaryWriter
 
 from benchmarks.rounds import interleave
-from runner.engine.event_file import EventFile, next_name
-from runner.engine.log import open_logs
-from runner.engine.sinks import Row
+from runner.engine.logs.event_file import EventFile, next_name
+from runner.engine.logs.log import open_logs
+from runner.engine.logs.sinks import Row
 
 STEPS, TAGS, FLUSH = 200, 60, 50
 Write = Callable[[Path, Sequence[Row]], None]

@@ -26,7 +26,7 @@ from torchvision.models.resnet import BasicBlock
 
 from benchmarks.experiments import experiment
 from benchmarks.rounds import interleave
-from runner.engine.log import Log
+from runner.engine.logs.log import Log
 from runner.engine.randomness import order
 from runner.engine.train import train
 

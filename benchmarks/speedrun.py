@@ -29,7 +29,7 @@ from runner.assemble import Experiment, assemble
 from runner.door.compose import checked, compose_parts, hydra_opened
 from runner.door.options import find_conf
 from runner.door.overrides import read_overrides
-from runner.engine.log import Log, open_logs
+from runner.engine.logs.log import Log, open_logs
 from runner.engine.patience import Patience
 from runner.engine.train import evaluate, train, update
 from runner.registry import build

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from small_runs import default
 
-from runner.engine.folder import Result, write_result
+from runner.engine.saving.folder import Result, write_result
 
 STARTED = "2026-11-21T10:00:{:02}+00:00"
 

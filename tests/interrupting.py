@@ -23,7 +23,7 @@ from pathlib import Path
 import kills
 from running import ROOT, events, metrics, result
 
-from runner.engine import checkpoint
+from runner.engine.saving import checkpoint
 from runner.tasks import start
 
 TERM, INT = signal.SIGTERM, signal.SIGINT

@@ -26,7 +26,8 @@ from running import events, job, metrics, result
 from small_runs import colour_pictures, exact
 
 import runner.tasks.train  # noqa: F401  (once, before the forks)
-from runner.engine import checkpoint, fault
+from runner.engine import fault
+from runner.engine.saving import checkpoint
 from runner.errors import RunnerError
 from runner.tasks import start
 from runner.tasks.job import Job

@@ -16,10 +16,10 @@ import yaml
 from running import ROOT, job
 
 from runner.assemble import Experiment, assemble
-from runner.engine import checkpoint
 from runner.engine.batches import EvalBatches
-from runner.engine.log import Log
-from runner.engine.state import flatten
+from runner.engine.logs.log import Log
+from runner.engine.saving import checkpoint
+from runner.engine.saving.state import flatten
 from runner.engine.train import train
 from runner.tasks.train import take_back
 

@@ -9,7 +9,7 @@ import kills
 import pytest
 
 from runner.__main__ import main
-from runner.engine.checkpoint import load
+from runner.engine.saving.checkpoint import load
 
 WORDS = (
     *("model=mlp", "model.hidden=[16]", "regularizer=[dropout]", "average=ema", "probe=[]", "figures=never"),

@@ -9,7 +9,7 @@ from planted import LAYER, NORM, PLANTS, WEIGHT, planted
 from running import command, events, job, metrics, result, states
 
 import runner.tasks.train as task
-from runner.engine import checkpoint
+from runner.engine.saving import checkpoint
 from runner.errors import Diverged
 from runner.tasks import start
 

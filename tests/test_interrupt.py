@@ -20,8 +20,9 @@ from interrupting import HINT, INT, TERM, Child, differing, group_is_alive, logg
 from running import ROOT, result
 
 from runner.__main__ import main
-from runner.engine import checkpoint, fault, interruption
+from runner.engine import fault, interruption
 from runner.engine.interruption import Interrupted, deferred, handled, raising
+from runner.engine.saving import checkpoint
 from runner.tasks import start
 
 SLOW = [pytest.mark.slow, pytest.mark.ci_slice]

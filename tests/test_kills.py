@@ -9,7 +9,8 @@ import kills
 import pytest
 from running import command, result
 
-from runner.engine import fault, storage
+from runner.engine import fault
+from runner.engine.saving import storage
 from runner.errors import ConfigError
 from runner.tasks import start
 

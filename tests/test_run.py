@@ -13,7 +13,7 @@ from running import MLP, ROOT, job, metrics, result
 
 import runner.tasks.train  # noqa: F401
 from runner.assemble import assemble
-from runner.engine.checkpoint import read_weights
+from runner.engine.saving.checkpoint import read_weights
 from runner.engine.train import update
 from runner.errors import CheckpointError, ConfigError, DataError, Diverged
 from runner.tasks import start

@@ -17,7 +17,7 @@ from runner.assemble.speed import operations, pays, settle
 from runner.components.optim.muon import orthogonalized
 from runner.engine import forward
 from runner.engine.learner import lay_like_weights, strides
-from runner.engine.log import Log
+from runner.engine.logs.log import Log
 from runner.errors import ConfigError
 from runner.tasks import start
 

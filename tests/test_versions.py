@@ -10,8 +10,8 @@ import yaml
 from running import events, job, metrics, result
 
 import runner.tasks.train  # noqa: F401
-from runner.engine import checkpoint, manifest
-from runner.engine.checkpoint import load
+from runner.engine.saving import checkpoint, manifest
+from runner.engine.saving.checkpoint import load
 from runner.errors import CheckpointError, ConfigError
 from runner.tasks import start
 

@@ -15,7 +15,7 @@ from benchmarks.work import Work
 def run(work: Work, pace: Pace, *more: str) -> nn.Module:
     """Train with the default probes and logs."""
     from benchmarks.experiments import experiment
-    from runner.engine.log import open_logs
+    from runner.engine.logs.log import open_logs
     from runner.engine.train import train
 
     made = experiment([*work.overrides, f"steps={pace.steps + 1}", *more])

@@ -13,9 +13,9 @@ import yaml
 from runner import plain_yaml
 from runner.comparing.groups import Value, worded
 from runner.comparing.runs import CONFIG, environment
-from runner.engine.folder import Result, read_result
-from runner.engine.hparams import flat_hparams
-from runner.engine.storage import read
+from runner.engine.logs.hparams import flat_hparams
+from runner.engine.saving.folder import Result, read_result
+from runner.engine.saving.storage import read
 from runner.errors import CheckpointError, ConfigError, brief
 
 STAMP = r"[-0-9?]{10} [0-9?:]{8}"

@@ -46,9 +46,7 @@ def refuse_other_data(runs: Sequence[Run]) -> None:
             f"{' '.join('='.join(item) for item in data if item not in shared)}: {count} runs"
             for data, count in found.most_common(SHOWN)
         ]
-        raise ConfigError(
-            f"runs: the runs are of different data ({'; '.join(words)}), whose scores cannot be compared"
-        )
+        raise ConfigError(f"runs: the runs are of different data ({'; '.join(words)}), whose scores cannot be compared")
 
 
 def banners(groups: Sequence[Group], found: Found, rule: Rule) -> list[str]:

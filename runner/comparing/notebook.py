@@ -19,7 +19,7 @@ from urllib.parse import unquote
 
 from runner.comparing.entries import STAMP, entry, is_training, opening, stamp, trial
 from runner.comparing.runs import run_folders
-from runner.engine import storage
+from runner.engine.saving import storage
 from runner.errors import RunnerError
 
 NAME = "notebook.md"

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from runner import plain_yaml
-from runner.engine.folder import RESULT, Result, read_result
-from runner.engine.hparams import flat_hparams
-from runner.engine.sinks import METRICS, read_metrics
-from runner.engine.storage import read, shown
+from runner.engine.logs.hparams import flat_hparams
+from runner.engine.logs.sinks import METRICS, read_metrics
+from runner.engine.saving.folder import RESULT, Result, read_result
+from runner.engine.saving.storage import read, shown
 from runner.errors import CheckpointError, ConfigError
 
 CONFIG = "config.yaml"

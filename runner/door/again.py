@@ -16,7 +16,7 @@ from runner.door.arguments import Arguments
 from runner.door.compose import quoted
 from runner.door.options import Conf
 from runner.door.overrides import Given, parse
-from runner.engine.storage import write_atomic
+from runner.engine.saving.storage import write_atomic
 from runner.errors import ConfigError
 from runner.plain_yaml import refers_only
 

@@ -24,8 +24,8 @@ from runner.door.jobs import trial_job
 from runner.door.options import Conf, find_conf
 from runner.door.overrides import Given, parse
 from runner.door.sweep import Sweep
-from runner.engine import storage
-from runner.engine.folder import Result, lock
+from runner.engine.saving import storage
+from runner.engine.saving.folder import Result, lock
 from runner.errors import SHOWN, RunnerError, TrialsFailed
 from runner.sweeps.knobs import Knobs
 from runner.sweeps.outcome import FINAL, STOPPED, conclude, explained, finished, own, saved, score

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from runner.engine import storage
-from runner.engine.disk import Disk
-from runner.engine.event_file import FORM
-from runner.engine.folder import RESULT
-from runner.engine.manifest import FOLDER
+from runner.engine.logs.event_file import FORM
+from runner.engine.logs.sinks import METRICS
 from runner.engine.recipe import Recipe
-from runner.engine.sinks import METRICS
+from runner.engine.saving import storage
+from runner.engine.saving.disk import Disk
+from runner.engine.saving.folder import RESULT
+from runner.engine.saving.manifest import FOLDER
 from runner.errors import ConfigError, unknown
 
 STEP = ("step.forward", "step.backward", "step.optimizer", "evaluate")

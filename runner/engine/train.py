@@ -15,7 +15,7 @@ from runner.engine.contracts import Outcome, Watched
 from runner.engine.finite import BadScore, BadStep
 from runner.engine.interruption import NEVER, Stop
 from runner.engine.learner import Learner
-from runner.engine.log import Log
+from runner.engine.logs.log import Log
 from runner.engine.probing import due, probing
 from runner.engine.recipe import Recipe
 from runner.engine.timing import Timing

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from runner.engine import storage
+from runner.engine.saving import storage
 from runner.errors import CheckpointError
 
 LASTING = (0, 6)  # operations of Optuna's that are waited for until the disk has them: a new study, a trial's result

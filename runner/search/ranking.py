@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from runner.engine.storage import write_atomic
+from runner.engine.saving.storage import write_atomic
 from runner.search.records import Row, Search
 
 RESULTS = "optimization_results.yaml"  # as hydra-optuna-sweeper calls it

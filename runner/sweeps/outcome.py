@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runner import plain_yaml
-from runner.engine.folder import RESULT, Result, create, read_result, write_result
-from runner.engine.storage import write_atomic
+from runner.engine.saving.folder import RESULT, Result, create, read_result, write_result
+from runner.engine.saving.storage import write_atomic
 from runner.errors import CheckpointError, ConfigError, RunnerError
 from runner.tasks.job import Job
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
-from runner.engine.folder import Result
+from runner.engine.saving.folder import Result
 from runner.errors import ConfigError
 from runner.sweeps.channel import Closed, Message
 from runner.sweeps.crew import Crew

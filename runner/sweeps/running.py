@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.engine.folder import Result
+from runner.engine.saving.folder import Result
 from runner.sweeps.outcome import LOG, fate, folder_of, saved, settle
 from runner.sweeps.workers import Worker
 from runner.tasks.job import Job

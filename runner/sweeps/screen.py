@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Protocol, TextIO
 
-from runner.engine.console import clock
+from runner.engine.logs.console import clock
 from runner.sweeps.outcome import LOG, Ended, folder_of
 from runner.sweeps.pool import Pool
 from runner.sweeps.progress import progress, time_left

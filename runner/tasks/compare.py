@@ -13,8 +13,8 @@ from runner.comparing.report import Report, report
 from runner.comparing.sheets import configurations_csv, runs_csv
 from runner.comparing.tables import Table, cost_table, narrow
 from runner.comparing.verdicts import Rule
-from runner.engine.folder import create
-from runner.engine.storage import write_atomic
+from runner.engine.saving.folder import create
+from runner.engine.saving.storage import write_atomic
 from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import Positive

@@ -12,10 +12,10 @@ from typing import Annotated, Any
 
 from runner.assemble import assemble
 from runner.assemble.data import keep
-from runner.engine.folder import Result, lock
-from runner.engine.log import Log
-from runner.engine.search_figure import Try, search_figure
-from runner.engine.storage import write_atomic
+from runner.engine.figures.search import Try, search_figure
+from runner.engine.logs.log import Log
+from runner.engine.saving.folder import Result, lock
+from runner.engine.saving.storage import write_atomic
 from runner.engine.train import train
 from runner.errors import ConfigError, Diverged
 from runner.registry import register

@@ -12,9 +12,9 @@ from torch import Tensor
 from runner.assemble import Experiment, assemble
 from runner.engine.activations import acts, measure
 from runner.engine.batches import EvalBatches
-from runner.engine.folder import Result, lock
 from runner.engine.parts import Residual
 from runner.engine.randomness import generator, order
+from runner.engine.saving.folder import Result, lock
 from runner.engine.verdicts import Case, judge
 from runner.errors import ConfigError
 from runner.registry import checked, find, option, register

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import yaml
 
-from runner.engine import summaries
-from runner.engine.activation_figure import depth_figure, histogram_figure
 from runner.engine.activations import Layer
-from runner.engine.console import summary_table
-from runner.engine.log import Log, open_logs
-from runner.engine.storage import write_atomic
+from runner.engine.figures.activations import depth_figure, histogram_figure
+from runner.engine.logs import summaries
+from runner.engine.logs.console import summary_table
+from runner.engine.logs.log import Log, open_logs
+from runner.engine.saving.storage import write_atomic
 from runner.engine.verdicts import Case, Gain, backward, forward, ratio, rows
 from runner.tasks.job import Job
 from runner.tasks.report import log_folder

@@ -11,11 +11,11 @@ from typing import Any, Literal
 import yaml
 
 from runner.assemble import Experiment, assemble
-from runner.engine.console import summary_table
-from runner.engine.folder import Result, lock
-from runner.engine.log import open_logs
-from runner.engine.preview_figure import image_figure, lr_figure
-from runner.engine.storage import make_folder, write_atomic
+from runner.engine.figures.preview import image_figure, lr_figure
+from runner.engine.logs.console import summary_table
+from runner.engine.logs.log import open_logs
+from runner.engine.saving.folder import Result, lock
+from runner.engine.saving.storage import make_folder, write_atomic
 from runner.registry import register
 from runner.schema import PositiveInt
 from runner.tasks.job import Job

@@ -12,8 +12,8 @@ from runner.assemble import Experiment
 from runner.assemble.config import many
 from runner.engine.batches import TrainBatches, Visit
 from runner.engine.contracts import Augment
+from runner.engine.figures.preview import ImageRow, shares, shortened
 from runner.engine.loading import fetch
-from runner.engine.preview_figure import ImageRow, shares, shortened
 from runner.engine.randomness import order
 from runner.registry import build
 from runner.tasks.job import Job

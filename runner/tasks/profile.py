@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from runner.assemble import Experiment, assemble
-from runner.engine import storage
 from runner.engine.batches import EvalBatches
-from runner.engine.console import summary_table
 from runner.engine.contracts import Probe, Watch, Watched
-from runner.engine.folder import Result, lock
-from runner.engine.log import Log
+from runner.engine.logs.console import summary_table
+from runner.engine.logs.log import Log
+from runner.engine.saving import storage
+from runner.engine.saving.folder import Result, lock
 from runner.engine.train import train
 from runner.registry import register
 from runner.schema import NonNegativeInt, PositiveInt

@@ -12,15 +12,15 @@ import torch
 
 from runner import plain_yaml
 from runner.assemble import Experiment
-from runner.engine.checkpoint import Snapshot
-from runner.engine.console import Console, summary_table
-from runner.engine.figure import loss_figure
-from runner.engine.folder import Result
-from runner.engine.hparams import flat_hparams, session_end, session_start
-from runner.engine.layout import layout
-from runner.engine.log import Log
-from runner.engine.sinks import METRICS
-from runner.engine.storage import write_atomic
+from runner.engine.figures.curves import loss_figure
+from runner.engine.logs.console import Console, summary_table
+from runner.engine.logs.hparams import flat_hparams, session_end, session_start
+from runner.engine.logs.layout import layout
+from runner.engine.logs.log import Log
+from runner.engine.logs.sinks import METRICS
+from runner.engine.saving.checkpoint import Snapshot
+from runner.engine.saving.folder import Result
+from runner.engine.saving.storage import write_atomic
 from runner.engine.timing import MEMORY, SPEED, STEP, WAIT, typical
 from runner.tasks.job import Job
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from runner import plain_yaml
-from runner.engine.folder import LOCK, RESULT, Result, create, write_result
 from runner.engine.provenance import provenance
-from runner.engine.storage import TEMPORARY, write_atomic
+from runner.engine.saving.folder import LOCK, RESULT, Result, create, write_result
+from runner.engine.saving.storage import TEMPORARY, write_atomic
 from runner.errors import ConfigError, Diverged, RunnerError, StorageError, too_large
 from runner.schema import SETTINGS, check, wrong
 from runner.tasks.job import Job

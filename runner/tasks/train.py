@@ -11,16 +11,16 @@ import torch
 
 from runner.assemble import Experiment, assemble
 from runner.comparing.notebook import noted
-from runner.engine import checkpoint
 from runner.engine.autopsy import explained
-from runner.engine.checkpoint import Snapshot
 from runner.engine.fault import armed
-from runner.engine.folder import Result, lock, read_result
-from runner.engine.hparams import session_end
 from runner.engine.interruption import deferred
 from runner.engine.learner import Learner
-from runner.engine.log import Log, open_logs
-from runner.engine.rotation import clean
+from runner.engine.logs.hparams import session_end
+from runner.engine.logs.log import Log, open_logs
+from runner.engine.saving import checkpoint
+from runner.engine.saving.checkpoint import Snapshot
+from runner.engine.saving.folder import Result, lock, read_result
+from runner.engine.saving.rotation import clean
 from runner.engine.train import evaluate, train
 from runner.errors import CheckpointError, Diverged
 from runner.registry import register

@@ -25,8 +25,8 @@ from running import ROOT, in_child
 from torch import Tensor
 
 from runner import components  # noqa: F401  (registers all)
-from runner.engine import disk, storage
 from runner.engine.contracts import Data, Images
+from runner.engine.saving import disk, storage
 from runner.registry import build
 
 YAML = yaml.safe_load((ROOT / "conf" / "data" / "imagefolder.yaml").read_text())

@@ -13,7 +13,7 @@ from cases import OPTIONS, choices
 from running import ROOT
 from small_runs import build
 
-from runner.engine.log import Log
+from runner.engine.logs.log import Log
 from runner.engine.train import train
 
 READS = ("item", "__float__", "__bool__", "__int__", "__index__", "tolist", "__contains__", "numpy", "cpu", "nonzero")

@@ -108,7 +108,7 @@ def user(tmp_path):
 ECHO = """
 import json
 from pathlib import Path
-from runner.engine.folder import Result, write_result
+from runner.engine.saving.folder import Result, write_result
 from runner.errors import DataError
 from runner.registry import register
 

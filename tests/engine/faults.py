@@ -9,7 +9,7 @@ import traceback
 import warnings
 from pathlib import Path
 
-from runner.engine.disk import Disk
+from runner.engine.saving.disk import Disk
 
 
 def start(body):

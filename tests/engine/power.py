@@ -7,7 +7,7 @@ that were not synced too, each by itself.
 import os
 from pathlib import Path
 
-from runner.engine.disk import Disk
+from runner.engine.saving.disk import Disk
 
 NAMES = ("lost", "kept")  # what becomes of names that no sync of their folder followed
 BYTES = ("lost", "kept")  # what becomes of bytes that no sync of their file followed

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from runner.engine.checkpoint import load, save
+from runner.engine.saving.checkpoint import load, save
 from runner.errors import CheckpointError
 
 SLOTS = ("00000020.weights.safetensors", "00000020.state.safetensors", "00000020.json")

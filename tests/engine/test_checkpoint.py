@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 from saving import SLOTS, is_of, put, refused, weights_at
 
-from runner.engine import storage
-from runner.engine.checkpoint import load, mismatch, read_weights, save, weights_file
+from runner.engine.saving import storage
+from runner.engine.saving.checkpoint import load, mismatch, read_weights, save, weights_file
 
 
 @pytest.fixture

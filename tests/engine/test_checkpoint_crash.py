@@ -11,8 +11,8 @@ import pytest
 from faults import Recording, Watching, contents, end, failing, in_child, killing, limit_file_size, power_cuts, start
 from saving import SLOTS, is_of, put
 
-from runner.engine import checkpoint, storage
-from runner.engine.checkpoint import load
+from runner.engine.saving import checkpoint, storage
+from runner.engine.saving.checkpoint import load
 from runner.errors import CheckpointError, StorageError
 
 

@@ -15,8 +15,8 @@ import torch
 from faults import contents
 from saving import SLOTS, falls_back, is_of, put, refused
 
-from runner.engine import storage
-from runner.engine.checkpoint import load, read_weights
+from runner.engine.saving import storage
+from runner.engine.saving.checkpoint import load, read_weights
 from runner.errors import CheckpointError, StorageError
 
 

@@ -6,9 +6,9 @@ import pty
 
 import torch
 
-from runner.engine.console import Console, clock, summary_table
-from runner.engine.log import Log
-from runner.engine.sinks import Row
+from runner.engine.logs.console import Console, clock, summary_table
+from runner.engine.logs.log import Log
+from runner.engine.logs.sinks import Row
 
 
 def rows(*, validate=(5, 10)):

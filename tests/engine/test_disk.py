@@ -16,9 +16,9 @@ from faults import Watching, contents, limit_file_size
 from running import ROOT
 
 from runner.__main__ import main
-from runner.engine import storage
-from runner.engine.checkpoint import load
-from runner.engine.disk import Disk
+from runner.engine.saving import storage
+from runner.engine.saving.checkpoint import load
+from runner.engine.saving.disk import Disk
 
 STEPS = 10
 WORDS = (

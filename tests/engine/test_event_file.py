@@ -12,10 +12,10 @@ from tensorboard.backend.event_processing.event_file_loader import LegacyEventFi
 from tensorboard.compat.proto.event_pb2 import SessionLog
 from tensorboard.util import tensor_util
 
-from runner.engine import event_file, summaries
-from runner.engine.event_file import EventFile, event_files, next_name
-from runner.engine.log import open_logs
-from runner.engine.sinks import Row
+from runner.engine.logs import event_file, summaries
+from runner.engine.logs.event_file import EventFile, event_files, next_name
+from runner.engine.logs.log import open_logs
+from runner.engine.logs.sinks import Row
 
 
 def events(path):

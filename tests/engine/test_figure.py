@@ -6,7 +6,7 @@ import json
 import numpy as np
 from PIL import Image
 
-from runner.engine.figure import ceiling, loss_figure
+from runner.engine.figures.curves import ceiling, loss_figure
 
 
 def write(path, rows):

@@ -13,7 +13,7 @@ from torch import nn
 from runner.engine import finite
 from runner.engine.autopsy import explained, first_in
 from runner.engine.finite import Gate, mark, mark_torchs, not_finite
-from runner.engine.log import Log
+from runner.engine.logs.log import Log
 from runner.engine.train import train
 from runner.errors import Diverged
 from runner.registry import names

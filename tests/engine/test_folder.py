@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from faults import contents, end, in_child, start
 
-from runner.engine import storage
-from runner.engine.folder import RESULT, Result, create, discard, lock, read_result, within, write_result
+from runner.engine.saving import storage
+from runner.engine.saving.folder import RESULT, Result, create, discard, lock, read_result, within, write_result
 from runner.errors import CheckpointError, ConfigError, Locked, StorageError
 
 DONE = Result(

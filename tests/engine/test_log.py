@@ -11,13 +11,13 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
-from runner.engine import log as log_module
-from runner.engine import storage
 from runner.engine.contracts import Numbers
-from runner.engine.disk import Disk
-from runner.engine.event_file import event_files
-from runner.engine.log import Log, open_logs
-from runner.engine.sinks import METRICS, JsonLines, Row, read_metrics
+from runner.engine.logs import log as log_module
+from runner.engine.logs.event_file import event_files
+from runner.engine.logs.log import Log, open_logs
+from runner.engine.logs.sinks import METRICS, JsonLines, Row, read_metrics
+from runner.engine.saving import storage
+from runner.engine.saving.disk import Disk
 from runner.engine.transfer import to_host
 from runner.errors import CheckpointError, StorageError
 

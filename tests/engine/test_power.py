@@ -10,8 +10,9 @@ import pytest
 from power import Recorder, cuts, held_in, restore
 
 from runner.__main__ import main
-from runner.engine import cut_back, storage
-from runner.engine.checkpoint import load
+from runner.engine.logs import cut_back
+from runner.engine.saving import storage
+from runner.engine.saving.checkpoint import load
 from runner.errors import CheckpointError
 
 WORDS = (

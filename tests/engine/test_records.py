@@ -11,9 +11,9 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import crc32c as slow_crc32c
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from runner.engine.event_file import EventFile
-from runner.engine.records import PIECE, crc32c, framed
-from runner.engine.sinks import Row
+from runner.engine.logs.event_file import EventFile
+from runner.engine.logs.records import PIECE, crc32c, framed
+from runner.engine.logs.sinks import Row
 
 
 def rows(*records):

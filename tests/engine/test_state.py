@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.engine import tensor_file
-from runner.engine.state import flatten, restore
+from runner.engine.saving import tensor_file
+from runner.engine.saving.state import flatten, restore
 
 
 def through_json(state, known=None):

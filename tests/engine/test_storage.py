@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from faults import Recording, Watching, contents, failing, in_child, limit_file_size
 
-from runner.engine import storage
-from runner.engine.disk import Disk
+from runner.engine.saving import storage
+from runner.engine.saving.disk import Disk
 from runner.errors import StorageError
 
 OLD = b"old" * 5000

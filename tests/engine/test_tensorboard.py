@@ -14,9 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from runner.engine.hparams import flat_hparams, session_end, session_start
-from runner.engine.layout import layout
-from runner.engine.log import open_logs
+from runner.engine.logs.hparams import flat_hparams, session_end, session_start
+from runner.engine.logs.layout import layout
+from runner.engine.logs.log import open_logs
 
 STEPS = 30
 CHOICES = [("sgd", 0.1), ("sgd", 0.01), ("adam", 0.1), ("adam", 0.01)]

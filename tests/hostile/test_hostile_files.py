@@ -16,7 +16,7 @@ from PIL import Image
 from watching import REFUSED, SMALL, child, harmless, sliced, watched
 
 from runner.components.model.weights import read
-from runner.engine import checkpoint
+from runner.engine.saving import checkpoint
 from runner.errors import RunnerError
 
 FOREIGN = ("model=torchvision", "augment=[]", "probe=[]", "figures=never", "epochs=1", "average=none")

@@ -11,8 +11,8 @@ import torch
 from running import ROOT, command, events, job, result
 from torch import nn
 
-from runner.engine.activation_figure import histogram_figure, spread
 from runner.engine.activations import Layer, measure
+from runner.engine.figures.activations import histogram_figure, spread
 from runner.engine.verdicts import Case, judge
 from runner.errors import ConfigError
 from runner.tasks import start

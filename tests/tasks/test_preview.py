@@ -10,7 +10,7 @@ from PIL import Image
 from running import MLP, events, job, metrics, result
 
 from runner.assemble import assemble
-from runner.engine.preview_figure import ImageRow, image_figure, shares
+from runner.engine.figures.preview import ImageRow, image_figure, shares
 from runner.tasks import start
 from runner.tasks.preview import curves, evenly
 from runner.tasks.preview_images import chosen, image_rows

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from runner.components.data.files import Bad
 from runner.components.data.locking import locked
-from runner.engine import storage
+from runner.engine.saving import storage
 from runner.errors import StorageError
 
 LONGEST = 1 << 28  # bytes of a manifest, which names what cannot be read

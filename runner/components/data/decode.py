@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runner.components.data.window import Crop, window
-from runner.engine.storage import shown
+from runner.engine.saving.storage import shown
 from runner.errors import DataError
 
 Result = TypeVar("Result")

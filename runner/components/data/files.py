@@ -18,7 +18,7 @@ from torch.utils.data import get_worker_info
 from runner.components.data.decode import View, decode, decode_window, named
 from runner.components.data.progress import Progress
 from runner.components.data.window import UNIFORMS
-from runner.engine.storage import shown
+from runner.engine.saving.storage import shown
 from runner.errors import DataError
 
 Result = TypeVar("Result")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from runner.components.data.splitting import ranks, set_aside
-from runner.engine.storage import shown
+from runner.engine.saving.storage import shown
 from runner.errors import DataError
 
 EXTENSIONS = ("jpg", "jpeg", "png", "bmp", "webp", "gif", "ppm", "tif", "tiff")

@@ -18,7 +18,7 @@ from runner.components.data.decode import View
 from runner.components.data.files import Bad, decoded
 from runner.components.data.layout import below
 from runner.components.data.looking import broken
-from runner.engine import storage
+from runner.engine.saving import storage
 from runner.errors import DataError, StorageError
 
 FORMAT = 1  # of what is kept and of what `decode` does: a change of either is another number

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TextIO
 
-from runner.engine.console import Bar, clock
+from runner.engine.logs.console import Bar, clock
 
 PATIENCE = 1.0  # seconds that pass in silence
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from runner.engine import tensor_file
 from runner.engine.parts import keep
+from runner.engine.saving import tensor_file
 from runner.errors import CheckpointError, ConfigError
 
 DENSENET = re.compile(r"(norm|conv)\.([12])\.")  # published files write norm.1, the modules are called norm1

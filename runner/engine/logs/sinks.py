@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from runner.engine.growing import Growing
+from runner.engine.logs.growing import Growing
 
 METRICS = "metrics.jsonl"
 

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from runner.engine import storage
 from runner.engine.contracts import Numbers
-from runner.engine.cut_back import cut_back
-from runner.engine.derived import Derived
-from runner.engine.event_file import EventFile, next_name
-from runner.engine.logged import as_arrays, as_tensors, tensor_of, told
-from runner.engine.sinks import METRICS, JsonLines, LogFile, Row, Sink
+from runner.engine.logs.cut_back import cut_back
+from runner.engine.logs.derived import Derived
+from runner.engine.logs.event_file import EventFile, next_name
+from runner.engine.logs.logged import as_arrays, as_tensors, tensor_of, told
+from runner.engine.logs.sinks import METRICS, JsonLines, LogFile, Row, Sink
+from runner.engine.saving import storage
 from runner.engine.transfer import to_host
 from runner.errors import CheckpointError
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from runner.engine.sinks import Row
+from runner.engine.logs.sinks import Row
 
 
 def shape(row: Row) -> tuple[str | int, ...] | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from runner.engine import summaries
+from runner.engine.logs import summaries
 
 DROPPED = {
     *("seed", "outputs", "name", "sweep", "resume", "run", "note", "plugins", "device", "log_every", "figures", "test"),

@@ -15,10 +15,10 @@ from typing import Any
 
 from torch import Tensor
 
-from runner.engine import manifest, storage, tensor_file
-from runner.engine.manifest import DATA_NAME, FOLDER, Manifest, NewerFormat, name_of
-from runner.engine.rotation import clean, rotate, steps_in, unused_stem
-from runner.engine.state import flatten, restore
+from runner.engine.saving import manifest, storage, tensor_file
+from runner.engine.saving.manifest import DATA_NAME, FOLDER, Manifest, NewerFormat, name_of
+from runner.engine.saving.rotation import clean, rotate, steps_in, unused_stem
+from runner.engine.saving.state import flatten, restore
 from runner.errors import CheckpointError, StorageError
 
 SHOWN = 3  # differing tensors that one line may name

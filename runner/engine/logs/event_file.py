@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from runner.engine import storage
-from runner.engine.growing import Growing
-from runner.engine.records import framed
-from runner.engine.scalar_events import encoded, shape
-from runner.engine.sinks import Row
+from runner.engine.logs.growing import Growing
+from runner.engine.logs.records import framed
+from runner.engine.logs.scalar_events import encoded, shape
+from runner.engine.logs.sinks import Row
+from runner.engine.saving import storage
 
 FORM = re.compile(r"events\.out\.tfevents\.(?P<time>\d{10})\.[^/\0]+\.\d+\.(?P<number>\d+)")
 
@@ -77,7 +77,7 @@ def record(event: Any) -> bytes:
 
 def rich(tag: str, value: Any) -> Iterable[Any]:
     """Return the `Summary.Value`s of a text, an array or a ready summary."""
-    from runner.engine import summaries
+    from runner.engine.logs import summaries
 
     if isinstance(value, str):
         return [summaries.text(tag, value)]

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from runner.engine import storage
-from runner.engine.event_file import FORM, event_files
-from runner.engine.growing import Growing
-from runner.engine.sinks import METRICS
+from runner.engine.logs.event_file import FORM, event_files
+from runner.engine.logs.growing import Growing
+from runner.engine.logs.sinks import METRICS
+from runner.engine.saving import storage
 from runner.errors import CheckpointError
 
 

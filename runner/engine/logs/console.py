@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TextIO
 
-from runner.engine.sinks import Row
+from runner.engine.logs.sinks import Row
 
 SHOWN = {"train/loss_average": "loss", "val/loss": "val loss", "val/accuracy": "val accuracy"}
 PAUSE = 0.1  # seconds between two drawings of the bar, at least

@@ -8,8 +8,8 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from runner.engine import manifest, storage
-from runner.engine.manifest import DATA_NAME, FOLDER, NAME, File, name_of
+from runner.engine.saving import manifest, storage
+from runner.engine.saving.manifest import DATA_NAME, FOLDER, NAME, File, name_of
 from runner.errors import CheckpointError
 
 STEM = re.compile(r"(?P<stem>.*)\.(weights|state)\..*")

@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from runner.engine import storage
-from runner.engine.manifest import File
+from runner.engine.saving import storage
+from runner.engine.saving.manifest import File
 from runner.errors import CheckpointError
 
 HEADER = 2 << 20  # bytes of names and shapes, about 20,000 tensors: each takes 1.5 kB of memory, a name takes 60 bytes

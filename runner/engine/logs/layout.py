@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from runner.engine.summaries import value
+from runner.engine.logs.summaries import value
 
 CHARTS = {
     "1 is it learning?": {

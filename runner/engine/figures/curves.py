@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from runner.engine.sinks import read_metrics
+from runner.engine.logs.sinks import read_metrics
 
 DOTS = 4000  # shown at most
 DOT = {"linestyle": "", "marker": ".", "markersize": 4, "color": "0.8"}

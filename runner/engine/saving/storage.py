@@ -17,7 +17,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from runner.engine.disk import Disk
+from runner.engine.saving.disk import Disk
 from runner.errors import StorageError
 
 PIECE = 4 << 20  # bytes hashed and written at a time

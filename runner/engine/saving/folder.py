@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, get_type_hints
 
-from runner.engine import storage
+from runner.engine.saving import storage
 from runner.errors import CheckpointError, ConfigError, Locked
 from runner.schema import FolderName, NonNegative, NonNegativeInt, Pattern, check
 

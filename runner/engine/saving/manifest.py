@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.engine import storage
+from runner.engine.saving import storage
 from runner.errors import CheckpointError
 
 FOLDER = "checkpoints"  # in the run folder

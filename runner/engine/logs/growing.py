@@ -7,7 +7,7 @@ import errno
 import os
 from pathlib import Path
 
-from runner.engine import storage
+from runner.engine.saving import storage
 
 
 class Growing:

@@ -1,0 +1,1 @@
+"""What a run writes down as it goes: rows of numbers, for files and screens."""
