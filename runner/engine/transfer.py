@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -13,26 +16,46 @@ from torch import Tensor
 def to_host(tensors: Sequence[Tensor]) -> list[Any]:
     """Return each 0-dim tensor as a float and any other as an array, with one transfer per device.
 
-    Tensors of one type are joined on the device, and the types joined as bytes, widest first so that each part stays
-    aligned. That transfer is the only wait for the device.
+    What is on the host already is read one by one, which takes half the time of joining it.
     """
     found: list[Any] = [None] * len(tensors)
-    devices: dict[torch.device, dict[tuple[torch.dtype, bool], list[int]]] = {}
+    devices: dict[torch.device, list[int]] = {}
     for place, tensor in enumerate(tensors):
-        groups = devices.setdefault(tensor.device, {})
-        groups.setdefault((tensor.dtype, tensor.ndim == 0), []).append(place)
-    for groups in devices.values():
-        order = sorted(groups, key=lambda group: -group[0].itemsize)
-        parts = [[tensors[place] for place in groups[group]] for group in order]
-        for group, part, host in zip(order, parts, moved([join(part) for part in parts]), strict=True):
-            for place, value in zip(groups[group], split(host, part), strict=True):
-                found[place] = value
+        if tensor.device.type == "cpu":
+            found[place] = float(tensor.item()) if tensor.ndim == 0 else as_array(tensor).copy()
+        else:
+            devices.setdefault(tensor.device, []).append(place)
+    for places in devices.values():
+        for place, value in zip(places, transferred([tensors[place] for place in places]), strict=True):
+            found[place] = value
+    return found
+
+
+def transferred(tensors: Sequence[Tensor]) -> list[Any]:
+    """Return the floats and arrays of tensors of one device.
+
+    Tensors of one type are joined on the device, and the types joined as bytes, widest first so that each part stays
+    aligned. The transfer of these is the only wait for the device.
+    """
+    found: list[Any] = [None] * len(tensors)
+    types: dict[torch.dtype, list[int]] = {}
+    for place, tensor in enumerate(tensors):
+        types.setdefault(tensor.dtype, []).append(place)
+    order = sorted(types, key=lambda dtype: -dtype.itemsize)
+    groups = [sorted(types[dtype], key=lambda place: tensors[place].ndim > 0) for dtype in order]
+    parts = [[tensors[place] for place in places] for places in groups]
+    for places, part, host in zip(groups, parts, moved([join(part) for part in parts]), strict=True):
+        for place, value in zip(places, split(host, part), strict=True):
+            found[place] = value
     return found
 
 
 def join(tensors: list[Tensor]) -> Tensor:
-    """Return all elements of tensors of one type in one row."""
-    return torch.stack(tensors) if tensors[0].ndim == 0 else torch.cat([tensor.reshape(-1) for tensor in tensors])
+    """Return all elements of tensors of one type in one row; those of one element without dimensions come first."""
+    scalars = [tensor for tensor in tensors if tensor.ndim == 0]
+    rows = [torch.stack(scalars)] if scalars else []
+    rows += [tensor.reshape(-1) for tensor in tensors[len(scalars) :]]
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
 def moved(joined: list[Tensor]) -> list[Tensor]:
@@ -46,8 +69,15 @@ def moved(joined: list[Tensor]) -> list[Tensor]:
 
 def split(host: Tensor, like: list[Tensor]) -> list[Any]:
     """Return the elements as floats, or as arrays of the shapes of `like`."""
-    if like[0].ndim == 0:
-        return host.tolist() if host.is_floating_point() else host.double().tolist()
-    host = host.float() if host.dtype == torch.bfloat16 else host  # numpy has no bfloat16
-    parts = torch.split(host, [tensor.numel() for tensor in like])
-    return [part.reshape(tensor.shape).numpy() for part, tensor in zip(parts, like, strict=True)]
+    numbers = as_array(host)
+    scalars = sum(tensor.ndim == 0 for tensor in like)
+    arrays = like[scalars:]
+    ends = np.cumsum([scalars, *(tensor.numel() for tensor in arrays)]).tolist()
+    cut = [numbers[a:b].reshape(tensor.shape) for (a, b), tensor in zip(pairwise(ends), arrays, strict=True)]
+    return [*map(float, numbers[:scalars].tolist()), *cut]
+
+
+def as_array(host: Tensor) -> NDArray[Any]:
+    """Return a tensor on the CPU as an array on the same memory; numpy has no bfloat16."""
+    array: NDArray[Any] = (host.float() if host.dtype == torch.bfloat16 else host).numpy()
+    return array

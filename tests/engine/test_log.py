@@ -18,7 +18,7 @@ from runner.engine.logs.log import Log, open_logs
 from runner.engine.logs.sinks import METRICS, JsonLines, Row, read_metrics
 from runner.engine.saving import storage
 from runner.engine.saving.disk import Disk
-from runner.engine.transfer import to_host
+from runner.engine.transfer import to_host, transferred
 from runner.errors import CheckpointError, StorageError
 
 
@@ -59,7 +59,8 @@ def scalars(folder):
     ]
 
 
-def test_one_transfer_brings_every_type_and_shape_back_unchanged():
+@pytest.mark.parametrize("bring", [to_host, transferred])
+def test_every_type_and_shape_comes_to_the_host_unchanged_and_is_its_own(bring):
     tensors = [
         torch.tensor(0.1),
         torch.tensor(2**53 + 1, dtype=torch.int64),
@@ -72,7 +73,7 @@ def test_one_transfer_brings_every_type_and_shape_back_unchanged():
         torch.tensor([1.0, 2.0], dtype=torch.bfloat16),
         torch.zeros(0),
     ]
-    host = to_host(tensors)
+    host = bring(tensors)
     for tensor, value in zip(tensors, host, strict=True):
         if tensor.ndim:
             np.testing.assert_array_equal(value, tensor.float().numpy())
@@ -80,6 +81,8 @@ def test_one_transfer_brings_every_type_and_shape_back_unchanged():
         else:
             assert type(value) is float and value == float(tensor.item())
     assert math.copysign(1, host[4]) == -1
+    tensors[3].zero_()
+    assert host[3].tolist() == [0, 1, 2, 3, 4]
     assert to_host([]) == []
 
 

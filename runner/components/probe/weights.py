@@ -49,7 +49,8 @@ def update_ratio(*, every: PositiveInt, norm: Literal["l2", "l1", "both"]) -> Pr
 def norms_of_step(now: list[Tensor], before: list[Tensor], orders: list[int]) -> Tensor:
     """Return for each order the norm of each change and then that of each weight before it."""
     change = torch._foreach_sub(now, before)
-    return torch.cat([norms([*change, *before], order) for order in orders])
+    found = [norms([*change, *before], order) for order in orders]
+    return found[0] if len(found) == 1 else torch.cat(found)
 
 
 def ratios(names: list[str], sizes: list[int], orders: list[int], measured: list[float]) -> dict[str, float]:
