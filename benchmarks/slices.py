@@ -43,7 +43,7 @@ class Effort:
     threads: int = 1
 
 
-QUICK = Effort(rounds=5, mlp=1000, cnn=250)
+QUICK = Effort(rounds=5, mlp=1000, cnn=100)
 
 
 @dataclass
