@@ -44,16 +44,19 @@ class Space:
 
 def searched(conf: Conf, parts: Parts) -> list[Given]:
     """Return the search space that a recipe, or `hydra.sweeper.params`, sets."""
-    found = []
-    for key, text in (plain(parts.hydra.sweeper.get("params")) or {}).items():
-        if not isinstance(text, (str, int, float)):
-            raise ConfigError(f"hydra.sweeper.params.{key}: must be text, as in 'optim.lr: 0.1,0.01' in a recipe")
-        each = parse(f"{key}={text}")
-        if each.key == "plugins":
-            raise ConfigError("plugins: may be given on the command line only, a file must not import code")
-        allow(conf, each)
-        found.append(spread(conf, each))
-    return found
+    wished = plain(parts.hydra.sweeper.get("params")) or {}
+    return [in_yaml(conf, key, text, example="0.1,0.01") for key, text in wished.items()]
+
+
+def in_yaml(conf: Conf, key: str, text: object, *, example: str) -> Given:
+    """Return an override that stands under `hydra.sweeper.params`; `example` is such a text for `optim.lr`."""
+    if not isinstance(text, (str, int, float)):
+        raise ConfigError(f"hydra.sweeper.params.{key}: must be text, as in 'optim.lr: {example}' in a recipe")
+    each = parse(f"{key}={str(text).lower() if isinstance(text, bool) else text}")
+    if each.key == "plugins":
+        raise ConfigError("plugins: may be given on the command line only, a file must not import code")
+    allow(conf, each)
+    return spread(conf, each)
 
 
 def trials(space: Space) -> Iterator[list[Given]]:

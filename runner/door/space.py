@@ -10,14 +10,16 @@ from typing import Any
 
 from hydra.core.override_parser.types import IntervalSweep, RangeSweep
 
+from runner.door.axes import in_yaml
 from runner.door.choices import choice
 from runner.door.compose import Parts
 from runner.door.options import Conf, template, templates
-from runner.door.overrides import Given, allow, parse, spread
+from runner.door.overrides import Given, parse, spread
 from runner.errors import ConfigError, unknown
 from runner.search.space import MOST, Axis, Space
 
 LOG = "log"
+EXAMPLE = "tag(log,interval(1e-3,1))"
 
 
 @dataclass(frozen=True)
@@ -39,23 +41,12 @@ def wishes(conf: Conf, params: Mapping[str, Any], given: Sequence[Given]) -> lis
                 raise ConfigError(f"hydra.sweeper.params.{key}: {says}")
             if group in conf.files and option not in conf.files[group]:
                 raise unknown(f"hydra.sweeper.params.{key}", "option", option, conf.files[group])
-            found += [Wish(read(conf, name, text), (group, option)) for name, text in value.items()]
+            found += [Wish(in_yaml(conf, name, text, example=EXAMPLE), (group, option)) for name, text in value.items()]
         else:
-            found.append(Wish(read(conf, key, value)))
+            found.append(Wish(in_yaml(conf, key, value, example=EXAMPLE)))
     ours = [Wish(spread(conf, each)) for each in given if not each.of_hydra]
     typed = {each.given.key for each in ours}
     return [*(each for each in found if each.given.key not in typed), *ours]
-
-
-def read(conf: Conf, key: str, text: Any) -> Given:
-    """Return an override that stands in a YAML."""
-    if not isinstance(text, (str, int, float)):
-        raise ConfigError(f"hydra.sweeper.params.{key}: must be text, as in 'optim.lr: tag(log,interval(1e-3,1))'")
-    each = parse(f"{key}={str(text).lower() if isinstance(text, bool) else text}")
-    if each.key == "plugins":
-        raise ConfigError("plugins: may be given on the command line only, a file must not import code")
-    allow(conf, each)
-    return spread(conf, each)
 
 
 def space_of(conf: Conf, parts: Parts, wished: Sequence[Wish]) -> tuple[Space, list[Given]]:
