@@ -50,6 +50,11 @@ class Manifest:
     tree: dict[str, Any]  # the state without its tensors
     meta: dict[str, Any]
 
+    @property
+    def files(self) -> tuple[File, File]:
+        """The data files."""
+        return self.weights, self.state
+
 
 def name_of(step: int) -> str:
     """Return the file name of a step's manifest."""
@@ -57,19 +62,18 @@ def name_of(step: int) -> str:
 
 
 def encode(manifest: Manifest) -> bytes:
-    """Return the manifest as one sealed line of JSON; what `decode` would refuse is refused here."""
+    """Return the manifest as one sealed line of JSON; lengths of logs that `decode` would refuse are refused here."""
+    check_logs(manifest.logs, name_of(manifest.step))
     record = {
         "format": FORMAT,
         "step": manifest.step,
-        "files": [asdict(manifest.weights), asdict(manifest.state)],
+        "files": [asdict(file) for file in manifest.files],
         "logs": manifest.logs,
         "state": manifest.tree,
         "meta": manifest.meta,
     }
     body = json.dumps(record, allow_nan=False, separators=(",", ":")).encode()[:-1]
-    data = body + f',"sha256":"{hashlib.sha256(body).hexdigest()}"}}\n'.encode()
-    decode(data, manifest.step)
-    return data
+    return body + f',"sha256":"{hashlib.sha256(body).hexdigest()}"}}\n'.encode()
 
 
 def read(folder: Path, step: int) -> Manifest:
@@ -92,12 +96,17 @@ def decode(data: bytes, step: int) -> Manifest:
         require(type(record.get(key)) is kind, name, f"'{key}' is no {kind.__name__}")
     require(type(found) is int and found == FORMAT, name, "unknown format")
     require(type(record.get("step")) is int and record["step"] == step, name, f"is not of step {step}")
-    for log, size in record["logs"].items():
-        require(bool(LOG_NAME.fullmatch(log)) and type(size) is int and size >= 0, name, "a log is malformed")
+    check_logs(record["logs"], name)
     files = {role_of(file, step, name): file for file in record["files"]}
     require(len(record["files"]) == 2 and set(files) == {"weights", "state"}, name, "wants one weights and one state")
     parts = {role: File(file["name"], file["size"], file["sha256"]) for role, file in files.items()}
     return Manifest(step, **parts, logs=record["logs"], tree=record["state"], meta=record["meta"])
+
+
+def check_logs(logs: dict[str, int], name: str) -> None:
+    """Refuse a manifest whose logs have other names or lengths than logs have."""
+    for log, size in logs.items():
+        require(bool(LOG_NAME.fullmatch(log)) and type(size) is int and size >= 0, name, "a log is malformed")
 
 
 def unsealed(data: bytes, name: str) -> dict[str, Any]:

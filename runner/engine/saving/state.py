@@ -83,8 +83,7 @@ def unused(place: str, taken: Mapping[str, Tensor]) -> str:
 
 def identity(tensor: Tensor) -> tuple[Any, ...]:
     """Return what two tensors share that are the same memory seen the same way."""
-    memory = (tensor.device, tensor.untyped_storage().data_ptr(), tensor.storage_offset())
-    return (*memory, tensor.dtype, tensor.shape, tensor.stride())
+    return (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
 
 
 def packed_stride(shape: Sequence[int]) -> tuple[int, ...]:

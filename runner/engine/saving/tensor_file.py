@@ -20,10 +20,13 @@ MALFORMED = (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, Ove
 
 
 def write(path: Path, tensors: Mapping[str, Tensor]) -> File:
-    """Write tensors, each copied to the CPU at most once, and return what a manifest says about the file."""
+    """Write tensors, each copied to the CPU at most once, and return what a manifest says about the file.
+
+    Its name is durable once the folder is synced.
+    """
     data = save(on_cpu(tensors), metadata={"format": "pt"})
     bounded(data, path.name)
-    return File(path.name, len(data), storage.write_atomic(path, data))
+    return File(path.name, len(data), storage.put(path, data))
 
 
 def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
