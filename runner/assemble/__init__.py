@@ -36,6 +36,7 @@ class Experiment:
     batches: TrainBatches
     validation: dict[str, EvalBatches]
     test: Callable[[], EvalBatches] | None  # opens the test split
+    look: Callable[[], tuple[str, ...]]  # makes sure that it can be, and returns what the summary says of it
     classes: tuple[str, ...]
     summary: list[str]  # what was built, in words
 
@@ -51,7 +52,6 @@ def assemble(config: Config, *, fit: bool = True, search: Mapping[str, Any] | No
     settings = settle(settings, device)
     data = load(config["data"])
     check_labels(data)
-    lost = data.look() if settings.test == "end" else ()
     preprocess = build("preprocess", config["preprocess"], shape=data.shape)
     if fit:
         preprocess.fit(data.train)
@@ -71,10 +71,10 @@ def assemble(config: Config, *, fit: bool = True, search: Mapping[str, Any] | No
         batches=batches,
         validation=validation_batches(data, batches, preprocess, device),
         test=test_batches(data, preprocess, device),
+        look=data.look,
         classes=data.classes,
         summary=[
             *data.notes,
-            *lost,
             *summary,
             *words(model, settings, recipe),
             *describe(learner.optimizer),

@@ -28,6 +28,8 @@ def evaluate_task(job: Job, *, split: Literal["test", "val", "train"]) -> int:
     folder = Path(job.config["run"])
     config = saved_config(str(folder), job, key="run", may_change=MAY_CHANGE)
     experiment = assemble(config, fit=False)
+    if split == "test":
+        experiment.look()  # before the read is counted
     result = read_result(folder)
     path = folder / result.weights if result.weights else newest(folder)
     weights = checkpoint.read_weights(path)

@@ -45,7 +45,8 @@ def train_task(job: Job) -> int:
             held.enter_context(lock(resumed))
         snapshot = checkpoint.load(resumed) if resumed else None
         experiment = assemble(job.config, fit=snapshot is None, search=job.search)
-        experiment = replace(experiment, recipe=armed(experiment.recipe))
+        lost = experiment.look() if experiment.settings.test == "end" else ()
+        experiment = replace(experiment, recipe=armed(experiment.recipe), summary=[*lost, *experiment.summary])
         if resumed and snapshot:
             snapshot = put_back(resumed, experiment.learner, snapshot)
         folder = resumed or place(job)

@@ -161,11 +161,40 @@ def test_what_is_skipped_is_exactly_what_is_broken_counted_in_the_summary(
         assert f"data: skipped {bad} of {count} images, the first is {first}: cannot be read" in said
 
 
-def test_a_test_split_that_is_not_read_is_not_looked_at(root: Path, tmp_path: Path) -> None:
-    damaged_in_its_middle(root / "test" / "b" / "07.png")
+def small(root: Path, folder: Path, *more: str) -> Any:
+    """Return the job of a quick run on these pictures."""
     words = ("data=imagefolder", f"data.root={root}", "data.size=[8,8]", "data.cache=null", "augment=[]")
-    more = ("data.workers=0", "model=linear", "steps=2", "figures=never", "test=never")
-    assert start(job(*words, *more, f"hydra.run.dir={tmp_path / 'run'}")) == 0
+    fast = ("data.workers=0", "model=mlp", "model.hidden=[4]", "steps=2", "figures=never")
+    return job(*words, *fast, *more, f"hydra.run.dir={folder}")
+
+
+NOT_READ = {
+    "train": ["test=never"],
+    "preview": ["task=preview"],
+    "profile": ["task=profile", "task.steps=1", "task.warmup=1"],
+    "init_report": ["task=init_report"],
+}
+
+
+@pytest.mark.parametrize("words", NOT_READ.values(), ids=NOT_READ)
+def test_a_test_split_that_is_not_read_is_not_looked_at(root: Path, tmp_path: Path, words: list[str]) -> None:
+    damaged_in_its_middle(root / "test" / "b" / "07.png")
+    assert start(small(root, tmp_path / "run", *words)) == 0
+
+
+def test_an_evaluation_of_another_split_does_not_look_at_the_test_split(root: Path, tmp_path: Path) -> None:
+    assert start(small(root, tmp_path / "run")) == 0
+    damaged_in_its_middle(root / "test" / "b" / "07.png")
+    assert start(job("task=evaluate", f"run={tmp_path / 'run'}", "task.split=val")) == 0
+
+
+def test_a_test_split_that_cannot_be_read_is_not_counted_as_read(root: Path, tmp_path: Path) -> None:
+    assert start(small(root, tmp_path / "run", "test=never")) == 0
+    victim = damaged_in_its_middle(root / "test" / "b" / "07.png")
+    with pytest.raises(DataError) as caught:
+        start(job("task=evaluate", f"run={tmp_path / 'run'}"))
+    assert str(caught.value).startswith(f"{victim}: cannot be read as an image (")
+    assert result(tmp_path / "run")["test_reads"] == 0
 
 
 @pytest.mark.parametrize("bad_images", ["error", "skip"])
