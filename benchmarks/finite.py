@@ -17,6 +17,7 @@ import torch
 
 from benchmarks.experiments import CNN, MLP, RESNET, experiment, words
 from benchmarks.rounds import Pairs, report
+from runner.engine.direct import gradients
 from runner.engine.train import update
 
 BATCHES = 16
@@ -32,7 +33,7 @@ def stepping(overrides: list[str], *, gated: bool) -> Callable[[int], float]:
     if not gated:
         if hasattr(learner.optimizer, "found_inf"):
             del learner.optimizer.found_inf
-        learner.take_step = lambda loss: learner._bare_step()  # type: ignore[method-assign]
+        learner.take_step = lambda loss: learner._move(gradients(learner.optimizer))  # type: ignore[method-assign]
     clock = time.perf_counter if made.device.type == "cuda" else time.thread_time
 
     def steps(count: int) -> float:

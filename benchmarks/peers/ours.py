@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +22,8 @@ def run(work: Work, pace: Pace, *more: str) -> nn.Module:
     made = experiment([*work.overrides, f"steps={pace.steps + 1}", *more])
     stream = made.batches.stream
     made.batches.stream = lambda start, stop: pace(stream(0, pace.steps))  # type: ignore[method-assign]
+    gc.collect()
+    gc.freeze()  # as the command does before it trains: what the imports made is for good
     with tempfile.TemporaryDirectory() as folder, closing(open_logs(Path(folder), positions=None, step=0)) as log:
         train(made.recipe, made.learner, made.batches, {}, log, lambda: None)
         assert log.flush()["train/loss"] >= 0

@@ -11,14 +11,16 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import FunctionType
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim import optimizer as torch_optimizer
 
-from runner.engine.fused import gathered
+from runner.engine.fused import gathered, plainly
 
 METHODS = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")  # the first call imports torch._dynamo
 CACHE = "__dynamo_disable"  # where the wrapper of such a method keeps what it calls in the method's place
@@ -54,24 +56,24 @@ def dynamo_is_there() -> bool:
     return "torch._dynamo" in sys.modules
 
 
-def stepper(optimizer: Optimizer, *, compiled: bool = False) -> Callable[[], object]:
-    """Return what makes one step: the bare step, or `optimizer.step` where that does more or is not as we know it.
+def stepper(optimizer: Optimizer, *, compiled: bool = False) -> Callable[[list[Tensor]], object] | None:
+    """Return what makes one step by the `gradients` without torch's wrappings; none where it is not as we know it.
 
-    It does more for as long as there are hooks (looked for at each step), where a schedule of torch's has replaced it,
-    and where the optimizer is differentiable. A profiler sees the operations of the bare step, but no range round them.
+    For as long as there are hooks (looked for at each step), or where a schedule of torch's has replaced it, it is
+    `optimizer.step`. A profiler sees the operations of the bare step, but no range round them.
     """
     bare, without_gradients = bare_step(type(optimizer))
     if bare is None or compiled or optimizer.defaults.get("differentiable"):
-        return optimizer.step
-    step = gathered(optimizer, bare)
+        return None
+    step = gathered(optimizer, bare) or partial(plainly, optimizer, bare)
 
-    def direct() -> object:
+    def direct(found: list[Tensor]) -> object:
         if hooked(optimizer):
             return optimizer.step()
         if not without_gradients:
-            return step(optimizer)
+            return step(found)
         with torch.no_grad():
-            return step(optimizer)
+            return step(found)
 
     return direct
 
@@ -101,6 +103,11 @@ def hooked(optimizer: Optimizer) -> object:
         or torch_optimizer._global_optimizer_post_hooks
         or "step" in optimizer.__dict__
     )
+
+
+def gradients(optimizer: Optimizer) -> list[Tensor]:
+    """Return the gradients that there are, in the order of the parameters."""
+    return [g for group in optimizer.param_groups for p in group["params"] if (g := p.grad) is not None]
 
 
 def zeroer(optimizer: Optimizer) -> Callable[[], None]:

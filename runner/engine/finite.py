@@ -32,21 +32,19 @@ class Gate:
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
-        self._groups = optimizer.param_groups
-        device = self._groups[0]["params"][0].device
+        groups = optimizer.param_groups
+        device = groups[0]["params"][0].device
         self._shut, self._one = torch.zeros((), device=device), torch.ones((), device=device)
         self._missed = torch.zeros((), device=device)
         self._mark = mark_torchs if torchs_own(device) else mark
         told = getattr(optimizer, "_step_supports_amp_scaling", False)  # where GradScaler looks too
-        self.asks = not (told and all(group.get("fused") for group in self._groups))
+        self.asks = not (told and all(group.get("fused") for group in groups))
         if not self.asks:
             optimizer.found_inf = self._shut  # type: ignore[attr-defined]  # GradScaler's way to tell an optimizer
 
-    def lets(self, loss: Tensor) -> bool:
+    def lets(self, loss: Tensor, gradients: list[Tensor]) -> bool:
         """Look at a loss () and the gradients, and tell whether the optimizer may be called."""
-        found = [g for group in self._groups for p in group["params"] if (g := p.grad) is not None]
-        found.append(loss)
-        self._mark(found, self._shut, self._one)
+        self._mark([*gradients, loss], self._shut, self._one)
         self._missed.add_(self._shut)
         return not self.asks or not self._shut.item()
 

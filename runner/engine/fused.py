@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 Group = dict[str, Any]
-Step = Callable[[Optimizer], object]
+Bare = Callable[[Optimizer], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Part:
     group: Group
     parameters: list[Tensor]
     kept: list[list[Tensor]]
+    places: list[int]  # of their gradients among those of all
 
 
 @dataclass(frozen=True)
@@ -103,13 +105,13 @@ RULES: dict[type[Optimizer], Rule] = {
 }
 
 
-def gathered(optimizer: Optimizer, bare: Step) -> Step:
-    """Return a step that does as `bare`, the one of the optimizer's class, with less work where it may."""
+def gathered(optimizer: Optimizer, bare: Bare) -> Gathered | None:
+    """Return a step that does as `bare`, the one of the optimizer's class, with less work; none where it may not."""
     rule = RULES.get(type(optimizer))
     if rule is None or not all(
         simple(group) and agrees(type(optimizer), rule, group, bare) for group in optimizer.param_groups
     ):
-        return bare
+        return None
     return Gathered(optimizer, rule, bare)
 
 
@@ -126,52 +128,48 @@ class Gathered:
     What has no gradient in a step is passed over; where that changes, that step is torch's, and all are found anew.
     """
 
-    def __init__(self, optimizer: Optimizer, rule: Rule, bare: Step) -> None:
-        self.rule, self.bare = rule, bare
+    def __init__(self, optimizer: Optimizer, rule: Rule, bare: Bare) -> None:
+        self.optimizer, self.rule, self.bare = optimizer, rule, bare
         self.parts: list[Part] = []
-        self.resting: list[Tensor] = []
+        self.moving, self.resting = 0, list[Tensor]()  # how many had a gradient when the parts were found; the others
         self.known: object = None  # the state that the parts are of: loading a state makes another
 
-    def __call__(self, optimizer: Optimizer) -> None:
-        """Make one step; no gradient may be recorded."""
-        gradients = self.gradients() if self.known is optimizer.state else None
-        if gradients is None:
+    def __call__(self, gradients: list[Tensor]) -> None:
+        """Make one step by the gradients, those there are in the order of the parameters; none may be recorded."""
+        optimizer = self.optimizer
+        if self.known is not optimizer.state or len(gradients) != self.moving or self.woken():
             self.bare(optimizer)
-            self.gather(optimizer)
+            self.gather()
             return
         found_inf: Tensor | None = getattr(optimizer, "found_inf", None)
-        for part, its in zip(self.parts, gradients, strict=True):
-            self.rule.step(part, its, found_inf)
+        for part in self.parts:
+            self.rule.step(part, [gradients[place] for place in part.places], found_inf)
 
-    def gradients(self) -> list[list[Tensor]] | None:
-        """Return the gradients of each part, None where others have one than had when the parts were found."""
-        found = [[g for p in part.parameters if (g := p.grad) is not None] for part in self.parts]
-        for part, its in zip(self.parts, found, strict=True):
-            if len(its) != len(part.parameters):
-                return None
-        return None if any(p.grad is not None for p in self.resting) else found
+    def woken(self) -> bool:
+        """Tell whether a tensor has a gradient that had none when the parts were found."""
+        return any(p.grad is not None for p in self.resting)
 
-    def gather(self, optimizer: Optimizer) -> None:
+    def gather(self) -> None:
         """Find all tensors after a step, unless some lie elsewhere than `found_inf`."""
-        groups = optimizer.param_groups
-        self.parts = [part for group in groups for part in parts_of(group, optimizer, self.rule)]
+        groups = self.optimizer.param_groups
         self.resting = [p for group in groups for p in group["params"] if p.grad is None]
-        found_inf = getattr(optimizer, "found_inf", None)
-        devices = {p.device for part in self.parts for p in part.parameters}
-        self.known = optimizer.state if found_inf is None or devices <= {found_inf.device} else None
+        moving = [(group, p) for group in groups for p in group["params"] if p.grad is not None]
+        self.moving = len(moving)
+        alike: dict[object, Part] = {}
+        for place, (group, p) in enumerate(moving):
+            names = self.rule.keeps(group)
+            part = alike.setdefault((id(group), p.device, p.dtype), Part(group, [], [[] for _ in names], []))
+            part.parameters.append(p)
+            part.places.append(place)
+            for kept, name in zip(part.kept, names, strict=True):
+                kept.append(self.optimizer.state[p][name])
+        self.parts = list(alike.values())
+        found_inf = getattr(self.optimizer, "found_inf", None)
+        devices = {p.device for _, p in moving}
+        self.known = self.optimizer.state if found_inf is None or devices <= {found_inf.device} else None
 
 
-def parts_of(group: Group, optimizer: Optimizer, rule: Rule) -> list[Part]:
-    """Return the tensors of a group that have a gradient, and so a state, by device and type."""
-    alike: dict[object, list[Tensor]] = {}
-    for p in group["params"]:
-        if p.grad is not None:
-            alike.setdefault((p.device, p.dtype), []).append(p)
-    names = rule.keeps(group)
-    return [Part(group, ps, [[optimizer.state[p][name] for p in ps] for name in names]) for ps in alike.values()]
-
-
-def agrees(kind: type[Optimizer], rule: Rule, group: Group, bare: Step) -> bool:
+def agrees(kind: type[Optimizer], rule: Rule, group: Group, bare: Bare) -> bool:
     """Tell whether a small trial of the options of a group ends as torch's own step does, bit for bit."""
     like = group["params"][0]
     ends = []
@@ -179,7 +177,7 @@ def agrees(kind: type[Optimizer], rule: Rule, group: Group, bare: Step) -> bool:
         weight = nn.Parameter(torch.tensor([0.5, -2.0], device=like.device, dtype=like.dtype))
         optimizer = kind([weight], **{name: group[name] for name in rule.options}, fused=True)  # type: ignore[call-arg]
         optimizer.found_inf = torch.zeros((), device=like.device)  # type: ignore[attr-defined]
-        step = Gathered(optimizer, rule, bare) if direct else bare
+        step = Gathered(optimizer, rule, bare) if direct else partial(plainly, optimizer, bare)
         try:
             ends.append([*trial(weight, optimizer, step), *optimizer.state[weight].values()])
         except (AttributeError, TypeError, RuntimeError, KeyError):
@@ -187,11 +185,16 @@ def agrees(kind: type[Optimizer], rule: Rule, group: Group, bare: Step) -> bool:
     return all(torch.equal(a, b) for a, b in zip(*ends, strict=True) if isinstance(a, Tensor))
 
 
+def plainly(optimizer: Optimizer, bare: Bare, gradients: list[Tensor]) -> object:
+    """Make one step as the optimizer's class does, which finds the gradients itself."""
+    return bare(optimizer)
+
+
 @torch.no_grad()
-def trial(weight: Tensor, optimizer: Optimizer, step: Step) -> Sequence[Tensor]:
+def trial(weight: Tensor, optimizer: Optimizer, step: Callable[[list[Tensor]], object]) -> Sequence[Tensor]:
     """Make three steps with different gradients, the last of them with `found_inf`, and return the weight."""
     for number, bad in enumerate((0.0, 0.0, 1.0)):
         weight.grad = torch.full_like(weight, 0.25 + number)
         optimizer.found_inf.fill_(bad)  # type: ignore[attr-defined]
-        step(optimizer)
+        step([weight.grad])
     return [weight]

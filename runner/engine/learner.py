@@ -13,7 +13,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from runner.engine.contracts import Average
-from runner.engine.direct import stepper, zeroer
+from runner.engine.direct import gradients, stepper, zeroer
 from runner.engine.finite import Gate, named, not_finite, states
 from runner.engine.patience import Patience
 from runner.engine.schedules import Observing
@@ -36,7 +36,7 @@ class Learner:
         self.parameters = dict(self.model.named_parameters())
         self.gate = Gate(self.optimizer)
         self.zero_grad = zeroer(self.optimizer)
-        self._bare_step = stepper(self.optimizer)
+        self._move = stepper(self.optimizer) or (lambda found: self.optimizer.step())
         self._meant = not_finite(dict(self.model.named_buffers()))  # an attention mask of -inf, say
 
     def take_step(self, loss: Tensor) -> None:
@@ -47,8 +47,10 @@ class Learner:
         if self.scaler.is_enabled():
             self.scaler.step(self.optimizer)
             self.scaler.update()
-        elif self.gate.lets(loss):
-            self._bare_step()
+        else:
+            found = gradients(self.optimizer)
+            if self.gate.lets(loss, found):
+                self._move(found)
 
     def set_lr(self) -> float:
         """Give each parameter group the learning rate of this step and return the factor of those that never rest.

@@ -36,7 +36,7 @@ def train(
     """Train from the learner's step on; return `done`, or `stopped` when patience is spent or `stop` asks for it.
 
     When it asks, the present step is saved, and a validation that is under way is left to the run that goes on. Raises
-    Diverged, with the weights before that step, when a flush shows a loss or a gradient that was not finite.
+    Diverged, with the weights before that step, when a look shows a loss or a gradient that was not finite.
     """
     timing = Timing(batches, learner.step)
     if unscored(recipe, learner):
@@ -119,10 +119,15 @@ def account(recipe: Recipe, learner: Learner, log: Log, timing: Timing) -> None:
 
 
 def check(learner: Learner, log: Log) -> None:
-    """Flush the log; raise BadStep, and go back, if a step since the last flush had a loss or a gradient not finite."""
+    """Raise BadStep, and go back, if a step since the last look had a loss or a gradient not finite.
+
+    The log keeps up.
+    """
     missed = learner.gate.missed()
-    log.forget(after=learner.step - max(0, missed - 1))  # only the first of them says anything
-    loss = log.flush().get("train/loss", 0.0)
+    if missed:
+        log.forget(after=learner.step - missed + 1)  # only the first of them says anything
+    loss = log.latest("train/loss") or 0.0
+    log.keep_up()
     if missed or not math.isfinite(loss):  # a loss scaler skips steps itself, now and then, but not for their loss
         learner.step -= missed or 1
         what = "the loss or a gradient is not finite; the weights are those before it"

@@ -21,7 +21,7 @@ def to_host(tensors: Sequence[Tensor]) -> list[Any]:
     found: list[Any] = [None] * len(tensors)
     devices: dict[torch.device, list[int]] = {}
     for place, tensor in enumerate(tensors):
-        if tensor.device.type == "cpu":
+        if tensor.is_cpu:
             found[place] = float(tensor.item()) if tensor.ndim == 0 else as_array(tensor).copy()
         else:
             devices.setdefault(tensor.device, []).append(place)

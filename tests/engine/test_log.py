@@ -12,6 +12,7 @@ import torch
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
 from runner.engine.contracts import Numbers
+from runner.engine.logs import delivery
 from runner.engine.logs import log as log_module
 from runner.engine.logs.event_file import event_files
 from runner.engine.logs.log import Log, open_logs
@@ -107,6 +108,22 @@ def test_flush_returns_the_latest_number_of_each_tag():
     latest = log.flush()
     assert latest["train/loss"] == 3 and latest["val/accuracy"] == 0.5 and "note" not in latest
     assert log.flush()["train/loss"] == 3
+
+
+def test_a_log_that_keeps_up_waits_between_flushes_and_knows_the_latest_number_all_the_same(monkeypatch):
+    sink, clock = Rows(), iter([10.0, 10.0, 10.4, 10.6, 10.6])
+    log = Log([sink])
+    monkeypatch.setattr(log_module.time, "monotonic", lambda: next(clock))
+    seen = []
+    for step in (1, 2, 3):
+        log.add(step, {"train/loss": torch.tensor(float(step)), "other": 0.0})
+        log.add(step, {"more": 1.0})
+        log.keep_up()
+        seen.append((len(sink.rows), log.latest("train/loss")))
+    assert seen == [(0, 1.0), (0, 2.0), (2, 3.0)]
+    assert log.latest("val/loss") is None
+    log.write(4, {"val/loss": 2})
+    assert log.latest("val/loss") == 2.0 and log.latest("train/loss") == 3.0
 
 
 def test_moving_average_starts_as_the_mean_and_skips_what_is_not_finite():
@@ -355,7 +372,7 @@ def test_a_log_that_cannot_be_finished_is_a_storage_error_unless_another_is_on_i
 
 
 def test_what_waits_in_memory_has_a_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(log_module, "MOST", 500)
+    monkeypatch.setattr(delivery, "MOST", 500)
     monkeypatch.setattr(storage, "disk", Tight(300))
     with pytest.raises(StorageError, match=r"metrics\.jsonl: No space left"):
         train(tmp_path, steps=60, checkpoints=(10, 20, 30))

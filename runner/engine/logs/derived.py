@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 LOSS = "train/loss"
 AVERAGE = "train/loss_average"
@@ -22,26 +23,30 @@ class Derived:
     """
 
     def __init__(self, state: Mapping[str, float] | None = None) -> None:
-        self._state = dict(state or {})
+        self._best = dict(state or {})
+        self._count, self._mean = self._best.pop("count", 0.0), self._best.pop(AVERAGE, math.nan)
 
     def state_dict(self) -> dict[str, float]:
         """Return what `Derived` takes to go on."""
-        return dict(self._state)
+        return self._best | ({"count": self._count, AVERAGE: self._mean} if self._count else {})
 
-    def update(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Return what follows from the values of a step, by tag."""
-        found = {AVERAGE: self._average(values[LOSS])} if LOSS in values else {}
-        if BEST.keys().isdisjoint(values):
-            return found
-        for tag, (name, better) in BEST.items():
-            if tag in values and not math.isnan(values[tag]):
-                self._state[name] = better(self._state.get(name, values[tag]), values[tag])
-                found[name] = self._state[name]
-        return found | {name: values[tag] for tag, name in LAST.items() if tag in values}
+    def extend(self, values: dict[str, Any]) -> None:
+        """Add to the values of a step what follows from them."""
+        if LOSS in values:
+            values[AVERAGE] = self._average(values[LOSS])
+        if values.keys() & BEST.keys():
+            values.update(self._scores(values))
 
     def _average(self, loss: float) -> float:
         if math.isfinite(loss):
-            count = self._state["count"] = self._state.get("count", 0.0) + 1
-            mean = self._state.get(AVERAGE, 0.0)
-            self._state[AVERAGE] = mean + (loss - mean) / min(count, 10 + count / 20, 200)
-        return self._state.get(AVERAGE, math.nan)
+            self._count += 1
+            mean = self._mean if self._count > 1 else 0.0
+            self._mean = mean + (loss - mean) / min(self._count, 10 + self._count / 20, 200)
+        return self._mean
+
+    def _scores(self, values: Mapping[str, float]) -> dict[str, float]:
+        found = {}
+        for tag, (name, better) in BEST.items():
+            if tag in values and not math.isnan(values[tag]):
+                found[name] = self._best[name] = better(self._best.get(name, values[tag]), values[tag])
+        return found | {name: values[tag] for tag, name in LAST.items() if tag in values}

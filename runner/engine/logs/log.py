@@ -15,6 +15,7 @@ from torch import Tensor
 
 from runner.engine.contracts import Numbers
 from runner.engine.logs.cut_back import cut_back
+from runner.engine.logs.delivery import deliver
 from runner.engine.logs.derived import Derived
 from runner.engine.logs.event_file import EventFile, next_name
 from runner.engine.logs.logged import as_arrays, as_tensors, tensor_of, told
@@ -23,10 +24,7 @@ from runner.engine.saving import storage
 from runner.engine.transfer import to_host
 from runner.errors import CheckpointError
 
-PAUSE = (
-    1.0  # seconds between two writes to the files, at least: a write for each flush would cost small models percents
-)
-MOST = 64 << 20  # bytes that a log file may owe: what the disk has not taken waits in memory
+PAUSE = 0.5  # seconds between two flushes of `keep_up`, at least: one for each look would cost small models percents
 
 
 class Log:
@@ -47,8 +45,7 @@ class Log:
         self._pending: list[tuple[int, float, Mapping[str, Any]]] = []
         self._open: Row | None = None
         self._held = False
-        self._rows: list[Row] = []  # complete, not yet in the files
-        self._written = -math.inf
+        self._flushed = -math.inf
         self._late: set[Path] = set()  # files that owe something
         self._derived = Derived()
         self._latest: dict[str, float] = {}
@@ -61,11 +58,20 @@ class Log:
         """Take what is on the host: numbers, texts in Markdown, TensorBoard summaries."""
         self._pending.append((step, time.time(), values))
 
-    def flush(self) -> dict[str, float]:
-        """Move all that was added in one transfer, show it, and return the latest number of each tag.
+    def latest(self, tag: str) -> float | None:
+        """Return the last number of a tag, None if there is none; may wait for the device."""
+        for _, _, values in reversed(self._pending):
+            if tag in values:
+                return float(values[tag])
+        return self._latest.get(tag)
 
-        The files get it too, unless they got something a moment ago: then with the next flush, or the next checkpoint.
-        """
+    def keep_up(self) -> None:
+        """Flush, unless that was done a moment ago."""
+        if time.monotonic() - self._flushed >= PAUSE:
+            self.flush()
+
+    def flush(self) -> dict[str, float]:
+        """Give all that was added to screens and files, in one transfer; return the latest number of each tag."""
         pending, self._pending = self._pending, []
         host = iter(
             to_host([t for _, _, values in pending for v in values.values() if (t := tensor_of(v)) is not None])
@@ -74,11 +80,13 @@ class Log:
         for step, moment, values in pending:
             if not rows or rows[-1].step != step:
                 rows.append(Row(step, moment, {}))
-            self._fill(rows[-1].values, told(values, host))
+            found = told(values, host)
+            self._derived.extend(found)
+            rows[-1].values.update(found)
+        self._remember(rows)
         self._open = rows.pop() if rows else None
-        self._show(rows)
-        if time.monotonic() - self._written >= PAUSE:
-            self._write()
+        self._give(rows)
+        self._flushed = time.monotonic()
         return dict(self._latest)
 
     def forget(self, after: int) -> None:
@@ -98,7 +106,6 @@ class Log:
         What the disk does not take is in the `state_dict` that follows.
         """
         self._settle()
-        self._write()
         for sink in self.files:
             with storage.refusing(sink.file.path):
                 self._lengths[sink.file.path.name] = sink.file.sync()
@@ -126,7 +133,6 @@ class Log:
         self._held = False
         try:
             self._settle()
-            self._write()
             for log in self.files if not broken else ():
                 with storage.refusing(log.file.path):
                     log.file.append(b"")  # what is owed
@@ -135,50 +141,24 @@ class Log:
                 sink.close()
             self.files, self.screens = [], []
 
-    def _fill(self, row: dict[str, Any], values: dict[str, Any]) -> None:
-        """Put values into the row of their step, with what is derived from them."""
-        values.update(self._derived.update(values))
-        row.update(values)
-        self._latest.update({tag: value for tag, value in values.items() if type(value) is float})
+    def _remember(self, rows: Sequence[Row]) -> None:
+        """Keep the latest number of each tag."""
+        latest: dict[str, Any] = {}
+        for row in rows:
+            latest.update(row.values)
+        self._latest.update({tag: value for tag, value in latest.items() if type(value) is float})
 
     def _settle(self) -> None:
         self.flush()
-        if self._held:
-            return
-        last, self._open = self._open, None
-        self._show([last] if last is not None else [])
+        if not self._held and self._open is not None:
+            last, self._open = self._open, None
+            self._give([last])
 
-    def _show(self, rows: list[Row]) -> None:
-        self._rows += rows
+    def _give(self, rows: Sequence[Row]) -> None:
         for screen in self.screens if rows else ():
             screen.write(rows)
-
-    def _write(self) -> None:
-        rows, self._rows = self._rows, []
         for sink in self.files if rows or self._late else ():
-            self._give(sink, rows)
-        self._written = time.monotonic()
-
-    def _give(self, sink: LogFile, rows: Sequence[Row]) -> None:
-        """Write rows to a file, and whatever it owes; what the disk does not take is told of once, and owed."""
-        path = sink.file.path
-        try:
-            sink.write(rows)
-        except OSError as error:
-            if len(sink.file.owed) > MOST:
-                raise storage.refusal(path, error) from error
-            if path not in self._late:
-                warn(f"{storage.refusal(path, error)}; the run goes on, and the log waits in memory")
-            self._late.add(path)
-        else:
-            if path in self._late:
-                warn(f"{storage.shown(path)}: written again, nothing is missing")
-            self._late.discard(path)
-
-
-def warn(line: str) -> None:
-    """Tell of something that does not end the run."""
-    sys.stderr.write(f"runner: warning: {line}\n")
+            deliver(sink, rows, self._late)
 
 
 def open_logs(

@@ -12,15 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from runner.engine.logs.sinks import Row
+from runner.engine.logs.sinks import Row, scalars
 
 
 def shape(row: Row) -> tuple[str | int, ...] | None:
     """Return what rows share when their events differ in numbers only; none for a row of more than scalars."""
-    for value in row.values.values():
-        if type(value) is not float:
-            return None
-    return (*row.values, varint_size(row.step))
+    return (*row.values, varint_size(row.step)) if scalars(row) else None
 
 
 def encoded(rows: Sequence[Row], first: Any) -> np.ndarray:

@@ -69,10 +69,15 @@ class JsonLines:
 def line(row: Row) -> str:
     """Return the row's numbers as one line of JSON, or nothing where it has none."""
     values = row.values
-    if set(map(type, values.values())) == {float} and math.isfinite(sum(values.values())):  # nearly always
+    if scalars(row) and math.isfinite(sum(values.values())):  # nearly always
         return form(tuple(values)) % (row.step, *map(repr, values.values()))
     numbers = {tag: number(value) for tag, value in values.items() if type(value) is float}
     return form(tuple(numbers)) % (row.step, *numbers.values()) if numbers else ""
+
+
+def scalars(row: Row) -> bool:
+    """Tell whether a row holds numbers and nothing else."""
+    return set(map(type, row.values.values())) == {float}
 
 
 @functools.cache

@@ -11,6 +11,7 @@ import numpy as np
 BUCKETS = 30
 SHOWN = 32  # images of a batch in one picture
 LEAST = 64  # pixels that the shorter side of a shown image has at least
+COLORSPACES = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # PNG's colour type -> channels
 
 
 def histogram(tag: str, values: np.ndarray) -> Any:
@@ -65,17 +66,18 @@ def encoded(tag: str, picture: bytes) -> Any:
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     width, height = struct.unpack(">II", picture[16:24])  # the header chunk comes first (PNG specification, 11.2.1)
-    shown = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=picture)
+    shown = Summary.Image(height=height, width=width, colorspace=COLORSPACES[picture[25]], encoded_image_string=picture)
     return Summary.Value(tag=tag, image=shown)
 
 
 def grid(images: np.ndarray) -> np.ndarray:
-    """Return images (B, C, H, W) side by side as (height, width, 3) uint8, small ones enlarged without smoothing.
+    """Return images (B, C, H, W) side by side as (height, width, 3 or 1) uint8, small ones enlarged without smoothing.
 
-    uint8 is shown as it is; floats are stretched so that the batch's least is black and its largest white.
+    uint8 is shown as it is; floats are stretched so that the batch's least is black and its largest white. Of what is
+    no colour the first channel is shown, in grey.
     """
     images = pixels(images[:SHOWN])
-    images = images if images.shape[1] == 3 else images[:, :1].repeat(3, axis=1)
+    images = images if images.shape[1] == 3 else images[:, :1]
     scale = -(-LEAST // min(images.shape[2:]))
     images = images.repeat(scale, axis=2).repeat(scale, axis=3)
     count, channels, height, width = images.shape
@@ -101,9 +103,9 @@ def pixels(images: np.ndarray) -> np.ndarray:
 
 
 def png(picture: np.ndarray) -> bytes:
-    """Return a picture (height, width, 3) uint8 as PNG."""
+    """Return a picture (height, width, 3 or 1) uint8 as PNG."""
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, format="PNG", compress_level=6)
+    Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).save(file, format="PNG", compress_level=1)
     return file.getvalue()
