@@ -74,7 +74,7 @@ def opened(folder: Path) -> Path:
     """Return the folder of a run's checkpoints, made if it is not there."""
     place = folder / FOLDER
     with storage.refusing(place):
-        if os.path.islink(place) or not os.path.isdir(place):  # noqa: PTH112, PTH114  (a quarter of the time)
+        if not place.is_dir() or place.is_symlink():
             storage.make_folder(place)
     return place
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -82,5 +81,5 @@ def looks_whole(place: Path, step: int) -> bool:
 def remove_data(place: Path, names: Iterable[str]) -> None:
     """Remove data files; a folder of such a name is none."""
     for name in names:
-        if not os.path.isdir(path := place / name):  # noqa: PTH112  (a quarter of `is_dir`'s time)
-            storage.remove(path)
+        if not (place / name).is_dir():
+            storage.remove(place / name)
