@@ -1,4 +1,4 @@
-"""Types, ranges and durations of config values, and the global fields; imports no torch.
+"""Types, ranges and durations of config values; imports no torch.
 
 `check` is the only place where a value meets its type: the front door calls it, and the registry once more for the
 knobs of a component that it builds.
@@ -10,7 +10,7 @@ import math
 import re
 import types
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from runner.errors import KEY, ConfigError, brief, unknown
 
@@ -74,40 +74,6 @@ Duration = Annotated[
 ]
 FolderName = Annotated[str, Pattern(r"(?!\.)[A-Za-z0-9._=,+-]{1,120}", "letters, digits and . _ = , + - (at most 120)")]
 ModuleName = Annotated[str, Pattern(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", "the name of a module, as in my_lab.parts")]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The global fields of `conf/config.yaml`, checked."""
-
-    epochs: Positive
-    steps: PositiveInt | None
-    seed: Annotated[int, Range(0, 2**32 - 1)]
-    device: Annotated[str, Pattern(r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, cuda, cuda:<number> or mps")]
-    precision: Literal["auto", "fp32", "bf16", "fp16", "pure_bf16"]
-    memory_format: Literal["auto", "channels_last", "contiguous"]
-    compile: bool | Literal["auto"]
-    cuda_graphs: bool
-    accumulate: PositiveInt
-    clip: Positive | None
-    monitor: Literal["val/accuracy", "val/loss", "train/accuracy"]
-    patience: PositiveInt | None
-    validate_every: Duration
-    checkpoint_every: Duration
-    log_every: PositiveInt
-    test: Literal["auto", "end", "never"]
-    figures: Literal["auto", "always", "never"]
-    plugins: list[ModuleName]
-    outputs: str
-    name: FolderName | None
-    sweep: FolderName | None
-    resume: str | None
-    run: str | None
-    runs: str | list[str] | None
-    note: str
-
-
-SETTINGS = get_type_hints(Settings, include_extras=True)
 
 
 def steps_of(duration: str, *, total_steps: int, steps_per_epoch: int, batch: int) -> int:

@@ -10,6 +10,7 @@ MODULES = sorted(ROOT.rglob("*.py"))
 FLOORS = [
     "errors",
     "schema",
+    "settings",
     "plain_yaml",
     "registry",
     "engine",

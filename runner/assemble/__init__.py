@@ -22,7 +22,8 @@ from runner.engine.randomness import key
 from runner.engine.recipe import Recipe
 from runner.errors import ConfigError
 from runner.registry import build
-from runner.schema import SETTINGS, Settings, check
+from runner.schema import check
+from runner.settings import SETTINGS, Settings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from runner.engine.placement import placed
 from runner.engine.randomness import order
 from runner.errors import ConfigError, DataError
 from runner.registry import build, find, knobs
-from runner.schema import Settings
+from runner.settings import Settings
 
 SMALLEST = 256  # examples of a batch that is only evaluated
 

@@ -19,8 +19,9 @@ from runner.engine.recipe import Recipe
 from runner.engine.schedules import Pure
 from runner.errors import ConfigError
 from runner.registry import build
-from runner.schema import Settings, steps_of
+from runner.schema import steps_of
 from runner.search import pruning
+from runner.settings import Settings
 
 
 def build_learner(

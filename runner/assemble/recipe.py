@@ -16,7 +16,8 @@ from runner.engine.contracts import Data, Mix, Regularizer
 from runner.engine.randomness import reseeder, stepwise
 from runner.engine.recipe import Recipe
 from runner.registry import build
-from runner.schema import Settings, steps_of
+from runner.schema import steps_of
+from runner.settings import Settings
 
 
 def build_recipe(

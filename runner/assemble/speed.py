@@ -15,7 +15,7 @@ from runner.assemble.half import halve
 from runner.engine.forward import Fast, Forward, captured, compiled, compiled_with_graphs, passed_over, plainly, refused
 from runner.engine.recipe import Recipe
 from runner.errors import ConfigError
-from runner.schema import Settings
+from runner.settings import Settings
 
 # What compile=auto reckons with, on CUDA: guesses of the right order, of a large GPU in half precision.
 WORTH = 20.0  # a run is compiled if it takes so many times as long as compiling it

@@ -13,7 +13,8 @@ from runner.door.annotations import PACKAGE, annotation
 from runner.door.options import RECIPE, Conf, template, templates
 from runner.errors import ConfigError, unknown
 from runner.plain_yaml import plain
-from runner.schema import PLAIN, SETTINGS, Duration, check, wrong
+from runner.schema import PLAIN, Duration, check, wrong
+from runner.settings import SETTINGS
 
 READERS = {"run": "evaluate", "runs": "compare"}  # settings that one task alone reads
 DURATION = Duration.__metadata__[0].expression  # type: ignore[attr-defined]

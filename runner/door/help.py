@@ -10,7 +10,7 @@ from platform import python_version
 
 import runner
 from runner.door.options import RECIPE, Conf
-from runner.schema import SETTINGS
+from runner.settings import SETTINGS
 
 WIDTH = 100
 FIELD = re.compile(r"(?P<key>\w+): (?P<value>.*?) +# (?P<comment>.*)")

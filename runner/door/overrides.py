@@ -17,7 +17,7 @@ from runner.door.choices import choice
 from runner.door.options import OPTION, RECIPE, Conf
 from runner.errors import ConfigError, brief, unknown
 from runner.plain_yaml import DEEPEST, LONGEST, plain, plain_key
-from runner.schema import SETTINGS
+from runner.settings import SETTINGS
 
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 MOST_BRACKETS = 200  # Hydra's grammar takes long over many

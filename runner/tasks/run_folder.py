@@ -17,7 +17,8 @@ from runner.engine.provenance import provenance
 from runner.engine.saving.folder import LOCK, RESULT, Result, create, write_result
 from runner.engine.saving.storage import TEMPORARY, write_atomic
 from runner.errors import ConfigError, Diverged, RunnerError, StorageError, too_large
-from runner.schema import SETTINGS, check, wrong
+from runner.schema import check, wrong
+from runner.settings import SETTINGS
 from runner.tasks.job import Job
 
 CONFIG = "config.yaml"

@@ -16,7 +16,8 @@ from runner.door.options import RECIPE, Conf, merged
 from runner.errors import ConfigError
 from runner.registry import find
 from runner.registry import knobs as types
-from runner.schema import SETTINGS, check
+from runner.schema import check
+from runner.settings import SETTINGS
 from runner.tasks import load_tasks
 
 load_tasks()

@@ -16,7 +16,8 @@ from runner.door.overrides import read_overrides
 from runner.errors import ConfigError
 from runner.registry import checked as checked_knobs
 from runner.registry import find, knobs, option
-from runner.schema import SETTINGS, check
+from runner.schema import check
+from runner.settings import SETTINGS
 from runner.tasks import load_tasks
 
 SEED = 20_261_121
