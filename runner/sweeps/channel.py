@@ -1,18 +1,19 @@
-"""Messages between the sweep and the processes that run its trials: one mapping of plain values a line.
+"""Messages between the sweep and the processes that run its trials: one mapping of plain values each.
 
-A line is a Python literal, read by `ast.literal_eval`: unlike JSON it leaves keys that are numbers as they are, and
-unlike a pickle it can only be a value.
+They are written by `marshal`: unlike JSON it leaves keys that are numbers as they are, unlike a pickle it can only be a
+value, and it takes microseconds. All ends are of one program, none is on another machine.
 """
 
 from __future__ import annotations
 
-import ast
 import contextlib
+import marshal
 import socket
 from collections.abc import Iterator
 from typing import Any
 
 PIECE = 1 << 16
+LENGTH = 8  # bytes before each message that hold its length
 
 Message = dict[str, Any]
 
@@ -33,8 +34,9 @@ class Channel:
 
     def send(self, message: Message) -> None:
         """Send a message; raises Closed if nobody is there to read it."""
+        content = marshal.dumps(message)
         try:
-            self._socket.sendall(repr(message).encode("utf-8", "surrogateescape") + b"\n")
+            self._socket.sendall(len(content).to_bytes(LENGTH, "big") + content)
         except OSError as error:
             raise Closed from error
 
@@ -46,9 +48,16 @@ class Channel:
             piece = b""
         if not piece:
             raise Closed
-        *lines, self._rest = (self._rest + piece).split(b"\n")
-        for line in lines:
-            yield ast.literal_eval(line.decode("utf-8", "surrogateescape"))
+        self._rest += piece
+        while len(self._rest) >= (end := LENGTH + int.from_bytes(self._rest[:LENGTH], "big")):
+            content, self._rest = self._rest[LENGTH:end], self._rest[end:]
+            yield marshal.loads(content)
+
+    def only(self) -> Message:
+        """Wait for the one message that there will be; raises Closed if none comes."""
+        while True:
+            for message in self.receive():
+                return message
 
     def close(self) -> None:
         """Let go of this end."""

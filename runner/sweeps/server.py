@@ -1,42 +1,25 @@
-"""The process that trials come from: torch, our parts and the data loaded once, then one fork per trial.
+"""The process between a sweep and its trials: it is told what to run, and tells how each ended.
 
-Nothing here computes with threads before a fork (a forked child would wait for them for ever), and nothing touches
-CUDA: a process that computes on a GPU cannot be forked, so there each worker is such a process of its own, which runs
-its trials one after the other in itself (`inline`).
+Torch, our parts and the data are loaded once, in a process that is then forked for each trial (`template`). A process
+that computes on a GPU cannot be forked, so there each worker is a process of its own, which runs its trials one after
+the other in itself (`inline`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import os
 import select
 import signal
 import socket
 import sys
-from typing import Any
 
+from runner.sweeps import loading
 from runner.sweeps.channel import Channel, Closed, Message
-from runner.sweeps.pages import collapse
-from runner.sweeps.trial import alone, carry_out
-from runner.sweeps.workers import kill
+from runner.sweeps.forks import Forks, Lost
+from runner.sweeps.trial import carry_out
 
-MODULES = (  # what trials would import, each by itself: a test compares
-    "runner.tasks.train",
-    "numpy.ctypeslib",
-    "rich._emoji_codes",
-    "rich.console",
-    "rich.table",
-    "safetensors.torch",
-    "tensorboard.compat.proto.event_pb2",
-    "tensorboard.plugins.custom_scalar.layout_pb2",
-    "tensorboard.plugins.custom_scalar.metadata",
-    "tensorboard.plugins.hparams.plugin_data_pb2",
-    "tensorboard.plugins.text.metadata",
-    "torch.fx.experimental._constant_symnode",
-    "torch.nested._internal.nested_tensor",
-)
 MANY = 100  # trials that large pages pay for; so many known ones, or after so many probably as many more
 
 
@@ -46,119 +29,83 @@ def main(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the sweep says what is to end
     channel = Channel(socket.socket(fileno=descriptor))
     with contextlib.suppress(Closed):
-        Server(channel).serve()
+        (first,) = channel.receive()
+        if first["inline"]:
+            alone(channel, first)
+        else:
+            serve(channel, first)
+
+
+def alone(channel: Channel, message: Message) -> None:
+    """Load what trials need and run them here, one after the other; raises Closed when the sweep is gone."""
+    channel.send({"did": "load", "gpus": loading.load(message)})
+    while True:
+        for asked in channel.receive():
+            channel.send({"did": "start", "number": asked["number"], "pid": os.getpid()})
+            code = carry_out(asked)
+            channel.send({"did": "end", "number": asked["number"], "code": code})
+            clear()
+
+
+def serve(channel: Channel, first: Message) -> None:
+    """Run each trial in a fork; whatever runs ends when the sweep is gone (Closed), or what trials are forked from."""
+    forks = Forks(first, channel.close)
+    gc.enable()
+    try:
+        Server(channel, forks, many=first["trials"] >= MANY).serve()
+    except Lost as lost:
+        end_as(lost.code)
+    finally:
+        forks.close()
 
 
 class Server:
-    """Forks trials, and tells how each ended."""
+    """Does what the sweep's messages ask for, and tells it what happens."""
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-        self._running: dict[int, int] = {}  # pid -> number of the trial
-        self._forks, self._settled = 0, False
-        self._wake, write = os.pipe()
-        self._descriptor = channel.fileno()
-        for end in (self._wake, write):
-            os.set_blocking(end, False)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # only its byte in the pipe counts
+    def __init__(self, channel: Channel, forks: Forks, *, many: bool) -> None:
+        self._channel, self._forks, self._many = channel, forks, many
+        self._ready, self._begun = False, 0
 
     def serve(self) -> None:
-        """Do what messages ask for; whatever runs ends with the channel."""
-        try:
-            while True:
-                ready, _, _ = select.select([self._descriptor, self._wake], [], [])
-                if self._wake in ready:
-                    with contextlib.suppress(BlockingIOError):
-                        os.read(self._wake, 4096)
-                    self._reap()
-                if self._descriptor in ready:
-                    for message in self._channel.receive():
-                        self._obey(message)
-        finally:
-            for pid in self._running:
-                kill(pid, signal.SIGKILL)
+        """Go on until the sweep is gone (Closed), or the template (Lost)."""
+        sweep = self._channel.fileno()
+        while True:
+            ready, _, _ = select.select([sweep, *self._forks.descriptors()], [], [])
+            self._forks.hear()
+            if self._forks.gpus is not None and not self._ready:
+                self._ready = True
+                self._loaded(self._forks.gpus)
+            for number, code in self._forks.over():
+                self._channel.send({"did": "end", "number": number, "code": code})
+            if sweep in ready:
+                for message in self._channel.receive():
+                    self._obey(message)
+
+    def _loaded(self, gpus: int) -> None:
+        if self._many:
+            self._forks.settle()
+        if not gpus:  # else a process for each of them comes in this one's place
+            self._forks.ahead()
+        self._channel.send({"did": "load", "gpus": gpus})
 
     def _obey(self, message: Message) -> None:
-        match message["do"]:
-            case "load":
-                self._channel.send({"did": "load", "gpus": load(message)})
-                if message["trials"] >= MANY:
-                    self._settle()
-            case "run" if message["inline"]:
-                self._channel.send({"did": "start", "number": message["number"], "pid": os.getpid()})
-                code = carry_out(message)
-                self._channel.send({"did": "end", "number": message["number"], "code": code})
-                clear()
-            case "run":
-                self._fork(message)
-            case "kill":
-                for pid, number in self._running.items():
-                    if number == message["number"]:
-                        kill(pid, signal.Signals(message["signal"]))
-
-    def _fork(self, message: Message) -> None:
-        self._forks += 1
-        if self._forks == MANY:
-            self._settle()
-        server = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            code = 70
-            try:
-                self._channel.close()
-                alone(server)
-                code = carry_out(message)
-            finally:
-                os._exit(code)
-        with contextlib.suppress(OSError):  # it has done so itself, or is gone
-            os.setpgid(pid, pid)
-        self._running[pid] = message["number"]
-        self._channel.send({"did": "start", "number": message["number"], "pid": pid})
-
-    def _settle(self) -> None:
-        """Make forks cheap, once."""
-        if not self._settled:
-            self._settled = True
-            collapse()
-
-    def _reap(self) -> None:
-        """Tell of the trials that are over; what they have started themselves ends with them."""
-        for pid in list(self._running):
-            # waited for without being buried, so that its group's number cannot be another's yet
-            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                kill(pid, signal.SIGKILL)
-                _, status = os.waitpid(pid, 0)
-                code = os.waitstatus_to_exitcode(status)
-                self._channel.send({"did": "end", "number": self._running.pop(pid), "code": code})
+        number = message["number"]
+        if message["do"] == "kill":
+            self._forks.kill(number, signal.Signals(message["signal"]))
+            return
+        self._channel.send({"did": "start", "number": number, "pid": self._forks.begin(number, message)})
+        self._begun += 1
+        if self._begun == MANY and not self._many:
+            self._forks.settle()
 
 
-def load(message: Message) -> int:
-    """Import what trials need and read their data; return the number of GPUs."""
-    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # counting them otherwise would end all forking
-    import torch
-
-    from runner.engine import provenance
-
-    torch.set_num_threads(1)
-    sys.argv = message["argv"]
-    for name in MODULES:
-        importlib.import_module(name)
-    with contextlib.suppress(Exception):  # the trial will say it
-        load_data(message["plugins"], message["data"])
-    provenance.keep()
-    gc.freeze()  # what is here for good need not be looked through, and copied, in every trial
-    gc.enable()
-    return torch.cuda.device_count() if message["device"] != "cpu" else 0
-
-
-def load_data(plugins: list[str], data: dict[str, Any]) -> None:
-    """Read the data set that the trials share, if it is one that lies in memory."""
-    from runner.assemble.data import keep
-    from runner.tasks import load_plugins
-
-    load_plugins(plugins)
-    keep(data)
+def end_as(code: int) -> None:
+    """End this process as another one did: by its exit code, or by minus a signal's number."""
+    if code < 0:
+        with contextlib.suppress(OSError):  # SIGKILL has no other handler
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    sys.exit(code)
 
 
 def clear() -> None:

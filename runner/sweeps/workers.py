@@ -48,11 +48,11 @@ class Worker:
 
     def load(self, **message: Any) -> None:
         """Have it import and read what trials need; it answers with the number of GPUs."""
-        self._channel.send({"do": "load", "argv": sys.argv, **message})
+        self._channel.send({"do": "load", "argv": sys.argv, "inline": self.inline, **message})
 
     def run(self, number: int, message: Message) -> None:
         """Have it run a trial."""
-        self._channel.send({"do": "run", "number": number, "inline": self.inline, **message})
+        self._channel.send({"do": "run", "number": number, **message})
 
     def kill(self, number: int, sent: signal.Signals) -> None:
         """Send a signal to a trial and all that it started."""

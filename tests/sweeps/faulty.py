@@ -105,6 +105,13 @@ def stay(job):
 
 
 @register("task")
+def leave_running(job):
+    """End, and leave behind a process that does not."""
+    (Path(job.folder) / "pid").write_text(str(subprocess.Popen(["sleep", "987654"]).pid))
+    return 0
+
+
+@register("task")
 def flaky(job):
     """Succeed the third time."""
     attempts = Path(f"{job.folder}.attempts")

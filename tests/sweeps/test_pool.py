@@ -62,25 +62,66 @@ def test_a_finished_trial_is_not_run_again(tmp_path, importable):
         assert [ended.ran for ended in all_done(pool, [job, job])] == [False, False]
 
 
-def test_trials_survive_the_death_of_the_process_that_they_come_from(tmp_path, importable):
-    job = trial(tmp_path / "x", "task=flaky")
+def until(happened, pool):
+    """Let the pool work until something is true."""
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert pool.next_done(timeout=0.1) is None
+        assert time.monotonic() < deadline
+
+
+def children(pid):
+    """Return the pids of a process's children, the eldest first."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.parametrize("lost", ["server", "template"])
+def test_trials_survive_the_death_of_the_process_that_they_come_from(tmp_path, importable, lost):
     waits = trial(tmp_path / "waits", "task=wait")
-    with Pool(knobs(workers=1), like=job) as pool:
+    with Pool(knobs(workers=1), like=waits) as pool:
         number = pool.submit(waits)
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "waits" / "begun").exists() and time.monotonic() < deadline:
-            pool.next_done(timeout=0.1)
-        (server,) = pool._crew.workers
-        (child,) = server.groups.values()
+        until((tmp_path / "waits" / "begun").exists, pool)
+        (worker,) = pool._crew.workers
+        server = worker._process.pid
+        (template,) = children(server)
+        forks = children(template)
+        assert worker.groups[number] in forks
         (tmp_path / "waits" / "begun").unlink()
-        os.kill(server._process.pid, signal.SIGKILL)
-        while not (tmp_path / "waits" / "begun").exists() and time.monotonic() < deadline:
-            pool.next_done(timeout=0.1)  # begun again, by another server
-        while runs(child):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        os.kill(server if lost == "server" else template, signal.SIGKILL)
+        until((tmp_path / "waits" / "begun").exists, pool)  # begun again, by others
+        until(lambda: not any(map(runs, [server, template, *forks])), pool)
         pool.stop(number)
         assert pool.next_done().result.status == "interrupted"
+
+
+def test_a_process_that_waits_for_a_trial_is_replaced_when_it_is_killed(tmp_path, importable):
+    jobs = [trial(tmp_path / str(number), "task=nothing") for number in range(3)]
+    with Pool(knobs(workers=1), like=jobs[0]) as pool:
+        killed = set()
+        for job in jobs:
+            pool.submit(job)
+            assert pool.next_done().result.status == "done"
+            (template,) = children(pool._crew.workers[0]._process.pid)
+            for _ in range(2):
+                until(lambda: waits_below(template) - killed, pool)  # noqa: B023
+                killed |= waits_below(template)
+                for pid in waits_below(template):
+                    os.kill(pid, signal.SIGKILL)
+            until(lambda: waits_below(template) - killed, pool)  # noqa: B023
+
+
+def waits_below(template):
+    """Return the pids of a template's forks that live."""
+    return {pid for pid in children(template) if runs(pid)}
+
+
+def test_what_a_trial_leaves_running_ends_with_it(tmp_path, importable):
+    job = trial(tmp_path / "x", "task=leave_running")
+    with Pool(knobs(workers=1), like=job) as pool:
+        pool.submit(job)
+        assert pool.next_done().result.status == "done"
+        pid = int((tmp_path / "x" / "pid").read_text())
+        until(lambda: not runs(pid), pool)
 
 
 def runs(pid):
@@ -103,9 +144,9 @@ def test_a_process_that_never_starts_ends_the_sweep(tmp_path, importable, monkey
 TWO_GPUS = """
 import ast, sys
 sys.path[:] = ast.literal_eval(sys.argv[1])
-from runner.sweeps import server
-load = server.load
-server.load = lambda message: load(message) or 2
+from runner.sweeps import loading, server
+load = loading.load
+loading.load = lambda message: load(message) or 2
 server.main(int(sys.argv[2]))
 """
 
@@ -163,7 +204,7 @@ def test_messages_arrive_whole_and_as_they_were():
 
 ONE = """
 import ast, os, sys
-from runner.sweeps.server import load
+from runner.sweeps.loading import load
 from runner.sweeps.trial import carry_out
 job = ast.literal_eval(sys.argv[1])
 load({"argv": sys.argv, "plugins": ["faulty"], "data": job["config"]["data"], "device": "cpu", "trials": 1})

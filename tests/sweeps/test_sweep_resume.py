@@ -119,7 +119,7 @@ def test_code_that_a_sweep_was_given_must_be_given_again(tmp_path):
 def test_a_signal_ends_all_trials_soon_even_those_that_refuse(tmp_path, number, code):
     going = Started("task=stay", "seed=range(9)", *PLUGIN, "hydra.launcher.workers=2", cwd=tmp_path)
     going.until(lambda: len(list(tmp_path.glob("outputs/sweeps/*/*/begun"))) == 2)
-    assert len(marked(going.mark)) == 6  # the sweep, its server, two trials, and what they started
+    going.until(lambda: len(marked(going.mark)) == 8)  # sweep, server, template, a fork that waits, two trials, theirs
     began = time.monotonic()
     assert going.end(number)[0] == code
     assert time.monotonic() - began < 8

@@ -1,0 +1,60 @@
+"""What the process that trials come from has ready for them: torch, our parts, and the data.
+
+Nothing here computes with threads, for a forked child would wait for them for ever, and nothing touches CUDA: a process
+that computes on a GPU cannot be forked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import sys
+from typing import Any
+
+from runner.sweeps.channel import Message
+
+MODULES = (  # what trials would import, each by itself: a test compares
+    "runner.tasks.train",
+    "numpy.ctypeslib",
+    "rich._emoji_codes",
+    "rich.console",
+    "rich.table",
+    "safetensors.torch",
+    "tensorboard.compat.proto.event_pb2",
+    "tensorboard.plugins.custom_scalar.layout_pb2",
+    "tensorboard.plugins.custom_scalar.metadata",
+    "tensorboard.plugins.hparams.plugin_data_pb2",
+    "tensorboard.plugins.text.metadata",
+    "torch.fx.experimental._constant_symnode",
+    "torch.nested._internal.nested_tensor",
+)
+
+
+def load(message: Message) -> int:
+    """Import what trials need and read their data; return the number of GPUs."""
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # counting them otherwise would end all forking
+    import torch
+
+    from runner.engine import provenance
+
+    torch.set_num_threads(1)
+    sys.argv = message["argv"]
+    for name in MODULES:
+        importlib.import_module(name)
+    with contextlib.suppress(Exception):  # the trial will say it
+        load_data(message["plugins"], message["data"])
+    provenance.keep()
+    gc.freeze()  # what is here for good need not be looked through, and copied, in every trial
+    gc.enable()
+    return torch.cuda.device_count() if message["device"] != "cpu" else 0
+
+
+def load_data(plugins: list[str], data: dict[str, Any]) -> None:
+    """Read the data set that the trials share, if it is one that lies in memory."""
+    from runner.assemble.data import keep
+    from runner.tasks import load_plugins
+
+    load_plugins(plugins)
+    keep(data)
