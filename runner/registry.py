@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 
 from runner.errors import ConfigError, unknown
+from runner.relations import check_relations
 from runner.schema import check
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
@@ -72,7 +73,7 @@ def build(kind: str, config: Mapping[str, Any], /, *, key: str | None = None, **
 
 
 def checked(factory: Callable[..., Any], key: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the knobs with their types and ranges checked."""
+    """Return the knobs with their types, ranges and relations checked."""
     wanted = knobs(factory)
     for name in values:
         if name not in wanted:
@@ -80,10 +81,12 @@ def checked(factory: Callable[..., Any], key: str, values: Mapping[str, Any]) ->
     for name in wanted:
         if name not in values:
             raise ConfigError(f"{key}.{name}: missing, and a knob has no default outside the YAML")
-    return {
+    typed = {
         name: check(f"{key}.{name}", value, wanted[name]) if wanted[name] is not Any else value
         for name, value in values.items()
     }
+    check_relations(key, typed, wanted)
+    return typed
 
 
 def asked(factory: Callable[..., Any], what: str, context: Mapping[str, Any]) -> dict[str, Any]:

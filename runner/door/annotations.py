@@ -1,8 +1,8 @@
 """The types of our components' knobs, read from their source: a wrong value is refused before torch is imported.
 
-An annotation is an expression over Python's types, `typing` and `runner.schema`, so it can be read without running the
-file that it stands in. What this reader does not know (a user's component, another expression) is left to the check
-after the import, by the same function.
+An annotation is an expression over Python's types, `typing`, `runner.schema` and `runner.relations`, so it can be read
+without running the file that it stands in. What this reader does not know (a user's component, another expression) is
+left to the check after the import, by the same function.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import runner
-from runner import schema
+from runner import relations, schema
 
 PACKAGE = Path(runner.__file__).parent
 PLAIN = {kind.__name__: kind for kind in (int, float, bool, str, list, dict)}
-RULES = {rule.__name__: rule for rule in (schema.Range, schema.Pattern, schema.NotEmpty, schema.Pair)}
+OF_ONE = (schema.Range, schema.Pattern, schema.NotEmpty, schema.Pair, relations.Whole)
+RULES = {rule.__name__: rule for rule in (*OF_ONE, relations.Divides, relations.AtMost, relations.With)}
 
 
 class Unread(Exception):

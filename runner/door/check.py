@@ -13,6 +13,7 @@ from runner.door.annotations import PACKAGE, annotation
 from runner.door.options import RECIPE, Conf, template, templates
 from runner.errors import ConfigError, unknown
 from runner.plain_yaml import plain
+from runner.relations import check_relations
 from runner.schema import PLAIN, Duration, check, wrong
 from runner.settings import SETTINGS
 
@@ -92,6 +93,8 @@ def check_knobs(key: str, values: Mapping[str, Any], known: Mapping[str, Any], c
     for name in known:
         if name not in values:
             raise ConfigError(f"{key}.{name}: missing (has none in its YAML)")
+    if values != known:
+        check_relations(key, values, {name: annotation(*component, str(name)) for name in values})
 
 
 def check_type(key: str, value: Any, example: Any) -> None:

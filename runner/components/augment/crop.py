@@ -14,6 +14,7 @@ from runner.components.augment.warp import Geometric, Grid, geometric, spread
 from runner.engine.contracts import Augment, Draws
 from runner.errors import ConfigError
 from runner.registry import register
+from runner.relations import AtMost
 from runner.schema import BOUNDS, HalfOpenUnit, Positive, PositiveInt, Range
 
 Shape = tuple[int, int, int]
@@ -63,14 +64,14 @@ def resized_crop(
 
 
 @register("augment")
-def short_side(shape: Shape, *, low: Annotated[float, Range(1)], high: Annotated[float, Range(1)]) -> Geometric:
+def short_side(
+    shape: Shape, *, low: Annotated[float, Range(1), AtMost("high")], high: Annotated[float, Range(1)]
+) -> Geometric:
     """Enlarge an image by a factor between `low` and `high` and cut a window of its old size at a random place.
 
     With 256/224 and 480/224 this is the training crop of VGG and ResNet (He et al. 2015, section 3.4): a short side
     between 256 and 480 pixels, and a window of 224.
     """
-    if low > high:
-        raise ConfigError(f"augment.short_side.high: got {[low, high]}, must be [low, high]")
 
     def trace(grid: Grid, draws: Draws) -> Grid:
         factor = spread(draws.uniform[:, 0], low, high)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import nn
 
 from runner.components.model.layers import conv_norm, halvings, hidden_layers, named
 from runner.engine.contracts import ActivationMaker, NormMaker
 from runner.engine.parts import Slot
-from runner.errors import ConfigError
 from runner.registry import register
+from runner.relations import Whole
 from runner.schema import PositiveInt
 
 
@@ -20,17 +22,15 @@ def cnn(
     norm: NormMaker,
     *,
     channels: list[PositiveInt],
-    kernel: PositiveInt,
+    kernel: Annotated[int, Whole("odd", first=1, step=2)],
     hidden: list[PositiveInt],
 ) -> nn.Module:
     """Return a LeNet-like model: convolution, norm, activation, 2x2 max pool per entry of `channels`, then `hidden`.
 
     LeNet-5 (LeCun et al. 1998) is channels [6, 16], kernel 5, hidden [120, 84]; here convolutions pad to keep the size.
-    Raises ConfigError for images that its poolings would use up, and for an even kernel.
+    Raises ConfigError for images that its poolings would use up.
     """
     halvings("cnn", shape, len(channels))
-    if kernel % 2 == 0:
-        raise ConfigError(f"model.kernel: got {kernel}, must be odd")
     blocks, cin = {}, shape[0]
     for i, cout in enumerate(channels, 1):
         conv, after = conv_norm(cin, cout, kernel, norm)

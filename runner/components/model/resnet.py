@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import nn
 
@@ -11,11 +11,13 @@ from runner.components.model.layers import conv_norm, halvings, named
 from runner.components.model.residual import Order, basic, block, bottleneck, pad, pre, project
 from runner.engine.contracts import ActivationMaker, NormMaker
 from runner.engine.parts import Slot
-from runner.errors import ConfigError
 from runner.registry import register
-from runner.schema import PositiveInt
+from runner.relations import Whole, With
+from runner.schema import PositiveInt, Range
 
 LARGE = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+SMALL_STEM = Whole("6n+2 (8, 14, 20, ..., 110), 18, 34 or 101", first=8, step=6, also=(18, 34, 101))
+LARGE_STEM = Whole("18, 34, 50, 101 or 152", also=(18, 34, 50, 101, 152))
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ def resnet(
     activation: ActivationMaker,
     norm: NormMaker,
     *,
-    depth: PositiveInt,
+    depth: Annotated[int, Range(1), With("stem", "cifar", SMALL_STEM), With("stem", "imagenet", LARGE_STEM)],
     width: PositiveInt,
     stem: Literal["cifar", "imagenet"],
     order: Order,
@@ -45,7 +47,7 @@ def resnet(
     0.27M parameters at width 16). Depth 18, 34, 50, 101, 152: four stages, projections (table 1; width 64), bottlenecks
     from 50 on; with stem=cifar (18, 34, 101) a 3x3 convolution replaces the 7x7 one and its pooling.
     `order=pre` puts norm and activation before the convolutions (arXiv 1603.05027).
-    Raises ConfigError for any other depth, and for images that its strides would use up.
+    Raises ConfigError for images that its strides would use up.
     """
     plan = plan_of(depth, stem)
     halvings("resnet", shape, len(plan.blocks) - 1 + (2 if stem == "imagenet" else 0))
@@ -65,9 +67,6 @@ def plan_of(depth: int, stem: str) -> Plan:
     """Return the stages of a depth; with stem=cifar, 6n+2 means the network for small images."""
     if stem == "cifar" and depth > 2 and depth % 6 == 2:
         return Plan((depth // 6,) * 3, bottleneck=False, small=True)
-    if depth not in LARGE:
-        small = "6n+2 (8, 14, 20, ..., 110), 18, 34 or 101" if stem == "cifar" else "18, 34, 50, 101 or 152"
-        raise ConfigError(f"model.depth: got {depth}, must be {small} with stem={stem}")
     return Plan(LARGE[depth], bottleneck=depth >= 50, small=False)
 
 

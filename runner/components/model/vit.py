@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -11,7 +13,8 @@ from runner.engine.contracts import ActivationMaker, NormMaker
 from runner.engine.parts import Residual, Slot
 from runner.errors import ConfigError
 from runner.registry import register
-from runner.schema import Positive, PositiveInt
+from runner.relations import Divides
+from runner.schema import Positive, PositiveInt, Range
 
 
 @register("model")
@@ -24,19 +27,17 @@ def vit(
     patch: PositiveInt,
     dim: PositiveInt,
     depth: PositiveInt,
-    heads: PositiveInt,
+    heads: Annotated[int, Range(1), Divides("dim")],
     expansion: Positive,
 ) -> nn.Module:
     """Return a vision transformer (arXiv 2010.11929) with a class token, learned positions and pre-norm blocks.
 
     The paper's have activation=gelu norm=layer; ViT-S/16 is dim 384, depth 12, heads 6 (22.05M for 224x224 and 1,000
     classes), ViT-B/16 dim 768, heads 12 (86.6M). The norm acts on the channels of every token.
-    Raises ConfigError for images that patches do not tile, and for heads that do not divide `dim`.
+    Raises ConfigError for images that patches do not tile.
     """
     if shape[1] % patch or shape[2] % patch:
         raise ConfigError(f"model.patch: got {patch}, must divide both sides of images of {shape[1]}x{shape[2]}")
-    if dim % heads:
-        raise ConfigError(f"model.heads: got {heads}, must divide model.dim ({dim})")
     blocks = {f"block{i + 1}": block(dim, heads, round(expansion * dim), activation, norm) for i in range(depth)}
     return named(
         embed=Embedding(shape, patch, dim),

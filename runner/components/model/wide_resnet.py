@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import nn
 
 from runner.components.model.layers import halvings, named
 from runner.components.model.residual import basic, block, pre, project
 from runner.engine.contracts import ActivationMaker, NormMaker
 from runner.engine.parts import Slot
-from runner.errors import ConfigError
 from runner.registry import register
+from runner.relations import Whole
 from runner.schema import PositiveInt
 
 
@@ -20,16 +22,14 @@ def wide_resnet(
     activation: ActivationMaker,
     norm: NormMaker,
     *,
-    depth: PositiveInt,
+    depth: Annotated[int, Whole("6n+4 (10, 16, 22, 28, 34, 40, ...)", first=10, step=6)],
     widen: PositiveInt,
 ) -> nn.Module:
     """Return WRN-`depth`-`widen` (arXiv 1605.07146, table 1): pre-activation blocks of 16, 32 and 64 times `widen`.
 
     WRN-28-10 has 36.5M parameters. Dropout with `where: block` is between the convolutions, as in the paper.
-    Raises ConfigError for a depth that is not 6n+4, and for images below 4x4.
+    Raises ConfigError for images below 4x4.
     """
-    if depth < 10 or depth % 6 != 4:
-        raise ConfigError(f"model.depth: got {depth}, must be 6n+4 (10, 16, 22, 28, 34, 40, ...)")
     halvings("wide_resnet", shape, 2)
     bias = isinstance(norm(16, 2), nn.Identity)
     layers: dict[str, nn.Module] = {"stem": nn.Conv2d(shape[0], 16, 3, padding=1, bias=bias)}

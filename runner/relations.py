@@ -1,0 +1,82 @@
+"""Whole numbers of a form, and what knobs of one component have to do with each other; imports no torch.
+
+Both stand in the types of the knobs, so that the front door refuses what breaks them before torch is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from runner.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Whole numbers `first`, `first + step`, ... and those of `also`, with the words that explain them."""
+
+    says: str
+    first: float = float("inf")
+    step: int = 1
+    also: tuple[int, ...] = ()
+
+    def __contains__(self, value: int) -> bool:
+        return value in self.also or (value >= self.first and (value - self.first) % self.step == 0)
+
+    def __str__(self) -> str:
+        return self.says
+
+
+@runtime_checkable
+class Relation(Protocol):
+    """A rule about a knob that reads others of its component."""
+
+    def broken(self, key: str, value: Any, values: Mapping[str, Any]) -> str | None:
+        """Return what the value must do, None if it does; `values` are all knobs of the component at `key`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Divides:
+    """The number divides that of another knob."""
+
+    knob: str
+
+    def broken(self, key: str, value: int, values: Mapping[str, Any]) -> str | None:
+        """Return what the number must divide if it does not."""
+        return f"divide {key}.{self.knob} ({values[self.knob]})" if values[self.knob] % value else None
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """The number is not above that of another knob."""
+
+    knob: str
+
+    def broken(self, key: str, value: float, values: Mapping[str, Any]) -> str | None:
+        """Return what the number must not be above if it is."""
+        return f"be <= {key}.{self.knob} ({values[self.knob]:g})" if value > values[self.knob] else None
+
+
+@dataclass(frozen=True)
+class With:
+    """The number is one of some where another knob has a word."""
+
+    knob: str
+    word: str
+    numbers: Whole
+
+    def broken(self, key: str, value: int, values: Mapping[str, Any]) -> str | None:
+        """Return which numbers go with the word if this one does not."""
+        if values[self.knob] != self.word or value in self.numbers:
+            return None
+        return f"be {self.numbers} with {self.knob}={self.word}"
+
+
+def check_relations(key: str, values: Mapping[str, Any], types: Mapping[str, Any]) -> None:
+    """Raise ConfigError for the first knob of a component that does not go with the others, each right by itself."""
+    for knob, kind in types.items():
+        for rule in getattr(kind, "__metadata__", ()):
+            if isinstance(rule, Relation) and (words := rule.broken(key, values[knob], values)):
+                raise ConfigError(f"{key}.{knob}: got {values[knob]}, must {words}")

@@ -1,0 +1,62 @@
+"""Relations between knobs: held at the front door and, for who builds by hand, by the registry; stated once."""
+
+from typing import Annotated
+
+import pytest
+
+from runner.components.model.resnet import LARGE_STEM, SMALL_STEM, plan_of
+from runner.errors import ConfigError
+from runner.registry import build, register
+from runner.relations import AtMost, Divides, Whole, With
+from runner.schema import PositiveInt, Range
+
+
+@register("shelf")
+def planks(
+    *,
+    length: PositiveInt,
+    parts: Annotated[int, Range(1), Divides("length")],
+    low: Annotated[float, Range(0), AtMost("high")],
+    high: float,
+    wood: str,
+    rings: Annotated[int, Range(1), With("wood", "oak", Whole("odd", first=1, step=2, also=(4,)))],
+) -> int:
+    """Return the length of a part."""
+    return length // parts
+
+
+GOOD = {"name": "planks", "length": 12, "parts": 4, "low": 1, "high": 1, "wood": "oak", "rings": 4}
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"parts": 5}, "shelf.parts: got 5, must divide shelf.length (12)"),
+        ({"length": 10}, "shelf.parts: got 4, must divide shelf.length (10)"),
+        ({"parts": 0}, "shelf.parts: got 0, must be >= 1"),
+        ({"low": 1.5}, "shelf.low: got 1.5, must be <= shelf.high (1)"),
+        ({"rings": 6}, "shelf.rings: got 6, must be odd with wood=oak"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(change, line):
+    with pytest.raises(ConfigError) as refusal:
+        build("shelf", {**GOOD, **change})
+    assert str(refusal.value) == line
+
+
+@pytest.mark.parametrize("change", [{}, {"length": 4}, {"low": 0.5}, {"rings": 7}, {"rings": 6, "wood": "ash"}])
+def test_what_goes_together_is_built(change):
+    assert build("shelf", {**GOOD, **change}) == (GOOD | change)["length"] // 4
+
+
+def test_whole_numbers_of_a_form():
+    form = Whole("6n+4", first=10, step=6)
+    assert [n for n in range(30) if n in form] == [10, 16, 22, 28]
+    assert [n for n in range(-9, 60) if n in Whole("some", also=(18, 34))] == [18, 34]
+
+
+def test_every_depth_that_is_taken_has_a_plan():
+    for stem, numbers in (("cifar", SMALL_STEM), ("imagenet", LARGE_STEM)):
+        assert all(sum(plan_of(depth, stem).blocks) for depth in range(200) if depth in numbers)
+        with pytest.raises(KeyError):  # and no other has one
+            next(depth for depth in range(200) if depth not in numbers and plan_of(depth, stem))
