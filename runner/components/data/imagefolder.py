@@ -59,15 +59,18 @@ def imagefolder(
         raise ConfigError(f"data.val_fraction: got {val_fraction:g}, must be < 1 - test_fraction (={test_fraction:g})")
     folder = Path(root).expanduser()
     layout = read_layout(folder, val_fraction=val_fraction, test_fraction=test_fraction)
-    too_large = images_in(layout) * 3 * size[0] * size[1] > memory * 2**20
-    if view.crop or (placement == "auto" and too_large):
-        placement = "disk"
+    placement = whereabouts(placement, layout, view, memory)
     threads = default_threads(layout.train.files) if workers is None else max(1, workers)
-    streamed = placement == "disk"
-    processes = (cores() if workers is None else workers) if streamed else 0
+    processes = (cores() if workers is None else workers) if placement == "disk" else 0
     reading = Reading(folder, view, threads, processes, bad_images == "skip", folder_of(cache))
+    return read(layout, reading, placement, batch_size)
+
+
+def read(layout: Layout, reading: Reading, placement: Placement, batch_size: int) -> Data:
+    """Return the splits of a folder, the test split looked through when it is asked after."""
+    streamed = placement == "disk"
     (train, lost), (val, more) = (opened(part, reading, streamed) for part in (layout.train, layout.val))
-    check_classes(train, layout.classes, folder)
+    check_classes(train, layout.classes, reading.root)
     test = layout.test
     looked = None if test is None else cached(partial(sound, test, reading))
     return Data(
@@ -75,12 +78,18 @@ def imagefolder(
         val=val,
         test=None if looked is None else lambda: late(looked(), reading, streamed),
         look=lambda: () if looked is None else looked()[1],
-        shape=(3, *view.size),
+        shape=(3, *reading.view.size),
         classes=layout.classes,
         batch_size=batch_size,
         placement=placement,
         notes=(*lost, *more),
     )
+
+
+def whereabouts(placement: Placement, layout: Layout, view: View, memory: int) -> Placement:
+    """Return where the images are to lie: on the disk if they are another each time, or too large for `memory` MiB."""
+    too_large = images_in(layout) * 3 * view.size[0] * view.size[1] > memory * 2**20
+    return "disk" if view.crop or (placement == "auto" and too_large) else placement
 
 
 def window(crop: str | None, scale: list[float], ratio: list[float], placement: Placement) -> Crop | None:
