@@ -27,8 +27,9 @@ class BadScore(Diverged):
 class Gate:
     """Shuts before the first step whose loss or gradients hold a NaN or an infinity, and stays shut.
 
-    From then on the weights rest, as they were before that step, until the host looks. Fused optimizers are told on the
-    device, so the step itself does nothing; for the others the host has to ask before each step.
+    From then on the weights rest, as they were before that step, until the host looks. On the CPU the host sees at once
+    that the gate is shut. Elsewhere fused optimizers are told on the device, so the step itself does nothing; for the
+    others the host has to ask before each step.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -37,20 +38,34 @@ class Gate:
         self._shut, self._one = torch.zeros((), device=device), torch.ones((), device=device)
         self._missed = torch.zeros((), device=device)
         self._mark = mark_torchs if torchs_own(device) else mark
+        kind, *others = {p.dtype for group in groups for p in group["params"]}
+        self._kind = None if others else kind  # of all gradients
         told = getattr(optimizer, "_step_supports_amp_scaling", False)  # where GradScaler looks too
         self.asks = not (told and all(group.get("fused") for group in groups))
-        if not self.asks:
+        self._seen = self._shut.numpy() if at_hand(device) else None
+        if not self.asks and self._seen is None:
             optimizer.found_inf = self._shut  # type: ignore[attr-defined]  # GradScaler's way to tell an optimizer
 
     def lets(self, loss: Tensor, gradients: list[Tensor]) -> bool:
         """Look at a loss () and the gradients, and tell whether the optimizer may be called."""
-        self._mark([*gradients, loss], self._shut, self._one)
-        self._missed.add_(self._shut)
-        return not self.asks or not self._shut.item()
+        found = [*gradients, loss]
+        for some in [found] if loss.dtype == self._kind else by_type(found):
+            self._mark(some, self._shut, self._one)
+        if self._seen is None:
+            self._missed.add_(self._shut)
+            return not self.asks or not self._shut.item()
+        if shut := bool(self._seen):
+            self._missed.add_(1)
+        return not shut
 
     def missed(self) -> int:
         """Wait for the device and return the number of steps that were kept from the weights."""
         return int(self._missed.item())
+
+
+def at_hand(device: torch.device) -> bool:
+    """Tell whether the host can look at the memory of a device without waiting."""
+    return device.type == "cpu"
 
 
 def torchs_own(device: torch.device) -> bool:
@@ -66,11 +81,14 @@ def torchs_own(device: torch.device) -> bool:
         return False
 
 
+def by_type(tensors: list[Tensor]) -> list[list[Tensor]]:
+    """Return tensors of each type apart."""
+    return [[tensor for tensor in tensors if tensor.dtype == kind] for kind in {tensor.dtype for tensor in tensors}]
+
+
 def mark_torchs(tensors: list[Tensor], shut: Tensor, one: Tensor) -> None:
-    """Set `shut` to 1 where a tensor is not finite; the tensors are multiplied by one."""
-    first, *others = {tensor.dtype for tensor in tensors}
-    for some in [[t for t in tensors if t.dtype == dtype] for dtype in (first, *others)] if others else [tensors]:
-        torch._amp_foreach_non_finite_check_and_unscale_(some, shut, one)
+    """Set `shut` to 1 where a tensor, all of one type, is not finite; the tensors are multiplied by one."""
+    torch._amp_foreach_non_finite_check_and_unscale_(tensors, shut, one)
 
 
 def mark(tensors: list[Tensor], shut: Tensor, one: Tensor) -> None:

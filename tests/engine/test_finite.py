@@ -48,9 +48,11 @@ def weights_and_states(learner):
     }
 
 
+@pytest.mark.parametrize("beside", [False, True], ids=["seen at once", "told on the device"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("optim", names("optim"))
-def test_one_bad_gradient_leaves_weights_and_optimizer_as_they_were(optim, precision, monkeypatch):
+def test_one_bad_gradient_leaves_weights_and_optimizer_as_they_were(optim, precision, beside, monkeypatch):
+    monkeypatch.setattr(finite, "at_hand", lambda device: not beside)
     for bad, implementation in zip((NAN, INF), MARKS, strict=True):
         monkeypatch.setattr(finite, "torchs_own", lambda device, own=implementation is mark_torchs: own)
         made = experiment("gradient", bad, optim=optim, precision=precision)
@@ -92,8 +94,10 @@ def test_what_was_first_not_finite_is_named(where, found, bad, precision, implem
     assert now == was
 
 
+@pytest.mark.parametrize("beside", [False, True], ids=["seen at once", "told on the device"])
 @pytest.mark.parametrize("more", [{"accumulate": 2}, {"clip": 0.1}, {"regularizer": ["max_norm"]}, {"average": "none"}])
-def test_nothing_moves_in_other_ways_of_making_a_step(more):
+def test_nothing_moves_in_other_ways_of_making_a_step(more, beside, monkeypatch):
+    monkeypatch.setattr(finite, "at_hand", lambda device: not beside)
     made = experiment("output", NAN, **more)
     was = {}
     made = before(made, STEP, lambda: was or was.update(weights_and_states(made.learner)))
@@ -248,9 +252,9 @@ def test_a_mark_is_made_for_any_bad_number_and_stays(implementation):
     for bad in (NAN, INF, -INF):
         for dtype in (torch.float32, torch.bfloat16, torch.float64):
             shut = torch.zeros(())
-            good = [torch.randn(3, 2), torch.randn(4, dtype=dtype)]
+            good = [torch.randn(3, 2, dtype=dtype), torch.randn(4, dtype=dtype)]
             copies = [tensor.clone() for tensor in good]
-            implementation([*good, torch.tensor(0.5)], shut, one)
+            implementation([*good, torch.tensor(0.5, dtype=dtype)], shut, one)
             assert shut == 0
             assert all(map(torch.equal, good, copies))
             implementation([*good, torch.tensor([1.0, bad], dtype=dtype)], shut, one)
@@ -265,9 +269,12 @@ def test_what_is_not_finite_is_listed_in_order_and_whole_numbers_are_passed_over
     assert not_finite({}) == []
 
 
-def test_a_plugins_fused_optimizer_that_takes_no_flag_is_asked_about():
+def test_a_plugins_fused_optimizer_that_takes_no_flag_is_asked_about(monkeypatch):
     weight = nn.Parameter(torch.ones(2))
     told = torch.optim.SGD([weight], lr=0.1, fused=True)
+    assert not Gate(told).asks
+    assert not hasattr(told, "found_inf"), "on the CPU there is no need"
+    monkeypatch.setattr(finite, "at_hand", lambda device: False)
     assert not Gate(told).asks
     assert told.found_inf is not None
     deaf = torch.optim.SGD([weight], lr=0.1, fused=True)
