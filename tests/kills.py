@@ -169,7 +169,7 @@ def begin(work, output: Path) -> int:
 def end(child: int, output: Path) -> tuple[int, str]:
     """Wait for a child; return its exit code, minus the signal's number if one killed it, and what it said."""
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return code, output.read_text()
+    return code, output.read_text() if output.exists() else ""  # killed before it could open the file
 
 
 def killed(whole: Whole, made: Job, kill: str, output: Path) -> bool:
