@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from runner.__main__ import main
+from tests.components.test_data import write_idx
 from tests.running import ROOT
 
 # After each step it notes what is imported; `heavy` is what a first step has no use for.
@@ -50,6 +52,14 @@ def test_no_run_imports_what_only_compiling_needs(tmp_path):
 
 def test_the_first_steps_import_nothing_heavy(tmp_path):
     ended(PROGRAM + "assert not late, late\n", "model=mlp", cwd=tmp_path)
+
+
+def test_a_set_that_torchvision_reads_does_not_bring_all_of_it(tmp_path):
+    for part, count in (("train", 100), ("t10k", 30)):
+        write_idx(tmp_path / f"MNIST/raw/{part}-images-idx3-ubyte", np.zeros((count, 28, 28), np.uint8))
+        write_idx(tmp_path / f"MNIST/raw/{part}-labels-idx1-ubyte", (np.arange(count) % 10).astype(np.uint8))
+    words = "data=mnist data.root=. data.download=false data.val_size=20 data.batch_size=40 model=mlp probe=[]"
+    ended(PROGRAM.replace(', "PIL"', "") + "assert not late, late\n", words, cwd=tmp_path)
 
 
 COLLECTED = """

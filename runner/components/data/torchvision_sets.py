@@ -17,6 +17,7 @@ import torch
 
 from runner.components.data.locking import locked
 from runner.components.data.splitting import ranks, set_aside
+from runner.components.data.torchvision_alone import datasets
 from runner.engine.contracts import Data, Images, InMemory
 from runner.errors import ConfigError, DataError
 from runner.registry import register
@@ -33,9 +34,7 @@ def cifar10(*, root: str, download: bool, batch_size: PositiveInt, val_size: Pos
     `val_size` of the 50,000 training images validate: a fixed, stratified choice. Raises DataError where the files are
     not in `root` and are not to be, or cannot be, downloaded. Source: Krizhevsky 2009.
     """
-    from torchvision.datasets import CIFAR10
-
-    train, test = partial(CIFAR10, train=True), partial(CIFAR10, train=False)
+    train, test = partial(datasets().CIFAR10, train=True), partial(datasets().CIFAR10, train=False)
     return published("cifar10", train, test, Path(root).expanduser(), download, batch_size, val_size, placement)
 
 
@@ -45,9 +44,7 @@ def cifar100(*, root: str, download: bool, batch_size: PositiveInt, val_size: Po
 
     Splits and errors are those of cifar10. Source: Krizhevsky 2009.
     """
-    from torchvision.datasets import CIFAR100
-
-    train, test = partial(CIFAR100, train=True), partial(CIFAR100, train=False)
+    train, test = partial(datasets().CIFAR100, train=True), partial(datasets().CIFAR100, train=False)
     return published("cifar100", train, test, Path(root).expanduser(), download, batch_size, val_size, placement)
 
 
@@ -57,9 +54,7 @@ def mnist(*, root: str, download: bool, batch_size: PositiveInt, val_size: Posit
 
     Splits and errors are those of cifar10. Source: LeCun et al. 1998.
     """
-    from torchvision.datasets import MNIST
-
-    train, test = partial(MNIST, train=True), partial(MNIST, train=False)
+    train, test = partial(datasets().MNIST, train=True), partial(datasets().MNIST, train=False)
     return published("mnist", train, test, Path(root).expanduser(), download, batch_size, val_size, placement)
 
 
@@ -71,9 +66,7 @@ def fashion_mnist(
 
     Splits and errors are those of cifar10. Source: Xiao et al. 2017, arXiv 1708.07747.
     """
-    from torchvision.datasets import FashionMNIST
-
-    train, test = partial(FashionMNIST, train=True), partial(FashionMNIST, train=False)
+    train, test = partial(datasets().FashionMNIST, train=True), partial(datasets().FashionMNIST, train=False)
     return published("fashion_mnist", train, test, Path(root).expanduser(), download, batch_size, val_size, placement)
 
 
@@ -83,9 +76,7 @@ def svhn(*, root: str, download: bool, batch_size: PositiveInt, val_size: Positi
 
     Splits and errors are those of cifar10. Source: Netzer et al. 2011.
     """
-    from torchvision.datasets import SVHN
-
-    train, test = partial(SVHN, split="train"), partial(SVHN, split="test")
+    train, test = partial(datasets().SVHN, split="train"), partial(datasets().SVHN, split="test")
     return published("svhn", train, test, Path(root).expanduser(), download, batch_size, val_size, placement)
 
 
