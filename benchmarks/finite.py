@@ -1,9 +1,9 @@
 """What it costs that no step is made of a loss or a gradient that is not finite.
 
 `python -m benchmarks.finite [rounds]` holds two runs against each other that differ in nothing but the gate, for the
-MLP and the small CNN on the CPU, and for ResNet-18 where there is a GPU: the whole loop, with data, probes and logs as they
-are by default. A turn is some milliseconds, so that what else the machine does falls into few of them; on the CPU only
-the time of the run's own thread counts, on a GPU the clock.
+MLP and the small CNN on the CPU, and for ResNet-18 where there is a GPU: the whole loop, with data, probes and logs as
+they are by default. A turn is some milliseconds, so that what else the machine does falls into few of them; on the CPU
+only the time of the run's own thread counts, on a GPU the clock.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ Hear = Callable[[str, nn.Module, Tensor], None]  # (place, activation, its outpu
 
 NEAR_ZERO = 0.01  # an output is nearly zero below this size
 BINS = 51
-WIDE = 256  # columns from which on torch goes through a table at full speed on a CPU: fifty times that for 16
+WIDE = 32  # columns from which on torch goes through a table at full speed on a CPU: fifty times that for 16
 
 ENDS: dict[type[nn.Module], tuple[float, float]] = {
     nn.Tanh: (-0.99, 0.99),
@@ -27,9 +27,17 @@ ENDS: dict[type[nn.Module], tuple[float, float]] = {
 }  # at or beyond these outputs the function is flat, or nearly
 
 
+Places = list[tuple[str, nn.Module]]
+
+
+def places(model: nn.Module) -> Places:
+    """Return the activations of a model with their names."""
+    return [(name or "model", module) for name, module in model.named_modules() if acts(module)]
+
+
 @contextmanager
-def listening(model: nn.Module, hear: Hear) -> Iterator[None]:
-    """Have `hear` told of every activation of the model's first forward pass, in order of execution.
+def listening(model: nn.Module, places: Places, hear: Hear) -> Iterator[None]:
+    """Have `hear` told of each activation among `places` in the model's first forward pass, in order of execution.
 
     A place is the module's name; the second call of one module in the pass is `<name>.call2`.
     """
@@ -46,7 +54,7 @@ def listening(model: nn.Module, hear: Hear) -> Iterator[None]:
         return heard
 
     handles = [model.register_forward_pre_hook(lambda *_: passes.append(None))]
-    handles += [m.register_forward_hook(listen(name or "model")) for name, m in model.named_modules() if acts(m)]
+    handles += [module.register_forward_hook(listen(name)) for name, module in places]
     try:
         yield
     finally:
@@ -84,7 +92,8 @@ def extremes(output: Tensor, unit: int) -> tuple[Tensor, Tensor]:
     rows = last.reshape(-1, units)
     while rows.shape[1] < WIDE and rows.shape[0] % 2 == 0:
         rows = rows.reshape(len(rows) // 2, -1)
-    return rows.amin(0).view(-1, units).amin(0), rows.amax(0).view(-1, units).amax(0)
+    least, most = rows.amin(0), rows.amax(0)
+    return (least, most) if len(least) == units else (least.view(-1, units).amin(0), most.view(-1, units).amax(0))
 
 
 @dataclass(frozen=True)
@@ -122,7 +131,7 @@ def measure(model: nn.Module, images: Tensor, cotangent: Callable[[Tensor, Tenso
     activation. The model is run once, in the mode that it is in; its parameters get no gradient.
     """
     heard: list[Heard] = []
-    with listening(model, lambda name, module, output: heard.append(Heard(name, module, output))):
+    with listening(model, places(model), lambda name, module, output: heard.append(Heard(name, module, output))):
         logits = model(images.detach().requires_grad_())  # so that frozen layers have gradients too
     if not heard:
         return []

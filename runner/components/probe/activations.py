@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor, nn
 
-from runner.engine.activations import listening, statistics
+from runner.engine.activations import listening, places, statistics
 from runner.engine.contracts import Numbers, Probe, Watch, Watched
 from runner.registry import register
 from runner.schema import PositiveInt
@@ -19,6 +21,7 @@ def activations(*, every: PositiveInt) -> Probe:
     batch: for ReLU those that never fired. `saturated` is the share of outputs at the flat ends of the function, where
     it has ends: tanh beyond 0.99, sigmoid below 0.01 or above 0.99, ReLU at zero.
     """
+    known = lru_cache(maxsize=1)(places)  # a run has one model
 
     def watch(watched: Watched) -> Watch:
         heard: dict[str, Tensor] = {}
@@ -26,16 +29,11 @@ def activations(*, every: PositiveInt) -> Probe:
         def hear(place: str, module: nn.Module, output: Tensor) -> None:
             heard.update({f"activations/{place}/{what}": x for what, x in statistics(module, output).items()})
 
-        with listening(watched.model, hear):
+        with listening(watched.model, known(watched.model), hear):
             yield
-        return (
-            {
-                "activations": Numbers(
-                    torch.stack(list(heard.values())), lambda said: dict(zip(heard, said, strict=True))
-                )
-            }
-            if heard
-            else {}
-        )
+        if not heard:
+            return {}
+        said = torch.stack(list(heard.values()))
+        return {"activations": Numbers(said, lambda numbers: dict(zip(heard, numbers, strict=True)))}
 
     return Probe(every, watch)
