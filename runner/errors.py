@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 # What torch, numpy and the allocators say of sizes that no memory holds
 TOO_LARGE = re.compile(
@@ -80,6 +81,18 @@ def unknown(key: str, what: str, given: str, choices: Iterable[str]) -> ConfigEr
     more = f", ... {len(ranked) - SHOWN} more: task=list" if len(ranked) > SHOWN else ""
     listed = ", ".join(ranked[:SHOWN] if more else sorted(ranked))
     return ConfigError(f"{brief(key, KEY)}: unknown {what} '{brief(given)}'{hint} (choose from: {listed}{more})")
+
+
+def wrong(key: str, value: Any, allowed: str) -> ConfigError:
+    """Return the error for a value that its type or range does not take."""
+    return ConfigError(f"{brief(key, KEY)}: got {brief(shown(value))}, must be {allowed}")
+
+
+def shown(value: Any) -> str:
+    """Return a value as YAML would have it, on one line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return repr(value) if isinstance(value, str) else str(value)
 
 
 def brief(text: str, most: int = LONGEST) -> str:

@@ -9,8 +9,7 @@ from typing import Any
 
 import yaml
 
-from runner.errors import KEY, ConfigError, brief
-from runner.schema import wrong
+from runner.errors import KEY, ConfigError, brief, wrong
 
 SIZE = 1_000_000  # bytes of a file
 MOST = 2_000  # values in it

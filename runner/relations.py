@@ -1,10 +1,11 @@
-"""Whole numbers of a form, and what knobs of one component have to do with each other; imports no torch.
+"""Forms of numbers, words and mappings, and what knobs of one component have to do with each other; imports no torch.
 
 Both stand in the types of the knobs, so that the front door refuses what breaks them before torch is imported.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -26,6 +27,27 @@ class Whole:
 
     def __str__(self) -> str:
         return self.says
+
+
+@dataclass(frozen=True)
+class Regular:
+    """A regular expression, with the words that say for what."""
+
+    says: str
+
+    def __contains__(self, text: str) -> bool:
+        try:
+            return bool(re.compile(text).pattern)
+        except re.error:
+            return False
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The keys of a mapping with their types, and those that must be there."""
+
+    types: tuple[tuple[str, Any], ...]
+    needed: tuple[str, ...]
 
 
 @runtime_checkable

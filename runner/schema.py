@@ -12,7 +12,8 @@ import types
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from runner.errors import KEY, ConfigError, brief, unknown
+from runner.errors import ConfigError, unknown, wrong
+from runner.relations import Fields, Regular
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ class Pattern:
 
     def __init__(self, expression: str, says: str) -> None:
         self.expression, self.says = re.compile(expression), says
+
+    def __contains__(self, text: str) -> bool:
+        return self.expression.fullmatch(text) is not None
 
 
 @dataclass(frozen=True)
@@ -112,10 +116,12 @@ def check(key: str, value: Any, annotation: Any) -> Any:
 def check_annotated(key: str, value: Any, annotation: Any) -> Any:
     """Check a number against its range, a string against its pattern, or a list against what must be in it."""
     kind, rule = get_args(annotation)[:2]
-    if isinstance(rule, Pattern):
-        if not isinstance(value, str) or not rule.expression.fullmatch(value):
+    if isinstance(rule, (Pattern, Regular)):
+        if not isinstance(value, str) or value not in rule:
             raise wrong(key, value, rule.says)
         return value
+    if isinstance(rule, Fields):
+        return check_fields(key, value, rule)
     if isinstance(rule, NotEmpty):
         if value == []:
             raise ConfigError(f"{key}: got [], must name at least one")
@@ -124,6 +130,18 @@ def check_annotated(key: str, value: Any, annotation: Any) -> Any:
     if checked not in rule:
         raise wrong(key, value, rule.says if isinstance(rule, Pair) else str(rule))
     return checked
+
+
+def check_fields(key: str, values: Any, rule: Fields) -> dict[str, Any]:
+    """Check that a mapping has the keys that it may and must have, with values of their types."""
+    types = dict(rule.types)
+    if not isinstance(values, dict):
+        raise wrong(key, values, "a mapping {a: b}")
+    for name in values:
+        if name not in types:
+            raise unknown(f"{key}.{name}", "key", str(name), types)
+    asked = dict.fromkeys(rule.needed) | values
+    return {name: check(f"{key}.{name}", value, types[name]) for name, value in asked.items()}
 
 
 def check_literal(key: str, value: Any, choices: tuple[Any, ...]) -> Any:
@@ -173,15 +191,3 @@ def check_plain(key: str, value: Any, kind: type) -> Any:
     if value in (math.inf, -math.inf):
         raise wrong(key, value, "finite")
     return value
-
-
-def wrong(key: str, value: Any, allowed: str) -> ConfigError:
-    """Return the error for a value that its type or range does not take."""
-    return ConfigError(f"{brief(key, KEY)}: got {brief(shown(value))}, must be {allowed}")
-
-
-def shown(value: Any) -> str:
-    """Return a value as YAML would have it, on one line."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return repr(value) if isinstance(value, str) else str(value)

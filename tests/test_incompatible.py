@@ -31,8 +31,6 @@ ALONE = (  # about one value, a file, this machine or a model of another library
     r"must be \[low, high\]",
     r"must be two numbers",
     r"no file at",
-    r"regular expression",
-    r"must be a number >= 0",
     r"timm is not installed",
     r"device: got",
     r"torch.compile needs",

@@ -11,10 +11,10 @@ from typing import Any
 
 from runner.door.annotations import PACKAGE, annotation
 from runner.door.options import RECIPE, Conf, template, templates
-from runner.errors import ConfigError, unknown
+from runner.errors import ConfigError, unknown, wrong
 from runner.plain_yaml import plain
 from runner.relations import check_relations
-from runner.schema import PLAIN, Duration, check, wrong
+from runner.schema import PLAIN, Duration, check
 from runner.settings import SETTINGS
 
 READERS = {"run": "evaluate", "runs": "compare"}  # settings that one task alone reads

@@ -16,8 +16,8 @@ from runner import plain_yaml
 from runner.engine.provenance import provenance
 from runner.engine.saving.folder import LOCK, RESULT, Result, create, write_result
 from runner.engine.saving.storage import TEMPORARY, write_atomic
-from runner.errors import ConfigError, Diverged, RunnerError, StorageError, too_large
-from runner.schema import check, wrong
+from runner.errors import ConfigError, Diverged, RunnerError, StorageError, too_large, wrong
+from runner.schema import check
 from runner.settings import SETTINGS
 from runner.tasks.job import Job
 

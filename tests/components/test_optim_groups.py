@@ -98,8 +98,8 @@ def test_describe_names_group_tensors_parameters_and_rates() -> None:
     ("rule", "message"),
     [
         ({"match": "nothing"}, "optim.rules[0].match: 'nothing' takes no trainable tensor of the model"),
-        ({"match": "("}, "optim.rules[0].match: '(' is no regular expression"),
-        ({"lr": 2}, "optim.rules[0].match: got None"),
+        ({"match": "("}, "optim.rules[0].match: got '(', must be a regular expression for names of tensors"),
+        ({"lr": 2}, "optim.rules[0].match: got null, must be a regular expression"),
         ({"match": "5", "lr": "high"}, "optim.rules[0].lr: got 'high', must be a number"),
         ({"match": "5", "lr_mult": 2}, "optim.rules[0].lr_mult: unknown key"),
         ({"match": "5", "until": "soon"}, "optim.rules[0].until: got 'soon', must be a duration like 500steps"),

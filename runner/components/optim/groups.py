@@ -9,11 +9,24 @@ from typing import Annotated, Any, Literal
 from torch import nn
 from torch.optim import Optimizer
 
-from runner.errors import ConfigError, unknown
-from runner.schema import Duration, Range, check
+from runner.errors import ConfigError
+from runner.relations import Fields, Regular
+from runner.schema import Duration, NonNegative
 
 NoDecay = list[Literal["bias", "norm"]]
-Rules = list[dict[str, Annotated[float, Range(0)] | str]]
+Rule = Annotated[
+    dict[str, Any],
+    Fields(
+        types=(
+            ("match", Annotated[str, Regular("a regular expression for names of tensors")]),
+            ("lr", NonNegative),
+            ("weight_decay", NonNegative),
+            ("until", Duration),
+        ),
+        needed=("match",),
+    ),
+]
+Rules = list[Rule]
 
 Settled = tuple[str, dict[str, float], dict[str, str]]  # expression, factors, and {until: duration} or nothing
 
@@ -33,7 +46,7 @@ def groups(
     unless a rule gives them weight_decay 0. Raises ConfigError for a rule that takes no tensor, and for a model
     without trainable tensors.
     """
-    settled = [settle(i, rule) for i, rule in enumerate(rules)]
+    settled = [settle(rule) for rule in rules]
     found: dict[str, dict[str, Any]] = {}
     used: set[str] = set()
     for name, parameter, words in trainable(model):
@@ -52,27 +65,10 @@ def groups(
     return [found[label] for label in sorted(found)]
 
 
-def settle(index: int, rule: dict[str, float | str]) -> Settled:
-    """Return the expression of a rule, its factors and its end, checked."""
-    key = f"optim.rules[{index}]"
-    for name in rule:
-        if name not in ("match", *FACTORS, "until"):
-            raise unknown(f"{key}.{name}", "key", name, ("match", *FACTORS, "until"))
-    match = rule.get("match")
-    if not isinstance(match, str) or not match:
-        raise ConfigError(f"{key}.match: got {match!r}, must be a regular expression for names of tensors")
-    try:
-        re.compile(match)
-    except re.error as error:
-        raise ConfigError(f"{key}.match: '{match}' is no regular expression: {error}") from error
-    factors = {}
-    for name in FACTORS:
-        factor = rule.get(name, 1.0)
-        if isinstance(factor, str):
-            raise ConfigError(f"{key}.{name}: got '{factor}', must be a number >= 0")
-        factors[name] = factor
-    until = {"until": check(f"{key}.until", rule["until"], Duration)} if "until" in rule else {}
-    return match, factors, until
+def settle(rule: Rule) -> Settled:
+    """Return the expression of a rule, its factors and its end."""
+    factors = {name: rule.get(name, 1.0) for name in FACTORS}
+    return rule["match"], factors, {"until": rule["until"]} if "until" in rule else {}
 
 
 def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, set[str]]]:
