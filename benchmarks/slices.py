@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from typing import Any
 
 from benchmarks import step as steps
 from benchmarks.children import Child, Failed
@@ -59,11 +60,11 @@ def step(effort: Effort) -> Found:
     """Return the contests of the training loops."""
     found = Found()
     peers = {"mlp": BY_HAND, "mlp_tuned": TUNED, "mlp_lightning": LIGHTNING, "mlp_lightning_minimal": LIGHTNING_MINIMAL}
-    peers |= {"mlp_hf": HF, "mlp_accelerate": ACCELERATE, "mlp_timm": TIMM, "mlp_probes": UNPROBED}
+    peers |= {"mlp_hf": HF, "mlp_accelerate": ACCELERATE, "mlp_timm": TIMM, "mlp_unprobed": UNPROBED}
     enter(found, "mlp", steps.mlp(effort.rounds, effort.mlp, effort.threads), peers)
-    peers = {"cnn": BY_HAND, "cnn_last": CHANNELS_LAST, "cnn_probes": UNPROBED}
+    peers = {"cnn": BY_HAND, "cnn_last": CHANNELS_LAST}
     enter(found, "cnn", steps.cnn(effort.rounds, effort.cnn, effort.threads), peers)
-    peers = {"resnet18": BY_HAND, "resnet18_probes": UNPROBED}
+    peers = {"resnet18": BY_HAND}
     if has_gpu():
         enter(found, "resnet18", steps.resnet18(effort.rounds, effort.resnet18, effort.threads), peers)
     else:
@@ -76,6 +77,30 @@ def enter(found: Found, name: str, outcome: Outcome, peers: dict[str, Loop]) -> 
     found.pairs |= {key: outcome.pairs(OURS, loop) for key, loop in peers.items()}
     found.faults += outcome.faults
     found.losses[name] = outcome.losses
+
+
+def probes(effort: Effort) -> Found:
+    """Return the seconds of a step with the norm probes and without."""
+    found = in_child("mlp_probes", cost_of_probes, ("mlp", effort.rounds))
+    others = [in_child("cnn_probes", cost_of_probes, ("cnn", effort.rounds))]
+    if has_gpu():
+        others.append(in_child("resnet18_probes", cost_of_probes, ("resnet18", effort.rounds)))
+    else:
+        found.pairs["resnet18_probes"] = "there is no GPU here"
+    for other in others:
+        found.pairs |= other.pairs
+        found.faults += other.faults
+    return found
+
+
+def cost_of_probes(connection: Connection, asked: tuple[str, int]) -> None:
+    """Send the seconds of a step (with the probes, without any) of a network."""
+    import torch
+
+    from benchmarks.probes import probes
+
+    torch.set_num_threads(1)
+    connection.send(probes(*asked))
 
 
 def start_up(effort: Effort) -> Found:
@@ -131,10 +156,10 @@ def speedrun(effort: Effort) -> Found:
     return Found({"speedrun": "it needs a GPU and the script; `python -m benchmarks.speedrun` times ours by its rule"})
 
 
-def in_child(key: str, function: Callable[[Connection, int], None], rounds: int) -> Found:
+def in_child(key: str, function: Callable[[Connection, Any], None], asked: Any) -> Found:
     """Return what a function sends from a process of its own."""
     try:
-        with Child(function, rounds) as child:
+        with Child(function, asked) as child:
             return Found({key: child.receive()})
     except Failed as failure:
         return Found({key: f"failed: {failure}"}, [f"{key}: {failure}"])
@@ -155,6 +180,7 @@ def look_for_gpu(connection: Connection) -> None:
 
 SLICES: dict[str, Callable[[Effort], Found]] = {
     "step": step,
+    "probes": probes,
     "start_up": start_up,
     "loader": loader,
     "event_log": event_log,

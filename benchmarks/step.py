@@ -24,12 +24,12 @@ def mlp(turns: int, turn: int = 2000, threads: int = 1) -> Outcome:
 
 def cnn(turns: int, turn: int = 500, threads: int = 1) -> Outcome:
     """Hold the contest with the loop by hand on a small convolutional net, 64 images of 32x32 a step, on the CPU."""
-    return hold((OURS, BY_HAND, UNPROBED, CHANNELS_LAST), "cnn", words(CNN), Size(20, turn, turns, threads, check=2))
+    return hold((OURS, BY_HAND, CHANNELS_LAST), "cnn", words(CNN), Size(20, turn, turns, threads, check=2))
 
 
 def resnet18(turns: int, turn: int = 250, threads: int = 1) -> Outcome:
     """Hold the contest with the loop by hand on ResNet-18, 512 images of 32x32 a step, bf16, on the GPU."""
-    return hold((OURS, BY_HAND_BF16, UNPROBED), "resnet18", words(RESNET), Size(50, turn, turns, threads, check=2))
+    return hold((OURS, BY_HAND_BF16), "resnet18", words(RESNET), Size(50, turn, turns, threads, check=2))
 
 
 def main(overrides: list[str], turns: int = 7) -> None:
