@@ -34,6 +34,7 @@ class Learner:
 
     def __post_init__(self) -> None:
         self.parameters = dict(self.model.named_parameters())
+        self.scaling = self.scaler.is_enabled()
         self.gate = Gate(self.optimizer)
         self.zero_grad = zeroer(self.optimizer)
         self._move = stepper(self.optimizer) or (lambda found: self.optimizer.step())
@@ -44,7 +45,7 @@ class Learner:
 
         A loss scaler skips such a step itself, and the run goes on with a smaller scale.
         """
-        if self.scaler.is_enabled():
+        if self.scaling:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         else:

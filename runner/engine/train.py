@@ -71,9 +71,9 @@ def set_lr(learner: Learner, log: Log) -> None:
 
 def update(recipe: Recipe, learner: Learner, images: Tensor, labels: Tensor) -> Outcome:
     """Make one optimizer step from its examples (B, ...)."""
-    model, scaler = learner.model, learner.scaler
+    model = learner.model
     mean = gradients(recipe, learner, images, labels)
-    scaler.unscale_(learner.optimizer) if scaler.is_enabled() else None
+    learner.scaler.unscale_(learner.optimizer) if learner.scaling else None
     grad_norm = recipe.clip(model)
     learner.take_step(mean)
     for constrain in recipe.constraints:
@@ -85,7 +85,7 @@ def update(recipe: Recipe, learner: Learner, images: Tensor, labels: Tensor) -> 
 
 def gradients(recipe: Recipe, learner: Learner, images: Tensor, labels: Tensor) -> Tensor:
     """Compute a step's gradients, in `accumulate` micro-batches weighted by their size; return its mean loss ()."""
-    model, scaler = learner.model, learner.scaler
+    model = learner.model
     learner.zero_grad()
     losses = []
     for number, (x, y) in enumerate(micro_batches(images, labels, recipe.accumulate)):
@@ -95,7 +95,7 @@ def gradients(recipe: Recipe, learner: Learner, images: Tensor, labels: Tensor) 
         losses.append(loss.detach())
         for penalty in recipe.penalties if number == 0 else ():
             loss = loss + penalty(model)
-        torch.autograd.backward(scaler.scale(loss))
+        torch.autograd.backward(learner.scaler.scale(loss) if learner.scaling else loss)
     return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
 
