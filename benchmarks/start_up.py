@@ -1,12 +1,14 @@
 """From the command to the second optimizer step, against a bare script of torch; and what is answered without torch.
 
 `python -m benchmarks.start_up [rounds]`. Both scripts train an MLP and end, without tidying up, once the second step is
-done. Ours composes its config, makes its run folder and starts its logs before the first.
+done. Ours composes its config, makes its run folder and starts its logs before the first. On digits the bare script has
+random numbers in their place; on files of MNIST's form and size it reads them as torchvision's documentation has it.
 """
 
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -16,10 +18,18 @@ from pathlib import Path
 from benchmarks.rounds import interleave, report, spread
 
 ROOT = Path(__file__).parent.parent
-BARE = """
+NUMBERS = """
 import os, torch
 x, y = torch.randn(64, 64), torch.randint(10, (64,))
-model = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10))
+"""
+FILES = """
+import os, sys, torch
+from torchvision.datasets import MNIST
+data = MNIST(sys.argv[1])
+x, y = data.data[:64].flatten(1) / 255, data.targets[:64]
+"""
+BARE = """
+model = torch.nn.Sequential(torch.nn.Linear(x.shape[1], 128), torch.nn.ReLU(), torch.nn.Linear(128, 10))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 for _ in range(2):
     optimizer.zero_grad()
@@ -40,7 +50,6 @@ def watched(job):
     Learner.__setattr__ = set_and_look
     return start(job)
 start, tasks.start = tasks.start, watched
-sys.argv.append("model=mlp")
 sys.exit(f"ended with {command()} before the second step")
 """
 ANSWERS = {"--help": 0, "--cfg job": 0, "optim.lr=abc": 2}  # the last is a config error: words and exit code
@@ -48,7 +57,25 @@ ANSWERS = {"--help": 0, "--cfg job": 0, "optim.lr=abc": 2}  # the last is a conf
 
 def start_up(rounds: int) -> list[tuple[float, float]]:
     """Return the seconds to the second step of each round: ours, the bare script's."""
-    return interleave(lambda: seconds(OURS), lambda: seconds(BARE), rounds)
+    return interleave(lambda: seconds(OURS, "model=mlp"), lambda: seconds(NUMBERS + BARE), rounds)
+
+
+def on_files(rounds: int) -> list[tuple[float, float]]:
+    """Return the seconds to the second step of each round on files that torchvision reads: ours, the bare script's."""
+    with tempfile.TemporaryDirectory() as root:
+        write_mnist(Path(root))
+        words = ("model=mlp", "data=mnist", f"data.root={root}", "data.download=false")
+        return interleave(lambda: seconds(OURS, *words), lambda: seconds(FILES + BARE, root), rounds)
+
+
+def write_mnist(root: Path) -> None:
+    """Write noise as MNIST's files hold images, and labels: magic number, sizes, bytes."""
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part, count in (("train", 60_000), ("t10k", 10_000)):
+        images, labels = struct.pack(">4I", 0x803, count, 28, 28), struct.pack(">2I", 0x801, count)
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(images + os.urandom(count * 28 * 28))
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(labels + bytes(range(10)) * (count // 10))
 
 
 def answers(rounds: int) -> dict[str, list[float]]:
@@ -61,9 +88,9 @@ def answers(rounds: int) -> dict[str, list[float]]:
     return found
 
 
-def seconds(code: str) -> float:
-    """Return the seconds of a fresh process that runs the code."""
-    return timed(["-c", code], 0)
+def seconds(code: str, *words: str) -> float:
+    """Return the seconds of a fresh process that runs the code with a command line."""
+    return timed(["-c", code, *words], 0)
 
 
 def answered(words: str, code: int) -> float:
@@ -89,6 +116,7 @@ def timed(arguments: list[str], code: int) -> float:
 def main(rounds: int = 10) -> None:
     """Print the ratio and the seconds of each answer."""
     report("start to second step", start_up(rounds), unit="s", scale=1)
+    report("start to second step, on files that torchvision reads", on_files(rounds), unit="s", scale=1)
     for words, spent in answers(rounds).items():
         found = spread(spent)
         print(f"{words}: {found.median:.2f} s ({found.low:.2f} to {found.high:.2f}, n={found.n})")
