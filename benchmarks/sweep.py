@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -120,12 +121,12 @@ def script(*words: str) -> float:
         return timed([sys.executable, "train.py", *words], folder)
 
 
-def fixed_cost(rounds: int, few: int, many: int, *words: str) -> list[float]:
-    """Return the milliseconds that each trial more costs a sweep whose trials do nothing, one after the other."""
+def fixed_cost(rounds: int, few: int, many: int, *, workers: int = 1) -> list[float]:
+    """Return the milliseconds that each trial more costs a sweep whose trials do nothing, so many at once."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "task").mkdir()
         (Path(folder) / "task" / "idle.yaml").write_text("name: idle\n")
-        plugin = ("plugins=[benchmarks.sweep]", f"--config-dir={folder}", "hydra.launcher.workers=1", *words)
+        plugin = ("plugins=[benchmarks.sweep]", f"--config-dir={folder}", f"hydra.launcher.workers={workers}")
         trial = ("task=idle", "model=mlp")
 
         def once(trials: int) -> float:
@@ -160,8 +161,10 @@ def main() -> None:
     apart, together = against_script(rounds, trials, few)
     report("a trial, against a script in one process each", apart, unit="ms", scale=1000)
     report("a trial, against a script under Hydra's -m", together, unit="ms", scale=1000)
-    costs = fixed_cost(rounds, 20, 60 if quick else 220)
-    print(f"fixed cost of a trial: {min(costs):.1f} to {max(costs):.1f} ms (n={len(costs)}), target 10")
+    for workers in (1, cores()):
+        costs = fixed_cost(rounds, 20, 60 if quick else 220, workers=workers)
+        said = f"{statistics.median(costs):.1f} ({min(costs):.1f} to {max(costs):.1f}) ms (n={len(costs)}), target 10"
+        print(f"fixed cost of a trial, {workers} at once: {said}")
 
 
 if __name__ == "__main__":

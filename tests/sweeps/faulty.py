@@ -112,6 +112,14 @@ def leave_running(job):
 
 
 @register("task")
+def hold_much(job):
+    """Use more than a gigabyte."""
+    (Path(job.folder) / "pid").write_text(str(os.getpid()))
+    torch.ones(3 << 27)
+    return 0
+
+
+@register("task")
 def flaky(job):
     """Succeed the third time."""
     attempts = Path(f"{job.folder}.attempts")

@@ -124,6 +124,14 @@ def test_what_a_trial_leaves_running_ends_with_it(tmp_path, importable):
         until(lambda: not runs(pid), pool)
 
 
+def test_a_trial_that_held_much_memory_is_over_when_it_has_given_it_back(tmp_path, importable):
+    job = trial(tmp_path / "x", "task=hold_much")
+    with Pool(knobs(workers=1), like=job) as pool:
+        pool.submit(job)
+        assert pool.next_done().result.status == "done"
+        assert not runs(int((tmp_path / "x" / "pid").read_text()))
+
+
 def runs(pid):
     """Tell whether a process lives: not one that is over, and waits for whoever buries orphans here."""
     try:
@@ -227,10 +235,11 @@ def test_trials_leave_nothing_behind_in_the_processes_that_run_them(tmp_path, im
     like = trial(tmp_path / "like", "task=nothing")
     with Pool(knobs(workers=2), like=like) as pool:
         all_done(pool, [trial_job(like.config, [], tmp_path / f"w{number}") for number in range(110)])
-        (server,) = pool._crew.workers
-        before = measured(server._process.pid), measured(os.getpid())
+        server = pool._crew.workers[0]._process.pid
+        pids = [server, *children(server), os.getpid()]
+        before = [measured(pid) for pid in pids]
         ended = all_done(pool, [trial_job(like.config, [], tmp_path / f"t{number}") for number in range(count)])
-        after = measured(server._process.pid), measured(os.getpid())
+        after = [measured(pid) for pid in pids]
     assert {each.result.status for each in ended} == {"done"}
     for (memory, descriptors), (later, more) in zip(before, after, strict=True):
         assert more == descriptors
