@@ -82,6 +82,18 @@ class AtMost:
 
 
 @dataclass(frozen=True)
+class Leaves:
+    """A share of a whole that leaves something of it beside the share of another knob."""
+
+    knob: str
+
+    def broken(self, key: str, value: float, values: Mapping[str, Any]) -> str | None:
+        """Return what the share must be below if the two leave nothing."""
+        other = values[self.knob]
+        return f"be < 1 - {key}.{self.knob} (1 - {other:g})" if value + other >= 1 else None
+
+
+@dataclass(frozen=True)
 class With:
     """The number is one of some where another knob has a word."""
 

@@ -7,7 +7,7 @@ import pytest
 from runner.components.model.resnet import LARGE_STEM, SMALL_STEM, plan_of
 from runner.errors import ConfigError
 from runner.registry import build, register
-from runner.relations import AtMost, Divides, Whole, With
+from runner.relations import AtMost, Divides, Leaves, Whole, With
 from runner.schema import PositiveInt, Range
 
 
@@ -18,6 +18,8 @@ def planks(
     parts: Annotated[int, Range(1), Divides("length")],
     low: Annotated[float, Range(0), AtMost("high")],
     high: float,
+    oak: Annotated[float, Range(0, 1), Leaves("ash")],
+    ash: float,
     wood: str,
     rings: Annotated[int, Range(1), With("wood", "oak", Whole("odd", first=1, step=2, also=(4,)))],
 ) -> int:
@@ -25,7 +27,18 @@ def planks(
     return length // parts
 
 
-GOOD = {"name": "planks", "length": 12, "parts": 4, "low": 1, "high": 1, "wood": "oak", "rings": 4}
+SIZES = {"length": 12, "parts": 4, "low": 1, "high": 1, "oak": 0.5, "ash": 0.25}
+GOOD = {"name": "planks", **SIZES, "wood": "oak", "rings": 4}
+    "name": "planks",
+    "length": 12,
+    "parts": 4,
+    "low": 1,
+    "high": 1,
+    "oak": 0.5,
+    "ash": 0.25,
+    "wood": "oak",
+    "rings": 4,
+}
 
 
 @pytest.mark.parametrize(
@@ -35,6 +48,7 @@ GOOD = {"name": "planks", "length": 12, "parts": 4, "low": 1, "high": 1, "wood":
         ({"length": 10}, "shelf.parts: got 4, must divide shelf.length (10)"),
         ({"parts": 0}, "shelf.parts: got 0, must be >= 1"),
         ({"low": 1.5}, "shelf.low: got 1.5, must be <= shelf.high (1)"),
+        ({"ash": 0.5}, "shelf.oak: got 0.5, must be < 1 - shelf.ash (1 - 0.5)"),
         ({"rings": 6}, "shelf.rings: got 6, must be odd with wood=oak"),
     ],
 )

@@ -286,7 +286,7 @@ def test_a_link_back_to_its_own_folder_ends(flat: Path) -> None:
 
 
 def test_fractions_that_leave_nothing_are_refused(flat: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data.val_fraction: got 0.5, must be < 1 - test_fraction"):
+    with pytest.raises(ConfigError, match=r"data.val_fraction: got 0.5, must be < 1 - data.test_fraction"):
         imagefolder(flat, val_fraction=0.5, test_fraction=0.5)
     with pytest.raises(ConfigError, match=r"data.size: got \[32\]"):
         imagefolder(flat, size=[32])

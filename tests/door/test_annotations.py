@@ -113,6 +113,7 @@ REFUSED = {
     "model.stem=imagenet": "model.depth: got 8, must be 18, 34, 50, 101 or 152 with stem=imagenet",
     "model=wide_resnet model.depth=4": "model.depth: got 4, must be 6n+4",
     "augment=[short_side] augment.short_side.low=3": "augment.short_side.low: got 3, must be <= ",
+    "data=imagefolder data.root=. data.val_fraction=0.9": "data.val_fraction: got 0.9, must be < 1 - ",
     "optim.rules=[{lr:2}]": "optim.rules[0].match: got null, must be a regular expression for names of tensors",
     "optim.rules=[{match:'('}]": "optim.rules[0].match: got '(', must be a regular expression",
     "optim.rules=[{match:fc,lr:-1}]": "optim.rules[0].lr: got -1, must be >= 0",

@@ -20,9 +20,9 @@ from runner.components.data.window import Crop
 from runner.engine.contracts import Data, Images, Placement, Split
 from runner.errors import ConfigError, DataError
 from runner.registry import register
+from runner.relations import Leaves
 from runner.schema import BOUNDS, HalfOpenUnit, NonNegativeInt, Pair, Positive, PositiveInt, Range
 
-OpenUnit = Annotated[float, Range(0, 1, open_low=True, open_high=True)]
 Share = Annotated[float, Range(0, 1, open_low=True)]
 SMALL = 16384  # bytes; below this a decoder holds the GIL so often that a second thread slows it down
 
@@ -37,7 +37,7 @@ def imagefolder(
     crop_scale: Annotated[list[Share], BOUNDS],
     crop_ratio: Annotated[list[Positive], BOUNDS],
     batch_size: PositiveInt,
-    val_fraction: OpenUnit,
+    val_fraction: Annotated[float, Range(0, 1, open_low=True, open_high=True), Leaves("test_fraction")],
     test_fraction: HalfOpenUnit,
     bad_images: Literal["error", "skip"],
     placement: Placement,
@@ -55,8 +55,6 @@ def imagefolder(
     has changed. A file that breaks after that is a DataError with its name when it is read.
     """
     view = View((size[0], size[1]), centre, window(crop, crop_scale, crop_ratio, placement))
-    if val_fraction + test_fraction >= 1:
-        raise ConfigError(f"data.val_fraction: got {val_fraction:g}, must be < 1 - test_fraction (={test_fraction:g})")
     folder = Path(root).expanduser()
     layout = read_layout(folder, val_fraction=val_fraction, test_fraction=test_fraction)
     placement = whereabouts(placement, layout, view, memory)
