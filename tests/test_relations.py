@@ -29,16 +29,6 @@ def planks(
 
 SIZES = {"length": 12, "parts": 4, "low": 1, "high": 1, "oak": 0.5, "ash": 0.25}
 GOOD = {"name": "planks", **SIZES, "wood": "oak", "rings": 4}
-    "name": "planks",
-    "length": 12,
-    "parts": 4,
-    "low": 1,
-    "high": 1,
-    "oak": 0.5,
-    "ash": 0.25,
-    "wood": "oak",
-    "rings": 4,
-}
 
 
 @pytest.mark.parametrize(
