@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -14,6 +14,18 @@ def key(seed: int, *words: int | str) -> int:
     """Return 63 bits that depend on the seed and on every word, the same on every machine."""
     text = "/".join(map(str, (seed, *words)))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def keys(seed: int, *words: int | str, each: Iterable[int | str]) -> Tensor:
+    """Return `key(seed, *words, one)` of each `one`, (N,) int64, in a third of the time that many calls take."""
+    begun = hashlib.blake2b("".join(f"{word}/" for word in (seed, *words)).encode(), digest_size=8)
+
+    def digest(one: int | str) -> bytes:
+        hashed = begun.copy()
+        hashed.update(str(one).encode())
+        return hashed.digest()
+
+    return torch.from_numpy((np.frombuffer(b"".join(map(digest, each)), "<u8") >> 1).astype(np.int64))
 
 
 def generator(seed: int, *words: int | str) -> torch.Generator:

@@ -11,7 +11,7 @@ import tarfile
 import time
 from collections.abc import Iterator
 from functools import partial
-from hashlib import md5
+from hashlib import blake2b, md5
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 from threading import Thread
@@ -26,6 +26,7 @@ from torch import Tensor
 from runner import components  # noqa: F401  (registers all)
 from runner.components.data.splitting import ranks, set_aside
 from runner.engine.contracts import Data, Images, Split
+from runner.engine.randomness import key
 from runner.errors import ConfigError, DataError
 from runner.registry import build
 
@@ -75,6 +76,14 @@ def test_set_aside_gives_what_rounding_owes_to_the_next_class_and_empties_none()
 def test_an_example_keeps_its_rank_whatever_else_is_there() -> None:
     assert ranks(["a/1.jpg", "b/2.jpg"])[1] == ranks(["b/2.jpg"])[0]
     assert ranks(range(5)).unique().numel() == 5
+
+
+def test_a_rank_is_the_hash_of_the_name_on_every_machine() -> None:
+    names = ["a/1.jpg", "ä/☃.png", 17, ""]
+    hashes = [blake2b(f"0/split/{name}".encode(), digest_size=8).digest() for name in names]
+    assert ranks(names).tolist() == [int.from_bytes(digest, "little") // 2 for digest in hashes]
+    assert ranks(names).tolist() == [key(0, "split", name) for name in names]
+    assert ranks([]).shape == (0,) and ranks([]).dtype == torch.int64
 
 
 def test_digits_are_scikit_learns_stretched_to_white() -> None:

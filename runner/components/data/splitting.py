@@ -7,12 +7,12 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from runner.engine.randomness import key
+from runner.engine.randomness import keys
 
 
 def ranks(names: Iterable[int | str]) -> Tensor:
     """Return a number for each example, (N,) int64, that depends on its name only: on no seed and no neighbour."""
-    return torch.tensor([key(0, "split", name) for name in names], dtype=torch.int64)
+    return keys(0, "split", each=names)
 
 
 def set_aside(labels: Tensor, rank: Tensor, count: int) -> tuple[Tensor, Tensor]:
