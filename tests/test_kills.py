@@ -3,6 +3,7 @@
 `python tests/kills.py 300` makes the 300 kills by themselves; forty fixed ones run here, and ten through the command.
 """
 
+import os
 import signal
 
 import kills
@@ -11,6 +12,7 @@ from running import command, result
 
 from runner.engine import fault
 from runner.engine.saving import storage
+from runner.engine.saving.disk import Disk
 from runner.errors import ConfigError
 from runner.tasks import start
 
@@ -88,6 +90,30 @@ def test_a_run_killed_before_it_said_what_it_is_begins_again_in_its_folder(tmp_p
     assert start(kills.job(*QUICK, f"hydra.run.dir={folder}")) == 0
     assert result(folder)["status"] == "done"
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["run"]
+
+
+class DiesBetween(Disk):
+    """Dies when the last checkpoint is there, before an older one goes."""
+
+    def unlink(self, path):
+        if path.name == "00000002.json":
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().unlink(path)
+
+
+def test_a_run_killed_after_its_last_commit_leaves_no_checkpoint_too_many(tmp_path):
+    words = (*QUICK, "checkpoint_every=1steps", "monitor=train/accuracy")
+    assert start(kills.job(*words, f"hydra.run.dir={tmp_path / 'whole'}")) == 0
+
+    def work():
+        storage.disk = DiesBetween()
+        return start(kills.job(*words, f"hydra.run.dir={tmp_path / 'killed'}"))
+
+    code, said = kills.end(kills.begin(work, tmp_path / "said"), tmp_path / "said")
+    assert code == -signal.SIGKILL, said
+    assert (tmp_path / "killed" / "checkpoints" / "00000004.json").exists()
+    assert start(kills.job(f"resume={tmp_path / 'killed'}")) == 0
+    assert kills.names(tmp_path / "killed") == kills.names(tmp_path / "whole")
 
 
 def test_nothing_is_there_unless_a_test_asks_for_it(monkeypatch):

@@ -67,6 +67,8 @@ def run(folder: Path, job: Job, experiment: Experiment, snapshot: Snapshot | Non
     learner = experiment.learner
     with noted(folder, Path(job.config["outputs"])) if job.notes else nullcontext(), reported(folder, result):
         clean(folder)
+        if snapshot:
+            checkpoint.finish(folder, snapshot.step, keep=[learner.patience.best_step])
         if not (folder / CONFIG).exists():
             describe(folder, job, device=device_name(experiment))
         with closing(opened(folder, experiment, snapshot)) as log:

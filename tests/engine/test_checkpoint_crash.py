@@ -12,7 +12,7 @@ import pytest
 from faults import Recording, Watching, contents, end, failing, in_child, killing, limit_file_size, power_cuts, start
 from saving import SLOTS, is_of, put
 
-from runner.engine.saving import rotation, storage
+from runner.engine.saving import checkpoint, rotation, storage
 from runner.engine.saving.checkpoint import load
 from runner.errors import CheckpointError, StorageError
 
@@ -57,6 +57,40 @@ def test_a_kill_before_any_operation_leaves_a_valid_checkpoint(tmp_path):
         put(run, 30, newest=1)
         assert is_of(load(run), 30)
         assert len(contents(run)) == 3  # nothing is left over
+
+
+def test_what_a_killed_save_had_yet_to_remove_can_be_removed_later(tmp_path):
+    (tmp_path / "count").mkdir()
+    put(tmp_path / "count", 10)
+    late = 0
+    for at in range(operations(tmp_path / "count", 20)):
+        run = tmp_path / str(at)
+        run.mkdir()
+        put(run, 10)
+
+        def body(run=run, at=at):
+            storage.disk = killing(at)
+            put(run, 20, newest=1)
+
+        assert in_child(body) == -signal.SIGKILL
+        step = load(run).step
+        late += step == 20
+        rotation.clean(run)
+        checkpoint.finish(run, step, keep=[], newest=1)
+        assert storage.names(run / "checkpoints") == sorted(slot.replace("20", str(step)) for slot in SLOTS)
+    assert late >= 4  # the sync of the names, and three files to remove
+
+
+def test_what_is_newer_and_what_is_to_stay_is_not_removed_later(run):
+    put(run, 30)
+    put(run, 40, keep=[20])
+    (run / "checkpoints" / "00000050.json").write_bytes(b"damaged")
+    (run / "checkpoints" / "notes.txt").write_bytes(b"x")
+    before = contents(run)
+    checkpoint.finish(run, 40, keep=[20])
+    assert contents(run) == before
+    checkpoint.finish(run, 40, keep=[])
+    assert {path.name for path in before.keys() - contents(run).keys()} == set(SLOTS)
 
 
 def test_a_kill_in_the_first_save_leaves_none_or_a_valid_one(tmp_path):

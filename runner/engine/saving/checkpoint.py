@@ -17,10 +17,11 @@ from torch import Tensor
 
 from runner.engine.saving import manifest, storage, tensor_file
 from runner.engine.saving.manifest import DATA_NAME, FOLDER, Manifest, NewerFormat, name_of
-from runner.engine.saving.rotation import rotate, steps_in, tidied, unused_stem
+from runner.engine.saving.rotation import older, rotate, steps_in, tidied, unused_stem
 from runner.engine.saving.state import flatten, restore
 from runner.errors import CheckpointError, StorageError
 
+NEWEST = 2  # checkpoints that stay, beside those to keep
 SHOWN = 3  # differing tensors that one line may name
 
 
@@ -45,7 +46,7 @@ def save(
     logs: Mapping[str, int],
     meta: Mapping[str, Any],
     keep: Collection[int],
-    newest: int = 2,
+    newest: int = NEWEST,
 ) -> Path:
     """Write the checkpoint of a step into a run folder and return the path of its weights.
 
@@ -68,6 +69,12 @@ def save(
     verify(place, {name_of(step): seal, **{file.name: file.sha256 for file in files}})
     rotate(place, names, step, keep, newest)
     return place / files[0].name
+
+
+def finish(folder: Path, step: int, *, keep: Collection[int], newest: int = NEWEST) -> None:
+    """Remove the older checkpoints that the save of a step had yet to remove when it was killed."""
+    place = folder / FOLDER
+    rotate(place, older(storage.names(place), step), step, keep, newest)
 
 
 def opened(folder: Path) -> Path:

@@ -51,8 +51,14 @@ def leftovers(place: Path, names: Collection[str]) -> Iterator[str]:
                 yield from set(files) - {file.name for file in manifest.read(place, step).files}
 
 
+def older(names: Iterable[str], step: int) -> list[str]:
+    """Return the names that are of checkpoints before a step."""
+    ours = (name for name in names if NAME.fullmatch(name) or DATA_NAME.fullmatch(name))
+    return [name for name in ours if step_of(name) < step]
+
+
 def step_of(name: str) -> int:
-    """Return the step that a data file is of."""
+    """Return the step that a file of a checkpoint is of."""
     return int(name.partition(".")[0])
 
 
