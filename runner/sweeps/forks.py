@@ -15,7 +15,7 @@ from runner.sweeps.channel import Channel, Closed, Message
 from runner.sweeps.template import BURY, FORK, SETTLE, stand
 from runner.sweeps.workers import kill
 
-FEW = 3  # forks that may end before they can take a trial
+FEW = 3  # forks in a row that may fail, or end before they can take a trial
 
 
 class Lost(Exception):
@@ -35,6 +35,7 @@ class Forks:
     def __init__(self, message: Message, before: Callable[[], None]) -> None:
         """Start a template, which calls `before` and loads what the message says: `gpus` is known when it has."""
         self.gpus: int | None = None
+        self._asked = False  # for one, which is not there yet
         self._waiting: tuple[int, Channel] | None = None
         self._running: dict[int, int] = {}  # pid -> number of the trial
         self._ending: set[int] = set()  # pids of those that have said that they are over
@@ -65,6 +66,8 @@ class Forks:
     def begin(self, number: int, message: Message) -> int:
         """Give a trial to the process that waits, as soon as there is one, and return its pid; raises Lost."""
         while self._waiting is None:
+            if not self._asked:  # the last one did not live
+                self.ahead()
             select.select(self.descriptors(), [], [])
             self.hear()
         (pid, channel), self._waiting = self._waiting, None
@@ -102,6 +105,7 @@ class Forks:
 
     def ahead(self) -> None:
         """Have a process wait for its trial; each trial that begins sees to the next one."""
+        self._asked = True
         self._ask(FORK)
 
     def settle(self) -> None:
@@ -120,7 +124,8 @@ class Forks:
             case "loaded":
                 self.gpus = number
             case "born":
-                self._waiting, self._stillborn = (pid, Channel(socket.socket(fileno=descriptors[0]))), 0
+                self._waiting = pid, Channel(socket.socket(fileno=descriptors[0]))
+                self._asked, self._stillborn = False, 0
             case "over" if pid in self._running:
                 kill(pid, signal.SIGKILL)  # what it has started itself ends with it
                 self._over.append((self._running.pop(pid), number))
@@ -135,8 +140,7 @@ class Forks:
                     raise Lost(number)
                 if self._waiting:
                     self._waiting[1].close()
-                self._waiting = None
-                self.ahead()
+                self._asked, self._waiting = False, None
 
     def _ask(self, request: bytes) -> None:
         with contextlib.suppress(BrokenPipeError):  # it is gone, as will be heard

@@ -54,6 +54,7 @@ def serve(channel: Channel, first: Message) -> None:
     try:
         Server(channel, forks, many=first["trials"] >= MANY).serve()
     except Lost as lost:
+        forks.close()
         end_as(lost.code)
     finally:
         forks.close()

@@ -33,7 +33,11 @@ def stand(server: int, message: Message, requests: int, said: socket.socket) -> 
     said.send(b"loaded %d %d" % (here, loading.load(message)))
     while request := os.read(requests, 1):
         if request == FORK:
-            pid = os.fork()
+            try:
+                pid = os.fork()
+            except OSError as error:  # no memory, or too many processes
+                said.send(b"dead 0 %d" % (error.errno or 1))
+                continue
             if pid == 0:
                 os.close(requests)
                 live(here, said)

@@ -1,5 +1,6 @@
 """The pool by itself: jobs come and go, and its processes may be killed under it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -97,22 +98,44 @@ def test_trials_survive_the_death_of_the_process_that_they_come_from(tmp_path, i
 def test_a_process_that_waits_for_a_trial_is_replaced_when_it_is_killed(tmp_path, importable):
     jobs = [trial(tmp_path / str(number), "task=nothing") for number in range(3)]
     with Pool(knobs(workers=1), like=jobs[0]) as pool:
-        killed = set()
         for job in jobs:
             pool.submit(job)
             assert pool.next_done().result.status == "done"
             (template,) = children(pool._crew.workers[0]._process.pid)
-            for _ in range(2):
-                until(lambda: waits_below(template) - killed, pool)  # noqa: B023
-                killed |= waits_below(template)
-                for pid in waits_below(template):
-                    os.kill(pid, signal.SIGKILL)
-            until(lambda: waits_below(template) - killed, pool)  # noqa: B023
+            until(lambda: none_left(template), pool)  # noqa: B023
 
 
-def waits_below(template):
-    """Return the pids of a template's forks that live."""
-    return {pid for pid in children(template) if runs(pid)}
+def none_left(template):
+    """Kill the forks of a template, and tell whether all are buried."""
+    left = children(template)
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return not left
+
+
+REFUSED_TWICE = """
+import ast, itertools, os, sys
+sys.path[:] = ast.literal_eval(sys.argv[1])
+from runner.sweeps import server
+fork, numbers = os.fork, itertools.count()
+def refusing():
+    if next(numbers) in (2, 3):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    return fork()
+os.fork = refusing
+server.main(int(sys.argv[2]))
+"""
+
+
+def test_a_fork_that_the_system_refuses_is_asked_for_again(tmp_path, importable, monkeypatch):
+    monkeypatch.setattr("runner.sweeps.workers.START", REFUSED_TWICE)
+    jobs = [trial(tmp_path / str(number), "task=nothing") for number in range(3)]
+    with Pool(knobs(workers=1), like=jobs[0]) as pool:
+        pool._crew.start(3)
+        (first,) = pool._crew.workers
+        assert [each.result.status for each in all_done(pool, jobs)] == ["done"] * 3
+        assert pool._crew.workers == [first]  # no other had to take its place
 
 
 def test_what_a_trial_leaves_running_ends_with_it(tmp_path, importable):
