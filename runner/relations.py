@@ -52,7 +52,12 @@ class Fields:
 
 @runtime_checkable
 class Relation(Protocol):
-    """A rule about a knob that reads others of its component."""
+    """A rule about a knob that reads another of its component; where one of the two is null it says nothing."""
+
+    @property
+    def knob(self) -> str:
+        """Return the name of the other knob."""
+        ...
 
     def broken(self, key: str, value: Any, values: Mapping[str, Any]) -> str | None:
         """Return what the value must do, None if it does; `values` are all knobs of the component at `key`."""
@@ -112,5 +117,7 @@ def check_relations(key: str, values: Mapping[str, Any], types: Mapping[str, Any
     """Raise ConfigError for the first knob of a component that does not go with the others, each right by itself."""
     for knob, kind in types.items():
         for rule in getattr(kind, "__metadata__", ()):
-            if isinstance(rule, Relation) and (words := rule.broken(key, values[knob], values)):
+            if not isinstance(rule, Relation) or None in (values[knob], values[rule.knob]):
+                continue
+            if words := rule.broken(key, values[knob], values):
                 raise ConfigError(f"{key}.{knob}: got {values[knob]}, must {words}")

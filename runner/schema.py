@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from runner.errors import ConfigError, unknown, wrong
-from runner.relations import Fields, Regular
+from runner.relations import Fields, Regular, Relation
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,9 @@ def check(key: str, value: Any, annotation: Any) -> Any:
 
 def check_annotated(key: str, value: Any, annotation: Any) -> Any:
     """Check a number against its range, a string against its pattern, or a list against what must be in it."""
-    kind, rule = get_args(annotation)[:2]
+    kind, rule = alone(annotation)
+    if rule is None:
+        return check(key, value, kind)
     if isinstance(rule, (Pattern, Regular)):
         if not isinstance(value, str) or value not in rule:
             raise wrong(key, value, rule.says)
@@ -130,6 +132,12 @@ def check_annotated(key: str, value: Any, annotation: Any) -> Any:
     if checked not in rule:
         raise wrong(key, value, rule.says if isinstance(rule, Pair) else str(rule))
     return checked
+
+
+def alone(annotation: Any) -> tuple[Any, Any]:
+    """Return what is annotated, and the rule that reads no other knob, if there is one."""
+    kind, *rules = get_args(annotation)
+    return kind, next((rule for rule in rules if not isinstance(rule, Relation)), None)
 
 
 def check_fields(key: str, values: Any, rule: Fields) -> dict[str, Any]:
@@ -170,8 +178,8 @@ def described(annotation: Any) -> str:
     """Return what a type takes, in words."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        kind, rule = arguments[:2]
-        if isinstance(rule, NotEmpty):
+        kind, rule = alone(annotation)
+        if rule is None or isinstance(rule, NotEmpty):
             return described(kind)
         return rule.says if isinstance(rule, (Pattern, Pair)) else f"{PLAIN[kind]} {rule}"
     if origin is Literal:

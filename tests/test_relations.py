@@ -16,7 +16,7 @@ def planks(
     *,
     length: PositiveInt,
     parts: Annotated[int, Range(1), Divides("length")],
-    low: Annotated[float, Range(0), AtMost("high")],
+    low: Annotated[float | None, AtMost("high")],
     high: float,
     oak: Annotated[float, Range(0, 1), Leaves("ash")],
     ash: float,
@@ -36,6 +36,7 @@ GOOD = {"name": "planks", **SIZES, "wood": "oak", "rings": 4}
     [
         ({"parts": 5}, "shelf.parts: got 5, must divide shelf.length (12)"),
         ({"length": 10}, "shelf.parts: got 4, must divide shelf.length (10)"),
+        ({"low": "a"}, "shelf.low: got 'a', must be a number"),
         ({"parts": 0}, "shelf.parts: got 0, must be >= 1"),
         ({"low": 1.5}, "shelf.low: got 1.5, must be <= shelf.high (1)"),
         ({"ash": 0.5}, "shelf.oak: got 0.5, must be < 1 - shelf.ash (1 - 0.5)"),
@@ -48,7 +49,9 @@ def test_what_does_not_go_together_is_refused(change, line):
     assert str(refusal.value) == line
 
 
-@pytest.mark.parametrize("change", [{}, {"length": 4}, {"low": 0.5}, {"rings": 7}, {"rings": 6, "wood": "ash"}])
+@pytest.mark.parametrize(
+    "change", [{}, {"length": 4}, {"low": 0.5}, {"low": None}, {"rings": 7}, {"rings": 6, "wood": "ash"}]
+)
 def test_what_goes_together_is_built(change):
     assert build("shelf", {**GOOD, **change}) == (GOOD | change)["length"] // 4
 
