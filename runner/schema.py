@@ -1,7 +1,6 @@
 """Types, ranges and durations of config values; imports no torch.
 
-`check` is the only place where a value meets its type: the front door calls it, and the registry once more for the
-knobs of a component that it builds.
+`check` is the only place where a value meets its type: at the front door, and again in the registry that builds from it.
 """
 
 from __future__ import annotations
