@@ -1,6 +1,6 @@
 """Types, ranges and durations of config values; imports no torch.
 
-`check` is the only place where a value meets its type: at the front door, and again in the registry that builds from it.
+`check` is the only place where a value meets its type: at the front door, and again in the registry that builds.
 """
 
 from __future__ import annotations
