@@ -16,7 +16,7 @@ from runner.sweeps.channel import Closed, Message
 from runner.sweeps.crew import Crew
 from runner.sweeps.knobs import Knobs
 from runner.sweeps.outcome import Ended, begin, finished
-from runner.sweeps.running import GRACE, Running, outcome, stop, watch
+from runner.sweeps.running import GRACE, Running, outcome, seconds_left, stop, watch
 from runner.sweeps.trial import message_of
 from runner.sweeps.workers import Worker
 from runner.tasks.job import Job
@@ -113,7 +113,8 @@ class Pool:
         """Start what can be started, wait for news or the time, and see to the clocks."""
         self._crew.start(len(self._queue))
         self._assign()
-        ready, _, _ = select.select(self._crew.workers, [], [], seconds)
+        soonest = min((seconds_left(each, self._knobs.timeout) for each in self.running()), default=seconds)
+        ready, _, _ = select.select(self._crew.workers, [], [], min(seconds, soonest))
         for worker in ready:
             try:
                 for message in worker.receive():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -47,6 +48,13 @@ def watch(each: Running, timeout: float | None) -> None:
         stop(each, "timeout", f"took longer than hydra.launcher.timeout={timeout:g} s", LATE)
     if each.cause is None and size(folder_of(each.job) / LOG) > LONGEST_LOG:
         stop(each, "failed", f"printed more than {LONGEST_LOG >> 20} MB", 0.0)
+
+
+def seconds_left(each: Running, timeout: float | None) -> float:
+    """Return the seconds until a trial is beyond its time, or until it must have ended; inf if that is past."""
+    until = each.deadline if each.cause else each.began + timeout if timeout else math.inf
+    left = until - time.monotonic()
+    return left if left > 0 else math.inf
 
 
 def outcome(each: Running, code: int, seconds: float) -> Result:
