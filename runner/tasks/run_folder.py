@@ -15,7 +15,7 @@ from typing import Any
 from runner import plain_yaml
 from runner.engine.provenance import provenance
 from runner.engine.saving.folder import LOCK, RESULT, Result, create, write_result
-from runner.engine.saving.storage import TEMPORARY, write_atomic
+from runner.engine.saving.storage import TEMPORARY, put, write_atomic
 from runner.errors import ConfigError, Diverged, RunnerError, StorageError, too_large, wrong
 from runner.schema import check
 from runner.settings import SETTINGS
@@ -58,7 +58,7 @@ def describe(folder: Path, job: Job, *, device: str) -> None:
 
     The config comes last: it is what makes the folder one of a run, which can be gone on with.
     """
-    write_atomic(folder / "overrides.yaml", plain_yaml.dump(list(job.overrides)))
+    put(folder / "overrides.yaml", plain_yaml.dump(list(job.overrides)))
     environment = provenance(job.overrides, device=device)
     write_atomic(folder / "environment.json", json.dumps(environment, indent=1).encode())
     write_atomic(folder / CONFIG, plain_yaml.dump(job.config))
