@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from benchmarks.experiments import experiment
 from runner.assemble import Experiment
-from runner.engine.train import evaluate, update
+from runner.engine.evaluation import evaluate
+from runner.engine.train import update
 
 BATCH = 128
 

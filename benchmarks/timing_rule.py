@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from runner.assemble import Experiment
+from runner.engine.evaluation import evaluate
 from runner.engine.logs.log import Log
 from runner.engine.patience import Patience
-from runner.engine.train import evaluate, train
+from runner.engine.train import train
 from runner.registry import build
 
 

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from runner.engine.batches import EvalBatches, TrainBatches
+from runner.engine.evaluation import evaluate
 from runner.engine.finite import BadScore, BadStep, not_finite
 from runner.engine.learner import Learner
 from runner.engine.recipe import Recipe
-from runner.engine.train import evaluate, gradients
+from runner.engine.train import gradients
 from runner.errors import Diverged
 
 BEFORE = "; the weights are those before it"

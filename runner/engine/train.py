@@ -1,4 +1,4 @@
-"""The loop: train, update, evaluate."""
+"""The loop: train, update, and what is due after a step."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from contextlib import closing
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from runner.engine.batches import EvalBatches, TrainBatches
 from runner.engine.contracts import Outcome, Watched
+from runner.engine.evaluation import validate
 from runner.engine.finite import BadScore, BadStep
 from runner.engine.interruption import NEVER, Stop
 from runner.engine.learner import Learner
@@ -171,35 +171,3 @@ def save(learner: Learner, commit: Commit) -> None:
     if faults := learner.faults():
         raise Diverged(f"diverged at step {learner.step}: {faults[0]} is not finite after it")
     commit()
-
-
-def validate(recipe: Recipe, learner: Learner, validation: dict[str, EvalBatches], stop: Stop) -> dict[str, float]:
-    """Return `<split>/accuracy` and `<split>/loss` of the averaged model for each split given."""
-    return {
-        f"{split}/{name}": value
-        for split, batches in validation.items()
-        for name, value in evaluate(recipe, learner, batches, stop).items()
-    }
-
-
-@torch.no_grad()
-def evaluate(recipe: Recipe, learner: Learner, batches: EvalBatches, stop: Stop = NEVER) -> dict[str, float]:
-    """Return accuracy in [0, 1] and mean negative log-likelihood of the predictions over all examples.
-
-    When `stop` asks for it, it ends early, and what it returns means nothing.
-    """
-    model = learner.average.module
-    was_training = model.training
-    model.eval()
-    recipe.reseed(-1)
-    totals = torch.zeros(2, device=batches.device)
-    for images, labels in batches:
-        if stop.signal:
-            break
-        with recipe.autocast():
-            log_p = recipe.predict(model, images).float()
-        correct = (log_p.argmax(1) == labels).sum()
-        totals += torch.stack([correct.float(), F.nll_loss(log_p, labels, reduction="sum")])
-    model.train(was_training)
-    accuracy, loss = (totals.cpu().double() / len(batches)).tolist()  # MPS has no float64
-    return {"accuracy": accuracy, "loss": loss}

@@ -8,9 +8,9 @@ from typing import Literal
 from runner.assemble import Experiment, assemble
 from runner.comparing.notebook import record
 from runner.engine.batches import EvalBatches
+from runner.engine.evaluation import evaluate
 from runner.engine.saving import checkpoint
 from runner.engine.saving.folder import lock, read_result, write_result
-from runner.engine.train import evaluate
 from runner.errors import CheckpointError, ConfigError, DataError
 from runner.registry import register
 from runner.tasks.job import Job

@@ -12,6 +12,7 @@ import torch
 from runner.assemble import Experiment, assemble
 from runner.comparing.notebook import noted
 from runner.engine.autopsy import explained
+from runner.engine.evaluation import evaluate
 from runner.engine.fault import armed
 from runner.engine.interruption import deferred
 from runner.engine.learner import Learner
@@ -21,7 +22,7 @@ from runner.engine.saving import checkpoint
 from runner.engine.saving.checkpoint import Snapshot
 from runner.engine.saving.folder import Result, lock, read_result
 from runner.engine.saving.rotation import clean
-from runner.engine.train import evaluate, train
+from runner.engine.train import train
 from runner.errors import CheckpointError, Diverged
 from runner.registry import register
 from runner.tasks.job import Job

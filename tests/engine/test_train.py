@@ -10,12 +10,13 @@ from torch.amp.grad_scaler import GradScaler
 from torch.nn import functional as F
 
 from runner.engine.batches import EvalBatches
+from runner.engine.evaluation import evaluate
 from runner.engine.learner import Learner
 from runner.engine.patience import Patience
 from runner.engine.randomness import reseeder
 from runner.engine.recipe import Recipe
 from runner.engine.schedules import Pure
-from runner.engine.train import evaluate, update
+from runner.engine.train import update
 
 CPU = torch.device("cpu")
 
