@@ -265,7 +265,7 @@ def test_trials_leave_nothing_behind_in_the_processes_that_run_them(tmp_path, im
         after = [measured(pid) for pid in pids]
     assert {each.result.status for each in ended} == {"done"}
     for (memory, descriptors), (later, more) in zip(before, after, strict=True):
-        assert more == descriptors
+        assert abs(more - descriptors) <= 1  # the fork that waits may not have been heard of yet
         assert later - memory < 10 << 20
 
 
