@@ -1,19 +1,18 @@
-"""Messages between the sweep and the processes that run its trials: one mapping of plain values each.
+"""Messages between the sweep and the processes that run its trials: one mapping of plain values a line.
 
-They are written by `marshal`: unlike JSON it leaves keys that are numbers as they are, unlike a pickle it can only be a
-value, and it takes microseconds. All ends are of one program, none is on another machine.
+A line is JSON, which can only be a value. It has no keys but texts, so a mapping with others travels as its items.
 """
 
 from __future__ import annotations
 
 import contextlib
-import marshal
+import json
 import socket
 from collections.abc import Iterator
 from typing import Any
 
 PIECE = 1 << 16
-LENGTH = 8  # bytes before each message that hold its length
+ITEMS = "\0items"  # stands for a mapping whose keys are not all texts; no config has a NUL
 
 Message = dict[str, Any]
 
@@ -34,9 +33,9 @@ class Channel:
 
     def send(self, message: Message) -> None:
         """Send a message; raises Closed if nobody is there to read it."""
-        content = marshal.dumps(message)
+        line = json.dumps(packed(message)).encode() + b"\n"
         try:
-            self._socket.sendall(len(content).to_bytes(LENGTH, "big") + content)
+            self._socket.sendall(line)
         except OSError as error:
             raise Closed from error
 
@@ -48,10 +47,9 @@ class Channel:
             piece = b""
         if not piece:
             raise Closed
-        self._rest += piece
-        while len(self._rest) >= (end := LENGTH + int.from_bytes(self._rest[:LENGTH], "big")):
-            content, self._rest = self._rest[LENGTH:end], self._rest[end:]
-            yield marshal.loads(content)
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        for line in lines:
+            yield json.loads(line, object_hook=unpacked)
 
     def only(self) -> Message:
         """Wait for the one message that there will be; raises Closed if none comes."""
@@ -63,3 +61,17 @@ class Channel:
         """Let go of this end."""
         with contextlib.suppress(OSError):
             self._socket.close()
+
+
+def packed(value: Any) -> Any:
+    """Return a plain value as JSON can have it."""
+    if isinstance(value, dict):
+        if all(type(key) is str for key in value):
+            return {key: packed(each) for key, each in value.items()}
+        return {ITEMS: [[key, packed(each)] for key, each in value.items()]}
+    return [packed(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def unpacked(found: dict[str, Any]) -> dict[Any, Any]:
+    """Return a mapping as it was before it was packed."""
+    return dict(found[ITEMS]) if ITEMS in found else found

@@ -42,7 +42,8 @@ def carry_out(message: Message) -> int:
 
 def job_of(message: Message) -> Job:
     """Return the job in a message."""
-    return Job(**message["job"])
+    job = message["job"]
+    return Job(**{**job, "overrides": tuple(job["overrides"])})
 
 
 def message_of(job: Job) -> Message:
