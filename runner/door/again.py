@@ -17,7 +17,7 @@ from runner.door.compose import quoted
 from runner.door.options import Conf
 from runner.door.overrides import Given, parse
 from runner.engine.saving.storage import write_atomic
-from runner.errors import ConfigError
+from runner.errors import ConfigError, wrong
 from runner.plain_yaml import refers_only
 
 FILE = "sweep.yaml"
@@ -41,8 +41,13 @@ def remember(folder: Path, conf: Conf, given: Sequence[Given]) -> None:
 def go_on(arguments: Arguments) -> Arguments:
     """Return the command line that `resume=<sweep folder>` stands for; any other is returned as it is."""
     given = {word.lstrip("+").partition("=")[0]: word for word in arguments.overrides}
-    folder = Path(str(parse(given["resume"]).value)) if "resume" in given else Path()
-    if "resume" not in given or not os.path.isfile(folder / FILE):  # noqa: PTH113  (is_file raises for a long name)
+    asked = parse(given["resume"]).value if "resume" in given else None
+    if asked is None:
+        return arguments
+    folder = Path(str(asked))
+    if not os.path.isfile(folder / FILE):  # noqa: PTH113  (is_file raises for a long name)
+        if arguments.multirun:
+            raise wrong("resume", str(asked), f"with -m the folder of a sweep (it has no {FILE})")
         return arguments
     others = {key: word for key, word in given.items() if key != "resume"}
     for key in others:
