@@ -266,6 +266,11 @@ def test_a_mark_is_made_for_any_bad_number_and_stays(implementation):
 def test_what_is_not_finite_is_listed_in_order_and_whole_numbers_are_passed_over():
     tensors = {"a": torch.tensor([1.0, NAN]), "b": torch.tensor(3), "c": torch.ones(2), "d": torch.tensor(INF)}
     assert not_finite(tensors) == ["a", "d"]
+    large = torch.full((4,), 3e38)
+    assert large.sum() == INF
+    assert not_finite({"large": large, "both": torch.tensor([INF, -INF]), "half": torch.full((9,), 6e4).half()}) == [
+        "both"
+    ]
     assert not_finite({}) == []
 
 
