@@ -220,7 +220,8 @@ def test_workers_take_the_gpus_in_turn(gpus, visible, expected):
 def test_messages_arrive_whole_and_as_they_were():
     left, right = socket.socketpair()
     ours, theirs = Channel(left), Channel(right)
-    sent = [{"a": 1.5, 3: None, "text": "line\nline é\udcff", "list": [True, [1, 2], {None: {"c": {}}}]}, {"b": "x" * 60_000}]
+    mixed = {"a": 1.5, 3: None, "text": "line\nline é\udcff", "list": [True, [1, 2], {None: {"c": {}}}]}
+    sent = [mixed, {"b": "x" * 60_000}]
     for message in sent:
         ours.send(message)
     found = []
