@@ -1,7 +1,8 @@
-"""Two runs of ours that differ in one thing, side by side in one process: what that one thing costs.
+"""What one thing costs a run of ours: the same run with it and without it, in turns.
 
-Each run is the whole loop, with data, probes and logs, in a thread of its own; one rests while the other makes its turn
-of some milliseconds, so that what else the machine does falls into few turns of either. On the CPU only the time of the
+The run is the whole loop, with data, probes and logs, in a thread of its own, and rests between turns of some
+milliseconds while the thing is switched on or off. So both have the same memory, whose place alone can make a
+difference of percents, and what else the machine does falls into few turns of either. On the CPU only the time of the
 run's own thread counts, on a GPU the clock.
 """
 
@@ -25,23 +26,22 @@ from runner.assemble import Experiment
 from runner.engine.logs.log import Log, open_logs
 from runner.engine.train import train
 
-Way = tuple[Sequence[str], Callable[[Experiment], object]]  # overrides, and what to change in the experiment
+Switch = Callable[[Experiment, bool], object]
 
 
-class Lane:
+class Run:
     """A run that makes the steps of a turn when told to, and rests in between."""
 
-    def __init__(self, overrides: Sequence[str], change: Callable[[Experiment], object]) -> None:
+    def __init__(self, overrides: Sequence[str]) -> None:
         self.made = experiment([*words(overrides), "steps=100000000"])
-        change(self.made)
         stream = self.made.batches.stream
         self.made.batches.stream = lambda start, stop: self.paced(stream(start, stop))  # type: ignore
         self.go, self.done = Semaphore(0), Semaphore(0)
         self.steps, self.seconds = 0, 0.0
-        Thread(target=self.run, daemon=True).start()
+        Thread(target=self.train, daemon=True).start()
 
-    def run(self) -> None:
-        """Train; the log is flushed at the end of a round only (`turn` with no steps), so that no turn has to."""
+    def train(self) -> None:
+        """Train; the log is flushed when told to only (`turn` with no steps), so that no turn has to."""
         made = self.made
         with tempfile.TemporaryDirectory() as folder, closing(open_logs(Path(folder), positions=None, step=0)) as log:
             self.log: Log = log
@@ -75,32 +75,32 @@ class Lane:
         return self.seconds
 
 
-def side_by_side(one: Way, other: Way, *, steps: int, turns: int, rounds: int) -> Pairs:
-    """Return the seconds of a step (one, other) for each round: the median of its turns, and its share of the flush.
+def switched(overrides: Sequence[str], switch: Switch, *, steps: int, turns: int, rounds: int) -> Pairs:
+    """Return the seconds of a step (with, without) for each round of so many turns of each, by turns.
 
-    A turn has so many `steps`, a round so many `turns` of each, after some to warm up. Both begin from the same weights
-    and see the same batches. Each round has runs of its own, now the one made first, now the other: where their tensors
-    lie makes a difference of percents.
+    Without: the median of the turns. With: the same times the median of how each turn compares with its neighbour, for
+    a machine that others use is now slower, now faster. A step's share of the log's flush, which no turn has, is added: that of as many steps of each, one after the other.
     """
     gc.collect()
     gc.freeze()  # as the command does before it trains
+    run = Run(overrides)
     pairs = []
-    for number in range(rounds):
-        order = (0, 1) if number % 2 else (1, 0)
-        lanes = {which: Lane(*(one, other)[which]) for which in order}
-        for which in order:
-            lanes[which].turn(-(-turns // 6) * steps)
-            lanes[which].turn(0)
-        pairs.append(balanced(lanes[0], lanes[1], steps, turns))
-    return pairs
+    for _ in range(1 + rounds):
+        found: dict[bool, list[float]] = {True: [], False: []}
+        for turn in range(turns):
+            for on in (True, False) if turn % 2 else (False, True):
+                switch(run.made, on)
+                found[on].append(run.turn(steps))
+        run.turn(0)
+        flushed = {on: flush(run, switch, on, steps * turns) for on in (True, False)}
+        without = statistics.median(found[False]) / steps
+        ratio = statistics.median(one / other for one, other in zip(found[True], found[False], strict=True))
+        pairs.append((without * ratio + flushed[True], without + flushed[False]))
+    return pairs[1:]  # the first warms up
 
 
-def balanced(one: Lane, other: Lane, steps: int, turns: int) -> tuple[float, float]:
-    """Return the seconds of a step of both over turns in which now the one comes first, now the other."""
-    found: tuple[list[float], list[float]] = ([], [])
-    for turn in range(turns):
-        for which in (0, 1) if turn % 2 else (1, 0):
-            found[which].append((one, other)[which].turn(steps))
-    flushed = [lane.turn(0) / turns for lane in (one, other)]
-    first, second = ((statistics.median(found[which]) + flushed[which]) / steps for which in (0, 1))
-    return first, second
+def flush(run: Run, switch: Switch, on: bool, steps: int) -> float:
+    """Return the seconds that the flush of so many steps takes, for each of them."""
+    switch(run.made, on)
+    run.turn(steps)
+    return run.turn(0) / steps
