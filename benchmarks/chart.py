@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.targets import MLP
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -26,7 +28,7 @@ def draw(path: Path, results: Sequence[Result], caption: str) -> None:
     from matplotlib.figure import Figure
 
     bounded = [result for result in results if result.pairs and result.target.bound is not None]
-    loops = [result for result in results if result.pairs and result.target.key.startswith("mlp")]
+    loops = [result for result in results if result.pairs and result.target.title == MLP]
     parts = [(draw_loops, LOOPS, loops, len(loops) + 1), (draw_bounds, BOUNDS, bounded, len(bounded))]
     parts = [part for part in parts if part[2]]
     if not parts:

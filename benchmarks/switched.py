@@ -79,7 +79,8 @@ def switched(overrides: Sequence[str], switch: Switch, *, steps: int, turns: int
     """Return the seconds of a step (with, without) for each round of so many turns of each, by turns.
 
     Without: the median of the turns. With: the same times the median of how each turn compares with its neighbour, for
-    a machine that others use is now slower, now faster. A step's share of the log's flush, which no turn has, is added: that of as many steps of each, one after the other.
+    a machine that others use is now slower, now faster. A step's share of the log's flush, which no turn has, is added:
+    that of as many steps of each, one after the other.
     """
     gc.collect()
     gc.freeze()  # as the command does before it trains

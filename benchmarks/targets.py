@@ -41,7 +41,7 @@ class Target:
 MLP = "step of the MLP 64-128-128-10, B 64, CPU"
 CNN = "step of the small CNN, B 64 of 32x32, CPU"
 RESNET = "step of ResNet-18, B 512 of 32x32, bf16, GPU"
-NORMS = "update ratio, gradient norm, weight norm each 50 steps"
+NORMS = "norms of every layer each 50 steps"
 US = ("us/step", 1e6)
 
 TARGETS = (
