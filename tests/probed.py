@@ -2,16 +2,13 @@
 
 import torch
 
-from runner.engine.contracts import Norms, Numbers
-from runner.engine.norms import taken
+from runner.engine.contracts import Numbers
 
 
 def said(values):
-    """Return the tensors of a probe by tag, `Numbers` and `Norms` as the scalars that they say."""
+    """Return the tensors of a probe by tag, `Numbers` as the scalars that they say."""
     found = {}
     for tag, value in values.items():
-        if isinstance(value, Norms):
-            value = taken([value])
         if isinstance(value, Numbers):
             assert value.tensor.ndim == 1 and not value.tensor.requires_grad
             found |= {each: torch.tensor(number) for each, number in value.say(value.tensor.tolist()).items()}

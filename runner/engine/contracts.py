@@ -5,7 +5,7 @@ Shapes: B examples, C channels, H x W pixels, K classes. Images are uint8 in 0..
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -132,7 +132,7 @@ class Outcome:
     grad_norm: Tensor | None
 
 
-Watch = Generator[None, Outcome, "Mapping[str, Tensor | Numbers | Norms]"]
+Watch = Generator[None, Outcome, "Mapping[str, Tensor | Numbers]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,14 +143,6 @@ class Numbers:
     say: Callable[[list[float]], Mapping[str, float]]
 
 
-@dataclass(frozen=True, slots=True)
-class Norms:
-    """Tensors whose L2 norms are wanted, and what these say, by tag; those of all probes are taken at once."""
-
-    tensors: Sequence[Tensor]
-    say: Callable[[list[float]], Mapping[str, float]]
-
-
 @dataclass(frozen=True)
 class Probe:
     """A measurement round one optimizer step, made at step 1 and then every `every` steps.
@@ -158,8 +150,7 @@ class Probe:
     `watch(watched)` is a generator with one `yield`. Before it the old weights are at hand; while it is suspended hooks
     see activations; the `yield` gives the Outcome, when gradients and new weights are there. What it returns is
     logged by the rank of each tensor: 0 a scalar, 1 the values of a histogram, 3 (C, H, W) or 4 (B, C, H, W) images.
-    `Numbers` and `Norms` stand for all that they say, in the place of their own tag: one tensor for many tags costs
-    least.
+    `Numbers` stand for all that they say, in the place of their own tag: one tensor for many tags costs least.
     """
 
     every: int

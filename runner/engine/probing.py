@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 
 from torch import Tensor
 
-from runner.engine.contracts import Norms, Numbers, Outcome, Probe, Watch, Watched
-from runner.engine.norms import taken
+from runner.engine.contracts import Numbers, Outcome, Probe, Watch, Watched
 
 
 def due(probes: Sequence[Probe], step: int) -> list[Probe]:
@@ -36,31 +35,17 @@ class probing:  # noqa: N801  (a context manager, read as a verb; a generator fu
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
-            if self.watches and kind is None:
-                self.values = measured(self.watches, self.outcome)
+            for watch in self.watches if kind is None else ():
+                self.values.update(finish(watch, self.outcome))
         finally:
             for watch in self.watches:
                 watch.close()
 
 
-def measured(watches: Sequence[Watch], outcome: Outcome) -> dict[str, Tensor | Numbers]:
-    """Resume probes with the update's outcome and return what they measured, all norms together."""
-    found: dict[str, Tensor | Numbers] = {}
-    asked: list[Norms] = []
-    for watch in watches:
-        for tag, value in finish(watch, outcome).items():
-            if isinstance(value, Norms):
-                asked.append(value)
-            else:
-                found[tag] = value
-    return found | {"norms": taken(asked)} if asked else found
-
-
-def finish(watch: Watch, outcome: Outcome) -> Mapping[str, Tensor | Numbers | Norms]:
-    """Resume a probe with the update's outcome and return what it found."""
+def finish(watch: Watch, outcome: Outcome) -> dict[str, Tensor | Numbers]:
+    """Resume a probe with the update's outcome and return what it measured."""
     try:
         watch.send(outcome)
     except StopIteration as stop:
-        value: Mapping[str, Tensor | Numbers | Norms] = stop.value
-        return value
+        return dict(stop.value)
     raise TypeError("a probe yields twice: its one yield marks the update, and its values are returned")

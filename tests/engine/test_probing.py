@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from runner.engine.contracts import Norms, Outcome, Probe, Watched
+from runner.engine.contracts import Outcome, Probe, Watched
 from runner.engine.probing import due, probing
 
 
@@ -35,23 +35,6 @@ def test_a_probe_sees_before_and_after():
     assert seen_order == ["before", "update", "after"]
     assert seen.values["change"].item() == pytest.approx(2.0)
     assert seen.values["loss"].item() == 1.5
-
-
-def test_norms_of_all_probes_are_taken_at_once_and_each_is_told_its_own():
-    def asking(tag, *tensors):
-        def watch(what):
-            yield
-            return {tag: Norms(tensors, lambda found: {f"{tag}/{n}": norm for n, norm in enumerate(found)})}
-
-        return Probe(1, watch)
-
-    half = torch.full((4,), 200.0, dtype=torch.float16)  # its square is beyond float16
-    probes = [asking("a", torch.tensor([3.0, 4.0]), torch.tensor(-2.0)), asking("b", half), asking("c")]
-    with probing(probes, watched()) as seen:
-        seen.outcome = outcome()
-    (together,) = seen.values.values()
-    assert together.tensor.dtype == torch.float32
-    assert together.say(together.tensor.tolist()) == {"a/0": 5.0, "a/1": 2.0, "b/0": 400.0}
 
 
 def test_a_second_yield_is_an_error_that_says_so():

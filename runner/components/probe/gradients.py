@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from functools import partial
 
-from runner.components.probe.norms import WHOLE, named
+import torch
+
+from runner.components.probe.norms import WHOLE, named, norms
 from runner.components.probe.sample import sample
-from runner.engine.contracts import Norms, Probe, Watch, Watched
+from runner.engine.contracts import Numbers, Probe, Watch, Watched
 from runner.registry import register
 from runner.schema import PositiveInt
 
@@ -21,8 +23,9 @@ def grad_norm(*, every: PositiveInt) -> Probe:
         found = {name: p.grad for name, p in watched.parameters.items() if p.grad is not None}
         if not found:
             return {}
-        before = [] if outcome.grad_norm is None else [outcome.grad_norm.detach()]  # a norm is its own norm
-        return {"grad_norm": Norms([*found.values(), *before], partial(unclipped, list(found)))}
+        measured, before = norms(list(found.values())), outcome.grad_norm
+        tensor = measured if before is None else torch.cat([measured, before.detach().to(measured).view(1)])
+        return {"grad_norm": Numbers(tensor, partial(unclipped, list(found)))}
 
     return Probe(every, watch)
 

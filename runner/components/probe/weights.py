@@ -10,10 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from runner.components.probe.norms import WHOLE, named, with_whole
+from runner.components.probe.norms import WHOLE, named, norms, with_whole
 from runner.components.probe.sample import sample
-from runner.engine.contracts import Norms, Numbers, Probe, Watch, Watched
-from runner.engine.norms import norms
+from runner.engine.contracts import Numbers, Probe, Watch, Watched
 from runner.registry import register
 from runner.schema import PositiveInt
 
@@ -40,14 +39,18 @@ def update_ratio(*, every: PositiveInt, norm: Literal["l2", "l1", "both"]) -> Pr
         now: list[Tensor] = list(weights.values())
         before = [weight.detach().clone() for weight in now]
         yield
-        say = partial(ratios, list(weights), [weight.numel() for weight in now], orders)
-        with torch.no_grad():
-            tensors = [*torch._foreach_sub(now, before), *before]
-        if orders == [2]:
-            return {"ratio": Norms(tensors, say)}
-        return {"ratio": Numbers(torch.cat([norms(tensors, order) for order in orders]), say)}
+        sizes = [weight.numel() for weight in now]
+        return {"ratio": Numbers(norms_of_step(now, before, orders), partial(ratios, list(weights), sizes, orders))}
 
     return Probe(every, watch)
+
+
+@torch.no_grad()
+def norms_of_step(now: list[Tensor], before: list[Tensor], orders: list[int]) -> Tensor:
+    """Return for each order the norm of each change and then that of each weight before it."""
+    change = torch._foreach_sub(now, before)
+    found = [norms([*change, *before], order) for order in orders]
+    return found[0] if len(found) == 1 else torch.cat(found)
 
 
 def ratios(names: list[str], sizes: list[int], orders: list[int], measured: list[float]) -> dict[str, float]:
@@ -74,7 +77,7 @@ def weight_norm(*, every: PositiveInt) -> Probe:
         found = {name: p for name, p in watched.parameters.items() if p.requires_grad}
         if not found:
             return {}
-        return {"weight_norm": Norms(list(found.values()), partial(named, "weight_norm", list(found)))}
+        return {"weight_norm": Numbers(norms(list(found.values())), partial(named, "weight_norm", list(found)))}
 
     return Probe(every, watch)
 
