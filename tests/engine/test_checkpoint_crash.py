@@ -37,32 +37,10 @@ def operations(folder, step):
     return next(disk.count)
 
 
-def test_a_kill_before_any_operation_leaves_a_valid_checkpoint(tmp_path):
+def killed_saves(tmp_path):
+    """Yield for each operation of a save the folder of a run that was killed before it, in its second save."""
     (tmp_path / "count").mkdir()
     put(tmp_path / "count", 10)
-    count = operations(tmp_path / "count", 20)
-    assert count > 15
-    for at in range(count):
-        run = tmp_path / str(at)
-        run.mkdir()
-        put(run, 10)
-
-        def body(run=run, at=at):
-            storage.disk = killing(at)
-            put(run, 20, newest=1)
-
-        assert in_child(body) == -signal.SIGKILL
-        snapshot = load(run)
-        assert is_of(snapshot, snapshot.step) and snapshot.step in (10, 20) and snapshot.notes == []
-        put(run, 30, newest=1)
-        assert is_of(load(run), 30)
-        assert len(contents(run)) == 3  # nothing is left over
-
-
-def test_what_a_killed_save_had_yet_to_remove_can_be_removed_later(tmp_path):
-    (tmp_path / "count").mkdir()
-    put(tmp_path / "count", 10)
-    late = 0
     for at in range(operations(tmp_path / "count", 20)):
         run = tmp_path / str(at)
         run.mkdir()
@@ -73,6 +51,24 @@ def test_what_a_killed_save_had_yet_to_remove_can_be_removed_later(tmp_path):
             put(run, 20, newest=1)
 
         assert in_child(body) == -signal.SIGKILL
+        yield run
+
+
+def test_a_kill_before_any_operation_leaves_a_valid_checkpoint(tmp_path):
+    count = 0
+    for run in killed_saves(tmp_path):
+        count += 1
+        snapshot = load(run)
+        assert is_of(snapshot, snapshot.step) and snapshot.step in (10, 20) and snapshot.notes == []
+        put(run, 30, newest=1)
+        assert is_of(load(run), 30)
+        assert len(contents(run)) == 3  # nothing is left over
+    assert count > 15
+
+
+def test_what_a_killed_save_had_yet_to_remove_can_be_removed_later(tmp_path):
+    late = 0
+    for run in killed_saves(tmp_path):
         step = load(run).step
         late += step == 20
         rotation.clean(run)

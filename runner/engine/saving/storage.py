@@ -189,8 +189,5 @@ def read(path: Path, limit: int) -> bytes:
 
 def sha256_of(path: Path) -> str:
     """Return the sha256 of a regular file, read in pieces; anything else is an OSError."""
-    digest = hashlib.sha256()
-    with reading(path) as file:
-        while piece := os.read(file, PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
+    with reading(path) as file, open(file, "rb", closefd=False) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
