@@ -10,8 +10,9 @@ def said(values):
     found = {}
     for tag, value in values.items():
         if isinstance(value, Numbers):
-            assert value.tensor.ndim == 1 and not value.tensor.requires_grad
-            found |= {each: torch.tensor(number) for each, number in value.say(value.tensor.tolist()).items()}
+            assert not any(tensor.ndim or tensor.requires_grad for tensor in value.tensors)
+            numbers = [tensor.item() for tensor in value.tensors]
+            found |= {each: torch.tensor(number) for each, number in value.say(numbers).items()}
         else:
             found[tag] = value
     return found

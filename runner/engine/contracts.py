@@ -5,7 +5,7 @@ Shapes: B examples, C channels, H x W pixels, K classes. Images are uint8 in 0..
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -137,9 +137,9 @@ Watch = Generator[None, Outcome, "Mapping[str, Tensor | Numbers]"]
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """Numbers (n,) on the device, and what they say, by tag, once they are on the host at the next flush."""
+    """Numbers on the device, 0-dim, and what they say, by tag, once they are on the host at the next flush."""
 
-    tensor: Tensor
+    tensors: Sequence[Tensor]
     say: Callable[[list[float]], Mapping[str, float]]
 
 
@@ -150,7 +150,7 @@ class Probe:
     `watch(watched)` is a generator with one `yield`. Before it the old weights are at hand; while it is suspended hooks
     see activations; the `yield` gives the Outcome, when gradients and new weights are there. What it returns is
     logged by the rank of each tensor: 0 a scalar, 1 the values of a histogram, 3 (C, H, W) or 4 (B, C, H, W) images.
-    `Numbers` stand for all that they say, in the place of their own tag: one tensor for many tags costs least.
+    `Numbers` stand for all that they say, in the place of their own tag.
     """
 
     every: int

@@ -164,7 +164,7 @@ def test_the_best_validation_so_far_is_kept():
 def test_numbers_come_out_as_what_they_say_of_themselves_on_the_host():
     sink = Rows()
     log = Log([sink])
-    halved = Numbers(torch.tensor([3.0, 5.0, math.nan]), lambda found: {"a": found[0] / 2, "b": found[1] / 2})
+    halved = Numbers(torch.tensor([3.0, 5.0, math.nan]).unbind(), lambda found: {"a": found[0] / 2, "b": found[1] / 2})
     log.add(1, {"first": torch.tensor(0.5), "pair": halved, "last": torch.tensor(math.nan)})
     log.add(2, {"pair": halved, "first": torch.tensor(0.25)})
     log.close()

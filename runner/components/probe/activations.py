@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import torch
 from torch import Tensor, nn
 
 from runner.engine.activations import listening, places, statistics
-from runner.engine.contracts import Numbers, Probe, Watch, Watched
+from runner.engine.contracts import Probe, Watch, Watched
 from runner.registry import register
 from runner.schema import PositiveInt
 
@@ -31,9 +30,6 @@ def activations(*, every: PositiveInt) -> Probe:
 
         with listening(watched.model, known(watched.model), hear):
             yield
-        if not heard:
-            return {}
-        said = torch.stack(list(heard.values()))
-        return {"activations": Numbers(said, lambda numbers: dict(zip(heard, numbers, strict=True)))}
+        return heard
 
     return Probe(every, watch)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from functools import partial
 
-import torch
-
 from runner.components.probe.norms import WHOLE, named, norms
 from runner.components.probe.sample import sample
 from runner.engine.contracts import Numbers, Probe, Watch, Watched
@@ -24,13 +22,13 @@ def grad_norm(*, every: PositiveInt) -> Probe:
         if not found:
             return {}
         measured, before = norms(list(found.values())), outcome.grad_norm
-        tensor = measured if before is None else torch.cat([measured, before.detach().to(measured).view(1)])
-        return {"grad_norm": Numbers(tensor, partial(unclipped, list(found)))}
+        whole = [] if before is None else [before.detach()]
+        return {"grad_norm": Numbers([*measured, *whole], partial(unclipped, tuple(found)))}
 
     return Probe(every, watch)
 
 
-def unclipped(names: list[str], numbers: list[float]) -> dict[str, float]:
+def unclipped(names: tuple[str, ...], numbers: list[float]) -> dict[str, float]:
     """Return by tag the norms before clipping; where it computed that of all together, it comes last in `numbers`.
 
     The gradients were scaled when they were clipped: they are scaled back.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -12,10 +13,10 @@ WHOLE = "_global"  # all tensors together
 
 
 @torch.no_grad()
-def norms(tensors: Sequence[Tensor], order: int = 2) -> Tensor:
-    """Return the norm of each tensor (n,), in at least float32."""
+def norms(tensors: Sequence[Tensor], order: int = 2) -> list[Tensor]:
+    """Return the norm () of each tensor, in at least float32."""
     half = any(tensor.dtype in (torch.bfloat16, torch.float16) for tensor in tensors)
-    return torch.stack(torch._foreach_norm(list(tensors), order, dtype=torch.float32 if half else None))
+    return list(torch._foreach_norm(list(tensors), order, dtype=torch.float32 if half else None))
 
 
 def with_whole(numbers: list[float], order: int = 2) -> list[float]:
@@ -24,6 +25,12 @@ def with_whole(numbers: list[float], order: int = 2) -> list[float]:
     return [*numbers, whole]
 
 
-def named(group: str, names: Sequence[str], numbers: list[float]) -> dict[str, float]:
+@lru_cache
+def tags(group: str, names: tuple[str, ...]) -> list[str]:
+    """Return the tags of the named tensors, and of all together: the same strings each time, which costs least."""
+    return [f"{group}/{name}" for name in (*names, WHOLE)]
+
+
+def named(group: str, names: tuple[str, ...], numbers: list[float]) -> dict[str, float]:
     """Return norms (L2) by tag, with that of all the tensors together."""
-    return {f"{group}/{name}": norm for name, norm in zip([*names, WHOLE], with_whole(numbers), strict=True)}
+    return dict(zip(tags(group, names), with_whole(numbers), strict=True))

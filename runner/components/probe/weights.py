@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from itertools import islice
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from runner.components.probe.norms import WHOLE, named, norms, with_whole
+from runner.components.probe.norms import named, norms, tags, with_whole
 from runner.components.probe.sample import sample
 from runner.engine.contracts import Numbers, Probe, Watch, Watched
 from runner.registry import register
@@ -40,31 +39,35 @@ def update_ratio(*, every: PositiveInt, norm: Literal["l2", "l1", "both"]) -> Pr
         before = [weight.detach().clone() for weight in now]
         yield
         sizes = [weight.numel() for weight in now]
-        return {"ratio": Numbers(norms_of_step(now, before, orders), partial(ratios, list(weights), sizes, orders))}
+        return {"ratio": Numbers(norms_of_step(now, before, orders), partial(ratios, tuple(weights), sizes, orders))}
 
     return Probe(every, watch)
 
 
 @torch.no_grad()
-def norms_of_step(now: list[Tensor], before: list[Tensor], orders: list[int]) -> Tensor:
-    """Return for each order the norm of each change and then that of each weight before it."""
-    change = torch._foreach_sub(now, before)
-    found = [norms([*change, *before], order) for order in orders]
-    return found[0] if len(found) == 1 else torch.cat(found)
+def norms_of_step(now: list[Tensor], before: list[Tensor], orders: list[int]) -> list[Tensor]:
+    """Return for each order the norms () of the weights before a step, then for each those of their change.
+
+    `before` is overwritten with the change.
+    """
+    sizes = [norm for order in orders for norm in norms(before, order)]
+    torch._foreach_sub_(before, now)
+    return sizes + [norm for order in orders for norm in norms(before, order)]
 
 
-def ratios(names: list[str], sizes: list[int], orders: list[int], measured: list[float]) -> dict[str, float]:
+def ratios(names: tuple[str, ...], sizes: list[int], orders: list[int], measured: list[float]) -> dict[str, float]:
     """Return by tag what the norms of a step say, undefined ratios left out."""
-    found, numbers = dict(GUIDES), iter(measured)
-    for order in orders:
-        moved = with_whole(list(islice(numbers, len(names))), order)
-        size = with_whole(list(islice(numbers, len(names))), order)
-        for name, step, weight, count in zip([*names, WHOLE], moved, size, [*sizes, sum(sizes)], strict=True):
+    found, half = dict(GUIDES), len(measured) // 2
+    for place, order in enumerate(orders):
+        start, stop = place * len(names), (place + 1) * len(names)
+        size, moved = (with_whole(part[start:stop], order) for part in (measured[:half], measured[half:]))
+        plain, logarithm = tags(f"ratio/l{order}", names), tags("ratio/log10", names)
+        for n, (step, weight, count) in enumerate(zip(moved, size, [*sizes, sum(sizes)], strict=True)):
             ratio = step / weight if weight > ZERO * count ** (1 / order) else math.nan
             if not math.isnan(ratio):
-                found[f"ratio/l{order}/{name}"] = ratio
+                found[plain[n]] = ratio
             if order == orders[-1] and ratio > 0:
-                found[f"ratio/log10/{name}"] = math.log10(ratio)
+                found[logarithm[n]] = math.log10(ratio)
     return found
 
 
@@ -77,7 +80,7 @@ def weight_norm(*, every: PositiveInt) -> Probe:
         found = {name: p for name, p in watched.parameters.items() if p.requires_grad}
         if not found:
             return {}
-        return {"weight_norm": Numbers(norms(list(found.values())), partial(named, "weight_norm", list(found)))}
+        return {"weight_norm": Numbers(norms(list(found.values())), partial(named, "weight_norm", tuple(found)))}
 
     return Probe(every, watch)
 

@@ -18,7 +18,7 @@ from runner.engine.logs.cut_back import cut_back
 from runner.engine.logs.delivery import deliver
 from runner.engine.logs.derived import Derived
 from runner.engine.logs.event_file import EventFile, next_name
-from runner.engine.logs.logged import as_arrays, as_tensors, tensor_of, told
+from runner.engine.logs.logged import as_arrays, as_tensors, tensors_of, told
 from runner.engine.logs.sinks import METRICS, JsonLines, LogFile, Row, Sink
 from runner.engine.saving import storage
 from runner.engine.transfer import to_host
@@ -73,9 +73,7 @@ class Log:
     def flush(self) -> dict[str, float]:
         """Give all that was added to screens and files, in one transfer; return the latest number of each tag."""
         pending, self._pending = self._pending, []
-        host = iter(
-            to_host([t for _, _, values in pending for v in values.values() if (t := tensor_of(v)) is not None])
-        )
+        host = iter(to_host([t for _, _, values in pending for value in values.values() for t in tensors_of(value)]))
         rows = [] if self._open is None else [self._open]
         for step, moment, values in pending:
             if not rows or rows[-1].step != step:

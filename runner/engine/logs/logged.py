@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -23,9 +23,9 @@ def as_arrays(values: Mapping[str, Any]) -> dict[str, Any]:
     return {tag: v.numpy() if isinstance(v, Tensor) else v for tag, v in values.items()}
 
 
-def tensor_of(value: Any) -> Tensor | None:
-    """Return the tensor of a logged value that has one."""
-    return value if isinstance(value, Tensor) else value.tensor if isinstance(value, Numbers) else None
+def tensors_of(value: Any) -> Sequence[Tensor]:
+    """Return the tensors of a logged value."""
+    return (value,) if isinstance(value, Tensor) else value.tensors if isinstance(value, Numbers) else ()
 
 
 def told(values: Mapping[str, Any], host: Iterator[Any]) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def told(values: Mapping[str, Any], host: Iterator[Any]) -> dict[str, Any]:
         if isinstance(value, Tensor):
             found[tag] = next(host)
         elif isinstance(value, Numbers):
-            found.update(value.say(next(host).tolist()))
+            found.update(value.say([next(host) for _ in value.tensors]))
         else:
             found[tag] = plain(value)
     return found
