@@ -45,11 +45,11 @@ def set_and_look(learner, name, value):
     object.__setattr__(learner, name, value)
     if name == "step" and value == 2:
         os._exit(0)
-def watched(job):
+def imported():
     from runner.engine.learner import Learner
     Learner.__setattr__ = set_and_look
-    return start(job)
-start, tasks.start = tasks.start, watched
+    heed()
+heed, tasks.heed = tasks.heed, imported  # called once the task is imported
 sys.exit(f"ended with {command()} before the second step")
 """
 ANSWERS = {"--help": 0, "--cfg job": 0, "optim.lr=abc": 2}  # the last is a config error: words and exit code

@@ -18,6 +18,7 @@ from torch.utils.data import get_worker_info
 from runner.components.data.decode import View, decode, decode_window, named
 from runner.components.data.progress import Progress
 from runner.components.data.window import UNIFORMS
+from runner.engine.read_ahead import read_ahead
 from runner.engine.saving.storage import shown
 from runner.errors import DataError
 
@@ -54,6 +55,7 @@ class Files:
         files = [self.files[i] for i in index.tolist()]
         out = np.empty((len(files), 3, *self.view.size), np.uint8)
         draws = None if uniforms is None else uniforms.tolist()
+        read_ahead(files)
 
         def fill(place: int) -> None:
             out[place] = named(files[place], lambda path: self.pixels(path, draws and draws[place]))
@@ -94,6 +96,7 @@ def decoded(files: Sequence[str], view: View, threads: int, bad: Bad | None, wha
 def failures(files: Sequence[str], places: Sequence[int], work: Callable[[str], Any], *, keep: bool) -> Bad:
     """Call `work` for each file and return those that fail, if they are to be kept; else the first is raised."""
     failed: Bad = {}
+    read_ahead(files[place] for place in places)
     for place in places:
         try:
             named(files[place], work)

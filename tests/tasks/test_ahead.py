@@ -1,0 +1,53 @@
+"""A run's data are asked for before torch is imported: the very files that torchvision will read."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatch
+
+import pytest
+from torchvision import datasets
+
+from runner.tasks.ahead import FILES
+from tests.test_start_up import ended
+
+ASKED = """
+import sys
+from runner import tasks
+from runner.__main__ import main
+from runner.tasks import ahead
+class Thread:
+    def __init__(self, target, args, daemon):
+        self.files = list(*args)
+    def start(self):
+        print("asked", *self.files, "torch" in sys.modules)
+ahead.threading.Thread = Thread
+assert main(sys.argv[1:])  # the data are no data
+"""
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_every_file_of_cifar_that_is_read_is_asked_for(name):
+    made = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    read = [file for file, _ in (*made.train_list, *made.test_list)]  # the checksums of all are looked at
+    assert read and all(fnmatch(f"{made.base_folder}/{file}", FILES[name]) for file in read)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_the_training_files_of_mnist_are_asked_for_and_no_others(name):
+    made = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST}[name]
+    files = [f"{made.__name__}/raw/{file.removesuffix('.gz')}{end}" for file, _ in made.resources for end in ("", ".gz")]
+    assert [file for file in files if fnmatch(file, FILES[name])] == [
+        f"{made.__name__}/raw/train-{what}-ubyte" for what in ("images-idx3", "labels-idx1")
+    ]
+
+
+def test_the_training_file_of_svhn_is_asked_for():
+    assert datasets.SVHN.split_list["train"][1] == FILES["svhn"]
+
+
+def test_the_files_are_asked_for_before_torch_is_imported(tmp_path):
+    file = tmp_path / "some data/cifar-10-batches-py/data_batch_1"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"x")
+    words = ["data=cifar10", f"data.root={tmp_path}/some data", "data.download=false"]
+    assert ended(ASKED, *words, cwd=tmp_path) == f"asked {file} False\n"
