@@ -50,8 +50,9 @@ LIGHTNING = Loop("Lightning, as it comes", "lightning_trainer:as_it_comes", "lig
 LIGHTNING_MINIMAL = Loop("Lightning, all off", "lightning_trainer:minimal", "lightning")
 HF = Loop("Hugging Face Trainer", "hf_trainer:run", "transformers")
 ACCELERATE = Loop("Accelerate + DataLoader", "accelerate_loop:run", "accelerate")
+TRACKED = Loop("Accelerate, each loss tracked", "accelerate_loop:tracked", "accelerate")
 TIMM = Loop("timm's train_one_epoch", "timm_loop:run", "timm")
-PEERS = (LIGHTNING, LIGHTNING_MINIMAL, HF, ACCELERATE, TIMM)
+PEERS = (LIGHTNING, LIGHTNING_MINIMAL, HF, ACCELERATE, TRACKED, TIMM)
 
 
 @dataclass

@@ -18,6 +18,7 @@ from benchmarks.contest import (
     LIGHTNING_MINIMAL,
     OURS,
     TIMM,
+    TRACKED,
     TUNED,
     UNPROBED,
     Loop,
@@ -60,7 +61,8 @@ def step(effort: Effort) -> Found:
     """Return the contests of the training loops."""
     found = Found()
     peers = {"mlp": BY_HAND, "mlp_tuned": TUNED, "mlp_lightning": LIGHTNING, "mlp_lightning_minimal": LIGHTNING_MINIMAL}
-    peers |= {"mlp_hf": HF, "mlp_accelerate": ACCELERATE, "mlp_timm": TIMM, "mlp_unprobed": UNPROBED}
+    peers |= {"mlp_hf": HF, "mlp_accelerate": ACCELERATE, "mlp_tracked": TRACKED, "mlp_timm": TIMM}
+    peers |= {"mlp_unprobed": UNPROBED}
     enter(found, "mlp", steps.mlp(effort.rounds, effort.mlp, effort.threads), peers)
     peers = {"cnn": BY_HAND, "cnn_last": CHANNELS_LAST}
     enter(found, "cnn", steps.cnn(effort.rounds, effort.cnn, effort.threads), peers)

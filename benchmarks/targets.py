@@ -51,6 +51,7 @@ TARGETS = (
     Target("mlp_lightning_minimal", "step", MLP, "Lightning, all off", "other / ours", 1.7, 2.0, *US),
     Target("mlp_hf", "step", MLP, "Hugging Face Trainer", "other / ours", 2.2, 2.5, *US),
     Target("mlp_accelerate", "step", MLP, "Accelerate + DataLoader", "other / ours", 4.0, 5.0, *US),
+    Target("mlp_tracked", "step", MLP, "Accelerate, each loss tracked", "other / ours", None, None, *US),
     Target("mlp_timm", "step", MLP, "timm's train_one_epoch", "other / ours", 1.0, None, *US),
     Target("mlp_unprobed", "step", MLP, "ours without probes", "ours / other", None, None, *US),
     Target("cnn", "step", CNN, "hand-written loop", "ours / other", 1.01, 1.00, *US),

@@ -1,6 +1,8 @@
-"""The loop of Accelerate's documentation over a DataLoader of a TensorDataset."""
+"""The loops of Accelerate's documentation, without and with a tracker, over a DataLoader of a TensorDataset."""
 
 from __future__ import annotations
+
+import tempfile
 
 from accelerate import Accelerator
 from torch import nn
@@ -27,13 +29,29 @@ class Order:
 
 def run(work: Work, pace: Pace) -> nn.Module:
     """Train one epoch over all the steps, nothing logged."""
-    accelerator = Accelerator(cpu=work.device.type == "cpu")
+    return fit(work, pace, Accelerator(cpu=work.device.type == "cpu"))
+
+
+def tracked(work: Work, pace: Pace) -> nn.Module:
+    """Train one epoch over all the steps, each step's loss in TensorBoard, as ours has it."""
+    with tempfile.TemporaryDirectory() as folder:
+        accelerator = Accelerator(cpu=work.device.type == "cpu", log_with="tensorboard", project_dir=folder)
+        accelerator.init_trackers("benchmark")
+        trained = fit(work, pace, accelerator)
+        accelerator.end_training()
+        return trained
+
+
+def fit(work: Work, pace: Pace, accelerator: Accelerator) -> nn.Module:
+    """Train one epoch over all the steps, each step's loss logged where there is a tracker."""
     data = DataLoader(TensorDataset(work.images.cpu(), work.labels.cpu()), batch_sampler=Order(work, pace))
     plain = work.model()
     model, optimizer, loader = accelerator.prepare(plain, work.optimizer_of(plain), data)
-    for images, labels in loader:
+    for step, (images, labels) in enumerate(loader):
         optimizer.zero_grad()
         loss = F.cross_entropy(model(images), labels)
         accelerator.backward(loss)
         optimizer.step()
+        if accelerator.trackers:
+            accelerator.log({"train/loss": loss.item()}, step=step)
     return plain
