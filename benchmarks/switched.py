@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from threading import Semaphore, Thread
 
@@ -38,6 +39,7 @@ class Run:
         self.made.batches.stream = lambda start, stop: self.paced(stream(start, stop))  # type: ignore
         self.go, self.done = Semaphore(0), Semaphore(0)
         self.steps, self.seconds = 0, 0.0
+        self.moments: list[float] | None = None  # of the start of each step of the last turn, and of its end, if asked
         Thread(target=self.train, daemon=True).start()
 
     def train(self) -> None:
@@ -54,10 +56,15 @@ class Run:
             self.go.acquire()
             start = self.clock()
             for _ in range(self.steps):
+                if self.moments is not None:
+                    self.moments.append(self.clock())
                 yield next(batches)
             if not self.steps:
                 self.log.flush()
-            self.seconds = self.clock() - start
+            end = self.clock()
+            self.seconds = end - start
+            if self.moments is not None:
+                self.moments.append(end)
             self.done.release()
 
     def clock(self) -> float:
@@ -73,6 +80,13 @@ class Run:
         self.go.release()
         self.done.acquire()
         return self.seconds
+
+    def each(self, steps: int) -> list[float]:
+        """Have so many steps made and return the seconds of each."""
+        self.moments = moments = []
+        self.turn(steps)
+        self.moments = None
+        return [stop - start for start, stop in pairwise(moments)]
 
 
 def switched(overrides: Sequence[str], switch: Switch, *, steps: int, turns: int, rounds: int) -> Pairs:
