@@ -6,11 +6,11 @@ Both stand in the types of the knobs, so that the front door refuses what breaks
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from runner.errors import ConfigError
+from runner.errors import ConfigError, shown
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,19 @@ class Whole:
 
     def __str__(self) -> str:
         return self.says
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Some values."""
+
+    values: tuple[Any, ...]
+
+    def __contains__(self, value: Any) -> bool:
+        return value in self.values
+
+    def __str__(self) -> str:
+        return " or ".join(map(shown, self.values))
 
 
 @dataclass(frozen=True)
@@ -100,24 +113,28 @@ class Leaves:
 
 @dataclass(frozen=True)
 class With:
-    """The number is one of some where another knob has a word."""
+    """The value is among some where another knob has a certain one; `allowed` says in words which these are."""
 
     knob: str
-    word: str
-    numbers: Whole
+    other: str | bool
+    allowed: Container[Any]
 
-    def broken(self, key: str, value: int, values: Mapping[str, Any]) -> str | None:
-        """Return which numbers go with the word if this one does not."""
-        if values[self.knob] != self.word or value in self.numbers:
+    def broken(self, key: str, value: Any, values: Mapping[str, Any]) -> str | None:
+        """Return what goes with the other knob's value if this does not."""
+        if values[self.knob] != self.other or value in self.allowed:
             return None
-        return f"be {self.numbers} with {self.knob}={self.word}"
+        return f"be {self.allowed} with {self.knob}={self.other if isinstance(self.other, str) else shown(self.other)}"
 
 
 def check_relations(key: str, values: Mapping[str, Any], types: Mapping[str, Any]) -> None:
-    """Raise ConfigError for the first knob of a component that does not go with the others, each right by itself."""
+    """Raise ConfigError for the first knob of a component that does not go with the others, each right by itself.
+
+    `key` is where the component is in the config; "" for the fields at its top.
+    """
     for knob, kind in types.items():
         for rule in getattr(kind, "__metadata__", ()):
             if not isinstance(rule, Relation) or None in (values[knob], values[rule.knob]):
                 continue
             if words := rule.broken(key, values[knob], values):
-                raise ConfigError(f"{key}.{knob}: got {values[knob]}, must {words}")
+                place = f"{key}.{knob}" if key else knob
+                raise ConfigError(f"{place}: got {shown(values[knob])}, must {words}")

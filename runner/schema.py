@@ -56,9 +56,10 @@ class Pair:
 
     says: str
     bounds: bool = False
+    first: Range = Range()
 
     def __contains__(self, values: list[float]) -> bool:
-        return len(values) == 2 and not (self.bounds and values[0] > values[1])
+        return len(values) == 2 and values[0] in self.first and not (self.bounds and values[0] > values[1])
 
 
 BOUNDS = Pair("[low, high]", bounds=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_type_hints
 
+from runner.relations import OneOf, With
 from runner.schema import Duration, FolderName, ModuleName, Pattern, Positive, PositiveInt, Range
 
 
@@ -19,8 +20,9 @@ class Settings:
     precision: Literal["auto", "fp32", "bf16", "fp16", "pure_bf16"]
     memory_format: Literal["auto", "channels_last", "contiguous"]
     compile: bool | Literal["auto"]
-    cuda_graphs: bool
-    accumulate: PositiveInt
+    cuda_graphs: Annotated[bool, With("device", "cpu", OneOf((False,))), With("device", "mps", OneOf((False,)))]
+    # A graph writes where it wrote before: each micro-batch's gradients would be written over the last's
+    accumulate: Annotated[int, Range(1), With("cuda_graphs", True, OneOf((1,)))]
     clip: Positive | None
     monitor: Literal["val/accuracy", "val/loss", "train/accuracy"]
     patience: PositiveInt | None

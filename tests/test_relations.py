@@ -7,7 +7,7 @@ import pytest
 from runner.components.model.resnet import LARGE_STEM, SMALL_STEM, plan_of
 from runner.errors import ConfigError
 from runner.registry import build, register
-from runner.relations import AtMost, Divides, Leaves, Whole, With
+from runner.relations import AtMost, Divides, Leaves, OneOf, Whole, With
 from runner.schema import PositiveInt, Range
 
 
@@ -22,13 +22,15 @@ def planks(
     ash: float,
     wood: str,
     rings: Annotated[int, Range(1), With("wood", "oak", Whole("odd", first=1, step=2, also=(4,)))],
+    coats: Annotated[int, Range(0), With("wet", True, OneOf((0, 1)))],
+    wet: bool,
 ) -> int:
     """Return the length of a part."""
     return length // parts
 
 
 SIZES = {"length": 12, "parts": 4, "low": 1, "high": 1, "oak": 0.5, "ash": 0.25}
-GOOD = {"name": "planks", **SIZES, "wood": "oak", "rings": 4}
+GOOD = {"name": "planks", **SIZES, "wood": "oak", "rings": 4, "coats": 1, "wet": True}
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,7 @@ GOOD = {"name": "planks", **SIZES, "wood": "oak", "rings": 4}
         ({"parts": 0}, "shelf.parts: got 0, must be >= 1"),
         ({"low": 1.5}, "shelf.low: got 1.5, must be <= shelf.high (1)"),
         ({"ash": 0.5}, "shelf.oak: got 0.5, must be < 1 - shelf.ash (1 - 0.5)"),
+        ({"coats": 2}, "shelf.coats: got 2, must be 0 or 1 with wet=true"),
         ({"rings": 6}, "shelf.rings: got 6, must be odd with wood=oak"),
     ],
 )
@@ -49,9 +52,10 @@ def test_what_does_not_go_together_is_refused(change, line):
     assert str(refusal.value) == line
 
 
-@pytest.mark.parametrize(
-    "change", [{}, {"length": 4}, {"low": 0.5}, {"low": None}, {"rings": 7}, {"rings": 6, "wood": "ash"}]
-)
+UNLIKE = [{"rings": 7}, {"rings": 6, "wood": "ash"}, {"coats": 2, "wet": False}]
+
+
+@pytest.mark.parametrize("change", [{}, {"length": 4}, {"low": 0.5}, {"low": None}, *UNLIKE])
 def test_what_goes_together_is_built(change):
     assert build("shelf", {**GOOD, **change}) == (GOOD | change)["length"] // 4
 

@@ -22,6 +22,7 @@ from runner.engine.randomness import key
 from runner.engine.recipe import Recipe
 from runner.errors import ConfigError
 from runner.registry import build
+from runner.relations import check_relations
 from runner.schema import check
 from runner.settings import SETTINGS, Settings
 
@@ -49,6 +50,7 @@ def assemble(config: Config, *, fit: bool = True, search: Mapping[str, Any] | No
     ConfigError for what does not fit together, DataError for data that are missing or broken.
     """
     settings = Settings(**{name: check(name, config[name], kind) for name, kind in SETTINGS.items()})
+    check_relations("", config, SETTINGS)
     device = device_of(settings.device)
     settings = settle(settings, device)
     data = load(config["data"])

@@ -37,10 +37,6 @@ def settle(settings: Settings, device: torch.device) -> Settings:
     if settings.compile is True and lacking:
         raise ConfigError(f"compile: got true, but torch.compile needs {lacking}, which is not here; compile=false")
     never = settings.compile == "auto" and (device.type != "cuda" or lacking)
-    if settings.cuda_graphs and settings.accumulate > 1:
-        raise ConfigError(
-            "cuda_graphs: got true, needs accumulate=1: each micro-batch's gradients would be written over the last's"
-        )
     if settings.cuda_graphs and device.type != "cuda":
         raise ConfigError(f"cuda_graphs: got true, but the run computes on {device.type}, must be false there")
     return replace(

@@ -19,9 +19,10 @@ from runner import relations, schema
 
 PACKAGE = Path(runner.__file__).parent
 PLAIN = {kind.__name__: kind for kind in (int, float, bool, str, list, dict)}
-OF_ONE = (schema.Range, schema.Pattern, schema.NotEmpty, schema.Pair, relations.Whole, relations.Regular)
+OF_ONE = (schema.Range, schema.Pattern, schema.NotEmpty, schema.Pair)
+IN_WORDS = (relations.Whole, relations.OneOf, relations.Regular)
 OF_SEVERAL = (relations.Fields, relations.Divides, relations.AtMost, relations.Leaves, relations.With)
-RULES = {rule.__name__: rule for rule in (*OF_ONE, *OF_SEVERAL)}
+RULES = {rule.__name__: rule for rule in (*OF_ONE, *IN_WORDS, *OF_SEVERAL)}
 
 
 class Unread(Exception):

@@ -37,6 +37,7 @@ def check_config(conf: Conf, config: Mapping[str, Any], chosen: Mapping[str, lis
     for key in [*conf.defaults, *SETTINGS]:
         if key not in config and key != RECIPE:
             raise ConfigError(f"{key}: missing")
+    check_relations("", config, SETTINGS)
     task = str(config["task"]["name"])
     for key, reader in READERS.items():
         if config[key] is not None and task != reader and (PACKAGE / "tasks" / f"{task}.py").is_file():  # one of ours

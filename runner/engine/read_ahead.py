@@ -17,7 +17,9 @@ def read_ahead(paths: Iterable[str | os.PathLike[str]]) -> None:
     They then come from many places of the disk at once, instead of one after the other. What is missing, or no file, is
     passed over: whoever reads it will say so.
     """
-    for path in paths if advise else ():
+    if advise is None:
+        return
+    for path in paths:
         with contextlib.suppress(OSError, ValueError):
             found = os.stat(path)  # noqa: PTH116  (a Path per file takes ten times as long)
             if stat.S_ISREG(found.st_mode):  # a pipe would be waited for

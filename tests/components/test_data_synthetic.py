@@ -75,5 +75,6 @@ def test_shapes_are_told_apart_by_the_share_of_their_box_that_they_fill() -> Non
 
 
 def test_more_kinds_of_shapes_than_there_are_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"data.classes: got 7, must be <= 6 for shapes"):
+    assert len(SHAPES) == 6
+    with pytest.raises(ConfigError, match=r"data.classes: got 7, must be <= 6 with kind=shapes"):
         synthetic(kind="shapes", classes=7)

@@ -147,7 +147,9 @@ def test_evaluation_looks_at_the_centre(root: Path, share: float) -> None:
 def test_windows_cannot_be_kept(root: Path) -> None:
     assert imagefolder(root).placement == "disk"
     for placement in ("host", "device"):
-        with pytest.raises(ConfigError, match=rf"data.placement: got '{placement}', but the windows of data.crop="):
+        with pytest.raises(
+            ConfigError, match=rf"data.placement: got '{placement}', must be 'auto' or 'disk' with crop=resized"
+        ):
             imagefolder(root, placement=placement)
 
 

@@ -35,10 +35,10 @@ def test_every_file_of_cifar_that_is_read_is_asked_for(name):
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
 def test_the_training_files_of_mnist_are_asked_for_and_no_others(name):
     made = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST}[name]
-    files = [f"{made.__name__}/raw/{file.removesuffix('.gz')}{end}" for file, _ in made.resources for end in ("", ".gz")]
-    assert [file for file in files if fnmatch(file, FILES[name])] == [
-        f"{made.__name__}/raw/train-{what}-ubyte" for what in ("images-idx3", "labels-idx1")
-    ]
+    packed = [file for file, _ in made.resources]
+    files = [f"{made.__name__}/raw/{file}" for file in (*packed, *(file.removesuffix(".gz") for file in packed))]
+    asked = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"]
+    assert [file for file in files if fnmatch(file, FILES[name])] == [f"{made.__name__}/raw/{file}" for file in asked]
 
 
 def test_the_training_file_of_svhn_is_asked_for():

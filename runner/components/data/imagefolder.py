@@ -18,9 +18,9 @@ from runner.components.data.layout import Layout, Listing, read_layout
 from runner.components.data.prepare import Reading, first, images, looked_through
 from runner.components.data.window import Crop
 from runner.engine.contracts import Data, Images, Placement, Split
-from runner.errors import ConfigError, DataError
+from runner.errors import DataError
 from runner.registry import register
-from runner.relations import Leaves
+from runner.relations import Leaves, OneOf, With
 from runner.schema import BOUNDS, HalfOpenUnit, NonNegativeInt, Pair, Positive, PositiveInt, Range
 
 Share = Annotated[float, Range(0, 1, open_low=True)]
@@ -40,7 +40,7 @@ def imagefolder(
     val_fraction: Annotated[float, Range(0, 1, open_low=True, open_high=True), Leaves("test_fraction")],
     test_fraction: HalfOpenUnit,
     bad_images: Literal["error", "skip"],
-    placement: Placement,
+    placement: Annotated[Placement, With("crop", "resized", OneOf(("auto", "disk")))],
     memory: NonNegativeInt,
     cache: str | None,
     workers: NonNegativeInt | None,
@@ -54,7 +54,8 @@ def imagefolder(
     split where the run will read it, is looked through before anything is trained: every file, once, and again when it
     has changed. A file that breaks after that is a DataError with its name when it is read.
     """
-    view = View((size[0], size[1]), centre, window(crop, crop_scale, crop_ratio, placement))
+    window = Crop((crop_scale[0], crop_scale[1]), (crop_ratio[0], crop_ratio[1]))
+    view = View((size[0], size[1]), centre, window if crop else None)
     folder = Path(root).expanduser()
     layout = read_layout(folder, val_fraction=val_fraction, test_fraction=test_fraction)
     placement = whereabouts(placement, layout, view, memory)
@@ -88,15 +89,6 @@ def whereabouts(placement: Placement, layout: Layout, view: View, memory: int) -
     """Return where the images are to lie: on the disk if they are another each time, or too large for `memory` MiB."""
     too_large = images_in(layout) * 3 * view.size[0] * view.size[1] > memory * 2**20
     return "disk" if view.crop or (placement == "auto" and too_large) else placement
-
-
-def window(crop: str | None, scale: list[float], ratio: list[float], placement: Placement) -> Crop | None:
-    """Return the bounds of the training images' random windows, which are another image each time, so not kept."""
-    if crop is None:
-        return None
-    if placement in ("device", "host"):
-        raise ConfigError(f"data.placement: got '{placement}', but the windows of data.crop={crop} are cut from files")
-    return Crop((scale[0], scale[1]), (ratio[0], ratio[1]))
 
 
 def opened(listing: Listing, reading: Reading, streamed: bool) -> tuple[Split, tuple[str, ...]]:

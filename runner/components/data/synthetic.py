@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from runner.engine.contracts import Data, Images, InMemory
 from runner.engine.randomness import key, numpy_generator
-from runner.errors import ConfigError
 from runner.registry import register
+from runner.relations import With
 from runner.schema import NonNegative, NonNegativeInt, PositiveInt, Range
 
 Array = NDArray[Any]
@@ -34,7 +34,7 @@ SHAPES: dict[str, Callable[[Array, Array], Array]] = {  # inside at (x, y), wher
 def synthetic(
     *,
     kind: Literal["spirals", "blobs", "shapes"],
-    classes: Annotated[int, Range(2)],
+    classes: Annotated[int, Range(2), With("kind", "shapes", Range(high=6))],
     noise: NonNegative,
     size: Annotated[int, Range(8)],
     train: PositiveInt,
@@ -49,8 +49,6 @@ def synthetic(
     The splits are drawn one by one from `data_seed`, so that one's size does not change another. Classes are equally
     frequent (to within one example).
     """
-    if kind == "shapes" and classes > len(SHAPES):
-        raise ConfigError(f"data.classes: got {classes}, must be <= {len(SHAPES)} for shapes ({', '.join(SHAPES)})")
     make: Make = {
         "spirals": partial(spirals, classes=classes, noise=noise),
         "blobs": partial(blobs, classes=classes, noise=noise),

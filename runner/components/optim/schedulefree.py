@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from runner.components.optim.adaptive import Betas, pair
+from runner.components.optim.adaptive import pair
 from runner.components.optim.groups import NoDecay, Rules, groups
 from runner.components.optim.moments import gather
-from runner.errors import ConfigError
 from runner.registry import register
-from runner.schema import NonNegative, Positive
+from runner.schema import HalfOpenUnit, NonNegative, Pair, Positive, Range
+
+Shares = Annotated[
+    list[HalfOpenUnit],
+    Pair("two numbers [share of the average, above 0; mean of g squared]", first=Range(0, open_low=True)),
+]
 
 
 class ScheduleFree(Optimizer):
@@ -61,7 +67,7 @@ def schedulefree(
     model: nn.Module,
     *,
     lr: Positive,
-    betas: Betas,
+    betas: Shares,
     eps: Positive,
     weight_decay: NonNegative,
     no_decay: NoDecay,
@@ -69,12 +75,10 @@ def schedulefree(
 ) -> Optimizer:
     """Return schedule-free AdamW (arXiv 2405.15682, algorithm 1); take it with `scheduler=constant`, warm-up included.
 
-    Evaluation should read its averaged weights: `average=schedulefree`. Weight decay acts at y. Raises ConfigError for
-    a first beta of 0, which would make y the last iterate and leave nothing to average.
+    Evaluation should read its averaged weights: `average=schedulefree`. Weight decay acts at y. A first
+    beta of 0 would make y the last iterate and leave nothing to average.
     """
     a, b = pair(betas)
-    if a == 0:
-        raise ConfigError("optim.betas[0]: got 0.0, must be > 0: it is the share of the average in the model's weights")
     parts = groups(model, lr=lr, weight_decay=weight_decay, no_decay=no_decay, rules=rules)
     shared = {"lr": lr, "betas": (a, b), "eps": eps, "weight_decay": weight_decay, "step": 0, "squares": 0.0}
     return ScheduleFree(parts, shared)
