@@ -113,9 +113,9 @@ def account(recipe: Recipe, learner: Learner, log: Log, timing: Timing) -> None:
     """Where something is due after a step, bring the log to the host first and look whether all is finite."""
     step, due = learner.step, recipe.due
     if due(recipe.log_every, step) or due(recipe.validate_every, step) or due(recipe.checkpoint_every, step):
-        log.write(step, {"train/lr": learner.optimizer.param_groups[0]["lr"]})
+        log.add(step, {"train/lr": learner.optimizer.param_groups[0]["lr"]})
         check(learner, log)
-        log.write(step, timing.lap(step))
+        log.add(step, timing.lap(step))
 
 
 def check(learner: Learner, log: Log) -> None:
@@ -150,7 +150,7 @@ def milestones(
         if stop.signal:
             log.hold()
             return False
-        log.write(step, scores)
+        log.add(step, scores)
         check_scores(learner, scores)
         learner.observe(scores)
     saving = recipe.due(recipe.checkpoint_every, step) or learner.patience.best_step == step or learner.patience.spent

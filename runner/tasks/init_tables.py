@@ -42,8 +42,8 @@ def save(folder: Path, job: Job, cases: Sequence[Case]) -> None:
         write_atomic(folder / f"{name}.png", picture)
     with closing(open_logs(folder, positions=None, step=0)) as log:
         text = yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True)
-        log.write(0, {f"init_report/{name}": picture for name, picture in pictures.items()})
-        log.write(0, {"init_report/verdicts": markdown(cases), "config": f"```yaml\n{text}```"})
+        log.add(0, {f"init_report/{name}": picture for name, picture in pictures.items()})
+        log.add(0, {"init_report/verdicts": markdown(cases), "config": f"```yaml\n{text}```"})
         by_depth(log, cases)
 
 
@@ -55,8 +55,8 @@ def by_depth(log: Log, cases: Sequence[Case]) -> None:
                 layer = case.layers[place]
                 tag = f"init_report/{re.sub(r'[^A-Za-z0-9_.=-]+', '_', case.name)}"
                 numbers = {f"{tag}/{what}": getattr(layer, what) for what in SCALARS}
-                log.write(place + 1, {name: value for name, value in numbers.items() if value is not None})
-                log.write(place + 1, {f"{tag}/activations": histogram(f"{tag}/activations", layer)})
+                log.add(place + 1, {name: value for name, value in numbers.items() if value is not None})
+                log.add(place + 1, {f"{tag}/activations": histogram(f"{tag}/activations", layer)})
 
 
 def histogram(tag: str, layer: Layer) -> Any:

@@ -84,12 +84,12 @@ def save(folder: Path, job: Job, experiment: Experiment, pictures: dict[str, byt
         write_atomic(folder / "preview" / f"{name}.png", picture)
     with closing(open_logs(folder, positions=None, step=0)) as log:
         text = yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True)
-        log.write(0, {f"preview/{name}": picture for name, picture in pictures.items()})
-        log.write(0, {"preview/groups": markdown(experiment), "config": f"```yaml\n{text}```"})
+        log.add(0, {f"preview/{name}": picture for name, picture in pictures.items()})
+        log.add(0, {"preview/groups": markdown(experiment), "config": f"```yaml\n{text}```"})
         steps = evenly(experiment.recipe.total_steps, SCALARS)
         found = curves(experiment, steps)
         for place_, step in enumerate(steps):
-            log.write(step + 1, {f"preview/lr/{name}": values[place_] for name, values in found.items()})
+            log.add(step + 1, {f"preview/lr/{name}": values[place_] for name, values in found.items()})
 
 
 def name_of(group: dict[str, Any], number: int) -> str:

@@ -61,7 +61,7 @@ def introduce(log: Log, job: Job) -> None:
     """Write into TensorBoard what a run is: hyperparameters, layout of the charts, config. Once, at its start."""
     text = plain_yaml.dump(job.config).decode()
     note = f"{job.config['note']}\n\n" if job.config["note"] else ""
-    log.write(
+    log.add(
         0,
         {
             "hparams": session_start(flat_hparams(job.config), job.group_hash),
@@ -79,8 +79,8 @@ def sign_off(folder: Path, log: Log, experiment: Experiment, *, figures: bool) -
     if figures:
         picture = loss_figure(folder / "metrics.jsonl")
         write_atomic(folder / "curves.png", picture)
-        log.write(step, {"curves": picture})
-    log.write(step, {"hparams": session_end(succeeded=True)})
+        log.add(step, {"curves": picture})
+    log.add(step, {"hparams": session_end(succeeded=True)})
     log.positions()
 
 

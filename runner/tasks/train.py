@@ -78,7 +78,7 @@ def run(folder: Path, job: Job, experiment: Experiment, snapshot: Snapshot | Non
             try:
                 status = trained(folder, experiment, log)
             except Exception:
-                log.write(learner.step, {"hparams": session_end(succeeded=False)})
+                log.add(learner.step, {"hparams": session_end(succeeded=False)})
                 raise
             finally:
                 result.steps, result.epochs = learner.step, learner.step / experiment.recipe.steps_per_epoch

@@ -60,7 +60,7 @@ def test_a_log_tells_its_screens_and_closes_them(tmp_path):
     log = Log(screens=[Console(steps=2, steps_per_epoch=1, batch_size=8, stream=stream)])
     for step in (1, 2):
         log.add(step, {"train/loss": torch.tensor(2.0)})
-        log.write(step, {"val/accuracy": 0.5, "val/loss": 1.0})
+        log.add(step, {"val/accuracy": 0.5, "val/loss": 1.0})
     log.close()
     assert [line.split("  ")[:3] for line in stream.getvalue().splitlines()] == [
         ["epoch 1/2", "step 1/2", "loss 2.0000"],

@@ -102,7 +102,7 @@ def test_values_of_a_step_form_one_row_however_often_the_log_is_flushed():
 
 def test_flush_returns_the_latest_number_of_each_tag():
     log = Log([Rows()])
-    log.write(1, {"val/accuracy": 0.5, "note": "text"})
+    log.add(1, {"val/accuracy": 0.5, "note": "text"})
     for step in (1, 2, 3):
         log.add(step, {"train/loss": torch.tensor(float(step))})
     latest = log.flush()
@@ -122,7 +122,7 @@ def test_a_log_that_keeps_up_waits_between_flushes_and_knows_the_latest_number_a
         seen.append((len(sink.rows), log.latest("train/loss")))
     assert seen == [(0, 1.0), (0, 2.0), (2, 3.0)]
     assert log.latest("val/loss") is None
-    log.write(4, {"val/loss": 2})
+    log.add(4, {"val/loss": 2})
     assert log.latest("val/loss") == 2.0 and log.latest("train/loss") == 3.0
 
 
@@ -154,7 +154,7 @@ def test_the_best_validation_so_far_is_kept():
     sink = Rows()
     log = Log([sink])
     for step, (accuracy, loss) in enumerate([(0.5, 1.0), (0.7, 1.2), (math.nan, math.nan), (0.6, 0.9)], 1):
-        log.write(step, {"val/accuracy": accuracy, "val/loss": loss})
+        log.add(step, {"val/accuracy": accuracy, "val/loss": loss})
     log.close()
     assert [row.values.get("_best/val_accuracy") for row in sink.rows] == [0.5, 0.7, None, 0.7]
     assert [row.values.get("_best/val_loss") for row in sink.rows] == [1.0, 1.0, None, 0.9]
@@ -202,14 +202,14 @@ def train(folder, *, steps, positions=None, state=None, start=0, checkpoints=(),
     """Log a run of made-up losses, with a validation every 10 steps; return the checkpoints asked for."""
     log = open_logs(folder, positions=positions, state=state, step=start)
     if positions is None:
-        log.write(0, {"config": "text"})
+        log.add(0, {"config": "text"})
     kept = {}
     for step in range(start + 1, steps + 1):
         log.add(step, {"train/loss": torch.tensor(1 / (step + 0.1)), "images": torch.zeros(1, 8, 8)})
         if step % flush_every == 0:
             log.flush()
         if step % 10 == 0:
-            log.write(step, {"val/loss": 1 / step, "val/accuracy": 1 - 1 / step})
+            log.add(step, {"val/loss": 1 / step, "val/accuracy": 1 - 1 / step})
         if step in checkpoints:
             kept[step] = (log.positions(), log.state_dict())
     log.flush()

@@ -45,7 +45,7 @@ def write_run(folder, optim, lr, seed):
     folder.mkdir()
     log = open_logs(folder, positions=None, step=0)
     flat = flat_hparams(config(optim, lr, seed))
-    log.write(0, {"hparams": session_start(flat, f"{optim}-{lr}"), "layout": layout(), "config": "```yaml\nlr: 1\n```"})
+    log.add(0, {"hparams": session_start(flat, f"{optim}-{lr}"), "layout": layout(), "config": "```yaml\nlr: 1\n```"})
     final = accuracy(optim, lr, seed)
     write_steps(log, range(1, 11), final)
     positions, state = log.positions(), log.state_dict()
@@ -57,7 +57,7 @@ def write_run(folder, optim, lr, seed):
     log.load_state_dict(state)
     write_steps(log, range(11, STEPS + 1), final)
     if (optim, lr, seed) != ("adam", 0.01, 1):
-        log.write(STEPS, {"hparams": session_end(succeeded=(optim, seed) != ("adam", 1))})
+        log.add(STEPS, {"hparams": session_end(succeeded=(optim, seed) != ("adam", 1))})
     log.close()
 
 
@@ -67,7 +67,7 @@ def write_steps(log, steps, final):
         if step % 10 == 0:
             log.add(step, {"ratio/log10/_global": torch.tensor(-3.0), "weights": torch.arange(100.0)})
             log.add(step, {"images/batch": torch.rand(4, 3, 8, 8)})
-            log.write(step, {"val/accuracy": final * step / STEPS, "val/loss": 1.0})
+            log.add(step, {"val/accuracy": final * step / STEPS, "val/loss": 1.0})
 
 
 @pytest.fixture(scope="module")

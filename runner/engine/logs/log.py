@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from runner.engine.contracts import Numbers
 from runner.engine.logs.cut_back import cut_back
 from runner.engine.logs.delivery import deliver
 from runner.engine.logs.derived import Derived
@@ -50,12 +48,12 @@ class Log:
         self._derived = Derived()
         self._latest: dict[str, float] = {}
 
-    def add(self, step: int, values: Mapping[str, Tensor | Numbers | float]) -> None:
-        """Take values of a step (1 is the first), at the cost of an append; tensors detached, and not changed later."""
-        self._pending.append((step, time.time(), values))
+    def add(self, step: int, values: Mapping[str, Any]) -> None:
+        """Take values of a step (1 is the first), at the cost of an append.
 
-    def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Take what is on the host: numbers, texts in Markdown, TensorBoard summaries."""
+        These are tensors and `Numbers` on the device, detached and not changed later, or what is on the host: numbers,
+        texts in Markdown, TensorBoard summaries.
+        """
         self._pending.append((step, time.time(), values))
 
     def latest(self, tag: str) -> float | None:
