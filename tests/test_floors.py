@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent / "runner"
 MODULES = sorted(ROOT.rglob("*.py"))
 FLOORS = [
     "errors",
+    "homes",
     "relations",
     "schema",
     "settings",

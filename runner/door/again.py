@@ -18,6 +18,7 @@ from runner.door.options import Conf
 from runner.door.overrides import Given, parse
 from runner.engine.saving.storage import write_atomic
 from runner.errors import ConfigError, wrong
+from runner.homes import expanded
 from runner.plain_yaml import refers_only
 
 FILE = "sweep.yaml"
@@ -44,7 +45,7 @@ def go_on(arguments: Arguments) -> Arguments:
     asked = parse(given["resume"]).value if "resume" in given else None
     if asked is None:
         return arguments
-    folder = Path(str(asked))
+    folder = Path(expanded("resume", str(asked)))
     if not os.path.isfile(folder / FILE):  # noqa: PTH113  (is_file raises for a long name)
         if arguments.multirun:
             raise wrong("resume", str(asked), f"with -m the folder of a sweep (it has no {FILE})")

@@ -22,6 +22,7 @@ from runner.door.options import RECIPE, Conf, merged, primary_file
 from runner.door.overrides import Given
 from runner.door.screen import screen, screen_primary
 from runner.errors import ConfigError, RunnerError, unknown
+from runner.homes import expand_homes
 from runner.plain_yaml import refers_only
 
 MOST_REFERENCES = (
@@ -125,16 +126,18 @@ def checked(conf: Conf, parts: Parts, given: Sequence[Given]) -> dict[str, Any]:
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
-    """Return a config as plain dicts, with its interpolations resolved."""
+    """Return a config as plain dicts, with its interpolations resolved and its paths as they are here."""
     raw = OmegaConf.to_container(config, resolve=False)
     refers_only(raw)
     references = str(raw).count("${")
     if references > MOST_REFERENCES:
         raise ConfigError(f"config: holds {references} interpolations, must be at most {MOST_REFERENCES}")
     try:
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+        found: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or 'config'}: {first_line(error)}") from error
+    expand_homes(found)
+    return found
 
 
 def origin(conf: Conf, parts: Parts, key: str, typed: Iterable[str]) -> str:

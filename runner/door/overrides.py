@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from runner.door.choices import choice
 from runner.door.options import OPTION, RECIPE, Conf
 from runner.errors import ConfigError, brief, unknown
+from runner.homes import expanded
 from runner.plain_yaml import DEEPEST, LONGEST, plain, plain_key
 from runner.settings import SETTINGS
 
@@ -104,6 +105,7 @@ def parse(word: str) -> Given:
     key, _, text = word.lstrip("+").partition("=")
     if len(word) > LONGEST:
         raise ConfigError(f"{brief(key)}: is longer than {LONGEST} characters")
+    text = expanded(key, text) if key in FOLDERS else text
     typed = key in TEXT or (key in TEXTS and not re.fullmatch(r"\[.*\]", text))
     if not typed:
         refuse_brackets(key, text)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import CheckpointError, ConfigError, StorageError
+from runner.homes import expanded
 from runner.search.journal import Journal
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def opened(url: str | None, folder: Path) -> BaseStorage:
     if url is not None and "://" in url:
         return database(url)
     BaseJournalBackend.register(Journal)
-    path = folder / JOURNAL if url is None else Path(url)
+    path = folder / JOURNAL if url is None else Path(expanded("hydra.sweeper.storage", url))
     try:
         return optuna.storages.JournalStorage(Journal(path))  # type: ignore[arg-type]
     except (StorageError, CheckpointError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,5 +25,11 @@ def read_data_ahead(config: dict[str, Any]) -> None:
     """
     data = config.get("data") or {}
     if pattern := FILES.get(data.get("name", "")):
-        files = Path(data["root"]).expanduser().glob(pattern)
-        threading.Thread(target=read_ahead, args=[files], daemon=True).start()
+        folder = Path(data["root"]).expanduser()
+        threading.Thread(target=read_matching, args=[folder, pattern], daemon=True).start()
+
+
+def read_matching(folder: Path, pattern: str) -> None:
+    """Have the files of a folder read whose names match; what is wrong with it, the data set will say."""
+    with suppress(OSError, ValueError):
+        read_ahead(folder.glob(pattern))

@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 import pytest
 from torchvision import datasets
 
-from runner.tasks.ahead import FILES
+from runner.tasks.ahead import FILES, read_matching
 from tests.test_start_up import ended
 
 ASKED = """
@@ -17,10 +17,11 @@ from runner.__main__ import main
 from runner.tasks import ahead
 class Thread:
     def __init__(self, target, args, daemon):
-        self.files = list(*args)
+        self.work = lambda: target(*args)
     def start(self):
-        print("asked", *self.files, "torch" in sys.modules)
+        self.work()
 ahead.threading.Thread = Thread
+ahead.read_ahead = lambda files: print("asked", *files, "torch" in sys.modules)
 assert main(sys.argv[1:])  # the data are no data
 """
 
@@ -51,3 +52,8 @@ def test_the_files_are_asked_for_before_torch_is_imported(tmp_path):
     file.write_bytes(b"x")
     words = ["data=cifar10", f"data.root={tmp_path}/some data", "data.download=false"]
     assert ended(ASKED, *words, cwd=tmp_path) == f"asked {file} False\n"
+
+
+def test_a_folder_that_cannot_be_is_left_to_the_data_set_to_name(tmp_path):
+    read_matching(tmp_path / "nul\0byte", "*")
+    read_matching(tmp_path / "missing", "*")
