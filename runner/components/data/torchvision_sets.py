@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import socket
+import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -139,7 +140,7 @@ def fetch(make: Open, root: Path) -> None:
     shutil.rmtree(part, ignore_errors=True)  # what a killed process left
     own_lock()
     try:
-        with patience(PATIENCE):
+        with patience(PATIENCE), inside():
             make(part, download=True)
         sync(part)
         for item in part.iterdir():
@@ -166,6 +167,18 @@ def sync(folder: Path) -> None:
         if path.is_file():
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def inside() -> Iterator[None]:
+    """Refuse files of an archive that would lie outside its folder, which older torchvisions do not (PEP 706)."""
+    before = vars(tarfile.TarFile).get("extraction_filter")  # Python 3.11.4 brought it
+    if hasattr(tarfile, "data_filter"):
+        tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+    try:
+        yield
+    finally:
+        tarfile.TarFile.extraction_filter = before
 
 
 @contextlib.contextmanager
