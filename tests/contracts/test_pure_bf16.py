@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from runner.assemble import assemble
+from runner.components.optim import gradient
 from runner.errors import ConfigError
 from runner.registry import names
 from runner.tasks import start
@@ -46,6 +47,22 @@ def test_sgd_is_the_hand_stepped_one_bit_for_bit():
         weights = stepped(weights, x.flatten(1), y, lr=0.5)
     experiment, _ = uninterrupted(small(given), 5)
     assert all(map(torch.equal, experiment.learner.model.parameters(), weights))
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov"])
+def test_a_fused_step_that_moves_nothing_is_not_taken(name, monkeypatch):
+    monkeypatch.setattr(gradient, "torch_sgd", lambda *tensors, **options: None)  # as torch's up to 2.13 on a CPU
+    gradient.moves.cache_clear()
+    try:
+        groups = [build(small({**PURE, "optim": name})).learner.optimizer.param_groups, *whole(name)]
+    finally:
+        gradient.moves.cache_clear()
+    assert [[group["fused"] for group in each] for each in groups] == [[None, None], [True, True]]
+
+
+def whole(name):
+    """Return the groups of a run in float32, whose fused step is known to move."""
+    return [build(small({"optim": name})).learner.optimizer.param_groups]
 
 
 def stepped(weights, x, y, *, lr):
