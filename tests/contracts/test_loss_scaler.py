@@ -1,4 +1,4 @@
-"""A first step that the loss scaler holds back leaves no trace in any optimizer: the next is as if it were the first."""
+"""A first step that the loss scaler holds back leaves no trace in any optimizer: the next is as if it were first."""
 
 from __future__ import annotations
 
