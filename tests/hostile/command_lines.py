@@ -16,6 +16,7 @@ from runner.door.options import RECIPE, Conf, merged
 from runner.errors import ConfigError
 from runner.registry import find
 from runner.registry import knobs as types
+from runner.relations import check_relations
 from runner.schema import check
 from runner.settings import SETTINGS
 from runner.tasks import load_tasks
@@ -139,9 +140,14 @@ def true(conf: Conf, rng: random.Random) -> Case:
         words.append(option_word(conf, group, name))
         knobs = knobs_of(conf, group, name)
         given[group if conf.several(group) else f"{group}.name"] = None if conf.several(group) else name
-        for key in rng.sample(sorted(knobs), rng.randint(0, min(3, len(knobs)))):
-            place = f"{place_of(conf, group, name)}.{key}"
-            given[place] = fitting(place, knobs[key], types(find(group, name))[key], rng)
+        place, kinds = place_of(conf, group, name), types(find(group, name))
+        chosen_keys = rng.sample(sorted(knobs), rng.randint(0, min(3, len(knobs))))
+        drawn = {key: fitting(f"{place}.{key}", knobs[key], kinds[key], rng) for key in chosen_keys}
+        try:
+            check_relations(place, knobs | drawn, {key: kinds[key] for key in knobs})
+        except ConfigError:  # each fits, but not beside the others
+            drawn = {key: knobs[key] for key in drawn}
+        given |= {f"{place}.{key}": value for key, value in drawn.items()}
     given |= {key: rng.choice(FIELDS[key]) for key in rng.sample(sorted(FIELDS), rng.randint(0, 4))}
     chosen = {word.partition("=")[0] for word in words}
     keys = [key for key in given if key not in chosen and not key.endswith(".name")]
