@@ -85,7 +85,10 @@ def statistics(module: nn.Module, output: Tensor) -> dict[str, Tensor]:
 
 def extremes(output: Tensor, unit: int) -> tuple[Tensor, Tensor]:
     """Return the smallest and the largest output of each unit, which lie along the axis `unit`."""
-    units, last = output.shape[unit], output.movedim(unit, -1)
+    units = output.shape[unit]
+    if output.ndim == 2 and units >= WIDE:
+        return output.amin(0), output.amax(0)
+    last = output.movedim(unit, -1)
     if not last.is_contiguous():
         rest = [axis for axis in range(output.ndim) if axis != unit]
         return output.amin(rest), output.amax(rest)

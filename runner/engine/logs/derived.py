@@ -34,7 +34,7 @@ class Derived:
         """Add to the values of a step what follows from them."""
         if LOSS in values:
             values[AVERAGE] = self._average(values[LOSS])
-        if values.keys() & BEST.keys():
+        if not BEST.keys().isdisjoint(values):
             values.update(self._scores(values))
 
     def _average(self, loss: float) -> float:

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from runner.engine.logs.sinks import Row, scalars
+from runner.engine.logs.sinks import Row, total
 
 
 def shape(row: Row) -> tuple[str | int, ...] | None:
     """Return what rows share when their events differ in numbers only; none for a row of more than scalars."""
-    return (*row.values, varint_size(row.step)) if scalars(row) else None
+    return (*row.values, varint_size(row.step)) if total(row) is not None else None
 
 
 def encoded(rows: Sequence[Row], first: Any) -> np.ndarray:

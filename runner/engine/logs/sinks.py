@@ -68,23 +68,28 @@ class JsonLines:
 
 def line(row: Row) -> str:
     """Return the row's numbers as one line of JSON, or nothing where it has none."""
-    values = row.values
-    if scalars(row) and math.isfinite(sum(values.values())):  # nearly always
-        return form(tuple(values)) % (row.step, *map(repr, values.values()))
-    numbers = {tag: number(value) for tag, value in values.items() if type(value) is float}
-    return form(tuple(numbers)) % (row.step, *numbers.values()) if numbers else ""
+    values, sum_of_all = row.values, total(row)
+    if sum_of_all is not None and math.isfinite(sum_of_all):  # nearly always
+        return form(tuple(values)) % (row.step, *values.values())
+    numbers = [f", {json.dumps(tag)}: {number(value)}" for tag, value in values.items() if type(value) is float]
+    return f'{{"step": {row.step}{"".join(numbers)}}}\n' if numbers else ""
 
 
-def scalars(row: Row) -> bool:
-    """Tell whether a row holds numbers and nothing else."""
-    return set(map(type, row.values.values())) == {float}
+def total(row: Row) -> float | None:
+    """Return the sum of a row that holds numbers and nothing else, None for any other."""
+    found = 0.0
+    for value in row.values.values():
+        if type(value) is not float:
+            return None
+        found += value
+    return found if row.values else None
 
 
 @functools.cache
 def form(tags: tuple[str, ...]) -> str:
     """Return the line of a step with these tags, its numbers left out: a run has few such lines."""
     words = (json.dumps(tag).replace("%", "%%") for tag in tags)
-    return '{"step": %d' + "".join(f", {word}: %s" for word in words) + "}\n"
+    return '{"step": %d' + "".join(f", {word}: %r" for word in words) + "}\n"
 
 
 def number(value: float) -> str:
