@@ -289,13 +289,15 @@ def test_a_signal_that_a_library_swallows_still_ends_the_run():
         assert stop.signal == 0
 
 
-def test_a_signal_that_an_import_swallows_ends_the_run_before_anything_is_made(tmp_path, monkeypatch):
+@pytest.mark.parametrize("then", ["", "raise ImportError('cannot load module more than once per process')"])
+def test_a_signal_that_an_import_swallows_ends_the_run_before_anything_is_made(tmp_path, monkeypatch, then):
     lines = (
         "import os, signal",
         "try:",
         "    os.kill(os.getpid(), signal.SIGTERM)",
         "except BaseException:",
         "    pass",
+        then,
     )
     (tmp_path / "swallowing_part.py").write_text("\n".join(lines))
     monkeypatch.syspath_prepend(tmp_path)

@@ -39,7 +39,8 @@ _raised = Stop()  # what `raising` has raised
 def raising() -> Iterator[None]:
     """Raise Interrupted wherever the main thread is when the first signal comes.
 
-    Libraries may swallow it, by a bare `except` round an import, say: then `heed` or the next `deferred` raises it.
+    Libraries may swallow it, by a bare `except` round an import, say: then `heed` or the next `deferred` raises it, or
+    whatever error comes of it: numpy's import that was broken off cannot be repeated.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -51,6 +52,10 @@ def raising() -> Iterator[None]:
     try:
         with handled(handle):
             yield
+    except Exception as error:
+        if _raised.signal:
+            raise Interrupted(_raised.signal) from error
+        raise
     finally:
         _raised.signal = 0
 
