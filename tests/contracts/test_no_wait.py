@@ -13,6 +13,7 @@ from cases import OPTIONS, choices
 from running import ROOT
 from small_runs import build
 
+from runner.components.optim.gradient import moves
 from runner.engine import finite
 from runner.engine.logs.log import Log
 from runner.engine.train import train
@@ -92,8 +93,11 @@ def test_no_part_of_a_step_waits_for_the_device(kind: str, name: str, reads: Cou
 
 @pytest.mark.parametrize("extra", [{"accumulate": 2}, {"clip": 1.0}, {"precision": "bf16"}, {"precision": "pure_bf16"}])
 def test_no_way_of_making_a_step_waits_for_the_device(extra: dict[str, Any], reads: Counter[str]) -> None:
-    between_flushes(build(far({"model": "mlp", **extra})), reads)
-    assert not reads
+    experiment = build(far({"model": "mlp", **extra}))
+    between_flushes(experiment, reads)
+    pure = extra.get("precision") == "pure_bf16"
+    plain = pure and not moves(experiment.device.type, torch.bfloat16)  # a CPU under torch up to 2.13 has no fused step
+    assert reads == ({f"{ASKS}: item": STEPS - 1} if plain else {})
 
 
 def test_a_read_would_be_seen(reads: Counter[str]) -> None:

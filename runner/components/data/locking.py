@@ -32,3 +32,17 @@ def locked(folder: Path) -> Iterator[None]:
                 continue
             yield
             return
+
+
+@contextlib.contextmanager
+def at_leisure(folder: Path) -> Iterator[bool]:
+    """Hold a folder if no other process does, without waiting, and tell whether that is so."""
+    import fcntl
+
+    with contextlib.ExitStack() as held:
+        try:
+            fcntl.flock(held.enter_context((folder / ".lock").open("r+")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True

@@ -16,7 +16,7 @@ from urllib.error import HTTPError
 
 import torch
 
-from runner.components.data.locking import locked
+from runner.components.data.locking import at_leisure, locked
 from runner.components.data.splitting import ranks, set_aside
 from runner.components.data.torchvision_alone import datasets
 from runner.engine.contracts import Data, Images, InMemory
@@ -25,6 +25,7 @@ from runner.registry import register
 from runner.schema import PositiveInt
 
 Open = Callable[..., Any]  # (root, download=...) -> a torchvision data set
+PART = ".download"  # where a download is until it is whole
 PATIENCE = 60.0  # seconds without a byte, after which a download is given up
 
 
@@ -114,7 +115,9 @@ def images_of(made: Any) -> Images:
 def opened(name: str, make: Open, root: Path, download: bool) -> Any:
     """Return torchvision's data set from `root`, downloaded first if it is not there and may be."""
     with contextlib.suppress(Exception):  # torchvision raises many types for files missing, cut off or altered
-        return make(root, download=False)
+        made = make(root, download=False)
+        clear(root / PART)
+        return made
     if not download:
         raise DataError(f"data={name}: not in {root}, or damaged, and data.download is false")
     try:
@@ -136,7 +139,7 @@ def fetch(make: Open, root: Path) -> None:
     with contextlib.suppress(Exception):
         make(root, download=False)
         return
-    part = root / ".download"
+    part = root / PART
     shutil.rmtree(part, ignore_errors=True)  # what a killed process left
     own_lock()
     try:
@@ -150,6 +153,14 @@ def fetch(make: Open, root: Path) -> None:
             os.replace(item, old)  # noqa: PTH105
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def clear(part: Path) -> None:
+    """Remove what a download left that was killed after all was in place, unless another is under way."""
+    if part.exists():
+        with at_leisure(part.parent) as free:
+            if free:
+                shutil.rmtree(part, ignore_errors=True)
 
 
 def own_lock() -> None:
