@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import socket
-import tarfile
-import threading
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,17 +10,14 @@ from urllib.error import HTTPError
 
 import torch
 
-from runner.components.data.locking import at_leisure, locked
+from runner.components.data.downloading import PART, Open, clear, fetch
+from runner.components.data.locking import locked
 from runner.components.data.splitting import ranks, set_aside
 from runner.components.data.torchvision_alone import datasets
 from runner.engine.contracts import Data, Images, InMemory
 from runner.errors import ConfigError, DataError
 from runner.registry import register
 from runner.schema import PositiveInt
-
-Open = Callable[..., Any]  # (root, download=...) -> a torchvision data set
-PART = ".download"  # where a download is until it is whole
-PATIENCE = 60.0  # seconds without a byte, after which a download is given up
 
 
 @register("data")
@@ -129,75 +120,3 @@ def opened(name: str, make: Open, root: Path, download: bool) -> Any:
             error.close()  # it holds the connection
         reason = str(error).replace("\n", " ") or type(error).__name__
         raise DataError(f"data={name}: cannot be downloaded to {root} ({reason})") from error
-
-
-def fetch(make: Open, root: Path) -> None:
-    """Download into a folder of its own and move what came into `root`, so that `root` never holds half of it.
-
-    Another process may have done it while this one waited for the lock.
-    """
-    with contextlib.suppress(Exception):
-        make(root, download=False)
-        return
-    part = root / PART
-    shutil.rmtree(part, ignore_errors=True)  # what a killed process left
-    own_lock()
-    try:
-        with patience(PATIENCE), inside():
-            make(part, download=True)
-        sync(part)
-        for item in part.iterdir():
-            old = root / item.name
-            if old.is_dir():
-                shutil.rmtree(old)  # damaged, or it would have been opened
-            os.replace(item, old)  # noqa: PTH105
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def clear(part: Path) -> None:
-    """Remove what a download left that was killed after all was in place, unless another is under way."""
-    if part.exists():
-        with at_leisure(part.parent) as free:
-            if free:
-                shutil.rmtree(part, ignore_errors=True)
-
-
-def own_lock() -> None:
-    """Let a download's bar ask no other process: tqdm's lock is shared with all forks, and one killed would hold it."""
-    from torch import hub  # whose bar torchvision draws; a dummy where tqdm is not installed
-
-    bar: Any = vars(hub)["tqdm"]
-    if hasattr(bar, "set_lock"):
-        bar.set_lock(threading.RLock())
-
-
-def sync(folder: Path) -> None:
-    """Return when all files below a folder are on the disk."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def inside() -> Iterator[None]:
-    """Refuse files of an archive that would lie outside its folder, which older torchvisions do not (PEP 706)."""
-    before = vars(tarfile.TarFile).get("extraction_filter")  # Python 3.11.4 brought it
-    if hasattr(tarfile, "data_filter"):
-        tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
-    try:
-        yield
-    finally:
-        tarfile.TarFile.extraction_filter = before
-
-
-@contextlib.contextmanager
-def patience(seconds: float) -> Iterator[None]:
-    """Give up on a server that says nothing for so long; torchvision would wait for ever."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
