@@ -22,11 +22,11 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch then has no threads that a fork would lose
 
+import fault_points
 from running import events, job, metrics, result
 from small_runs import colour_pictures, exact
 
 import runner.tasks.train  # noqa: F401  (once, before the forks)
-from runner.engine import fault
 from runner.engine.saving import checkpoint
 from runner.errors import RunnerError
 from runner.tasks import start
@@ -102,7 +102,7 @@ class Trial:
         return f"trial {self.number}: {self.whole.bench}, killed at {' and '.join(self.kills)}"
 
 
-class Counting(fault.Fault):
+class Counting(fault_points.Fault):
     """Counts every point and kills at none."""
 
     def due(self, point):
@@ -121,8 +121,8 @@ def whole(bench: str, place: Path, *, images: str) -> Whole:
     made = job(*words.values(), f"hydra.run.dir={folder}")
 
     def work():
-        fault.asked = lambda _: Counting("none", 0)
-        code = run(made, "none:0")
+        fault_points.install(Counting("none", 0))
+        code = run(made)
         (place / f"{bench}.json").write_text(json.dumps(counts))
         return code
 
@@ -137,7 +137,7 @@ def whole(bench: str, place: Path, *, images: str) -> Whole:
 def run(made: Job, kill: str = "") -> int:
     """Start a job, to be killed at a point, and return its exit code."""
     if kill:
-        os.environ.update(RUNNER_TESTING="1", RUNNER_FAULT=kill)
+        fault_points.install(fault_points.parse(kill))
     try:
         return start(made)
     except RunnerError as error:

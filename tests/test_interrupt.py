@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 
+import fault_points
 import interrupting
 import kills
 import pytest
@@ -20,14 +21,14 @@ from interrupting import HINT, INT, TERM, Child, differing, group_is_alive, logg
 from running import ROOT, result
 
 from runner.__main__ import main
-from runner.engine import fault, interruption
+from runner.engine import interruption
 from runner.engine.interruption import Interrupted, deferred, handled, raising
 from runner.engine.saving import checkpoint
 from runner.tasks import start
 
 SLOW = [pytest.mark.slow, pytest.mark.ci_slice]
 BOTH = [TERM, pytest.param(INT, marks=SLOW)]  # where a process takes seconds to start
-TRAINING = [point for point in fault.POINTS if point != "status.write"]
+TRAINING = [point for point in fault_points.POINTS if point != "status.write"]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def signalled(made, point, number, output):
     """Run a job in a forked child that gets a signal at a point; return its exit code and what it says."""
 
     def work():
-        fault.die = lambda: os.kill(os.getpid(), number)
+        fault_points.die = lambda: os.kill(os.getpid(), number)
         try:
             with raising():
                 return kills.run(made, point)

@@ -4,16 +4,16 @@
 """
 
 import os
+import re
 import signal
 
+import fault_points
 import kills
 import pytest
-from running import command, result
+from running import ROOT, command, result
 
-from runner.engine import fault
 from runner.engine.saving import storage
 from runner.engine.saving.disk import Disk
-from runner.errors import ConfigError
 from runner.tasks import start
 
 FORTY = 40
@@ -48,13 +48,14 @@ def test_three_hundred_killed_runs_end_as_if_they_never_were(wholes, place):
 def test_a_killed_command_goes_on_as_if_it_never_was(place, number, tmp_path):
     bench = list(kills.BENCHES)[number % 6]
     words = {word.partition("=")[0]: word for word in (*kills.COMMON, *kills.BENCHES[bench])}.values()
-    names = [name for name in fault.POINTS if name != "status.write"]
+    names = [name for name in fault_points.POINTS if name != "status.write"]
     kill = f"{names[number % len(names)]}:{number % 3 + 1}:0.5"
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):  # the config, which TensorBoard shows too, has the run's name: both have the same
         folder.mkdir()
     assert command(*words, "name=run", cwd=whole).returncode == 0
-    died = command(*words, "name=run", cwd=killed, RUNNER_TESTING="1", RUNNER_FAULT=kill)
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "at_start", ROOT / "tests")))
+    died = command(*words, "name=run", cwd=killed, PYTHONPATH=paths, FAULT_POINT=kill)
     assert died.returncode == -signal.SIGKILL, died.stderr
     assert result(killed / "outputs" / "run")["status"] == "running"
     again = command("resume=outputs/run", cwd=killed)
@@ -72,7 +73,7 @@ def dies_at(kill, folder, tmp_path):
     return kills.end(kills.begin(lambda: kills.run(made, kill), tmp_path / "said"), tmp_path / "said")
 
 
-@pytest.mark.parametrize("point", fault.POINTS)
+@pytest.mark.parametrize("point", fault_points.POINTS)
 def test_a_run_dies_at_each_point_and_goes_on(tmp_path, point):
     folder = tmp_path / "run"
     code, said = dies_at(f"{point}:2:0.5", folder, tmp_path)
@@ -115,23 +116,12 @@ def test_a_run_killed_after_its_last_commit_leaves_no_checkpoint_too_many(tmp_pa
     assert kills.names(tmp_path / "killed") == kills.names(tmp_path / "whole")
 
 
-def test_nothing_is_there_unless_a_test_asks_for_it(monkeypatch):
-    recipe, disk = object(), storage.disk
-    assert fault.armed(recipe) is recipe
-    monkeypatch.setenv("RUNNER_FAULT", "step.forward:1")
-    assert fault.armed(recipe) is recipe
-    assert storage.disk is disk
+def test_the_product_has_no_fault_points():
+    for path in (ROOT / "runner").rglob("*.py"):
+        assert not re.search(r"RUNNER_(FAULT|TESTING)|FAULT_POINT|\bfault_points\b", path.read_text()), path
 
 
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        ("step.forwrad:1", "RUNNER_FAULT: unknown point 'step.forwrad'; did you mean 'step.forward'?"),
-        ("step.forward:x", "RUNNER_FAULT: got 'step.forward:x', must be <point>:<n>[:<share>]"),
-        ("step.forward", "RUNNER_FAULT: got 'step.forward', must be <point>:<n>[:<share>]"),
-    ],
-)
-def test_a_strange_fault_is_refused(text, line):
-    with pytest.raises(ConfigError) as caught:
-        fault.asked(text)
-    assert str(caught.value).startswith(line)
+@pytest.mark.parametrize("text", ["step.forwrad:1", "step.forward:x", "step.forward"])
+def test_a_fault_that_no_run_would_reach_is_an_error(text):
+    with pytest.raises(ValueError, match=r"."):
+        fault_points.parse(text)

@@ -1,4 +1,4 @@
-"""What the steps of a run cost: wall time, the share of it spent waiting for data, memory; logged under `time/`."""
+"""Wall time, data wait and memory of the steps of a run: measured here, logged under `time/`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,47 +26,86 @@ STEP, SPEED, WAIT, MEMORY = TAGS = (
 Batch = tuple[Tensor, Tensor]
 
 
-class Timing:
-    """Times the steps of a loop in laps. A lap begins when the loop asks for its first batch and ends in `lap`.
+class Lap(NamedTuple):
+    """Some consecutive steps and the wall time that they took."""
 
-    So what the loop does between a lap and the next batch, validation and checkpoints, counts in none. The device is
-    never waited for: `lap` belongs behind a flush, which waits anyhow. Where the batches are made on a GPU, waiting for
-    one is the time to launch that work.
+    steps: int
+    seconds: float
+
+    @property
+    def step_ms(self) -> float:
+        """The mean wall time of a step in milliseconds."""
+        return 1000 * self.seconds / self.steps
+
+
+class Stopwatch:
+    """Measures laps of steps by the host's clock; stands still from `stop` until the next `start`.
+
+    Args:
+        step: Optimizer steps done before the first lap.
+    """
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+        self._began: float | None = None
+
+    def start(self, now: float) -> None:
+        """Begin a lap at the time `now`, unless one is under way."""
+        if self._began is None:
+            self._began = now
+
+    def stop(self, step: int, now: float) -> Lap:
+        """End the lap after `step` optimizer steps and return it."""
+        assert self._began is not None, "no lap is under way"
+        lap = Lap(step - self._step, now - self._began)
+        self._began, self._step = None, step
+        return lap
+
+
+class Timing:
+    """Times the steps of the training loop, without validation and checkpoints.
+
+    A lap begins when the loop asks for its first batch and ends in `lap`; what the loop does between a lap and the next
+    batch counts in none. The device is never waited for: call `lap` after a flush, which waits anyway. Where batches
+    are made on a GPU, the wait for one is the time to launch that work.
+
+    Args:
+        batches: The batches that the loop reads; says how many examples a step takes, and the device.
+        step: Optimizer steps done so far.
     """
 
     def __init__(self, batches: TrainBatches, step: int) -> None:
         self._batches, self._step = batches, step
-        self._began: float | None = None
+        self._stopwatch = Stopwatch(step)
         self._waited = 0.0
         if batches.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(batches.device)  # an earlier run in this process may have had more
+            # An earlier run in this process may have used more.
+            torch.cuda.reset_peak_memory_stats(batches.device)
 
     def watched(self, stream: Iterator[Batch]) -> Iterator[Batch]:
         """Yield the batches of a stream and time the wait for each."""
         asked = perf_counter()
-        self._began = asked
+        self._stopwatch.start(asked)
         for batch in stream:
             self._waited += perf_counter() - asked
             yield batch
             asked = perf_counter()
-            if self._began is None:
-                self._began = asked
+            self._stopwatch.start(asked)
 
     def lap(self, step: int) -> dict[str, float]:
-        """End a lap after `step` optimizer steps, and return what its steps cost, by tag.
+        """End a lap after `step` optimizer steps and return its cost.
 
-        `time/step_ms` is the mean wall time of a step, `time/data_wait` a share in [0, 1], `time/peak_memory_mb` the
-        most so far in 10^6 bytes.
+        Returns:
+            `time/step_ms`, the mean wall time of a step; `time/examples_per_second`; `time/data_wait`, the share of the
+            time in [0, 1]; `time/peak_memory_mb`, the largest so far in 10^6 bytes.
         """
-        began = self._began
-        assert began is not None, "no batch was asked for since the last lap"
-        seconds, waited, steps = perf_counter() - began, self._waited, step - self._step
-        examples = self._examples(step) - self._examples(self._step)
-        self._began, self._waited, self._step = None, 0.0, step
+        lap = self._stopwatch.stop(step, perf_counter())
+        examples, waited = self._examples(step) - self._examples(self._step), self._waited
+        self._waited, self._step = 0.0, step
         return {
-            STEP: 1000 * seconds / steps,
-            SPEED: examples / seconds,
-            WAIT: waited / seconds,
+            STEP: lap.step_ms,
+            SPEED: examples / lap.seconds,
+            WAIT: waited / lap.seconds,
             MEMORY: peak_memory(self._batches.device) / MB,
         }
 
@@ -76,10 +116,11 @@ class Timing:
 
 
 def typical(metrics: Path) -> dict[str, float]:
-    """Return what the steps of a run usually cost, by tag: medians over its laps, so that a slow start weighs nothing.
+    """Return the typical cost of a run's steps from its `metrics.jsonl`.
 
-    Peak memory is the largest. Of a run in several sessions all count. Nothing for a run without a lap, or whose log
-    is gone.
+    Returns:
+        The median of each `time/` tag over the laps of all sessions, so that a slow start does not count, and the
+        largest peak memory. Empty for a run without a lap and for a missing file.
     """
     if not metrics.exists():
         return {}
@@ -91,11 +132,12 @@ def typical(metrics: Path) -> dict[str, float]:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most bytes used so far: of the tensors on a GPU, else of the whole process.
+    """Return the peak memory so far in bytes: of the tensors on a GPU, else of the whole process.
 
-    A process starts with the peak of the one that started it (Linux), so a small run from a large one shows the large.
+    On Linux a process inherits the peak of its parent, so a small run that a large process started shows the large one.
     """
-    if device.type == "cuda":  # max_memory_allocated would sort all of the allocator's 200 numbers first
+    if device.type == "cuda":
+        # max_memory_allocated sorts all 200 statistics of the allocator first.
         peak: int = torch.cuda.memory_stats_as_nested_dict(device)["allocated_bytes"]["all"]["peak"]
         return peak
     if device.type == "mps":

@@ -13,7 +13,6 @@ from runner.assemble import Experiment, assemble
 from runner.comparing.notebook import noted
 from runner.engine.autopsy import explained
 from runner.engine.evaluation import evaluate
-from runner.engine.fault import armed
 from runner.engine.interruption import deferred
 from runner.engine.learner import Learner
 from runner.engine.logs.hparams import session_end
@@ -47,7 +46,7 @@ def train_task(job: Job) -> int:
         snapshot = checkpoint.load(resumed) if resumed else None
         experiment = assemble(job.config, fit=snapshot is None, search=job.search)
         lost = experiment.look() if experiment.settings.test == "end" else ()
-        experiment = replace(experiment, recipe=armed(experiment.recipe), summary=[*lost, *experiment.summary])
+        experiment = replace(experiment, summary=[*lost, *experiment.summary])
         if resumed and snapshot:
             snapshot = put_back(resumed, experiment.learner, snapshot)
         folder = resumed or place(job)

@@ -288,14 +288,14 @@ def test_confusion_counts_the_batch(soft):
 
 
 def test_throughput_is_examples_over_the_time_since_the_last_measurement(monkeypatch):
-    from runner.components.probe import machine
+    from runner.engine import timing
 
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     measure = probe("throughput")
     found = []
     for step, now in ((0, 100.0), (10, 105.0), (20, 107.0)):
-        monkeypatch.setattr(machine.time, "perf_counter", lambda now=now: now)
+        monkeypatch.setattr(timing, "perf_counter", lambda now=now: now)
         found.append(drive(measure, model, optimizer, step=step))
     assert found[0] == {}
     assert [f["time/milliseconds_per_step"].item() for f in found[1:]] == [500.0, 200.0]

@@ -1,52 +1,54 @@
-"""What the step costs the machine; tags under `time/`, because no two runs agree on them."""
+"""Probes of time and memory, measured by `engine.timing`; tags under `time/`, which comparisons of runs ignore."""
 
 from __future__ import annotations
 
-import resource
-import sys
-import time
-
 import torch
 
+from runner.engine import timing
 from runner.engine.contracts import Probe, Watch, Watched
 from runner.registry import register
 from runner.schema import PositiveInt
 
 MIB = 2**20
+_HOST = torch.device("cpu")
 
 
 @register("probe")
 def throughput(*, every: PositiveInt) -> Probe:
-    """Return a probe of the speed since the last measurement, validation and all else included.
+    """Return a probe of the speed since its last measurement, validation and checkpoints included.
 
-    `time/images_per_second` and `time/milliseconds_per_step`, by the host's clock; nothing the first time.
+    Logs `time/images_per_second` and `time/milliseconds_per_step`; nothing the first time. The tags `time/step_ms` and
+    `time/examples_per_second`, which every run logs, leave validation and checkpoints out.
     """
-    marks: list[tuple[int, float]] = []
+    stopwatch: timing.Stopwatch | None = None
 
     def watch(watched: Watched) -> Watch:
-        marks.append((watched.step, time.perf_counter()))
+        nonlocal stopwatch
+        now, lap = timing.perf_counter(), None
+        if stopwatch is None:
+            stopwatch = timing.Stopwatch(watched.step)
+        else:
+            lap = stopwatch.stop(watched.step, now)
+        stopwatch.start(now)
         yield
-        if len(marks) < 2:
+        if lap is None:
             return {}
-        (first, start), (last, end) = marks[-2:]
-        del marks[:-1]
-        each = (end - start) / (last - first)
-        speed = {"images_per_second": len(watched.images) / each, "milliseconds_per_step": 1000 * each}
-        return {f"time/{name}": torch.tensor(value) for name, value in speed.items()}
+        images = len(watched.images) * lap.steps
+        return {
+            "time/images_per_second": torch.tensor(images / lap.seconds),
+            "time/milliseconds_per_step": torch.tensor(lap.step_ms),
+        }
 
     return Probe(every, watch)
 
 
 @register("probe")
 def memory(*, every: PositiveInt) -> Probe:
-    """Return a probe of the most memory used so far, in MiB: `time/memory_host`, and on a GPU `time/memory_device`."""
+    """Return a probe of the peak memory so far in MiB: `time/memory_host`, and on a GPU `time/memory_device`."""
 
     def watch(watched: Watched) -> Watch:
         yield
-        unit = 1 if sys.platform == "darwin" else 1024  # what the system counts in
-        found = {"time/memory_host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB}
-        if watched.images.is_cuda:
-            found["time/memory_device"] = torch.cuda.max_memory_allocated(watched.images.device) / MIB
-        return {tag: torch.tensor(value) for tag, value in found.items()}
+        devices = {"host": _HOST, **({"device": watched.images.device} if watched.images.is_cuda else {})}
+        return {f"time/memory_{name}": torch.tensor(timing.peak_memory(on) / MIB) for name, on in devices.items()}
 
     return Probe(every, watch)

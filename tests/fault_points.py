@@ -1,8 +1,8 @@
-"""Where a test may have a run killed: named points, of which nothing is there unless a test asks for one.
+"""Points of a run at which a test has it killed: in a step, in a write, before a rename.
 
-With RUNNER_TESTING=1, RUNNER_FAULT="<point>:<n>[:<share>]" kills the process (SIGKILL) when a point is reached for the
-n-th time; of a write that share of its bytes is made first. Without it `armed` gives the recipe back as it is, and the
-disk stays what it was.
+`install(Fault("log.write", 2, 0.5))` prepares this process: the second write to a log makes half of its bytes, then
+SIGKILL ends the process. A command does the same with tests/at_start on its path and FAULT_POINT="log.write:2:0.5".
+The product knows nothing of it: its config, its environment and its files stay those of any other run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from runner.engine.saving import storage
 from runner.engine.saving.disk import Disk
 from runner.engine.saving.folder import RESULT
 from runner.engine.saving.manifest import FOLDER
-from runner.errors import ConfigError, unknown
 
 STEP = ("step.forward", "step.backward", "step.optimizer", "evaluate")
 LOG = ("log.write", "log.flush")
@@ -31,7 +30,7 @@ POINTS = (*STEP, *LOG, *CHECKPOINT, "status.write")
 
 @dataclass
 class Fault:
-    """The point at which to die, and how often it was reached."""
+    """Die when `point` is reached for the `number`-th time; `share` of a write is made before that."""
 
     point: str
     number: int
@@ -39,7 +38,7 @@ class Fault:
     reached: int = 0
 
     def due(self, point: str) -> bool:
-        """Count a point that is reached, and tell whether it is the one."""
+        """Count a point that is reached; true if the process must die there."""
         self.reached += point == self.point
         return point == self.point and self.reached == self.number
 
@@ -49,35 +48,41 @@ class Fault:
             die()
 
 
-def armed(recipe: Recipe) -> Recipe:
-    """Return a recipe that dies where the environment says, and have the disk do so too; else the recipe as it is."""
-    if os.environ.get("RUNNER_TESTING") != "1" or "RUNNER_FAULT" not in os.environ:
-        return recipe
-    fault = asked(os.environ["RUNNER_FAULT"])
-    storage.disk = Deadly(fault)
+def install(fault: Fault) -> None:
+    """Have the next training in this process die at a point: its recipe and its disk reach the points."""
+    from runner.tasks import train as task
+
+    assemble = task.assemble
+
+    def assemble_with_points(*arguments: Any, **options: Any) -> Any:
+        experiment = assemble(*arguments, **options)
+        storage.disk = FaultyDisk(fault)  # from here on: assembly writes caches, which are no part of the run
+        return replace(experiment, recipe=with_points(experiment.recipe, fault))
+
+    task.assemble = assemble_with_points
+
+
+def with_points(recipe: Recipe, fault: Fault) -> Recipe:
+    """Return a recipe whose steps and evaluations reach their points."""
     return replace(
         recipe,
         forward=after(fault, "step.forward", recipe.forward),
-        clip=after(fault, "step.backward", recipe.clip),  # which comes between the gradients and the optimizer
+        clip=after(fault, "step.backward", recipe.clip),  # called between the gradients and the optimizer
         constraints=[lambda _: fault.at("step.optimizer"), *recipe.constraints],
         predict=after(fault, "evaluate", recipe.predict),
     )
 
 
-def asked(text: str) -> Fault:
-    """Return the fault that a text asks for."""
-    point, _, rest = text.partition(":")
-    number, _, share = rest.partition(":")
+def parse(text: str) -> Fault:
+    """Return the fault of `<point>:<n>[:<share>]`."""
+    point, number, *share = text.split(":")
     if point not in POINTS:
-        raise unknown("RUNNER_FAULT", "point", point, POINTS)
-    try:
-        return Fault(point, int(number), float(share or 0))
-    except ValueError as error:
-        raise ConfigError(f"RUNNER_FAULT: got '{text}', must be <point>:<n>[:<share>]") from error
+        raise ValueError(f"{point} is none of {', '.join(POINTS)}")
+    return Fault(point, int(number), *map(float, share))
 
 
 def after(fault: Fault, point: str, call: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a call that reaches a point once it is made."""
+    """Return a call that reaches a point at its end."""
 
     def reaching(*arguments: Any) -> Any:
         answer = call(*arguments)
@@ -88,13 +93,13 @@ def after(fault: Fault, point: str, call: Callable[..., Any]) -> Callable[..., A
 
 
 def die() -> NoReturn:
-    """End this process as the kernel does when memory runs out."""
+    """End this process, as the kernel does when memory runs out."""
     os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError("outlived a SIGKILL")
+    raise AssertionError("survived SIGKILL")
 
 
-class Deadly(Disk):
-    """A disk on which the process dies at a point; which one an operation is, its path tells."""
+class FaultyDisk(Disk):
+    """A disk on which the process dies at a point; the path of the file says which point an operation is."""
 
     def __init__(self, fault: Fault) -> None:
         self._fault, self._paths = fault, dict[int, Path]()
@@ -103,11 +108,11 @@ class Deadly(Disk):
         """Die before a file of a checkpoint is there."""
         if path.parent.name == FOLDER:
             self._fault.at("checkpoint.serialize")
-        return self._noted(super().create(path), path)
+        return self._remember(super().create(path), path)
 
     def open(self, path: Path) -> int:
-        """Remember what is open."""
-        return self._noted(super().open(path), path)
+        """Remember the path of an open file."""
+        return self._remember(super().open(path), path)
 
     def write(self, file: int, data: memoryview) -> int:
         """Die in the middle of a write."""
@@ -131,7 +136,7 @@ class Deadly(Disk):
             self._fault.at("status.write")
         super().replace(old, new)
 
-    def _noted(self, file: int, path: Path) -> int:
+    def _remember(self, file: int, path: Path) -> int:
         self._paths[file] = path
         return file
 
