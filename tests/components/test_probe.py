@@ -247,7 +247,7 @@ def test_histograms_hold_the_values_of_weights_and_gradients():
 
 @pytest.mark.parametrize("shape", [(100, 100), (64, 3, 3, 3), (1000,), (7,), (4096, 2)])
 def test_a_sample_is_small_and_leaves_no_column_out(shape):
-    from runner.components.probe.sample import sample
+    from runner.components.probe.parameters import _sample as sample
 
     numbers = torch.arange(math.prod(shape)).view(shape)
     taken = sample(numbers, 100)

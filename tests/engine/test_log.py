@@ -12,7 +12,7 @@ import torch
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
 from runner.engine.contracts import Numbers
-from runner.engine.logs import delivery
+from runner.engine.logs import files
 from runner.engine.logs import log as log_module
 from runner.engine.logs.event_file import event_files
 from runner.engine.logs.log import Log, open_logs
@@ -26,7 +26,7 @@ from runner.errors import CheckpointError, StorageError
 class Rows:
     """A sink that keeps what it gets."""
 
-    path, owed = Path("rows"), b""
+    path, backlog = Path("rows"), b""
 
     def __init__(self):
         self.rows = []
@@ -218,7 +218,7 @@ def train(folder, *, steps, positions=None, state=None, start=0, checkpoints=(),
 
 def kill(log):
     """Leave the files as a killed process does: nothing more is written."""
-    for sink in log.files:
+    for sink in log.files.sinks:
         sink.close()
 
 
@@ -329,7 +329,7 @@ def test_what_a_full_disk_does_not_take_is_written_later_in_order(tmp_path, monk
     assert sink.file.sync() == len('{"step": 1, "x": 1.0}\n')
     monkeypatch.setattr(storage, "disk", Disk())
     sink.write([Row(4, 0.0, {"x": 3.0})])
-    assert sink.file.sync() == (tmp_path / METRICS).stat().st_size and not sink.file.owed
+    assert sink.file.sync() == (tmp_path / METRICS).stat().st_size and not sink.file.backlog
     assert [step for step, _ in read_metrics(tmp_path / METRICS)] == [1, 2, 3, 4]
     sink.close()
 
@@ -372,7 +372,7 @@ def test_a_log_that_cannot_be_finished_is_a_storage_error_unless_another_is_on_i
 
 
 def test_what_waits_in_memory_has_a_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(delivery, "MOST", 500)
+    monkeypatch.setattr(files, "MAX_BACKLOG", 500)
     monkeypatch.setattr(storage, "disk", Tight(300))
     with pytest.raises(StorageError, match=r"metrics\.jsonl: No space left"):
         train(tmp_path, steps=60, checkpoints=(10, 20, 30))

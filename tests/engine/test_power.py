@@ -10,7 +10,7 @@ import pytest
 from power import Recorder, cuts, held_in, restore
 
 from runner.__main__ import main
-from runner.engine.logs import cut_back
+from runner.engine.logs import files
 from runner.engine.saving import storage
 from runner.engine.saving.checkpoint import load
 from runner.errors import CheckpointError
@@ -92,7 +92,7 @@ def whole_up_to_the_last_commit(held, events, root, tmp_path):
             assert snapshot.notes == [] and (run / "config.yaml").stat().st_size
             assert json.loads((run / "result.json").read_text())["status"] in ("running", "done")
             for name, length in snapshot.logs.items():
-                cut_back.check(run, name, length)
+                files.check_log(run, name, length)
         shutil.rmtree(tmp_path / "disk", ignore_errors=True)
     return count
 

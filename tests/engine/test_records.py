@@ -11,8 +11,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import crc32c as slow_crc32c
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from runner.engine.logs.event_file import EventFile
-from runner.engine.logs.records import PIECE, crc32c, framed
+from runner.engine.logs.event_file import CHUNK, EventFile, crc32c, framed
 from runner.engine.logs.sinks import Row
 
 
@@ -25,7 +24,7 @@ def test_checksum_has_its_check_value():
     assert crc32c(rows(b"123456789")).tolist() == [0xE3069283]
 
 
-@pytest.mark.parametrize("length", [*range(1, 12), 60, PIECE - 1, *range(PIECE, PIECE + 6), 2 * PIECE, 20_001])
+@pytest.mark.parametrize("length", [*range(1, 12), 60, CHUNK - 1, *range(CHUNK, CHUNK + 6), 2 * CHUNK, 20_001])
 def test_checksums_equal_those_of_the_slow_loop(length):
     draw = random.Random(length)
     records = [draw.randbytes(length) for _ in range(3)]

@@ -51,7 +51,7 @@ def write_run(folder, optim, lr, seed):
     positions, state = log.positions(), log.state_dict()
     write_steps(log, range(11, 13), final)
     log.flush()
-    for file in log.files:
+    for file in log.files.sinks:
         file.close()
     log = open_logs(folder, positions=positions, step=10)
     log.load_state_dict(state)

@@ -1,4 +1,8 @@
-"""Probes: what one optimizer step does, read without changing it and without waiting for the device.
+"""Probes: measurements around one optimizer step that change nothing and never wait for the device.
 
-Each is a generator with one `yield` (`contracts.Probe`): before it the old weights, after it gradients and new weights.
+A probe is a generator with one `yield` (`engine.contracts.Probe`): old weights before it, new ones and gradients after.
+
+- `forward_pass.py`: activations, images, filters, confusion
+- `machine.py`: throughput, memory
+- `parameters.py`: update_ratio, weight_norm, histograms, grad_norm, gradients
 """

@@ -1,1 +1,13 @@
-"""What a run writes down as it goes: rows of numbers, for files and screens."""
+"""The logs of a run: rows of numbers for files and screens.
+
+A value travels `Log.add` -> `Buffer` -> `Transfer` (one device-to-host copy) -> `Log.flush` -> `LogFiles` -> its sinks.
+
+- `log.py`: the log of a run, derived numbers, `open_logs`
+- `buffer.py`: values on the device and their transfer to the host, which several logs can share
+- `files.py`: log files that survive a full disk and return to a checkpoint
+- `sinks.py`: rows, the protocols of sinks, the append-only file, `metrics.jsonl`
+- `event_file.py`: TensorBoard's event file
+- `summaries.py`: histograms, images and texts for TensorBoard
+- `hparams.py`, `layout.py`: TensorBoard's HPARAMS and CUSTOM SCALARS pages
+- `console.py`: the progress line and bar, tables
+"""

@@ -1,10 +1,19 @@
-"""TensorBoard's event file, written by us: synchronously, with no thread, one `Event` for all values of a step."""
+"""TensorBoard's event file: one `Event` for all values of a step, written synchronously and without a thread.
+
+A file is a sequence of records (TFRecord: a length, its checksum, the data, their checksum). TensorBoard's own writer
+computes the checksums byte by byte in Python: 10 us for one loss, 10 ms for an image of 100 KB. Here they are looked up
+in a table, for many records at once. Most steps log the same few scalars, so that their events differ only in time,
+step and numbers at fixed places: protobuf builds one event, the others are copies with the places filled, which is ten
+times as fast. Tests compare the bytes with TensorBoard's.
+"""
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import socket
+import struct
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,41 +21,47 @@ from typing import Any
 
 import numpy as np
 
-from runner.engine.logs.growing import Growing
-from runner.engine.logs.records import framed
-from runner.engine.logs.scalar_events import encoded, shape
-from runner.engine.logs.sinks import Row
+from runner.engine.logs import summaries
+from runner.engine.logs.sinks import AppendOnlyFile, Row, total
 from runner.engine.saving import storage
 
 FORM = re.compile(r"events\.out\.tfevents\.(?P<time>\d{10})\.[^/\0]+\.\d+\.(?P<number>\d+)")
+# Bytes of a record whose checksum is looked up at once.
+CHUNK = 512
+_ONES = np.uint32(0xFFFFFFFF)
 
 
 class EventFile:
-    """A new event file, opened with `SessionLog.START` at `step`: the first step that it may hold.
+    """A new event file; begins with `SessionLog.START`.
 
-    TensorBoard forgets what a run said about that step and later ones, but only from the second START on, so there is
-    always one. The tensorboard package is imported here: training without logs does not pay for it.
+    TensorBoard drops what earlier files of a run said about the first step and later ones, but only from the second
+    START on, so every file has one.
+
+    Args:
+        path: The file.
+        step: The first step that the file may hold.
     """
 
     def __init__(self, path: Path, step: int) -> None:
+        # Imported here, because a process that writes no logs does not need the tensorboard package.
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
-        self._event, self.file = Event, Growing(path)
+        self._event, self.file = Event, AppendOnlyFile(path)
         now = time.time()
         version = Event(wall_time=now, file_version="brain.Event:2")
         start = Event(wall_time=now, step=step, session_log=SessionLog(status=SessionLog.START))
         with storage.refusing(path):
-            self.file.append(record(version) + record(start))
+            self.file.append(_record(version) + _record(start))
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Append one event per row, scalars as they are, the rest in the form its plugin reads."""
+        """Append one event per row: scalars as they are, other values in the format of their TensorBoard plugin."""
         full = [row for row in rows if row.values]
         alike: dict[object, list[int]] = {}
         for place, row in enumerate(full):
-            alike.setdefault(shape(row), []).append(place)
+            alike.setdefault(_layout(row), []).append(place)
         records = [b""] * len(full)
-        for form, places in alike.items():
-            for place, made in zip(places, self._records(form, [full[place] for place in places]), strict=True):
+        for layout, places in alike.items():
+            for place, made in zip(places, self._records(layout, [full[place] for place in places]), strict=True):
                 records[place] = made
         self.file.append(b"".join(records))
 
@@ -61,24 +76,34 @@ class EventFile:
             if type(value) is float:
                 add(tag=tag, simple_value=value)
             else:
-                event.summary.value.extend(rich(tag, value))
+                event.summary.value.extend(_rich(tag, value))
         return event
 
-    def _records(self, form: object, rows: Sequence[Row]) -> list[bytes]:
-        if form is None or len(rows) == 1:
-            return [record(self._of(row)) for row in rows]
-        return framed(encoded(rows, self._of(rows[0])))
+    def _records(self, layout: object, rows: Sequence[Row]) -> list[bytes]:
+        if layout is None or len(rows) == 1:
+            return [_record(self._of(row)) for row in rows]
+        return framed(_scalar_events(rows, self._of(rows[0])))
 
 
-def record(event: Any) -> bytes:
-    """Return the record of one event."""
-    return framed(np.frombuffer(event.SerializeToString(), dtype=np.uint8)[None])[0]
+def event_files(folder: Path) -> list[str]:
+    """Return the names of a run's event files in order of creation, which is also the order of the names."""
+    return sorted(path.name for path in folder.iterdir() if FORM.fullmatch(path.name))
 
 
-def rich(tag: str, value: Any) -> Iterable[Any]:
-    """Return the `Summary.Value`s of a text, an array or a ready summary."""
-    from runner.engine.logs import summaries
+def next_name(folder: Path) -> str:
+    """Return a name for a new event file that sorts after the existing ones, even if the clock was set back.
 
+    TensorBoard reads the files of a run in order of name and never returns to an earlier one.
+    """
+    taken = event_files(folder)
+    last = FORM.fullmatch(taken[-1]) if taken else None
+    moment = max(int(time.time()), int(last["time"]) + 1 if last else 0)
+    number = int(last["number"]) + 1 if last else 0
+    return f"events.out.tfevents.{moment:010d}.{socket.gethostname()}.{os.getpid()}.{number}"
+
+
+def _rich(tag: str, value: Any) -> Iterable[Any]:
+    """Return the `Summary.Value`s of a text, an array, a PNG or a ready summary."""
     if isinstance(value, str):
         return [summaries.text(tag, value)]
     if isinstance(value, np.ndarray):
@@ -89,18 +114,89 @@ def rich(tag: str, value: Any) -> Iterable[Any]:
     return values
 
 
-def event_files(folder: Path) -> list[str]:
-    """Return the names of a run's event files, in order of creation, which is also that of their names."""
-    return sorted(path.name for path in folder.iterdir() if FORM.fullmatch(path.name))
+def _layout(row: Row) -> tuple[str | int, ...] | None:
+    """Return a key that rows share when their events differ only in numbers; None for a row of more than scalars."""
+    return (*row.values, _varint_size(row.step)) if total(row) is not None else None
 
 
-def next_name(folder: Path) -> str:
-    """Return a name in TensorBoard's form that sorts after those there are, even where the clock went back.
+def _scalar_events(rows: Sequence[Row], first: Any) -> np.ndarray:
+    """Return the encoded events (n, bytes) uint8 of rows of one layout; `first` is the event of the first row."""
+    events = np.tile(np.frombuffer(first.SerializeToString(), dtype=np.uint8), (len(rows), 1))
+    events[:, 1:9] = _raw(np.array([row.time for row in rows]), "<f8")
+    steps, size = np.array([row.step for row in rows]), _varint_size(first.step)
+    for place in range(size):
+        # A varint has 7 bits per byte, lowest first; the eighth bit says that more bytes follow.
+        events[:, 10 + place] = (steps >> 7 * place) & 127 | 128 * (place < size - 1)
+    end = events.shape[1]
+    columns = np.array([list(row.values.values()) for row in rows]).T
+    for value, numbers in zip(first.summary.value[::-1], columns[::-1], strict=True):
+        events[:, end - 4 : end] = _raw(numbers, "<f4")
+        end -= 1 + _varint_size(value.ByteSize()) + value.ByteSize()
+    return events
 
-    TensorBoard reads the files of a run in order of name, and never goes back to an earlier one.
+
+def _raw(numbers: np.ndarray, dtype: str) -> np.ndarray:
+    """Return numbers (n,) as the bytes of a type (n, size); too large ones become infinite."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(numbers).astype(dtype)[:, None].view(np.uint8)
+
+
+def _varint_size(number: int) -> int:
+    """Return the bytes of an integer as a protobuf varint; a step of zero is omitted."""
+    return -(-number.bit_length() // 7)
+
+
+def _record(event: Any) -> bytes:
+    """Return the record of one event."""
+    return framed(np.frombuffer(event.SerializeToString(), dtype=np.uint8)[None])[0]
+
+
+def framed(records: np.ndarray) -> list[bytes]:
+    """Return data of one length, (n, length) uint8, as n TFRecords."""
+    count, length = records.shape
+    head = np.frombuffer(struct.pack("<Q", length), dtype=np.uint8)[None]
+    heads = np.broadcast_to(np.concatenate([head, _checksum(head)], axis=1), (count, 12))
+    whole = np.concatenate([heads, records, _checksum(records)], axis=1)
+    data, size = whole.tobytes(), whole.shape[1]
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+def _checksum(records: np.ndarray) -> np.ndarray:
+    """Return the masked CRC-32C of each record as TFRecord stores it, (n, 4) uint8."""
+    sums = crc32c(records)
+    masked = ((sums >> np.uint32(15)) | (sums << np.uint32(17))) + np.uint32(0xA282EAD8)
+    return masked.astype("<u4")[:, None].view(np.uint8)
+
+
+def crc32c(records: np.ndarray) -> np.ndarray:
+    """Return the CRC-32C (Castagnoli) of each record (n, length) uint8, as (n,) uint32.
+
+    The checksum is linear: that of a chunk is the XOR of what each byte contributes at its distance from the end.
     """
-    taken = event_files(folder)
-    last = FORM.fullmatch(taken[-1]) if taken else None
-    moment = max(int(time.time()), int(last["time"]) + 1 if last else 0)
-    number = int(last["number"]) + 1 if last else 0
-    return f"events.out.tfevents.{moment:010d}.{socket.gethostname()}.{os.getpid()}.{number}"
+    sums = np.full(len(records), _ONES)
+    for start in range(0, records.shape[1], CHUNK):
+        chunk = records[:, start : start + CHUNK]
+        distance = np.arange(chunk.shape[1])[::-1]
+        sums = _advance(sums, len(distance)) ^ np.bitwise_xor.reduce(_table()[distance, chunk], axis=1)
+    return sums ^ _ONES
+
+
+def _advance(sums: np.ndarray, length: int) -> np.ndarray:
+    """Return running checksums after `length` more bytes of zero."""
+    after = sums >> np.uint32(8 * length) if length < 4 else np.zeros_like(sums)
+    for place in range(min(length, 4)):
+        after = after ^ _table()[length - 1 - place, (sums >> np.uint32(8 * place)) & np.uint32(255)]
+    return after
+
+
+@functools.cache
+def _table() -> np.ndarray:
+    """Return what each byte value contributes at each distance from the end of a chunk, (CHUNK, 256) uint32."""
+    table = np.zeros((CHUNK, 256), dtype=np.uint32)
+    row = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        row = np.where(row & 1, (row >> 1) ^ np.uint32(0x82F63B78), row >> 1)
+    table[0] = row
+    for distance in range(1, CHUNK):
+        table[distance] = (table[distance - 1] >> 8) ^ row[table[distance - 1] & 255]
+    return table

@@ -1,160 +1,168 @@
-"""The log of a run: numbers stay on the device until they are flushed, and every file's length is part of the state."""
+"""The log of a run: takes values at any step without waiting for the device, and gives rows to screens and files."""
 
 from __future__ import annotations
 
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from runner.engine.logs.cut_back import cut_back
-from runner.engine.logs.delivery import deliver
-from runner.engine.logs.derived import Derived
+from runner.engine.logs.buffer import Buffer, Transfer
 from runner.engine.logs.event_file import EventFile, next_name
-from runner.engine.logs.logged import as_arrays, as_tensors, tensors_of, told
+from runner.engine.logs.files import LogFiles, truncate_logs
 from runner.engine.logs.sinks import METRICS, JsonLines, LogFile, Row, Sink
 from runner.engine.saving import storage
-from runner.engine.transfer import to_host
 from runner.errors import CheckpointError
 
-PAUSE = 0.5  # seconds between two flushes of `keep_up`, at least: one for each look would cost small models percents
+# Seconds between two flushes of `keep_up` at least: a flush at each look would cost small models several percent.
+PAUSE = 0.5
+_LOSS = "train/loss"
+_AVERAGE = "train/loss_average"
+# TensorBoard's HPARAMS page shows the first five tags in order of name, and `_` sorts first.
+_BEST: dict[str, tuple[str, Callable[[float, float], float]]] = {
+    "val/accuracy": ("_best/val_accuracy", max),
+    "val/loss": ("_best/val_loss", min),
+}
+_LAST = {"val/accuracy": "_last/val_accuracy", "val/loss": "_last/val_loss"}
 
 
 class Log:
-    """Takes values at any step without waiting for the device, and gives them to files and screens when flushed.
+    """Buffers values on the device; gives them as rows, with derived numbers, to screens and files at each flush.
 
-    What is logged for one step comes out as one row, however often `flush` is called: the last step is held back until
-    a later one, a checkpoint or the end closes it. So nothing may be logged for a step after its checkpoint.
+    All values of one step form one row, however often `flush` is called: the last step's row stays open until a later
+    step, a checkpoint or the end closes it. So nothing may be logged for a step after its checkpoint.
 
-    A disk that takes no more does not end the run: a line on standard error says so, the rest waits in memory, is tried
-    again with whatever follows, and is part of the state, so that a checkpoint lacks no step.
+    Without arguments it keeps nothing but the latest number of each tag: a log in memory, without files.
+
+    Args:
+        files: Sinks whose files are part of the state of the run (`LogFiles`).
+        screens: Other sinks, which get each row first.
+        lengths: Bytes of the files of earlier sessions, by name.
+        transfer: Brings the values to the host; logs of runs that train together share one.
     """
 
     def __init__(
-        self, files: Sequence[LogFile] = (), screens: Sequence[Sink] = (), lengths: Mapping[str, int] | None = None
+        self,
+        files: Sequence[LogFile] = (),
+        screens: Sequence[Sink] = (),
+        lengths: Mapping[str, int] | None = None,
+        transfer: Transfer | None = None,
     ) -> None:
-        self.files, self.screens = list(files), list(screens)
-        self._lengths = dict(lengths or {})  # of the files of earlier sessions
-        self._pending: list[tuple[int, float, Mapping[str, Any]]] = []
+        self.files, self.screens = LogFiles(files, lengths), list(screens)
+        self._buffer = Buffer(transfer or Transfer())
         self._open: Row | None = None
         self._held = False
         self._flushed = -math.inf
-        self._late: set[Path] = set()  # files that owe something
         self._derived = Derived()
         self._latest: dict[str, float] = {}
 
     def add(self, step: int, values: Mapping[str, Any]) -> None:
         """Take values of a step (1 is the first), at the cost of an append.
 
-        These are tensors and `Numbers` on the device, detached and not changed later, or what is on the host: numbers,
-        texts in Markdown, TensorBoard summaries.
+        Args:
+            step: Optimizer steps done.
+            values: By tag: tensors and `Numbers` on the device, detached and never changed later; or host values:
+                numbers, texts in Markdown, PNG bytes, TensorBoard summaries.
         """
-        self._pending.append((step, time.time(), values))
+        self._buffer.add(step, values)
 
     def latest(self, tag: str) -> float | None:
         """Return the last number of a tag, None if there is none; may wait for the device."""
-        for _, _, values in reversed(self._pending):
-            if tag in values:
-                return float(values[tag])
-        return self._latest.get(tag)
+        found = self._buffer.latest(tag)
+        return self._latest.get(tag) if found is None else found
 
     def keep_up(self) -> None:
-        """Flush, unless that was done a moment ago."""
+        """Flush, unless the last flush was less than `PAUSE` ago."""
         if time.monotonic() - self._flushed >= PAUSE:
             self.flush()
 
     def flush(self) -> dict[str, float]:
-        """Give all that was added to screens and files, in one transfer; return the latest number of each tag."""
-        pending, self._pending = self._pending, []
-        host = iter(to_host([t for _, _, values in pending for value in values.values() for t in tensors_of(value)]))
+        """Write all rows but the open one to screens and files, after one transfer; return each tag's latest number."""
         rows = [] if self._open is None else [self._open]
-        for step, moment, values in pending:
+        for step, moment, values in self._buffer.take():
             if not rows or rows[-1].step != step:
                 rows.append(Row(step, moment, {}))
-            found = told(values, host)
-            self._derived.extend(found)
-            rows[-1].values.update(found)
+            self._derived.extend(values)
+            rows[-1].values.update(values)
         self._remember(rows)
         self._open = rows.pop() if rows else None
-        self._give(rows)
+        self._write(rows)
         self._flushed = time.monotonic()
         return dict(self._latest)
 
     def forget(self, after: int) -> None:
-        """Drop what was added since the last flush for later steps."""
-        self._pending = [entry for entry in self._pending if entry[0] <= after]
+        """Drop the values of all steps after a step that were added since the last flush."""
+        self._buffer.discard(after)
 
     def hold(self) -> None:
-        """Keep the last step's row open through the next checkpoint, whose state then holds it: a resumed run fills it.
+        """Keep the last row open through the next checkpoint, which stores it, so that a resumed run completes it.
 
         Nothing may be logged for a later step.
         """
         self._held = True
 
     def positions(self) -> dict[str, int]:
-        """Write all that was logged, wait until it is on the disk, and return the bytes of each file by name.
+        """Write all rows, wait until they are on the disk, and return the bytes of each file by name.
 
         What the disk does not take is in the `state_dict` that follows.
         """
-        self._settle()
-        for sink in self.files:
-            with storage.refusing(sink.file.path):
-                self._lengths[sink.file.path.name] = sink.file.sync()
-        return dict(self._lengths)
+        self._finish()
+        return self.files.sync()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs beside the files as of the last `positions`."""
-        owing = [sink.file for sink in self.files if sink.file.owed]
-        owed = {file.path.name: torch.from_numpy(np.frombuffer(file.owed, np.uint8).copy()) for file in owing}
-        row = {} if self._open is None else {**self._open._asdict(), "values": as_tensors(self._open.values)}
-        return {"derived": self._derived.state_dict(), "owed": owed, "held": row}
+        row = {} if self._open is None else {**self._open._asdict(), "values": _as_tensors(self._open.values)}
+        return {"derived": self._derived.state_dict(), "owed": self.files.backlogs(), "held": row}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back where the derived numbers stood, and a row on hold; `open_logs` writes what was owed."""
+        """Restore derived numbers and an open row; `open_logs` restores the files."""
         self._derived = Derived(state["derived"])
         if row := state["held"]:
-            self._open = Row(row["step"], row["time"], as_arrays(row["values"]))
+            self._open = Row(row["step"], row["time"], _as_arrays(row["values"]))
 
     def close(self) -> None:
-        """Write the rest and close the files; StorageError if the disk does not take it.
+        """Write the remaining rows and close the files.
 
-        An error that is on its way already stays the one that is told of.
+        Raises:
+            StorageError: The disk does not take them, and no other exception is being handled.
         """
-        broken = sys.exception() is not None
+        failing = sys.exception() is not None
         self._held = False
         try:
-            self._settle()
-            for log in self.files if not broken else ():
-                with storage.refusing(log.file.path):
-                    log.file.append(b"")  # what is owed
+            self._finish()
+            if not failing:
+                self.files.write_backlogs()
         finally:
-            for sink in (*self.screens, *self.files):
+            self._buffer.close()
+            for sink in self.screens:
                 sink.close()
-            self.files, self.screens = [], []
+            self.screens = []
+            self.files.close()
 
     def _remember(self, rows: Sequence[Row]) -> None:
-        """Keep the latest number of each tag."""
+        """Store the latest number of each tag."""
         latest: dict[str, Any] = {}
         for row in rows:
             latest.update(row.values)
         self._latest.update({tag: value for tag, value in latest.items() if type(value) is float})
 
-    def _settle(self) -> None:
+    def _finish(self) -> None:
+        """Flush, and write the open row unless it is held."""
         self.flush()
         if not self._held and self._open is not None:
             last, self._open = self._open, None
-            self._give([last])
+            self._write([last])
 
-    def _give(self, rows: Sequence[Row]) -> None:
+    def _write(self, rows: Sequence[Row]) -> None:
         for screen in self.screens if rows else ():
             screen.write(rows)
-        for sink in self.files if rows or self._late else ():
-            deliver(sink, rows, self._late)
+        self.files.write(rows)
 
 
 def open_logs(
@@ -164,20 +172,78 @@ def open_logs(
     step: int,
     state: Mapping[str, Any] | None = None,
     screens: Sequence[Sink] = (),
+    transfer: Transfer | None = None,
 ) -> Log:
-    """Open the logs of a run after `step` optimizer steps; with `positions` and `state` of a checkpoint, as they were.
+    """Open the logs of a run folder, as they were at a checkpoint if the run resumes.
 
-    `screens` are told of every row too (`console.Console`; none where the run is quiet). A new event file goes on.
-    Raises CheckpointError, before anything is changed, where a file is missing or shorter than it was.
+    A resumed run writes a new event file beside the old ones.
+
+    Args:
+        folder: The run folder.
+        positions: `Log.positions` of the checkpoint; None for a new run.
+        step: Optimizer steps done.
+        state: `Log.state_dict` of the checkpoint.
+        screens: Other sinks that get each row (`console.Console`).
+        transfer: Shared by the logs of runs that train together.
+
+    Raises:
+        CheckpointError: A file is missing or shorter than it was; nothing is changed then.
     """
     state = Log().state_dict() if state is None else {"held": {}, **state}
     if state.keys() != {"derived", "owed", "held"} or not all(isinstance(part, dict) for part in state.values()):
         raise CheckpointError("the checkpoint's state of the log is malformed")
-    lengths = cut_back(folder, positions or {}, state["owed"])
+    lengths = truncate_logs(folder, positions or {}, state["owed"])
     first = step + 1 if positions else 0
     files: list[LogFile] = [JsonLines(folder / METRICS), EventFile(folder / next_name(folder), first)]
     with storage.refusing(folder):
         storage.disk.fsync_folder(folder)
-    log = Log(files, screens, lengths)
+    log = Log(files, screens, lengths, transfer)
     log.load_state_dict(state)
     return log
+
+
+class Derived:
+    """Derives the moving average of the loss and the best and last validation scores from the logged numbers.
+
+    The moving average is exponential over about the last twentieth of the run so far (10 to 200 steps). It starts as
+    the plain mean, so that the first values have no extra weight, and is smoother later, when the loss falls slowly.
+    """
+
+    def __init__(self, state: Mapping[str, float] | None = None) -> None:
+        self._best = dict(state or {})
+        self._count, self._mean = self._best.pop("count", 0.0), self._best.pop(_AVERAGE, math.nan)
+
+    def state_dict(self) -> dict[str, float]:
+        """Return what `Derived` needs to continue."""
+        return self._best | ({"count": self._count, _AVERAGE: self._mean} if self._count else {})
+
+    def extend(self, values: dict[str, Any]) -> None:
+        """Add the derived numbers to the values of a step."""
+        if _LOSS in values:
+            values[_AVERAGE] = self._average(values[_LOSS])
+        if not _BEST.keys().isdisjoint(values):
+            values.update(self._scores(values))
+
+    def _average(self, loss: float) -> float:
+        if math.isfinite(loss):
+            self._count += 1
+            mean = self._mean if self._count > 1 else 0.0
+            self._mean = mean + (loss - mean) / min(self._count, 10 + self._count / 20, 200)
+        return self._mean
+
+    def _scores(self, values: Mapping[str, float]) -> dict[str, float]:
+        found = {}
+        for tag, (name, better) in _BEST.items():
+            if tag in values and not math.isnan(values[tag]):
+                found[name] = self._best[name] = better(self._best.get(name, values[tag]), values[tag])
+        return found | {name: values[tag] for tag, name in _LAST.items() if tag in values}
+
+
+def _as_tensors(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row's values as a checkpoint stores them: arrays as tensors."""
+    return {tag: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for tag, v in values.items()}
+
+
+def _as_arrays(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row's values from a checkpoint: tensors as arrays."""
+    return {tag: v.numpy() if isinstance(v, Tensor) else v for tag, v in values.items()}

@@ -1,0 +1,111 @@
+"""The buffer of a log: values by step on the device, and the one copy that brings those of all its logs to the host."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from numbers import Real
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from runner.engine.contracts import Numbers
+from runner.engine.transfer import to_host
+
+
+class Entry(NamedTuple):
+    """Values that were logged for a step (1 is the first) at a time in seconds since 1970."""
+
+    step: int
+    time: float
+    values: Mapping[str, Any]
+
+
+class Transfer:
+    """Copies the pending values of its buffers to the host, in one device-to-host copy for all of them.
+
+    Usually a transfer serves one buffer. Runs that train together share one, so that K logs cost one wait for the
+    device: the first log that is read or flushed brings the values of all to the host.
+    """
+
+    def __init__(self) -> None:
+        self.buffers: list[Buffer] = []
+
+    @property
+    def shared(self) -> bool:
+        """True if it serves more than one buffer."""
+        return len(self.buffers) > 1
+
+    def run(self) -> None:
+        """Bring all pending values of all buffers to the host; waits for the device."""
+        values = (value for buffer in self.buffers for entry in buffer.pending for value in entry.values.values())
+        on_host = iter(to_host([tensor for value in values for tensor in _tensors(value)]))
+        for buffer in self.buffers:
+            buffer.receive(on_host)
+
+
+class Buffer:
+    """Holds the values of one log from `add` to `take`.
+
+    Args:
+        transfer: Brings the values to the host; shared by the logs of runs that train together.
+    """
+
+    def __init__(self, transfer: Transfer) -> None:
+        self.pending: list[Entry] = []
+        self._received: list[Entry] = []
+        self._transfer = transfer
+        transfer.buffers.append(self)
+
+    def add(self, step: int, values: Mapping[str, Any]) -> None:
+        """Append the values of a step, on the device or on the host."""
+        self.pending.append(Entry(step, time.time(), values))
+
+    def latest(self, tag: str) -> float | None:
+        """Return the last number of a tag that the buffer holds, None if it holds none; may wait for the device."""
+        if self._transfer.shared:
+            # One copy for all the logs instead of one for each.
+            self._transfer.run()
+        for entry in reversed([*self._received, *self.pending]):
+            if tag in entry.values:
+                return float(entry.values[tag])
+        return None
+
+    def discard(self, after: int) -> None:
+        """Drop the values of all steps after a step."""
+        self.pending = [entry for entry in self.pending if entry.step <= after]
+        self._received = [entry for entry in self._received if entry.step <= after]
+
+    def take(self) -> list[Entry]:
+        """Bring what is pending to the host; remove and return all entries, in order."""
+        self._transfer.run()
+        taken, self._received = self._received, []
+        return taken
+
+    def receive(self, on_host: Iterator[Any]) -> None:
+        """Replace pending values by those on the host, which `on_host` yields in order of the pending tensors."""
+        self._received += [Entry(step, moment, _host_values(values, on_host)) for step, moment, values in self.pending]
+        self.pending = []
+
+    def close(self) -> None:
+        """Leave the transfer."""
+        if self in self._transfer.buffers:
+            self._transfer.buffers.remove(self)
+
+
+def _tensors(value: Any) -> Sequence[Tensor]:
+    """Return the tensors of a logged value."""
+    return (value,) if isinstance(value, Tensor) else value.tensors if isinstance(value, Numbers) else ()
+
+
+def _host_values(values: Mapping[str, Any], on_host: Iterator[Any]) -> dict[str, Any]:
+    """Return an entry's values with each tensor replaced by the next of `on_host`, and numbers as floats."""
+    found: dict[str, Any] = {}
+    for tag, value in values.items():
+        if isinstance(value, Tensor):
+            found[tag] = next(on_host)
+        elif isinstance(value, Numbers):
+            found.update(value.say([next(on_host) for _ in value.tensors]))
+        else:
+            found[tag] = float(value) if isinstance(value, Real) else value
+    return found
