@@ -45,7 +45,7 @@ class Stopwatch:
         step: Optimizer steps done before the first lap.
     """
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int = 0) -> None:
         self._step = step
         self._began: float | None = None
 
@@ -54,11 +54,18 @@ class Stopwatch:
         if self._began is None:
             self._began = now
 
-    def stop(self, step: int, now: float) -> Lap:
+    def stop(self, step: int) -> Lap:
         """End the lap after `step` optimizer steps and return it."""
         assert self._began is not None, "no lap is under way"
-        lap = Lap(step - self._step, now - self._began)
+        lap = Lap(step - self._step, perf_counter() - self._began)
         self._began, self._step = None, step
+        return lap
+
+    def split(self, step: int) -> Lap | None:
+        """End a lap and begin the next one at the same moment; None the first time, when no lap was under way."""
+        now = perf_counter()
+        lap = None if self._began is None else Lap(step - self._step, now - self._began)
+        self._began, self._step = now, step
         return lap
 
 
@@ -99,7 +106,7 @@ class Timing:
             `time/step_ms`, the mean wall time of a step; `time/examples_per_second`; `time/data_wait`, the share of the
             time in [0, 1]; `time/peak_memory_mb`, the largest so far in 10^6 bytes.
         """
-        lap = self._stopwatch.stop(step, perf_counter())
+        lap = self._stopwatch.stop(step)
         examples, waited = self._examples(step) - self._examples(self._step), self._waited
         self._waited, self._step = 0.0, step
         return {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from runner.engine import timing
 from runner.engine.contracts import Probe, Watch, Watched
+from runner.engine.timing import Stopwatch, peak_memory
 from runner.registry import register
 from runner.schema import PositiveInt
 
@@ -20,16 +20,10 @@ def throughput(*, every: PositiveInt) -> Probe:
     Logs `time/images_per_second` and `time/milliseconds_per_step`; nothing the first time. The tags `time/step_ms` and
     `time/examples_per_second`, which every run logs, leave validation and checkpoints out.
     """
-    stopwatch: timing.Stopwatch | None = None
+    stopwatch = Stopwatch()
 
     def watch(watched: Watched) -> Watch:
-        nonlocal stopwatch
-        now, lap = timing.perf_counter(), None
-        if stopwatch is None:
-            stopwatch = timing.Stopwatch(watched.step)
-        else:
-            lap = stopwatch.stop(watched.step, now)
-        stopwatch.start(now)
+        lap = stopwatch.split(watched.step)
         yield
         if lap is None:
             return {}
@@ -49,6 +43,6 @@ def memory(*, every: PositiveInt) -> Probe:
     def watch(watched: Watched) -> Watch:
         yield
         devices = {"host": _HOST, **({"device": watched.images.device} if watched.images.is_cuda else {})}
-        return {f"time/memory_{name}": torch.tensor(timing.peak_memory(on) / MIB) for name, on in devices.items()}
+        return {f"time/memory_{name}": torch.tensor(peak_memory(on) / MIB) for name, on in devices.items()}
 
     return Probe(every, watch)

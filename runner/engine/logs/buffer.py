@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
 from runner.engine.contracts import Numbers
 from runner.engine.transfer import to_host
 
-
-class Entry(NamedTuple):
-    """Values that were logged for a step (1 is the first) at a time in seconds since 1970."""
-
-    step: int
-    time: float
-    values: Mapping[str, Any]
+# (step, time in seconds since 1970, values by tag); a plain tuple, because one is made in each step.
+Entry = tuple[int, float, Mapping[str, Any]]
+HostEntry = tuple[int, float, dict[str, Any]]
 
 
 class Transfer:
@@ -38,7 +35,7 @@ class Transfer:
 
     def run(self) -> None:
         """Bring all pending values of all buffers to the host; waits for the device."""
-        values = (value for buffer in self.buffers for entry in buffer.pending for value in entry.values.values())
+        values = (value for buffer in self.buffers for *_, entry in buffer.pending for value in entry.values())
         on_host = iter(to_host([tensor for value in values for tensor in _tensors(value)]))
         for buffer in self.buffers:
             buffer.receive(on_host)
@@ -53,30 +50,30 @@ class Buffer:
 
     def __init__(self, transfer: Transfer) -> None:
         self.pending: list[Entry] = []
-        self._received: list[Entry] = []
+        self._received: list[HostEntry] = []
         self._transfer = transfer
         transfer.buffers.append(self)
 
     def add(self, step: int, values: Mapping[str, Any]) -> None:
         """Append the values of a step, on the device or on the host."""
-        self.pending.append(Entry(step, time.time(), values))
+        self.pending.append((step, time.time(), values))
 
     def latest(self, tag: str) -> float | None:
         """Return the last number of a tag that the buffer holds, None if it holds none; may wait for the device."""
         if self._transfer.shared:
             # One copy for all the logs instead of one for each.
             self._transfer.run()
-        for entry in reversed([*self._received, *self.pending]):
-            if tag in entry.values:
-                return float(entry.values[tag])
+        for *_, values in chain(reversed(self.pending), reversed(self._received)):
+            if tag in values:
+                return float(values[tag])
         return None
 
     def discard(self, after: int) -> None:
         """Drop the values of all steps after a step."""
-        self.pending = [entry for entry in self.pending if entry.step <= after]
-        self._received = [entry for entry in self._received if entry.step <= after]
+        self.pending = [entry for entry in self.pending if entry[0] <= after]
+        self._received = [entry for entry in self._received if entry[0] <= after]
 
-    def take(self) -> list[Entry]:
+    def take(self) -> list[HostEntry]:
         """Bring what is pending to the host; remove and return all entries, in order."""
         self._transfer.run()
         taken, self._received = self._received, []
@@ -84,7 +81,7 @@ class Buffer:
 
     def receive(self, on_host: Iterator[Any]) -> None:
         """Replace pending values by those on the host, which `on_host` yields in order of the pending tensors."""
-        self._received += [Entry(step, moment, _host_values(values, on_host)) for step, moment, values in self.pending]
+        self._received += [(step, moment, _host_values(values, on_host)) for step, moment, values in self.pending]
         self.pending = []
 
     def close(self) -> None:
