@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 
 from runner.engine.contracts import Loss, Predict, Probe
 from runner.engine.forward import Forward, plainly
+
+# A number of steps between two events that never happen, not even after the last step.
+NEVER_DUE = sys.maxsize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,5 +40,5 @@ class Recipe:
     compiled: bool = False  # whether torch.compile makes the forward
 
     def due(self, every: int, step: int) -> bool:
-        """Tell whether something that happens every so many steps, and at the end, happens after `step`."""
-        return step % every == 0 or step == self.total_steps
+        """Return whether an event is due after `step`: after every so many steps and the last, unless `NEVER_DUE`."""
+        return step % every == 0 or (step == self.total_steps and every != NEVER_DUE)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from runner.assemble import Experiment, assemble
-from runner.engine.batches import EvalBatches
 from runner.engine.contracts import Probe, Watch, Watched
 from runner.engine.logs.console import summary_table
-from runner.engine.logs.log import Log
 from runner.engine.saving import storage
 from runner.engine.saving.folder import Result, lock
-from runner.engine.train import train
+from runner.engine.short_run import short_run
+from runner.engine.timing import TAGS
 from runner.registry import register
 from runner.schema import NonNegativeInt, PositiveInt
 from runner.tasks.job import Job
@@ -35,14 +33,13 @@ def profile(job: Job, *, steps: PositiveInt, warmup: NonNegativeInt) -> int:
     Prints the ten operations that cost most, and what a step costs as a whole; that is measured without the profiler,
     which slows small operations. Leaves a run folder with `profile/steps.pt.trace.json.gz`.
     """
-    experiment = assemble(job.config | {"patience": None})
+    experiment = assemble(job.config)
     folder = place(job)
     result = Result()
     with lock(folder), reported(folder, result):
         tell(f"run {folder} on {device_name(experiment)}")
         describe(folder, job, device=device_name(experiment))
-        go_on(experiment, warmup)
-        cost = go_on(experiment, warmup + steps)
+        cost = measure(experiment, warmup, steps)
         recording = record(experiment, steps, folder)
         result.steps = experiment.learner.step
         result.status, result.exit = "done", 0
@@ -50,34 +47,16 @@ def profile(job: Job, *, steps: PositiveInt, warmup: NonNegativeInt) -> int:
     return 0
 
 
-def go_on(experiment: Experiment, until: int, *probes: Probe, log_every: int | None = None) -> dict[str, float]:
-    """Train up to a step with the run's own loop and return the last of each number that it logs.
-
-    Nothing is validated before the last step, and there only one example of each split: the loop ends with it.
-    """
-    recipe = replace(
-        experiment.recipe,
-        total_steps=until,
-        validate_every=until + 1,
-        checkpoint_every=until + 1,
-        log_every=log_every or until + 1,
-        probes=[*experiment.recipe.probes, *probes],
-    )
-    few = {name: first(batches) for name, batches in experiment.validation.items()}
-    log = Log()
-    train(recipe, experiment.learner, experiment.batches, few, log, lambda: None)
-    return log.flush()
-
-
-def first(batches: EvalBatches) -> EvalBatches:
-    """Return the first example of a split."""
-    return EvalBatches(
-        batches.split, batch=1, preprocess=batches.preprocess, device=batches.device, index=batches.index[:1]
-    )
+def measure(experiment: Experiment, warmup: int, steps: int) -> dict[str, float]:
+    """Return the `time/` tags of some steps after a warm-up, without the profiler."""
+    recipe, learner, batches = experiment.recipe, experiment.learner, experiment.batches
+    short_run(recipe, learner, batches, steps=warmup)
+    curves = short_run(recipe, learner, batches, steps=steps)
+    return {tag: float(curves[tag].values[-1]) for tag in TAGS}
 
 
 def record(experiment: Experiment, steps: int, folder: Path) -> Recording:
-    """Train so many steps under the profiler, after one for it to warm up, and write the trace into the folder."""
+    """Train some steps under the profiler, after one for the profiler to warm up, and write the trace."""
     os.environ.setdefault("KINETO_LOG_LEVEL", QUIET)
     from torch import profiler
 
@@ -91,8 +70,8 @@ def record(experiment: Experiment, steps: int, folder: Path) -> Recording:
             recorder.step()
             return {}
 
-        until = experiment.learner.step + 1 + steps
-        go_on(experiment, until, Probe(1, mark), log_every=experiment.recipe.log_every)
+        recipe, learner, batches = experiment.recipe, experiment.learner, experiment.batches
+        short_run(recipe, learner, batches, steps=1 + steps, log_every=recipe.log_every, probes=[Probe(1, mark)])
     storage.make_folder(folder / "profile")
     path = folder / "profile" / TRACE
     with storage.refusing(path):

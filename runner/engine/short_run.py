@@ -1,0 +1,102 @@
+"""A short training for a measurement: the run's own loop, without a folder; its curves come back as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runner.engine.batches import EvalBatches, TrainBatches
+from runner.engine.contracts import Probe
+from runner.engine.learner import Learner
+from runner.engine.logs.log import Log
+from runner.engine.logs.sinks import Row, Sink
+from runner.engine.recipe import NEVER_DUE, Recipe
+from runner.engine.train import train
+
+
+class Curve(NamedTuple):
+    """The numbers of one tag over the steps."""
+
+    steps: NDArray[np.int64]  # (n,), the optimizer steps done, from 1
+    values: NDArray[np.float64]  # (n,)
+
+
+Curves = dict[str, Curve]
+
+
+def short_run(
+    recipe: Recipe,
+    learner: Learner,
+    batches: TrainBatches,
+    *,
+    steps: int,
+    validation: Mapping[str, EvalBatches] | None = None,
+    log_every: int | None = None,
+    probes: Sequence[Probe] = (),
+    sinks: Sequence[Sink] = (),
+) -> Curves:
+    """Train some steps from the learner's present step on, and return what the run logs.
+
+    The steps are those of the whole run: same batches, same learning rates, same losses bit for bit. The learner is
+    left after them, so that a second short run continues. No checkpoint and no file is written.
+
+    Args:
+        recipe: The recipe of the run.
+        learner: Changed in place.
+        batches: The training batches.
+        steps: Optimizer steps to make; fewer are made if validation ends the run early.
+        validation: Splits that are scored when the recipe says so, and after the last step; None never validates.
+        log_every: Steps between two looks at the device, with a finiteness check and the `time/` tags; None looks only
+            after the last step.
+        probes: Probes beside those of the recipe.
+        sinks: Also get each row.
+
+    Returns:
+        By tag, the steps and values of all numbers that were logged: `train/loss` of each step, `train/lr` and `time/`
+        at each look, the probes' numbers, the scores.
+
+    Raises:
+        Diverged: A loss, a gradient or a score is not finite.
+    """
+    end = learner.step + steps
+    short = replace(
+        recipe,
+        total_steps=end,
+        validate_every=NEVER_DUE if validation is None else recipe.validate_every,
+        checkpoint_every=NEVER_DUE,
+        log_every=end if log_every is None else log_every,
+        probes=[*recipe.probes, *probes],
+    )
+    recorder = _Recorder()
+    with closing(Log(screens=[recorder, *sinks])) as log:
+        train(short, learner, batches, dict(validation or {}), log, lambda: None)
+    return recorder.curves()
+
+
+class _Recorder:
+    """A sink that keeps the numbers of all rows."""
+
+    def __init__(self) -> None:
+        self._points: dict[str, list[tuple[int, float]]] = {}
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Keep the numbers of each row."""
+        for row in rows:
+            for tag, value in row.values.items():
+                if type(value) is float:
+                    self._points.setdefault(tag, []).append((row.step, value))
+
+    def close(self) -> None:
+        """Do nothing: the numbers stay."""
+
+    def curves(self) -> Curves:
+        """Return the curve of each tag."""
+        return {
+            tag: Curve(np.array([step for step, _ in points]), np.array([value for _, value in points]))
+            for tag, points in self._points.items()
+        }
