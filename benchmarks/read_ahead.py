@@ -20,9 +20,7 @@ import numpy as np
 from benchmarks.rounds import Pairs, report
 from benchmarks.start_up import OURS, seconds, write_mnist
 
-PLAIN = OURS.replace(
-    "from runner import tasks\n", "from runner import tasks\ntasks.read_data_ahead = lambda config: None\n"
-)
+PLAIN = OURS.replace("from runner import tasks\n", "from runner import tasks\ntasks.prefetch = lambda config: None\n")
 IMAGES = 10_000
 
 
@@ -56,10 +54,10 @@ def decode(folder: Path, rounds: int, *, cold: bool) -> Pairs:
     from runner.engine import read_ahead
 
     files = write_images(folder)
-    advise, pairs = read_ahead.advise, []
+    advise, pairs = read_ahead._advise, []
     for _ in range(1 + rounds):
         found = []
-        for read_ahead.advise in (advise, None):  # None: on a system that takes no advice
+        for read_ahead._advise in (advise, None):  # None: on a system that takes no advice
             if cold:
                 evict(map(Path, files))
             begun = time.perf_counter()

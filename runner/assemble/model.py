@@ -14,7 +14,7 @@ from runner.assemble.norms import check_norms
 from runner.components.init.layers import classifier
 from runner.engine.batches import TrainBatches
 from runner.engine.contracts import Data, Regularizer
-from runner.engine.parts import close_slots, told
+from runner.engine.parts import close_slots, notes
 from runner.errors import ConfigError
 from runner.registry import asks, build
 
@@ -41,7 +41,7 @@ def build_model(
     prior = [set_prior(classifier(model), data)] if config["init"]["head"] == "prior" else []
     count = sum(parameter.numel() for parameter in model.parameters())
     first = f"{config['model']['name']}: {count:,} parameters; {inventory(model)}"
-    return model, [first, *told(model), *rewired, *prior]
+    return model, [first, *notes(model), *rewired, *prior]
 
 
 @torch.no_grad()

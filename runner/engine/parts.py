@@ -1,4 +1,4 @@
-"""Places that our models mark for others: slots that regularizers fill, residual blocks that initialisers know."""
+"""Marks in models: slots that regularizers fill, residual branches that initializers scale, notes for the summary."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-KEPT = "kept_from_file"
-LAST = "last_of_a_residual_branch"
-TOLD = "told_about_the_model"
-POOLED = "max_pooling_called_as_a_function"
+_KEPT = "kept_from_file"
+_LAST = "last_of_a_residual_branch"
+_NOTES = "notes_for_the_summary"
+_POOL_CALLS = "max_pooling_called_as_a_function"
 
 
 class Slot(nn.Identity):
-    """A named place in a model that does nothing until a regularizer fills it.
+    """An insertion point in a model: the identity until a regularizer fills it.
 
-    `where` is one of: head (before the classifier), fc (after a hidden fully connected activation), block (after a
-    convolutional block), residual (end of a residual branch, before the addition).
+    Args:
+        where: `head` (before the classifier), `fc` (after the activation of a hidden fully connected layer), `block`
+            (after a convolutional block) or `residual` (end of a residual branch, before the addition).
     """
 
     def __init__(self, where: str) -> None:
@@ -27,7 +28,7 @@ class Slot(nn.Identity):
 class Residual(nn.Module):
     """`after(shortcut(x) + branch(x))`, the residual block of He et al. 2015 (arXiv 1512.03385, eq. 2).
 
-    The last weighted layer of `branch` is what `init=residual` sets to zero.
+    `init=residual` sets the last weighted layer of `branch` to zero.
     """
 
     def __init__(self, branch: nn.Sequential, shortcut: nn.Module, after: nn.Module) -> None:
@@ -35,26 +36,26 @@ class Residual(nn.Module):
         self.branch, self.shortcut, self.after = branch, shortcut, after
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the block's output, of the shape that branch and shortcut share."""
+        """Return the block's output, of the shape of the branch's and the shortcut's output."""
         out: Tensor = self.after(self.shortcut(x) + self.branch(x))
         return out
 
 
 def slots(model: nn.Module, where: str) -> list[tuple[str, Slot]]:
-    """Return the open slots of a kind with their module names, in order of definition."""
+    """Return the unfilled slots of a kind with their module names, in order of definition."""
     return [(name, m) for name, m in model.named_modules() if isinstance(m, Slot) and m.where == where]
 
 
 def fill(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put a module in the place of the one called `name`."""
+    """Replace the submodule called `name`."""
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)
 
 
 def close_slots(model: nn.Module) -> None:
-    """Take out the places that stayed empty and the norms that are none: calling them would cost a small model time.
+    """Remove unfilled slots and identity norms, whose calls would cost a small model time.
 
-    Only where they stand by name in a sequence, so that no other part changes its name.
+    Only named children of an `nn.Sequential` are removed, so that no parameter changes its name.
     """
     for module in model.modules():
         if type(module) is nn.Sequential:
@@ -64,41 +65,41 @@ def close_slots(model: nn.Module) -> None:
 
 
 def keep(parameters: Iterable[nn.Parameter]) -> None:
-    """Mark parameters whose values came from a file: initializations leave them alone."""
+    """Mark parameters whose values came from a file: initializers leave them unchanged."""
     for parameter in parameters:
-        setattr(parameter, KEPT, True)
+        setattr(parameter, _KEPT, True)
 
 
 def is_kept(parameter: Tensor) -> bool:
-    """Tell whether `keep` marked this parameter."""
-    return getattr(parameter, KEPT, False)
+    """Return whether `keep` marked a parameter."""
+    return getattr(parameter, _KEPT, False)
 
 
 def end_branch(layer: nn.Module) -> None:
-    """Mark the last weighted layer of a residual branch, where the branch is no `Residual` of ours."""
-    setattr(layer, LAST, True)
+    """Mark the last weighted layer of a residual branch in a model that does not use `Residual`."""
+    setattr(layer, _LAST, True)
 
 
 def ends_branch(layer: nn.Module) -> bool:
-    """Tell whether `end_branch` marked this layer."""
-    return getattr(layer, LAST, False)
+    """Return whether `end_branch` marked a layer."""
+    return getattr(layer, _LAST, False)
 
 
-def tell(model: nn.Module, lines: list[str]) -> None:
-    """Leave words about how a model was made, for the run's summary."""
-    setattr(model, TOLD, lines)
+def set_notes(model: nn.Module, lines: list[str]) -> None:
+    """Store lines about how a model was made, for the run's summary."""
+    setattr(model, _NOTES, lines)
 
 
-def told(model: nn.Module) -> list[str]:
-    """Return the words left in a model or in a part of it."""
-    return [line for module in model.modules() for line in getattr(module, TOLD, [])]
+def notes(model: nn.Module) -> list[str]:
+    """Return the notes of a model and of its submodules."""
+    return [line for module in model.modules() for line in getattr(module, _NOTES, [])]
 
 
-def pooled_by_function(model: nn.Module) -> int:
-    """Return at how many places a model calls max pooling as a function, where no module can take its place."""
-    return sum(getattr(module, POOLED, 0) for module in model.modules())
+def pool_calls(model: nn.Module) -> int:
+    """Return how often a model calls max pooling as a function, which no module can replace."""
+    return sum(getattr(module, _POOL_CALLS, 0) for module in model.modules())
 
 
-def tell_pooled(model: nn.Module, places: int) -> None:
-    """Leave the number that `pooled_by_function` returns in a model."""
-    setattr(model, POOLED, places)
+def set_pool_calls(model: nn.Module, count: int) -> None:
+    """Store the number that `pool_calls` returns."""
+    setattr(model, _POOL_CALLS, count)

@@ -1,4 +1,4 @@
-"""Drives probes round one update."""
+"""Run probes around one update."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from runner.engine.contracts import Numbers, Outcome, Probe, Watch, Watched
 
 
 def due(probes: Sequence[Probe], step: int) -> list[Probe]:
-    """Return the probes that watch the update after which `step` steps are done: the first and every so many."""
+    """Return the probes that measure the update number `step`: at step 1 and every `every` steps."""
     return [probe for probe in probes if step % probe.every == 0 or step == 1]
 
 
 class probing:  # noqa: N801  (a context manager, read as a verb; a generator function would cost 4 us a step)
-    """Run each probe up to its `yield`, let the body make the update, then run each to its end.
+    """Run each probe to its `yield`, then the body, which makes the update, then each probe to its end.
 
-    The body puts the update's result into `outcome`; afterwards `values` holds what the probes measured, by tag.
+    Attributes:
+        outcome: The body stores the result of the update here.
+        values: What the probes measured, by tag; filled at the end.
     """
 
     __slots__ = ("outcome", "values", "watches")
@@ -36,14 +38,14 @@ class probing:  # noqa: N801  (a context manager, read as a verb; a generator fu
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
             for watch in self.watches if kind is None else ():
-                self.values.update(finish(watch, self.outcome))
+                self.values.update(_finish(watch, self.outcome))
         finally:
             for watch in self.watches:
                 watch.close()
 
 
-def finish(watch: Watch, outcome: Outcome) -> dict[str, Tensor | Numbers]:
-    """Resume a probe with the update's outcome and return what it measured."""
+def _finish(watch: Watch, outcome: Outcome) -> dict[str, Tensor | Numbers]:
+    """Resume a probe with the outcome of the update and return its measurements."""
     try:
         watch.send(outcome)
     except StopIteration as stop:

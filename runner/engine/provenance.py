@@ -1,4 +1,4 @@
-"""Where a run comes from: code, versions, machine and settings outside the config. It never fails and takes no time."""
+"""Provenance of a run: code, versions, machine and settings outside the config. Collecting it never fails."""
 
 from __future__ import annotations
 
@@ -17,19 +17,26 @@ import torch
 
 import runner
 
-PACKAGES = ("torch", "numpy", "hydra-core", "tensorboard", "safetensors")
-VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG")
-PREFIXES = ("PYTORCH_", "RUNNER_")
-PATIENCE = 1.0  # seconds for git, in a repository on a slow disk
-# A repository must not be able to start programs (core.fsmonitor) or to be written to by our asking.
-GIT = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false"]
-STATUS = [*GIT, "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+_PACKAGES = ("torch", "numpy", "hydra-core", "tensorboard", "safetensors")
+_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG")
+_PREFIXES = ("PYTORCH_", "RUNNER_")
+# Seconds to wait for git, in a repository on a slow disk.
+PATIENCE = 1.0
+# The query must not start programs that a repository names (core.fsmonitor) nor write to it (optional locks).
+_GIT = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false"]
+_STATUS = [*_GIT, "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
 
-_kept: dict[Path, dict[str, Any] | None] = {}  # commits of the code that this process has loaded for all its forks
+# Commits of the code that this process loaded, by repository; its forks run the same code.
+_kept: dict[Path, dict[str, Any] | None] = {}
 
 
 def provenance(overrides: Sequence[str], *, device: str) -> dict[str, Any]:
-    """Return, for JSON, all that a run depends on beside its config; `device` is the name of what it computes on."""
+    """Return what a run depends on beside its config, ready for JSON.
+
+    Args:
+        overrides: The overrides of the command line.
+        device: The name of the device.
+    """
     here, package = repositories()
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -43,60 +50,63 @@ def provenance(overrides: Sequence[str], *, device: str) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "threads": {"intra": torch.get_num_threads(), "inter": torch.get_num_interop_threads()},
         "environment": {
-            name: value for name, value in sorted(os.environ.items()) if name in VARIABLES or name.startswith(PREFIXES)
+            name: value
+            for name, value in sorted(os.environ.items())
+            if name in _VARIABLES or name.startswith(_PREFIXES)
         },
     }
 
 
 def keep() -> None:
-    """Look now for what forks of this process would each look for: the code that they run is the one that is loaded."""
+    """Determine commits and versions once for all forks of this process, which run the code that it has loaded."""
     _kept.update({top: commit(top) for top in repositories() if top is not None})
     versions()
 
 
 def loaded(top: Path) -> dict[str, Any] | None:
-    """Return the commit of the code that runs here: of when it was loaded, where that was kept."""
+    """Return the commit of the running code: of the time when it was loaded, if `keep` was called."""
     return _kept[top] if top in _kept else commit(top)
 
 
 def repositories() -> tuple[Path | None, Path | None]:
-    """Return the working trees of the present folder and of this package."""
+    """Return the git working trees of the current folder and of this package."""
     return repository(Path()), repository(Path(runner.__file__).parent)
 
 
 def repository(folder: Path) -> Path | None:
-    """Return the top of the git working tree that a folder lies in; an installed package lies in none."""
+    """Return the top of the git working tree that contains a folder; None for an installed package."""
     try:
         folder = folder.resolve()
         tops = (top for top in (folder, *folder.parents) if (top / ".git").exists())
         return None if "site-packages" in folder.parts else next(tops, None)
-    except OSError:  # the working directory is gone, or not ours to look at
+    except OSError:
+        # The working directory is gone or not readable.
         return None
 
 
 def commit(top: Path) -> dict[str, Any] | None:
-    """Return the commit of a working tree and whether tracked files differ from it; None if git does not tell."""
-    # inside a git hook GIT_DIR names another repository than the folder's
+    """Return the commit of a working tree and whether tracked files differ from it; None if git fails."""
+    # Inside a git hook GIT_DIR names another repository than the folder's.
     outside = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        said = subprocess.run(
-            STATUS, cwd=top, env=outside, capture_output=True, stdin=subprocess.DEVNULL, timeout=PATIENCE, check=True
+        output = subprocess.run(
+            _STATUS, cwd=top, env=outside, capture_output=True, stdin=subprocess.DEVNULL, timeout=PATIENCE, check=True
         ).stdout.decode(errors="replace")
     except (OSError, subprocess.SubprocessError):
         return None
-    lines = said.splitlines()
+    lines = output.splitlines()
     oid = next((line.split()[-1] for line in lines if line.startswith("# branch.oid ")), "")
-    # of a repository without a commit git says "(initial)"
+    # Git prints "(initial)" for a repository without a commit.
     return {"commit": oid if oid.isalnum() else None, "dirty": any(not line.startswith("#") for line in lines)}
 
 
 @functools.cache
 def versions() -> dict[str, str | None]:
-    """Return the versions of what computes and writes."""
+    """Return the versions of Python, this package and the main dependencies."""
     return {
         "python": platform.python_version(),
         "runner": runner.__version__,
-        **{name: version(name) for name in PACKAGES},
+        **{name: version(name) for name in _PACKAGES},
         "cuda": torch.version.cuda,
     }
 

@@ -1,4 +1,4 @@
-"""Files that the disk reads while this process does something else."""
+"""Ask the operating system to read files in the background."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ import os
 import stat
 from collections.abc import Iterable
 
-advise = getattr(os, "posix_fadvise", None)  # not everywhere
-PART = 1 << 17  # bytes: of a larger part Linux reads no more than it reads ahead anyway, and 128 KiB it always does
+# Not on every platform.
+_advise = getattr(os, "posix_fadvise", None)
+# Bytes per request: Linux reads at most its read-ahead window of a request, and that is at least 128 KiB.
+_PART = 1 << 17
 
 
 def read_ahead(paths: Iterable[str | os.PathLike[str]]) -> None:
-    """Ask the system to read regular files soon, and do not wait for it.
+    """Ask the system to read regular files soon, without waiting for it.
 
-    They then come from many places of the disk at once, instead of one after the other. What is missing, or no file, is
-    passed over: whoever reads it will say so.
+    The disk then reads them in parallel instead of one after the other. Missing files and other kinds of files are
+    skipped: their reader reports them.
     """
-    if advise is None:
+    if _advise is None:
         return
     for path in paths:
         with contextlib.suppress(OSError, ValueError):
             found = os.stat(path)  # noqa: PTH116  (a Path per file takes ten times as long)
-            if stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+            # Opening a pipe would block.
+            if stat.S_ISREG(found.st_mode):
                 file = os.open(path, os.O_RDONLY)
                 try:
-                    for start in range(0, found.st_size, PART):
-                        advise(file, start, PART, os.POSIX_FADV_WILLNEED)
+                    for start in range(0, found.st_size, _PART):
+                        _advise(file, start, _PART, os.POSIX_FADV_WILLNEED)
                 finally:
                     os.close(file)

@@ -10,8 +10,8 @@ import sys
 from runner.engine.interruption import heed
 from runner.errors import ConfigError, too_large
 from runner.registry import build
-from runner.tasks.ahead import read_data_ahead
 from runner.tasks.job import Job
+from runner.tasks.prefetch_data import prefetch
 
 
 def start(job: Job) -> int:
@@ -20,7 +20,7 @@ def start(job: Job) -> int:
     Imports the user's plugins first, so that their components are registered like ours.
     """
     if "torch" not in sys.modules:
-        read_data_ahead(job.config)
+        prefetch(job.config)
     load_plugins(job.config["plugins"])
     name = job.config["task"]["name"]
     if name in {module.name for module in pkgutil.iter_modules(__path__)}:  # else it is a plugin's

@@ -1,11 +1,15 @@
-"""task=profile: what a step spends its time on, by operation, and a trace of it to look at."""
+"""task=profile: the time of a step by operation, and a trace of it."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from runner.assemble import Experiment, assemble
 from runner.engine.contracts import Probe, Watch, Watched
@@ -17,21 +21,76 @@ from runner.engine.timing import TAGS
 from runner.registry import register
 from runner.schema import NonNegativeInt, PositiveInt
 from runner.tasks.job import Job
-from runner.tasks.operations import Recording, table
 from runner.tasks.report import device_name, speed, tell
 from runner.tasks.run_folder import describe, place, reported
 
-TRACE = "steps.pt.trace.json.gz"  # the ending that TensorBoard's profiler plugin looks for; Perfetto unpacks it too
-SHOWN = 10
-QUIET = "6"  # of the profiler's own log, which writes each start and stop, and that there is no GPU, to the screen
+# TensorBoard's profiler plugin looks for this ending; Perfetto opens it too.
+TRACE = "steps.pt.trace.json.gz"
+_SHOWN = 10
+# Level of the profiler's own log at which it no longer prints each start and stop, and that there is no GPU.
+_QUIET = "6"
+# Operations that make the host wait, and whether they count on a GPU. cudaDeviceSynchronize is left out, because the
+# profiler itself ends with one.
+_WAITS = {"aten::_local_scalar_dense": False, "cudaStreamSynchronize": True, "cudaEventSynchronize": True}
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The operations of `steps` profiled steps: a row of torch's `key_averages()` per name.
+
+    Times are an operation's own, without the operations that it calls: the device's on a GPU, else the host's.
+    """
+
+    rows: Sequence[Any]
+    steps: int
+    on_gpu: bool
+
+    @cached_property
+    def operations(self) -> list[Any]:
+        """The operations that the host called, most expensive first, without annotations such as `ProfilerStep*`."""
+        found = [row for row in self.rows if row.device_type.name == "CPU" and not row.is_user_annotation]
+        return sorted(found, key=self.own, reverse=True)
+
+    def own(self, row: Any) -> float:
+        """Return an operation's own time per step, in milliseconds."""
+        return self.device(row) if self.on_gpu else self.host(row)
+
+    def host(self, row: Any) -> float:
+        """Return the host's own time in an operation, in milliseconds per step."""
+        return float(row.self_cpu_time_total) / 1000 / self.steps
+
+    def device(self, row: Any) -> float:
+        """Return the GPU's time in the kernels of an operation, in milliseconds per step."""
+        return float(row.self_device_time_total) / 1000 / self.steps
+
+    @property
+    def milliseconds(self) -> float:
+        """The wall time of a step, in milliseconds."""
+        total = sum(row.cpu_time_total for row in self.rows if row.key == "ProfilerStep*" and row.cpu_time_total)
+        return float(total) / 1000 / self.steps
+
+    @property
+    def calls(self) -> float:
+        """The calls of torch's operations per step, nested calls included."""
+        return sum(int(row.count) for row in self.operations if row.key.startswith("aten::")) / self.steps
+
+    @property
+    def busy(self) -> float:
+        """The share of the wall time in [0, 1] in which the GPU, or without one the host, works on operations."""
+        return sum(map(self.own, self.operations)) / self.milliseconds
+
+    @property
+    def waits(self) -> float:
+        """How often per step the host waits for the device; on the CPU, how often it reads one value of a tensor."""
+        return sum(int(row.count) for row in self.operations if _WAITS.get(row.key) == self.on_gpu) / self.steps
 
 
 @register("task")
 def profile(job: Job, *, steps: PositiveInt, warmup: NonNegativeInt) -> int:
-    """Train a few steps and show what they spend their time on; of the training nothing is kept.
+    """Train `steps` steps after `warmup` ones and print the ten most expensive operations; nothing is saved.
 
-    Prints the ten operations that cost most, and what a step costs as a whole; that is measured without the profiler,
-    which slows small operations. Leaves a run folder with `profile/steps.pt.trace.json.gz`.
+    The cost of a whole step is measured without the profiler, which slows small operations. Leaves a run folder with
+    `profile/steps.pt.trace.json.gz`.
     """
     experiment = assemble(job.config)
     folder = place(job)
@@ -39,15 +98,15 @@ def profile(job: Job, *, steps: PositiveInt, warmup: NonNegativeInt) -> int:
     with lock(folder), reported(folder, result):
         tell(f"run {folder} on {device_name(experiment)}")
         describe(folder, job, device=device_name(experiment))
-        cost = measure(experiment, warmup, steps)
-        recording = record(experiment, steps, folder)
+        cost = _measure(experiment, warmup, steps)
+        recording = _record(experiment, steps, folder)
         result.steps = experiment.learner.step
         result.status, result.exit = "done", 0
-    show(folder, experiment, cost, recording)
+    _show(folder, experiment, cost, recording)
     return 0
 
 
-def measure(experiment: Experiment, warmup: int, steps: int) -> dict[str, float]:
+def _measure(experiment: Experiment, warmup: int, steps: int) -> dict[str, float]:
     """Return the `time/` tags of some steps after a warm-up, without the profiler."""
     recipe, learner, batches = experiment.recipe, experiment.learner, experiment.batches
     short_run(recipe, learner, batches, steps=warmup)
@@ -55,9 +114,9 @@ def measure(experiment: Experiment, warmup: int, steps: int) -> dict[str, float]
     return {tag: float(curves[tag].values[-1]) for tag in TAGS}
 
 
-def record(experiment: Experiment, steps: int, folder: Path) -> Recording:
+def _record(experiment: Experiment, steps: int, folder: Path) -> Recording:
     """Train some steps under the profiler, after one for the profiler to warm up, and write the trace."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", QUIET)
+    os.environ.setdefault("KINETO_LOG_LEVEL", _QUIET)
     from torch import profiler
 
     on_gpu = experiment.device.type == "cuda"
@@ -79,10 +138,10 @@ def record(experiment: Experiment, steps: int, folder: Path) -> Recording:
     return Recording(list(recorder.key_averages()), steps, on_gpu)
 
 
-def show(folder: Path, experiment: Experiment, cost: dict[str, float], recording: Recording) -> None:
-    """Print the operations, what a step costs, and how to look at the trace."""
-    title = f"the {SHOWN} most expensive operations of {recording.steps} steps of {experiment.batches.batch} examples"
-    summary_table(table(recording, SHOWN), title=title)
+def _show(folder: Path, experiment: Experiment, cost: dict[str, float], recording: Recording) -> None:
+    """Print the operations, the cost of a step, and how to open the trace."""
+    title = f"the {_SHOWN} most expensive operations of {recording.steps} steps of {experiment.batches.batch} examples"
+    summary_table(operation_table(recording, _SHOWN), title=title)
     rest = "of the time the GPU works" if recording.on_gpu else "of the time; the rest is Python"
     waits = "waits for the device" if recording.on_gpu else "reads of single values (.item)"
     lines = [
@@ -94,3 +153,18 @@ def show(folder: Path, experiment: Experiment, cost: dict[str, float], recording
         f"or            pip install torch-tb-profiler; tensorboard --logdir {shlex.quote(str(folder))}",
     ]
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+def operation_table(recording: Recording, most: int) -> list[dict[str, str]]:
+    """Return a table row for each of the `most` most expensive operations."""
+    total = sum(map(recording.own, recording.operations))
+    return [
+        {
+            "operation": row.key,
+            "calls per step": f"{row.count / recording.steps:>14.4g}",
+            **({"GPU, ms per step": f"{recording.device(row):>16.3f}"} if recording.on_gpu else {}),
+            "own time, ms per step": f"{recording.host(row):>21.3f}",
+            "share": f"{recording.own(row) / total:>6.1%}",
+        }
+        for row in recording.operations[:most]
+    ]

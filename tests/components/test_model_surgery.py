@@ -12,7 +12,7 @@ from torch.nn import functional
 from torchvision import models
 
 from runner.components.model.surgery import adapted
-from runner.engine.parts import told
+from runner.engine.parts import notes
 from runner.errors import CheckpointError, ConfigError
 from runner.registry import build, names
 
@@ -66,7 +66,7 @@ def test_a_model_that_keeps_its_parts_computes_what_torchvision_computes_under_t
 def test_the_default_parts_change_nothing_of_a_resnet():
     model, plain = make(), models.resnet18(num_classes=10)
     plain.load_state_dict(model.state_dict())
-    assert told(model) == []
+    assert notes(model) == []
     assert torch.equal(model(images()), plain(images()))
 
 
@@ -78,7 +78,7 @@ def test_a_swapped_resnet_is_the_one_built_by_hand():
             module.relu = nn.GELU()
     plain.load_state_dict(model.state_dict())
     assert torch.equal(model(images()), plain(images()))
-    assert told(model) == ["20 BatchNorm2d -> GroupNorm, 17 ReLU -> GELU"]
+    assert notes(model) == ["20 BatchNorm2d -> GroupNorm, 17 ReLU -> GELU"]
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_layer_norms_over_channels_stay_so(arch, norms):
 
 def test_layers_whose_norm_goes_get_a_bias():
     model = make(norm="none")
-    assert told(model) == ["20 BatchNorm2d -> Identity, 20 layers given a bias"]
+    assert notes(model) == ["20 BatchNorm2d -> Identity, 20 layers given a bias"]
     assert all(m.bias is not None and not m.bias.any() for m in model.modules() if isinstance(m, nn.Conv2d))
 
 
@@ -167,7 +167,7 @@ def test_a_model_without_norms_gets_them_as_vgg_has_them():
     model, plain = models.VGG(models.vgg.make_layers(stages)), models.vgg.make_layers(stages, batch_norm=True)
     model.classifier = nn.Sequential(nn.Linear(16 * 49, 8), nn.ReLU(), nn.Linear(8, 3))
     adapt(model)
-    assert told(model) == ["3 BatchNorm2d put before activations, 1 BatchNorm1d put before activations"]
+    assert notes(model) == ["3 BatchNorm2d put before activations, 1 BatchNorm1d put before activations"]
     theirs = [m for m in plain if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))]
     ours = [m for m in model.features.modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))]
     for mine, other in zip(ours, theirs, strict=True):
@@ -181,7 +181,7 @@ def test_gates_stay():
     seen = calls(model, images(2))
     assert (seen["Tanh"], seen["Hardsigmoid"]) == (33, 9)
     norms = "34 BatchNorm2d (eps 0.001) -> BatchNorm2d (eps 1e-05)"
-    assert told(model) == [f"{norms}, 19 Hardswish -> Tanh, 14 ReLU -> Tanh", "9 Hardsigmoid stay: they gate"]
+    assert notes(model) == [f"{norms}, 19 Hardswish -> Tanh, 14 ReLU -> Tanh", "9 Hardsigmoid stay: they gate"]
 
 
 class Calling(nn.Module):
@@ -255,7 +255,7 @@ def test_a_fused_norm_is_split_where_it_must_be():
     by_hand = nn.Sequential(kept[0], nn.GroupNorm(8, 8), nn.Tanh(), *kept[2:])
     split.load_state_dict({**split.state_dict(), **{k: v for k, v in kept.state_dict().items() if k[0] in "04"}})
     assert torch.equal(split(images()), by_hand(images()))
-    assert told(split) == ["1 BatchNormAct2d -> GroupNorm, 1 ReLU -> Tanh"]
+    assert notes(split) == ["1 BatchNormAct2d -> GroupNorm, 1 ReLU -> Tanh"]
     x = images()
     torch.testing.assert_close(kept(x), nn.Sequential(*kept[:1], nn.BatchNorm2d(8), nn.Tanh(), *kept[2:])(x))
 
@@ -276,7 +276,7 @@ def test_weights_are_not_given_other_parts_unless_that_is_said(tmp_path):
 
 
 def test_what_does_not_act_is_said():
-    assert told(make(activation="gelu", swap=["norm"])) == [
+    assert notes(make(activation="gelu", swap=["norm"])) == [
         "activation= does not act: model.swap leaves the model its own (17 ReLU)"
     ]
 

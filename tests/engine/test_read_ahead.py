@@ -62,7 +62,7 @@ def test_what_is_no_file_is_passed_over_and_what_follows_it_is_read(cold, tmp_pa
 
 
 def test_a_system_that_takes_no_advice_is_left_alone(cold, monkeypatch):
-    monkeypatch.setattr(module, "advise", None)
+    monkeypatch.setattr(module, "_advise", None)
     read_ahead([cold])
     time.sleep(0.2)
     assert resident(cold) < 0.01

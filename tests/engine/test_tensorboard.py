@@ -154,9 +154,9 @@ def test_the_layout_of_all_runs_is_one_and_its_charts_find_their_tags(ask):
         answers = [ask(f"data/plugin/custom_scalars/scalars?{query}") for query in queries]
         assert all(answer["regex_valid"] for answer in answers)
         found[title] = {tag for answer in answers for tag in answer["tag_to_events"]}
-    assert found["loss: each step, its moving average, validation"] == {"train/loss", "train/loss_average", "val/loss"}
-    assert found["all weights together"] == {"ratio/log10/_global"}
-    assert found["each weight tensor"] == set()
+    assert found["loss: training steps, moving average, validation"] == {"train/loss", "train/loss_average", "val/loss"}
+    assert found["update/weight ratio of all weights"] == {"ratio/log10/_global"}
+    assert found["update/weight ratio per weight tensor"] == set()
 
 
 def test_seeds_share_a_row_of_the_hyperparameter_table_with_their_mean(ask):

@@ -14,7 +14,7 @@ from torch import profiler
 
 from runner.errors import ConfigError
 from runner.tasks import start
-from runner.tasks.operations import Recording, table
+from runner.tasks.profile import Recording, operation_table
 
 TRACE = "steps.pt.trace.json.gz"
 MLP = ("model=mlp", "model.hidden=[16]")
@@ -121,7 +121,7 @@ def test_figures_per_step_are_those_of_the_clock_and_of_the_code():
     assert found.milliseconds == pytest.approx(milliseconds, rel=0.5)
     assert found.waits == 2
     assert 0 < found.busy <= 1 - 5 / found.milliseconds  # it sleeps for 5 ms of each step
-    (row,) = table(found, 1)
+    (row,) = operation_table(found, 1)
     assert row["operation"] == "aten::mm" and row["calls per step"].strip() == "3"
     assert float(row["share"].rstrip("%")) == pytest.approx(
         100 * found.host(top) / found.busy / found.milliseconds, abs=0.1
@@ -158,6 +158,6 @@ def test_on_a_gpu_its_own_time_decides_and_its_waits_count():
     assert [row.key for row in found.operations[:2]] == ["aten::convolution", "aten::relu_"]
     assert (found.milliseconds, found.waits) == (10.0, 1.0)
     assert found.busy == pytest.approx(24 / 40)
-    first, second = table(found, 2)
+    first, second = operation_table(found, 2)
     assert (first["GPU, ms per step"].strip(), first["share"].strip()) == ("5.000", "83.3%")
     assert (second["calls per step"].strip(), second["own time, ms per step"].strip()) == ("2", "0.500")

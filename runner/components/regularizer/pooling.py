@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from runner.components.regularizer.places import counted
 from runner.engine.contracts import Regularizer
-from runner.engine.parts import fill, pooled_by_function
+from runner.engine.parts import fill, pool_calls
 from runner.errors import ConfigError
 from runner.registry import register
 
@@ -59,7 +59,7 @@ def fractional_pooling() -> Regularizer:
     """
 
     def rewire(model: nn.Module) -> str:
-        if places := pooled_by_function(model):
+        if places := pool_calls(model):
             what = f"the model calls max_pool2d as a function at {counted(places)}, which it cannot replace"
             raise ConfigError(f"regularizer.fractional_pooling: {what}")
         sites = model.named_modules(remove_duplicate=False)

@@ -1,1 +1,29 @@
-"""Pictures of what a run, a model or a search gives."""
+"""Figures as PNG bytes, drawn by matplotlib without a display.
+
+- `activations.py`: activations per layer before training (`task=init_report`)
+- `curves.py`: loss and accuracy of a run
+- `preview.py`: learning-rate schedule and augmented images (`task=preview`)
+- `search.py`: grid and random search side by side (`task=grid_vs_random`)
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+
+def new_figure(width: float, height: float, **options: Any) -> Any:
+    """Return an empty matplotlib figure of a size in inches, with a canvas that needs no display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), **options)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def png(figure: Any) -> bytes:
+    """Encode a figure as PNG."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=110)
+    return file.getvalue()

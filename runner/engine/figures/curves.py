@@ -1,53 +1,48 @@
-"""The curves of a run as a picture."""
+"""The loss and accuracy of a run as a figure."""
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from runner.engine.figures import new_figure, png
 from runner.engine.logs.sinks import read_metrics
 
-DOTS = 4000  # shown at most
-DOT = {"linestyle": "", "marker": ".", "markersize": 4, "color": "0.8"}
-LINE = {"color": "C0", "linewidth": 2}
-POINTS = {"marker": "o", "markersize": 4, "color": "C1"}
-LOSSES = {
-    "train/loss": ("training, each step", DOT),
-    "train/loss_average": ("training, moving average", LINE),
-    "val/loss": ("validation", POINTS),
+# Points of a curve at most.
+_MAX_POINTS = 4000
+_DOT = {"linestyle": "", "marker": ".", "markersize": 4, "color": "0.8"}
+_LINE = {"color": "C0", "linewidth": 2}
+_POINTS = {"marker": "o", "markersize": 4, "color": "C1"}
+_LOSSES = {
+    "train/loss": ("training, each step", _DOT),
+    "train/loss_average": ("training, moving average", _LINE),
+    "val/loss": ("validation", _POINTS),
 }
-ACCURACIES = {"train/accuracy": ("training", LINE), "val/accuracy": ("validation", POINTS)}
+_ACCURACIES = {"train/accuracy": ("training", _LINE), "val/accuracy": ("validation", _POINTS)}
 
 Rows = Sequence[tuple[int, dict[str, float]]]
 
 
 def loss_figure(path: Path) -> bytes:
-    """Return a PNG of a run's `metrics.jsonl`: each step's loss as a dot, its moving average, and validation."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    """Return a PNG of a run's `metrics.jsonl`: the loss of each step, its moving average, validation, accuracies."""
     rows = list(read_metrics(path))
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(11, 4, layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
-    draw(loss, rows, LOSSES, "loss")
-    draw(accuracy, rows, ACCURACIES, "accuracy")
+    _draw(loss, rows, _LOSSES, "loss")
+    _draw(accuracy, rows, _ACCURACIES, "accuracy")
     if top := ceiling(rows):
         loss.set_ylim(0, top)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110)
-    return file.getvalue()
+    return png(figure)
 
 
-def draw(axes: Any, rows: Rows, lines: dict[str, tuple[str, dict[str, Any]]], name: str) -> None:
-    """Draw the series that the run has, with a legend where there is any."""
+def _draw(axes: Any, rows: Rows, lines: dict[str, tuple[str, dict[str, Any]]], name: str) -> None:
+    """Draw the curves of the tags that the run logged, with a legend."""
     for tag, (label, style) in lines.items():
         points = [(step, row[tag]) for step, row in rows if tag in row]
         if points:
-            shown = points[:: -(-len(points) // DOTS)]
+            shown = points[:: -(-len(points) // _MAX_POINTS)]
             axes.plot(*zip(*shown, strict=True), label=label, **style)
     if axes.get_lines():
         axes.legend(frameon=False)
@@ -57,7 +52,7 @@ def draw(axes: Any, rows: Rows, lines: dict[str, tuple[str, dict[str, Any]]], na
 
 
 def ceiling(rows: Rows) -> float | None:
-    """Return a height that shows 99 of 100 losses, so that one spike does not flatten the curve."""
+    """Return the top of the loss axis: it shows 99 % of the losses, so that one spike does not flatten the curve."""
     losses = sorted(row["train/loss"] for _, row in rows if math.isfinite(row.get("train/loss", math.nan)))
     top = 1.1 * losses[round(0.99 * (len(losses) - 1))] if losses else 0.0
     return top if top > 0 else None

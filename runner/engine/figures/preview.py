@@ -1,8 +1,7 @@
-"""Pictures of what a run would do: the learning rate over its steps, and what becomes of a few images."""
+"""Figures of `task=preview`: the learning rate over the steps, and augmented images."""
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-STYLES = ("-", "--", ":", "-.")
-LONGEST = 12  # letters of a class in a caption
+from runner.engine.figures import new_figure, png
+
+_STYLES = ("-", "--", ":", "-.")
+# Letters of a class name in a caption at most.
+_MAX_LETTERS = 12
 
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One row of pictures (n, C, H, W) uint8 with its name on the left, and a caption above each."""
+    """A row of images (n, C, H, W) uint8 with its name on the left and a caption above each."""
 
     name: str
     images: NDArray[np.uint8]
@@ -27,17 +29,13 @@ class ImageRow:
 def lr_figure(
     steps: Sequence[int], curves: Mapping[str, Sequence[float]], *, title: str, steps_per_epoch: int, log: bool
 ) -> bytes:
-    """Return a PNG of the learning rate of each parameter group at these steps; a zero is left out of a log axis."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    """Return a PNG of the learning rate of each parameter group at these steps; a log axis omits zeros."""
+    figure = new_figure(9, 4, layout="constrained")
     axes: Any = figure.subplots()
     marker = "." if len(steps) <= 60 else ""
     for number, (name, values) in enumerate(curves.items()):
         shown = [value if value > 0 or not log else math.nan for value in values]
-        style = STYLES[number // 10 % len(STYLES)]
+        style = _STYLES[number // 10 % len(_STYLES)]
         axes.plot(steps, shown, label=name, color=f"C{number % 10}", linewidth=2, linestyle=style, marker=marker)
     axes.set(xlabel="step", ylabel="learning rate", yscale="log" if log else "linear")
     axes.set_title(title, fontsize=11)
@@ -54,30 +52,26 @@ def lr_figure(
 
 
 def image_figure(rows: Sequence[ImageRow]) -> bytes:
-    """Return a PNG of rows of images, the same examples in the columns."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    """Return a PNG of rows of images; a column shows one example."""
     count, _, height, width = rows[0].images.shape
     tall = 1.1 * min(2.0, max(0.5, height / width))  # inches
     lines = [max(caption.count("\n") + 1 if caption else 0 for caption in row.captions) for row in rows]
     heights = [tall + 0.05 + 0.17 * above for above in lines]
-    figure = Figure(figsize=(1.7 + 1.18 * count, 0.2 + sum(heights)))
-    FigureCanvasAgg(figure)
+    figure = new_figure(1.7 + 1.18 * count, 0.2 + sum(heights))
     left, top = 1.6 / figure.get_figwidth(), 1 - 0.1 / figure.get_figheight()
     for row, high, above in zip(rows, heights, lines, strict=True):
         top -= high / figure.get_figheight()
         for column in range(count):
             box = (left + column * 1.18 / figure.get_figwidth(), top + 0.05 / figure.get_figheight())
             size = (1.1 / figure.get_figwidth(), tall / figure.get_figheight())
-            draw_image(figure.add_axes((*box, *size)), row.images[column], row.captions[column])
+            _draw_image(figure.add_axes((*box, *size)), row.images[column], row.captions[column])
         middle = top + (high - 0.17 * above) / 2 / figure.get_figheight()
         figure.text(left - 0.1 / figure.get_figwidth(), middle, row.name, ha="right", va="center", fontsize=10)
     return png(figure)
 
 
-def draw_image(axes: Any, image: NDArray[np.uint8], caption: str) -> None:
-    """Draw one image (C, H, W) uint8: three channels in colour, of any other number the first in grey."""
+def _draw_image(axes: Any, image: NDArray[np.uint8], caption: str) -> None:
+    """Draw an image (C, H, W) uint8: three channels in color, else the first channel in gray."""
     picture = image.transpose(1, 2, 0) if len(image) == 3 else image[0]
     axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set_axis_off()
@@ -86,18 +80,11 @@ def draw_image(axes: Any, image: NDArray[np.uint8], caption: str) -> None:
 
 
 def shares(weights: Sequence[float], classes: Sequence[str]) -> str:
-    """Return the classes of a label that weigh at least one per cent, heaviest first, one per line."""
+    """Return the classes of a soft label with at least 1 %, largest first, one per line."""
     ranked = sorted(((weight, name) for weight, name in zip(weights, classes, strict=True)), reverse=True)
     return "\n".join(f"{shortened(name)} {weight:.0%}" for weight, name in ranked if weight >= 0.01)
 
 
 def shortened(name: str) -> str:
-    """Return the start of a long name."""
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
-
-
-def png(figure: Any) -> bytes:
-    """Return a figure as PNG."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110)
-    return file.getvalue()
+    """Return a name, cut at its end if it is long."""
+    return name if len(name) <= _MAX_LETTERS else f"{name[: _MAX_LETTERS - 1]}…"

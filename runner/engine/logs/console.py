@@ -1,4 +1,4 @@
-"""What a run says while it goes: a line per validation, and below it a bar where there is a screen."""
+"""The progress of a run on the terminal: a line per validation and a progress bar; and tables."""
 
 from __future__ import annotations
 
@@ -9,45 +9,52 @@ from typing import Any, TextIO
 
 from runner.engine.logs.sinks import Row
 
-SHOWN = {"train/loss_average": "loss", "val/loss": "val loss", "val/accuracy": "val accuracy"}
-PAUSE = 0.1  # seconds between two drawings of the bar, at least
+_SHOWN = {"train/loss_average": "loss", "val/loss": "val loss", "val/accuracy": "val accuracy"}
+# Seconds between two redraws of the bar at least.
+_REDRAW = 0.1
 
 
 class Console:
-    """Watches the rows of a log; on standard error, so that output can be piped.
+    """A sink that prints the progress of a run to standard error, so that standard output can be piped.
 
     One line per validation: `epoch 3/20  step 57/380  loss 0.4123  val loss 0.3977  val accuracy 0.9412  images/s 8123
-    left 0:07`. The loss is the moving average; speed and time left are those since the line before, validation
-    included. On a terminal a bar with fewer words moves in between. A quiet run has no Console.
+    left 0:07`. The loss is the moving average. Speed and time left are measured since the previous line, validation
+    included. A terminal also gets a progress bar.
+
+    Args:
+        steps: Optimizer steps of the whole run.
+        steps_per_epoch: Optimizer steps of an epoch.
+        batch_size: Examples per optimizer step.
+        stream: Where to print; standard error by default.
     """
 
     def __init__(self, *, steps: int, steps_per_epoch: int, batch_size: int, stream: TextIO | None = None) -> None:
         self._steps, self._per_epoch, self._batch = steps, steps_per_epoch, batch_size
         self._stream = stream or sys.stderr
         self._latest: dict[str, float] = {}
-        self._since: Row | None = None  # where the speed is measured from
+        self._since: Row | None = None  # the speed is measured from here
         self._bar = Bar(self._stream, steps) if self._stream.isatty() else None
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Take rows in order of step."""
+        """Print a line for each row with a validation; move the bar to the last row."""
         for row in rows:
             self._since = self._since or row
-            self._latest |= {tag: row.values[tag] for tag in SHOWN if tag in row.values}
+            self._latest |= {tag: row.values[tag] for tag in _SHOWN if tag in row.values}
             if "val/loss" in row.values:
-                self._say(self._words(row))
+                self._print(self._words(row))
                 self._since = row
         if self._bar and rows:
             self._bar.move(rows[-1].step, self._words(rows[-1], without=("step", "val loss")))
 
     def close(self) -> None:
-        """Take the bar off the screen."""
+        """Remove the bar from the screen."""
         if self._bar:
             self._bar.close()
             self._bar = None
 
-    def _say(self, words: str) -> None:
+    def _print(self, words: str) -> None:
         if self._bar:
-            self._bar.say(words)
+            self._bar.print(words)
         else:
             self._stream.write(words + "\n")
             self._stream.flush()
@@ -55,7 +62,7 @@ class Console:
     def _words(self, row: Row, *, without: Collection[str] = ()) -> str:
         epochs = -(-self._steps // self._per_epoch)
         parts = {"epoch": f"{-(-row.step // self._per_epoch)}/{epochs}", "step": f"{row.step}/{self._steps}"}
-        parts |= {name: f"{self._latest[tag]:.4f}" for tag, name in SHOWN.items() if tag in self._latest}
+        parts |= {name: f"{self._latest[tag]:.4f}" for tag, name in _SHOWN.items() if tag in self._latest}
         since = self._since or row
         if row.step > since.step and row.time > since.time:
             speed = (row.step - since.step) / (row.time - since.time)
@@ -64,7 +71,7 @@ class Console:
 
 
 class Bar:
-    """A bar at the bottom of a terminal; drawn when told, by no thread."""
+    """A progress bar at the bottom of a terminal; redrawn by calls, without a thread."""
 
     def __init__(self, stream: TextIO, steps: int) -> None:
         from rich.console import Console as Screen
@@ -82,30 +89,30 @@ class Bar:
         self._drawn = 0.0
 
     def move(self, step: int, words: str) -> None:
-        """Show how far the run is."""
+        """Move the bar to a step, with a description beside it."""
         now = time.monotonic()
-        due = now - self._drawn >= PAUSE
+        due = now - self._drawn >= _REDRAW
         self._drawn = now if due else self._drawn
         self._progress.update(self._task, completed=step, description=words, refresh=due)
 
-    def say(self, words: str) -> None:
-        """Write a line above the bar."""
+    def print(self, words: str) -> None:
+        """Print a line above the bar."""
         self._progress.console.print(words, markup=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Take the bar off the screen."""
+        """Remove the bar from the screen."""
         self._progress.stop()
 
 
 def clock(seconds: float) -> str:
-    """Return a time as minutes:seconds, with hours where there are any."""
+    """Format seconds as `m:ss` or `h:mm:ss`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def summary_table(rows: Sequence[Mapping[str, Any]], *, title: str = "", stream: TextIO | None = None) -> None:
-    """Write rows of the same keys as a table; numbers with four places, to the right."""
+    """Print rows with the same keys as a table; floats have four decimals, numbers are aligned right."""
     from rich import box
     from rich.console import Console as Screen
     from rich.table import Table
@@ -114,12 +121,13 @@ def summary_table(rows: Sequence[Mapping[str, Any]], *, title: str = "", stream:
     for key, value in rows[0].items() if rows else ():
         table.add_column(key, justify="right" if isinstance(value, (int, float)) else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(cell(value) for value in row.values()))
+        table.add_row(*(_cell(value) for value in row.values()))
     stream = stream or sys.stdout
-    width = None if stream.isatty() else 200  # a pipe has no width: do not wrap at a guessed 80
+    # A pipe has no width; rich would wrap at 80.
+    width = None if stream.isatty() else 200
     Screen(file=stream, highlight=False, width=width, markup=False).print(table)
 
 
-def cell(value: Any) -> str:
-    """Return a value as a table shows it."""
+def _cell(value: Any) -> str:
+    """Format a value for a table."""
     return f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""Values as TensorBoard's plugins read them: histograms, images and texts."""
+"""Histograms, images and texts in the formats of TensorBoard's plugins."""
 
 from __future__ import annotations
 
@@ -8,41 +8,43 @@ from typing import Any
 
 import numpy as np
 
-BUCKETS = 30
-SHOWN = 32  # images of a batch in one picture
-LEAST = 64  # pixels that the shorter side of a shown image has at least
-COLORSPACES = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # PNG's colour type -> channels
+_BUCKETS = 30
+# Images of a batch in one grid at most.
+_MAX_IMAGES = 32
+# Pixels of the shorter side of an image in the grid at least.
+_MIN_SIDE = 64
+# PNG color type -> channels (PNG specification, 11.2.2).
+_COLORSPACES = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 
 
 def histogram(tag: str, values: np.ndarray) -> Any:
-    """Return the histogram of the finite ones among the values (n,), in buckets (k, 3): left, right, count."""
+    """Return the histogram of the finite values of an array (n,), as buckets (k, 3): left, right, count."""
     from tensorboard.plugins.histogram import metadata
 
     values = values[np.isfinite(values)].astype(np.float64)
-    counts, edges = np.histogram(values, bins=BUCKETS) if values.size else (np.zeros(0), np.zeros(1))
+    counts, edges = np.histogram(values, bins=_BUCKETS) if values.size else (np.zeros(0), np.zeros(1))
     buckets = np.stack([edges[:-1], edges[1:], counts], axis=1)
     return value(tag, buckets, metadata.create_summary_metadata(display_name="", description=""))
 
 
 def text(tag: str, markdown: str) -> Any:
-    """Return a text in Markdown."""
+    """Return a Markdown text as a summary value."""
     from tensorboard.plugins.text import metadata
 
     return value(tag, np.array(markdown.encode(), dtype=object), metadata.create_summary_metadata("", ""))
 
 
 def value(tag: str, array: np.ndarray, metadata: Any) -> Any:
-    """Return a `Summary.Value` that holds an array for one of the plugins."""
+    """Return a `Summary.Value` with an array for a plugin."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     return Summary.Value(tag=tag, metadata=metadata, tensor=tensor(array))
 
 
 def tensor(array: np.ndarray) -> Any:
-    """Return floats, or texts as bytes in an array of objects, as a `TensorProto`.
+    """Return an array of floats, or of bytes objects, as a `TensorProto`.
 
-    TensorBoard's own tensor_util does the same, but imports 60 modules for it, a fifth of what a run adds to torch's
-    start.
+    TensorBoard's own tensor_util does the same but imports 60 modules: a fifth of a run's start beside torch's.
     """
     from tensorboard.compat.proto import tensor_pb2, tensor_shape_pb2, types_pb2
 
@@ -57,31 +59,35 @@ def tensor(array: np.ndarray) -> Any:
 
 
 def image(tag: str, images: np.ndarray) -> Any:
-    """Return one image (C, H, W), or a grid of the first of a batch (B, C, H, W), as PNG."""
-    return encoded(tag, png(grid(images if images.ndim == 4 else images[None])))
+    """Return an image (C, H, W), or a grid of the first ones of a batch (B, C, H, W), as a PNG summary."""
+    return encoded(tag, _png(grid(images if images.ndim == 4 else images[None])))
 
 
 def encoded(tag: str, picture: bytes) -> Any:
-    """Return a picture that is PNG already."""
+    """Return a PNG as a summary value."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 
-    width, height = struct.unpack(">II", picture[16:24])  # the header chunk comes first (PNG specification, 11.2.1)
-    shown = Summary.Image(height=height, width=width, colorspace=COLORSPACES[picture[25]], encoded_image_string=picture)
+    # The header chunk comes first (PNG specification, 11.2.2).
+    width, height = struct.unpack(">II", picture[16:24])
+    shown = Summary.Image(
+        height=height, width=width, colorspace=_COLORSPACES[picture[25]], encoded_image_string=picture
+    )
     return Summary.Value(tag=tag, image=shown)
 
 
 def grid(images: np.ndarray) -> np.ndarray:
-    """Return images (B, C, H, W) side by side as (height, width, 3 or 1) uint8, small ones enlarged without smoothing.
+    """Return images (B, C, H, W) as one grid (height, width, 3 or 1) uint8; small ones are enlarged without smoothing.
 
-    uint8 is shown as it is; floats are stretched so that the batch's least is black and its largest white. Of what is
-    no colour the first channel is shown, in grey.
+    Floats are scaled so that the batch's smallest value is black and its largest white. Images that do not have three
+    channels show the first one in gray.
     """
-    images = pixels(images[:SHOWN])
+    images = _pixels(images[:_MAX_IMAGES])
     images = images if images.shape[1] == 3 else images[:, :1]
-    scale = -(-LEAST // min(images.shape[2:]))
+    scale = -(-_MIN_SIDE // min(images.shape[2:]))
     images = images.repeat(scale, axis=2).repeat(scale, axis=3)
     count, channels, height, width = images.shape
-    columns = min(count, max(1, round((2 * count) ** 0.5)))  # about twice as wide as high
+    # About twice as wide as high.
+    columns = min(count, max(1, round((2 * count) ** 0.5)))
     rows = -(-count // columns)
     gap = 2
     sheet = np.full((rows, columns, height + gap, width + gap, channels), 255, dtype=np.uint8)
@@ -92,8 +98,8 @@ def grid(images: np.ndarray) -> np.ndarray:
     return cropped
 
 
-def pixels(images: np.ndarray) -> np.ndarray:
-    """Return images as uint8."""
+def _pixels(images: np.ndarray) -> np.ndarray:
+    """Scale images to uint8."""
     if images.dtype == np.uint8:
         return images
     images = np.nan_to_num(images.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
@@ -102,8 +108,8 @@ def pixels(images: np.ndarray) -> np.ndarray:
     return stretched.round().astype(np.uint8)
 
 
-def png(picture: np.ndarray) -> bytes:
-    """Return a picture (height, width, 3 or 1) uint8 as PNG."""
+def _png(picture: np.ndarray) -> bytes:
+    """Encode an image (height, width, 3 or 1) uint8 as PNG."""
     from PIL import Image
 
     file = io.BytesIO()

@@ -19,7 +19,7 @@ from runner.components.model.surgery.swap import Changes, counted, title, words
 from runner.components.model.surgery.trace import Call, Trace, trace
 from runner.components.model.surgery.twins import separate
 from runner.engine.contracts import ActivationMaker, NormMaker
-from runner.engine.parts import tell, tell_pooled
+from runner.engine.parts import set_notes, set_pool_calls
 from runner.errors import ConfigError
 
 Shape = tuple[int, int, int]
@@ -63,8 +63,8 @@ def adapted(
         after = trace(model, shape) if chosen else seen
     set_apart(model, after)
     open_places(model, after)
-    tell(model, [*story(seen, changes, chosen)])
-    tell_pooled(model, sum(function.name in POOL_FUNCTIONS for function in seen.functions))
+    set_notes(model, [*story(seen, changes, chosen)])
+    set_pool_calls(model, sum(function.name in POOL_FUNCTIONS for function in seen.functions))
     return model.train()
 
 

@@ -1,4 +1,4 @@
-"""What a run will read of its data, asked for before torch is imported: the disk reads while the processor imports."""
+"""Prefetch the data files of a run before torch is imported: the disk reads while the processor imports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 from runner.engine.read_ahead import read_ahead
 
-FILES = {  # below `data.root`, as torchvision lays them out: what opening the training split reads
+# Files below `data.root` that opening the training split reads, in torchvision's layout.
+FILES = {
     "cifar10": "cifar-10-batches-py/*",
     "cifar100": "cifar-100-python/*",
     "mnist": "MNIST/raw/train-*-ubyte",
@@ -18,10 +19,10 @@ FILES = {  # below `data.root`, as torchvision lays them out: what opening the t
 }
 
 
-def read_data_ahead(config: dict[str, Any]) -> None:
-    """Have the files of a config's data read, where it names a data set whose files are known without opening it.
+def prefetch(config: dict[str, Any]) -> None:
+    """Start reading the files of the configured data set, if they are known without opening it.
 
-    A thread asks for them: of 180 MB that alone takes 40 ms, without the GIL.
+    A thread makes the requests, without the GIL: for 180 MB they take 40 ms.
     """
     data = config.get("data") or {}
     if pattern := FILES.get(data.get("name", "")):
@@ -30,6 +31,6 @@ def read_data_ahead(config: dict[str, Any]) -> None:
 
 
 def read_matching(folder: Path, pattern: str) -> None:
-    """Have the files of a folder read whose names match; what is wrong with it, the data set will say."""
+    """Start reading the files of a folder that match a pattern; the data set reports what is wrong with them."""
     with suppress(OSError, ValueError):
         read_ahead(folder.glob(pattern))

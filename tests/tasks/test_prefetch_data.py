@@ -7,21 +7,21 @@ from fnmatch import fnmatch
 import pytest
 from torchvision import datasets
 
-from runner.tasks.ahead import FILES, read_matching
+from runner.tasks.prefetch_data import FILES, read_matching
 from tests.test_start_up import ended
 
 ASKED = """
 import sys
 from runner import tasks
 from runner.__main__ import main
-from runner.tasks import ahead
+from runner.tasks import prefetch_data
 class Thread:
     def __init__(self, target, args, daemon):
         self.work = lambda: target(*args)
     def start(self):
         self.work()
-ahead.threading.Thread = Thread
-ahead.read_ahead = lambda files: print("asked", *files, "torch" in sys.modules)
+prefetch_data.threading.Thread = Thread
+prefetch_data.read_ahead = lambda files: print("asked", *files, "torch" in sys.modules)
 assert main(sys.argv[1:])  # the data are no data
 """
 
