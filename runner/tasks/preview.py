@@ -1,4 +1,4 @@
-"""task=preview: what a run would do, drawn and listed; nothing is trained."""
+"""task=preview: learning-rate schedule, augmented images and parameter groups of a run, without training."""
 
 from __future__ import annotations
 
@@ -23,15 +23,18 @@ from runner.tasks.preview_images import image_rows
 from runner.tasks.report import device_name, log_folder, tell
 from runner.tasks.run_folder import describe, place, reported
 
-POINTS = 2000  # of the learning-rate curve in the picture
-SCALARS = 500  # of it in TensorBoard
+# Points of the learning-rate curve in the figure.
+_FIGURE_POINTS = 2000
+# Points of it in TensorBoard.
+_SCALAR_POINTS = 500
 
 
 @register("task")
 def preview(job: Job, *, examples: PositiveInt, lr_axis: Literal["linear", "log"]) -> int:
-    """Draw the learning rate of each step and what becomes of a few images, and list the parameter groups.
+    """Draw the learning rate of each step and a few augmented images, and list the parameter groups.
 
-    Leaves a run folder with `preview/lr.png`, `preview/images.png` (none for points) and an event file.
+    Leaves a run folder with `preview/lr.png`, `preview/images.png` (unless the examples are single points) and an event
+    file.
     """
     experiment = assemble(job.config)
     pictures = {"lr": lr_picture(job, experiment, log=lr_axis == "log")}
@@ -50,18 +53,18 @@ def preview(job: Job, *, examples: PositiveInt, lr_axis: Literal["linear", "log"
 
 
 def lr_picture(job: Job, experiment: Experiment, *, log: bool) -> bytes:
-    """Return the picture of the learning rate over all steps."""
+    """Return a PNG of the learning rate over all steps."""
     recipe = experiment.recipe
-    steps = evenly(recipe.total_steps, POINTS)
+    steps = evenly(recipe.total_steps, _FIGURE_POINTS)
     about = ", ".join(f"{knob} {value}" for knob, value in job.config["scheduler"].items() if knob != "name")
     title = f"{job.config['scheduler']['name']}{f': {about}' if about else ''}"
     return lr_figure(steps, curves(experiment, steps), title=title, steps_per_epoch=recipe.steps_per_epoch, log=log)
 
 
 def curves(experiment: Experiment, steps: Sequence[int]) -> dict[str, list[float]]:
-    """Return the learning rate of the parameter groups before each of the steps; equal ones are one curve.
+    """Return the learning rate of the parameter groups before each of the steps; groups with equal rates share a curve.
 
-    A schedule that looks at scores is drawn as if it never had reason to fall.
+    A schedule that depends on scores is drawn as if it never reduced the rate.
     """
     learner = experiment.learner
     named: dict[tuple[float, ...], list[str]] = {}
@@ -86,19 +89,19 @@ def save(folder: Path, job: Job, experiment: Experiment, pictures: dict[str, byt
         text = yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True)
         log.add(0, {f"preview/{name}": picture for name, picture in pictures.items()})
         log.add(0, {"preview/groups": markdown(experiment), "config": f"```yaml\n{text}```"})
-        steps = evenly(experiment.recipe.total_steps, SCALARS)
+        steps = evenly(experiment.recipe.total_steps, _SCALAR_POINTS)
         found = curves(experiment, steps)
         for place_, step in enumerate(steps):
             log.add(step + 1, {f"preview/lr/{name}": values[place_] for name, values in found.items()})
 
 
 def name_of(group: dict[str, Any], number: int) -> str:
-    """Return what a parameter group is called."""
+    """Return the name of a parameter group."""
     return str(group.get("name", f"group {number + 1}"))
 
 
 def group_rows(experiment: Experiment) -> list[dict[str, str]]:
-    """Return a row per parameter group."""
+    """Return a table row per parameter group."""
     learner = experiment.learner
     last = experiment.recipe.total_steps - 1
     return [
@@ -116,7 +119,7 @@ def group_rows(experiment: Experiment) -> list[dict[str, str]]:
 
 
 def markdown(experiment: Experiment) -> str:
-    """Return the parameter groups as a table for TensorBoard, with the names of their tensors."""
+    """Return the parameter groups as a Markdown table, with the names of their tensors."""
     rows = [{name: text.strip() for name, text in row.items()} for row in group_rows(experiment)]
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
     names = {parameter: name for name, parameter in experiment.learner.model.named_parameters()}
@@ -128,7 +131,7 @@ def markdown(experiment: Experiment) -> str:
 
 
 def show(folder: Path, job: Job, experiment: Experiment, pictures: dict[str, bytes]) -> None:
-    """Print the parameter groups and where the pictures are."""
+    """Print the parameter groups and the paths of the figures."""
     recipe = experiment.recipe
     title = f"{recipe.total_steps} steps of {experiment.batches.batch} examples, {recipe.steps_per_epoch} in an epoch"
     summary_table(group_rows(experiment), title=title)

@@ -1,4 +1,4 @@
-"""The images of task=preview: what augmentation and mix make of a few training examples."""
+"""The images of task=preview: a few training examples, augmented and mixed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from runner.engine.randomness import order
 from runner.registry import build
 from runner.tasks.job import Job
 
-TRIED = 50  # steps in which a mix is looked for
-MIXED = 2  # rows of mixed images
-PLAIN = 0.9
+# Steps that are searched for mixed images.
+_MAX_STEPS = 50
+# Rows of mixed images.
+_MIXED_ROWS = 2
+# Mean weight of the first label above which a batch counts as hardly mixed.
+_HARDLY_MIXED = 0.9
 
 
 def image_rows(job: Job, experiment: Experiment, examples: int) -> Iterator[ImageRow]:
-    """Yield the rows: originals, each augmentation alone, all together, mixed. As in the first epoch of training."""
+    """Yield rows as in the first epoch: originals, each augmentation alone, all augmentations, mixed images."""
     labels = experiment.batches.split.labels
     index = chosen(order(experiment.recipe.seed, 0, len(labels)), labels, examples)
     names = [shortened(experiment.classes[label]) for label in labels[index].tolist()]
@@ -41,7 +44,7 @@ def image_rows(job: Job, experiment: Experiment, examples: int) -> Iterator[Imag
 
 
 def chosen(visits: Tensor, labels: Tensor, count: int) -> Tensor:
-    """Return positions of examples in the order of their visits: one of each class, then again, up to `count`."""
+    """Return `count` examples in the order of their visits: one of each class, then a second one, and so on."""
     seen: dict[int, int] = {}
     ranked = []
     for place_, label in enumerate(labels[visits].tolist()):
@@ -52,7 +55,7 @@ def chosen(visits: Tensor, labels: Tensor, count: int) -> Tensor:
 
 
 def augmented(experiment: Experiment, augments: Sequence[Augment], index: Tensor) -> Tensor:
-    """Return the images at `index` (n, C, H, W) float32 in 0..255 after augmentations, with the first epoch's draws."""
+    """Return the images at `index`, augmented as in the first epoch: (n, C, H, W) float32 in 0..255."""
     batches = experiment.batches
     raw = TrainBatches(
         batches.split,
@@ -67,22 +70,22 @@ def augmented(experiment: Experiment, augments: Sequence[Augment], index: Tensor
 
 
 def mixed_rows(job: Job, experiment: Experiment, images: Tensor, labels: Tensor) -> Iterator[ImageRow]:
-    """Yield the images as two of the first steps would mix these few, with the shares of their labels.
+    """Yield the images as two of the first steps would mix them, with the weights of their labels.
 
-    Steps that leave more than `PLAIN` of the labels as they are (mixup's mostly do) are shown only for want of others.
+    Steps that hardly mix, as most of mixup's, are shown only if there are no others.
     """
     found = []
-    for step in range(TRIED):
+    for step in range(_MAX_STEPS):
         mixed, soft = experiment.recipe.mix(images, labels, step)
         kept = float(soft.amax(1).mean()) if soft.ndim == 2 else 1.0
         if kept < 1:
-            found.append((kept > PLAIN, step, shown(mixed), soft.tolist()))
-    for _, step, pictures, weights in sorted(found, key=lambda each: each[:2])[:MIXED]:
+            found.append((kept > _HARDLY_MIXED, step, shown(mixed), soft.tolist()))
+    for _, step, pictures, weights in sorted(found, key=lambda each: each[:2])[:_MIXED_ROWS]:
         name = job.config["mix"]["name"].replace("_", " ")
         yield ImageRow(f"{name}\nstep {step + 1}", pictures, [shares(row, experiment.classes) for row in weights])
 
 
 def shown(images: Tensor) -> np.ndarray:
-    """Return images as uint8 on the host."""
+    """Round images to uint8 on the host."""
     pictures: np.ndarray = images.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
     return pictures
