@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from runner.errors import ConfigError, unknown, wrong
 from runner.relations import Fields, Regular, Relation
+from runner.roles import Mark
 
 
 @dataclass(frozen=True)
@@ -135,9 +136,9 @@ def check_annotated(key: str, value: Any, annotation: Any) -> Any:
 
 
 def alone(annotation: Any) -> tuple[Any, Any]:
-    """Return what is annotated, and the rule that reads no other knob, if there is one."""
+    """Return what is annotated, and the rule about its value alone, if there is one; marks are no rules."""
     kind, *rules = get_args(annotation)
-    return kind, next((rule for rule in rules if not isinstance(rule, Relation)), None)
+    return kind, next((rule for rule in rules if not isinstance(rule, (Relation, Mark))), None)
 
 
 def check_fields(key: str, values: Any, rule: Fields) -> dict[str, Any]:

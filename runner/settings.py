@@ -1,4 +1,4 @@
-"""The global fields of a config, with their types and ranges; imports no torch."""
+"""The global fields of a config, with their types, ranges and roles; imports no torch."""
 
 from __future__ import annotations
 
@@ -6,39 +6,46 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, get_type_hints
 
 from runner.relations import OneOf, With
+from runner.roles import Aspect, FilePath, ReadBy, Role, Unnamed, Unswept, Verbatim
 from runner.schema import Duration, FolderName, ModuleName, Pattern, Positive, PositiveInt, Range
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The global fields of `conf/config.yaml`, checked."""
+    """The global fields of `conf/config.yaml`, checked; a field without a role changes the experiment."""
 
-    epochs: Positive
-    steps: PositiveInt | None
-    seed: Annotated[int, Range(0, 2**32 - 1)]
-    device: Annotated[str, Pattern(r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, cuda, cuda:<number> or mps")]
+    epochs: Annotated[Positive, Aspect.BUDGET]
+    steps: Annotated[PositiveInt | None, Aspect.BUDGET]
+    seed: Annotated[int, Range(0, 2**32 - 1), Role.SEED]
+    device: Annotated[
+        str, Pattern(r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, cuda, cuda:<number> or mps"), Role.EXECUTION, Unnamed()
+    ]
     precision: Literal["auto", "fp32", "bf16", "fp16", "pure_bf16"]
-    memory_format: Literal["auto", "channels_last", "contiguous"]
-    compile: bool | Literal["auto"]
-    cuda_graphs: Annotated[bool, With("device", "cpu", OneOf((False,))), With("device", "mps", OneOf((False,)))]
+    memory_format: Annotated[Literal["auto", "channels_last", "contiguous"], Role.EXECUTION]
+    compile: Annotated[bool | Literal["auto"], Role.EXECUTION]
+    cuda_graphs: Annotated[
+        bool, With("device", "cpu", OneOf((False,))), With("device", "mps", OneOf((False,))), Role.EXECUTION
+    ]
     # A graph writes where it wrote before: each micro-batch's gradients would be written over the last's
     accumulate: Annotated[int, Range(1), With("cuda_graphs", True, OneOf((1,)))]
     clip: Positive | None
-    monitor: Literal["val/accuracy", "val/loss", "train/accuracy"]
-    patience: PositiveInt | None
-    validate_every: Duration
-    checkpoint_every: Duration
-    log_every: PositiveInt
-    test: Literal["auto", "end", "never"]
-    figures: Literal["auto", "always", "never"]
-    plugins: list[ModuleName]
-    outputs: str
-    name: FolderName | None
-    sweep: FolderName | None
-    resume: str | None
-    run: str | None
-    runs: str | list[str] | None
-    note: str
+    monitor: Annotated[Literal["val/accuracy", "val/loss", "train/accuracy"], Aspect.SELECTION]
+    patience: Annotated[PositiveInt | None, Aspect.SELECTION]
+    validate_every: Annotated[Duration, Aspect.SELECTION, Aspect.CADENCE]
+    checkpoint_every: Annotated[Duration, Role.OBSERVATION]
+    log_every: Annotated[PositiveInt, Role.OBSERVATION, Unnamed()]
+    test: Annotated[Literal["auto", "end", "never"], Role.OBSERVATION]
+    figures: Annotated[Literal["auto", "always", "never"], Role.OBSERVATION, Unnamed()]
+    plugins: Annotated[list[ModuleName], Role.EXECUTION, Unnamed(), Unswept()]
+    outputs: Annotated[str, Role.PATH, FilePath(), Unswept()]
+    name: Annotated[FolderName | None, Role.OBSERVATION, Verbatim(), Unnamed(), Unswept()]
+    sweep: Annotated[FolderName | None, Role.OBSERVATION, Verbatim(), Unnamed(), Unswept()]
+    resume: Annotated[str | None, Role.PATH, FilePath()]
+    resume_numerics: Annotated[Literal["same", "new"], Role.EXECUTION, Unnamed()]
+    run: Annotated[str | None, Role.PATH, FilePath(), ReadBy("evaluate")]
+    runs: Annotated[str | list[str] | None, Role.PATH, FilePath(lists=True), ReadBy("compare")]
+    note: Annotated[str, Role.OBSERVATION, Verbatim(), Unnamed(), Unswept()]
 
 
 SETTINGS = get_type_hints(Settings, include_extras=True)
+GROUPS = {"probe": Role.OBSERVATION}  # groups whose every option and knob has one role

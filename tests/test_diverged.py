@@ -66,7 +66,9 @@ def test_the_line_names_step_and_place_and_the_checkpoint_before_it_is_whole(
             found = result(folder)
             assert (found["status"], found["exit"], found["reason"]) == ("diverged", 5, said)
             assert found["steps"] == (30 if where in ("statistics", "score") else STEP)
-            again = "goes on after step 20 of 40\n  it diverged, and will again in that step unless device, "
+            again = (
+                "goes on after step 20 of 40\n  it diverged and will diverge again at the same step, unless device, "
+            )
             assert (again in capfd.readouterr().err) == (words[0] == f"resume={folder}")
     snapshot = checkpoint.load(folder)
     assert (snapshot.step, snapshot.notes) == (KEPT, [])

@@ -9,12 +9,16 @@ ROOT = Path(__file__).parent.parent / "runner"
 MODULES = sorted(ROOT.rglob("*.py"))
 FLOORS = [
     "errors",
-    "homes",
+    "roles",
     "relations",
     "schema",
     "settings",
+    "numerics",
     "plain_yaml",
     "registry",
+    "annotations",
+    "keys",
+    "expand_user",
     "engine",
     "components",
     "search",

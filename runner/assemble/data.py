@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import get_args
 
 import torch
 
@@ -30,7 +31,8 @@ def load(config: Config) -> Data:
 
 def keep(config: Config) -> None:
     """Read a data set for all runs in this process that ask for it, if it is one that lies in memory."""
-    if knobs(find("data", config["name"])).get("placement") is InMemory:
+    placement = knobs(find("data", config["name"])).get("placement")
+    if InMemory in (placement, *get_args(placement)[:1]):
         _kept[repr(config)] = build("data", config)
 
 

@@ -17,6 +17,8 @@ from runner.engine.logs.hparams import flat_hparams
 from runner.engine.saving.folder import Result, read_result
 from runner.engine.saving.storage import read
 from runner.errors import CheckpointError, ConfigError, brief
+from runner.keys import hyperparameters
+from runner.numerics import completed
 
 STAMP = r"[-0-9?]{10} [0-9?:]{8}"
 UNDATED = "????-??-?? ??:??:??"  # sorts last
@@ -139,7 +141,7 @@ def values(folder: Path) -> Mapping[str, Value]:
     """Return the hyperparameters of a run and its seed; nothing where its config cannot be read."""
     content = config(folder)
     try:
-        return {**flat_hparams(content), "seed": float(content["seed"])} if content else {}
+        return {**flat_hparams(hyperparameters(content)), "seed": float(content["seed"])} if content else {}
     except (KeyError, TypeError, ValueError):
         return {}
 
@@ -150,7 +152,7 @@ def config(folder: Path) -> dict[str, Any]:
         content = plain_yaml.load(folder / CONFIG)
     except ConfigError:
         return {}
-    return content if isinstance(content, dict) else {}
+    return completed(content) if isinstance(content, dict) else {}
 
 
 def overrides(folder: Path) -> list[str]:

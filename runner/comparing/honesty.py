@@ -10,31 +10,27 @@ from runner.comparing.groups import Group
 from runner.comparing.runs import Found, Run
 from runner.comparing.verdicts import Rule
 from runner.errors import ConfigError, brief
+from runner.keys import knob_marks, settings_with
+from runner.roles import Aspect, Marks, Role
 
-# Of the data, what changes how they are gone through but not which examples are scored
-TRAINING_ONLY = (
-    "batch_size",
-    "placement",
-    "cache",
-    "workers",
-    "memory",
-    "download",
-    "crop",
-    "crop_scale",
-    "crop_ratio",
-)
-BUDGET = ("epochs", "steps")
-SELECTION = ("monitor", "patience", "validate_every")
 SHOWN = 3
 SEEDS = 5
 REASON = 100  # characters
 
 
 def data_of(run: Run) -> tuple[tuple[str, str], ...]:
-    """Return what decides which examples a run is scored on; a folder of downloads is not part of it."""
+    """Return the values that decide which examples a run is scored on; a folder of downloads is not one."""
     data: dict[str, Any] = run.config["data"]
-    left_out = (*TRAINING_ONLY, *(("root",) if "download" in data else ()))
-    return tuple(sorted((key, str(value)) for key, value in data.items() if key not in left_out))
+    marks = knob_marks("data", data, run.config)
+    return tuple(sorted((key, str(value)) for key, value in data.items() if _chooses_examples(marks.get(key))))
+
+
+def _chooses_examples(marks: Marks | None) -> bool:
+    """Return True if a knob of the data set decides which examples are scored."""
+    if marks is None:
+        return True
+    trains_only = marks.role is not Role.EXPERIMENT or Aspect.TRAINING in marks.aspects
+    return Aspect.EXAMPLES in marks.aspects or not trains_only
 
 
 def refuse_other_data(runs: Sequence[Run]) -> None:
@@ -53,8 +49,13 @@ def banners(groups: Sequence[Group], found: Found, rule: Rule) -> list[str]:
     """Return what must be read before the table: unequal conditions, and runs that are missing from it."""
     runs = [run for group in groups for run in group.runs]
     lines = [
-        *unequal(runs, BUDGET, "budgets differ", "more training alone may explain a difference"),
-        *unequal(runs, SELECTION, "selection rules differ", "a best score over more validations is higher by chance"),
+        *unequal(runs, settings_with(Aspect.BUDGET), "budgets differ", "more training alone may explain a difference"),
+        *unequal(
+            runs,
+            settings_with(Aspect.SELECTION),
+            "selection rules differ",
+            "a best score over more validations is higher by chance",
+        ),
         *unequal(runs, ("precision",), "precision differs", "numbers differ for that reason too"),
         *conditions(runs),
         *missing(groups, found),
@@ -80,7 +81,7 @@ def unequal(runs: Sequence[Run], keys: Sequence[str], what: str, why: str) -> li
 def conditions(runs: Sequence[Run]) -> list[str]:
     """Return a line for each condition outside the config that was not the same."""
     lines = []
-    for what, given in (("code", commit), ("torch", torch_version), ("device", device)):
+    for what, given in (("code", commit), ("torch", torch_version), ("device", device), ("numerics", numerics)):
         values = Counter(map(given, runs))
         if len(values) > 1:
             words = ", ".join(f"{value} ({count} runs)" for value, count in values.most_common(4))
@@ -105,6 +106,11 @@ def torch_version(run: Run) -> str:
 def device(run: Run) -> str:
     """Return what a run computed on."""
     return str(run.environment.get("device", "unknown"))
+
+
+def numerics(run: Run) -> str:
+    """Return which numerics versions a run was trained with, where those were several."""
+    return " then ".join(map(str, run.result.numerics or ())) or "one version"
 
 
 def missing(groups: Sequence[Group], found: Found) -> list[str]:

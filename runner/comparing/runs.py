@@ -17,6 +17,8 @@ from runner.engine.logs.sinks import METRICS, read_metrics
 from runner.engine.saving.folder import RESULT, Result, read_result
 from runner.engine.saving.storage import read, shown
 from runner.errors import CheckpointError, ConfigError
+from runner.keys import hyperparameters
+from runner.numerics import completed
 
 CONFIG = "config.yaml"
 COMPLETE = ("done", "stopped")  # early stopping is a way to end well
@@ -46,7 +48,7 @@ class Run:
     @cached_property
     def hparams(self) -> dict[str, bool | float | str]:
         """Return what the run computes, on one level and without its seed: equal for the seeds of a configuration."""
-        return flat_hparams(self.config)
+        return flat_hparams(hyperparameters(self.config))
 
     @cached_property
     def metrics(self) -> list[tuple[int, dict[str, float]]]:
@@ -119,7 +121,7 @@ def take(found: Found, folder: Path) -> None:
     """Read one run folder into what was found."""
     try:
         result = read_result(folder)
-        config = plain_yaml.load(folder / CONFIG)
+        config = completed(plain_yaml.load(folder / CONFIG))
         name = config["task"]["name"]
         int(config["seed"])
     except (CheckpointError, ConfigError) as error:

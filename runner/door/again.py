@@ -18,12 +18,14 @@ from runner.door.options import Conf
 from runner.door.overrides import Given, parse
 from runner.engine.saving.storage import write_atomic
 from runner.errors import ConfigError, wrong
-from runner.homes import expanded
+from runner.expand_user import expanded
+from runner.keys import settings_with
 from runner.plain_yaml import refers_only
+from runner.roles import Role
 
 FILE = "sweep.yaml"
 PLACE = ("hydra.sweep.dir", "hydra.mode", "sweep", "outputs")  # what the folder itself says
-MAY_CHANGE = re.compile(r"plugins|device|hydra/launcher|hydra\.launcher\..*")
+MAY_CHANGE = re.compile("|".join((*settings_with(Role.EXECUTION), r"hydra/launcher|hydra\.launcher\..*")))
 CODE = "plugins"  # a file must not import code
 
 
@@ -53,9 +55,8 @@ def go_on(arguments: Arguments) -> Arguments:
     others = {key: word for key, word in given.items() if key != "resume"}
     for key in others:
         if not MAY_CHANGE.fullmatch(key):
-            raise ConfigError(
-                f"{key}: cannot be changed with resume=... (of a sweep: plugins, device, hydra.launcher.*)"
-            )
+            can = ", ".join(sorted(settings_with(Role.EXECUTION)))
+            raise ConfigError(f"{key}: cannot be changed with resume=... (of a sweep: {can}, hydra.launcher.*)")
     kept = read(folder / FILE)
     for word in kept["give_again"]:
         missing = CODE not in given if word.startswith(CODE) else arguments.config_dir is None

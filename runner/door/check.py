@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from runner.door.annotations import PACKAGE, annotation
+from runner.annotations import PACKAGE, annotation
 from runner.door.options import RECIPE, Conf, template, templates
 from runner.errors import ConfigError, unknown, wrong
+from runner.keys import read_by_one_task
 from runner.plain_yaml import plain
 from runner.relations import check_relations
 from runner.schema import PLAIN, Duration, check
 from runner.settings import SETTINGS
 
-READERS = {"run": "evaluate", "runs": "compare"}  # settings that one task alone reads
 DURATION = Duration.__metadata__[0].expression  # type: ignore[attr-defined]
 
 
@@ -39,7 +39,7 @@ def check_config(conf: Conf, config: Mapping[str, Any], chosen: Mapping[str, lis
             raise ConfigError(f"{key}: missing")
     check_relations("", config, SETTINGS)
     task = str(config["task"]["name"])
-    for key, reader in READERS.items():
+    for key, reader in read_by_one_task().items():
         if config[key] is not None and task != reader and (PACKAGE / "tasks" / f"{task}.py").is_file():  # one of ours
             raise ConfigError(f"{key}: is what task={reader} reads, and this is task={task}")
 

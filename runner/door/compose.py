@@ -22,7 +22,7 @@ from runner.door.options import RECIPE, Conf, merged, primary_file
 from runner.door.overrides import Given
 from runner.door.screen import screen, screen_primary
 from runner.errors import ConfigError, RunnerError, unknown
-from runner.homes import expand_homes
+from runner.expand_user import expand_paths
 from runner.plain_yaml import refers_only
 
 MOST_REFERENCES = (
@@ -136,7 +136,7 @@ def resolved(config: DictConfig) -> dict[str, Any]:
         found: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or 'config'}: {first_line(error)}") from error
-    expand_homes(found)
+    expand_paths(found)
     return found
 
 

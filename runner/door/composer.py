@@ -9,7 +9,7 @@ from typing import Any
 from runner.door.axes import Space, trials
 from runner.door.compose import chooses, compose_parts
 from runner.door.leaves import Leaves
-from runner.door.naming import hash8, run_name
+from runner.door.naming import hash8, name_of
 from runner.door.options import Conf
 from runner.door.overrides import Given
 from runner.errors import ConfigError
@@ -55,4 +55,4 @@ def check_trials(conf: Conf, space: Space) -> dict[str, Trial]:
 
 def trial_name(given: Sequence[tuple[str, Any]], config: dict[str, Any]) -> str:
     """Return the folder name of a trial below its sweep: what differs, and the hash of its config."""
-    return f"{run_name(given, unnamed=())}-{hash8(config)}"
+    return f"{name_of(given)}-{hash8(config)}"

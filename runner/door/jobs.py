@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from runner.door.naming import group_hash, hash8, run_name
+from runner.door.naming import group_hash, hash8, name_in, run_name
 from runner.door.overrides import Given
 from runner.tasks.job import Job
 
@@ -23,7 +23,9 @@ def single_job(config: dict[str, Any], given: Sequence[Given]) -> Job:
 def trial_job(config: dict[str, Any], words: Sequence[str], folder: Path) -> Job:
     """Return the job of one trial of a sweep, which never reads the test split unless it is told to."""
     auto = {"test": "never", "figures": "never"}
-    return replace(job(config, words, name=folder.name, folder=str(folder), auto=auto), notes=False)
+    name = name_in(folder.parent, folder.name, config)
+    found = job(config, words, name=name, folder=str(folder.with_name(name)), auto=auto)
+    return replace(found, notes=False, hash8=name[-8:] if name != folder.name else found.hash8)
 
 
 def job(

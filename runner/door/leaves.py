@@ -12,7 +12,7 @@ from runner.door.compose import Parts, checked, chooses
 from runner.door.options import Conf
 from runner.door.overrides import Given
 from runner.errors import RunnerError
-from runner.homes import at_home
+from runner.expand_user import as_in_config
 
 
 class Leaves:
@@ -36,7 +36,7 @@ class Leaves:
         config = self._first[like]
         try:
             for each in leaves:
-                config = put(config, each.key.split("."), at_home(each.key, each.value))
+                config = put(config, each.key.split("."), as_in_config(each.key, each.value))
             check_config(self._conf, config, self._parts.chosen)
         except (RunnerError, TypeError, KeyError):  # it is wrong, or no leaf: said there
             return checked(self._conf, self._parts, given)

@@ -1,24 +1,46 @@
-"""What a run is called: what differs on its command line, and the hashes of its config."""
+"""Names of runs: what differs on the command line, and the hash of the config."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-PLACES = ("outputs", "name", "sweep", "resume", "run", "runs", "data.root")
-UNNAMED = (*PLACES, "note", "plugins", "device", "log_every", "figures", "data.workers", "data.cache")
-UNHASHED = (*UNNAMED, "test", "data.placement", "hydra")
+from runner import plain_yaml
+from runner.errors import ConfigError
+from runner.keys import experiment, key_marks
+from runner.numerics import completed, stripped
+from runner.roles import Role
+
 LONGEST = 100  # characters of a folder's name
 
+# What hashes left out before roles: frozen, it finds the trials of sweeps that were begun then (`legacy_hash8`)
+_LEGACY_UNHASHED = (
+    *("outputs", "name", "sweep", "resume", "run", "runs", "note", "plugins", "device", "log_every", "figures", "test"),
+    *("data.root", "data.workers", "data.cache", "data.placement", "hydra", "resume_numerics"),
+)
 
-def run_name(given: Iterable[tuple[str, Any]], unnamed: Iterable[str] = UNNAMED) -> str:
+
+def run_name(given: Iterable[tuple[str, Any]]) -> str:
     """Return a folder name from keys and values in the given order, `default` if none counts."""
-    left_out = set(unnamed)
-    words = [f"{key}={worded(value)}" for key, value in given if key not in left_out and not key.startswith("hydra")]
+    return name_of((key, value) for key, value in given if is_named(key))
+
+
+def name_of(given: Iterable[tuple[str, Any]]) -> str:
+    """Return a folder name from all keys and values but Hydra's own."""
+    words = [f"{key}={worded(value)}" for key, value in given if not key.startswith("hydra")]
     return shortened(re.sub(r"[^A-Za-z0-9._=,+-]", "-", ",".join(words))) or "default"
+
+
+def is_named(key: str) -> bool:
+    """Return True if a key on the command line is part of the folder's name: paths and notes, for example, are not."""
+    marks = key_marks(key)
+    return not marks.unnamed and marks.role is not Role.PATH
 
 
 def worded(value: Any) -> str:
@@ -40,16 +62,52 @@ def shortened(name: str) -> str:
 
 
 def hash8(config: Mapping[str, Any]) -> str:
-    """Return the hash that names a configuration, seed included; paths, device, workers and logging do not count."""
-    return digest(without(config, UNHASHED))
+    """Return the hash that names a configuration and its seed: of the keys that change the numbers, and only those."""
+    return digest([stripped(experiment(config)), config["seed"]])
 
 
 def group_hash(config: Mapping[str, Any]) -> str:
     """Return the hash that all seeds of one configuration share."""
-    return digest(without(config, (*UNHASHED, "seed")))
+    return digest(stripped(experiment(config)))
 
 
-def without(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+def legacy_hash8(config: Mapping[str, Any]) -> str:
+    """Return the hash of the development versions of 0.1.0 before keys had roles."""
+    return digest(_without(stripped(config), _LEGACY_UNHASHED))
+
+
+def name_in(sweep: Path, name: str, config: Mapping[str, Any]) -> str:
+    """Return the name of a trial's folder in a sweep: the one that an older version gave it, if that is there."""
+    if not os.path.isdir(sweep) or not name.endswith(f"-{hash8(config)}"):  # noqa: PTH112  (Path's raises for long names)
+        return name
+    older = f"{name[:-9]}-{legacy_hash8(config)}"
+    if os.path.isdir(sweep / older):  # noqa: PTH112
+        return older
+    # Legacy hashes counted most execution settings, which may since have been changed by `resume=`
+    others = (other for other in _folders(sweep.absolute()).get(name[:-9], ()) if other != name)
+    return next((other for other in others if _is_of(sweep / other, config)), name)
+
+
+@cache
+def _folders(sweep: Path) -> dict[str, list[str]]:
+    """Return the trials in a sweep's folder by their names without hash, as they are when the process begins."""
+    found: dict[str, list[str]] = {}
+    for entry in os.scandir(sweep):
+        if entry.is_dir():
+            found.setdefault(entry.name[:-9], []).append(entry.name)
+    return found
+
+
+def _is_of(trial: Path, config: Mapping[str, Any]) -> bool:
+    """Return True if the config in a trial's folder is of the same experiment and seed."""
+    try:
+        saved = completed(plain_yaml.load(trial / "config.yaml"))
+        return hash8(saved) == hash8(config)
+    except (ConfigError, KeyError, TypeError, ValueError):
+        return False
+
+
+def _without(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
     """Return a config without some of its keys, `group.knob` among them, sorted."""
     left_out = set(keys)
     return {

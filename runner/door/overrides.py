@@ -16,15 +16,13 @@ from hydra.errors import HydraException
 from runner.door.choices import choice
 from runner.door.options import OPTION, RECIPE, Conf
 from runner.errors import ConfigError, brief, unknown
-from runner.homes import expanded
+from runner.expand_user import expanded
+from runner.keys import key_marks
 from runner.plain_yaml import DEEPEST, LONGEST, plain, plain_key
 from runner.settings import SETTINGS
 
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 MOST_BRACKETS = 200  # Hydra's grammar takes long over many
-# Text that is taken as typed: folders hold , and =
-TEXT = ("name", "sweep", "note", "outputs", "resume", "run", "data.root", "model.weights", "task.out", *FOLDERS)
-TEXTS = ("runs", "task.baseline")  # as typed too, unless it is a list in brackets
 HYDRA = re.compile(
     r"hydra/(launcher|sweeper(/(sampler|pruner))?)|hydra\.(launcher|sweeper|sweep)\..+|hydra\.(run\.dir|mode)"
 )
@@ -40,7 +38,6 @@ EXAMPLES = {  # of the functions of Hydra's grammar
     "shuffle": "shuffle(range(0,5))",
 }
 LONG_NUMBER = re.compile(r"[\d_]{4000}")  # Python's int() refuses such
-UNSWEPT = ("name", "sweep", "outputs", "plugins", "note")
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,8 @@ def parse(word: str) -> Given:
     if len(word) > LONGEST:
         raise ConfigError(f"{brief(key)}: is longer than {LONGEST} characters")
     text = expanded(key, text) if key in FOLDERS else text
-    typed = key in TEXT or (key in TEXTS and not re.fullmatch(r"\[.*\]", text))
+    # Folders hold , and =
+    typed = key in FOLDERS or key_marks(key).typed(text)
     if not typed:
         refuse_brackets(key, text)
     if typed and not re.fullmatch(r"null|(['\"]).*\1|(choice|glob)\(.*\)", text):
@@ -157,7 +155,7 @@ def allow(conf: Conf, given: Given) -> None:
         raise unknown(key, "key", top if "/" not in key else key, [*conf.defaults, *SETTINGS])
     elif key in conf.defaults and not given.swept and (key == RECIPE or not isinstance(given.value, dict)):
         choice(conf, key, given.value)
-    elif given.swept and key in UNSWEPT:
+    elif given.swept and key_marks(key).unswept:
         raise ConfigError(f"{key}: cannot be swept")
 
 

@@ -11,7 +11,7 @@ from runner.door.axes import Space, searched
 from runner.door.compose import Parts, chooses, plain, quoted
 from runner.door.composer import check_trials
 from runner.door.jobs import trial_job
-from runner.door.naming import UNNAMED, digest, shortened
+from runner.door.naming import digest, is_named, shortened
 from runner.door.options import Conf
 from runner.door.overrides import Given, spread
 from runner.errors import ConfigError
@@ -52,8 +52,8 @@ def plan(conf: Conf, parts: Parts, given: Sequence[Given]) -> Sweep:
     words, outputs = tuple(words_for_hydra(conf, space, folder)), Path(first.config["outputs"])
     if not basic or space.of_hydra("hydra.sweep.subdir") is not None:
         return Sweep(folder, outputs, words, (), knobs=knobs)
-    jobs = (trial_job(each.config, each.words, folder / name) for name, each in checked_trials.items())
-    return Sweep(folder, outputs, words, tuple(checked_trials), tuple(jobs) if knobs else (), knobs)
+    jobs = tuple(trial_job(each.config, each.words, folder / name) for name, each in checked_trials.items())
+    return Sweep(folder, outputs, words, tuple(job.folder_name for job in jobs), jobs if knobs else (), knobs)
 
 
 def searching(conf: Conf, parts: Parts, given: Sequence[Given], knobs: Knobs | None) -> Sweep:
@@ -80,7 +80,7 @@ def launcher_knobs(parts: Parts) -> Knobs | None:
 
 def default_folder(conf: Conf, config: dict[str, Any], space: Space) -> Path:
     """Return the folder of a sweep, the same for every sweep over the same keys with the same fixed values."""
-    fixed = sorted((each.key, each.text) for each in space.axes if not each.swept and each.key not in UNNAMED)
+    fixed = sorted((each.key, each.text) for each in space.axes if not each.swept and is_named(each.key))
     if conf.primary != "config":
         fixed.append(("--config-name", conf.primary))
     name = f"{shortened('+'.join(space.swept)) or 'default'}-{digest([sorted(space.swept), fixed])}"

@@ -21,6 +21,7 @@ from runner.door.again import remember
 from runner.door.compose import first_line, one_line, resolved
 from runner.door.composer import trial_name
 from runner.door.jobs import trial_job
+from runner.door.naming import name_in
 from runner.door.options import Conf, find_conf
 from runner.door.overrides import Given, parse
 from runner.door.sweep import Sweep
@@ -159,8 +160,9 @@ def run_here(job: Job) -> Result:
 def trial_folder(*keys: str, _root_: DictConfig) -> str:
     """Return a trial's folder name from the composed config: what Hydra asks for as hydra.sweep.subdir."""
     given = [parse(word) for word in _root_.hydra.overrides.task]
-    config = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key != "hydra"])
-    return trial_name([(each.key, each.value) for each in given if each.key in keys or not keys], resolved(config))
+    config = resolved(OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key != "hydra"]))
+    name = trial_name([(each.key, each.value) for each in given if each.key in keys or not keys], config)
+    return name_in(Path(str(_root_.hydra.sweep.dir)), name, config)
 
 
 # At import: launchers that run trials in other processes import this module to find `trial`.

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ConfigError
+from runner.keys import settings_with
+from runner.roles import Aspect
 from runner.search.storage import opened
 
 if TYPE_CHECKING:
@@ -16,7 +18,8 @@ if TYPE_CHECKING:
 
     from runner.engine.contracts import Judge
 
-BLIND = ("epochs", "steps", "validate_every")  # trials that differ in these cannot be compared half-way
+# Trials that differ in these cannot be compared half-way
+BLIND = (*settings_with(Aspect.BUDGET), *settings_with(Aspect.CADENCE))
 
 
 def pruner(knobs: Mapping[str, Any]) -> BasePruner:

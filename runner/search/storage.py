@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import CheckpointError, ConfigError, StorageError
-from runner.homes import expanded
+from runner.expand_user import expanded
 from runner.search.journal import Journal
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from runner import plain_yaml
 from runner.engine.saving.folder import RESULT, Result, create, read_result, write_result
 from runner.engine.saving.storage import write_atomic
 from runner.errors import CheckpointError, ConfigError, RunnerError
+from runner.numerics import same_config
 from runner.tasks.job import Job
 
 FINAL = ("done", "stopped", "diverged", "pruned")  # the others run again
@@ -81,7 +82,7 @@ def same(folder: Path, job: Job) -> bool:
     if folder.name.endswith(f"-{job.hash8}"):
         return True
     try:
-        return bool(plain_yaml.load(folder / CONFIG) == job.config)
+        return same_config(plain_yaml.load(folder / CONFIG), job.config)
     except ConfigError:
         return False
 

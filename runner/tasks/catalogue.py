@@ -14,6 +14,8 @@ import yaml
 
 from runner.errors import ConfigError
 from runner.registry import find, knobs, names
+from runner.roles import Role, marks_in
+from runner.settings import GROUPS
 
 Lines = Sequence[str]
 Pairs = list[tuple[yaml.Node, yaml.Node]]
@@ -27,6 +29,7 @@ class Knob:
     name: str
     default: str
     comment: str
+    role: Role = Role.EXPERIMENT
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,16 @@ def option(group: str, path: Path, *, several: bool) -> Option:
     found = [*chosen(lines, words.get("defaults")), *leaves(lines, own)]
     if several:
         found = [replace(knob, name=knob.name.removeprefix(f"{path.stem}.")) for knob in found]
+    if group != "recipe":
+        found = [replace(knob, role=role_of(group, str(part), knob.name)) for knob in found]
     return Option(path.stem, header(lines), meaning(group, str(part)) or below(words.get("defaults")), tuple(found))
+
+
+def role_of(group: str, part: str, knob: str) -> Role:
+    """Return the role of a knob; every knob of a group that has a role as a whole has that one."""
+    if group in GROUPS or part not in names(group):
+        return GROUPS.get(group, Role.EXPERIMENT)
+    return marks_in(knobs(find(group, part)).get(knob)).role
 
 
 def parsed(path: Path, text: str) -> Pairs:
@@ -160,7 +172,10 @@ def meaning(kind: str, name: str) -> str:
 
 def bare(kind: str, name: str) -> Option:
     """Return an option for a component that has no YAML, from its signature."""
-    found = (Knob(knob, "?", shown(annotation)) for knob, annotation in knobs(find(kind, name)).items())
+    found = (
+        Knob(knob, "?", shown(annotation), marks_in(annotation).role)
+        for knob, annotation in knobs(find(kind, name)).items()
+    )
     return Option(name, f"Can be chosen once --config-dir has {kind}/{name}.yaml.", meaning(kind, name), tuple(found))
 
 

@@ -6,7 +6,7 @@ import shlex
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from runner.comparing.page import headline, html, markdown, pictures, remarks
 from runner.comparing.report import Report, report
@@ -17,6 +17,7 @@ from runner.engine.saving.folder import create
 from runner.engine.saving.storage import write_atomic
 from runner.errors import ConfigError
 from runner.registry import register
+from runner.roles import FilePath, Role, Verbatim
 from runner.schema import Positive
 from runner.tasks.job import Job
 
@@ -33,11 +34,11 @@ ROOM = 23  # columns for what differs, one value a line; the verdict takes what 
 def compare(
     job: Job,
     *,
-    baseline: str | None,
+    baseline: Annotated[str | None, Verbatim(lists=True)],
     metric: Literal["val/accuracy", "val/loss"],
     at: Literal["last", "best"],
     margin: Positive | None,
-    out: str | None,
+    out: Annotated[str | None, Role.PATH, FilePath()],
 ) -> int:
     """Compare runs: mean and spread over seeds, differences seed by seed with intervals, and an honest verdict.
 

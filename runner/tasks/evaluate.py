@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from runner import numerics
 from runner.assemble import Experiment, assemble
 from runner.comparing.notebook import record
 from runner.engine.batches import EvalBatches
@@ -12,12 +13,14 @@ from runner.engine.evaluation import evaluate
 from runner.engine.saving import checkpoint
 from runner.engine.saving.folder import lock, read_result, write_result
 from runner.errors import CheckpointError, ConfigError, DataError
+from runner.keys import settings_with
 from runner.registry import register
+from runner.roles import Role
 from runner.tasks.job import Job
 from runner.tasks.report import show_scores
 from runner.tasks.run_folder import saved_config
 
-MAY_CHANGE = ("task", "predict", "plugins", "device", "memory_format", "compile", "cuda_graphs")
+MAY_CHANGE = ("task", "predict", *settings_with(Role.EXECUTION))
 
 
 @register("task", name="evaluate")
@@ -32,6 +35,9 @@ def evaluate_task(job: Job, *, split: Literal["test", "val", "train"]) -> int:
         experiment.look()  # before the read is counted
     result = read_result(folder)
     path = folder / result.weights if result.weights else newest(folder)
+    accept = config["resume_numerics"] == "new"
+    version = numerics.version_in(checkpoint.meta_of(path), path)
+    numerics.check_unchanged(config, version, path, accept=accept, scores_only=True)
     weights = checkpoint.read_weights(path)
     if wrong := checkpoint.mismatch(experiment.learner.weights(), weights):
         raise CheckpointError(f"{path} is of another model: {wrong}")

@@ -7,11 +7,12 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import runner.components  # noqa: F401  (registers them)
 from runner.errors import ConfigError, unknown
 from runner.registry import register
+from runner.roles import Role
 from runner.tasks import load_tasks
 from runner.tasks.catalogue import Group, Knob, Option, catalogue
 from runner.tasks.job import Job
@@ -26,7 +27,12 @@ COMMAND = "python -m runner task=list task.format=markdown > docs/catalogue.md"
 
 
 @register("task", name="list")
-def list_task(job: Job, *, kind: str | None, format: Literal["text", "markdown"]) -> int:  # noqa: A002
+def list_task(
+    job: Job,
+    *,
+    kind: Annotated[str | None, Role.OBSERVATION],
+    format: Annotated[Literal["text", "markdown"], Role.OBSERVATION],  # noqa: A002
+) -> int:
     """Print what may be chosen and set, the user's own options included, as text or as Markdown."""
     if not job.folders:
         raise ConfigError("task: list shows what there is once, and not in a sweep; leave -m out")
@@ -91,7 +97,7 @@ def values(option: Option, column: int) -> Iterator[Text]:
     width = min(SETTING, max(map(len, settings), default=0))
     indent = column + width + 2
     for setting, knob in zip(settings, option.knobs, strict=True):
-        lines = wrapped(knob.comment, indent)
+        lines = wrapped(explained_knob(knob), indent)
         beside = lines.pop(0) if lines and len(setting) <= width else ""
         *above, last = wrapped(setting, column, hanging=4) or [setting]
         yield from (Text(" " * column + line, style="cyan") for line in above)
@@ -129,6 +135,8 @@ def markdown(groups: list[Group]) -> str:
         "",
         f"Made by `{COMMAND}` from `conf/` and the components' docstrings; a test fails when it is stale.",
         "A knob is set by its dotted name: `optim.lr=0.1`, and `augment.crop.padding=4` where several may be chosen.",
+        "A knob changes the experiment, unless it has another role: execution (how the same numbers are computed),",
+        "observation (what is recorded) or path (where files are). Runs that differ in those alone are repeats.",
         "The fields outside groups (`epochs`, `seed`, `device`, ...) are in `python -m runner --help`.",
         "",
         *(f"- [{group.name}](#{group.name}): {', '.join(option.name for option in group.options)}" for group in groups),
@@ -146,7 +154,12 @@ def markdown(groups: list[Group]) -> str:
 
 def item(knob: Knob) -> str:
     """Return a knob as an item of a list."""
-    return f"- `{knob.name}: {knob.default}` {escaped(knob.comment)}".rstrip()
+    return f"- `{knob.name}: {knob.default}` {escaped(explained_knob(knob))}".rstrip()
+
+
+def explained_knob(knob: Knob) -> str:
+    """Return the comment of a knob, with its role unless that is the usual one."""
+    return knob.comment if knob.role is Role.EXPERIMENT else f"{knob.comment} (role: {knob.role})".lstrip()
 
 
 def escaped(words: str) -> str:

@@ -22,6 +22,7 @@ from runner.engine.saving.checkpoint import Snapshot
 from runner.engine.saving.folder import Result
 from runner.engine.saving.storage import write_atomic
 from runner.engine.timing import MEMORY, SPEED, STEP, WAIT, typical
+from runner.keys import hyperparameters
 from runner.tasks.job import Job
 
 
@@ -64,7 +65,7 @@ def introduce(log: Log, job: Job) -> None:
     log.add(
         0,
         {
-            "hparams": session_start(flat_hparams(job.config), job.group_hash),
+            "hparams": session_start(flat_hparams(hyperparameters(job.config)), job.group_hash),
             "layout": layout(),
             "config": f"{note}```yaml\n{text}```",
         },

@@ -17,6 +17,7 @@ from runner.engine.provenance import provenance
 from runner.engine.saving.folder import LOCK, RESULT, Result, create, write_result
 from runner.engine.saving.storage import TEMPORARY, put, write_atomic
 from runner.errors import ConfigError, Diverged, RunnerError, StorageError, too_large, wrong
+from runner.numerics import completed, same_config
 from runner.schema import check
 from runner.settings import SETTINGS
 from runner.tasks.job import Job
@@ -50,7 +51,7 @@ def begun(job: Job) -> Path | None:
     if path is None or not os.path.isfile(path) or not (path.parent / RESULT).is_file():  # noqa: PTH113
         return None
     named = bool(job.hash8) and path.parent.name.endswith(f"-{job.hash8}")
-    return path.parent if named or plain_yaml.load(path) == job.config else None
+    return path.parent if named or same_config(plain_yaml.load(path), job.config) else None
 
 
 def describe(folder: Path, job: Job, *, device: str) -> None:
@@ -79,14 +80,16 @@ def saved_config(folder: str, job: Job, *, key: str, may_change: Collection[str]
     config = plain_yaml.load(path)
     if not isinstance(config, dict) or not FIRST.issubset(config) or not config.keys() <= job.config.keys():
         raise ConfigError(f"{path}: is not a config of this version of runner")
-    missing = {name: value for name, value in job.config.items() if name not in config}
-    config = config | missing  # a key that came after that version has the value that it has by default
+    config = completed(config)
+    if missing := [name for name in job.config if name not in config]:
+        raise ConfigError(f"{path}: {missing[0]}: missing, and every version of runner writes it")
     for name, like in job.config.items():
         check_saved(path, name, config[name], like)
     task = config["task"].get("name") if isinstance(config["task"], dict) else config["task"]
     if task != "train":
         raise ConfigError(f"{key}: got '{folder}', must be the folder of a training run (its task is {task!r})")
     given = {override.lstrip("+").partition("=")[0].partition(".")[0] for override in job.overrides}
+    given.add("resume_numerics")  # not the value saved: whoever goes on now must say so
     return config | {name: job.config[name] for name in given & set(may_change)}
 
 

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from runner import numerics
 from runner.assemble import Experiment, assemble
 from runner.comparing.notebook import noted
 from runner.engine.autopsy import explained
@@ -23,14 +25,18 @@ from runner.engine.saving.folder import Result, lock, read_result
 from runner.engine.saving.rotation import clean
 from runner.engine.train import train
 from runner.errors import CheckpointError, Diverged
+from runner.keys import settings_with
 from runner.registry import register
+from runner.roles import Role
 from runner.tasks.job import Job
 from runner.tasks.report import announce, conclude, console, device_name, introduce, sign_off, tell
 from runner.tasks.run_folder import CONFIG, begun, describe, place, reported, saved_config
 
 FINISHED = ("done", "stopped", "pruned")
-MAY_CHANGE = ("plugins", "device", "memory_format", "compile", "cuda_graphs")  # with resume
-AGAIN = f"it diverged, and will again in that step unless {', '.join(MAY_CHANGE[1:])} change its numbers"
+MAY_CHANGE = settings_with(Role.EXECUTION)  # with resume
+AGAIN = (
+    "it diverged and will diverge again at the same step, unless device, memory_format, compile or cuda_graphs differ"
+)
 
 
 @register("task", name="train")
@@ -44,6 +50,7 @@ def train_task(job: Job) -> int:
         if resumed:
             held.enter_context(lock(resumed))
         snapshot = checkpoint.load(resumed) if resumed else None
+        versions = numerics_of(resumed, job.config, snapshot) if resumed and snapshot else None
         experiment = assemble(job.config, fit=snapshot is None, search=job.search)
         lost = experiment.look() if experiment.settings.test == "end" else ()
         experiment = replace(experiment, summary=[*lost, *experiment.summary])
@@ -53,6 +60,7 @@ def train_task(job: Job) -> int:
         if not resumed:
             held.enter_context(lock(folder))
         result = read_result(folder) if resumed else Result()
+        result.numerics = sorted({*(result.numerics or ()), *versions}) if versions else result.numerics
         if result.status not in FINISHED:
             announce(folder, experiment, snapshot, resumed=bool(resumed))
             if result.status == "diverged":
@@ -60,6 +68,16 @@ def train_task(job: Job) -> int:
             run(folder, job, experiment, snapshot, result)
     conclude(folder, job, result)
     return 0
+
+
+def numerics_of(folder: Path, config: Mapping[str, Any], snapshot: Snapshot) -> tuple[int, int] | None:
+    """Return the numerics versions before and after a snapshot if the numbers change there, else None.
+
+    Raises CheckpointError if they would and `resume_numerics=new` is not given, or if a newer version wrote it.
+    """
+    version = numerics.version_in(snapshot.meta, folder)
+    accept = config["resume_numerics"] == "new"
+    return (version, numerics.current()) if numerics.check_unchanged(config, version, folder, accept=accept) else None
 
 
 def run(folder: Path, job: Job, experiment: Experiment, snapshot: Snapshot | None, result: Result) -> None:
@@ -149,7 +167,11 @@ def committer(folder: Path, learner: Learner, log: Log) -> Callable[[], None]:
             learner.weights(),
             {"learner": learner.state_dict(), "log": log.state_dict()},
             logs=positions,
-            meta={"threads": torch.get_num_threads(), "torch": torch.__version__},
+            meta={
+                "threads": torch.get_num_threads(),
+                "torch": torch.__version__,
+                numerics.META: numerics.current(),
+            },
             keep=[learner.patience.best_step],
         )
 

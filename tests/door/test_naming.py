@@ -11,7 +11,7 @@ CONFIG = {
     "model": {"name": "mlp", "hidden": [8]},
     "optim": {"name": "sgd", "lr": 1.0},
     "augment": {"crop": {"padding": 1}, "hflip": {"p": 0.5}},
-    "data": {"name": "digits", "batch_size": 64, "root": "/here", "workers": 2},
+    "data": {"name": "imagefolder", "batch_size": 64, "root": "/here", "workers": 2, "cache": "auto"},
     "epochs": 3,
     "seed": 0,
     "device": "cpu",
@@ -79,14 +79,16 @@ def test_floats_are_named_exactly():
         ("device", "cuda"),
         ("test", "never"),
         ("log_every", 1),
-        ("hydra", {"job": 1}),
+        ("checkpoint_every", "7steps"),
+        ("compile", True),
+        ("probe", {"images": {"every": 5}}),
     ],
 )
 def test_the_hash_does_not_count_places_and_logging(key, value):
     assert hash8({**CONFIG, key: value}) == hash8(CONFIG)
 
 
-@pytest.mark.parametrize("key", ["root", "workers"])
+@pytest.mark.parametrize("key", ["root", "workers", "cache", "placement", "memory"])
 def test_the_hash_does_not_count_where_the_data_lie(key):
     assert hash8({**CONFIG, "data": {**CONFIG["data"], key: "else"}}) == hash8(CONFIG)
 

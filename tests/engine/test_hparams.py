@@ -1,9 +1,10 @@
 """The flat form of a config, and which parts of it say what is computed."""
 
 from runner.engine.logs.hparams import flat_hparams, session_end, session_start
+from runner.keys import hyperparameters
 
 CONFIG = {
-    "data": {"name": "cifar10", "root": "/data", "workers": 4, "batch_size": 128},
+    "data": {"name": "imagefolder", "root": "/data", "workers": 4, "batch_size": 128},
     "optim": {"name": "adam", "lr": 1e-3, "betas": [0.9, 0.999], "amsgrad": False, "weight_decay": None},
     "scheduler": {"name": "step", "at": {"first": 1, "second": 2}, "empty": []},
     "augment": {"crop": {"padding": 4}, "flip": {}},
@@ -26,8 +27,8 @@ CONFIG = {
 
 
 def test_a_config_becomes_one_level_of_numbers_truths_and_words():
-    assert flat_hparams(CONFIG) == {
-        "data": "cifar10",
+    assert flat_hparams(hyperparameters(CONFIG)) == {
+        "data": "imagefolder",
         "data.batch_size": 128.0,
         "optim": "adam",
         "optim.lr": 1e-3,
@@ -47,12 +48,12 @@ def test_a_config_becomes_one_level_of_numbers_truths_and_words():
 
 
 def test_the_types_are_those_that_tensorboard_tells_apart():
-    assert {type(value) for value in flat_hparams(CONFIG).values()} == {bool, float, str}
+    assert {type(value) for value in flat_hparams(hyperparameters(CONFIG)).values()} == {bool, float, str}
 
 
 def test_seeds_and_places_do_not_tell_runs_apart():
     moved = {**CONFIG, "seed": 4, "outputs": "/elsewhere", "device": "cpu", "data": {**CONFIG["data"], "root": "x"}}
-    assert flat_hparams(moved) == flat_hparams(CONFIG)
+    assert flat_hparams(hyperparameters(moved)) == flat_hparams(hyperparameters(CONFIG))
 
 
 def told(summary):
@@ -71,7 +72,7 @@ def test_a_session_is_told_in_the_words_of_tensorboards_own_api(monkeypatch):
     from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
     monkeypatch.setattr("time.time", lambda: 12.5)
-    hparams = flat_hparams(CONFIG)
+    hparams = flat_hparams(hyperparameters(CONFIG))
     assert told(session_start(hparams, "group")) == told(hparams_pb(hparams, trial_id="group", start_time_secs=12.5))
     for succeeded, status in ((True, api_pb2.STATUS_SUCCESS), (False, api_pb2.STATUS_FAILURE)):
         end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=12.5)

@@ -7,9 +7,12 @@ from fnmatch import fnmatch
 import pytest
 from torchvision import datasets
 
-from runner.tasks.prefetch_data import FILES, read_matching
+from runner.annotations import marks
+from runner.tasks.prefetch_data import read_matching
 from tests.test_start_up import ended
 
+NAMES = ("cifar10", "cifar100", "mnist", "fashion_mnist", "svhn")
+FILES = {name: marks("data", name)["root"].path.prefetch for name in NAMES}
 ASKED = """
 import sys
 from runner import tasks

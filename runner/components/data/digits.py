@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from runner.components.data.splitting import ranks, set_aside
 from runner.engine.contracts import Data, Images, InMemory
 from runner.errors import DataError
 from runner.registry import register
+from runner.roles import Aspect, Role
 from runner.schema import PositiveInt
 
 FILE = "datasets/data/digits.csv.gz"
@@ -20,7 +22,9 @@ LARGEST = 16  # the file's values are 0..16
 
 
 @register("data")
-def digits(*, batch_size: PositiveInt, placement: InMemory) -> Data:
+def digits(
+    *, batch_size: Annotated[PositiveInt, Aspect.TRAINING], placement: Annotated[InMemory, Role.EXECUTION]
+) -> Data:
     """Return 1,797 images (1, 8, 8) of handwritten digits, stretched to 0..255: 1,200 to train, 297 val, 300 test.
 
     The splits are fixed and stratified. scikit-learn's file is read by itself: importing the package takes seconds.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 import torch
 
 from runner.engine.contracts import Data, Images, InMemory
 from runner.engine.randomness import key, numpy_generator
 from runner.registry import register
+from runner.roles import Aspect, Role
 from runner.schema import NonNegativeInt, PositiveInt
 
 CENTRE, UNIT = 127.5, 25.5  # of 0..255: five standard deviations either way, in steps of 0.04
@@ -22,8 +25,8 @@ def gaussian(
     val: PositiveInt,
     test: PositiveInt,
     data_seed: NonNegativeInt,
-    batch_size: PositiveInt,
-    placement: InMemory,
+    batch_size: Annotated[PositiveInt, Aspect.TRAINING],
+    placement: Annotated[InMemory, Role.EXECUTION],
 ) -> Data:
     """Return pictures (1, size, size) of independent normal pixels, with labels that mean nothing; uint8 like all.
 

@@ -21,6 +21,7 @@ from runner.engine.contracts import Data, Images, Placement, Split
 from runner.errors import DataError
 from runner.registry import register
 from runner.relations import Leaves, OneOf, With
+from runner.roles import Aspect, FilePath, Role, Unnamed
 from runner.schema import BOUNDS, HalfOpenUnit, NonNegativeInt, Pair, Positive, PositiveInt, Range
 
 Share = Annotated[float, Range(0, 1, open_low=True)]
@@ -30,20 +31,20 @@ SMALL = 16384  # bytes; below this a decoder holds the GIL so often that a secon
 @register("data")
 def imagefolder(
     *,
-    root: str,
+    root: Annotated[str, Role.PATH, FilePath(expand=False), Aspect.EXAMPLES],
     size: Annotated[list[PositiveInt], Pair("[height, width]")],
     centre: Share,
-    crop: Literal["resized"] | None,
-    crop_scale: Annotated[list[Share], BOUNDS],
-    crop_ratio: Annotated[list[Positive], BOUNDS],
-    batch_size: PositiveInt,
+    crop: Annotated[Literal["resized"] | None, Aspect.TRAINING],
+    crop_scale: Annotated[list[Share], BOUNDS, Aspect.TRAINING],
+    crop_ratio: Annotated[list[Positive], BOUNDS, Aspect.TRAINING],
+    batch_size: Annotated[PositiveInt, Aspect.TRAINING],
     val_fraction: Annotated[float, Range(0, 1, open_low=True, open_high=True), Leaves("test_fraction")],
     test_fraction: HalfOpenUnit,
     bad_images: Literal["error", "skip"],
-    placement: Annotated[Placement, With("crop", "resized", OneOf(("auto", "disk")))],
-    memory: NonNegativeInt,
-    cache: str | None,
-    workers: NonNegativeInt | None,
+    placement: Annotated[Placement, With("crop", "resized", OneOf(("auto", "disk"))), Role.EXECUTION],
+    memory: Annotated[NonNegativeInt, Role.EXECUTION],
+    cache: Annotated[str | None, Role.PATH, FilePath(expand=False)],
+    workers: Annotated[NonNegativeInt | None, Role.EXECUTION, Unnamed()],
 ) -> Data:
     """Return the images under `root`, RGB, scaled and cropped to `size` [H, W], decoded once into a cache.
 

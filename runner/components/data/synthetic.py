@@ -15,6 +15,7 @@ from runner.engine.contracts import Data, Images, InMemory
 from runner.engine.randomness import key, numpy_generator
 from runner.registry import register
 from runner.relations import With
+from runner.roles import Aspect, Role
 from runner.schema import NonNegative, NonNegativeInt, PositiveInt, Range
 
 Array = NDArray[Any]
@@ -41,8 +42,8 @@ def synthetic(
     val: PositiveInt,
     test: PositiveInt,
     data_seed: NonNegativeInt,
-    batch_size: PositiveInt,
-    placement: InMemory,
+    batch_size: Annotated[PositiveInt, Aspect.TRAINING],
+    placement: Annotated[InMemory, Role.EXECUTION],
 ) -> Data:
     """Return points of the plane (2, 1, 1) in spirals or blobs, or pictures (1, size, size) of shapes; uint8 like all.
 

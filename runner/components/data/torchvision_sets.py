@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.error import HTTPError
 
 import torch
@@ -17,11 +17,23 @@ from runner.components.data.torchvision_alone import datasets
 from runner.engine.contracts import Data, Images, InMemory
 from runner.errors import ConfigError, DataError
 from runner.registry import register
+from runner.roles import Aspect, FilePath, Role
 from runner.schema import PositiveInt
+
+Download = Annotated[bool, Role.EXECUTION]
+BatchSize = Annotated[PositiveInt, Aspect.TRAINING]
+Placed = Annotated[InMemory, Role.EXECUTION]
 
 
 @register("data")
-def cifar10(*, root: str, download: bool, batch_size: PositiveInt, val_size: PositiveInt, placement: InMemory) -> Data:
+def cifar10(
+    *,
+    root: Annotated[str, Role.PATH, FilePath(expand=False, prefetch="cifar-10-batches-py/*")],
+    download: Download,
+    batch_size: BatchSize,
+    val_size: PositiveInt,
+    placement: Placed,
+) -> Data:
     """Return CIFAR-10: 60,000 colour photographs (3, 32, 32) of 10 things, 10,000 of them to test.
 
     `val_size` of the 50,000 training images validate: a fixed, stratified choice. Raises DataError where the files are
@@ -32,7 +44,14 @@ def cifar10(*, root: str, download: bool, batch_size: PositiveInt, val_size: Pos
 
 
 @register("data")
-def cifar100(*, root: str, download: bool, batch_size: PositiveInt, val_size: PositiveInt, placement: InMemory) -> Data:
+def cifar100(
+    *,
+    root: Annotated[str, Role.PATH, FilePath(expand=False, prefetch="cifar-100-python/*")],
+    download: Download,
+    batch_size: BatchSize,
+    val_size: PositiveInt,
+    placement: Placed,
+) -> Data:
     """Return CIFAR-100: 60,000 colour photographs (3, 32, 32) of 100 things, 10,000 of them to test.
 
     Splits and errors are those of cifar10. Source: Krizhevsky 2009.
@@ -42,7 +61,14 @@ def cifar100(*, root: str, download: bool, batch_size: PositiveInt, val_size: Po
 
 
 @register("data")
-def mnist(*, root: str, download: bool, batch_size: PositiveInt, val_size: PositiveInt, placement: InMemory) -> Data:
+def mnist(
+    *,
+    root: Annotated[str, Role.PATH, FilePath(expand=False, prefetch="MNIST/raw/train-*-ubyte")],
+    download: Download,
+    batch_size: BatchSize,
+    val_size: PositiveInt,
+    placement: Placed,
+) -> Data:
     """Return MNIST: 70,000 handwritten digits (1, 28, 28), 10,000 of them to test.
 
     Splits and errors are those of cifar10. Source: LeCun et al. 1998.
@@ -53,7 +79,12 @@ def mnist(*, root: str, download: bool, batch_size: PositiveInt, val_size: Posit
 
 @register("data")
 def fashion_mnist(
-    *, root: str, download: bool, batch_size: PositiveInt, val_size: PositiveInt, placement: InMemory
+    *,
+    root: Annotated[str, Role.PATH, FilePath(expand=False, prefetch="FashionMNIST/raw/train-*-ubyte")],
+    download: Download,
+    batch_size: BatchSize,
+    val_size: PositiveInt,
+    placement: Placed,
 ) -> Data:
     """Return Fashion-MNIST: 70,000 pictures of clothes (1, 28, 28) of 10 kinds, 10,000 of them to test.
 
@@ -64,7 +95,14 @@ def fashion_mnist(
 
 
 @register("data")
-def svhn(*, root: str, download: bool, batch_size: PositiveInt, val_size: PositiveInt, placement: InMemory) -> Data:
+def svhn(
+    *,
+    root: Annotated[str, Role.PATH, FilePath(expand=False, prefetch="train_32x32.mat")],
+    download: Download,
+    batch_size: BatchSize,
+    val_size: PositiveInt,
+    placement: Placed,
+) -> Data:
     """Return SVHN: 99,289 house numbers cut into digits (3, 32, 32), 26,032 of them to test (no "extra" images).
 
     Splits and errors are those of cifar10. Source: Netzer et al. 2011.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from importlib import import_module
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from torch import Tensor, nn
 
@@ -14,6 +14,7 @@ from runner.components.model.weights import load
 from runner.engine.contracts import ActivationMaker, NormMaker
 from runner.errors import ConfigError, unknown
 from runner.registry import register
+from runner.roles import FilePath
 
 Shape = tuple[int, int, int]
 Swap = list[Literal["activation", "norm"]] | None
@@ -27,7 +28,7 @@ def torchvision(
     norm: NormMaker,
     *,
     arch: str,
-    weights: str | None,
+    weights: Annotated[str | None, FilePath()],
     swap: Swap,
 ) -> nn.Module:
     """Return torchvision's classification model of a name, with a new classifier and the activation and norm given.
@@ -61,7 +62,7 @@ def timm(
     norm: NormMaker,
     *,
     arch: str,
-    weights: str | None,
+    weights: Annotated[str | None, FilePath()],
     swap: Swap,
 ) -> nn.Module:
     """Return timm's model of a name, with a new classifier and as many input channels as the images have.

@@ -14,26 +14,19 @@ import numpy as np
 
 from runner.engine.logs import summaries
 
-DROPPED = {
-    *("seed", "outputs", "name", "sweep", "resume", "run", "note", "plugins", "device", "log_every", "figures", "test"),
-    *("data.root", "data.workers", "data.cache", "data.placement", "probe", "task"),
-}  # what says where, when or how a run is watched, not what it computes; seeds are what a group averages over
-
 
 def flat_hparams(config: Mapping[str, Any]) -> dict[str, bool | float | str]:
-    """Return the config as one level, `{optim: adam, optim.lr: 0.001, augment: crop+flip, augment.crop.padding: 4.0}`.
+    """Return a config, or a part of one, on one level: `{optim: adam, optim.lr: 0.001, augment.crop.padding: 4.0}`.
 
     A number becomes a float, a list its items joined by `+`, and what is null or empty the word none.
     """
-    return {key: typed(value) for key, value in flat(config) if key not in DROPPED}
+    return {key: typed(value) for key, value in flat(config)}
 
 
 def flat(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (dotted key, value); a group gives its choice under its own name, then the knobs."""
     for word, value in config.items():
         key = f"{above}{word}"
-        if key in DROPPED:
-            continue
         if not isinstance(value, Mapping):
             yield key, value
         else:

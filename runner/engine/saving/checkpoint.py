@@ -159,10 +159,8 @@ def weights_file(folder: Path, step: int) -> Path:
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a weights file, verified against its manifest if that lies beside it (else a lone copy)."""
-    match = DATA_NAME.fullmatch(path.name)
     try:
-        if match and os.path.lexists(path.with_name(f"{match['step']}.json")):
-            found = manifest.read(path.parent, int(match["step"]))
+        if found := _manifest_beside(path):
             files = {file.name: file for file in found.files}
             if path.name not in files:
                 raise CheckpointError(f"{path.name}: is not of the checkpoint that {name_of(found.step)} commits")
@@ -170,6 +168,23 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return tensor_file.parse(tensor_file.read_bytes(path), path.name)
     except CheckpointError as error:
         raise CheckpointError(f"{storage.shown(path.parent)}/{error}") from error
+
+
+def meta_of(path: Path) -> dict[str, Any]:
+    """Return the `meta` of the checkpoint that a weights file is of; empty for a lone copy."""
+    try:
+        found = _manifest_beside(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{storage.shown(path.parent)}/{error}") from error
+    return found.meta if found else {}
+
+
+def _manifest_beside(path: Path) -> Manifest | None:
+    """Return the manifest that lies beside a data file, None if there is none."""
+    match = DATA_NAME.fullmatch(path.name)
+    if match is None or not os.path.lexists(path.with_name(f"{match['step']}.json")):
+        return None
+    return manifest.read(path.parent, int(match["step"]))
 
 
 def mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:

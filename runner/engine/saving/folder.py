@@ -18,7 +18,7 @@ from typing import Annotated, Any, get_type_hints
 
 from runner.engine.saving import storage
 from runner.errors import CheckpointError, ConfigError, Locked
-from runner.schema import FolderName, NonNegative, NonNegativeInt, Pattern, check
+from runner.schema import FolderName, NonNegative, NonNegativeInt, Pattern, PositiveInt, check
 
 SCHEMA = 1
 RESULT = "result.json"
@@ -131,10 +131,14 @@ class Result:
     scores: dict[str, Any] = field(default_factory=dict)  # {val: {best: {accuracy, loss, step}, last}, test: {...}}
     weights: str | None = None  # the selected ones, relative to the folder
     test_reads: NonNegativeInt = 0
+    # Versions that it was trained with, where it went on over a change of formulas (`runner.numerics`); else left out
+    numerics: list[PositiveInt] | None = None
 
     def to_json(self) -> bytes:
         """Return the file's bytes; ValueError if a field is not what it must be."""
         record = {"schema": SCHEMA, **asdict(self), "scores": numbers(self.scores)}
+        if self.numerics is None:
+            del record["numerics"]
         try:
             checked(record)
         except ConfigError as error:
@@ -142,6 +146,7 @@ class Result:
         return json.dumps(record, indent=1, allow_nan=False).encode() + b"\n"
 
 
+OPTIONAL = {"numerics"}
 FORM = {name: kind for name, kind in get_type_hints(Result, include_extras=True).items() if name != "scores"}
 
 
@@ -167,11 +172,12 @@ def read_result(folder: Path) -> Result:
 def checked(record: Any) -> Result:
     """Return a result from its JSON object, each field checked."""
     names = {"schema", *(item.name for item in fields(Result))}
-    if type(record) is not dict or record.keys() != names or record["schema"] != SCHEMA:
+    known = type(record) is dict and record.keys() | OPTIONAL == names
+    if not known or record["schema"] != SCHEMA:
         raise ConfigError(f"is no result of schema {SCHEMA}")
     if type(record["scores"]) is not dict:
         raise ConfigError("scores: must be a mapping {a: b}")
-    values = {name: check(name, record[name], kind) for name, kind in FORM.items()}
+    values = {name: check(name, record[name], kind) for name, kind in FORM.items() if name in record}
     return Result(**values, scores=numbers(record["scores"]))
 
 

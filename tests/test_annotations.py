@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from runner import registry
-from runner.door import annotations
-from runner.door.annotations import Unread, annotation, read
+from runner import annotations, registry
+from runner.annotations import Unread, annotation, read
 from runner.door.options import find_conf
 from runner.tasks import load_tasks
 from tests.running import ROOT

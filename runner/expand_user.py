@@ -1,0 +1,52 @@
+"""`~` in the paths of a config: a shell expands it on the command line only in some places, and in a file never."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from runner.errors import wrong
+from runner.keys import key_marks, marked_keys
+
+
+def expand_paths(config: dict[str, Any]) -> None:
+    """Replace a leading `~` or `~user` by the home folder in each path; ConfigError if there is no such user.
+
+    Paths that the config keeps as written (`FilePath(expand=False)`) are only checked.
+    """
+    # Hardly any key holds one, and the marks of the other components need not be read
+    tildes = [key for key, value in config.items() if _holds_tilde(value)]
+    for holder, name, key, marks in marked_keys(config, tildes):
+        if marks.path:
+            path = expanded(key, holder[name])
+            holder[name] = path if marks.path.expand else holder[name]
+
+
+def as_in_config(key: str, value: Any) -> Any:
+    """Return the value that a config has at a key when the command line gives `value`."""
+    mark = key_marks(key).path
+    if mark is None:
+        return value
+    path = expanded(key, value)
+    return path if mark.expand else value
+
+
+def expanded(key: str, value: Any) -> Any:
+    """Return a path, or each of a list of paths, with `~` replaced; anything else as it is."""
+    if isinstance(value, list):
+        return [expanded(key, each) for each in value]
+    if not isinstance(value, str) or not value.startswith("~"):
+        return value
+    path = os.path.expanduser(value)  # noqa: PTH111  (a Path's raises RuntimeError where there is no such user)
+    if path.startswith("~"):
+        raise wrong(key, value, "a path (there is no such user; ./~ is a folder of that name)")
+    return path
+
+
+def _holds_tilde(value: Any) -> bool:
+    """Return True if a text that begins with `~` is anywhere in a value."""
+    if isinstance(value, dict):
+        return any(map(_holds_tilde, value.values()))
+    if isinstance(value, list):
+        return any(map(_holds_tilde, value))
+    return isinstance(value, str) and value.startswith("~")

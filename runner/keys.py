@@ -1,0 +1,103 @@
+"""What the keys of a config are for, as their annotations say: the roles of `runner.roles`, asked by key or by config.
+
+Hashes and groups of runs, comparisons, `~`, and what may change on resume all ask here.
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from runner.annotations import marks, marks_of_kind
+from runner.roles import NO_MARKS, Aspect, Marks, Role, marks_in
+from runner.settings import GROUPS, SETTINGS
+
+Config = Mapping[str, Any]
+
+_SETTINGS = {key: marks_in(annotation) for key, annotation in SETTINGS.items()}
+
+
+def key_marks(key: str) -> Marks:
+    """Return the marks of a key as the command line writes it, whichever option of its group is chosen."""
+    if key in _SETTINGS:
+        return _SETTINGS[key]
+    group, _, knob = key.partition(".")
+    return marks_of_kind(group).get(knob.rpartition(".")[2], NO_MARKS)
+
+
+def settings_with(mark: Role | Aspect) -> tuple[str, ...]:
+    """Return the settings that have a role or an aspect, in the order of `conf/config.yaml`."""
+    return tuple(key for key, found in _SETTINGS.items() if found.role == mark or mark in found.aspects)
+
+
+def read_by_one_task() -> dict[str, str]:
+    """Return the settings that only one task reads, with that task."""
+    return {key: found.reader for key, found in _SETTINGS.items() if found.reader}
+
+
+def experiment(config: Config) -> dict[str, Any]:
+    """Return the part of a config that changes the numbers, without the seed.
+
+    Runs of which this part is equal are repeats of one configuration.
+    """
+    found = {}
+    for key, value in config.items():
+        if key in _SETTINGS:
+            if _SETTINGS[key].role is Role.EXPERIMENT:
+                found[key] = value
+        elif GROUPS.get(key, Role.EXPERIMENT) is Role.EXPERIMENT:
+            found[key] = _experiment_of_group(key, value, plugins_of(config))
+    return found
+
+
+def hyperparameters(config: Config) -> dict[str, Any]:
+    """Return the part of a config that tells training runs apart: `experiment` without the task, the same in all."""
+    return {key: value for key, value in experiment(config).items() if key != "task"}
+
+
+def marked_keys(config: dict[str, Any], among: Iterable[str]) -> Iterator[tuple[dict[str, Any], str, str, Marks]]:
+    """Yield (mapping that holds the value, name in it, dotted key, marks) of the marked keys at or below some keys."""
+    for key in among:
+        if key in _SETTINGS:
+            yield config, key, key, _SETTINGS[key]
+            continue
+        for place, name, knobs in _components(key, config[key]):
+            for knob, found in marks(key, name, plugins_of(config)).items():
+                if knob in knobs:
+                    yield knobs, knob, f"{place}.{knob}", found
+
+
+def knob_marks(group: str, values: Config, config: Config) -> Mapping[str, Marks]:
+    """Return the marked knobs of the component that a pick-one group of a config chooses."""
+    return marks(group, str(values.get("name")), plugins_of(config))
+
+
+def plugins_of(config: Config) -> tuple[str, ...]:
+    """Return the modules with a user's components that a config names."""
+    listed = config.get("plugins")
+    return tuple(each for each in listed if isinstance(each, str)) if isinstance(listed, (list, tuple)) else ()
+
+
+def _experiment_of_group(group: str, value: Any, plugins: tuple[str, ...]) -> Any:
+    """Return the knobs of a group's components that change the numbers."""
+    if not isinstance(value, Mapping):
+        return value
+    if "name" in value:
+        return _experiment_of_component(group, value["name"], value, plugins)
+    return {name: _experiment_of_component(group, name, knobs, plugins) for name, knobs in value.items()}
+
+
+def _experiment_of_component(group: str, name: Any, knobs: Any, plugins: tuple[str, ...]) -> Any:
+    if not isinstance(knobs, Mapping) or not isinstance(name, str):
+        return knobs
+    found = marks(group, name, plugins)
+    return {knob: value for knob, value in knobs.items() if found.get(knob, NO_MARKS).role is Role.EXPERIMENT}
+
+
+def _components(group: str, value: Any) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield (key, name, knobs) of the components that a group of a config chooses."""
+    if isinstance(value, dict) and isinstance(value.get("name"), str):
+        yield group, value["name"], value
+    elif isinstance(value, dict):
+        yield from ((f"{group}.{name}", str(name), knobs) for name, knobs in value.items() if isinstance(knobs, dict))

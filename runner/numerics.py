@@ -1,0 +1,140 @@
+"""The numerics version: which changes of this code gave other numbers, and which values reproduce the numbers before.
+
+A change that alters a number is an entry of `CHANGES` and a line in CHANGELOG.md; the version is the last entry's.
+Each checkpoint's manifest carries the version that wrote it, one without it is of version 1. A run of an older version
+is evaluated as ever, but goes on only if its config uses no part that has changed since, or with `resume_numerics=new`.
+
+A key that is new is an entry of `ADDED`, with the value that reproduces the behaviour before there was such a key.
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from runner.errors import CheckpointError
+
+Config = Mapping[str, Any]
+FIRST = 1
+META = "numerics"  # the entry of a manifest's `meta`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A change after which the runs that use a part have other numbers."""
+
+    version: int  # one more than that of the change before, or the same if they are released together
+    part: str  # what a user calls it: `optim=lamb`, `mix`, `clip`
+    concerns: Callable[[Config], bool]  # True if a config uses the part
+    says: str  # what changed, in one line, as in CHANGELOG.md
+    scores: bool = False  # True if given weights get other scores, too
+
+
+CHANGES: tuple[Change, ...] = ()
+
+# A setting or group is `<key>`, a knob is `<group>=<option>.<knob>`
+ADDED: dict[str, Any] = {
+    "runs": None,
+    "resume_numerics": "same",
+}
+
+
+def current() -> int:
+    """Return the numerics version of this code."""
+    return max((change.version for change in CHANGES), default=FIRST)
+
+
+def version_in(meta: Mapping[str, Any], where: object) -> int:
+    """Return the version that wrote a checkpoint; CheckpointError if it is malformed, or newer than this code."""
+    found = meta.get(META, FIRST)
+    if type(found) is not int or found < FIRST:
+        raise CheckpointError(f"{where}: its numerics version is malformed")
+    if found > current():
+        raise CheckpointError(
+            f"{where}: was written with numerics version {found}, newer than {current()} of this runner; update runner"
+        )
+    return found
+
+
+def check_unchanged(config: Config, version: int, where: object, *, accept: bool, scores_only: bool = False) -> bool:
+    """Return True if the numbers of a run go on with formulas other than those it began with.
+
+    Args:
+        config: The run's config, completed.
+        version: The numerics version that wrote its checkpoint.
+        where: The run's folder, for the message.
+        accept: True for `resume_numerics=new`; otherwise such a run is refused.
+        scores_only: Only look for changes of the scores that given weights get, as for an evaluation.
+
+    Raises:
+        CheckpointError: A part that the config uses has changed and this is not accepted.
+    """
+    changed = [
+        each
+        for each in CHANGES
+        if each.version > version and (each.scores or not scores_only) and each.concerns(config)
+    ]
+    if changed and not accept:
+        parts = "; ".join(f"{each.part}: {each.says}" for each in changed)
+        raise CheckpointError(
+            f"{where}: is of numerics version {version} and uses what has changed since ({parts}); "
+            "to go on with the new numbers: resume_numerics=new"
+        )
+    return bool(changed)
+
+
+def completed(config: Config) -> dict[str, Any]:
+    """Return a saved config with the keys that came after it, each with the value that reproduces the old numbers."""
+    found = dict(config)
+    for key, value in ADDED.items():
+        group, option, knob = _place(key)
+        if not option:
+            found.setdefault(group, value)
+        elif (knobs := _knobs(found, group, option)) is not None and knob not in knobs:
+            found[group] = _with_knobs(found[group], option, {**knobs, knob: value})
+    return found
+
+
+def same_config(saved: Any, config: Config) -> bool:
+    """Return True if a saved config, which an older version may have written, is this one but for `resume_numerics`."""
+    command_only = {"resume_numerics": None}
+    return isinstance(saved, Mapping) and completed(saved) | command_only == {**config, **command_only}
+
+
+def stripped(config: Config) -> dict[str, Any]:
+    """Return a config without the added keys that have their old values: its form before there were such keys.
+
+    Hashes are taken of this form, so that a new key does not change the hash of every configuration.
+    """
+    found = dict(config)
+    for key, value in ADDED.items():
+        group, option, knob = _place(key)
+        if not option:
+            if group in found and found[group] == value:
+                del found[group]
+        elif (knobs := _knobs(found, group, option)) is not None and knob in knobs and knobs[knob] == value:
+            found[group] = _with_knobs(found[group], option, {k: v for k, v in knobs.items() if k != knob})
+    return found
+
+
+def _place(key: str) -> tuple[str, str, str]:
+    """Return group, option and knob of a key of `ADDED`; a setting has neither option nor knob."""
+    group, _, rest = key.partition("=")
+    option, _, knob = rest.partition(".")
+    return group, option, knob
+
+
+def _knobs(config: Config, group: str, option: str) -> Mapping[str, Any] | None:
+    """Return the knobs of an option in a config, None if it is not chosen."""
+    values = config.get(group)
+    if not isinstance(values, Mapping):
+        return None
+    found = values if values.get("name") == option else None if "name" in values else values.get(option)
+    return found if isinstance(found, Mapping) else None
+
+
+def _with_knobs(values: Mapping[str, Any], option: str, knobs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a group's values with other knobs of an option."""
+    return dict(knobs) if values.get("name") == option else {**values, option: dict(knobs)}

@@ -1,0 +1,82 @@
+"""A sweep of a version whose hashes counted other keys: its trials are found, finished ones stay, the others go on.
+
+`tests/fixtures/sweeps/first` was written by 91d65ec: `python -m runner -m` with the words of its `sweep.yaml`. One
+trial is complete. The other was killed in step 7 of 9 (RUNNER_FAULT=step.backward:7).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import yaml
+from running import ROOT, command, metrics
+
+from runner import numerics, plain_yaml
+from runner.__main__ import main
+from runner.door.naming import hash8, legacy_hash8
+from runner.sweeps.outcome import FINAL
+
+FIRST = ROOT / "tests" / "fixtures" / "sweeps" / "first"
+DONE, KILLED = "optim.lr=0.1-19da66d9", "optim.lr=0.2-7aa29098"
+WORDS = yaml.safe_load((FIRST / "sweep.yaml").read_text())["overrides"]
+PLACE = "outputs/sweeps/optim.lr-9cf64be1"  # where the same words put it
+
+
+def test_the_old_hash_is_that_of_the_old_code_and_the_new_one_is_another():
+    for name in (DONE, KILLED):
+        config = plain_yaml.load(FIRST / name / "config.yaml")
+        assert name.endswith(legacy_hash8(config))
+        assert not name.endswith(hash8(config))
+
+
+def content(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["-m", *WORDS], [f"resume={PLACE}"], ["-m", *WORDS, "hydra/launcher=basic"], [f"resume={PLACE}", "compile=false"]],
+    ids=["the same command", "resume", "Hydra's launcher", "resume, compiled otherwise"],
+)
+def test_an_old_sweep_goes_on_and_nothing_is_done_again(words, tmp_path):
+    place = tmp_path / PLACE
+    shutil.copytree(FIRST, place)
+    before, steps = content(place / DONE), metrics(place / KILLED)
+    done = command(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in place.iterdir() if path.is_dir()) == [DONE, KILLED]
+    assert content(place / DONE) == before
+    ended = json.loads((place / KILLED / "result.json").read_text())
+    assert ended["status"] in FINAL and ended["steps"] == 9
+    kept = [row for row in steps if row[0] <= 6]
+    assert kept and metrics(place / KILLED)[: len(kept)] == kept
+    assert [row[0] for row in metrics(place / KILLED) if row[1] == "train/loss"] == list(range(1, 10))
+
+
+def test_a_wider_command_adds_to_an_old_sweep(tmp_path):
+    place = tmp_path / PLACE
+    shutil.copytree(FIRST, place)
+    words = [word if not word.startswith("optim.lr=") else "optim.lr=0.1,0.3" for word in WORDS]
+    done = command("-m", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("was there") == 1
+    (added,) = [path for path in place.iterdir() if path.is_dir() and path.name not in (DONE, KILLED)]
+    assert added.name.endswith(hash8(plain_yaml.load(added / "config.yaml")))
+
+
+def test_an_old_trial_that_uses_a_changed_part_goes_on_only_when_told_to(tmp_path, monkeypatch, capfd):
+    place = tmp_path / PLACE
+    shutil.copytree(FIRST, place)
+    monkeypatch.chdir(tmp_path)
+    changed = numerics.Change(version=2, part="clip", concerns=lambda config: config["clip"] is None, says="other")
+    monkeypatch.setattr(numerics, "CHANGES", (changed,))
+    here = "hydra/launcher=basic"  # in this process, where the change is planted
+    assert main([f"resume={PLACE}", here]) == 1
+    assert "clip: other" in json.loads((place / KILLED / "result.json").read_text())["reason"]
+    assert main([f"resume={PLACE}", here, "resume_numerics=new"]) == 0
+    results = {name: json.loads((place / name / "result.json").read_text()) for name in (DONE, KILLED)}
+    assert (results[KILLED]["status"], results[KILLED]["numerics"]) == ("done", [1, 2])
+    assert "numerics" not in results[DONE]
+    assert sorted(path.name for path in place.iterdir() if path.is_dir()) == [DONE, KILLED]

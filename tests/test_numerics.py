@@ -1,0 +1,214 @@
+"""Changes of numbers, planted: an old run keeps its scores, and goes on only if it uses nothing that has changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import yaml
+from running import ROOT, events, job, metrics, result
+
+import runner.tasks.train  # noqa: F401
+from runner import numerics
+from runner.__main__ import main
+from runner.comparing.honesty import banners
+from runner.comparing.runs import find_runs
+from runner.door.naming import hash8
+from runner.door.options import find_conf
+from runner.engine.saving import checkpoint
+from runner.errors import CheckpointError
+from runner.numerics import Change, completed, same_config, stripped
+from runner.tasks import start
+
+RUNS = ROOT / "tests" / "fixtures" / "runs"
+FIRST = json.loads((ROOT / "tests" / "fixtures" / "first_keys.json").read_text())
+
+
+def change(group: str, option: str, says: str) -> Change:
+    return Change(version=2, part=f"{group}={option}", concerns=lambda run: run[group]["name"] == option, says=says)
+
+
+MIXUP = change("mix", "mixup", "other pairs")
+MUON = change("optim", "muon", "other scale")
+PLAIN = Change(version=3, part="predict=plain", concerns=lambda config: True, says="other rounding", scores=True)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A run of numerics version 1 that uses mixup and Adam, killed after step 6 of 9."""
+    shutil.copytree(RUNS / "v1", tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def planted(monkeypatch):
+    return lambda *changes: monkeypatch.setattr(numerics, "CHANGES", changes)
+
+
+def version(folder) -> int:
+    return checkpoint.load(folder).meta["numerics"]
+
+
+def test_a_run_folder_of_each_version_is_kept():
+    kept = [path for path in RUNS.iterdir() if path.is_dir()]
+    found = {numerics.version_in(checkpoint.load(path).meta, path) for path in kept}
+    assert found == set(range(1, numerics.current() + 1))
+
+
+def test_each_change_is_one_version_later_and_in_the_changelog():
+    versions = [change.version for change in numerics.CHANGES]
+    assert versions == sorted(versions) and set(versions) == set(range(2, numerics.current() + 1))
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert all(change.says in text for change in numerics.CHANGES)
+
+
+def test_every_key_that_is_new_has_the_value_that_reproduces_what_was_before():
+    """Of a new option no key is new: no saved config has chosen it."""
+    conf = find_conf()
+    missing = [key for key in conf.settings if key not in (*FIRST["settings"], *conf.defaults, *numerics.ADDED)]
+    options = [(group, option, path) for group, files in conf.files.items() for option, path in files.items()]
+    for group, option, path in options:
+        content = yaml.safe_load(path.read_text())
+        knobs = set(content if "name" in content else content.get(option, {})) - {"name", "defaults"}
+        added = knobs - set(FIRST.get(f"{group}={option}", knobs))
+        missing += [key for knob in added if (key := f"{group}={option}.{knob}") not in numerics.ADDED]
+    assert missing == [], "give each in runner.numerics.ADDED the value that reproduces the behaviour before it"
+
+
+def test_a_checkpoint_says_which_version_wrote_it(tmp_path):
+    words = ["model=linear", "augment=[]", "probe=[]", "figures=never", "steps=2", f"hydra.run.dir={tmp_path / 'run'}"]
+    assert start(job(*words)) == 0
+    assert version(tmp_path / "run") == numerics.current()
+    assert "numerics" not in result(tmp_path / "run")
+
+
+ADDED = {
+    "patience": None,
+    "predict": {"name": "plain"},
+    "optim=adam.eps": 1e-8,
+    "optim=muon.eps": 3.0,
+    "regularizer=dropout.p": 0.25,
+}
+
+
+def test_keys_that_came_later_have_the_values_of_before(monkeypatch):
+    monkeypatch.setattr(numerics, "ADDED", ADDED)
+    now = job("optim=adam", "regularizer=[dropout]", "patience=3", "regularizer.dropout.p=0.5", "optim.eps=0.1").config
+    old = {key: value for key, value in now.items() if key not in ("patience", "predict")}
+    old["optim"] = {knob: value for knob, value in now["optim"].items() if knob != "eps"}
+    old["regularizer"] = {"dropout": {k: v for k, v in now["regularizer"]["dropout"].items() if k != "p"}}
+    filled = completed(old)
+    assert (filled["patience"], filled["predict"]) == (None, {"name": "plain"})
+    assert (filled["optim"]["eps"], filled["regularizer"]["dropout"]["p"]) == (1e-8, 0.25)
+    assert filled.keys() == now.keys() and filled["optim"].keys() == now["optim"].keys()
+    assert stripped(filled) == old and "eps" not in old["optim"]
+    assert completed(now) == now and same_config(old, filled) and not same_config(old, now)
+    assert hash8(filled) == hash8(old) != hash8(now)
+
+
+def test_an_old_run_without_later_keys_ends_as_with_their_old_values(monkeypatch, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "whole")
+    path = folder / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    values = {"regularizer=dropout.p": config["regularizer"]["dropout"].pop("p"), "clip": config.pop("clip")}
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    monkeypatch.setattr(numerics, "ADDED", {**numerics.ADDED, **values})
+    for each in (folder, tmp_path / "whole"):
+        assert start(job(f"resume={each}", "device=cpu")) == 0
+    assert [row for row in metrics(folder) if "time" not in row[1]] == [
+        row for row in metrics(tmp_path / "whole") if "time" not in row[1]
+    ]
+
+
+def test_an_old_run_that_uses_a_changed_part_goes_on_only_when_told_to(folder, planted, capfd):
+    planted(MIXUP)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert main([f"resume={folder}", "device=cpu"]) == 3
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert "numerics version 1" in said and "mix=mixup: other pairs" in said and "resume_numerics=new" in said
+    assert {path: path.read_bytes() for path in before} == before
+    assert main([f"resume={folder}", "device=cpu", "resume_numerics=new"]) == 0
+    found = result(folder)
+    assert (found["status"], found["schema"], found["numerics"]) == ("done", 1, [1, 2])
+    assert version(folder) == 2
+    assert main([f"resume={folder}", "device=cpu"]) == 0  # it is of this version now
+    assert result(folder)["numerics"] == [1, 2]
+
+
+def test_an_old_run_that_uses_no_changed_part_goes_on(folder, planted):
+    planted(MUON)
+    assert start(job(f"resume={folder}", "device=cpu")) == 0
+    assert version(folder) == 2
+    assert "numerics" not in result(folder)
+
+
+def test_an_old_run_is_evaluated_to_the_score_it_had(folder, planted, capfd):
+    planted(MIXUP)
+    last = json.loads((RUNS / "v1.json").read_text())
+    assert start(job("task=evaluate", "task.split=val", f"run={folder}", "device=cpu")) == 0
+    assert f"{last['val/accuracy']:.2f}" in capfd.readouterr().out
+
+
+def test_weights_whose_scores_have_changed_are_scored_only_when_told_to(folder, planted):
+    planted(MIXUP, PLAIN)
+    words = ["task=evaluate", "task.split=val", f"run={folder}", "device=cpu"]
+    with pytest.raises(CheckpointError, match=r"predict=plain: other rounding\); .*resume_numerics=new") as caught:
+        start(job(*words))
+    assert "mixup" not in str(caught.value)
+    assert start(job(*words, "resume_numerics=new")) == 0
+
+
+def test_a_formula_that_has_changed_gives_an_evaluated_run_its_old_score_by_its_new_key(folder, monkeypatch, capfd):
+    """The way to correct a formula of evaluation: a key that chooses it, whose old value is in ADDED."""
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["loss"]["name"] == "cross_entropy"
+    smoothing = config["loss"].pop("label_smoothing")
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    words = ["task=evaluate", "task.split=val", f"run={folder}", "device=cpu"]
+    losses = {}
+    for value in (smoothing, 0.5):
+        monkeypatch.setattr(numerics, "ADDED", {**numerics.ADDED, "loss=cross_entropy.label_smoothing": value})
+        assert start(job(*words)) == 0
+        losses[value] = capfd.readouterr().out
+    last = json.loads((RUNS / "v1.json").read_text())
+    assert f"{last['val/loss']:.3f}" in losses[smoothing]
+
+
+@pytest.mark.parametrize("words", [["resume={}"], ["resume={}", "resume_numerics=new"], ["task=evaluate", "run={}"]])
+def test_a_newer_version_is_refused_in_one_line(words, folder, planted, monkeypatch, capfd):
+    planted(MIXUP)
+    assert main([f"resume={folder}", "device=cpu", "resume_numerics=new"]) == 0
+    planted()
+    capfd.readouterr()
+    assert main([*(word.format(folder) for word in words), "device=cpu"]) == 3
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1 and "numerics version 2, newer than 1 of this runner" in said
+
+
+@pytest.mark.parametrize("found", ["2", True, 0, -1, 1.0, None, [1]])
+def test_a_version_that_is_none_is_refused(found):
+    with pytest.raises(CheckpointError, match="malformed"):
+        numerics.version_in({"numerics": found}, "here")
+
+
+def test_a_comparison_says_which_runs_went_on_over_a_change(folder, planted, tmp_path):
+    shutil.copytree(folder, tmp_path / "same")
+    path = tmp_path / "same" / "config.yaml"
+    path.write_text(path.read_text().replace("seed: 0", "seed: 1"))
+    assert start(job(f"resume={tmp_path / 'same'}", "device=cpu")) == 0
+    planted(MIXUP)
+    assert start(job(f"resume={folder}", "device=cpu", "resume_numerics=new")) == 0
+    from runner.comparing.groups import grouped
+    from runner.comparing.verdicts import Rule
+
+    found = find_runs([str(folder), str(tmp_path / "same")])
+    lines = banners(grouped(found.runs), found, Rule(metric="val/accuracy", at="last", margin=None))
+    assert [line for line in lines if line.startswith("numerics differs: ") and "1 then 2 (1 runs)" in line]
+
+
+def test_events_of_the_steps_after_a_change_follow_those_before(folder, planted):
+    planted(MIXUP)
+    assert start(job(f"resume={folder}", "device=cpu", "resume_numerics=new")) == 0
+    assert [step for step, tag, _ in events(folder) if tag == "train/loss"] == list(range(1, 10))
