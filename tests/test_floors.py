@@ -1,39 +1,32 @@
-"""Imports go down only: __main__, door, _plugins -> tasks -> assemble -> components -> engine, registry, schema."""
+"""The table of packages in CONTRIBUTING.md is complete, and every import obeys it."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent / "runner"
 MODULES = sorted(ROOT.rglob("*.py"))
-FLOORS = [
-    "errors",
-    "roles",
-    "relations",
-    "schema",
-    "settings",
-    "numerics",
-    "plain_yaml",
-    "registry",
-    "annotations",
-    "keys",
-    "expand_user",
-    "engine",
-    "components",
-    "search",
-    "assemble",
-    "comparing",
-    "tasks",
-    "sweeps",
-    "door",
-    "__main__",
-]
+ARCHITECTURE = (ROOT.parent / "CONTRIBUTING.md").read_text().partition("## Architecture")[2].partition("\n## ")[0]
+TABLE = re.findall(r"^\| `(\w+)` \| .+ \| (.+) \|$", ARCHITECTURE, re.M)
+FLOORS = [name for name, _ in TABLE]  # in import order
+ROWS_ABOVE, NOTHING = "rows above", "nothing"
 
 
-def floor(module: str) -> int:
-    part = module.split(".")[1] if "." in module else ""
-    return FLOORS.index("door" if part == "_plugins" else part) if part else -1
+def part_of(module: str) -> str:
+    """Return the row of the table that a module of `runner` belongs to; of the package itself nothing."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def allowed(part: str) -> set[str]:
+    """Return the rows of the table that the modules of a row may import, their own among them."""
+    words = dict(TABLE)[part]
+    above = FLOORS[: FLOORS.index(part)]
+    named = above if words == ROWS_ABOVE else re.findall(r"`(\w+)`", words)
+    assert named or words == NOTHING, f"cannot read what {part} may import: {words}"
+    assert set(named) <= set(above), f"the table lets {part} import a row below it"
+    return {part, *named}
 
 
 def name_of(path: Path) -> str:
@@ -51,12 +44,22 @@ def imports(path: Path, *, top_only: bool = False) -> set[str]:
     return found
 
 
+def test_the_table_lists_every_module_and_package_once():
+    found = {
+        path.stem for path in ROOT.iterdir() if path.suffix == ".py" or (path.is_dir() and any(path.glob("**/*.py")))
+    }
+    assert sorted(FLOORS) == sorted(found - {"__init__"})
+
+
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_imports_go_down_only(path):
-    own = name_of(path)
+def test_imports_obey_the_table(path):
+    part = part_of(name_of(path))
     for target in imports(path):
-        if target.startswith("runner.") and floor(target) >= 0:
-            assert floor(target) <= floor(own), f"{own} imports {target}, which lies above it"
+        other = part_of(target)
+        if target.startswith("runner.") and other in FLOORS:
+            assert part and other in allowed(part), (
+                f"{name_of(path)} imports {target}; CONTRIBUTING.md does not allow it"
+            )
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "engine").rglob("*.py")), ids=name_of)
