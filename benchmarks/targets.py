@@ -70,7 +70,7 @@ TARGETS = (
     Target(
         "loader",
         "loader",
-        "loader: crop, flip, normalise 32x32",
+        "loader: crop, flip, normalize 32x32",
         "PIL DataLoader",
         "other / ours",
         12,
