@@ -1,4 +1,4 @@
-"""A contest: each loop in a process of its own, one turn after the other, on the same work and to the same loss."""
+"""A contest: each loop runs in its own process, in turns, on the same work, and must reach the same loss."""
 
 from __future__ import annotations
 
@@ -14,29 +14,28 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from benchmarks.children import Child, Failed
-from benchmarks.rounds import Pairs
-from benchmarks.size import Size
+from benchmarks.child_process import Child, Failed
+from benchmarks.rounds import Pairs, Size
 
-TIMM_SCRIPT = "TIMM_TRAIN_SCRIPT"  # environment variable: the train.py of a checkout of timm
-EARLY = {"cpu": 1e-5, "cuda": 2e-2}  # relative, after `Size.check` steps; GPUs add in an order that varies
-LAST = {"cpu": 1e-2, "cuda": 0.5}  # absolute, at the end
+TIMM_SCRIPT = "TIMM_TRAIN_SCRIPT"  # environment variable: path of train.py in a checkout of timm
+_EARLY = {"cpu": 1e-5, "cuda": 2e-2}  # relative, after `Size.check` steps; GPUs add in an order that varies
+_LAST = {"cpu": 1e-2, "cuda": 0.5}  # absolute, at the end
 
 
 @dataclass(frozen=True)
 class Loop:
-    """A loop that takes part: its name, its function below `benchmarks.peers`, and the package that it needs."""
+    """A loop of a contest: its name, its function in `benchmarks.peers`, and the package that it needs."""
 
     name: str
     function: str
     package: str = "torch"
 
     def missing(self) -> str:
-        """Return why it cannot run here, or nothing."""
+        """Return the reason why the loop cannot run here, or an empty string."""
         if find_spec(self.package) is None:
             return f"{self.package} is not installed"
         if self.package == "timm" and TIMM_SCRIPT not in os.environ:
-            return "timm's loop is in train.py of its repository, not in its package; --timm names that file"
+            return "timm's loop is in train.py of its repository, not in its package; give its path with --timm"
         return ""
 
 
@@ -57,7 +56,7 @@ PEERS = (LIGHTNING, LIGHTNING_MINIMAL, HF, ACCELERATE, TRACKED, TIMM)
 
 @dataclass
 class Outcome:
-    """Seconds of each turn and losses (early, last) by loop; why loops are absent; what went wrong."""
+    """Seconds of each turn and losses (early, last) per loop; reasons for missing loops; failures."""
 
     size: Size
     seconds: dict[str, list[float]] = field(default_factory=dict)
@@ -66,7 +65,7 @@ class Outcome:
     faults: list[str] = field(default_factory=list)
 
     def pairs(self, ours: Loop, other: Loop) -> Pairs | str:
-        """Return the seconds per step of both in each round, or why there are none."""
+        """Return the seconds per step of both in each round, or the reason why there are none."""
         for loop in (ours, other):
             if loop.name in self.missing:
                 return self.missing[loop.name]
@@ -74,81 +73,85 @@ class Outcome:
         return [(a / self.size.turn, b / self.size.turn) for a, b in turns]
 
     def drop(self, name: str, reason: str) -> None:
-        """Take a loop out that failed."""
+        """Remove a loop that failed."""
         self.missing[name] = reason
         self.faults.append(f"{name}: {reason}")
 
 
-def hold(loops: Sequence[Loop], network: str, overrides: list[str], size: Size) -> Outcome:
-    """Let the loops that are installed take turns, and compare their losses.
+def run_contest(loops: Sequence[Loop], network: str, overrides: list[str], size: Size) -> Outcome:
+    """Run the loops that are installed in turns, and compare their losses.
 
-    A loop that fails is named in `missing` and `faults`; the others go on. Raises Failed where the work cannot be made.
+    A loop that fails is listed in `missing` and `faults`, and the others continue.
+
+    Raises:
+        Failed: the work could not be written.
     """
     outcome = Outcome(size, missing={loop.name: reason for loop in loops if (reason := loop.missing())})
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         work = str(Path(folder) / "work.pt")
-        with Child(make_work, work, network, overrides, size.steps) as maker:
+        with Child(_write_work, work, network, overrides, size.steps) as maker:
             maker.receive()
         children: dict[Loop, Child] = {}
         for loop in [loop for loop in loops if loop.name not in outcome.missing]:
-            child = stack.enter_context(Child(take_part, loop.function, work, size))
-            if answered(child.receive, loop, outcome) is not SILENCE:  # one at a time: starting is work too
+            child = stack.enter_context(Child(_run_loop, loop.function, work, size))
+            if (
+                _answer(child.receive, loop, outcome) is not _SILENCE
+            ):  # one after the other, because starting takes CPU time
                 children[loop] = child
-        take_turns(children, outcome)
-    compare(outcome, "cuda" if "device=cuda" in overrides else "cpu")
+        _take_turns(children, outcome)
+    check_losses(outcome, "cuda" if "device=cuda" in overrides else "cpu")
     return outcome
 
 
-def take_turns(children: dict[Loop, Child], outcome: Outcome) -> None:
-    """Let each loop have its turns, in an order that turns round from round to round, and then end."""
+def _take_turns(children: dict[Loop, Child], outcome: Outcome) -> None:
+    """Give each loop its turns, in an order that is reversed in every round, and then let it end."""
     for number in range(outcome.size.turns):
         for loop in list(children)[:: 1 if number % 2 else -1]:
-            seconds = answered(children[loop].ask, loop, outcome)
-            if seconds is SILENCE:
+            seconds = _answer(children[loop].ask, loop, outcome)
+            if seconds is _SILENCE:
                 del children[loop]
             else:
                 outcome.seconds.setdefault(loop.name, []).append(seconds)
     for loop, child in children.items():
-        losses = answered(child.ask, loop, outcome)
-        if losses is not SILENCE:
+        losses = _answer(child.ask, loop, outcome)
+        if losses is not _SILENCE:
             outcome.losses[loop.name] = losses
 
 
-SILENCE = object()
+_SILENCE = object()
 
 
-def answered(ask: Callable[[], Any], loop: Loop, outcome: Outcome) -> Any:
-    """Return a child's answer, or SILENCE where it failed, which is noted."""
+def _answer(ask: Callable[[], Any], loop: Loop, outcome: Outcome) -> Any:
+    """Return the answer of a child, or _SILENCE if it failed; the failure is recorded."""
     try:
         return ask()
     except Failed as failure:
         outcome.drop(loop.name, f"failed: {failure}")
-        return SILENCE
+        return _SILENCE
 
 
-def compare(outcome: Outcome, device: str) -> None:
-    """Take out every loop whose losses are not those of the first (ours): it did other work."""
+def check_losses(outcome: Outcome, device: str) -> None:
+    """Remove every loop whose losses differ from those of the first one (runner)."""
     (first, (early, last)), *others = outcome.losses.items()
     for name, found in others:
-        same = math.isclose(found[0], early, rel_tol=EARLY[device]) and abs(found[1] - last) <= LAST[device]
+        same = math.isclose(found[0], early, rel_tol=_EARLY[device]) and abs(found[1] - last) <= _LAST[device]
         if not same:
-            outcome.drop(name, f"its losses {found} are not those of {first}, {(early, last)}: it did other work")
+            outcome.drop(name, f"its losses {found} differ from {(early, last)} of {first}: it did different work")
 
 
-def make_work(connection: Connection, path: str, network: str, overrides: list[str], steps: int) -> None:
-    """Write the work (in a child: it imports the runner)."""
+def _write_work(connection: Connection, path: str, network: str, overrides: list[str], steps: int) -> None:
+    """Write the work (in a child, because it imports runner)."""
     from benchmarks.work import write_work
 
     write_work(Path(path), network, overrides, steps)
     connection.send("done")
 
 
-def take_part(connection: Connection, function: str, path: str, size: Size) -> None:
-    """Run a loop (in its child): a few steps for the check, then its turns; send the losses of both."""
+def _run_loop(connection: Connection, function: str, path: str, size: Size) -> None:
+    """Run a loop in its child: some steps for the check, then its turns; send the losses of both."""
     import torch
 
-    from benchmarks.pace import Pace
-    from benchmarks.work import read_work
+    from benchmarks.work import Pace, read_work
 
     torch.set_num_threads(size.threads)
     work = read_work(Path(path))

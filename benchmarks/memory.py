@@ -1,9 +1,9 @@
-"""Peak memory of the training loop, without probes, against a loop written by hand for the same network.
+"""Peak memory of the training loop, without probes, against a hand-written loop for the same network.
 
-`python -m benchmarks.memory`: a ResNet-8 of width 64 on batches of 128 images of 32x32. Each loop runs in a fresh
-process, in turns, from the same weights and over the same batches to the same loss. What counts is what the process
-has in memory at most, less what it had after all imports: on the CPU by Linux's own count (VmHWM), with an allocator
-that gives freed tensors back at once, so that what lies about by chance does not count; on a GPU by torch's allocator.
+`python -m benchmarks.memory`: a ResNet-8 of width 64 with batch size 128 of 32x32. Each loop runs in a new process, in
+turns, with the same initial weights and batches, to the same loss. The figure is the peak memory of the process minus
+its memory after all imports. On the CPU it is Linux's count (VmHWM), with an allocator that returns freed tensors
+immediately, so that unused memory does not count. On a GPU it is the count of torch's allocator.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import torch._dynamo  # torch.optim would, later on
+import torch._dynamo  # torch.optim would import it later
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock
@@ -30,17 +30,17 @@ from runner.engine.logs.log import Log
 from runner.engine.randomness import order
 from runner.engine.train import train
 
-STEPS, BATCH, WIDTH = 2, 128, 64  # the optimizer's state is there from the second step on
-WORDS = ["model=resnet", "model.depth=8", f"model.width={WIDTH}", "data=gaussian", "data.size=32", "seed=0"]
-WORDS += [f"data.batch_size={BATCH}", f"data.train={4 * BATCH}", "augment=[]", "probe=[]", "average=none"]
-WORDS += ["scheduler=constant", f"steps={STEPS + 1}", "validate_every=100000steps", "checkpoint_every=100000steps"]
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # bytes: from there on glibc asks the system, and gives back
-KINDS = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)
+STEPS, _BATCH, _WIDTH = 2, 128, 64  # the optimizer state exists from the second step on
+_WORDS = ["model=resnet", "model.depth=8", f"model.width={_WIDTH}", "data=gaussian", "data.size=32", "seed=0"]
+_WORDS += [f"data.batch_size={_BATCH}", f"data.train={4 * _BATCH}", "augment=[]", "probe=[]", "average=none"]
+_WORDS += ["scheduler=constant", f"steps={STEPS + 1}", "validate_every=100000steps", "checkpoint_every=100000steps"]
+_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # bytes; glibc returns larger blocks to the system
+_KINDS = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)
 
 
 def ours(folder: Path, device: str) -> float:
-    """Train with our loop; return the last loss."""
-    made = experiment([*WORDS, f"device={device}"])
+    """Train with runner's loop and return the last loss."""
+    made = experiment([*_WORDS, f"device={device}"])
     batches = made.batches.stream(0, STEPS)
     made.batches.stream = lambda first, stop: batches  # type: ignore[method-assign]  # stops before validation
     log = Log()
@@ -48,10 +48,10 @@ def ours(folder: Path, device: str) -> float:
     return log.flush()["train/loss"]
 
 
-def by_hand(folder: Path, device: str) -> float:
-    """Train as one does without us; return the last loss."""
+def _by_hand(folder: Path, device: str) -> float:
+    """Train with a hand-written loop and return the last loss."""
     work = torch.load(folder / "work.pt")
-    model = resnet8()
+    model = _resnet8()
     copy(work.pop("weights"), model)
     model.to(device)
     pixels, labels, mean, scale = (work[name].to(device) for name in ("pixels", "labels", "mean", "scale"))
@@ -59,7 +59,7 @@ def by_hand(folder: Path, device: str) -> float:
     rest = [p for p in model.parameters() if p.ndim == 1]
     groups = [{"params": decay, "weight_decay": 0.0005}, {"params": rest, "weight_decay": 0.0}]
     optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9, fused=True)
-    for index in order(0, 0, len(labels)).to(device).split(BATCH)[:STEPS]:
+    for index in order(0, 0, len(labels)).to(device).split(_BATCH)[:STEPS]:
         optimizer.zero_grad()
         loss = F.cross_entropy(model((pixels[index] - mean) * scale), labels[index])
         loss.backward()
@@ -67,18 +67,19 @@ def by_hand(folder: Path, device: str) -> float:
     return loss.item()
 
 
-def resnet8() -> nn.Module:
-    """Return the network."""
-    layers: list[nn.Module] = [nn.Conv2d(1, WIDTH, 3, 1, 1, bias=False), nn.BatchNorm2d(WIDTH), nn.ReLU(inplace=True)]
-    layers += [Block(WIDTH, WIDTH)]
-    layers += [Block(cin, 2 * cin, stride=2, downsample=Halved(cin)) for cin in (WIDTH, 2 * WIDTH)]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * WIDTH, 10))
+def _resnet8() -> nn.Module:
+    """Return the hand-written ResNet-8."""
+    layers: list[nn.Module] = [nn.Conv2d(1, _WIDTH, 3, 1, 1, bias=False), nn.BatchNorm2d(_WIDTH), nn.ReLU(inplace=True)]
+    layers += [_Block(_WIDTH, _WIDTH)]
+    layers += [_Block(cin, 2 * cin, stride=2, downsample=_Halved(cin)) for cin in (_WIDTH, 2 * _WIDTH)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * _WIDTH, 10))
 
 
-class Block(BasicBlock):
-    """torchvision's block with the shortcut computed first, as in our network.
+class _Block(BasicBlock):
+    """torchvision's block with the shortcut computed first, as in runner's network.
 
-    Its gradient is then made last and not held while the branch goes backward, which saves 4 % of the memory.
+    The gradient of the shortcut is then computed last and not kept during the backward pass of the branch, which
+    saves 4 % of the memory.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,8 +88,8 @@ class Block(BasicBlock):
         return self.relu(shortcut + self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))))
 
 
-class Halved(nn.Module):
-    """Every other pixel, and as many channels of zeros as there are (He et al. 2015, option A)."""
+class _Halved(nn.Module):
+    """Keeps every other pixel and doubles the channels with zeros (He et al. 2015, option A)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -100,20 +101,20 @@ class Halved(nn.Module):
 
 
 def tensors(model: nn.Module) -> list[Tensor]:
-    """Return the parameters, kind of layer by kind, in order of use within each."""
-    return [p for kind in KINDS for m in model.modules() if isinstance(m, kind) for p in m.parameters()]
+    """Return the parameters, sorted by kind of layer and then by order of use."""
+    return [p for kind in _KINDS for m in model.modules() if isinstance(m, kind) for p in m.parameters()]
 
 
 @torch.no_grad()
 def copy(weights: list[Tensor], model: nn.Module) -> None:
-    """Give the model these weights."""
+    """Copy the weights into the model."""
     for parameter, weight in zip(tensors(model), weights, strict=True):
         parameter.copy_(weight)
 
 
-def write_work(folder: Path) -> None:
-    """Write what both loops start from: our first weights, our data and their statistics."""
-    made = experiment([*WORDS, "device=cpu"])
+def _write_work(folder: Path) -> None:
+    """Write the initial weights, the data and their statistics for both loops."""
+    made = experiment([*_WORDS, "device=cpu"])
     split, statistic = made.batches.split, made.learner.preprocess.state_dict()
     pixels = split.fetch(torch.arange(len(split.labels)))
     weights = [weight.detach().clone() for weight in tensors(made.learner.model)]
@@ -121,40 +122,40 @@ def write_work(folder: Path) -> None:
 
 
 def child(loop: Callable[[Path, str], float], folder: Path, device: str) -> None:
-    """Print the bytes that a loop needed at most, and its loss."""
-    experiment([f"device={device}", "probe=[]"])  # imports what is imported on the way
+    """Print the peak memory of a loop in bytes, and its loss."""
+    experiment([f"device={device}", "probe=[]"])  # imports everything that is imported later
     gc.collect()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before, loss = torch.cuda.memory_allocated(), loop(folder, device)
         print(torch.cuda.max_memory_allocated() - before, loss)
     else:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
-        before, loss = memory_of("VmRSS"), loop(folder, device)
-        print(memory_of("VmHWM") - before, loss)
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+        before, loss = _memory_of("VmRSS"), loop(folder, device)
+        print(_memory_of("VmHWM") - before, loss)
 
 
-def memory_of(word: str) -> int:
-    """Return a count of this process's memory from Linux, in bytes."""
+def _memory_of(word: str) -> int:
+    """Return a memory count of this process in bytes, from Linux."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(word))
 
 
 def peak(loop: str, folder: str, device: str, losses: list[float]) -> float:
-    """Return the bytes that a loop needs in a process of its own."""
+    """Return the peak memory of a loop in its own process, in bytes."""
     command = [sys.executable, "-m", "benchmarks.memory", loop, folder, device]
-    ended = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | ALLOCATOR)
+    ended = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | _ALLOCATOR)
     found, loss = ended.stdout.split()
     losses.append(float(loss))
     return float(found)
 
 
 def memory(rounds: int, device: str | None = None) -> list[tuple[float, float]]:
-    """Return the peak bytes (ours, by hand) of each round, on the GPU where there is one."""
+    """Return the peak bytes (runner, hand-written) of each round, on the GPU if there is one."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     losses: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        write_work(Path(folder))
+        _write_work(Path(folder))
         pairs = interleave(*(partial(peak, loop, folder, device, losses) for loop in ("ours", "by_hand")), rounds)
     assert max(losses) - min(losses) < 1e-3 * max(losses), losses
     return pairs
@@ -173,6 +174,6 @@ def main(rounds: int = 5) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        child({"ours": ours, "by_hand": by_hand}[sys.argv[1]], Path(sys.argv[2]), sys.argv[3])
+        child({"ours": ours, "by_hand": _by_hand}[sys.argv[1]], Path(sys.argv[2]), sys.argv[3])
     else:
         main()

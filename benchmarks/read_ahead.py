@@ -1,7 +1,7 @@
-"""What it saves that files are read ahead, where none of them is in memory: a start on MNIST's files, JPEGs decoded.
+"""Gain of reading files ahead when none of them is in memory: start-up on MNIST's files, and decoding of JPEGs.
 
-`python -m benchmarks.read_ahead [rounds]`. For another disk, start it where that disk is, or in a control group (Linux)
-that limits how much is read of it in a second.
+`python -m benchmarks.read_ahead [rounds]`. To measure another disk, start it there, or in a Linux control group that
+limits the read rate.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import numpy as np
 from benchmarks.rounds import Pairs, report
 from benchmarks.start_up import OURS, seconds, write_mnist
 
-PLAIN = OURS.replace("from runner import tasks\n", "from runner import tasks\ntasks.prefetch = lambda config: None\n")
-IMAGES = 10_000
+_PLAIN = OURS.replace("from runner import tasks\n", "from runner import tasks\ntasks.prefetch = lambda config: None\n")
+_IMAGES = 10_000
 
 
-def evict(paths: Iterable[Path]) -> None:
-    """Have the system forget what it holds of files in memory."""
+def _evict(paths: Iterable[Path]) -> None:
+    """Remove files from the page cache."""
     for path in paths:
         file = os.open(path, os.O_RDONLY)
         os.fsync(file)
@@ -34,47 +34,47 @@ def evict(paths: Iterable[Path]) -> None:
 
 
 def start(folder: Path, rounds: int) -> Pairs:
-    """Return the seconds to the second step on files of MNIST's form and size: with reading ahead, without."""
+    """Return the seconds to the second step on files like MNIST's (with reading ahead, without)."""
     write_mnist(folder)
     words = ("model=mlp", "data=mnist", f"data.root={folder}", "data.download=false")
     pairs = []
     for _ in range(1 + rounds):
         found = []
-        for program in (OURS, PLAIN):
-            evict(folder.rglob("*-ubyte"))
+        for program in (OURS, _PLAIN):
+            _evict(folder.rglob("*-ubyte"))
             found.append(seconds(program, *words))
         pairs.append((found[0], found[1]))
     return pairs[1:]
 
 
 def decode(folder: Path, rounds: int, *, cold: bool) -> Pairs:
-    """Return the seconds that JPEGs of 32 x 32 pixels take to decode: with reading ahead, without."""
+    """Return the seconds of decoding JPEGs of 32 x 32 pixels (with reading ahead, without)."""
     from runner.components.data.decode import View
     from runner.components.data.files import decoded
     from runner.engine import read_ahead
 
-    files = write_images(folder)
+    files = _write_images(folder)
     advise, pairs = read_ahead._advise, []
     for _ in range(1 + rounds):
         found = []
-        for read_ahead._advise in (advise, None):  # None: on a system that takes no advice
+        for read_ahead._advise in (advise, None):  # None: as on a system without posix_fadvise
             if cold:
-                evict(map(Path, files))
+                _evict(map(Path, files))
             begun = time.perf_counter()
-            with redirect_stderr(io.StringIO()):  # where the bar would be
+            with redirect_stderr(io.StringIO()):  # hides the progress bar
                 images = sum(len(chunk) for chunk in decoded(files, View((32, 32)), 1, None, "images"))
             found.append(time.perf_counter() - begun)
-            assert images == IMAGES
+            assert images == _IMAGES
         pairs.append((found[0], found[1]))
     return pairs[1:]
 
 
-def write_images(folder: Path) -> list[str]:
-    """Write small JPEGs, if they are not there, and return their paths."""
+def _write_images(folder: Path) -> list[str]:
+    """Write small JPEGs if they do not exist, and return their paths."""
     from PIL import Image
 
     generator = np.random.default_rng(0)
-    paths = [folder / f"{number}.jpg" for number in range(IMAGES)]
+    paths = [folder / f"{number}.jpg" for number in range(_IMAGES)]
     for path in paths:
         if not path.exists():
             Image.fromarray(generator.integers(0, 256, (32, 32, 3), np.uint8)).save(path)

@@ -1,4 +1,4 @@
-"""Rounds: machines drift, so A and B take turns and their ratio is taken round by round."""
+"""Rounds in which two programs take turns, because the speed of a machine drifts; ratios are per round."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
-Pairs = list[tuple[float, float]]  # of each round: ours, the other's, in one unit
+Pairs = list[tuple[float, float]]  # per round: (runner, other), in the same unit
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of some numbers and how far they lie apart."""
+    """The median, quartiles and range of some numbers."""
 
     n: int
     median: float
@@ -28,17 +28,37 @@ def spread(numbers: list[float]) -> Spread:
 
 
 def interleave(ours: Callable[[], float], other: Callable[[], float], rounds: int) -> Pairs:
-    """Return the seconds of both in each round, after one round that is thrown away."""
+    """Return the seconds of both in each round, after one warm-up round."""
     ours(), other()
     return [(ours(), other()) for _ in range(rounds)]
 
 
 def report(title: str, pairs: Pairs, *, unit: str, scale: float) -> float:
-    """Print medians and the median ratio with its spread; return that ratio."""
-    found = spread([a / b for a, b in pairs])
+    """Print the medians and the median ratio with its spread; return the ratio."""
+    ratio = spread([a / b for a, b in pairs])
     ours, other = (statistics.median(column) * scale for column in zip(*pairs, strict=True))
     print(
         f"{title}: ours {ours:.1f} {unit}, the other {other:.1f} {unit}, "
-        f"ratio {found.median:.3f} ({found.low:.3f} to {found.high:.3f}, n={found.n})"
+        f"ratio {ratio.median:.3f} ({ratio.low:.3f} to {ratio.high:.3f}, n={ratio.n})"
     )
-    return found.median
+    return ratio.median
+
+
+@dataclass(frozen=True)
+class Size:
+    """Length of a contest: warm-up steps, steps per turn, turns of each loop, CPU threads of torch.
+
+    After `check` steps all loops must have the same loss. Rounding depends on the memory format of the feature maps,
+    and with batch norm the difference grows with each step, so convolutional networks are compared early.
+    """
+
+    warm: int
+    turn: int
+    turns: int
+    threads: int = 1
+    check: int = 20
+
+    @property
+    def steps(self) -> int:
+        """The steps of each loop. The last step marks the end of its last turn."""
+        return self.warm + self.turn * self.turns + 1

@@ -1,8 +1,8 @@
-"""How good a point searches find: the best validation loss of each sampler after 10, 20 and 40 points, beside random's.
+"""Quality of hyperparameter search: the best validation loss of each sampler after 10, 20 and 40 points.
 
 `python benchmarks/search.py [--points 40] [--repetitions 5] [--samplers tpe,qmc,gp] [--workers 2]` prints a Markdown
-table. Four knobs of an MLP on digits, three epochs a run; each repetition has another seed of the sampler, the runs all
-have the same. About ten minutes on two cores.
+table, with random search for comparison. It searches four knobs of an MLP on digits, three epochs per run. Each
+repetition has another seed of the sampler; all runs have the same seed. It takes about ten minutes on two cores.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-SPACE = (
+_ROOT = Path(__file__).resolve().parent.parent
+_SPACE = (
     "optim.lr=tag(log,interval(1e-4,1))",
     "optim.weight_decay=tag(log,interval(1e-6,1e-1))",
     "optim.momentum=interval(0.5,0.99)",
     "data.batch_size=tag(log,int(interval(16,256)))",
 )
-RUN = (
+_RUN = (
     "model=mlp",
     "model.hidden=[32]",
     "norm=none",
@@ -38,7 +38,7 @@ RUN = (
 
 
 def main() -> None:
-    """Search, and print what was found."""
+    """Run the searches and print the table."""
     asked = arguments()
     samplers = ["random", *asked.samplers.split(",")]
     marks = sorted({max(1, asked.points // 4), max(1, asked.points // 2), asked.points})
@@ -52,7 +52,8 @@ def main() -> None:
                 print(f"  {name} {seed}: best {found[name][-1][-1]:.4f}", file=sys.stderr, flush=True)
     print(f"{asked.repetitions} searches each, {asked.workers} workers, {platform.processor() or platform.machine()},")
     print(
-        f"{time.time() - began:.0f} s in all. Best val/loss: median (least to largest); better: than random's, by seed"
+        f"{time.time() - began:.0f} s in all. Best val/loss: median (smallest to largest); "
+        "better: seeds that beat random search"
     )
     print()
     print("| sampler | " + " | ".join(f"{mark} points" for mark in marks) + " | better |")
@@ -64,7 +65,7 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Return the parsed command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=int, default=40)
     parser.add_argument("--repetitions", type=int, default=5)
@@ -74,11 +75,11 @@ def arguments() -> argparse.Namespace:
 
 
 def search(place: Path, sampler: str, seed: int, asked: argparse.Namespace) -> list[float]:
-    """Return the loss of each point in the order in which they were asked for; infinite for one without."""
+    """Return the loss of each point in the order of sampling; infinite if it has none."""
     knobs = [f"hydra/sweeper/sampler={sampler}", f"hydra.sweeper.sampler.seed={seed}"]
     knobs += [f"hydra.sweeper.n_trials={asked.points}", f"hydra.launcher.workers={asked.workers}"]
-    words = ["-m", "hydra/sweeper=optuna", *knobs, *SPACE, *RUN, f"sweep={sampler}-{seed}"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    words = ["-m", "hydra/sweeper=optuna", *knobs, *_SPACE, *_RUN, f"sweep={sampler}-{seed}"]
+    environment = {**os.environ, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "runner", *words], cwd=place, env=environment, capture_output=True, text=True
     )
@@ -90,7 +91,7 @@ def search(place: Path, sampler: str, seed: int, asked: argparse.Namespace) -> l
 
 
 def spread(values: list[float]) -> str:
-    """Return median and range."""
+    """Return median and range as text."""
     return f"{statistics.median(values):.4f} ({min(values):.4f} to {max(values):.4f})"
 
 

@@ -1,8 +1,9 @@
-"""From the command to the second optimizer step, against a bare script of torch; and what is answered without torch.
+"""Time from the command to the second optimizer step, against a minimal torch script; and of commands without torch.
 
-`python -m benchmarks.start_up [rounds]`. Both scripts train an MLP and end, without tidying up, once the second step is
-done. Ours composes its config, makes its run folder and starts its logs before the first. On digits the bare script has
-random numbers in their place; on files of MNIST's form and size it reads them as torchvision's documentation has it.
+`python -m benchmarks.start_up [rounds]`. Both train an MLP and exit, without cleaning up, after the second step. runner
+composes its config, creates its run folder and starts its logs before the first step. On digits, the minimal script
+uses random numbers instead of the data. On files with the format and size of MNIST it reads them as in torchvision's
+documentation.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from pathlib import Path
 
 from benchmarks.rounds import interleave, report, spread
 
-ROOT = Path(__file__).parent.parent
-NUMBERS = """
+_ROOT = Path(__file__).parent.parent
+_NUMBERS = """
 import os, torch
 x, y = torch.randn(64, 64), torch.randint(10, (64,))
 """
-FILES = """
+_FILES = """
 import os, sys, torch
 from torchvision.datasets import MNIST
 data = MNIST(sys.argv[1])
 x, y = data.data[:64].flatten(1) / 255, data.targets[:64]
 """
-BARE = """
+_BARE = """
 model = torch.nn.Sequential(torch.nn.Linear(x.shape[1], 128), torch.nn.ReLU(), torch.nn.Linear(128, 10))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 for _ in range(2):
@@ -49,27 +50,27 @@ def imported():
     from runner.engine.learner import Learner
     Learner.__setattr__ = set_and_look
     heed()
-heed, tasks.heed = tasks.heed, imported  # called once the task is imported
+heed, tasks.heed = tasks.heed, imported  # called after the task is imported
 sys.exit(f"ended with {command()} before the second step")
 """
-ANSWERS = {"--help": 0, "--cfg job": 0, "optim.lr=abc": 2}  # the last is a config error: words and exit code
+_ANSWERS = {"--help": 0, "--cfg job": 0, "optim.lr=abc": 2}  # arguments and exit code; the last is a config error
 
 
 def start_up(rounds: int) -> list[tuple[float, float]]:
-    """Return the seconds to the second step of each round: ours, the bare script's."""
-    return interleave(lambda: seconds(OURS, "model=mlp"), lambda: seconds(NUMBERS + BARE), rounds)
+    """Return the seconds to the second step (runner, minimal script) of each round."""
+    return interleave(lambda: seconds(OURS, "model=mlp"), lambda: seconds(_NUMBERS + _BARE), rounds)
 
 
-def on_files(rounds: int) -> list[tuple[float, float]]:
-    """Return the seconds to the second step of each round on files that torchvision reads: ours, the bare script's."""
+def _on_files(rounds: int) -> list[tuple[float, float]]:
+    """Return the seconds to the second step on MNIST's files (runner, minimal script) of each round."""
     with tempfile.TemporaryDirectory() as root:
         write_mnist(Path(root))
         words = ("model=mlp", "data=mnist", f"data.root={root}", "data.download=false")
-        return interleave(lambda: seconds(OURS, *words), lambda: seconds(FILES + BARE, root), rounds)
+        return interleave(lambda: seconds(OURS, *words), lambda: seconds(_FILES + _BARE, root), rounds)
 
 
 def write_mnist(root: Path) -> None:
-    """Write noise as MNIST's files hold images, and labels: magic number, sizes, bytes."""
+    """Write noise in MNIST's file format: magic number, sizes, bytes."""
     raw = root / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for part, count in (("train", 60_000), ("t10k", 10_000)):
@@ -78,30 +79,30 @@ def write_mnist(root: Path) -> None:
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(labels + bytes(range(10)) * (count // 10))
 
 
-def answers(rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of what is answered without torch, by command line."""
-    found: dict[str, list[float]] = {words: [] for words in ANSWERS}
+def _answers(rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of commands that do not import torch."""
+    found: dict[str, list[float]] = {words: [] for words in _ANSWERS}
     for number in range(rounds + 1):
-        for words, code in ANSWERS.items():
+        for words, code in _ANSWERS.items():
             spent = answered(words, code)
-            found[words] += [spent] if number else []  # the first fills the caches
+            found[words] += [spent] if number else []  # the first round fills the caches
     return found
 
 
 def seconds(code: str, *words: str) -> float:
-    """Return the seconds of a fresh process that runs the code with a command line."""
-    return timed(["-c", code, *words], 0)
+    """Return the seconds of a new process that runs the code with arguments."""
+    return _timed(["-c", code, *words], 0)
 
 
 def answered(words: str, code: int) -> float:
-    """Return the seconds of a command line that ends with an exit code."""
-    return timed(["-m", "runner", *words.split()], code)
+    """Return the seconds of a command line that must end with an exit code."""
+    return _timed(["-m", "runner", *words.split()], code)
 
 
-def timed(arguments: list[str], code: int) -> float:
-    """Return the seconds of a fresh Python in an empty folder; raises RuntimeError for another exit code."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode, as torch's has here
+def _timed(arguments: list[str], code: int) -> float:
+    """Return the seconds of a new Python process in an empty folder; raises RuntimeError for another exit code."""
+    environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # installed packages have bytecode, so runner may too
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         ended = subprocess.run(
@@ -114,10 +115,10 @@ def timed(arguments: list[str], code: int) -> float:
 
 
 def main(rounds: int = 10) -> None:
-    """Print the ratio and the seconds of each answer."""
+    """Print the ratios, and the seconds of each command without torch."""
     report("start to second step", start_up(rounds), unit="s", scale=1)
-    report("start to second step, on files that torchvision reads", on_files(rounds), unit="s", scale=1)
-    for words, spent in answers(rounds).items():
+    report("start to second step, on files that torchvision reads", _on_files(rounds), unit="s", scale=1)
+    for words, spent in _answers(rounds).items():
         found = spread(spent)
         print(f"{words}: {found.median:.2f} s ({found.low:.2f} to {found.high:.2f}, n={found.n})")
 

@@ -1,9 +1,9 @@
-"""Trials per minute of a sweep, against one process per trial and against Hydra's basic launcher; the cost of a trial.
+"""Time per trial of a sweep, against one process per trial and Hydra's basic launcher; fixed cost of a trial.
 
-`python -m benchmarks.sweep [--quick]`. A trial is a 560-step MLP on digits. It is compared twice: with the same command
-line of ours started in other ways, which logs, validates and saves the same; and with the script that one would write
-with Hydra, torch and a SummaryWriter, which validates once in 5 epochs, as our trials then do, and saves nothing but
-its weights at the end. The fixed cost is that of trials that do nothing.
+`python -m benchmarks.sweep [--quick]`. A trial is an MLP trained on digits for 560 steps. It is compared with the same
+command started in other ways, which logs, validates and saves the same; and with a script with Hydra, torch and
+SummaryWriter, which validates once in 5 epochs (as the trials then do) and saves only its weights at the end. The fixed
+cost is that of trials that do nothing.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from runner.registry import register
 from runner.sweeps.knobs import cores
 
 ROOT = Path(__file__).parent.parent
-TRIAL = ("model=mlp", "model.hidden=[128,128]", "augment=[]", "probe=[]", "norm=none", "steps=560", "figures=never")
-SELDOM = ("validate_every=140steps", "checkpoint_every=560steps")
-SCRIPT = """
+_TRIAL = ("model=mlp", "model.hidden=[128,128]", "augment=[]", "probe=[]", "norm=none", "steps=560", "figures=never")
+_SELDOM = ("validate_every=140steps", "checkpoint_every=560steps")
+_SCRIPT = """
 import hydra, torch
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
@@ -67,62 +67,62 @@ def main(cfg):
 main()
 """
 SETTINGS = "seed: 0\nlr: 0.1\nhidden: [128, 128]\nsteps: 560\n"
-BASIC = "hydra/launcher=basic"
+_BASIC = "hydra/launcher=basic"
 
 
 @register("task", name="idle")
 def idle() -> int:
-    """Do nothing: what is left is what a trial costs before its first step and after its last."""
+    """Do nothing, so that only the cost of a trial before its first and after its last step remains."""
     return 0
 
 
-def swept(trials: int, *words: str, trial: Sequence[str] = TRIAL) -> float:
-    """Return the seconds of a sweep of so many trials, from the command to its end."""
+def swept(trials: int, *words: str, trial: Sequence[str] = _TRIAL) -> float:
+    """Return the seconds of a sweep, from the command to its end."""
     return seconds("-m", *trial, f"seed=range({trials})", *words)
 
 
-def by_themselves(trials: int, *words: str) -> float:
-    """Return the seconds of the same trials, each by a command of its own, one after the other."""
-    return sum(seconds(*TRIAL, "test=never", f"seed={seed}", *words) for seed in range(trials))
+def _by_themselves(trials: int, *words: str) -> float:
+    """Return the seconds of the same trials, each with its own command, one after the other."""
+    return sum(seconds(*_TRIAL, "test=never", f"seed={seed}", *words) for seed in range(trials))
 
 
-def against_processes(rounds: int, trials: int, few: int) -> Pairs:
-    """Return the seconds per trial of each round: ours, one process each (of which a few are timed)."""
-    return [(swept(trials) / trials, by_themselves(few) / few) for _ in range(rounds)]
+def _against_processes(rounds: int, trials: int, few: int) -> Pairs:
+    """Return the seconds per trial of each round: sweep, one process per trial (a few are timed)."""
+    return [(swept(trials) / trials, _by_themselves(few) / few) for _ in range(rounds)]
 
 
-def against_basic(rounds: int, trials: int) -> Pairs:
-    """Return the seconds per trial of each round: ours, Hydra's basic launcher in one process."""
-    return [(swept(trials) / trials, swept(trials, BASIC) / trials) for _ in range(rounds)]
+def _against_basic(rounds: int, trials: int) -> Pairs:
+    """Return the seconds per trial of each round: runner's launcher, Hydra's basic launcher in one process."""
+    return [(swept(trials) / trials, swept(trials, _BASIC) / trials) for _ in range(rounds)]
 
 
-def against_more_workers(rounds: int, trials: int) -> Pairs:
-    """Return the seconds per trial of each round: as many workers as cores, twice as many (some wait for disks)."""
+def _against_more_workers(rounds: int, trials: int) -> Pairs:
+    """Return the seconds per trial of each round: one worker per core, two per core (some wait for the disk)."""
     more = f"hydra.launcher.workers={2 * cores()}"
     return [(swept(trials) / trials, swept(trials, more) / trials) for _ in range(rounds)]
 
 
-def against_script(rounds: int, trials: int, few: int) -> tuple[Pairs, Pairs]:
-    """Return the seconds per trial of each round, ours and the script's: one process each, and all in one by `-m`."""
+def _against_script(rounds: int, trials: int, few: int) -> tuple[Pairs, Pairs]:
+    """Return the seconds per trial (runner, script) of each round: one process each, and all in one with `-m`."""
     apart, together = [], []
     for _ in range(rounds):
-        ours = swept(trials, *SELDOM) / trials
+        ours = swept(trials, *_SELDOM) / trials
         apart.append((ours, sum(script(f"seed={seed}") for seed in range(few)) / few))
         together.append((ours, script("-m", f"seed=range({trials})") / trials))
     return apart, together
 
 
 def script(*words: str) -> float:
-    """Return the seconds of the script that one would write."""
+    """Return the seconds of the script."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "conf").mkdir()
         (Path(folder) / "conf" / "config.yaml").write_text(SETTINGS)
-        (Path(folder) / "train.py").write_text(SCRIPT)
-        return timed([sys.executable, "train.py", *words], folder)
+        (Path(folder) / "train.py").write_text(_SCRIPT)
+        return _timed([sys.executable, "train.py", *words], folder)
 
 
-def fixed_cost(rounds: int, few: int, many: int, *, workers: int = 1) -> list[float]:
-    """Return the milliseconds that each trial more costs a sweep whose trials do nothing, so many at once."""
+def _fixed_cost(rounds: int, few: int, many: int, *, workers: int = 1) -> list[float]:
+    """Return the milliseconds per additional trial of a sweep whose trials do nothing."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "task").mkdir()
         (Path(folder) / "task" / "idle.yaml").write_text("name: idle\n")
@@ -136,12 +136,12 @@ def fixed_cost(rounds: int, few: int, many: int, *, workers: int = 1) -> list[fl
 
 
 def seconds(*words: str) -> float:
-    """Return how long a command takes in an empty folder; raises CalledProcessError if it fails."""
+    """Return the seconds of a command in an empty folder; raises CalledProcessError if it fails."""
     with tempfile.TemporaryDirectory() as folder:
-        return timed([sys.executable, "-m", "runner", *words], folder)
+        return _timed([sys.executable, "-m", "runner", *words], folder)
 
 
-def timed(command: Sequence[str], folder: str) -> float:
+def _timed(command: Sequence[str], folder: str) -> float:
     """Return the seconds of a program; raises CalledProcessError if it fails."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     began = time.perf_counter()
@@ -155,16 +155,16 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one round, few trials")
     quick = parser.parse_args().quick
     rounds, trials, few = (1, 8, 1) if quick else (5, 32, 2)
-    report("a trial, against one process each", against_processes(rounds, trials, few), unit="ms", scale=1000)
-    report("a trial, against Hydra's basic launcher", against_basic(rounds, trials), unit="ms", scale=1000)
-    report("a trial, against two workers a core", against_more_workers(rounds, trials), unit="ms", scale=1000)
-    apart, together = against_script(rounds, trials, few)
+    report("a trial, against one process each", _against_processes(rounds, trials, few), unit="ms", scale=1000)
+    report("a trial, against Hydra's basic launcher", _against_basic(rounds, trials), unit="ms", scale=1000)
+    report("a trial, against two workers a core", _against_more_workers(rounds, trials), unit="ms", scale=1000)
+    apart, together = _against_script(rounds, trials, few)
     report("a trial, against a script in one process each", apart, unit="ms", scale=1000)
     report("a trial, against a script under Hydra's -m", together, unit="ms", scale=1000)
     for workers in (1, cores()):
-        costs = fixed_cost(rounds, 20, 60 if quick else 220, workers=workers)
+        costs = _fixed_cost(rounds, 20, 60 if quick else 220, workers=workers)
         said = f"{statistics.median(costs):.1f} ({min(costs):.1f} to {max(costs):.1f}) ms (n={len(costs)}), target 10"
-        print(f"fixed cost of a trial, {workers} at once: {said}")
+        print(f"fixed cost of a trial, {workers} worker(s): {said}")
 
 
 if __name__ == "__main__":

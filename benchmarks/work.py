@@ -1,46 +1,47 @@
-"""The work that every loop gets: the same tensors in the same order, the same first weights, the same optimizer.
+"""The work that every loop gets: the same tensors in the same order, initial weights and optimizer; and its turns.
 
-The runner makes it once; it travels in a file, so that a peer's process executes nothing of the runner's.
+runner makes the work once and writes it to a file, so the process of a peer executes no code of runner.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks import networks
-from benchmarks.pace import Pace
+from benchmarks.rounds import Size
 
 
 @dataclass(frozen=True)
 class Work:
-    """What to train on, in which order, from which weights, with which optimizer."""
+    """Training data, order of the examples, initial weights and optimizer."""
 
-    overrides: list[str]  # the command line of the runner that does this
-    network: str | nn.Module  # a function of networks.py, or the model itself
+    overrides: list[str]  # the overrides that make runner do this work
+    network: str | nn.Module  # name of a function below, or the model itself
     images: Tensor  # (N, C, H, W) float32, preprocessed
     labels: Tensor  # (N,) int64
     batch: int
     order_keys: list[int]  # the seed of each epoch's permutation
     weights: list[Tensor]
-    optimizer: str  # a class of torch.optim
-    groups: list[dict[str, Any]]  # its parameter groups, with the tensors' positions
+    optimizer: str  # name of a class in torch.optim
+    groups: list[dict[str, Any]]  # its parameter groups, with positions of the tensors
 
     @property
     def device(self) -> torch.device:
-        """Where the training happens."""
+        """The device of the training."""
         return self.images.device
 
     def model(self) -> nn.Module:
-        """Return the model with its first weights."""
-        model = getattr(networks, self.network)() if isinstance(self.network, str) else deepcopy(self.network)
+        """Return the model with its initial weights."""
+        model = _NETWORKS[self.network]() if isinstance(self.network, str) else deepcopy(self.network)
         model = model.to(self.device)
         with torch.no_grad():
             for parameter, weight in zip(model.parameters(), self.weights, strict=True):
@@ -71,7 +72,7 @@ class Work:
 
 
 class TensorBatches:
-    """Images and labels at a pace, with a length: what frameworks take as a loader that need not look ahead."""
+    """Batches of images and labels with turns and a length, as a loader for frameworks."""
 
     def __init__(self, work: Work, pace: Pace) -> None:
         self.work, self.pace = work, pace
@@ -85,7 +86,7 @@ class TensorBatches:
 
 
 def write_work(path: Path, network: str, overrides: list[str], steps: int) -> None:
-    """Write the work of so many steps of a run; without the name of a network it carries the runner's own model."""
+    """Write the work of a run with `steps` steps; without the name of a network it holds the model of runner."""
     from benchmarks.experiments import experiment
     from runner.engine.randomness import key
 
@@ -110,6 +111,98 @@ def write_work(path: Path, network: str, overrides: list[str], steps: int) -> No
 
 
 def read_work(path: Path) -> Work:
-    """Return what `write_work` wrote."""
+    """Return the work that `write_work` wrote."""
     work: Work = torch.load(path, weights_only=False)
     return work
+
+
+_T = TypeVar("T")
+
+
+class Pace:
+    """Pauses a loop between two batches, reports the time of its last turn, and waits for the next turn.
+
+    A turn is `turn` steps, from the arrival of a batch to the arrival of the batch `turn` steps later. A loop that
+    prefetches does so in every turn. Start and end of a framework lie outside the turns and are not timed.
+    """
+
+    def __init__(self, size: Size, connection: Connection | None = None, *, cuda: bool = False) -> None:
+        self.size, self.steps, self.connection = size, size.steps, connection
+        self.clock = _CudaClock() if cuda else _Clock()
+
+    def __call__(self, batches: Iterable[_T]) -> Iterator[_T]:
+        """Yield the batches, pausing at the end of each turn."""
+        left = self.size.warm if self.connection else -1
+        for batch in batches:
+            if not left:
+                self.halt()
+                left = self.size.turn
+            left -= 1
+            yield batch
+
+    def halt(self) -> None:
+        """Send the seconds of the last turn (None before the first), and wait for the next turn."""
+        assert self.connection is not None
+        self.connection.send(self.clock.stop())
+        self.connection.recv()
+        self.clock.start()
+
+
+class _Clock:
+    """Wall clock of the host."""
+
+    began: float | None = None
+
+    def start(self) -> None:
+        """Start the clock."""
+        self.began = time.perf_counter()
+
+    def stop(self) -> float | None:
+        """Return the seconds since the start, or None if there was none."""
+        return None if self.began is None else time.perf_counter() - self.began
+
+
+class _CudaClock:
+    """Clock of the GPU: kernels launched before `stop` count."""
+
+    began: torch.cuda.Event | None = None
+
+    def start(self) -> None:
+        """Start the clock."""
+        torch.cuda.synchronize()
+        self.began = torch.cuda.Event(enable_timing=True)
+        self.began.record()
+
+    def stop(self) -> float | None:
+        """Return the seconds since the start, or None if there was none."""
+        end = torch.cuda.Event(enable_timing=True)
+        end.record()
+        torch.cuda.synchronize()
+        return None if self.began is None else self.began.elapsed_time(end) / 1000
+
+
+def _mlp() -> nn.Module:
+    """Return the MLP 64-128-128-10 for images (B, 1, 8, 8)."""
+    hidden = [nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU()]
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(128, 10))
+
+
+def _cnn() -> nn.Module:
+    """Return three blocks of convolution, batch norm, ReLU and pooling for images (B, 1, 32, 32)."""
+    layers: list[nn.Module] = []
+    for cin, cout in ((1, 16), (16, 32), (32, 64)):
+        layers += [nn.Conv2d(cin, cout, 3, padding=1, bias=False), nn.BatchNorm2d(cout), nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(1024, 6))
+
+
+def _resnet18() -> nn.Module:
+    """Return torchvision's ResNet-18 with a 3x3 first convolution, for images (B, 1, 32, 32)."""
+    from torchvision.models import resnet18
+
+    model = resnet18(num_classes=6)
+    model.conv1, model.maxpool = nn.Conv2d(1, 64, 3, padding=1, bias=False), nn.Identity()
+    return model
+
+
+# The tensors come in the order of runner's own models.
+_NETWORKS = {"mlp": _mlp, "cnn": _cnn, "resnet18": _resnet18}

@@ -5,14 +5,12 @@ import json
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.contest import BY_HAND, OURS, Loop, Outcome, compare, hold
+from benchmarks.contest import BY_HAND, OURS, Loop, Outcome, check_losses, run_contest
 from benchmarks.experiments import MLP, words
 from benchmarks.report import write
-from benchmarks.result import Result
-from benchmarks.rounds import spread
-from benchmarks.size import Size
+from benchmarks.rounds import Size, spread
 from benchmarks.slices import SLICES
-from benchmarks.targets import TARGETS, Target
+from benchmarks.targets import TARGETS, Result, Target
 
 ABSENT = Loop("a peer", "by_hand:run", "no_such_package")
 BROKEN = Loop("a broken peer", "by_hand:no_such_function")
@@ -24,7 +22,7 @@ HERE = {"date": "today", "cpu": "a cpu", "cores": "2", "load": "0.0", "threads":
 @pytest.fixture(scope="module")
 def outcome():
     """A contest of two turns of three steps."""
-    return hold((OURS, BY_HAND, ABSENT, BROKEN), "mlp", words(MLP), Size(warm=1, turn=3, turns=2))
+    return run_contest((OURS, BY_HAND, ABSENT, BROKEN), "mlp", words(MLP), Size(warm=1, turn=3, turns=2))
 
 
 def test_both_loops_take_their_turns_and_reach_the_same_loss(outcome):
@@ -50,8 +48,8 @@ def test_a_peer_that_fails_is_a_fault_and_the_others_go_on(outcome):
 def test_a_loop_that_did_other_work_is_taken_out():
     outcome = Outcome(Size(1, 1, 1), {"ours": [1.0], "hand-written loop": [1.0]})
     outcome.losses = {"ours": (0.5, 0.1), "hand-written loop": (0.5001, 0.1)}
-    compare(outcome, "cpu")
-    assert "it did other work" in outcome.pairs(OURS, BY_HAND)
+    check_losses(outcome, "cpu")
+    assert "it did different work" in outcome.pairs(OURS, BY_HAND)
     assert outcome.faults
 
 

@@ -1,1 +1,1 @@
-"""The loops that take part, one file each: `run(work, pace)` trains as its users do and returns the model."""
+"""The loops of a contest, one file per framework: `run(work, pace)` trains as its users do and returns the model."""

@@ -1,4 +1,4 @@
-"""The loops of Accelerate's documentation, without and with a tracker, over a DataLoader of a TensorDataset."""
+"""The loop of Accelerate's documentation with a DataLoader over a TensorDataset, without and with a tracker."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.pace import Pace
-from benchmarks.work import Work
+from benchmarks.work import Pace, Work
 
 
-class Order:
-    """The examples of each step, as a DataLoader's batch sampler gives them."""
+class _Order:
+    """A batch sampler that gives the examples of each step."""
 
     def __init__(self, work: Work, pace: Pace) -> None:
         self.work, self.pace, self.batch_size, self.drop_last = work, pace, work.batch, False
@@ -28,23 +27,23 @@ class Order:
 
 
 def run(work: Work, pace: Pace) -> nn.Module:
-    """Train one epoch over all the steps, nothing logged."""
-    return fit(work, pace, Accelerator(cpu=work.device.type == "cpu"))
+    """Train one epoch over all steps without logging."""
+    return _fit(work, pace, Accelerator(cpu=work.device.type == "cpu"))
 
 
 def tracked(work: Work, pace: Pace) -> nn.Module:
-    """Train one epoch over all the steps, each step's loss in TensorBoard, as ours has it."""
+    """Train one epoch over all steps, with the loss of each step in TensorBoard, as in runner."""
     with tempfile.TemporaryDirectory() as folder:
         accelerator = Accelerator(cpu=work.device.type == "cpu", log_with="tensorboard", project_dir=folder)
         accelerator.init_trackers("benchmark")
-        trained = fit(work, pace, accelerator)
+        trained = _fit(work, pace, accelerator)
         accelerator.end_training()
         return trained
 
 
-def fit(work: Work, pace: Pace, accelerator: Accelerator) -> nn.Module:
-    """Train one epoch over all the steps, each step's loss logged where there is a tracker."""
-    data = DataLoader(TensorDataset(work.images.cpu(), work.labels.cpu()), batch_sampler=Order(work, pace))
+def _fit(work: Work, pace: Pace, accelerator: Accelerator) -> nn.Module:
+    """Train one epoch over all steps; log the loss of each step if there is a tracker."""
+    data = DataLoader(TensorDataset(work.images.cpu(), work.labels.cpu()), batch_sampler=_Order(work, pace))
     plain = work.model()
     model, optimizer, loader = accelerator.prepare(plain, work.optimizer_of(plain), data)
     for step, (images, labels) in enumerate(loader):

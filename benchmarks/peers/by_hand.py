@@ -1,4 +1,4 @@
-"""The loop that one writes by hand: tensors in memory, preprocessed once, a fused optimizer, nothing logged."""
+"""The hand-written loop: preprocessed tensors in memory, a fused optimizer, no logging."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.pace import Pace
-from benchmarks.work import Work
+from benchmarks.work import Pace, Work
 
 
 def run(work: Work, pace: Pace) -> nn.Module:
-    """Train as everybody writes it."""
+    """Train with the usual loop."""
     model, images, labels = work.model(), work.images, work.labels
     optimizer = work.optimizer_of(model)
     for index in pace(work.visits(pace.steps)):
@@ -23,7 +22,7 @@ def run(work: Work, pace: Pace) -> nn.Module:
 
 
 def tuned(work: Work, pace: Pace) -> nn.Module:
-    """Train with `index_select`, which takes rows in less than half the time of `images[index]`."""
+    """Train with `index_select`, which takes less than half the time of `images[index]`."""
     model, images, labels = work.model(), work.images, work.labels
     optimizer = work.optimizer_of(model)
     for index in pace(work.visits(pace.steps)):
@@ -35,7 +34,7 @@ def tuned(work: Work, pace: Pace) -> nn.Module:
 
 
 def channels_last(work: Work, pace: Pace) -> nn.Module:
-    """Train with kernels and feature maps in the layout that convolutions often like better."""
+    """Train with channels_last, which is often faster for convolutions."""
     model, labels = work.model().to(memory_format=torch.channels_last), work.labels
     images = work.images.to(memory_format=torch.channels_last)
     optimizer = work.optimizer_of(model)
@@ -48,7 +47,7 @@ def channels_last(work: Work, pace: Pace) -> nn.Module:
 
 
 def mixed(work: Work, pace: Pace) -> nn.Module:
-    """Train in bfloat16 with channels last."""
+    """Train with bfloat16 autocast and channels_last."""
     model, labels = work.model().to(memory_format=torch.channels_last), work.labels
     images = work.images.to(memory_format=torch.channels_last)
     optimizer = work.optimizer_of(model)

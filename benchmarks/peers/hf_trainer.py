@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer, fed with the same tensor batches as the loop by hand; without bar and clipping."""
+"""Hugging Face Trainer with the tensor batches of the hand-written loop, without progress bar and clipping."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from torch.nn import functional as F
 from torch.utils.data import IterableDataset
 from transformers import Trainer, TrainingArguments
 
-from benchmarks.pace import Pace
-from benchmarks.work import TensorBatches, Work
+from benchmarks.work import Pace, TensorBatches, Work
 
 
-class Classifier(nn.Module):
-    """The model with its loss, as the Trainer wants it."""
+class _Classifier(nn.Module):
+    """The model with its loss, in the form that Trainer expects."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -27,8 +26,8 @@ class Classifier(nn.Module):
         return {"loss": F.cross_entropy(self.model(images), labels)}
 
 
-class Batches(IterableDataset[dict[str, Tensor]]):
-    """Tensor batches under the names of `forward`."""
+class _Batches(IterableDataset[dict[str, Tensor]]):
+    """Tensor batches with the argument names of `forward`."""
 
     def __init__(self, batches: TensorBatches) -> None:
         self.batches = batches
@@ -40,17 +39,17 @@ class Batches(IterableDataset[dict[str, Tensor]]):
         return ({"images": images, "labels": labels} for images, labels in self.batches)
 
 
-class TensorTrainer(Trainer):  # type: ignore[misc]
-    """The Trainer without its DataLoader."""
+class _TensorTrainer(Trainer):  # type: ignore[misc]
+    """A Trainer without DataLoader."""
 
     def get_train_dataloader(self) -> Any:
-        """Return the batches themselves."""
+        """Return the batches."""
         return self.train_dataset
 
 
 def run(work: Work, pace: Pace) -> nn.Module:
-    """Train one epoch over all the steps, the loss logged every 50."""
-    classifier = Classifier(work.model())
+    """Train one epoch over all steps, with the loss logged every 50 steps."""
+    classifier = _Classifier(work.model())
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             output_dir=folder,
@@ -64,7 +63,7 @@ def run(work: Work, pace: Pace) -> nn.Module:
             use_cpu=work.device.type == "cpu",
         )
         optimizers = work.optimizer_of(classifier.model), None
-        TensorTrainer(
-            classifier, arguments, train_dataset=Batches(TensorBatches(work, pace)), optimizers=optimizers
+        _TensorTrainer(
+            classifier, arguments, train_dataset=_Batches(TensorBatches(work, pace)), optimizers=optimizers
         ).train()
     return classifier.model

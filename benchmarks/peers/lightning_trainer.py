@@ -1,4 +1,4 @@
-"""Lightning's Trainer, fed with the same tensor batches as the loop by hand."""
+"""Lightning Trainer with the tensor batches of the hand-written loop."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.pace import Pace
-from benchmarks.work import TensorBatches, Work
+from benchmarks.work import Pace, TensorBatches, Work
 
 
-class Classifier(pl.LightningModule):
-    """The model with its loss, which it logs where asked to."""
+class _Classifier(pl.LightningModule):
+    """The model with its loss, which is logged if `logs` is True."""
 
     def __init__(self, work: Work, *, logs: bool) -> None:
         super().__init__()
@@ -37,10 +36,10 @@ class Classifier(pl.LightningModule):
         return self.work.optimizer_of(self.model)
 
 
-def fit(work: Work, pace: Pace, *, logs: bool, **choices: Any) -> nn.Module:
-    """Train one epoch over all the steps."""
+def _fit(work: Work, pace: Pace, *, logs: bool, **choices: Any) -> nn.Module:
+    """Train one epoch over all steps."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    module = Classifier(work, logs=logs)
+    module = _Classifier(work, logs=logs)
     accelerator = "gpu" if work.device.type == "cuda" else "cpu"
     trainer = pl.Trainer(
         accelerator=accelerator,
@@ -56,10 +55,10 @@ def fit(work: Work, pace: Pace, *, logs: bool, **choices: Any) -> nn.Module:
 
 def minimal(work: Work, pace: Pace) -> nn.Module:
     """Train without logger, progress bar and logged values."""
-    return fit(work, pace, logs=False, logger=False, enable_progress_bar=False)
+    return _fit(work, pace, logs=False, logger=False, enable_progress_bar=False)
 
 
 def as_it_comes(work: Work, pace: Pace) -> nn.Module:
-    """Train with the loss in the progress bar and in TensorBoard, every 50 steps there."""
+    """Train with the loss in the progress bar and, every 50 steps, in TensorBoard."""
     with tempfile.TemporaryDirectory() as folder:
-        return fit(work, pace, logs=True, logger=TensorBoardLogger(folder), callbacks=[TQDMProgressBar()])
+        return _fit(work, pace, logs=True, logger=TensorBoardLogger(folder), callbacks=[TQDMProgressBar()])

@@ -1,4 +1,4 @@
-"""The runner's own loop, with its logs written to files."""
+"""The loop of runner, with its logs written to files."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from benchmarks.pace import Pace
-from benchmarks.work import Work
+from benchmarks.work import Pace, Work
 
 
 def run(work: Work, pace: Pace, *more: str) -> nn.Module:
@@ -23,7 +22,7 @@ def run(work: Work, pace: Pace, *more: str) -> nn.Module:
     stream = made.batches.stream
     made.batches.stream = lambda start, stop: pace(stream(0, pace.steps))  # type: ignore[method-assign]
     gc.collect()
-    gc.freeze()  # as the command does before it trains: what the imports made is for good
+    gc.freeze()  # as the command does before it trains, because imported objects are permanent
     with tempfile.TemporaryDirectory() as folder, closing(open_logs(Path(folder), positions=None, step=0)) as log:
         train(made.recipe, made.learner, made.batches, {}, log, lambda: None)
         assert log.flush()["train/loss"] >= 0
@@ -31,5 +30,5 @@ def run(work: Work, pace: Pace, *more: str) -> nn.Module:
 
 
 def without_probes(work: Work, pace: Pace) -> nn.Module:
-    """Train with the logs alone."""
+    """Train with logs and without probes."""
     return run(work, pace, "probe=[]")

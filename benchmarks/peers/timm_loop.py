@@ -1,4 +1,4 @@
-"""`train_one_epoch` of timm's train.py, taken as it is from a checkout: the script is not in timm's package."""
+"""`train_one_epoch` of timm's train.py, unchanged, from a checkout (the script is not in timm's package)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from timm.task import ClassificationTask
 from torch import nn
 
 from benchmarks.contest import TIMM_SCRIPT
-from benchmarks.pace import Pace
-from benchmarks.work import TensorBatches, Work
+from benchmarks.work import Pace, TensorBatches, Work
 
 
-def script() -> ModuleType:
-    """Return the module of the train.py that the environment names."""
+def _script() -> ModuleType:
+    """Return the module of train.py; the environment variable TIMM_TRAIN_SCRIPT has its path."""
     found = importlib.util.spec_from_file_location("timm_train", os.environ[TIMM_SCRIPT])
     assert found is not None
     assert found.loader is not None
@@ -25,8 +24,8 @@ def script() -> ModuleType:
 
 
 def run(work: Work, pace: Pace) -> nn.Module:
-    """Train one epoch over all the steps, with the script's defaults."""
-    train = script()
+    """Train one epoch over all steps, with the defaults of the script."""
+    train = _script()
     arguments = train.parser.parse_args([])
     arguments.prefetcher, arguments.distributed, arguments.rank, arguments.world_size = False, False, 0, 1
     model = work.model()

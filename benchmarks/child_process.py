@@ -1,4 +1,4 @@
-"""Processes that answer: a fresh one per loop, so that no framework's imports or patches reach another's timings."""
+"""Child processes that answer: one per loop, so no framework's imports or patches affect another's timings."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from typing import Any, Self
 
 
 class Failed(Exception):
-    """A child raised, or died; the text says how."""
+    """A child raised an exception or ended; the text says how."""
 
 
 @dataclass(frozen=True)
-class Failure:
-    """What a child sends instead of an answer."""
+class _Failure:
+    """The message of a child that failed."""
 
     text: str
 
 
 class Child:
-    """A spawned process that runs `function(connection, *arguments)`; its prints are thrown away."""
+    """A spawned process that runs `function(connection, *arguments)`; its output is discarded."""
 
     def __init__(self, function: Callable[..., None], *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, function, arguments), daemon=False)
+        self.process = context.Process(target=_serve, args=(theirs, function, arguments), daemon=False)
         self.process.start()
         theirs.close()
 
@@ -42,28 +42,28 @@ class Child:
         self.process.join()
 
     def ask(self) -> Any:
-        """Let the child go on, and return what it sends next."""
+        """Let the child continue, and return what it sends next."""
         self.connection.send(None)
         return self.receive()
 
     def receive(self) -> Any:
-        """Return what the child sends; raises Failed."""
+        """Return what the child sends; raises Failed if it failed."""
         try:
             answer = self.connection.recv()
         except EOFError:
             self.process.join()
             raise Failed(f"its process ended with code {self.process.exitcode}") from None
-        if isinstance(answer, Failure):
+        if isinstance(answer, _Failure):
             raise Failed(answer.text)
         return answer
 
 
-def serve(connection: Connection, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    """Run the function in the child and send its error, if any."""
+def _serve(connection: Connection, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    """Run the function in the child, and send its error if there is one."""
     with tempfile.TemporaryFile() as output:
         for stream in (1, 2):
             os.dup2(output.fileno(), stream)
         try:
             function(connection, *arguments)
         except Exception:
-            connection.send(Failure(traceback.format_exc().strip().splitlines()[-1]))
+            connection.send(_Failure(traceback.format_exc().strip().splitlines()[-1]))

@@ -1,15 +1,19 @@
-"""What one thing costs a run of ours: the same run with it and without it, in turns.
+"""The cost of one feature: the same run with it and without it, in turns.
 
-The run is the whole loop, with data, probes and logs, in a thread of its own, and rests between turns of some
-milliseconds while the thing is switched on or off. So both have the same memory, whose place alone can make a
-difference of percents, and what else the machine does falls into few turns of either. On the CPU only the time of the
-run's own thread counts, on a GPU the clock.
+`python -m benchmarks.ablation [rounds]` measures the check for non-finite losses and gradients, for the MLP and the
+small CNN on the CPU, and for ResNet-18 on a GPU, with default probes and logs.
+
+The run is the whole loop, with data, probes and logs, in its own thread. Between turns of some milliseconds it waits
+while the feature is switched on or off. Both variants use the same memory (its location alone can make a difference of
+percents), and other load on the machine affects few turns of either. On the CPU only the CPU time of the thread counts,
+on a GPU the wall clock.
 """
 
 from __future__ import annotations
 
 import gc
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,9 +25,10 @@ from threading import Semaphore, Thread
 import torch
 from torch import Tensor
 
-from benchmarks.experiments import experiment, words
-from benchmarks.rounds import Pairs
+from benchmarks.experiments import CNN, MLP, RESNET, experiment, words
+from benchmarks.rounds import Pairs, report
 from runner.assemble import Experiment
+from runner.engine.direct import gradients
 from runner.engine.logs.log import Log, open_logs
 from runner.engine.train import train
 
@@ -31,7 +36,7 @@ Switch = Callable[[Experiment, bool], object]
 
 
 class Run:
-    """A run that makes the steps of a turn when told to, and rests in between."""
+    """A run that trains for one turn on request, and waits in between."""
 
     def __init__(self, overrides: Sequence[str]) -> None:
         self.made = experiment([*words(overrides), "steps=100000000"])
@@ -39,11 +44,11 @@ class Run:
         self.made.batches.stream = lambda start, stop: self.paced(stream(start, stop))  # type: ignore
         self.go, self.done = Semaphore(0), Semaphore(0)
         self.steps, self.seconds = 0, 0.0
-        self.moments: list[float] | None = None  # of the start of each step of the last turn, and of its end, if asked
+        self.moments: list[float] | None = None  # start of each step of the last turn, and its end, if recorded
         Thread(target=self.train, daemon=True).start()
 
     def train(self) -> None:
-        """Train; the log is flushed when told to only (`turn` with no steps), so that no turn has to."""
+        """Train. The log is flushed by `turn(0)` only, so no turn includes a flush."""
         made = self.made
         with tempfile.TemporaryDirectory() as folder, closing(open_logs(Path(folder), positions=None, step=0)) as log:
             self.log: Log = log
@@ -51,7 +56,7 @@ class Run:
             train(made.recipe, made.learner, made.batches, {}, log, lambda: None)
 
     def paced(self, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches, resting where a turn ends."""
+        """Yield the batches, waiting at the end of each turn."""
         while True:
             self.go.acquire()
             start = self.clock()
@@ -68,33 +73,33 @@ class Run:
             self.done.release()
 
     def clock(self) -> float:
-        """Return the seconds that count."""
+        """Return the time in seconds: CPU time of this thread, or wall clock on a GPU."""
         if self.made.device.type != "cuda":
             return time.thread_time()
         torch.cuda.synchronize(self.made.device)
         return time.perf_counter()
 
     def turn(self, steps: int) -> float:
-        """Have so many steps made, or with 0 the log flushed, and return the seconds."""
+        """Train for `steps` steps (with 0, flush the log), and return the seconds."""
         self.steps = steps
         self.go.release()
         self.done.acquire()
         return self.seconds
 
     def each(self, steps: int) -> list[float]:
-        """Have so many steps made and return the seconds of each."""
+        """Train for `steps` steps and return the seconds of each."""
         self.moments = moments = []
         self.turn(steps)
         self.moments = None
         return [stop - start for start, stop in pairwise(moments)]
 
 
-def switched(overrides: Sequence[str], switch: Switch, *, steps: int, turns: int, rounds: int) -> Pairs:
-    """Return the seconds of a step (with, without) for each round of so many turns of each, by turns.
+def _switched(overrides: Sequence[str], switch: Switch, *, steps: int, turns: int, rounds: int) -> Pairs:
+    """Return the seconds per step (with, without) of each round, which has `turns` turns of each in alternation.
 
-    Without: the median of the turns. With: the same times the median of how each turn compares with its neighbour, for
-    a machine that others use is now slower, now faster. A step's share of the log's flush, which no turn has, is added:
-    that of as many steps of each, one after the other.
+    The time without the feature is the median of its turns. The time with it is that median times the median ratio of
+    neighboring turns, because the speed of a shared machine varies. Turns include no log flush, so the share of a
+    step in the flush is added, measured over as many steps of each.
     """
     gc.collect()
     gc.freeze()  # as the command does before it trains
@@ -111,11 +116,44 @@ def switched(overrides: Sequence[str], switch: Switch, *, steps: int, turns: int
         without = statistics.median(found[False]) / steps
         ratio = statistics.median(one / other for one, other in zip(found[True], found[False], strict=True))
         pairs.append((without * ratio + flushed[True], without + flushed[False]))
-    return pairs[1:]  # the first warms up
+    return pairs[1:]  # the first round is a warm-up
 
 
 def flush(run: Run, switch: Switch, on: bool, steps: int) -> float:
-    """Return the seconds that the flush of so many steps takes, for each of them."""
+    """Return the seconds per step of flushing the log of `steps` steps."""
     switch(run.made, on)
     run.turn(steps)
     return run.turn(0) / steps
+
+
+_NETWORKS = {"mlp": (MLP, 50), "cnn": (CNN, 5), "resnet18": (RESNET, 10)}  # overrides, and steps per turn
+_TURNS = 15
+
+
+def _switch_gate(made: Experiment, on: bool) -> None:
+    """Enable or disable the check of a run."""
+    learner = made.learner
+    if on:
+        vars(learner).pop("take_step", None)
+    else:
+        learner.take_step = lambda loss: learner._move(gradients(learner.optimizer))  # type: ignore[method-assign]
+
+
+def _cost_of_gate(network: str, rounds: int = 15) -> Pairs:
+    """Return the seconds per step (with the check, without it) of each round."""
+    overrides, steps = _NETWORKS[network]
+    return _switched(overrides, _switch_gate, steps=steps, turns=_TURNS, rounds=rounds)
+
+
+def main(rounds: int = 15) -> None:
+    """Print the medians and their ratio for each network that this machine supports."""
+    torch.set_num_threads(1)
+    for network in _NETWORKS:
+        if network != "resnet18" or torch.cuda.is_available():
+            report(
+                f"check for non-finite numbers, {network}", _cost_of_gate(network, rounds), unit="us a step", scale=1e6
+            )
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
