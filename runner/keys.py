@@ -1,6 +1,6 @@
-"""What the keys of a config are for, as their annotations say: the roles of `runner.roles`, asked by key or by config.
+"""Roles of all config keys, read from their annotations (`runner.roles`).
 
-Hashes and groups of runs, comparisons, `~`, and what may change on resume all ask here.
+Configuration hashes, session groups, comparisons, `~` expansion and what may change on resume derive from them here.
 Imports no torch.
 """
 

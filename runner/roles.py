@@ -1,4 +1,4 @@
-"""What a key of the config is for: said once, in its annotation, beside its type; imports no torch.
+"""Roles of config keys: each key's annotation says once whether it changes the experiment; imports no torch.
 
     workers: Annotated[NonNegativeInt | None, Role.EXECUTION]
 
