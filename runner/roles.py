@@ -15,7 +15,7 @@ from typing import Any
 
 
 class Role(StrEnum):
-    """What a change of the key changes."""
+    """The effect of changing a key."""
 
     EXPERIMENT = "experiment"  # the numbers: another configuration
     EXECUTION = "execution"  # how the same numbers are computed: device, workers, memory format, compiling
