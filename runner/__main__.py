@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import gc
 import sys
-import traceback
 from collections.abc import Sequence
 
 from runner.engine.interruption import raising
-from runner.errors import RunnerError
-
-LONGEST = 2000  # characters of an error line
+from runner.status import print_error
 
 
 def command() -> int:
@@ -36,15 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with raising():
             return answer(list(sys.argv[1:] if argv is None else argv))
-    except RunnerError as error:
-        sys.stderr.write(f"runner: error: {one_line(str(error))}\n")
-        return error.exit_code
-    except KeyboardInterrupt as error:
-        return getattr(error, "exit_code", 130)
-    except Exception:
-        traceback.print_exc()
-        sys.stderr.write("runner: error: this is a bug in runner, please report it with the lines above\n")
-        return 70
+    except (Exception, KeyboardInterrupt) as error:
+        return print_error(error).exit_code
 
 
 def answer(argv: list[str]) -> int:
@@ -66,12 +56,6 @@ def answer(argv: list[str]) -> int:
     from runner.door.command import run
 
     return run(arguments)
-
-
-def one_line(text: str) -> str:
-    """Return a text without line breaks and control characters, cut to a readable length."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return shown if len(shown) <= LONGEST else shown[: LONGEST - 3] + "..."
 
 
 if __name__ == "__main__":

@@ -64,6 +64,12 @@ class DataError(RunnerError):
     exit_code = 7
 
 
+class PluginError(RunnerError):
+    """A user's plugin raised: the text names its file and line, the cause is what it raised."""
+
+    exit_code = 8
+
+
 def too_large(error: BaseException) -> ConfigError | None:
     """Return the error for sizes in a config that no memory holds, None if it is about something else."""
     text = next(iter(str(error).splitlines()), "") or type(error).__name__

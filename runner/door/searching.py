@@ -16,9 +16,10 @@ from runner.door.search import Planned
 from runner.errors import TrialsFailed
 from runner.search.ranking import show, write
 from runner.search.study import Study
+from runner.status import Status
 from runner.sweeps.benches import BatchBench
 from runner.sweeps.knobs import Knobs
-from runner.sweeps.outcome import Ended, finished, folder_of, saved, settle
+from runner.sweeps.outcome import Ended, finished, folder_of, lost, saved, settle
 from runner.sweeps.run import told_to_stop
 from runner.sweeps.screen import screen
 from runner.sweeps.searching import Searching, search_here
@@ -89,8 +90,8 @@ def words(job: Job) -> list[str]:
 def ended(job: Job, *, ran: bool) -> Ended:
     """Return how a run of another launcher ended, by what it left."""
     result = saved(folder_of(job))
-    if result is None or result.status == "running":
-        result = settle(job, status="failed", code=70, reason="its process ended and left no result", seconds=0.0)
+    if result is None or result.status is Status.RUNNING:
+        result = settle(job, lost("its process ended and left no result"), 0.0)
     return Ended(number=0, job=job, result=result, ran=ran)
 
 

@@ -6,6 +6,7 @@ import importlib.util
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, get_type_hints
 
+from runner.engine.monitor import Monitor
 from runner.errors import ConfigError, unknown
 from runner.schema import FolderName, NonNegativeInt, Positive, PositiveInt, Range, Unit, check
 from runner.search.pruning import BLIND
@@ -106,7 +107,7 @@ def suits(space: Space, sampler: dict[str, Any], pruner: dict[str, Any], knobs: 
 def direction(given: str | None, config: dict[str, Any]) -> Literal["maximize", "minimize"]:
     """Return which way the monitored score gets better."""
     monitor = config["monitor"]
-    natural: Literal["maximize", "minimize"] = "minimize" if monitor.endswith("/loss") else "maximize"
+    natural = Monitor(monitor).direction
     if given not in (None, natural):
         raise ConfigError(f"hydra.sweeper.direction: got '{given}', but with monitor={monitor} it is {natural}")
     if config["task"]["name"] != "train":

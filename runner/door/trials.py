@@ -6,7 +6,6 @@ import json
 import os
 import sys
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,8 +27,9 @@ from runner.door.sweep import Sweep
 from runner.engine.saving import storage
 from runner.engine.saving.folder import Result, lock
 from runner.errors import SHOWN, RunnerError, TrialsFailed
+from runner.status import Status, ending_of_code, print_error
 from runner.sweeps.knobs import Knobs
-from runner.sweeps.outcome import FINAL, STOPPED, conclude, explained, finished, own, saved, score
+from runner.sweeps.outcome import finished, own, saved, score, settle
 from runner.sweeps.run import run
 from runner.sweeps.screen import MOST_REASONS, final_table, reasons, screen
 from runner.tasks import start
@@ -62,7 +62,7 @@ def run_trials(conf: Conf, sweep: Sweep) -> int:
 
 def note(sweep: Sweep) -> None:
     """Write all trials of a sweep into the notebook, at once: by themselves each would write the whole file again."""
-    from runner.comparing.notebook import record
+    from runner.notebook.book import record
 
     record(sweep.folder, sweep.outputs)
 
@@ -82,7 +82,7 @@ def run_jobs(jobs: Sequence[Job], knobs: Knobs) -> int:
     ended, stopped = run(jobs, knobs, screen(len(jobs)))
     if ended:
         final_table(ended, jobs[0].config["monitor"])
-        reasons([each for each in ended if each.result.reason and each.result.status != "interrupted"])
+        reasons([each for each in ended if each.result.reason and each.result.status is not Status.INTERRUPTED])
     if stopped:
         good = sum(each.good for each in ended)
         sys.stderr.write(f"stopped: {good} of {len(jobs)} trials have a result; the same command goes on\n")
@@ -110,8 +110,9 @@ def run_through_hydra(conf: Conf, sweep: Sweep) -> int:
     if code:  # a trial was stopped from outside
         return code
     names = sweep.trials or tuple(sorted(recent(sweep.folder, began)))
-    results = {name: saved(sweep.folder / name) or Result(status="failed", reason="left no result") for name in names}
-    bad = {name: result for name, result in results.items() if result.status not in FINAL}
+    nothing = Result(status=Status.FAILED, reason="left no result")
+    results = {name: saved(sweep.folder / name) or nothing for name in names}
+    bad = {name: result for name, result in results.items() if not result.status.is_result}
     for name, result in list(bad.items())[:MOST_REASONS]:  # the launcher may have sent their output elsewhere
         sys.stderr.write(f"{result.status}: {name}: {result.reason or 'did not end'}\n")
     return told(list(bad), len(names))
@@ -144,16 +145,12 @@ def run_here(job: Job) -> Result:
     """Run a trial in this process and return how it ended, which then stands in its folder too."""
     began = time.monotonic()
     try:
-        code, reason = start(job), None
+        ended = ending_of_code(start(job))
     except Exception as error:
-        if not isinstance(error, RunnerError):
-            traceback.print_exc()
-        code, reason = explained(error)
-        bug = "" if isinstance(error, RunnerError) else " (a bug in runner, please report it with the lines above)"
-        sys.stderr.write(f"runner: error: {job.folder_name}: {reason}{bug}\n")
-    result = conclude(job, code, reason, time.monotonic() - began)
-    if code in STOPPED:  # from outside: so is the sweep
-        raise KeyboardInterrupt if code == 130 else SystemExit(code)
+        ended = print_error(error, run=job.folder_name)
+    result = settle(job, ended, time.monotonic() - began)
+    if ended.status is Status.INTERRUPTED:  # from outside: so is the sweep
+        raise KeyboardInterrupt if ended.exit_code == 130 else SystemExit(ended.exit_code)
     return result
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from runner.engine.contracts import Judge
+from runner.engine.monitor import Monitor
 
 
 def let_run(score: float, step: int) -> bool:
@@ -22,7 +23,7 @@ class Patience:
 
     def __init__(self, monitor: str, *, limit: int | None, judge: Judge = let_run) -> None:
         self.monitor = monitor
-        self.sign = -1.0 if monitor.endswith("/loss") else 1.0
+        self._rank = Monitor(monitor).rank
         self.limit = math.inf if limit is None else limit
         self.best: dict[str, float] = {}
         self.last: dict[str, float] = {}
@@ -42,8 +43,7 @@ class Patience:
 
     def rank(self, scores: Mapping[str, float]) -> float:
         """Return the monitored value with larger as better, NaN as the worst."""
-        value = self.sign * scores[self.monitor]
-        return -math.inf if math.isnan(value) else value
+        return self._rank(scores[self.monitor])
 
     @property
     def best_step(self) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from runner.search.space import Point, Space
+from runner.status import Status
 
 USUAL = 20  # points of a search, unless it says how many
 
@@ -52,7 +53,7 @@ class Came:
     """What came of one run of a point."""
 
     folder: str
-    status: str  # as in `result.json`
+    status: Status
     score: float  # nan where there is none
     reason: str | None = None
 
@@ -76,9 +77,9 @@ def verdict(runs: Sequence[Came]) -> tuple[str, str | None]:
     A run that diverged is a result: the point counts as pruned, so that samplers which learn keep away from it.
     """
     for each in runs:
-        if each.status in ("pruned", "diverged"):
+        if each.status.depends_on_score:
             return "pruned", each.reason
-        if each.status not in ("done", "stopped"):
+        if not each.status.complete:
             return "fail", each.reason or each.status
         if math.isnan(each.score):
             return "fail", "left no score"

@@ -54,7 +54,7 @@ def load(message: Message) -> int:
 def load_data(plugins: list[str], data: dict[str, Any]) -> None:
     """Read the data set that the trials share, if it is one that lies in memory."""
     from runner.assemble.data import keep
-    from runner.tasks import load_plugins
+    from runner.tasks.plugins import load_plugins
 
     load_plugins(plugins)
     keep(data)

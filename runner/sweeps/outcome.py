@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runner import plain_yaml
+from runner.engine.monitor import Monitor
 from runner.engine.saving.folder import RESULT, Result, create, read_result, write_result
 from runner.engine.saving.storage import write_atomic
-from runner.errors import CheckpointError, ConfigError, RunnerError
+from runner.errors import CheckpointError, ConfigError
 from runner.numerics import same_config
+from runner.status import BUG, Ending, Status
 from runner.tasks.job import Job
 
-FINAL = ("done", "stopped", "diverged", "pruned")  # the others run again
 CONFIG = "config.yaml"
-STOPPED = (130, 143)  # exit codes of what was stopped from outside
 LOG = "trial.log"
 DEADLY = {
     signal.SIGKILL: "killed (SIGKILL), as by the system when memory runs out",
@@ -42,7 +42,7 @@ class Ended:
     @property
     def good(self) -> bool:
         """Tell whether this is a result, and not something that must run again."""
-        return self.result.status in FINAL
+        return self.result.status.is_result
 
     @property
     def score(self) -> float:
@@ -52,8 +52,8 @@ class Ended:
 
 def score(result: Result, monitor: str) -> float:
     """Return the best monitored score (`val/accuracy`) that a result holds, nan if it has none."""
-    split, metric = monitor.split("/")
-    value = (result.scores.get(split) or {}).get("best", {}).get(metric)
+    found = Monitor(monitor)
+    value = (result.scores.get(found.split) or {}).get("best", {}).get(found.metric)
     return math.nan if value is None else float(value)
 
 
@@ -74,7 +74,7 @@ def finished(job: Job) -> Result | None:
     """Return the result of a trial that need not run again, else None."""
     folder = folder_of(job)
     result = saved(folder) if (folder / RESULT).is_file() else None
-    return result if result and result.status in FINAL and same(folder, job) else None
+    return result if result and result.status.is_result and same(folder, job) else None
 
 
 def same(folder: Path, job: Job) -> bool:
@@ -99,42 +99,27 @@ def begin(job: Job) -> None:
     """Take back how an earlier attempt ended, so that what is there later is of this one."""
     folder = folder_of(job)
     if (result := saved(folder)) is not None:
-        write_result(folder, replace(result, status="running", exit=None, reason=None))
+        write_result(folder, replace(result, status=Status.RUNNING, exit=None, reason=None))
 
 
-def settle(job: Job, *, status: str, code: int, reason: str | None, seconds: float) -> Result:
+def settle(job: Job, ended: Ending, seconds: float) -> Result:
     """Return how a trial ended, written into its folder if the trial left no final result there itself."""
     folder = folder_of(job)
     result = saved(folder) or Result()
-    if result.status in FINAL:
+    if result.status.is_result:
         return result
-    result.status, result.exit, result.reason = status, code, reason
+    result.status, result.exit, result.reason = ended.status, ended.exit_code, ended.reason
     result.seconds = result.seconds or round(seconds, 3)
     folder.mkdir(parents=True, exist_ok=True)
-    if status not in FINAL and not (folder / CONFIG).exists():
+    if not ended.status.is_result and not (folder / CONFIG).exists():
         write_atomic(folder / CONFIG, plain_yaml.dump(job.config))
     write_result(folder, result)
     return result
 
 
-def conclude(job: Job, code: int, reason: str | None, seconds: float) -> Result:
-    """Return how a task ended in this process, written into its folder where the task did not do so itself."""
-    if code == 0 and reason is None:
-        return settle(job, status="done", code=0, reason=None, seconds=seconds)
-    if code in STOPPED:
-        reason = reason or ("SIGINT" if code == 130 else "SIGTERM")
-        return settle(job, status="interrupted", code=code, reason=reason, seconds=seconds)
-    return settle(job, status="failed", code=code, reason=reason or f"ended with exit code {code}", seconds=seconds)
-
-
-def explained(error: BaseException) -> tuple[int, str]:
-    """Return exit code and reason, in one line, of a task that an exception ended."""
-    if isinstance(error, RunnerError):
-        return error.exit_code, str(error)
-    if isinstance(error, SystemExit):
-        return 70, f"SystemExit({error.code!r}): something in it ended the process"
-    text = next(iter(str(error).splitlines()), "")
-    return 70, f"{type(error).__name__}: {text}"
+def lost(reason: str, code: int = BUG) -> Ending:
+    """Return the ending of a trial whose process ended and left no result."""
+    return Ending(Status.FAILED, code, reason)
 
 
 def fate(code: int) -> str:

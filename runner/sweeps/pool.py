@@ -12,6 +12,7 @@ from typing import Any
 
 from runner.engine.saving.folder import Result
 from runner.errors import ConfigError
+from runner.status import Status
 from runner.sweeps.channel import Closed, Message
 from runner.sweeps.crew import Crew
 from runner.sweeps.knobs import Knobs
@@ -22,7 +23,6 @@ from runner.sweeps.workers import Worker
 from runner.tasks.job import Job
 
 PAUSE = 0.25  # seconds between two looks at clocks and logs
-AGAIN = ("failed", "timeout")  # what `retries` is for
 
 
 class Pool:
@@ -68,16 +68,16 @@ class Pool:
         """Have a trial end: one that waits at once, one that runs by SIGTERM, and by SIGKILL a few seconds later."""
         for each in [each for each in self._queue if each.number == number]:
             self._queue.remove(each)
-            result = Result(status="interrupted", exit=143, reason="stopped before it began")
+            result = Result(status=Status.INTERRUPTED, exit=143, reason="stopped before it began")
             self._done.append(Ended(number=number, job=each.job, result=result, ran=False))
         if number in self._running:
-            stop(self._running[number], "interrupted", "stopped", GRACE)
+            stop(self._running[number], Status.INTERRUPTED, "stopped", GRACE)
 
     def stop_all(self) -> None:
         """Have what runs end, and forget what waits."""
         self._queue.clear()
         for each in self._running.values():
-            stop(each, "interrupted", "stopped", GRACE)
+            stop(each, Status.INTERRUPTED, "stopped", GRACE)
 
     def idle(self) -> bool:
         """Tell whether nothing waits, runs, or is over and not yet taken."""
@@ -162,7 +162,7 @@ class Pool:
         """Take down how a trial ended, or run it again."""
         seconds = time.monotonic() - each.began
         result = outcome(each, code, seconds)
-        if result.status in AGAIN and result.exit != ConfigError.exit_code and each.attempt <= self._knobs.retries:
+        if result.status.retry and result.exit != ConfigError.exit_code and each.attempt <= self._knobs.retries:
             self._queue.append(Running(number=each.number, job=each.job, attempt=each.attempt + 1))
         else:
             self._done.append(Ended(number=each.number, job=each.job, result=result, ran=True, seconds=seconds))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.engine.saving.folder import Result
+from runner.status import Ending, Status
 from runner.sweeps.outcome import LOG, fate, folder_of, saved, settle
 from runner.sweeps.workers import Worker
 from runner.tasks.job import Job
@@ -28,11 +29,11 @@ class Running:
     attempt: int = 1
     worker: Worker | None = None
     began: float = 0.0  # of this attempt
-    cause: tuple[str, str] | None = None  # status and reason, if it is we who end it
+    cause: tuple[Status, str] | None = None  # status and reason, if it is we who end it
     deadline: float = 0.0  # of its ending, once it was told to end
 
 
-def stop(each: Running, status: str, reason: str, grace: float) -> None:
+def stop(each: Running, status: Status, reason: str, grace: float) -> None:
     """Have a trial end by SIGTERM, and by SIGKILL so many seconds later (`watch`)."""
     if each.cause is None and each.worker is not None:
         each.cause, each.deadline = (status, reason), time.monotonic() + grace
@@ -45,9 +46,9 @@ def watch(each: Running, timeout: float | None) -> None:
     if each.deadline and now > each.deadline and each.worker is not None:
         each.worker.kill(each.number, signal.SIGKILL)
     if each.cause is None and timeout and now > each.began + timeout:
-        stop(each, "timeout", f"took longer than hydra.launcher.timeout={timeout:g} s", LATE)
+        stop(each, Status.TIMEOUT, f"took longer than hydra.launcher.timeout={timeout:g} s", LATE)
     if each.cause is None and size(folder_of(each.job) / LOG) > LONGEST_LOG:
-        stop(each, "failed", f"printed more than {LONGEST_LOG >> 20} MB", 0.0)
+        stop(each, Status.FAILED, f"printed more than {LONGEST_LOG >> 20} MB", 0.0)
 
 
 def seconds_left(each: Running, timeout: float | None) -> float:
@@ -62,9 +63,9 @@ def outcome(each: Running, code: int, seconds: float) -> Result:
     folder = folder_of(each.job)
     cut(folder / LOG)
     result = saved(folder)
-    if each.cause or result is None or result.status == "running":
-        status, reason = each.cause or ("failed", fate(code))
-        result = settle(each.job, status=status, code=exit_code(code), reason=reason, seconds=seconds)
+    if each.cause or result is None or result.status is Status.RUNNING:
+        status, reason = each.cause or (Status.FAILED, fate(code))
+        result = settle(each.job, Ending(status, exit_code(code), reason), seconds)
     return result
 
 

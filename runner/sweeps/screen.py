@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, TextIO
 
 from runner.engine.logs.console import clock
+from runner.engine.monitor import Monitor
 from runner.sweeps.outcome import LOG, Ended, folder_of
 from runner.sweeps.pool import Pool
 from runner.sweeps.progress import progress, time_left
@@ -156,9 +157,7 @@ def final_table(ended: Sequence[Ended], monitor: str, stream: TextIO | None = No
 
 def rank(ended: Ended, monitor: str) -> float:
     """Return what sorts the best first, those without a score last."""
-    if math.isnan(ended.score):
-        return math.inf
-    return ended.score if monitor.endswith("loss") else -ended.score
+    return -Monitor(monitor).rank(ended.score)
 
 
 def reasons(bad: Sequence[Ended], stream: TextIO | None = None) -> None:

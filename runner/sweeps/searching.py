@@ -88,7 +88,7 @@ class Searching:
             return
         result = ended.result
         point.runs[seed] = Came(folder=ended.name, status=result.status, score=ended.score, reason=result.reason)
-        if result.status not in ("done", "stopped"):  # so has the point, whatever the other seeds say
+        if not result.status.complete:  # so has the point, whatever the other seeds say
             point.seeds.clear()
         if point.seeds and self._search.prunes:
             self._waiting.appendleft(point)

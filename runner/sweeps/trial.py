@@ -6,12 +6,11 @@ import os
 import signal
 import sys
 import time
-import traceback
 from pathlib import Path
 
-from runner.errors import RunnerError
+from runner.status import ending_of_code, print_error
 from runner.sweeps.channel import Message
-from runner.sweeps.outcome import LOG, conclude, explained, folder_of
+from runner.sweeps.outcome import LOG, folder_of, settle
 from runner.tasks import start
 from runner.tasks.job import Job
 
@@ -27,17 +26,12 @@ def carry_out(message: Message) -> int:
         limit_memory(message["memory"])
     began = time.monotonic()
     try:
-        code, reason = start(job), None
-    except KeyboardInterrupt as error:
-        code, reason = getattr(error, "exit_code", 130), str(error) or "SIGINT"
+        ended = ending_of_code(start(job))
     except BaseException as error:
-        if not isinstance(error, RunnerError):
-            traceback.print_exc()
-        code, reason = explained(error)
-        sys.stderr.write(f"runner: error: {reason}\n")
+        ended = print_error(error)
     flush()
-    conclude(job, code, reason, time.monotonic() - began)
-    return code
+    settle(job, ended, time.monotonic() - began)
+    return ended.exit_code
 
 
 def job_of(message: Message) -> Job:

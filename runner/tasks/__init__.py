@@ -8,16 +8,17 @@ import pkgutil
 import sys
 
 from runner.engine.interruption import heed
-from runner.errors import ConfigError, too_large
 from runner.registry import build
 from runner.tasks.job import Job
+from runner.tasks.plugins import known_cause, load_plugins
 from runner.tasks.prefetch_data import prefetch
 
 
 def start(job: Job) -> int:
-    """Run the task that the job's config names and return the process's exit code.
+    """Run the task that the job's config names and return the exit code; plugins are imported first.
 
-    Imports the user's plugins first, so that their components are registered like ours.
+    Raises:
+        RunnerError: for what the user can act on, a plugin's fault (PluginError) and sizes beyond the memory included.
     """
     if "torch" not in sys.modules:
         prefetch(job.config)
@@ -31,23 +32,14 @@ def start(job: Job) -> int:
         gc.enable()
     try:
         code: int = build("task", job.config["task"], job=job)
-    except (MemoryError, OverflowError, RuntimeError, ValueError) as error:
-        if refusal := too_large(error):
-            raise refusal from error
+    except (Exception, SystemExit) as error:
+        if (cause := known_cause(error, job.config["plugins"])) is not error:
+            raise cause from error
         raise
     return code
 
 
 def load_tasks() -> None:
-    """Import every task of ours, where one is to be told of and not just run."""
+    """Import every task that comes with runner, so that all are registered."""
     for module in pkgutil.iter_modules(__path__, __name__ + "."):
         importlib.import_module(module.name)
-
-
-def load_plugins(modules: list[str]) -> None:
-    """Import the modules that `plugins=[...]` names on the command line."""
-    for name in modules:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise ConfigError(f"plugins: cannot import '{name}': {error}") from error

@@ -7,18 +7,18 @@ from typing import Literal
 
 from runner import numerics
 from runner.assemble import Experiment, assemble
-from runner.comparing.notebook import record
 from runner.engine.batches import EvalBatches
 from runner.engine.evaluation import evaluate
 from runner.engine.saving import checkpoint
-from runner.engine.saving.folder import lock, read_result, write_result
+from runner.engine.saving.folder import write_result
 from runner.errors import CheckpointError, ConfigError, DataError
 from runner.keys import settings_with
+from runner.notebook.book import record
 from runner.registry import register
 from runner.roles import Role
 from runner.tasks.job import Job
 from runner.tasks.report import show_scores
-from runner.tasks.run_folder import saved_config
+from runner.tasks.run_folder import existing_run, saved_config
 
 MAY_CHANGE = ("task", "predict", *settings_with(Role.EXECUTION))
 
@@ -33,26 +33,25 @@ def evaluate_task(job: Job, *, split: Literal["test", "val", "train"]) -> int:
     experiment = assemble(config, fit=False)
     if split == "test":
         experiment.look()  # before the read is counted
-    result = read_result(folder)
-    path = folder / result.weights if result.weights else newest(folder)
-    accept = config["resume_numerics"] == "new"
-    version = numerics.version_in(checkpoint.meta_of(path), path)
-    numerics.check_unchanged(config, version, path, accept=accept, scores_only=True)
-    weights = checkpoint.read_weights(path)
-    if wrong := checkpoint.mismatch(experiment.learner.weights(), weights):
-        raise CheckpointError(f"{path} is of another model: {wrong}")
-    experiment.learner.load_weights(weights)
-    with lock(folder):
+    with existing_run(folder) as run:
+        path = folder / run.result.weights if run.result.weights else _newest(folder)
+        accept = config["resume_numerics"] == "new"
+        version = numerics.version_in(checkpoint.meta_of(path), path)
+        numerics.check_unchanged(config, version, path, accept=accept, scores_only=True)
+        weights = checkpoint.read_weights(path)
+        if wrong := checkpoint.mismatch(experiment.learner.weights(), weights):
+            raise CheckpointError(f"{path} is of another model: {wrong}")
+        experiment.learner.load_weights(weights)
         if split == "test":
-            result.test_reads += 1
-            write_result(folder, result)
-        scores = evaluate(experiment.recipe, experiment.learner, opened(experiment, split))
+            run.result.test_reads += 1
+            write_result(folder, run.result)
+        scores = evaluate(experiment.recipe, experiment.learner, _opened(experiment, split))
     record(folder, Path(config["outputs"]))
     show_scores(folder, split, scores, path)
     return 0
 
 
-def newest(folder: Path) -> Path:
+def _newest(folder: Path) -> Path:
     """Return the weights of the newest checkpoint of a run that has not selected any yet."""
     snapshot = checkpoint.load(folder)
     if snapshot is None:
@@ -60,7 +59,7 @@ def newest(folder: Path) -> Path:
     return checkpoint.weights_file(folder, snapshot.step)
 
 
-def opened(experiment: Experiment, split: str) -> EvalBatches:
+def _opened(experiment: Experiment, split: str) -> EvalBatches:
     """Return the batches of a split."""
     if split != "test":
         return experiment.validation[split]

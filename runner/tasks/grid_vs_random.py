@@ -14,7 +14,7 @@ from runner.assemble import assemble
 from runner.assemble.data import keep
 from runner.engine.figures.search import Try, search_figure
 from runner.engine.logs.log import Log
-from runner.engine.saving.folder import Result, lock
+from runner.engine.monitor import Monitor
 from runner.engine.saving.storage import write_atomic
 from runner.engine.train import train
 from runner.errors import ConfigError, Diverged
@@ -23,8 +23,8 @@ from runner.schema import Positive, PositiveInt, Range, check
 from runner.search.samplers import random_points
 from runner.search.space import Axis, Space
 from runner.tasks.job import Job
-from runner.tasks.report import device_name, tell
-from runner.tasks.run_folder import describe, place, reported
+from runner.tasks.report import tell
+from runner.tasks.run_folder import run_folder
 
 Between = list[Positive]
 
@@ -48,21 +48,17 @@ def grid_vs_random(
     axes = (axis_of(job, "matters", matters, between), axis_of(job, "other", other, other_between))
     experiment = assemble(job.config)  # what does not fit together is refused before there is a folder
     keep(job.config["data"])
-    folder = place(job)
-    result = Result()
-    with lock(folder), reported(folder, result):
-        describe(folder, job, device=device_name(experiment))
-        tell(f"run {folder} on {device_name(experiment)}: {side**2 * (1 + draws)} short trainings")
+    with run_folder(job, experiment) as run:
+        tell(f"  {side**2 * (1 + draws)} short trainings")
         cells = [(index + 0.5) / side for index in range(side)]
         points = [(axes[0].at(a), axes[1].at(b)) for a, b in itertools.product(cells, cells)]
         grid = [tried(job, axes, point) for point in points]
         random = [[tried(job, axes, point) for point in drawn(axes, side**2, seed)] for seed in range(draws)]
         monitor = job.config["monitor"]
-        write_atomic(folder / "grid_vs_random.png", search_figure(grid, random[0], (matters, other), monitor))
+        write_atomic(run.folder / "grid_vs_random.png", search_figure(grid, random[0], (matters, other), monitor))
         lines, report = compared(grid, random, (matters, other), monitor)
-        write_atomic(folder / "report.json", json.dumps(report, indent=1).encode())
-        result.status, result.exit = "done", 0
-    sys.stdout.write("\n".join([*lines, f"picture in {folder / 'grid_vs_random.png'}"]) + "\n")
+        write_atomic(run.folder / "report.json", json.dumps(report, indent=1).encode())
+    sys.stdout.write("\n".join([*lines, f"picture in {run.folder / 'grid_vs_random.png'}"]) + "\n")
     return 0
 
 
@@ -101,8 +97,7 @@ def tried(job: Job, axes: Sequence[Axis], point: tuple[Any, Any]) -> Try:
 
 def best(tries: Sequence[Try], monitor: str) -> Try:
     """Return the one with the best score."""
-    sign = -1 if monitor.endswith("/loss") else 1
-    return max(tries, key=lambda each: -math.inf if math.isnan(each.score) else sign * each.score)
+    return max(tries, key=lambda each: Monitor(monitor).rank(each.score))
 
 
 def compared(
@@ -111,8 +106,7 @@ def compared(
     """Return what came of it, in words and as numbers."""
     ours, theirs = best(grid, monitor), [best(each, monitor) for each in random]
     scores = sorted(each.score for each in theirs)
-    sign = -1 if monitor.endswith("/loss") else 1
-    wins = sum(sign * each.score > sign * ours.score for each in theirs)
+    wins = sum(Monitor(monitor).better(each.score, ours.score) for each in theirs)
     effects = [effect(grid, axis) for axis in (0, 1)]
     values = len({each.matters for each in grid})
     lines = [

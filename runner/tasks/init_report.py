@@ -14,15 +14,13 @@ from runner.engine.activations import acts, measure
 from runner.engine.batches import EvalBatches
 from runner.engine.parts import Residual
 from runner.engine.randomness import generator, order
-from runner.engine.saving.folder import Result, lock
-from runner.engine.verdicts import Case, judge
 from runner.errors import ConfigError
 from runner.registry import checked, find, option, register
 from runner.schema import Range
 from runner.tasks.init_tables import save, show
+from runner.tasks.init_verdicts import Case, judge
 from runner.tasks.job import Job
-from runner.tasks.report import device_name, tell
-from runner.tasks.run_folder import describe, place, reported
+from runner.tasks.run_folder import run_folder
 
 Values = Mapping[str, Any]
 Entry = str | dict[str, int | float | bool | str | None]  # an option's word, or its name with some of its knobs
@@ -46,18 +44,13 @@ def init_report(
     first = next(experiments)  # what does not fit together is refused before there is a folder
     if not any(map(acts, first.learner.model.modules())):
         raise ConfigError(f"model={job.config['model']['name']}: has no activation that task=init_report could show")
-    folder = place(job)
-    result = Result()
-    with lock(folder), reported(folder, result):
-        describe(folder, job, device=device_name(first))
-        tell(f"run {folder} on {device_name(first)}")
+    with run_folder(job, first) as run:
         cases = [
             case(job, activation, init, experiment, examples, cotangent)
             for (activation, init), experiment in zip(pairs, itertools.chain([first], experiments), strict=True)
         ]
-        save(folder, job, cases)
-        result.status, result.exit = "done", 0
-    show(folder, job, cases)
+        save(run.folder, job, cases)
+    show(run.folder, job, cases)
     return 0
 
 

@@ -16,12 +16,12 @@ import numpy as np
 import yaml
 
 from runner.engine.activations import Layer
-from runner.engine.figures.activations import depth_figure, histogram_figure
 from runner.engine.logs import summaries
 from runner.engine.logs.console import summary_table
 from runner.engine.logs.log import Log, open_logs
 from runner.engine.saving.storage import write_atomic
-from runner.engine.verdicts import Case, Gain, backward, forward, ratio, rows
+from runner.tasks.init_figures import depth_figure, histogram_figure
+from runner.tasks.init_verdicts import Case, Gain, backward, forward, ratio, rows
 from runner.tasks.job import Job
 from runner.tasks.report import log_folder
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from runner.comparing.notebook import NAME, rebuild
 from runner.errors import ConfigError
+from runner.notebook.book import NAME, rebuild
 from runner.registry import register
 from runner.tasks.job import Job
 

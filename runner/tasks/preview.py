@@ -14,14 +14,13 @@ from runner.assemble import Experiment, assemble
 from runner.engine.figures.preview import image_figure, lr_figure
 from runner.engine.logs.console import summary_table
 from runner.engine.logs.log import open_logs
-from runner.engine.saving.folder import Result, lock
 from runner.engine.saving.storage import make_folder, write_atomic
 from runner.registry import register
 from runner.schema import PositiveInt
 from runner.tasks.job import Job
 from runner.tasks.preview_images import image_rows
-from runner.tasks.report import device_name, log_folder, tell
-from runner.tasks.run_folder import describe, place, reported
+from runner.tasks.report import log_folder
+from runner.tasks.run_folder import run_folder
 
 # Points of the learning-rate curve in the figure.
 _FIGURE_POINTS = 2000
@@ -41,14 +40,9 @@ def preview(job: Job, *, examples: PositiveInt, lr_axis: Literal["linear", "log"
     rows = list(image_rows(job, experiment, examples))
     if rows[0].images.shape[2:] != (1, 1):
         pictures["images"] = image_figure(rows)
-    folder = place(job)
-    result = Result()
-    with lock(folder), reported(folder, result):
-        tell(f"run {folder} on {device_name(experiment)}")
-        describe(folder, job, device=device_name(experiment))
-        save(folder, job, experiment, pictures)
-        result.status, result.exit = "done", 0
-    show(folder, job, experiment, pictures)
+    with run_folder(job, experiment) as run:
+        save(run.folder, job, experiment, pictures)
+    show(run.folder, job, experiment, pictures)
     return 0
 
 

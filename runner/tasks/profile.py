@@ -15,14 +15,13 @@ from runner.assemble import Experiment, assemble
 from runner.engine.contracts import Probe, Watch, Watched
 from runner.engine.logs.console import summary_table
 from runner.engine.saving import storage
-from runner.engine.saving.folder import Result, lock
 from runner.engine.short_run import short_run
 from runner.engine.timing import TAGS
 from runner.registry import register
 from runner.schema import NonNegativeInt, PositiveInt
 from runner.tasks.job import Job
-from runner.tasks.report import device_name, speed, tell
-from runner.tasks.run_folder import describe, place, reported
+from runner.tasks.report import speed
+from runner.tasks.run_folder import run_folder
 
 # TensorBoard's profiler plugin looks for this ending; Perfetto opens it too.
 TRACE = "steps.pt.trace.json.gz"
@@ -93,16 +92,11 @@ def profile(job: Job, *, steps: PositiveInt, warmup: NonNegativeInt) -> int:
     `profile/steps.pt.trace.json.gz`.
     """
     experiment = assemble(job.config)
-    folder = place(job)
-    result = Result()
-    with lock(folder), reported(folder, result):
-        tell(f"run {folder} on {device_name(experiment)}")
-        describe(folder, job, device=device_name(experiment))
+    with run_folder(job, experiment) as run:
         cost = _measure(experiment, warmup, steps)
-        recording = _record(experiment, steps, folder)
-        result.steps = experiment.learner.step
-        result.status, result.exit = "done", 0
-    _show(folder, experiment, cost, recording)
+        recording = _record(experiment, steps, run.folder)
+        run.result.steps = experiment.learner.step
+    _show(run.folder, experiment, cost, recording)
     return 0
 
 

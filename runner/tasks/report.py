@@ -23,6 +23,7 @@ from runner.engine.saving.folder import Result
 from runner.engine.saving.storage import write_atomic
 from runner.engine.timing import MEMORY, SPEED, STEP, WAIT, typical
 from runner.keys import hyperparameters
+from runner.status import Status
 from runner.tasks.job import Job
 
 
@@ -31,9 +32,8 @@ def tell(line: str) -> None:
     sys.stderr.write(line + "\n")
 
 
-def announce(folder: Path, experiment: Experiment, snapshot: Snapshot | None, *, resumed: bool) -> None:
-    """Say what is about to be trained, where it goes, and from where it goes on."""
-    tell(f"run {folder} on {device_name(experiment)}")
+def announce(experiment: Experiment, snapshot: Snapshot | None, *, resumed: bool) -> None:
+    """Print what is about to be trained, and from which step a resumed run continues."""
     for line in experiment.summary:
         tell(f"  {line}")
     for note in snapshot.notes if snapshot else ():
@@ -95,7 +95,7 @@ def conclude(folder: Path, job: Job, result: Result) -> None:
     ]
     if "test" in scores:
         rows.append(row("test, best weights", scores["test"]))
-    ended = "stopped early" if result.status == "stopped" else result.status
+    ended = "stopped early" if result.status is Status.STOPPED else result.status
     summary_table(
         rows, title=f"{ended} after {result.steps} steps ({result.epochs:.4g} epochs) in {result.seconds:.1f} s"
     )

@@ -1,51 +1,97 @@
-"""A run's folder: where it lies, what stands in it from the start, and the status it is left with."""
+"""The folder of a run: made or resumed, locked, described, and left with a result that says how the run ended."""
 
 from __future__ import annotations
 
 import json
 import os
 import shlex
-import sys
 import time
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runner import plain_yaml
+from runner.assemble import Experiment
 from runner.engine.provenance import provenance
-from runner.engine.saving.folder import LOCK, RESULT, Result, create, write_result
+from runner.engine.saving.folder import LOCK, RESULT, Result, create, lock, read_result, write_result
 from runner.engine.saving.storage import TEMPORARY, put, write_atomic
-from runner.errors import ConfigError, Diverged, RunnerError, StorageError, too_large, wrong
+from runner.errors import ConfigError, StorageError, wrong
+from runner.notebook.book import record
 from runner.numerics import completed, same_config
 from runner.schema import check
 from runner.settings import SETTINGS
+from runner.status import SUCCESS, Ending, Status, ending
 from runner.tasks.job import Job
+from runner.tasks.plugins import known_cause
+from runner.tasks.report import device_name, tell
 
 CONFIG = "config.yaml"
-FIRST = {"data", "model", "optim", "task", "seed", "steps", "epochs"}  # keys that every config has had
-UNBEGUN = {"trial.log", LOCK, RESULT, "overrides.yaml", "environment.json"}  # what may be there before there is a run
+_FIRST = {"data", "model", "optim", "task", "seed", "steps", "epochs"}  # keys that every config has had
+_UNBEGUN = {"trial.log", LOCK, RESULT, "overrides.yaml", "environment.json"}  # what may be there before there is a run
 
 
-def place(job: Job) -> Path:
-    """Make the folder of a new run: the one that was named, else a free one under `outputs`."""
+@dataclass(frozen=True)
+class Run:
+    """A run folder that this process holds, and its result."""
+
+    folder: Path
+    result: Result
+
+
+@contextmanager
+def run_folder(job: Job, experiment: Experiment, *, resumed: Run | None = None) -> Iterator[Run]:
+    """Hold the folder of a run while the body runs, and leave a result that says how it ended.
+
+    Makes and locks a new folder, unless one is `resumed`, and prints where it is. Writes the config and the environment
+    into it, and `result.json`: first as `running`, at the end as `done` unless the body set another status, or as the
+    exception says. A training run is then recorded in the notebook, however it ended.
+    """
+    with ExitStack() as held:
+        run = resumed or held.enter_context(_new_run(job))
+        tell(f"run {run.folder} on {device_name(experiment)}")
+        if job.notes:
+            held.callback(record, run.folder, Path(job.config["outputs"]))
+        held.enter_context(_reported(run, job.config["plugins"]))
+        if not (run.folder / CONFIG).exists():
+            _describe(run.folder, job, device=device_name(experiment))
+        yield run
+
+
+@contextmanager
+def existing_run(folder: Path) -> Iterator[Run]:
+    """Hold the folder of an earlier run; raises Locked, or CheckpointError if its result cannot be read."""
+    with lock(folder):
+        yield Run(folder, read_result(folder))
+
+
+@contextmanager
+def _new_run(job: Job) -> Iterator[Run]:
+    folder = _place(job)
+    with lock(folder):
+        yield Run(folder, Result())
+
+
+def _place(job: Job) -> Path:
+    """Make the folder of a new run: the one that the job names, else a free one under `outputs`."""
     if job.folder is None:
         return create(Path(job.config["outputs"]) / job.folder_name)
     path = Path(job.folder)
-    free = os.path.isdir(path) and all(map(unbegun, os.listdir(path)))  # noqa: PTH112, PTH208  (no error for a name too long)
+    free = os.path.isdir(path) and all(map(_unbegun, os.listdir(path)))  # noqa: PTH112, PTH208  (no error for a name too long)
     return path if free else create(path)
 
 
-def unbegun(name: str) -> bool:
-    """Tell whether a file may lie in a folder in which no run has said yet what it is."""
-    return name in UNBEGUN or TEMPORARY.fullmatch(name) is not None
+def _unbegun(name: str) -> bool:
+    """Return whether a file may lie in a folder whose run has not written its config yet."""
+    return name in _UNBEGUN or TEMPORARY.fullmatch(name) is not None
 
 
 def begun(job: Job) -> Path | None:
-    """Return the folder that was named for the run if it already holds this very run, else None.
+    """Return the folder that the job names if it already holds the same run, else None.
 
-    It does if its name ends in the hash of the config, which a sweep gives it; what the hash leaves out (paths, device,
-    workers, logging) may differ then.
+    It does if its name ends in the hash of the config, as a sweep names it: keys that the hash leaves out (paths,
+    device, workers, logging) may differ then. Any other folder must hold an equal config.
     """
     path = Path(job.folder) / CONFIG if job.folder else None
     if path is None or not os.path.isfile(path) or not (path.parent / RESULT).is_file():  # noqa: PTH113
@@ -54,10 +100,10 @@ def begun(job: Job) -> Path | None:
     return path.parent if named or same_config(plain_yaml.load(path), job.config) else None
 
 
-def describe(folder: Path, job: Job, *, device: str) -> None:
-    """Write what the run is: overrides, the code, versions and machine that it runs on, and the resolved config.
+def _describe(folder: Path, job: Job, *, device: str) -> None:
+    """Write what the run is: overrides, code, versions and machine, and the resolved config.
 
-    The config comes last: it is what makes the folder one of a run, which can be gone on with.
+    The config comes last: a folder that has it can be resumed.
     """
     put(folder / "overrides.yaml", plain_yaml.dump(list(job.overrides)))
     environment = provenance(job.overrides, device=device)
@@ -66,9 +112,9 @@ def describe(folder: Path, job: Job, *, device: str) -> None:
 
 
 def saved_config(folder: str, job: Job, *, key: str, may_change: Collection[str]) -> dict[str, Any]:
-    """Return the config of an earlier run, with those of this command's settings that may differ.
+    """Return the config of an earlier run, with this command's values for the keys in `may_change`.
 
-    Raises ConfigError if the folder is no run's, or if the command line sets anything else.
+    Raises ConfigError if the folder holds no training run, or if the command line sets any other key.
     """
     path = Path(folder) / CONFIG
     if not os.path.isfile(path):  # noqa: PTH113
@@ -78,13 +124,13 @@ def saved_config(folder: str, job: Job, *, key: str, may_change: Collection[str]
         if name != key and name.partition(".")[0] not in may_change:
             raise ConfigError(f"{name}: cannot be changed with {key}=... (what can: {', '.join(sorted(may_change))})")
     config = plain_yaml.load(path)
-    if not isinstance(config, dict) or not FIRST.issubset(config) or not config.keys() <= job.config.keys():
+    if not isinstance(config, dict) or not _FIRST.issubset(config) or not config.keys() <= job.config.keys():
         raise ConfigError(f"{path}: is not a config of this version of runner")
     config = completed(config)
     if missing := [name for name in job.config if name not in config]:
         raise ConfigError(f"{path}: {missing[0]}: missing, and every version of runner writes it")
     for name, like in job.config.items():
-        check_saved(path, name, config[name], like)
+        _check_saved(path, name, config[name], like)
     task = config["task"].get("name") if isinstance(config["task"], dict) else config["task"]
     if task != "train":
         raise ConfigError(f"{key}: got '{folder}', must be the folder of a training run (its task is {task!r})")
@@ -93,8 +139,8 @@ def saved_config(folder: str, job: Job, *, key: str, may_change: Collection[str]
     return config | {name: job.config[name] for name in given & set(may_change)}
 
 
-def check_saved(path: Path, key: str, value: Any, like: Any) -> None:
-    """Check a key of a saved config, which anyone may have edited, for its form: assembly checks the rest."""
+def _check_saved(path: Path, key: str, value: Any, like: Any) -> None:
+    """Check the form of one key of a saved config, which the user may have edited; assembly checks the rest."""
     if key in SETTINGS:
         check(f"{path}: {key}", value, SETTINGS[key])
     elif not isinstance(value, dict):
@@ -106,35 +152,27 @@ def check_saved(path: Path, key: str, value: Any, like: Any) -> None:
 
 
 @contextmanager
-def reported(folder: Path, result: Result) -> Iterator[None]:
-    """Keep `result.json` true: running while the body runs, then how it ended."""
+def _reported(run: Run, plugins: Sequence[str]) -> Iterator[None]:
+    """Keep `result.json` true: `running` while the body runs, then how it ended."""
+    result = run.result
     began = time.monotonic() - result.seconds
-    result.status, result.exit, result.reason = "running", None, None
-    write_result(folder, result)
+    result.status, result.exit, result.reason = Status.RUNNING, None, None
+    write_result(run.folder, result)
     try:
         yield
     except BaseException as error:
-        result.status, result.exit, result.reason = ending(too_large(error) or error)
-        if result.status == "interrupted":
-            sys.stderr.write(f"interrupted; go on with: python -m runner resume={shlex.quote(str(folder))}\n")
-        with suppress(StorageError):  # of two failures the first one is told of
-            closed(folder, result, began)
+        ended = ending(known_cause(error, plugins))
+        if ended.status is Status.INTERRUPTED:
+            tell(f"interrupted; go on with: python -m runner resume={shlex.quote(str(run.folder))}")
+        with suppress(StorageError):  # the first of two failures is the one to report
+            _close(run, ended, began)
         raise
-    closed(folder, result, began)
+    _close(run, SUCCESS if result.status is Status.RUNNING else Ending(result.status, 0), began)
 
 
-def closed(folder: Path, result: Result, began: float) -> None:
-    """Write how a run ended, and the seconds since it began."""
+def _close(run: Run, ended: Ending, began: float) -> None:
+    """Write how a run ended, and the seconds that it took."""
+    result = run.result
+    result.status, result.exit, result.reason = ended.status, ended.exit_code, ended.reason
     result.seconds = round(time.monotonic() - began, 3)
-    write_result(folder, result)
-
-
-def ending(error: BaseException) -> tuple[str, int, str]:
-    """Return status, exit code and reason of a run that an exception ended."""
-    if isinstance(error, Diverged):
-        return "diverged", error.exit_code, str(error)
-    if isinstance(error, RunnerError):
-        return "failed", error.exit_code, str(error)
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted", getattr(error, "exit_code", 130), str(error) or "SIGINT"
-    return "failed", 70, f"{type(error).__name__}: {error}"
+    write_result(run.folder, result)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ import torch
 
 from runner import numerics
 from runner.assemble import Experiment, assemble
-from runner.comparing.notebook import noted
 from runner.engine.autopsy import explained
 from runner.engine.evaluation import evaluate
 from runner.engine.interruption import deferred
@@ -21,18 +20,18 @@ from runner.engine.logs.hparams import session_end
 from runner.engine.logs.log import Log, open_logs
 from runner.engine.saving import checkpoint
 from runner.engine.saving.checkpoint import Snapshot
-from runner.engine.saving.folder import Result, lock, read_result
+from runner.engine.saving.folder import Result
 from runner.engine.saving.rotation import clean
 from runner.engine.train import train
 from runner.errors import CheckpointError, Diverged
 from runner.keys import settings_with
 from runner.registry import register
 from runner.roles import Role
+from runner.status import Status
 from runner.tasks.job import Job
-from runner.tasks.report import announce, conclude, console, device_name, introduce, sign_off, tell
-from runner.tasks.run_folder import CONFIG, begun, describe, place, reported, saved_config
+from runner.tasks.report import announce, conclude, console, introduce, sign_off, tell
+from runner.tasks.run_folder import Run, begun, existing_run, run_folder, saved_config
 
-FINISHED = ("done", "stopped", "pruned")
 MAY_CHANGE = settings_with(Role.EXECUTION)  # with resume
 AGAIN = (
     "it diverged and will diverge again at the same step, unless device, memory_format, compile or cuda_graphs differ"
@@ -41,36 +40,28 @@ AGAIN = (
 
 @register("task", name="train")
 def train_task(job: Job) -> int:
-    """Train a model and leave its run folder; `resume=<folder>` goes on with one, as does the same trial of a sweep."""
-    resumed = Path(job.config["resume"]) if job.config["resume"] else begun(job)
+    """Train a model and leave its run folder; `resume=<folder>` continues a run, as does the same trial of a sweep."""
+    folder = Path(job.config["resume"]) if job.config["resume"] else begun(job)
     if job.config["resume"]:
-        config = saved_config(str(resumed), job, key="resume", may_change=MAY_CHANGE)
-        job = replace(job, config=config)
+        job = replace(job, config=saved_config(str(folder), job, key="resume", may_change=MAY_CHANGE))
     with ExitStack() as held:
-        if resumed:
-            held.enter_context(lock(resumed))
-        snapshot = checkpoint.load(resumed) if resumed else None
-        versions = numerics_of(resumed, job.config, snapshot) if resumed and snapshot else None
+        resumed = held.enter_context(existing_run(folder)) if folder else None
+        snapshot = checkpoint.load(folder) if folder else None
+        versions = _numerics_of(resumed.folder, job.config, snapshot) if resumed and snapshot else None
         experiment = assemble(job.config, fit=snapshot is None, search=job.search)
         lost = experiment.look() if experiment.settings.test == "end" else ()
         experiment = replace(experiment, summary=[*lost, *experiment.summary])
         if resumed and snapshot:
-            snapshot = put_back(resumed, experiment.learner, snapshot)
-        folder = resumed or place(job)
-        if not resumed:
-            held.enter_context(lock(folder))
-        result = read_result(folder) if resumed else Result()
-        result.numerics = sorted({*(result.numerics or ()), *versions}) if versions else result.numerics
-        if result.status not in FINISHED:
-            announce(folder, experiment, snapshot, resumed=bool(resumed))
-            if result.status == "diverged":
-                tell(f"  {AGAIN}")
-            run(folder, job, experiment, snapshot, result)
-    conclude(folder, job, result)
+            snapshot = put_back(resumed.folder, experiment.learner, snapshot)
+        finished = resumed if resumed and resumed.result.status.finished else None
+        if resumed and versions:
+            resumed.result.numerics = sorted({*(resumed.result.numerics or ()), *versions})
+        run = finished or _carry_out(job, experiment, resumed, snapshot)
+    conclude(run.folder, job, run.result)
     return 0
 
 
-def numerics_of(folder: Path, config: Mapping[str, Any], snapshot: Snapshot) -> tuple[int, int] | None:
+def _numerics_of(folder: Path, config: Mapping[str, Any], snapshot: Snapshot) -> tuple[int, int] | None:
     """Return the numerics versions before and after a snapshot if the numbers change there, else None.
 
     Raises CheckpointError if they would and `resume_numerics=new` is not given, or if a newer version wrote it.
@@ -80,28 +71,36 @@ def numerics_of(folder: Path, config: Mapping[str, Any], snapshot: Snapshot) -> 
     return (version, numerics.current()) if numerics.check_unchanged(config, version, folder, accept=accept) else None
 
 
-def run(folder: Path, job: Job, experiment: Experiment, snapshot: Snapshot | None, result: Result) -> None:
-    """Train in a folder, from the snapshot on or from the start, and leave the result there."""
-    learner = experiment.learner
-    with noted(folder, Path(job.config["outputs"])) if job.notes else nullcontext(), reported(folder, result):
-        clean(folder)
-        if snapshot:
-            checkpoint.finish(folder, snapshot.step, keep=[learner.patience.best_step])
-        if not (folder / CONFIG).exists():
-            describe(folder, job, device=device_name(experiment))
-        with closing(opened(folder, experiment, snapshot)) as log:
-            if not snapshot:
-                introduce(log, job)
-            try:
-                status = trained(folder, experiment, log)
-            except Exception:
-                log.add(learner.step, {"hparams": session_end(succeeded=False)})
-                raise
-            finally:
-                result.steps, result.epochs = learner.step, learner.step / experiment.recipe.steps_per_epoch
-            sign_off(folder, log, experiment, figures=job.config["figures"] == "always")
-        score(folder, experiment, result)
-        result.status, result.exit = ("pruned" if learner.patience.pruned else status), 0
+def _carry_out(job: Job, experiment: Experiment, resumed: Run | None, snapshot: Snapshot | None) -> Run:
+    """Train from the snapshot on, or from the start, and return the run with its result."""
+    diverged = resumed is not None and resumed.result.status is Status.DIVERGED
+    with run_folder(job, experiment, resumed=resumed) as run:
+        announce(experiment, snapshot, resumed=resumed is not None)
+        if diverged:
+            tell(f"  {AGAIN}")
+        _train_in(run, job, experiment, snapshot)
+    return run
+
+
+def _train_in(run: Run, job: Job, experiment: Experiment, snapshot: Snapshot | None) -> None:
+    """Train in a run folder: checkpoints, logs, scores and the result."""
+    learner, folder, result = experiment.learner, run.folder, run.result
+    clean(folder)
+    if snapshot:
+        checkpoint.finish(folder, snapshot.step, keep=[learner.patience.best_step])
+    with closing(opened(folder, experiment, snapshot)) as log:
+        if not snapshot:
+            introduce(log, job)
+        try:
+            status = trained(folder, experiment, log)
+        except Exception:
+            log.add(learner.step, {"hparams": session_end(succeeded=False)})
+            raise
+        finally:
+            result.steps, result.epochs = learner.step, learner.step / experiment.recipe.steps_per_epoch
+        sign_off(folder, log, experiment, figures=job.config["figures"] == "always")
+    score(folder, experiment, result)
+    result.status = Status.PRUNED if learner.patience.pruned else Status(status)
 
 
 def trained(folder: Path, experiment: Experiment, log: Log) -> str:

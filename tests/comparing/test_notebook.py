@@ -8,7 +8,7 @@ from comparing_runs import STARTED, run
 from running import command, job
 from small_runs import small, words
 
-from runner.comparing.notebook import rebuild, record
+from runner.notebook.book import rebuild, record
 from runner.tasks import start
 
 MLP = words(small({"steps": 3}))
@@ -134,7 +134,7 @@ def test_a_folder_that_takes_no_notebook_is_a_warning(tmp_path, capfd):
     (tmp_path / "notebook.md").mkdir()
     record(run(tmp_path / "a", 0.5), tmp_path)
     warning = capfd.readouterr().err
-    assert warning.startswith(f"runner: warning: {tmp_path}/notebook.md: not written") and warning.count("\n") == 1
+    assert warning.startswith(f"runner: warning: {tmp_path}/notebook.md: cannot write ") and warning.count("\n") == 1
 
 
 def test_training_writes_itself_down_however_it_ends(tmp_path):

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from runner.__main__ import main, one_line
+from runner.__main__ import main
+from runner.status import one_line
 
 HYDRA = (
     "is not open (of Hydra's: hydra/launcher, hydra/sweeper, hydra.launcher.*, hydra.sweeper.*, "
@@ -154,7 +155,8 @@ def test_a_bug_prints_its_traceback_and_exits_70(bench, capsys, monkeypatch):
     assert main(["seed=1"]) == 70
     err = capsys.readouterr().err
     assert "ZeroDivisionError" in err
-    assert err.endswith("runner: error: this is a bug in runner, please report it with the lines above\n")
+    said = "(this is a bug in runner, please report it with the lines above)"
+    assert err.endswith(f"\nrunner: error: ZeroDivisionError: division by zero {said}\n")
 
 
 def test_interrupting_exits_130(bench, monkeypatch):

@@ -12,10 +12,10 @@ from running import ROOT, command, events, job, result
 from torch import nn
 
 from runner.engine.activations import Layer, measure
-from runner.engine.figures.activations import histogram_figure, spread
-from runner.engine.verdicts import Case, judge
 from runner.errors import ConfigError
 from runner.tasks import start
+from runner.tasks.init_figures import histogram_figure, spread
+from runner.tasks.init_verdicts import Case, judge
 
 REFERENCE = json.loads((ROOT / "tests" / "fixtures" / "activation_reference.json").read_text())["cases"]
 INITS = {"0.01": "small_normal", "0.05": "large_normal", "xavier": "xavier", "he": "kaiming"}

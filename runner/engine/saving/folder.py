@@ -19,6 +19,7 @@ from typing import Annotated, Any, get_type_hints
 from runner.engine.saving import storage
 from runner.errors import CheckpointError, ConfigError, Locked
 from runner.schema import FolderName, NonNegative, NonNegativeInt, Pattern, PositiveInt, check
+from runner.status import Status
 
 SCHEMA = 1
 RESULT = "result.json"
@@ -26,8 +27,7 @@ LOCK = ".lock"
 LIMIT = 1 << 20  # bytes of a result
 STARTING = {LOCK, RESULT, "config.yaml", "overrides.yaml", "environment.json"}  # what is there before the first step
 HOLDER = re.compile(rb"(?P<pid>[0-9]+) (?P<host>[A-Za-z0-9._-]+)\n")
-STATUSES = ("running", "done", "stopped", "diverged", "failed", "timeout", "pruned", "interrupted")
-Status = Annotated[str, Pattern("|".join(STATUSES), f"one of {', '.join(STATUSES)}")]
+_StatusWord = Annotated[Status, Pattern("|".join(Status), f"one of {', '.join(Status)}")]
 
 
 def within(root: Path, name: str) -> Path:
@@ -122,7 +122,7 @@ def holder_in(file: int) -> str:
 class Result:
     """How a run stands or ended: what `result.json` holds. Numbers that are not finite become null in it."""
 
-    status: Status = "running"
+    status: _StatusWord = Status.RUNNING
     exit: int | None = None  # the process's exit code, null while it runs
     reason: str | None = None  # in one line, where it is not plain success
     steps: NonNegativeInt = 0
@@ -178,6 +178,7 @@ def checked(record: Any) -> Result:
     if type(record["scores"]) is not dict:
         raise ConfigError("scores: must be a mapping {a: b}")
     values = {name: check(name, record[name], kind) for name, kind in FORM.items() if name in record}
+    values["status"] = Status(values["status"])
     return Result(**values, scores=numbers(record["scores"]))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from runner.engine.activations import ENDS, Layer
 from runner.engine.figures import new_figure, png
-from runner.engine.verdicts import Case
+from runner.tasks.init_verdicts import Case
 
 # Layers shown at most.
 _COLUMNS = 8

@@ -19,6 +19,7 @@ from runner.engine.saving.storage import read
 from runner.errors import CheckpointError, ConfigError, brief
 from runner.keys import hyperparameters
 from runner.numerics import completed
+from runner.status import Status
 
 STAMP = r"[-0-9?]{10} [0-9?:]{8}"
 UNDATED = "????-??-?? ??:??:??"  # sorts last
@@ -88,7 +89,7 @@ def result_of(folder: Path) -> Result:
     try:
         return read_result(folder)
     except CheckpointError as error:
-        return Result(status="failed", reason=str(error))
+        return Result(status=Status.FAILED, reason=str(error))
 
 
 def status(result: Result) -> str:

@@ -1,0 +1,192 @@
+"""`outputs/notebook.md`: the settings and the result of each run, recorded when it ends (CS231n: keep a notebook).
+
+A single run has an entry, a sweep a block with a line per trial; both in order of their start. Everything is read from
+the run folders, so recording run by run gives the same file as `rebuild`. Lines that begin with `>` are the user's own
+and stay with their entry.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote
+
+from runner.comparing.runs import run_folders
+from runner.engine.saving import storage
+from runner.errors import RunnerError
+from runner.notebook.entries import STAMP, entry, is_training, opening, stamp, trial
+
+NAME = "notebook.md"
+_OLD_NAME = "notebook.old.md"
+_SWEEPS = "sweeps"
+_MAX_BYTES = 64 << 20
+_HEADING = re.compile(rf"## (?P<stamp>{STAMP}) (?P<sweep>sweep )?\[[^\]]*\]\((?P<link>[^)]*)\)")
+_ROW = re.compile(rf"\| (?P<stamp>{STAMP}) \| \[[^\]]*\]\((?P<link>[^)]*)\) \|.*")
+_ROW_STAMP = slice(2, 21)  # where the time stands in a trial's row
+_PREAMBLE = """# Notebook
+
+Each run: the question, what differs from the run before, and the result; times in UTC, oldest first.
+Ask a question with `note="..."` on the command line. Begin your own lines with `>` below an entry: they are kept.
+`python -m runner task=notebook` writes this file again from the run folders.
+"""
+
+
+@dataclass
+class _Section:
+    """The entry of a run or the block of a sweep: the lines made from its folders, and the user's own lines."""
+
+    stamp: str
+    lines: list[str]
+    own: list[str] = field(default_factory=list)
+
+    @property
+    def rows(self) -> dict[str, str]:
+        """The rows of a sweep's trials by link; empty for a single run."""
+        return {unquote(match["link"]): line for line in self.lines if (match := _ROW.fullmatch(line))}
+
+
+_Sections = dict[str, _Section]  # by link
+
+
+def record(folder: Path, outputs: Path) -> None:
+    """Write the training runs in a folder (a run's, or a sweep's) into the notebook of `outputs`, if they lie there.
+
+    A notebook that cannot be written is a warning, not an error.
+    """
+    try:
+        top = outputs.resolve()
+        links = [each.resolve().relative_to(top).as_posix() for each in run_folders(folder) if is_training(each)]
+        if not links:
+            return
+        with _locked(outputs):
+            sections = _parse(_read(outputs))
+            _put_all(sections, outputs, links)
+            _write(outputs / NAME, _render(sections))
+    except ValueError:
+        return  # the run folder lies outside `outputs`
+    except (OSError, RunnerError) as error:
+        path = storage.shown(outputs / NAME)
+        sys.stderr.write(f"runner: warning: {path}: cannot write ({error}); write it later with task=notebook\n")
+
+
+def rebuild(outputs: Path) -> int:
+    """Write the notebook again from all run folders, keep the old file beside it, and return the number of runs."""
+    with _locked(outputs):
+        before = _read(outputs)
+        kept = {link: section.own for link, section in _parse(before).items()}
+        found = [folder for folder in run_folders(outputs) if is_training(folder)]
+        sections: _Sections = {}
+        found.sort(key=lambda folder: (stamp(folder), str(folder)))
+        _put_all(sections, outputs, [folder.relative_to(outputs).as_posix() for folder in found])
+        for link, section in sections.items():
+            section.own = kept.get(link, [])
+        text = _render(sections)
+        if before and before != text:
+            _write(outputs / _OLD_NAME, before)
+        _write(outputs / NAME, text)
+    return len(found)
+
+
+@contextmanager
+def _locked(outputs: Path) -> Iterator[None]:
+    """Lock the notebook of a folder against other processes; the kernel unlocks it when this one ends."""
+    with storage.refusing(outputs):
+        folder = os.open(outputs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file atomically, without waiting for the disk: a lost notebook can be written again."""
+    temporary, file = storage.fresh(path.parent)
+    try:
+        with os.fdopen(file, "wb") as stream:
+            stream.write(text.encode())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _read(outputs: Path) -> str:
+    """Return the text of the notebook, empty if there is none."""
+    try:
+        return storage.read(outputs / NAME, _MAX_BYTES).decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _put_all(sections: _Sections, outputs: Path, links: Sequence[str]) -> None:
+    """Put runs into the sections, replacing what is there; the trials of a sweep share one section."""
+    sweeps: dict[str, list[str]] = {}
+    for link in links:
+        parts = link.split("/")
+        if parts[0] == _SWEEPS and len(parts) > 2:
+            sweeps.setdefault("/".join(parts[:2]), []).append(link)
+        else:
+            _put(sections, outputs, link)
+    for sweep, trials in sweeps.items():
+        _put_trials(sections, outputs, trials, sweep=sweep)
+
+
+def _put(sections: _Sections, outputs: Path, link: str) -> None:
+    """Put a single run into the sections."""
+    folder = outputs / link
+    own = sections[link].own if link in sections else []
+    sections[link] = _Section(stamp(folder), [], own)
+    alone = [each for each, section in _in_order(sections) if not section.rows and (outputs / each).is_dir()]
+    place = alone.index(link)
+    for each in range(place, min(place + 2, len(alone))):  # the run after it is now compared with it
+        before = (outputs / alone[each - 1], alone[each - 1]) if each else None
+        sections[alone[each]].lines = entry(outputs / alone[each], alone[each], before)
+
+
+def _put_trials(sections: _Sections, outputs: Path, links: Sequence[str], *, sweep: str) -> None:
+    """Put trials into the block of their sweep; the first trial gives its opening lines."""
+    section = sections.get(sweep) or _Section("", [])
+    before = section.rows
+    rows = before | {link: trial(outputs / link, link) for link in links}
+    rows = dict(sorted(rows.items(), key=lambda item: (item[1][_ROW_STAMP], item[0])))
+    leader = next(iter(rows))
+    head = [line for line in section.lines if not _ROW.fullmatch(line)]
+    if leader != next(iter(before), None) or leader in links:
+        head = opening(outputs / leader, sweep)
+    sections[sweep] = _Section(rows[leader][_ROW_STAMP], [*head, *rows.values()], section.own)
+
+
+def _parse(text: str) -> _Sections:
+    """Return the sections of a notebook's text."""
+    sections: _Sections = {}
+    here: _Section | None = None
+    for line in text.splitlines():
+        if match := _HEADING.fullmatch(line):
+            here = sections[unquote(match["link"])] = _Section(match["stamp"], [])
+        if here is not None:
+            (here.own if line.startswith(">") else here.lines).append(line)
+    for section in sections.values():
+        while section.lines and not section.lines[-1].strip():
+            section.lines.pop()
+    return sections
+
+
+def _render(sections: _Sections) -> str:
+    """Return the text of a notebook."""
+    parts = [_PREAMBLE]
+    for _, section in _in_order(sections):
+        own = ["", *section.own] if section.own else []
+        parts.append("\n".join([*section.lines, *own]) + "\n")
+    return "\n".join(parts)
+
+
+def _in_order(sections: _Sections) -> list[tuple[str, _Section]]:
+    """Return links and sections in order of their start."""
+    return sorted(sections.items(), key=lambda item: (item[1].stamp, item[0]))

@@ -1,0 +1,74 @@
+"""The user's plugins: imported before a task runs, and told apart from runner's own code where something fails."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from runner.errors import ConfigError, PluginError, RunnerError, too_large
+
+
+def load_plugins(modules: Sequence[str]) -> None:
+    """Import the modules that `plugins=[...]` names on the command line, so that their components are registered.
+
+    Raises:
+        ConfigError: in one line, with the plugin's file and line, if one cannot be imported.
+    """
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except RunnerError:
+            raise
+        except (Exception, SystemExit) as error:
+            kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
+            where = f" ({place})" if (place := _place(error, modules)) else ""
+            text = error.msg if isinstance(error, SyntaxError) else _first_line(error)
+            raise ConfigError(f"plugins: cannot import '{name}': {kind}{text}{where}") from error
+
+
+def known_cause(error: BaseException, plugins: Sequence[str]) -> BaseException:
+    """Return the error that names the cause in one line: sizes that no memory holds, or a plugin; else `error`.
+
+    An error is a plugin's if its code is anywhere on the way to it, also where torch or runner raised it.
+    """
+    if isinstance(error, (RunnerError, KeyboardInterrupt)):
+        return error
+    if refused := too_large(error):
+        return refused
+    if place := _place(error, plugins):
+        return PluginError(f"plugin {place}: {type(error).__name__}: {_first_line(error)}")
+    if plugins:
+        error.add_note(f"plugins in use: {', '.join(plugins)}")
+    return error
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "")
+
+
+def _place(error: BaseException, plugins: Sequence[str]) -> str | None:
+    """Return `file:line` of the innermost plugin code that an error passed through, None if there is none."""
+    roots = list(_roots(plugins))
+    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename:
+        frames.append((error.filename, error.lineno))
+    for file, line in reversed(frames):
+        if any(Path(file).is_relative_to(root) for root in roots):
+            near = os.path.relpath(file)
+            return f"{file if near.startswith('..') else near}:{line}"
+    return None
+
+
+def _roots(plugins: Sequence[str]) -> Iterator[str]:
+    """Yield the files and package folders that the plugins' code lies in."""
+    for name in {name.partition(".")[0] for name in plugins} - {"runner"}:
+        try:
+            spec = importlib.util.find_spec(name)
+        except (ImportError, ValueError):
+            continue
+        if spec is not None:
+            yield from spec.submodule_search_locations or ([spec.origin] if spec.origin else [])

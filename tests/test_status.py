@@ -1,0 +1,72 @@
+"""What a status means, and how each exception ends a run."""
+
+import pytest
+
+from runner.engine.interruption import Interrupted
+from runner.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    Diverged,
+    Locked,
+    PluginError,
+    StorageError,
+    TrialsFailed,
+)
+from runner.status import Status, ending, ending_of_code, print_error
+
+# status: complete, finished, is_result, depends_on_score, retry
+MEANING = {
+    "running": (False, False, False, False, False),
+    "done": (True, True, True, False, False),
+    "stopped": (True, True, True, False, False),
+    "diverged": (False, False, True, True, False),
+    "failed": (False, False, False, False, True),
+    "timeout": (False, False, False, False, True),
+    "pruned": (False, True, True, True, False),
+    "interrupted": (False, False, False, False, False),
+}
+ENDINGS = [
+    (TrialsFailed("x"), "failed", 1, "x"),
+    (ConfigError("x"), "failed", 2, "x"),
+    (CheckpointError("x"), "failed", 3, "x"),
+    (StorageError("x"), "failed", 4, "x"),
+    (Diverged("x"), "diverged", 5, "x"),
+    (Locked("x"), "failed", 6, "x"),
+    (DataError("x"), "failed", 7, "x"),
+    (PluginError("x"), "failed", 8, "x"),
+    (Interrupted(2), "interrupted", 130, "SIGINT"),
+    (Interrupted(15), "interrupted", 143, "SIGTERM"),
+    (KeyboardInterrupt(), "interrupted", 130, "SIGINT"),
+    (KeyError("x"), "failed", 70, "KeyError: 'x'"),
+    (ValueError("x\ny"), "failed", 70, "ValueError: x"),
+    (SystemExit(0), "failed", 70, "SystemExit(0): the code that ran ended the process"),
+]
+
+
+def test_every_status_has_its_meaning():
+    found = {str(s): (s.complete, s.finished, s.is_result, s.depends_on_score, s.retry) for s in Status}
+    assert found == MEANING
+
+
+@pytest.mark.parametrize(("error", "status", "code", "reason"), ENDINGS, ids=lambda value: str(value))
+def test_every_exception_has_its_ending(error, status, code, reason):
+    found = ending(error)
+    assert (found.status, found.exit_code, found.reason) == (status, code, reason)
+
+
+@pytest.mark.parametrize(("code", "status"), [(0, "done"), (130, "interrupted"), (143, "interrupted"), (9, "failed")])
+def test_an_exit_code_is_an_ending(code, status):
+    found = ending_of_code(code)
+    assert (found.status, found.exit_code, found.reason is None) == (status, code, code == 0)
+
+
+def test_a_signal_prints_nothing_and_a_plugin_its_traceback_first(capsys):
+    assert print_error(Interrupted(15)).exit_code == 143
+    assert capsys.readouterr().err == ""
+    error = PluginError("plugin a.py:1: KeyError: 'x'")
+    error.__cause__ = KeyError("x")
+    assert print_error(error, run="seed=1").exit_code == 8
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "KeyError: 'x'"
+    assert lines[-1] == "runner: error: seed=1: plugin a.py:1: KeyError: 'x'"
