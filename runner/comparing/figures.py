@@ -7,13 +7,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from runner.comparing.bands import RATIO, band, points
-from runner.comparing.importance import Importance
+from runner.comparing.curves import RATIO, band, points
 from runner.comparing.runs import Series
 from runner.comparing.statistics import ALPHA
-from runner.comparing.verdicts import Row, Rule
+from runner.comparing.verdicts import Criterion, Row
 
-COLOURED = 8  # configurations with a colour of their own; the rest is grey
+COLOURED = 8  # configurations with their own colour; the others are grey
 GREY = "0.75"
 PANELS = {
     "val/accuracy": "validation accuracy",
@@ -26,7 +25,7 @@ HIGHEST = 1.5  # of a loss's axis: times the largest first loss
 
 
 def canvas(width: float, height: float) -> Any:
-    """Return an empty figure; no window, no state of pyplot."""
+    """Return an empty figure, without a window or pyplot's global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -36,7 +35,7 @@ def canvas(width: float, height: float) -> Any:
 
 
 def svg(figure: Any) -> bytes:
-    """Return a figure as SVG, the same bytes for the same figure."""
+    """Return a figure as SVG; equal figures give equal bytes."""
     from matplotlib import rc_context
 
     file = io.BytesIO()
@@ -46,7 +45,7 @@ def svg(figure: Any) -> bytes:
 
 
 def plain(axes: Any, **words: str) -> None:
-    """Give axes their names, a grid and no box."""
+    """Label the axes, and draw a grid and no box."""
     axes.set(**words)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
@@ -57,9 +56,9 @@ def short(label: str) -> str:
     return label if len(label) <= LONGEST else f"{label[: LONGEST - 3]}..."
 
 
-def colours(rows: Sequence[Row], rule: Rule) -> dict[str, str]:
+def colours(rows: Sequence[Row], criterion: Criterion) -> dict[str, str]:
     """Return a colour for each label: black for the baseline, one each for the best, grey for the rest."""
-    sign = -1 if rule.larger_is_better else 1
+    sign = -1 if criterion.larger_is_better else 1
     others = [row for row in rows if not row.is_baseline]
     best = sorted(others, key=lambda row: (math.isnan(row.mean), sign * row.mean))[: COLOURED - 1]
     chosen = [row for row in others if row in best]  # in the table's order
@@ -70,9 +69,9 @@ def colours(rows: Sequence[Row], rule: Rule) -> dict[str, str]:
     }
 
 
-def curves(rows: Sequence[Row], rule: Rule) -> bytes:
+def curves(rows: Sequence[Row], criterion: Criterion) -> bytes:
     """Draw the learning curves: mean over seeds, a band of one standard deviation, failed runs dashed to their end."""
-    figure, colour = canvas(10, 7), colours(rows, rule)
+    figure, colour = canvas(10, 7), colours(rows, criterion)
     for axes, (tag, name) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
         for row in sorted(rows, key=lambda row: colour[row.group.label] != GREY):
             lines(axes, row, tag, colour[row.group.label])
@@ -105,7 +104,7 @@ def columns(curve: Series) -> tuple[list[int], list[float]]:
 
 
 def limit(axes: Any, rows: Sequence[Row], tag: str) -> None:
-    """Keep a diverged run from flattening the others."""
+    """Limit the loss axis, so that a diverged run does not flatten the others."""
     firsts = [run.series(tag)[0][1] for row in rows for run in row.group.complete if run.series(tag)]
     firsts = [value for value in firsts if math.isfinite(value)]
     if firsts and axes.get_ylim()[1] > HIGHEST * max(firsts):
@@ -123,8 +122,8 @@ def legend(figure: Any, rows: Sequence[Row], colour: dict[str, str]) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
 
 
-def seeds(rows: Sequence[Row], rule: Rule) -> bytes:
-    """Draw every seed's score, and the differences from the baseline with their intervals."""
+def seeds(rows: Sequence[Row], criterion: Criterion) -> bytes:
+    """Draw the score of each seed, and the differences from the baseline with their intervals."""
     figure = canvas(10, 1.2 + 0.35 * len(rows))
     scores, gaps = figure.subplots(1, 2, sharey=True)
     for place, row in enumerate(rows):
@@ -136,19 +135,8 @@ def seeds(rows: Sequence[Row], rule: Rule) -> bytes:
             gaps.plot([interval.mean], [place], marker="o", color="C0" if row.holm < ALPHA else "0.5")
             gaps.plot([interval.low, interval.high], [place, place], color="C0" if row.holm < ALPHA else "0.5")
     gaps.axvline(0, color="black", linewidth=0.8)
-    plain(scores, xlabel=f"{rule.metric}, each seed (bar: mean)")
+    plain(scores, xlabel=f"{criterion.metric}, each seed (bar: mean)")
     plain(gaps, xlabel="difference from the baseline, 95 % interval")
     scores.set_yticks(range(len(rows)), [short(row.group.short) + (" †" if row.failed else "") for row in rows])
     scores.set_ylim(len(rows) - 0.5, -0.5)
-    return svg(figure)
-
-
-def bars(found: Importance) -> bytes:
-    """Draw the importance of each hyperparameter."""
-    figure = canvas(7, 1 + 0.3 * len(found.drops))
-    axes = figure.subplots()
-    keys, means, sds = zip(*found.drops, strict=True)
-    axes.barh(keys, means, xerr=sds, color="C0", ecolor="0.3")
-    axes.invert_yaxis()
-    plain(axes, xlabel=f"loss of R2 when shuffled (R2 {found.r2:.2f}); lines: one sd over folds and shuffles")
     return svg(figure)

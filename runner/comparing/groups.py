@@ -1,4 +1,4 @@
-"""Configurations: runs that are the same but for their seed, and what differs between them."""
+"""Configurations: runs that differ in their seed only, and the hyperparameters that tell them apart."""
 
 from __future__ import annotations
 
@@ -6,147 +6,148 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from runner.comparing.runs import COMPLETE, Run
+from runner.comparing.runs import Run
 from runner.errors import ConfigError, brief, nearest
+from runner.status import Status
 
 Value = bool | float | str
-SHOWN = 6  # configurations that one line may name
+_SHOWN = 6  # configurations that an error names
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """One configuration with all its runs, ended well or not."""
+    """One configuration with all its runs, complete or not."""
 
     label: str  # what differs, `optim=adam,optim.lr=0.1`
     short: str  # the same with the last words of the keys, `optim=adam,lr=0.1`
     values: dict[str, Value]  # of the hyperparameters that differ, where it has them
     runs: tuple[Run, ...]  # one per seed
-    repeats: tuple[Run, ...] = ()  # of a seed that is there already: no replication
+    repeats: tuple[Run, ...] = ()  # further runs of a seed; they are not replications
 
     @property
     def complete(self) -> tuple[Run, ...]:
-        """Return the runs that ended well."""
-        return tuple(run for run in self.runs if run.result.status in COMPLETE)
+        """The runs that trained to their end."""
+        return tuple(run for run in self.runs if run.result.status.complete)
 
     @property
-    def fates(self) -> Counter[str]:
-        """Return how many runs ended in each of the other ways."""
-        return Counter(run.result.status for run in self.runs if run.result.status not in COMPLETE)
+    def failures(self) -> Counter[Status]:
+        """The number of incomplete runs by status."""
+        return Counter(run.result.status for run in self.runs if not run.result.status.complete)
 
     def scores(self, metric: str, at: str) -> dict[int, float]:
-        """Return the score of each seed that has one."""
+        """Return the scores by seed, without seeds that have none."""
         found = {run.seed: run.score(metric, at) for run in self.runs}
         return {seed: score for seed, score in sorted(found.items()) if score is not None}
 
 
-def grouped(runs: Iterable[Run]) -> list[Group]:
-    """Return the configurations of runs, in order of what differs between them."""
+def group_runs(runs: Iterable[Run]) -> list[Group]:
+    """Return the configurations of some runs, sorted by the hyperparameters that differ."""
     sets: dict[tuple[tuple[str, Value], ...], list[Run]] = {}
     for run in runs:
         sets.setdefault(tuple(sorted(run.hparams.items())), []).append(run)
-    keys = differing([dict(items) for items in sets])
-    named = naming(keys, [dict(items) for items in sets])
-    groups = [make(members, keys, named) for members in sets.values()]
-    return sorted(groups, key=lambda group: [rank(group.values.get(key)) for key in named])
+    keys = _differing_keys([dict(items) for items in sets])
+    named = _label_keys(keys, [dict(items) for items in sets])
+    groups = [_make_group(members, keys, named) for members in sets.values()]
+    return sorted(groups, key=lambda group: [sort_key(group.values.get(key)) for key in named])
 
 
-def make(members: Sequence[Run], keys: Sequence[str], named: Sequence[str]) -> Group:
-    """Return the group of some runs: of each seed the first that ended well, else the first, is the one that counts."""
+def _make_group(members: Sequence[Run], keys: Sequence[str], named: Sequence[str]) -> Group:
+    """Return the group of some runs; of each seed the first complete run counts, else the first."""
     first: dict[int, Run] = {}
-    for run in sorted(members, key=lambda run: (run.result.status not in COMPLETE, run.started, str(run.folder))):
+    for run in sorted(members, key=lambda run: (not run.result.status.complete, run.started, str(run.folder))):
         first.setdefault(run.seed, run)
     values = {key: members[0].hparams[key] for key in keys if key in members[0].hparams}
     kept = tuple(run for _, run in sorted(first.items()))
     repeats = tuple(run for run in members if run not in kept)
-    words = shortened(named)
+    words = _short_keys(named)
     label, short = (
-        ",".join(f"{word[key]}={worded(values[key])}" for key in named if key in values) or "all runs"
+        ",".join(f"{word[key]}={format_value(values[key])}" for key in named if key in values) or "all runs"
         for word in (dict(zip(named, named, strict=True)), words)
     )
     return Group(label=label, short=short, values=values, runs=kept, repeats=repeats)
 
 
-def shortened(keys: Sequence[str]) -> dict[str, str]:
-    """Return the last word of each key, the whole key where two would be called the same."""
+def _short_keys(keys: Sequence[str]) -> dict[str, str]:
+    """Return the last part of each key, or the whole key where two would get the same name."""
     words = Counter(key.rpartition(".")[2] for key in keys)
     return {key: word if words[word := key.rpartition(".")[2]] == 1 else key for key in keys}
 
 
-def differing(configs: Sequence[Mapping[str, Value]]) -> list[str]:
-    """Return the keys that do not have one value everywhere, in the order of the configs."""
+def _differing_keys(configs: Sequence[Mapping[str, Value]]) -> list[str]:
+    """Return the keys whose values differ, in the order of the configs."""
     keys = dict.fromkeys(key for config in configs for key in config)
     return [key for key in keys if len({config.get(key) for config in configs}) > 1]
 
 
-def naming(keys: Sequence[str], configs: Sequence[Mapping[str, Value]]) -> list[str]:
-    """Return the keys that tell configurations apart: without knobs that only follow the choice of their part.
+def _label_keys(keys: Sequence[str], configs: Sequence[Mapping[str, Value]]) -> list[str]:
+    """Return the keys that a label needs: without knobs that the choice of their component determines.
 
-    `optim.lr` follows `optim` where every adam has one rate and every sgd another.
+    `optim` determines `optim.lr` if every adam has the same rate and every sgd has the same rate.
     """
     found = []
     for key in keys:
         top = key.partition(".")[0]
-        follows = key != top and top in keys
-        if not follows or len({(config.get(top), config.get(key)) for config in configs}) > len(
+        may_follow = key != top and top in keys
+        if not may_follow or len({(config.get(top), config.get(key)) for config in configs}) > len(
             {config.get(top) for config in configs}
         ):
             found.append(key)
     return found
 
 
-def worded(value: Value | None) -> str:
-    """Return a value as a label shows it."""
+def format_value(value: Value | None) -> str:
+    """Return a value as labels show it."""
     if value is None:
         return "-"
     return str(value).lower() if isinstance(value, bool) else f"{value:.6g}" if isinstance(value, float) else value
 
 
-def rank(value: Value | None) -> tuple[int, float, str]:
-    """Return what orders values: numbers by size, words by letter."""
+def sort_key(value: Value | None) -> tuple[int, float, str]:
+    """Return the sort key of a value: numbers by size, then text by letter."""
     if isinstance(value, (bool, float)):
         return 1, float(value), ""
     return (0, 0.0, "") if value is None else (2, 0.0, value)
 
 
-def baseline(groups: Sequence[Group], wanted: str | None) -> Group:
-    """Return what the others are held against: the one asked for, else the one with most seeds, the earliest of these.
+def find_baseline(groups: Sequence[Group], wanted: str | None) -> Group:
+    """Return the baseline: the one named, else the configuration with the most complete seeds, the earliest of these.
 
-    Asked for by what differs (`optim=sgd`, as much of it as is needed) or by one of its run folders.
-    Raises ConfigError for one that is not there, or not the only one.
+    `wanted` names it by its label, by as many `key=value` pairs as are needed, or by one of its run folders.
+    Raises ConfigError if no configuration fits, or more than one does.
     """
     if wanted is None:
         return min(groups, key=lambda group: (-len(group.complete), min(run.started for run in group.runs)))
-    found = [group for group in groups if group.label == wanted or of_folder(group, wanted)] or [
-        group for group in groups if matches(group, wanted)
+    found = [group for group in groups if group.label == wanted or _has_folder(group, wanted)] or [
+        group for group in groups if _matches(group, wanted)
     ]
     if len(found) == 1:
         return found[0]
     labels = [group.label for group in groups]
-    many = f", ... {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
+    many = f", ... {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
     what = f"fits {len(found)} configurations" if found else "is none of the configurations"
-    listed = "; ".join((nearest(wanted, labels) if many else labels)[:SHOWN])
+    listed = "; ".join((nearest(wanted, labels) if many else labels)[:_SHOWN])
     raise ConfigError(f"task.baseline: '{brief(wanted)}' {what} (there are: {listed}{many})")
 
 
-def of_folder(group: Group, wanted: str) -> bool:
-    """Tell whether one of a group's runs lies in a folder of this name or path."""
+def _has_folder(group: Group, wanted: str) -> bool:
+    """Return whether one of a group's runs lies in a folder of this name or path."""
     return any(wanted.rstrip("/") in (str(run.folder), run.folder.name) for run in group.runs)
 
 
-def matches(group: Group, wanted: str) -> bool:
-    """Tell whether a group has all the values that a text `key=value,key=value` names; `lr` means `optim.lr`."""
+def _matches(group: Group, wanted: str) -> bool:
+    """Return whether a group has all the values of `key=value,key=value`; `lr` means `optim.lr`."""
     pairs = [word.partition("=")[::2] for word in wanted.split(",")]
-    return all(any(same(group.values[key], text) for key in meant(group, word)) for word, text in pairs)
+    return all(any(_equals(group.values[key], text) for key in _keys_for(group, word)) for word, text in pairs)
 
 
-def meant(group: Group, word: str) -> list[str]:
-    """Return the keys that a word stands for: its own, else those that end in it."""
+def _keys_for(group: Group, word: str) -> list[str]:
+    """Return the key that a word names exactly, else the keys that end in it."""
     return [key for key in group.values if key == word] or [key for key in group.values if key.endswith(f".{word}")]
 
 
-def same(value: Value | None, text: str) -> bool:
-    """Tell whether a text means a value: 1e-1 is 0.1."""
+def _equals(value: Value | None, text: str) -> bool:
+    """Return whether a text means a value: 1e-1 is 0.1."""
     try:
-        return value == float(text) if isinstance(value, float) else worded(value) == text
+        return value == float(text) if isinstance(value, float) else format_value(value) == text
     except ValueError:
         return False

@@ -1,64 +1,63 @@
-"""A comparison as a whole: what was read, what it says, what must be said with it."""
+"""A comparison as a whole: the runs, the table, and the warnings and notes that belong to it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runner.comparing.groups import Group, baseline, grouped
-from runner.comparing.honesty import banners, refuse_other_data
-from runner.comparing.importance import Importance, importance
-from runner.comparing.notes import notes, test_reads
+from runner.comparing.comparability import check_same_data, count_test_reads, notes, warnings
+from runner.comparing.groups import Group, find_baseline, group_runs
+from runner.comparing.responses import Importance, importance
 from runner.comparing.runs import Found, find_runs
-from runner.comparing.verdicts import Row, Rule, compare
+from runner.comparing.verdicts import Criterion, Row, compare
 from runner.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a comparison found; the tables and pictures show nothing else."""
+    """The content of a comparison; the tables, pictures and files show nothing else."""
 
-    looked_at: tuple[str, ...]
-    rule: Rule
+    patterns: tuple[str, ...]
+    criterion: Criterion
     rows: list[Row]
     against: Group
-    banners: list[str]
+    warnings: list[str]
     notes: list[str]
     importance: Importance
 
     @property
     def runs(self) -> int:
-        """Return how many runs there are, ended well or not."""
+        """The number of runs, complete or not."""
         return sum(len(row.group.runs) for row in self.rows)
 
 
-def report(patterns: Sequence[str], rule: Rule, wanted: str | None) -> Report:
+def report(patterns: Sequence[str], criterion: Criterion, wanted: str | None) -> Report:
     """Compare the runs that patterns name.
 
-    Raises ConfigError where there are none, where they are of different data, or where the baseline is not among them.
+    Raises ConfigError if there are none, if they use different data, or if `wanted` names no single baseline.
     """
     found = find_runs(patterns)
     if not found.runs:
-        raise ConfigError(f"runs: {nothing(found)}")
-    refuse_other_data(found.runs)
-    groups = grouped(found.runs)
-    against = baseline(groups, wanted)
-    rows = compare(groups, against, rule)
+        raise ConfigError(f"runs: {_no_runs(found)}")
+    check_same_data(found.runs)
+    groups = group_runs(found.runs)
+    against = find_baseline(groups, wanted)
+    rows = compare(groups, against, criterion)
     rows.sort(key=lambda row: not row.is_baseline)
     runs = [run for group in groups for run in group.runs]
     return Report(
-        looked_at=tuple(patterns),
-        rule=rule,
+        patterns=tuple(patterns),
+        criterion=criterion,
         rows=rows,
         against=against,
-        banners=banners(groups, found, rule),
-        notes=[*notes(rows, rule), *test_reads(runs)],
+        warnings=warnings(groups, found, criterion),
+        notes=[*notes(rows, criterion), *count_test_reads(runs)],
         importance=importance(rows),
     )
 
 
-def nothing(found: Found) -> str:
-    """Return why there is no run among the folders that were found."""
+def _no_runs(found: Found) -> str:
+    """Return the message for folders without a training run."""
     if found.unreadable:
         return f"no run can be read ({next(iter(found.unreadable.values()))})"
-    return f"no training run among {len(found.others)} folders (they are of other tasks)"
+    return f"no training run among {len(found.others)} folders (all are of other tasks)"

@@ -1,22 +1,29 @@
-"""How the score answers to each hyperparameter, and all of them side by side, as SVG."""
+"""How the score depends on the hyperparameters: response curves, parallel coordinates, importance."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from runner.comparing.figures import canvas, plain, svg
-from runner.comparing.groups import Value, rank, worded
-from runner.comparing.verdicts import Row, Rule
+from runner.comparing.groups import Value, format_value, sort_key
+from runner.comparing.verdicts import Criterion, Row
 
 WIDE = 10.0  # ratio of largest to smallest value from which on an axis is logarithmic
 GRID = 8  # values of a grid, at most
 ACROSS = 3  # panels in a row
+_MIN_RUNS = 30  # below that the result is noise
+_MIN_CONFIGURATIONS = 10
+_FOLDS = 5
+_SHUFFLES = 20
+_TREES = 200
+_MIN_R2 = 0.1  # of unseen configurations; below it the forest explains nothing
 
 
 def numeric(rows: Sequence[Row]) -> list[str]:
-    """Return the hyperparameters that differ and are numbers everywhere they are there; learning rates first."""
+    """Return the hyperparameters that differ and have only numbers as values; learning rates first."""
     keys = dict.fromkeys(key for row in rows for key in row.group.values)
     found = []
     for key in keys:
@@ -26,22 +33,22 @@ def numeric(rows: Sequence[Row]) -> list[str]:
     return sorted(found, key=lambda key: (not key.endswith(".lr"), not key.endswith("weight_decay")))
 
 
-def response(rows: Sequence[Row], rule: Rule) -> bytes:
-    """Draw the score over each number that differs: every run, and the mean of the best configuration at each value."""
+def response(rows: Sequence[Row], criterion: Criterion) -> bytes:
+    """Draw the score against each numeric hyperparameter: every run, and the best mean at each value."""
     keys = numeric(rows)
     down = -(-len(keys) // ACROSS)
     figure = canvas(10 if len(keys) > 1 else 5.5, 3.4 * down)
     panels = figure.subplots(down, min(ACROSS, len(keys)), squeeze=False).flat
     for axes, key in zip(panels, keys, strict=False):
-        panel(axes, [row for row in rows if key in row.group.values], key, rule)
+        _panel(axes, [row for row in rows if key in row.group.values], key, criterion)
     for axes in list(panels)[len(keys) :]:
         axes.set_visible(False)
     return svg(figure)
 
 
-def panel(axes: Any, rows: Sequence[Row], key: str, rule: Rule) -> None:
+def _panel(axes: Any, rows: Sequence[Row], key: str, criterion: Criterion) -> None:
     """Draw one hyperparameter."""
-    pick = max if rule.larger_is_better else min
+    pick = max if criterion.larger_is_better else min
     best: dict[float, float] = {}
     for row in rows:
         at = float(row.group.values[key])
@@ -49,14 +56,14 @@ def panel(axes: Any, rows: Sequence[Row], key: str, rule: Rule) -> None:
         if row.scores:
             best[at] = pick(best.get(at, row.mean), row.mean)
     axes.plot(sorted(best), [best[at] for at in sorted(best)], color="black", linewidth=1.2)
-    scale(axes, [float(row.group.values[key]) for row in rows])
-    lost = [float(row.group.values[key]) for row in rows for _ in range(sum(row.group.fates.values()))]
+    _scale(axes, [float(row.group.values[key]) for row in rows])
+    lost = [float(row.group.values[key]) for row in rows for _ in range(sum(row.group.failures.values()))]
     axes.plot(lost, [0.02] * len(lost), transform=axes.get_xaxis_transform(), linestyle="", marker="x", color="C3")
-    plain(axes, xlabel=key + ("  (x: a run without score)" if lost else ""), ylabel=rule.metric)
+    plain(axes, xlabel=key + ("  (x: a run without a score)" if lost else ""), ylabel=criterion.metric)
 
 
-def scale(axes: Any, values: Sequence[float]) -> None:
-    """Make the axis logarithmic where the values ask for it; a zero among them stands at its left end."""
+def _scale(axes: Any, values: Sequence[float]) -> None:
+    """Make the axis logarithmic if the values span a factor of ten; a zero stands at its left end."""
     positive = [value for value in values if value > 0]
     if not positive or min(values) < 0 or max(positive) < WIDE * min(positive):
         return
@@ -66,16 +73,16 @@ def scale(axes: Any, values: Sequence[float]) -> None:
         axes.set_xscale("log")
 
 
-def parallel(rows: Sequence[Row], rule: Rule) -> bytes:
-    """Draw parallel coordinates: an axis for each hyperparameter that differs, a line for each configuration."""
+def parallel(rows: Sequence[Row], criterion: Criterion) -> bytes:
+    """Draw parallel coordinates: an axis per hyperparameter that differs, a line per configuration."""
     from matplotlib import colormaps
 
     scored = [row for row in rows if row.scores]
-    keys = [*dict.fromkeys(key for row in scored for key in row.group.values), rule.metric]
+    keys = [*dict.fromkeys(key for row in scored for key in row.group.values), criterion.metric]
     figure = canvas(max(6.0, 1.6 * len(keys)), 4)
     axes = figure.subplots()
-    heights = [places([row.group.values.get(key) for row in scored]) for key in keys[:-1]]
-    heights.append(places([row.mean for row in scored], even=0))
+    heights = [_heights([row.group.values.get(key) for row in scored]) for key in keys[:-1]]
+    heights.append(_heights([row.mean for row in scored], even=0))
     last = heights[-1]
     for number in range(len(scored)):
         line = [column[0][number] for column in heights]
@@ -90,12 +97,12 @@ def parallel(rows: Sequence[Row], rule: Rule) -> bytes:
     return svg(figure)
 
 
-def places(values: Sequence[Value | None], *, even: int = GRID) -> tuple[list[float], list[tuple[float, str]]]:
-    """Return the height in [0, 1] of each value on an axis of its own, and the words beside it.
+def _heights(values: Sequence[Value | None], *, even: int = GRID) -> tuple[list[float], list[tuple[float, str]]]:
+    """Return the height in [0, 1] of each value on its axis, and the labelled ticks.
 
-    Words, and up to `even` numbers, stand at equal distances.
+    Text, and up to `even` numbers, stand at equal distances.
     """
-    different = sorted(set(values), key=rank)
+    different = sorted(set(values), key=sort_key)
     numbers = [value for value in different if isinstance(value, float)]
     if len(numbers) < len(different) or len(different) <= max(1, even):
         heights = {value: place / max(1, len(different) - 1) for place, value in enumerate(different)}
@@ -105,4 +112,80 @@ def places(values: Sequence[Value | None], *, even: int = GRID) -> tuple[list[fl
         heights = {x: ((math.log(x) if log else x) - low) / (high - low) for x in numbers}
     if len(different) > (GRID if even else 2):
         different = [different[0], different[-1]]
-    return [heights[value] for value in values], [(heights[value], worded(value)) for value in different]
+    return [heights[value] for value in values], [(heights[value], format_value(value)) for value in different]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Importance:
+    """The importance of each hyperparameter, or why it was not computed."""
+
+    method: str
+    r2: float | None = None  # on held-out configurations
+    drops: tuple[tuple[str, float, float], ...] = ()  # key, drop of R2 when it is shuffled, sd over folds and shuffles
+
+
+def importance(rows: Sequence[Row]) -> Importance:
+    """Return how much of the scores each hyperparameter explains."""
+    scored = [row for row in rows if row.scores]
+    runs = sum(len(row.scores) for row in scored)
+    if runs < _MIN_RUNS or len(scored) < _MIN_CONFIGURATIONS:
+        needed = f"{_MIN_RUNS} runs of {_MIN_CONFIGURATIONS} configurations"
+        return Importance(method=f"not computed: {runs} scored runs of {len(scored)} configurations; it needs {needed}")
+    method = (
+        f"permutation importance of a random forest ({_TREES} trees), fitted to {runs} runs of {len(scored)} "
+        f"configurations: the drop of R2 on held-out ones ({_FOLDS} folds) when one is shuffled; adaptive samplers (tpe, gp) bias it"
+    )
+    return _cross_validate(scored, method)
+
+
+def _cross_validate(scored: Sequence[Row], method: str) -> Importance:
+    """Cross-validate over configurations, so that the seeds of one are never in both parts."""
+    import numpy as np
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.inspection import permutation_importance
+    from sklearn.model_selection import GroupKFold
+
+    keys = list(dict.fromkeys(key for row in scored for key in row.group.values))
+    columns = _as_numbers(scored, keys)
+    x = np.array([line for row, line in zip(scored, columns, strict=True) for _ in row.scores])
+    y = np.array([score for row in scored for score in row.scores.values()])
+    unit = np.array([place for place, row in enumerate(scored) for _ in row.scores])
+    r2, drops = [], []
+    for train, left_out in GroupKFold(_FOLDS, shuffle=True, random_state=0).split(x, y, unit):
+        forest = RandomForestRegressor(_TREES, random_state=0).fit(x[train], y[train])
+        r2.append(forest.score(x[left_out], y[left_out]))
+        shuffled = permutation_importance(forest, x[left_out], y[left_out], n_repeats=_SHUFFLES, random_state=0)
+        drops.append(shuffled.importances)
+    mean = float(np.mean(r2))
+    if not mean >= _MIN_R2:
+        return Importance(
+            method=f"{method}; R2 {mean:.2f}: the forest predicts nothing, so no importance is shown", r2=mean
+        )
+    joined = np.concatenate(drops, axis=1)
+    found = [(key, float(line.mean()), float(line.std())) for key, line in zip(keys, joined, strict=True)]
+    return Importance(method=method, r2=mean, drops=tuple(sorted(found, key=lambda item: -item[1])))
+
+
+def _as_numbers(rows: Sequence[Row], keys: Sequence[str]) -> list[list[float]]:
+    """Return the values of each configuration as numbers; text and missing values become their rank."""
+    codes: dict[str, list[Value | None]] = {
+        key: sorted({row.group.values.get(key) for row in rows}, key=sort_key) for key in keys
+    }
+    return [[_code(row.group.values.get(key), codes[key]) for key in keys] for row in rows]
+
+
+def _code(value: Value | None, values: Sequence[Any]) -> float:
+    """Return a value as a number that trees can split on."""
+    numeric = all(isinstance(each, float) for each in values)
+    return float(value) if numeric and value is not None else float(values.index(value))
+
+
+def bars(found: Importance) -> bytes:
+    """Draw the importance of each hyperparameter."""
+    figure = canvas(7, 1 + 0.3 * len(found.drops))
+    axes = figure.subplots()
+    keys, means, sds = zip(*found.drops, strict=True)
+    axes.barh(keys, means, xerr=sds, color="C0", ecolor="0.3")
+    axes.invert_yaxis()
+    plain(axes, xlabel=f"drop of R2 when shuffled (R2 {found.r2:.2f}); lines: one sd over folds and shuffles")
+    return svg(figure)

@@ -1,4 +1,4 @@
-"""Runs as their folders tell of them. Nothing is written there, and a folder that cannot be read is told of."""
+"""Training runs as their folders describe them; folders are read only, and unreadable ones are reported."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 from runner import plain_yaml
 from runner.engine.logs.hparams import flat_hparams
 from runner.engine.logs.sinks import METRICS, read_metrics
+from runner.engine.monitor import Monitor
 from runner.engine.saving.folder import RESULT, Result, read_result
 from runner.engine.saving.storage import read, shown
 from runner.errors import CheckpointError, ConfigError
@@ -21,14 +22,13 @@ from runner.keys import hyperparameters
 from runner.numerics import completed
 
 CONFIG = "config.yaml"
-COMPLETE = ("done", "stopped")  # early stopping is a way to end well
-LIMIT = 1 << 20  # bytes of environment.json
+_MAX_BYTES = 1 << 20  # bytes of environment.json
 Series = list[tuple[int, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One training run: its config, how it ended, and its curves when they are asked for."""
+    """One training run: its config, its result, and its curves, which are read on first use."""
 
     folder: Path
     config: dict[str, Any]
@@ -37,36 +37,41 @@ class Run:
 
     @property
     def seed(self) -> int:
-        """Return the seed."""
+        """The seed of the run."""
         return int(self.config["seed"])
 
     @property
     def started(self) -> str:
-        """Return when the run began, as ISO 8601 in UTC; nothing where that is not known."""
+        """The start of the run as ISO 8601 in UTC, empty if unknown."""
         return str(self.environment.get("started", ""))
 
     @cached_property
     def hparams(self) -> dict[str, bool | float | str]:
-        """Return what the run computes, on one level and without its seed: equal for the seeds of a configuration."""
+        """The hyperparameters as one flat mapping without the seed: equal for all seeds of a configuration."""
         return flat_hparams(hyperparameters(self.config))
 
     @cached_property
     def metrics(self) -> list[tuple[int, dict[str, float]]]:
-        """Return (step, numbers) of each logged step; none where the log is gone or damaged."""
+        """The logged numbers as (step, {tag: number}); empty if the log is missing or damaged."""
         try:
             return list(read_metrics(self.folder / METRICS))
         except (OSError, ValueError, TypeError, AttributeError, KeyError):
             return []
 
     def series(self, tag: str) -> Series:
-        """Return (step, number) of one tag."""
+        """Return the curve of one tag as (step, number)."""
         return [(step, row[tag]) for step, row in self.metrics if tag in row]
 
     def score(self, metric: str, at: str) -> float | None:
-        """Return a score (`val/accuracy`, `at` last or best) of a run that ended well, else None."""
-        if self.result.status not in COMPLETE:
+        """Return a score of a complete run, None if there is none.
+
+        Args:
+            metric: `<split>/<metric>`, as in `val/accuracy`.
+            at: `last` or `best` validation; ignored for the test split.
+        """
+        if not self.result.status.complete:
             return None
-        split, name = metric.split("/")
+        split, name = Monitor(metric).split, Monitor(metric).metric
         found: Any = self.result.scores
         for word in (split, name) if split == "test" else (split, at, name):
             found = found.get(word) if isinstance(found, dict) else None
@@ -75,7 +80,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """All that was looked at."""
+    """The run folders found."""
 
     runs: list[Run] = field(default_factory=list)
     unreadable: dict[Path, str] = field(default_factory=dict)  # folder and reason
@@ -83,33 +88,33 @@ class Found:
 
 
 def find_runs(patterns: Sequence[str]) -> Found:
-    """Return the training runs that patterns name: run folders, or folders with runs in them (a sweep: its trials).
+    """Return the training runs that patterns name: run folders, or folders that contain runs (a sweep: its trials).
 
-    Raises ConfigError for a pattern that gives none, saying what was looked for.
+    Raises ConfigError for a pattern without a run.
     """
     folders: dict[Path, None] = {}
     for pattern in patterns:
         matches = [Path(pattern)] if os.path.isdir(pattern) else sorted(map(Path, glob.glob(pattern, recursive=True)))  # noqa: PTH112, PTH207
         below = [run for match in matches for run in run_folders(match)]
         if not below:
-            raise ConfigError(none_found(pattern, matches))
+            raise ConfigError(_none_found(pattern, matches))
         folders |= dict.fromkeys(below)
     found = Found()
     for folder in folders:
-        take(found, folder)
+        _read_into(found, folder)
     return found
 
 
-def none_found(pattern: str, matches: Sequence[Path]) -> str:
-    """Return in one line that a pattern gives no run."""
+def _none_found(pattern: str, matches: Sequence[Path]) -> str:
+    """Return the message for a pattern without a run."""
     wanted = f"a run folder has a {CONFIG} and a {RESULT}"
     if not matches:
         return f"runs: no run found for '{pattern}' (there is no such folder in {shown(Path.cwd())}; {wanted})"
-    return f"runs: '{pattern}' is no run folder and there is none in it ({wanted})"
+    return f"runs: '{pattern}' is no run folder and contains none ({wanted})"
 
 
 def run_folders(top: Path) -> Iterator[Path]:
-    """Yield the run folders at and below a folder, in order of name; what lies inside a run is not looked at."""
+    """Yield the run folders at and below a folder, in order of name; folders inside a run are skipped."""
     for place, below, files in os.walk(top):
         if RESULT in files or CONFIG in files:
             below.clear()
@@ -117,8 +122,8 @@ def run_folders(top: Path) -> Iterator[Path]:
         below[:] = sorted(name for name in below if not name.startswith("."))
 
 
-def take(found: Found, folder: Path) -> None:
-    """Read one run folder into what was found."""
+def _read_into(found: Found, folder: Path) -> None:
+    """Read one run folder and add it to the runs, the unreadable ones or the others."""
     try:
         result = read_result(folder)
         config = completed(plain_yaml.load(folder / CONFIG))
@@ -136,9 +141,9 @@ def take(found: Found, folder: Path) -> None:
 
 
 def environment(folder: Path) -> dict[str, Any]:
-    """Return what a run says of the code and machine that it ran on; nothing where it does not say."""
+    """Return what a run recorded about its code and machine, empty if it recorded nothing."""
     try:
-        content = json.loads(read(folder / "environment.json", LIMIT))
+        content = json.loads(read(folder / "environment.json", _MAX_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

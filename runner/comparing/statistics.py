@@ -1,7 +1,7 @@
-"""Means over seeds, their differences, and what so few runs can show at all.
+"""Intervals, tests and power for means over seeds and their differences.
 
-The unit of replication is a training run with its own seed. Intervals are Student's: the percentile bootstrap covers
-too little below ten runs. Every function takes plain numbers, so that it can be held against closed forms.
+The unit of replication is a training run with its own seed. Intervals are Student's t: the percentile bootstrap has too
+little coverage below ten runs. Every function takes plain numbers, so that tests can compare it with closed forms.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from statistics import fmean, stdev
 
 ALPHA = 0.05
 POWER = 0.8
-MOST_FLIPS = 14  # pairs up to which all 2^n signs are tried
+_MAX_FLIPS = 14  # pairs; the exact test tries all 2^n signs
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean difference with its 95 % t-interval and two-sided p; nan where there are too few numbers, or no spread."""
+    """A mean difference with its 95 % t-interval and two-sided p; nan for too few or equal numbers."""
 
     mean: float
     low: float
@@ -27,36 +27,36 @@ class Interval:
     p: float
 
 
-NOTHING = Interval(math.nan, math.nan, math.nan, math.nan)
+NO_INTERVAL = Interval(math.nan, math.nan, math.nan, math.nan)
 
 
-def spread(numbers: Sequence[float]) -> float:
-    """Return the standard deviation with n - 1, nan for fewer than two numbers."""
+def sample_sd(numbers: Sequence[float]) -> float:
+    """Return the sample standard deviation (n - 1), nan for fewer than two numbers."""
     return stdev(numbers) if len(numbers) > 1 else math.nan
 
 
 def paired(differences: Sequence[float]) -> Interval:
-    """Return the mean of differences pair by pair, with the interval of the one-sample t-test."""
+    """Return the mean of paired differences with the interval of the one-sample t-test."""
     if not differences:
-        return NOTHING
-    sd = spread(differences)
-    return student(fmean(differences), sd / math.sqrt(len(differences)), len(differences) - 1)
+        return NO_INTERVAL
+    sd = sample_sd(differences)
+    return _student(fmean(differences), sd / math.sqrt(len(differences)), len(differences) - 1)
 
 
 def welch(first: Sequence[float], second: Sequence[float]) -> Interval:
-    """Return the difference of two means (first minus second) with Welch's interval, no pairs and no equal spread."""
+    """Return the difference of two means (first minus second) with Welch's interval: unpaired, unequal variances."""
     if not first or not second:
-        return NOTHING
-    parts = [spread(numbers) ** 2 / len(numbers) for numbers in (first, second)]
+        return NO_INTERVAL
+    parts = [sample_sd(numbers) ** 2 / len(numbers) for numbers in (first, second)]
     degrees = math.nan
     if all(map(math.isfinite, parts)) and sum(parts) > 0:
         below = sum(part**2 / (len(x) - 1) for part, x in zip(parts, (first, second), strict=True))
         degrees = sum(parts) ** 2 / below if below else math.nan
-    return student(fmean(first) - fmean(second), math.sqrt(sum(parts)), degrees)
+    return _student(fmean(first) - fmean(second), math.sqrt(sum(parts)), degrees)
 
 
-def student(mean: float, error: float, degrees: float) -> Interval:
-    """Return the interval of a mean with a standard error; none where nothing was seen of the spread."""
+def _student(mean: float, error: float, degrees: float) -> Interval:
+    """Return the t-interval of a mean; its ends are nan without a positive standard error."""
     from scipy.stats import t
 
     if not error > 0 or not degrees > 0:
@@ -66,9 +66,9 @@ def student(mean: float, error: float, degrees: float) -> Interval:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Return p-values adjusted so that all true hypotheses together are rejected wrongly in 5 % (Holm 1979).
+    """Return p-values adjusted for several comparisons (Holm 1979, family-wise error rate).
 
-    A nan is a comparison that was not made: it stays and does not count.
+    A nan is a comparison that was not made: it stays nan and does not count.
     """
     adjusted, floor = [math.nan] * len(ps), 0.0
     made = sorted((p, place) for place, p in enumerate(ps) if not math.isnan(p))
@@ -79,25 +79,23 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def sign_flip(differences: Sequence[float]) -> float:
-    """Return the exact two-sided p of the paired permutation test; with n pairs it is never below 2 / 2^n."""
+    """Return the exact two-sided p of the paired permutation test, at least 2 / 2^n; nan above 14 pairs."""
     count = len(differences)
-    if not 1 <= count <= MOST_FLIPS:
+    if not 1 <= count <= _MAX_FLIPS:
         return math.nan
     seen = abs(math.fsum(differences))
-    sums = (abs(math.fsum(s * d for s, d in zip(signs, differences, strict=True))) for signs in flips(count))
+    sums = (
+        abs(math.fsum(s * d for s, d in zip(signs, differences, strict=True)))
+        for signs in itertools.product((1, -1), repeat=count)
+    )
     return float(sum(total >= seen * (1 - 1e-12) for total in sums) / 2**count)
 
 
-def flips(count: int) -> itertools.product[tuple[int, ...]]:
-    """Return all ways to give so many numbers a sign."""
-    return itertools.product((1, -1), repeat=count)
-
-
 def equivalent(differences: Sequence[float], margin: float) -> bool:
-    """Tell whether two one-sided t-tests at 5 % put the mean difference inside +-margin (Schuirmann 1987)."""
+    """Return whether two one-sided t-tests at 5 % place the mean difference within +-margin (Schuirmann 1987)."""
     from scipy.stats import t
 
-    error = spread(differences) / math.sqrt(len(differences)) if differences else math.nan
+    error = sample_sd(differences) / math.sqrt(len(differences)) if differences else math.nan
     if not error > 0:
         return False
     half = float(t.ppf(1 - ALPHA, len(differences) - 1)) * error
@@ -105,16 +103,21 @@ def equivalent(differences: Sequence[float], margin: float) -> bool:
 
 
 def power(effect: float, count: int) -> float:
-    """Return how often a paired t-test at 5 % sees a true difference of `effect` standard deviations with n pairs."""
+    """Return the power of a paired t-test at 5 %.
+
+    Args:
+        effect: The true difference in standard deviations of the differences.
+        count: The number of pairs.
+    """
     from scipy.stats import nct, t
 
     critical, shift = float(t.ppf(1 - ALPHA / 2, count - 1)), effect * math.sqrt(count)
     seen = float(nct.sf(critical, count - 1, shift) + nct.cdf(-critical, count - 1, shift))
-    return 1.0 if math.isnan(seen) else seen  # scipy's series gives up far out, where nothing is missed
+    return 1.0 if math.isnan(seen) else seen  # scipy's series does not converge for large effects, where the power is 1
 
 
 def detectable(sd: float, count: int) -> float:
-    """Return the smallest true difference that n pairs, whose differences spread by `sd`, would show in 80 %."""
+    """Return the true difference that n pairs detect with 80 % power; `sd` is that of the differences."""
     from scipy.optimize import brentq
 
     if count < 2 or not sd > 0:
@@ -123,7 +126,7 @@ def detectable(sd: float, count: int) -> float:
 
 
 def pairs_needed(difference: float, sd: float, most: int = 1000) -> int | None:
-    """Return how many pairs would show a true difference of this size in 80 %; None for more than `most`."""
+    """Return the pairs needed to detect a true difference with 80 % power, None if more than `most`."""
     if not sd > 0 or not abs(difference) > 0:
         return None
     low, high = 2, most
@@ -136,16 +139,16 @@ def pairs_needed(difference: float, sd: float, most: int = 1000) -> int | None:
 
 
 def correlation(first: Sequence[float], second: Sequence[float]) -> float:
-    """Return Pearson's r of pairs, nan for fewer than three or without spread."""
-    if len(first) < 3 or not spread(first) > 0 or not spread(second) > 0:
+    """Return Pearson's r, nan for fewer than three pairs or constant numbers."""
+    if len(first) < 3 or not sample_sd(first) > 0 or not sample_sd(second) > 0:
         return math.nan
     means = fmean(first), fmean(second)
     products = math.fsum((a - means[0]) * (b - means[1]) for a, b in zip(first, second, strict=True))
-    return products / ((len(first) - 1) * spread(first) * spread(second))
+    return products / ((len(first) - 1) * sample_sd(first) * sample_sd(second))
 
 
-def lead_by_chance(count: int) -> float:
-    """Return by how many standard errors the best of n equal configurations is expected to lead their mean."""
+def expected_lead_of_best(count: int) -> float:
+    """Return the expected lead of the best of n equal configurations over their mean, in standard errors."""
     from scipy.integrate import quad
     from scipy.stats import norm
 

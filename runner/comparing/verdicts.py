@@ -1,4 +1,4 @@
-"""Each configuration against the baseline: differences by seed, and a verdict that says no more than they do."""
+"""Each configuration against the baseline: paired differences, and a verdict that the seeds support."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from statistics import fmean
 from runner.comparing.groups import Group
 from runner.comparing.statistics import (
     ALPHA,
-    NOTHING,
+    NO_INTERVAL,
     Interval,
     correlation,
     detectable,
@@ -18,28 +18,29 @@ from runner.comparing.statistics import (
     holm,
     paired,
     pairs_needed,
+    sample_sd,
     sign_flip,
-    spread,
     welch,
 )
+from runner.engine.monitor import Monitor
+from runner.status import Status
 
-FEW = 3  # seeds without which nothing is said
-NUMBER = ".4f"
-TELLING = ("diverged", "pruned")  # ends that hang on the score: leaving such seeds out would flatter
+MIN_SEEDS = 3  # below that there is no verdict
+SCORE_FORMAT = ".4f"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rule:
-    """What is compared, and how."""
+class Criterion:
+    """The score that is compared, and the difference that matters."""
 
-    metric: str
-    at: str
-    margin: float | None = None  # differences below it do not matter; None: not said, so nothing is ever equivalent
+    metric: str  # `<split>/<metric>`
+    at: str  # `last` or `best` validation
+    margin: float | None = None  # smaller differences do not matter; without it nothing is ever equivalent
 
     @property
     def larger_is_better(self) -> bool:
-        """Tell which way is up."""
-        return self.metric.endswith("accuracy")
+        """True if a larger score is better."""
+        return Monitor(self.metric).larger_is_better
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,44 +52,49 @@ class Row:
     mean: float
     sd: float  # nan below three seeds
     is_baseline: bool
-    differences: dict[int, float]  # by seed, of the seeds that both have
-    paired: Interval = NOTHING
-    welch: Interval = NOTHING
+    differences: dict[int, float]  # by seed, of the seeds that both sides have
+    paired: Interval = NO_INTERVAL
+    welch: Interval = NO_INTERVAL
     holm: float = math.nan
-    flips: float = math.nan  # exact p of the sign flips
+    flips: float = math.nan  # p of the exact permutation test
     r: float = math.nan  # correlation of the pairs
-    detectable: float = math.nan  # the smallest true difference that would be seen in 80 %
-    needed: int | None = None  # pairs that would show a true difference of the size seen
-    better_in: int = 0  # seeds
+    detectable: float = math.nan  # the true difference that is detected with 80 % power
+    needed: int | None = None  # pairs that detect a true difference as large as the observed one
+    better_in: int = 0  # number of seeds with a better score
     verdict: str = ""
 
     @property
     def failed(self) -> bool:
-        """Tell whether a seed is missing from the mean."""
+        """True if a run is excluded from the mean."""
         return len(self.group.complete) < len(self.group.runs)
 
 
-def compare(groups: Sequence[Group], against: Group, rule: Rule) -> list[Row]:
-    """Return a row for each configuration, p-values adjusted over all of those that something may be said of."""
-    rows = [measured(group, against, rule) for group in groups]
-    adjusted = holm([math.nan if withheld(row, against, rule) else row.paired.p for row in rows])
+def compare(groups: Sequence[Group], against: Group, criterion: Criterion) -> list[Row]:
+    """Return a row for each configuration, with p-values adjusted over all rows that get a verdict."""
+    rows = [_measure(group, against, criterion) for group in groups]
+    adjusted = holm([math.nan if _no_verdict_reason(row, against, criterion) else row.paired.p for row in rows])
     rows = [replace(row, holm=p) for row, p in zip(rows, adjusted, strict=True)]
-    return [replace(row, verdict=verdict(row, against, rule)) for row in rows]
+    return [replace(row, verdict=_verdict(row, against, criterion)) for row in rows]
 
 
-def measured(group: Group, against: Group, rule: Rule) -> Row:
-    """Return a row without what hangs on the other rows."""
-    scores, others = (each.scores(rule.metric, rule.at) for each in (group, against))
+def _measure(group: Group, against: Group, criterion: Criterion) -> Row:
+    """Return a row without the adjusted p and the verdict, which depend on the other rows."""
+    scores, others = (each.scores(criterion.metric, criterion.at) for each in (group, against))
     mean = fmean(scores.values()) if scores else math.nan
-    sd = spread(list(scores.values())) if len(scores) >= FEW else math.nan
+    sd = sample_sd(list(scores.values())) if len(scores) >= MIN_SEEDS else math.nan
     row = Row(
-        group=group, scores=scores, mean=mean, sd=sd, is_baseline=group is against, differences=by_seed(scores, others)
+        group=group,
+        scores=scores,
+        mean=mean,
+        sd=sd,
+        is_baseline=group is against,
+        differences=_paired_differences(scores, others),
     )
     if row.is_baseline:
         return row
     values = list(row.differences.values())
-    sign = 1 if rule.larger_is_better else -1
-    gap = spread(values)
+    sign = 1 if criterion.larger_is_better else -1
+    gap = sample_sd(values)
     return replace(
         row,
         paired=paired(values),
@@ -101,47 +107,47 @@ def measured(group: Group, against: Group, rule: Rule) -> Row:
     )
 
 
-def by_seed(scores: Mapping[int, float], others: Mapping[int, float]) -> dict[int, float]:
-    """Return the difference of each seed that both have."""
+def _paired_differences(scores: Mapping[int, float], others: Mapping[int, float]) -> dict[int, float]:
+    """Return the differences of the seeds that both sides have."""
     return {seed: score - others[seed] for seed, score in scores.items() if seed in others}
 
 
-def verdict(row: Row, against: Group, rule: Rule) -> str:
-    """Return what may be said of a row; one seed gives none, and p > .05 is no proof that nothing is there."""
+def _verdict(row: Row, against: Group, criterion: Criterion) -> str:
+    """Return the verdict on a row. A p above .05 is no proof of equality, so it only says `not distinguishable`."""
     if row.is_baseline:
         return "baseline"
     count = len(row.differences)
-    if silent := withheld(row, against, rule):
-        return silent
+    if why := _no_verdict_reason(row, against, criterion):
+        return why
     if row.holm < ALPHA:
-        return "better" if (row.paired.mean > 0) == rule.larger_is_better else "worse"
-    if rule.margin is not None and equivalent(list(row.differences.values()), rule.margin):
-        return f"within +-{rule.margin:g}"
-    seen = f" (n={count} would show {row.detectable:{NUMBER}})" if row.detectable < math.inf else ""
+        return "better" if (row.paired.mean > 0) == criterion.larger_is_better else "worse"
+    if criterion.margin is not None and equivalent(list(row.differences.values()), criterion.margin):
+        return f"within +-{criterion.margin:g}"
+    seen = f" (n={count} would show {row.detectable:{SCORE_FORMAT}})" if row.detectable < math.inf else ""
     return f"not distinguishable{seen}"
 
 
-def withheld(row: Row, against: Group, rule: Rule) -> str:
-    """Return why nothing is said, or nothing."""
+def _no_verdict_reason(row: Row, against: Group, criterion: Criterion) -> str:
+    """Return why a row gets no verdict, empty if it gets one."""
     count = len(row.differences)
     for group in (row.group, against):
-        for fate in TELLING:
-            if group.fates[fate]:
-                whose = "of the baseline's" if group is against else "of"
-                return f"none: {group.fates[fate]} {whose} {len(group.runs)} {fate}"
+        for status in Status:
+            if status.depends_on_score and (count_of := group.failures[status]):
+                runs = f"{len(group.runs)} baseline runs" if group is against else str(len(group.runs))
+                return f"none: {count_of} of {runs} {status}"
     if not row.scores:
         return "none: no score"
-    if count < FEW:
+    if count < MIN_SEEDS:
         why = "one seed" if count == 1 else f"{count} seeds in common" if count == 0 else f"{count} seeds"
-        return f"none: {why}, {FEW} needed"
-    if alike(row, against, rule):
-        return "none: every score is the same to the bit; does what differs act?"
+        return f"none: {why}, {MIN_SEEDS} needed"
+    if _identical_scores(row, against, criterion):
+        return "none: all scores are bit-identical; does the setting have any effect?"
     if not any(row.differences.values()):
         return "none: equal scores"
-    return "none: differences without spread" if math.isnan(row.paired.p) else ""
+    return "none: all differences are equal" if math.isnan(row.paired.p) else ""
 
 
-def alike(row: Row, against: Group, rule: Rule) -> bool:
-    """Tell whether all scores of both, not only the compared one, are the same seed by seed."""
+def _identical_scores(row: Row, against: Group, criterion: Criterion) -> bool:
+    """Return whether all scores of both sides, not only the compared one, are equal seed by seed."""
     own, other = ({run.seed: run.result.scores for run in group.complete} for group in (row.group, against))
     return all(own[seed] == other[seed] for seed in row.differences)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import yaml
 
 from runner import plain_yaml
-from runner.comparing.groups import Value, worded
+from runner.comparing.groups import Value, format_value
 from runner.comparing.runs import CONFIG, environment
 from runner.engine.logs.hparams import flat_hparams
 from runner.engine.saving.folder import Result, read_result
@@ -135,7 +135,7 @@ def changes(folder: Path, before: Path) -> Iterator[str]:
         top = key.partition(".")[0]
         follows = key != top and new.get(top) != old.get(top)
         if new.get(key) != old.get(key) and (key in given or not follows):
-            yield inline(f"{key} {worded(new.get(key))} (was {worded(old.get(key))})")
+            yield inline(f"{key} {format_value(new.get(key))} (was {format_value(old.get(key))})")
 
 
 def values(folder: Path) -> Mapping[str, Value]:

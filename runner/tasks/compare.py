@@ -1,4 +1,4 @@
-"""task=compare: runs beside each other, seeds averaged, with what their differences do and do not show."""
+"""task=compare: compare runs, averaged over seeds, with intervals and a verdict that the seeds support."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from runner.comparing.csv_tables import configurations_csv, runs_csv
 from runner.comparing.page import headline, html, markdown, pictures, remarks
 from runner.comparing.report import Report, report
-from runner.comparing.sheets import configurations_csv, runs_csv
-from runner.comparing.tables import Table, cost_table, narrow
-from runner.comparing.verdicts import Rule
+from runner.comparing.tables import Table, cost_table, screen_table
+from runner.comparing.verdicts import Criterion
 from runner.engine.saving.folder import create
 from runner.engine.saving.storage import write_atomic
 from runner.errors import ConfigError
@@ -24,10 +24,10 @@ from runner.tasks.job import Job
 if TYPE_CHECKING:
     from rich.console import Console
 
-WIDTH = 80
-MOST_ROWS = 30  # of a table on the screen; the files have all
-LEFT = ("configuration", "verdict")
-ROOM = 23  # columns for what differs, one value a line; the verdict takes what is left
+_WIDTH = 80
+_MAX_ROWS = 30  # of a table on the screen; the files have all
+_LEFT = ("configuration", "verdict")
+_LABEL_WIDTH = 23  # columns of a label, one value a line; the verdict takes the rest
 
 
 @register("task")
@@ -40,23 +40,22 @@ def compare(
     margin: Positive | None,
     out: Annotated[str | None, Role.PATH, FilePath()],
 ) -> int:
-    """Compare runs: mean and spread over seeds, differences seed by seed with intervals, and an honest verdict.
+    """Compare runs: mean and sd over seeds, paired differences with intervals, and a verdict.
 
     Leaves a folder with `comparison.html` (one file, no network), `comparison.md`, `comparison.csv`, `runs.csv` and
-    the pictures. Runs of different data are refused; unequal budgets, failed and unreadable runs are told of.
+    the pictures. Runs on different data are an error; unequal budgets, failed and unreadable runs are warnings.
     """
-    patterns = looked_at(job.config["runs"], job)
-    found = report(patterns, Rule(metric=metric, at=at, margin=margin), baseline)
-    folder = save(found, job, out)
+    found = report(_patterns(job.config["runs"], job), Criterion(metric=metric, at=at, margin=margin), baseline)
+    folder = _save(found, job, out)
     end = f"saved in      {folder}\nlook at it    {folder / 'comparison.html'}\n"
-    with suppress(BrokenPipeError):  # a reader that stops early (`| head`)
-        sys.stdout.write(shown(found) + end)
+    with suppress(BrokenPipeError):  # the reader stopped early (`| head`)
+        sys.stdout.write(_render(found) + end)
         sys.stdout.flush()
     return 0
 
 
-def looked_at(runs: str | list[str] | None, job: Job) -> list[str]:
-    """Return the patterns asked for; for none the sweep that was begun last, else all runs of `outputs`."""
+def _patterns(runs: str | list[str] | None, job: Job) -> list[str]:
+    """Return the patterns given; without any, the latest sweep, or all of `outputs` if there is no sweep."""
     if runs == []:
         raise ConfigError("runs: got [], must name at least one run folder, sweep or pattern")
     if runs is not None:
@@ -66,7 +65,7 @@ def looked_at(runs: str | list[str] | None, job: Job) -> list[str]:
     return [str(max(sweeps, key=lambda path: (path.stat().st_mtime, path.name)) if sweeps else outputs)]
 
 
-def save(found: Report, job: Job, out: str | None) -> Path:
+def _save(found: Report, job: Job, out: str | None) -> Path:
     """Write all forms of a comparison into a new folder and return it."""
     given = " ".join(map(shlex.quote, job.overrides))
     command = f"python -m runner {given}"
@@ -78,50 +77,50 @@ def save(found: Report, job: Job, out: str | None) -> Path:
         "runs.csv": runs_csv(found).encode(),
         **{f"{name}.svg": picture for name, picture in drawn.items()},
     }
-    folder = create(Path(out or job.folder or Path(job.config["outputs"]) / f"compare-{subject(found)}"))
+    folder = create(Path(out or job.folder or Path(job.config["outputs"]) / f"compare-{_subject(found)}"))
     for name, content in files.items():
         write_atomic(folder / name, content)
     return folder
 
 
-def subject(found: Report) -> str:
-    """Return a name for what was compared: the sweep's or the folder's, if it was one."""
-    name = Path(found.looked_at[0]).name if len(found.looked_at) == 1 else ""
+def _subject(found: Report) -> str:
+    """Return the name of the one sweep or folder that was compared, else `runs`."""
+    name = Path(found.patterns[0]).name if len(found.patterns) == 1 else ""
     return name if name and not set(name) & set("*?[]") else "runs"
 
 
-def shown(found: Report) -> str:
+def _render(found: Report) -> str:
     """Return the comparison for a screen of 80 columns, with colours where there is one."""
     from rich.console import Console
 
     screen = Console(file=sys.stdout, highlight=False, markup=False)
-    screen.width = min(WIDTH, screen.width)
+    screen.width = min(_WIDTH, screen.width)
     with screen.capture() as text:
         screen.print(headline(found), style="bold")
-        for line in found.banners:
-            screen.print(f"mind: {line}", style="yellow")
-        draw(screen, narrow(found))
+        for line in found.warnings:
+            screen.print(f"warning: {line}", style="yellow")
+        _draw(screen, screen_table(found))
         for line in remarks(found):
             screen.print(f"- {line}")
-        draw(screen, cost_table(found, narrow=True))
+        _draw(screen, cost_table(found, narrow=True))
     return text.get()
 
 
-def draw(screen: Console, rows: Table) -> None:
-    """Write a table, its first lines only if there are many."""
+def _draw(screen: Console, rows: Table) -> None:
+    """Print a table, of a long one the first rows."""
     from rich import box
     from rich.table import Table as Columns
 
     table = Columns(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in rows[0]:
-        words = name in LEFT
+        words = name in _LEFT
         longest = max(len(line) for row in rows for line in row[name].split(","))
-        least = min(longest, ROOM) if name == LEFT[0] else None
+        least = min(longest, _LABEL_WIDTH) if name == _LEFT[0] else None
         table.add_column(
             name, justify="left" if words else "right", overflow="fold", no_wrap=not words, min_width=least
         )
-    for row in rows[:MOST_ROWS]:
-        table.add_row(*(cell.replace(",", "\n") if name == LEFT[0] else cell for name, cell in row.items()))
+    for row in rows[:_MAX_ROWS]:
+        table.add_row(*(cell.replace(",", "\n") if name == _LEFT[0] else cell for name, cell in row.items()))
     screen.print(table)
-    if len(rows) > MOST_ROWS:
-        screen.print(f"... {len(rows) - MOST_ROWS} more in comparison.md")
+    if len(rows) > _MAX_ROWS:
+        screen.print(f"... {len(rows) - _MAX_ROWS} more in comparison.md")

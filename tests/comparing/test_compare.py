@@ -15,18 +15,18 @@ from scipy import stats
 
 from runner.comparing.page import html, markdown
 from runner.comparing.report import report
-from runner.comparing.verdicts import Rule
+from runner.comparing.verdicts import Criterion
 from runner.errors import ConfigError
 from runner.tasks import start
 
 LOW = [0.80, 0.82, 0.81, 0.79, 0.83]
 HIGH = [0.90, 0.91, 0.92, 0.89, 0.92]
 NEAR = [0.81, 0.81, 0.82, 0.80, 0.82]
-RULE = Rule(metric="val/accuracy", at="last")
+RULE = Criterion(metric="val/accuracy", at="last")
 
 
-def compared(*folders, rule=RULE, against=None):
-    found = report([str(folder) for folder in folders], rule, against)
+def compared(*folders, criterion=RULE, against=None):
+    found = report([str(folder) for folder in folders], criterion, against)
     return {row.group.label: row for row in found.rows}, found
 
 
@@ -56,13 +56,15 @@ def test_what_is_not_distinguishable_is_never_called_no_effect(tmp_path):
     assert row.holm > 0.05
     assert row.verdict == f"not distinguishable (n=5 would show {row.detectable:.4f})"
     assert row.detectable == pytest.approx(1.68 * np.std(gaps, ddof=1), rel=0.01)
-    assert any("is seen in 80 %" in line for line in found.notes)
+    assert any("80 % power" in line for line in found.notes)
 
 
 def test_only_a_stated_margin_makes_anything_equivalent(tmp_path):
     folder = sweep(tmp_path / "s", {0.1: LOW, 0.5: NEAR})
     for margin, verdict in ((0.05, "within +-0.05"), (0.001, "not distinguishable")):
-        rows, _ = compared(folder, rule=Rule(metric="val/accuracy", at="last", margin=margin), against="lr=0.1")
+        rows, _ = compared(
+            folder, criterion=Criterion(metric="val/accuracy", at="last", margin=margin), against="lr=0.1"
+        )
         assert rows["optim.lr=0.5"].verdict.startswith(verdict)
 
 
@@ -70,9 +72,9 @@ def test_a_smaller_loss_is_better(tmp_path):
     for rate, values in ((0.1, LOW), (0.5, HIGH)):
         for seed, value in enumerate(values):
             run(tmp_path / f"{rate}-{seed}", 0.5, loss=1 - value, optim__lr=rate, seed=seed)
-    rows, _ = compared(tmp_path, rule=Rule(metric="val/loss", at="last"), against="lr=0.1")
+    rows, _ = compared(tmp_path, criterion=Criterion(metric="val/loss", at="last"), against="lr=0.1")
     assert rows["optim.lr=0.5"].verdict == "better"
-    rows, _ = compared(tmp_path, rule=Rule(metric="val/loss", at="last"), against="lr=0.5")
+    rows, _ = compared(tmp_path, criterion=Criterion(metric="val/loss", at="last"), against="lr=0.5")
     assert rows["optim.lr=0.1"].verdict == "worse"
 
 
@@ -99,9 +101,9 @@ def test_a_diverged_seed_is_shown_and_takes_the_verdict(tmp_path):
     rows, found = compared(sweep(tmp_path / "s", {0.1: LOW, 0.5: [*HIGH[:4], None]}), against="lr=0.1")
     row = rows["optim.lr=0.5"]
     assert row.verdict == "none: 1 of 5 diverged" and row.failed and math.isnan(row.holm)
-    assert "optim.lr=0.5: 1 of 5 diverged (seed 4), in no mean: at step 3: loss is nan" in found.banners
+    assert "optim.lr=0.5: 1 of 5 diverged (seed 4), excluded from the mean: at step 3: loss is nan" in found.warnings
     rows, _ = compared(tmp_path / "s", against="lr=0.5")
-    assert rows["optim.lr=0.1"].verdict == "none: 1 of the baseline's 5 diverged"
+    assert rows["optim.lr=0.1"].verdict == "none: 1 of 5 baseline runs diverged"
 
 
 def test_an_interrupted_seed_is_shown_and_leaves_the_others_their_verdict(tmp_path):
@@ -109,12 +111,12 @@ def test_an_interrupted_seed_is_shown_and_leaves_the_others_their_verdict(tmp_pa
     run(folder / "x", None, status="interrupted", reason="SIGINT", optim__lr=0.5, seed=4)
     rows, found = compared(folder, against="lr=0.1")
     assert rows["optim.lr=0.5"].verdict == "better" and rows["optim.lr=0.5"].failed
-    assert "optim.lr=0.5: 1 of 5 interrupted (seed 4), in no mean: SIGINT" in found.banners
+    assert "optim.lr=0.5: 1 of 5 interrupted (seed 4), excluded from the mean: SIGINT" in found.warnings
 
 
 def test_scores_equal_to_the_bit_are_suspected(tmp_path):
     rows, _ = compared(sweep(tmp_path / "s", {0.1: LOW, 0.5: LOW}), against="lr=0.1")
-    assert rows["optim.lr=0.5"].verdict == "none: every score is the same to the bit; does what differs act?"
+    assert rows["optim.lr=0.5"].verdict == "none: all scores are bit-identical; does the setting have any effect?"
 
 
 def test_p_is_adjusted_over_the_rows_that_something_is_said_of(tmp_path):
@@ -131,7 +133,7 @@ def test_a_repeated_seed_is_no_replication(tmp_path):
     run(folder / "again", LOW[0], optim__lr=0.1, seed=0, started=9)
     rows, found = compared(folder)
     assert len(next(iter(rows.values())).scores) == 5
-    assert any(line.startswith("1 runs repeat a seed") for line in found.banners)
+    assert any(line.startswith("1 runs repeat a seed") for line in found.warnings)
 
 
 def test_a_failed_first_try_gives_way_to_the_one_that_ended_well(tmp_path):
@@ -163,7 +165,7 @@ def test_unequal_conditions_are_told_above_the_table(tmp_path, change, said):
     run(tmp_path / "a", 0.8)
     run(tmp_path / "b", 0.8, **change)
     _, found = compared(tmp_path)
-    assert any(line.startswith(said) for line in found.banners)
+    assert any(line.startswith(said) for line in found.warnings)
 
 
 def test_unreadable_runs_are_told_of(tmp_path):
@@ -172,7 +174,7 @@ def test_unreadable_runs_are_told_of(tmp_path):
     (run(tmp_path / "c", 0.8, seed=2) / "config.yaml").write_text("model: [")
     (run(tmp_path / "d", 0.8, seed=3) / "config.yaml").write_text("model: mlp\n")
     _, found = compared(tmp_path)
-    assert sum(line.startswith("unreadable: ") for line in found.banners) == 3
+    assert sum(line.startswith("unreadable: ") for line in found.warnings) == 3
     assert found.runs == 1
 
 
@@ -180,7 +182,7 @@ def test_the_best_of_many_is_told_as_such_and_test_reads_are_counted(tmp_path):
     sweep(tmp_path / "s", {rate: [x + rate / 100 for x in LOW] for rate in (0.1, 0.2, 0.3, 0.4, 0.5)})
     _, found = compared(tmp_path)
     error = np.std(LOW, ddof=1) / math.sqrt(5)
-    lead = float(re.search(r"leads their mean by ([\d.]+)", "\n".join(found.notes))[1])
+    lead = float(re.search(r"leads the mean by ([\d.]+)", "\n".join(found.notes))[1])
     assert lead == pytest.approx(1.16296 * error, abs=1e-4)  # E[max of 5 standard normals], Teichroew 1956
     assert not any("test split" in line for line in found.notes)
     run(tmp_path / "t", 0.9, test=0.88, seed=7)
@@ -286,7 +288,7 @@ def test_strangers_words_stay_words(tmp_path):
     ("words", "said"),
     [
         (["runs=nowhere/x*"], "runs: no run found for 'nowhere/x*' (there is no such folder in "),
-        (["runs=empty"], "runs: 'empty' is no run folder and there is none in it (a run folder has"),
+        (["runs=empty"], "runs: 'empty' is no run folder and contains none (a run folder has"),
         (["run=s"], "run: is what task=evaluate reads, and this is task=compare"),
         (["runs=[]"], "runs: got [], must name at least one"),
         (["runs=s", "task.baseline=lr=9"], "task.baseline: 'lr=9' is none of the configurations"),

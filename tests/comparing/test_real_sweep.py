@@ -5,10 +5,10 @@ from running import command
 
 from runner.comparing.page import html, pictures
 from runner.comparing.report import report
-from runner.comparing.verdicts import Rule
+from runner.comparing.verdicts import Criterion
 
 SMALL = ("-m", "model=mlp", "model.hidden=[8]", "augment=[]", "probe=[]", "average=none", "epochs=1", "device=cpu")
-RULE = Rule(metric="val/loss", at="last")
+RULE = Criterion(metric="val/loss", at="last")
 
 
 def compared(tmp_path, *words):

@@ -11,13 +11,13 @@ from runner.comparing.statistics import (
     correlation,
     detectable,
     equivalent,
+    expected_lead_of_best,
     holm,
-    lead_by_chance,
     paired,
     pairs_needed,
     power,
+    sample_sd,
     sign_flip,
-    spread,
     welch,
 )
 
@@ -55,7 +55,7 @@ def test_welch_is_scipys(second):
 def test_nothing_is_said_without_spread(differences):
     found = paired(differences)
     assert math.isnan(found.p) and math.isnan(found.low) and math.isnan(found.high)
-    assert math.isnan(detectable(spread(differences), len(differences)))
+    assert math.isnan(detectable(sample_sd(differences), len(differences)))
 
 
 def test_welch_of_single_numbers_says_nothing():
@@ -121,7 +121,7 @@ def test_correlation_is_numpys():
 
 @pytest.mark.parametrize(("count", "known"), [(2, 1 / math.sqrt(math.pi)), (3, 1.5 / math.sqrt(math.pi)), (1, 0.0)])
 def test_the_best_of_equals_leads_by_the_known_order_statistics(count, known):
-    assert lead_by_chance(count) == pytest.approx(known, rel=1e-6, abs=1e-12)
+    assert expected_lead_of_best(count) == pytest.approx(known, rel=1e-6, abs=1e-12)
 
 
 def simulated(effects, pairs, times, seed):

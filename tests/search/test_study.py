@@ -14,6 +14,7 @@ from runner.search.records import Came, Search, verdict
 from runner.search.samplers import drawn
 from runner.search.space import Axis, Space
 from runner.search.study import Study
+from runner.status import Status
 
 LR = Axis(key="lr", kind="float", low=1e-4, high=1.0, log=True)
 WIDTH = Axis(key="width", kind="int", low=4, high=64, step=1.0)
@@ -45,7 +46,7 @@ def bowl(point) -> float:
 
 
 def came(value: float, status: str = "done") -> list[Came]:
-    return [Came(folder="f", status=status, score=value)]
+    return [Came(folder="f", status=Status(status), score=value)]
 
 
 def points(study: Study, score=bowl) -> list:
@@ -168,7 +169,7 @@ def test_what_failed_is_tried_again_by_the_next_command_and_counts_once(tmp_path
 
 def test_the_score_of_a_point_is_the_mean_over_its_seeds(tmp_path):
     study = Study(search(NUMBERS, "random", 1, seeds=(0, 1, 2)), tmp_path)
-    study.tell(study.next(), [Came(folder=str(n), status="done", score=n / 10) for n in (1, 2, 6)])
+    study.tell(study.next(), [Came(folder=str(n), status=Status.DONE, score=n / 10) for n in (1, 2, 6)])
     (row,) = study.rows()
     assert row.value == pytest.approx(0.3)
     assert row.scores == [0.1, 0.2, 0.6] and row.folders == ["1", "2", "6"]
@@ -186,7 +187,7 @@ def test_the_score_of_a_point_is_the_mean_over_its_seeds(tmp_path):
     ],
 )
 def test_how_the_runs_of_a_point_count(statuses, state):
-    assert verdict([Came(folder="f", status=each, score=0.5) for each in statuses])[0] == state
+    assert verdict([Came(folder="f", status=Status(each), score=0.5) for each in statuses])[0] == state
 
 
 def test_a_run_without_a_score_is_a_failure_that_says_so():

@@ -1,4 +1,4 @@
-"""The numbers of a comparison as CSV, with all digits: a line for each configuration, a line for each run."""
+"""The numbers of a comparison as CSV with all digits: a row per configuration, a row per run."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import io
 import math
 from collections.abc import Sequence
 
-from runner.comparing.bands import COST, cost, seconds, typical_ratio
-from runner.comparing.groups import worded
+from runner.comparing.curves import COST, cost, median_update_ratio, seconds
+from runner.comparing.groups import format_value
 from runner.comparing.report import Report
 from runner.comparing.runs import Run
 from runner.comparing.tables import SCORES
@@ -16,32 +16,32 @@ from runner.comparing.verdicts import Row
 
 
 def configurations_csv(report: Report) -> str:
-    """Return a line for each configuration."""
+    """Return a row per configuration."""
     keys = list(dict.fromkeys(key for row in report.rows for key in row.group.values))
-    return as_csv([line(row, keys) for row in report.rows])
+    return _to_csv([_configuration(row, keys) for row in report.rows])
 
 
-def line(row: Row, keys: Sequence[str]) -> dict[str, object]:
-    """Return what is told of one configuration."""
+def _configuration(row: Row, keys: Sequence[str]) -> dict[str, object]:
+    """Return the cells of one configuration."""
     return {
-        "configuration": row.group.label, **{key: worded(row.group.values.get(key)) for key in keys},
+        "configuration": row.group.label, **{key: format_value(row.group.values.get(key)) for key in keys},
         "runs": len(row.group.runs), "n": len(row.scores), "mean": row.mean, "sd": row.sd,
         "pairs": len(row.differences), "difference": row.paired.mean, "low": row.paired.low, "high": row.paired.high,
         "p": row.paired.p, "p_holm": row.holm, "p_sign_flip": row.flips, "better_in": row.better_in, "r": row.r,
         "detectable": row.detectable, "pairs_needed": row.needed, "welch_difference": row.welch.mean,
         "welch_low": row.welch.low, "welch_high": row.welch.high, "welch_p": row.welch.p, "verdict": row.verdict,
-        "log10_update_ratio": typical_ratio(row.group), "seconds": seconds(row.group),
+        "log10_update_ratio": median_update_ratio(row.group), "seconds": seconds(row.group),
         **{tag.removeprefix("time/"): cost(row.group, tag) for tag in COST},
     }  # fmt: skip
 
 
 def runs_csv(report: Report) -> str:
-    """Return a line for each run, failed ones and repeats too."""
-    return as_csv([run_line(row, run) for row in report.rows for run in (*row.group.runs, *row.group.repeats)])
+    """Return a row per run, incomplete and repeated ones included."""
+    return _to_csv([_run(row, run) for row in report.rows for run in (*row.group.runs, *row.group.repeats)])
 
 
-def run_line(row: Row, run: Run) -> dict[str, object]:
-    """Return what is told of one run."""
+def _run(row: Row, run: Run) -> dict[str, object]:
+    """Return the cells of one run."""
     scores = {f"{metric} {at}": run.score(metric, at) for metric in SCORES for at in ("last", "best")}
     result = run.result
     return {
@@ -52,18 +52,18 @@ def run_line(row: Row, run: Run) -> dict[str, object]:
     }  # fmt: skip
 
 
-def as_csv(lines: Sequence[dict[str, object]]) -> str:
-    """Return dicts of the same keys as CSV; what is not there is an empty cell."""
+def _to_csv(lines: Sequence[dict[str, object]]) -> str:
+    """Return dicts with equal keys as CSV; None and nan are empty cells."""
     file = io.StringIO()
     writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
     writer.writeheader()
     for line in lines:
-        writer.writerow({key: blank(value) for key, value in line.items()})
+        writer.writerow({key: _cell(value) for key, value in line.items()})
     return file.getvalue()
 
 
-def blank(value: object) -> object:
-    """Return a value for a cell: nan and None are nothing; a text that a spreadsheet would run is quoted."""
+def _cell(value: object) -> object:
+    """Return a value for a cell; text that a spreadsheet would run as a formula gets a leading quote."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return f"'{value}" if isinstance(value, str) and value[:1] in "=+@" else value

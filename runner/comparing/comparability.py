@@ -1,0 +1,204 @@
+"""What limits a comparison: errors where scores have different meanings, warnings above the table, notes below it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from runner.comparing.groups import Group
+from runner.comparing.runs import Found, Run
+from runner.comparing.statistics import expected_lead_of_best
+from runner.comparing.verdicts import MIN_SEEDS, SCORE_FORMAT, Criterion, Row
+from runner.errors import ConfigError, brief
+from runner.keys import knob_marks, settings_with
+from runner.roles import Aspect, Marks, Role
+
+_SHOWN = 3  # data sets that the error names
+_SHOWN_SEEDS = 5  # seeds that a warning names
+_MAX_REASON = 100  # characters of a run's reason
+_MANY = 5  # configurations from which on the best one needs a warning
+_RELIABLE = 5  # seeds
+_WEAK = 0.2  # correlation
+
+
+def _data_of(run: Run) -> tuple[tuple[str, str], ...]:
+    """Return the settings that decide which examples a run is scored on; a download folder is none of them."""
+    data: dict[str, Any] = run.config["data"]
+    marks = knob_marks("data", data, run.config)
+    return tuple(sorted((key, str(value)) for key, value in data.items() if _chooses_examples(marks.get(key))))
+
+
+def _chooses_examples(marks: Marks | None) -> bool:
+    """Return whether a knob of the data set decides which examples are scored."""
+    if marks is None:
+        return True
+    trains_only = marks.role is not Role.EXPERIMENT or Aspect.TRAINING in marks.aspects
+    return Aspect.EXAMPLES in marks.aspects or not trains_only
+
+
+def check_same_data(runs: Sequence[Run]) -> None:
+    """Raise ConfigError if the runs are not scored on the same examples."""
+    found = Counter(map(_data_of, runs))
+    if len(found) > 1:
+        shared = set.intersection(*map(set, found))
+        words = [
+            f"{' '.join('='.join(item) for item in data if item not in shared)}: {count} runs"
+            for data, count in found.most_common(_SHOWN)
+        ]
+        raise ConfigError(f"runs: the runs use different data ({'; '.join(words)}); their scores cannot be compared")
+
+
+def warnings(groups: Sequence[Group], found: Found, criterion: Criterion) -> list[str]:
+    """Return the warnings above the table: unequal conditions, and runs that it leaves out."""
+    runs = [run for group in groups for run in group.runs]
+    lines = [
+        *_unequal(runs, settings_with(Aspect.BUDGET), "budgets differ", "more training alone may explain a difference"),
+        *_unequal(
+            runs,
+            settings_with(Aspect.SELECTION),
+            "selection rules differ",
+            "the best of more validations is better by chance",
+        ),
+        *_unequal(runs, ("precision",), "precision differs", "this alone changes scores"),
+        *_conditions(runs),
+        *_missing(groups, found),
+    ]
+    if criterion.at == "best":
+        lines.append(
+            "scores are the best validation of each run: selected and reported on the same examples, so too good"
+        )
+    return lines
+
+
+def _unequal(runs: Sequence[Run], keys: Sequence[str], what: str, why: str) -> list[str]:
+    """Return a warning for each key whose value differs between runs."""
+    lines = []
+    for key in keys:
+        values = Counter(str(run.config.get(key)) for run in runs)
+        if len(values) > 1:
+            words = ", ".join(f"{value} ({count} runs)" for value, count in values.most_common(4))
+            lines.append(f"{what}: {key} is {words}; {why}")
+    return lines
+
+
+def _conditions(runs: Sequence[Run]) -> list[str]:
+    """Return a warning for each condition outside the config that differs between runs."""
+    lines = []
+    for what, given in (("code", _commit), ("torch", _torch_version), ("device", _device), ("numerics", _numerics)):
+        values = Counter(map(given, runs))
+        if len(values) > 1:
+            words = ", ".join(f"{value} ({count} runs)" for value, count in values.most_common(4))
+            lines.append(f"{what} differs: {words}")
+    return lines
+
+
+def _commit(run: Run) -> str:
+    """Return the git commit of a run, with a + if files had uncommitted changes."""
+    for where in ("git_package", "git"):
+        if isinstance(git := run.environment.get(where), dict):
+            return f"{str(git.get('commit'))[:8]}{'+' if git.get('dirty') else ''}"
+    return "unknown"
+
+
+def _torch_version(run: Run) -> str:
+    """Return the torch version of a run."""
+    versions = run.environment.get("versions")
+    return str(versions.get("torch")) if isinstance(versions, dict) else "unknown"
+
+
+def _device(run: Run) -> str:
+    """Return the device of a run."""
+    return str(run.environment.get("device", "unknown"))
+
+
+def _numerics(run: Run) -> str:
+    """Return the numerics versions that a run was trained with if there were several."""
+    return " then ".join(map(str, run.result.numerics or ())) or "one version"
+
+
+def _missing(groups: Sequence[Group], found: Found) -> list[str]:
+    """Return a warning for each kind of run that is excluded: incomplete, repeated, unreadable, of another task."""
+    lines = []
+    for group in groups:
+        for status, count in group.failures.items():
+            lost = [run for run in group.runs if run.result.status is status]
+            reason = next((brief(run.result.reason, _MAX_REASON) for run in lost if run.result.reason), "")
+            seeds = ", ".join(str(run.seed) for run in lost[:_SHOWN_SEEDS]) + (", ..." if count > _SHOWN_SEEDS else "")
+            why = f": {reason.removeprefix(f'{status} ')}" if reason else ""
+            lines.append(
+                f"{group.label}: {count} of {len(group.runs)} {status} (seed {seeds}), excluded from the mean{why}"
+            )
+    if repeats := sum(len(group.repeats) for group in groups):
+        lines.append(f"{repeats} runs repeat a seed of their configuration and are ignored: each seed counts once")
+    lines += [f"unreadable: {reason}" for reason in found.unreadable.values()]
+    if found.others:
+        lines.append(f"{len(found.others)} folders of other tasks are ignored")
+    return lines
+
+
+def notes(rows: Sequence[Row], criterion: Criterion) -> list[str]:
+    """Return the notes below the table: what is compared, how many seeds there are, and what they can detect."""
+    others = [row for row in rows if not row.is_baseline]
+    lines = [_description(criterion)]
+    counts = [len(row.differences) for row in others]
+    if any(len(row.scores) == 1 for row in rows):
+        lines.append("single runs: their uncertainty is unknown, so there is no verdict")
+    if any(MIN_SEEDS <= count < _RELIABLE for count in counts):
+        lines.append("with 3 or 4 seeds the intervals rely on normally distributed differences; use 5 or more")
+    tested = [count for count in counts if MIN_SEEDS <= count < 6]
+    if tested:
+        lines.append(
+            f"with {max(tested)} seeds the exact permutation test cannot go below p = {2 / 2 ** max(tested):.4g}: "
+            "significance here comes from the t-test alone"
+        )
+    if any(abs(row.r) < _WEAK for row in others):
+        lines.append(
+            "paired scores barely correlate (|r| < .2): pairing gains nothing; the files have Welch's interval"
+        )
+    if sum(row.holm == row.holm for row in others) > 1:
+        lines.append(
+            f"p is adjusted for {sum(row.holm == row.holm for row in others)} comparisons (Holm); intervals are not"
+        )
+    return [*lines, *_power_note(others), *_selection_note(rows, criterion)]
+
+
+def _power_note(others: Sequence[Row]) -> list[str]:
+    """Return a note on the power: without it "not distinguishable" says nothing."""
+    seen = [row.detectable for row in others if row.detectable == row.detectable]
+    if not seen:
+        return []
+    ends = f"{min(seen):{SCORE_FORMAT}}" + (f" to {max(seen):{SCORE_FORMAT}}" if len(seen) > 1 else "")
+    pairs = sorted({len(row.differences) for row in others if row.detectable == row.detectable})
+    counts = f"{pairs[0]}" + (f" to {pairs[-1]}" if len(pairs) > 1 else "")
+    return [f"with {counts} seeds a true difference of {ends} is detected with 80 % power, a smaller one less often"]
+
+
+def _description(criterion: Criterion) -> str:
+    """Return a note on what is compared."""
+    way = "larger" if criterion.larger_is_better else "smaller"
+    which = "the last validation" if criterion.at == "last" else "the best validation"
+    return f"{criterion.metric} of {which} ({way} is better); differences are paired by seed, with 95 % t-intervals"
+
+
+def _selection_note(rows: Sequence[Row], criterion: Criterion) -> list[str]:
+    """Return a note on how far the best of many configurations leads by chance (the winner's curse)."""
+    scored = [row for row in rows if row.scores]
+    if len(scored) < _MANY:
+        return []
+    line = f"the best of {len(scored)} configurations was selected by this score: expect a worse one on new examples"
+    errors = [row.sd**2 / len(row.scores) for row in scored if row.sd == row.sd]
+    if errors:
+        lead = expected_lead_of_best(len(scored)) * (sum(errors) / len(errors)) ** 0.5
+        line += f"; of equal ones the best leads the mean by {lead:{SCORE_FORMAT}} by chance"
+    return [line]
+
+
+def count_test_reads(runs: Sequence[Run]) -> list[str]:
+    """Return a note on how often these runs read the test split, empty if they did not."""
+    reads = sum(run.result.test_reads for run in runs)
+    most = max((run.result.test_reads for run in runs), default=0)
+    if not reads:
+        return []
+    often = f", one of them {most} times" if most > 1 else ""
+    return [f"the test split was read {reads} times by these runs{often}; nothing here was selected by it"]
