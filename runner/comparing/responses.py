@@ -133,7 +133,8 @@ def importance(rows: Sequence[Row]) -> Importance:
         return Importance(method=f"not computed: {runs} scored runs of {len(scored)} configurations; it needs {needed}")
     method = (
         f"permutation importance of a random forest ({_TREES} trees), fitted to {runs} runs of {len(scored)} "
-        f"configurations: the drop of R2 on held-out ones ({_FOLDS} folds) when one is shuffled; adaptive samplers (tpe, gp) bias it"
+        f"configurations: the drop of R2 on held-out ones ({_FOLDS} folds) when one is shuffled; "
+        "adaptive samplers (tpe, gp) bias it"
     )
     return _cross_validate(scored, method)
 
