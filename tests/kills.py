@@ -206,7 +206,7 @@ def problem(trial: Trial, place: Path, resume: Job) -> str:
     code, said = end(begin(lambda: run(made), output), output)
     if code:
         return f"ends with {code}: {said}"
-    start = f"goes on after step {max(steps)} of" if steps else "had no checkpoint: starts at step 0 of"
+    start = f"resumes after step {max(steps)} of" if steps else "no checkpoint: starts at step 0 of"
     if told and not finished and start not in said:
         return f"does not say that it {start}: {said}"
     return differing(trial.whole.folder, folder)

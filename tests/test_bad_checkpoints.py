@@ -56,7 +56,7 @@ def goes_back(run, runs, tmp_path, because):
     assert code == 0, said
     assert because in said
     assert f"going back to {step:08d}.json" in said or f"going back to step {step}" in said
-    assert f"goes on after step {step} of 12" in said
+    assert f"resumes after step {step} of 12" in said
     assert kills.differing(runs / "whole", run) == ""
 
 

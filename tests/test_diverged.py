@@ -67,7 +67,7 @@ def test_the_line_names_step_and_place_and_the_checkpoint_before_it_is_whole(
             assert (found["status"], found["exit"], found["reason"]) == ("diverged", 5, said)
             assert found["steps"] == (30 if where in ("statistics", "score") else STEP)
             again = (
-                "goes on after step 20 of 40\n  it diverged and will diverge again at the same step, unless device, "
+                "resumes after step 20 of 40\n  it diverged and will diverge again at the same step, unless device, "
             )
             assert (again in capfd.readouterr().err) == (words[0] == f"resume={folder}")
     snapshot = checkpoint.load(folder)

@@ -74,7 +74,7 @@ def trial(whole, folder, point, number, output, resume):
     if list(folder.rglob(".tmp-*")):
         return f"{point}: left temporary files"
     code, said = kills.end(kills.begin(lambda: kills.run(kills.going_on(whole, folder, resume)), output), output)
-    if code or f"goes on after step {saved.step} of" not in said:
+    if code or f"resumes after step {saved.step} of" not in said:
         return f"{point}: goes on with {code}: {said}"
     return differing(whole.folder, folder)
 

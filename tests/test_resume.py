@@ -80,7 +80,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again_and_says_so(whole
     folder = tmp_path / "run"
     assert in_child(killed_at(5, run(folder))) == -9
     assert start(job(f"resume={folder}")) == 0
-    assert "had no checkpoint: starts at step 0" in capfd.readouterr().err
+    assert "no checkpoint: starts at step 0" in capfd.readouterr().err
     same(whole, folder)
 
 

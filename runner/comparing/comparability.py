@@ -58,7 +58,7 @@ def warnings(groups: Sequence[Group], found: Found, criterion: Criterion) -> lis
             runs,
             settings_with(Aspect.SELECTION),
             "selection rules differ",
-            "the best of more validations is better by chance",
+            "more validations give a better best",
         ),
         *_unequal(runs, ("precision",), "precision differs", "this alone changes scores"),
         *_conditions(runs),

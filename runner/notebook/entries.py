@@ -1,4 +1,4 @@
-"""What the notebook says of a run: all of it from the run's folder, so that the same folder gives the same words."""
+"""The lines of a run, a sweep and a trial in the notebook, read from the run folder only."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HASH = re.compile(r"-[0-9a-f]{8}$")
 
 
 def is_training(folder: Path) -> bool:
-    """Tell whether a folder is of a training run: by the lines that every one's config has, YAML being slow to read."""
+    """Return whether a folder holds a training run, by a pattern in its config: parsing YAML is slow."""
     try:
         return bool(TASK.search(read(folder / CONFIG, SIZE)))
     except OSError:
@@ -38,7 +38,7 @@ def is_training(folder: Path) -> bool:
 
 
 def stamp(folder: Path) -> str:
-    """Return when a run began, `2026-11-21 10:10:27` in UTC."""
+    """Return the start of a run in UTC, as in `2026-11-21 10:10:27`."""
     found = str(environment(folder).get("started", ""))[:19].replace("T", " ")
     return found if re.fullmatch(STAMP, found) else UNDATED
 
@@ -54,7 +54,7 @@ def linked(name: str, link: str) -> str:
 
 
 def entry(folder: Path, link: str, before: tuple[Path, str] | None) -> list[str]:
-    """Return the lines of a run by itself; `before` is the one that began before it, with its link."""
+    """Return the lines of a single run; `before` is the run that began before it, with its link."""
     result = result_of(folder)
     lines = [heading(folder, link), "", *question(folder)]
     if before is None:
@@ -66,7 +66,7 @@ def entry(folder: Path, link: str, before: tuple[Path, str] | None) -> list[str]
 
 
 def opening(folder: Path, link: str) -> list[str]:
-    """Return the lines of a sweep before its trials, `folder` being the first of them."""
+    """Return the lines of a sweep above its trials; `folder` is that of the first trial."""
     shared = (word for word in overrides(folder) if not swept(word, folder))
     fixed = [inline(word) for word in shared if not word.startswith(("note=", "sweep=", "outputs="))]
     lines = [heading(folder, link, what="sweep "), "", *question(folder)]
@@ -75,7 +75,7 @@ def opening(folder: Path, link: str) -> list[str]:
 
 
 def trial(folder: Path, link: str) -> str:
-    """Return the line of one trial."""
+    """Return the row of one trial."""
     result = result_of(folder)
     last, best = ((result.scores.get("val") or {}).get(at) or {} for at in ("last", "best"))
     reason = f": {result.reason.removeprefix(f'{result.status} ')}" if result.reason else ""
@@ -85,7 +85,7 @@ def trial(folder: Path, link: str) -> str:
 
 
 def result_of(folder: Path) -> Result:
-    """Return a run's result; of one that cannot be read a failure that says so."""
+    """Return the result of a run; if it cannot be read, a failed one with the reason."""
     try:
         return read_result(folder)
     except CheckpointError as error:
@@ -93,13 +93,13 @@ def result_of(folder: Path) -> Result:
 
 
 def status(result: Result) -> str:
-    """Return how a run ended, with what it took."""
+    """Return how a run ended, with its steps and seconds."""
     reason = f": {inline(result.reason.removeprefix(f'{result.status} '))}" if result.reason else ""
     return f"{result.status}{reason} after {result.steps} steps ({result.epochs:.4g} epochs) in {result.seconds:.1f} s"
 
 
 def scores(result: Result) -> Iterator[str]:
-    """Yield a line for validation and a line for test, where there are scores."""
+    """Yield a line of validation scores and a line of test scores, if there are any."""
     val, test = result.scores.get("val") or {}, result.scores.get("test") or {}
     if last := val.get("last"):
         best = val.get("best") or {}
@@ -112,23 +112,23 @@ def scores(result: Result) -> Iterator[str]:
 
 
 def both(found: Mapping[str, Any]) -> str:
-    """Return accuracy and loss in words."""
+    """Return accuracy and loss as text."""
     return f"accuracy {number(found.get('accuracy'))}, loss {number(found.get('loss'))}"
 
 
 def number(value: Any) -> str:
-    """Return a score with four places, nothing for none."""
+    """Return a score with four decimals, empty for None."""
     return f"{value:.4f}" if isinstance(value, (int, float)) else ""
 
 
 def question(folder: Path) -> list[str]:
-    """Return the line of the question that a run was to answer, if it had one."""
+    """Return the line with the run's question (`note=...`), if it has one."""
     note = str(config(folder).get("note", ""))
     return [f"- question: {inline(note)}"] if note.strip() else []
 
 
 def changes(folder: Path, before: Path) -> Iterator[str]:
-    """Yield what differs from another run; a part's knobs only where they were given or the part stayed the same."""
+    """Yield what differs from another run; knobs of a new component only if the command line set them."""
     new, old = values(folder), values(before)
     given = {word.lstrip("+").partition("=")[0] for word in overrides(folder)}
     for key in dict.fromkeys([*new, *old]):
@@ -139,7 +139,7 @@ def changes(folder: Path, before: Path) -> Iterator[str]:
 
 
 def values(folder: Path) -> Mapping[str, Value]:
-    """Return the hyperparameters of a run and its seed; nothing where its config cannot be read."""
+    """Return the hyperparameters and the seed of a run, empty if its config cannot be read."""
     content = config(folder)
     try:
         return {**flat_hparams(hyperparameters(content)), "seed": float(content["seed"])} if content else {}
@@ -148,7 +148,7 @@ def values(folder: Path) -> Mapping[str, Value]:
 
 
 def config(folder: Path) -> dict[str, Any]:
-    """Return a run's config, empty where it cannot be read."""
+    """Return the config of a run, empty if it cannot be read."""
     try:
         content = plain_yaml.load(folder / CONFIG)
     except ConfigError:
@@ -157,7 +157,7 @@ def config(folder: Path) -> dict[str, Any]:
 
 
 def overrides(folder: Path) -> list[str]:
-    """Return what was given on the command line of a run."""
+    """Return the command-line overrides of a run."""
     try:
         content = yaml.safe_load(read(folder / "overrides.yaml", SIZE))
     except (OSError, ValueError, yaml.YAMLError):
@@ -166,11 +166,11 @@ def overrides(folder: Path) -> list[str]:
 
 
 def swept(word: str, folder: Path) -> bool:
-    """Tell whether an override is one that tells the trials of a sweep apart: its key is in the folder's name."""
+    """Return whether an override differs between the trials of a sweep: its key is in the folder's name."""
     key = word.lstrip("+").partition("=")[0]
     return f",{key}=" in f",{folder.name}"
 
 
 def inline(text: str) -> str:
-    """Return a text as one line that breaks no table and opens no tag."""
+    """Return text on one line, with characters escaped that break a table or open a tag."""
     return " ".join(text.split()).replace("<", "\\<").replace("|", "\\|")

@@ -1,4 +1,4 @@
-"""Ending trials that look bad: a run reports its score after each validation and asks whether to go on."""
+"""Pruning: a run reports its score after each validation, and is ended if it looks bad."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BLIND = (*settings_with(Aspect.BUDGET), *settings_with(Aspect.CADENCE))
 
 
 def pruner(knobs: Mapping[str, Any]) -> BasePruner:
-    """Return Optuna's pruner; its steps are validations."""
+    """Return Optuna's pruner by its settings; its steps are validations."""
     import optuna
 
     kinds: dict[str, type[BasePruner]] = {
@@ -42,9 +42,12 @@ def pruner(knobs: Mapping[str, Any]) -> BasePruner:
 
 
 def judge(search: Mapping[str, Any], *, every: int, total: int) -> Judge:
-    """Return what tells a run of a search whether to stop, given a validation's score and the optimizer steps so far.
+    """Return a function (score, optimizer step) -> whether the run of a search should stop.
 
-    `search` says which trial the run is: `storage`, `study`, `trial`, `pruner`. What is complete is never pruned.
+    Args:
+        search: The trial of the run: `storage`, `study`, `trial`, `pruner`.
+        every: Optimizer steps between validations.
+        total: Optimizer steps of the run; a run that made them all is never pruned.
     """
     import optuna
 

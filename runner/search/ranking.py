@@ -1,4 +1,4 @@
-"""What a search leaves: the best point, and all points in order of their scores."""
+"""The results of a search: the best point, and all points ranked by score."""
 
 from __future__ import annotations
 
@@ -37,30 +37,30 @@ def write(folder: Path, rows: Sequence[Row], search: Search, monitor: str) -> No
     write_atomic(folder / RESULTS, yaml.safe_dump(found, sort_keys=False, allow_unicode=True).encode())
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    keys = columns(rows)
+    keys = _columns(rows)
     table.writerow(["rank", "trial", "state", monitor, "sd", "seeds", *keys, "runs", "reason"])
     for rank, row in enumerate(rows, 1):
         values = dict(row.words)
-        scores = ["" if row.value is None else row.value, spread(row), len(row.scores)]
+        scores = ["" if row.value is None else row.value, _spread(row), len(row.scores)]
         params = [values.get(key, "") for key in keys]
         table.writerow([rank, row.number, row.state, *scores, *params, " ".join(row.folders), row.reason or ""])
     write_atomic(folder / RANKING, text.getvalue().encode())
 
 
 def show(folder: Path, rows: Sequence[Row], search: Search, monitor: str) -> None:
-    """Print the best points, how many there are in each state, and where the rest stands."""
+    """Print the best points, the number of points in each state, and the files with all of them."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    keys, seeds = columns(rows), len(search.seeds) > 1
+    keys, seeds = _columns(rows), len(search.seeds) > 1
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ["", monitor, *(["sd"] if seeds else []), "state", *keys]:
         table.add_column(name, justify="left" if name == "state" else "right", overflow="fold")
     for rank, row in enumerate(rows[:SHOWN], 1):
         values = dict(row.words)
         score = "" if row.value is None else f"{row.value:.4f}"
-        sd = [f"{spread(row):.4f}" if len(row.scores) > 1 else ""] if seeds else []
+        sd = [f"{_spread(row):.4f}" if len(row.scores) > 1 else ""] if seeds else []
         table.add_row(str(rank), score, *sd, row.state, *(values.get(key, "") for key in keys))
     width = None if sys.stdout.isatty() else 200
     Console(highlight=False, markup=False, width=width).print(table)
@@ -73,11 +73,11 @@ def show(folder: Path, rows: Sequence[Row], search: Search, monitor: str) -> Non
     sys.stdout.flush()
 
 
-def columns(rows: Sequence[Row]) -> list[str]:
-    """Return all keys that points set, in order of appearance."""
+def _columns(rows: Sequence[Row]) -> list[str]:
+    """Return the keys that the points set, in order of appearance."""
     return list(dict.fromkeys(key for row in rows for key, _ in row.words))
 
 
-def spread(row: Row) -> float | str:
-    """Return the standard deviation over seeds, nothing for one."""
+def _spread(row: Row) -> float | str:
+    """Return the standard deviation over seeds, empty for one seed."""
     return statistics.stdev(row.scores) if len(row.scores) > 1 else ""

@@ -1,4 +1,4 @@
-"""What a search is, and the records that it works with."""
+"""The settings of a search, and the records of its points."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, Literal
 from runner.search.space import Point, Space
 from runner.status import Status
 
-USUAL = 20  # points of a search, unless it says how many
+_DEFAULT_POINTS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """What is searched, and how."""
+    """The settings of a search."""
 
     space: Space
     sampler: dict[str, Any]  # name, seed, and the knobs of the sampler
@@ -25,23 +25,23 @@ class Search:
     study_name: str
     n_trials: int | None
     n_jobs: int | None
-    seeds: tuple[int, ...]  # of the runs that each point's score is the mean of
+    seeds: tuple[int, ...]  # of each point's runs; its score is their mean
     max_failure_rate: float
 
     @property
     def most(self) -> float:
-        """Return how many points are to be tried, those of earlier commands included."""
-        return self.n_trials or (math.inf if self.sampler["name"] == "grid" else USUAL)
+        """The number of points to try, those of earlier commands included."""
+        return self.n_trials or (math.inf if self.sampler["name"] == "grid" else _DEFAULT_POINTS)
 
     @property
     def prunes(self) -> bool:
-        """Tell whether trials may be ended early."""
+        """True if trials may be pruned."""
         return bool(self.pruner["name"] != "none")
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A point that is to be tried, and the trial of the study that it is."""
+    """A point to try, and its trial in the study."""
 
     trial: int  # its id in the storage
     number: int
@@ -50,17 +50,17 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Came:
-    """What came of one run of a point."""
+    """The result of one run of a point."""
 
     folder: str
     status: Status
-    score: float  # nan where there is none
+    score: float  # nan if there is none
     reason: str | None = None
 
 
 @dataclass(kw_only=True)
 class Row:
-    """One point in the table of a search."""
+    """One point in the ranking of a search."""
 
     number: int
     words: list[tuple[str, str]]
@@ -72,9 +72,9 @@ class Row:
 
 
 def verdict(runs: Sequence[Came]) -> tuple[str, str | None]:
-    """Return how the runs of a point count together, and why, where there is no score.
+    """Return the state of a point (complete, pruned or fail) from its runs, and the reason unless it is complete.
 
-    A run that diverged is a result: the point counts as pruned, so that samplers which learn keep away from it.
+    A diverged run is a result: the point counts as pruned, so that adaptive samplers avoid it.
     """
     for each in runs:
         if each.status.depends_on_score:

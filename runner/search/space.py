@@ -87,15 +87,15 @@ class Space:
 
     @property
     def conditional(self) -> Axis | None:
-        """Return an axis that is not always there, if there is one."""
+        """An axis with a condition, None if all axes are unconditional."""
         return next((axis for axis in self.axes if axis.when), None)
 
     def there(self, axis: Axis, point: Mapping[str, Value]) -> bool:
-        """Tell whether an axis is there, given the values of those before it."""
+        """Return whether an axis applies, given the values of the axes before it."""
         return axis.when is None or point.get(axis.when[0]) in axis.when[1]
 
     def kept(self, values: Mapping[str, Value]) -> Point:
-        """Return a point from a value for every axis."""
+        """Return the point of a value for every axis, without the axes that do not apply."""
         point: Point = {}
         for axis in self.axes:
             if self.there(axis, point):
@@ -103,16 +103,16 @@ class Space:
         return point
 
     def words(self, point: Mapping[str, Value]) -> list[tuple[str, str]]:
-        """Return key and text of each value, as they are set for a run."""
+        """Return (key, text) of each value, as a run's overrides set them."""
         named = {axis.name: axis for axis in self.axes}
         return [(named[name].key, named[name].text(named[name].exact(value))) for name, value in point.items()]
 
     def complete(self, point: Mapping[str, Value]) -> bool:
-        """Tell whether a point has a value for each of its axes."""
+        """Return whether a point has a value for each axis that applies."""
         return all(axis.name in point for axis in self.axes if self.there(axis, point))
 
     def grid(self) -> list[Point]:
-        """Return every point; raises ConfigError where one axis is a continuum, or for too many."""
+        """Return every point; raises ConfigError for an axis without listed values, or too many points."""
         columns: list[list[Value]] = []
         for axis in self.axes:
             listed = axis.listed()
@@ -127,7 +127,7 @@ class Space:
         return list(self._distinct(columns))
 
     def size(self) -> float:
-        """Return how many different points there are at most."""
+        """Return the number of different points, inf if an axis is continuous."""
         listed = [axis.listed() for axis in self.axes]
         if any(each is None for each in listed) or math.prod(len(each or ()) for each in listed) > MOST:
             return math.inf

@@ -1,4 +1,4 @@
-"""A search as it stands in its storage: what to try next, what came of it, what a killed process left unfinished."""
+"""A search in its storage: the next point to try, the results, and the points that a killed process left."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class Study:
-    """The trials of a search; its process is the only one that runs those of its folder.
+    """The trials of a search. Only one process at a time runs the trials of a folder.
 
-    A point is in the storage before it is tried. So what a killed process was at comes first in the next one: trials
-    that ran go on, those that failed are tried again.
+    A point is stored before it is tried. The next process therefore begins with the points that a killed one left:
+    running trials continue, failed ones are tried again.
     """
 
     def __init__(self, search: Search, folder: Path) -> None:
@@ -51,7 +51,7 @@ class Study:
             next(itertools.islice(self._points, max(known), None), None)
 
     def next(self) -> Asked | None:
-        """Return what is to be tried next; None if that was all."""
+        """Return the next point to try, None after the last one."""
         if self._left:
             return self._left.popleft()
         if self._used() >= self._search.most:
@@ -62,7 +62,7 @@ class Study:
         return None if indexed is None else self._put(indexed[1], {"index": indexed[0]})
 
     def tell(self, asked: Asked, runs: Sequence[Came]) -> str:
-        """Take down what came of a point, and return how it counts: complete, pruned or fail."""
+        """Store the results of a point and return its state: complete, pruned or fail."""
         from optuna.trial import TrialState
 
         state, reason = verdict(runs)
@@ -76,7 +76,7 @@ class Study:
         return state
 
     def rows(self) -> list[Row]:
-        """Return the points that were tried, the best first, then those without a score."""
+        """Return the points tried, the best first, points without a score last."""
         sign = -1.0 if self._search.direction == "maximize" else 1.0
         again = self._again()
         rows = [self._row(each) for each in self._trials() if self._counts(each) and each.number not in again]
@@ -87,7 +87,7 @@ class Study:
         )
 
     def channel(self, asked: Asked) -> dict[str, Any] | None:
-        """Return what a run needs to report to this study; None where nothing is pruned."""
+        """Return what a run needs to report to this study, None if the search does not prune."""
         if not self._search.prunes:
             return None
         url = self._search.storage or str(Path(self._folder) / "study.journal")
@@ -115,7 +115,7 @@ class Study:
         return {name: each.params[name] for name in names if name in each.params}
 
     def _counts(self, each: FrozenTrial) -> bool:
-        """Tell whether a trial has a point, and was not left before it had one."""
+        """Return whether a trial has a complete point."""
         return each.state.name in ("COMPLETE", "PRUNED") or self._search.space.complete(each.params)
 
     def _again(self) -> set[int]:
@@ -125,7 +125,7 @@ class Study:
         return sum(map(self._counts, self._trials())) - len(self._again())
 
     def _fits(self) -> None:
-        """Raise ConfigError if the study is another one of the same name."""
+        """Raise ConfigError if the study of this name has another direction or space."""
         from optuna.distributions import check_distribution_compatibility
 
         name = self._search.study_name
@@ -144,7 +144,7 @@ class Study:
                     ) from error
 
     def _unfinished(self) -> list[Asked]:
-        """Return what a process of this folder left: its running trials, and its failed ones as new trials."""
+        """Return the points that an earlier process of this folder left: running ones, failed ones as new trials."""
         from optuna.trial import TrialState
 
         again, left = self._again(), []
@@ -162,7 +162,7 @@ class Study:
         return left
 
     def _put(self, point: Point, attributes: dict[str, Any]) -> Asked:
-        """Make a running trial of a point, in one record."""
+        """Store a point as a running trial, in one record."""
         from optuna.trial import TrialState, create_trial
 
         axes = {axis.name: axis for axis in self._search.space.axes}
@@ -176,7 +176,7 @@ class Study:
         return Asked(identity, self._storage.get_trial(identity).number, point)
 
     def _ask(self) -> Asked:
-        """Have the sampler choose a point."""
+        """Let the sampler choose a point."""
         self._study.sampler = adaptive(self._search.space, self._search.sampler, len(self._trials()))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what a sampler cannot use

@@ -24,7 +24,7 @@ from runner.tasks.job import Job
 if TYPE_CHECKING:
     from rich.console import Console
 
-_WIDTH = 80
+_WIDTH = 120  # columns at most; longer lines are hard to read
 _MAX_ROWS = 30  # of a table on the screen; the files have all
 _LEFT = ("configuration", "verdict")
 _LABEL_WIDTH = 23  # columns of a label, one value a line; the verdict takes the rest
@@ -90,7 +90,7 @@ def _subject(found: Report) -> str:
 
 
 def _render(found: Report) -> str:
-    """Return the comparison for a screen of 80 columns, with colours where there is one."""
+    """Return the comparison as the terminal shows it, in colour if the terminal has colours."""
     from rich.console import Console
 
     screen = Console(file=sys.stdout, highlight=False, markup=False)

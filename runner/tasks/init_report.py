@@ -1,4 +1,4 @@
-"""task=init_report: what the layers give before training, for any number of activations and initializations."""
+"""task=init_report: activations and gradients of each layer before training, per activation and init."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What task=init_report tells: tables in the terminal, numbers in a file, pictures, and all of it in TensorBoard."""
+"""The output of task=init_report: tables on the screen, `report.json`, pictures, and all of it in TensorBoard."""
 
 from __future__ import annotations
 

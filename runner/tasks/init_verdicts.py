@@ -1,4 +1,4 @@
-"""What the numbers of a model's activations mean before training: rules with their thresholds.
+"""Verdicts on a model's activations before training: rules with their thresholds.
 
 The thresholds were calibrated on six layers of tanh and ReLU under nine initializations (docs/init_report.md).
 Gradients are judged by dL/d(activation), never by dL/d(weights): with ReLU those are alike in all layers however the
@@ -30,7 +30,7 @@ ENOUGH = 2048  # examples; among fewer a healthy layer has units that happen to 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong with the signals of a model."""
+    """One problem of a model's activations or gradients."""
 
     word: str
     severity: Severity
@@ -39,7 +39,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Case:
-    """One activation with one initialization: what was measured, and what is wrong with it."""
+    """One activation with one initialization: the measurements and the problems found."""
 
     activation: str
     init: str
@@ -76,9 +76,9 @@ class Gain:
 
 
 def judge(layers: Sequence[Layer], *, residual: bool, examples: int) -> list[Finding]:
-    """Return what is wrong with a model's activations, worst first; empty if nothing is.
+    """Return the problems of a model's activations, worst first.
 
-    `residual` says that the model adds branches up, which makes signals grow without harm: gains are hints then.
+    In a `residual` model the sum of branches makes signals grow without harm, so gains are only hints.
     """
     if not all(math.isfinite(layer.std) and math.isfinite(layer.grad_norm) for layer in layers):
         first = next(x for x in layers if not (math.isfinite(x.std) and math.isfinite(x.grad_norm)))

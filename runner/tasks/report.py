@@ -1,4 +1,4 @@
-"""What a run tells: to the terminal and to TensorBoard, at its start and at its end."""
+"""Messages of a run to the terminal and to TensorBoard, at its start and its end."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def announce(experiment: Experiment, snapshot: Snapshot | None, *, resumed: bool
     for note in snapshot.notes if snapshot else ():
         tell(f"  {note}")
     if resumed:
-        start = f"goes on after step {snapshot.step}" if snapshot else "had no checkpoint: starts at step 0"
+        start = f"resumes after step {snapshot.step}" if snapshot else "no checkpoint: starts at step 0"
         tell(f"  {start} of {experiment.recipe.total_steps}")
 
 
