@@ -1,25 +1,39 @@
-"""Where a study is kept: our journal in the sweep's folder, or a database by URL."""
+"""The storage of a study: a journal in the sweep's folder, or a database by URL.
+
+The journal is Optuna's, in our own file format, which survives a torn last record and is shared by processes. Optuna's
+own file is unreadable after a write that a full disk or a power failure cut short: the next record is appended to the
+torn one. Here each record follows its length and checksum; a torn record at the end is ignored, and the next writer
+removes it.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import importlib.metadata
+import json
+import os
+import re
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from runner.engine.saving import storage
 from runner.errors import CheckpointError, ConfigError, StorageError
 from runner.expand_user import expanded
-from runner.search.journal import Journal
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 JOURNAL = "study.journal"
 DATABASES = ("sqlite", "postgresql", "mysql")
-NEEDED = (5, 6)  # Optuna's versions: from, below
+NEEDED = (5, 6)  # versions of Optuna: at least, below
+_SYNCED = (0, 6)  # Optuna operations that are synced to disk: a new study, a trial's result
+_HEADER = re.compile(rb"([0-9]{1,12}) ([0-9a-f]{8}) ")
 
 
 def installed() -> None:
-    """Raise ConfigError, with the command that helps, unless Optuna is there in a version that fits."""
+    """Raise ConfigError, with the command to install it, unless a supported version of Optuna is installed."""
     command = "pip install 'optuna>=5,<6'"
     try:
         version = importlib.metadata.version("optuna")
@@ -30,16 +44,16 @@ def installed() -> None:
 
 
 def opened(url: str | None, folder: Path) -> BaseStorage:
-    """Return the storage that a URL names; without one, or for a path, a journal.
+    """Return the storage of a URL; without a URL, or for a path, a journal.
 
-    Raises ConfigError, in one line, for what cannot be opened.
+    Raises ConfigError if it cannot be opened.
     """
     import optuna
     from optuna.storages.journal import BaseJournalBackend
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if url is not None and "://" in url:
-        return database(url)
+        return _database(url)
     BaseJournalBackend.register(Journal)
     path = folder / JOURNAL if url is None else Path(expanded("hydra.sweeper.storage", url))
     try:
@@ -50,7 +64,7 @@ def opened(url: str | None, folder: Path) -> BaseStorage:
         raise ConfigError(f"hydra.sweeper.storage: {path} is no journal of Optuna's ({error})") from error
 
 
-def database(url: str) -> BaseStorage:
+def _database(url: str) -> BaseStorage:
     """Return the storage in a database."""
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
@@ -64,10 +78,83 @@ def database(url: str) -> BaseStorage:
         return optuna.storages.RDBStorage(url)
     except (SQLAlchemyError, ImportError, RuntimeError, ValueError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ConfigError(f"hydra.sweeper.storage: cannot open {shown(url)}: {reason}") from error
+        raise ConfigError(f"hydra.sweeper.storage: cannot open {_without_password(url)}: {reason}") from error
 
 
-def shown(url: str) -> str:
-    """Return a URL without what stands before its host: a password."""
+def _without_password(url: str) -> str:
+    """Return a URL without user and password."""
     kind, _, rest = url.partition("://")
     return f"{kind}://{rest.rpartition('@')[2]}"
+
+
+class Journal:
+    """The records of a study in a file, for `optuna.storages.JournalStorage`.
+
+    Writers lock the file itself with `flock`, which the kernel releases when a process dies. Records survive the death
+    of the process; a result and all records before it survive that of the machine. Raises CheckpointError if a record
+    before the last one is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known = (0, 0)  # records found whole so far, and the bytes that they take
+        with storage.refusing(path):
+            path.open("ab").close()
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        """Yield the records from a number on."""
+        number, start = self._known if log_number_from >= self._known[0] else (0, 0)
+        with storage.refusing(self._path), self._path.open("rb") as file:
+            file.seek(start)
+            data = file.read()
+        for text, end in _whole(data, self._path):
+            number += 1
+            if number > self._known[0]:
+                self._known = (number, start + end)
+            if number > log_number_from:
+                yield json.loads(text)
+
+    def append_logs(self, logs: Iterable[dict[str, Any]]) -> None:
+        """Add records after the last whole one."""
+        logs = list(logs)
+        data = b"".join(map(_record, logs))
+        with storage.refusing(self._path), self._path.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            start = self._known[1]
+            file.seek(start)
+            for _, end in _whole(file.read(), self._path):
+                start = self._known[1] + end
+            file.truncate(start)
+            file.seek(start)
+            file.write(data)
+            file.flush()
+            if any(log.get("op_code") in _SYNCED for log in logs):
+                os.fsync(file.fileno())
+
+
+def _record(log: dict[str, Any]) -> bytes:
+    """Return a record's line: length, checksum, JSON."""
+    text = json.dumps(log, separators=(",", ":")).encode()
+    return b"%d %08x %s\n" % (len(text), zlib.crc32(text), text)
+
+
+def _whole(data: bytes, path: Path) -> Iterator[tuple[bytes, int]]:
+    """Yield text and end of each record up to the first torn one, which must be the last."""
+    position = 0
+    while (found := _one(data, position)) is not None:
+        yield found
+        position = found[1]
+    later = position
+    while later := data.find(b"\n", later) + 1:
+        if _one(data, later) is not None:
+            raise CheckpointError(f"{storage.shown(path)}: damaged at byte {position} of what was read")
+
+
+def _one(data: bytes, position: int) -> tuple[bytes, int] | None:
+    """Return text and end of the record at a position, None if it is torn."""
+    match = _HEADER.match(data, position)
+    if match is None:
+        return None
+    end = match.end() + int(match[1])
+    text = data[match.end() : end]
+    return (text, end + 1) if data[end : end + 1] == b"\n" and zlib.crc32(text) == int(match[2], 16) else None

@@ -7,8 +7,7 @@ import pytest
 from running import in_child
 
 from runner.errors import CheckpointError, ConfigError
-from runner.search.journal import Journal
-from runner.search.storage import opened
+from runner.search.storage import Journal, opened
 
 
 def study(path: Path):

@@ -132,17 +132,17 @@ def test_no_point_is_lost_or_repeated_wherever_the_process_is_killed(tmp_path, s
 
 def killed_after(records: int, folder: Path, sampler: str) -> None:
     """Search with two points at once, until so many records are in the journal: the next one kills the process."""
-    from runner.search import journal
+    from runner.search import storage
 
     written = itertools.count()
-    append = journal.Journal.append_logs
+    append = storage.Journal.append_logs
 
     def counted(self, logs):
         if next(written) == records:
             os.kill(os.getpid(), signal.SIGKILL)
         append(self, logs)
 
-    journal.Journal.append_logs = counted
+    storage.Journal.append_logs = counted
     study = Study(search(MIXED, sampler, 6), folder)
     asked = [study.next()]
     while (other := study.next()) is not None:
