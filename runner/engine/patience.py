@@ -1,4 +1,4 @@
-"""Early stopping: the best score so far, and how long ago it was."""
+"""Early stopping: the best score so far, and the validations since then."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from runner.engine.monitor import Monitor
 
 
 def let_run(score: float, step: int) -> bool:
-    """Judge no run: each trains to its end."""
+    """Prune no run: the judge of runs outside a search."""
     return False
 
 
 class Patience:
-    """Keeps the best and the last scores by one monitored value and counts the validations since the best.
+    """Keep the best and the last scores by one monitored value, and count the validations since the best.
 
-    A search gives it a judge, which may have the run end as `pruned`.
+    A search passes a judge, which may end the run as `pruned`.
     """
 
     def __init__(self, monitor: str, *, limit: int | None, judge: Judge = let_run) -> None:
@@ -32,7 +32,7 @@ class Patience:
         self.pruned = False
 
     def observe(self, scores: Mapping[str, float], step: int) -> bool:
-        """Take in the scores of a step and tell whether they are the best (of equals the first; NaN never is)."""
+        """Record the scores of a step and return whether they are the best (of equals the first; NaN never is)."""
         self.last = {**scores, "step": step}
         self.pruned = self.judge(scores[self.monitor], step)
         if not self.best or self.rank(self.last) > self.rank(self.best):
@@ -52,14 +52,14 @@ class Patience:
 
     @property
     def spent(self) -> bool:
-        """Whether as many validations as the limit have passed without a better score, or the run was judged."""
+        """True after `limit` validations without a better score, or if the judge ended the run."""
         return self.pruned or self.waited >= self.limit
 
     def state_dict(self) -> dict[str, Any]:
-        """Return best and last scores, the validations since the best, and whether the run was judged."""
+        """Return the best and last scores, the validations since the best, and whether the run was pruned."""
         return {"best": dict(self.best), "last": dict(self.last), "waited": self.waited, "pruned": self.pruned}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         self.best, self.last, self.waited = dict(state["best"]), dict(state["last"]), state["waited"]
         self.pruned = state.get("pruned", False)

@@ -1,4 +1,4 @@
-"""Run folders: made once, locked for life, left with a result that says how the run ended."""
+"""Run folders: created, locked by one process, and left with a result that says how the run ended."""
 
 from __future__ import annotations
 
@@ -24,16 +24,23 @@ from runner.status import Status
 SCHEMA = 1
 RESULT = "result.json"
 LOCK = ".lock"
-LIMIT = 1 << 20  # bytes of a result
-STARTING = {LOCK, RESULT, "config.yaml", "overrides.yaml", "environment.json"}  # what is there before the first step
-HOLDER = re.compile(rb"(?P<pid>[0-9]+) (?P<host>[A-Za-z0-9._-]+)\n")
+_LIMIT = 1 << 20  # bytes of a result
+_STARTING = {
+    LOCK,
+    RESULT,
+    "config.yaml",
+    "overrides.yaml",
+    "environment.json",
+}  # files that exist before the first step
+_HOLDER = re.compile(rb"(?P<pid>[0-9]+) (?P<host>[A-Za-z0-9._-]+)\n")
 _StatusWord = Annotated[Status, Pattern("|".join(Status), f"one of {', '.join(Status)}")]
 
 
 def within(root: Path, name: str) -> Path:
-    """Return the path of `name` (parts joined by /) below `root`; ConfigError if a part is no plain name or leaves it.
+    """Return the path of `name` (parts joined by /) below `root`.
 
-    The only way from a word that was given or read to a path.
+    Every name from the user or from a file becomes a path here. Raises ConfigError if a part is no plain name, or if a
+    symbolic link leads out of `root`.
     """
     for part in name.split("/"):
         check("name", part, FolderName)
@@ -48,15 +55,15 @@ def within(root: Path, name: str) -> Path:
 
 
 def create(path: Path) -> Path:
-    """Make a new folder and return it: `path`, or `path-2`, `path-3`, ... if that is taken.
+    """Make a new folder and return it: `path`, or `path-2`, `path-3`, ... if it exists.
 
-    Of several processes that ask at the same instant each gets its own.
+    Processes that call this at the same instant get different folders.
     """
     missing = [parent for parent in path.parents if not parent.is_dir()]
     for parent in reversed(missing):
         with contextlib.suppress(FileExistsError):
             storage.make_folder(parent)
-    for free in candidates(path):
+    for free in _candidates(path):
         try:
             storage.make_folder(free)
         except FileExistsError:
@@ -65,21 +72,21 @@ def create(path: Path) -> Path:
     raise AssertionError("counting has no end")
 
 
-def candidates(path: Path) -> Iterator[Path]:
-    """Give the names to try, without end."""
+def _candidates(path: Path) -> Iterator[Path]:
+    """Yield the names to try, without end."""
     yield path
     for number in itertools.count(2):
         yield path.with_name(f"{path.name}-{number}")
 
 
 class Lock:
-    """A run folder held by this process until `release`, the end of a `with`, or its death, however it dies."""
+    """A run folder locked by this process until `release`, the end of a `with`, or the death of the process."""
 
     def __init__(self, file: int) -> None:
         self._file: int | None = file
 
     def release(self) -> None:
-        """Let others take the folder; twice is as good as once."""
+        """Unlock the folder; a second call does nothing."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -92,9 +99,9 @@ class Lock:
 
 
 def lock(path: Path) -> Lock:
-    """Take a run folder for this process; raises Locked, with the holder's pid and host, if another one has it.
+    """Lock a run folder for this process; raises Locked, with the holder's pid and host, if another process has it.
 
-    The kernel frees the lock (flock) when this process and the children that it forked are gone, so none is ever stale.
+    The kernel releases the lock (flock) when this process and its forked children end, so no lock is ever stale.
     """
     with storage.refusing(path / LOCK):
         file = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
@@ -103,7 +110,7 @@ def lock(path: Path) -> Lock:
             os.ftruncate(file, 0)
             os.pwrite(file, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
         except BlockingIOError as error:
-            holder = holder_in(file)
+            holder = _holder_in(file)
             os.close(file)
             raise Locked(f"{storage.shown(path)}: locked by {holder}") from error
         except OSError:
@@ -112,54 +119,54 @@ def lock(path: Path) -> Lock:
     return Lock(file)
 
 
-def holder_in(file: int) -> str:
-    """Return who says in a lock file that it is theirs (it says nothing yet for an instant)."""
-    match = HOLDER.fullmatch(os.pread(file, 300, 0))
+def _holder_in(file: int) -> str:
+    """Return the holder that a lock file names; for an instant after locking it names none."""
+    match = _HOLDER.fullmatch(os.pread(file, 300, 0))
     return f"pid {match['pid'].decode()} on {match['host'].decode()}" if match else "another process"
 
 
 @dataclass(kw_only=True)
 class Result:
-    """How a run stands or ended: what `result.json` holds. Numbers that are not finite become null in it."""
+    """The content of `result.json`: how a run stands or ended. Non-finite numbers become null."""
 
     status: _StatusWord = Status.RUNNING
     exit: int | None = None  # the process's exit code, null while it runs
-    reason: str | None = None  # in one line, where it is not plain success
+    reason: str | None = None  # one line, null after success
     steps: NonNegativeInt = 0
     epochs: NonNegative = 0.0
     seconds: NonNegative = 0.0
     scores: dict[str, Any] = field(default_factory=dict)  # {val: {best: {accuracy, loss, step}, last}, test: {...}}
-    weights: str | None = None  # the selected ones, relative to the folder
+    weights: str | None = None  # file of the selected weights, relative to the folder
     test_reads: NonNegativeInt = 0
     # Versions that it was trained with, where it went on over a change of formulas (`runner.numerics`); else left out
     numerics: list[PositiveInt] | None = None
 
     def to_json(self) -> bytes:
-        """Return the file's bytes; ValueError if a field is not what it must be."""
-        record = {"schema": SCHEMA, **asdict(self), "scores": numbers(self.scores)}
+        """Return the bytes of the file; raises ValueError if a field is invalid."""
+        record = {"schema": SCHEMA, **asdict(self), "scores": _numbers(self.scores)}
         if self.numerics is None:
             del record["numerics"]
         try:
-            checked(record)
+            _checked(record)
         except ConfigError as error:
             raise ValueError(f"result: {error}") from error
         return json.dumps(record, indent=1, allow_nan=False).encode() + b"\n"
 
 
-OPTIONAL = {"numerics"}
-FORM = {name: kind for name, kind in get_type_hints(Result, include_extras=True).items() if name != "scores"}
+_OPTIONAL = {"numerics"}
+_FORM = {name: kind for name, kind in get_type_hints(Result, include_extras=True).items() if name != "scores"}
 
 
 def write_result(folder: Path, result: Result) -> None:
-    """Put `result.json` into a run folder, atomically."""
+    """Write `result.json` into a run folder, atomically."""
     storage.write_atomic(folder / RESULT, result.to_json())
 
 
 def read_result(folder: Path) -> Result:
-    """Return what `result.json` says; CheckpointError if it is missing, damaged or of another version."""
+    """Return the content of `result.json`; raises CheckpointError if it is missing, damaged or of another version."""
     path = folder / RESULT
     try:
-        result = checked(json.loads(storage.read(path, LIMIT)))
+        result = _checked(json.loads(storage.read(path, _LIMIT)))
         if result.weights is not None:
             within(folder, result.weights)
     except OSError as error:
@@ -169,32 +176,32 @@ def read_result(folder: Path) -> Result:
     return result
 
 
-def checked(record: Any) -> Result:
-    """Return a result from its JSON object, each field checked."""
+def _checked(record: Any) -> Result:
+    """Return a result from its JSON object, with each field checked."""
     names = {"schema", *(item.name for item in fields(Result))}
-    known = type(record) is dict and record.keys() | OPTIONAL == names
+    known = type(record) is dict and record.keys() | _OPTIONAL == names
     if not known or record["schema"] != SCHEMA:
         raise ConfigError(f"is no result of schema {SCHEMA}")
     if type(record["scores"]) is not dict:
         raise ConfigError("scores: must be a mapping {a: b}")
-    values = {name: check(name, record[name], kind) for name, kind in FORM.items() if name in record}
+    values = {name: check(name, record[name], kind) for name, kind in _FORM.items() if name in record}
     values["status"] = Status(values["status"])
-    return Result(**values, scores=numbers(record["scores"]))
+    return Result(**values, scores=_numbers(record["scores"]))
 
 
-def numbers(scores: Any) -> Any:
-    """Return nested scores with null for what is not finite; TypeError for what is no number."""
+def _numbers(scores: Any) -> Any:
+    """Return nested scores with None for non-finite numbers; raises TypeError for anything but numbers."""
     if isinstance(scores, Mapping):
-        return {str(name): numbers(value) for name, value in scores.items()}
+        return {str(name): _numbers(value) for name, value in scores.items()}
     if isinstance(scores, bool) or not isinstance(scores, (int, float, type(None))):
         raise TypeError(f"a score is a {type(scores).__name__}")
     return scores if scores is None or math.isfinite(scores) else None
 
 
 def discard(path: Path) -> bool:
-    """Remove a run folder that no step was made in, and tell whether it was: anything not ours in it keeps it."""
+    """Remove a run folder without a step or foreign files, and return whether it was removed."""
     found = storage.names(path)
-    if not STARTING.issuperset(found) or (RESULT in found and read_result(path).steps):
+    if not _STARTING.issuperset(found) or (RESULT in found and read_result(path).steps):
         return False
     for name in found:
         storage.remove(path / name)
