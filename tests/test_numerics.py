@@ -200,11 +200,11 @@ def test_a_comparison_says_which_runs_went_on_over_a_change(folder, planted, tmp
     assert start(job(f"resume={tmp_path / 'same'}", "device=cpu")) == 0
     planted(MIXUP)
     assert start(job(f"resume={folder}", "device=cpu", "resume_numerics=new")) == 0
-    from runner.comparing.groups import grouped
+    from runner.comparing.groups import group_runs
     from runner.comparing.verdicts import Criterion
 
     found = find_runs([str(folder), str(tmp_path / "same")])
-    lines = warnings(grouped(found.runs), found, Criterion(metric="val/accuracy", at="last", margin=None))
+    lines = warnings(group_runs(found.runs), found, Criterion(metric="val/accuracy", at="last", margin=None))
     assert [line for line in lines if line.startswith("numerics differs: ") and "1 then 2 (1 runs)" in line]
 
 
