@@ -28,7 +28,7 @@ from torch import Tensor
 from benchmarks.experiments import CNN, MLP, RESNET, experiment, words
 from benchmarks.rounds import Pairs, report
 from runner.assemble import Experiment
-from runner.engine.direct import gradients
+from runner.engine.fast_step import present_gradients
 from runner.engine.logs.log import Log, open_logs
 from runner.engine.train import train
 
@@ -134,9 +134,10 @@ def _switch_gate(made: Experiment, on: bool) -> None:
     """Enable or disable the check of a run."""
     learner = made.learner
     if on:
-        vars(learner).pop("take_step", None)
+        vars(learner).pop("step_optimizer", None)
     else:
-        learner.take_step = lambda loss: learner._move(gradients(learner.optimizer))  # type: ignore[method-assign]
+        step, optimizer = learner.stepper.step, learner.optimizer
+        learner.step_optimizer = lambda loss: step(present_gradients(optimizer))  # type: ignore[method-assign,assignment,return-value]
 
 
 def _cost_of_gate(network: str, rounds: int = 15) -> Pairs:

@@ -60,16 +60,16 @@ def killed_at(step: int, work):
     """Return the work with a SIGKILL of the process inside the update after which `step` steps would be done."""
 
     def run():
-        from runner.engine import train
+        from runner.engine.learner import Learner
 
-        update = train.update
+        step_optimizer = Learner.step_optimizer
 
-        def fatal(recipe, learner, *batch):
+        def fatal(learner, loss):
             if learner.step + 1 == step:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return update(recipe, learner, *batch)
+            step_optimizer(learner, loss)
 
-        train.update = fatal
+        Learner.step_optimizer = fatal
         return work()
 
     return run

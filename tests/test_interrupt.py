@@ -196,17 +196,17 @@ def test_a_second_signal_ends_a_run_that_hangs_and_loses_nothing_saved(tmp_path)
     text = """
 import time
 from pathlib import Path
-from runner.engine import train
-update = train.update
+from runner.engine.learner import Learner
+step_optimizer = Learner.step_optimizer
 
-def slow(recipe, learner, *batch):
+def slow(learner, loss):
     if learner.step == 9:
         Path("hangs").touch()
         while True:
             time.sleep(0.01)
-    return update(recipe, learner, *batch)
+    step_optimizer(learner, loss)
 
-train.update = slow
+Learner.step_optimizer = slow
 """
     words = ("model=mlp", "steps=20", "checkpoint_every=4steps", "figures=never", "name=run")
     with Child(tmp_path, *words, "plugins=[slow]", **plugin(tmp_path, text)) as child:
@@ -343,8 +343,8 @@ def test_a_handler_only_sets_a_flag_or_raises():
     tree = ast.parse(Path(interruption.__file__).read_text())
     bodies = [node.body for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "handle"]
     assert [[ast.unparse(line) for line in body] for body in bodies] == [
-        ["give_up()", "_raised.signal = number", "raise Interrupted(number)"],
-        ["give_up()", "stop.signal = number"],
+        ["_restore_defaults()", "_raised.signal = number", "raise Interrupted(number)"],
+        ["_restore_defaults()", "stop.signal = number"],
     ]
 
 

@@ -56,14 +56,14 @@ def test_a_plateau_lowers_the_rate_of_the_next_step_and_survives_a_resume():
     words = ["scheduler.patience=1", "scheduler.gamma=0.5"]
     made, again = learner_of("plateau", *words, warmup=0), learner_of("plateau", *words, warmup=0)
     for score in (0.5, 0.4, 0.4, 0.4):
-        made.learner.observe({"val/accuracy": score})
+        made.learner.record_scores({"val/accuracy": score})
     made.learner.set_lr()
     assert made.learner.optimizer.param_groups[0]["lr"] == 0.2
     again.learner.load_state_dict(made.learner.state_dict())
     again.learner.set_lr()
     assert again.learner.optimizer.param_groups[0]["lr"] == 0.2
     for learner in (made.learner, again.learner):
-        learner.observe({"val/accuracy": 0.4})
+        learner.record_scores({"val/accuracy": 0.4})
         learner.set_lr()
     assert again.learner.schedule.state_dict() == made.learner.schedule.state_dict()
 

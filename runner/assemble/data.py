@@ -1,4 +1,4 @@
-"""Data as batches: for training, for validation, for the one look at the test split."""
+"""Data as batches: for training, for validation, and for the one read of the test split."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import torch
 
 from runner.assemble.config import Config, many
 from runner.components.augment.warp import fuse
-from runner.engine.batches import EvalBatches, TrainBatches
+from runner.engine.batches import EvalBatches, TrainBatches, placed
 from runner.engine.contracts import Data, InMemory, Preprocess
-from runner.engine.placement import placed
 from runner.engine.randomness import order
+from runner.engine.world import World
 from runner.errors import ConfigError, DataError
 from runner.registry import build, find, knobs
 from runner.settings import Settings
 
-SMALLEST = 256  # examples of a batch that is only evaluated
-
-
-_kept: dict[str, Data] = {}  # data sets that a process has read for all runs in it
+# The smallest batch for evaluation, in examples.
+_MIN_EVAL_BATCH = 256
+# Data sets that this process keeps for all its runs, by their config.
+_kept: dict[str, Data] = {}
 
 
 def load(config: Config) -> Data:
@@ -30,18 +30,18 @@ def load(config: Config) -> Data:
 
 
 def keep(config: Config) -> None:
-    """Read a data set for all runs in this process that ask for it, if it is one that lies in memory."""
+    """Read a data set once for all runs in this process that use it, if it is stored in memory."""
     placement = knobs(find("data", config["name"])).get("placement")
     if InMemory in (placement, *get_args(placement)[:1]):
         _kept[repr(config)] = build("data", config)
 
 
 def train_batches(
-    config: Config, settings: Settings, data: Data, preprocess: Preprocess, device: torch.device
+    config: Config, settings: Settings, data: Data, preprocess: Preprocess, device: torch.device, world: World
 ) -> TrainBatches:
     """Return the training split as augmented batches, one per optimizer step.
 
-    Raises ConfigError for augmentations of points.
+    Raises ConfigError for augmentations of images of 1x1 pixel.
     """
     if config["augment"] and data.shape[1:] == (1, 1):
         raise ConfigError("augment: points (images of 1x1 pixel) have no pixels to move or cover; choose augment=[]")
@@ -52,30 +52,35 @@ def train_batches(
         augments=fuse(many("augment", config, shape=data.shape)),
         preprocess=preprocess,
         device=device,
+        world=world,
     )
 
 
 def validation_batches(
     data: Data, train: TrainBatches, preprocess: Preprocess, device: torch.device
 ) -> dict[str, EvalBatches]:
-    """Return the validation split, and as many training examples, clean, to compare it with."""
+    """Return the validation split, and as many training examples without augmentation to compare it with."""
     size = min(len(data.train.labels), len(data.val.labels))
     some = order(0, 0, len(data.train.labels))[:size].sort().values
-    make = partial(EvalBatches, batch=max(data.batch_size, SMALLEST), preprocess=preprocess, device=device)
+    batch = max(data.batch_size, _MIN_EVAL_BATCH)
+    make = partial(EvalBatches, batch=batch, preprocess=preprocess, device=device, world=train.world)
     val = placed(data.val, data.placement, device)
     return {"train": make(train.split, index=some), "val": make(val)}
 
 
-def test_batches(data: Data, preprocess: Preprocess, device: torch.device) -> Callable[[], EvalBatches] | None:
-    """Return a function that opens the test split, or None where the data have none."""
+def test_batches(
+    data: Data, preprocess: Preprocess, device: torch.device, world: World
+) -> Callable[[], EvalBatches] | None:
+    """Return a function that opens the test split, or None if the data have none."""
     opened = data.test
     if opened is None:
         return None
-    return lambda: EvalBatches(opened(), batch=max(data.batch_size, SMALLEST), preprocess=preprocess, device=device)
+    batch = max(data.batch_size, _MIN_EVAL_BATCH)
+    return lambda: EvalBatches(opened(), batch=batch, preprocess=preprocess, device=device, world=world)
 
 
 def check_labels(data: Data) -> None:
-    """Raise DataError for labels beyond the classes, before they end in the loss."""
+    """Raise DataError for an empty split or a label outside the classes, which the loss would fail on."""
     for split, labels in {"training": data.train.labels, "validation": data.val.labels}.items():
         if len(labels) == 0:
             raise DataError(f"data: the {split} split is empty")

@@ -1,4 +1,4 @@
-"""The learner: optimizer, schedule, average and patience round a model."""
+"""The learner: optimizer, schedule, average and patience around a model."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from runner.assemble.config import Config
-from runner.assemble.half import check_state
-from runner.engine.direct import without_dynamo
+from runner.assemble.execution import check_bf16_state
+from runner.engine.fast_step import avoid_dynamo, fast_stepper
+from runner.engine.finite import Gate
 from runner.engine.learner import Learner
 from runner.engine.patience import Patience, let_run
 from runner.engine.recipe import Recipe
 from runner.engine.schedules import Pure
+from runner.engine.world import ALONE, World
 from runner.errors import ConfigError
 from runner.registry import build
 from runner.schema import steps_of
@@ -32,13 +34,14 @@ def build_learner(
     preprocess: nn.Module,
     device: torch.device,
     search: Mapping[str, Any] | None = None,
+    world: World = ALONE,
 ) -> Learner:
-    """Return all that changes, at step 0; `search` is what a run reports its scores to."""
-    without_dynamo()
+    """Return everything that changes, at step 0; `search` is where a trial of a search reports its scores."""
+    avoid_dynamo()
     fused = device.type in ("cpu", "cuda", "mps") or None
     optimizer = build("optim", config["optim"], model=model, fused=fused)
     if settings.precision == "pure_bf16":
-        check_state(optimizer)
+        check_bf16_state(optimizer)
     batch = config["data"]["batch_size"] * settings.accumulate
     durations = {"total_steps": recipe.total_steps, "steps_per_epoch": recipe.steps_per_epoch, "batch": batch}
     date(optimizer, durations)
@@ -52,12 +55,14 @@ def build_learner(
         scaler=GradScaler(device.type, enabled=settings.precision == "fp16"),
         average=build("average", config["average"], model=model, optimizer=optimizer, **durations),
         patience=Patience(settings.monitor, limit=settings.patience, judge=judge),
+        stepper=fast_stepper(optimizer),
+        gate=Gate(optimizer, world),
     )
 
 
-def waits(learner: Learner, device: torch.device) -> list[str]:
-    """Return in a line that an optimizer makes the host wait in each step, where a device works beside it."""
-    if device.type == "cpu" or not learner.gate.asks:
+def describe_host_syncs(learner: Learner, device: torch.device) -> list[str]:
+    """Return a summary line if the optimizer makes the host wait for the device in each step."""
+    if device.type == "cpu" or not learner.gate.needs_host_sync:
         return []
     kind = type(learner.optimizer).__name__
     return [f"{kind} has no fused step: the host waits for {device.type} in each, to know that all is finite"]

@@ -1,4 +1,4 @@
-"""The recipe: every duration in steps, every absent part as one that does nothing."""
+"""The recipe: all durations in steps; absent parts become null objects."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from runner.assemble.config import Config, many
-from runner.assemble.speed import forward_of
+from runner.assemble.execution import forward_of
 from runner.engine.batches import TrainBatches
 from runner.engine.contracts import Data, Mix, Regularizer
 from runner.engine.randomness import reseeder, stepwise
-from runner.engine.recipe import Recipe
+from runner.engine.recipe import Batch, Recipe
+from runner.engine.world import World
 from runner.registry import build
 from runner.schema import steps_of
 from runner.settings import Settings
@@ -28,13 +29,15 @@ def build_recipe(
     regularizers: list[Regularizer],
     model: nn.Module,
     device: torch.device,
+    world: World,
 ) -> Recipe:
-    """Return what stays fixed, with every duration turned into steps."""
+    """Return everything that stays fixed, with all durations in steps."""
     per_epoch = batches.steps_per_epoch
     total = settings.steps or max(1, round(settings.epochs * per_epoch))
     steps = partial(steps_of, total_steps=total, steps_per_epoch=per_epoch, batch=batches.batch)
     classes = len(data.classes)
-    full = min(batches.batch, len(data.train.labels))  # examples of a step that is not an epoch's last
+    # The examples of a step that is not the last of an epoch.
+    full = min(batches.batch, len(data.train.labels))
     forward, compiled = forward_of(model, settings, shape=data.shape, step=full, steps=total)
     return Recipe(
         seed=settings.seed,
@@ -45,36 +48,36 @@ def build_recipe(
         log_every=settings.log_every,
         accumulate=settings.accumulate,
         loss=build("loss", config["loss"], num_classes=classes),
-        mix=keyed(build("mix", config["mix"], num_classes=classes, shape=data.shape), settings.seed),
+        mix=_keyed(build("mix", config["mix"], num_classes=classes, shape=data.shape), settings.seed, world),
         predict=build("predict", config["predict"], model=model, shape=data.shape),
         penalties=[r.penalty for r in regularizers if r.penalty],
         constraints=[r.constrain for r in regularizers if r.constrain],
         probes=many("probe", config),
-        clip=clipper(settings.clip),
-        autocast=autocaster(settings.precision, device, cache=not settings.cuda_graphs),
-        reseed=reseeder(settings.seed, device),
+        clip=_clipper(settings.clip),
+        autocast=_autocaster(settings.precision, device, cache=not settings.cuda_graphs),
+        reseed=reseeder(settings.seed, device, rank=world.rank),
         forward=forward,
         compiled=compiled,
     )
 
 
-def keyed(mix: Mix, seed: int) -> Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]:
-    """Return the mix as a function of the step."""
-    key_of = stepwise(seed, "mix")
+def _keyed(mix: Mix, seed: int, world: World) -> Callable[[Tensor, Tensor, int], Batch]:
+    """Return the mix as a function of the step; each process mixes its own share of the examples."""
+    key_of = stepwise(seed, "mix", rank=world.rank)
     return lambda images, labels, step: mix(images, labels, key_of(step))
 
 
-def clipper(limit: float | None) -> Callable[[nn.Module], Tensor | None]:
-    """Return what clips all gradients together by their L2 norm and returns the norm before, or does nothing."""
+def _clipper(limit: float | None) -> Callable[[nn.Module], Tensor | None]:
+    """Return a function that clips gradients by their joint L2 norm and returns the norm before, or does nothing."""
     if limit is None:
         return lambda model: None
     return lambda model: nn.utils.clip_grad_norm_(model.parameters(), limit)
 
 
-def autocaster(
+def _autocaster(
     precision: str, device: torch.device, *, cache: bool
 ) -> Callable[[], contextlib.AbstractContextManager[None]]:
-    """Return a maker of the autocast context of a precision; fp32 needs none. CUDA graphs take no cached casts."""
+    """Return a function that creates the autocast context of a precision; CUDA graphs need `cache=False`."""
     if precision == "fp32":
         return contextlib.nullcontext
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16

@@ -1,4 +1,4 @@
-"""What a model is worth: its scores on the examples of a split."""
+"""Accuracy and loss of a model on the examples of a split."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def validate(recipe: Recipe, learner: Learner, validation: dict[str, EvalBatches
 def evaluate(recipe: Recipe, learner: Learner, batches: EvalBatches, stop: Stop = NEVER) -> dict[str, float]:
     """Return accuracy in [0, 1] and mean negative log-likelihood of the predictions over all examples.
 
-    When `stop` asks for it, it ends early, and what it returns means nothing.
+    With several processes each predicts its share of the examples, and all return the same. If `stop` is set, the
+    evaluation ends early and its result is meaningless.
     """
     model = learner.average.module
     was_training = model.training
@@ -39,5 +40,7 @@ def evaluate(recipe: Recipe, learner: Learner, batches: EvalBatches, stop: Stop 
         correct = (log_p.argmax(1) == labels).sum()
         totals += torch.stack([correct.float(), F.nll_loss(log_p, labels, reduction="sum")])
     model.train(was_training)
-    accuracy, loss = (totals.cpu().double() / len(batches)).tolist()  # MPS has no float64
+    # In float64, on the CPU because MPS has none.
+    totals = batches.world.sum(totals.cpu().double())
+    accuracy, loss = (totals / len(batches)).tolist()
     return {"accuracy": accuracy, "loss": loss}

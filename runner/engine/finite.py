@@ -1,4 +1,4 @@
-"""Keeps a step whose loss or gradients are not finite from the weights, without waiting for the device."""
+"""A step whose loss or gradients are not finite is never applied, and that costs no wait for the device."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from runner.engine.transfer import to_host
+from runner.engine.world import ALONE, World
 from runner.errors import Diverged
 
 
 class BadStep(Diverged):
-    """A step had a loss or a gradient that is not finite; the learner stands before it."""
+    """A step had a loss or a gradient that is not finite; the learner is back at the step before."""
 
 
 class BadScore(Diverged):
@@ -26,98 +27,104 @@ class BadScore(Diverged):
 
 
 class Gate:
-    """Shuts before the first step whose loss or gradients hold a NaN or an infinity, and stays shut.
+    """Closes before the first step whose loss or gradients hold a NaN or an infinity, and stays closed.
 
-    From then on the weights rest, as they were before that step, until the host looks. On the CPU the host sees at once
-    that the gate is shut. Elsewhere fused optimizers are told on the device, so the step itself does nothing; for the
-    others the host has to ask before each step.
+    From then on the weights stay as they were before that step, until the host checks `missed`. On the CPU the host
+    sees immediately that the gate is closed. On other devices fused optimizers read the flag on the device and change
+    nothing; for the others the host has to read it before each step. With several processes a value that is not finite
+    in one of them closes the gate of all.
     """
 
-    def __init__(self, optimizer: Optimizer) -> None:
+    def __init__(self, optimizer: Optimizer, world: World = ALONE) -> None:
         groups = optimizer.param_groups
         device = groups[0]["params"][0].device
-        self._shut, self._one = torch.zeros((), device=device), torch.ones((), device=device)
+        self._world = world
+        self._closed, self._one = torch.zeros((), device=device), torch.ones((), device=device)
         self._missed = torch.zeros((), device=device)
-        self._mark = mark_torchs if torchs_own(device) else mark
+        self._mark = mark_by_torch if torch_can_mark(device) else mark
         kind, *others = {p.dtype for group in groups for p in group["params"]}
-        self._kind = None if others else kind  # of all gradients
-        told = getattr(optimizer, "_step_supports_amp_scaling", False)  # where GradScaler looks too
-        self.asks = not (told and all(group.get("fused") for group in groups))
-        self._seen = self._shut.numpy() if at_hand(device) else None
-        if not self.asks and self._seen is None:
-            optimizer.found_inf = self._shut  # type: ignore[attr-defined]  # GradScaler's way to tell an optimizer
+        # The type of all gradients, None if they differ.
+        self._dtype = None if others else kind
+        # GradScaler looks for the same attribute.
+        reads_flag = getattr(optimizer, "_step_supports_amp_scaling", False)
+        self.needs_host_sync = not (reads_flag and all(group.get("fused") for group in groups))
+        self._on_host = self._closed.numpy() if is_host_memory(device) else None
+        if not self.needs_host_sync and self._on_host is None:
+            # The attribute by which GradScaler, too, makes fused optimizers skip a step.
+            optimizer.found_inf = self._closed  # type: ignore[attr-defined]
 
-    def lets(self, loss: Tensor, gradients: list[Tensor]) -> bool:
-        """Look at a loss () and the gradients, and tell whether the optimizer may be called."""
-        found = [*gradients, loss]
-        for some in [found] if loss.dtype == self._kind else by_type(found):
-            self._mark(some, self._shut, self._one)
-        if self._seen is None:
-            self._missed.add_(self._shut)
-            return not self.asks or not self._shut.item()
-        if shut := bool(self._seen):
+    def check(self, loss: Tensor, gradients: list[Tensor]) -> bool:
+        """Check a loss () and the gradients; return True if the optimizer may be called."""
+        tensors = [*gradients, loss]
+        for group in [tensors] if loss.dtype == self._dtype else _by_dtype(tensors):
+            self._mark(group, self._closed, self._one)
+        self._world.any(self._closed)
+        if self._on_host is None:
+            self._missed.add_(self._closed)
+            return not self.needs_host_sync or not self._closed.item()
+        if closed := bool(self._on_host):
             self._missed.add_(1)
-        return not shut
+        return not closed
 
     def missed(self) -> int:
-        """Wait for the device and return the number of steps that were kept from the weights."""
+        """Return the number of steps that were not applied; waits for the device."""
         return int(self._missed.item())
 
 
-def at_hand(device: torch.device) -> bool:
-    """Tell whether the host can look at the memory of a device without waiting."""
+def is_host_memory(device: torch.device) -> bool:
+    """Return True if the host can read the memory of a device without waiting."""
     return device.type == "cpu"
 
 
-def torchs_own(device: torch.device) -> bool:
-    """Tell whether torch's check of many tensors at once, which GradScaler uses, is there for a device and works.
+def torch_can_mark(device: torch.device) -> bool:
+    """Return True if torch's check of many tensors in one call, which GradScaler uses, exists for a device and works.
 
-    It is private to torch. It costs a tenth of what the norm of all gradients does.
+    It is private to torch. It costs a tenth of the norm of all gradients.
     """
     try:
-        shut = torch.zeros((), device=device)
-        mark_torchs([torch.full((2,), torch.nan, device=device)], shut, torch.ones((), device=device))
-        return bool(shut)
+        flag = torch.zeros((), device=device)
+        mark_by_torch([torch.full((2,), torch.nan, device=device)], flag, torch.ones((), device=device))
+        return bool(flag)
     except (AttributeError, NotImplementedError, RuntimeError):
         return False
 
 
-def by_type(tensors: list[Tensor]) -> list[list[Tensor]]:
-    """Return tensors of each type apart."""
+def _by_dtype(tensors: list[Tensor]) -> list[list[Tensor]]:
+    """Return the tensors in one list per type."""
     return [[tensor for tensor in tensors if tensor.dtype == kind] for kind in {tensor.dtype for tensor in tensors}]
 
 
-def mark_torchs(tensors: list[Tensor], shut: Tensor, one: Tensor) -> None:
-    """Set `shut` to 1 where a tensor, all of one type, is not finite; the tensors are multiplied by one."""
-    torch._amp_foreach_non_finite_check_and_unscale_(tensors, shut, one)
+def mark_by_torch(tensors: list[Tensor], flag: Tensor, one: Tensor) -> None:
+    """Set `flag` to 1 if a tensor is not finite; all are of one type, and are multiplied by one in place."""
+    torch._amp_foreach_non_finite_check_and_unscale_(tensors, flag, one)
 
 
-def mark(tensors: list[Tensor], shut: Tensor, one: Tensor) -> None:
-    """Set `shut` to 1 where a tensor is not finite, in torch's public words."""
+def mark(tensors: list[Tensor], flag: Tensor, one: Tensor) -> None:
+    """Set `flag` to 1 if a tensor is not finite, by torch's public functions."""
     finite = torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all()
-    shut.copy_(torch.where(finite, shut, one))
+    flag.copy_(torch.where(finite, flag, one))
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Return the names of the tensors that hold a NaN or an infinity; waits for the device once, where all is well.
+    """Return the names of the tensors that hold a NaN or an infinity; waits for the device once if there is none.
 
-    A sum is finite only if all that it is made of is, and takes a tenth of the time of `isfinite`.
+    A finite sum proves that all its terms are finite, and takes a tenth of the time of `isfinite`.
     """
     floating = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
     sums = to_host([tensor.sum() for tensor in floating.values()])
-    doubtful = [name for name, total in zip(floating, sums, strict=True) if not math.isfinite(total)]
-    sound = to_host([torch.isfinite(floating[name]).all() for name in doubtful])
-    return [name for name, all_finite in zip(doubtful, sound, strict=True) if not all_finite]
+    suspects = [name for name, total in zip(floating, sums, strict=True) if not math.isfinite(total)]
+    checked = to_host([torch.isfinite(floating[name]).all() for name in suspects])
+    return [name for name, all_finite in zip(suspects, checked, strict=True) if not all_finite]
 
 
 def named(module: nn.Module, word: str = "") -> dict[str, Tensor]:
-    """Return the weights and buffers of a module, named in words."""
+    """Return the weights and buffers of a module by readable names."""
     weights = {f"{word}weight {name}": tensor for name, tensor in module.named_parameters()}
     return weights | {f"{word}buffer {name}": tensor for name, tensor in module.named_buffers()}
 
 
 def states(optimizer: Optimizer, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """Return what an optimizer keeps for each parameter, named in words."""
+    """Return the tensors of an optimizer's state by readable names."""
     kept = {name: optimizer.state[parameter] for name, parameter in parameters.items() if parameter in optimizer.state}
     return {
         f"{key} of {name}": value

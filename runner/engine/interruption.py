@@ -1,6 +1,6 @@
-"""Signals that ask the process to end: raised at once where nothing is lost by that, kept for the loop where it is.
+"""SIGINT and SIGTERM: raised immediately where no work is lost, else noted for the training loop, which saves first.
 
-The second signal finds the system's own action, which ends the process at once, whatever it does.
+A second signal gets the system's default action, which ends the process immediately.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-Handler = Callable[[int, FrameType | None], None]
+from runner.engine.world import ALONE, World
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_Handler = Callable[[int, FrameType | None], None]
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal has ended the work; its text is the signal's name, `exit_code` what shells show for it."""
+    """A signal ended the work. The text is the signal's name, `exit_code` is 128 plus its number, as in shells."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -26,25 +28,39 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass(slots=True)
 class Stop:
-    """Whether the work is to end: `signal` is the number of the signal that asks for it, 0 while there was none."""
+    """A request to end the work, by the number of a signal; 0 means none.
+
+    `signal` is what this process received and may change at any time. `agreed` is what all processes of the run know
+    since the last `agree`: decisions that all must make alike (to end after this step) follow it.
+    """
 
     signal: int = 0
+    world: World = ALONE
+    agreed: int = 0
+
+    def agree(self) -> int:
+        """Return the signal that any process received; all processes call this at the same place."""
+        self.agreed = self.world.max(self.signal)
+        return self.agreed
 
 
-NEVER = Stop()  # where nobody asks
-_raised = Stop()  # what `raising` has raised
+# For work that no signal stops.
+NEVER = Stop()
+# The signal that `raising` raised last.
+_raised = Stop()
 
 
 @contextmanager
 def raising() -> Iterator[None]:
-    """Raise Interrupted wherever the main thread is when the first signal comes.
+    """Raise Interrupted in the main thread when the first signal arrives.
 
-    Libraries may swallow it, by a bare `except` round an import, say: then `heed` or the next `deferred` raises it, or
-    whatever error comes of it: numpy's import that was broken off cannot be repeated.
+    A library may swallow the exception, for example by a bare `except` around an import. Then `heed` or the next
+    `deferred` raises it again, and so does any error that follows from it: an interrupted import of numpy cannot be
+    repeated in the same process.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
-        give_up()
+        _restore_defaults()
         _raised.signal = number
         raise Interrupted(number)
 
@@ -61,37 +77,37 @@ def raising() -> Iterator[None]:
 
 
 def heed() -> None:
-    """Raise Interrupted again if there was a signal that a library swallowed."""
+    """Raise Interrupted again if a library swallowed it."""
     if _raised.signal:
         raise Interrupted(_raised.signal)
 
 
 @contextmanager
-def deferred() -> Iterator[Stop]:
-    """Note the first signal for the body to look at, and raise Interrupted at its end if there was one."""
-    stop = Stop(_raised.signal)
+def deferred(world: World = ALONE) -> Iterator[Stop]:
+    """Note the first signal for the body to read, and raise Interrupted after the body if any process received one."""
+    stop = Stop(_raised.signal, world)
 
     def handle(number: int, frame: FrameType | None) -> None:
-        give_up()
+        _restore_defaults()
         stop.signal = number
 
     with handled(handle):
         yield stop
-    if stop.signal:
-        raise Interrupted(stop.signal)
+    if number := stop.signal or stop.agreed:
+        raise Interrupted(number)
 
 
 @contextmanager
-def handled(handler: Handler) -> Iterator[None]:
-    """Have a handler called while the body runs, and afterwards what was there before.
+def handled(handler: _Handler) -> Iterator[None]:
+    """Install a handler for the body and restore the earlier ones afterwards.
 
-    Only the main thread can do so; elsewhere nothing changes. A signal that is ignored stays so: shells have jobs in
-    the background ignore SIGINT.
+    Only the main thread can install handlers; in other threads nothing changes. An ignored signal stays ignored:
+    shells start background jobs with SIGINT ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    found = {number: signal.getsignal(number) for number in SIGNALS}
+    found = {number: signal.getsignal(number) for number in _SIGNALS}
     before = {number: old for number, old in found.items() if old not in (signal.SIG_IGN, None)}
     try:
         for number in before:
@@ -102,8 +118,8 @@ def handled(handler: Handler) -> Iterator[None]:
             signal.signal(number, old)
 
 
-def give_up() -> None:
-    """Leave the next signal to the system."""
-    for number in SIGNALS:
+def _restore_defaults() -> None:
+    """Let the next signal have its default action."""
+    for number in _SIGNALS:
         if signal.getsignal(number) not in (signal.SIG_IGN, None):
             signal.signal(number, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""All that changes during a run: exactly what a checkpoint holds, so that a resumed run cannot forget a part."""
+"""Everything that changes during a run: exactly what a checkpoint holds, so that a resumed run misses no part."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from runner.engine.contracts import Average
-from runner.engine.direct import gradients, stepper, zeroer
+from runner.engine.fast_step import Stepper, present_gradients
 from runner.engine.finite import Gate, named, not_finite, states
 from runner.engine.patience import Patience
 from runner.engine.schedules import Observing
@@ -21,7 +21,11 @@ from runner.engine.schedules import Observing
 
 @dataclass
 class Learner:
-    """Model, optimizer and everything else that a step or a validation moves on; `step` is the only clock."""
+    """Model, optimizer and everything else that a step or a validation changes; `step` is the only clock.
+
+    `stepper` steps the optimizer and `gate` decides whether it may; both belong to `optimizer` and have no state of
+    their own.
+    """
 
     model: nn.Module
     preprocess: nn.Module
@@ -30,28 +34,29 @@ class Learner:
     scaler: GradScaler
     average: Average
     patience: Patience
+    stepper: Stepper
+    gate: Gate
     step: int = 0
 
     def __post_init__(self) -> None:
         self.parameters = dict(self.model.named_parameters())
         self.scaling = self.scaler.is_enabled()
-        self.gate = Gate(self.optimizer)
-        self.zero_grad = zeroer(self.optimizer)
-        self._move = stepper(self.optimizer) or (lambda found: self.optimizer.step())
-        self._meant = not_finite(dict(self.model.named_buffers()))  # an attention mask of -inf, say
+        self.zero_grad = self.stepper.zero_grad
+        # Buffers that are infinite on purpose, such as an attention mask of -inf.
+        self._infinite_by_design = not_finite(dict(self.model.named_buffers()))
 
-    def take_step(self, loss: Tensor) -> None:
-        """Move the weights by their gradients, but never by some, or by a loss (), that are not finite.
+    def step_optimizer(self, loss: Tensor) -> None:
+        """Step the optimizer, unless the loss () or a gradient is not finite: then all weights and its state stay.
 
-        A loss scaler skips such a step itself, and the run goes on with a smaller scale.
+        A loss scaler skips such a step itself, and the run continues with a smaller scale.
         """
         if self.scaling:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         else:
-            found = gradients(self.optimizer)
-            if self.gate.lets(loss, found):
-                self._move(found)
+            gradients = present_gradients(self.optimizer)
+            if self.gate.check(loss, gradients):
+                self.stepper.step(gradients)
 
     def set_lr(self) -> float:
         """Give each parameter group the learning rate of this step and return the factor of those that never rest.
@@ -75,29 +80,29 @@ class Learner:
             return first * self.schedule(step)
         return first * self.schedule(int(step * group["pace"])) if step < group["until"] else 0.0
 
-    def observe(self, scores: Mapping[str, float]) -> None:
-        """Take in the scores of a validation after the present step."""
+    def record_scores(self, scores: Mapping[str, float]) -> None:
+        """Record the scores of a validation after the present step."""
         self.patience.observe(scores, self.step)
         self.schedule.observe(self.patience.rank(scores))
 
     def faults(self) -> list[str]:
-        """Return what is not finite, in words, of all that a checkpoint holds; waits for the device once."""
+        """Return the names of all tensors in a checkpoint that are not finite; waits for the device once."""
         tensors = named(self.model) | states(self.optimizer, self.parameters) | named(self.preprocess)
         if self.average.module is not self.model:
             tensors |= named(self.average.module, "averaged ")
-        return [name for name in not_finite(tensors) if name.partition("buffer ")[2] not in self._meant]
+        return [name for name in not_finite(tensors) if name.partition("buffer ")[2] not in self._infinite_by_design]
 
     def weights(self) -> dict[str, Tensor]:
-        """Return what evaluation needs: the averaged (or plain) model and the preprocessing statistics."""
-        return prefixed("model", self.average.module) | prefixed("preprocess", self.preprocess)
+        """Return the tensors that evaluation needs: the averaged (or plain) model and the preprocessing statistics."""
+        return _prefixed("model", self.average.module) | _prefixed("preprocess", self.preprocess)
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Put weights back into the module that evaluation reads."""
-        self.average.module.load_state_dict(part("model", weights))
-        self.preprocess.load_state_dict(part("preprocess", weights))
+        """Load weights into the module that evaluation reads."""
+        self.average.module.load_state_dict(_part("model", weights))
+        self.preprocess.load_state_dict(_part("preprocess", weights))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything beyond `weights` that the next step depends on."""
+        """Return everything besides `weights` that the next step depends on."""
         return {
             "step": self.step,
             "model": self.model.state_dict(),
@@ -109,11 +114,11 @@ class Learner:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Load what `state_dict` returned."""
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        check_shapes(self.optimizer)
+        _check_shapes(self.optimizer)
         lay_like_weights(self.optimizer)
         self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
@@ -127,8 +132,8 @@ def rest(group: Mapping[str, Any]) -> None:
         parameter.requires_grad_(False)
 
 
-def check_shapes(optimizer: Optimizer) -> None:
-    """Raise ValueError for a fused step's state of another shape than its weight's: it would write beyond its end."""
+def _check_shapes(optimizer: Optimizer) -> None:
+    """Raise ValueError if a fused optimizer's state has another shape than its weight: kernels would write past it."""
     for group in optimizer.param_groups:
         for parameter in group["params"] if group.get("fused") else ():
             for name, value in optimizer.state.get(parameter, {}).items():
@@ -138,9 +143,9 @@ def check_shapes(optimizer: Optimizer) -> None:
 
 
 def lay_like_weights(optimizer: Optimizer) -> None:
-    """Lay each state tensor out in memory as its weight is: a run may go on in another memory format than it began in.
+    """Give each state tensor the memory layout of its weight: a run may be resumed in another memory format.
 
-    Fused optimizers on the CPU go through both as blocks of memory and would mix up their elements.
+    Fused optimizers on the CPU read both as blocks of memory and would otherwise mix up their elements.
     """
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
@@ -149,16 +154,16 @@ def lay_like_weights(optimizer: Optimizer) -> None:
 
 
 def strides(tensor: Tensor) -> list[int]:
-    """Return the strides of a tensor that lead anywhere: one over a single element does not."""
+    """Return the strides of a tensor without those of dimensions of size 1, which mean nothing."""
     return [stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]
 
 
-def prefixed(prefix: str, module: nn.Module) -> dict[str, Tensor]:
+def _prefixed(prefix: str, module: nn.Module) -> dict[str, Tensor]:
     """Return a module's state with `prefix.` before each name."""
     state = cast(Mapping[str, Tensor], module.state_dict())
     return {f"{prefix}.{name}": tensor for name, tensor in state.items()}
 
 
-def part(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _part(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors below `prefix.`, without it."""
     return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runner.engine.world import ALONE, World
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -19,4 +21,5 @@ class Job:
     group_hash: str = ""  # names the configuration without its seed
     notes: bool = True  # its task writes it into the notebook; of a sweep's trials the sweep does, all at its end
     search: dict[str, Any] | None = None  # the trial of a search that it reports its scores to
+    world: World = ALONE  # the processes that run it together
     folders: tuple[Path, ...] = ()  # the config folders, ours first, which task=list reads; none in a sweep

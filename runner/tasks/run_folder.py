@@ -17,6 +17,7 @@ from runner.assemble import Experiment
 from runner.engine.provenance import provenance
 from runner.engine.saving.folder import LOCK, RESULT, Result, create, lock, read_result, write_result
 from runner.engine.saving.storage import TEMPORARY, put, write_atomic
+from runner.engine.world import ALONE, World
 from runner.errors import ConfigError, StorageError, wrong
 from runner.notebook.book import record
 from runner.numerics import completed, same_config
@@ -60,21 +61,26 @@ def run_folder(job: Job, experiment: Experiment, *, resumed: Run | None = None) 
 
 
 @contextmanager
-def existing_run(folder: Path) -> Iterator[Run]:
+def existing_run(folder: Path, world: World = ALONE) -> Iterator[Run]:
     """Hold the folder of an earlier run; raises Locked, or CheckpointError if its result cannot be read."""
-    with lock(folder):
+    with lock(folder, world):
         yield Run(folder, read_result(folder))
 
 
 @contextmanager
 def _new_run(job: Job) -> Iterator[Run]:
     folder = _place(job)
-    with lock(folder):
+    with lock(folder, job.world):
         yield Run(folder, Result())
 
 
 def _place(job: Job) -> Path:
-    """Make the folder of a new run: the one that the job names, else a free one under `outputs`."""
+    """Return the folder of a new run, which the main one of several processes makes."""
+    return Path(job.world.from_main(lambda: str(_make_folder(job))))
+
+
+def _make_folder(job: Job) -> Path:
+    """Make the folder that the job names, else a free one under `outputs`."""
     if job.folder is None:
         return create(Path(job.config["outputs"]) / job.folder_name)
     path = Path(job.folder)

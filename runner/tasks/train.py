@@ -12,12 +12,12 @@ import torch
 
 from runner import numerics
 from runner.assemble import Experiment, assemble
-from runner.engine.autopsy import explained
 from runner.engine.evaluation import evaluate
 from runner.engine.interruption import deferred
 from runner.engine.learner import Learner
 from runner.engine.logs.hparams import session_end
 from runner.engine.logs.log import Log, open_logs
+from runner.engine.nonfinite_trace import explained
 from runner.engine.saving import checkpoint
 from runner.engine.saving.checkpoint import Snapshot
 from runner.engine.saving.folder import Result
@@ -45,10 +45,10 @@ def train_task(job: Job) -> int:
     if job.config["resume"]:
         job = replace(job, config=saved_config(str(folder), job, key="resume", may_change=MAY_CHANGE))
     with ExitStack() as held:
-        resumed = held.enter_context(existing_run(folder)) if folder else None
+        resumed = held.enter_context(existing_run(folder, job.world)) if folder else None
         snapshot = checkpoint.load(folder) if folder else None
         versions = _numerics_of(resumed.folder, job.config, snapshot) if resumed and snapshot else None
-        experiment = assemble(job.config, fit=snapshot is None, search=job.search)
+        experiment = assemble(job.config, fit=snapshot is None, search=job.search, world=job.world)
         lost = experiment.look() if experiment.settings.test == "end" else ()
         experiment = replace(experiment, summary=[*lost, *experiment.summary])
         if resumed and snapshot:
@@ -108,7 +108,7 @@ def trained(folder: Path, experiment: Experiment, log: Log) -> str:
     recipe, learner = experiment.recipe, experiment.learner
     batches, validation = experiment.batches, experiment.validation
     try:
-        with deferred() as stop:
+        with deferred(experiment.world) as stop:
             return train(recipe, learner, batches, validation, log, committer(folder, learner, log), stop)
     except Diverged as error:
         found = explained(error, recipe, learner, batches, validation)

@@ -28,7 +28,7 @@ def stepped(name: str, first: float | None) -> list[torch.Tensor]:
                 p.grad = torch.empty_like(p).copy_(drawn * size * learner.scaler.get_scale())
             learner.set_lr()
             learner.scaler.unscale_(learner.optimizer)
-            learner.take_step(torch.zeros(()))
+            learner.step_optimizer(torch.zeros(()))
     return [p.detach() for p in parameters]
 
 

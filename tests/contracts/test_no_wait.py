@@ -23,13 +23,13 @@ KINDS = ("activation", "augment", "average", "loss", "mix", "norm", "optim", "pr
 SOURCE = str(ROOT / "runner")
 STEPS = 3
 ON_THE_HOST = "runner/components/optim/moments.py: __int__"  # reads the count of steps, a tensor that stays on the CPU
-ASKS = "runner/engine/finite.py"  # before each step of an optimizer that cannot be told on the device
+HOST_SYNC = "runner/engine/finite.py"  # before each step of an optimizer that cannot be told on the device
 
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Return a count of the reads of tensors by lines of ours; the CPU is taken for a device that works beside us."""
-    monkeypatch.setattr(finite, "at_hand", lambda device: False)
+    monkeypatch.setattr(finite, "is_host_memory", lambda device: False)
     seen: Counter[str] = Counter()
 
     def counted(name: str, method: Any) -> Any:
@@ -85,8 +85,8 @@ def test_no_part_of_a_step_waits_for_the_device(kind: str, name: str, reads: Cou
     experiment = build(far(choices(kind, name)))
     between_flushes(experiment, reads)
     reads.pop(ON_THE_HOST, None)
-    if experiment.learner.gate.asks:
-        assert reads == {f"{ASKS}: item": STEPS - 1}
+    if experiment.learner.gate.needs_host_sync:
+        assert reads == {f"{HOST_SYNC}: item": STEPS - 1}
     else:
         assert not reads
 
@@ -97,11 +97,11 @@ def test_no_way_of_making_a_step_waits_for_the_device(extra: dict[str, Any], rea
     between_flushes(experiment, reads)
     pure = extra.get("precision") == "pure_bf16"
     plain = pure and not moves(experiment.device.type, torch.bfloat16)  # a CPU under torch up to 2.13 has no fused step
-    assert reads == ({f"{ASKS}: item": STEPS - 1} if plain else {})
+    assert reads == ({f"{HOST_SYNC}: item": STEPS - 1} if plain else {})
 
 
 def test_a_read_would_be_seen(reads: Counter[str]) -> None:
     experiment = build(far({"model": "mlp"}))
-    experiment.learner.gate.asks = True
+    experiment.learner.gate.needs_host_sync = True
     between_flushes(experiment, reads)
-    assert reads == {f"{ASKS}: item": STEPS - 1}
+    assert reads == {f"{HOST_SYNC}: item": STEPS - 1}

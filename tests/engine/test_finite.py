@@ -11,9 +11,9 @@ from small_runs import Kept, build, exact, small, state
 from torch import nn
 
 from runner.engine import finite
-from runner.engine.autopsy import explained, first_in
-from runner.engine.finite import Gate, mark, mark_torchs, not_finite
+from runner.engine.finite import Gate, mark, mark_by_torch, not_finite
 from runner.engine.logs.log import Log
+from runner.engine.nonfinite_trace import explained, first_in
 from runner.engine.train import train
 from runner.errors import Diverged
 from runner.registry import names
@@ -21,7 +21,7 @@ from runner.registry import names
 NAN, INF = math.nan, math.inf
 STEP, STEPS = 7, 20  # steps done before the bad one, steps in all
 FLAT = {"norm": "batch", "model": "mlp", "log_every": 50, "validate_every": "20steps", "checkpoint_every": "20steps"}
-MARKS = [mark_torchs, mark]
+MARKS = [mark_by_torch, mark]
 
 
 def experiment(where, bad, step=STEP, **more):
@@ -52,9 +52,9 @@ def weights_and_states(learner):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("optim", names("optim"))
 def test_one_bad_gradient_leaves_weights_and_optimizer_as_they_were(optim, precision, beside, monkeypatch):
-    monkeypatch.setattr(finite, "at_hand", lambda device: not beside)
+    monkeypatch.setattr(finite, "is_host_memory", lambda device: not beside)
     for bad, implementation in zip((NAN, INF), MARKS, strict=True):
-        monkeypatch.setattr(finite, "torchs_own", lambda device, own=implementation is mark_torchs: own)
+        monkeypatch.setattr(finite, "torch_can_mark", lambda device, own=implementation is mark_by_torch: own)
         made = experiment("gradient", bad, optim=optim, precision=precision)
         was = {}
         made = before(made, STEP, lambda made=made, was=was: was or was.update(weights_and_states(made.learner)))
@@ -82,7 +82,7 @@ def test_one_bad_gradient_leaves_weights_and_optimizer_as_they_were(optim, preci
     ],
 )
 def test_what_was_first_not_finite_is_named(where, found, bad, precision, implementation, monkeypatch):
-    monkeypatch.setattr(finite, "torchs_own", lambda device: implementation is mark_torchs)
+    monkeypatch.setattr(finite, "torch_can_mark", lambda device: implementation is mark_by_torch)
     made = experiment(where, bad, precision=precision)
     was = {}
     made = before(made, STEP, lambda: was or was.update(weights_and_states(made.learner)))
@@ -97,7 +97,7 @@ def test_what_was_first_not_finite_is_named(where, found, bad, precision, implem
 @pytest.mark.parametrize("beside", [False, True], ids=["seen at once", "told on the device"])
 @pytest.mark.parametrize("more", [{"accumulate": 2}, {"clip": 0.1}, {"regularizer": ["max_norm"]}, {"average": "none"}])
 def test_nothing_moves_in_other_ways_of_making_a_step(more, beside, monkeypatch):
-    monkeypatch.setattr(finite, "at_hand", lambda device: not beside)
+    monkeypatch.setattr(finite, "is_host_memory", lambda device: not beside)
     made = experiment("output", NAN, **more)
     was = {}
     made = before(made, STEP, lambda: was or was.update(weights_and_states(made.learner)))
@@ -277,12 +277,12 @@ def test_what_is_not_finite_is_listed_in_order_and_whole_numbers_are_passed_over
 def test_a_plugins_fused_optimizer_that_takes_no_flag_is_asked_about(monkeypatch):
     weight = nn.Parameter(torch.ones(2))
     told = torch.optim.SGD([weight], lr=0.1, fused=True)
-    assert not Gate(told).asks
+    assert not Gate(told).needs_host_sync
     assert not hasattr(told, "found_inf"), "on the CPU there is no need"
-    monkeypatch.setattr(finite, "at_hand", lambda device: False)
-    assert not Gate(told).asks
+    monkeypatch.setattr(finite, "is_host_memory", lambda device: False)
+    assert not Gate(told).needs_host_sync
     assert told.found_inf is not None
     deaf = torch.optim.SGD([weight], lr=0.1, fused=True)
     del deaf._step_supports_amp_scaling
-    assert Gate(deaf).asks
-    assert Gate(torch.optim.SGD([weight], lr=0.1, foreach=True)).asks
+    assert Gate(deaf).needs_host_sync
+    assert Gate(torch.optim.SGD([weight], lr=0.1, foreach=True)).needs_host_sync

@@ -5,18 +5,23 @@ import math
 
 import pytest
 import torch
+from small_runs import build, small
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn import functional as F
 
 from runner.engine.batches import EvalBatches
 from runner.engine.evaluation import evaluate
+from runner.engine.fast_step import fast_stepper
+from runner.engine.finite import Gate
+from runner.engine.interruption import Stop
 from runner.engine.learner import Learner
+from runner.engine.logs.log import Log
 from runner.engine.patience import Patience
 from runner.engine.randomness import reseeder
 from runner.engine.recipe import Recipe
 from runner.engine.schedules import Pure
-from runner.engine.train import update
+from runner.engine.train import train, update
 
 CPU = torch.device("cpu")
 
@@ -61,7 +66,15 @@ def learner(model, lr=0.1, schedule=lambda step: 1.0):
         group["initial_lr"] = group["lr"]
     scaler = GradScaler("cpu", enabled=False)
     return Learner(
-        model, nn.Identity(), optimizer, Pure(schedule), scaler, Plain(model), Patience("val/accuracy", limit=None)
+        model=model,
+        preprocess=nn.Identity(),
+        optimizer=optimizer,
+        schedule=Pure(schedule),
+        scaler=scaler,
+        average=Plain(model),
+        patience=Patience("val/accuracy", limit=None),
+        stepper=fast_stepper(optimizer),
+        gate=Gate(optimizer),
     )
 
 
@@ -192,3 +205,18 @@ def test_patience_minimises_a_loss_and_survives_a_nan_first():
     assert not patience.observe({"val/loss": 3.0}, 3)
     assert patience.best == {"val/loss": 2.0, "step": 2}
     assert not patience.spent
+
+
+def test_a_signal_that_comes_while_the_loop_waits_for_a_batch_ends_it_after_that_step_saved():
+    made = build(small({"steps": 9, "validate_every": "9steps", "checkpoint_every": "9steps"}))
+    stop, saved, stream = Stop(), [], made.batches.stream
+
+    def signalled(start, end):
+        for step, batch in enumerate(stream(start, end)):
+            stop.signal = 15 if step == 3 else 0
+            yield batch
+
+    made.batches.stream = signalled
+    commit = lambda: saved.append(made.learner.step)  # noqa: E731
+    assert train(made.recipe, made.learner, made.batches, {}, Log(), commit, stop) == "stopped"
+    assert (made.learner.step, saved) == (4, [4])

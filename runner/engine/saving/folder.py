@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Annotated, Any, get_type_hints
 
 from runner.engine.saving import storage
+from runner.engine.world import ALONE, World
 from runner.errors import CheckpointError, ConfigError, Locked
 from runner.schema import FolderName, NonNegative, NonNegativeInt, Pattern, PositiveInt, check
 from runner.status import Status
@@ -82,8 +83,8 @@ def _candidates(path: Path) -> Iterator[Path]:
 class Lock:
     """A run folder locked by this process until `release`, the end of a `with`, or the death of the process."""
 
-    def __init__(self, file: int) -> None:
-        self._file: int | None = file
+    def __init__(self, file: int | None) -> None:
+        self._file = file
 
     def release(self) -> None:
         """Unlock the folder; a second call does nothing."""
@@ -98,11 +99,24 @@ class Lock:
         self.release()
 
 
-def lock(path: Path) -> Lock:
-    """Lock a run folder for this process; raises Locked, with the holder's pid and host, if another process has it.
+def lock(path: Path, world: World = ALONE) -> Lock:
+    """Lock a run folder for this run; raises Locked, with the holder's pid and host, if another run has it.
 
     The kernel releases the lock (flock) when this process and its forked children end, so no lock is ever stale.
+    Of several processes the main one holds it, and all of them raise what it raises.
     """
+    held = Lock(None)
+
+    def take() -> str:
+        held._file = _locked_file(path)
+        return ""
+
+    world.from_main(take)
+    return held
+
+
+def _locked_file(path: Path) -> int:
+    """Return the descriptor of the lock file, locked."""
     with storage.refusing(path / LOCK):
         file = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
         try:
@@ -116,7 +130,7 @@ def lock(path: Path) -> Lock:
         except OSError:
             os.close(file)
             raise
-    return Lock(file)
+    return file
 
 
 def _holder_in(file: int) -> str:

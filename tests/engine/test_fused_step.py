@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW
 
-from runner.engine import fused
-from runner.engine.direct import bare_step, gradients, stepper
+from runner.engine import fused_step
+from runner.engine.fast_step import bare_step, fast_step, present_gradients
 
 MAKERS = {
     "sgd": lambda groups: SGD(groups, lr=0.1, fused=True),
@@ -43,13 +43,13 @@ def both(maker, between=lambda number, tensors, optimizer: None):
         tensors = weights()
         optimizer = maker(groups(tensors))
         optimizer.found_inf = torch.zeros(())
-        step = stepper(optimizer)
+        step = fast_step(optimizer)
         generator = torch.Generator().manual_seed(1)
         for number in range(8):
             for tensor in tensors:
                 tensor.grad = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
             between(number, tensors, optimizer)
-            step(gradients(optimizer)) if ours else optimizer.step()
+            step(present_gradients(optimizer)) if ours else optimizer.step()
         states = [value for tensor in tensors for value in optimizer.state[tensor].values()]
         ends.append([tensor.detach() for tensor in tensors] + [value for value in states if value is not None])
     return ends
@@ -117,8 +117,8 @@ def test_torchs_own_step_makes_the_first_step_only(name, absent):
     optimizer = MAKERS[name](groups(weights()))
     bare, _ = bare_step(type(optimizer))
     calls = []
-    step = fused.gathered(optimizer, lambda it: (calls.append(it), bare(it)))
-    assert isinstance(step, fused.Gathered)
+    step = fused_step.fused_step(optimizer, lambda it: (calls.append(it), bare(it)))
+    assert isinstance(step, fused_step.FusedStep)
     calls.clear()  # those of the trial
     for _ in range(4):
         for group in optimizer.param_groups:
@@ -127,7 +127,7 @@ def test_torchs_own_step_makes_the_first_step_only(name, absent):
         if absent is not None:
             optimizer.param_groups[0]["params"][absent].grad = None
         with torch.no_grad():
-            step(gradients(optimizer))
+            step(present_gradients(optimizer))
     assert len(calls) == 1
 
 
@@ -145,17 +145,17 @@ def test_types_of_one_group_are_stepped_apart():
 def test_what_is_not_known_steps_as_torch_does(name):
     optimizer = ORDINARY[name](weights())
     bare, _ = bare_step(type(optimizer))
-    assert fused.gathered(optimizer, bare) is None
+    assert fused_step.fused_step(optimizer, bare) is None
 
 
 @pytest.mark.parametrize("error", [None, AttributeError, TypeError], ids=["other numbers", "no kernel", "other words"])
 def test_a_kernel_that_does_otherwise_is_not_called(error, monkeypatch):
-    def other(part, gradients, found_inf):
+    def other(bucket, gradients, found_inf):
         if error:
             raise error
-        torch._foreach_sub_(part.parameters, gradients)
+        torch._foreach_sub_(bucket.parameters, gradients)
 
-    monkeypatch.setitem(fused.RULES, SGD, replace(fused.RULES[SGD], step=other))
+    monkeypatch.setitem(fused_step.RULES, SGD, replace(fused_step.RULES[SGD], step=other))
     optimizer = MAKERS["momentum"](weights())
     bare, _ = bare_step(SGD)
-    assert fused.gathered(optimizer, bare) is None
+    assert fused_step.fused_step(optimizer, bare) is None

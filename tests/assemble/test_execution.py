@@ -12,8 +12,9 @@ from running import MLP, job
 from small_runs import Kept, build, config, interrupted, small, steps, trained, uninterrupted
 from torch import nn
 
-from runner.assemble import assemble, speed
-from runner.assemble.speed import operations, pays, settle
+from runner.assemble import assemble, execution
+from runner.assemble.execution import compiling_pays, operations, resolve
+from runner.assemble.learner import describe_host_syncs
 from runner.components.optim.muon import orthogonalized
 from runner.engine import forward
 from runner.engine.learner import lay_like_weights, strides
@@ -47,7 +48,7 @@ def cuda(monkeypatch):
 def settled(device="cpu", **changes):
     settings = assemble(config(small({}))).settings
     given = {"precision": "auto", "memory_format": "auto", "compile": "auto", "cuda_graphs": False}
-    return settle(replace(settings, **(given | changes)), torch.device(device))
+    return resolve(replace(settings, **(given | changes)), torch.device(device))
 
 
 # What auto means
@@ -72,7 +73,7 @@ def test_compile_is_refused_or_by_auto_left_out_where_torch_cannot(cuda, monkeyp
     with pytest.raises(ConfigError, match="of compute capability"):
         settled("cuda", compile=True)
     cuda.capability = (7, 0)
-    monkeypatch.setattr(speed, "find_spec", lambda name: None)
+    monkeypatch.setattr(execution, "find_spec", lambda name: None)
     assert settled("cuda").compile is False
     with pytest.raises(ConfigError, match="needs triton"):
         settled("cuda", compile=True)
@@ -100,9 +101,9 @@ def test_auto_compiles_long_runs_of_large_models_only():
     from torchvision.models import resnet18
 
     model = resnet18()
-    assert pays(model, (3, 224, 224), 256, 90 * 5000)  # ImageNet
-    assert not pays(model, (3, 224, 224), 256, 100)
-    assert not pays(nn.Linear(10, 10), (10,), 64, 10_000)
+    assert compiling_pays(model, (3, 224, 224), 256, 90 * 5000)  # ImageNet
+    assert not compiling_pays(model, (3, 224, 224), 256, 100)
+    assert not compiling_pays(nn.Linear(10, 10), (10,), 64, 10_000)
 
 
 # Memory format
@@ -252,7 +253,8 @@ def test_auto_goes_on_without_compiling_what_torch_cannot(quick, monkeypatch):
     _, plain = uninterrupted(LEARNS, 3)
     experiment = build(LEARNS)
     model = experiment.learner.model
-    given = forward.Fast(model, forward.compiled, examples=16, failed=forward.passed_over("compile=auto: it cannot"))
+    failed = forward.warn_and_train_plainly("compile=auto: it cannot")
+    given = forward.FastForward(model, forward.compiled, examples=16, failed=failed)
     experiment = replace(experiment, recipe=replace(experiment.recipe, forward=given))
     with pytest.warns(UserWarning, match="compile=auto: it cannot .*no such operation.*: it is trained as it is"):
         left = trained(experiment, 3)
@@ -289,3 +291,18 @@ def test_cuda_graphs_give_the_losses_of_the_plain_forward(changed):
         rows.append([float(value) for _, tag, value in kept if tag == "train/loss"])
         assert all(torch.isfinite(t).all() for t in experiment.learner.weights().values())
     assert rows[1] == pytest.approx(rows[0], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("optim", "said"),
+    [
+        ("adam", []),
+        ("lion", ["Lion has no fused step: the host waits for cuda in each, to know that all is finite"]),
+        ("muon", ["Muon has no fused step: the host waits for cuda in each, to know that all is finite"]),
+    ],
+)
+def test_the_summary_names_an_optimizer_without_a_fused_step_on_a_gpu_only(optim, said):
+    made = build(small({"optim": optim}))
+    assert describe_host_syncs(made.learner, torch.device("cuda:0")) == said
+    assert describe_host_syncs(made.learner, torch.device("cpu")) == []
+    assert not any("waits" in line for line in made.summary)

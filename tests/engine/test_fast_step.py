@@ -12,7 +12,16 @@ from torch.optim import SGD, Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 import runner.components  # noqa: F401  (registers all)
-from runner.engine.direct import METHODS, bare_step, gradients, stepper, without_dynamo, zeroer
+from runner.engine.fast_step import (
+    METHODS,
+    avoid_dynamo,
+    bare_step,
+    fast_step,
+    fast_stepper,
+    fast_zero_grad,
+    own_stepper,
+    present_gradients,
+)
 from runner.registry import build, names, option
 from tests.running import ROOT
 
@@ -51,11 +60,11 @@ def made(name, fused):
 @pytest.mark.parametrize("fused", [None, True], ids=["plain", "fused"])
 @pytest.mark.parametrize("name", names("optim"))
 def test_direct_steps_equal_the_standard_ones_bit_for_bit(name, fused):
-    without_dynamo()
+    avoid_dynamo()
     optimizer, net = made(name, fused)
     before = copy.deepcopy(net.state_dict())
-    step = stepper(optimizer)
-    ours = trained(optimizer, net, lambda: step(gradients(optimizer)), zeroer(optimizer))
+    stepper = fast_stepper(optimizer)
+    ours = trained(optimizer, net, lambda: stepper.step(present_gradients(optimizer)), stepper.zero_grad)
     optimizer, net = made(name, fused)
     standard = trained(optimizer, net, optimizer.step, optimizer.zero_grad)
     assert same(ours, standard)
@@ -65,7 +74,7 @@ def test_direct_steps_equal_the_standard_ones_bit_for_bit(name, fused):
 @pytest.mark.parametrize("name", names("optim"))
 def test_every_optimizer_of_ours_has_a_bare_step(name):
     optimizer, _ = made(name, None)
-    assert stepper(optimizer) is not None
+    assert fast_step(optimizer) is not None
     step, _ = bare_step(type(optimizer))
     assert inspect.unwrap(step).__code__.co_name == "step"
 
@@ -90,21 +99,21 @@ def one():
 )
 def test_hooks_registered_later_are_called_until_they_are_removed(one, register):
     optimizer, weight = one
-    step, calls = stepper(optimizer), []
-    step(gradients(optimizer))
+    step, calls = fast_step(optimizer), []
+    step(present_gradients(optimizer))
     handle = register(optimizer, lambda *_: calls.append(weight.item()))
-    step(gradients(optimizer))
+    step(present_gradients(optimizer))
     handle.remove()
-    step(gradients(optimizer))
+    step(present_gradients(optimizer))
     assert len(calls) == 1
     assert weight.item() == 0.25
 
 
 def test_a_schedule_of_torchs_sees_its_optimizer_step(one):
     optimizer, weight = one
-    step = stepper(optimizer)
+    step = fast_step(optimizer)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
-    step(gradients(optimizer))
+    step(present_gradients(optimizer))
     schedule.step()  # warns unless it saw a step
     assert weight.item() == 0.75
 
@@ -118,11 +127,11 @@ class Plain(Optimizer):
 
 def test_gradients_are_off_in_a_step_only_where_torch_turns_them_off(one):
     optimizer, weight = one
-    stepper(optimizer)(gradients(optimizer))
+    fast_step(optimizer)(present_gradients(optimizer))
     assert weight.requires_grad and weight.grad_fn is None
     assert torch.is_grad_enabled()
     plain = Plain([weight], {})
-    assert stepper(plain)([]) is plain.step() is True
+    assert fast_step(plain)([]) is plain.step() is True
 
 
 @pytest.mark.parametrize(
@@ -135,20 +144,20 @@ def test_gradients_are_off_in_a_step_only_where_torch_turns_them_off(one):
 )
 def test_what_is_not_safe_steps_the_standard_way(one, optimizer):
     other = optimizer([one[1]])
-    assert stepper(other) is None
-
-
-def test_a_compiled_run_steps_the_standard_way(one):
-    assert stepper(one[0], compiled=True) is None
+    assert fast_step(other) is None
 
 
 def test_steps_wrapped_by_others_step_the_standard_way(one, monkeypatch):
     kind = type("Own", (SGD,), {})
     optimizer = kind([one[1]], lr=1.0)
-    assert stepper(optimizer) is not None
+    assert fast_step(optimizer) is not None
     wrapped = kind.step
     monkeypatch.setattr(kind, "step", lambda self, closure=None: wrapped(self, closure))
-    assert stepper(optimizer) is None
+    assert fast_step(optimizer) is None
+    before = one[1].item()
+    for number, stepper in enumerate([fast_stepper(optimizer), own_stepper(optimizer)], 1):
+        stepper.step(present_gradients(optimizer))
+        assert one[1].item() == before - 0.25 * number
 
 
 def test_an_optimizers_own_zero_grad_is_called(one):
@@ -158,12 +167,12 @@ def test_an_optimizers_own_zero_grad_is_called(one):
 
     optimizer = Own([one[1]], lr=1.0)
     with pytest.raises(NotImplementedError):
-        zeroer(optimizer)()
+        fast_zero_grad(optimizer)()
 
 
 def test_groups_added_later_are_zeroed(one):
     optimizer, weight = one
-    zero = zeroer(optimizer)
+    zero = fast_zero_grad(optimizer)
     other = nn.Parameter(torch.ones(1))
     other.grad = torch.ones(1)
     optimizer.add_param_group({"params": [other]})
@@ -179,13 +188,13 @@ def fresh(code):
 
 USED = """
 import sys, torch
-from runner.engine.direct import gradients, stepper, without_dynamo, zeroer
-without_dynamo()
+from runner.engine.fast_step import avoid_dynamo, fast_step, present_gradients
+avoid_dynamo()
 def used(kind, **options):
     weight = torch.nn.Parameter(torch.ones(3))
     optimizer = kind([weight], lr=0.5, **options)
     weight.sum().backward()
-    stepper(optimizer)(gradients(optimizer))
+    fast_step(optimizer)(present_gradients(optimizer))
     optimizer.load_state_dict(optimizer.state_dict())
     optimizer.zero_grad()
     assert weight.grad is None and weight.tolist() == [0.5] * 3, weight
@@ -202,12 +211,11 @@ inside = torch.optim.SGD(module.parameters(), lr=0.5)
 inside.zero_grad()
 module(torch.ones(3)).sum().backward()
 before = module.bias.item()
-assert stepper(inside, compiled=True) is None
 inside.step()
 assert abs(module.bias.item() - before + 0.5) < 1e-6
 assert "torch._dynamo" in sys.modules
 used(torch.optim.SGD)
-from runner.engine.direct import METHODS
+from runner.engine.fast_step import METHODS
 for name in METHODS:
     method = getattr(torch.optim.Optimizer, name).__wrapped__
     assert getattr(method, "__dynamo_disable")._torchdynamo_disable, name
@@ -228,7 +236,7 @@ assert abs(module.bias.item() - before + 1) < 1e-6
 """
 
 
-def test_optimizers_are_used_without_dynamo():
+def test_optimizers_are_used_avoid_dynamo():
     fresh(USED)
 
 
@@ -244,9 +252,9 @@ def test_another_torchs_optimizers_are_left_alone(one, monkeypatch):
     wrapped.__wrapped__ = lambda *args: None
     for name in METHODS:
         monkeypatch.setattr(Optimizer, name, wrapped)
-    without_dynamo()
+    avoid_dynamo()
     with pytest.raises(NotImplementedError):
         one[0].state_dict()
     assert not vars(wrapped.__wrapped__)
     monkeypatch.delattr(sys.modules["torch.optim.optimizer"], "_global_optimizer_pre_hooks")
-    assert stepper(one[0]) is None
+    assert fast_step(one[0]) is None
