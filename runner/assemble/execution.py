@@ -24,6 +24,7 @@ from runner.engine.forward import (
     raise_config_error,
     warn_and_train_plainly,
 )
+from runner.engine.parts import is_norm
 from runner.engine.recipe import Recipe
 from runner.errors import ConfigError
 from runner.settings import Settings
@@ -153,7 +154,7 @@ def _round_to_bf16(model: nn.Module) -> None:
     scaler refuses float16 gradients, and without one values below 6e-8 are lost.
     """
     for module in model.modules():
-        if "Norm" not in type(module).__name__:
+        if not is_norm(module):
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.to(_BF16)
 

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from runner.engine.batches import EvalBatches
 from runner.engine.interruption import NEVER, Stop
 from runner.engine.learner import Learner
+from runner.engine.parts import mode
 from runner.engine.recipe import Recipe
 
 
@@ -27,19 +28,16 @@ def evaluate(recipe: Recipe, learner: Learner, batches: EvalBatches, stop: Stop 
     With several processes each predicts its share of the examples, and all return the same. If `stop` is set, the
     evaluation ends early and its result is meaningless.
     """
-    model = learner.average.module
-    was_training = model.training
-    model.eval()
     recipe.reseed(-1)
     totals = torch.zeros(2, device=batches.device)
-    for images, labels in batches:
-        if stop.signal:
-            break
-        with recipe.autocast():
-            log_p = recipe.predict(model, images).float()
-        correct = (log_p.argmax(1) == labels).sum()
-        totals += torch.stack([correct.float(), F.nll_loss(log_p, labels, reduction="sum")])
-    model.train(was_training)
+    with mode(learner.average.module, training=False) as model:
+        for images, labels in batches:
+            if stop.signal:
+                break
+            with recipe.autocast():
+                log_p = recipe.predict(model, images).float()
+            correct = (log_p.argmax(1) == labels).sum()
+            totals += torch.stack([correct.float(), F.nll_loss(log_p, labels, reduction="sum")])
     # In float64, on the CPU because MPS has none.
     totals = batches.world.sum(totals.cpu().double())
     accuracy, loss = (totals / len(batches)).tolist()

@@ -1,8 +1,9 @@
-"""Marks in models: slots that regularizers fill, residual branches that initializers scale, notes for the summary."""
+"""Parts of models: slots for regularizers, marks for initializers, notes for the summary, norms, train/eval flags."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 
@@ -10,6 +11,34 @@ _KEPT = "kept_from_file"
 _LAST = "last_of_a_residual_branch"
 _NOTES = "notes_for_the_summary"
 _POOL_CALLS = "max_pooling_called_as_a_function"
+
+# Torch's normalization layers; BatchNorm and InstanceNorm are `_NormBase`
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Return True for a normalization layer: one of torch's, or a class that has `Norm` in its name."""
+    return isinstance(module, NORMS) or "Norm" in type(module).__name__
+
+
+def has_running_statistics(module: nn.Module) -> bool:
+    """Return True for a norm that updates buffers in training mode and reads them in evaluation mode (BatchNorm)."""
+    return is_norm(module) and any(True for _ in module.buffers(recurse=False))
+
+
+@contextmanager
+def mode(model: nn.Module, *, training: bool) -> Iterator[nn.Module]:
+    """Put all modules into training or evaluation mode for a while; afterwards each gets its own flag back.
+
+    A frozen BatchNorm in a model that trains stays in evaluation mode this way. `model.train()` would reset it.
+    """
+    flags = [(module, module.training) for module in model.modules()]
+    model.train(training)
+    try:
+        yield model
+    finally:
+        for module, flag in flags:
+            module.training = flag
 
 
 class Slot(nn.Identity):

@@ -13,7 +13,7 @@ from runner.components.init.layers import Head, initialization, set_biases, set_
 from runner.components.init.scaled import kaiming
 from runner.components.init.structured import dirac
 from runner.engine.contracts import Init
-from runner.engine.parts import is_kept
+from runner.engine.parts import is_kept, mode
 from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import Positive
@@ -36,9 +36,8 @@ def lsuv(images: Tensor, *, bias: float, head: Head) -> Init:
         orthonormal(model)
         layers = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d)) and not is_kept(m.weight)]
         hooks = [layer.register_forward_hook(divide_by_spread) for layer in layers]
-        training = model.training
-        model.eval()(images.cpu())
-        model.train(training)
+        with mode(model, training=False):
+            model(images.cpu())
         for hook in hooks:
             hook.remove()
         set_biases(model, bias)

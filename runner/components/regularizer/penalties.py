@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from runner.engine.contracts import Regularizer
+from runner.engine.parts import is_norm
 from runner.registry import register
 from runner.schema import NonNegative, Positive
 
@@ -19,7 +20,7 @@ def weights(model: nn.Module) -> list[Tensor]:
     found = [
         parameter
         for module in model.modules()
-        if "Norm" not in type(module).__name__
+        if not is_norm(module)
         for parameter in module.parameters(recurse=False)
         if parameter.requires_grad and parameter.ndim >= 2
     ]
@@ -27,13 +28,20 @@ def weights(model: nn.Module) -> list[Tensor]:
 
 
 def absolute(model: nn.Module) -> Tensor:
-    """Return the sum of the absolute weights."""
-    return torch.stack(torch._foreach_norm(weights(model), 1)).sum()
+    """Return the sum () of the absolute weights, 0 while all of them are frozen."""
+    found = weights(model)
+    return torch.stack(torch._foreach_norm(found, 1)).sum() if found else _zero(model)
 
 
 def squared(model: nn.Module) -> Tensor:
-    """Return the sum of the squared weights."""
-    return torch.stack(torch._foreach_norm(weights(model), 2)).square().sum()
+    """Return the sum () of the squared weights, 0 while all of them are frozen."""
+    found = weights(model)
+    return torch.stack(torch._foreach_norm(found, 2)).square().sum() if found else _zero(model)
+
+
+def _zero(model: nn.Module) -> Tensor:
+    """Return 0 () where the model's weights are."""
+    return next(model.parameters()).new_zeros(())
 
 
 @register("regularizer")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
+from runner.engine.parts import NORMS, is_norm
+
 ACTIVATION_MODULES = ("torch.nn.modules.activation", "timm.layers.activations")
 NO_ACTIVATIONS = ("MultiheadAttention", "Softmax", "LogSoftmax", "Softmin", "Softmax2d")
-NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)  # InstanceNorm is a _NormBase
 DROPOUTS = (nn.Dropout, nn.Dropout2d, nn.AlphaDropout)
 SKIPS = ("StochasticDepth", "DropPath")  # torchvision's and timm's
 SKIP_NAMES = ("stochastic_depth", "drop_path")  # where both put an Identity when nothing is to be skipped
@@ -49,15 +50,15 @@ def is_activation(module: nn.Module) -> bool:
     return kind.__module__.startswith(ACTIVATION_MODULES) and kind.__name__ not in NO_ACTIVATIONS
 
 
-def is_norm(module: nn.Module) -> bool:
-    """Tell whether a module is a norm that we know to replace."""
+def is_known_norm(module: nn.Module) -> bool:
+    """Return True for a norm that can be replaced: one of torch's."""
     return isinstance(module, NORMS)
 
 
 def is_strange_norm(module: nn.Module) -> bool:
-    """Tell whether a module calls itself a norm, and is none that we know."""
+    """Return True for a norm with tensors of its own that is none of torch's."""
     tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-    return "Norm" in type(module).__name__ and bool(tensors) and not is_norm(module)
+    return is_norm(module) and bool(tensors) and not is_known_norm(module)
 
 
 def can_gate(word: str) -> bool:

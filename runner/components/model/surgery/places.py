@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from runner.components.model.layers import named
-from runner.components.model.surgery.kinds import DROPOUTS, is_activation, is_norm
+from runner.components.model.surgery.kinds import DROPOUTS, is_activation, is_known_norm
 from runner.components.model.surgery.norms import ChannelsLast
 from runner.components.model.surgery.swap import names_of
 from runner.components.model.surgery.trace import Call, Trace
@@ -125,7 +125,7 @@ def hidden(seen: Trace) -> list[Call]:
         for call in seen.calls
         if is_activation(call.module)
         and call.giver is not None
-        and (isinstance(call.giver, (nn.Linear, TokenNorm)) or is_norm(call.giver))
+        and (isinstance(call.giver, (nn.Linear, TokenNorm)) or is_known_norm(call.giver))
         and len(call.shape) in (2, 3)
         and call.reader
         and isinstance(call.reader.module, nn.Linear)
@@ -154,7 +154,7 @@ def convolutional(block: nn.Module) -> bool:
 def ends_branch(call: Call, seen: Trace, names: dict[nn.Module, str]) -> bool:
     """Tell whether a module's output is the residual branch that is added to a shortcut."""
     kinds = (nn.Conv2d, nn.Linear, TokenNorm, ChannelsLast, *DROPOUTS)
-    if not (isinstance(call.module, kinds) or is_norm(call.module) or call.module in seen.skips):
+    if not (isinstance(call.module, kinds) or is_known_norm(call.module) or call.module in seen.skips):
         return False
     reader = call.reader
     path = names.get(call.module, "").split(".")
@@ -172,11 +172,11 @@ def mark(seen: Trace, end: Call) -> None:
     """Mark the last weighted layer of the branch that ends here, for `init=residual`."""
     ran = {call.module for call in seen.calls}
     for call in reversed(seen.calls[: index(seen, end) + 1]):
-        fused = any(is_activation(part) for part in call.module.children()) and is_norm(call.module)
+        fused = any(is_activation(part) for part in call.module.children()) and is_known_norm(call.module)
         if fused or (is_activation(call.module) and not seen.gates(call)):
             return  # an activation behind the last layer: zero would stay zero
         quiet = [m for m in call.module.children() if isinstance(m, nn.Linear) and m not in ran]
-        if quiet or isinstance(call.module, (nn.Conv2d, nn.Linear)) or is_norm(call.module):
+        if quiet or isinstance(call.module, (nn.Conv2d, nn.Linear)) or is_known_norm(call.module):
             end_branch(quiet[-1] if quiet else call.module)  # attention reads its layers' weights without a call
             return
 

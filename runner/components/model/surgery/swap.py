@@ -6,7 +6,7 @@ from collections import Counter
 
 from torch import nn
 
-from runner.components.model.surgery.kinds import is_norm
+from runner.components.model.surgery.kinds import is_known_norm
 from runner.errors import ConfigError
 
 Changes = Counter[str]  # what was done -> places
@@ -14,7 +14,7 @@ Changes = Counter[str]  # what was done -> places
 
 def alike(old: nn.Module, new: nn.Module) -> bool:
     """Tell whether a part is of the kind asked for already, with the same numbers (in place or not)."""
-    if type(new) not in type(old).__mro__ or (is_norm(old) and list(old.state_dict()) != list(new.state_dict())):
+    if type(new) not in type(old).__mro__ or (is_known_norm(old) and list(old.state_dict()) != list(new.state_dict())):
         return False
     return numbers(old) == numbers(new)
 

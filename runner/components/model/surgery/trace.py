@@ -20,10 +20,11 @@ from runner.components.model.surgery.kinds import (
     can_gate,
     is_activation,
     is_drop,
-    is_norm,
+    is_known_norm,
     is_strange_norm,
     skips,
 )
+from runner.engine.parts import mode
 
 Shape = tuple[int, ...]
 
@@ -76,7 +77,7 @@ class Trace:
 
     def norms(self) -> list[Call]:
         """Return the calls of norm modules."""
-        return [call for call in self.calls if is_norm(call.module)]
+        return [call for call in self.calls if is_known_norm(call.module)]
 
     def head(self) -> Call:
         """Return the call of the layer that gives the logits: the last linear or convolutional one."""
@@ -97,12 +98,10 @@ def hooked(model: nn.Module, listener: Listener) -> Iterator[None]:
     """Let the listener hear every module of the model, for the time being."""
     handles = [m.register_forward_pre_hook(listener.enter) for m in model.modules()]
     handles += [m.register_forward_hook(listener.leave) for m in model.modules()]
-    training = model.training
-    model.train()
     try:
-        yield
+        with mode(model, training=True):
+            yield
     finally:
-        model.train(training)
         for handle in handles:
             handle.remove()
 
@@ -174,7 +173,7 @@ def counts(name: str, inside: nn.Module | None, args: tuple[Any, ...], kwargs: M
     if name in ACTIVATION_FUNCTIONS:
         return inside is None or not is_activation(inside)
     if name in NORM_FUNCTIONS:
-        return inside is None or not (is_norm(inside) or is_strange_norm(inside))
+        return inside is None or not (is_known_norm(inside) or is_strange_norm(inside))
     if name in POOL_FUNCTIONS:
         return not isinstance(inside, nn.MaxPool2d)
     rate = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
