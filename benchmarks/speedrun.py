@@ -162,13 +162,10 @@ def _rewinder(made: Experiment) -> Callable[[], None]:
     """Return a function that restores the current state of an experiment and keeps its compiled code."""
     learner = made.learner
     state, weights = copy.deepcopy(learner.state_dict()), copy.deepcopy(learner.weights())
-    trained = [p for p in learner.model.parameters() if p.requires_grad]
 
     def rewind() -> None:
         learner.load_state_dict(state)
         learner.load_weights(weights)
-        for parameter in trained:  # some are frozen at the end
-            parameter.requires_grad_(True)
 
     return rewind
 

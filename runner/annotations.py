@@ -26,7 +26,7 @@ from runner.roles import NO_MARKS, Marks, marks_of
 PACKAGE = Path(runner.__file__).parent
 PLAIN = {kind.__name__: kind for kind in (int, float, bool, str, list, dict)}
 OF_ONE = (schema.Range, schema.Pattern, schema.NotEmpty, schema.Pair)
-IN_WORDS = (relations.Whole, relations.OneOf, relations.Regular)
+IN_WORDS = (relations.Whole, relations.OneOf, relations.Regular, relations.OfLength)
 OF_SEVERAL = (relations.Fields, relations.Divides, relations.AtMost, relations.Leaves, relations.With)
 MARKS = (roles.FilePath, roles.Verbatim, roles.Unnamed, roles.Unswept, roles.ReadBy)
 RULES = {rule.__name__: rule for rule in (*OF_ONE, *IN_WORDS, *OF_SEVERAL, *MARKS)}
@@ -47,12 +47,34 @@ def annotation(kind: str, option: str, knob: str) -> Any:
     """Return the type of a knob of a component of ours, None where only the import can tell it."""
     for path in sources(kind):
         if option in text(path) and (function := registered(path, kind, option)):
-            for argument in function.args.kwonlyargs:
+            for argument, home in _knobs_of(function, path):
                 if argument.arg == knob and argument.annotation:
                     try:
-                        return read(argument.annotation, path)
+                        return read(argument.annotation, home)
                     except Unread:
                         return None
+    return None
+
+
+def _knobs_of(function: ast.FunctionDef, path: Path) -> Iterator[tuple[ast.arg, Path]]:
+    """Yield the knobs of a function, and of the `@shared_knobs` classes that it asks for, with the file of each."""
+    yield from ((argument, path) for argument in function.args.kwonlyargs)
+    for argument in function.args.args:
+        if isinstance(argument.annotation, ast.Name) and (found := _shared_class(argument.annotation.id, path)):
+            yield from _knobs_of(*found)
+
+
+def _shared_class(name: str, path: Path) -> tuple[ast.FunctionDef, Path] | None:
+    """Return the constructor, and its file, of a `@shared_knobs` class that a file defines or imports from ours."""
+    for node in body(path):
+        match node:
+            case ast.ClassDef(name=defined, decorator_list=[ast.Name(id="shared_knobs")]) if defined == name:
+                made = (each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__")
+                return next(((each, path) for each in made), None)
+            case ast.ImportFrom(module=str(module), names=imported):
+                if (home := _file_of(module)) and any((each.asname or each.name) == name for each in imported):
+                    real = next(each.name for each in imported if (each.asname or each.name) == name)
+                    return _shared_class(real, home)
     return None
 
 
@@ -106,8 +128,8 @@ def _marked_sources(kind: str) -> Iterator[Path]:
 
 def _marks_of(function: ast.FunctionDef, path: Path) -> dict[str, Marks]:
     """Return the marked knobs of a function."""
-    arguments = (argument for argument in function.args.kwonlyargs if argument.annotation)
-    found = {each.arg: marks_of(list(_marks_in(each.annotation, path))) for each in arguments}
+    arguments = ((argument, home) for argument, home in _knobs_of(function, path) if argument.annotation)
+    found = {each.arg: marks_of(list(_marks_in(each.annotation, home))) for each, home in arguments}
     return {knob: each for knob, each in found.items() if each != NO_MARKS}
 
 
@@ -233,7 +255,12 @@ def brought(module: str, name: str) -> Any:
     """Return what `from module import name` brings, of modules that need no import here."""
     if module in ("typing", "runner.schema"):
         return getattr(typing if module == "typing" else schema, name)
-    path = PACKAGE.parent / f"{module.replace('.', '/')}.py"
-    if module.startswith("runner.") and path.is_file():
+    if path := _file_of(module):
         return named(name, path)
     raise Unread
+
+
+def _file_of(module: str) -> Path | None:
+    """Return the file of a module of ours."""
+    path = PACKAGE.parent / f"{module.replace('.', '/')}.py"
+    return path if module.startswith("runner.") and path.is_file() else None

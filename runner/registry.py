@@ -2,6 +2,10 @@
 
 A component is a function (or class) under `@register("<kind>")`. Its positional parameters are run-time context, which
 it asks for by name; its keyword-only parameters are knobs, whose values stand in `conf/<kind>/<name>.yaml`.
+
+Knobs that many components share are declared once, in a class under `@shared_knobs`. A component asks for an object of
+that class by a positional parameter annotated with it. The class's keyword-only parameters then count as knobs of the
+component, and its positional parameters are context in turn.
 """
 
 from __future__ import annotations
@@ -18,8 +22,16 @@ from runner.relations import check_relations
 from runner.schema import check
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
+Class = TypeVar("Class", bound=type)
 
 _parts: dict[str, dict[str, Callable[..., Any]]] = {}
+_knob_classes: set[type] = set()  # the classes under `@shared_knobs`
+
+
+def shared_knobs(kind: Class) -> Class:
+    """Mark a class of which the keyword-only parameters are knobs of every component that asks for an object of it."""
+    _knob_classes.add(kind)
+    return kind
 
 
 def register(kind: str, name: str | None = None) -> Callable[[Factory], Factory]:
@@ -54,10 +66,29 @@ def find(kind: str, name: str) -> Callable[..., Any]:
 
 
 def knobs(factory: Callable[..., Any]) -> dict[str, Any]:
-    """Return the config keys that a component takes, with their types."""
-    hints = get_type_hints(factory, include_extras=True)
-    parameters = inspect.signature(factory).parameters.values()
-    return {p.name: hints.get(p.name, Any) for p in parameters if p.kind is p.KEYWORD_ONLY}
+    """Return the config keys that a component takes, with their types; those of shared classes come first."""
+    hints = _types(factory)
+    own = {p.name: hints.get(p.name, Any) for p in _parameters(factory) if p.kind is p.KEYWORD_ONLY}
+    shared = {name: kind for each in _shared(factory).values() for name, kind in knobs(each).items()}
+    return shared | own
+
+
+def _parameters(factory: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Return the parameters of a component."""
+    return list(inspect.signature(factory).parameters.values())
+
+
+def _types(factory: Callable[..., Any]) -> dict[str, Any]:
+    """Return the annotations of a component's parameters."""
+    signed = factory.__init__ if isinstance(factory, type) else factory  # type: ignore[misc]
+    return get_type_hints(signed, include_extras=True)
+
+
+def _shared(factory: Callable[..., Any]) -> dict[str, type]:
+    """Return the positional parameters of a component that bring shared knobs, with their classes."""
+    hints = _types(factory)
+    asked_for = {p.name: hints.get(p.name) for p in _parameters(factory) if p.kind is p.POSITIONAL_OR_KEYWORD}
+    return {name: kind for name, kind in asked_for.items() if isinstance(kind, type) and kind in _knob_classes}
 
 
 def build(kind: str, config: Mapping[str, Any], /, *, key: str | None = None, **context: Any) -> Any:
@@ -69,7 +100,14 @@ def build(kind: str, config: Mapping[str, Any], /, *, key: str | None = None, **
     values = dict(config)
     name = values.pop("name")
     factory = find(kind, name)
-    return factory(**asked(factory, f"{kind}={name}", context), **checked(factory, key or kind, values))
+    return _make(factory, f"{kind}={name}", checked(factory, key or kind, values), context)
+
+
+def _make(factory: Callable[..., Any], what: str, values: Mapping[str, Any], context: Mapping[str, Any]) -> Any:
+    """Call a component with its own knobs, out of `values`, and the context and shared objects that it asks for."""
+    shared = {name: _make(each, what, values, context) for name, each in _shared(factory).items()}
+    own = {p.name: values[p.name] for p in _parameters(factory) if p.kind is p.KEYWORD_ONLY}
+    return factory(**asked(factory, what, {**context, **shared}), **own)
 
 
 def checked(factory: Callable[..., Any], key: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,8 +129,7 @@ def checked(factory: Callable[..., Any], key: str, values: Mapping[str, Any]) ->
 
 def asked(factory: Callable[..., Any], what: str, context: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of the context that a component asks for by parameter name."""
-    parameters = inspect.signature(factory).parameters.values()
-    wanted = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    wanted = [p.name for p in _parameters(factory) if p.kind is p.POSITIONAL_OR_KEYWORD]
     missing = [name for name in wanted if name not in context]
     if missing:
         raise ConfigError(f"{what}: asks for '{missing[0]}', which is not known here (known: {', '.join(context)})")

@@ -56,11 +56,26 @@ class Regular:
 
 
 @dataclass(frozen=True)
+class OfLength:
+    """Lists of `count` entries, with the words that explain them."""
+
+    count: int
+    says: str
+
+    def __contains__(self, values: list[Any]) -> bool:
+        return len(values) == self.count
+
+    def __str__(self) -> str:
+        return self.says
+
+
+@dataclass(frozen=True)
 class Fields:
-    """The keys of a mapping with their types, and those that must be there."""
+    """The keys of a mapping with their types, those that must be there, and those that exclude one another."""
 
     types: tuple[tuple[str, Any], ...]
     needed: tuple[str, ...]
+    one_of: tuple[str, ...] = ()
 
 
 @runtime_checkable

@@ -78,6 +78,7 @@ Duration = Annotated[
     ),
 ]
 FolderName = Annotated[str, Pattern(r"(?!\.)[A-Za-z0-9._=,+-]{1,120}", "letters, digits and . _ = , + - (at most 120)")]
+TagName = Annotated[str, Pattern(r"[A-Za-z0-9._-]{1,60}", "letters, digits and . _ - (at most 60)")]
 ModuleName = Annotated[str, Pattern(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", "the name of a module, as in my_lab.parts")]
 
 
@@ -149,6 +150,8 @@ def check_fields(key: str, values: Any, rule: Fields) -> dict[str, Any]:
     for name in values:
         if name not in types:
             raise unknown(f"{key}.{name}", "key", str(name), types)
+    if len(given := [name for name in rule.one_of if name in values]) > 1:
+        raise ConfigError(f"{key}.{given[0]}: given together with {given[1]}; must be one of the two")
     asked = dict.fromkeys(rule.needed) | values
     return {name: check(f"{key}.{name}", value, types[name]) for name, value in asked.items()}
 

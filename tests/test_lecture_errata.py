@@ -22,7 +22,7 @@ from probed import said
 from torch import nn
 
 import runner.components  # noqa: F401  (registers)
-from runner.engine.contracts import Outcome, Watched
+from runner.engine.contracts import Clock, Outcome, Watched
 from runner.engine.parts import Residual, Slot
 from runner.registry import build
 
@@ -398,8 +398,8 @@ def test_e12_adam_corrects_the_bias_of_its_means_so_that_the_first_step_is_lr():
 def test_e15_inverse_sqrt_decay_is_finite_at_step_0():
     """The notes' alpha_0 / sqrt(t) divides by zero in the first step. 1 / sqrt(1 + t / timescale) is 1 there, and
     falls like 1 / sqrt(t) later on."""
-    clock = {"total_steps": 100_000, "steps_per_epoch": 100, "batch": 1}
-    factor = part("scheduler", "inverse_sqrt", clock, timescale="50steps")
+    clock = Clock(total_steps=100_000, steps_per_epoch=100, batch=1)
+    factor = part("scheduler", "inverse_sqrt", {"clock": clock}, timescale="50steps")
     assert [factor(t) for t in (0, 50, 150)] == pytest.approx([1, 1 / math.sqrt(2), 1 / 2])
     with pytest.raises(ZeroDivisionError):
         1 / math.sqrt(0)  # the notes' form

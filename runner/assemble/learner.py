@@ -12,16 +12,17 @@ from torch.optim import Optimizer
 
 from runner.assemble.config import Config
 from runner.assemble.execution import check_bf16_state
+from runner.engine.contracts import Clock
 from runner.engine.fast_step import avoid_dynamo, fast_stepper
 from runner.engine.finite import Gate
+from runner.engine.forward import FastForward
 from runner.engine.learner import Learner
 from runner.engine.patience import Patience, let_run
 from runner.engine.recipe import Recipe
-from runner.engine.schedules import Pure
+from runner.engine.schedules import Pure, freezing
 from runner.engine.world import ALONE, World
 from runner.errors import ConfigError
 from runner.registry import build
-from runner.schema import steps_of
 from runner.search import pruning
 from runner.settings import Settings
 
@@ -43,9 +44,11 @@ def build_learner(
     if settings.precision == "pure_bf16":
         check_bf16_state(optimizer)
     batch = config["data"]["batch_size"] * settings.accumulate
-    durations = {"total_steps": recipe.total_steps, "steps_per_epoch": recipe.steps_per_epoch, "batch": batch}
-    date(optimizer, durations)
-    schedule = build("scheduler", config["scheduler"], **durations)
+    clock = Clock(recipe.total_steps, recipe.steps_per_epoch, batch)
+    # The numbers one by one are for components of users, which may ask for them by name
+    context = {"clock": clock, **vars(clock)}
+    set_windows(optimizer, clock)
+    schedule = build("scheduler", config["scheduler"], **context)
     judge = pruning.judge(search, every=recipe.validate_every, total=recipe.total_steps) if search else let_run
     return Learner(
         model=model,
@@ -53,10 +56,11 @@ def build_learner(
         optimizer=optimizer,
         schedule=schedule if hasattr(schedule, "observe") else Pure(schedule),
         scaler=GradScaler(device.type, enabled=settings.precision == "fp16"),
-        average=build("average", config["average"], model=model, optimizer=optimizer, **durations),
+        average=build("average", config["average"], model=model, optimizer=optimizer, **context),
         patience=Patience(settings.monitor, limit=settings.patience, judge=judge),
         stepper=fast_stepper(optimizer),
         gate=Gate(optimizer, world),
+        freezing=freezing(model, optimizer, recipe.forward.renew if isinstance(recipe.forward, FastForward) else lambda: None),
     )
 
 
@@ -68,17 +72,33 @@ def describe_host_syncs(learner: Learner, device: torch.device) -> list[str]:
     return [f"{kind} has no fused step: the host waits for {device.type} in each, to know that all is finite"]
 
 
-def date(optimizer: Optimizer, durations: Mapping[str, int]) -> None:
-    """Give each group its first learning rate and, where a rule says `until`, the step from which it rests.
+def set_windows(optimizer: Optimizer, clock: Clock) -> None:
+    """Give each group its first rate, `initial_lr`, and its `active` window in steps, [first, end].
 
-    Raises ConfigError if all would rest before the run ends.
+    Raises ConfigError for a window that ends before it begins, and if all groups are frozen in a step.
     """
-    total = durations["total_steps"]
+    total = clock.total_steps
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
-        if "until" in group:
-            group["until"] = min(total, max(1, steps_of(group["until"], **durations)))
-            group["pace"] = total / group["until"]
-    last = max(group.get("until", total) for group in optimizer.param_groups)
-    if last < total:
-        raise ConfigError(f"optim.rules: every tensor would rest from step {last} on, and the run has {total}")
+        if "active" in group:
+            first, end = _window(group.pop("active"), clock)
+            if (first, end) != (0, total):
+                group.update(active=[first, end], pace=total / max(1, end - first))
+    windows = [group.get("active", [0, total]) for group in optimizer.param_groups]
+    # A gap can begin at the start of the run and where a window ends
+    for step in sorted({0, *(end for _, end in windows)}):
+        if step < total and not any(first <= step < end for first, end in windows):
+            later = min((first for first, end in windows if step < first < end), default=None)
+            until = "on" if later is None else f"to step {later}"
+            raise ConfigError(
+                f"optim.rules: all parameters would be frozen from step {step} {until}, and the run has {total}"
+            )
+
+
+def _window(active: list[str | None], clock: Clock) -> tuple[int, int]:
+    """Return a window of durations in steps, cut to the run; an end is at step 1 or later."""
+    first = 0 if active[0] is None else clock.steps(active[0])
+    end = clock.total_steps if active[1] is None else clock.period(active[1])
+    if active[1] is not None and first >= end:
+        raise ConfigError(f"optim.rules: got active=[{active[0]},{active[1]}], must begin before it ends")
+    return min(clock.total_steps, first), min(clock.total_steps, end)

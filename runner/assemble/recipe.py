@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +11,11 @@ from torch import Tensor, nn
 from runner.assemble.config import Config, many
 from runner.assemble.execution import forward_of
 from runner.engine.batches import TrainBatches
-from runner.engine.contracts import Data, Mix, Regularizer
+from runner.engine.contracts import Clock, Data, Mix, Regularizer
 from runner.engine.randomness import reseeder, stepwise
 from runner.engine.recipe import Batch, Recipe
 from runner.engine.world import World
 from runner.registry import build
-from runner.schema import steps_of
 from runner.settings import Settings
 
 
@@ -34,7 +32,7 @@ def build_recipe(
     """Return everything that stays fixed, with all durations in steps."""
     per_epoch = batches.steps_per_epoch
     total = settings.steps or max(1, round(settings.epochs * per_epoch))
-    steps = partial(steps_of, total_steps=total, steps_per_epoch=per_epoch, batch=batches.batch)
+    clock = Clock(total, per_epoch, batches.batch)
     classes = len(data.classes)
     # The examples of a step that is not the last of an epoch.
     full = min(batches.batch, len(data.train.labels))
@@ -43,8 +41,8 @@ def build_recipe(
         seed=settings.seed,
         total_steps=total,
         steps_per_epoch=per_epoch,
-        validate_every=max(1, steps(settings.validate_every)),
-        checkpoint_every=max(1, steps(settings.checkpoint_every)),
+        validate_every=clock.period(settings.validate_every),
+        checkpoint_every=clock.period(settings.checkpoint_every),
         log_every=settings.log_every,
         accumulate=settings.accumulate,
         loss=build("loss", config["loss"], num_classes=classes),

@@ -11,6 +11,8 @@ from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
+from runner.schema import steps_of
+
 
 class Split(Protocol):
     """One split of a data set; `fetch` is the only way to its pixels."""
@@ -93,6 +95,26 @@ class Regularizer:
     penalty: Callable[[nn.Module], Tensor] | None = None
     rewire: Callable[[nn.Module], str] | None = None
     constrain: Callable[[nn.Module], None] | None = None
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How long a run is, in optimizer steps; components ask for it as `clock` to turn durations into steps.
+
+    `batch` is the number of examples of one optimizer step.
+    """
+
+    total_steps: int
+    steps_per_epoch: int
+    batch: int
+
+    def steps(self, duration: str) -> int:
+        """Return a duration (`2epochs`, `500steps`, `10%`) in steps, rounded to the nearest, never below 0."""
+        return steps_of(duration, total_steps=self.total_steps, steps_per_epoch=self.steps_per_epoch, batch=self.batch)
+
+    def period(self, duration: str) -> int:
+        """Return a duration in steps, at least 1: what recurs cannot recur within a step."""
+        return max(1, self.steps(duration))
 
 
 class Average(Protocol):

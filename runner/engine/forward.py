@@ -44,6 +44,10 @@ class FastForward:
             return plain_forward(model, images)
         return self._first(model, images) if self.form is None else self.form(images)
 
+    def renew(self) -> None:
+        """Make the form again at the next call: a CUDA graph gives gradients to what was trained at its capture."""
+        self.form = None
+
     def _hook_count(self) -> int:
         """Return how many hooks the modules have now."""
         return sum(map(len, self.hooks))

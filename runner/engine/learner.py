@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -16,7 +15,7 @@ from runner.engine.contracts import Average
 from runner.engine.fast_step import Stepper, present_gradients
 from runner.engine.finite import Gate, named, not_finite, states
 from runner.engine.patience import Patience
-from runner.engine.schedules import Observing
+from runner.engine.schedules import Freezing, NeverFrozen, Observing, rate_tags
 
 
 @dataclass
@@ -36,12 +35,15 @@ class Learner:
     patience: Patience
     stepper: Stepper
     gate: Gate
+    freezing: Freezing | NeverFrozen = field(default_factory=NeverFrozen)
     step: int = 0
 
     def __post_init__(self) -> None:
         self.parameters = dict(self.model.named_parameters())
         self.scaling = self.scaler.is_enabled()
         self.zero_grad = self.stepper.zero_grad
+        self.freezing.apply(self.step)
+        self._rate_tags = rate_tags(self.optimizer.param_groups)
         # Buffers that are infinite on purpose, such as an attention mask of -inf.
         self._infinite_by_design = not_finite(dict(self.model.named_buffers()))
 
@@ -59,26 +61,32 @@ class Learner:
                 self.stepper.step(gradients)
 
     def set_lr(self) -> float:
-        """Give each parameter group the learning rate of this step and return the factor of those that never rest.
+        """Give each parameter group the learning rate of this step, and freeze the groups that it does not train.
 
-        The tensors of a group that has an end, `until`, rest from then on: no gradient is computed for them.
+        Return the factor of the groups that are always trained.
         """
         factor = self.schedule(self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor if "until" not in group else self.rate(group, self.step)
-            if self.step >= group.get("until", math.inf):
-                rest(group)
+            group["lr"] = group["initial_lr"] * factor if "active" not in group else self.rate(group, self.step)
+        self.freezing.apply(self.step)
         return factor
 
     def rate(self, group: Mapping[str, Any], step: int) -> float:
         """Return the learning rate of a group after `step` steps.
 
-        A group that has an end goes through all of the schedule before it; from then on its rate is 0.
+        A group with a window goes through the whole schedule, warm-up included, inside it: the schedule runs `pace`
+        times as fast. Outside its rate is 0.
         """
-        first: float = group["initial_lr"]
-        if "until" not in group:
-            return first * self.schedule(step)
-        return first * self.schedule(int(step * group["pace"])) if step < group["until"] else 0.0
+        initial: float = group["initial_lr"]
+        if "active" not in group:
+            return initial * self.schedule(step)
+        first, end = group["active"]
+        return initial * self.schedule(int((step - first) * group["pace"])) if first <= step < end else 0.0
+
+    def rates(self) -> dict[str, float]:
+        """Return the learning rates to log, by tag: `train/lr`, and `train/lr/<label>` where groups differ."""
+        groups = self.optimizer.param_groups
+        return {tag: groups[number]["lr"] for tag, number in self._rate_tags.items()}
 
     def record_scores(self, scores: Mapping[str, float]) -> None:
         """Record the scores of a validation after the present step."""
@@ -117,7 +125,7 @@ class Learner:
         """Load what `state_dict` returned."""
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(_completed(self.optimizer, state["optimizer"]))
         _check_shapes(self.optimizer)
         lay_like_weights(self.optimizer)
         self.schedule.load_state_dict(state["schedule"])
@@ -126,10 +134,12 @@ class Learner:
         self.patience.load_state_dict(state["patience"])
 
 
-def rest(group: Mapping[str, Any]) -> None:
-    """Have no gradients computed for the tensors of a group."""
-    for parameter in group["params"]:
-        parameter.requires_grad_(False)
+def _completed(optimizer: Optimizer, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the saved state of an optimizer with the group entries that older versions did not save."""
+    now, saved = optimizer.state_dict()["param_groups"], state["param_groups"]
+    if len(now) != len(saved):  # torch refuses it
+        return dict(state)
+    return {**state, "param_groups": [{**mine, **theirs} for mine, theirs in zip(now, saved, strict=True)]}
 
 
 def _check_shapes(optimizer: Optimizer) -> None:

@@ -40,6 +40,8 @@ def _trace_step(recipe: Recipe, learner: Learner, batches: TrainBatches) -> str:
 
     The recipe's own update asks for the gradients, so that each of its passes is checked.
     """
+    # The same parameters are frozen as in that step.
+    learner.set_lr()
     with closing(batches.stream(learner.step, learner.step + 1)) as stream:
         images, labels = next(stream)
     if not _is_finite(images):

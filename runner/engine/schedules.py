@@ -1,11 +1,16 @@
-"""Schedules as a run holds them: functions of the step, of which some look at scores."""
+"""What follows from the step: learning-rate factors, and which parameter groups are frozen."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from torch import nn
+from torch.optim import Optimizer
+
 from runner.engine.contracts import Schedule
+from runner.engine.parts import has_running_statistics
 
 
 class Observing(Protocol):
@@ -29,7 +34,7 @@ class Observing(Protocol):
 
 
 class Pure:
-    """A schedule that is a function of the step alone: it looks at no score and has no state."""
+    """A schedule that is a function of the step alone: it ignores scores and has no state."""
 
     def __init__(self, factor: Schedule) -> None:
         self.factor = factor
@@ -39,11 +44,81 @@ class Pure:
         return self.factor(step)
 
     def observe(self, score: float) -> None:
-        """Look away."""
+        """Ignore the score."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return nothing."""
+        """Return nothing: there is no state."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take nothing back."""
+        """Do nothing."""
+
+
+class Freezing:
+    """Freezes and unfreezes the parameter groups that have a window, `active: [first, end]` in steps.
+
+    A group is trained in the steps s (s steps done before, so 0 is the first) with first <= s < end, and frozen in all
+    others. So what is frozen follows from the step alone, and a resumed run needs no state.
+
+    A frozen parameter has `requires_grad=False` and no gradient: the optimizer leaves its weight and state alone, and
+    penalties and constraints skip it. A norm with running statistics (BatchNorm) runs in evaluation mode while all its
+    parameters are frozen: it normalizes with these statistics and does not update them. Keras does the same for
+    `trainable=False`, fastai in its callback BnFreeze. A BatchNorm without parameters belongs to no group and is never
+    frozen.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer, changed: Callable[[], object] = lambda: None) -> None:
+        self._optimizer = optimizer
+        self._changed = changed  # called when another set of parameters is frozen than before
+        self._frozen: list[bool] = []
+        windowed = {p for group in optimizer.param_groups if "active" in group for p in group["params"]}
+        norms = [m for m in model.modules() if has_running_statistics(m)]
+        # With the flag that each has while it is trained
+        self._norms = [(m, m.training) for m in norms if windowed & set(m.parameters(recurse=False))]
+
+    def apply(self, step: int) -> None:
+        """Freeze and unfreeze what changes at this step; `step` is the number of steps done before."""
+        groups = [group for group in self._optimizer.param_groups if "active" in group]
+        frozen = [not group["active"][0] <= step < group["active"][1] for group in groups]
+        if frozen == self._frozen:
+            return
+        self._frozen = frozen
+        for group, still in zip(groups, frozen, strict=True):
+            for parameter in group["params"]:
+                parameter.requires_grad_(not still)
+                parameter.grad = None
+        for norm, training in self._norms:
+            norm.training = training and any(p.requires_grad for p in norm.parameters(recurse=False))
+        self._changed()
+
+
+class NeverFrozen:
+    """Freezes nothing: no parameter group has a window."""
+
+    def apply(self, step: int) -> None:
+        """Do nothing."""
+
+
+def freezing(model: nn.Module, optimizer: Optimizer, changed: Callable[[], object]) -> Freezing | NeverFrozen:
+    """Return what freezes the groups of an optimizer that have a window."""
+    windows = any("active" in group for group in optimizer.param_groups)
+    return Freezing(model, optimizer, changed) if windows else NeverFrozen()
+
+
+def rate_tags(groups: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Return the tags of the learning rates to log, with the number of a parameter group that has it.
+
+    `train/lr` is the rate of the first group. Where rates or windows differ, each group also has
+    `train/lr/<label>`; groups that share a label and a rate share the tag.
+    """
+    tags = {"train/lr": 0}
+    rates = [(group.get("initial_lr", group["lr"]), group.get("active")) for group in groups]
+    if all(rate == rates[0] for rate in rates):
+        return tags
+    for number, group in enumerate(groups):
+        word = str(group.get("label") or group.get("name") or f"group {number + 1}")
+        tag = f"train/lr/{re.sub('[^A-Za-z0-9._-]+', '_', word)}"
+        if rates[tags.get(tag, number)] != rates[number]:
+            tag = f"{tag}_{number + 1}"
+        tags.setdefault(tag, number)
+    return tags

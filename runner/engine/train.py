@@ -98,7 +98,7 @@ def _log_and_check(recipe: Recipe, learner: Learner, log: Log, timing: Timing) -
     """If something is due after a step, log its learning rate and cost, and check that all steps so far were finite."""
     step, due = learner.step, recipe.due
     if due(recipe.log_every, step) or due(recipe.validate_every, step) or due(recipe.checkpoint_every, step):
-        log.add(step, {"train/lr": learner.optimizer.param_groups[0]["lr"]})
+        log.add(step, learner.rates())
         _raise_if_diverged(learner, log)
         log.add(step, timing.lap(step))
 

@@ -12,17 +12,17 @@ import yaml
 from torch import Tensor, nn
 
 from runner import components  # noqa: F401  (registers all)
-from runner.engine.contracts import Average
+from runner.engine.contracts import Average, Clock
 from runner.errors import ConfigError
 from runner.registry import build, names
 
 CONF = Path(__file__).parents[2] / "conf" / "average"
-CONTEXT = {"total_steps": 20, "steps_per_epoch": 5, "batch": 8}
+CLOCK = Clock(total_steps=20, steps_per_epoch=5, batch=8)
 
 
 def average(name: str, model: nn.Module, **changes: Any) -> Average:
     config = {**yaml.safe_load((CONF / f"{name}.yaml").read_text()), **changes}
-    return build("average", config, model=model, optimizer=free(model), **CONTEXT)
+    return build("average", config, model=model, optimizer=free(model), clock=CLOCK)
 
 
 def free(model: nn.Module) -> torch.optim.Optimizer:

@@ -97,7 +97,7 @@ def test_describe_names_group_tensors_parameters_and_rates() -> None:
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ({"match": "nothing"}, "optim.rules[0].match: 'nothing' takes no trainable tensor of the model"),
+        ({"match": "nothing"}, "optim.rules[0].match: 'nothing' matches no trainable parameter of the model"),
         ({"match": "("}, "optim.rules[0].match: got '(', must be a regular expression for names of tensors"),
         ({"lr": 2}, "optim.rules[0].match: got null, must be a regular expression"),
         ({"match": "5", "lr": "high"}, "optim.rules[0].lr: got 'high', must be a number"),
@@ -113,5 +113,5 @@ def test_a_wrong_rule_is_refused_in_one_line(rule: dict[str, Any], message: str)
 
 
 def test_a_model_without_trainable_tensors_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no trainable tensor"):
+    with pytest.raises(ConfigError, match="no trainable parameter"):
         optimizer("adam", convnet().requires_grad_(False))

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from runner import components  # noqa: F401  (registers all)
-from runner.engine.contracts import Schedule
+from runner.engine.contracts import Clock, Schedule
 from runner.errors import ConfigError
 from runner.registry import build, names
 
@@ -21,7 +21,7 @@ TOTAL, PER_EPOCH = 120, 12
 
 def schedule(name: str, total: int = TOTAL, **changes: Any) -> Schedule:
     config = {**yaml.safe_load((CONF / f"{name}.yaml").read_text()), **changes}
-    return build("scheduler", config, total_steps=total, steps_per_epoch=PER_EPOCH, batch=32)
+    return build("scheduler", config, clock=Clock(total, PER_EPOCH, batch=32))
 
 
 def curve(factor: Schedule, steps: int = TOTAL) -> list[float]:

@@ -13,7 +13,7 @@ from cases import OPTIONS, choices
 from running import ROOT
 from small_runs import build
 
-from runner.components.optim.gradient import moves
+from runner.components.optim.gradient import fused_step_works
 from runner.engine import finite
 from runner.engine.logs.log import Log
 from runner.engine.train import train
@@ -22,7 +22,7 @@ READS = ("item", "__float__", "__bool__", "__int__", "__index__", "tolist", "__c
 KINDS = ("activation", "augment", "average", "loss", "mix", "norm", "optim", "preprocess", "probe", "regularizer")
 SOURCE = str(ROOT / "runner")
 STEPS = 3
-ON_THE_HOST = "runner/components/optim/moments.py: __int__"  # reads the count of steps, a tensor that stays on the CPU
+ON_THE_HOST = "runner/components/optim/foreach.py: __int__"  # reads the count of steps, a tensor that stays on the CPU
 HOST_SYNC = "runner/engine/finite.py"  # before each step of an optimizer that cannot be told on the device
 
 
@@ -96,7 +96,8 @@ def test_no_way_of_making_a_step_waits_for_the_device(extra: dict[str, Any], rea
     experiment = build(far({"model": "mlp", **extra}))
     between_flushes(experiment, reads)
     pure = extra.get("precision") == "pure_bf16"
-    plain = pure and not moves(experiment.device.type, torch.bfloat16)  # a CPU under torch up to 2.13 has no fused step
+    # A CPU has no fused step under torch up to 2.13.
+    plain = pure and not fused_step_works(experiment.device.type, torch.bfloat16)
     assert reads == ({f"{HOST_SYNC}: item": STEPS - 1} if plain else {})
 
 

@@ -52,11 +52,11 @@ def test_sgd_is_the_hand_stepped_one_bit_for_bit():
 @pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov"])
 def test_a_fused_step_that_moves_nothing_is_not_taken(name, monkeypatch):
     monkeypatch.setattr(gradient, "torch_sgd", lambda *tensors, **options: None)  # as torch's up to 2.13 on a CPU
-    gradient.moves.cache_clear()
+    gradient.fused_step_works.cache_clear()
     try:
         groups = [build(small({**PURE, "optim": name})).learner.optimizer.param_groups, *whole(name)]
     finally:
-        gradient.moves.cache_clear()
+        gradient.fused_step_works.cache_clear()
     assert [[group["fused"] for group in each] for each in groups] == [[None, None], [True, True]]
 
 

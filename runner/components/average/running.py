@@ -1,6 +1,7 @@
-"""Averages that move towards the model by a share of the way, which is a function of the step alone.
+"""Averages beside the training: a copy of the model that moves towards it after each step.
 
-So a resumed run needs nothing but the averaged weights.
+The share of the way that it moves is a function of the step alone, so a resumed run needs only the averaged weights.
+A frozen weight stays as it is; its average converges to it.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from runner.engine.contracts import Average
+from runner.engine.contracts import Average, Clock
 from runner.registry import register
-from runner.schema import Duration, HalfOpenUnit, steps_of
+from runner.schema import Duration, HalfOpenUnit, PositiveInt
 
 Tensors = tuple[list[Tensor], list[Tensor]]
 
@@ -36,9 +37,9 @@ class Itself:
 
 
 class Copy(Itself):
-    """A copy of the model without gradients, beside the model that it is updated from.
+    """A copy of the model without gradients, updated from the model.
 
-    It is of float32 where the model is of less: the small steps of an average would be lost in rounding.
+    It is float32 where the model has less precision: rounding would lose the small steps of an average.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -48,8 +49,9 @@ class Copy(Itself):
         self.finer = any(mine.dtype != other.dtype for mine, other in zip(self.own[0], self.theirs[0], strict=True))
 
     def read(self, model: nn.Module) -> Tensors:
-        """Return the model's tensors in the order of `own`, and of its types."""
-        if model is not self.source:  # walking over all modules costs more than the average of a small model
+        """Return the model's tensors in the order and the types of `own`."""
+        # Walking over all modules costs more than the average of a small model
+        if model is not self.source:
             self.source, self.theirs = model, tensors(model)
         floats, counts = self.theirs
         return ([tensor.float() for tensor in floats], counts) if self.finer else self.theirs
@@ -106,20 +108,66 @@ def ema(model: nn.Module, *, decay: HalfOpenUnit) -> Average:
 
 
 @register("average")
-def swa(
-    model: nn.Module, total_steps: int, steps_per_epoch: int, batch: int, *, start: Duration, every: Duration
-) -> Average:
+def swa(model: nn.Module, clock: Clock, *, start: Duration, every: Duration) -> Average:
     """Return the plain mean of the weights at `start` and each `every` after it (arXiv 1803.05407, algorithm 1).
 
     Before `start` it is the model itself. The running statistics of norms are averaged like weights, which stands in
     for the pass over the data that the paper makes.
     """
-    first, period = (
-        steps_of(d, total_steps=total_steps, steps_per_epoch=steps_per_epoch, batch=batch) for d in (start, every)
-    )
+    first, period = clock.steps(start), clock.period(every)
 
     def weight(t: int) -> float:
-        number, rest = divmod(t - first, max(1, period))
+        number, rest = divmod(t - first, period)
         return 1.0 if t <= first else 1 / (number + 1) if rest == 0 else 0.0
 
     return Running(model, weight)
+
+
+class Blocks(Copy):
+    """The mean of the last iterates at any time, from means over blocks of `size` steps in a ring of `count`.
+
+    It spans the block that is being filled and the `count - 1` full ones before it. Parameters and floating-point
+    buffers are averaged, other buffers copied.
+    """
+
+    def __init__(self, model: nn.Module, size: int, count: int) -> None:
+        super().__init__(model)
+        self.size = size
+        self.ring = [[torch.zeros_like(t) for t in self.own[0]] for _ in range(count)]
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Take in the model after optimizer step number `step`, without waiting for the device."""
+        newest, counts = self.read(model)
+        block, place = divmod(step - 1, self.size)
+        current = self.ring[block % len(self.ring)]
+        torch._foreach_lerp_(current, newest, 1 / (place + 1))
+        put(self.own[0], current)
+        spanned = place + 1
+        for back in range(1, min(block, len(self.ring) - 1) + 1):
+            spanned += self.size
+            torch._foreach_lerp_(self.own[0], self.ring[(block - back) % len(self.ring)], self.size / spanned)
+        put(self.own[1], counts)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the means of the blocks."""
+        return {f"{i}.{j}": t for i, block in enumerate(self.ring) for j, t in enumerate(block)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state_dict` gave."""
+        for i, block in enumerate(self.ring):
+            put(block, [state[f"{i}.{j}"] for j in range(len(block))])
+
+
+@register("average")
+def polyak(model: nn.Module, clock: Clock, *, last: Duration, blocks: PositiveInt) -> Average:
+    """Return the mean of the last iterates (Polyak and Juditsky 1992).
+
+    With one block it starts at step `total - last`, and is the model itself before: one copy of the weights, for a run
+    that goes to its end. With more it spans `last` steps, or up to a block less, at any time, as early stopping
+    needs: `blocks + 1` copies.
+    """
+    window = clock.period(last)
+    if blocks == 1:
+        return Running(model, lambda t: 1 / max(1, t - (clock.total_steps - window)))
+    return Blocks(model, max(1, round(window / blocks)), blocks)

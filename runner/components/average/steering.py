@@ -1,4 +1,4 @@
-"""Averages that belong to the way of the optimizer: lookahead, and the average of schedule-free steps."""
+"""Averages that belong to the path of the optimizer: Lookahead, and the average of schedule-free steps."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ class Lookahead(Copy):
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Every k steps move the slow weights and put them into the model; copy its buffers."""
+        """Every k steps move the slow weights and put them into the model, frozen ones excepted; copy its buffers."""
         if step % self.every:
             return
-        fast = [p.detach() for p in model.parameters()]
-        torch._foreach_lerp_(self.slow, [weight.float() for weight in fast], self.alpha)
-        put(fast, self.slow)
+        parameters = list(model.parameters())
+        torch._foreach_lerp_(self.slow, [p.detach().float() for p in parameters], self.alpha)
+        trained = [(p.detach(), slow) for p, slow in zip(parameters, self.slow, strict=True) if p.requires_grad]
+        put([fast for fast, _ in trained], [slow for _, slow in trained])
         put(list(self.module.buffers()), list(model.buffers()))
 
 
 class Evaluated(Copy):
-    """The weights that a schedule-free optimizer means to be evaluated; buffers are the model's."""
+    """The averaged weights of a schedule-free optimizer, which are the ones to evaluate; buffers are the model's."""
 
     def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
         super().__init__(model)

@@ -10,67 +10,47 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import nn
 from torch.optim import SGD, Optimizer
 from torch.optim.sgd import sgd as torch_sgd
 
-from runner.components.optim.groups import NoDecay, Rules, groups
+from runner.components.optim.groups import Groups
 from runner.registry import register
-from runner.schema import HalfOpenUnit, NonNegative, Positive
+from runner.schema import HalfOpenUnit
 
-WIDE = 256  # numbers, more than any processor takes at once
+# Numbers of a trial tensor: more than any processor handles in one instruction
+_WIDE = 256
 
 
 @register("optim")
-def sgd(
-    model: nn.Module, fused: bool | None, *, lr: Positive, weight_decay: NonNegative, no_decay: NoDecay, rules: Rules
-) -> Optimizer:
+def sgd(groups: Groups, fused: bool | None) -> Optimizer:
     """Return stochastic gradient descent: `w <- w - lr * g`."""
-    parts = groups(model, lr=lr, weight_decay=weight_decay, no_decay=no_decay, rules=rules)
-    return SGD(parts, lr=lr, fused=where_it_moves(fused, parts))
+    parts = groups.param_groups()
+    return SGD(parts, lr=groups.lr, fused=_fused_where_it_works(fused, parts))
 
 
 @register("optim")
-def momentum(
-    model: nn.Module,
-    fused: bool | None,
-    *,
-    lr: Positive,
-    momentum: HalfOpenUnit,
-    weight_decay: NonNegative,
-    no_decay: NoDecay,
-    rules: Rules,
-) -> Optimizer:
+def momentum(groups: Groups, fused: bool | None, *, momentum: HalfOpenUnit) -> Optimizer:
     """Return SGD with a heavy ball: `v <- momentum * v + g; w <- w - lr * v` (Polyak 1964; v starts as the first g)."""
-    parts = groups(model, lr=lr, weight_decay=weight_decay, no_decay=no_decay, rules=rules)
-    return at_rest(SGD(parts, lr=lr, momentum=momentum, fused=where_it_moves(fused, parts)))
+    parts = groups.param_groups()
+    return _with_velocities(SGD(parts, lr=groups.lr, momentum=momentum, fused=_fused_where_it_works(fused, parts)))
 
 
 @register("optim")
-def nesterov(
-    model: nn.Module,
-    fused: bool | None,
-    *,
-    lr: Positive,
-    momentum: HalfOpenUnit,
-    weight_decay: NonNegative,
-    no_decay: NoDecay,
-    rules: Rules,
-) -> Optimizer:
+def nesterov(groups: Groups, fused: bool | None, *, momentum: HalfOpenUnit) -> Optimizer:
     """Return SGD with Nesterov's momentum: `v <- momentum * v + g; w <- w - lr * (g + momentum * v)`.
 
     Nesterov 1983 in the form of Sutskever et al. 2013. With `momentum` 0 it is `sgd`.
     """
-    parts = groups(model, lr=lr, weight_decay=weight_decay, no_decay=no_decay, rules=rules)
-    fused = where_it_moves(fused, parts)
-    return at_rest(SGD(parts, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused))
+    parts = groups.param_groups()
+    fused = _fused_where_it_works(fused, parts)
+    return _with_velocities(SGD(parts, lr=groups.lr, momentum=momentum, nesterov=momentum > 0, fused=fused))
 
 
-def at_rest(optimizer: SGD) -> SGD:
-    """Return an optimizer whose velocities are there, and zero, before the first step, which so becomes the same.
+def _with_velocities(optimizer: SGD) -> SGD:
+    """Create all velocities as zeros before the first step; that step gives the same weights.
 
-    Torch's fused step would make them itself, of memory that nobody has written, and leave them so where a loss scaler
-    holds that step back (torch 2.11 to 2.15).
+    Torch's fused step would create them itself from uninitialized memory, and leave them so where a loss scaler skips
+    that step (torch 2.11 to 2.15).
     """
     for group in optimizer.param_groups:
         for parameter in group["params"] if group["momentum"] else ():
@@ -78,21 +58,21 @@ def at_rest(optimizer: SGD) -> SGD:
     return optimizer
 
 
-def where_it_moves(fused: bool | None, parts: Sequence[Mapping[str, Any]]) -> bool | None:
-    """Return `fused`, or None where torch's fused step would leave tensors as they are."""
+def _fused_where_it_works(fused: bool | None, parts: Sequence[Mapping[str, Any]]) -> bool | None:
+    """Return `fused`, or None where torch's fused step would leave weights unchanged."""
     kinds = {(parameter.device.type, parameter.dtype) for part in parts for parameter in part["params"]}
-    return fused if all(moves(*kind) for kind in kinds) else None
+    return fused if all(fused_step_works(*kind) for kind in kinds) else None
 
 
 @cache
-def moves(device: str, dtype: torch.dtype) -> bool:
-    """Tell whether torch's fused step moves tensors of a type on a device.
+def fused_step_works(device: str, dtype: torch.dtype) -> bool:
+    """Return True if torch's fused step moves all of a tensor of this type on a device.
 
-    On a CPU it passes over most of a tensor in half precision up to torch 2.13 (pytorch/pytorch#191763).
+    On a CPU it skips most of a tensor in half precision up to torch 2.13 (pytorch/pytorch#191763).
     """
     if device != "cpu" or dtype not in (torch.bfloat16, torch.float16):
         return True
-    weight, one = torch.zeros(WIDE, dtype=dtype), torch.ones(WIDE, dtype=dtype)
+    weight, one = torch.zeros(_WIDE, dtype=dtype), torch.ones(_WIDE, dtype=dtype)
     options: dict[str, Any] = {"weight_decay": 0.0, "momentum": 0.0, "lr": 1.0, "dampening": 0.0}
     torch_sgd([weight], [one], [None], fused=True, nesterov=False, maximize=False, **options)
     return torch.equal(weight, -one)

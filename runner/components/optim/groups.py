@@ -1,17 +1,21 @@
-"""Parameter groups: which tensors decay, and which rules change their learning rate."""
+"""Parameter groups: which parameters decay, at what learning rate, and in which steps they are trained."""
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from torch import nn
 from torch.optim import Optimizer
 
+from runner.engine.parts import is_norm
 from runner.errors import ConfigError
-from runner.relations import Fields, Regular
-from runner.schema import Duration, NonNegative
+from runner.registry import shared_knobs
+from runner.relations import Fields, OfLength, Regular
+from runner.schema import Duration, NonNegative, Positive, TagName
 
 NoDecay = list[Literal["bias", "norm"]]
 Rule = Annotated[
@@ -21,61 +25,132 @@ Rule = Annotated[
             ("match", Annotated[str, Regular("a regular expression for names of tensors")]),
             ("lr", NonNegative),
             ("weight_decay", NonNegative),
+            ("active", Annotated[list[Duration | None], OfLength(2, "[from, until], each a duration or null")]),
             ("until", Duration),
+            ("name", TagName),
         ),
         needed=("match",),
+        one_of=("until", "active"),
     ),
 ]
 Rules = list[Rule]
+Group = dict[str, Any]  # one group of a torch optimizer
 
-Settled = tuple[str, dict[str, float], dict[str, str]]  # expression, factors, and {until: duration} or nothing
-
-FACTORS = ("lr", "weight_decay")
-EVERY: Settled = ("", dict.fromkeys(FACTORS, 1.0), {})  # what no rule takes
+DEFAULT = "default"  # label of the parameters that no rule matches
+UNNAMED = re.compile(r"[^A-Za-z0-9.-]+")  # what a slug leaves out
 
 
-def groups(
-    model: nn.Module, *, lr: float, weight_decay: float, no_decay: NoDecay, rules: Rules
-) -> list[dict[str, Any]]:
-    """Return the trainable tensors of a model as groups for a torch optimizer, each once.
+@dataclass(frozen=True)
+class _Settled:
+    """A rule with its defaults filled in; `extra` are entries that only some groups have."""
 
-    Group `decay` has the weight decay, group `no_decay` (biases, norms, as `no_decay` says) none. A rule is
-    `{match: regex, lr: factor, weight_decay: factor, until: duration}` (factors 1 unless given); the first one that is
-    found in a tensor's name takes it into groups of its own, `decay <match>` and `no_decay <match>`. With `until` its
-    schedule is over by then and it rests: `Learner.set_lr` does both. PReLU's slopes, class tokens and positions decay
-    unless a rule gives them weight_decay 0. Raises ConfigError for a rule that takes no tensor, and for a model
-    without trainable tensors.
+    match: str
+    lr: float
+    weight_decay: float
+    label: str
+    extra: dict[str, Any]
+
+
+@shared_knobs
+class Groups:
+    """The parameters of a model in groups, by the knobs that all optimizers share; an optimizer asks for `groups`.
+
+    Args:
+        model: the model to train. Parameters with `requires_grad=False` are left out.
+        lr: learning rate of a group without a rule, > 0.
+        weight_decay: weight decay of the parameters that decay, >= 0. What it means is the optimizer's matter.
+        no_decay: the parameters without weight decay: `bias`, `norm` (weights and biases of normalization layers).
+            PReLU slopes, class tokens and position embeddings decay unless a rule gives them weight_decay 0.
+        rules: `{match, lr, weight_decay, active, name}`. The first rule whose regular expression `match` is found in
+            a parameter's name applies. `lr` and `weight_decay` are factors, 1 unless given. `active: [from, until]`
+            are durations, null for an open end: outside of that window the parameters are frozen
+            (`runner.engine.schedules.Freezing`), inside it they go through the whole schedule. `until: x` is short
+            for `active: [null, x]`. `name` labels the group in the log; by default it is made from `match`.
+
+    Raises:
+        ConfigError: a rule matches no parameter, two rules have one name, or the model has no trainable parameter.
     """
-    settled = [settle(rule) for rule in rules]
-    found: dict[str, dict[str, Any]] = {}
-    used: set[str] = set()
-    for name, parameter, words in trainable(model):
-        match, factors, until = next((rule for rule in settled if re.search(rule[0], name)), EVERY)
-        kept = not words & set(no_decay)
-        label = f"{'decay' if kept else 'no_decay'} {match}".strip()
-        decay = weight_decay * factors["weight_decay"] * kept
-        group = {"name": label, "params": [], "lr": lr * factors["lr"], "weight_decay": decay, **until}
-        found.setdefault(label, group)["params"].append(parameter)
-        used.add(match)
-    for i, (match, *_) in enumerate(settled):
-        if match not in used:
-            raise ConfigError(f"optim.rules[{i}].match: '{match}' takes no trainable tensor of the model")
-    if not found:
-        raise ConfigError("optim: the model has no trainable tensor")
-    return [found[label] for label in sorted(found)]
+
+    def __init__(
+        self, model: nn.Module, *, lr: Positive, weight_decay: NonNegative, no_decay: NoDecay, rules: Rules
+    ) -> None:
+        self.model, self.lr, self.weight_decay = model, lr, weight_decay
+        self._no_decay = set(no_decay)
+        self._rules = [_settled(rule, label) for rule, label in zip(rules, _labels(rules), strict=True)]
+
+    def param_groups(self, lr: float | None = None) -> list[Group]:
+        """Return the trainable parameters, each once, as groups for a torch optimizer; `lr` replaces the knob.
+
+        A group has `name` (`decay`, `no_decay`, or these with the rule's expression), `label` (for the log), `decays`
+        (False for what `no_decay` excludes) and, where a rule has it, `active`.
+        """
+        base = self.lr if lr is None else lr
+        found: dict[str, Group] = {}
+        default = _Settled("", 1.0, 1.0, DEFAULT, {})
+        used: set[str] = set()
+        for name, parameter, words in _trainable(self.model):
+            rule = next((rule for rule in self._rules if re.search(rule.match, name)), default)
+            decays = not words & self._no_decay
+            title = f"{'decay' if decays else 'no_decay'} {rule.match}".strip()
+            group = {"name": title, "params": [], "lr": base * rule.lr, "label": rule.label, "decays": decays}
+            group["weight_decay"] = self.weight_decay * rule.weight_decay * decays
+            found.setdefault(title, {**group, **rule.extra})["params"].append(parameter)
+            used.add(rule.match)
+        for i, rule in enumerate(self._rules):
+            if rule.match not in used:
+                raise ConfigError(f"optim.rules[{i}].match: '{rule.match}' matches no trainable parameter of the model")
+        if not found:
+            raise ConfigError("optim: the model has no trainable parameter")
+        return [found[title] for title in sorted(found)]
+
+    def split(self, chosen: Container[nn.Parameter], words: tuple[str, str], lr: float | None = None) -> list[Group]:
+        """Return the groups in two kinds, named by `words`: those of the `chosen` parameters, and the others.
+
+        The entry `orthogonal` tells them apart. `lr` replaces the knob for the others; the labels then differ too.
+        """
+        parts: list[Group] = []
+        for group, other in zip(self.param_groups(), self.param_groups(lr), strict=True):
+            for word, orthogonal, source in ((words[0], True, group), (words[1], False, other)):
+                own = [p for p in group["params"] if (p in chosen) is orthogonal]
+                name, label = f"{word} {group['name']}", group["label"]
+                if lr is not None:
+                    label = word if label == DEFAULT else f"{word}-{label}"
+                if own:
+                    parts.append({**source, "name": name, "label": label, "params": own, "orthogonal": orthogonal})
+        return parts
 
 
-def settle(rule: Rule) -> Settled:
-    """Return the expression of a rule, its factors and its end."""
-    factors = {name: rule.get(name, 1.0) for name in FACTORS}
-    return rule["match"], factors, {"until": rule["until"]} if "until" in rule else {}
+def _settled(rule: Rule, label: str) -> _Settled:
+    """Return a rule with its defaults filled in."""
+    active = [None, rule["until"]] if "until" in rule else rule.get("active", [None, None])
+    extra = {} if active == [None, None] else {"active": list(active)}
+    return _Settled(rule["match"], rule.get("lr", 1.0), rule.get("weight_decay", 1.0), label, extra)
 
 
-def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, set[str]]]:
-    """Yield name, tensor and words (`bias`, `norm`) of what is to be trained; a tied tensor once, by its first name."""
+def _labels(rules: Rules) -> list[str]:
+    """Return the label of each rule, all different: its name, else one made from its expression.
+
+    Raises ConfigError where two rules have one name.
+    """
+    taken = [DEFAULT]
+    for i, rule in enumerate(rules):
+        if (name := rule.get("name")) in taken:
+            raise ConfigError(f"optim.rules[{i}].name: got '{name}', must be another one: it is taken")
+        taken += [name] if name else []
+    found = []
+    for rule in rules:
+        slug = UNNAMED.sub("_", rule["match"]).strip("_") or "rule"
+        numbered = (f"{slug}_{number}" if number > 1 else slug for number in itertools.count(1))
+        found.append(rule.get("name") or next(label for label in numbered if label not in taken))
+        taken.append(found[-1])
+    return found
+
+
+def _trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, set[str]]]:
+    """Yield name, parameter and kinds (`bias`, `norm`) of what is trainable; a tied one once, by its first name."""
     seen: set[nn.Parameter] = set()
     for path, module in model.named_modules():
-        norm = {"norm"} if "Norm" in type(module).__name__ else set()
+        norm = {"norm"} if is_norm(module) else set()
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad and parameter not in seen:
                 seen.add(parameter)
@@ -86,7 +161,14 @@ def describe(optimizer: Optimizer) -> list[str]:
     """Return one printable line per group: its tensors, parameters, learning rate and weight decay."""
     return [
         f"{group['name']}: {len(group['params'])} tensors, {sum(p.numel() for p in group['params']):,} parameters, "
-        f"lr {group['lr']:g}, weight decay {group['weight_decay']:g}"
-        + (f", resting from step {group['until']} on" if "until" in group else "")
+        f"lr {group['lr']:g}, weight decay {group['weight_decay']:g}{_window(group.get('active'))}"
         for group in optimizer.param_groups
     ]
+
+
+def _window(active: list[int] | None) -> str:
+    """Return in words in which steps, counted from 1, a group is trained; nothing where it always is."""
+    if active is None:
+        return ""
+    first, end = active
+    return f", trained in steps {first + 1} to {end}" if first < end else ", frozen in all steps"

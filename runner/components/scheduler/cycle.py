@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from typing import Annotated
 
-from runner.components.scheduler.clock import Clock, warmed
-from runner.engine.contracts import Schedule
+from runner.components.scheduler.decay import with_warmup
+from runner.engine.contracts import Clock, Schedule
 from runner.registry import register
 from runner.schema import Duration, Positive, PositiveInt, Range, Unit
 
@@ -17,43 +17,23 @@ Share = Annotated[float, Range(0, 1, open_low=True)]
 
 
 @register("scheduler")
-def cyclic(
-    total_steps: int,
-    steps_per_epoch: int,
-    batch: int,
-    *,
-    low: Share,
-    half: Duration,
-    gamma: Positive,
-    warmup: Duration,
-) -> Schedule:
+def cyclic(clock: Clock, *, low: Share, half: Duration, gamma: Positive, warmup: Duration) -> Schedule:
     """Return triangles between `low` and 1, `half` up and `half` down, the height times `gamma` after each.
 
     Smith 2017, arXiv 1506.01186: gamma 1 is its `triangular`, 0.5 its `triangular2`.
     """
-    clock = Clock(total_steps, steps_per_epoch, batch)
     h = clock.period(half)
 
     def curve(t: int, n: int) -> float:
         cycle, place = divmod(t, 2 * h)
         return low + (1 - low) * gamma**cycle * (1 - abs(place / h - 1))
 
-    return warmed(curve, warmup, clock)
+    return with_warmup(curve, warmup, clock)
 
 
 @register("scheduler")
-def triangular(
-    total_steps: int,
-    steps_per_epoch: int,
-    batch: int,
-    *,
-    start: Share,
-    peak: Duration,
-    final: Unit,
-    warmup: Duration,
-) -> Schedule:
+def triangular(clock: Clock, *, start: Share, peak: Duration, final: Unit, warmup: Duration) -> Schedule:
     """Return a straight line from `start` up to 1, which takes `peak` after the warm-up, and one down to `final`."""
-    clock = Clock(total_steps, steps_per_epoch, batch)
     top = clock.steps(peak)
 
     def curve(t: int, n: int) -> float:
@@ -61,25 +41,15 @@ def triangular(
             return start + (1 - start) * t / top
         return 1 + (final - 1) * min(1.0, (t - top) / max(1, n - top))
 
-    return warmed(curve, warmup, clock)
+    return with_warmup(curve, warmup, clock)
 
 
 @register("scheduler")
-def cosine_restarts(
-    total_steps: int,
-    steps_per_epoch: int,
-    batch: int,
-    *,
-    cycle: Duration,
-    growth: PositiveInt,
-    final: Unit,
-    warmup: Duration,
-) -> Schedule:
+def cosine_restarts(clock: Clock, *, cycle: Duration, growth: PositiveInt, final: Unit, warmup: Duration) -> Schedule:
     """Return half cosines from 1 to `final`, each `growth` times as long as the one before (SGDR, arXiv 1608.03983).
 
     The first lasts `cycle`. At the end of each a snapshot ensemble takes its model (arXiv 1704.00109).
     """
-    clock = Clock(total_steps, steps_per_epoch, batch)
     first = clock.period(cycle)
 
     def curve(t: int, n: int) -> float:
@@ -90,30 +60,20 @@ def cosine_restarts(
             t, length = t - length, length * growth
         return final + (1 - final) * (1 + math.cos(math.pi * t / length)) / 2
 
-    return warmed(curve, warmup, clock)
+    return with_warmup(curve, warmup, clock)
 
 
 @register("scheduler")
-def onecycle(
-    total_steps: int,
-    steps_per_epoch: int,
-    batch: int,
-    *,
-    start: Share,
-    peak: Duration,
-    final: Unit,
-    warmup: Duration,
-) -> Schedule:
+def onecycle(clock: Clock, *, start: Share, peak: Duration, final: Unit, warmup: Duration) -> Schedule:
     """Return half cosines from `start` up to 1 and down to `final`, which the last step has.
 
     The learning rate of torch's OneCycleLR (Smith and Topin 2018, arXiv 1708.07120) without its cycle of the momentum.
     The rise takes `peak`, counted from the end of the warm-up.
     """
-    clock = Clock(total_steps, steps_per_epoch, batch)
     top = clock.steps(peak) - 1
 
     def curve(t: int, n: int) -> float:
         low, share = (start, 1 - t / top) if t < top else (final, (t - max(0, top)) / max(1, n - 1 - max(0, top)))
         return low + (1 - low) * (1 + math.cos(math.pi * min(1.0, share))) / 2
 
-    return warmed(curve, warmup, clock)
+    return with_warmup(curve, warmup, clock)

@@ -16,7 +16,7 @@ _CHARTS = {
     "1 Learning curves": {
         "loss: training steps, moving average, validation": [r"train/loss$", r"train/loss_average$", r"val/loss$"],
         "accuracy": [r"train/accuracy$", r"val/accuracy$"],
-        "learning rate": [r"train/lr$"],
+        "learning rate": [r"train/lr(/.+)?$"],
     },
     "2 Update/weight ratio (log10; about -3 is usual) and gradient norm": {
         "update/weight ratio of all weights": [r"ratio/log10/_"],
