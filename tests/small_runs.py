@@ -18,6 +18,7 @@ from running import ROOT, job
 from runner.assemble import Experiment, assemble
 from runner.engine.batches import EvalBatches
 from runner.engine.logs.log import Log
+from runner.engine.parts import mode
 from runner.engine.saving import checkpoint
 from runner.engine.saving.state import flatten
 from runner.engine.train import train
@@ -180,12 +181,9 @@ def said(experiment: Experiment, split: str = "val") -> torch.Tensor:
     """Return the log-probabilities of the split's first examples, as evaluation has them."""
     model, batches = experiment.learner.average.module, experiment.validation[split]
     assert isinstance(batches, EvalBatches)
-    model.eval()
     experiment.recipe.reseed(-1)
-    with experiment.recipe.autocast():
-        given = torch.cat([experiment.recipe.predict(model, images).float() for images, _ in batches])
-    model.train()
-    return given
+    with mode(model, training=False), experiment.recipe.autocast():
+        return torch.cat([experiment.recipe.predict(model, images).float() for images, _ in batches])
 
 
 def uninterrupted(choices: Mapping[str, Any], count: int) -> tuple[Experiment, Left]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import runner.components  # noqa: F401
@@ -91,6 +92,43 @@ def test_build_refuses_in_one_line(config, line):
         registry.build("model", config, **context)
     assert str(caught.value).startswith(line)
     assert "\n" not in str(caught.value)
+
+
+def test_a_class_of_shared_knobs_brings_its_knobs_and_is_built_from_the_same_context():
+    @registry.shared_knobs
+    class Sized:
+        def __init__(self, shape, *, size: schema.PositiveInt) -> None:
+            self.shape, self.size = shape, size
+
+    @registry.register("test_kind")
+    def part(sized: Sized, other, *, rate: schema.Unit):
+        """Return what it was given."""
+        return sized.shape, sized.size, other, rate
+
+    try:
+        assert registry.knobs(part) == {"size": schema.PositiveInt, "rate": schema.Unit}
+        config = {"name": "part", "size": 3, "rate": 0.5}
+        assert registry.build("test_kind", config, shape=(1, 2), other=7) == ((1, 2), 3, 7, 0.5)
+        with pytest.raises(ConfigError, match=r"test_kind\.size: got 0, must be >= 1"):
+            registry.build("test_kind", {**config, "size": 0}, shape=(1, 2), other=7)
+        with pytest.raises(ConfigError, match="asks for 'shape'"):
+            registry.build("test_kind", config, other=7)
+    finally:
+        registry._parts.pop("test_kind")
+        registry._knob_classes.discard(Sized)
+
+
+def test_an_optimizer_that_asks_for_the_model_and_has_its_own_knobs_is_built():
+    @registry.register("optim", "of_a_user")
+    def of_a_user(model, fused, *, lr: schema.Positive):
+        """Return gradient descent."""
+        return torch.optim.SGD(model.parameters(), lr=lr, fused=fused)
+
+    try:
+        config = {"name": "of_a_user", "lr": 0.5}
+        assert registry.build("optim", config, model=torch.nn.Linear(2, 2), fused=None).param_groups[0]["lr"] == 0.5
+    finally:
+        registry._parts["optim"].pop("of_a_user")
 
 
 def test_context_is_handed_over_by_name_only():

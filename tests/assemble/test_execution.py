@@ -224,6 +224,14 @@ def test_a_compiled_run_has_the_same_names_and_nearly_the_same_numbers(quick, av
     assert "computes with channels_last, compiled" in other.summary
 
 
+def test_what_thaws_is_trained_by_the_compiled_forward_too(quick):
+    rules = [{"match": "block", "active": ["2steps", "4steps"]}]
+    given = {**LEARNS, "optim.rules": rules, "average": "none"}
+    plain, _ = uninterrupted(given, 6)
+    other, _ = uninterrupted({**given, "compile": True}, 6)
+    torch.testing.assert_close(other.learner.model.state_dict(), plain.learner.model.state_dict(), rtol=1e-3, atol=1e-5)
+
+
 def test_dropout_and_accumulation_are_compiled_too_and_resume_bit_for_bit(quick, tmp_path):
     given = {**LEARNS, "regularizer": ["dropout"], "predict": "mc_dropout", "average": "ema", "compile": True}
     given |= {"accumulate": 2, "data.batch_size": 8, "precision": "bf16"}
@@ -277,11 +285,12 @@ def test_a_run_through_the_real_compiler_is_nearly_the_same_and_resumes_bit_for_
 # On a GPU
 
 
+THAWS = {"optim.rules": [{"match": "block", "active": ["3steps", "6steps"]}]}
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 @needs_cuda
-@pytest.mark.parametrize("changed", [{}, {"precision": "fp32"}, {"precision": "fp16"}, {"compile": True}])
+@pytest.mark.parametrize("changed", [{}, {"precision": "fp32"}, {"precision": "fp16"}, {"compile": True}, THAWS])
 def test_cuda_graphs_give_the_losses_of_the_plain_forward(changed):
     given = {**LEARNS, "device": "cuda", "average": "ema", "optim": "sgd", **changed}
     rows = []
