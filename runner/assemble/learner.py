@@ -60,7 +60,9 @@ def build_learner(
         patience=Patience(settings.monitor, limit=settings.patience, judge=judge),
         stepper=fast_stepper(optimizer),
         gate=Gate(optimizer, world),
-        freezing=freezing(model, optimizer, recipe.forward.renew if isinstance(recipe.forward, FastForward) else lambda: None),
+        freezing=freezing(
+            model, optimizer, recipe.forward.renew if isinstance(recipe.forward, FastForward) else lambda: None
+        ),
     )
 
 
