@@ -16,7 +16,7 @@ from torch import Tensor
 
 from runner.assemble import Experiment, assemble
 from runner.engine.evaluation import evaluate
-from runner.engine.forward import Fast, plainly
+from runner.engine.forward import FastForward, plain_forward
 from runner.engine.parts import mode
 from runner.engine.train import update
 from runner.errors import ConfigError
@@ -219,9 +219,9 @@ def test_the_faster_forward_is_made_again_when_other_parameters_are_frozen() -> 
 
     def make(model: torch.nn.Module, images: Tensor) -> Any:
         made.append(experiment.learner.step)
-        return lambda images: plainly(model, images)
+        return lambda images: plain_forward(model, images)
 
-    fast = Fast(experiment.learner.model, make, examples=16, failed=lambda error: None)
+    fast = FastForward(experiment.learner.model, make, examples=16, failed=lambda error: None)
     experiment.learner.freezing._changed = fast.renew
     for images, _ in experiment.batches.stream(0, STEPS):
         experiment.learner.set_lr()
