@@ -16,9 +16,9 @@ from torch.overrides import TorchFunctionMode
 from torchvision import models
 
 import runner.components  # noqa: F401  (registers them)
-from runner.components.model.foreign import settings
-from runner.components.model.surgery import adapted, separate
-from runner.components.model.surgery.trace import trace
+from runner.components.model.library_models import torchvision_arguments
+from runner.components.model.surgery import adapt, separate_activations
+from runner.components.model.surgery.trace import trace_forward
 from runner.engine.parts import Slot, ends_branch
 from runner.errors import ConfigError
 from runner.registry import build
@@ -79,8 +79,8 @@ def row(arch: str) -> Row:
     """Return the row of a model, found by building it with each norm and activation."""
     plain = _on_meta(arch)
     parameters = sum(p.numel() for p in plain.parameters())
-    separate(plain)
-    seen = trace(plain, _shape_of(arch))
+    separate_activations(plain)
+    seen = trace_forward(plain, _shape_of(arch))
     tried = {norm: _attempt(arch, "gelu", norm) for norm in NORMS} | {"prelu": _attempt(arch, "prelu", "batch")}
     made = next(model for model in tried.values() if isinstance(model, nn.Module))
     slots = Counter(m.where for m in made.modules() if isinstance(m, Slot))
@@ -102,7 +102,9 @@ def _on_meta(arch: str) -> nn.Module:
 
 def _settings_of(arch: str) -> dict[str, Any]:
     """Return the settings of `model=torchvision`, without the random weights of googlenet, which take a minute."""
-    return settings(arch, _shape_of(arch)) | ({"init_weights": False} if arch in ("googlenet", "inception_v3") else {})
+    return torchvision_arguments(arch, _shape_of(arch)) | (
+        {"init_weights": False} if arch in ("googlenet", "inception_v3") else {}
+    )
 
 
 def _shape_of(arch: str) -> tuple[int, int, int]:
@@ -116,7 +118,7 @@ def _attempt(arch: str, activation: str, norm: str) -> nn.Module | str:
     make: Callable[[], nn.Module] = partial(_on_meta, arch)
     parts = partial(build, "activation", _config("activation", activation)), build("norm", _config("norm", norm))
     try:
-        return adapted(make, _shape_of(arch), *parts, swap=None, trained=False, what=f"torchvision's {arch}")
+        return adapt(make, _shape_of(arch), *parts, swap=None, trained=False, what=f"torchvision's {arch}")
     except ConfigError as error:
         text = str(error)
         return text if text.startswith("norm") else f"norm={norm}: {text}"

@@ -37,7 +37,7 @@ ALONE = (  # about one value, a file, this machine or a model of another library
     r"the run computes on",
     r"no trainable parameter$",
     r"the first layer of this model reads no pixels",
-    r"cannot reach",
+    r"cannot replace",
     r"has no bias to hold it",
     r"were trained with",
     r"a residual branch of this model has no weights",

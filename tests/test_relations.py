@@ -4,7 +4,7 @@ from typing import Annotated
 
 import pytest
 
-from runner.components.model.resnet import LARGE_STEM, SMALL_STEM, plan_of
+from runner.components.model.resnet import _LARGE_STEM, _SMALL_STEM, _stage_plan
 from runner.errors import ConfigError
 from runner.registry import build, register
 from runner.relations import AtMost, Divides, Leaves, OneOf, Whole, With
@@ -67,7 +67,7 @@ def test_whole_numbers_of_a_form():
 
 
 def test_every_depth_that_is_taken_has_a_plan():
-    for stem, numbers in (("cifar", SMALL_STEM), ("imagenet", LARGE_STEM)):
-        assert all(sum(plan_of(depth, stem).blocks) for depth in range(200) if depth in numbers)
+    for stem, numbers in (("cifar", _SMALL_STEM), ("imagenet", _LARGE_STEM)):
+        assert all(sum(_stage_plan(depth, stem).blocks) for depth in range(200) if depth in numbers)
         with pytest.raises(KeyError):  # and no other has one
-            next(depth for depth in range(200) if depth not in numbers and plan_of(depth, stem))
+            next(depth for depth in range(200) if depth not in numbers and _stage_plan(depth, stem))

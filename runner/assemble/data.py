@@ -9,7 +9,7 @@ from typing import get_args
 import torch
 
 from runner.assemble.config import Config, many
-from runner.components.augment.warp import fuse
+from runner.components.augment.warp import fuse_geometric
 from runner.engine.batches import EvalBatches, TrainBatches, placed
 from runner.engine.contracts import Data, InMemory, Preprocess
 from runner.engine.randomness import order
@@ -49,7 +49,7 @@ def train_batches(
         placed(data.train, data.placement, device),
         batch=data.batch_size * settings.accumulate,
         seed=settings.seed,
-        augments=fuse(many("augment", config, shape=data.shape)),
+        augments=fuse_geometric(many("augment", config, shape=data.shape)),
         preprocess=preprocess,
         device=device,
         world=world,

@@ -1,4 +1,4 @@
-"""Blends of two images and of their labels, drawn once per batch from a key."""
+"""Mixing augmentations: combine each image and label of a batch with another one, drawn from a random key."""
 
 from __future__ import annotations
 
@@ -15,78 +15,124 @@ from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import Positive, Unit
 
-Shape = tuple[int, int, int]  # C, H, W
-Blend = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor | float]]
+# (C, H, W)
+_Shape = tuple[int, int, int]
+_Blend = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor | float]]
 
 
 @register("mix")
 def none() -> Mix:
-    """Leave images and labels as they are."""
+    """Return images and labels unchanged."""
     return lambda images, labels, key: (images, labels)
 
 
 @register("mix")
 def mixup(num_classes: int, *, alpha: Positive, p: Unit) -> Mix:
-    """Return `w * image + (1 - w) * partner`, labels (B, K) likewise, with w from Beta(alpha, alpha).
+    """Return mixup: `w * image + (1 - w) * partner`, labels likewise (Zhang et al. 2017, arXiv 1710.09412, eq. 1).
 
-    The batch is blended with itself in another order, with one w, as in the authors' code. A batch is left alone (with
-    soft labels all the same) with probability 1 - p. Source: Zhang et al. 2017, arXiv 1710.09412.
+    As in the authors' code, a batch is mixed with a permutation of itself, with one weight per batch.
+
+    Args:
+        num_classes: Number of classes K.
+        alpha: Parameter of Beta(alpha, alpha), which w is drawn from, > 0.
+        p: Probability to mix a batch, in [0, 1].
+
+    Returns:
+        Images (B, C, H, W) and soft labels (B, K), also for batches left unmixed.
     """
-    return with_partners(lambda images, other, random: blend(images, other, random, alpha), num_classes, p)
+    return _mix_with_permutation(lambda images, other, random: _mixup(images, other, random, alpha), num_classes, p)
 
 
 @register("mix")
-def cutmix(num_classes: int, shape: Shape, *, alpha: Positive, p: Unit) -> Mix:
-    """Return images with one box of their partner pasted in, labels (B, K) weighed by the pasted share of pixels.
+def cutmix(num_classes: int, shape: _Shape, *, alpha: Positive, p: Unit) -> Mix:
+    """Return CutMix: paste a box of the partner image, weight labels by its area (arXiv 1905.04899, section 3.1).
 
-    The box covers a share 1 - w, w from Beta(alpha, alpha), round a uniform centre; what is outside the image is not
-    pasted and does not count. Raises ConfigError for points. Source: Yun et al. 2019, arXiv 1905.04899, section 3.1.
+    The box covers a share 1 - w of the image around a uniform center. Parts outside the image are not pasted and do not
+    count.
+
+    Args:
+        num_classes: Number of classes K.
+        shape: Image shape (C, H, W).
+        alpha: Parameter of Beta(alpha, alpha), which w is drawn from, > 0.
+        p: Probability to mix a batch, in [0, 1].
+
+    Returns:
+        Images (B, C, H, W) and soft labels (B, K).
+
+    Raises:
+        ConfigError: Images have one pixel.
     """
-    check_pixels("cutmix", shape)
-    return with_partners(lambda images, other, random: paste(images, other, random, alpha), num_classes, p)
+    _require_pixels("cutmix", shape)
+    return _mix_with_permutation(lambda images, other, random: _cutmix(images, other, random, alpha), num_classes, p)
 
 
 @register("mix")
-def saliencymix(num_classes: int, shape: Shape, *, alpha: Positive, p: Unit) -> Mix:
-    """Return images with the box round their partner's most salient pixel pasted in at the same place.
+def saliencymix(num_classes: int, shape: _Shape, *, alpha: Positive, p: Unit) -> Mix:
+    """Return SaliencyMix: paste the box around the partner's most salient pixel (arXiv 2006.01791, section 3).
 
-    Size of the box and weights of the labels (B, K) are cutmix's. Salient is what stands out from its surroundings, at
-    several distances. Raises ConfigError for points. Source: Uddin et al. 2020, arXiv 2006.01791, section 3.
+    The box has the same place in both images; its size and the label weights are those of CutMix. Saliency is the
+    contrast between a pixel and its surroundings, summed over several radii.
+
+    Args:
+        num_classes: Number of classes K.
+        shape: Image shape (C, H, W).
+        alpha: Parameter of Beta(alpha, alpha), which w is drawn from, > 0.
+        p: Probability to mix a batch, in [0, 1].
+
+    Returns:
+        Images (B, C, H, W) and soft labels (B, K).
+
+    Raises:
+        ConfigError: Images have one pixel.
     """
-    check_pixels("saliencymix", shape)
-    return with_partners(lambda images, other, random: paste_salient(images, other, random, alpha), num_classes, p)
+    _require_pixels("saliencymix", shape)
+    return _mix_with_permutation(
+        lambda images, other, random: _saliencymix(images, other, random, alpha), num_classes, p
+    )
 
 
 @register("mix")
 def mixup_or_cutmix(
-    num_classes: int, shape: Shape, *, mixup_alpha: Positive, cutmix_alpha: Positive, cutmix_p: Unit, p: Unit
+    num_classes: int, shape: _Shape, *, mixup_alpha: Positive, cutmix_alpha: Positive, cutmix_p: Unit, p: Unit
 ) -> Mix:
-    """Return each batch blended by mixup or, with probability `cutmix_p`, pasted into by cutmix; labels (B, K).
+    """Return mixup or CutMix, chosen at random per batch.
 
-    Raises ConfigError for points.
+    Args:
+        num_classes: Number of classes K.
+        shape: Image shape (C, H, W).
+        mixup_alpha: Parameter of mixup's Beta(alpha, alpha), > 0.
+        cutmix_alpha: Parameter of CutMix's Beta(alpha, alpha), > 0.
+        cutmix_p: Probability of CutMix for a mixed batch, in [0, 1].
+        p: Probability to mix a batch, in [0, 1].
+
+    Returns:
+        Images (B, C, H, W) and soft labels (B, K).
+
+    Raises:
+        ConfigError: Images have one pixel.
     """
-    check_pixels("mixup_or_cutmix", shape)
+    _require_pixels("mixup_or_cutmix", shape)
 
     def either(images: Tensor, other: Tensor, random: np.random.Generator) -> tuple[Tensor, float]:
         if random.random() < cutmix_p:
-            return paste(images, other, random, cutmix_alpha)
-        return blend(images, other, random, mixup_alpha)
+            return _cutmix(images, other, random, cutmix_alpha)
+        return _mixup(images, other, random, mixup_alpha)
 
-    return with_partners(either, num_classes, p)
+    return _mix_with_permutation(either, num_classes, p)
 
 
-def check_pixels(name: str, shape: Shape) -> None:
-    """Raise ConfigError for points (images of one pixel), into which no box fits but the whole."""
+def _require_pixels(name: str, shape: _Shape) -> None:
+    """Raise ConfigError for images of one pixel: only the whole image would fit into a box."""
     if shape[1:] == (1, 1):
         raise ConfigError(f"mix={name}: points (images of 1x1 pixel) have no boxes to paste; choose mix=mixup")
 
 
-def with_partners(blended: Blend, num_classes: int, p: float) -> Mix:
-    """Return a mix of a batch with itself in a random order; `blended` gives images and the partners' weight."""
+def _mix_with_permutation(blended: _Blend, num_classes: int, p: float) -> Mix:
+    """Return a mix of a batch with a permutation of itself; `blended` returns images and the partners' weight."""
 
     def mix(images: Tensor, labels: Tensor, key: int) -> tuple[Tensor, Tensor]:
         random = numpy_generator(key)
-        soft = one_hot(labels, num_classes)
+        soft = _one_hot(labels, num_classes)
         if random.random() >= p:
             return images, soft
         other = torch.from_numpy(random.permutation(len(images))).to(images.device, non_blocking=True)
@@ -96,45 +142,45 @@ def with_partners(blended: Blend, num_classes: int, p: float) -> Mix:
     return mix
 
 
-def blend(images: Tensor, other: Tensor, random: np.random.Generator, alpha: float) -> tuple[Tensor, float]:
-    """Return mixup's images and the partners' weight."""
+def _mixup(images: Tensor, other: Tensor, random: np.random.Generator, alpha: float) -> tuple[Tensor, float]:
+    """Return mixup's images (B, C, H, W) and the partners' weight."""
     weight = 1 - random.beta(alpha, alpha)
     return images.index_select(0, other).lerp_(images, 1 - weight), weight
 
 
-def paste(images: Tensor, other: Tensor, random: np.random.Generator, alpha: float) -> tuple[Tensor, float]:
-    """Return cutmix's images and the partners' weight, the share of pixels that are theirs."""
+def _cutmix(images: Tensor, other: Tensor, random: np.random.Generator, alpha: float) -> tuple[Tensor, float]:
+    """Return CutMix's images (B, C, H, W) and the partners' weight, their share of the pixels."""
     height, width = images.shape[2:]
     side = np.sqrt(1 - random.beta(alpha, alpha))
-    top, bottom = span(height, side, random)
-    left, right = span(width, side, random)
+    top, bottom = _box_span(height, side, random)
+    left, right = _box_span(width, side, random)
     mixed = images.clone()
     mixed[:, :, top:bottom, left:right] = images[:, :, top:bottom, left:right].index_select(0, other)
     return mixed, (bottom - top) * (right - left) / (height * width)
 
 
-def paste_salient(images: Tensor, other: Tensor, random: np.random.Generator, alpha: float) -> tuple[Tensor, Tensor]:
-    """Return saliencymix's images and the partners' weights (B, 1)."""
+def _saliencymix(images: Tensor, other: Tensor, random: np.random.Generator, alpha: float) -> tuple[Tensor, Tensor]:
+    """Return SaliencyMix's images (B, C, H, W) and the partners' weights (B, 1)."""
     height, width = images.shape[2:]
     side = float(np.sqrt(1 - random.beta(alpha, alpha)))
-    peak = saliency(images).flatten(1).argmax(1).index_select(0, other)
-    high = inside(peak // width, int(height * side), height)
-    wide = inside(peak % width, int(width * side), width)
+    peak = _saliency(images).flatten(1).argmax(1).index_select(0, other)
+    high = _box_mask(peak // width, int(height * side), height)
+    wide = _box_mask(peak % width, int(width * side), width)
     box = high[:, :, None] & wide[:, None, :]
     mixed = torch.where(box[:, None], images.index_select(0, other), images)
     return mixed, box.flatten(1).float().mean(1, keepdim=True)
 
 
-def inside(centre: Tensor, cut: int, length: int) -> Tensor:
-    """Return (B, length) bool, true for the `cut` pixels round each centre (B,) that are not beyond the border."""
+def _box_mask(centre: Tensor, cut: int, length: int) -> Tensor:
+    """Return (B, length) bool: true for the `cut` pixels around each center (B,), clipped at the border."""
     distance = torch.arange(length, device=centre.device) - centre[:, None] + cut // 2
     return (distance >= 0) & (distance < cut)
 
 
-def saliency(images: Tensor) -> Tensor:
-    """Return (B, H, W): how far each pixel is from the mean of its surroundings, added up over their sizes.
+def _saliency(images: Tensor) -> Tensor:
+    """Return saliency (B, H, W): the distance of each pixel from the mean of its surroundings, summed over radii.
 
-    Centre against surround on the mean of the channels (Montabone & Soto 2010), the method of the paper's code.
+    Center-surround contrast on the mean of the channels (Montabone and Soto 2010), as in the paper's code.
     """
     grey = images.float().mean(1, keepdim=True)
     radii = [1, *(radius for radius in (2, 4, 8, 16, 32) if 2 * radius <= min(images.shape[2:]))]
@@ -142,13 +188,13 @@ def saliency(images: Tensor) -> Tensor:
     return torch.stack([(grey - mean).abs() for mean in around]).sum(0)[:, 0]
 
 
-def span(length: int, share: float, random: np.random.Generator) -> tuple[int, int]:
-    """Return first and one past the last of about `share` of the pixels round a uniform one, clipped at the border."""
+def _box_span(length: int, share: float, random: np.random.Generator) -> tuple[int, int]:
+    """Return start and end (exclusive) of about `share` of the pixels around a uniform one, clipped at the border."""
     cut = int(length * share)
     start = int(random.integers(length)) - cut // 2
     return max(0, start), min(length, start + cut)
 
 
-def one_hot(labels: Tensor, num_classes: int) -> Tensor:
-    """Return the labels as rows (B, K) float32 of zeros and a one."""
+def _one_hot(labels: Tensor, num_classes: int) -> Tensor:
+    """Return labels (B,) as one-hot rows (B, K) float32."""
     return (labels[:, None] == torch.arange(num_classes, device=labels.device)).float()

@@ -1,6 +1,7 @@
-"""Normalizations: a component returns a maker `(channels, dims) -> module` that the model calls once per place.
+"""Normalization layers: a component returns a factory `(channels, dims) -> module`; a model calls it once per layer.
 
-`dims` is 0 for (B, C) and 2 for (B, C, H, W). All but `none` learn a scale (1 at first) and a shift (0) per channel.
+`dims` is 0 for features (B, C) and 2 for feature maps (B, C, H, W). All but `none` learn a scale, initially 1, and a
+shift, initially 0, per channel.
 """
 
 from __future__ import annotations
@@ -15,16 +16,23 @@ from runner.schema import Positive, PositiveInt, Unit
 
 @register("norm")
 def none() -> NormMaker:
-    """Return a maker of modules that do nothing; a model gives the layer before them a bias."""
+    """Return a factory of identities; the model then gives the preceding layers a bias."""
     return lambda channels, dims: nn.Identity()
 
 
 @register("norm")
 def batch(*, momentum: Unit, eps: Positive, scale: bool) -> NormMaker:
-    """Return a maker of batch norms: statistics per channel over the batch and the pixels (arXiv 1502.03167).
+    """Return a factory of batch norms: per-channel statistics over batch and pixels (arXiv 1502.03167, algorithm 1).
 
-    Evaluation uses the running mean and variance of the training batches. Without a `scale` only the shift is learned
-    (arXiv 2404.00498): before a ReLU the next layer can scale as well.
+    Evaluation uses running statistics of the training batches.
+
+    Args:
+        momentum: Weight of the newest batch in the running statistics, in [0, 1].
+        eps: Constant added to the variance, > 0.
+        scale: Learn the scale. If false it stays 1: the layer after a ReLU can scale as well (arXiv 2404.00498).
+
+    Returns:
+        Factory of `BatchNorm2d` for (B, C, H, W) and `BatchNorm1d` for (B, C).
     """
 
     def make(channels: int, dims: int) -> nn.Module:
@@ -38,7 +46,14 @@ def batch(*, momentum: Unit, eps: Positive, scale: bool) -> NormMaker:
 
 @register("norm")
 def layer(*, eps: Positive) -> NormMaker:
-    """Return a maker of layer norms: statistics per example over channels and pixels (arXiv 1607.06450)."""
+    """Return a factory of layer norms: per-example statistics over channels and pixels (arXiv 1607.06450).
+
+    Args:
+        eps: Constant added to the variance, > 0.
+
+    Returns:
+        Factory of `GroupNorm(1)` for (B, C, H, W) and `LayerNorm` for (B, C).
+    """
 
     def make(channels: int, dims: int) -> nn.Module:
         return nn.GroupNorm(1, channels, eps=eps) if dims else nn.LayerNorm(channels, eps=eps)
@@ -48,9 +63,13 @@ def layer(*, eps: Positive) -> NormMaker:
 
 @register("norm")
 def instance(*, eps: Positive) -> NormMaker:
-    """Return a maker of instance norms: statistics per example and channel over the pixels (arXiv 1607.08022).
+    """Return a factory of instance norms: statistics per example and channel over the pixels (arXiv 1607.08022).
 
-    Raises ConfigError for a fully connected layer: one value per channel has no spread.
+    Args:
+        eps: Constant added to the variance, > 0.
+
+    Raises:
+        ConfigError: A layer is fully connected (one value per channel has no variance).
     """
 
     def make(channels: int, dims: int) -> nn.Module:
@@ -63,9 +82,14 @@ def instance(*, eps: Positive) -> NormMaker:
 
 @register("norm")
 def group(*, groups: PositiveInt, eps: Positive) -> NormMaker:
-    """Return a maker of group norms: statistics per example and group of channels (arXiv 1803.08494).
+    """Return a factory of group norms: statistics per example and group of channels (arXiv 1803.08494).
 
-    Raises ConfigError where the channels of a place do not divide into `groups`.
+    Args:
+        groups: Number of groups, >= 1.
+        eps: Constant added to the variance, > 0.
+
+    Raises:
+        ConfigError: `groups` does not divide the channels of every normalized layer.
     """
 
     def make(channels: int, dims: int) -> nn.Module:

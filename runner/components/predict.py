@@ -1,6 +1,6 @@
-"""Prediction: `(model, images (B, C, H, W)) -> log-probabilities (B, K)` from a model in evaluation mode.
+"""Prediction methods: `(model, images (B, C, H, W)) -> log-probabilities (B, K)`, with the model in evaluation mode.
 
-Where several views or passes are made, the probabilities are averaged (not the logits), and their logarithm returned.
+Methods with several views or passes average probabilities (not logits) and return the logarithm.
 """
 
 from __future__ import annotations
@@ -19,93 +19,130 @@ from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import NotEmpty, PositiveInt, Range
 
-Shape = tuple[int, int, int]
+_Shape = tuple[int, int, int]
+
+# Attention has a dropout of its own
+_TORCH_DROPOUTS = (nn.modules.dropout._DropoutNd, nn.MultiheadAttention)
+# By name, because importing these libraries takes seconds and timm may not be installed
+_LIBRARY_DROPOUTS = frozenset(
+    [
+        "torchvision.ops.stochastic_depth.StochasticDepth",
+        "torchvision.ops.drop_block.DropBlock2d",
+        "torchvision.ops.drop_block.DropBlock3d",
+        "timm.layers.drop.DropPath",
+        "timm.layers.drop.DropBlock2d",
+        "timm.layers.patch_dropout.PatchDropout",
+        "timm.layers.patch_dropout.PatchDropoutWithIndices",
+    ]
+)
 
 
 @register("predict")
 def plain() -> Predict:
-    """Return the prediction from the images as they are."""
-    return log_probabilities
+    """Return log-softmax of the model's logits, one forward pass per image."""
+    return _log_probabilities
 
 
 @register("predict")
-def tta(shape: Shape, *, views: Annotated[list[Literal["flip", "shift"]], NotEmpty()], shift: PositiveInt) -> Predict:
-    """Return the mean over the images as they are and the views named: test-time augmentation.
+def tta(shape: _Shape, *, views: Annotated[list[Literal["flip", "shift"]], NotEmpty()], shift: PositiveInt) -> Predict:
+    """Return test-time augmentation: the mean probability over each image and its views.
 
-    flip: mirrored left to right (Krizhevsky et al. 2012, section 4.1). shift: moved by `shift` pixels to the lower
-    right and to the upper left, the border mirrored (Jordan 2024, arXiv 2404.00498). Both: all six combinations, of
-    equal weight. Raises ConfigError for a shift that leaves nothing of the image, and for points.
+    `flip` mirrors left to right (Krizhevsky et al. 2012, section 4.1). `shift` translates by `shift` pixels to the
+    lower right and to the upper left, with a reflected border (Jordan 2024, arXiv 2404.00498). Both together make six
+    views of equal weight.
+
+    Args:
+        shape: Image shape (C, H, W).
+        views: Views beside the image itself: `flip`, `shift` or both.
+        shift: Translation in pixels, >= 1.
+
+    Raises:
+        ConfigError: `shift` is not below the shorter side, or images have one pixel.
     """
-    check_pixels("tta", shape)
+    _require_pixels("tta", shape)
     if "shift" in views and shift >= min(shape[1:]):
         raise ConfigError(f"predict.shift: got {shift}, must be < {min(shape[1:])}, the image's shorter side")
 
     def predict(model: nn.Module, images: Tensor) -> Tensor:
-        seen = [images, *(shifted(images, shift) if "shift" in views else [])]
+        seen = [images, *(_diagonal_shifts(images, shift) if "shift" in views else [])]
         seen += [view.flip(-1) for view in seen] if "flip" in views else []
-        return mean([log_probabilities(model, view) for view in seen])
+        return _mean_probabilities([_log_probabilities(model, view) for view in seen])
 
     return predict
 
 
 @register("predict")
-def ten_crop(shape: Shape, *, crop: Annotated[float, Range(0, 1, open_low=True)]) -> Predict:
-    """Return the mean over the four corners and the centre of the images, and their mirror images.
+def ten_crop(shape: _Shape, *, crop: Annotated[float, Range(0, 1, open_low=True)]) -> Predict:
+    """Return ten-crop prediction: the mean over four corners, the center and their mirror images.
 
-    Krizhevsky et al. 2012, section 4.1. Each view shows the share `crop` of height and width, resized (bilinear) to the
-    whole size, which every model takes. Raises ConfigError for points.
+    Each crop is resized (bilinear) to the full image size, so that every model accepts it (Krizhevsky et al. 2012,
+    section 4.1).
+
+    Args:
+        shape: Image shape (C, H, W).
+        crop: Share of height and width that a crop shows, in (0, 1].
+
+    Raises:
+        ConfigError: Images have one pixel.
     """
-    check_pixels("ten_crop", shape)
+    _require_pixels("ten_crop", shape)
 
     def predict(model: nn.Module, images: Tensor) -> Tensor:
-        return mean([log_probabilities(model, view) for view in ten(images, crop)])
+        return _mean_probabilities([_log_probabilities(model, view) for view in _ten_crops(images, crop)])
 
     return predict
 
 
 @register("predict")
 def mc_dropout(model: nn.Module, *, passes: PositiveInt) -> Predict:
-    """Return the mean over passes with dropout on: an ensemble of thinned models (arXiv 1506.02142).
+    """Return Monte Carlo dropout: the mean over passes with dropout on (Gal and Ghahramani 2015, arXiv 1506.02142).
 
-    All that drops at random is on: dropout of every kind, DropBlock, DropConnect, stochastic depth. The masks come from
-    torch's global generator, which evaluation seeds. Raises ConfigError for a model that drops nothing.
+    Dropout of every kind is on: dropout, DropBlock, DropConnect, stochastic depth, and modules of plugins with a class
+    attribute `drops_at_random = True`. Masks come from PyTorch's global generator, which evaluation seeds.
+
+    Args:
+        model: The model that predicts.
+        passes: Forward passes per image, >= 1.
+
+    Raises:
+        ConfigError: The model has no dropout.
     """
-    if not any(drops(module) for module in model.modules()):
-        raise ConfigError("predict=mc_dropout: the model drops nothing at random; give it regularizer=[dropout]")
+    if not any(_is_dropout(module) for module in model.modules()):
+        raise ConfigError("predict=mc_dropout: requires a model with dropout; add regularizer=[dropout]")
 
     def predict(model: nn.Module, images: Tensor) -> Tensor:
-        with dropping(model):
-            return mean([log_probabilities(model, images) for _ in range(passes)])
+        with _dropout_enabled(model):
+            return _mean_probabilities([_log_probabilities(model, images) for _ in range(passes)])
 
     return predict
 
 
-def check_pixels(name: str, shape: Shape) -> None:
-    """Raise ConfigError for points (images of one pixel), all of whose views are the same."""
+def _require_pixels(name: str, shape: _Shape) -> None:
+    """Raise ConfigError for images of one pixel: all their views are the same."""
     if shape[1:] == (1, 1):
         raise ConfigError(f"predict={name}: points (images of 1x1 pixel) have one view only; choose predict=plain")
 
 
-def log_probabilities(model: nn.Module, images: Tensor) -> Tensor:
-    """Return the log-softmax of a model's logits, in at least float32."""
+def _log_probabilities(model: nn.Module, images: Tensor) -> Tensor:
+    """Return the log-softmax (B, K) of a model's logits, in at least float32."""
     logits: Tensor = model(images)
     return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(1)
 
 
-def mean(predictions: list[Tensor]) -> Tensor:
-    """Return the logarithm of the mean of the probabilities, stable where they are tiny."""
+def _mean_probabilities(predictions: list[Tensor]) -> Tensor:
+    """Return the logarithm of the mean probability, stable for tiny probabilities."""
     return torch.stack(predictions).logsumexp(0) - math.log(len(predictions))
 
 
-def shifted(images: Tensor, by: int) -> list[Tensor]:
-    """Return the images moved to the lower right and to the upper left, the border mirrored."""
+def _diagonal_shifts(images: Tensor, by: int) -> list[Tensor]:
+    """Return the images shifted to the lower right and to the upper left, with a reflected border."""
     height, width = images.shape[2:]
     padded = F.pad(images, [by] * 4, mode="reflect")
     return [padded[:, :, y : y + height, x : x + width] for y, x in ((0, 0), (2 * by, 2 * by))]
 
 
-def ten(images: Tensor, crop: float) -> list[Tensor]:
-    """Return corners and centre, each and mirrored, at the size of the images."""
+def _ten_crops(images: Tensor, crop: float) -> list[Tensor]:
+    """Return corners, center and their mirror images, resized to the size of the images."""
     height, width = images.shape[2:]
     h, w = max(1, round(crop * height)), max(1, round(crop * width))
     down, right = height - h, width - w
@@ -116,9 +153,9 @@ def ten(images: Tensor, crop: float) -> list[Tensor]:
 
 
 @contextmanager
-def dropping(model: nn.Module) -> Iterator[None]:
-    """Put what drops at random into training mode, and nothing else (no norm), for the time being."""
-    off = [m for m in model.modules() if drops(m) and not m.training]
+def _dropout_enabled(model: nn.Module) -> Iterator[None]:
+    """Put dropout modules, and no other, into training mode within the context."""
+    off = [m for m in model.modules() if _is_dropout(m) and not m.training]
     for module in off:
         module.training = True
     try:
@@ -128,7 +165,11 @@ def dropping(model: nn.Module) -> Iterator[None]:
             module.training = False
 
 
-def drops(module: nn.Module) -> bool:
-    """Tell by its name whether a module drops something; attention has a dropout of its own."""
-    words = ("Drop", "StochasticDepth", "MultiheadAttention")
-    return any(word in type(module).__name__ for word in words)
+def _is_dropout(module: nn.Module) -> bool:
+    """Return True if a module drops something at random in training mode.
+
+    A module of this project or of a plugin says so by `drops_at_random = True`.
+    """
+    if isinstance(module, _TORCH_DROPOUTS) or getattr(module, "drops_at_random", False):
+        return True
+    return any(f"{kind.__module__}.{kind.__qualname__}" in _LIBRARY_DROPOUTS for kind in type(module).__mro__)

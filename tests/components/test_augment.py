@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from runner import components  # noqa: F401  (registers all)
-from runner.components.augment.pixels import windows
+from runner.components.augment.pixels import crop_windows
 from runner.engine.contracts import Augment, Draws
 from runner.errors import ConfigError
 from runner.registry import build, names
@@ -146,7 +146,7 @@ def test_windows_are_slices_whatever_the_batch_and_its_layout(channels: int) -> 
     for batch in (whole, laid_out):
         for first, last in ((0, 24), (7, 8), (5, 24), (23, 24)):  # parts of one memory, not at its start
             part = slice(first, last)
-            found = windows(batch[part], top[part], left[part], (4, 6))
+            found = crop_windows(batch[part], top[part], left[part], (4, 6))
             assert torch.equal(found, torch.stack(slices[part]))
 
 

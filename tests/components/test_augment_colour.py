@@ -13,8 +13,8 @@ import yaml
 from torch import Tensor
 
 from runner import components  # noqa: F401  (registers all)
-from runner.components.augment.ops import OPS, distort
-from runner.components.augment.policy import Space
+from runner.components.augment.policy import _OpRanges
+from runner.components.augment.policy_ops import OPS, apply_ops
 from runner.engine.contracts import Augment, Draws
 from runner.registry import build
 
@@ -150,7 +150,7 @@ TOLERANCE |= dict.fromkeys(("shear_x", "shear_y", "rotate", "autocontrast"), 1.0
 def test_every_op_is_torchvisions(name: str, shape: tuple[int, int, int]) -> None:
     batch = images(shape, 6)
     for amount in AMOUNTS.get(name, [-0.9, -0.3, 0.0, 0.5, 0.99]):
-        found = distort(batch, torch.full((6,), OPS.index(name)), torch.full((6,), amount))
+        found = apply_ops(batch, torch.full((6,), OPS.index(name)), torch.full((6,), amount))
         for image, out in zip(batch, found, strict=True):
             assert far(out, wanted(name, image, amount)) <= TOLERANCE.get(name, 0)
 
@@ -159,7 +159,7 @@ def test_equalize_and_autocontrast_leave_one_colour_alone() -> None:
     batch = torch.full((2, 3, 40, 40), 7, dtype=torch.uint8)
     batch[1, :, 0, 0] = 9
     for name in ("equalize", "autocontrast"):
-        found = distort(batch, torch.full((2,), OPS.index(name)), torch.zeros(2))
+        found = apply_ops(batch, torch.full((2,), OPS.index(name)), torch.zeros(2))
         for image, out in zip(batch, found, strict=True):
             assert far(out, wanted(name, image, 0.0)) <= TOLERANCE.get(name, 0)
 
@@ -167,7 +167,7 @@ def test_equalize_and_autocontrast_leave_one_colour_alone() -> None:
 def test_each_image_of_a_batch_gets_its_own_op() -> None:
     batch = images((3, 30, 41), len(OPS))
     amount = torch.tensor([AMOUNTS.get(name, [0.4])[0] for name in OPS])
-    found = distort(batch, torch.arange(len(OPS)), amount)
+    found = apply_ops(batch, torch.arange(len(OPS)), amount)
     for image, out, name, given in zip(batch, found, OPS, amount.tolist(), strict=True):
         assert far(out, wanted(name, image, given)) <= TOLERANCE.get(name, 0)
 
@@ -182,9 +182,9 @@ def test_the_strengths_are_those_of_torchvisions_policies(policy: str) -> None:
     oracle = getattr(v2, policy)
     bins, table = (10, oracle._PARTIAL_AUGMENTATION_SPACE) if policy == "AugMix" else (31, oracle._AUGMENTATION_SPACE)
     space = {
-        "RandAugment": Space(0.3, 150 / 331 * 40, 150 / 331 * 30, 30.0, 0.9, (8, 4)),
-        "TrivialAugmentWide": Space(0.99, 32.0, 32.0, 135.0, 0.99, (8, 2)),
-        "AugMix": Space(0.3, 40 / 3, 30 / 3, 30.0, 0.0, (4, 0)),
+        "RandAugment": _OpRanges(0.3, 150 / 331 * 40, 150 / 331 * 30, 30.0, 0.9, (8, 4)),
+        "TrivialAugmentWide": _OpRanges(0.99, 32.0, 32.0, 135.0, 0.99, (8, 2)),
+        "AugMix": _OpRanges(0.3, 40 / 3, 30 / 3, 30.0, 0.0, (4, 0)),
     }[policy]
     strength, sign = torch.arange(bins) / (bins - 1), -torch.ones(bins)
     checked = set()
@@ -241,7 +241,7 @@ def test_augmix_is_the_weighted_mean_of_its_chains() -> None:
     batch = images((3, 30, 41), 8)
     part = augment("augmix", (3, 30, 41), width=2, severity=10)
     drawn = draws(part, 8, seed=3)
-    space = Space(0.3, 41 / 3, 10.0, 30.0, 0.0, (4, 0))
+    space = _OpRanges(0.3, 41 / 3, 10.0, 30.0, 0.0, (4, 0))
     for image, out, u in zip(batch, part.apply(batch, drawn), drawn.uniform, strict=True):
         chains = u[1:].view(2, 11)
         weights = -torch.log(1 - chains[:, 0])
@@ -252,7 +252,7 @@ def test_augmix_is_the_weighted_mean_of_its_chains() -> None:
                 which, strength, sign = chain[2 + 3 * place : 5 + 3 * place]
                 op = 1 + (which * 9).long()[None]
                 signed = torch.tensor([-1.0 if sign < 0.5 else 1.0])
-                one = distort(one, op, space.amounts(op, (strength * 10).floor()[None] / 9, signed))
+                one = apply_ops(one, op, space.amounts(op, (strength * 10).floor()[None] / 9, signed))
             mixed = mixed + u[0] * weight * one[0]
         assert far(out, mixed) <= 0.5001
 

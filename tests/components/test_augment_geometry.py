@@ -17,7 +17,7 @@ from scipy.ndimage import map_coordinates
 from torch import Tensor
 
 from runner import components  # noqa: F401  (registers all)
-from runner.components.augment.warp import Geometric, fuse
+from runner.components.augment.warp import Geometric, fuse_geometric
 from runner.engine.contracts import Augment, Draws
 from runner.errors import ConfigError
 from runner.registry import build
@@ -199,18 +199,18 @@ def test_neighbours_of_one_mode_become_one_and_others_stay() -> None:
     shape = (3, 12, 12)
     parts = [augment(name, shape) for name in GEOMETRIC]
     flip, border = augment("hflip", shape), augment("rotate", shape, mode="border")
-    fused = fuse([*parts, flip, *parts[:2], border])
+    fused = fuse_geometric([*parts, flip, *parts[:2], border])
     assert len(fused) == 4 and fused[1] is flip and fused[3] is border
     assert fused[0].uniforms == sum(part.uniforms for part in parts)
     assert fused[2].uniforms == 3
-    assert fuse([]) == [] and fuse([flip, border]) == [flip, border]
+    assert fuse_geometric([]) == [] and fuse_geometric([flip, border]) == [flip, border]
 
 
 def test_five_neighbours_cost_one_resample(monkeypatch: pytest.MonkeyPatch) -> None:
     shape, calls = (3, 12, 12), []
     real = torch.nn.functional.grid_sample
     monkeypatch.setattr("torch.nn.functional.grid_sample", lambda *a, **k: calls.append(1) or real(*a, **k))
-    (fused,) = fuse([augment(name, shape) for name in GEOMETRIC[:5]])
+    (fused,) = fuse_geometric([augment(name, shape) for name in GEOMETRIC[:5]])
     fused.apply(images(shape), draws(fused))
     assert len(calls) == 1
 
@@ -222,7 +222,7 @@ def test_a_fused_pair_does_both_in_order() -> None:
     turn, move = augment("rotate", shape, degrees=90), augment("translate", shape, fraction=0.34)
     first, second = Draws(torch.ones(BATCH, 1), 0), draws(move)
     for pair, (a, b) in (((turn, move), (first, second)), ((move, turn), (second, first))):
-        (fused,) = fuse(pair)
+        (fused,) = fuse_geometric(pair)
         both = Draws(torch.cat([a.uniform, b.uniform], 1), 0)
         assert torch.equal(fused.apply(batch, both), pair[1].apply(pair[0].apply(batch, a), b))
 
@@ -230,7 +230,7 @@ def test_a_fused_pair_does_both_in_order() -> None:
 def test_three_fused_ops_read_where_their_maps_in_a_row_say() -> None:
     shape, batch = (1, 12, 17), images((1, 12, 17))
     names = ("stretch", "rotate", "translate")
-    (fused,) = fuse([augment(name, shape) for name in names])
+    (fused,) = fuse_geometric([augment(name, shape) for name in names])
     drawn = draws(fused)
     rows, columns, middle, centre = places(shape)
     for image, out, (s, t, r, u, v) in zip(batch, fused.apply(batch, drawn), drawn.uniform.tolist(), strict=True):
@@ -246,7 +246,7 @@ def test_what_one_op_moves_out_the_next_brings_back_when_fused() -> None:
     shape = (1, 5, 5)
     move, batch = augment("translate", shape, fraction=0.4), images((1, 5, 5))
     there, back = torch.tensor([[0.99, 0.5]]), torch.tensor([[0.0, 0.5]])  # two pixels to the right, and to the left
-    (fused,) = fuse([move, move])
+    (fused,) = fuse_geometric([move, move])
     assert torch.equal(fused.apply(batch, Draws(torch.cat([there, back], 1).expand(BATCH, 4), 0)), batch)
 
 

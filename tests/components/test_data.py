@@ -24,7 +24,7 @@ import yaml
 from torch import Tensor
 
 from runner import components  # noqa: F401  (registers all)
-from runner.components.data.splitting import ranks, set_aside
+from runner.components.data.splitting import split_order, stratified_split
 from runner.engine.contracts import Data, Images, Split
 from runner.engine.randomness import key
 from runner.errors import ConfigError, DataError
@@ -60,30 +60,30 @@ def test_set_aside_takes_every_class_in_proportion_and_exactly_as_many_as_asked(
     labels = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)[
         torch.randperm(100, generator=torch.Generator().manual_seed(1))
     ]
-    aside, rest = set_aside(labels, ranks(range(100)), 20)
+    aside, rest = stratified_split(labels, split_order(range(100)), 20)
     assert labels[aside].bincount().tolist() == [12, 6, 2]
     assert sorted([*aside.tolist(), *rest.tolist()]) == list(range(100))
 
 
 def test_set_aside_gives_what_rounding_owes_to_the_next_class_and_empties_none() -> None:
     labels = torch.arange(40).repeat_interleave(3)  # 0.3 of an example per class
-    aside, _ = set_aside(labels, ranks(range(120)), 12)
+    aside, _ = stratified_split(labels, split_order(range(120)), 12)
     assert len(aside) == 12
-    few, rest = set_aside(torch.tensor([0, 1, 1, 1]), ranks(range(4)), 3)
+    few, rest = stratified_split(torch.tensor([0, 1, 1, 1]), split_order(range(4)), 3)
     assert 0 in rest and len(few) == 2 and len(rest) == 2
 
 
 def test_an_example_keeps_its_rank_whatever_else_is_there() -> None:
-    assert ranks(["a/1.jpg", "b/2.jpg"])[1] == ranks(["b/2.jpg"])[0]
-    assert ranks(range(5)).unique().numel() == 5
+    assert split_order(["a/1.jpg", "b/2.jpg"])[1] == split_order(["b/2.jpg"])[0]
+    assert split_order(range(5)).unique().numel() == 5
 
 
 def test_a_rank_is_the_hash_of_the_name_on_every_machine() -> None:
     names = ["a/1.jpg", "ä/☃.png", 17, ""]
     hashes = [blake2b(f"0/split/{name}".encode(), digest_size=8).digest() for name in names]
-    assert ranks(names).tolist() == [int.from_bytes(digest, "little") // 2 for digest in hashes]
-    assert ranks(names).tolist() == [key(0, "split", name) for name in names]
-    assert ranks([]).shape == (0,) and ranks([]).dtype == torch.int64
+    assert split_order(names).tolist() == [int.from_bytes(digest, "little") // 2 for digest in hashes]
+    assert split_order(names).tolist() == [key(0, "split", name) for name in names]
+    assert split_order([]).shape == (0,) and split_order([]).dtype == torch.int64
 
 
 def test_digits_are_scikit_learns_stretched_to_white() -> None:

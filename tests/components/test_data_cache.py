@@ -256,7 +256,7 @@ def test_two_processes_that_want_the_same_cache_both_get_it(root: Path, cache: P
 def test_who_waits_for_a_process_that_is_killed_goes_on(
     root: Path, cache: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from runner.components.data.locking import locked
+    from runner.components.data.download import locked
 
     wanted = pixels(imagefolder(root, cache))
     (place,) = [each for each in cache.iterdir() if len((each / "pixels").read_bytes()) == 27 * 3 * SIDE * SIDE]
@@ -375,12 +375,12 @@ def test_splits_and_caches_do_not_depend_on_how_the_root_is_written(
 
 
 def test_a_quick_preparation_says_nothing_and_a_long_one_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    from runner.components.data import progress
+    from runner.components.data import image_files
 
     for patience, lines in ((60.0, 0), (0.0, 1)):
-        monkeypatch.setattr(progress, "PATIENCE", patience)
+        monkeypatch.setattr(image_files, "_SHOW_AFTER", patience)
         said = io.StringIO()
-        shown = progress.Progress("decoding x", 100, said)
+        shown = image_files.Progress("decoding x", 100, said)
         for done in range(1, 101):
             shown.move(done)
         shown.close()
@@ -389,13 +389,13 @@ def test_a_quick_preparation_says_nothing_and_a_long_one_one_line(monkeypatch: p
 
 
 def test_on_a_terminal_a_bar_moves(monkeypatch: pytest.MonkeyPatch) -> None:
-    from runner.components.data import progress
+    from runner.components.data import image_files
 
-    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    monkeypatch.setattr(image_files, "_SHOW_AFTER", 0.0)
     monkeypatch.setenv("TERM", "xterm")
     above, below = pty.openpty()
     with os.fdopen(below, "w") as screen:
-        shown = progress.Progress("decoding x", 100, screen)
+        shown = image_files.Progress("decoding x", 100, screen)
         shown.move(40)
         shown.close()
         seen = b""

@@ -22,7 +22,7 @@ from running import ROOT, in_child
 from test_data import write_cifar
 
 from runner import components  # noqa: F401  (registers all)
-from runner.components.data import downloading
+from runner.components.data import download
 from runner.engine.contracts import Data
 from runner.errors import DataError
 from runner.registry import build
@@ -133,7 +133,7 @@ def left(root: Path) -> list[str]:
 def test_a_server_that_fails_is_one_line_and_the_next_try_is_as_the_first(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, words: str
 ) -> None:
-    monkeypatch.setattr(downloading, "PATIENCE", 0.3)
+    monkeypatch.setattr(download, "_TIMEOUT", 0.3)
     server.how = how
     assert words in refusal(tmp_path / "root")
     assert left(tmp_path / "root") == [".lock"]

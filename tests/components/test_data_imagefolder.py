@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from runner import components  # noqa: F401  (registers all)
-from runner.components.data.files import Files
+from runner.components.data.image_files import ImageFiles
 from runner.engine.contracts import Data, Images, Split
 from runner.errors import ConfigError, DataError
 from runner.registry import build
@@ -110,7 +110,7 @@ def test_validation_comes_from_train_where_there_is_no_folder_for_it(photographs
 
 def test_decoding_per_batch_gives_the_same_pixels(flat: Path) -> None:
     kept, streamed = imagefolder(flat), imagefolder(flat, memory=0, workers=2)
-    assert isinstance(streamed.train, Files)
+    assert isinstance(streamed.train, ImageFiles)
     for a, b in zip(
         (kept.train, kept.val, opened(kept)), (streamed.train, streamed.val, opened(streamed)), strict=True
     ):
@@ -290,4 +290,4 @@ def test_fractions_that_leave_nothing_are_refused(flat: Path) -> None:
         imagefolder(flat, val_fraction=0.5, test_fraction=0.5)
     with pytest.raises(ConfigError, match=r"data.size: got \[32\]"):
         imagefolder(flat, size=[32])
-    refused(flat, "data.val_fraction: 0.001 of the 120 images", val_fraction=0.001)
+    refused(flat, "data.val_fraction: got 0.001; must select at least one of the 120 images", val_fraction=0.001)

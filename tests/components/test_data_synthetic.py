@@ -12,7 +12,7 @@ import yaml
 from torch import Tensor
 
 from runner import components  # noqa: F401  (registers all)
-from runner.components.data.synthetic import SHAPES
+from runner.components.data.synthetic import _SHAPES
 from runner.engine.contracts import Data, Split
 from runner.errors import ConfigError
 from runner.registry import build
@@ -65,7 +65,7 @@ def test_blobs_have_the_centres_and_the_width_asked_for() -> None:
 
 
 def test_shapes_are_told_apart_by_the_share_of_their_box_that_they_fill() -> None:
-    data = synthetic(kind="shapes", classes=len(SHAPES), noise=0.0, size=64, train=120)
+    data = synthetic(kind="shapes", classes=len(_SHAPES), noise=0.0, size=64, train=120)
     wanted = {"disc": np.pi / 4, "square": 1.0, "cross": 0.51, "ring": 0.6 * np.pi / 4, "triangle": 0.5, "bar": 1.0}
     for image, label in zip(pixels(data.train)[:, 0].numpy(), data.train.labels, strict=True):
         lit = image > (int(image.min()) + int(image.max())) / 2
@@ -75,6 +75,6 @@ def test_shapes_are_told_apart_by_the_share_of_their_box_that_they_fill() -> Non
 
 
 def test_more_kinds_of_shapes_than_there_are_is_refused() -> None:
-    assert len(SHAPES) == 6
+    assert len(_SHAPES) == 6
     with pytest.raises(ConfigError, match=r"data.classes: got 7, must be <= 6 with kind=shapes"):
         synthetic(kind="shapes", classes=7)

@@ -122,7 +122,7 @@ def test_the_head_may_be_drawn_apart():
 
 
 def test_a_head_that_is_not_there_is_one_line():
-    with pytest.raises(ConfigError, match="no fully connected classifier"):
+    with pytest.raises(ConfigError, match="without a fully connected classifier"):
         init("kaiming", nn.Conv2d(3, 3, 1), head="zeros")
 
 

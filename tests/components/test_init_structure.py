@@ -47,7 +47,7 @@ def test_residual_blocks_start_as_their_shortcut():
 
 
 def test_residual_is_refused_where_there_are_no_residual_blocks():
-    with pytest.raises(ConfigError, match="no residual blocks"):
+    with pytest.raises(ConfigError, match="no residual branch"):
         init("residual", model("mlp"))
 
 
@@ -116,12 +116,12 @@ def test_whiten_takes_the_largest_components_and_leaves_the_other_filters_to_he(
 
 
 def test_whiten_is_refused_without_a_convolution_on_the_image():
-    with pytest.raises(ConfigError, match="no convolution of its own on the image"):
+    with pytest.raises(ConfigError, match="no convolution that reads the image"):
         init("whiten", model("mlp"), images=digits())
 
 
 def test_residual_is_refused_where_a_relu_would_keep_branches_at_zero():
-    with pytest.raises(ConfigError, match="a ReLU ends the branches"):
+    with pytest.raises(ConfigError, match="not supported with a ReLU"):
         init("residual", model("resnet9", norm="batch", width=8))
     net = init("residual", model("resnet9", norm="batch", width=8, activation="gelu"))
     cross_entropy(net(digits(4)), torch.arange(4)).backward()

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from runner import components  # noqa: F401  (registers all)
-from runner.components.loss import initial
+from runner.components.loss import _initial_loss
 from runner.engine.contracts import Loss
 from runner.errors import ConfigError
 from runner.registry import build, names
@@ -147,7 +147,7 @@ def test_the_loss_before_training_is_known(
     name: str, changes: dict[str, Any], expected: Callable[[int], float]
 ) -> None:
     labels = torch.tensor([0, 0, 3, 4, 0, 2])
-    found = initial(loss(name, 5, **changes), labels, 5)
+    found = _initial_loss(loss(name, 5, **changes), labels, 5)
     assert found.item() == pytest.approx(expected(5), rel=1e-6)
 
 

@@ -85,7 +85,7 @@ def test_cutmix_pastes_one_box_at_the_same_place() -> None:
 
 
 def test_a_span_is_clipped_at_the_border() -> None:
-    found = {mixes.span(4, 0.75, numpy_generator(key)) for key in range(200)}
+    found = {mixes._box_span(4, 0.75, numpy_generator(key)) for key in range(200)}
     assert found == {(0, 2), (0, 3), (1, 4), (2, 4)}  # 3 pixels round 0, 1, 2, 3
 
 
@@ -135,10 +135,10 @@ def test_saliency_is_the_distance_to_the_surroundings() -> None:
     spot = torch.zeros(1, 3, 5, 5)
     spot[0, :, 2, 2] = 9.0
     # radius 1 and 2; the spot's neighbours differ from their own mean by 1 (one in nine) at least
-    found = mixes.saliency(spot)[0]
+    found = mixes._saliency(spot)[0]
     assert found.argmax() == 12 and torch.isclose(found[2, 2], torch.tensor(8.0 + 9 * 24 / 25))
     assert torch.isclose(found[1, 1], torch.tensor(1.0 + 9 / 16))  # 4 x 4 of its 5 x 5 surroundings exist
-    assert (mixes.saliency(torch.full((1, 1, 4, 4), 3.0)) == 0).all()
+    assert (mixes._saliency(torch.full((1, 1, 4, 4), 3.0)) == 0).all()
 
 
 def test_mixup_or_cutmix_does_one_or_the_other_as_often_as_told() -> None:

@@ -11,7 +11,7 @@ from test_model import make as make_model
 from torch import nn
 from torchvision import models
 
-from runner.components.model.surgery import adapted
+from runner.components.model.surgery import adapt
 from runner.engine.parts import ends_branch, fill, is_kept, slots
 from runner.errors import ConfigError
 from runner.registry import build
@@ -35,7 +35,7 @@ def made(arch, *, norm="batch", swap=None):
     small = models.VisionTransformer(64, 32, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=3)
     relu = partial(build, "activation", config("activation", "relu"))
     norms = build("norm", config("norm", norm))
-    return adapted(lambda: small, (3, 64, 64), relu, norms, swap=swap, trained=False, what="it")
+    return adapt(lambda: small, (3, 64, 64), relu, norms, swap=swap, trained=False, what="it")
 
 
 def regularize(model, name, **knobs):
@@ -98,7 +98,7 @@ def test_stochastic_depth_takes_the_place_of_the_models_own():
 
 
 def test_what_has_no_place_is_one_line():
-    with pytest.raises(ConfigError, match=r"^regularizer.stochastic_depth: the model has no open place 'residual'"):
+    with pytest.raises(ConfigError, match=r"^regularizer.stochastic_depth: the model has no open slot 'residual'"):
         regularize(make(arch="squeezenet1_0"), "stochastic_depth")
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 from torchvision import models
 
-from runner.components.model.surgery import adapted
+from runner.components.model.surgery import adapt
 from runner.engine.parts import notes
 from runner.errors import CheckpointError, ConfigError
 from runner.registry import build, names
@@ -42,9 +42,9 @@ def calls(model, x):
     return counts
 
 
-def adapt(model, *, activation="relu", norm="batch", shape=CIFAR, swap=None, trained=False):
+def adapted(model, *, activation="relu", norm="batch", shape=CIFAR, swap=None, trained=False):
     maker = partial(build, "activation", config("activation", activation))
-    return adapted(
+    return adapt(
         lambda: model, shape, maker, build("norm", config("norm", norm)), swap=swap, trained=trained, what="the model"
     )
 
@@ -107,14 +107,14 @@ def vit():
 
 
 def test_new_norms_are_norms_to_the_optimizer_and_travel_in_the_state():
-    model = adapt(vit())
+    model = adapted(vit())
     optimizer = build("optim", config("optim", "adamw"), model=model, fused=True)
     free = {p for group in optimizer.param_groups if group["name"] == "no_decay" for p in group["params"]}
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d)]
     assert len(norms) == 5
     assert {p for m in norms for p in m.parameters()} <= free
     model(images())
-    other = adapt(vit())
+    other = adapted(vit())
     other.load_state_dict(model.state_dict())
     x = images()
     assert torch.equal(model.eval()(x), other.eval()(x))
@@ -122,7 +122,7 @@ def test_new_norms_are_norms_to_the_optimizer_and_travel_in_the_state():
 
 @pytest.mark.parametrize("axes", [(0, 1), (0, 1, 2)])
 def test_norms_of_tokens_and_of_channels_last_act_on_the_channels(axes):
-    model = adapt(Around(nn.LayerNorm(6), len(axes)), norm="batch", shape=(6, 5, 4), activation="relu")
+    model = adapted(Around(nn.LayerNorm(6), len(axes)), norm="batch", shape=(6, 5, 4), activation="relu")
     x = 3 * images(8, (6, 5, 4)) + 1
     tokens = x.movedim(1, -1).flatten(1, 2) if len(axes) == 2 else x.movedim(1, -1)
     mean, variance = tokens.mean(axes), tokens.var(axes, unbiased=False)
@@ -150,7 +150,7 @@ def test_layer_norms_over_channels_stay_so(arch, norms):
     twin = copy.deepcopy(plain)
     maker = build("norm", config("norm", "layer", eps=eps))
     gelu = partial(build, "activation", config("activation", "gelu"))
-    model = adapted(lambda: plain, (3, 64, 64), gelu, maker, swap=None, trained=True, what="the model")  # no change
+    model = adapt(lambda: plain, (3, 64, 64), gelu, maker, swap=None, trained=True, what="the model")  # no change
     assert sum(isinstance(m, nn.LayerNorm) for m in model.modules()) == norms
     x = images(2, (3, 64, 64))
     assert torch.equal(model.eval()(x), twin.eval()(x))
@@ -166,8 +166,8 @@ def test_a_model_without_norms_gets_them_as_vgg_has_them():
     stages = [8, "M", 16, 16, "M"]
     model, plain = models.VGG(models.vgg.make_layers(stages)), models.vgg.make_layers(stages, batch_norm=True)
     model.classifier = nn.Sequential(nn.Linear(16 * 49, 8), nn.ReLU(), nn.Linear(8, 3))
-    adapt(model)
-    assert notes(model) == ["3 BatchNorm2d put before activations, 1 BatchNorm1d put before activations"]
+    adapted(model)
+    assert notes(model) == ["3 BatchNorm2d inserted before activations, 1 BatchNorm1d inserted before activations"]
     theirs = [m for m in plain if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))]
     ours = [m for m in model.features.modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))]
     for mine, other in zip(ours, theirs, strict=True):
@@ -181,7 +181,7 @@ def test_gates_stay():
     seen = calls(model, images(2))
     assert (seen["Tanh"], seen["Hardsigmoid"]) == (33, 9)
     norms = "34 BatchNorm2d (eps 0.001) -> BatchNorm2d (eps 1e-05)"
-    assert notes(model) == [f"{norms}, 19 Hardswish -> Tanh, 14 ReLU -> Tanh", "9 Hardsigmoid stay: they gate"]
+    assert notes(model) == [f"{norms}, 19 Hardswish -> Tanh, 14 ReLU -> Tanh", "9 Hardsigmoid kept: they are gates"]
 
 
 class Calling(nn.Module):
@@ -198,21 +198,21 @@ class Calling(nn.Module):
 
 def test_activations_called_as_functions_are_one_true_line():
     with pytest.raises(ConfigError) as caught:
-        adapt(Calling(), activation="gelu", norm="none")
+        adapted(Calling(), activation="gelu", norm="none")
     assert str(caught.value) == (
-        "model.arch: the model calls silu as a function at 2 places, which activation= (GELU) cannot reach; "
-        "model.swap=[norm] leaves it"
+        "model.arch: the model calls silu as a function at 2 places, which activation= (GELU) cannot replace; "
+        "model.swap=[norm] keeps it"
     )
-    adapt(Calling(), activation="silu", norm="none")
-    adapt(Calling(), activation="gelu", norm="none", swap=["norm"])
+    adapted(Calling(), activation="silu", norm="none")
+    adapted(Calling(), activation="gelu", norm="none", swap=["norm"])
     with pytest.raises(ConfigError, match="leaky_relu"):
-        adapt(Calling(partial(functional.leaky_relu, negative_slope=0.2)), activation="leaky_relu", norm="none")
+        adapted(Calling(partial(functional.leaky_relu, negative_slope=0.2)), activation="leaky_relu", norm="none")
 
 
 def test_norms_called_as_functions_are_one_true_line():
     model = Calling(lambda x: functional.layer_norm(x.relu(), x.shape[1:]))
-    with pytest.raises(ConfigError, match="calls layer_norm as a function at 2 places, which norm= cannot reach"):
-        adapt(model)
+    with pytest.raises(ConfigError, match="calls layer_norm as a function at 2 places, which norm= cannot replace"):
+        adapted(model)
 
 
 class Sharing(nn.Sequential):
@@ -228,9 +228,9 @@ class Sharing(nn.Sequential):
 
 
 def test_one_module_at_two_places_takes_an_activation_without_weights_only():
-    assert calls(adapt(Sharing(), activation="gelu", norm="none"), images())["GELU"] == 2
+    assert calls(adapted(Sharing(), activation="gelu", norm="none"), images())["GELU"] == 2
     with pytest.raises(ConfigError, match=r"has one ReLU at 2 places, which activation= \(PReLU, with weights\)"):
-        adapt(Sharing(), activation="prelu", norm="none")
+        adapted(Sharing(), activation="prelu", norm="none")
 
 
 class BatchNormAct2d(nn.BatchNorm2d):
@@ -249,9 +249,9 @@ def test_a_fused_norm_is_split_where_it_must_be():
         layers = nn.Conv2d(3, 8, 3), BatchNormAct2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
         return nn.Sequential(*layers)
 
-    kept = adapt(fused(), activation="tanh")
+    kept = adapted(fused(), activation="tanh")
     assert list(kept.state_dict()) == list(fused().state_dict())
-    split = adapt(fused(), activation="tanh", norm="group")
+    split = adapted(fused(), activation="tanh", norm="group")
     by_hand = nn.Sequential(kept[0], nn.GroupNorm(8, 8), nn.Tanh(), *kept[2:])
     split.load_state_dict({**split.state_dict(), **{k: v for k, v in kept.state_dict().items() if k[0] in "04"}})
     assert torch.equal(split(images()), by_hand(images()))
@@ -266,7 +266,7 @@ def test_weights_are_not_given_other_parts_unless_that_is_said(tmp_path):
     with pytest.raises(ConfigError) as caught:
         make(arch="mobilenet_v3_small", weights=str(path))
     assert "were trained with other parts (34 BatchNorm2d (eps 0.001) -> BatchNorm2d (eps 1e-05)" in str(caught.value)
-    assert "19 Hardswish -> ReLU); model.swap=[] keeps its own" in str(caught.value)
+    assert "19 Hardswish -> ReLU); model.swap=[] keeps them" in str(caught.value)
     kept = make(arch="mobilenet_v3_small", weights=str(path), swap=[])
     assert calls(kept, images(2))["Hardswish"] == 19
     swapped = make(arch="mobilenet_v3_small", weights=str(path), swap=["activation", "norm"])
@@ -277,7 +277,7 @@ def test_weights_are_not_given_other_parts_unless_that_is_said(tmp_path):
 
 def test_what_does_not_act_is_said():
     assert notes(make(activation="gelu", swap=["norm"])) == [
-        "activation= does not act: model.swap leaves the model its own (17 ReLU)"
+        "activation= has no effect: model.swap keeps the model's own (17 ReLU)"
     ]
 
 

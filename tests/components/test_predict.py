@@ -14,7 +14,9 @@ from torchvision.ops import StochasticDepth
 from torchvision.transforms.v2 import functional as transforms
 
 from runner import components  # noqa: F401  (registers all)
+from runner.components.predict import _is_dropout
 from runner.engine.contracts import Predict
+from runner.engine.parts import Slot
 from runner.errors import ConfigError
 from runner.registry import build, names
 
@@ -111,6 +113,44 @@ def test_mc_dropout_turns_on_all_that_drops(kind: type[nn.Module]) -> None:
     torch.manual_seed(0)
     assert not torch.allclose(predict("mc_dropout", passes=1)(model, images()), predict("plain")(model, images()))
     assert not any(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    "regularizer",
+    [
+        {"name": "dropout", "p": 0.5, "where": ["block"]},
+        {"name": "dropout_vanilla", "p": 0.5, "where": ["block"]},
+        {"name": "dropblock", "p": 0.5, "size": 2},
+        {"name": "dropconnect", "p": 0.5, "layers": ["linear"]},
+        {"name": "dropconnect", "p": 0.5, "layers": ["conv"]},
+    ],
+    ids=lambda config: "-".join([config["name"], *config.get("layers", [])]),
+)
+def test_mc_dropout_turns_on_each_regularizer_that_drops(regularizer: dict[str, Any]) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), Slot("block"), nn.Flatten(), nn.Linear(144, 10)).eval()
+    build("regularizer", regularizer).rewire(model)
+    model.eval()
+    torch.manual_seed(0)
+    assert not torch.allclose(predict("mc_dropout", passes=1)(model, images()), predict("plain")(model, images()))
+
+
+@pytest.mark.parametrize("library", ["torchvision.ops", "timm.layers"])
+def test_mc_dropout_knows_what_drops_in_other_libraries(library: str) -> None:
+    module = pytest.importorskip(library)
+    kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, nn.Module)]
+    drop = [kind for kind in kinds if "Drop" in kind.__name__ or "StochasticDepth" in kind.__name__]
+    assert drop
+    assert [kind for kind in drop if not _is_dropout(kind.__new__(kind))] == []
+
+
+def test_mc_dropout_takes_a_plugins_word_for_what_drops() -> None:
+    class Noise(nn.Module):
+        drops_at_random = True
+
+    model = nn.Sequential(Noise())
+    build("predict", {"name": "mc_dropout", "passes": 1}, model=model)
+    with pytest.raises(ConfigError, match="requires a model with dropout"):
+        build("predict", {"name": "mc_dropout", "passes": 1}, model=nn.Sequential(nn.Linear(1, 1)))
 
 
 @pytest.mark.parametrize("name", names("predict"))

@@ -192,9 +192,9 @@ def test_zca_is_the_symmetric_whitening(full_rank: Tensor) -> None:
 
 
 def test_the_covariance_is_exact_to_float64(full_rank: Tensor) -> None:
-    from runner.components.preprocess.whitening import covariances
+    from runner.components.preprocess.whitening import _mean_and_covariance
 
-    mean, found = covariances(split(full_rank))
+    mean, found = _mean_and_covariance(split(full_rank))
     flat = full_rank.flatten(1).double() / 255
     assert torch.allclose(mean, flat.mean(0), rtol=1e-14) and torch.allclose(found, flat.T.cov(), rtol=1e-11)
 

@@ -66,10 +66,10 @@ def test_dropout_goes_where_it_is_told_and_says_so() -> None:
 
 
 def test_a_place_that_the_model_lacks_is_an_error_that_lists_the_open_ones() -> None:
-    message = r"^regularizer.dropout.where: the model has no open place 'fc' \(open places: block, residual\)$"
+    message = r"^regularizer.dropout.where: the model has no open slot 'fc' \(open slots: block, residual\)$"
     with pytest.raises(ConfigError, match=message):
         regularizer("dropout", where=["block", "fc"]).rewire(block(3))
-    with pytest.raises(ConfigError, match=r"no open place 'residual' \(open places: none\)"):
+    with pytest.raises(ConfigError, match=r"no open slot 'residual' \(open slots: none\)"):
         regularizer("stochastic_depth").rewire(nn.Linear(2, 2))
 
 

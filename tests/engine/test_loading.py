@@ -23,9 +23,8 @@ from running import ROOT
 from torch import Tensor
 
 import runner.components  # noqa: F401
-from runner.components.data.decode import View
-from runner.components.data.files import Files
-from runner.components.data.window import Crop
+from runner.components.data.decode import CropBounds, View
+from runner.components.data.image_files import ImageFiles
 from runner.engine.loading import Request, prefetched
 from runner.errors import DataError
 
@@ -43,9 +42,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return sorted(map(str, folder.glob("*.jpg")))
 
 
-def split(files: list[str]) -> Files:
-    view = View((16, 16), crop=Crop((0.1, 1.0), (0.75, 4 / 3)))
-    return Files(files, torch.zeros(len(files), dtype=torch.int64), view, threads=1, workers=0)
+def split(files: list[str]) -> ImageFiles:
+    view = View((16, 16), crop=CropBounds((0.1, 1.0), (0.75, 4 / 3)))
+    return ImageFiles(files, torch.zeros(len(files), dtype=torch.int64), view, threads=1, workers=0)
 
 
 def requests(uniforms: bool = True) -> Iterator[Request]:

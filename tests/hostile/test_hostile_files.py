@@ -15,7 +15,7 @@ from hostile_runs import HEADERS, Canary, entry, in_place_of, pickled, saved, te
 from PIL import Image
 from watching import REFUSED, SMALL, child, harmless, sliced, watched
 
-from runner.components.model.weights import read
+from runner.components.model.library_models import _read_weights
 from runner.engine.saving import checkpoint
 from runner.errors import RunnerError
 
@@ -214,7 +214,7 @@ def test_a_hostile_file_takes_at_most_twice_its_size(run, work, name, slot):
     def load() -> int:
         before = memory("VmRSS")
         with contextlib.suppress(RunnerError):
-            read("w.safetensors") if slot == "model.weights" else checkpoint.load(Path("it"))
+            _read_weights("w.safetensors") if slot == "model.weights" else checkpoint.load(Path("it"))
         return memory("VmHWM") - before
 
     taken = child(load, work)

@@ -35,7 +35,7 @@ MODULES_NEVER = {
 ALLOWED = {
     ("runner/components/__init__.py", "importlib.import_module"): "our own components",
     ("runner/tasks/__init__.py", "importlib.import_module"): "our own tasks, and the plugins of the command line",
-    ("runner/components/model/foreign.py", "import_module"): "timm",
+    ("runner/components/model/library_models.py", "import_module"): "timm",
     ("runner/sweeps/loading.py", "importlib.import_module"): "our own modules, a constant",
     ("runner/sweeps/pages.py", "ctypes"): "madvise of the C library, so that forks copy less",
     ("runner/sweeps/trial.py", "ctypes"): "prctl of the C library, so that a trial ends with its parent",

@@ -1,1 +1,11 @@
-"""Augmentations of whole uint8 batches on their device, with one draw per image."""
+"""Augmentations of whole uint8 batches (B, C, H, W) on their device, with one random draw per image.
+
+crop_flip.py: random crops, random resized crops and flips.
+geometry.py: rotation, translation, shear, stretch, lens distortion and perspective.
+warp.py: geometric augmentations as coordinate maps; neighbors are fused into one resampling.
+color.py: brightness, contrast, saturation and PCA color shifts.
+erase.py: cutout and random erasing.
+policy.py: RandAugment, TrivialAugment and AugMix.
+policy_ops.py: the operations that these policies draw from.
+pixels.py: selection and cropping of uint8 pixels.
+"""

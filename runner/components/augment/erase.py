@@ -1,4 +1,4 @@
-"""Cover parts of images."""
+"""Augmentations that cover parts of images."""
 
 from __future__ import annotations
 
@@ -9,43 +9,50 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from runner.components.augment.crop import Shape
-from runner.components.augment.pixels import boxes, choose, choose_bits
+from runner.components.augment.crop_flip import Shape
+from runner.components.augment.pixels import box_masks, select, select_bits
 from runner.engine.contracts import Augment, Draws
 from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import BOUNDS, HalfOpenUnit, Positive, PositiveInt, Range, Unit
 
-Level = Annotated[int, Range(0, 255)]
+_Level = Annotated[int, Range(0, 255)]
 
 
 @register("augment")
-def cutout(shape: Shape, *, size: PositiveInt | HalfOpenUnit, fill: Level) -> Augment:
-    """Cover a square round a random pixel; at the border a part of it falls outside.
+def cutout(shape: Shape, *, size: PositiveInt | HalfOpenUnit, fill: _Level) -> Augment:
+    """Cover a square around a random pixel; at the border part of it falls outside (arXiv 1708.04552, section 3.2).
 
-    `size` is its side in pixels, or, below 1, a share of the image's shorter side (at least one pixel). With an even
-    side there is one row and one column more above and left of that pixel than below and right. Raises ConfigError for
-    a square that would cover the whole image wherever it is. Source: DeVries & Taylor 2017, arXiv 1708.04552, 3.2.
+    With an even side, the square reaches one row and one column further above and left of the pixel than below and
+    right.
+
+    Args:
+        shape: Image shape (C, H, W).
+        size: Side in pixels, >= 1, or a share in [0, 1) of the shorter side (at least one pixel).
+        fill: Value 0..255 of the square.
+
+    Raises:
+        ConfigError: The square would cover the whole image at every position.
     """
     side = int(size) if size >= 1 else max(1, round(size * min(shape[1:])))
     if side // 2 >= max(shape[1:]) - 1 and (side + 1) // 2 >= max(shape[1:]):
         seen = f"{shape[1]}x{shape[2]}"
-        raise ConfigError(f"augment.cutout.size: got {size:g}, covers images of {seen} whole, wherever it is put")
+        raise ConfigError(f"augment.cutout.size: got {size:g}, must leave a part of images of {seen} uncovered")
 
     def apply(images: Tensor, draws: Draws) -> Tensor:
         row, column = draws.uniform.unbind(1)
         high, wide = (
-            bands(length, side, images.device).index_select(0, (uniform * length).long())
+            _band_masks(length, side, images.device).index_select(0, (uniform * length).long())
             for uniform, length in ((row, images.shape[2]), (column, images.shape[3]))
         )
-        return choose_bits((high[:, :, None] & wide[:, None, :])[:, None], fill, images)
+        return select_bits((high[:, :, None] & wide[:, None, :])[:, None], fill, images)
 
     return Augment(apply, uniforms=2)
 
 
 @functools.lru_cache(maxsize=8)
-def bands(length: int, side: int, device: torch.device) -> Tensor:
-    """Return for each place (length) a row of bytes, 255 at the `side` pixels round the place and 0 elsewhere."""
+def _band_masks(length: int, side: int, device: torch.device) -> Tensor:
+    """Return a row of bytes per position (length, length): 255 at the `side` pixels around it, 0 elsewhere."""
     places = torch.arange(length, device=device)
     distance = places - places[:, None]
     return ((distance >= -(side // 2)) & (distance < side - side // 2)).to(torch.uint8).neg_()
@@ -53,13 +60,17 @@ def bands(length: int, side: int, device: torch.device) -> Tensor:
 
 @register("augment")
 def random_erasing(
-    *, p: Unit, scale: Annotated[list[Unit], BOUNDS], ratio: Annotated[list[Positive], BOUNDS], fill: Level | None
+    *, p: Unit, scale: Annotated[list[Unit], BOUNDS], ratio: Annotated[list[Positive], BOUNDS], fill: _Level | None
 ) -> Augment:
-    """Cover, with probability `p`, a box of random area, aspect ratio and place, all of it inside the image.
+    """Cover a box of random area, aspect ratio and position inside the image (arXiv 1708.04896, algorithm 1).
 
-    The area is a share of the image's within `scale` [low, high], even; height / width is within `ratio`, even in its
-    logarithm; a side longer than the image's is cut to it. Without a `fill` every pixel and channel gets a value of its
-    own, even in 0..255. Source: Zhong et al. 2017, arXiv 1708.04896, algorithm 1.
+    A side longer than the image is clipped to it.
+
+    Args:
+        p: Probability, in [0, 1].
+        scale: [low, high] share of the image area, each in [0, 1]; uniform.
+        ratio: [low, high] height / width, > 0; log-uniform.
+        fill: Value 0..255 of the box, or None for a uniform random value per pixel and channel.
     """
 
     def apply(images: Tensor, draws: Draws) -> Tensor:
@@ -70,17 +81,16 @@ def random_erasing(
         high = (pixels * slope).sqrt().round().clamp(max=height)
         wide = (pixels / slope).sqrt().round().clamp(max=width)
         top, left = (down * (height - high + 1)).floor(), (right * (width - wide + 1)).floor()
-        box = boxes(images, top, left, top + high, left + wide) & (happens < p)[:, None, None, None]
-        return choose(box, scattered(noise, images) if fill is None else fill, images)
+        box = box_masks(images, top, left, top + high, left + wide) & (happens < p)[:, None, None, None]
+        return select(box, _hash_noise(noise, images) if fill is None else fill, images)
 
     return Augment(apply, uniforms=6)
 
 
-def scattered(uniform: Tensor, images: Tensor) -> Tensor:
-    """Return values 0..255, uint8 like the images, that depend on an image's draw (B,) and on the place in it.
+def _hash_noise(uniform: Tensor, images: Tensor) -> Tensor:
+    """Return pseudo-random uint8 values (B, C, H, W) from each image's draw (B,) and the pixel position.
 
-    A hash of both (multiply and shift, as MurmurHash3 ends) in 32 bits that wrap, so that no table of a number per
-    pixel is needed.
+    A 32-bit multiply-and-shift hash (MurmurHash3's finalizer) replaces a table of random numbers per pixel.
     """
     place = torch.arange(images[0].numel(), dtype=torch.int32, device=images.device)
     bits = (uniform * 2**24).int()[:, None] * 0x2E3779B1 + place * 0x165667B1

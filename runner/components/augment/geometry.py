@@ -1,4 +1,7 @@
-"""Rotations and other bendings of the plane, about the image's centre and with bilinear sampling."""
+"""Geometric augmentations around the image center, with bilinear resampling.
+
+`mode` fills what comes in from outside: `zeros` (black), `border` (nearest pixel) or `reflect` (mirrored image).
+"""
 
 from __future__ import annotations
 
@@ -7,109 +10,143 @@ from typing import Annotated
 
 from torch import Tensor
 
-from runner.components.augment.warp import Geometric, Grid, Mode, geometric, spread
+from runner.components.augment.warp import Geometric, Grid, Mode, make_geometric, uniform_between
 from runner.engine.contracts import Draws
 from runner.registry import register
 from runner.schema import HalfOpenUnit, Range, Unit
 
-Shape = tuple[int, int, int]
+_Shape = tuple[int, int, int]
 
 
 @register("augment")
 def rotate(*, degrees: Annotated[float, Range(0, 180)], mode: Mode) -> Geometric:
-    """Turn an image by an angle up to `degrees` either way; a positive angle is counter-clockwise."""
+    """Rotate each image around its center by a uniform angle; a positive angle is counter-clockwise.
+
+    Args:
+        degrees: Largest angle in degrees, either way, in [0, 180].
+        mode: Fill mode.
+    """
 
     def trace(grid: Grid, draws: Draws) -> Grid:
-        angle = spread(draws.uniform[:, 0], -math.radians(degrees), math.radians(degrees))
-        return turned(grid, angle)
+        angle = uniform_between(draws.uniform[:, 0], -math.radians(degrees), math.radians(degrees))
+        return rotate_grid(grid, angle)
 
-    return geometric(trace, uniforms=1, mode=mode)
+    return make_geometric(trace, uniforms=1, mode=mode)
 
 
 @register("augment")
-def translate(shape: Shape, *, fraction: Unit, mode: Mode) -> Geometric:
-    """Move an image by whole pixels, up to `fraction` of its width and of its height either way."""
+def translate(shape: _Shape, *, fraction: Unit, mode: Mode) -> Geometric:
+    """Translate each image by a uniform whole number of pixels along both axes.
+
+    Args:
+        shape: Image shape (C, H, W).
+        fraction: Largest translation as a share of width and height, either way, in [0, 1].
+        mode: Fill mode.
+    """
     far = [int(fraction * length) for length in (shape[2], shape[1])]
 
     def trace(grid: Grid, draws: Draws) -> Grid:
-        right, down = ((spread(draws.uniform[:, i], 0, 2 * far[i] + 1)).floor() - far[i] for i in (0, 1))
+        right, down = ((uniform_between(draws.uniform[:, i], 0, 2 * far[i] + 1)).floor() - far[i] for i in (0, 1))
         return grid[0] - right, grid[1] - down
 
-    return geometric(trace, uniforms=2, mode=mode)
+    return make_geometric(trace, uniforms=2, mode=mode)
 
 
 @register("augment")
 def shear(*, degrees: Annotated[float, Range(0, 90, open_high=True)], mode: Mode) -> Geometric:
-    """Slant an image along x and then along y, each by an angle up to `degrees` either way."""
+    """Shear each image along x, then along y, by independent uniform angles.
+
+    Args:
+        degrees: Largest angle in degrees, either way, in [0, 90).
+        mode: Fill mode.
+    """
 
     def trace(grid: Grid, draws: Draws) -> Grid:
         across, down = (
-            spread(draws.uniform[:, i], -math.radians(degrees), math.radians(degrees)).tan() for i in (0, 1)
+            uniform_between(draws.uniform[:, i], -math.radians(degrees), math.radians(degrees)).tan() for i in (0, 1)
         )
-        return slanted(grid, across, down)
+        return _shear_grid(grid, across, down)
 
-    return geometric(trace, uniforms=2, mode=mode)
+    return make_geometric(trace, uniforms=2, mode=mode)
 
 
 @register("augment")
 def stretch(*, factor: Annotated[float, Range(1)], mode: Mode) -> Geometric:
-    """Scale width and height, each for itself, by 1 / `factor` to `factor` (even in its logarithm)."""
+    """Scale width and height by independent log-uniform factors.
+
+    Args:
+        factor: Factors lie in [1 / factor, factor]; >= 1.
+        mode: Fill mode.
+    """
 
     def trace(grid: Grid, draws: Draws) -> Grid:
-        wide, high = (spread(draws.uniform[:, i], -math.log(factor), math.log(factor)).exp() for i in (0, 1))
+        wide, high = (uniform_between(draws.uniform[:, i], -math.log(factor), math.log(factor)).exp() for i in (0, 1))
         return grid[0] / wide, grid[1] / high
 
-    return geometric(trace, uniforms=2, mode=mode)
+    return make_geometric(trace, uniforms=2, mode=mode)
 
 
 @register("augment")
-def lens_distortion(shape: Shape, *, strength: Annotated[float, Range(0, 1 / 3)], mode: Mode) -> Geometric:
-    """Bend an image like a wide-angle lens (barrel) or a long one (pincushion), with k up to `strength` either way.
+def lens_distortion(shape: _Shape, *, strength: Annotated[float, Range(0, 1 / 3)], mode: Mode) -> Geometric:
+    """Distort each image like a wide-angle (barrel) or long (pincushion) lens (Brown 1966, first radial term).
 
-    The pixel at distance r shows what was at r (1 + k r²), where r is 1 in the corners (Brown 1966, the first term).
+    The pixel at radius r shows the image at r (1 + k r^2); r is 1 in the corners and k uniform.
+
+    Args:
+        shape: Image shape (C, H, W).
+        strength: Largest |k|, in [0, 1/3].
+        mode: Fill mode.
     """
     corner = (shape[1] ** 2 + shape[2] ** 2) / 4
 
     def trace(grid: Grid, draws: Draws) -> Grid:
-        k = spread(draws.uniform[:, 0], -strength, strength)
+        k = uniform_between(draws.uniform[:, 0], -strength, strength)
         farther = 1 + k * (grid[0].square() + grid[1].square()) / corner
         return grid[0] * farther, grid[1] * farther
 
-    return geometric(trace, uniforms=1, mode=mode)
+    return make_geometric(trace, uniforms=1, mode=mode)
 
 
 @register("augment")
-def perspective(shape: Shape, *, distortion: HalfOpenUnit, mode: Mode) -> Geometric:
-    """Draw each corner of an image inwards, by up to `distortion` of half its width and height, as if seen askew."""
+def perspective(shape: _Shape, *, distortion: HalfOpenUnit, mode: Mode) -> Geometric:
+    """Move each corner inwards by a random amount, as if the image were seen at an angle.
+
+    Args:
+        shape: Image shape (C, H, W).
+        distortion: Largest shift of a corner as a share of half the width and height, in [0, 1).
+        mode: Fill mode.
+    """
     x, y = (shape[2] - 1) / 2, (shape[1] - 1) / 2
 
     def trace(grid: Grid, draws: Draws) -> Grid:
-        share = (1 - distortion * draws.uniform)[:, :, None, None]  # of the way from the centre
+        # Distance of each corner from the center, relative to an undistorted one
+        share = (1 - distortion * draws.uniform)[:, :, None, None]
         signs = ((-x, -y), (x, -y), (x, y), (-x, y))
         corners = [(share[:, 2 * i] * right, share[:, 2 * i + 1] * down) for i, (right, down) in enumerate(signs)]
-        across, down = in_square(grid, corners)
+        across, down = _to_unit_square(grid, corners)
         return (2 * across - 1) * x, (2 * down - 1) * y
 
-    return geometric(trace, uniforms=8, mode=mode)
+    return make_geometric(trace, uniforms=8, mode=mode)
 
 
-def turned(grid: Grid, angle: Tensor) -> Grid:
-    """Return where the pixels of an image turned counter-clockwise by `angle` (radians; y points down) come from."""
+def rotate_grid(grid: Grid, angle: Tensor) -> Grid:
+    """Return the source coordinates for a counter-clockwise rotation by `angle` (radians; y points down)."""
     cos, sin = angle.cos(), angle.sin()
     return grid[0] * cos - grid[1] * sin, grid[0] * sin + grid[1] * cos
 
 
-def slanted(grid: Grid, across: Tensor, down: Tensor) -> Grid:
-    """Return where the pixels of an image slanted by `across` along x, then by `down` along y, come from."""
+def _shear_grid(grid: Grid, across: Tensor, down: Tensor) -> Grid:
+    """Return the source coordinates for a shear by `across` along x, then by `down` along y."""
     y = grid[1] + down * grid[0]
     return grid[0] + across * y, y
 
 
-def in_square(grid: Grid, corners: list[Grid]) -> Grid:
-    """Return the places of a quadrilateral as those of the unit square that its perspective image shows.
+def _to_unit_square(grid: Grid, corners: list[Grid]) -> Grid:
+    """Return coordinates in a quadrilateral as those of the unit square of which it is the perspective image.
 
-    `corners` are those of (0, 0), (1, 0), (1, 1), (0, 1). The map from the square is known in closed form (Heckbert
-    1989, section 2.2.3); the map back is its adjugate, as a homography's scale does not matter. So no system is solved.
+    `corners` are the images of (0, 0), (1, 0), (1, 1) and (0, 1). The map from the square has a closed form (Heckbert
+    1989, section 2.2.3). Its inverse is the adjugate, because the scale of a homography does not matter; no system is
+    solved.
     """
     (x0, y0), (x1, y1), (x2, y2), (x3, y3) = corners
     ax, bx, cx = x1 - x2, x3 - x2, x0 - x1 + x2 - x3
@@ -122,5 +159,6 @@ def in_square(grid: Grid, corners: list[Grid]) -> Grid:
     across = (e - f * h) * x + (c * h - b) * y + (b * f - c * e)
     down = (f * g - d) * x + (a - c * g) * y + (c * d - a * f)
     depth = (d * h - e * g) * x + (b * g - a * h) * y + (a * e - b * d)
-    depth = depth.clamp(min=1e-6)  # behind the viewer: far outside
+    # Points behind the viewer land far outside the image
+    depth = depth.clamp(min=1e-6)
     return across / depth, down / depth

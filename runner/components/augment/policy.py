@@ -1,4 +1,4 @@
-"""Random policies: a few ops per image, drawn from one list, with one strength."""
+"""Random augmentation policies: a few operations per image, drawn from one list, with a common strength."""
 
 from __future__ import annotations
 
@@ -8,29 +8,36 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from runner.components.augment.ops import OPS, distort
+from runner.components.augment.policy_ops import OPS, apply_ops
 from runner.engine.contracts import Augment, Draws
 from runner.registry import register
 from runner.schema import PositiveInt, Range
 
-Shape = tuple[int, int, int]
-DEPTH = 3  # most ops in a chain of AugMix
-MIXED = OPS.index("equalize")  # AugMix draws from ops 1 to this one: none that CIFAR-10-C tests
+_Shape = tuple[int, int, int]
+# Most operations in a chain
+_AUGMIX_MAX_DEPTH = 3
+# AugMix draws from operations 1 to this one: none that CIFAR-10-C tests
+_AUGMIX_LAST_OP = OPS.index("equalize")
 
 
 @dataclass(frozen=True)
-class Space:
-    """The largest amounts of the ops of a policy."""
+class _OpRanges:
+    """Largest amounts of the operations of a policy."""
 
-    shear: float  # slope
-    across: float  # pixels
-    down: float  # pixels
+    # Slope
+    shear: float
+    # Pixels
+    across: float
+    down: float
+    # Degrees
     degrees: float
-    enhance: float  # factor less 1
-    bits: tuple[int, int]  # kept by posterize at strength 0 and 1
+    # Factor minus 1
+    enhance: float
+    # Bits that posterize keeps at strength 0 and 1
+    bits: tuple[int, int]
 
     def amounts(self, op: Tensor, strength: Tensor, sign: Tensor) -> Tensor:
-        """Return how much of each op there is for strengths in 0..1 and signs 1 or -1, all (B,)."""
+        """Return the amount of each operation for strengths in [0, 1] and signs 1 or -1, all (B,)."""
         moves = [0, self.shear, self.shear, self.across, self.down, self.degrees]
         reach = torch.tensor([*moves, 0, 0, 0, 0, *[self.enhance] * 4]).to(op.device, non_blocking=True)
         most, fewest = self.bits
@@ -40,18 +47,23 @@ class Space:
 
 
 @register("augment")
-def randaugment(shape: Shape, *, ops: PositiveInt, magnitude: Annotated[float, Range(0, 30)]) -> Augment:
-    """Do `ops` of 14 ops one after another, each drawn anew, all with one magnitude of 0..30 and random signs.
+def randaugment(shape: _Shape, *, ops: PositiveInt, magnitude: Annotated[float, Range(0, 30)]) -> Augment:
+    """Apply random operations, all with one magnitude and random signs (RandAugment, arXiv 1909.13719, section 3).
 
-    Moves are bilinear and black outside. Source: Cubuk et al. 2019, arXiv 1909.13719, section 3.
+    Each is drawn from 14 operations. Geometric ones resample bilinearly and fill with black.
+
+    Args:
+        shape: Image shape (C, H, W).
+        ops: Number of operations per image, >= 1.
+        magnitude: Strength, in [0, 30].
     """
-    space = Space(0.3, 150 / 331 * shape[2], 150 / 331 * shape[1], 30.0, 0.9, (8, 4))
+    space = _OpRanges(0.3, 150 / 331 * shape[2], 150 / 331 * shape[1], 30.0, 0.9, (8, 4))
 
     def apply(images: Tensor, draws: Draws) -> Tensor:
         for which, sign in draws.uniform.view(-1, ops, 2).permute(1, 2, 0):
             op = (which * len(OPS)).long()
             strength = torch.full_like(which, magnitude / 30)
-            images = distort(images, op, space.amounts(op, strength, signs(sign)))
+            images = apply_ops(images, op, space.amounts(op, strength, _random_signs(sign)))
         return images
 
     return Augment(apply, uniforms=2 * ops)
@@ -59,37 +71,42 @@ def randaugment(shape: Shape, *, ops: PositiveInt, magnitude: Annotated[float, R
 
 @register("augment")
 def trivialaugment() -> Augment:
-    """Do one of 14 ops with a random one of 31 strengths, from next to nothing to very much, and a random sign.
+    """Apply one random operation at one of 31 random strengths (TrivialAugment, arXiv 2103.10158, wide space).
 
-    Moves are bilinear and black outside. Source: Müller & Hutter 2021, arXiv 2103.10158, the wide space.
+    It is drawn from 14 operations, with a random sign. Geometric ones resample bilinearly and fill with black.
     """
-    space = Space(0.99, 32.0, 32.0, 135.0, 0.99, (8, 2))
+    space = _OpRanges(0.99, 32.0, 32.0, 135.0, 0.99, (8, 2))
 
     def apply(images: Tensor, draws: Draws) -> Tensor:
         which, sign, strength = draws.uniform.unbind(1)
         op = (which * len(OPS)).long()
-        return distort(images, op, space.amounts(op, (strength * 31).floor() / 30, signs(sign)))
+        return apply_ops(images, op, space.amounts(op, (strength * 31).floor() / 30, _random_signs(sign)))
 
     return Augment(apply, uniforms=3)
 
 
 @register("augment")
-def augmix(shape: Shape, *, severity: Annotated[int, Range(1, 10)], width: PositiveInt) -> Augment:
-    """Blend an image with `width` distorted copies of it, each after a chain of one to three ops.
+def augmix(shape: _Shape, *, severity: Annotated[int, Range(1, 10)], width: PositiveInt) -> Augment:
+    """Blend each image with copies distorted by chains of operations (AugMix, arXiv 1912.02781, algorithm 1).
 
-    The copies' weights are Dirichlet(1, ..., 1), their common share is even in 0..1; `severity` is the number of
-    strengths, of ten, that occur. The consistency loss of the paper is no part of it. Source: Hendrycks et al. 2019,
-    arXiv 1912.02781, algorithm 1.
+    A chain has one to three operations. The copies' weights are Dirichlet(1, ..., 1), their total share is uniform in
+    [0, 1]. The paper's consistency loss is not included.
+
+    Args:
+        shape: Image shape (C, H, W).
+        severity: Number of strengths, of ten, that occur, in [1, 10].
+        width: Number of chains, >= 1.
     """
-    space = Space(0.3, shape[2] / 3, shape[1] / 3, 30.0, 0.0, (4, 0))
-    each = 2 + 3 * DEPTH  # draws of a chain: weight, length, and three for each op
+    space = _OpRanges(0.3, shape[2] / 3, shape[1] / 3, 30.0, 0.0, (4, 0))
+    # Draws per chain: weight, length, and three per operation
+    each = 2 + 3 * _AUGMIX_MAX_DEPTH
 
     def chain(images: Tensor, uniform: Tensor) -> Tensor:
-        length = 1 + (uniform[:, 0] * DEPTH).long()
-        for place in range(DEPTH):
+        length = 1 + (uniform[:, 0] * _AUGMIX_MAX_DEPTH).long()
+        for place in range(_AUGMIX_MAX_DEPTH):
             which, strength, sign = uniform[:, 1 + 3 * place : 4 + 3 * place].unbind(1)
-            op = torch.where(length > place, 1 + (which * MIXED).long(), OPS.index("identity"))
-            images = distort(images, op, space.amounts(op, (strength * severity).floor() / 9, signs(sign)))
+            op = torch.where(length > place, 1 + (which * _AUGMIX_LAST_OP).long(), OPS.index("identity"))
+            images = apply_ops(images, op, space.amounts(op, (strength * severity).floor() / 9, _random_signs(sign)))
         return images
 
     def apply(images: Tensor, draws: Draws) -> Tensor:
@@ -105,6 +122,6 @@ def augmix(shape: Shape, *, severity: Annotated[int, Range(1, 10)], width: Posit
     return Augment(apply, uniforms=1 + width * each)
 
 
-def signs(uniform: Tensor) -> Tensor:
-    """Return 1 or -1, each for half of the draws."""
+def _random_signs(uniform: Tensor) -> Tensor:
+    """Return 1 or -1 with equal probability."""
     return 1 - 2 * (uniform < 0.5).float()

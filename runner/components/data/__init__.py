@@ -1,1 +1,15 @@
-"""Data sets: digits (embedded), torchvision's, folders of images, made ones."""
+"""Data sets: embedded, downloaded, folders of images and synthetic.
+
+digits.py: scikit-learn's handwritten digits.
+torchvision_sets.py: CIFAR-10, CIFAR-100, MNIST, Fashion-MNIST and SVHN, downloaded by torchvision.
+synthetic.py: spirals, blobs, shapes and Gaussian noise, generated from a seed.
+imagefolder.py: any folder of images.
+folder_layout.py: the image files of a folder, their classes and splits.
+splitting.py: fixed, stratified splits.
+decode.py: one image file to pixels, whole or as a random crop.
+image_files.py: many image files to pixels, by a pool of threads, with a progress bar.
+prepare_images.py: a split decoded into cache or memory, or validated.
+validate_images.py: checks that every image file can be decoded.
+image_cache.py: decoded images on disk.
+download.py: atomic downloads and folder locks.
+"""

@@ -1,7 +1,8 @@
-"""One image file to pixels; a file that cannot be decoded is named."""
+"""Decode one image file, whole or as a random crop; errors name the file."""
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from collections.abc import Callable, Sequence
@@ -12,99 +13,117 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from runner.components.data.window import Crop, window
 from runner.engine.saving.storage import shown
 from runner.errors import DataError
 
-Result = TypeVar("Result")
-Pixels = NDArray[np.uint8]  # (3, H, W)
+_Result = TypeVar("_Result")
+# (3, H, W)
+_Pixels = NDArray[np.uint8]
 
-# What Pillow may take a file for, whatever it is called: PostScript would start Ghostscript
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "PPM", "TIFF")
-SPARE = 2  # a JPEG is decoded at the smallest eighth of its size that has this many times the pixels asked for
-ORIENTATION = 0x0112  # EXIF's number for it; 5 to 8 stand on their side
+# Formats that Pillow may detect, whatever the file's name: PostScript would start Ghostscript
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "PPM", "TIFF")
+# A JPEG is decoded at the smallest eighth of its size that has this many times the requested side
+_JPEG_OVERSAMPLING = 2
+# EXIF tag of the orientation; values 5 to 8 are rotated by 90 degrees
+_EXIF_ORIENTATION = 0x0112
+# Random numbers per image: area, aspect ratio, left, top
+CROP_UNIFORMS = 4
+
+
+@dataclass(frozen=True)
+class CropBounds:
+    """Bounds of a random crop: its share of the image area, and width / height."""
+
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
 
 
 @dataclass(frozen=True)
 class View:
-    """What becomes of each image: its size, the share of it that is looked at and, in training, a random window."""
+    """How each image is seen: its size, the central share that is kept and, in training, bounds of a random crop."""
 
-    size: tuple[int, int]  # H, W
+    # (H, W)
+    size: tuple[int, int]
     centre: float = 1.0
-    crop: Crop | None = None
+    crop: CropBounds | None = None
 
 
-def named(path: str, work: Callable[[str], Result]) -> Result:
-    """Return `work(path)`; whatever a decoder says about a damaged file becomes a DataError with the path."""
+def call_decoder(path: str, work: Callable[[str], _Result]) -> _Result:
+    """Return `work(path)`; raise DataError with the path for whatever a decoder raises."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  (a pipe would be waited for)
+        # Opening a pipe would block
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
             raise ValueError("not a regular file")
         return work(path)
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
-        words = f"cannot be read as an image ({reason(error, path)})"
+    except Exception as error:
+        # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
+        words = f"cannot be read as an image ({_error_text(error, path)})"
         raise DataError(f"{shown(Path(path))}: {words}") from error
 
 
-def reason(error: Exception, path: str) -> str:
-    """Return what a decoder says on one line, without the path."""
+def _error_text(error: Exception, path: str) -> str:
+    """Return a decoder's message on one line, without the path."""
     words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     words = words.replace(repr(path), "it").replace(path, "it")
     return " ".join(words.split()) or type(error).__name__
 
 
-def decode(path: str, view: View) -> Pixels:
-    """Return an image file as (3, H, W) uint8: upright (EXIF), scaled until it covers the size, cropped at the centre.
+def decode(path: str, view: View) -> _Pixels:
+    """Return an image file as (3, H, W) uint8: upright (EXIF), scaled to cover the size and center-cropped.
 
-    Grey, palette and CMYK become RGB, alpha is dropped, 16-bit grey keeps its upper byte, of an animation the first
-    frame counts. Scaling is bilinear with antialiasing; a large JPEG is decoded at the smallest fraction that still has
-    twice the size asked for. With `view.centre` below 1 only that share of both sides, at the centre, is looked at.
+    Gray, palette and CMYK images become RGB, alpha is dropped, 16-bit gray keeps its upper byte, and animations keep
+    their first frame. Scaling is bilinear with antialiasing. A large JPEG is decoded at the smallest fraction that
+    still has twice the requested size. With `view.centre` below 1 only that central share of both sides is kept.
     """
     from PIL import Image, ImageOps
 
     height, width = view.size
-    with Image.open(path, formats=FORMATS) as image:
-        enough = int(SPARE * max(view.size) / view.centre)
-        image.draft(None, (enough, enough))  # None keeps the mode
-        colour = to_rgb(upright(image))
+    with Image.open(path, formats=_FORMATS) as image:
+        enough = int(_JPEG_OVERSAMPLING * max(view.size) / view.centre)
+        # None keeps the color mode
+        image.draft(None, (enough, enough))
+        colour = _to_rgb(_apply_exif_orientation(image))
         if colour.size != (width, height) or view.centre < 1:
-            bleed = (1 - view.centre) / 2  # on each side
+            # Share cut from each side
+            bleed = (1 - view.centre) / 2
             colour = ImageOps.fit(colour, (width, height), Image.Resampling.BILINEAR, bleed)
         return np.asarray(colour).transpose(2, 0, 1)
 
 
-def decode_window(path: str, view: View, uniforms: Sequence[float]) -> Pixels:
-    """Return a random window of an image file, scaled to (3, H, W) uint8; `uniforms` are four numbers in [0, 1).
+def decode_crop(path: str, view: View, uniforms: Sequence[float]) -> _Pixels:
+    """Return a random crop of an image file, scaled to (3, H, W) uint8; `uniforms` are four numbers in [0, 1).
 
-    Pixel for pixel torchvision's `resized_crop` (bilinear, antialias) of the same window; of a JPEG whose window is
-    more than four times as large as the size asked for, close to it: that one is decoded at a fraction of its size.
+    Equals torchvision's `resized_crop` (bilinear, antialias) of the same window, pixel for pixel. A JPEG whose window
+    is more than four times the requested size is decoded at a fraction of its size, and is close to it.
     """
     from PIL import Image
 
     assert view.crop is not None
     height, width = view.size
-    with Image.open(path, formats=FORMATS) as image:
-        lying = "exif" in image.info and image.getexif().get(ORIENTATION, 1) >= 5
+    with Image.open(path, formats=_FORMATS) as image:
+        lying = "exif" in image.info and image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
         whole = image.size[::-1] if lying else image.size
-        left, top, wide, high = window(whole, view.crop, uniforms)
-        spare = min(wide / width, high / height) / SPARE
+        left, top, wide, high = _random_crop_box(whole, view.crop, uniforms)
+        spare = min(wide / width, high / height) / _JPEG_OVERSAMPLING
         part = next(eighths for eighths in (8, 4, 2, 1) if spare >= eighths or eighths == 1)
         image.draft(None, (image.width // part, image.height // part))
-        turned = upright(image)
-        part = round(whole[0] / turned.width)  # files other than JPEG come whole
+        turned = _apply_exif_orientation(image)
+        # Only JPEGs are decoded at a fraction of their size
+        part = round(whole[0] / turned.width)
         edges = (left, top, left + wide, top + high)
-        colour = to_rgb(turned.crop(edges) if part == 1 else turned)
+        colour = _to_rgb(turned.crop(edges) if part == 1 else turned)
         box = None if part == 1 else tuple(edge / part for edge in edges)
         return np.asarray(colour.resize((width, height), Image.Resampling.BILINEAR, box)).transpose(2, 0, 1)
 
 
-def upright(image: Any) -> Any:
-    """Return a Pillow image turned as its EXIF orientation says."""
+def _apply_exif_orientation(image: Any) -> Any:
+    """Return a Pillow image rotated as its EXIF orientation says."""
     from PIL import ImageOps
 
     return ImageOps.exif_transpose(image) if "exif" in image.info else image
 
 
-def to_rgb(image: Any) -> Any:
+def _to_rgb(image: Any) -> Any:
     """Return a Pillow image of any mode as RGB."""
     from PIL import Image
 
@@ -113,18 +132,45 @@ def to_rgb(image: Any) -> Any:
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # Pillow warns about the direct way
+        # Pillow warns about a direct conversion to RGB
+        image = image.convert("RGBA")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def complete(path: str) -> None:
-    """Raise what `decode` and `decode_window` would raise for a file, at a quarter of the cost where it is a JPEG.
+def check_decodable(path: str) -> None:
+    """Raise what `decode` and `decode_crop` would raise for a file, at a quarter of the cost for a JPEG.
 
-    All of it is read: a JPEG at an eighth of its size, which decodes every bit of it and spares the arithmetic.
+    The whole file is read. A JPEG is decoded at an eighth of its size, which reads every bit but saves the arithmetic.
     """
     from PIL import Image
 
-    with Image.open(path, formats=FORMATS) as image:
+    with Image.open(path, formats=_FORMATS) as image:
         image.draft(None, (1, 1))
         image.load()
-        to_rgb(upright(image))
+        _to_rgb(_apply_exif_orientation(image))
+
+
+def _random_crop_box(size: tuple[int, int], crop: CropBounds, uniforms: Sequence[float]) -> tuple[int, int, int, int]:
+    """Return left, top, width and height of a random crop of an image of `size` (width, height), in pixels.
+
+    The area is uniform within `scale`, the aspect ratio log-uniform within the part of `ratio` that fits, and all
+    positions are equally likely. An area that fits with no such ratio becomes the largest that does (Szegedy et al.
+    2014, arXiv 1409.4842, section 6). torchvision instead redraws what does not fit, up to ten times, which makes large
+    crops rarer.
+    """
+    width, height = size
+    # The ratio that allows the largest crop
+    best = min(max(width / height, crop.ratio[0]), crop.ratio[1])
+    largest = min(width * width / best, height * height * best)
+    area = min(_interpolate(*crop.scale, uniforms[0]) * width * height, largest)
+    low = max(math.log(crop.ratio[0]), math.log(area / height**2))
+    high = min(math.log(crop.ratio[1]), math.log(width**2 / area))
+    ratio = math.exp(_interpolate(low, max(low, high), uniforms[1]))
+    wide = min(max(round(math.sqrt(area * ratio)), 1), width)
+    tall = min(max(round(math.sqrt(area / ratio)), 1), height)
+    return int(uniforms[2] * (width - wide + 1)), int(uniforms[3] * (height - tall + 1)), wide, tall
+
+
+def _interpolate(low: float, high: float, uniform: float) -> float:
+    """Return `low + (high - low) * uniform`."""
+    return low + (high - low) * uniform

@@ -1,4 +1,4 @@
-"""Handwritten digits that come with scikit-learn: small, real, and there without a download."""
+"""scikit-learn's handwritten digits: small, real and available without a download."""
 
 from __future__ import annotations
 
@@ -10,30 +10,38 @@ from typing import Annotated
 import numpy as np
 import torch
 
-from runner.components.data.splitting import ranks, set_aside
+from runner.components.data.splitting import split_order, stratified_split
 from runner.engine.contracts import Data, Images, InMemory
 from runner.errors import DataError
 from runner.registry import register
 from runner.roles import Aspect, Role
 from runner.schema import PositiveInt
 
-FILE = "datasets/data/digits.csv.gz"
-LARGEST = 16  # the file's values are 0..16
+_FILE = "datasets/data/digits.csv.gz"
+# Largest value in the file
+_MAX_VALUE = 16
 
 
 @register("data")
 def digits(
     *, batch_size: Annotated[PositiveInt, Aspect.TRAINING], placement: Annotated[InMemory, Role.EXECUTION]
 ) -> Data:
-    """Return 1,797 images (1, 8, 8) of handwritten digits, stretched to 0..255: 1,200 to train, 297 val, 300 test.
+    """Load 1,797 handwritten digits (1, 8, 8), scaled to 0..255: 1,200 to train, 297 to validate, 300 to test.
 
-    The splits are fixed and stratified. scikit-learn's file is read by itself: importing the package takes seconds.
-    Source: UCI, Optical Recognition of Handwritten Digits (Alpaydin & Kaynak 1998), its test part.
+    The splits are fixed and stratified. Only scikit-learn's file is read, because importing the package takes seconds.
+    Source: UCI, Optical Recognition of Handwritten Digits (Alpaydin and Kaynak 1998), its test part.
+
+    Args:
+        batch_size: Images per forward pass, >= 1.
+        placement: Where pixels are kept: `device`, `host` or `auto` (the device if they fit).
+
+    Raises:
+        DataError: scikit-learn or its file is missing.
     """
-    everything = read(find())
-    rank = ranks(range(len(everything.labels)))
-    test, rest = set_aside(everything.labels, rank, 300)
-    val, train = set_aside(everything.labels[rest], rank[rest], 297)
+    everything = _read_digits(_digits_file())
+    rank = split_order(range(len(everything.labels)))
+    test, rest = stratified_split(everything.labels, rank, 300)
+    val, train = stratified_split(everything.labels[rest], rank[rest], 297)
     return Data(
         train=everything.part(rest[train]),
         val=everything.part(rest[val]),
@@ -45,18 +53,19 @@ def digits(
     )
 
 
-def find() -> Path:
+def _digits_file() -> Path:
     """Return the path of the file inside the installed scikit-learn."""
     package = find_spec("sklearn")
-    path = Path((package.submodule_search_locations or [""])[0]) / FILE if package else None
+    path = Path((package.submodule_search_locations or [""])[0]) / _FILE if package else None
     if path is None or not path.is_file():
         raise DataError(f"data=digits: {path or 'scikit-learn'} is missing; install scikit-learn, whose file it reads")
     return path
 
 
-def read(path: Path) -> Images:
-    """Return the images of the CSV file: 64 values and the label in each row."""
+def _read_digits(path: Path) -> Images:
+    """Return the images of the CSV file, which has 64 values and a label per row."""
     table = np.array(gzip.decompress(path.read_bytes()).replace(b"\n", b",").split(b",")[:-1], dtype=np.int64)
     rows = torch.from_numpy(table).view(-1, 65)
-    pixels = (rows[:, :64] * 255 + LARGEST // 2) // LARGEST  # x * 255 / 16, rounded
+    # Round x * 255 / 16 to the nearest integer
+    pixels = (rows[:, :64] * 255 + _MAX_VALUE // 2) // _MAX_VALUE
     return Images(pixels.to(torch.uint8).view(-1, 1, 8, 8), rows[:, 64].clone())

@@ -1,4 +1,4 @@
-"""The fixed choice of which examples validate."""
+"""Fixed, stratified splits that depend on the examples only."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from torch import Tensor
 from runner.engine.randomness import keys
 
 
-def ranks(names: Iterable[int | str]) -> Tensor:
-    """Return a number for each example, (N,) int64, that depends on its name only: on no seed and no neighbour."""
+def split_order(names: Iterable[int | str]) -> Tensor:
+    """Return a pseudo-random number per example, (N,) int64, from its name only, not from seed or neighbors."""
     return keys(0, "split", each=names)
 
 
-def set_aside(labels: Tensor, rank: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the positions of `count` examples, every class in proportion, and of all others; both ascending.
+def stratified_split(labels: Tensor, rank: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the positions of `count` examples, stratified by class, and of all others; both ascending.
 
-    From each class those of the lowest rank are taken, but never all; what rounding owes one class goes to the next.
+    Each class gives its examples of the lowest rank, but never all. The rounding error of a class is passed to the
+    next.
     """
     aside = torch.zeros(len(labels), dtype=torch.bool)
     owed = 0.0

@@ -1,4 +1,4 @@
-"""Data sets made from a seed: as many examples as one likes, and problems whose difficulty is a knob."""
+"""Synthetic data sets, generated from a seed: any number of examples, and difficulty as a knob."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from runner.relations import With
 from runner.roles import Aspect, Role
 from runner.schema import NonNegative, NonNegativeInt, PositiveInt, Range
 
-Array = NDArray[Any]
-Make = Callable[[np.random.Generator, Array], Array]  # (random numbers, labels (N,)) -> values (N, C, H, W), 0..1
+_Array = NDArray[Any]
+# (random numbers, labels (N,)) -> values (N, C, H, W) in 0..1
+_Make = Callable[[np.random.Generator, _Array], _Array]
 
-SHAPES: dict[str, Callable[[Array, Array], Array]] = {  # inside at (x, y), where 1 is the shape's radius
+# True inside the shape at (x, y), in units of its radius
+_SHAPES: dict[str, Callable[[_Array, _Array], _Array]] = {
     "disc": lambda x, y: x**2 + y**2 < 1,
     "square": lambda x, y: np.maximum(abs(x), abs(y)) < 0.8,
     "triangle": lambda x, y: (y < 0.7) & (y > 2 * abs(x) - 1),
@@ -29,6 +31,8 @@ SHAPES: dict[str, Callable[[Array, Array], Array]] = {  # inside at (x, y), wher
     "ring": lambda x, y: (x**2 + y**2 < 1) & (x**2 + y**2 > 0.4),
     "bar": lambda x, y: (abs(y) < 0.3) & (abs(x) < 1),
 }
+# In units of 0..255: five standard deviations either way, in steps of 0.04
+_GAUSSIAN_MEAN, _GAUSSIAN_STD = 127.5, 25.5
 
 
 @register("data")
@@ -45,15 +49,27 @@ def synthetic(
     batch_size: Annotated[PositiveInt, Aspect.TRAINING],
     placement: Annotated[InMemory, Role.EXECUTION],
 ) -> Data:
-    """Return points of the plane (2, 1, 1) in spirals or blobs, or pictures (1, size, size) of shapes; uint8 like all.
+    """Generate points of the plane (2, 1, 1) in spirals or blobs, or images (1, size, size) of shapes, as uint8.
 
-    The splits are drawn one by one from `data_seed`, so that one's size does not change another. Classes are equally
-    frequent (to within one example).
+    Each split has its own random numbers from `data_seed`, so that the size of one does not change another. Classes are
+    equally frequent, to within one example.
+
+    Args:
+        kind: `spirals`, `blobs` or `shapes`.
+        classes: Number of classes, >= 2; at most 6 shapes.
+        noise: Standard deviation >= 0: of a point in widths of the plane, of a pixel in units of white.
+        size: Side of an image in pixels, >= 8; unused for points.
+        train: Training examples, >= 1.
+        val: Validation examples, >= 1.
+        test: Test examples, >= 1.
+        data_seed: Seed of the data, independent of the run's seed.
+        batch_size: Examples per forward pass, >= 1.
+        placement: Where pixels are kept: `device`, `host` or `auto` (the device if they fit).
     """
-    make: Make = {
-        "spirals": partial(spirals, classes=classes, noise=noise),
-        "blobs": partial(blobs, classes=classes, noise=noise),
-        "shapes": partial(shapes, size=size, noise=noise),
+    make: _Make = {
+        "spirals": partial(_spirals, classes=classes, noise=noise),
+        "blobs": partial(_blobs, classes=classes, noise=noise),
+        "shapes": partial(_shapes, size=size, noise=noise),
     }[kind]
 
     def drawn(split: str, count: int) -> Images:
@@ -67,37 +83,81 @@ def synthetic(
         val=drawn("val", val),
         test=lambda: drawn("test", test),
         shape=(1, size, size) if kind == "shapes" else (2, 1, 1),
-        classes=tuple(SHAPES)[:classes] if kind == "shapes" else tuple(map(str, range(classes))),
+        classes=tuple(_SHAPES)[:classes] if kind == "shapes" else tuple(map(str, range(classes))),
         batch_size=batch_size,
         placement=placement,
     )
 
 
-def spirals(random: np.random.Generator, labels: Array, *, classes: int, noise: float) -> Array:
-    """Return points on arms that wind once round the centre, one arm per class; noise is in widths of the plane."""
+def _spirals(random: np.random.Generator, labels: _Array, *, classes: int, noise: float) -> _Array:
+    """Return points on arms that wind once around the center, one arm per class; noise is in widths of the plane."""
     along = random.uniform(0.05, 1, len(labels))
     angle = 2 * math.pi * (along + labels / classes)
-    return on_plane(along * np.cos(angle), along * np.sin(angle), noise, random)
+    return _on_plane(along * np.cos(angle), along * np.sin(angle), noise, random)
 
 
-def blobs(random: np.random.Generator, labels: Array, *, classes: int, noise: float) -> Array:
-    """Return Gaussian clouds round points on a circle, one per class; noise is their standard deviation."""
+def _blobs(random: np.random.Generator, labels: _Array, *, classes: int, noise: float) -> _Array:
+    """Return Gaussian blobs around points on a circle, one per class; noise is their standard deviation."""
     angle = 2 * math.pi * labels / classes
-    return on_plane(0.6 * np.cos(angle), 0.6 * np.sin(angle), noise, random)
+    return _on_plane(0.6 * np.cos(angle), 0.6 * np.sin(angle), noise, random)
 
 
-def on_plane(x: Array, y: Array, noise: float, random: np.random.Generator) -> Array:
-    """Return points of the square [-1, 1]², with noise, as values 0..1 (N, 2, 1, 1)."""
+def _on_plane(x: _Array, y: _Array, noise: float, random: np.random.Generator) -> _Array:
+    """Return points of the square [-1, 1]^2 with noise, as values 0..1 (N, 2, 1, 1)."""
     points = np.stack([x, y], 1) * 0.9 + random.normal(0, 2 * noise, (len(x), 2))
     return np.asarray(points / 2 + 0.5)[:, :, None, None]
 
 
-def shapes(random: np.random.Generator, labels: Array, *, size: int, noise: float) -> Array:
-    """Return bright shapes of random size and place on a dark ground; noise is the standard deviation of each pixel."""
+def _shapes(random: np.random.Generator, labels: _Array, *, size: int, noise: float) -> _Array:
+    """Return bright shapes of random size and position on dark ground; noise is the standard deviation of a pixel."""
     radius, dark, bright, x, y = random.uniform(
         [[0.4], [0.0], [0.6], [-1.0], [-1.0]], [[0.8], [0.3], [1.0], [1.0], [1.0]], (5, len(labels))
     )[:, :, None, None]
     axis = (np.arange(size) + 0.5) * 2 / size - 1
     across, down = (axis[None, :] - x * (1 - radius)) / radius, (axis[:, None] - y * (1 - radius)) / radius
-    inside = np.stack([list(SHAPES.values())[label](across[i], down[i]) for i, label in enumerate(labels)])
+    inside = np.stack([list(_SHAPES.values())[label](across[i], down[i]) for i, label in enumerate(labels)])
     return np.asarray(np.where(inside, bright, dark) + random.normal(0, noise, inside.shape))[:, None]
+
+
+@register("data")
+def gaussian(
+    *,
+    size: PositiveInt,
+    classes: PositiveInt,
+    train: PositiveInt,
+    val: PositiveInt,
+    test: PositiveInt,
+    data_seed: NonNegativeInt,
+    batch_size: Annotated[PositiveInt, Aspect.TRAINING],
+    placement: Annotated[InMemory, Role.EXECUTION],
+) -> Data:
+    """Generate images (1, size, size) of independent normal pixels with meaningless labels, as uint8.
+
+    With `preprocess=standardize` the input is N(0, 1), quantized in steps of 0.04 and clipped at 5, so that theory on
+    signal propagation can be tested.
+
+    Args:
+        size: Side of an image in pixels, >= 1.
+        classes: Number of classes, >= 1; labels cycle through them.
+        train: Training examples, >= 1.
+        val: Validation examples, >= 1.
+        test: Test examples, >= 1.
+        data_seed: Seed of the data, independent of the run's seed.
+        batch_size: Examples per forward pass, >= 1.
+        placement: Where pixels are kept: `device`, `host` or `auto` (the device if they fit).
+    """
+
+    def drawn(split: str, count: int) -> Images:
+        values = numpy_generator(key(data_seed, "gaussian", split)).standard_normal((count, 1, size, size))
+        pixels = np.rint(_GAUSSIAN_MEAN + _GAUSSIAN_STD * values).clip(0, 255).astype(np.uint8)
+        return Images(torch.from_numpy(pixels), torch.arange(count) % classes)
+
+    return Data(
+        train=drawn("train", train),
+        val=drawn("val", val),
+        test=lambda: drawn("test", test),
+        shape=(1, size, size),
+        classes=tuple(map(str, range(classes))),
+        batch_size=batch_size,
+        placement=placement,
+    )

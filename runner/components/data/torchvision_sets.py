@@ -1,139 +1,163 @@
-"""The data sets that torchvision downloads and reads."""
+"""Data sets that torchvision downloads and reads, imported without the rest of torchvision."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 from functools import partial
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.error import HTTPError
 
 import torch
 
-from runner.components.data.downloading import PART, Open, clear, fetch
-from runner.components.data.locking import locked
-from runner.components.data.splitting import ranks, set_aside
-from runner.components.data.torchvision_alone import datasets
+from runner.components.data.download import DOWNLOAD_FOLDER, OpenDataset, download_into, locked, remove_leftovers
+from runner.components.data.splitting import split_order, stratified_split
 from runner.engine.contracts import Data, Images, InMemory
 from runner.errors import ConfigError, DataError
 from runner.registry import register
 from runner.roles import Aspect, FilePath, Role
 from runner.schema import PositiveInt
 
-Download = Annotated[bool, Role.EXECUTION]
-BatchSize = Annotated[PositiveInt, Aspect.TRAINING]
-Placed = Annotated[InMemory, Role.EXECUTION]
+_PACKAGE = "torchvision"
+_DATASETS = "torchvision.datasets"
+_Download = Annotated[bool, Role.EXECUTION]
+_BatchSize = Annotated[PositiveInt, Aspect.TRAINING]
+_Placed = Annotated[InMemory, Role.EXECUTION]
 
 
 @register("data")
 def cifar10(
     *,
     root: Annotated[str, Role.PATH, FilePath(expand=False, prefetch="cifar-10-batches-py/*")],
-    download: Download,
-    batch_size: BatchSize,
+    download: _Download,
+    batch_size: _BatchSize,
     val_size: PositiveInt,
-    placement: Placed,
+    placement: _Placed,
 ) -> Data:
-    """Return CIFAR-10: 60,000 colour photographs (3, 32, 32) of 10 things, 10,000 of them to test.
+    """Load CIFAR-10: 60,000 color photographs (3, 32, 32) of 10 classes, 10,000 of them to test (Krizhevsky 2009).
 
-    `val_size` of the 50,000 training images validate: a fixed, stratified choice. Raises DataError where the files are
-    not in `root` and are not to be, or cannot be, downloaded. Source: Krizhevsky 2009.
+    Args:
+        root: Folder of the files.
+        download: Download missing files.
+        batch_size: Images per forward pass, >= 1.
+        val_size: Number of the 50,000 training images that validate, >= 1: a fixed, stratified choice.
+        placement: Where pixels are kept: `device`, `host` or `auto` (the device if they fit).
+
+    Raises:
+        DataError: The files are missing from `root`, and `download` is false or fails.
     """
-    train, test = partial(datasets().CIFAR10, train=True), partial(datasets().CIFAR10, train=False)
-    return published("cifar10", train, test, Path(root).expanduser(), download, batch_size, val_size, placement)
+    train, test = partial(_import_datasets().CIFAR10, train=True), partial(_import_datasets().CIFAR10, train=False)
+    return _torchvision_data("cifar10", train, test, Path(root).expanduser(), download, batch_size, val_size, placement)
 
 
 @register("data")
 def cifar100(
     *,
     root: Annotated[str, Role.PATH, FilePath(expand=False, prefetch="cifar-100-python/*")],
-    download: Download,
-    batch_size: BatchSize,
+    download: _Download,
+    batch_size: _BatchSize,
     val_size: PositiveInt,
-    placement: Placed,
+    placement: _Placed,
 ) -> Data:
-    """Return CIFAR-100: 60,000 colour photographs (3, 32, 32) of 100 things, 10,000 of them to test.
+    """Load CIFAR-100: 60,000 color photographs (3, 32, 32) of 100 classes, 10,000 of them to test (Krizhevsky 2009).
 
-    Splits and errors are those of cifar10. Source: Krizhevsky 2009.
+    Knobs and errors are those of `cifar10`.
     """
-    train, test = partial(datasets().CIFAR100, train=True), partial(datasets().CIFAR100, train=False)
-    return published("cifar100", train, test, Path(root).expanduser(), download, batch_size, val_size, placement)
+    train, test = partial(_import_datasets().CIFAR100, train=True), partial(_import_datasets().CIFAR100, train=False)
+    return _torchvision_data(
+        "cifar100", train, test, Path(root).expanduser(), download, batch_size, val_size, placement
+    )
 
 
 @register("data")
 def mnist(
     *,
     root: Annotated[str, Role.PATH, FilePath(expand=False, prefetch="MNIST/raw/train-*-ubyte")],
-    download: Download,
-    batch_size: BatchSize,
+    download: _Download,
+    batch_size: _BatchSize,
     val_size: PositiveInt,
-    placement: Placed,
+    placement: _Placed,
 ) -> Data:
-    """Return MNIST: 70,000 handwritten digits (1, 28, 28), 10,000 of them to test.
+    """Load MNIST: 70,000 handwritten digits (1, 28, 28), 10,000 of them to test (LeCun et al. 1998).
 
-    Splits and errors are those of cifar10. Source: LeCun et al. 1998.
+    Knobs and errors are those of `cifar10`.
     """
-    train, test = partial(datasets().MNIST, train=True), partial(datasets().MNIST, train=False)
-    return published("mnist", train, test, Path(root).expanduser(), download, batch_size, val_size, placement)
+    train, test = partial(_import_datasets().MNIST, train=True), partial(_import_datasets().MNIST, train=False)
+    return _torchvision_data("mnist", train, test, Path(root).expanduser(), download, batch_size, val_size, placement)
 
 
 @register("data")
 def fashion_mnist(
     *,
     root: Annotated[str, Role.PATH, FilePath(expand=False, prefetch="FashionMNIST/raw/train-*-ubyte")],
-    download: Download,
-    batch_size: BatchSize,
+    download: _Download,
+    batch_size: _BatchSize,
     val_size: PositiveInt,
-    placement: Placed,
+    placement: _Placed,
 ) -> Data:
-    """Return Fashion-MNIST: 70,000 pictures of clothes (1, 28, 28) of 10 kinds, 10,000 of them to test.
+    """Load Fashion-MNIST: 70,000 images of clothes (1, 28, 28), 10 classes, 10,000 to test (arXiv 1708.07747).
 
-    Splits and errors are those of cifar10. Source: Xiao et al. 2017, arXiv 1708.07747.
+    Knobs and errors are those of `cifar10`.
     """
-    train, test = partial(datasets().FashionMNIST, train=True), partial(datasets().FashionMNIST, train=False)
-    return published("fashion_mnist", train, test, Path(root).expanduser(), download, batch_size, val_size, placement)
+    train, test = (
+        partial(_import_datasets().FashionMNIST, train=True),
+        partial(_import_datasets().FashionMNIST, train=False),
+    )
+    return _torchvision_data(
+        "fashion_mnist", train, test, Path(root).expanduser(), download, batch_size, val_size, placement
+    )
 
 
 @register("data")
 def svhn(
     *,
     root: Annotated[str, Role.PATH, FilePath(expand=False, prefetch="train_32x32.mat")],
-    download: Download,
-    batch_size: BatchSize,
+    download: _Download,
+    batch_size: _BatchSize,
     val_size: PositiveInt,
-    placement: Placed,
+    placement: _Placed,
 ) -> Data:
-    """Return SVHN: 99,289 house numbers cut into digits (3, 32, 32), 26,032 of them to test (no "extra" images).
+    """Load SVHN: 99,289 digits of house numbers (3, 32, 32), 26,032 of them to test (Netzer et al. 2011).
 
-    Splits and errors are those of cifar10. Source: Netzer et al. 2011.
+    The 531,131 "extra" images are not used. Knobs and errors are those of `cifar10`.
     """
-    train, test = partial(datasets().SVHN, split="train"), partial(datasets().SVHN, split="test")
-    return published("svhn", train, test, Path(root).expanduser(), download, batch_size, val_size, placement)
+    train, test = partial(_import_datasets().SVHN, split="train"), partial(_import_datasets().SVHN, split="test")
+    return _torchvision_data("svhn", train, test, Path(root).expanduser(), download, batch_size, val_size, placement)
 
 
-def published(
-    name: str, train: Open, test: Open, root: Path, download: bool, batch_size: int, val_size: int, placement: InMemory
+def _torchvision_data(
+    name: str,
+    train: OpenDataset,
+    test: OpenDataset,
+    root: Path,
+    download: bool,
+    batch_size: int,
+    val_size: int,
+    placement: InMemory,
 ) -> Data:
-    """Return a torchvision data set with a part of its training split set aside to validate."""
-    made = opened(name, train, root, download)
-    images = images_of(made)
+    """Return a torchvision data set with part of its training split set aside for validation."""
+    made = _open_or_download(name, train, root, download)
+    images = _to_images(made)
     if val_size >= len(images.labels):
         raise ConfigError(f"data.val_size: got {val_size}, must be < {len(images.labels)}, the images to train on")
     _, channels, height, width = images.pixels.shape
-    val, rest = set_aside(images.labels, ranks(range(len(images.labels))), val_size)
+    val, rest = stratified_split(images.labels, split_order(range(len(images.labels))), val_size)
     return Data(
         train=images.part(rest),
         val=images.part(val),
-        test=lambda: images_of(opened(name, test, root, download)),
+        test=lambda: _to_images(_open_or_download(name, test, root, download)),
         shape=(channels, height, width),
-        classes=tuple(getattr(made, "classes", "0123456789")),  # SVHN's are not named: they are the digits
+        # SVHN has no class names: its classes are the digits
+        classes=tuple(getattr(made, "classes", "0123456789")),
         batch_size=batch_size,
         placement=placement,
     )
 
 
-def images_of(made: Any) -> Images:
-    """Return the pixels (N, C, H, W) and labels of torchvision's arrays (N, H, W), (N, H, W, 3) or (N, 3, H, W)."""
+def _to_images(made: Any) -> Images:
+    """Return pixels (N, C, H, W) and labels of torchvision's arrays (N, H, W), (N, H, W, 3) or (N, 3, H, W)."""
     pixels = torch.as_tensor(made.data)
     pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels
     pixels = pixels.permute(0, 3, 1, 2) if pixels.shape[-1] == 3 else pixels
@@ -141,20 +165,43 @@ def images_of(made: Any) -> Images:
     return Images(pixels.contiguous(), labels.long())
 
 
-def opened(name: str, make: Open, root: Path, download: bool) -> Any:
-    """Return torchvision's data set from `root`, downloaded first if it is not there and may be."""
-    with contextlib.suppress(Exception):  # torchvision raises many types for files missing, cut off or altered
+def _open_or_download(name: str, make: OpenDataset, root: Path, download: bool) -> Any:
+    """Return torchvision's data set from `root`, downloaded first if missing and `download` is true."""
+    # torchvision raises many exception types for missing, truncated or altered files
+    with contextlib.suppress(Exception):
         made = make(root, download=False)
-        clear(root / PART)
+        remove_leftovers(root / DOWNLOAD_FOLDER)
         return made
     if not download:
         raise DataError(f"data={name}: not in {root}, or damaged, and data.download is false")
     try:
         with locked(root):
-            fetch(make, root)
+            download_into(make, root)
             return make(root, download=False)
     except Exception as error:
         if isinstance(error, HTTPError):
-            error.close()  # it holds the connection
+            # The error holds the connection
+            error.close()
         reason = str(error).replace("\n", " ") or type(error).__name__
         raise DataError(f"data={name}: cannot be downloaded to {root} ({reason})") from error
+
+
+def _import_datasets() -> Any:
+    """Return the module `torchvision.datasets`, imported without its package unless that is imported already.
+
+    `import torchvision` imports models and operators first, and with them torch's compiler, which takes longer than
+    torch itself. So an empty package stands in for it while the data sets are imported, and is removed afterwards: a
+    later import gets the full package with these data sets in it. A torchvision with another layout is imported whole.
+    """
+    if _DATASETS in sys.modules:
+        return sys.modules[_DATASETS]
+    if _PACKAGE not in sys.modules and (spec := find_spec(_PACKAGE)):
+        sys.modules[_PACKAGE] = module_from_spec(spec)
+        with contextlib.suppress(AttributeError, ImportError), contextlib.ExitStack() as after:
+            after.callback(sys.modules.pop, _PACKAGE)
+            from torchvision import datasets as alone
+
+            return alone
+    from torchvision import datasets as with_all
+
+    return with_all

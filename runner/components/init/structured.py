@@ -1,65 +1,79 @@
-"""Initializations with a structure: orthogonal maps, identities, residual branches that start as nothing."""
+"""Structured initializations: orthogonal, Dirac and zero-initialized residual branches."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from runner.components.init.layers import Head, Layer, initialization
-from runner.components.init.scaled import kaiming
+from runner.components.init.layers import Head, WeightLayer, make_init
+from runner.components.init.variance_scaling import kaiming
 from runner.engine.contracts import Init
 from runner.engine.parts import Residual, ends_branch, is_kept
 from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import Positive
 
-Weighted = nn.Conv2d | nn.Linear | nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm
+_Weighted = nn.Conv2d | nn.Linear | nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm
 
 
 @register("init")
 def orthogonal(*, gain: Positive, bias: float, head: Head) -> Init:
-    """Draw matrices with orthonormal rows or columns, times `gain` (arXiv 1312.6120); a filter is a row."""
-    return initialization(lambda layer: nn.init.orthogonal_(layer.weight, gain), bias=bias, head=head)
+    """Draw matrices with orthonormal rows or columns, times `gain` (Saxe et al. 2013, arXiv 1312.6120).
+
+    A convolution's weight is a matrix with one row per filter.
+
+    Args:
+        gain: Factor on the weights, > 0; sqrt(2) suits ReLU.
+        bias: Value of all biases.
+        head: Classifier weights, see the package.
+    """
+    return make_init(lambda layer: nn.init.orthogonal_(layer.weight, gain), bias=bias, head=head)
 
 
 @register("init")
 def dirac(*, bias: float, head: Head) -> Init:
-    """Let convolutions pass their inputs through: filter `o` of each group picks input `o` (arXiv 1706.00388).
+    """Make convolutions pass their inputs through: filter `o` of each group picks input `o` (arXiv 1706.00388).
 
-    Filters beyond the number of inputs, and linear layers, are drawn as He does: zeros there would never learn.
+    Filters beyond the number of inputs, and linear layers, are drawn as by `kaiming`: zeros would never learn.
     """
 
-    def draw(layer: Layer) -> None:
+    def draw(layer: WeightLayer) -> None:
         nn.init.normal_(layer.weight, std=(2 / layer.fan_in) ** 0.5)
         if layer.weight.dim() == 4:
             for filters in layer.weight.chunk(layer.groups):
                 nn.init.dirac_(filters[: layer.weight.shape[1]])
 
-    return initialization(draw, bias=bias, head=head)
+    return make_init(draw, bias=bias, head=head)
 
 
 @register("init")
 def residual(*, bias: float, head: Head) -> Init:
-    """Draw as He does, then set the last weighted layer of every residual branch to zero: blocks start as identities.
+    """Draw as `kaiming`, then set the last weighted layer of every residual branch to zero: blocks start as identities.
 
-    Where a norm ends the branch this is its scale: behind a convolution of zeros the norm would multiply gradients by
-    1 / sqrt(eps). Elsewhere it is the convolution (arXiv 1706.02677, section 5.1). Raises ConfigError for a model
-    without residual branches, where a ReLU comes after that layer (its gradient at zero is zero, for good), and where
-    the norm's scale is not learned.
+    If a norm ends the branch, its scale is set to zero: behind a convolution of zeros the norm would multiply gradients
+    by 1 / sqrt(eps). Otherwise it is the convolution (Goyal et al. 2017, arXiv 1706.02677, section 5.1).
+
+    Args:
+        bias: Value of all biases.
+        head: Classifier weights, see the package.
+
+    Raises:
+        ConfigError: The model has no residual branches, a ReLU follows that layer (its gradient at zero is zero, for
+            good), or the norm's scale is not learned.
     """
     he = kaiming(mode="fan_in", bias=bias, head=head)
 
     @torch.no_grad()
     def init(model: nn.Module) -> None:
-        ends = [last_weighted(m.branch) for m in model.modules() if isinstance(m, Residual)]
-        ends += [m for m in model.modules() if isinstance(m, Weighted) and ends_branch(m)]
+        ends = [_last_weight_layer(m.branch) for m in model.modules() if isinstance(m, Residual)]
+        ends += [m for m in model.modules() if isinstance(m, _Weighted) and ends_branch(m)]
         if not ends:
             raise ConfigError(
-                "init=residual: this model has no residual blocks that end in a weighted layer; choose another"
+                "init=residual: the model has no residual branch that ends in a weighted layer; choose another init"
             )
         if not all(last.weight.requires_grad for last in ends):
             raise ConfigError(
-                "init=residual: norm.scale=false keeps the scales that it sets to zero; choose another init"
+                "init=residual: not supported with norm.scale=false, which keeps the scales at 1; choose another init"
             )
         he(model)
         for last in ends:
@@ -69,13 +83,13 @@ def residual(*, bias: float, head: Head) -> Init:
     return init
 
 
-def last_weighted(branch: nn.Module) -> Weighted:
+def _last_weight_layer(branch: nn.Module) -> _Weighted:
     """Return the last norm, convolution or linear layer of a branch."""
     for module in reversed(list(branch.modules())):
         if isinstance(module, nn.ReLU):
             raise ConfigError(
-                "init=residual: a ReLU ends the branches of this model and would keep them at zero for good"
+                "init=residual: not supported with a ReLU at the end of a branch, which would keep it at zero"
             )
-        if isinstance(module, Weighted):
+        if isinstance(module, _Weighted):
             return module
     raise ConfigError("init=residual: a residual branch of this model has no weights")

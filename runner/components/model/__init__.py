@@ -1,1 +1,13 @@
-"""Models: (B, C, H, W) float -> logits (B, K). Each is given its activation and norm, and marks places with Slots."""
+"""Models: images (B, C, H, W) float -> logits (B, K). Each is given its activation and norm, and has Slots.
+
+feedforward.py: linear, mlp, cnn and vgg.
+resnet.py: residual networks and wide residual networks.
+speedrun.py: resnet9 and patch_cnn, for fast training on small images.
+vit.py: vision transformers.
+library_models.py: models of torchvision and timm, with weights from files.
+layers.py: convolutions and linear layers with norms, and size checks.
+residual_blocks.py: residual blocks and shortcuts.
+surgery/: adapts models of other libraries to the config's activation and norm.
+
+A Slot is an identity that marks where a regularizer may insert a module.
+"""

@@ -1,4 +1,4 @@
-"""What the models are made of: named sequences, a layer with its norm, and the check of the image's size."""
+"""Building blocks of models: named sequences, layers with norms, and the check of the image size."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from runner.engine.parts import Slot
 from runner.errors import ConfigError
 
 
-def named(**modules: nn.Module) -> nn.Sequential:
-    """Return the modules in sequence, under their names."""
+def sequential(**modules: nn.Module) -> nn.Sequential:
+    """Return a Sequential of named modules."""
     return nn.Sequential(OrderedDict(modules))
 
 
 def conv_norm(cin: int, cout: int, kernel: int, norm: NormMaker, *, stride: int = 1) -> tuple[nn.Conv2d, nn.Module]:
-    """Return a convolution with `kernel // 2` padding and its norm; it has a bias where the norm is none."""
+    """Return a convolution with padding `kernel // 2` and its norm; the convolution has a bias if the norm is none."""
     after = norm(cout, 2)
     bias = isinstance(after, nn.Identity)
     return nn.Conv2d(cin, cout, kernel, stride=stride, padding=kernel // 2, bias=bias), after
 
 
-def linear_norm(cin: int, cout: int, norm: NormMaker) -> tuple[nn.Linear, nn.Module]:
-    """Return a linear layer and its norm; it has a bias where the norm is none."""
+def _linear_norm(cin: int, cout: int, norm: NormMaker) -> tuple[nn.Linear, nn.Module]:
+    """Return a linear layer and its norm; the layer has a bias if the norm is none."""
     after = norm(cout, 0)
     return nn.Linear(cin, cout, bias=isinstance(after, nn.Identity)), after
 
@@ -32,16 +32,16 @@ def linear_norm(cin: int, cout: int, norm: NormMaker) -> tuple[nn.Linear, nn.Mod
 def hidden_layers(
     features: int, widths: list[int], activation: ActivationMaker, norm: NormMaker
 ) -> tuple[nn.Sequential, int]:
-    """Return hidden layers (linear, norm, activation, slot) of these widths, and how many features come out."""
+    """Return hidden layers (linear, norm, activation, slot) of these widths and the number of output features."""
     layers: dict[str, nn.Module] = {}
     for i, width in enumerate(widths, 1):
-        linear, after = linear_norm(features, width, norm)
-        layers[f"fc{i}"] = named(linear=linear, norm=after, act=activation(), slot=Slot("fc"))
+        linear, after = _linear_norm(features, width, norm)
+        layers[f"fc{i}"] = sequential(linear=linear, norm=after, act=activation(), slot=Slot("fc"))
         features = width
-    return named(**layers), features
+    return sequential(**layers), features
 
 
-def halvings(model: str, shape: tuple[int, int, int], count: int) -> None:
+def check_halvings(model: str, shape: tuple[int, int, int], count: int) -> None:
     """Raise ConfigError if the image's sides cannot be halved `count` times."""
     _, height, width = shape
     if min(height, width) < 2**count:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from runner.components.model.layers import named
+from runner.components.model.layers import sequential
 from runner.engine.contracts import ActivationMaker, NormMaker
 from runner.engine.parts import Residual, Slot
 from runner.errors import ConfigError
@@ -30,16 +30,34 @@ def vit(
     heads: Annotated[int, Range(1), Divides("dim")],
     expansion: Positive,
 ) -> nn.Module:
-    """Return a vision transformer (arXiv 2010.11929) with a class token, learned positions and pre-norm blocks.
+    """Build a vision transformer (arXiv 2010.11929) with a class token, learned positions and pre-norm blocks.
 
-    The paper's have activation=gelu norm=layer; ViT-S/16 is dim 384, depth 12, heads 6 (22.05M for 224x224 and 1,000
+    The paper has activation=gelu and norm=layer. ViT-S/16 has dim 384, depth 12, heads 6 (22.05M for 224x224 and 1,000
     classes), ViT-B/16 dim 768, heads 12 (86.6M). The norm acts on the channels of every token.
-    Raises ConfigError for images that patches do not tile.
+
+    Args:
+        shape: Image shape (C, H, W).
+        num_classes: Number of classes K.
+        activation: Factory of activations.
+        norm: Factory of norms.
+        patch: Side of a patch in pixels; divides both sides of the image.
+        dim: Features per token, >= 1.
+        depth: Number of blocks, >= 1.
+        heads: Attention heads; divides `dim`.
+        expansion: Hidden features of a block's MLP in units of `dim`, > 0.
+
+    Returns:
+        Module (B, C, H, W) -> logits (B, K).
+
+    Raises:
+        ConfigError: `patch` does not divide both sides of the image.
     """
     if shape[1] % patch or shape[2] % patch:
         raise ConfigError(f"model.patch: got {patch}, must divide both sides of images of {shape[1]}x{shape[2]}")
-    blocks = {f"block{i + 1}": block(dim, heads, round(expansion * dim), activation, norm) for i in range(depth)}
-    return named(
+    blocks = {
+        f"block{i + 1}": _encoder_block(dim, heads, round(expansion * dim), activation, norm) for i in range(depth)
+    }
+    return sequential(
         embed=Embedding(shape, patch, dim),
         **blocks,
         norm=TokenNorm(norm(dim, 0)),
@@ -49,10 +67,10 @@ def vit(
     )
 
 
-def block(dim: int, heads: int, hidden: int, activation: ActivationMaker, norm: NormMaker) -> nn.Sequential:
-    """Return an encoder block (B, N, dim): attention, then two linear layers, each a residual branch behind a norm."""
-    attention = named(norm=TokenNorm(norm(dim, 0)), attend=Attention(dim, heads), slot=Slot("residual"))
-    perceptron = named(
+def _encoder_block(dim: int, heads: int, hidden: int, activation: ActivationMaker, norm: NormMaker) -> nn.Sequential:
+    """Return an encoder block (B, N, dim): attention, then an MLP, each a residual branch behind a norm."""
+    attention = sequential(norm=TokenNorm(norm(dim, 0)), attend=Attention(dim, heads), slot=Slot("residual"))
+    perceptron = sequential(
         norm=TokenNorm(norm(dim, 0)),
         fc1=nn.Linear(dim, hidden),
         act=activation(),
@@ -60,14 +78,14 @@ def block(dim: int, heads: int, hidden: int, activation: ActivationMaker, norm: 
         fc2=nn.Linear(hidden, dim),
         slot=Slot("residual"),
     )
-    return named(
+    return sequential(
         attention=Residual(attention, nn.Identity(), nn.Identity()),
         mlp=Residual(perceptron, nn.Identity(), nn.Identity()),
     )
 
 
 class Embedding(nn.Module):
-    """Patches as tokens (B, 1 + N, dim), the first of which belongs to no patch, with learned positions added."""
+    """Embed patches as tokens (B, 1 + N, dim) after a class token, and add learned positions."""
 
     def __init__(self, shape: tuple[int, int, int], patch: int, dim: int) -> None:
         super().__init__()
@@ -91,27 +109,27 @@ class Attention(nn.Module):
         self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what each token gathers from all, of the same shape."""
+        """Return the attended tokens (B, N, dim)."""
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         gathered: Tensor = self.out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         return gathered
 
 
 class TokenNorm(nn.Module):
-    """A norm of (B, C) features, applied to every token of (B, N, C)."""
+    """A norm of features (B, C), applied to every token of (B, N, C)."""
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
         self.norm = norm
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the tokens normalized."""
+        """Return the normalized tokens (B, N, C)."""
         out: Tensor = self.norm(x.flatten(0, 1)).view_as(x)
         return out
 
 
 class ClassToken(nn.Module):
-    """The first of the tokens: (B, N, C) -> (B, C)."""
+    """Select the class token: (B, N, C) -> (B, C)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the class token."""

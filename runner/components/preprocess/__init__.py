@@ -1,1 +1,5 @@
-"""From raw pixels to the model's input: statistics of the training split, kept in buffers."""
+"""Preprocessing: raw pixels to the model's input, with statistics of the training split kept in buffers.
+
+centering.py: scaling, centering and standardization.
+whitening.py: PCA, PCA whitening and ZCA whitening.
+"""

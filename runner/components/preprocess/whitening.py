@@ -1,4 +1,7 @@
-"""Pixels rotated into the principal axes of the training split, and whitened."""
+"""Rotate pixels into the principal axes of the training split, and whiten them.
+
+Every component maps (B, C, H, W) uint8 to float32 of the same shape.
+"""
 
 from __future__ import annotations
 
@@ -13,59 +16,79 @@ from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import Positive
 
-WHITE = 255.0
-FEATURES = 8192  # the most that the decomposition takes: minutes, and gigabytes
-Shape = tuple[int, int, int]  # C, H, W
+_WHITE = 255.0
+# More features would take minutes and gigabytes for the eigendecomposition
+_MAX_FEATURES = 8192
+# (C, H, W)
+_Shape = tuple[int, int, int]
 
 
 @register("preprocess")
-def pca(shape: Shape) -> Preprocess:
-    """Return the decorrelated values: the training images' principal components, largest first, as (C, H, W).
+def pca(shape: _Shape) -> Preprocess:
+    """Return the principal components of values / 255, largest first, reshaped to (C, H, W).
 
-    Values / 255 minus their mean, rotated; the covariance over the training split (by n - 1) becomes diagonal. Each
-    component's sign makes its largest weight positive. Raises ConfigError for more than 8,192 features.
+    The covariance over the training split (divided by n - 1) becomes diagonal. The sign of each component makes its
+    largest weight positive.
+
+    Raises:
+        ConfigError: Images have more than 8,192 features.
     """
-    return Rotated("pca", shape, lambda axes, variances: axes)
+    return Rotation("pca", shape, lambda axes, variances: axes)
 
 
 @register("preprocess")
-def pca_whiten(shape: Shape, *, eps: Positive) -> Preprocess:
+def pca_whiten(shape: _Shape, *, eps: Positive) -> Preprocess:
     """Return the principal components divided by sqrt(variance + eps): the covariance becomes the identity.
 
-    It is the rotated data that are divided, by the root of the variance and not by the variance. Otherwise as pca.
+    The division applies to the rotated data, by the root of the variance and not by the variance.
+
+    Args:
+        shape: Image shape (C, H, W).
+        eps: Constant added to each variance of values / 255, > 0.
+
+    Raises:
+        ConfigError: Images have more than 8,192 features.
     """
-    return Rotated("pca_whiten", shape, lambda axes, variances: axes / (variances + eps).sqrt())
+    return Rotation("pca_whiten", shape, lambda axes, variances: axes / (variances + eps).sqrt())
 
 
 @register("preprocess")
-def zca(shape: Shape, *, eps: Positive) -> Preprocess:
-    """Return whitened values turned back into pixels: of all whitenings the one nearest to the image.
+def zca(shape: _Shape, *, eps: Positive) -> Preprocess:
+    """Return ZCA-whitened values: PCA whitening rotated back into pixels (Bell and Sejnowski 1997).
 
-    Otherwise as pca_whiten. Source: Bell & Sejnowski 1997; Krizhevsky 2009, appendix A.
+    Of all whitening transforms it changes the image least (Krizhevsky 2009, appendix A).
+
+    Args:
+        shape: Image shape (C, H, W).
+        eps: Constant added to each variance of values / 255, > 0.
+
+    Raises:
+        ConfigError: Images have more than 8,192 features.
     """
-    return Rotated("zca", shape, lambda axes, variances: axes / (variances + eps).sqrt() @ axes.T)
+    return Rotation("zca", shape, lambda axes, variances: axes / (variances + eps).sqrt() @ axes.T)
 
 
-class Rotated(nn.Module):
-    """`(x / 255 - mean) @ matrix`, with a matrix made of the principal axes (columns) and their variances."""
+class Rotation(nn.Module):
+    """Return `(x / 255 - mean) @ matrix`; the matrix is made of the principal axes (columns) and their variances."""
 
     mean: Tensor
     matrix: Tensor
 
-    def __init__(self, name: str, shape: Shape, make: Callable[[Tensor, Tensor], Tensor]) -> None:
+    def __init__(self, name: str, shape: _Shape, make: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
         self.make = make
         features = math.prod(shape)
-        if features > FEATURES:
-            memory = 6 * 8 * features**2 / 2**30  # covariance, axes and what the decomposition works in, float64
+        if features > _MAX_FEATURES:
+            # Covariance, eigenvectors and workspace in float64
+            memory = 6 * 8 * features**2 / 2**30
             given = f"{features} features ({' x '.join(map(str, shape))}), which need {memory:.0f} GB"
-            raise ConfigError(f"preprocess={name}: got {given}, must be <= {FEATURES}")
+            raise ConfigError(f"preprocess={name}: got {given}, must be <= {_MAX_FEATURES}")
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("matrix", torch.eye(features))
 
     def fit(self, train: Split) -> None:
-        """Take mean and principal axes from the training split."""
-        mean, covariance = covariances(train)
+        """Compute mean and principal axes from the training split."""
+        mean, covariance = _mean_and_covariance(train)
         variances, axes = torch.linalg.eigh(covariance)
         variances, axes = variances.flip(0).clamp(min=0), axes.flip(1)
         largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
@@ -74,15 +97,15 @@ class Rotated(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return images (B, C, H, W) float32."""
-        centred = images.to(torch.float32, copy=True).flatten(1).div_(WHITE).sub_(self.mean)
+        centred = images.to(torch.float32, copy=True).flatten(1).div_(_WHITE).sub_(self.mean)
         return torch.mm(centred, self.matrix).view(images.shape)
 
 
-def covariances(train: Split) -> tuple[Tensor, Tensor]:
-    """Return the mean (D,) and the covariance (D, D), divided by n - 1, of all features / 255 in float64.
+def _mean_and_covariance(train: Split) -> tuple[Tensor, Tensor]:
+    """Return mean (D,) and covariance (D, D), divided by n - 1, of all features / 255 in float64.
 
-    Products of values - 128 and their sums over 1,024 images stay within the whole numbers that float32 holds exactly,
-    so the fast multiplication loses nothing.
+    float32 holds the products of values - 128 and their sums over 1,024 images exactly, so that the fast multiplication
+    loses nothing.
     """
     total = products = torch.zeros(())
     for index in torch.split(torch.arange(len(train.labels)), 1024):
@@ -92,4 +115,4 @@ def covariances(train: Split) -> tuple[Tensor, Tensor]:
     count = len(train.labels)
     mean = total / count
     covariance = (products - count * mean.outer(mean)) / (max(2, count) - 1)
-    return (mean + 128) / WHITE, covariance / WHITE**2
+    return (mean + 128) / _WHITE, covariance / _WHITE**2

@@ -1,7 +1,7 @@
-"""Penalties on the weights, added to the loss, and a bound on them after each step.
+"""Penalties on the weights, added to the loss, and a constraint on them after each step.
 
-All take the weight matrices and convolution kernels only: no bias, no norm. A penalty goes through the optimizer with
-the rest of the gradient; `adamw` and its kin rescale it there, which decoupled weight decay is free of.
+They apply to weight matrices and convolution kernels, not to biases and norms. The gradient of a penalty passes through
+the optimizer, so that adaptive optimizers rescale it; decoupled weight decay (`adamw`) avoids that.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from runner.registry import register
 from runner.schema import NonNegative, Positive
 
 
-def weights(model: nn.Module) -> list[Tensor]:
+def _penalized_weights(model: nn.Module) -> list[Tensor]:
     """Return the trainable tensors of two or more dimensions outside norms, each once."""
     found = [
         parameter
@@ -27,15 +27,15 @@ def weights(model: nn.Module) -> list[Tensor]:
     return list(dict.fromkeys(found))
 
 
-def absolute(model: nn.Module) -> Tensor:
+def _l1_norm(model: nn.Module) -> Tensor:
     """Return the sum () of the absolute weights, 0 while all of them are frozen."""
-    found = weights(model)
+    found = _penalized_weights(model)
     return torch.stack(torch._foreach_norm(found, 1)).sum() if found else _zero(model)
 
 
-def squared(model: nn.Module) -> Tensor:
+def _squared_l2_norm(model: nn.Module) -> Tensor:
     """Return the sum () of the squared weights, 0 while all of them are frozen."""
-    found = weights(model)
+    found = _penalized_weights(model)
     return torch.stack(torch._foreach_norm(found, 2)).square().sum() if found else _zero(model)
 
 
@@ -46,35 +46,51 @@ def _zero(model: nn.Module) -> Tensor:
 
 @register("regularizer")
 def l1(*, strength: NonNegative) -> Regularizer:
-    """Return the penalty `strength * sum |w|`; its gradient is `strength * sign(w)` (Tibshirani 1996)."""
-    return Regularizer(penalty=lambda model: strength * absolute(model))
+    """Return the L1 penalty `strength * sum |w|`, with gradient `strength * sign(w)` (Tibshirani 1996).
+
+    Args:
+        strength: Factor, >= 0.
+    """
+    return Regularizer(penalty=lambda model: strength * _l1_norm(model))
 
 
 @register("regularizer")
 def l2(*, strength: NonNegative) -> Regularizer:
-    """Return the penalty `strength / 2 * sum w ** 2`; its gradient is `strength * w`.
+    """Return the L2 penalty `strength / 2 * sum w ** 2`, with gradient `strength * w`.
 
-    For `sgd`, `momentum` and `nesterov` the same as `optim.weight_decay=<strength>`; for `adamw` not.
+    For `sgd`, `momentum` and `nesterov` this equals `optim.weight_decay=<strength>`; for `adamw` it does not.
+
+    Args:
+        strength: Factor, >= 0.
     """
-    return Regularizer(penalty=lambda model: strength / 2 * squared(model))
+    return Regularizer(penalty=lambda model: strength / 2 * _squared_l2_norm(model))
 
 
 @register("regularizer")
 def elastic_net(*, strength: NonNegative, beta: NonNegative) -> Regularizer:
-    """Return the penalty `strength * sum(beta * w ** 2 + |w|)` (Zou and Hastie 2005); with beta 0 it is `l1`."""
-    return Regularizer(penalty=lambda model: strength * (beta * squared(model) + absolute(model)))
+    """Return the elastic net penalty `strength * sum(beta * w ** 2 + |w|)` (Zou and Hastie 2005).
+
+    Args:
+        strength: Factor of the whole penalty, >= 0.
+        beta: Weight of the squared term, >= 0; 0 is `l1`.
+    """
+    return Regularizer(penalty=lambda model: strength * (beta * _squared_l2_norm(model) + _l1_norm(model)))
 
 
 @register("regularizer")
 def max_norm(*, limit: Positive) -> Regularizer:
-    """Return the constraint that no unit's incoming weights have an L2 norm above `limit`; longer ones are scaled down.
+    """Return max-norm: scale down a unit's incoming weights to an L2 norm of at most `limit` (Srivastava et al. 2014).
 
-    Srivastava et al. 2014 (JMLR 15, section 5.1). A unit is a row of a matrix, or a kernel (in, h, w).
+    A unit is a row of a matrix or a kernel (in, h, w). The constraint (section 5.1) is applied after each optimizer
+    step.
+
+    Args:
+        limit: Largest norm, > 0.
     """
 
     @torch.no_grad()
     def constrain(model: nn.Module) -> None:
-        for weight in weights(model):
+        for weight in _penalized_weights(model):
             weight.renorm_(2, 0, limit)
 
     return Regularizer(constrain=constrain)

@@ -1,6 +1,12 @@
-"""Another library's model becomes one like ours: its activations and norms are the config's, it has places.
+"""Model surgery: adapt another library's model to the config's activation and norm, and give it slots.
 
-What is swapped is found by watching one forward pass. Names of weights stay, so that files of the library still load.
+One traced forward pass finds what to replace. Names of weights stay, so that the library's files still load.
+
+trace.py: the traced forward pass.
+module_kinds.py: activations, norms, gates and dropout of other libraries.
+swap_activations.py, swap_norms.py: the replacements.
+insertion_points.py: slots for regularizers, and ends of residual branches.
+torchvision_blocks.py: torchvision blocks with one activation module per use.
 """
 
 from __future__ import annotations
@@ -11,24 +17,29 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from runner.components.model.surgery.activations import swap_activations
-from runner.components.model.surgery.kinds import DROPOUT_FUNCTIONS, POOL_FUNCTIONS
-from runner.components.model.surgery.norms import swap_norms
-from runner.components.model.surgery.places import open_places
-from runner.components.model.surgery.swap import Changes, counted, title, words
-from runner.components.model.surgery.trace import Call, Trace, trace
-from runner.components.model.surgery.twins import separate
+from runner.components.model.surgery.insertion_points import add_slots
+from runner.components.model.surgery.module_kinds import DROPOUT_FUNCTIONS, POOL_FUNCTIONS
+from runner.components.model.surgery.swap_activations import (
+    Changes,
+    class_name,
+    count_places,
+    describe_changes,
+    swap_activations,
+)
+from runner.components.model.surgery.swap_norms import swap_norms
+from runner.components.model.surgery.torchvision_blocks import separate_activations
+from runner.components.model.surgery.trace import Call, Trace, trace_forward
 from runner.engine.contracts import ActivationMaker, NormMaker
 from runner.engine.parts import set_notes, set_pool_calls
 from runner.errors import ConfigError
 
-Shape = tuple[int, int, int]
-BOTH = ("activation", "norm")
+_Shape = tuple[int, int, int]
+_SWAPPABLE = ("activation", "norm")
 
 
-def adapted(
+def adapt(
     make: Callable[[], nn.Module],
-    shape: Shape,
+    shape: _Shape,
     activation: ActivationMaker,
     norm: NormMaker,
     *,
@@ -36,19 +47,27 @@ def adapted(
     trained: bool,
     what: str,
 ) -> nn.Module:
-    """Return the model that `make` builds, with the activation and norm given and with places for regularizers.
+    """Return the model that `make` builds, with the given activation and norm and with slots for regularizers.
 
-    `swap` names what is swapped; None is both, and an error if that changes anything of a `trained` model. `what` names
-    the model in messages. Raises ConfigError for images (C, H, W) that the model does not take, and for parts that
-    cannot be swapped.
+    Args:
+        make: Builds the library's model.
+        shape: Image shape (C, H, W).
+        activation: Factory of activations.
+        norm: Factory of norms.
+        swap: Parts to replace; None for both, which is an error if it changes anything of a `trained` model.
+        trained: Weights will be loaded from a file.
+        what: Name of the model in messages.
+
+    Raises:
+        ConfigError: The model does not take such images, or a part cannot be replaced.
     """
     size = f"{shape[1]}x{shape[2]}"
-    with refusing(f"model.arch: {what} does not take images of {size}"):
+    with _as_config_error(f"model.arch: {what} does not take images of {size}"):
         model = make()
-        separate(model)
-        keep_inputs(model)
-        seen = trace(model, shape)
-    chosen = BOTH if swap is None else swap
+        separate_activations(model)
+        _disable_inplace(model)
+        seen = trace_forward(model, shape)
+    chosen = _SWAPPABLE if swap is None else swap
     changes: Changes = Counter()
     if "norm" in chosen:
         changes += swap_norms(model, seen, norm, what)
@@ -56,29 +75,29 @@ def adapted(
         changes += swap_activations(model, seen, activation, what)
     if trained and swap is None and changes:
         raise ConfigError(
-            f"model.weights: the weights of {what} were trained with other parts ({words(changes)}); "
-            "model.swap=[] keeps its own, model.swap=[activation,norm] swaps them all the same"
+            f"model.weights: the weights of {what} were trained with other parts ({describe_changes(changes)}); "
+            "model.swap=[] keeps them, model.swap=[activation,norm] replaces them anyway"
         )
-    with refusing(f"model.arch: {what} does not run on images of {size} with the norm asked for"):
-        after = trace(model, shape) if chosen else seen
-    set_apart(model, after)
-    open_places(model, after)
-    set_notes(model, [*story(seen, changes, chosen)])
+    with _as_config_error(f"model.arch: {what} does not run on images of {size} with the norm asked for"):
+        after = trace_forward(model, shape) if chosen else seen
+    _mark_uncalled_linears(model, after)
+    add_slots(model, after)
+    set_notes(model, [*_summary_lines(seen, changes, chosen)])
     set_pool_calls(model, sum(function.name in POOL_FUNCTIONS for function in seen.functions))
     return model.train()
 
 
-def keep_inputs(model: nn.Module) -> None:
-    """Let no module work in place: the part before it may need what it would overwrite, as hooks do."""
+def _disable_inplace(model: nn.Module) -> None:
+    """Make no module work in place, because the module before it and hooks may need its input."""
     for module in model.modules():
         if getattr(module, "inplace", False):
             module.inplace = False  # type: ignore[assignment]
 
 
-def set_apart(model: nn.Module, seen: Trace) -> None:
+def _mark_uncalled_linears(model: nn.Module, seen: Trace) -> None:
     """Give linear layers that are never called (attention reads their weights) torch's class for such layers.
 
-    What acts when a layer is called, DropConnect for one, then passes them by instead of claiming to reach them.
+    Modules that act on a call, such as DropConnect, then skip them instead of claiming to affect them.
     """
     called = {call.module for call in seen.calls}
     for module in model.modules():
@@ -87,29 +106,29 @@ def set_apart(model: nn.Module, seen: Trace) -> None:
 
 
 @contextmanager
-def refusing(what: str) -> Iterator[None]:
-    """Turn what torch says of a model that does not run into one line."""
+def _as_config_error(what: str) -> Iterator[None]:
+    """Turn torch's errors for a model that does not run into one line."""
     try:
         yield
     except (RuntimeError, ValueError, AssertionError) as error:
         raise ConfigError(f"{what}: {' '.join(str(error).split())[:160]}") from error
 
 
-def story(seen: Trace, changes: Changes, chosen: Sequence[str]) -> Iterator[str]:
-    """Yield what was swapped, what stays and what does not act, one line each."""
+def _summary_lines(seen: Trace, changes: Changes, chosen: Sequence[str]) -> Iterator[str]:
+    """Yield what was replaced, what stays and what has no effect, one line each."""
     if changes:
-        yield words(changes)
+        yield describe_changes(changes)
     for kind, own in (("activation", seen.activations()), ("norm", seen.norms())):
         if kind not in chosen:
-            yield f"{kind}= does not act: model.swap leaves the model its own ({listed(own)})"
+            yield f"{kind}= has no effect: model.swap keeps the model's own ({_count_by_class(own)})"
     gates = [call for call in seen.calls if seen.gates(call)]
     if gates and "activation" in chosen:
-        yield f"{listed(gates)} stay: they gate"
+        yield f"{_count_by_class(gates)} kept: they are gates"
     drops = Counter(f.name for f in seen.functions if f.name in DROPOUT_FUNCTIONS)
     for name, places in drops.items():
-        yield f"{name} is called as a function at {counted(places)}, which stays"
+        yield f"{name} is called as a function at {count_places(places)} and is kept"
 
 
-def listed(calls: list[Call]) -> str:
-    """Return how many modules of which kinds were called."""
-    return ", ".join(f"{n} {kind}" for kind, n in Counter(title(call.module) for call in calls).items()) or "none"
+def _count_by_class(calls: list[Call]) -> str:
+    """Return the number of called modules per class."""
+    return ", ".join(f"{n} {kind}" for kind, n in Counter(class_name(call.module) for call in calls).items()) or "none"

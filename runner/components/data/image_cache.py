@@ -1,0 +1,120 @@
+"""Decoded images on disk, so that a folder is decoded once: memory-mapped, verified before use, complete or absent.
+
+A cache is a folder named by a key over the decoded files (relative path, size and modification times of each) and over
+the decoding (size, center, decoder versions). It holds `pixels`, all images one after another, and `manifest`, written
+last, with their number and sha256. Both are written under temporary names, synced and renamed while the folder is
+locked. So a cache whose manifest fits is complete, whatever kills the writer, and any other is built again.
+
+The key does not read contents, which takes as long as decoding for small files. It includes the kernel's change time
+(ctime), which no program can set back, so that a changed file is noticed at any size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from runner.components.data.download import locked
+from runner.components.data.image_files import Unreadable
+from runner.engine.saving import storage
+from runner.errors import StorageError
+
+# Limit of the manifest, which lists unreadable files
+_MAX_MANIFEST_BYTES = 1 << 28
+# A cache unused for 90 days is removed
+_MAX_UNUSED_SECONDS = 90 * 24 * 3600
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Summary of a split: number of readable images, sha256 of their pixels, and why others are unreadable."""
+
+    count: int
+    sha256: str
+    bad: Unreadable
+
+
+def load_or_build(place: Path, make: Callable[[], Manifest], needed: int) -> Manifest:
+    """Return the manifest of the complete cache at `place`, built by `make` if there is none.
+
+    A second process that wants the same cache waits. A failure leaves nothing behind.
+
+    Args:
+        place: Folder of the cache.
+        make: Builds the files and returns the manifest.
+        needed: Disk space in bytes that building takes.
+
+    Raises:
+        StorageError: The disk refuses to write, or has less than `needed` bytes free.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        return _read_verified(place)
+    with storage.refusing(place), locked(place):
+        try:
+            # Another process may have built it in the meantime
+            return _read_verified(place)
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:
+            print_note(f"{storage.shown(place)}: damaged ({error}), made again")
+        try:
+            storage.sweep(place)
+            if needed > (free := shutil.disk_usage(place).free):
+                raise StorageError(f"{storage.shown(place)}: needs {needed} bytes, {free} are free")
+            made = make()
+            body = json.dumps(asdict(made))
+            storage.write_atomic(place / "manifest", f"{_text_sha256(body)}\n{body}".encode())
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+    _remove_stale(place.parent)
+    return made
+
+
+def _read_verified(place: Path) -> Manifest:
+    """Return the manifest of an unaltered cache. Raises OSError or ValueError otherwise."""
+    digest, body = storage.read(place / "manifest", _MAX_MANIFEST_BYTES).decode().split("\n")
+    if digest != _text_sha256(body):
+        raise ValueError("its manifest was altered")
+    values = json.loads(body)
+    if values["sha256"] and storage.sha256_of(place / "pixels") != values["sha256"]:
+        raise ValueError("its pixels were altered")
+    with contextlib.suppress(OSError):
+        # The modification time records the last use
+        os.utime(place / "manifest")
+    return Manifest(values["count"], values["sha256"], {int(number): why for number, why in values["bad"].items()})
+
+
+def _text_sha256(text: str) -> str:
+    """Return the sha256 of a text, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _remove_stale(caches: Path) -> None:
+    """Remove caches unused for long: of changed files, or of settings no longer asked for."""
+    for manifest in caches.glob("*/manifest"):
+        with contextlib.suppress(OSError):
+            if manifest.stat().st_mtime < time.time() - _MAX_UNUSED_SECONDS:
+                shutil.rmtree(manifest.parent)
+
+
+def cache_folder(word: str | None) -> Path | None:
+    """Return the folder that `data.cache` names; `auto` is one below the user's cache folder."""
+    if word != "auto":
+        return None if word is None else Path(word).expanduser()
+    among = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(among).expanduser() / "runner" / "images"
+
+
+def print_note(words: str) -> None:
+    """Print a line on standard error."""
+    sys.stderr.write(f"runner: {words}\n")
+    sys.stderr.flush()

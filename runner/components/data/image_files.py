@@ -1,0 +1,178 @@
+"""Decode many image files in order, by a pool of threads, with a progress bar."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from runner.components.data.decode import CROP_UNIFORMS, View, call_decoder, decode, decode_crop
+from runner.engine.logs.console import Bar, clock
+from runner.engine.read_ahead import read_ahead
+from runner.engine.saving.storage import shown
+from runner.errors import DataError
+
+_Result = TypeVar("_Result")
+# Position of an unreadable file -> reason
+Unreadable = dict[int, str]
+
+# Files per task of a thread
+FILES_PER_TASK = 64
+# Chunks per thread that may wait to be consumed
+_MAX_PENDING = 4
+# Seconds before anything is shown
+_SHOW_AFTER = 1.0
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """A split that decodes images on request: with `threads` here, with one thread in each of `workers` processes.
+
+    With random numbers an image is a random crop, without them the whole image.
+    """
+
+    files: list[str]
+    labels: Tensor
+    view: View
+    threads: int
+    # Loader processes in training
+    workers: int
+
+    @property
+    def uniforms(self) -> int:
+        """Return the number of random numbers per image in training."""
+        return CROP_UNIFORMS if self.view.crop else 0
+
+    def fetch(self, index: Tensor, uniforms: Tensor | None = None) -> Tensor:
+        """Return the images (B, 3, H, W) uint8 at `index` (B,) int64. Raises DataError that names a broken file.
+
+        `uniforms` (B, 4) in [0, 1) choose a crop of each.
+        """
+        files = [self.files[i] for i in index.tolist()]
+        out = np.empty((len(files), 3, *self.view.size), np.uint8)
+        draws = None if uniforms is None else uniforms.tolist()
+        read_ahead(files)
+
+        def fill(place: int) -> None:
+            out[place] = call_decoder(files[place], lambda path: self.pixels(path, draws and draws[place]))
+
+        if self.threads == 1 or get_worker_info():
+            for place in range(len(files)):
+                fill(place)
+        else:
+            with ThreadPoolExecutor(self.threads) as pool:
+                for _ in pool.map(fill, range(len(files))):
+                    pass
+        return torch.from_numpy(out)
+
+    def pixels(self, path: str, draw: Sequence[float] | None) -> NDArray[np.uint8]:
+        """Return one image (3, H, W)."""
+        return decode(path, self.view) if draw is None else decode_crop(path, self.view, draw)
+
+
+def decode_in_chunks(
+    files: Sequence[str], view: View, threads: int, bad: Unreadable | None, what: str
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield the images of `files` in order, in chunks (n, 3, H, W) uint8.
+
+    Raises DataError for the first unreadable file. With `bad`, unreadable files are left out and noted there instead.
+    """
+
+    def chunk(start: int, stop: int) -> tuple[NDArray[np.uint8], Unreadable]:
+        found: list[NDArray[np.uint8]] = []
+        failed = collect_failures(
+            files, range(start, stop), lambda path: found.append(decode(path, view)), keep=bad is not None
+        )
+        return np.stack(found) if found else np.empty((0, 3, *view.size), np.uint8), failed
+
+    for images, failed in map_chunks(chunk, len(files), threads, what):
+        if bad is not None:
+            bad |= failed
+        yield images
+
+
+def collect_failures(
+    files: Sequence[str], places: Sequence[int], work: Callable[[str], Any], *, keep: bool
+) -> Unreadable:
+    """Call `work` for each file and return those that fail if `keep`; else raise the first DataError."""
+    failed: Unreadable = {}
+    read_ahead(files[place] for place in places)
+    for place in places:
+        try:
+            call_decoder(files[place], work)
+        except DataError as error:
+            if not keep:
+                raise
+            failed[place] = str(error).removeprefix(f"{shown(Path(files[place]))}: ")
+    return failed
+
+
+def map_chunks(work: Callable[[int, int], _Result], count: int, threads: int, what: str) -> Iterator[_Result]:
+    """Yield `work(start, stop)` for ranges that cover 0..count, in order, from a pool of threads.
+
+    The first exception, in this order, is raised. `what` labels the progress bar.
+    """
+    step = max(1, min(FILES_PER_TASK, count // threads))
+    starts = iter(range(0, count, step))
+    waiting: deque[tuple[int, Future[_Result]]] = deque()
+    progress = Progress(what, count)
+    pool = ThreadPoolExecutor(threads)
+    try:
+        while True:
+            for start in starts:
+                stop = min(start + step, count)
+                waiting.append((stop, pool.submit(work, start, stop)))
+                if len(waiting) >= _MAX_PENDING * threads:
+                    break
+            if not waiting:
+                return
+            done, future = waiting.popleft()
+            yield future.result()
+            progress.move(done)
+    finally:
+        progress.close()
+        pool.shutdown(cancel_futures=True)
+
+
+class Progress:
+    """Show on standard error how many of `total` are done: a bar on a terminal, one line elsewhere.
+
+    Nothing is shown during the first second.
+    """
+
+    def __init__(self, what: str, total: int, stream: TextIO | None = None) -> None:
+        self._what, self._total, self._stream = what, total, stream or sys.stderr
+        self._began = time.monotonic()
+        self._bar: Bar | None = None
+        self._said = False
+
+    def move(self, done: int) -> None:
+        """Report that `done` items are done."""
+        passed = time.monotonic() - self._began
+        if passed < _SHOW_AFTER or done == 0:
+            return
+        left = clock((self._total - done) * passed / done)
+        if self._stream.isatty():
+            self._bar = self._bar or Bar(self._stream, self._total)
+            self._bar.move(done, f"{self._what}  {done}/{self._total}  {done / passed:.0f}/s  left {left}")
+        elif not self._said:
+            self._said = True
+            self._stream.write(f"{self._what}: {self._total} in about {clock(self._total * passed / done)}\n")
+            self._stream.flush()
+
+    def close(self) -> None:
+        """Remove the bar from the screen."""
+        if self._bar:
+            self._bar.close()
+            self._bar = None
