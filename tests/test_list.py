@@ -1,4 +1,4 @@
-"""task=list and docs/catalogue.md: everything that may be chosen is there, with its meaning, and true."""
+"""task=list and docs/reference.md: everything that may be chosen is there, with its meaning, and true."""
 
 import dataclasses
 import importlib
@@ -6,6 +6,7 @@ import os
 import pkgutil
 import subprocess
 import sys
+from typing import Annotated, Literal
 
 import pytest
 import yaml
@@ -13,16 +14,19 @@ from running import ROOT, command, job
 
 from runner import tasks
 from runner.door.options import find_conf
+from runner.engine import contracts
 from runner.errors import ConfigError
 from runner.registry import find, names
-from runner.tasks.catalogue import Knob, catalogue
-from runner.tasks.list import COMMAND
+from runner.relations import Divides, Fields, With
+from runner.schema import BOUNDS, NonNegative, NotEmpty, Positive, Range, Unit
+from runner.tasks.catalog import Knob, read_catalog, type_in_words
+from runner.tasks.reference import COMMAND
 
 for module in pkgutil.iter_modules(tasks.__path__, "runner.tasks."):
     importlib.import_module(module.name)
 CONF = ROOT / "conf"
 FILES = sorted(CONF.glob("*/*.yaml"))
-GROUPS = {group.name: group for group in catalogue([CONF])}
+GROUPS = {group.name: group for group in read_catalog([CONF])}
 OPTIONS = [(group.name, option) for group in GROUPS.values() for option in group.options]
 
 
@@ -32,7 +36,7 @@ def listed(capsys, *overrides):
     return capsys.readouterr().out
 
 
-def test_every_yaml_is_in_the_catalogue_and_nothing_else():
+def test_every_yaml_is_in_the_catalog_and_nothing_else():
     assert sorted((group, option.name) for group, option in OPTIONS) == [(p.parent.name, p.stem) for p in FILES]
 
 
@@ -57,17 +61,58 @@ def test_defaults_are_those_of_the_yaml(group, option):
 
 def test_the_page_in_docs_is_the_one_that_would_be_made_now(capsys):
     page = listed(capsys, "task.format=markdown")
-    assert (ROOT / "docs" / "catalogue.md").read_text() == page, f"docs/catalogue.md is stale; make it again: {COMMAND}"
+    assert (ROOT / "docs" / "reference.md").read_text() == page, f"docs/reference.md is stale; make it again: {COMMAND}"
+
+
+def test_the_reference_has_types_ranges_errors_and_shapes():
+    page = (ROOT / "docs" / "reference.md").read_text()
+    entry = page.partition("### mix=cutmix\n")[2].partition("###")[0]
+    assert "**Returns** Images (B, C, H, W) and soft labels (B, K)." in entry
+    assert "**Raises** ConfigError: Images have one pixel." in entry
+    assert "\n- `p: 0.5` (number >= 0 and \\<= 1) probability to mix a batch" in entry
+    assert "Args" not in page
+
+
+def test_the_reference_has_every_contract_with_its_public_members():
+    page = (ROOT / "docs" / "reference.md").read_text().partition("\n## Engine contracts\n")[2]
+    own = {
+        name: value for name, value in vars(contracts).items() if getattr(value, "__module__", "") == contracts.__name__
+    }
+    assert len(own) > 10
+    for name, value in own.items():
+        entry = page.partition(f"\n### {name}\n")[2].partition("\n###")[0]
+        assert " ".join(value.__doc__.split("\n\n")[0].split())[:60] in entry.replace("\\", "")
+        for field in getattr(value, "__dataclass_fields__", {}):
+            assert f"\n- `{field}: " in entry
+
+
+@pytest.mark.parametrize(
+    ("annotation", "words"),
+    [
+        (Positive, "number > 0"),
+        (Unit | None, "number >= 0 and <= 1 or null"),
+        (list[NonNegative], "list of: number >= 0"),
+        (Annotated[list[Literal["a", "b"]], NotEmpty()], "list of: 'a', 'b'"),
+        (Annotated[list[Positive], BOUNDS], "[low, high]"),
+        (Annotated[int, Range(1), Divides("dim")], "whole number >= 1"),
+        (Annotated[Literal["x"], With("knob", "y", ())], "'x'"),
+        (Annotated[dict[str, float], Fields((("lr", float), ("match", str)), ())], "mapping of lr, match"),
+        (dict[str, int], "mapping {a: b}"),
+        (bytes, "bytes"),
+    ],
+)
+def test_types_in_words(annotation, words):
+    assert type_in_words(annotation) == words
 
 
 def test_a_line_of_each_kind_as_a_user_reads_it(capsys):
     lines = listed(capsys, "task.kind=activation").splitlines()
     assert lines[0] == "activation  choose one: activation=elu activation.alpha=1.0; default relu"
-    start = lines.index("  leaky_relu  A ReLU that lets a little through below zero (Maas et al. 2013).")
-    assert lines[start + 1] == "              Gives x above zero, `slope` * x below."
+    start = lines.index("  leaky_relu  Leaky ReLU: a small slope below zero (Maas et al. 2013).")
+    assert lines[start + 1] == "              Gives leaky ReLU: x for x > 0, `slope * x` otherwise."
     assert lines[start + 2].split("  ")[-2:] == [
         "slope = 0.01",
-        "factor below zero; a slope, not a bias (init.bias sets biases)",
+        "slope below zero, in [0, 1]; not a bias (init.bias sets biases)",
     ]
 
 
@@ -106,7 +151,7 @@ def test_values_comments_and_chapters_of_any_form_are_read(tmp_path):
     )
     (tmp_path / "part" / "odder.yaml").write_text("defaults:\n  - odd\n  - _self_\na: 2  # mine\n")
     (tmp_path / "many" / "some.yaml").write_text("some:\n  p: 0.5  # share\n")
-    part, many = catalogue([tmp_path])
+    part, many = read_catalog([tmp_path])
     assert part.options[0].about == "What it is, in two lines."
     assert part.options[0].knobs == (
         Knob("hash", "'a # b'", 'not "# b"'),
@@ -128,7 +173,7 @@ def test_a_users_file_that_cannot_be_read_is_named_in_one_line(tmp_path, text):
     (tmp_path / "optim").mkdir()
     (tmp_path / "optim" / "mine.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"optim/mine\.yaml: ") as caught:
-        catalogue([CONF, tmp_path])
+        read_catalog([CONF, tmp_path])
     assert "\n" not in str(caught.value)
 
 
@@ -151,8 +196,8 @@ def test_the_users_own_options_are_listed_and_nothing_is_written(tmp_path):
     )
     assert (run.returncode, run.stderr) == (0, "")
     assert "  mish        Mine (2024).\n              Gives Mish.\n" in run.stdout
-    assert "  bump        Can be chosen once --config-dir has activation/bump.yaml.\n" in run.stdout
-    assert "at = ?  float" in run.stdout
+    assert "  bump        Requires activation/bump.yaml in --config-dir.\n" in run.stdout
+    assert "at = ?  number" in run.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "my_lab.py"]
 
 

@@ -1,0 +1,127 @@
+"""docs/reference.md: components by kind and the engine's contracts, from YAML files, signatures and docstrings."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+
+from runner.engine import contracts
+from runner.tasks.catalog import Group, Knob, Option
+
+COMMAND = "python -m runner task=list task.format=markdown > docs/reference.md"
+_RECIPE = "recipe"
+# Google style sections; Args are left out, because the knobs are listed with type, default and comment
+_SECTIONS = ("Args", "Returns", "Raises", "Yields")
+
+
+def usage(group: Group) -> tuple[str, str, str]:
+    """Return how a group's options are chosen, an example of choosing and setting, and the default."""
+    option = next((o for o in group.options if o.knobs), group.options[0])
+    key = f"{group.name}.{option.name}" if group.several else group.name
+    knobs = "".join(f" {key}.{knob.name}={knob.default}" for knob in option.knobs[:1] if " " not in knob.default)
+    if group.name == _RECIPE:
+        return "choose one, or none", f"{group.name}={option.name}", "none"
+    if isinstance(group.default, list):
+        return "any number, in order", f"'{group.name}=[{option.name}]'{knobs}", f"[{','.join(group.default)}]"
+    return "choose one", f"{group.name}={option.name}{knobs}", str(group.default)
+
+
+def reference_page(groups: list[Group], *, with_contracts: bool) -> str:
+    """Return the groups, and the engine's contracts if asked for, as a page of Markdown."""
+    lines = [
+        "# Reference",
+        "",
+        f"Made by `{COMMAND}` from `conf/`, signatures and docstrings; a test fails when it is stale.",
+        "A knob is set by its dotted name: `optim.lr=0.1`, and `augment.crop.padding=4` where several may be chosen.",
+        "A knob changes the experiment unless it has another role: execution (how the same numbers are computed),",
+        "observation (what is recorded) or path (where files are). Runs that differ in those alone are repeats.",
+        "The fields outside groups (`epochs`, `seed`, `device`, ...) are in `python -m runner --help`.",
+        "",
+        *(f"- [{group.name}](#{group.name}): {', '.join(option.name for option in group.options)}" for group in groups),
+    ]
+    if with_contracts:
+        lines.append("- [Engine contracts](#engine-contracts): what components return, for authors of plugins")
+    for group in groups:
+        how, example, default = usage(group)
+        lines += ["", f"## {group.name}", "", f"{how.capitalize()}: `{example}`; default `{default}`."]
+        for option in group.options:
+            lines += _option_lines(group.name, option)
+    return "\n".join([*lines, *(_contract_lines() if with_contracts else [])]) + "\n"
+
+
+def _option_lines(group: str, option: Option) -> Iterator[str]:
+    """Yield the lines of an option: its YAML's comment, its docstring and its knobs."""
+    yield from ("", f"### {group}={option.name}")
+    if option.about:
+        yield from ("", _escape(option.about))
+    yield from _docstring_lines(option.doc)
+    if option.knobs:
+        yield from ("", *map(_knob_line, option.knobs))
+
+
+def _knob_line(knob: Knob) -> str:
+    """Return a knob as a list item."""
+    kind = f" ({_escape(knob.type)})" if knob.type else ""
+    return f"- `{knob.name}: {knob.default}`{kind} {_escape(knob.note)}".rstrip()
+
+
+def _docstring_lines(doc: str) -> Iterator[str]:
+    """Yield a docstring's paragraphs and its Returns, Raises and Yields sections."""
+    for paragraph in filter(None, doc.split("\n\n")):
+        title, _, body = paragraph.partition(":\n")
+        if title not in _SECTIONS:
+            yield from ("", _escape(" ".join(paragraph.split())))
+        elif title != "Args":
+            items = re.split(r"\n(?=\S)", inspect.cleandoc(body))
+            for item in items:
+                yield from ("", f"**{title}** {_escape(' '.join(item.split()))}")
+
+
+def _contract_lines() -> Iterator[str]:
+    """Yield the part on engine contracts: every class and type alias in the order of the module."""
+    source = inspect.getsource(contracts)
+    lines, tree = source.splitlines(), ast.parse(source)
+    yield from ("", "## Engine contracts", "", f"What components return to the engine (`{contracts.__name__}`).")
+    yield from _docstring_lines(inspect.getdoc(contracts) or "")
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from ("", f"### {node.name}")
+            yield from _docstring_lines(ast.get_docstring(node) or "")
+            members = [_member(lines, member) for member in node.body]
+            yield from ("", *filter(None, members)) if any(members) else ()
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            comment = _comment_of(lines, node)
+            yield from ("", f"### {node.targets[0].id}", "", f"`{ast.unparse(node.value)}`")
+            yield from ("", _escape(comment)) if comment else ()
+
+
+def _member(lines: list[str], node: ast.stmt) -> str:
+    """Return a public field or method of a class as a list item, empty for anything else."""
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        default = f" = {ast.unparse(node.value)}" if node.value else ""
+        field = f"- `{node.target.id}: {ast.unparse(node.annotation)}{default}`"
+        return f"{field} {_escape(_comment_of(lines, node))}".rstrip()
+    if isinstance(node, ast.FunctionDef) and (node.name == "__call__" or not node.name.startswith("_")):
+        returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+        about = " ".join((ast.get_docstring(node) or "").split())
+        return f"- `{node.name}({ast.unparse(node.args)}){returns}` {_escape(about)}".rstrip()
+    return ""
+
+
+def _comment_of(lines: list[str], node: ast.stmt) -> str:
+    """Return the comment after a statement, or the comment lines directly above it."""
+    _, found, text = lines[(node.end_lineno or node.lineno) - 1][node.end_col_offset :].partition("#")
+    above: list[str] = []
+    for line in reversed(lines[: node.lineno - 1]):
+        if found or not line.strip().startswith("#"):
+            break
+        above.insert(0, line.strip().lstrip("#").strip())
+    return text.strip() if found else " ".join(above)
+
+
+def _escape(words: str) -> str:
+    """Return text with Markdown's special characters escaped, except code in backticks."""
+    parts = words.split("`")
+    return "`".join(re.sub(r"([*<\[\]])", r"\\\1", part) if i % 2 == 0 else part for i, part in enumerate(parts))
