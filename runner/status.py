@@ -15,7 +15,7 @@ _LONGEST_LINE = 2000  # characters of an error line
 
 
 class Status(StrEnum):
-    """State of a run: what happened to the process of a run; `result.json` holds the value. It says nothing about the scores."""
+    """State of the process of a run; `result.json` holds the value. It says nothing about the scores."""
 
     RUNNING = "running"
     DONE = "done"  # all steps were made
