@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.rounds import Pairs, report
 from runner.registry import register
-from runner.sweeps.knobs import cores
+from runner.sweeps.launcher import cores
 
 ROOT = Path(__file__).parent.parent
 _TRIAL = ("model=mlp", "model.hidden=[128,128]", "augment=[]", "probe=[]", "norm=none", "steps=560", "figures=never")

@@ -5,27 +5,18 @@ Nothing on the way to a task imports torch, so a wrong word costs a fraction of 
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Sequence
 
+from runner.engine.garbage import paused
 from runner.engine.interruption import raising
 from runner.status import print_error
 
 
 def command() -> int:
-    """Answer the command line of this process, which ends with it: `main`, without looking for garbage where none is.
-
-    Almost all that the imports make lives to the end. To search it for garbage, again and again while it comes and once
-    more at the exit, would take a quarter of a short run. What makes garbage switches the collector on: a task
-    (`runner.tasks.start`), and the planning of a sweep.
-    """
-    gc.disable()
-    try:
+    """Answer the command line of this process and return its exit code, without searching imports for garbage."""
+    with paused():
         return main()
-    finally:
-        if "triton" not in sys.modules:  # whose bindings complain of what is not collected
-            gc.freeze()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +33,7 @@ def answer(argv: list[str]) -> int:
     from runner.door.arguments import COMPLETION, read_arguments
 
     if any(word in COMPLETION for word in argv):
-        from runner.door.trials import through_hydra
+        from runner.door.hydra_launchers import through_hydra
 
         return through_hydra(argv)
     arguments = read_arguments(argv)

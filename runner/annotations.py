@@ -78,6 +78,14 @@ def _shared_class(name: str, path: Path) -> tuple[ast.FunctionDef, Path] | None:
     return None
 
 
+def context_of(kind: str, option: str) -> list[str]:
+    """Return the context that a component of ours asks for by parameter name; empty for other components."""
+    for path in sources(kind):
+        if option in text(path) and (function := registered(path, kind, option)):
+            return [argument.arg for argument in function.args.args]
+    return []
+
+
 @cache
 def marks(kind: str, option: str, plugins: tuple[str, ...] = ()) -> Mapping[str, Marks]:
     """Return the marked knobs of a component.

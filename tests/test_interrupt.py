@@ -21,10 +21,10 @@ from interrupting import HINT, INT, TERM, Child, differing, group_is_alive, logg
 from running import ROOT, result
 
 from runner.__main__ import main
+from runner.door.task_context import start
 from runner.engine import interruption
 from runner.engine.interruption import Interrupted, deferred, handled, raising
 from runner.engine.saving import checkpoint
-from runner.tasks import start
 
 SLOW = [pytest.mark.slow, pytest.mark.ci_slice]
 BOTH = [TERM, pytest.param(INT, marks=SLOW)]  # where a process takes seconds to start

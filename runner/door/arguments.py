@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from runner.errors import ConfigError, unknown
 
-INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 COMPLETION = ("-sc", "--shell-completion")
 
 
@@ -28,7 +28,7 @@ class Arguments:
     info: str | None
 
 
-class Parser(argparse.ArgumentParser):
+class _Parser(argparse.ArgumentParser):
     """argparse that raises instead of ending the process."""
 
     def error(self, message: str) -> NoReturn:
@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(message.removeprefix("argument "))
 
 
-class Once(argparse.Action):
+class _Once(argparse.Action):
     """Store a flag's value; a second one is an error and not a silent winner."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
@@ -48,7 +48,7 @@ class Once(argparse.Action):
 
 def read_arguments(argv: Sequence[str]) -> Arguments:
     """Return the flags and overrides of a command line; raises ConfigError for an unknown flag."""
-    parser = flags()
+    parser = _flags()
     known, extra = parser.parse_known_intermixed_args(list(argv))
     for word in extra:
         flag = word.partition("=")[0]
@@ -60,16 +60,16 @@ def read_arguments(argv: Sequence[str]) -> Arguments:
     return Arguments(**{**vars(known), "overrides": tuple(known.overrides)})
 
 
-def flags() -> Parser:
+def _flags() -> _Parser:
     """Return the parser of our flags; Hydra's names where it has them."""
-    parser = Parser(prog="runner", add_help=False, allow_abbrev=False)
+    parser = _Parser(prog="runner", add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--version", action="store_true")
     parser.add_argument("--cfg", "-c", choices=["job"])
     parser.add_argument("--resolve", action="store_true")
     parser.add_argument("--multirun", "-m", action="store_true")
-    parser.add_argument("--config-dir", "-cd", action=Once)
-    parser.add_argument("--config-name", "-cn", default="config", action=Once)
-    parser.add_argument("--info", "-i", nargs="?", const="all", choices=INFO)
+    parser.add_argument("--config-dir", "-cd", action=_Once)
+    parser.add_argument("--config-name", "-cn", default="config", action=_Once)
+    parser.add_argument("--info", "-i", nargs="?", const="all", choices=_INFO)
     return parser

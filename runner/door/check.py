@@ -18,7 +18,7 @@ from runner.relations import check_relations
 from runner.schema import PLAIN, Duration, check
 from runner.settings import SETTINGS
 
-DURATION = Duration.__metadata__[0].expression  # type: ignore[attr-defined]
+_DURATION = Duration.__metadata__[0].expression  # type: ignore[attr-defined]
 
 
 def check_config(conf: Conf, config: Mapping[str, Any], chosen: Mapping[str, list[str]]) -> None:
@@ -31,7 +31,7 @@ def check_config(conf: Conf, config: Mapping[str, Any], chosen: Mapping[str, lis
         if key in SETTINGS:
             check(key, value, SETTINGS[key])
         elif key in conf.defaults:
-            check_group(conf, key, value, chosen[key])
+            _check_group(conf, key, value, chosen[key])
         else:
             raise unknown(str(key), "key", str(key), [*conf.defaults, *SETTINGS])
     for key in [*conf.defaults, *SETTINGS]:
@@ -44,27 +44,27 @@ def check_config(conf: Conf, config: Mapping[str, Any], chosen: Mapping[str, lis
             raise ConfigError(f"{key}: is what task={reader} reads, and this is task={task}")
 
 
-def check_group(conf: Conf, group: str, values: Any, chosen: list[str]) -> None:
+def _check_group(conf: Conf, group: str, values: Any, chosen: list[str]) -> None:
     """Check the knobs of a group's chosen option, or of each entry where several may be chosen."""
     if not chosen and not conf.several(group):
         raise wrong(group, values, "an option")
     if not isinstance(values, Mapping):
         raise wrong(group, values, f"an option or knobs of one ({group}.<knob>=...)")
     if not conf.several(group):
-        check_name(group, values, known := template(conf, group, chosen[0]))
-        check_knobs(group, values, known, (group, str(values.get("name"))))
+        _check_name(group, values, known := template(conf, group, chosen[0]))
+        _check_knobs(group, values, known, (group, str(values.get("name"))))
         return
     entries = templates(conf, group, chosen)
     for entry, knobs in values.items():
         if entry not in entries:
-            raise not_chosen(conf, group, str(entry), chosen)
+            raise _not_chosen(conf, group, str(entry), chosen)
         if not isinstance(knobs, Mapping):
             listed = ", ".join(f"{group}.{entry}.{knob}" for knob in entries[entry])
             raise wrong(f"{group}.{entry}", knobs, f"set by its knobs ({listed})")
-        check_knobs(f"{group}.{entry}", knobs, entries[entry], (group, str(entry)))
+        _check_knobs(f"{group}.{entry}", knobs, entries[entry], (group, str(entry)))
 
 
-def check_name(group: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+def _check_name(group: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     """Refuse a component's name set apart from its option's knobs."""
     if "name" in known and values.get("name") != known["name"]:
         given = values.get("name")
@@ -72,14 +72,14 @@ def check_name(group: str, values: Mapping[str, Any], known: Mapping[str, Any]) 
         raise wrong(f"{group}.name", given, says)
 
 
-def not_chosen(conf: Conf, group: str, entry: str, chosen: list[str]) -> ConfigError:
+def _not_chosen(conf: Conf, group: str, entry: str, chosen: list[str]) -> ConfigError:
     """Return the error for knobs of an option that this run does not have."""
     if entry in conf.files[group]:
         return ConfigError(f"{group}.{entry}: '{entry}' is not chosen; add it: {group}=[{','.join([*chosen, entry])}]")
     return unknown(group, "option", entry, conf.files[group])
 
 
-def check_knobs(key: str, values: Mapping[str, Any], known: Mapping[str, Any], component: tuple[str, str]) -> None:
+def _check_knobs(key: str, values: Mapping[str, Any], known: Mapping[str, Any], component: tuple[str, str]) -> None:
     """Check that a component's keys are those of its YAML, with values of the types that it takes."""
     for name, value in values.items():
         if name not in known:
@@ -102,7 +102,7 @@ def check_type(key: str, value: Any, example: Any) -> None:
     """Check that a value is of the example's type; null on either side leaves it to assembly."""
     if value is None or example is None or (isinstance(example, str) and "${" in example):
         return
-    if isinstance(example, str) and DURATION.fullmatch(example):
+    if isinstance(example, str) and _DURATION.fullmatch(example):
         check(key, value, Duration)
     elif type(example) in PLAIN:
         check(key, value, type(example))

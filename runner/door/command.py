@@ -1,27 +1,33 @@
-"""What a checked command line leads to: its config printed, one run, or a sweep."""
+"""What a checked command line starts: its config printed, one run, or a sweep."""
 
 from __future__ import annotations
 
-import gc
 import sys
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from runner.door.again import go_on
+from runner.annotations import context_of
 from runner.door.arguments import Arguments
-from runner.door.compose import Parts, checked, compose_parts, hydra_opened, settle
+from runner.door.compose import Parts, checked, compose_parts, hydra_opened, with_values
 from runner.door.jobs import single_job
 from runner.door.options import Conf, find_conf
 from runner.door.overrides import Given, read_overrides
+from runner.door.resume_sweep import sweep_command
+from runner.door.task_context import start_task
+from runner.engine.garbage import collecting
 from runner.errors import ConfigError
 
-OF_ONE_RUN = ("hydra.run.dir", "hydra.mode")
+if TYPE_CHECKING:
+    from runner.sweeps.launcher import LauncherSettings
+
+_OF_ONE_RUN = ("hydra.run.dir", "hydra.mode")
 
 
 def run(arguments: Arguments) -> int:
     """Compose and check, then print, start the run or hand the sweep over; returns the exit code."""
-    arguments = go_on(arguments)
+    arguments = sweep_command(arguments)
     conf = find_conf(arguments.config_dir, arguments.config_name)
     given = read_overrides(conf, arguments.overrides)
     with hydra_opened(conf):
@@ -29,34 +35,39 @@ def run(arguments: Arguments) -> int:
         parts = compose_parts(conf, fixed)
         many = arguments.multirun or getattr(parts.hydra.mode, "name", None) == "MULTIRUN"
         if many and not arguments.cfg and not arguments.info:
-            from runner.door.sweep import plan
+            from runner.door.plan import plan_sweep
 
-            gc.enable()  # `runner.__main__.command` switched it off; each trial's composition is garbage in the end
-            sweep = plan(conf, parts, given)
+            with collecting():  # each trial's composition becomes garbage
+                sweep = plan_sweep(conf, parts, given)
         else:
-            refuse_sweep(conf, given, parts.config, info=arguments.info is not None)
+            _refuse_several(conf, given, parts.config)
             config = checked(conf, parts, given)
+            if not arguments.info:
+                _refuse_sweep_keys(parts, given, config)
     if arguments.cfg:
-        return show(conf, parts, given, resolve=arguments.resolve)
+        return _show(conf, parts, given, resolve=arguments.resolve)
     if arguments.info:
-        from runner.door.trials import through_hydra
+        from runner.door.hydra_launchers import through_hydra
 
         return through_hydra([f"--info={arguments.info}", *(each.word for each in given)], conf)
     if many:
-        from runner.door.trials import run_sweep
+        from runner.door.sweep import run_sweep
 
         return run_sweep(conf, sweep, given)
     job = replace(single_job(config, given), folders=conf.folders)
-    from runner.tasks import start
-
-    return start(job)
+    return start_task(job, settings=lambda: _settings_of(parts))
 
 
-def refuse_sweep(conf: Conf, given: list[Given], config: DictConfig, *, info: bool) -> None:
-    """Refuse several values for one key, and what says how a sweep is run, where one run is asked for."""
+def _settings_of(parts: Parts) -> LauncherSettings | None:
+    """Return the settings of our launcher, for runs that a task launches; imported late, since most launch nothing."""
+    from runner.door.plan import launcher_settings
+
+    return launcher_settings(parts)
+
+
+def _refuse_several(conf: Conf, given: list[Given], config: DictConfig) -> None:
+    """Refuse several values for one key where one run is asked for."""
     for each in given:
-        if each.of_hydra and each.key not in OF_ONE_RUN and not info:
-            raise ConfigError(f"{each.key}: belongs to a sweep; add -m")
         if each.swept:
             many = each.key in conf.defaults and conf.several(each.key)
             listed = many or OmegaConf.is_list(OmegaConf.select(config, each.key))
@@ -64,7 +75,26 @@ def refuse_sweep(conf: Conf, given: list[Given], config: DictConfig, *, info: bo
             raise ConfigError(f"{each.key}: got several values ({each.text}); add -m to run each of them{hint}")
 
 
-def show(conf: Conf, parts: Parts, given: list[Given], *, resolve: bool) -> int:
+def _refuse_sweep_keys(parts: Parts, given: list[Given], config: dict[str, Any]) -> None:
+    """Refuse settings of a sweep where one run is asked for; a task that launches runs has those of our launcher."""
+    for each in given:
+        if each.key.startswith("hydra.launcher.") and _launches(config):
+            _settings_of(parts)
+        elif each.of_hydra and each.key not in _OF_ONE_RUN:
+            raise ConfigError(f"{each.key}: belongs to a sweep; add -m")
+
+
+def _launches(config: dict[str, Any]) -> bool:
+    """True if the task of a config, or of the run that it resumes, is one of ours and launches runs."""
+    task = config["task"]["name"]
+    if config["resume"]:
+        from runner.tasks import saved_task
+
+        task = saved_task(config["resume"]) or task
+    return "launch" in context_of("task", task)
+
+
+def _show(conf: Conf, parts: Parts, given: list[Given], *, resolve: bool) -> int:
     """Print the config that this command line gives."""
-    sys.stdout.write(OmegaConf.to_yaml(settle(conf, parts, given), resolve=resolve))
+    sys.stdout.write(OmegaConf.to_yaml(with_values(conf, parts, given), resolve=resolve))
     return 0

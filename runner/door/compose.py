@@ -17,18 +17,17 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from runner.door.check import check_config
-from runner.door.choices import choice, default_choice
-from runner.door.options import RECIPE, Conf, merged, primary_file
+from runner.door.check_files import check_option_file, check_primary_file
+from runner.door.options import RECIPE, Conf, choice, default_choice, merged, primary_file
 from runner.door.overrides import Given
-from runner.door.screen import screen, screen_primary
 from runner.errors import ConfigError, RunnerError, unknown
 from runner.expand_user import expand_paths
 from runner.plain_yaml import refers_only
 
-MOST_REFERENCES = (
+_MOST_REFERENCES = (
     12  # interpolations of a config: they can point to each other, so that what they make grows as 3^(n/3)
 )
-LAUNCHERS = {  # of Hydra's, with what brings them
+_LAUNCHERS = {  # of Hydra's, with what brings them
     "joblib": "hydra-joblib-launcher",
     "submitit_local": "hydra-submitit-launcher",
     "submitit_slurm": "hydra-submitit-launcher",
@@ -50,32 +49,28 @@ def hydra_opened(conf: Conf) -> Iterator[None]:
     if GlobalHydra.instance().is_initialized():
         yield
         return
-    with initialize_config_dir(str(home(conf)), job_name="runner", version_base="1.3"):
+    with initialize_config_dir(str(_home(conf)), job_name="runner", version_base="1.3"):
         yield
 
 
-def home(conf: Conf) -> Path:
+def _home(conf: Conf) -> Path:
     """Return the folder of the primary config: Hydra looks for it in its main folder only."""
     return primary_file(conf, conf.primary).parent
 
 
 def chooses(conf: Conf, given: Given) -> bool:
-    """Tell whether an override picks options of a group (and does not set knobs)."""
+    """True if an override picks options of a group (and does not set knobs)."""
     return given.key in conf.defaults and (given.swept or not isinstance(given.value, dict))
 
 
 def compose_parts(conf: Conf, given: Sequence[Given]) -> Parts:
     """Return the composition of what overrides choose, screened before Hydra reads a user's file."""
-    screen_primary(conf)
-    others = [quoted(f"file://{folder}") for folder in conf.folders if folder != home(conf)]
-    words = [f"hydra.searchpath=[{','.join(others)}]"]
+    check_primary_file(conf)
     for each in given:
-        if each.of_hydra:
-            words.append(each.word)
-        elif chooses(conf, each):
+        if chooses(conf, each):
             for option in choice(conf, each.key, each.value):
-                screen(conf, each.key, option)
-            words += [each.word] if each.value is not None else []
+                check_option_file(conf, each.key, option)
+    words = choice_words(conf, given)
     try:
         config = compose(conf.primary, words, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
@@ -88,6 +83,13 @@ def compose_parts(conf: Conf, given: Sequence[Given]) -> Parts:
     return Parts(config, hydra, {group: chosen(conf, group, hydra.runtime.choices, given) for group in conf.defaults})
 
 
+def choice_words(conf: Conf, given: Sequence[Given]) -> list[str]:
+    """Return the words that have Hydra compose what overrides choose; `null` is the absence of a choice."""
+    others = [quoted(f"file://{folder}") for folder in conf.folders if folder != _home(conf)]
+    chosen = [each for each in given if each.of_hydra or (chooses(conf, each) and each.value is not None)]
+    return [f"hydra.searchpath=[{','.join(others)}]", *(each.word for each in chosen)]
+
+
 def chosen(conf: Conf, group: str, choices: Mapping[str, Any], given: Sequence[Given]) -> list[str]:
     """Return the options of a group in a composition."""
     typed = [each.value for each in given if each.key == group and chooses(conf, each)]
@@ -98,8 +100,8 @@ def chosen(conf: Conf, group: str, choices: Mapping[str, Any], given: Sequence[G
     return choice(conf, group, typed[0]) if typed else default_choice(conf, group, choices.get(RECIPE))
 
 
-def settle(conf: Conf, parts: Parts, given: Iterable[Given]) -> DictConfig:
-    """Return the config with the plain values of the overrides set; composed parts stay as they are."""
+def with_values(conf: Conf, parts: Parts, given: Iterable[Given]) -> DictConfig:
+    """Return a copy of the composed config with the plain values of the overrides set."""
     config = copy.deepcopy(parts.config)
     for each in given:
         if not each.of_hydra and not chooses(conf, each):
@@ -114,14 +116,14 @@ def settle(conf: Conf, parts: Parts, given: Iterable[Given]) -> DictConfig:
 
 def checked(conf: Conf, parts: Parts, given: Sequence[Given]) -> dict[str, Any]:
     """Return the config of one run as plain values, resolved and checked."""
-    config = resolved(settle(conf, parts, given))
+    config = resolved(with_values(conf, parts, given))
     typed = [each.key for each in given if not chooses(conf, each)]
     if config.get("plugins") and "plugins" not in typed:
         raise ConfigError("plugins: may be given on the command line only, a file must not import code")
     try:
         check_config(conf, config, parts.chosen)
     except RunnerError as error:
-        raise ConfigError(f"{error}{origin(conf, parts, str(error).partition(':')[0], typed)}") from error
+        raise ConfigError(f"{error}{_origin(conf, parts, str(error).partition(':')[0], typed)}") from error
     return config
 
 
@@ -130,8 +132,8 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     raw = OmegaConf.to_container(config, resolve=False)
     refers_only(raw)
     references = str(raw).count("${")
-    if references > MOST_REFERENCES:
-        raise ConfigError(f"config: holds {references} interpolations, must be at most {MOST_REFERENCES}")
+    if references > _MOST_REFERENCES:
+        raise ConfigError(f"config: holds {references} interpolations, must be at most {_MOST_REFERENCES}")
     try:
         found: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore
     except OmegaConfBaseException as error:
@@ -140,20 +142,20 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     return found
 
 
-def origin(conf: Conf, parts: Parts, key: str, typed: Iterable[str]) -> str:
+def _origin(conf: Conf, parts: Parts, key: str, typed: Iterable[str]) -> str:
     """Return the words that say which file sets a wrong key, if it was not typed."""
     if any(key == word or key.startswith(f"{word}.") or word.startswith(f"{key}.") for word in typed):
         return ""
     for group in (RECIPE, key.partition(".")[0]):
         inside = key if group == RECIPE else key.partition(".")[2]
         for option in parts.chosen.get(group, []):
-            if holds(merged(conf, group, option), inside):
+            if _holds(merged(conf, group, option), inside):
                 return f" (set by {group}={option})"
     return ""
 
 
-def holds(content: Any, key: str) -> bool:
-    """Tell whether a nested mapping sets a dotted key."""
+def _holds(content: Any, key: str) -> bool:
+    """True if a nested mapping sets a dotted key."""
     for part in key.split("."):
         if not isinstance(content, dict) or part not in content:
             return False
@@ -166,8 +168,8 @@ def one_line(error: Exception) -> ConfigError:
     cause = error.__cause__
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
-        if group == "hydra/launcher" and option in LAUNCHERS:
-            return ConfigError(f"{group}: '{option}' is not installed: pip install {LAUNCHERS[option]}")
+        if group == "hydra/launcher" and option in _LAUNCHERS:
+            return ConfigError(f"{group}: '{option}' is not installed: pip install {_LAUNCHERS[option]}")
         return unknown(group, "option", option, error.options)
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.full_key:
         siblings = [str(key) for key in cause.parent_node or () if not str(key).startswith("_")]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from runner.door.naming import group_hash, hash8, name_in, run_name
+from runner.door.naming import group_hash, hash8, name_in, run_name, trial_name
 from runner.door.overrides import Given
 from runner.tasks.job import Job
 
@@ -20,12 +20,37 @@ def single_job(config: dict[str, Any], given: Sequence[Given]) -> Job:
     return job(config, words, name=name, folder=folder, auto={"test": "end", "figures": "always"})
 
 
-def trial_job(config: dict[str, Any], words: Sequence[str], folder: Path) -> Job:
-    """Return the job of one trial of a sweep, which never reads the test split unless it is told to."""
+def trial_job(config: dict[str, Any], words: Sequence[str], folder: Path, folders: Sequence[Path] = ()) -> Job:
+    """Return the job of one trial of a sweep, which never reads the test split unless `test` says so."""
     auto = {"test": "never", "figures": "never"}
     name = name_in(folder.parent, folder.name, config)
-    found = job(config, words, name=name, folder=str(folder.with_name(name)), auto=auto)
-    return replace(found, notes=False, hash8=name[-8:] if name != folder.name else found.hash8)
+    made = job(config, words, name=name, folder=str(folder.with_name(name)), auto=auto)
+    older = name != folder.name  # a sweep that an older version began keeps its names
+    return replace(made, notes=False, folders=tuple(folders), hash8=name[-8:] if older else made.hash8)
+
+
+def variant_jobs(variants: Sequence[Mapping[str, Any]], folder: Path, folders: Sequence[Path]) -> list[Job]:
+    """Return the jobs of the runs that a task launches, each in a folder below `folder` named by what differs."""
+    flat = [flattened(config) for config in variants]
+    keys = dict.fromkeys(key for each in flat for key in each)
+    differing = [key for key in keys if len({repr(each.get(key)) for each in flat}) > 1]
+    jobs = []
+    for config, values in zip(variants, flat, strict=True):
+        given = [(key, values[key]) for key in differing if key in values]
+        words = [f"{key}={value}" for key, value in given]
+        jobs.append(trial_job(dict(config), words, folder / trial_name(given, config), folders))
+    return jobs
+
+
+def flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested mappings by dotted keys; a component's name stands under its group alone."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            found |= flattened(value, f"{prefix}{key}.")
+        else:
+            found[prefix.removesuffix(".") if key == "name" and prefix else f"{prefix}{key}"] = value
+    return found
 
 
 def job(

@@ -137,3 +137,8 @@ def canonical(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [canonical(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def trial_name(given: Iterable[tuple[str, Any]], config: Mapping[str, Any]) -> str:
+    """Return the folder name of a trial below its sweep: what differs, and the hash of its config."""
+    return f"{name_of(given)}-{hash8(config)}"

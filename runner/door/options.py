@@ -1,16 +1,22 @@
-"""Where the values lie: the config folders, their groups, and the options of each group."""
+"""The config folders: their YAML files as plain dicts, their groups, and which options a value chooses."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from runner.door.yaml_files import document
-from runner.errors import ConfigError, unknown
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from runner import plain_yaml
+from runner.errors import ConfigError, brief, unknown
 from runner.registry import shipped
 
 OPTION = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")  # what Hydra's grammar reads as one word
@@ -28,11 +34,11 @@ class Conf:
     settings: Mapping[str, Any]  # the global fields as our config.yaml sets them
 
     def several(self, group: str) -> bool:
-        """Tell whether any number of a group's options may be chosen."""
+        """True if any number of a group's options may be chosen."""
         return isinstance(self.defaults[group], list)
 
     def ours(self, path: Path) -> bool:
-        """Tell whether a file is shipped with runner."""
+        """True if a file is shipped with runner."""
         return self.folders[0] in path.parents
 
 
@@ -40,10 +46,10 @@ def find_conf(config_dir: str | None = None, primary: str = "config") -> Conf:
     """Return the configs: ours, and those of the user's folder if one is given."""
     folders = [shipped()]
     if config_dir is not None:
-        folders.append(user_folder(config_dir))
+        folders.append(_user_folder(config_dir))
     main = document(folders[0] / "config.yaml")
-    defaults = dict(groups(main["defaults"]))
-    files = {group: options(group, folders) for group in defaults}
+    defaults = dict(_groups(main["defaults"]))
+    files = {group: _options(group, folders) for group in defaults}
     names = {path.stem for folder in folders for path in folder.glob("*.yaml")}
     if primary not in names:
         raise unknown("--config-name", "config", primary, names)
@@ -51,8 +57,8 @@ def find_conf(config_dir: str | None = None, primary: str = "config") -> Conf:
     return Conf(tuple(folders), primary, defaults, files, settings)
 
 
-def user_folder(config_dir: str) -> Path:
-    """Return the folder of `--config-dir`, made sure that nothing in it would be passed over or run."""
+def _user_folder(config_dir: str) -> Path:
+    """Return the folder of `--config-dir`; raises ConfigError if Hydra would ignore or execute a file in it."""
     folder = Path(config_dir).absolute()
     if not config_dir or not os.path.isdir(folder):  # noqa: PTH112  (Path.is_dir raises for a name too long)
         raise ConfigError(f"--config-dir: got '{config_dir}', must be a folder that exists")
@@ -63,13 +69,13 @@ def user_folder(config_dir: str) -> Path:
     return folder
 
 
-def groups(defaults: list[Any]) -> list[tuple[str, Any]]:
+def _groups(defaults: list[Any]) -> list[tuple[str, Any]]:
     """Return group and default of our defaults list; Hydra's own entries left out."""
     pairs = [pair for entry in defaults if isinstance(entry, dict) for pair in entry.items()]
     return [(str(group), option) for group, option in pairs if not group.startswith("override ")]
 
 
-def options(group: str, folders: list[Path]) -> dict[str, Path]:
+def _options(group: str, folders: list[Path]) -> dict[str, Path]:
     """Return the options of a group with their files; two files of one name are an error."""
     found: dict[str, Path] = {}
     for folder in folders:
@@ -87,7 +93,7 @@ def primary_file(conf: Conf, name: str) -> Path:
 
 
 def merged(conf: Conf, group: str, option: str) -> dict[str, Any]:
-    """Return what an option's file sets, on top of the options of its group that it builds on."""
+    """Return the values of an option's file, merged over those of the options that it builds on."""
     own = document(conf.files[group][option])
     values: dict[str, Any] = {}
     for below in own.get("defaults", []):
@@ -114,3 +120,64 @@ def templates(conf: Conf, group: str, chosen: list[str]) -> dict[str, dict[str, 
             file = conf.files[group].get(entry)
             found[entry] = document(file)[entry] if file and conf.ours(file) else knobs
     return found
+
+
+@cache
+def document(path: Path) -> dict[str, Any]:
+    """Return the mapping that a YAML file holds, interpolations unresolved.
+
+    Raises ConfigError, naming file and line, for what is no plain YAML mapping: too large or deep, anchors, tags.
+    """
+    text = plain_yaml.read(path)
+    try:
+        content = OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}
+    except yaml.YAMLError as error:
+        raise ConfigError(plain_yaml.where(path, error)) from error
+    except (OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
+    return content  # type: ignore[return-value]
+
+
+def choice(conf: Conf, group: str, value: Any) -> list[str]:
+    """Return the options that a group is given, in order; none for an empty list and for `recipe=null`.
+
+    Raises ConfigError for an unknown option, several where one is asked for, and one given twice.
+    """
+    if value is None and group == RECIPE:
+        return []
+    if isinstance(value, dict):
+        raise ConfigError(f"{group}: got {brief(str(value))}, must be an option")
+    if value is None:
+        raise ConfigError(f"{group}: got null, must be {'a list, [] for none' if conf.several(group) else 'an option'}")
+    if isinstance(value, (list, tuple)) and not conf.several(group):
+        listed = ",".join(map(str, value))
+        raise ConfigError(f"{group}: got [{listed}], must be one option (to try each: -m {group}={listed})")
+    words = [str(word) for word in (value if isinstance(value, (list, tuple)) else [value])]
+    for index, word in enumerate(words):
+        if word not in conf.files[group]:
+            raise unknown(group, "option", word, conf.files[group])
+        if word in words[:index]:
+            raise ConfigError(f"{group}: given twice ('{word}')")
+    return words
+
+
+def default_choice(conf: Conf, group: str, recipe: Any) -> list[str]:
+    """Return the options of a pick-many group that the command line does not set.
+
+    Hydra reports the choices of the other groups, but not lists: the first `override` counts, else the default.
+    """
+    files = [("", conf.primary), *((RECIPE, name) for name in choice(conf, RECIPE, recipe))]
+    overrides = (f"override {group}", f"override /{group}")
+    found = itertools.chain(
+        *(listed(conf, place, name, overrides) for place, name in files), listed(conf, "", conf.primary, (group,))
+    )
+    return choice(conf, group, next(found, []))
+
+
+def listed(conf: Conf, group: str, name: str, keys: tuple[str, ...]) -> Iterator[Any]:
+    """Yield the values of keys in a config's defaults list, then in those of the configs that it builds on."""
+    entries = document(conf.files[group][name] if group else primary_file(conf, name)).get("defaults", [])
+    yield from (value for entry in entries if isinstance(entry, dict) for key, value in entry.items() if key in keys)
+    for entry in entries:
+        if isinstance(entry, str) and entry != "_self_":
+            yield from listed(conf, group, entry, keys)

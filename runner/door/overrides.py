@@ -13,8 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
 from hydra.errors import HydraException
 
-from runner.door.choices import choice
-from runner.door.options import OPTION, RECIPE, Conf
+from runner.door.options import OPTION, RECIPE, Conf, choice
 from runner.errors import ConfigError, brief, unknown
 from runner.expand_user import expanded
 from runner.keys import key_marks
@@ -61,12 +60,12 @@ class Given:
 
     @property
     def swept(self) -> bool:
-        """Tell whether it holds several values to try."""
+        """True if it holds several values to try."""
         return self.parsed.is_sweep_override()
 
     @property
     def of_hydra(self) -> bool:
-        """Tell whether it sets Hydra up, and not the run."""
+        """True if it sets Hydra up, and not the run."""
         return re.match(r"hydra\b", self.key) is not None
 
 

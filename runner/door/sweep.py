@@ -1,104 +1,115 @@
-"""A sweep planned: every trial composed and checked before the first one starts."""
+"""A planned sweep run: its launcher chosen, its runs watched, its results shown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from runner.door.axes import Space, searched
-from runner.door.compose import Parts, chooses, plain, quoted
-from runner.door.composer import check_trials
-from runner.door.jobs import trial_job
-from runner.door.naming import digest, is_named, shortened
 from runner.door.options import Conf
-from runner.door.overrides import Given, spread
-from runner.errors import ConfigError
-from runner.sweeps.knobs import Knobs, read_knobs
+from runner.door.overrides import Given
+from runner.door.plan import Plan
+from runner.door.resume_sweep import save_command
+from runner.door.task_context import ENTRY
+from runner.engine.saving import storage
+from runner.engine.saving.folder import lock
+from runner.errors import TrialsFailed
+from runner.status import Status
+from runner.sweeps.display import display, final_table, reasons
+from runner.sweeps.launcher import Launcher, run_all
+from runner.sweeps.outcome import Ended, refuse_failures
+from runner.sweeps.pool import Pool
 from runner.tasks.job import Job
 
-LAUNCHER = "hydra_plugins.runner_launcher.RunnerLauncher"
-SEARCH = "hydra_plugins.runner_optuna.RunnerOptuna"
+if TYPE_CHECKING:
+    from runner.door.plan_search import PlannedSearch
+    from runner.search.study import Study
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """A checked sweep: its folder, what Hydra is to be told, and its trials' folders if they are known before."""
+def run_sweep(conf: Conf, plan: Plan, given: Sequence[Given]) -> int:
+    """Run a sweep and return its exit code; raises TrialsFailed if runs failed, Locked if another process runs it."""
+    count = f"{len(plan.jobs)} trials" if plan.jobs else "trials"
+    sys.stdout.write(f"{count} in {plan.folder}\n")
+    sys.stdout.flush()
+    with storage.refusing(plan.folder):
+        plan.folder.mkdir(parents=True, exist_ok=True)
+    with lock(plan.folder):
+        save_command(plan.folder, conf, given)
+        try:
+            return _run_search(conf, plan, given) if plan.search else _run_grid(conf, plan, given)
+        finally:
+            # All trials at once: each on its own would write the whole notebook again.
+            from runner.notebook.book import record
 
-    folder: Path
-    outputs: Path  # where its notebook is
-    words: tuple[str, ...]
-    trials: tuple[str, ...]
-    jobs: tuple[Job, ...] = ()  # of the trials, where our launcher takes them as they are
-    knobs: Knobs | None = None  # of our launcher, if it is the one
-    search: Any = None  # a `runner.door.search.Planned`, where Optuna picks the trials
-
-
-def plan(conf: Conf, parts: Parts, given: Sequence[Given]) -> Sweep:
-    """Return the sweep that a command line asks for; raises ConfigError if any of its trials is wrong."""
-    for each in given:
-        if each.key in ("name", "hydra.run.dir"):
-            other = "sweep" if each.key == "name" else "hydra.sweep.dir"
-            raise ConfigError(f"{each.key}: belongs to one run; for a sweep set {other}")
-    basic = str(parts.hydra.sweeper.get("_target_")).endswith(".BasicSweeper")
-    knobs = launcher_knobs(parts)
-    if parts.hydra.sweeper.get("_target_") == SEARCH:
-        return searching(conf, parts, given, knobs)
-    space = Space([spread(conf, each) for each in given], searched(conf, parts), basic)
-    checked_trials = check_trials(conf, space)
-    first = next(iter(checked_trials.values()))
-    folder = Path(space.of_hydra("hydra.sweep.dir") or default_folder(conf, first.config, space))
-    words, outputs = tuple(words_for_hydra(conf, space, folder)), Path(first.config["outputs"])
-    if not basic or space.of_hydra("hydra.sweep.subdir") is not None:
-        return Sweep(folder, outputs, words, (), knobs=knobs)
-    jobs = tuple(trial_job(each.config, each.words, folder / name) for name, each in checked_trials.items())
-    return Sweep(folder, outputs, words, tuple(job.folder_name for job in jobs), jobs if knobs else (), knobs)
+            record(plan.folder, plan.outputs)
 
 
-def searching(conf: Conf, parts: Parts, given: Sequence[Given], knobs: Knobs | None) -> Sweep:
-    """Return a sweep whose trials a search picks."""
-    from runner.door.search import plan_search
+def _launcher_of(conf: Conf, plan: Plan, given: Sequence[Given], like: Job) -> Launcher:
+    """Return the launcher of a sweep: ours, or the one of Hydra's that was chosen; `like` is any of the runs."""
+    if plan.settings:
+        return Pool(plan.settings, like=like, entry=ENTRY)
+    from runner.door.hydra_launchers import HydraLauncher
 
-    asked = next((each.value for each in given if each.key == "hydra.sweep.dir"), None)
-
-    def place(config: dict[str, Any], wished: list[Given]) -> Path:
-        return Path(asked or default_folder(conf, config, Space([], wished, False)))
-
-    folder, planned = plan_search(conf, parts, given, place)
-    words = [each.word for each in given if (each.of_hydra or chooses(conf, each)) and not each.swept]
-    words = [word for word in words if not word.startswith(("hydra.mode=", "hydra.sweep."))]
-    outputs = Path(planned.like.config["outputs"])
-    return Sweep(folder, outputs, (*words, f"hydra.sweep.dir={quoted(folder)}"), (), knobs=knobs, search=planned)
+    return HydraLauncher(conf, given, plan.folder, plan.batch)
 
 
-def launcher_knobs(parts: Parts) -> Knobs | None:
-    """Return the settings of our launcher, None if another one was chosen."""
-    values = plain(parts.hydra.launcher)
-    return read_knobs(values) if values.pop("_target_", None) == LAUNCHER else None
+def _run_grid(conf: Conf, plan: Plan, given: Sequence[Given]) -> int:
+    """Run all combinations, and show how they ended."""
+    jobs = plan.jobs
+    ended, signal = run_all(jobs, _launcher_of(conf, plan, given, jobs[0]), display(len(jobs)))
+    _show(ended, jobs[0].config["monitor"])
+    if signal:
+        good = sum(each.good for each in ended)
+        sys.stderr.write(f"stopped: {good} of {len(jobs)} trials have a result; the same command continues\n")
+        return 128 + signal
+    refuse_failures(ended, len(jobs), "trials")
+    return 0
 
 
-def default_folder(conf: Conf, config: dict[str, Any], space: Space) -> Path:
-    """Return the folder of a sweep, the same for every sweep over the same keys with the same fixed values."""
-    fixed = sorted((each.key, each.text) for each in space.axes if not each.swept and is_named(each.key))
-    if conf.primary != "config":
-        fixed.append(("--config-name", conf.primary))
-    name = f"{shortened('+'.join(space.swept)) or 'default'}-{digest([sorted(space.swept), fixed])}"
-    return Path(config["outputs"]) / "sweeps" / (config["sweep"] or name)
+def _show(ended: Sequence[Ended], monitor: str) -> None:
+    """Show the table of all runs, and why runs ended early."""
+    if ended:
+        final_table(ended, monitor)
+        reasons([each for each in ended if each.result.reason and each.result.status is not Status.INTERRUPTED])
 
 
-def words_for_hydra(conf: Conf, space: Space, folder: Path) -> Iterator[str]:
-    """Yield the command line that makes Hydra run the trials that were checked.
+def _run_search(conf: Conf, plan: Plan, given: Sequence[Given]) -> int:
+    """Run the points that a sampler picks, and show the ranking."""
+    from runner.search.study import Study
+    from runner.sweeps.search_loop import SearchLoop
 
-    Values go in by `++`, which also adds a key to an open mapping; not those that a YAML searches over as well, which
-    Hydra's sweeper must recognize.
-    """
-    searched = {each.key for each in space.searched}
-    for each in space.given:
-        if each.key not in ("hydra.mode", "hydra.sweep.dir"):
-            plainly = each.of_hydra or chooses(conf, each) or each.key in searched
-            if each.swept or each.value is not None or not chooses(conf, each):
-                yield each.word if plainly else f"++{each.word}"
-    yield f"hydra.sweep.dir={quoted(folder)}"
-    if space.of_hydra("hydra.sweep.subdir") is None:
-        yield f"hydra.sweep.subdir=${{runner_trial:{','.join(space.swept)}}}"
+    planned: PlannedSearch = plan.search
+    study = Study(planned.search, plan.folder)
+    loop = SearchLoop(planned.search, study, planned.jobs(study))
+    most = planned.search.most
+    count = 0 if most == float("inf") else int(most) * len(planned.search.seeds)
+    signal = loop.run(_launcher_of(conf, plan, given, _like(planned)), display(count))
+    failed = _show_ranking(plan, planned, study)
+    if signal:
+        sys.stderr.write("stopped; the same command continues\n")
+        return 128 + signal
+    if loop.hopeless:
+        raise TrialsFailed(f"given up: {loop.failed} of {loop.points} points failed (hydra.sweeper.max_failure_rate)")
+    if failed:
+        raise TrialsFailed(f"{failed} points failed; the same command tries them again")
+    return 0
+
+
+def _like(planned: PlannedSearch) -> Job:
+    """Return a job like those of the search, for processes to prepare for: with Optuna, where runs are pruned."""
+    like = planned.like
+    more = ["optuna"] if planned.search.prunes else []
+    return replace(like, config={**like.config, "plugins": [*like.config["plugins"], *more]})
+
+
+def _show_ranking(plan: Plan, planned: PlannedSearch, study: Study) -> str:
+    """Write and show the points, the best first; return how many failed, in words, empty for none."""
+    from runner.search.ranking import show, write
+
+    rows = study.rows()
+    monitor = planned.like.config["monitor"]
+    write(plan.folder, rows, planned.search, monitor)
+    show(plan.folder, rows, planned.search, monitor)
+    failed = sum(row.state == "fail" for row in rows)
+    return f"{failed} of {len(rows)}" if failed else ""

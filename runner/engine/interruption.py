@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -98,7 +98,18 @@ def deferred(world: World = ALONE) -> Iterator[Stop]:
 
 
 @contextmanager
-def handled(handler: _Handler) -> Iterator[None]:
+def collected() -> Iterator[list[int]]:
+    """Collect the numbers of the signals that ask for an end, SIGHUP too, in a list while the body runs.
+
+    A sweep reads the list: the first signal lets its trials save themselves, the second one ends them at once.
+    """
+    received = [_raised.signal] if _raised.signal else []
+    with handled(lambda number, frame: received.append(number), (*_SIGNALS, signal.SIGHUP)):
+        yield received
+
+
+@contextmanager
+def handled(handler: _Handler, signals: Sequence[signal.Signals] = _SIGNALS) -> Iterator[None]:
     """Install a handler for the body and restore the earlier ones afterwards.
 
     Only the main thread can install handlers; in other threads nothing changes. An ignored signal stays ignored:
@@ -107,7 +118,7 @@ def handled(handler: _Handler) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    found = {number: signal.getsignal(number) for number in _SIGNALS}
+    found = {number: signal.getsignal(number) for number in signals}
     before = {number: old for number, old in found.items() if old not in (signal.SIG_IGN, None)}
     try:
         for number in before:

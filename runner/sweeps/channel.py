@@ -11,8 +11,8 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-PIECE = 1 << 16
-ITEMS = "\0items"  # stands for a mapping whose keys are not all texts; no config has a NUL
+_PIECE = 1 << 16
+_ITEMS = "\0items"  # stands for a mapping whose keys are not all texts; no config has a NUL
 
 Message = dict[str, Any]
 
@@ -33,7 +33,7 @@ class Channel:
 
     def send(self, message: Message) -> None:
         """Send a message; raises Closed if nobody is there to read it."""
-        line = json.dumps(packed(message)).encode() + b"\n"
+        line = json.dumps(_packed(message)).encode() + b"\n"
         try:
             self._socket.sendall(line)
         except OSError as error:
@@ -42,14 +42,14 @@ class Channel:
     def receive(self) -> Iterator[Message]:
         """Wait for bytes, then yield the messages that they complete; raises Closed at the end of the stream."""
         try:
-            piece = self._socket.recv(PIECE)
+            piece = self._socket.recv(_PIECE)
         except OSError:
             piece = b""
         if not piece:
             raise Closed
         *lines, self._rest = (self._rest + piece).split(b"\n")
         for line in lines:
-            yield json.loads(line, object_hook=unpacked)
+            yield json.loads(line, object_hook=_unpacked)
 
     def only(self) -> Message:
         """Wait for the one message that there will be; raises Closed if none comes."""
@@ -63,15 +63,15 @@ class Channel:
             self._socket.close()
 
 
-def packed(value: Any) -> Any:
+def _packed(value: Any) -> Any:
     """Return a plain value as JSON can have it."""
     if isinstance(value, dict):
         if all(type(key) is str for key in value):
-            return {key: packed(each) for key, each in value.items()}
-        return {ITEMS: [[key, packed(each)] for key, each in value.items()]}
-    return [packed(each) for each in value] if isinstance(value, list | tuple) else value
+            return {key: _packed(each) for key, each in value.items()}
+        return {_ITEMS: [[key, _packed(each)] for key, each in value.items()]}
+    return [_packed(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-def unpacked(found: dict[str, Any]) -> dict[Any, Any]:
+def _unpacked(found: dict[str, Any]) -> dict[Any, Any]:
     """Return a mapping as it was before it was packed."""
-    return dict(found[ITEMS]) if ITEMS in found else found
+    return dict(found[_ITEMS]) if _ITEMS in found else found

@@ -1,13 +1,12 @@
-"""What the process that trials come from has ready for them: torch, our parts, and the data.
+"""What a process loads before it runs or forks trials: torch, the components, and the data.
 
-Nothing here computes with threads, for a forked child would wait for them for ever, and nothing touches CUDA: a process
-that computes on a GPU cannot be forked.
+Nothing here computes with threads, since a forked child would wait for them forever. Nothing here touches CUDA, since
+a process that uses a GPU cannot be forked.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import os
 import sys
@@ -15,7 +14,7 @@ from typing import Any
 
 from runner.sweeps.channel import Message
 
-MODULES = (  # what trials would import, each by itself: a test compares
+_MODULES = (  # all modules that a trial imports; a test compares
     "runner.tasks.train",
     "numpy.ctypeslib",
     "rich._emoji_codes",
@@ -34,24 +33,22 @@ MODULES = (  # what trials would import, each by itself: a test compares
 
 def load(message: Message) -> int:
     """Import what trials need and read their data; return the number of GPUs."""
-    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # counting them otherwise would end all forking
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # counting GPUs through CUDA would make forks impossible
     import torch
 
     from runner.engine import provenance
 
     torch.set_num_threads(1)
     sys.argv = message["argv"]
-    for name in MODULES:
+    for name in _MODULES:
         importlib.import_module(name)
-    with contextlib.suppress(Exception):  # the trial will say it
-        load_data(message["plugins"], message["data"])
+    with contextlib.suppress(Exception):  # the trial reports it
+        _load_data(message["plugins"], message["data"])
     provenance.keep()
-    gc.freeze()  # what is here for good need not be looked through, and copied, in every trial
-    gc.enable()
     return torch.cuda.device_count() if message["device"] != "cpu" else 0
 
 
-def load_data(plugins: list[str], data: dict[str, Any]) -> None:
+def _load_data(plugins: list[str], data: dict[str, Any]) -> None:
     """Read the data set that the trials share, if it is one that lies in memory."""
     from runner.assemble.data import keep
     from runner.tasks.plugins import load_plugins

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from runner import plain_yaml
 from runner.engine.monitor import Monitor
 from runner.engine.saving.folder import RESULT, Result, create, read_result, write_result
 from runner.engine.saving.storage import write_atomic
-from runner.errors import CheckpointError, ConfigError
+from runner.errors import SHOWN, CheckpointError, ConfigError, TrialsFailed
 from runner.numerics import same_config
 from runner.status import BUG, Ending, Status
 from runner.tasks.job import Job
@@ -41,7 +42,7 @@ class Ended:
 
     @property
     def good(self) -> bool:
-        """Tell whether this is a result, and not something that must run again."""
+        """True if this is a result, and not a run that must start again."""
         return self.result.status.is_result
 
     @property
@@ -78,7 +79,7 @@ def finished(job: Job) -> Result | None:
 
 
 def same(folder: Path, job: Job) -> bool:
-    """Tell whether a folder is of this very configuration: by the hash in its name, else by the config in it."""
+    """True if a folder is of this very configuration: by the hash in its name, else by the config in it."""
     if folder.name.endswith(f"-{job.hash8}"):
         return True
     try:
@@ -115,6 +116,14 @@ def settle(job: Job, ended: Ending, seconds: float) -> Result:
         write_atomic(folder / CONFIG, plain_yaml.dump(job.config))
     write_result(folder, result)
     return result
+
+
+def refuse_failures(ended: Sequence[Ended], count: int, what: str) -> None:
+    """Raise TrialsFailed, in one line, if any of `count` trials has no result."""
+    failed = [each.name for each in ended if not each.good]
+    if failed:
+        more = f", and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
+        raise TrialsFailed(f"{len(failed)} of {count} {what} failed: {', '.join(failed[:SHOWN])}{more}")
 
 
 def lost(reason: str, code: int = BUG) -> Ending:

@@ -1,4 +1,4 @@
-"""A trial on its way: since when, in which attempt, and its end where it does not end by itself."""
+"""A trial that waits or runs: its attempt, its start, and how it is stopped."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 from runner.engine.saving.folder import Result
 from runner.status import Ending, Status
 from runner.sweeps.outcome import LOG, fate, folder_of, saved, settle
-from runner.sweeps.workers import Worker
+from runner.sweeps.worker_group import Worker
 from runner.tasks.job import Job
 
-GRACE = 4.0  # seconds that a trial told to stop has to save itself
-LATE = 1.0  # the same for one that is beyond its time
-LONGEST_LOG = 64 << 20  # bytes; a trial that prints more would fill the disk for all
+GRACE = 4.0  # seconds that a stopped trial has to save itself
+LATE = 1.0  # the same for one that took too long
+LONGEST_LOG = 64 << 20  # bytes; a trial that prints more is stopped before it fills the disk
 
 
 @dataclass(kw_only=True)
@@ -29,19 +29,19 @@ class Running:
     attempt: int = 1
     worker: Worker | None = None
     began: float = 0.0  # of this attempt
-    cause: tuple[Status, str] | None = None  # status and reason, if it is we who end it
-    deadline: float = 0.0  # of its ending, once it was told to end
+    cause: tuple[Status, str] | None = None  # status and reason, if the sweep stops it
+    deadline: float = 0.0  # when it is killed, after it was stopped
 
 
 def stop(each: Running, status: Status, reason: str, grace: float) -> None:
-    """Have a trial end by SIGTERM, and by SIGKILL so many seconds later (`watch`)."""
+    """End a trial by SIGTERM, and by SIGKILL `grace` seconds later (`watch`)."""
     if each.cause is None and each.worker is not None:
         each.cause, each.deadline = (status, reason), time.monotonic() + grace
         each.worker.kill(each.number, signal.SIGTERM)
 
 
 def watch(each: Running, timeout: float | None) -> None:
-    """End a trial that is beyond its time, or that does not end, or that prints without end."""
+    """End a trial that takes too long, does not end after SIGTERM, or prints too much."""
     now = time.monotonic()
     if each.deadline and now > each.deadline and each.worker is not None:
         each.worker.kill(each.number, signal.SIGKILL)
@@ -52,14 +52,14 @@ def watch(each: Running, timeout: float | None) -> None:
 
 
 def seconds_left(each: Running, timeout: float | None) -> float:
-    """Return the seconds until a trial is beyond its time, or until it must have ended; inf if that is past."""
+    """Return the seconds until `watch` must look at a trial again; inf if there is no such time."""
     until = each.deadline if each.cause else each.began + timeout if timeout else math.inf
     left = until - time.monotonic()
     return left if left > 0 else math.inf
 
 
 def outcome(each: Running, code: int, seconds: float) -> Result:
-    """Return how a trial ended whose process did, with that exit code or minus a signal's number; its folder has it."""
+    """Return how a trial ended, given its exit code or minus a signal's number; its folder holds the same."""
     folder = folder_of(each.job)
     cut(folder / LOG)
     result = saved(folder)

@@ -1,8 +1,8 @@
-"""The process between a sweep and its trials: it is told what to run, and tells how each ended.
+"""The server process between a sweep and its trials: it receives trials and reports how each ended.
 
-Torch, our parts and the data are loaded once, in a process that is then forked for each trial (`template`). A process
-that computes on a GPU cannot be forked, so there each worker is a process of its own, which runs its trials one after
-the other in itself (`inline`).
+A template process loads torch, the components and the data once and is forked for each trial (`template`). A process
+that uses a GPU cannot be forked. With GPUs, each worker is therefore a process that runs its trials itself, one after
+the other (`inline`).
 """
 
 from __future__ import annotations
@@ -15,93 +15,98 @@ import signal
 import socket
 import sys
 
+from runner.engine.garbage import collecting, paused
 from runner.sweeps import loading
 from runner.sweeps.channel import Channel, Closed, Message
 from runner.sweeps.forks import Forks, Lost
-from runner.sweeps.trial import carry_out
+from runner.sweeps.trial import run_trial, start_of
 
-MANY = 100  # trials that large pages pay for; so many known ones, or after so many probably as many more
+# From so many trials on, collapsing memory into large pages saves more than it costs. A sweep of unknown length that
+# has run so many probably runs as many again.
+_MANY = 100
 
 
 def main(descriptor: int) -> None:
-    """Serve the sweep at the other end of a socket until it is gone."""
-    gc.disable()  # while the imports come: almost all that they make is for good
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the sweep says what is to end
+    """Serve the sweep at the other end of a socket until it closes the socket."""
+    # The terminal sends Ctrl-C to all processes, but the sweep decides which of them end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = Channel(socket.socket(fileno=descriptor))
-    with contextlib.suppress(Closed):
+    with paused(), contextlib.suppress(Closed):
         (first,) = channel.receive()
         if first["inline"]:
-            alone(channel, first)
+            _run_inline(channel, first)
         else:
-            serve(channel, first)
+            _serve(channel, first)
 
 
-def alone(channel: Channel, message: Message) -> None:
-    """Load what trials need and run them here, one after the other; raises Closed when the sweep is gone."""
+def _run_inline(channel: Channel, message: Message) -> None:
+    """Load what trials need and run them in this process, one after the other; raises Closed when the sweep ends."""
     channel.send({"did": "load", "gpus": loading.load(message)})
-    while True:
-        for asked in channel.receive():
-            channel.send({"did": "start", "number": asked["number"], "pid": os.getpid()})
-            code = carry_out(asked)
-            channel.send({"did": "end", "number": asked["number"], "code": code})
-            clear()
+    start = start_of(message)
+    with collecting():
+        while True:
+            for asked in channel.receive():
+                channel.send({"did": "start", "number": asked["number"], "pid": os.getpid()})
+                code = run_trial(asked, start)
+                channel.send({"did": "end", "number": asked["number"], "code": code})
+                _free_memory()
 
 
-def serve(channel: Channel, first: Message) -> None:
-    """Run each trial in a fork; whatever runs ends when the sweep is gone (Closed), or what trials are forked from."""
+def _serve(channel: Channel, first: Message) -> None:
+    """Run each trial in a fork. All trials end when the sweep ends (Closed) or the template does."""
     forks = Forks(first, channel.close)
-    gc.enable()
     try:
-        Server(channel, forks, many=first["trials"] >= MANY).serve()
+        with collecting():
+            _Server(channel, forks, many=first["trials"] >= _MANY).serve()
     except Lost as lost:
         forks.close()
-        end_as(lost.code)
+        _exit_like(lost.code)
     finally:
         forks.close()
 
 
-class Server:
-    """Does what the sweep's messages ask for, and tells it what happens."""
+class _Server:
+    """Handles the messages of a sweep, and reports to it."""
 
     def __init__(self, channel: Channel, forks: Forks, *, many: bool) -> None:
         self._channel, self._forks, self._many = channel, forks, many
         self._ready, self._begun = False, 0
 
     def serve(self) -> None:
-        """Go on until the sweep is gone (Closed), or the template (Lost)."""
+        """Serve until the sweep ends (Closed), or the template does (Lost)."""
         sweep = self._channel.fileno()
         while True:
             ready, _, _ = select.select([sweep, *self._forks.descriptors()], [], [])
-            self._forks.hear()
+            self._forks.read_messages()
             if self._forks.gpus is not None and not self._ready:
                 self._ready = True
                 self._loaded(self._forks.gpus)
-            for number, code in self._forks.over():
+            for number, code in self._forks.ended():
                 self._channel.send({"did": "end", "number": number, "code": code})
             if sweep in ready:
                 for message in self._channel.receive():
-                    self._obey(message)
+                    self._handle(message)
 
     def _loaded(self, gpus: int) -> None:
         if self._many:
-            self._forks.settle()
-        if not gpus:  # else a process for each of them comes in this one's place
-            self._forks.ahead()
+            self._forks.collapse_memory()
+        if not gpus:  # with GPUs, one process for each of them replaces this one
+            self._forks.fork_ahead()
         self._channel.send({"did": "load", "gpus": gpus})
 
-    def _obey(self, message: Message) -> None:
+    def _handle(self, message: Message) -> None:
         number = message["number"]
         if message["do"] == "kill":
             self._forks.kill(number, signal.Signals(message["signal"]))
             return
-        self._channel.send({"did": "start", "number": number, "pid": self._forks.begin(number, message)})
+        self._channel.send({"did": "start", "number": number, "pid": self._forks.start_trial(number, message)})
         self._begun += 1
-        if self._begun == MANY and not self._many:
-            self._forks.settle()
+        if self._begun == _MANY and not self._many:
+            self._forks.collapse_memory()
 
 
-def end_as(code: int) -> None:
-    """End this process as another one did: by its exit code, or by minus a signal's number."""
+def _exit_like(code: int) -> None:
+    """End this process as another one ended: with its exit code, or by the signal with the number `-code`."""
     if code < 0:
         with contextlib.suppress(OSError):  # SIGKILL has no other handler
             signal.signal(-code, signal.SIG_DFL)
@@ -109,8 +114,8 @@ def end_as(code: int) -> None:
     sys.exit(code)
 
 
-def clear() -> None:
-    """Give back what a trial in this process has left."""
+def _free_memory() -> None:
+    """Free the memory that a trial in this process has left."""
     import torch
 
     gc.collect()

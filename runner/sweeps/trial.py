@@ -1,43 +1,67 @@
-"""One trial inside its process: its output goes to its log, whatever it raises ends in its `result.json`."""
+"""One trial in its process: its output goes to its log, and its `result.json` says how it ended, whatever it raises."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from runner.status import ending_of_code, print_error
+from runner.engine.saving.folder import Result
+from runner.status import Ending, ending_of_code, print_error
 from runner.sweeps.channel import Message
 from runner.sweeps.outcome import LOG, folder_of, settle
-from runner.tasks import start
 from runner.tasks.job import Job
 
+Start = Callable[[Job], int]  # runs the task of a job and returns its exit code
 
-def carry_out(message: Message) -> int:
-    """Run the trial that a message asks for and return its exit code; raises nothing that a trial can raise."""
+
+def start_of(message: Message) -> Start:
+    """Return the function that runs the task of a job: `start` of the module that the sweep named."""
+    start: Start = importlib.import_module(message["entry"]).start
+    return start
+
+
+def run_trial(message: Message, start: Start) -> int:
+    """Run the trial in a message and return its exit code; raises nothing that a trial can raise."""
     import torch
 
-    job = job_of(message)
+    job = job_of(message["job"])
     redirect(folder_of(job))
     torch.set_num_threads(message["threads"])
     if message["memory"]:
         limit_memory(message["memory"])
+    ended, _ = run_here(job, start)
+    flush()
+    return ended.exit_code
+
+
+def run_here(job: Job, start: Start, *, run: str = "") -> tuple[Ending, Result]:
+    """Run a job in this process; raises nothing that its task can raise.
+
+    Args:
+        job: The run.
+        start: Runs its task.
+        run: Names the run in the error line, where there are several.
+
+    Returns:
+        How the process of the run ended, and its result, which is also in its folder.
+
+    """
     began = time.monotonic()
     try:
         ended = ending_of_code(start(job))
     except BaseException as error:
-        ended = print_error(error)
-    flush()
-    settle(job, ended, time.monotonic() - began)
-    return ended.exit_code
+        ended = print_error(error, run=run)
+    return ended, settle(job, ended, time.monotonic() - began)
 
 
-def job_of(message: Message) -> Job:
-    """Return the job in a message."""
-    job = message["job"]
-    return Job(**{**job, "overrides": tuple(job["overrides"])})
+def job_of(job: Message) -> Job:
+    """Return the job that plain values describe."""
+    return Job(**{**job, "overrides": tuple(job["overrides"]), "folders": tuple(map(Path, job["folders"]))})
 
 
 def message_of(job: Job) -> Message:
@@ -51,11 +75,12 @@ def message_of(job: Job) -> Message:
         "group_hash": job.group_hash,
         "notes": job.notes,
         "search": job.search,
+        "folders": [str(folder) for folder in job.folders],
     }
 
 
 def redirect(folder: Path) -> None:
-    """Have all output of this process, native code's too, go to the end of the trial's log, and give it no input."""
+    """Append all output of this process, native code's too, to the trial's log."""
     folder.mkdir(parents=True, exist_ok=True)
     flush()
     log = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
@@ -73,7 +98,7 @@ def flush() -> None:
 
 
 def limit_memory(gigabytes: float) -> None:
-    """Refuse this process more memory than that on top of what it has mapped now."""
+    """Limit the memory of this process to so many gigabytes on top of what it has mapped now."""
     import resource
 
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
@@ -81,8 +106,8 @@ def limit_memory(gigabytes: float) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def alone(parent: int) -> None:
-    """Make this forked process a trial's: signals as at the start of a program, a group of its own, none without us."""
+def isolate(parent: int) -> None:
+    """Give this forked process default signal handlers and a process group, and end it when its parent ends."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)

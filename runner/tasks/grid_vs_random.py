@@ -11,27 +11,29 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from runner.assemble import assemble
-from runner.assemble.data import keep
 from runner.engine.figures.search import Try, search_figure
-from runner.engine.logs.log import Log
 from runner.engine.monitor import Monitor
+from runner.engine.saving.folder import Result
 from runner.engine.saving.storage import write_atomic
-from runner.engine.train import train
-from runner.errors import ConfigError, Diverged
+from runner.errors import ConfigError
 from runner.registry import register
-from runner.schema import Positive, PositiveInt, Range, check
+from runner.schema import Positive, PositiveInt, Range
 from runner.search.samplers import random_points
 from runner.search.space import Axis, Space
-from runner.tasks.job import Job
+from runner.status import Status
+from runner.tasks.job import Job, Launch, Vary
 from runner.tasks.report import tell
-from runner.tasks.run_folder import run_folder
+from runner.tasks.run_folder import continued_run_folder
 
 Between = list[Positive]
+TRAINING = {"task": "train", "name": None, "test": "never", "figures": "never"}  # of each point
 
 
 @register("task")
 def grid_vs_random(
     job: Job,
+    vary: Vary,
+    launch: Launch,
     *,
     matters: str,
     between: Between,
@@ -42,19 +44,22 @@ def grid_vs_random(
 ) -> int:
     """Try side x side points of two knobs on a grid, and as many at random, `draws` times; both on logarithmic axes.
 
-    Leaves `grid_vs_random.png` and `report.json`. The claim (Bergstra & Bengio 2012; CS231n): the grid tries only
+    Leaves `grid_vs_random.png`, `report.json` and the trainings, ordinary runs, in `runs/`. Where it was interrupted,
+    the same command or `resume=<folder>` continues it. The claim (Bergstra & Bengio 2012; CS231n): the grid tries only
     `side` values of the knob that matters, random points as many as there are points, and so find a better one.
     """
     axes = (axis_of(job, "matters", matters, between), axis_of(job, "other", other, other_between))
+    cells = [(index + 0.5) / side for index in range(side)]
+    points: list[tuple[Any, Any]] = [(axes[0].at(a), axes[1].at(b)) for a, b in itertools.product(cells, cells)]
+    points += [point for seed in range(draws) for point in drawn(axes, side**2, seed)]
+    variants = [vary(job.config, TRAINING | {matters: point[0], other: point[1]}) for point in points]
     experiment = assemble(job.config)  # what does not fit together is refused before there is a folder
-    keep(job.config["data"])
-    with run_folder(job, experiment) as run:
-        tell(f"  {side**2 * (1 + draws)} short trainings")
-        cells = [(index + 0.5) / side for index in range(side)]
-        points = [(axes[0].at(a), axes[1].at(b)) for a, b in itertools.product(cells, cells)]
-        grid = [tried(job, axes, point) for point in points]
-        random = [[tried(job, axes, point) for point in drawn(axes, side**2, seed)] for seed in range(draws)]
+    with continued_run_folder(job, experiment) as run:
+        tell(f"  {len(points)} short trainings")
         monitor = job.config["monitor"]
+        results = launch(variants, run.folder / "runs")
+        tries = [Try(*point, score(each, monitor)) for point, each in zip(points, results, strict=True)]
+        grid, *random = [tries[first : first + side**2] for first in range(0, len(tries), side**2)]
         write_atomic(run.folder / "grid_vs_random.png", search_figure(grid, random[0], (matters, other), monitor))
         lines, report = compared(grid, random, (matters, other), monitor)
         write_atomic(run.folder / "report.json", json.dumps(report, indent=1).encode())
@@ -78,21 +83,11 @@ def drawn(axes: Sequence[Axis], count: int, seed: int) -> list[tuple[Any, Any]]:
     return [(point[axes[0].name], point[axes[1].name]) for point in points]
 
 
-def tried(job: Job, axes: Sequence[Axis], point: tuple[Any, Any]) -> Try:
-    """Train with a point and return its best monitored score, nan if it diverged."""
-    config = dict(job.config)
-    for axis, value in zip(axes, point, strict=True):
-        group, _, knob = axis.key.partition(".")
-        config[group] = {**config[group], knob: check(axis.key, value, float)}
-    experiment = assemble(config)
-    learner = experiment.learner
-    try:
-        train(experiment.recipe, learner, experiment.batches, experiment.validation, Log(), lambda: None)
-    except Diverged:
-        return Try(*point, math.nan)
-    score = learner.patience.best[config["monitor"]]
-    tell(f"  {axes[0].key}={point[0]:<12} {axes[1].key}={point[1]:<12} {config['monitor']} {score:.4f}")
-    return Try(*point, score)
+def score(result: Result, monitor: str) -> float:
+    """Return the best monitored score of a training, nan if it diverged."""
+    found = Monitor(monitor)
+    value = None if result.status is Status.DIVERGED else result.scores[found.split]["best"][found.metric]
+    return math.nan if value is None else float(value)
 
 
 def best(tries: Sequence[Try], monitor: str) -> Try:

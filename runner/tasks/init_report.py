@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
@@ -15,20 +16,20 @@ from runner.engine.batches import EvalBatches
 from runner.engine.parts import Residual
 from runner.engine.randomness import generator, order
 from runner.errors import ConfigError
-from runner.registry import checked, find, option, register
+from runner.registry import register
 from runner.schema import Range
 from runner.tasks.init_tables import save, show
 from runner.tasks.init_verdicts import Case, judge
-from runner.tasks.job import Job
+from runner.tasks.job import Job, Vary
 from runner.tasks.run_folder import run_folder
 
-Values = Mapping[str, Any]
 Entry = str | dict[str, int | float | bool | str | None]  # an option's word, or its name with some of its knobs
 
 
 @register("task")
 def init_report(
     job: Job,
+    vary: Vary,
     *,
     activation: str | list[Entry] | None,
     init: str | list[Entry] | None,
@@ -39,14 +40,15 @@ def init_report(
 
     Leaves a run folder with `report.json` (all numbers), `report.png`, `depth.png` and an event file.
     """
-    pairs = list(itertools.product(options(job, "activation", activation), options(job, "init", init)))
-    experiments = (assemble({**job.config, "activation": a, "init": i}) for a, i in pairs)
+    activations = choices(job, vary, "activation", activation)
+    pairs = list(itertools.product(activations, choices(job, vary, "init", init)))
+    experiments = (assemble(vary(job.config, {**a.overrides, **i.overrides})) for a, i in pairs)
     first = next(experiments)  # what does not fit together is refused before there is a folder
     if not any(map(acts, first.learner.model.modules())):
         raise ConfigError(f"model={job.config['model']['name']}: has no activation that task=init_report could show")
     with run_folder(job, first) as run:
         cases = [
-            case(job, activation, init, experiment, examples, cotangent)
+            case(activation.label, init.label, experiment, examples, cotangent)
             for (activation, init), experiment in zip(pairs, itertools.chain([first], experiments), strict=True)
         ]
         save(run.folder, job, cases)
@@ -54,49 +56,53 @@ def init_report(
     return 0
 
 
-def options(job: Job, kind: str, given: str | list[Entry] | None) -> list[Values]:
-    """Return the config of each option given: the run's own for None and for its own word, else that of its YAML.
+@dataclass(frozen=True)
+class Choice:
+    """One option to report: its label, and the overrides that choose it."""
+
+    label: str
+    overrides: Mapping[str, Any]
+
+
+def choices(job: Job, vary: Vary, kind: str, given: str | list[Entry] | None) -> list[Choice]:
+    """Return the options given: the run's own for None, and with its own knobs for its own name.
 
     Raises ConfigError for an unknown name, a wrong knob, or an option that is given twice.
     """
-    entries: list[Entry] = [given] if isinstance(given, str) else [job.config[kind]] if given is None else given
+    own = job.config[kind]["name"]
+    entries: list[Entry] = [own if given is None else given] if not isinstance(given, list) else given
     if not entries:
         raise ConfigError(f"task.{kind}: got [], must be a list of options, or null for the config's own")
-    found: list[Values] = []
-    for place_, entry in enumerate(entries):
-        key = f"task.{kind}[{place_}]"
+    found: list[Choice] = []
+    for index, entry in enumerate(entries):
+        key = f"task.{kind}[{index}]"
         mapping = {"name": entry} if isinstance(entry, str) else entry
         if "name" not in mapping:
             raise ConfigError(f"{key}: has no name, must be an option or {{name: <option>, <knob>: <value>}}")
-        values = base(job, kind, str(mapping["name"]), key) | mapping
-        checked(find(kind, values["name"]), key, {k: v for k, v in values.items() if k != "name"})
-        if values in found:
-            raise ConfigError(f"{key}: '{values['name']}' is given twice")
-        found.append(values)
+        overrides = {} if mapping["name"] == own else {kind: mapping["name"]}
+        overrides |= {f"{kind}.{knob}": value for knob, value in mapping.items() if knob != "name"}
+        try:
+            values = vary(job.config, overrides)[kind]
+            shipped = vary(job.config, {kind: mapping["name"]})[kind]
+        except ConfigError as error:
+            raise ConfigError(f"{key}{str(error).removeprefix(kind)}") from error
+        each = Choice(label(values, shipped), overrides)
+        if each.label in [one.label for one in found]:
+            raise ConfigError(f"{key}: '{mapping['name']}' is given twice")
+        found.append(each)
     return found
 
 
-def base(job: Job, kind: str, name: str, key: str) -> dict[str, Any]:
-    """Return the values of an option: the run's own where it chose that one, else those of its YAML."""
-    own: dict[str, Any] = job.config[kind]
-    return own if own["name"] == name else option(kind, name, key=key, folders=job.folders)
-
-
-def label(job: Job, kind: str, values: Values) -> str:
-    """Return an option's name, with the knobs that are not as in its YAML."""
-    shipped = option(kind, values["name"], key=kind, folders=job.folders)
-    return " ".join(
-        [
-            values["name"],
-            *(f"{k}={v:g}" if type(v) is float else f"{k}={v}" for k, v in values.items() if shipped.get(k, v) != v),
-        ]
-    )
+def label(values: Mapping[str, Any], shipped: Mapping[str, Any]) -> str:
+    """Return an option's name, with the knobs that differ from its YAML."""
+    changed = {knob: value for knob, value in values.items() if shipped[knob] != value}
+    words = [f"{knob}={value:g}" if type(value) is float else f"{knob}={value}" for knob, value in changed.items()]
+    return " ".join([str(values["name"]), *words])
 
 
 def case(
-    job: Job,
-    activation: Values,
-    init: Values,
+    activation: str,
+    init: str,
     experiment: Experiment,
     examples: int,
     cotangent: Literal["loss", "normal"],
@@ -114,8 +120,8 @@ def case(
         layers = measure(model, images, backward)
     residual = any(isinstance(module, Residual) for module in model.modules())
     return Case(
-        activation=label(job, "activation", activation),
-        init=label(job, "init", init),
+        activation=activation,
+        init=init,
         layers=layers,
         findings=judge(layers, residual=residual, examples=len(index)),
     )

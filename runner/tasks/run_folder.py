@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shlex
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from runner import plain_yaml
 from runner.assemble import Experiment
 from runner.engine.provenance import provenance
-from runner.engine.saving.folder import LOCK, RESULT, Result, create, lock, read_result, write_result
+from runner.engine.saving.folder import LOCK, RESULT, Result, candidates, create, lock, read_result, write_result
 from runner.engine.saving.storage import TEMPORARY, put, write_atomic
 from runner.engine.world import ALONE, World
 from runner.errors import ConfigError, StorageError, wrong
+from runner.keys import settings_with
 from runner.notebook.book import record
 from runner.numerics import completed, same_config
+from runner.roles import Role
 from runner.schema import check
 from runner.settings import SETTINGS
 from runner.status import SUCCESS, Ending, Status, ending
@@ -29,6 +32,7 @@ from runner.tasks.plugins import known_cause
 from runner.tasks.report import device_name, tell
 
 CONFIG = "config.yaml"
+MAY_CHANGE = settings_with(Role.EXECUTION)  # with resume
 _FIRST = {"data", "model", "optim", "task", "seed", "steps", "epochs"}  # keys that every config has had
 _UNBEGUN = {"trial.log", LOCK, RESULT, "overrides.yaml", "environment.json"}  # what may be there before there is a run
 
@@ -65,6 +69,31 @@ def existing_run(folder: Path, world: World = ALONE) -> Iterator[Run]:
     """Hold the folder of an earlier run; raises Locked, or CheckpointError if its result cannot be read."""
     with lock(folder, world):
         yield Run(folder, read_result(folder))
+
+
+@contextmanager
+def continued_run_folder(job: Job, experiment: Experiment) -> Iterator[Run]:
+    """Hold the folder in which an earlier process began the same run and did not finish it, else a new one."""
+    with ExitStack() as held:
+        folder = _interrupted(job)
+        resumed = held.enter_context(existing_run(folder)) if folder else None
+        yield held.enter_context(run_folder(job, experiment, resumed=resumed))
+
+
+def _interrupted(job: Job) -> Path | None:
+    """Return the folder of a run that an earlier process began and did not finish, else None.
+
+    That is the folder that the job names, or the newest of those under `outputs` that have its name.
+    """
+    if job.folder is not None:
+        return Path(job.folder) if job.resumed else begun(job)
+    path = Path(job.config["outputs"]) / job.folder_name
+    taken = list(itertools.takewhile(lambda each: (each / RESULT).is_file(), candidates(path)))
+    if not taken or not (taken[-1] / CONFIG).is_file():
+        return None
+    if not same_config(plain_yaml.load(taken[-1] / CONFIG), job.config):
+        return None
+    return None if read_result(taken[-1]).status is Status.DONE else taken[-1]
 
 
 @contextmanager
@@ -117,7 +146,16 @@ def _describe(folder: Path, job: Job, *, device: str) -> None:
     write_atomic(folder / CONFIG, plain_yaml.dump(job.config))
 
 
-def saved_config(folder: str, job: Job, *, key: str, may_change: Collection[str]) -> dict[str, Any]:
+def resumed_job(job: Job, task: str) -> Job:
+    """Return the job that `resume=<folder>` continues, of a task other than train."""
+    folder = str(job.config["resume"])
+    config = saved_config(folder, job, key="resume", may_change=MAY_CHANGE, tasks=(task,))
+    return replace(job, config=config, folder=folder, folder_name=Path(folder).name, resumed=True)
+
+
+def saved_config(
+    folder: str, job: Job, *, key: str, may_change: Collection[str], tasks: Collection[str] = ("train",)
+) -> dict[str, Any]:
     """Return the config of an earlier run, with this command's values for the keys in `may_change`.
 
     Raises ConfigError if the folder holds no training run, or if the command line sets any other key.
@@ -138,7 +176,7 @@ def saved_config(folder: str, job: Job, *, key: str, may_change: Collection[str]
     for name, like in job.config.items():
         _check_saved(path, name, config[name], like)
     task = config["task"].get("name") if isinstance(config["task"], dict) else config["task"]
-    if task != "train":
+    if task not in tasks:
         raise ConfigError(f"{key}: got '{folder}', must be the folder of a training run (its task is {task!r})")
     given = {override.lstrip("+").partition("=")[0].partition(".")[0] for override in job.overrides}
     given.add("resume_numerics")  # not the value saved: whoever goes on now must say so

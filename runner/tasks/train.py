@@ -24,15 +24,12 @@ from runner.engine.saving.folder import Result
 from runner.engine.saving.rotation import clean
 from runner.engine.train import train
 from runner.errors import CheckpointError, Diverged
-from runner.keys import settings_with
 from runner.registry import register
-from runner.roles import Role
 from runner.status import Status
 from runner.tasks.job import Job
 from runner.tasks.report import announce, conclude, console, introduce, sign_off, tell
-from runner.tasks.run_folder import Run, begun, existing_run, run_folder, saved_config
+from runner.tasks.run_folder import MAY_CHANGE, Run, begun, existing_run, run_folder, saved_config
 
-MAY_CHANGE = settings_with(Role.EXECUTION)  # with resume
 AGAIN = (
     "it diverged and will diverge again at the same step, unless device, memory_format, compile or cuda_graphs differ"
 )

@@ -21,10 +21,10 @@ from running import ROOT, in_child, job, result
 import runner.tasks.train  # noqa: F401
 from runner.components.data import validate_images
 from runner.components.data.decode import CropBounds, View, check_decodable, decode, decode_crop
+from runner.door.task_context import start
 from runner.engine.contracts import Data, Split
 from runner.errors import DataError
 from runner.registry import build
-from runner.tasks import start
 
 YAML = yaml.safe_load((ROOT / "conf" / "data" / "imagefolder.yaml").read_text())
 SIDE, PER_CLASS = 12, 30

@@ -19,8 +19,8 @@ from small_runs import literal, option, small, words
 
 import runner.tasks
 from runner.door.options import find_conf
+from runner.door.task_context import start
 from runner.registry import names
-from runner.tasks import start
 
 for module in pkgutil.iter_modules(runner.tasks.__path__, "runner.tasks."):
     importlib.import_module(module.name)

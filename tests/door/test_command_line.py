@@ -72,7 +72,9 @@ def test_python_m_runner_and_the_exit_code(tmp_path):
     assert done.stderr.startswith("runner: error: foo: unknown key 'foo'")
 
 
-def test_help_shows_every_option_and_field_in_100_columns(capsys):
+@pytest.mark.parametrize("columns", [80, 100])
+def test_help_shows_every_option_and_field_in_the_columns_of_the_terminal(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
     words = set(re.findall(r"[\w]+\*?", text))
@@ -83,7 +85,7 @@ def test_help_shows_every_option_and_field_in_100_columns(capsys):
     assert "mlp*" not in words
     for field in ("epochs=30", "monitor=val/accuracy", 'note=""'):
         assert f"  {field} " in text
-    assert max(map(len, text.splitlines())) <= 100
+    assert columns - 5 <= max(map(len, text.splitlines())) <= columns
 
 
 def test_help_shows_a_users_own_options(bench, user, capsys):

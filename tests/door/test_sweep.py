@@ -14,26 +14,29 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from runner.__main__ import main
-from runner.door.axes import Space, trials
 from runner.door.compose import compose_parts, hydra_opened
-from runner.door.composer import check_trials
+from runner.door.grid import Axes, check_trials, combinations
 from runner.door.naming import hash8
 from runner.door.options import find_conf
 from runner.door.overrides import read_overrides
-from runner.door.sweep import plan
+from runner.door.plan import plan_sweep
 
 ROOT = Path(__file__).parents[2]
 
 
-def space(conf, *overrides, basic=True):
-    return Space(read_overrides(conf, overrides), [], basic)
+def axes(conf, *overrides):
+    return Axes(read_overrides(conf, overrides), [])
+
+
+def names(sweep):
+    return [job.folder_name for job in sweep.jobs]
 
 
 def planned(*overrides):
     conf = find_conf()
     given = read_overrides(conf, overrides)
     with hydra_opened(conf):
-        return plan(conf, compose_parts(conf, [each for each in given if not each.swept]), given)
+        return plan_sweep(conf, compose_parts(conf, [each for each in given if not each.swept]), given)
 
 
 SWEEPS = [
@@ -51,7 +54,7 @@ SWEEPS = [
 def test_trials_are_those_of_hydras_sweeper_in_its_order(bench, overrides):
     conf = find_conf()
     theirs = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(overrides), None)[0]
-    ours = [[each.word for each in trial] for trial in trials(space(conf, *overrides))]
+    ours = [[each.word for each in trial] for trial in combinations(axes(conf, *overrides))]
     parse = OverridesParser.create().parse_override
     assert [[(parse(w).key_or_group, parse(w).value()) for w in trial] for trial in ours] == [
         [(parse(w).key_or_group, parse(w).value()) for w in trial] for trial in theirs
@@ -62,23 +65,9 @@ def test_trials_are_those_of_hydras_sweeper_in_its_order(bench, overrides):
 def test_the_checked_configs_are_those_that_hydra_composes(bench, overrides):
     conf = find_conf()
     with hydra_opened(conf):
-        checked = [trial.config for trial in check_trials(conf, space(conf, *overrides)).values()]
+        checked = [trial.config for trial in check_trials(conf, axes(conf, *overrides)).values()]
         theirs = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(overrides), None)[0]
         assert checked == [OmegaConf.to_container(compose("config", words), resolve=True) for words in theirs]
-
-
-def test_a_searching_sweeper_is_checked_at_ends_and_choices(bench):
-    conf = find_conf()
-    words = ["optim.lr=tag(log,interval(1e-4,0.5))", "model=mlp,cnn", "seed=1", "epochs=choice(2,3,4)"]
-    seen = [[each.word for each in trial] for trial in trials(space(conf, *words, basic=False))]
-    first = ["optim.lr=0.0001", "model=mlp", "seed=1", "epochs=2"]
-    assert seen == [
-        first,
-        ["optim.lr=0.5", *first[1:]],
-        [first[0], "model=cnn", *first[2:]],
-        [*first[:3], "epochs=3"],
-        [*first[:3], "epochs=4"],
-    ]
 
 
 def test_a_glob_is_written_out_with_the_users_options_too(bench, user):
@@ -86,16 +75,16 @@ def test_a_glob_is_written_out_with_the_users_options_too(bench, user):
     conf = find_conf(str(folder))
     given = read_overrides(conf, ["optim=glob(s*)"])
     with hydra_opened(conf):
-        sweep = plan(conf, compose_parts(conf, []), given)
-    assert sweep.words[0] == "optim=choice(sgd,spare)"
-    assert [name.partition("-")[0] for name in sweep.trials] == ["optim=sgd", "optim=spare"]
+        sweep = plan_sweep(conf, compose_parts(conf, []), given)
+    assert [name.partition("-")[0] for name in names(sweep)] == ["optim=sgd", "optim=spare"]
 
 
 def test_trials_are_named_by_what_differs_and_their_hash(bench):
     sweep = planned("model=mlp,cnn", "optim.lr=0.5", "augment=[crop],[]")
-    names = [name.rpartition("-")[0] for name in sweep.trials]
-    assert names == [f"model={model},augment={augment}" for model in ("mlp", "cnn") for augment in ("crop", "none")]
-    assert len({name.rpartition("-")[2] for name in sweep.trials}) == 4
+    assert [name.rpartition("-")[0] for name in names(sweep)] == [
+        f"model={model},augment={augment}" for model in ("mlp", "cnn") for augment in ("crop", "none")
+    ]
+    assert len({name.rpartition("-")[2] for name in names(sweep)}) == 4
 
 
 def test_a_sweep_keeps_its_folder_when_values_are_added(bench):
@@ -132,10 +121,6 @@ REFUSED = [
     (["plugins=[a],[b]"], "plugins: cannot be swept"),
     (["hydra/launcher=basic,joblib"], "hydra/launcher: cannot be swept"),
     (["sweep=a/b", "seed=0,1"], "sweep: got 'a/b', must be letters, digits and . _ = , + - (at most 120)"),
-    (
-        ["recipe=fast,null"],
-        "recipe: got null in a sweep, but Hydra composes each trial with a recipe or all without",
-    ),
     (
         ["recipe=search", "optim.lrr=1"],
         "optim.lrr: unknown key 'lrr'; did you mean 'lr'? (choose from: fused, lr, name)",
@@ -176,7 +161,7 @@ def jobs(folder: Path = Path("outputs/sweeps")) -> list[dict]:
 
 
 def test_a_sweep_runs_every_trial_in_its_folder(echo, capsys):
-    names = planned("seed=1,2", "model=mlp,cnn").trials
+    wanted = names(planned("seed=1,2", "model=mlp,cnn"))
     assert main(["-m", *echo, "seed=1,2", "model=mlp,cnn", "note=which, one?", "sweep=both"]) == 0
     ran = jobs(Path("outputs/sweeps/both"))
     assert sorted((job["config"]["seed"], job["config"]["model"]["name"]) for job in ran) == [
@@ -185,12 +170,12 @@ def test_a_sweep_runs_every_trial_in_its_folder(echo, capsys):
         (2, "cnn"),
         (2, "mlp"),
     ]
-    assert {job["folder_name"].rpartition("-")[0] for job in ran} == {name.rpartition("-")[0] for name in names}
+    assert {job["folder_name"].rpartition("-")[0] for job in ran} == {name.rpartition("-")[0] for name in wanted}
     assert {job["config"]["note"] for job in ran} == {"which, one?"}
     assert len({job["group_hash"] for job in ran}) == 2
     out, err = capsys.readouterr()
     assert out.splitlines()[0] == "4 trials in outputs/sweeps/both"
-    assert len(out.splitlines()) == 5
+    assert [line.split()[0] for line in out.splitlines()[1:5]] == [f"[{number}/4]" for number in range(1, 5)]
     assert err == ""
 
 
@@ -200,14 +185,14 @@ def test_a_failing_trial_does_not_stop_the_others(echo, capsys):
     assert [job["config"]["seed"] for job in jobs()] == [0, 3]
     lines = capsys.readouterr().err.splitlines()
     ended = {path.parent.name: json.loads(path.read_text()) for path in Path("outputs/sweeps/x").glob("*/result.json")}
-    names = sorted(name for name, result in ended.items() if result["status"] == "failed")
-    reasons = [ended[name]["reason"] for name in names]
+    bad = sorted(name for name, result in ended.items() if result["status"] == "failed")
+    reasons = [ended[name]["reason"] for name in bad]
     assert reasons[0] == "no such pictures"
     assert re.fullmatch(r"plugin \S*mine/lab_echo\.py:\d+: ZeroDivisionError: a mistake", reasons[1])
-    assert lines[0] == f"runner: error: {names[0]}: no such pictures"
-    assert lines[-4] == f"runner: error: {names[1]}: {reasons[1]}"
-    assert lines[-3:-1] == [f"failed: {name}: {ended[name]['reason']}" for name in names]
-    assert lines[-1] == f"runner: error: 2 of 4 trials failed: {', '.join(names)}"
+    assert lines[0] == f"runner: error: {bad[0]}: no such pictures"
+    assert lines[-4] == f"runner: error: {bad[1]}: {reasons[1]}"
+    assert lines[-3:-1] == [f"failed: {name}: {ended[name]['reason']}" for name in bad]
+    assert lines[-1] == f"runner: error: 2 of 4 trials failed: {', '.join(bad)}"
     assert main([word for word in argv if word != "task.fail=1" and word != "task.code=2"]) == 0
 
 
@@ -232,17 +217,40 @@ def test_the_folders_can_be_given(echo):
     assert main(["-m", *echo, "seed=1,2", "task.fail=1", *folders]) == 1
 
 
+def test_a_trial_whose_config_files_changed_after_the_plan_fails(bench, echo, monkeypatch, capsys):
+    """As on a cluster whose nodes see another version of a file."""
+    from runner.door import sweep
+
+    save = sweep.save_command
+
+    def change_a_file(*arguments):
+        save(*arguments)
+        (bench / "optim" / "sgd.yaml").write_text("name: sgd\nlr: 0.3\nfused: false\n")
+
+    monkeypatch.setattr(sweep, "save_command", change_a_file)
+    assert main(["-m", *echo, "seed=1,2", "sweep=x"]) == 1
+    err = capsys.readouterr().err.splitlines()
+    assert "as planned; do config files differ?" in err[0]
+    assert err[-1].startswith("runner: error: 2 of 2 trials failed: ")
+    assert jobs() == []
+
+
+def test_recipes_and_none_can_be_swept(echo):
+    assert main(["-m", *echo, "recipe=fast,null", "epochs=2", "sweep=r"]) == 0
+    assert {job["config"]["optim"]["lr"] for job in jobs()} == {0.02, 0.1}
+
+
 def test_interrupting_a_trial_ends_the_sweep(echo, monkeypatch):
     def interrupted(job):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("runner.door.trials.start", interrupted)
+    monkeypatch.setattr("runner.door.hydra_launchers.start", interrupted)
     assert main(["-m", *echo, "seed=1,2,3"]) == 130
     assert len(list(Path("outputs/sweeps").glob("*/*/"))) == 1
 
 
 def test_ending_the_process_ends_the_sweep_with_its_exit_code(echo, monkeypatch):
-    monkeypatch.setattr("runner.door.trials.start", lambda job: 143)
+    monkeypatch.setattr("runner.door.hydra_launchers.start", lambda job: 143)
     assert main(["-m", *echo, "seed=1,2,3"]) == 143
     assert len(list(Path("outputs/sweeps").glob("*/*/"))) == 1
 
@@ -299,7 +307,7 @@ def test_trials_run_in_other_processes_with_the_same_names(echo, tmp_path):
     plugin.mkdir(parents=True)
     (plugin / "__init__.py").touch()
     (plugin / "launcher.py").write_text(LAUNCHER)
-    names = planned("seed=1,2").trials
+    wanted = names(planned("seed=1,2"))
     words = ["-m", "--config-dir", echo[1], "plugins=[lab_echo]", "seed=1,2", "hydra/launcher=fresh", "sweep=x"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path / "site"), echo[1]])}
     program = "from runner.door import options; from pathlib import Path\n"
@@ -309,7 +317,7 @@ def test_trials_run_in_other_processes_with_the_same_names(echo, tmp_path):
     command = [sys.executable, str(tmp_path / "start.py"), *words]
     done = subprocess.run([*command, "task=echo"], env=environment, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
-    assert {job["folder_name"].rpartition("-")[0] for job in jobs()} == {name.rpartition("-")[0] for name in names}
+    assert {job["folder_name"].rpartition("-")[0] for job in jobs()} == {name.rpartition("-")[0] for name in wanted}
     failing = subprocess.run(
         [*command, "task=echo", "task.fail=2"], env=environment, capture_output=True, text=True, timeout=120
     )

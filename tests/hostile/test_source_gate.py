@@ -37,9 +37,10 @@ ALLOWED = {
     ("runner/tasks/__init__.py", "importlib.import_module"): "our own tasks, and the plugins of the command line",
     ("runner/components/model/library_models.py", "import_module"): "timm",
     ("runner/sweeps/loading.py", "importlib.import_module"): "our own modules, a constant",
-    ("runner/sweeps/pages.py", "ctypes"): "madvise of the C library, so that forks copy less",
+    ("runner/sweeps/template.py", "ctypes"): "madvise of the C library, so that forks copy less",
+    ("runner/sweeps/trial.py", "importlib.import_module"): "our own module, which the sweep names",
     ("runner/sweeps/trial.py", "ctypes"): "prctl of the C library, so that a trial ends with its parent",
-    ("runner/sweeps/workers.py", "subprocess"): "our own server of trials",
+    ("runner/sweeps/worker_group.py", "subprocess"): "our own server of trials",
     ("runner/engine/provenance.py", "subprocess"): "git, with arguments that are constants",
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from running import ROOT, result
+from running import ROOT
 
 from runner.__main__ import main
 
@@ -192,19 +192,3 @@ def test_without_optuna_the_line_says_how_to_get_it(monkeypatch, capsys):
 def test_the_ready_recipe_searches(capfd):
     assert main(["recipe=search_lr_wd", "hydra.sweeper.n_trials=2", "epochs=0.2", "model.hidden=[8]", "sweep=s"]) == 0
     assert [set(row) >= {"optim.lr", "optim.weight_decay", "val/loss"} for row in ranking()] == [True, True]
-
-
-def test_grid_against_random_tells_what_it_found(capfd):
-    words = ["recipe=grid_vs_random", "epochs=0.5", "model.hidden=[8]", "task.side=2", "task.draws=2", "name=g"]
-    assert main(words) == 0
-    folder = Path("outputs/g")
-    report = json.loads((folder / "report.json").read_text())
-    grid, random = report["grid"], report["random"]
-    assert len(grid) == 4 and [len(each) for each in random] == [4, 4]
-    assert len({each["matters"] for each in grid}) == 2
-    assert len({each["matters"] for each in random[0]}) == 4
-    wins = sum(min(each["score"] for each in draw) < min(each["score"] for each in grid) for draw in random)
-    assert report["random_is_better"] == wins
-    assert f"a better one than the grid in {wins} of 2 draws" in capfd.readouterr().out
-    assert (folder / "grid_vs_random.png").read_bytes().startswith(b"\x89PNG")
-    assert result(folder)["status"] == "done"

@@ -5,7 +5,7 @@ import pytest
 from runner.door.compose import compose_parts, hydra_opened
 from runner.door.options import find_conf
 from runner.door.overrides import read_overrides
-from runner.door.space import space_of, wishes
+from runner.door.search_space import space_of, wishes
 from runner.errors import ConfigError
 from runner.search.space import Axis, Space
 

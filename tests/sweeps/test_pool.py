@@ -12,14 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
-from trials import PATHS, knobs, trial
+from trials import PATHS, settings, trial
 
 from runner.door.jobs import trial_job
 from runner.errors import TrialsFailed
 from runner.sweeps.channel import Channel, Closed
 from runner.sweeps.pool import Pool, all_done
 from runner.sweeps.trial import message_of
-from runner.sweeps.workers import of_gpu
+from runner.sweeps.worker_group import gpu_environment
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def importable(monkeypatch):
 
 def test_jobs_are_submitted_while_others_run_and_stopped_one_by_one(tmp_path, importable, monkeypatch):
     waiting, staying = trial(tmp_path / "waits", "task=wait"), trial(tmp_path / "stays", "task=stay")
-    with Pool(knobs(workers=2), like=waiting) as pool:
+    with Pool(settings(workers=2), like=waiting) as pool:
         first, second = pool.submit(waiting), pool.submit(staying)
         third = pool.submit(trial(tmp_path / "never", "task=wait"))
         deadline = time.monotonic() + 60
@@ -63,7 +63,7 @@ def test_jobs_are_submitted_while_others_run_and_stopped_one_by_one(tmp_path, im
 def test_a_finished_trial_is_not_run_again(tmp_path, importable):
     job = trial(tmp_path / "x", "task=nothing")
     job = trial(tmp_path / f"x-{job.hash8}", "task=nothing")
-    with Pool(knobs(), like=job) as pool:
+    with Pool(settings(), like=job) as pool:
         assert [ended.ran for ended in all_done(pool, [job])] == [True]
         assert [ended.ran for ended in all_done(pool, [job, job])] == [False, False]
 
@@ -84,10 +84,10 @@ def children(pid):
 @pytest.mark.parametrize("lost", ["server", "template"])
 def test_trials_survive_the_death_of_the_process_that_they_come_from(tmp_path, importable, lost):
     waits = trial(tmp_path / "waits", "task=wait")
-    with Pool(knobs(workers=1), like=waits) as pool:
+    with Pool(settings(workers=1), like=waits) as pool:
         number = pool.submit(waits)
         until((tmp_path / "waits" / "begun").exists, pool)
-        (worker,) = pool._crew.workers
+        (worker,) = pool._group.workers
         # The trial may begin before the server's message about it arrives.
         until(lambda: number in worker.groups, pool)
         server = worker._process.pid
@@ -104,11 +104,11 @@ def test_trials_survive_the_death_of_the_process_that_they_come_from(tmp_path, i
 
 def test_a_process_that_waits_for_a_trial_is_replaced_when_it_is_killed(tmp_path, importable):
     jobs = [trial(tmp_path / str(number), "task=nothing") for number in range(3)]
-    with Pool(knobs(workers=1), like=jobs[0]) as pool:
+    with Pool(settings(workers=1), like=jobs[0]) as pool:
         for job in jobs:
             pool.submit(job)
             assert pool.next_done().result.status == "done"
-            (template,) = children(pool._crew.workers[0]._process.pid)
+            (template,) = children(pool._group.workers[0]._process.pid)
             until(lambda: none_left(template), pool)  # noqa: B023
 
 
@@ -136,18 +136,18 @@ server.main(int(sys.argv[2]))
 
 
 def test_a_fork_that_the_system_refuses_is_asked_for_again(tmp_path, importable, monkeypatch):
-    monkeypatch.setattr("runner.sweeps.workers.START", REFUSED_TWICE)
+    monkeypatch.setattr("runner.sweeps.worker_group.START", REFUSED_TWICE)
     jobs = [trial(tmp_path / str(number), "task=nothing") for number in range(3)]
-    with Pool(knobs(workers=1), like=jobs[0]) as pool:
-        pool._crew.start(3)
-        (first,) = pool._crew.workers
+    with Pool(settings(workers=1), like=jobs[0]) as pool:
+        pool._group.start(3)
+        (first,) = pool._group.workers
         assert [each.result.status for each in all_done(pool, jobs)] == ["done"] * 3
-        assert pool._crew.workers == [first]  # no other had to take its place
+        assert pool._group.workers == [first]  # no other had to take its place
 
 
 def test_what_a_trial_leaves_running_ends_with_it(tmp_path, importable):
     job = trial(tmp_path / "x", "task=leave_running")
-    with Pool(knobs(workers=1), like=job) as pool:
+    with Pool(settings(workers=1), like=job) as pool:
         pool.submit(job)
         assert pool.next_done().result.status == "done"
         pid = int((tmp_path / "x" / "pid").read_text())
@@ -156,7 +156,7 @@ def test_what_a_trial_leaves_running_ends_with_it(tmp_path, importable):
 
 def test_a_trial_that_held_much_memory_is_over_when_it_has_given_it_back(tmp_path, importable):
     job = trial(tmp_path / "x", "task=hold_much")
-    with Pool(knobs(workers=1), like=job) as pool:
+    with Pool(settings(workers=1), like=job) as pool:
         pool.submit(job)
         assert pool.next_done().result.status == "done"
         assert not runs(int((tmp_path / "x" / "pid").read_text()))
@@ -171,9 +171,9 @@ def runs(pid):
 
 
 def test_a_process_that_never_starts_ends_the_sweep(tmp_path, importable, monkeypatch):
-    monkeypatch.setattr("runner.sweeps.workers.START", "raise SystemExit(3)")
+    monkeypatch.setattr("runner.sweeps.worker_group.START", "raise SystemExit(3)")
     job = trial(tmp_path / "x", "task=nothing")
-    with Pool(knobs(), like=job) as pool:
+    with Pool(settings(), like=job) as pool:
         pool.submit(job)
         with pytest.raises(TrialsFailed, match="ended 3 times"):
             pool.next_done()
@@ -189,20 +189,20 @@ server.main(int(sys.argv[2]))
 """
 
 
-def test_workers_of_gpus_run_one_trial_after_the_other_and_one_that_dies_takes_only_its_own(
+def test_workers_gpu_environments_run_one_trial_after_the_other_and_one_that_dies_takes_only_its_own(
     tmp_path, importable, monkeypatch
 ):
     """The GPUs are made up: each of the two processes computes on the processor."""
-    monkeypatch.setattr("runner.sweeps.workers.START", TWO_GPUS)
+    monkeypatch.setattr("runner.sweeps.worker_group.START", TWO_GPUS)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     ways = [0, 5, 0, 0, 1, 0]  # 5 ends its process, 1 raises
     jobs = [
         trial(tmp_path / str(number), "mix=faulty", f"mix.which={way}", "mix.at=2", "steps=20")
         for number, way in enumerate(ways)
     ]
-    with Pool(knobs(workers=None, retries=1), like=jobs[0]) as pool:
+    with Pool(settings(workers=None, retries=1), like=jobs[0]) as pool:
         ended = all_done(pool, jobs)
-        assert [worker.inline for worker in pool._crew.workers] == [True, True]
+        assert [worker.inline for worker in pool._group.workers] == [True, True]
     assert [each.result.status for each in ended] == ["failed" if way else "done" for way in ways]
     assert ended[1].result.reason == "the process ended with exit code 7 and left no result"
     assert re.fullmatch(r"plugin \S*faulty\.py:\d+: ZeroDivisionError: a mistake", ended[4].result.reason)
@@ -220,7 +220,7 @@ def test_workers_of_gpus_run_one_trial_after_the_other_and_one_that_dies_takes_o
     ],
 )
 def test_workers_take_the_gpus_in_turn(gpus, visible, expected):
-    taken = [of_gpu(worker, gpus, visible)["CUDA_VISIBLE_DEVICES"] for worker in range(5)]
+    taken = [gpu_environment(worker, gpus, visible)["CUDA_VISIBLE_DEVICES"] for worker in range(5)]
     assert taken == expected.split()
 
 
@@ -244,11 +244,14 @@ def test_messages_arrive_whole_and_as_they_were():
 ONE = """
 import ast, os, sys
 from runner.sweeps.loading import load
-from runner.sweeps.trial import carry_out
+from runner.sweeps.trial import run_trial, start_of
 job = ast.literal_eval(sys.argv[1])
-load({"argv": sys.argv, "plugins": ["faulty"], "data": job["config"]["data"], "device": "cpu", "trials": 1})
+message = {"entry": "runner.door.task_context", "argv": sys.argv, "trials": 1}
+message |= { "plugins": ["faulty"], "data": job["config"]["data"], "device": "cpu"}
+load(message)
+start = start_of(message)
 before, said = set(sys.modules), os.dup(1)
-code = carry_out({"job": job, "threads": 1, "memory": None})
+code = run_trial({"job": job, "threads": 1, "memory": None}, start)
 os.write(said, repr((code, sorted(set(sys.modules) - before))).encode())
 """
 
@@ -264,9 +267,9 @@ def test_a_trial_finds_loaded_all_that_it_imports(tmp_path):
 @pytest.mark.parametrize("count", [pytest.param(200, marks=pytest.mark.ci_slice), 1000])
 def test_trials_leave_nothing_behind_in_the_processes_that_run_them(tmp_path, importable, count):
     like = trial(tmp_path / "like", "task=nothing")
-    with Pool(knobs(workers=2), like=like) as pool:
+    with Pool(settings(workers=2), like=like) as pool:
         all_done(pool, [trial_job(like.config, [], tmp_path / f"w{number}") for number in range(110)])
-        server = pool._crew.workers[0]._process.pid
+        server = pool._group.workers[0]._process.pid
         pids = [server, *children(server), os.getpid()]
         before = [measured(pid) for pid in pids]
         ended = all_done(pool, [trial_job(like.config, [], tmp_path / f"t{number}") for number in range(count)])

@@ -127,6 +127,24 @@ def test_a_signal_ends_all_trials_soon_even_those_that_refuse(tmp_path, number, 
     assert sorted(result(path)["status"] for path in folders(tmp_path).values()) == ["interrupted"] * 2
 
 
+def test_a_signal_that_is_ignored_stays_so(tmp_path):
+    """As under nohup, and for SIGINT in a shell's background."""
+
+    def ignore():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    going = Started("task=wait", "seed=0,1", *PLUGIN, "hydra.launcher.workers=2", cwd=tmp_path, before=ignore)
+    going.until(lambda: len(list(tmp_path.glob("outputs/sweeps/*/*/begun"))) == 2)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGINT):
+        going.process.send_signal(number)
+    time.sleep(1)
+    assert going.process.poll() is None
+    assert {result(path)["status"] for path in folders(tmp_path).values()} <= {"running"}
+    assert going.end(signal.SIGTERM)[0] == 143
+    assert going.left() == []
+
+
 def test_a_second_process_on_the_same_sweep_is_refused(tmp_path):
     words = ("task=wait", "seed=0,1", *PLUGIN)
     going = Started(*words, cwd=tmp_path)

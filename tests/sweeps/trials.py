@@ -15,7 +15,7 @@ from runner.door.compose import checked, compose_parts, hydra_opened
 from runner.door.jobs import trial_job
 from runner.door.options import find_conf
 from runner.door.overrides import read_overrides
-from runner.sweeps.knobs import Knobs
+from runner.sweeps.launcher import LauncherSettings
 
 HERE = Path(__file__).parent
 PLUGIN = ("plugins=[faulty]", "--config-dir", str(HERE / "conf"))
@@ -31,12 +31,19 @@ def sweep(*arguments: str, cwd: Path, **changes: str) -> subprocess.CompletedPro
 class Started:
     """A sweep of small runs that goes on in the background."""
 
-    def __init__(self, *arguments: str, cwd: Path) -> None:
+    def __init__(self, *arguments: str, cwd: Path, before=None) -> None:
+        """Start it; its process calls `before` first."""
         self.mark = uuid.uuid4().hex
         environment = {**os.environ, "PYTHONPATH": PATHS, "RUNNER_TEST_MARK": self.mark}
         words = [sys.executable, "-m", "runner", "-m", *SMALL, *arguments]
         self.process = subprocess.Popen(
-            words, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            words,
+            cwd=cwd,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=before,
         )
 
     def until(self, happened, seconds: float = 60) -> None:
@@ -92,6 +99,6 @@ def trial(folder: Path, *overrides: str):
     return trial_job(config, [each.word for each in given], folder)
 
 
-def knobs(**changes) -> Knobs:
+def settings(**changes) -> LauncherSettings:
     """Return the launcher's settings."""
-    return Knobs(**{"workers": 2, "threads": 1, "timeout": None, "retries": 0, "memory": None, **changes})
+    return LauncherSettings(**{"workers": 2, "threads": 1, "timeout": None, "retries": 0, "memory": None, **changes})

@@ -11,9 +11,9 @@ import torch
 from running import ROOT, command, events, job, result
 from torch import nn
 
+from runner.door.task_context import start
 from runner.engine.activations import Layer, measure
 from runner.errors import ConfigError
-from runner.tasks import start
 from runner.tasks.init_figures import histogram_figure, spread
 from runner.tasks.init_verdicts import Case, judge
 

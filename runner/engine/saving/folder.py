@@ -64,7 +64,7 @@ def create(path: Path) -> Path:
     for parent in reversed(missing):
         with contextlib.suppress(FileExistsError):
             storage.make_folder(parent)
-    for free in _candidates(path):
+    for free in candidates(path):
         try:
             storage.make_folder(free)
         except FileExistsError:
@@ -73,7 +73,7 @@ def create(path: Path) -> Path:
     raise AssertionError("counting has no end")
 
 
-def _candidates(path: Path) -> Iterator[Path]:
+def candidates(path: Path) -> Iterator[Path]:
     """Yield the names to try, without end."""
     yield path
     for number in itertools.count(2):

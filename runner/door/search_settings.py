@@ -1,4 +1,4 @@
-"""What `hydra.sweeper.*` sets: the sampler and the pruner with their knobs, how many points, seeds and failures."""
+"""The settings of a search, `hydra.sweeper.*`: sampler, pruner, and how many points, seeds and failures."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "gp": {"n_startup_trials": NonNegativeInt, "deterministic_objective": bool},
     "cmaes": {"n_startup_trials": NonNegativeInt, "sigma0": Positive | None},
 }
-RUNGS = {"min_resource": PositiveInt, "reduction_factor": Annotated[int, Range(2)], "bootstrap_count": NonNegativeInt}
+_RUNGS = {"min_resource": PositiveInt, "reduction_factor": Annotated[int, Range(2)], "bootstrap_count": NonNegativeInt}
 PRUNERS: dict[str, dict[str, Any]] = {
     "none": {},
     "median": {"n_startup_trials": NonNegativeInt, "n_warmup_steps": NonNegativeInt, "interval_steps": PositiveInt},
-    "asha": {**RUNGS, "min_early_stopping_rate": NonNegativeInt},
-    "hyperband": {**RUNGS, "max_resource": PositiveInt | None},
+    "asha": {**_RUNGS, "min_early_stopping_rate": NonNegativeInt},
+    "hyperband": {**_RUNGS, "max_resource": PositiveInt | None},
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Knobs:
-    """The sweeper's settings, checked; the values stand in conf/hydra/sweeper/optuna.yaml."""
+class _SearchSettings:
+    """The checked settings of a search; conf/hydra/sweeper/optuna.yaml holds the defaults."""
 
     n_trials: PositiveInt | None
     seeds: PositiveInt
@@ -42,7 +42,7 @@ class Knobs:
     max_failure_rate: Unit
 
 
-def read_knobs(values: dict[str, Any]) -> Knobs:
+def check_search_settings(values: dict[str, Any]) -> _SearchSettings:
     """Return the checked settings of the sweeper."""
     if values["custom_search_space"] is not None:
         says = "a config must not name code; write conditions as 'optim=adam: {...}' in hydra.sweeper.params"
@@ -51,20 +51,20 @@ def read_knobs(values: dict[str, Any]) -> Knobs:
         raise ConfigError("hydra.sweeper.direction: got a list, but a search has one score: `monitor`")
     if not isinstance(values["params"], dict):
         raise ConfigError(f"hydra.sweeper.params: got {values['params']}, must be a mapping {{a: b}}")
-    kinds = get_type_hints(Knobs, include_extras=True)
+    kinds = get_type_hints(_SearchSettings, include_extras=True)
     known = [*kinds, "sampler", "pruner", "params", "custom_search_space", "_target_"]
     for name in values:
         if name not in known:
             raise unknown(f"hydra.sweeper.{name}", "key", str(name), known[:-1])
-    return Knobs(
+    return _SearchSettings(
         **{
             each.name: check(f"hydra.sweeper.{each.name}", values[each.name], kinds[each.name])
-            for each in fields(Knobs)
+            for each in fields(_SearchSettings)
         }
     )
 
 
-def part(values: Any, what: str, known: dict[str, dict[str, Any]], more: dict[str, Any]) -> dict[str, Any]:
+def check_part(values: Any, what: str, known: dict[str, dict[str, Any]], more: dict[str, Any]) -> dict[str, Any]:
     """Return a sampler's or pruner's name and knobs, checked."""
     where = f"hydra.sweeper.{what}"
     if not isinstance(values, dict):
@@ -80,8 +80,8 @@ def part(values: Any, what: str, known: dict[str, dict[str, Any]], more: dict[st
     return {"name": name, **{key: check(f"{where}.{key}", values[key], kind) for key, kind in kinds.items()}}
 
 
-def suits(space: Space, sampler: dict[str, Any], pruner: dict[str, Any], knobs: Knobs) -> None:
-    """Raise ConfigError where a sampler or a pruner cannot do with a space."""
+def check_fits(space: Space, sampler: dict[str, Any], pruner: dict[str, Any], settings: _SearchSettings) -> None:
+    """Raise ConfigError if a sampler or a pruner does not support a space."""
     name = sampler["name"]
     if name == "grid":
         space.grid()
@@ -98,7 +98,7 @@ def suits(space: Space, sampler: dict[str, Any], pruner: dict[str, Any], knobs: 
             raise ConfigError(
                 f"{axis.key}: is searched, so runs cannot be compared half-way; take hydra/sweeper/pruner=none"
             )
-        if axis.key == "seed" and knobs.seeds > 1:
+        if axis.key == "seed" and settings.seeds > 1:
             raise ConfigError("seed: is searched, but hydra.sweeper.seeds averages over it")
         if axis.key == "monitor":
             raise ConfigError("monitor: cannot be searched, it is the score")

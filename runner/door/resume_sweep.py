@@ -1,4 +1,4 @@
-"""`resume=<sweep folder>`: the command that a sweep was started with, kept in its folder and given again."""
+"""`resume=<sweep folder>`: read the command of a sweep from its folder and run it again."""
 
 from __future__ import annotations
 
@@ -23,43 +23,43 @@ from runner.keys import settings_with
 from runner.plain_yaml import refers_only
 from runner.roles import Role
 
-FILE = "sweep.yaml"
-PLACE = ("hydra.sweep.dir", "hydra.mode", "sweep", "outputs")  # what the folder itself says
-MAY_CHANGE = re.compile("|".join((*settings_with(Role.EXECUTION), r"hydra/launcher|hydra\.launcher\..*")))
-CODE = "plugins"  # a file must not import code
+_FILE = "sweep.yaml"
+_PLACE = ("hydra.sweep.dir", "hydra.mode", "sweep", "outputs")  # follow from the folder itself
+_MAY_CHANGE = re.compile("|".join((*settings_with(Role.EXECUTION), r"hydra/launcher|hydra\.launcher\..*")))
+_CODE = "plugins"  # a file must not import code
 
 
-def remember(folder: Path, conf: Conf, given: Sequence[Given]) -> None:
-    """Write the command of a sweep into its folder; the code that it imports must be given again, and is only named."""
-    words = [each.typed for each in given if each.key not in (*PLACE, CODE)]
-    plugins = [each.typed for each in given if each.key == CODE]
+def save_command(folder: Path, conf: Conf, given: Sequence[Given]) -> None:
+    """Write the command of a sweep into its folder. Plugins are only named there: a resume must give them again."""
+    words = [each.typed for each in given if each.key not in (*_PLACE, _CODE)]
+    plugins = [each.typed for each in given if each.key == _CODE]
     kept = {
         "overrides": words,
         "config_name": conf.primary,
         "give_again": [*plugins, *(f"--config-dir={path}" for path in conf.folders[1:])],
     }
-    write_atomic(folder / FILE, yaml.safe_dump(kept, sort_keys=False, allow_unicode=True).encode())
+    write_atomic(folder / _FILE, yaml.safe_dump(kept, sort_keys=False, allow_unicode=True).encode())
 
 
-def go_on(arguments: Arguments) -> Arguments:
-    """Return the command line that `resume=<sweep folder>` stands for; any other is returned as it is."""
+def sweep_command(arguments: Arguments) -> Arguments:
+    """Return the command line that `resume=<sweep folder>` stands for; any other stays as it is."""
     given = {word.lstrip("+").partition("=")[0]: word for word in arguments.overrides}
     asked = parse(given["resume"]).value if "resume" in given else None
     if asked is None:
         return arguments
     folder = Path(expanded("resume", str(asked)))
-    if not os.path.isfile(folder / FILE):  # noqa: PTH113  (is_file raises for a long name)
+    if not os.path.isfile(folder / _FILE):  # noqa: PTH113  (is_file raises for a long name)
         if arguments.multirun:
-            raise wrong("resume", str(asked), f"with -m the folder of a sweep (it has no {FILE})")
+            raise wrong("resume", str(asked), f"with -m the folder of a sweep (it has no {_FILE})")
         return arguments
     others = {key: word for key, word in given.items() if key != "resume"}
     for key in others:
-        if not MAY_CHANGE.fullmatch(key):
+        if not _MAY_CHANGE.fullmatch(key):
             can = ", ".join(sorted(settings_with(Role.EXECUTION)))
             raise ConfigError(f"{key}: cannot be changed with resume=... (of a sweep: {can}, hydra.launcher.*)")
-    kept = read(folder / FILE)
+    kept = _read_command(folder / _FILE)
     for word in kept["give_again"]:
-        missing = CODE not in given if word.startswith(CODE) else arguments.config_dir is None
+        missing = _CODE not in given if word.startswith(_CODE) else arguments.config_dir is None
         if missing:
             raise ConfigError(f"resume: this sweep was started with {word}, which must be given again")
     words = [word for word in kept["overrides"] if word.lstrip("+").partition("=")[0] not in others]
@@ -69,8 +69,8 @@ def go_on(arguments: Arguments) -> Arguments:
     )
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Return what a sweep's file holds; raises ConfigError if anything but `remember` wrote it."""
+def _read_command(path: Path) -> dict[str, Any]:
+    """Return the saved command of a sweep; raises ConfigError if its form is not that of `save_command`."""
     kept = plain_yaml.load(path)
     fields = {"overrides": list, "config_name": str, "give_again": list}
     if not isinstance(kept, dict) or {name: type(value) for name, value in kept.items()} != fields:
@@ -78,14 +78,14 @@ def read(path: Path) -> dict[str, Any]:
     if not all(isinstance(word, str) for word in [*kept["overrides"], *kept["give_again"]]):
         raise ConfigError(f"{path}: is not a sweep's command")
     for word in kept["overrides"]:
-        of_a_file(path, word)
+        _check_saved_word(path, word)
     return kept
 
 
-def of_a_file(path: Path, word: str) -> None:
-    """Refuse a word of a sweep's file that imports code, or that leads out of the sweep's folder."""
+def _check_saved_word(path: Path, word: str) -> None:
+    """Refuse a saved word that imports code, or that leads out of the sweep's folder."""
     key, _, text = word.lstrip("+").partition("=")
     leads_out = key == "hydra.sweep.subdir" and (".." in text or text.lstrip("'\" ").startswith("/"))
-    if key in (*PLACE, CODE, "resume", "hydra.run.dir") or leads_out:
+    if key in (*_PLACE, _CODE, "resume", "hydra.run.dir") or leads_out:
         raise ConfigError(f"{path}: {key}: may be given on the command line only")
     refers_only(text, f"{path}: {key}")

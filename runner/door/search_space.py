@@ -1,4 +1,4 @@
-"""From the overrides of a search to its space: Hydra's sweeps as axes, and for which choices each is there."""
+"""The space of a search: Hydra's sweeps as axes, and the choices that each axis depends on."""
 
 from __future__ import annotations
 
@@ -10,27 +10,26 @@ from typing import Any
 
 from hydra.core.override_parser.types import IntervalSweep, RangeSweep
 
-from runner.door.axes import in_yaml
-from runner.door.choices import choice
 from runner.door.compose import Parts
-from runner.door.options import Conf, template, templates
+from runner.door.grid import in_yaml
+from runner.door.options import Conf, choice, template, templates
 from runner.door.overrides import Given, parse, spread
 from runner.errors import ConfigError, unknown
 from runner.search.space import MOST, Axis, Space
 
-LOG = "log"
-EXAMPLE = "tag(log,interval(1e-3,1))"
+_LOG = "log"
+_EXAMPLE = "tag(log,interval(1e-3,1))"
 
 
 @dataclass(frozen=True)
-class Wish:
-    """An override of a search, with the option of a group (or the value of a key) that it is for, if not for all."""
+class _Wish:
+    """An override of a search, and the option of a group (or value of a key) that it applies to; None: to all."""
 
     given: Given
     only: tuple[str, str] | None = None
 
 
-def wishes(conf: Conf, params: Mapping[str, Any], given: Sequence[Given]) -> list[Wish]:
+def wishes(conf: Conf, params: Mapping[str, Any], given: Sequence[Given]) -> list[_Wish]:
     """Return what `hydra.sweeper.params` and the command line set; the command line wins."""
     found = []
     for key, value in params.items():
@@ -41,39 +40,41 @@ def wishes(conf: Conf, params: Mapping[str, Any], given: Sequence[Given]) -> lis
                 raise ConfigError(f"hydra.sweeper.params.{key}: {says}")
             if group in conf.files and option not in conf.files[group]:
                 raise unknown(f"hydra.sweeper.params.{key}", "option", option, conf.files[group])
-            found += [Wish(in_yaml(conf, name, text, example=EXAMPLE), (group, option)) for name, text in value.items()]
+            found += [
+                _Wish(in_yaml(conf, name, text, example=_EXAMPLE), (group, option)) for name, text in value.items()
+            ]
         else:
-            found.append(Wish(in_yaml(conf, key, value, example=EXAMPLE)))
-    ours = [Wish(spread(conf, each)) for each in given if not each.of_hydra]
+            found.append(_Wish(in_yaml(conf, key, value, example=_EXAMPLE)))
+    ours = [_Wish(spread(conf, each)) for each in given if not each.of_hydra]
     typed = {each.given.key for each in ours}
     return [*(each for each in found if each.given.key not in typed), *ours]
 
 
-def space_of(conf: Conf, parts: Parts, wished: Sequence[Wish]) -> tuple[Space, list[Given]]:
+def space_of(conf: Conf, parts: Parts, wished: Sequence[_Wish]) -> tuple[Space, list[Given]]:
     """Return the space, and the overrides that are the same for every point."""
     fixed = [each.given for each in wished if not each.only and not each.given.swept]
-    free = {each.given.key: axis_of(each.given) for each in wished if not each.only and each.given.swept}
+    free = {each.given.key: _axis_of(each.given) for each in wished if not each.only and each.given.swept}
     tied = []
     for each in wished:
         if each.only:
-            tied += conditional(conf, parts, fixed, free, each)
+            tied += _conditional(conf, parts, fixed, free, each)
     for axis in tied:
         if axis.when is None:  # its condition holds for all points
             free[axis.key] = replace(axis, label="")
             fixed = [each for each in fixed if each.key != axis.key]
     tied = [axis for axis in tied if axis.when]
-    axes = [restricted(conf, axis, free, tied) for axis in free.values()]
+    axes = [_restricted(conf, axis, free, tied) for axis in free.values()]
     axes = [axis for axis in axes if axis.when is None or axis.when[1]]
     if not axes:
         raise ConfigError("hydra/sweeper: the space is empty; add something like 'optim.lr=tag(log,interval(1e-3,1))'")
     return Space((*(a for a in axes if not a.when), *(a for a in axes if a.when), *tied)), fixed
 
 
-def conditional(conf: Conf, parts: Parts, fixed: Sequence[Given], free: Mapping[str, Axis], wish: Wish) -> list[Axis]:
-    """Return the axis of a wish that is for one option only; without condition where every point has that option."""
+def _conditional(conf: Conf, parts: Parts, fixed: Sequence[Given], free: Mapping[str, Axis], wish: _Wish) -> list[Axis]:
+    """Return the axis of a wish that applies to one option; without condition if every point has that option."""
     assert wish.only is not None
     key, option = wish.only
-    axis = replace(axis_of(wish.given), label=option)
+    axis = replace(_axis_of(wish.given), label=option)
     if key in free:
         if free[key].kind != "choice":
             raise ConfigError(f"hydra.sweeper.params.{key}={option}: {key} has no choices here")
@@ -82,8 +83,8 @@ def conditional(conf: Conf, parts: Parts, fixed: Sequence[Given], free: Mapping[
     return [axis] if option in texts else []
 
 
-def restricted(conf: Conf, axis: Axis, free: Mapping[str, Axis], tied: Sequence[Axis]) -> Axis:
-    """Return an axis with the choices that it is there for: those of its group that have the knob, and no own axis."""
+def _restricted(conf: Conf, axis: Axis, free: Mapping[str, Axis], tied: Sequence[Axis]) -> Axis:
+    """Return an axis with the choices it depends on: those of its group that have the knob and no axis of their own."""
     group, _, knob = axis.key.partition(".")
     others = {each.when[0]: each.when[0] for each in tied if each.key == axis.key and each.when}
     key = next(iter(others), group if knob and group in conf.defaults else None)
@@ -92,14 +93,14 @@ def restricted(conf: Conf, axis: Axis, free: Mapping[str, Axis], tied: Sequence[
     choices = free[key].choices
     having = choices
     if key == group and knob:
-        having = tuple(text for text in choices if has(conf, group, text, knob)) or choices
+        having = tuple(text for text in choices if _has(conf, group, text, knob)) or choices
     own = {text for each in tied if each.key == axis.key and each.when for text in each.when[1]}
     left = tuple(text for text in having if text not in own)
     return axis if left == choices else replace(axis, when=(key, left))
 
 
-def has(conf: Conf, group: str, text: str, knob: str) -> bool:
-    """Tell whether an option, or one of several, has a knob."""
+def _has(conf: Conf, group: str, text: str, knob: str) -> bool:
+    """True if an option, or one of several, has a knob."""
     chosen = choice(conf, group, parse(f"{group}={text}").value)
     first = knob.partition(".")[0]
     if conf.several(group):
@@ -107,21 +108,21 @@ def has(conf: Conf, group: str, text: str, knob: str) -> bool:
     return all(first in template(conf, group, option) for option in chosen)
 
 
-def axis_of(given: Given) -> Axis:
+def _axis_of(given: Given) -> Axis:
     """Return a sweep as an axis, one value as an axis of one choice."""
     value = given.value
     if not given.swept:
         return Axis(key=given.key, kind="choice", choices=(given.text,))
-    if strange := sorted(value.tags - {LOG}):
-        raise unknown(given.key, "tag", str(strange[0]), [LOG])
-    log = LOG in value.tags
-    axis = numbers(given, log) if isinstance(value, (IntervalSweep, RangeSweep)) else listed(given, log)
+    if strange := sorted(value.tags - {_LOG}):
+        raise unknown(given.key, "tag", str(strange[0]), [_LOG])
+    log = _LOG in value.tags
+    axis = _numbers(given, log) if isinstance(value, (IntervalSweep, RangeSweep)) else _listed(given, log)
     if log and axis.low <= 0:
         raise ConfigError(f"{given.key}: got {given.text}, but a logarithmic axis must be above 0")
     return axis
 
 
-def numbers(given: Given, log: bool) -> Axis:
+def _numbers(given: Given, log: bool) -> Axis:
     """Return the axis of an interval or a range; a range ends before its second number, as everywhere in Hydra."""
     value = given.value
     if isinstance(value, IntervalSweep):
@@ -145,7 +146,7 @@ def numbers(given: Given, log: bool) -> Axis:
     return Axis(key=given.key, kind=kind, low=min(values), high=max(values), step=None if log else step, log=log)  # type: ignore[arg-type]
 
 
-def listed(given: Given, log: bool) -> Axis:
+def _listed(given: Given, log: bool) -> Axis:
     """Return the axis of listed values."""
     if log:
         raise ConfigError(f"{given.key}: got {given.text}, but only an interval or a range can be logarithmic")

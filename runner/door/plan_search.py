@@ -1,4 +1,4 @@
-"""A search planned: its settings and its space read and checked at every end and choice, before the first run."""
+"""A search planned: its settings and its space, checked at every end and choice before the first run."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from runner.door.compose import Parts, hydra_opened, plain
-from runner.door.composer import Composer, trial_name
 from runner.door.jobs import trial_job
-from runner.door.naming import digest
+from runner.door.naming import digest, trial_name
 from runner.door.options import Conf
 from runner.door.overrides import Given, parse
-from runner.door.space import space_of, wishes
-from runner.door.sweeper import PRUNERS, SAMPLERS, direction, part, read_knobs, suits
+from runner.door.search_settings import PRUNERS, SAMPLERS, check_fits, check_part, check_search_settings, direction
+from runner.door.search_space import space_of, wishes
+from runner.door.variants import Composer
 from runner.errors import ConfigError
 from runner.schema import NonNegativeInt
 from runner.search.records import Asked, Search
@@ -25,15 +25,15 @@ from runner.tasks.job import Job
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A checked search, and what makes the run of one of its points."""
+class PlannedSearch:
+    """A checked search, and the function that makes the run of a point."""
 
     search: Search
     like: Job  # one of its runs
     run: Callable[[Point, int], Job]  # (point, seed)
 
     def jobs(self, study: Study) -> Callable[[Asked, int], Job]:
-        """Return what makes the runs of a study; the first seed's reports to it."""
+        """Return the function that makes the runs of a study; the run of the first seed reports to it."""
 
         def job(asked: Asked, seed: int) -> Job:
             first = seed == self.search.seeds[0]
@@ -44,47 +44,47 @@ class Planned:
 
 def plan_search(
     conf: Conf, parts: Parts, given: Sequence[Given], place: Callable[[dict[str, Any], list[Given]], Path]
-) -> tuple[Path, Planned]:
-    """Return the folder, which `place` gives, and the search; raises ConfigError for whatever is wrong with it."""
+) -> tuple[Path, PlannedSearch]:
+    """Return the folder, which `place` chooses, and the checked search."""
     installed()
     values = plain(parts.hydra.sweeper)
-    knobs = read_knobs(values)
-    sampler = part(values["sampler"], "sampler", SAMPLERS, {"seed": NonNegativeInt})
-    pruner = part(values["pruner"], "pruner", PRUNERS, {})
+    settings = check_search_settings(values)
+    sampler = check_part(values["sampler"], "sampler", SAMPLERS, {"seed": NonNegativeInt})
+    pruner = check_part(values["pruner"], "pruner", PRUNERS, {})
     wished = wishes(conf, values["params"], given)
     space, fixed = space_of(conf, parts, wished)
-    suits(space, sampler, pruner, knobs)
+    check_fits(space, sampler, pruner, settings)
     composer = Composer(conf, [each for each in given if each.of_hydra])
-    config = check_ends(conf, composer, space, fixed)
+    config = _check_ends(conf, composer, space, fixed)
     search = Search(
         space=space,
         sampler=sampler,
         pruner=pruner,
-        direction=direction(knobs.direction, config),
-        storage=knobs.storage,
-        study_name=knobs.study_name
-        or f"{sampler['name']}-{digest([list(map(vars, space.axes)), sampler, knobs.seeds])}",
-        n_trials=knobs.n_trials,
-        n_jobs=knobs.n_jobs,
-        seeds=tuple(range(config["seed"], config["seed"] + knobs.seeds)),
-        max_failure_rate=knobs.max_failure_rate,
+        direction=direction(settings.direction, config),
+        storage=settings.storage,
+        study_name=settings.study_name
+        or f"{sampler['name']}-{digest([list(map(vars, space.axes)), sampler, settings.seeds])}",
+        n_trials=settings.n_trials,
+        n_jobs=settings.n_jobs,
+        seeds=tuple(range(config["seed"], config["seed"] + settings.seeds)),
+        max_failure_rate=settings.max_failure_rate,
     )
-    if knobs.storage:
-        opened(knobs.storage, Path())
+    if settings.storage:
+        opened(settings.storage, Path())
     folder = place(config, [each.given for each in wished])
 
     def run(point: Point, seed: int) -> Job:
         own = [parse(f"{key}={text}") for key, text in space.words(point)]
-        own += [parse(f"seed={seed}")] if knobs.seeds > 1 else []
+        own += [parse(f"seed={seed}")] if settings.seeds > 1 else []
         with hydra_opened(conf):
-            trial = composer.trial(merged(fixed, own))
+            trial = composer.trial(_merged(fixed, own))
         name = trial_name([(each.key, each.value) for each in own], trial.config)
-        return trial_job(trial.config, trial.words, folder / name)
+        return trial_job(trial.config, trial.words, folder / name, conf.folders)
 
-    return folder, Planned(search, trial_job(config, (), folder / "any"), run)
+    return folder, PlannedSearch(search, trial_job(config, (), folder / "any"), run)
 
 
-def check_ends(conf: Conf, composer: Composer, space: Space, fixed: Sequence[Given]) -> dict[str, Any]:
+def _check_ends(conf: Conf, composer: Composer, space: Space, fixed: Sequence[Given]) -> dict[str, Any]:
     """Check each axis at its ends, or at each choice, under every option that it is there for; return one config."""
     first = {axis.name: axis.ends()[0] for axis in space.axes}
     for axis in space.axes:
@@ -93,25 +93,25 @@ def check_ends(conf: Conf, composer: Composer, space: Space, fixed: Sequence[Giv
         for end in axis.ends():
             for option in options if group != axis.key else ("",):
                 values = {**first, axis.name: end, **({group: option} if option else {})}
-                check_point(composer, space, fixed, axis, values)
-    return check_point(composer, space, fixed, space.axes[0], first)
+                _check_point(composer, space, fixed, axis, values)
+    return _check_point(composer, space, fixed, space.axes[0], first)
 
 
-def check_point(
+def _check_point(
     composer: Composer, space: Space, fixed: Sequence[Given], axis: Axis, values: dict[str, str]
 ) -> dict[str, Any]:
     """Return the config of one point, checked; `values` holds a text for each axis."""
     keys = {each.name: each.key for each in space.axes}
     own = [parse(f"{keys[name]}={text}") for name, text in space.kept(values).items()]
     try:
-        return composer.trial(merged(fixed, own)).config
+        return composer.trial(_merged(fixed, own)).config
     except ConfigError as error:
         if axis.kind == "float" and "must be a whole number" in str(error):
             raise ConfigError(f"{error}; for whole numbers: int(interval(...))") from error
         raise
 
 
-def merged(fixed: Sequence[Given], own: Sequence[Given]) -> list[Given]:
+def _merged(fixed: Sequence[Given], own: Sequence[Given]) -> list[Given]:
     """Return overrides, options before knobs, the point's in place of those that are the same for all."""
     keys = {each.key for each in own}
     return [*(each for each in fixed if each.key not in keys), *own]

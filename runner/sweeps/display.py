@@ -1,40 +1,44 @@
-"""What a sweep shows: a table that moves on a terminal, a line per trial elsewhere, the whole table at the end."""
+"""What a sweep shows: a live table on a terminal, one line per trial elsewhere, and the whole table at the end."""
 
 from __future__ import annotations
 
 import math
+import os
+import re
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from runner.engine.logs.console import clock
 from runner.engine.monitor import Monitor
 from runner.sweeps.outcome import LOG, Ended, folder_of
-from runner.sweeps.pool import Pool
-from runner.sweeps.progress import progress, time_left
-from runner.sweeps.running import Running
+from runner.tasks.job import Job
 
 REDRAW = 0.25  # seconds between two drawings, at least
 MOST_ROWS = 60  # of the table at the end
 MOST_REASONS = 20
+TAIL = 2048  # bytes of a log that are read
+LINE = re.compile(r"^epoch \d+/\d+  step .*$", re.MULTILINE)
+WORD = re.compile(r"(\D+?) (\S+)(?:  |$)")
 
 
-class Screen(Protocol):
+class Display(Protocol):
     """Something that follows a sweep."""
 
     def over(self, ended: Ended) -> None:
         """Take note of a trial that is over."""
 
-    def look(self, pool: Pool) -> None:
-        """Show how things stand."""
+    def look(self, running: Sequence[Job], waiting: int, *, loaded: bool) -> None:
+        """Show the trials that run now and how many have not begun."""
 
     def close(self) -> None:
         """Show no more."""
 
 
-def screen(count: int, stream: TextIO | None = None) -> Screen:
+def display(count: int, stream: TextIO | None = None) -> Display:
     """Return what suits a stream (standard output unless given) for a sweep of so many trials (0: not known)."""
     stream = stream or sys.stdout
     return Live(count, stream) if stream.isatty() else Lines(count, stream)
@@ -55,7 +59,7 @@ class Lines:
         self._stream.write("  ".join([*words, ended.name]) + "\n")
         self._stream.flush()
 
-    def look(self, pool: Pool) -> None:
+    def look(self, running: Sequence[Job], waiting: int, *, loaded: bool) -> None:
         """Show nothing: a pipe does not move."""
 
     def close(self) -> None:
@@ -84,28 +88,28 @@ class Live:
         self._counts[ended.result.status] += 1
         self._ran += ended.ran
 
-    def look(self, pool: Pool) -> None:
+    def look(self, running: Sequence[Job], waiting: int, *, loaded: bool) -> None:
         """Draw, if it is time to."""
-        if pool.loaded() and not self._loaded:
+        if loaded and not self._loaded:
             self._loaded, self._began = True, time.monotonic()
         if time.monotonic() - self._drawn >= REDRAW:
             self._drawn = time.monotonic()
-            self._moving.update(self._table(pool.running(), pool.waiting()), refresh=True)
+            self._moving.update(self._table(running, waiting), refresh=True)
 
     def close(self) -> None:
         """Take the table off the terminal."""
         self._moving.stop()
 
-    def _table(self, running: Sequence[Running], waiting: int) -> Any:
+    def _table(self, running: Sequence[Job], waiting: int) -> Any:
         table = columns(["epoch", "loss", "score", "state", "left"], title=self._title(len(running), waiting))
         room = max(3, self._console.height - 7)
         running = running[: room - 1]
         for ended in self._over[-max(1, room - len(running)) :]:
             table.add_row(label(ended.name), "", "", shown(ended.score), ended.result.status, "")
-        for each in running:
-            words = progress(folder_of(each.job))
+        for job in running:
+            words = progress(folder_of(job))
             values = [words.get(name, "") for name in ("epoch", "loss", "val accuracy")]
-            table.add_row(label(each.job.folder_name), *values, "running", words.get("left", ""))
+            table.add_row(label(job.folder_name), *values, "running", words.get("left", ""))
         return table
 
     def _title(self, running: int, waiting: int) -> str:
@@ -167,6 +171,23 @@ def reasons(bad: Sequence[Ended], stream: TextIO | None = None) -> None:
         stream.write(f"{each.result.status}: {each.name}: {each.result.reason}\n")
     if len(bad) > MOST_REASONS:
         stream.write(f"... and {len(bad) - MOST_REASONS} more\n")
-    if bad:
+    if any((folder_of(each.job) / LOG).is_file() for each in bad):  # Hydra's launchers keep logs elsewhere
         stream.write(f"their logs: {folder_of(bad[0].job).parent / '*' / LOG}\n")
     stream.flush()
+
+
+def progress(folder: Path) -> dict[str, str]:
+    """Return the words of the last line in which a trial says how far it is: epoch, step, loss, val loss, left."""
+    try:
+        with (folder / LOG).open("rb") as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - TAIL))
+            text = log.read().decode("utf-8", "replace")
+    except OSError:
+        return {}
+    lines = LINE.findall(text)
+    return dict(WORD.findall(lines[-1])) if lines else {}
+
+
+def time_left(elapsed: float, ran: int, left: int) -> float | None:
+    """Return the seconds that are left if the rest takes as long as what ran; None before anything has."""
+    return elapsed / ran * left if ran else None

@@ -1,0 +1,98 @@
+"""A grid: what a sweep goes over, and the checked config of every combination."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hydra.core.override_parser.types import IntervalSweep
+
+from runner.door.compose import Parts, plain
+from runner.door.naming import trial_name
+from runner.door.options import Conf
+from runner.door.overrides import Given, allow, parse, spread
+from runner.door.variants import Composer, Trial
+from runner.errors import ConfigError
+
+_MOST = 10_000  # trials of one sweep
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What a sweep goes over: the command line on top of the YAML's `hydra.sweeper.params`."""
+
+    given: list[Given]  # of the command line, Hydra's own included
+    searched: list[Given]  # of the YAML
+
+    @property
+    def all(self) -> list[Given]:
+        """Return one override per key, in Hydra's order."""
+        ours = [each for each in self.given if not each.of_hydra]
+        return list({each.key: each for each in [*self.searched, *ours]}.values())
+
+    @property
+    def swept(self) -> list[str]:
+        """Return the keys that differ between trials."""
+        return [each.key for each in self.all if each.swept]
+
+
+def axes_of(conf: Conf, parts: Parts, given: list[Given]) -> Axes:
+    """Return what a command line, and the `hydra.sweeper.params` of its recipe, go over."""
+    wished = plain(parts.hydra.sweeper.get("params")) or {}
+    searched = [in_yaml(conf, key, text, example="0.1,0.01") for key, text in wished.items()]
+    return Axes([spread(conf, each) for each in given], searched)
+
+
+def in_yaml(conf: Conf, key: str, text: object, *, example: str) -> Given:
+    """Return an override that stands under `hydra.sweeper.params`; `example` is such a text for `optim.lr`."""
+    if not isinstance(text, (str, int, float)):
+        raise ConfigError(f"hydra.sweeper.params.{key}: must be text, as in 'optim.lr: {example}' in a recipe")
+    each = parse(f"{key}={str(text).lower() if isinstance(text, bool) else text}")
+    if each.key == "plugins":
+        raise ConfigError("plugins: may be given on the command line only, a file must not import code")
+    allow(conf, each)
+    return spread(conf, each)
+
+
+def check_trials(conf: Conf, axes: Axes) -> dict[str, Trial]:
+    """Return the trials by the names of their folders; raises ConfigError if any is wrong, or if two are the same."""
+    composer = Composer(conf, [each for each in axes.given if each.of_hydra])
+    found: dict[str, Trial] = {}
+    swept = set(axes.swept)
+    for given in combinations(axes):
+        trial = composer.trial(given)
+        name = trial_name([(each.key, each.value) for each in given if each.key in swept or not swept], trial.config)
+        if name in found:
+            raise ConfigError(f"{name.rpartition('-')[0]}: two trials of this sweep are the same")
+        found[name] = trial
+    return found
+
+
+def combinations(axes: Axes) -> Iterator[list[Given]]:
+    """Yield the overrides of every trial, the last axis fastest, as Hydra's own sweeper does."""
+    columns = [_texts(each) for each in axes.all]
+    count = math.prod(map(len, columns))
+    if count > _MOST:
+        raise ConfigError(f"{axes.swept[0]}: the sweep has {count} trials or more, must be at most {_MOST}")
+    parsed = [[parse(f"{each.key}={text}") for text in column] for each, column in zip(axes.all, columns, strict=True)]
+    yield from map(list, itertools.product(*parsed))
+
+
+def _texts(each: Given) -> list[str]:
+    """Return the values of an override, one or several, as texts."""
+    if not each.swept:
+        return [each.text]
+    if isinstance(each.value, IntervalSweep):
+        raise ConfigError(
+            f"{each.key}: got {each.text}, but Hydra's own sweeper tries listed values only; "
+            f"list them ({each.key}=0.1,0.01) or choose a sweeper that searches (hydra/sweeper=...)"
+        )
+    try:
+        found = list(itertools.islice(each.parsed.sweep_string_iterator(), _MOST + 1))
+    except (ValueError, OverflowError) as error:  # of a range
+        raise ConfigError(f"{each.key}: got {each.text}, which is no range ({error})") from error
+    if not found:
+        raise ConfigError(f"{each.key}: got {each.text}, which has no values")
+    return found

@@ -1,0 +1,231 @@
+"""Hydra's own launchers (basic, joblib, submitit) behind our protocol, and the flags that Hydra answers itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import hydra
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus
+from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, open_dict
+
+from runner.door.compose import choice_words, chooses, first_line, hydra_opened, one_line, quoted, resolved
+from runner.door.naming import hash8
+from runner.door.options import Conf, find_conf
+from runner.door.overrides import Given, parse
+from runner.door.task_context import start
+from runner.engine.interruption import Interrupted, raising
+from runner.errors import ConfigError, RunnerError, TrialsFailed
+from runner.status import Status
+from runner.sweeps.channel import Message
+from runner.sweeps.outcome import Ended, finished, folder_of, lost, own, saved, settle
+from runner.sweeps.trial import job_of, message_of, run_here
+from runner.tasks.job import Job
+
+
+@dataclass(frozen=True)
+class _HydraTask:
+    """What Hydra calls in the process of a run: it composes the run's words again, and runs the planned job.
+
+    A launcher of Hydra's sends this object to its processes, so its fields are plain values.
+    """
+
+    jobs: dict[int, Message]  # by number
+
+    def __call__(self, config: DictConfig) -> None:
+        """Run a job. A failing one does not raise: some launchers would end the runs of later batches with it."""
+        job = job_of(self.jobs[int(HydraConfig.get().job.num)])
+
+        def start_planned(job: Job) -> int:
+            planned, found = hash8(job.config), hash8(resolved(config))
+            if found != planned:
+                raise ConfigError(f"config: got {found} here, must be {planned} as planned; do config files differ?")
+            return start(job)
+
+        ending, _ = run_here(job, start_planned, run=job.folder_name)
+        if ending.status is Status.INTERRUPTED:  # by a signal: the sweep ends too
+            raise KeyboardInterrupt if ending.exit_code == 130 else SystemExit(ending.exit_code)
+
+
+class HydraLauncher:
+    """A launcher of Hydra's: runs are collected, begun together, and waited for together."""
+
+    def __init__(self, conf: Conf, given: Sequence[Given], folder: Path, batch: int | None) -> None:
+        """Prepare for the runs of a sweep; at most `batch` of them begin together, all if it is None."""
+        self._conf, self._given, self._folder, self._most = conf, given, folder, batch
+        self._batch: deque[tuple[int, Job]] = deque()
+        self._done: deque[Ended] = deque()
+        self._count = 0
+
+    def free(self) -> int:
+        """Return how many more runs the next batch takes."""
+        return 0 if self._done or self._most is None else self._most - len(self._batch)
+
+    def submit(self, job: Job) -> int:
+        """Put a run into a batch, unless its folder has a result."""
+        number, self._count = self._count, self._count + 1
+        if result := finished(job):
+            self._done.append(Ended(number=number, job=job, result=result, ran=False))
+        else:
+            self._batch.append((number, job))
+        return number
+
+    def next_done(self, timeout: float | None = None) -> Ended | None:
+        """Return a run that ended; run the next batch if there is none. Raises Interrupted if a signal ended it."""
+        if not self._done and self._batch:
+            batch = [self._batch.popleft() for _ in range(min(len(self._batch), self._most or len(self._batch)))]
+            try:
+                self._launch(batch)
+            except Interrupted:
+                self._done += [left for number, job in batch if (left := _left(number, job))]
+                raise
+            self._done += [_left(number, job) or _lost(number, job) for number, job in batch]
+        return self._done.popleft() if self._done else None
+
+    def stop_all(self) -> None:
+        """Forget the runs that have not begun."""
+        self._batch.clear()
+
+    def idle(self) -> bool:
+        """True if nothing is left."""
+        return not self._batch and not self._done
+
+    def loaded(self) -> bool:
+        """True: Hydra's launchers do not tell when their processes are ready."""
+        return True
+
+    def running(self) -> list[Job]:
+        """Return nothing: what runs is not seen from here."""
+        return []
+
+    def waiting(self) -> int:
+        """Return how many runs have not begun."""
+        return len(self._batch)
+
+    def close(self) -> None:
+        """Do nothing: no process of a launcher lives between two batches."""
+
+    def _launch(self, batch: Sequence[tuple[int, Job]]) -> None:
+        """Run a batch to its end."""
+        task = _HydraTask({index: message_of(job) for index, (_, job) in enumerate(batch)})
+        words = [
+            [*_words_of(self._conf, job), f"hydra.sweep.subdir={quoted(os.path.relpath(folder_of(job), self._folder))}"]
+            for _, job in batch
+        ]
+        try:
+            with _opened_launcher(self._conf, self._given, self._folder, task) as launcher, raising():
+                for each in launcher.launch(words, initial_job_idx=0):
+                    if each.status is JobStatus.FAILED:  # beside the run, whose errors stand in its folder
+                        raise each._return_value
+        except RunnerError:
+            raise
+        except SystemExit as error:
+            raise Interrupted(int(error.code or 0) - 128) from error
+        except KeyboardInterrupt as error:
+            raise error if isinstance(error, Interrupted) else Interrupted(2) from error
+        except Exception as error:
+            raise TrialsFailed(f"the launcher ended the sweep: {type(error).__name__}: {first_line(error)}") from error
+
+
+def _words_of(conf: Conf, job: Job) -> list[str]:
+    """Return the overrides by which Hydra composes a run.
+
+    Values go in by `++`, which also adds a key to an open mapping. A choice of `null` is the absence of the choice.
+    """
+    found = []
+    for each in map(parse, job.overrides):
+        if not chooses(conf, each):
+            found.append(f"++{each.word}")
+        elif each.value is not None:
+            found.append(each.word)
+    return found
+
+
+def _left(number: int, job: Job) -> Ended | None:
+    """Return how a run ended, by what it left in its folder; None if it left nothing."""
+    result = saved(folder_of(job))
+    if result is None or result.status is Status.RUNNING:
+        return None
+    return Ended(number=number, job=job, result=result, ran=True, seconds=result.seconds)
+
+
+def _lost(number: int, job: Job) -> Ended:
+    """Return the ending of a run whose process left no result."""
+    result = settle(job, lost("its process ended and left no result"), 0.0)
+    return Ended(number=number, job=job, result=result, ran=True)
+
+
+@contextmanager
+def _opened_launcher(conf: Conf, given: Sequence[Given], folder: Path, task: _HydraTask) -> Iterator[Launcher]:
+    """Give the launcher that a command line chooses, made by Hydra."""
+    with hydra_opened(conf):
+        config = _sweep_config(conf, given, folder)
+        context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks())
+        yield Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
+
+
+def _sweep_config(conf: Conf, given: Sequence[Given], folder: Path) -> DictConfig:
+    """Return the config of a sweep as Hydra makes it, from the choices and what is set under `hydra`."""
+    fixed = [each for each in given if not each.swept and each.key not in ("hydra.sweep.dir", "hydra.mode")]
+    words = [*choice_words(conf, fixed), f"hydra.sweep.dir={quoted(folder)}"]
+    global_hydra = GlobalHydra.instance().hydra
+    assert global_hydra is not None
+    return global_hydra.compose_config(conf.primary, words, RunMode.MULTIRUN, with_log_configuration=False)
+
+
+def in_subfolders(conf: Conf, given: Sequence[Given], folder: Path, jobs: Sequence[Job]) -> list[Job]:
+    """Return jobs with the folders that `hydra.sweep.subdir` names; a folder that holds another run is not taken."""
+    found = []
+    with hydra_opened(conf):
+        config = _sweep_config(conf, given, folder)
+        loader = GlobalHydra.instance().config_loader()
+        for number, job in enumerate(jobs):
+            whole = loader.load_sweep_config(config, _words_of(conf, job))
+            with open_dict(whole):
+                whole.hydra.job.id = whole.hydra.job.num = number
+            HydraConfig.instance().set_config(whole)
+            path = Path(os.path.relpath(folder / str(whole.hydra.sweep.subdir)))
+            found.append(own(replace(job, folder=str(path), folder_name=path.name)))
+    return found
+
+
+def through_hydra(words: Sequence[str], conf: Conf | None = None) -> int:
+    """Have Hydra answer `--info` or shell completion; raises ConfigError for what Hydra refuses."""
+    conf = conf or find_conf()
+    flags = [f"--config-dir={folder}" for folder in conf.folders[1:]] + [f"--config-name={conf.primary}"]
+    main = hydra.main(version_base="1.3", config_path=str(conf.folders[0]), config_name="config")(lambda config: None)
+    with _command_line([*flags, *words]):
+        try:
+            main()
+        except HydraException as error:
+            raise one_line(error) from error
+        except SystemExit as error:
+            return int(error.code or 0)
+    return 0
+
+
+@contextmanager
+def _command_line(words: list[str]) -> Iterator[None]:
+    """Have Hydra see another command line, and raise its errors instead of printing them."""
+    argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv, os.environ["HYDRA_FULL_ERROR"] = [argv[0], *words], "1"
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        if full is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full

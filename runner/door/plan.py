@@ -1,0 +1,101 @@
+"""A sweep planned: its folder, and every run composed and checked before the first one starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.door.compose import Parts, plain
+from runner.door.grid import Axes, axes_of, check_trials
+from runner.door.jobs import trial_job
+from runner.door.naming import digest, is_named, shortened
+from runner.door.options import Conf
+from runner.door.overrides import Given
+from runner.errors import ConfigError, unknown
+from runner.sweeps.launcher import LauncherSettings, check_settings
+from runner.tasks.job import Job
+
+_BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A checked sweep: the runs of a grid, or a search that picks them."""
+
+    folder: Path
+    outputs: Path  # where its notebook is
+    jobs: tuple[Job, ...] = ()
+    search: Any = None  # a `runner.door.plan_search.PlannedSearch`
+    settings: LauncherSettings | None  # of our launcher; None: one of Hydra's was chosen
+    batch: int | None = None  # runs that a launcher of Hydra's begins together; None: all
+
+
+def plan_sweep(conf: Conf, parts: Parts, given: Sequence[Given]) -> Plan:
+    """Return the sweep that a command line asks for; raises ConfigError if any of its runs is wrong."""
+    for each in given:
+        if each.key in ("name", "hydra.run.dir"):
+            other = "sweep" if each.key == "name" else "hydra.sweep.dir"
+            raise ConfigError(f"{each.key}: belongs to one run; for a sweep set {other}")
+    sweeper = parts.hydra.sweeper.get("_target_")
+    if sweeper is None:  # ours, which Hydra never instantiates
+        return _search(conf, parts, given)
+    if sweeper != _BASIC:
+        chosen = str(parts.hydra.runtime.choices.get("hydra/sweeper"))
+        raise unknown("hydra/sweeper", "option", chosen, ["basic", "optuna"])
+    return _grid(conf, parts, given)
+
+
+def launcher_settings(parts: Parts) -> LauncherSettings | None:
+    """Return the settings of our launcher, None if one of Hydra's was chosen."""
+    values = plain(parts.hydra.launcher)
+    return None if "_target_" in values else check_settings(values)
+
+
+def _grid(conf: Conf, parts: Parts, given: Sequence[Given]) -> Plan:
+    """Plan every combination of the listed values."""
+    settings = launcher_settings(parts)
+    axes = axes_of(conf, parts, list(given))
+    trials = check_trials(conf, axes)
+    first = next(iter(trials.values())).config
+    folder = _folder(conf, first, axes)
+    jobs = [trial_job(trial.config, trial.words, folder / name, conf.folders) for name, trial in trials.items()]
+    if any(each.key == "hydra.sweep.subdir" for each in given):
+        from runner.door.hydra_launchers import in_subfolders
+
+        jobs = in_subfolders(conf, given, folder, jobs)
+    batch = parts.hydra.sweeper.get("max_batch_size")
+    return Plan(folder=folder, outputs=Path(first["outputs"]), jobs=tuple(jobs), settings=settings, batch=batch)
+
+
+def _search(conf: Conf, parts: Parts, given: Sequence[Given]) -> Plan:
+    """Plan a search, whose sampler picks the points."""
+    from runner.door.plan_search import plan_search
+
+    settings = launcher_settings(parts)
+
+    def place(config: dict[str, Any], wished: list[Given]) -> Path:
+        return _folder(conf, config, Axes([*wished, *(each for each in given if each.of_hydra)], []))
+
+    folder, planned = plan_search(conf, parts, given, place)
+    batch = planned.search.n_jobs or 1
+    return Plan(
+        folder=folder,
+        outputs=Path(planned.like.config["outputs"]),
+        search=planned,
+        settings=settings,
+        batch=batch,
+    )
+
+
+def _folder(conf: Conf, config: dict[str, Any], axes: Axes) -> Path:
+    """Return the folder of a sweep, the same for every sweep over the same keys with the same fixed values."""
+    for each in axes.given:
+        if each.key == "hydra.sweep.dir":
+            return Path(str(each.value))
+    fixed = sorted((each.key, each.text) for each in axes.all if not each.swept and is_named(each.key))
+    if conf.primary != "config":
+        fixed.append(("--config-name", conf.primary))
+    name = f"{shortened('+'.join(axes.swept)) or 'default'}-{digest([sorted(axes.swept), fixed])}"
+    return Path(config["outputs"]) / "sweeps" / (config["sweep"] or name)

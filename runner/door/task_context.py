@@ -1,0 +1,79 @@
+"""What a task may ask for by parameter name: `vary` makes checked configs, `launch` runs them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.tasks.job import Config, Job
+
+ENTRY = __name__  # the module whose `start` runs a trial's task in the trial's process
+
+
+def start(job: Job) -> int:
+    """Run the task of a trial in this process. A task that launches runs here too, one run after the other."""
+    return start_task(job, settings=lambda: None)
+
+
+def start_task(job: Job, *, settings: Callable[[], Any]) -> int:
+    """Run a job's task and return its exit code.
+
+    Args:
+        job: The run as asked for.
+        settings: Gives the `LauncherSettings` of the runs that the task launches, None to run them in this process.
+            A call, since most tasks launch nothing.
+
+    """
+    from runner import tasks
+
+    return tasks.start(job, vary=_Vary(job.folders), launch=_Launch(job, settings))
+
+
+@dataclass(frozen=True)
+class _Vary:
+    """The `vary` of a task; see `runner.tasks.job.Vary`."""
+
+    folders: tuple[Path, ...]
+
+    def __call__(self, config: Config, overrides: Sequence[str] | Mapping[str, Any]) -> Config:
+        """Return a checked config with overrides applied."""
+        from runner.door.options import find_conf
+        from runner.door.variants import vary
+
+        return vary(find_conf(*map(str, self.folders[1:])), config, overrides)
+
+
+@dataclass(frozen=True)
+class _Launch:
+    """The `launch` of a task; see `runner.tasks.job.Launch`."""
+
+    job: Job
+    settings: Callable[[], Any]
+
+    def __call__(self, variants: Sequence[Config], folder: Path) -> list[Any]:
+        """Run checked configs and return their results."""
+        from runner.door.jobs import variant_jobs
+        from runner.engine.interruption import Interrupted
+        from runner.sweeps.display import display, reasons
+        from runner.sweeps.launcher import run_all
+        from runner.sweeps.outcome import refuse_failures
+
+        jobs = variant_jobs(variants, folder, self.job.folders)
+        different = list({job.folder: job for job in jobs}.values())
+        ended, signal = run_all(different, self._launcher(different), display(len(different), sys.stderr))
+        if signal:
+            raise Interrupted(signal)
+        reasons([each for each in ended if not each.good])
+        refuse_failures(ended, len(different), "runs")
+        results = {each.job.folder: each.result for each in ended}
+        return [results[job.folder] for job in jobs]
+
+    def _launcher(self, jobs: Sequence[Job]) -> Any:
+        from runner.sweeps.in_process import InProcess
+        from runner.sweeps.pool import Pool
+
+        settings = self.settings() if len(jobs) > 1 else None
+        return Pool(settings, like=jobs[0], entry=ENTRY) if settings else InProcess(start)

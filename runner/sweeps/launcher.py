@@ -1,0 +1,117 @@
+"""How planned runs become results: what a launcher is, its settings, and the loop over runs that are known."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, get_type_hints
+
+from runner.engine.interruption import Interrupted, collected
+from runner.errors import unknown
+from runner.schema import NonNegativeInt, Positive, PositiveInt, check
+from runner.sweeps.display import Display
+from runner.sweeps.outcome import Ended
+from runner.tasks.job import Job
+
+PAUSE = 0.25  # seconds between two looks at clocks and logs
+
+
+class Launcher(Protocol):
+    """Runs checked configs. Our own (`Pool`), one of Hydra's (`HydraLauncher`) or this process (`InProcess`)."""
+
+    def free(self) -> int:
+        """Return how many more runs may be submitted now, of runs that are picked one by one."""
+
+    def submit(self, job: Job) -> int:
+        """Take a run and return its number. A run that has a result in its folder is not run again."""
+
+    def next_done(self, timeout: float | None = None) -> Ended | None:
+        """Return a run that ended; None if there is none within the time (seconds), or none is left.
+
+        Raises Interrupted if a signal ended the runs of a launcher that runs them in this process.
+        """
+
+    def stop_all(self) -> None:
+        """Let the runs save themselves and end; forget those that have not begun."""
+
+    def idle(self) -> bool:
+        """True if no run waits, runs, or has ended and was not returned yet."""
+
+    def loaded(self) -> bool:
+        """True if runs can begin."""
+
+    def running(self) -> Sequence[Job]:
+        """Return the runs that can be watched now."""
+
+    def waiting(self) -> int:
+        """Return how many runs have not begun."""
+
+    def close(self) -> None:
+        """End all processes at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LauncherSettings:
+    """The checked `hydra.launcher.*` of our launcher; conf/hydra/launcher/runner.yaml holds the defaults."""
+
+    workers: PositiveInt | None  # runs at once; null: one per core, or one per GPU
+    threads: PositiveInt  # of each run
+    timeout: Positive | None  # seconds that a run may take
+    retries: NonNegativeInt  # attempts after a failed one
+    memory: Positive | None  # gigabytes that a run may take
+
+    @property
+    def on_cores(self) -> int:
+        """Return how many runs compute at once on the processor's cores."""
+        return self.workers or max(1, cores() // self.threads)
+
+
+def check_settings(values: Mapping[str, Any]) -> LauncherSettings:
+    """Return the settings of our launcher; raises ConfigError for an unknown key or a wrong value."""
+    kinds = get_type_hints(LauncherSettings, include_extras=True)
+    for name in values:
+        if name not in kinds:
+            raise unknown(f"hydra.launcher.{name}", "key", name, kinds)
+    named = [each.name for each in fields(LauncherSettings)]
+    return LauncherSettings(**{name: check(f"hydra.launcher.{name}", values[name], kinds[name]) for name in named})
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_all(jobs: Sequence[Job], launcher: Launcher, display: Display) -> tuple[list[Ended], int]:
+    """Run known jobs.
+
+    The first signal lets the runs save themselves, a second one ends them at once.
+
+    Returns:
+        How each job ended, in the given order (without those that a signal kept from running), and the number of the
+        signal that ended the sweep, 0 if none did.
+
+    """
+    ended: list[Ended] = []
+    with closing(launcher), collected() as signals, closing(display):
+        for job in jobs:
+            launcher.submit(job)
+        while not launcher.idle() and len(signals) < 2:
+            if one := next_done(launcher, display, signals):
+                ended.append(one)
+    return sorted(ended, key=lambda each: each.number), signals[0] if signals else 0
+
+
+def next_done(launcher: Launcher, display: Display, signals: list[int]) -> Ended | None:
+    """Wait for the next run that ends, for a moment; show it, and stop all runs if a signal came."""
+    ended = None
+    try:
+        if ended := launcher.next_done(PAUSE):
+            display.over(ended)
+    except Interrupted as error:
+        signals.append(error.exit_code - 128)
+    display.look(launcher.running(), launcher.waiting(), loaded=launcher.loaded())
+    if signals:
+        launcher.stop_all()
+    return ended

@@ -1,0 +1,104 @@
+"""The loop of a search: it asks for points as the launcher has room, and tells the study how each point ended."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from runner.engine.interruption import collected
+from runner.search.records import Asked, Came, Search
+from runner.search.study import Study
+from runner.sweeps.display import Display
+from runner.sweeps.launcher import Launcher, next_done
+from runner.sweeps.outcome import Ended, folder_of
+from runner.tasks.job import Job
+
+_FEWEST = 10  # points before a rate of failures means something
+Jobs = Callable[[Asked, int], Job]  # (point, seed) -> the checked run of it
+
+
+@dataclass
+class _Point:
+    """A point on its way: the runs that ended, and the seeds that are left."""
+
+    asked: Asked
+    seeds: deque[int]
+    runs: dict[int, Came] = field(default_factory=dict)  # by seed
+    flying: int = 0
+    cut: bool = False  # stopped before its end
+
+
+class SearchLoop:
+    """Runs the points of a study with a launcher. Points that are the same run are run once."""
+
+    def __init__(self, search: Search, study: Study, jobs: Jobs) -> None:
+        self._search, self._study, self._jobs = search, study, jobs
+        self._most = math.inf if search.n_jobs is None else search.n_jobs
+        self._flying: dict[str, list[tuple[_Point, int]]] = {}  # folder of a run -> its points and seeds
+        self._waiting: deque[_Point] = deque()  # with seeds left
+        self.points = self.failed = 0
+
+    def run(self, launcher: Launcher, display: Display) -> int:
+        """Search until all points are told, a signal comes or too many points fail; return the signal, 0 for none."""
+        with closing(launcher), collected() as signals, closing(display):
+            while len(signals) < 2:
+                while not signals and self._room(launcher) and (point := self._next()) is not None:
+                    self._begin(point, launcher)
+                if not self._flying:
+                    break
+                if ended := next_done(launcher, display, signals):
+                    for point, seed in self._flying.pop(str(folder_of(ended.job))):
+                        self._over(point, seed, ended, stopping=bool(signals))
+                if signals and launcher.idle():
+                    break
+        return signals[0] if signals else 0
+
+    @property
+    def hopeless(self) -> bool:
+        """True if more points failed than `max_failure_rate` allows."""
+        return self.failed > self._search.max_failure_rate * max(self.points, min(_FEWEST, self._search.most))
+
+    def _room(self, launcher: Launcher) -> bool:
+        return len(self._flying) < self._most and launcher.free() > 0
+
+    def _next(self) -> _Point | None:
+        """Return a point that has a run to begin."""
+        while self._waiting:
+            if (point := self._waiting.popleft()).seeds:
+                return point
+        if self.hopeless:
+            return None
+        asked = self._study.next()
+        return None if asked is None else _Point(asked, deque(self._search.seeds))
+
+    def _begin(self, point: _Point, launcher: Launcher) -> None:
+        """Begin one run of a point. Where points are pruned, its first seed alone decides whether others follow."""
+        seed = point.seeds.popleft()
+        job = self._jobs(point.asked, seed)
+        folder = str(folder_of(job))
+        if folder not in self._flying:
+            launcher.submit(job)
+        self._flying.setdefault(folder, []).append((point, seed))
+        point.flying += 1
+        if point.seeds and not self._search.prunes:
+            self._waiting.appendleft(point)
+
+    def _over(self, point: _Point, seed: int, ended: Ended, *, stopping: bool) -> None:
+        """Record one run; tell the study its point if that was the last run."""
+        point.flying -= 1
+        if stopping and not ended.good:
+            point.cut = True  # the next command continues it
+            return
+        result = ended.result
+        point.runs[seed] = Came(folder=ended.name, status=result.status, score=ended.score, reason=result.reason)
+        if not result.status.complete:  # so has the point, whatever the other seeds say
+            point.seeds.clear()
+        if point.seeds and self._search.prunes:
+            self._waiting.appendleft(point)
+        if not point.seeds and not point.flying and not point.cut:
+            self.points += 1
+            runs = [point.runs[each] for each in self._search.seeds if each in point.runs]
+            self.failed += self._study.tell(point.asked, runs) == "fail"

@@ -1,0 +1,170 @@
+"""The processes that run a sweep's trials, as the sweep sees them: a fork server, or one process per GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from runner.errors import TrialsFailed
+from runner.sweeps.channel import Channel, Closed, Message
+from runner.sweeps.launcher import LauncherSettings
+from runner.sweeps.outcome import fate
+from runner.tasks.job import Job
+
+START = (
+    "import ast, sys; sys.path[:] = ast.literal_eval(sys.argv[1]); "
+    "from runner.sweeps.server import main; main(int(sys.argv[2]))"
+)
+# malloc takes its memory in large pages where it can, so that each fork copies a third less.
+_LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+_PATIENCE = 5.0  # seconds that a process has to end after its channel is closed
+_DEATHS = 3  # fork servers that may end, with no trial ended between, before the sweep gives up
+
+
+class WorkerGroup:
+    """Starts processes, replaces those that end, and gives up where they keep ending."""
+
+    def __init__(self, settings: LauncherSettings, like: Job, entry: str) -> None:
+        self._settings, self._like, self._entry = settings, like.config, entry
+        self.workers: list[Worker] = []
+        self.ready: set[Worker] = set()
+        self._trials = self._deaths = 0
+        self._last = 0  # exit code of the last that was lost
+
+    def start(self, trials: int) -> None:
+        """Start the fork server unless it runs; it loads in the background. `trials` is the least number of trials."""
+        self._trials = trials
+        if not self.workers:
+            self._add(Worker(seats=self._settings.on_cores, inline=False))
+
+    def loaded(self, worker: Worker, gpus: int) -> None:
+        """Record that a process is ready; if it found GPUs, replace it by one process per GPU."""
+        self.ready.add(worker)
+        if not gpus or worker.inline:
+            return
+        self._remove(worker)
+        one = ":" in self._like["device"]  # a certain GPU
+        for number in range(self._settings.workers or (1 if one else gpus)):
+            environment = {} if one else gpu_environment(number, gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+            self._add(Worker(seats=1, inline=True, environment=environment))
+
+    def trial_ended(self) -> None:
+        """Record that a trial ended, so that the processes work."""
+        self._deaths = 0
+
+    def lost(self, worker: Worker) -> int:
+        """Remove a process that ended, and return its exit code."""
+        self._deaths += not (worker.inline and worker in self.ready)
+        self._last = self._remove(worker)
+        return self._last
+
+    def replace(self, worker: Worker) -> None:
+        """Start another process in the place of one that ended; a fork server is started by the next `start`.
+
+        Raises TrialsFailed if too many ended.
+        """
+        if self._deaths >= _DEATHS:
+            raise TrialsFailed(f"the process that trials come from ended {_DEATHS} times ({fate(self._last)})")
+        if worker.inline:
+            self._add(worker.successor())
+
+    def close(self) -> None:
+        """End all processes at once."""
+        for worker in self.workers:
+            worker.close()
+        self.workers, self.ready = [], set()
+
+    def _add(self, worker: Worker) -> None:
+        self.workers.append(worker)
+        like = {key: self._like[key] for key in ("plugins", "data", "device")}
+        worker.load(trials=0 if worker.inline else self._trials, entry=self._entry, **like)
+
+    def _remove(self, worker: Worker) -> int:
+        self.workers.remove(worker)
+        self.ready.discard(worker)
+        return worker.close()
+
+
+class Worker:
+    """A process that trials are sent to: a fork server with several at once, or the process of a GPU with one.
+
+    It runs until `close`, and ends when this process does: the channel between them is closed then.
+    """
+
+    def __init__(self, *, seats: int, inline: bool, environment: Mapping[str, str] | None = None) -> None:
+        ours, theirs = socket.socketpair()
+        self.seats, self.inline, self._environment = seats, inline, dict(environment or {})
+        self.groups: dict[int, int] = {}  # number of a trial -> its process group
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", START, repr([path or os.getcwd() for path in sys.path]), str(theirs.fileno())],  # noqa: PTH109
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            env={**_LARGE_PAGES, **os.environ, **self._environment},
+            # The terminal sends Ctrl-C to all processes of a session, but the sweep decides which of them end.
+            start_new_session=True,
+        )
+        theirs.close()
+        self._channel = Channel(ours)
+
+    def fileno(self) -> int:
+        """Return the descriptor, to wait for."""
+        return self._channel.fileno()
+
+    def load(self, **message: Any) -> None:
+        """Let it load what trials need; it answers with the number of GPUs."""
+        self._channel.send({"do": "load", "argv": sys.argv, "inline": self.inline, **message})
+
+    def run(self, number: int, message: Message) -> None:
+        """Let it run a trial."""
+        self._channel.send({"do": "run", "number": number, **message})
+
+    def kill(self, number: int, sent: signal.Signals) -> None:
+        """Send a signal to a trial and all processes that it started."""
+        if self.inline:
+            kill(self._process.pid, sent)  # no other process can have this pid before we wait for it
+        else:
+            with contextlib.suppress(Closed):
+                self._channel.send({"do": "kill", "number": number, "signal": int(sent)})
+
+    def receive(self) -> Iterator[Message]:
+        """Yield its messages; raises Closed when it has ended."""
+        for message in self._channel.receive():
+            if message["did"] == "start":
+                self.groups[message["number"]] = message["pid"]
+            elif message["did"] == "end":
+                self.groups.pop(message["number"], None)
+            yield message
+
+    def successor(self) -> Worker:
+        """Return a new process like this one."""
+        return Worker(seats=self.seats, inline=self.inline, environment=self._environment)
+
+    def close(self) -> int:
+        """End it and its trials; return its exit code, or minus the number of the signal that ended it."""
+        self._channel.close()
+        try:  # a fork server ends its trials, then itself
+            return self._process.wait(_PATIENCE if self.groups and not self.inline else 0)
+        except subprocess.TimeoutExpired:
+            kill(self._process.pid, signal.SIGKILL)
+            return self._process.wait()
+        finally:
+            for group in self.groups.values():  # a server that was killed leaves them
+                kill(group, signal.SIGKILL)
+
+
+def kill(group: int, sent: signal.Signals) -> None:
+    """Send a signal to all processes of a group, if there are any."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, sent)
+
+
+def gpu_environment(worker: int, gpus: int, visible: str | None) -> dict[str, str]:
+    """Return the environment variables that give a worker one GPU; workers take the GPUs in turn."""
+    names = visible.split(",") if visible else [str(number) for number in range(gpus)]
+    return {"CUDA_VISIBLE_DEVICES": names[worker % gpus]}

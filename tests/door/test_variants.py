@@ -1,0 +1,83 @@
+"""`vary`: a variant of a config is the config that the same words compose, or one line that says what is wrong."""
+
+import copy
+
+import pytest
+
+from runner.door.compose import checked, compose_parts, hydra_opened
+from runner.door.options import find_conf
+from runner.door.overrides import read_overrides
+from runner.door.task_context import _Vary
+from runner.door.variants import vary
+from runner.errors import ConfigError
+
+
+def composed(conf, *words):
+    given = read_overrides(conf, words)
+    with hydra_opened(conf):
+        return checked(conf, compose_parts(conf, given), given)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["optim.lr=0.25"],
+        ["optim=adam", "optim.lr=1e-2"],
+        ["init.std=0.1", "init=normal"],
+        ["augment=[hflip,crop]", "augment.crop.padding=2"],
+        ["augment=[]", "regularizer=[l2]"],
+        ["model.hidden=[8,16]", "model.hidden.1=4"],
+        ["task=preview", "note='a, b'"],
+        ["seed=7", "clip=1.5", "steps=10"],
+    ],
+    ids=" ".join,
+)
+def test_a_variant_equals_what_the_words_compose(words):
+    conf = find_conf()
+    base = composed(conf, "model=mlp")
+    before = copy.deepcopy(base)
+    assert vary(conf, base, words) == composed(conf, "model=mlp", *words)
+    assert base == before
+
+
+def test_values_may_be_given_as_a_mapping():
+    conf = find_conf()
+    base = composed(conf, "model=mlp")
+    given = {"optim": "adam", "optim.lr": 1e-05, "note": "what, if?", "augment": ["hflip"], "clip": None}
+    words = ["optim=adam", "optim.lr=1e-05", "note='what, if?'", "augment=[hflip]", "clip=null"]
+    assert vary(conf, base, given) == composed(conf, "model=mlp", *words)
+
+
+def test_an_option_of_the_users_own_is_known_by_the_name_in_its_file(bench, user):
+    folder = user({"optim/spare": "name: sgd\nlr: 0.7\nfused: true\n"})
+    conf = find_conf(str(folder))
+    base = composed(conf, "optim=spare")
+    assert _Vary(conf.folders)(base, {"seed": 1}) == base | {"seed": 1}
+    assert vary(conf, composed(conf), {"optim": "spare"})["optim"] == {"name": "sgd", "lr": 0.7, "fused": True}
+
+
+def test_references_in_an_option_are_resolved_in_the_variant(bench, user):
+    folder = user({"optim/half": "name: sgd\nlr: ${seed}\nfused: false\n"})
+    conf = find_conf(str(folder))
+    assert vary(conf, composed(conf, "seed=3"), {"optim": "half"})["optim"]["lr"] == 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        ({"optim.lrr": 1}, "optim.lrr: unknown key 'lrr'; did you mean 'lr'?"),
+        ({"optim.lr": -1}, "optim.lr: got -1, must be > 0"),
+        ({"optim": "adamm"}, "optim: unknown option 'adamm'; did you mean 'adam'?"),
+        ({"optim.lr.x": 1}, "optim.lr.x: cannot be set there"),
+        ({"recipe": "digits"}, "recipe: cannot be set for a variant of a config"),
+        ({"hydra.launcher.workers": 1}, "hydra.launcher.workers: cannot be set for a variant of a config"),
+        (["optim.lr=0.1,0.2"], "optim.lr: got 0.1,0.2, must be one plain value"),
+        (["optim.lr=${seed}"], "optim.lr: got ${seed}, must be one plain value"),
+        (["optim.lr"], "optim.lr: must be key=value"),
+    ],
+)
+def test_what_is_wrong_is_one_line(overrides, line):
+    conf = find_conf()
+    with pytest.raises(ConfigError) as error:
+        vary(conf, composed(conf), overrides)
+    assert str(error.value).startswith(line) and "\n" not in str(error.value)
