@@ -16,7 +16,7 @@ from running import ROOT, command, metrics
 from runner import numerics, plain_yaml
 from runner.__main__ import main
 from runner.door.naming import hash8, legacy_hash8
-from runner.sweeps.outcome import FINAL
+from runner.status import Status
 
 FIRST = ROOT / "tests" / "fixtures" / "sweeps" / "first"
 DONE, KILLED = "optim.lr=0.1-19da66d9", "optim.lr=0.2-7aa29098"
@@ -49,7 +49,7 @@ def test_an_old_sweep_goes_on_and_nothing_is_done_again(words, tmp_path):
     assert sorted(path.name for path in place.iterdir() if path.is_dir()) == [DONE, KILLED]
     assert content(place / DONE) == before
     ended = json.loads((place / KILLED / "result.json").read_text())
-    assert ended["status"] in FINAL and ended["steps"] == 9
+    assert Status(ended["status"]).is_result and ended["steps"] == 9
     kept = [row for row in steps if row[0] <= 6]
     assert kept and metrics(place / KILLED)[: len(kept)] == kept
     assert [row[0] for row in metrics(place / KILLED) if row[1] == "train/loss"] == list(range(1, 10))
