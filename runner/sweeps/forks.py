@@ -118,6 +118,9 @@ class Forks:
             kill(pid, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._template, signal.SIGKILL)
+        self._said.close()
+        if self._waiting:
+            self._waiting[1].close()
 
     def _handle(self, word: str, pid: int, number: int, descriptors: list[int]) -> None:
         match word:

@@ -31,7 +31,7 @@ def main(descriptor: int) -> None:
     # The terminal sends Ctrl-C to all processes, but the sweep decides which of them end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = Channel(socket.socket(fileno=descriptor))
-    with paused(), contextlib.suppress(Closed):
+    with paused(), contextlib.closing(channel), contextlib.suppress(Closed):
         (first,) = channel.receive()
         if first["inline"]:
             _run_inline(channel, first)
