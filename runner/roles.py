@@ -3,7 +3,7 @@
     workers: Annotated[NonNegativeInt | None, Role.EXECUTION]
 
 A key without a role changes the experiment. Hashes, groups of seeds, hyperparameters, comparability, what may change on
-resume, `~` and the catalogue all follow from these marks (`runner.keys`).
+resume, `~` and the reference page all follow from these marks (`runner.keys`).
 """
 
 from __future__ import annotations
