@@ -80,7 +80,7 @@ def test_tensorboard_shows_the_runs_with_curves_and_pictures(ask):
     assert set(ask("data/plugin/images/tags")) == set(runs)
     assert set(ask("data/plugin/text/tags")) == set(runs)
     layout = ask("data/plugin/custom_scalars/layout")
-    assert any("update" in category["title"] for category in layout["category"])
+    assert any("Update/weight ratio" in category["title"] for category in layout["category"])
 
 
 def test_tensorboard_shows_one_row_per_configuration_seeds_averaged(ask, outputs):

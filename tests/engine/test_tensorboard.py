@@ -17,6 +17,7 @@ from PIL import Image
 from runner.engine.logs.hparams import flat_hparams, session_end, session_start
 from runner.engine.logs.layout import layout
 from runner.engine.logs.log import open_logs
+from runner.keys import hyperparameters
 
 STEPS = 30
 CHOICES = [("sgd", 0.1), ("sgd", 0.01), ("adam", 0.1), ("adam", 0.01)]
@@ -44,7 +45,7 @@ def write_run(folder, optim, lr, seed):
     """Write a small run, killed at step 12 and resumed from step 10, that ends well but for two."""
     folder.mkdir()
     log = open_logs(folder, positions=None, step=0)
-    flat = flat_hparams(config(optim, lr, seed))
+    flat = flat_hparams(hyperparameters(config(optim, lr, seed)))
     log.add(0, {"hparams": session_start(flat, f"{optim}-{lr}"), "layout": layout(), "config": "```yaml\nlr: 1\n```"})
     final = accuracy(optim, lr, seed)
     write_steps(log, range(1, 11), final)
