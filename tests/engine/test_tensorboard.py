@@ -33,7 +33,7 @@ def config(optim, lr, seed):
         "epochs": 3,
         "clip": None,
         "seed": seed,
-        "data": {"name": "digits", "root": "/somewhere", "workers": 2, "batch_size": 64},
+        "data": {"name": "imagefolder", "root": "/somewhere", "workers": 2, "batch_size": 64},
     }
 
 
