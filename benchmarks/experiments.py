@@ -23,14 +23,14 @@ def words(given: list[str]) -> list[str]:
 
 def config_of(overrides: list[str]) -> dict[str, Any]:
     """Return the config of a command line."""
-    from runner.door.compose import checked, compose_parts, hydra_opened
+    from runner.door.compose import compose_parts, compose_run, hydra_opened
     from runner.door.options import find_conf
     from runner.door.overrides import read_overrides
 
     conf = find_conf()
     given = read_overrides(conf, overrides)
     with hydra_opened(conf):
-        return checked(conf, compose_parts(conf, given), given)
+        return compose_run(conf, compose_parts(conf, given), given)
 
 
 def experiment(overrides: list[str]) -> Experiment:

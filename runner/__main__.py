@@ -23,12 +23,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Answer a command line and return the exit code; every refusal is one line on stderr."""
     try:
         with raising():
-            return answer(list(sys.argv[1:] if argv is None else argv))
+            return _answer(list(sys.argv[1:] if argv is None else argv))
     except (Exception, KeyboardInterrupt) as error:
         return print_error(error).exit_code
 
 
-def answer(argv: list[str]) -> int:
+def _answer(argv: list[str]) -> int:
     """Show what was asked for, or run it."""
     from runner.door.arguments import COMPLETION, read_arguments
 

@@ -11,7 +11,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from runner.door.compose import checked, compose_parts, hydra_opened
+from runner.door.compose import compose_parts, compose_run, hydra_opened
 from runner.door.jobs import single_job
 from runner.door.options import find_conf
 from runner.door.overrides import read_overrides
@@ -27,7 +27,7 @@ def job(*overrides: str) -> Job:
     conf = find_conf()
     given = read_overrides(conf, list(overrides))
     with hydra_opened(conf):
-        return single_job(checked(conf, compose_parts(conf, given), given), given)
+        return single_job(compose_run(conf, compose_parts(conf, given), given), given)
 
 
 def in_child(work) -> int:

@@ -12,7 +12,7 @@ from running import ROOT, events, job, metrics, result
 import runner.tasks.train  # noqa: F401
 from runner import numerics
 from runner.__main__ import main
-from runner.comparing.comparability import warnings
+from runner.comparing.comparability import find_warnings
 from runner.comparing.runs import find_runs
 from runner.door.naming import hash8
 from runner.door.options import find_conf
@@ -204,7 +204,7 @@ def test_a_comparison_says_which_runs_went_on_over_a_change(folder, planted, tmp
     from runner.comparing.verdicts import Criterion
 
     found = find_runs([str(folder), str(tmp_path / "same")])
-    lines = warnings(group_runs(found.runs), found, Criterion(metric="val/accuracy", at="last", margin=None))
+    lines = find_warnings(group_runs(found.runs), found, Criterion(metric="val/accuracy", at="last", margin=None))
     assert [line for line in lines if line.startswith("numerics differs: ") and "1 then 2 (1 runs)" in line]
 
 

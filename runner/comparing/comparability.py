@@ -9,7 +9,7 @@ from typing import Any
 from runner.comparing.groups import Group
 from runner.comparing.runs import Found, Run
 from runner.comparing.statistics import expected_lead_of_best
-from runner.comparing.verdicts import MIN_SEEDS, SCORE_FORMAT, Criterion, Row
+from runner.comparing.verdicts import MIN_SEEDS, SCORE_FORMAT, ComparedRow, Criterion
 from runner.errors import ConfigError, brief
 from runner.keys import knob_marks, settings_with
 from runner.roles import Aspect, Marks, Role
@@ -49,7 +49,7 @@ def check_same_data(runs: Sequence[Run]) -> None:
         raise ConfigError(f"runs: the runs use different data ({'; '.join(words)}); their scores cannot be compared")
 
 
-def warnings(groups: Sequence[Group], found: Found, criterion: Criterion) -> list[str]:
+def find_warnings(groups: Sequence[Group], found: Found, criterion: Criterion) -> list[str]:
     """Return the warnings above the table: unequal conditions, and runs that it leaves out."""
     runs = [run for group in groups for run in group.runs]
     lines = [
@@ -137,7 +137,7 @@ def _missing(groups: Sequence[Group], found: Found) -> list[str]:
     return lines
 
 
-def notes(rows: Sequence[Row], criterion: Criterion) -> list[str]:
+def find_notes(rows: Sequence[ComparedRow], criterion: Criterion) -> list[str]:
     """Return the notes below the table: what is compared, how many seeds there are, and what they can detect."""
     others = [row for row in rows if not row.is_baseline]
     lines = [_description(criterion)]
@@ -163,7 +163,7 @@ def notes(rows: Sequence[Row], criterion: Criterion) -> list[str]:
     return [*lines, *_power_note(others), *_selection_note(rows, criterion)]
 
 
-def _power_note(others: Sequence[Row]) -> list[str]:
+def _power_note(others: Sequence[ComparedRow]) -> list[str]:
     """Return a note on the power: without it "not distinguishable" says nothing."""
     seen = [row.detectable for row in others if row.detectable == row.detectable]
     if not seen:
@@ -181,7 +181,7 @@ def _description(criterion: Criterion) -> str:
     return f"{criterion.metric} of {which} ({way} is better); differences are paired by seed, with 95 % t-intervals"
 
 
-def _selection_note(rows: Sequence[Row], criterion: Criterion) -> list[str]:
+def _selection_note(rows: Sequence[ComparedRow], criterion: Criterion) -> list[str]:
     """Return a note on how far the best of many configurations leads by chance (the winner's curse)."""
     scored = [row for row in rows if row.scores]
     if len(scored) < _MANY:

@@ -12,7 +12,7 @@ from runner.comparing.groups import format_value
 from runner.comparing.report import Report
 from runner.comparing.runs import Run
 from runner.comparing.tables import SCORES
-from runner.comparing.verdicts import Row
+from runner.comparing.verdicts import ComparedRow
 
 
 def configurations_csv(report: Report) -> str:
@@ -21,7 +21,7 @@ def configurations_csv(report: Report) -> str:
     return _to_csv([_configuration(row, keys) for row in report.rows])
 
 
-def _configuration(row: Row, keys: Sequence[str]) -> dict[str, object]:
+def _configuration(row: ComparedRow, keys: Sequence[str]) -> dict[str, object]:
     """Return the cells of one configuration."""
     return {
         "configuration": row.group.label, **{key: format_value(row.group.values.get(key)) for key in keys},
@@ -40,7 +40,7 @@ def runs_csv(report: Report) -> str:
     return _to_csv([_run(row, run) for row in report.rows for run in (*row.group.runs, *row.group.repeats)])
 
 
-def _run(row: Row, run: Run) -> dict[str, object]:
+def _run(row: ComparedRow, run: Run) -> dict[str, object]:
     """Return the cells of one run."""
     scores = {f"{metric} {at}": run.score(metric, at) for metric in SCORES for at in ("last", "best")}
     result = run.result

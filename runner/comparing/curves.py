@@ -21,7 +21,7 @@ COST = ("time/step_ms", "time/examples_per_second", "time/peak_memory_mb")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Band:
+class _Band:
     """Mean and standard deviation over seeds at the steps that all seeds logged; sd is nan below three seeds."""
 
     steps: list[int]
@@ -29,14 +29,14 @@ class Band:
     sd: list[float]
 
 
-def band(runs: Sequence[Run], tag: str) -> Band:
+def mean_curve(runs: Sequence[Run], tag: str) -> _Band:
     """Return the curve of one tag over the seeds that logged it."""
     curves = [dict(series) for run in runs if (series := run.series(tag))]
     shared = sorted(set.intersection(*map(set, curves))) if curves else []
     steps = _thin(shared)
     columns = [[curve[step] for curve in curves] for step in steps]
     sds = [sample_sd(column) if len(column) >= MIN_SEEDS else math.nan for column in columns]
-    return Band(steps=steps, mean=[fmean(column) for column in columns], sd=sds)
+    return _Band(steps=steps, mean=[fmean(column) for column in columns], sd=sds)
 
 
 def _thin(items: Sequence[_Item]) -> list[_Item]:
@@ -45,7 +45,7 @@ def _thin(items: Sequence[_Item]) -> list[_Item]:
     return list(items[::-1][::every])[::-1]
 
 
-def points(run: Run, tag: str) -> Series:
+def thinned_curve(run: Run, tag: str) -> Series:
     """Return one run's curve as the pictures draw it."""
     return _thin(run.series(tag))
 

@@ -51,16 +51,16 @@ _CAPTIONS = {
 }
 
 
-def pictures(report: Report) -> dict[str, bytes]:
+def draw_pictures(report: Report) -> dict[str, bytes]:
     """Return the pictures of a comparison by name, as SVG; pictures without content are left out."""
     rows, criterion = report.rows, report.criterion
-    found = {"curves": figures.curves(rows, criterion), "seeds": figures.seeds(rows, criterion)}
-    if responses.numeric(rows):
-        found["response"] = responses.response(rows, criterion)
+    found = {"curves": figures.draw_curves(rows, criterion), "seeds": figures.draw_seeds(rows, criterion)}
+    if responses.numeric_keys(rows):
+        found["response"] = responses.draw_response(rows, criterion)
     if len({key for row in rows for key in row.group.values}) > 1 and any(row.scores for row in rows):
-        found["parallel"] = responses.parallel(rows, criterion)
+        found["parallel"] = responses.draw_parallel(rows, criterion)
     if report.importance.drops:
-        found["importance"] = responses.bars(report.importance)
+        found["importance"] = responses.draw_importance(report.importance)
     return found
 
 
@@ -91,7 +91,7 @@ def remarks(report: Report) -> list[str]:
     return [*dagger, *report.notes]
 
 
-def markdown(report: Report, drawn: Mapping[str, bytes], command: str) -> str:
+def markdown_page(report: Report, drawn: Mapping[str, bytes], command: str) -> str:
     """Return the comparison as Markdown; the pictures lie beside it as `<name>.svg`."""
     lines = ["# Comparison", "", escape_markdown(headline(report)) + ".", ""]
     lines += [f"> **Warning:** {escape_markdown(line)}\n>" for line in report.warnings]
@@ -111,7 +111,7 @@ def markdown(report: Report, drawn: Mapping[str, bytes], command: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def html(report: Report, drawn: Mapping[str, bytes], command: str) -> str:
+def html_page(report: Report, drawn: Mapping[str, bytes], command: str) -> str:
     """Return the comparison as one HTML page without scripts that loads nothing."""
     parts = [f"<h1>Comparison</h1><p>{escape(headline(report))}.</p>"]
     parts += [f'<p class="warn">{escape(line)}</p>' for line in report.warnings]

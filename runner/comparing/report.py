@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runner.comparing.comparability import check_same_data, count_test_reads, notes, warnings
+from runner.comparing.comparability import check_same_data, count_test_reads, find_notes, find_warnings
 from runner.comparing.groups import Group, find_baseline, group_runs
 from runner.comparing.responses import Importance, importance
 from runner.comparing.runs import Found, find_runs
-from runner.comparing.verdicts import Criterion, Row, compare
+from runner.comparing.verdicts import ComparedRow, Criterion, compare_with_baseline
 from runner.errors import ConfigError
 
 
@@ -19,7 +19,7 @@ class Report:
 
     patterns: tuple[str, ...]
     criterion: Criterion
-    rows: list[Row]
+    rows: list[ComparedRow]
     against: Group
     warnings: list[str]
     notes: list[str]
@@ -31,7 +31,7 @@ class Report:
         return sum(len(row.group.runs) for row in self.rows)
 
 
-def report(patterns: Sequence[str], criterion: Criterion, wanted: str | None) -> Report:
+def make_report(patterns: Sequence[str], criterion: Criterion, wanted: str | None) -> Report:
     """Compare the runs that patterns name.
 
     Raises ConfigError if there are none, if they use different data, or if `wanted` names no single baseline.
@@ -42,7 +42,7 @@ def report(patterns: Sequence[str], criterion: Criterion, wanted: str | None) ->
     check_same_data(found.runs)
     groups = group_runs(found.runs)
     against = find_baseline(groups, wanted)
-    rows = compare(groups, against, criterion)
+    rows = compare_with_baseline(groups, against, criterion)
     rows.sort(key=lambda row: not row.is_baseline)
     runs = [run for group in groups for run in group.runs]
     return Report(
@@ -50,8 +50,8 @@ def report(patterns: Sequence[str], criterion: Criterion, wanted: str | None) ->
         criterion=criterion,
         rows=rows,
         against=against,
-        warnings=warnings(groups, found, criterion),
-        notes=[*notes(rows, criterion), *count_test_reads(runs)],
+        warnings=find_warnings(groups, found, criterion),
+        notes=[*find_notes(rows, criterion), *count_test_reads(runs)],
         importance=importance(rows),
     )
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from runner.comparing.figures import canvas, plain, svg
+from runner.comparing.figures import empty_figure, label_axes, to_svg
 from runner.comparing.groups import Value, format_value, sort_key
-from runner.comparing.verdicts import Criterion, Row
+from runner.comparing.verdicts import ComparedRow, Criterion
 
-WIDE = 10.0  # ratio of largest to smallest value from which on an axis is logarithmic
-GRID = 8  # values of a grid, at most
-ACROSS = 3  # panels in a row
+_LOG_AXIS_RATIO = 10.0  # ratio of largest to smallest value from which on an axis is logarithmic
+_MAX_EVEN = 8  # values of a grid, at most
+_COLUMNS = 3  # panels in a row
 _MIN_RUNS = 30  # below that the result is noise
 _MIN_CONFIGURATIONS = 10
 _FOLDS = 5
@@ -22,7 +22,7 @@ _TREES = 200
 _MIN_R2 = 0.1  # of unseen configurations; below it the forest explains nothing
 
 
-def numeric(rows: Sequence[Row]) -> list[str]:
+def numeric_keys(rows: Sequence[ComparedRow]) -> list[str]:
     """Return the hyperparameters that differ and have only numbers as values; learning rates first."""
     keys = dict.fromkeys(key for row in rows for key in row.group.values)
     found = []
@@ -33,20 +33,20 @@ def numeric(rows: Sequence[Row]) -> list[str]:
     return sorted(found, key=lambda key: (not key.endswith(".lr"), not key.endswith("weight_decay")))
 
 
-def response(rows: Sequence[Row], criterion: Criterion) -> bytes:
+def draw_response(rows: Sequence[ComparedRow], criterion: Criterion) -> bytes:
     """Draw the score against each numeric hyperparameter: every run, and the best mean at each value."""
-    keys = numeric(rows)
-    down = -(-len(keys) // ACROSS)
-    figure = canvas(10 if len(keys) > 1 else 5.5, 3.4 * down)
-    panels = figure.subplots(down, min(ACROSS, len(keys)), squeeze=False).flat
+    keys = numeric_keys(rows)
+    down = -(-len(keys) // _COLUMNS)
+    figure = empty_figure(10 if len(keys) > 1 else 5.5, 3.4 * down)
+    panels = figure.subplots(down, min(_COLUMNS, len(keys)), squeeze=False).flat
     for axes, key in zip(panels, keys, strict=False):
         _panel(axes, [row for row in rows if key in row.group.values], key, criterion)
     for axes in list(panels)[len(keys) :]:
         axes.set_visible(False)
-    return svg(figure)
+    return to_svg(figure)
 
 
-def _panel(axes: Any, rows: Sequence[Row], key: str, criterion: Criterion) -> None:
+def _panel(axes: Any, rows: Sequence[ComparedRow], key: str, criterion: Criterion) -> None:
     """Draw one hyperparameter."""
     pick = max if criterion.larger_is_better else min
     best: dict[float, float] = {}
@@ -59,13 +59,13 @@ def _panel(axes: Any, rows: Sequence[Row], key: str, criterion: Criterion) -> No
     _scale(axes, [float(row.group.values[key]) for row in rows])
     lost = [float(row.group.values[key]) for row in rows for _ in range(sum(row.group.failures.values()))]
     axes.plot(lost, [0.02] * len(lost), transform=axes.get_xaxis_transform(), linestyle="", marker="x", color="C3")
-    plain(axes, xlabel=key + ("  (x: a run without a score)" if lost else ""), ylabel=criterion.metric)
+    label_axes(axes, xlabel=key + ("  (x: a run without a score)" if lost else ""), ylabel=criterion.metric)
 
 
 def _scale(axes: Any, values: Sequence[float]) -> None:
     """Make the axis logarithmic if the values span a factor of ten; a zero stands at its left end."""
     positive = [value for value in values if value > 0]
-    if not positive or min(values) < 0 or max(positive) < WIDE * min(positive):
+    if not positive or min(values) < 0 or max(positive) < _LOG_AXIS_RATIO * min(positive):
         return
     if min(values) == 0:
         axes.set_xscale("symlog", linthresh=min(positive), linscale=0.3)
@@ -73,13 +73,13 @@ def _scale(axes: Any, values: Sequence[float]) -> None:
         axes.set_xscale("log")
 
 
-def parallel(rows: Sequence[Row], criterion: Criterion) -> bytes:
+def draw_parallel(rows: Sequence[ComparedRow], criterion: Criterion) -> bytes:
     """Draw parallel coordinates: an axis per hyperparameter that differs, a line per configuration."""
     from matplotlib import colormaps
 
     scored = [row for row in rows if row.scores]
     keys = [*dict.fromkeys(key for row in scored for key in row.group.values), criterion.metric]
-    figure = canvas(max(6.0, 1.6 * len(keys)), 4)
+    figure = empty_figure(max(6.0, 1.6 * len(keys)), 4)
     axes = figure.subplots()
     heights = [_heights([row.group.values.get(key) for row in scored]) for key in keys[:-1]]
     heights.append(_heights([row.mean for row in scored], even=0))
@@ -94,10 +94,10 @@ def parallel(rows: Sequence[Row], criterion: Criterion) -> bytes:
     axes.set_xticks(range(len(keys)), keys, rotation=15, fontsize=8)
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
-    return svg(figure)
+    return to_svg(figure)
 
 
-def _heights(values: Sequence[Value | None], *, even: int = GRID) -> tuple[list[float], list[tuple[float, str]]]:
+def _heights(values: Sequence[Value | None], *, even: int = _MAX_EVEN) -> tuple[list[float], list[tuple[float, str]]]:
     """Return the height in [0, 1] of each value on its axis, and the labelled ticks.
 
     Text, and up to `even` numbers, stand at equal distances.
@@ -107,10 +107,10 @@ def _heights(values: Sequence[Value | None], *, even: int = GRID) -> tuple[list[
     if len(numbers) < len(different) or len(different) <= max(1, even):
         heights = {value: place / max(1, len(different) - 1) for place, value in enumerate(different)}
     else:
-        log = numbers[0] > 0 and numbers[-1] >= WIDE * numbers[0]
+        log = numbers[0] > 0 and numbers[-1] >= _LOG_AXIS_RATIO * numbers[0]
         low, high = (math.log(x) if log else x for x in (numbers[0], numbers[-1]))
         heights = {x: ((math.log(x) if log else x) - low) / (high - low) for x in numbers}
-    if len(different) > (GRID if even else 2):
+    if len(different) > (_MAX_EVEN if even else 2):
         different = [different[0], different[-1]]
     return [heights[value] for value in values], [(heights[value], format_value(value)) for value in different]
 
@@ -124,7 +124,7 @@ class Importance:
     drops: tuple[tuple[str, float, float], ...] = ()  # key, drop of R2 when it is shuffled, sd over folds and shuffles
 
 
-def importance(rows: Sequence[Row]) -> Importance:
+def importance(rows: Sequence[ComparedRow]) -> Importance:
     """Return how much of the scores each hyperparameter explains."""
     scored = [row for row in rows if row.scores]
     runs = sum(len(row.scores) for row in scored)
@@ -139,7 +139,7 @@ def importance(rows: Sequence[Row]) -> Importance:
     return _cross_validate(scored, method)
 
 
-def _cross_validate(scored: Sequence[Row], method: str) -> Importance:
+def _cross_validate(scored: Sequence[ComparedRow], method: str) -> Importance:
     """Cross-validate over configurations, so that the seeds of one are never in both parts."""
     import numpy as np
     from sklearn.ensemble import RandomForestRegressor
@@ -167,7 +167,7 @@ def _cross_validate(scored: Sequence[Row], method: str) -> Importance:
     return Importance(method=method, r2=mean, drops=tuple(sorted(found, key=lambda item: -item[1])))
 
 
-def _as_numbers(rows: Sequence[Row], keys: Sequence[str]) -> list[list[float]]:
+def _as_numbers(rows: Sequence[ComparedRow], keys: Sequence[str]) -> list[list[float]]:
     """Return the values of each configuration as numbers; text and missing values become their rank."""
     codes: dict[str, list[Value | None]] = {
         key: sorted({row.group.values.get(key) for row in rows}, key=sort_key) for key in keys
@@ -181,12 +181,12 @@ def _code(value: Value | None, values: Sequence[Any]) -> float:
     return float(value) if numeric and value is not None else float(values.index(value))
 
 
-def bars(found: Importance) -> bytes:
+def draw_importance(found: Importance) -> bytes:
     """Draw the importance of each hyperparameter."""
-    figure = canvas(7, 1 + 0.3 * len(found.drops))
+    figure = empty_figure(7, 1 + 0.3 * len(found.drops))
     axes = figure.subplots()
     keys, means, sds = zip(*found.drops, strict=True)
     axes.barh(keys, means, xerr=sds, color="C0", ecolor="0.3")
     axes.invert_yaxis()
-    plain(axes, xlabel=f"drop of R2 when shuffled (R2 {found.r2:.2f}); lines: one sd over folds and shuffles")
-    return svg(figure)
+    label_axes(axes, xlabel=f"drop of R2 when shuffled (R2 {found.r2:.2f}); lines: one sd over folds and shuffles")
+    return to_svg(figure)

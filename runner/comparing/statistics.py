@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 ALPHA = 0.05
-POWER = 0.8
+_POWER = 0.8
 _MAX_FLIPS = 14  # pairs; the exact test tries all 2^n signs
 
 
@@ -35,7 +35,7 @@ def sample_sd(numbers: Sequence[float]) -> float:
     return stdev(numbers) if len(numbers) > 1 else math.nan
 
 
-def paired(differences: Sequence[float]) -> Interval:
+def paired_interval(differences: Sequence[float]) -> Interval:
     """Return the mean of paired differences with the interval of the one-sample t-test."""
     if not differences:
         return NO_INTERVAL
@@ -43,7 +43,7 @@ def paired(differences: Sequence[float]) -> Interval:
     return _student(fmean(differences), sd / math.sqrt(len(differences)), len(differences) - 1)
 
 
-def welch(first: Sequence[float], second: Sequence[float]) -> Interval:
+def welch_interval(first: Sequence[float], second: Sequence[float]) -> Interval:
     """Return the difference of two means (first minus second) with Welch's interval: unpaired, unequal variances."""
     if not first or not second:
         return NO_INTERVAL
@@ -65,7 +65,7 @@ def _student(mean: float, error: float, degrees: float) -> Interval:
     return Interval(mean, mean - half, mean + half, 2 * float(t.sf(abs(mean) / error, degrees)))
 
 
-def holm(ps: Sequence[float]) -> list[float]:
+def holm_adjusted(ps: Sequence[float]) -> list[float]:
     """Return p-values adjusted for several comparisons (Holm 1979, family-wise error rate).
 
     A nan is a comparison that was not made: it stays nan and does not count.
@@ -78,7 +78,7 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def sign_flip(differences: Sequence[float]) -> float:
+def sign_flip_p(differences: Sequence[float]) -> float:
     """Return the exact two-sided p of the paired permutation test, at least 2 / 2^n; nan above 14 pairs."""
     count = len(differences)
     if not 1 <= count <= _MAX_FLIPS:
@@ -91,7 +91,7 @@ def sign_flip(differences: Sequence[float]) -> float:
     return float(sum(total >= seen * (1 - 1e-12) for total in sums) / 2**count)
 
 
-def equivalent(differences: Sequence[float], margin: float) -> bool:
+def is_equivalent(differences: Sequence[float], margin: float) -> bool:
     """Return whether two one-sided t-tests at 5 % place the mean difference within +-margin (Schuirmann 1987)."""
     from scipy.stats import t
 
@@ -116,13 +116,13 @@ def power(effect: float, count: int) -> float:
     return 1.0 if math.isnan(seen) else seen  # scipy's series does not converge for large effects, where the power is 1
 
 
-def detectable(sd: float, count: int) -> float:
+def detectable_difference(sd: float, count: int) -> float:
     """Return the true difference that n pairs detect with 80 % power; `sd` is that of the differences."""
     from scipy.optimize import brentq
 
     if count < 2 or not sd > 0:
         return math.nan
-    return sd * float(brentq(lambda effect: power(effect, count) - POWER, 0.0, 40.0, xtol=1e-9))
+    return sd * float(brentq(lambda effect: power(effect, count) - _POWER, 0.0, 40.0, xtol=1e-9))
 
 
 def pairs_needed(difference: float, sd: float, most: int = 1000) -> int | None:
@@ -130,11 +130,11 @@ def pairs_needed(difference: float, sd: float, most: int = 1000) -> int | None:
     if not sd > 0 or not abs(difference) > 0:
         return None
     low, high = 2, most
-    if detectable(sd, most) > abs(difference):
+    if detectable_difference(sd, most) > abs(difference):
         return None
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if detectable(sd, middle) <= abs(difference) else (middle + 1, high)
+        low, high = (low, middle) if detectable_difference(sd, middle) <= abs(difference) else (middle + 1, high)
     return low
 
 

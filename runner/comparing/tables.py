@@ -9,7 +9,7 @@ from runner.comparing.curves import COST, cost, median_update_ratio, seconds, st
 from runner.comparing.groups import format_value
 from runner.comparing.report import Report
 from runner.comparing.statistics import Interval, sample_sd
-from runner.comparing.verdicts import MIN_SEEDS, SCORE_FORMAT, Row
+from runner.comparing.verdicts import MIN_SEEDS, SCORE_FORMAT, ComparedRow
 
 Table = list[dict[str, str]]
 SCORES = ("val/accuracy", "val/loss")
@@ -110,14 +110,14 @@ def differences_table(report: Report) -> Table:
     return found
 
 
-def _count(row: Row) -> str:
+def _count(row: ComparedRow) -> str:
     """Return the number of runs that count, as `4/5` if some do not."""
     return (
         str(len(row.scores)) if len(row.scores) == len(row.group.runs) else f"{len(row.scores)}/{len(row.group.runs)}"
     )
 
 
-def _mean_sd(row: Row) -> str:
+def _mean_sd(row: ComparedRow) -> str:
     """Return mean and sd over seeds, or the scores of fewer than three runs."""
     return _mean_and_sd(list(row.scores.values()))
 
@@ -129,7 +129,7 @@ def _mean_and_sd(values: Sequence[float]) -> str:
     return f"{sum(values) / len(values):{SCORE_FORMAT}} ± {sample_sd(values):{SCORE_FORMAT}}"
 
 
-def _test_scores(row: Row) -> str:
+def _test_scores(row: ComparedRow) -> str:
     """Return the test accuracies that were read, with the number of reads."""
     values = [score for run in row.group.complete if (score := run.score("test/accuracy", "")) is not None]
     reads = sum(run.result.test_reads for run in row.group.runs)

@@ -13,14 +13,14 @@ from runner.comparing.statistics import (
     NO_INTERVAL,
     Interval,
     correlation,
-    detectable,
-    equivalent,
-    holm,
-    paired,
+    detectable_difference,
+    holm_adjusted,
+    is_equivalent,
+    paired_interval,
     pairs_needed,
     sample_sd,
-    sign_flip,
-    welch,
+    sign_flip_p,
+    welch_interval,
 )
 from runner.engine.monitor import Monitor
 from runner.status import Status
@@ -44,7 +44,7 @@ class Criterion:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ComparedRow:
     """One configuration: its scores, and how they differ from the baseline's."""
 
     group: Group
@@ -69,20 +69,22 @@ class Row:
         return len(self.group.complete) < len(self.group.runs)
 
 
-def compare(groups: Sequence[Group], against: Group, criterion: Criterion) -> list[Row]:
+def compare_with_baseline(groups: Sequence[Group], against: Group, criterion: Criterion) -> list[ComparedRow]:
     """Return a row for each configuration, with p-values adjusted over all rows that get a verdict."""
     rows = [_measure(group, against, criterion) for group in groups]
-    adjusted = holm([math.nan if _no_verdict_reason(row, against, criterion) else row.paired.p for row in rows])
+    adjusted = holm_adjusted(
+        [math.nan if _no_verdict_reason(row, against, criterion) else row.paired.p for row in rows]
+    )
     rows = [replace(row, holm=p) for row, p in zip(rows, adjusted, strict=True)]
     return [replace(row, verdict=_verdict(row, against, criterion)) for row in rows]
 
 
-def _measure(group: Group, against: Group, criterion: Criterion) -> Row:
+def _measure(group: Group, against: Group, criterion: Criterion) -> ComparedRow:
     """Return a row without the adjusted p and the verdict, which depend on the other rows."""
     scores, others = (each.scores(criterion.metric, criterion.at) for each in (group, against))
     mean = fmean(scores.values()) if scores else math.nan
     sd = sample_sd(list(scores.values())) if len(scores) >= MIN_SEEDS else math.nan
-    row = Row(
+    row = ComparedRow(
         group=group,
         scores=scores,
         mean=mean,
@@ -97,11 +99,11 @@ def _measure(group: Group, against: Group, criterion: Criterion) -> Row:
     gap = sample_sd(values)
     return replace(
         row,
-        paired=paired(values),
-        welch=welch(list(scores.values()), list(others.values())),
-        flips=sign_flip(values),
+        paired=paired_interval(values),
+        welch=welch_interval(list(scores.values()), list(others.values())),
+        flips=sign_flip_p(values),
         r=correlation([scores[seed] for seed in row.differences], [others[seed] for seed in row.differences]),
-        detectable=detectable(gap, len(values)),
+        detectable=detectable_difference(gap, len(values)),
         needed=pairs_needed(fmean(values), gap) if values else None,
         better_in=sum(sign * value > 0 for value in values),
     )
@@ -112,7 +114,7 @@ def _paired_differences(scores: Mapping[int, float], others: Mapping[int, float]
     return {seed: score - others[seed] for seed, score in scores.items() if seed in others}
 
 
-def _verdict(row: Row, against: Group, criterion: Criterion) -> str:
+def _verdict(row: ComparedRow, against: Group, criterion: Criterion) -> str:
     """Return the verdict on a row. A p above .05 is no proof of equality, so it only says `not distinguishable`."""
     if row.is_baseline:
         return "baseline"
@@ -121,13 +123,13 @@ def _verdict(row: Row, against: Group, criterion: Criterion) -> str:
         return why
     if row.holm < ALPHA:
         return "better" if (row.paired.mean > 0) == criterion.larger_is_better else "worse"
-    if criterion.margin is not None and equivalent(list(row.differences.values()), criterion.margin):
+    if criterion.margin is not None and is_equivalent(list(row.differences.values()), criterion.margin):
         return f"within +-{criterion.margin:g}"
     seen = f" (n={count} would show {row.detectable:{SCORE_FORMAT}})" if row.detectable < math.inf else ""
     return f"not distinguishable{seen}"
 
 
-def _no_verdict_reason(row: Row, against: Group, criterion: Criterion) -> str:
+def _no_verdict_reason(row: ComparedRow, against: Group, criterion: Criterion) -> str:
     """Return why a row gets no verdict, empty if it gets one."""
     count = len(row.differences)
     for group in (row.group, against):
@@ -147,7 +149,7 @@ def _no_verdict_reason(row: Row, against: Group, criterion: Criterion) -> str:
     return "none: all differences are equal" if math.isnan(row.paired.p) else ""
 
 
-def _identical_scores(row: Row, against: Group, criterion: Criterion) -> bool:
+def _identical_scores(row: ComparedRow, against: Group, criterion: Criterion) -> bool:
     """Return whether all scores of both sides, not only the compared one, are equal seed by seed."""
     own, other = ({run.seed: run.result.scores for run in group.complete} for group in (row.group, against))
     return all(own[seed] == other[seed] for seed in row.differences)

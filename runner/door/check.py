@@ -88,7 +88,7 @@ def _check_knobs(key: str, values: Mapping[str, Any], known: Mapping[str, Any], 
             continue  # as its YAML has it: most are, and their types need not be read
         kind = annotation(*component, str(name))
         if kind is None:
-            check_type(f"{key}.{name}", value, known[name])
+            _check_type(f"{key}.{name}", value, known[name])
         else:
             check(f"{key}.{name}", value, kind)
     for name in known:
@@ -98,7 +98,7 @@ def _check_knobs(key: str, values: Mapping[str, Any], known: Mapping[str, Any], 
         check_relations(key, values, {name: annotation(*component, str(name)) for name in values})
 
 
-def check_type(key: str, value: Any, example: Any) -> None:
+def _check_type(key: str, value: Any, example: Any) -> None:
     """Check that a value is of the example's type; null on either side leaves it to assembly."""
     if value is None or example is None or (isinstance(example, str) and "${" in example):
         return

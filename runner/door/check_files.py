@@ -12,7 +12,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from runner.door.options import OPTION, RECIPE, Conf, choice, document, primary_file
+from runner.door.options import OPTION, RECIPE, Conf, chosen_options, primary_file, read_yaml
 from runner.errors import ConfigError, unknown
 from runner.plain_yaml import plain, refers_only
 
@@ -23,32 +23,32 @@ _HEADER = re.compile(r"\s*#\s*@(.*)")
 
 def check_option_file(conf: Conf, group: str, option: str) -> None:
     """Raise ConfigError if the file of a chosen option, or of one that it builds on, sets what no config may set."""
-    _follow(conf, group, conf.files[group][option], ())
+    _check_file(conf, group, conf.files[group][option], ())
 
 
 def check_primary_file(conf: Conf) -> None:
     """Raise ConfigError if the config of `--config-name`, or an option in it, sets what no config may set."""
-    _follow(conf, "", primary_file(conf, conf.primary), ())
+    _check_file(conf, "", primary_file(conf, conf.primary), ())
 
 
-def _follow(conf: Conf, group: str, path: Path, trail: tuple[Path, ...]) -> None:
+def _check_file(conf: Conf, group: str, path: Path, trail: tuple[Path, ...]) -> None:
     """Check one file and those that its defaults list names."""
     if path in trail:
         raise ConfigError(f"{path}: builds on itself")
-    content = document(path)
+    content = read_yaml(path)
     if conf.ours(path):
         return
-    _package(path, recipe=group == RECIPE)
+    _check_header(path, recipe=group == RECIPE)
     plain(content, f"{path}: ")
     if group in ("", RECIPE):
-        _global_keys(path, content)
+        _check_global_keys(path, content)
     refers_only(content, f"{path}: ")
-    for place, name in _below(conf, group, path, content.get("defaults", [])):
+    for place, name in _files_in_defaults(conf, group, path, content.get("defaults", [])):
         file = conf.files[place][name] if place else primary_file(conf, name)
-        _follow(conf, place, file, (*trail, path))
+        _check_file(conf, place, file, (*trail, path))
 
 
-def _package(path: Path, *, recipe: bool) -> None:
+def _check_header(path: Path, *, recipe: bool) -> None:
     """Refuse a header that puts a file's values elsewhere than into its group (a recipe's: at the top)."""
     given = _header(path)
     if recipe and given != "package _global_":
@@ -63,7 +63,7 @@ def _header(path: Path) -> str:
     return " ".join(match[1].strip() for match in takewhile(bool, map(_HEADER.match, lines)) if match)
 
 
-def _global_keys(path: Path, content: dict[str, Any]) -> None:
+def _check_global_keys(path: Path, content: dict[str, Any]) -> None:
     """Refuse what only the command line may set."""
     if content.get("plugins"):
         raise ConfigError(f"{path}: plugins: may be given on the command line only, a file must not import code")
@@ -75,7 +75,7 @@ def _global_keys(path: Path, content: dict[str, Any]) -> None:
         raise ConfigError(f"{path}: hydra: must be plain values, without ${{...}}")
 
 
-def _below(conf: Conf, group: str, path: Path, defaults: Any) -> Iterator[tuple[str, str]]:
+def _files_in_defaults(conf: Conf, group: str, path: Path, defaults: Any) -> Iterator[tuple[str, str]]:
     """Yield group and option of each file that a defaults list adds; ("", name) for a config beside the groups."""
     if not isinstance(defaults, list):
         raise ConfigError(f"{path}: defaults: must be a list")
@@ -84,15 +84,15 @@ def _below(conf: Conf, group: str, path: Path, defaults: Any) -> Iterator[tuple[
         raise ConfigError(f"{path}: defaults: {min(twice)}: given twice")
     for entry in defaults:
         if isinstance(entry, str):
-            yield from _named(conf, group, path, entry)
+            yield from _file_in_same_folder(conf, group, path, entry)
         elif isinstance(entry, dict) and len(entry) == 1:
             ((place, value),) = entry.items()
-            yield from _chosen(conf, group, path, str(place), value)
+            yield from _files_of_group(conf, group, path, str(place), value)
         else:
             raise ConfigError(f"{path}: defaults: cannot take {entry}")
 
 
-def _named(conf: Conf, group: str, path: Path, entry: str) -> Iterator[tuple[str, str]]:
+def _file_in_same_folder(conf: Conf, group: str, path: Path, entry: str) -> Iterator[tuple[str, str]]:
     """Yield the file that a bare word in a defaults list names: one of the same folder."""
     known = conf.files[group] if group else {file.stem for folder in conf.folders for file in folder.glob("*.yaml")}
     if entry in known:
@@ -101,7 +101,7 @@ def _named(conf: Conf, group: str, path: Path, entry: str) -> Iterator[tuple[str
         raise unknown(f"{path}: defaults", "option", entry, known)
 
 
-def _chosen(conf: Conf, group: str, path: Path, place: str, value: Any) -> Iterator[tuple[str, str]]:
+def _files_of_group(conf: Conf, group: str, path: Path, place: str, value: Any) -> Iterator[tuple[str, str]]:
     """Yield the files that `group: option` in a defaults list names."""
     if group not in ("", RECIPE):
         raise ConfigError(f"{path}: defaults: {place}: an option can build on options of its own group only")
@@ -113,5 +113,5 @@ def _chosen(conf: Conf, group: str, path: Path, place: str, value: Any) -> Itera
     known = {f"/{name}": name for name in conf.files}
     if target not in known:
         raise unknown(f"{path}: defaults", "group", target, known)
-    for option in choice(conf, known[target], value):
+    for option in chosen_options(conf, known[target], value):
         yield known[target], option

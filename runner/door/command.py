@@ -10,10 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from runner.annotations import context_of
 from runner.door.arguments import Arguments
-from runner.door.compose import Parts, checked, compose_parts, hydra_opened, with_values
+from runner.door.compose import Parts, compose_parts, compose_run, hydra_opened, with_values_set
 from runner.door.jobs import single_job
 from runner.door.options import Conf, find_conf
-from runner.door.overrides import Given, read_overrides
+from runner.door.overrides import ParsedOverride, read_overrides
 from runner.door.resume_sweep import sweep_command
 from runner.door.task_context import start_task
 from runner.engine.garbage import collecting
@@ -41,7 +41,7 @@ def run(arguments: Arguments) -> int:
                 sweep = plan_sweep(conf, parts, given)
         else:
             _refuse_several(conf, given, parts.config)
-            config = checked(conf, parts, given)
+            config = compose_run(conf, parts, given)
             if not arguments.info:
                 _refuse_sweep_keys(parts, given, config)
     if arguments.cfg:
@@ -65,7 +65,7 @@ def _settings_of(parts: Parts) -> LauncherSettings | None:
     return launcher_settings(parts)
 
 
-def _refuse_several(conf: Conf, given: list[Given], config: DictConfig) -> None:
+def _refuse_several(conf: Conf, given: list[ParsedOverride], config: DictConfig) -> None:
     """Refuse several values for one key where one run is asked for."""
     for each in given:
         if each.swept:
@@ -75,7 +75,7 @@ def _refuse_several(conf: Conf, given: list[Given], config: DictConfig) -> None:
             raise ConfigError(f"{each.key}: got several values ({each.text}); add -m to run each of them{hint}")
 
 
-def _refuse_sweep_keys(parts: Parts, given: list[Given], config: dict[str, Any]) -> None:
+def _refuse_sweep_keys(parts: Parts, given: list[ParsedOverride], config: dict[str, Any]) -> None:
     """Refuse settings of a sweep where one run is asked for; a task that launches runs has those of our launcher."""
     for each in given:
         if each.key.startswith("hydra.launcher.") and _launches(config):
@@ -94,7 +94,7 @@ def _launches(config: dict[str, Any]) -> bool:
     return "launch" in context_of("task", task)
 
 
-def _show(conf: Conf, parts: Parts, given: list[Given], *, resolve: bool) -> int:
+def _show(conf: Conf, parts: Parts, given: list[ParsedOverride], *, resolve: bool) -> int:
     """Print the config that this command line gives."""
-    sys.stdout.write(OmegaConf.to_yaml(with_values(conf, parts, given), resolve=resolve))
+    sys.stdout.write(OmegaConf.to_yaml(with_values_set(conf, parts, given), resolve=resolve))
     return 0

@@ -18,8 +18,8 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from runner.door.check import check_config
 from runner.door.check_files import check_option_file, check_primary_file
-from runner.door.options import RECIPE, Conf, choice, default_choice, merged, primary_file
-from runner.door.overrides import Given
+from runner.door.options import RECIPE, Conf, chosen_options, default_choice, option_values, primary_file
+from runner.door.overrides import ParsedOverride
 from runner.errors import ConfigError, RunnerError, unknown
 from runner.expand_user import expand_paths
 from runner.plain_yaml import refers_only
@@ -58,53 +58,55 @@ def _home(conf: Conf) -> Path:
     return primary_file(conf, conf.primary).parent
 
 
-def chooses(conf: Conf, given: Given) -> bool:
+def picks_option(conf: Conf, given: ParsedOverride) -> bool:
     """True if an override picks options of a group (and does not set knobs)."""
     return given.key in conf.defaults and (given.swept or not isinstance(given.value, dict))
 
 
-def compose_parts(conf: Conf, given: Sequence[Given]) -> Parts:
+def compose_parts(conf: Conf, given: Sequence[ParsedOverride]) -> Parts:
     """Return the composition of what overrides choose, screened before Hydra reads a user's file."""
     check_primary_file(conf)
     for each in given:
-        if chooses(conf, each):
-            for option in choice(conf, each.key, each.value):
+        if picks_option(conf, each):
+            for option in chosen_options(conf, each.key, each.value):
                 check_option_file(conf, each.key, option)
     words = choice_words(conf, given)
     try:
         config = compose(conf.primary, words, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise one_line(error) from error
+        raise hydra_error(error) from error
     except (AssertionError, AttributeError, KeyError, TypeError) as error:  # of OmegaConf, about Hydra's own config
         keys = [each.key for each in given if each.of_hydra]
         raise ConfigError(f"{', '.join(keys) or 'config'}: cannot be set: {first_line(error)}") from error
     with open_dict(config):
         hydra = config.pop("hydra")
-    return Parts(config, hydra, {group: chosen(conf, group, hydra.runtime.choices, given) for group in conf.defaults})
+    return Parts(
+        config, hydra, {group: _chosen_in_group(conf, group, hydra.runtime.choices, given) for group in conf.defaults}
+    )
 
 
-def choice_words(conf: Conf, given: Sequence[Given]) -> list[str]:
+def choice_words(conf: Conf, given: Sequence[ParsedOverride]) -> list[str]:
     """Return the words that have Hydra compose what overrides choose; `null` is the absence of a choice."""
-    others = [quoted(f"file://{folder}") for folder in conf.folders if folder != _home(conf)]
-    chosen = [each for each in given if each.of_hydra or (chooses(conf, each) and each.value is not None)]
+    others = [quote(f"file://{folder}") for folder in conf.folders if folder != _home(conf)]
+    chosen = [each for each in given if each.of_hydra or (picks_option(conf, each) and each.value is not None)]
     return [f"hydra.searchpath=[{','.join(others)}]", *(each.word for each in chosen)]
 
 
-def chosen(conf: Conf, group: str, choices: Mapping[str, Any], given: Sequence[Given]) -> list[str]:
+def _chosen_in_group(conf: Conf, group: str, choices: Mapping[str, Any], given: Sequence[ParsedOverride]) -> list[str]:
     """Return the options of a group in a composition."""
-    typed = [each.value for each in given if each.key == group and chooses(conf, each)]
+    typed = [each.value for each in given if each.key == group and picks_option(conf, each)]
     if typed == [None] and choices.get(group) is not None:
         raise ConfigError(f"{group}: got null, but the config '{conf.primary}' sets {choices.get(group)}")
     if not conf.several(group):
-        return choice(conf, group, choices.get(group))
-    return choice(conf, group, typed[0]) if typed else default_choice(conf, group, choices.get(RECIPE))
+        return chosen_options(conf, group, choices.get(group))
+    return chosen_options(conf, group, typed[0]) if typed else default_choice(conf, group, choices.get(RECIPE))
 
 
-def with_values(conf: Conf, parts: Parts, given: Iterable[Given]) -> DictConfig:
+def with_values_set(conf: Conf, parts: Parts, given: Iterable[ParsedOverride]) -> DictConfig:
     """Return a copy of the composed config with the plain values of the overrides set."""
     config = copy.deepcopy(parts.config)
     for each in given:
-        if not each.of_hydra and not chooses(conf, each):
+        if not each.of_hydra and not picks_option(conf, each):
             if each.value == {} and OmegaConf.select(config, each.key, default={}):
                 raise ConfigError(f"{each.key}: got {{}}, which is merged into what is there and would change nothing")
             try:
@@ -114,10 +116,10 @@ def with_values(conf: Conf, parts: Parts, given: Iterable[Given]) -> DictConfig:
     return config
 
 
-def checked(conf: Conf, parts: Parts, given: Sequence[Given]) -> dict[str, Any]:
+def compose_run(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> dict[str, Any]:
     """Return the config of one run as plain values, resolved and checked."""
-    config = resolved(with_values(conf, parts, given))
-    typed = [each.key for each in given if not chooses(conf, each)]
+    config = resolve(with_values_set(conf, parts, given))
+    typed = [each.key for each in given if not picks_option(conf, each)]
     if config.get("plugins") and "plugins" not in typed:
         raise ConfigError("plugins: may be given on the command line only, a file must not import code")
     try:
@@ -127,7 +129,7 @@ def checked(conf: Conf, parts: Parts, given: Sequence[Given]) -> dict[str, Any]:
     return config
 
 
-def resolved(config: DictConfig) -> dict[str, Any]:
+def resolve(config: DictConfig) -> dict[str, Any]:
     """Return a config as plain dicts, with its interpolations resolved and its paths as they are here."""
     raw = OmegaConf.to_container(config, resolve=False)
     refers_only(raw)
@@ -149,7 +151,7 @@ def _origin(conf: Conf, parts: Parts, key: str, typed: Iterable[str]) -> str:
     for group in (RECIPE, key.partition(".")[0]):
         inside = key if group == RECIPE else key.partition(".")[2]
         for option in parts.chosen.get(group, []):
-            if _holds(merged(conf, group, option), inside):
+            if _holds(option_values(conf, group, option), inside):
                 return f" (set by {group}={option})"
     return ""
 
@@ -163,7 +165,7 @@ def _holds(content: Any, key: str) -> bool:
     return True
 
 
-def one_line(error: Exception) -> ConfigError:
+def hydra_error(error: Exception) -> ConfigError:
     """Return Hydra's composition error as ours."""
     cause = error.__cause__
     if isinstance(error, MissingConfigException) and error.options is not None:
@@ -186,11 +188,11 @@ def first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
     """Return OmegaConf's value as Python's."""
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
-def quoted(text: str | Path) -> str:
+def quote(text: str | Path) -> str:
     """Return a text quoted for Hydra's grammar."""
     return QuotedString(str(text), Quote.single).with_quotes()

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from hydra.core.override_parser.types import IntervalSweep
 
-from runner.door.compose import Parts, plain
+from runner.door.compose import Parts, to_plain
 from runner.door.naming import trial_name
 from runner.door.options import Conf
-from runner.door.overrides import Given, allow, parse, spread
+from runner.door.overrides import ParsedOverride, check_allowed, expand_glob, parse_override
 from runner.door.variants import Composer, Trial
 from runner.errors import ConfigError
 
@@ -23,11 +23,11 @@ _MOST = 10_000  # trials of one sweep
 class Axes:
     """What a sweep goes over: the command line on top of the YAML's `hydra.sweeper.params`."""
 
-    given: list[Given]  # of the command line, Hydra's own included
-    searched: list[Given]  # of the YAML
+    given: list[ParsedOverride]  # of the command line, Hydra's own included
+    searched: list[ParsedOverride]  # of the YAML
 
     @property
-    def all(self) -> list[Given]:
+    def all(self) -> list[ParsedOverride]:
         """Return one override per key, in Hydra's order."""
         ours = [each for each in self.given if not each.of_hydra]
         return list({each.key: each for each in [*self.searched, *ours]}.values())
@@ -38,22 +38,22 @@ class Axes:
         return [each.key for each in self.all if each.swept]
 
 
-def axes_of(conf: Conf, parts: Parts, given: list[Given]) -> Axes:
+def swept_axes(conf: Conf, parts: Parts, given: list[ParsedOverride]) -> Axes:
     """Return what a command line, and the `hydra.sweeper.params` of its recipe, go over."""
-    wished = plain(parts.hydra.sweeper.get("params")) or {}
-    searched = [in_yaml(conf, key, text, example="0.1,0.01") for key, text in wished.items()]
-    return Axes([spread(conf, each) for each in given], searched)
+    wished = to_plain(parts.hydra.sweeper.get("params")) or {}
+    searched = [override_in_yaml(conf, key, text, example="0.1,0.01") for key, text in wished.items()]
+    return Axes([expand_glob(conf, each) for each in given], searched)
 
 
-def in_yaml(conf: Conf, key: str, text: object, *, example: str) -> Given:
+def override_in_yaml(conf: Conf, key: str, text: object, *, example: str) -> ParsedOverride:
     """Return an override that stands under `hydra.sweeper.params`; `example` is such a text for `optim.lr`."""
     if not isinstance(text, (str, int, float)):
         raise ConfigError(f"hydra.sweeper.params.{key}: must be text, as in 'optim.lr: {example}' in a recipe")
-    each = parse(f"{key}={str(text).lower() if isinstance(text, bool) else text}")
+    each = parse_override(f"{key}={str(text).lower() if isinstance(text, bool) else text}")
     if each.key == "plugins":
         raise ConfigError("plugins: may be given on the command line only, a file must not import code")
-    allow(conf, each)
-    return spread(conf, each)
+    check_allowed(conf, each)
+    return expand_glob(conf, each)
 
 
 def check_trials(conf: Conf, axes: Axes) -> dict[str, Trial]:
@@ -70,17 +70,20 @@ def check_trials(conf: Conf, axes: Axes) -> dict[str, Trial]:
     return found
 
 
-def combinations(axes: Axes) -> Iterator[list[Given]]:
+def combinations(axes: Axes) -> Iterator[list[ParsedOverride]]:
     """Yield the overrides of every trial, the last axis fastest, as Hydra's own sweeper does."""
     columns = [_texts(each) for each in axes.all]
     count = math.prod(map(len, columns))
     if count > _MOST:
         raise ConfigError(f"{axes.swept[0]}: the sweep has {count} trials or more, must be at most {_MOST}")
-    parsed = [[parse(f"{each.key}={text}") for text in column] for each, column in zip(axes.all, columns, strict=True)]
+    parsed = [
+        [parse_override(f"{each.key}={text}") for text in column]
+        for each, column in zip(axes.all, columns, strict=True)
+    ]
     yield from map(list, itertools.product(*parsed))
 
 
-def _texts(each: Given) -> list[str]:
+def _texts(each: ParsedOverride) -> list[str]:
     """Return the values of an override, one or several, as texts."""
     if not each.swept:
         return [each.text]

@@ -21,16 +21,24 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict
 
-from runner.door.compose import choice_words, chooses, first_line, hydra_opened, one_line, quoted, resolved
+from runner.door.compose import choice_words, first_line, hydra_error, hydra_opened, picks_option, quote, resolve
 from runner.door.naming import hash8
 from runner.door.options import Conf, find_conf
-from runner.door.overrides import Given, parse
+from runner.door.overrides import ParsedOverride, parse_override
 from runner.door.task_context import start
 from runner.engine.interruption import Interrupted, raising
 from runner.errors import ConfigError, RunnerError, TrialsFailed
 from runner.status import Status
 from runner.sweeps.channel import Message
-from runner.sweeps.outcome import Ended, finished, folder_of, lost, own, saved, settle
+from runner.sweeps.outcome import (
+    Ended,
+    finalize_result,
+    finished_result,
+    folder_of,
+    lost_ending,
+    read_saved_result,
+    with_free_folder,
+)
 from runner.sweeps.trial import job_of, message_of, run_here
 from runner.tasks.job import Job
 
@@ -49,7 +57,7 @@ class _HydraTask:
         job = job_of(self.jobs[int(HydraConfig.get().job.num)])
 
         def start_planned(job: Job) -> int:
-            planned, found = hash8(job.config), hash8(resolved(config))
+            planned, found = hash8(job.config), hash8(resolve(config))
             if found != planned:
                 raise ConfigError(f"config: got {found} here, must be {planned} as planned; do config files differ?")
             return start(job)
@@ -62,7 +70,7 @@ class _HydraTask:
 class HydraLauncher:
     """A launcher of Hydra's: runs are collected, begun together, and waited for together."""
 
-    def __init__(self, conf: Conf, given: Sequence[Given], folder: Path, batch: int | None) -> None:
+    def __init__(self, conf: Conf, given: Sequence[ParsedOverride], folder: Path, batch: int | None) -> None:
         """Prepare for the runs of a sweep; at most `batch` of them begin together, all if it is None."""
         self._conf, self._given, self._folder, self._most = conf, given, folder, batch
         self._batch: deque[tuple[int, Job]] = deque()
@@ -76,7 +84,7 @@ class HydraLauncher:
     def submit(self, job: Job) -> int:
         """Put a run into a batch, unless its folder has a result."""
         number, self._count = self._count, self._count + 1
-        if result := finished(job):
+        if result := finished_result(job):
             self._done.append(Ended(number=number, job=job, result=result, ran=False))
         else:
             self._batch.append((number, job))
@@ -89,9 +97,9 @@ class HydraLauncher:
             try:
                 self._launch(batch)
             except Interrupted:
-                self._done += [left for number, job in batch if (left := _left(number, job))]
+                self._done += [left for number, job in batch if (left := _ended_by_folder(number, job))]
                 raise
-            self._done += [_left(number, job) or _lost(number, job) for number, job in batch]
+            self._done += [_ended_by_folder(number, job) or _ended_without_result(number, job) for number, job in batch]
         return self._done.popleft() if self._done else None
 
     def stop_all(self) -> None:
@@ -121,7 +129,7 @@ class HydraLauncher:
         """Run a batch to its end."""
         task = _HydraTask({index: message_of(job) for index, (_, job) in enumerate(batch)})
         words = [
-            [*_words_of(self._conf, job), f"hydra.sweep.subdir={quoted(os.path.relpath(folder_of(job), self._folder))}"]
+            [*_words_of(self._conf, job), f"hydra.sweep.subdir={quote(os.path.relpath(folder_of(job), self._folder))}"]
             for _, job in batch
         ]
         try:
@@ -145,30 +153,30 @@ def _words_of(conf: Conf, job: Job) -> list[str]:
     Values go in by `++`, which also adds a key to an open mapping. A choice of `null` is the absence of the choice.
     """
     found = []
-    for each in map(parse, job.overrides):
-        if not chooses(conf, each):
+    for each in map(parse_override, job.overrides):
+        if not picks_option(conf, each):
             found.append(f"++{each.word}")
         elif each.value is not None:
             found.append(each.word)
     return found
 
 
-def _left(number: int, job: Job) -> Ended | None:
+def _ended_by_folder(number: int, job: Job) -> Ended | None:
     """Return how a run ended, by what it left in its folder; None if it left nothing."""
-    result = saved(folder_of(job))
+    result = read_saved_result(folder_of(job))
     if result is None or result.status is Status.RUNNING:
         return None
     return Ended(number=number, job=job, result=result, ran=True, seconds=result.seconds)
 
 
-def _lost(number: int, job: Job) -> Ended:
+def _ended_without_result(number: int, job: Job) -> Ended:
     """Return the ending of a run whose process left no result."""
-    result = settle(job, lost("its process ended and left no result"), 0.0)
+    result = finalize_result(job, lost_ending("its process ended and left no result"), 0.0)
     return Ended(number=number, job=job, result=result, ran=True)
 
 
 @contextmanager
-def _opened_launcher(conf: Conf, given: Sequence[Given], folder: Path, task: _HydraTask) -> Iterator[Launcher]:
+def _opened_launcher(conf: Conf, given: Sequence[ParsedOverride], folder: Path, task: _HydraTask) -> Iterator[Launcher]:
     """Give the launcher that a command line chooses, made by Hydra."""
     with hydra_opened(conf):
         config = _sweep_config(conf, given, folder)
@@ -176,16 +184,16 @@ def _opened_launcher(conf: Conf, given: Sequence[Given], folder: Path, task: _Hy
         yield Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
 
 
-def _sweep_config(conf: Conf, given: Sequence[Given], folder: Path) -> DictConfig:
+def _sweep_config(conf: Conf, given: Sequence[ParsedOverride], folder: Path) -> DictConfig:
     """Return the config of a sweep as Hydra makes it, from the choices and what is set under `hydra`."""
     fixed = [each for each in given if not each.swept and each.key not in ("hydra.sweep.dir", "hydra.mode")]
-    words = [*choice_words(conf, fixed), f"hydra.sweep.dir={quoted(folder)}"]
+    words = [*choice_words(conf, fixed), f"hydra.sweep.dir={quote(folder)}"]
     global_hydra = GlobalHydra.instance().hydra
     assert global_hydra is not None
     return global_hydra.compose_config(conf.primary, words, RunMode.MULTIRUN, with_log_configuration=False)
 
 
-def in_subfolders(conf: Conf, given: Sequence[Given], folder: Path, jobs: Sequence[Job]) -> list[Job]:
+def in_subfolders(conf: Conf, given: Sequence[ParsedOverride], folder: Path, jobs: Sequence[Job]) -> list[Job]:
     """Return jobs with the folders that `hydra.sweep.subdir` names; a folder that holds another run is not taken."""
     found = []
     with hydra_opened(conf):
@@ -197,7 +205,7 @@ def in_subfolders(conf: Conf, given: Sequence[Given], folder: Path, jobs: Sequen
                 whole.hydra.job.id = whole.hydra.job.num = number
             HydraConfig.instance().set_config(whole)
             path = Path(os.path.relpath(folder / str(whole.hydra.sweep.subdir)))
-            found.append(own(replace(job, folder=str(path), folder_name=path.name)))
+            found.append(with_free_folder(replace(job, folder=str(path), folder_name=path.name)))
     return found
 
 
@@ -210,7 +218,7 @@ def through_hydra(words: Sequence[str], conf: Conf | None = None) -> int:
         try:
             main()
         except HydraException as error:
-            raise one_line(error) from error
+            raise hydra_error(error) from error
         except SystemExit as error:
             return int(error.code or 0)
     return 0

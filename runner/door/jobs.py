@@ -8,30 +8,30 @@ from pathlib import Path
 from typing import Any
 
 from runner.door.naming import group_hash, hash8, name_in, run_name, trial_name
-from runner.door.overrides import Given
+from runner.door.overrides import ParsedOverride
 from runner.tasks.job import Job
 
 
-def single_job(config: dict[str, Any], given: Sequence[Given]) -> Job:
+def single_job(config: dict[str, Any], given: Sequence[ParsedOverride]) -> Job:
     """Return the job of a run by itself, which reads the test split at its end."""
     name = config["name"] or run_name((each.key, each.value) for each in given)
     folder = next((str(each.value) for each in given if each.key == "hydra.run.dir"), None)
     words = tuple(each.typed for each in given if not each.of_hydra)
-    return job(config, words, name=name, folder=folder, auto={"test": "end", "figures": "always"})
+    return _make_job(config, words, name=name, folder=folder, auto={"test": "end", "figures": "always"})
 
 
 def trial_job(config: dict[str, Any], words: Sequence[str], folder: Path, folders: Sequence[Path] = ()) -> Job:
     """Return the job of one trial of a sweep, which never reads the test split unless `test` says so."""
     auto = {"test": "never", "figures": "never"}
     name = name_in(folder.parent, folder.name, config)
-    made = job(config, words, name=name, folder=str(folder.with_name(name)), auto=auto)
+    made = _make_job(config, words, name=name, folder=str(folder.with_name(name)), auto=auto)
     older = name != folder.name  # a sweep that an older version began keeps its names
     return replace(made, notes=False, folders=tuple(folders), hash8=name[-8:] if older else made.hash8)
 
 
 def variant_jobs(variants: Sequence[Mapping[str, Any]], folder: Path, folders: Sequence[Path]) -> list[Job]:
     """Return the jobs of the runs that a task launches, each in a folder below `folder` named by what differs."""
-    flat = [flattened(config) for config in variants]
+    flat = [_flatten(config) for config in variants]
     keys = dict.fromkeys(key for each in flat for key in each)
     differing = [key for key in keys if len({repr(each.get(key)) for each in flat}) > 1]
     jobs = []
@@ -42,18 +42,18 @@ def variant_jobs(variants: Sequence[Mapping[str, Any]], folder: Path, folders: S
     return jobs
 
 
-def flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the values of nested mappings by dotted keys; a component's name stands under its group alone."""
     found: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
-            found |= flattened(value, f"{prefix}{key}.")
+            found |= _flatten(value, f"{prefix}{key}.")
         else:
             found[prefix.removesuffix(".") if key == "name" and prefix else f"{prefix}{key}"] = value
     return found
 
 
-def job(
+def _make_job(
     config: Mapping[str, Any], words: Sequence[str], *, name: str, folder: str | None, auto: Mapping[str, str]
 ) -> Job:
     """Return a job with its hashes, with the words that `auto` stands for in each key."""

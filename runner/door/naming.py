@@ -17,7 +17,7 @@ from runner.keys import experiment, key_marks
 from runner.numerics import completed, stripped
 from runner.roles import Role
 
-LONGEST = 100  # characters of a folder's name
+_MAX_NAME = 100  # characters of a folder's name
 
 # What hashes left out before roles: frozen, it finds the trials of sweeps that were begun then (`legacy_hash8`)
 _LEGACY_UNHASHED = (
@@ -28,13 +28,13 @@ _LEGACY_UNHASHED = (
 
 def run_name(given: Iterable[tuple[str, Any]]) -> str:
     """Return a folder name from keys and values in the given order, `default` if none counts."""
-    return name_of((key, value) for key, value in given if is_named(key))
+    return _name_of((key, value) for key, value in given if is_named(key))
 
 
-def name_of(given: Iterable[tuple[str, Any]]) -> str:
+def _name_of(given: Iterable[tuple[str, Any]]) -> str:
     """Return a folder name from all keys and values but Hydra's own."""
-    words = [f"{key}={worded(value)}" for key, value in given if not key.startswith("hydra")]
-    return shortened(re.sub(r"[^A-Za-z0-9._=,+-]", "-", ",".join(words))) or "default"
+    words = [f"{key}={value_in_name(value)}" for key, value in given if not key.startswith("hydra")]
+    return truncate_name(re.sub(r"[^A-Za-z0-9._=,+-]", "-", ",".join(words))) or "default"
 
 
 def is_named(key: str) -> bool:
@@ -43,22 +43,22 @@ def is_named(key: str) -> bool:
     return not marks.unnamed and marks.role is not Role.PATH
 
 
-def worded(value: Any) -> str:
+def value_in_name(value: Any) -> str:
     """Return a value as a name shows it."""
     if isinstance(value, (list, tuple)):
-        return "+".join(map(worded, value)) or "none"
+        return "+".join(map(value_in_name, value)) or "none"
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, float) and float(short := f"{value:.12g}") == value:
         return short
     if isinstance(value, Mapping):
-        return "+".join(f"{key}-{worded(item)}" for key, item in value.items())
+        return "+".join(f"{key}-{value_in_name(item)}" for key, item in value.items())
     return str(value)
 
 
-def shortened(name: str) -> str:
+def truncate_name(name: str) -> str:
     """Return a name cut to a folder's length, a hash of the whole in place of the rest."""
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}-{digest(name)}"
+    return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 9]}-{digest(name)}"
 
 
 def hash8(config: Mapping[str, Any]) -> str:
@@ -121,24 +121,24 @@ def _without(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
 
 def digest(value: Any) -> str:
     """Return the first 8 hex digits of the sha256 of a value's canonical JSON."""
-    text = json.dumps(canonical(value), separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(_canonical(value), separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
-def canonical(value: Any) -> Any:
+def _canonical(value: Any) -> Any:
     """Return a value in the one form that equal values share.
 
     Keys are sorted, but not those of a pick-many group, whose order is the order of work; 1.0 is 1.
     """
     if isinstance(value, Mapping):
-        items = [[str(key), canonical(item)] for key, item in value.items()]
+        items = [[str(key), _canonical(item)] for key, item in value.items()]
         ordered = all(isinstance(item, Mapping) for item in value.values())
         return items if ordered else dict(sorted(items))
     if isinstance(value, (list, tuple)):
-        return [canonical(item) for item in value]
+        return [_canonical(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def trial_name(given: Iterable[tuple[str, Any]], config: Mapping[str, Any]) -> str:
     """Return the folder name of a trial below its sweep: what differs, and the hash of its config."""
-    return f"{name_of(given)}-{hash8(config)}"
+    return f"{_name_of(given)}-{hash8(config)}"

@@ -47,7 +47,7 @@ def find_conf(config_dir: str | None = None, primary: str = "config") -> Conf:
     folders = [shipped()]
     if config_dir is not None:
         folders.append(_user_folder(config_dir))
-    main = document(folders[0] / "config.yaml")
+    main = read_yaml(folders[0] / "config.yaml")
     defaults = dict(_groups(main["defaults"]))
     files = {group: _options(group, folders) for group in defaults}
     names = {path.stem for folder in folders for path in folder.glob("*.yaml")}
@@ -92,13 +92,13 @@ def primary_file(conf: Conf, name: str) -> Path:
     return next(path for path in (folder / f"{name}.yaml" for folder in conf.folders) if path.is_file())
 
 
-def merged(conf: Conf, group: str, option: str) -> dict[str, Any]:
+def option_values(conf: Conf, group: str, option: str) -> dict[str, Any]:
     """Return the values of an option's file, merged over those of the options that it builds on."""
-    own = document(conf.files[group][option])
+    own = read_yaml(conf.files[group][option])
     values: dict[str, Any] = {}
     for below in own.get("defaults", []):
         if below != "_self_" and isinstance(below, str):
-            values |= merged(conf, group, below)
+            values |= option_values(conf, group, below)
     return values | {key: value for key, value in own.items() if key != "defaults"}
 
 
@@ -107,23 +107,23 @@ def template(conf: Conf, group: str, option: str) -> dict[str, Any]:
 
     They stand in our file of the component that the option names, and in the option itself where that is a user's own.
     """
-    values = merged(conf, group, option)
+    values = option_values(conf, group, option)
     file = conf.files[group].get(str(values.get("name")))
-    return document(file) | {"name": values["name"]} if file and conf.ours(file) else values
+    return read_yaml(file) | {"name": values["name"]} if file and conf.ours(file) else values
 
 
 def templates(conf: Conf, group: str, chosen: list[str]) -> dict[str, dict[str, Any]]:
     """Return the entries of a pick-many group for the chosen options, each with the values that give its types."""
     found: dict[str, dict[str, Any]] = {}
     for option in chosen:
-        for entry, knobs in merged(conf, group, option).items():
+        for entry, knobs in option_values(conf, group, option).items():
             file = conf.files[group].get(entry)
-            found[entry] = document(file)[entry] if file and conf.ours(file) else knobs
+            found[entry] = read_yaml(file)[entry] if file and conf.ours(file) else knobs
     return found
 
 
 @cache
-def document(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping that a YAML file holds, interpolations unresolved.
 
     Raises ConfigError, naming file and line, for what is no plain YAML mapping: too large or deep, anchors, tags.
@@ -138,7 +138,7 @@ def document(path: Path) -> dict[str, Any]:
     return content  # type: ignore[return-value]
 
 
-def choice(conf: Conf, group: str, value: Any) -> list[str]:
+def chosen_options(conf: Conf, group: str, value: Any) -> list[str]:
     """Return the options that a group is given, in order; none for an empty list and for `recipe=null`.
 
     Raises ConfigError for an unknown option, several where one is asked for, and one given twice.
@@ -166,18 +166,19 @@ def default_choice(conf: Conf, group: str, recipe: Any) -> list[str]:
 
     Hydra reports the choices of the other groups, but not lists: the first `override` counts, else the default.
     """
-    files = [("", conf.primary), *((RECIPE, name) for name in choice(conf, RECIPE, recipe))]
+    files = [("", conf.primary), *((RECIPE, name) for name in chosen_options(conf, RECIPE, recipe))]
     overrides = (f"override {group}", f"override /{group}")
     found = itertools.chain(
-        *(listed(conf, place, name, overrides) for place, name in files), listed(conf, "", conf.primary, (group,))
+        *(_values_in_defaults(conf, place, name, overrides) for place, name in files),
+        _values_in_defaults(conf, "", conf.primary, (group,)),
     )
-    return choice(conf, group, next(found, []))
+    return chosen_options(conf, group, next(found, []))
 
 
-def listed(conf: Conf, group: str, name: str, keys: tuple[str, ...]) -> Iterator[Any]:
+def _values_in_defaults(conf: Conf, group: str, name: str, keys: tuple[str, ...]) -> Iterator[Any]:
     """Yield the values of keys in a config's defaults list, then in those of the configs that it builds on."""
-    entries = document(conf.files[group][name] if group else primary_file(conf, name)).get("defaults", [])
+    entries = read_yaml(conf.files[group][name] if group else primary_file(conf, name)).get("defaults", [])
     yield from (value for entry in entries if isinstance(entry, dict) for key, value in entry.items() if key in keys)
     for entry in entries:
         if isinstance(entry, str) and entry != "_self_":
-            yield from listed(conf, group, entry, keys)
+            yield from _values_in_defaults(conf, group, entry, keys)

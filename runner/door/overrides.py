@@ -13,20 +13,20 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
 from hydra.errors import HydraException
 
-from runner.door.options import OPTION, RECIPE, Conf, choice
+from runner.door.options import OPTION, RECIPE, Conf, chosen_options
 from runner.errors import ConfigError, brief, unknown
 from runner.expand_user import expanded
 from runner.keys import key_marks
 from runner.plain_yaml import DEEPEST, LONGEST, plain, plain_key
 from runner.settings import SETTINGS
 
-FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
-MOST_BRACKETS = 200  # Hydra's grammar takes long over many
-HYDRA = re.compile(
+_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+_MAX_BRACKETS = 200  # Hydra's grammar takes long over many
+_OPEN_HYDRA_KEYS = re.compile(
     r"hydra/(launcher|sweeper(/(sampler|pruner))?)|hydra\.(launcher|sweeper|sweep)\..+|hydra\.(run\.dir|mode)"
 )
-KEY = re.compile(r"[A-Za-z_$][\w$-]*([./]([A-Za-z_$][\w$-]*|\d+))*", re.ASCII)
-EXAMPLES = {  # of the functions of Hydra's grammar
+_KEY = re.compile(r"[A-Za-z_$][\w$-]*([./]([A-Za-z_$][\w$-]*|\d+))*", re.ASCII)
+_EXAMPLES = {  # of the functions of Hydra's grammar
     "choice": "choice(a,b)",
     "range": "range(0,5)",
     "interval": "interval(0.1,1)",
@@ -36,11 +36,11 @@ EXAMPLES = {  # of the functions of Hydra's grammar
     "sort": "sort(3,1,2)",
     "shuffle": "shuffle(range(0,5))",
 }
-LONG_NUMBER = re.compile(r"[\d_]{4000}")  # Python's int() refuses such
+_LONG_NUMBER = re.compile(r"[\d_]{4000}")  # Python's int() refuses such
 
 
 @dataclass(frozen=True)
-class Given:
+class ParsedOverride:
     """One override: its key without `+`, its value in Hydra's grammar, what Hydra makes of it, and how it was typed."""
 
     key: str
@@ -69,15 +69,15 @@ class Given:
         return re.match(r"hydra\b", self.key) is not None
 
 
-def read_overrides(conf: Conf, words: Iterable[str]) -> list[Given]:
+def read_overrides(conf: Conf, words: Iterable[str]) -> list[ParsedOverride]:
     """Return the overrides; raises ConfigError for what cannot be read, is unknown, refused or given twice."""
-    found: dict[str, Given] = {}
+    found: dict[str, ParsedOverride] = {}
     for word in words:
-        refuse_bare(conf, word)
-        given = parse(word)
-        allow(conf, given)
+        _refuse_bare_word(conf, word)
+        given = parse_override(word)
+        check_allowed(conf, given)
         if given.key in found:
-            raise ConfigError(f"{given.key}: given twice ({shown(found[given.key])}, {shown(given)})")
+            raise ConfigError(f"{given.key}: given twice ({_quoted_value(found[given.key])}, {_quoted_value(given)})")
         found[given.key] = given
     durations = [found[key].value for key in ("epochs", "steps") if key in found]
     if len(durations) == 2 and None not in durations:
@@ -85,7 +85,7 @@ def read_overrides(conf: Conf, words: Iterable[str]) -> list[Given]:
     return list(found.values())
 
 
-def refuse_bare(conf: Conf, word: str) -> None:
+def _refuse_bare_word(conf: Conf, word: str) -> None:
     """Refuse a word that is neither a flag nor key=value, or that takes something out."""
     if word.startswith("~"):
         raise ConfigError(f"{brief(word)}: nothing can be taken out of a config; choose another option, or [] or null")
@@ -96,52 +96,52 @@ def refuse_bare(conf: Conf, word: str) -> None:
 
 
 @cache
-def parse(word: str) -> Given:
+def parse_override(word: str) -> ParsedOverride:
     """Return one override, parsed."""
     key, _, text = word.lstrip("+").partition("=")
     if len(word) > LONGEST:
         raise ConfigError(f"{brief(key)}: is longer than {LONGEST} characters")
-    text = expanded(key, text) if key in FOLDERS else text
+    text = expanded(key, text) if key in _FOLDERS else text
     # Folders hold , and =
-    typed = key in FOLDERS or key_marks(key).typed(text)
+    typed = key in _FOLDERS or key_marks(key).typed(text)
     if not typed:
-        refuse_brackets(key, text)
+        _refuse_brackets(key, text)
     if typed and not re.fullmatch(r"null|(['\"]).*\1|(choice|glob)\(.*\)", text):
         text = QuotedString(text, Quote.double).with_quotes()
     try:
-        return Given(key, text, OverridesParser.create().parse_override(f"{key}={text}"), word)
+        return ParsedOverride(key, text, OverridesParser.create().parse_override(f"{key}={text}"), word)
     except (HydraException, RecursionError, ValueError) as error:
-        raise ConfigError(f"{brief(word)}: {unreadable(key, text)}") from error
+        raise ConfigError(f"{brief(word)}: {_syntax_error(key, text)}") from error
 
 
-def refuse_brackets(key: str, text: str) -> None:
+def _refuse_brackets(key: str, text: str) -> None:
     """Refuse a value that Hydra's grammar takes long over, and one that is nested too deep to be merged."""
-    if sum(map(text.count, "[{(")) > MOST_BRACKETS:
-        raise ConfigError(f"{brief(key)}: holds more than {MOST_BRACKETS} brackets")
+    if sum(map(text.count, "[{(")) > _MAX_BRACKETS:
+        raise ConfigError(f"{brief(key)}: holds more than {_MAX_BRACKETS} brackets")
     steps = ((letter in "[{(") - (letter in "]})") for letter in text)
     if max(key.count("."), *accumulate(steps), 0) > DEEPEST:
         raise ConfigError(f"{brief(key)}: is nested deeper than {DEEPEST} levels")
 
 
-def unreadable(key: str, text: str) -> str:
+def _syntax_error(key: str, text: str) -> str:
     """Return why Hydra's grammar does not take an override."""
-    if not KEY.fullmatch(key):
+    if not _KEY.fullmatch(key):
         return f"'{brief(key)}' is not a key; must be key=value, as in optim.lr=0.1"
     for left, right, what in (("[", "]", "brackets"), ("{", "}", "braces"), ("(", ")", "parentheses")):
         if text.count(left) != text.count(right):
             return f"the {what} do not match"
     if text.count("'") % 2 or text.count('"') % 2:
         return "the quotes do not match"
-    if LONG_NUMBER.search(text):
+    if _LONG_NUMBER.search(text):
         return "holds a number of more than 4000 digits"
     if function := re.fullmatch(r"(\w+)\(.*\)", text):
-        if like := EXAMPLES.get(function[1]):
+        if like := _EXAMPLES.get(function[1]):
             return f"cannot read {function[1]}(...); must be like {like}"
-        return f"cannot read {function[1]}(...); there are {', '.join(EXAMPLES)}"
+        return f"cannot read {function[1]}(...); there are {', '.join(_EXAMPLES)}"
     return f"""cannot be read; put a value with special characters in two pairs of quotes: {brief(key)}='"..."'"""
 
 
-def allow(conf: Conf, given: Given) -> None:
+def check_allowed(conf: Conf, given: ParsedOverride) -> None:
     """Refuse an override that sets what may not be set, or what is unknown at its first word."""
     key, top = given.key, re.split(r"[./]", given.key)[0]
     for part in re.split(r"[./]", key):
@@ -149,18 +149,18 @@ def allow(conf: Conf, given: Given) -> None:
     if given.parsed.package is not None:
         raise ConfigError(f"{key}: values go where their group is, without '@'")
     if given.of_hydra:
-        allow_hydra(given)
+        _check_hydra_key(given)
     elif "/" in key or (top not in conf.defaults and top not in SETTINGS):
         raise unknown(key, "key", top if "/" not in key else key, [*conf.defaults, *SETTINGS])
     elif key in conf.defaults and not given.swept and (key == RECIPE or not isinstance(given.value, dict)):
-        choice(conf, key, given.value)
+        chosen_options(conf, key, given.value)
     elif given.swept and key_marks(key).unswept:
         raise ConfigError(f"{key}: cannot be swept")
 
 
-def allow_hydra(given: Given) -> None:
+def _check_hydra_key(given: ParsedOverride) -> None:
     """Refuse what would make Hydra run code, or a sweep over Hydra's own config."""
-    if not HYDRA.fullmatch(given.key):
+    if not _OPEN_HYDRA_KEYS.fullmatch(given.key):
         raise ConfigError(
             f"{given.key}: is not open (of Hydra's: hydra/launcher, hydra/sweeper, hydra.launcher.*, hydra.sweeper.*, "
             "hydra.run.dir, hydra.sweep.*, hydra.mode)"
@@ -168,13 +168,13 @@ def allow_hydra(given: Given) -> None:
     if given.swept:
         raise ConfigError(f"{given.key}: cannot be swept")
     if "/" in given.key and not OPTION.fullmatch(str(given.value)):
-        raise ConfigError(f"{given.key}: got {shown(given)}, must be one word")
+        raise ConfigError(f"{given.key}: got {_quoted_value(given)}, must be one word")
     if given.key == "hydra.run.dir" and (given.value == "" or "${" in given.text):
-        raise ConfigError(f"{given.key}: got {shown(given)}, must be a folder as it is, without ${{...}}")
+        raise ConfigError(f"{given.key}: got {_quoted_value(given)}, must be a folder as it is, without ${{...}}")
     plain(given.value, f"{given.key}.")
 
 
-def spread(conf: Conf, given: Given) -> Given:
+def expand_glob(conf: Conf, given: ParsedOverride) -> ParsedOverride:
     """Return a sweep with `glob(...)` written out as the options that it matches."""
     pattern = given.value
     if not isinstance(pattern, Glob):
@@ -184,10 +184,10 @@ def spread(conf: Conf, given: Given) -> Given:
     matches = pattern.filter(sorted(conf.files[given.key]))
     if not matches:
         raise unknown(given.key, "option", given.text, conf.files[given.key])
-    return parse(f"{given.key}=choice({','.join(matches)})")
+    return parse_override(f"{given.key}=choice({','.join(matches)})")
 
 
-def shown(given: Given) -> str:
+def _quoted_value(given: ParsedOverride) -> str:
     """Return a value as an error shows it."""
     text = given.text if given.swept else str(given.value)
     return f"'{text}'" if given.swept or isinstance(given.value, str) else "null" if given.value is None else text

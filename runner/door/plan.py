@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.door.compose import Parts, plain
-from runner.door.grid import Axes, axes_of, check_trials
+from runner.door.compose import Parts, to_plain
+from runner.door.grid import Axes, check_trials, swept_axes
 from runner.door.jobs import trial_job
-from runner.door.naming import digest, is_named, shortened
+from runner.door.naming import digest, is_named, truncate_name
 from runner.door.options import Conf
-from runner.door.overrides import Given
+from runner.door.overrides import ParsedOverride
 from runner.errors import ConfigError, unknown
-from runner.sweeps.launcher import LauncherSettings, check_settings
+from runner.sweeps.launcher import LauncherSettings, check_launcher_settings
 from runner.tasks.job import Job
 
 _BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
@@ -32,7 +32,7 @@ class Plan:
     batch: int | None = None  # runs that a launcher of Hydra's begins together; None: all
 
 
-def plan_sweep(conf: Conf, parts: Parts, given: Sequence[Given]) -> Plan:
+def plan_sweep(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> Plan:
     """Return the sweep that a command line asks for; raises ConfigError if any of its runs is wrong."""
     for each in given:
         if each.key in ("name", "hydra.run.dir"):
@@ -49,14 +49,14 @@ def plan_sweep(conf: Conf, parts: Parts, given: Sequence[Given]) -> Plan:
 
 def launcher_settings(parts: Parts) -> LauncherSettings | None:
     """Return the settings of our launcher, None if one of Hydra's was chosen."""
-    values = plain(parts.hydra.launcher)
-    return None if "_target_" in values else check_settings(values)
+    values = to_plain(parts.hydra.launcher)
+    return None if "_target_" in values else check_launcher_settings(values)
 
 
-def _grid(conf: Conf, parts: Parts, given: Sequence[Given]) -> Plan:
+def _grid(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> Plan:
     """Plan every combination of the listed values."""
     settings = launcher_settings(parts)
-    axes = axes_of(conf, parts, list(given))
+    axes = swept_axes(conf, parts, list(given))
     trials = check_trials(conf, axes)
     first = next(iter(trials.values())).config
     folder = _folder(conf, first, axes)
@@ -69,13 +69,13 @@ def _grid(conf: Conf, parts: Parts, given: Sequence[Given]) -> Plan:
     return Plan(folder=folder, outputs=Path(first["outputs"]), jobs=tuple(jobs), settings=settings, batch=batch)
 
 
-def _search(conf: Conf, parts: Parts, given: Sequence[Given]) -> Plan:
+def _search(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> Plan:
     """Plan a search, whose sampler picks the points."""
     from runner.door.plan_search import plan_search
 
     settings = launcher_settings(parts)
 
-    def place(config: dict[str, Any], wished: list[Given]) -> Path:
+    def place(config: dict[str, Any], wished: list[ParsedOverride]) -> Path:
         return _folder(conf, config, Axes([*wished, *(each for each in given if each.of_hydra)], []))
 
     folder, planned = plan_search(conf, parts, given, place)
@@ -97,5 +97,5 @@ def _folder(conf: Conf, config: dict[str, Any], axes: Axes) -> Path:
     fixed = sorted((each.key, each.text) for each in axes.all if not each.swept and is_named(each.key))
     if conf.primary != "config":
         fixed.append(("--config-name", conf.primary))
-    name = f"{shortened('+'.join(axes.swept)) or 'default'}-{digest([sorted(axes.swept), fixed])}"
+    name = f"{truncate_name('+'.join(axes.swept)) or 'default'}-{digest([sorted(axes.swept), fixed])}"
     return Path(config["outputs"]) / "sweeps" / (config["sweep"] or name)

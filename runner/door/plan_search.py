@@ -7,19 +7,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from runner.door.compose import Parts, hydra_opened, plain
+from runner.door.compose import Parts, hydra_opened, to_plain
 from runner.door.jobs import trial_job
 from runner.door.naming import digest, trial_name
 from runner.door.options import Conf
-from runner.door.overrides import Given, parse
-from runner.door.search_settings import PRUNERS, SAMPLERS, check_fits, check_part, check_search_settings, direction
-from runner.door.search_space import space_of, wishes
+from runner.door.overrides import ParsedOverride, parse_override
+from runner.door.search_settings import (
+    PRUNERS,
+    SAMPLERS,
+    check_fits,
+    check_part,
+    check_search_settings,
+    monitor_direction,
+)
+from runner.door.search_space import make_space, search_overrides
 from runner.door.variants import Composer
 from runner.errors import ConfigError
 from runner.schema import NonNegativeInt
-from runner.search.records import Asked, Search
+from runner.search.records import Search, StudyTrial
 from runner.search.space import Axis, Point, Space
-from runner.search.storage import installed, opened
+from runner.search.storage import check_optuna_installed, open_storage
 from runner.search.study import Study
 from runner.tasks.job import Job
 
@@ -32,10 +39,10 @@ class PlannedSearch:
     like: Job  # one of its runs
     run: Callable[[Point, int], Job]  # (point, seed)
 
-    def jobs(self, study: Study) -> Callable[[Asked, int], Job]:
+    def jobs(self, study: Study) -> Callable[[StudyTrial, int], Job]:
         """Return the function that makes the runs of a study; the run of the first seed reports to it."""
 
-        def job(asked: Asked, seed: int) -> Job:
+        def job(asked: StudyTrial, seed: int) -> Job:
             first = seed == self.search.seeds[0]
             return replace(self.run(asked.point, seed), search=study.channel(asked) if first else None)
 
@@ -43,16 +50,19 @@ class PlannedSearch:
 
 
 def plan_search(
-    conf: Conf, parts: Parts, given: Sequence[Given], place: Callable[[dict[str, Any], list[Given]], Path]
+    conf: Conf,
+    parts: Parts,
+    given: Sequence[ParsedOverride],
+    place: Callable[[dict[str, Any], list[ParsedOverride]], Path],
 ) -> tuple[Path, PlannedSearch]:
     """Return the folder, which `place` chooses, and the checked search."""
-    installed()
-    values = plain(parts.hydra.sweeper)
+    check_optuna_installed()
+    values = to_plain(parts.hydra.sweeper)
     settings = check_search_settings(values)
     sampler = check_part(values["sampler"], "sampler", SAMPLERS, {"seed": NonNegativeInt})
     pruner = check_part(values["pruner"], "pruner", PRUNERS, {})
-    wished = wishes(conf, values["params"], given)
-    space, fixed = space_of(conf, parts, wished)
+    wished = search_overrides(conf, values["params"], given)
+    space, fixed = make_space(conf, parts, wished)
     check_fits(space, sampler, pruner, settings)
     composer = Composer(conf, [each for each in given if each.of_hydra])
     config = _check_ends(conf, composer, space, fixed)
@@ -60,7 +70,7 @@ def plan_search(
         space=space,
         sampler=sampler,
         pruner=pruner,
-        direction=direction(settings.direction, config),
+        direction=monitor_direction(settings.direction, config),
         storage=settings.storage,
         study_name=settings.study_name
         or f"{sampler['name']}-{digest([list(map(vars, space.axes)), sampler, settings.seeds])}",
@@ -70,21 +80,21 @@ def plan_search(
         max_failure_rate=settings.max_failure_rate,
     )
     if settings.storage:
-        opened(settings.storage, Path())
+        open_storage(settings.storage, Path())
     folder = place(config, [each.given for each in wished])
 
     def run(point: Point, seed: int) -> Job:
-        own = [parse(f"{key}={text}") for key, text in space.words(point)]
-        own += [parse(f"seed={seed}")] if settings.seeds > 1 else []
+        own = [parse_override(f"{key}={text}") for key, text in space.words(point)]
+        own += [parse_override(f"seed={seed}")] if settings.seeds > 1 else []
         with hydra_opened(conf):
-            trial = composer.trial(_merged(fixed, own))
+            trial = composer.trial(_with_point(fixed, own))
         name = trial_name([(each.key, each.value) for each in own], trial.config)
         return trial_job(trial.config, trial.words, folder / name, conf.folders)
 
     return folder, PlannedSearch(search, trial_job(config, (), folder / "any"), run)
 
 
-def _check_ends(conf: Conf, composer: Composer, space: Space, fixed: Sequence[Given]) -> dict[str, Any]:
+def _check_ends(conf: Conf, composer: Composer, space: Space, fixed: Sequence[ParsedOverride]) -> dict[str, Any]:
     """Check each axis at its ends, or at each choice, under every option that it is there for; return one config."""
     first = {axis.name: axis.ends()[0] for axis in space.axes}
     for axis in space.axes:
@@ -98,20 +108,20 @@ def _check_ends(conf: Conf, composer: Composer, space: Space, fixed: Sequence[Gi
 
 
 def _check_point(
-    composer: Composer, space: Space, fixed: Sequence[Given], axis: Axis, values: dict[str, str]
+    composer: Composer, space: Space, fixed: Sequence[ParsedOverride], axis: Axis, values: dict[str, str]
 ) -> dict[str, Any]:
     """Return the config of one point, checked; `values` holds a text for each axis."""
     keys = {each.name: each.key for each in space.axes}
-    own = [parse(f"{keys[name]}={text}") for name, text in space.kept(values).items()]
+    own = [parse_override(f"{keys[name]}={text}") for name, text in space.kept(values).items()]
     try:
-        return composer.trial(_merged(fixed, own)).config
+        return composer.trial(_with_point(fixed, own)).config
     except ConfigError as error:
         if axis.kind == "float" and "must be a whole number" in str(error):
             raise ConfigError(f"{error}; for whole numbers: int(interval(...))") from error
         raise
 
 
-def _merged(fixed: Sequence[Given], own: Sequence[Given]) -> list[Given]:
+def _with_point(fixed: Sequence[ParsedOverride], own: Sequence[ParsedOverride]) -> list[ParsedOverride]:
     """Return overrides, options before knobs, the point's in place of those that are the same for all."""
     keys = {each.key for each in own}
     return [*(each for each in fixed if each.key not in keys), *own]

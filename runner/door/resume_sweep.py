@@ -13,9 +13,9 @@ import yaml
 
 from runner import plain_yaml
 from runner.door.arguments import Arguments
-from runner.door.compose import quoted
+from runner.door.compose import quote
 from runner.door.options import Conf
-from runner.door.overrides import Given, parse
+from runner.door.overrides import ParsedOverride, parse_override
 from runner.engine.saving.storage import write_atomic
 from runner.errors import ConfigError, wrong
 from runner.expand_user import expanded
@@ -29,7 +29,7 @@ _MAY_CHANGE = re.compile("|".join((*settings_with(Role.EXECUTION), r"hydra/launc
 _CODE = "plugins"  # a file must not import code
 
 
-def save_command(folder: Path, conf: Conf, given: Sequence[Given]) -> None:
+def save_command(folder: Path, conf: Conf, given: Sequence[ParsedOverride]) -> None:
     """Write the command of a sweep into its folder. Plugins are only named there: a resume must give them again."""
     words = [each.typed for each in given if each.key not in (*_PLACE, _CODE)]
     plugins = [each.typed for each in given if each.key == _CODE]
@@ -44,7 +44,7 @@ def save_command(folder: Path, conf: Conf, given: Sequence[Given]) -> None:
 def sweep_command(arguments: Arguments) -> Arguments:
     """Return the command line that `resume=<sweep folder>` stands for; any other stays as it is."""
     given = {word.lstrip("+").partition("=")[0]: word for word in arguments.overrides}
-    asked = parse(given["resume"]).value if "resume" in given else None
+    asked = parse_override(given["resume"]).value if "resume" in given else None
     if asked is None:
         return arguments
     folder = Path(expanded("resume", str(asked)))
@@ -63,7 +63,7 @@ def sweep_command(arguments: Arguments) -> Arguments:
         if missing:
             raise ConfigError(f"resume: this sweep was started with {word}, which must be given again")
     words = [word for word in kept["overrides"] if word.lstrip("+").partition("=")[0] not in others]
-    place = f"hydra.sweep.dir={quoted(folder)}"
+    place = f"hydra.sweep.dir={quote(folder)}"
     return replace(
         arguments, overrides=(*words, *others.values(), place), multirun=True, config_name=kept["config_name"]
     )

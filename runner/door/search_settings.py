@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from runner.engine.monitor import Monitor
 from runner.errors import ConfigError, unknown
 from runner.schema import FolderName, NonNegativeInt, Positive, PositiveInt, Range, Unit, check
-from runner.search.pruning import BLIND
+from runner.search.pruning import NOT_COMPARABLE
 from runner.search.space import Space
 
 SAMPLERS: dict[str, dict[str, Any]] = {
@@ -94,7 +94,7 @@ def check_fits(space: Space, sampler: dict[str, Any], pruner: dict[str, Any], se
     if name == "cmaes" and importlib.util.find_spec("cmaes") is None:
         raise ConfigError("hydra/sweeper/sampler: cmaes is not installed: pip install cmaes")
     for axis in space.axes:
-        if axis.key in BLIND and pruner["name"] != "none":
+        if axis.key in NOT_COMPARABLE and pruner["name"] != "none":
             raise ConfigError(
                 f"{axis.key}: is searched, so runs cannot be compared half-way; take hydra/sweeper/pruner=none"
             )
@@ -104,7 +104,7 @@ def check_fits(space: Space, sampler: dict[str, Any], pruner: dict[str, Any], se
             raise ConfigError("monitor: cannot be searched, it is the score")
 
 
-def direction(given: str | None, config: dict[str, Any]) -> Literal["maximize", "minimize"]:
+def monitor_direction(given: str | None, config: dict[str, Any]) -> Literal["maximize", "minimize"]:
     """Return which way the monitored score gets better."""
     monitor = config["monitor"]
     natural = Monitor(monitor).direction

@@ -11,25 +11,25 @@ from typing import Any
 from hydra.core.override_parser.types import IntervalSweep, RangeSweep
 
 from runner.door.compose import Parts
-from runner.door.grid import in_yaml
-from runner.door.options import Conf, choice, template, templates
-from runner.door.overrides import Given, parse, spread
+from runner.door.grid import override_in_yaml
+from runner.door.options import Conf, chosen_options, template, templates
+from runner.door.overrides import ParsedOverride, expand_glob, parse_override
 from runner.errors import ConfigError, unknown
-from runner.search.space import MOST, Axis, Space
+from runner.search.space import MAX_GRID_POINTS, Axis, Space
 
 _LOG = "log"
 _EXAMPLE = "tag(log,interval(1e-3,1))"
 
 
 @dataclass(frozen=True)
-class _Wish:
+class _SearchOverride:
     """An override of a search, and the option of a group (or value of a key) that it applies to; None: to all."""
 
-    given: Given
+    given: ParsedOverride
     only: tuple[str, str] | None = None
 
 
-def wishes(conf: Conf, params: Mapping[str, Any], given: Sequence[Given]) -> list[_Wish]:
+def search_overrides(conf: Conf, params: Mapping[str, Any], given: Sequence[ParsedOverride]) -> list[_SearchOverride]:
     """Return what `hydra.sweeper.params` and the command line set; the command line wins."""
     found = []
     for key, value in params.items():
@@ -41,19 +41,20 @@ def wishes(conf: Conf, params: Mapping[str, Any], given: Sequence[Given]) -> lis
             if group in conf.files and option not in conf.files[group]:
                 raise unknown(f"hydra.sweeper.params.{key}", "option", option, conf.files[group])
             found += [
-                _Wish(in_yaml(conf, name, text, example=_EXAMPLE), (group, option)) for name, text in value.items()
+                _SearchOverride(override_in_yaml(conf, name, text, example=_EXAMPLE), (group, option))
+                for name, text in value.items()
             ]
         else:
-            found.append(_Wish(in_yaml(conf, key, value, example=_EXAMPLE)))
-    ours = [_Wish(spread(conf, each)) for each in given if not each.of_hydra]
+            found.append(_SearchOverride(override_in_yaml(conf, key, value, example=_EXAMPLE)))
+    ours = [_SearchOverride(expand_glob(conf, each)) for each in given if not each.of_hydra]
     typed = {each.given.key for each in ours}
     return [*(each for each in found if each.given.key not in typed), *ours]
 
 
-def space_of(conf: Conf, parts: Parts, wished: Sequence[_Wish]) -> tuple[Space, list[Given]]:
+def make_space(conf: Conf, parts: Parts, wished: Sequence[_SearchOverride]) -> tuple[Space, list[ParsedOverride]]:
     """Return the space, and the overrides that are the same for every point."""
     fixed = [each.given for each in wished if not each.only and not each.given.swept]
-    free = {each.given.key: _axis_of(each.given) for each in wished if not each.only and each.given.swept}
+    free = {each.given.key: _make_axis(each.given) for each in wished if not each.only and each.given.swept}
     tied = []
     for each in wished:
         if each.only:
@@ -70,11 +71,13 @@ def space_of(conf: Conf, parts: Parts, wished: Sequence[_Wish]) -> tuple[Space, 
     return Space((*(a for a in axes if not a.when), *(a for a in axes if a.when), *tied)), fixed
 
 
-def _conditional(conf: Conf, parts: Parts, fixed: Sequence[Given], free: Mapping[str, Axis], wish: _Wish) -> list[Axis]:
+def _conditional(
+    conf: Conf, parts: Parts, fixed: Sequence[ParsedOverride], free: Mapping[str, Axis], wish: _SearchOverride
+) -> list[Axis]:
     """Return the axis of a wish that applies to one option; without condition if every point has that option."""
     assert wish.only is not None
     key, option = wish.only
-    axis = replace(_axis_of(wish.given), label=option)
+    axis = replace(_make_axis(wish.given), label=option)
     if key in free:
         if free[key].kind != "choice":
             raise ConfigError(f"hydra.sweeper.params.{key}={option}: {key} has no choices here")
@@ -93,22 +96,22 @@ def _restricted(conf: Conf, axis: Axis, free: Mapping[str, Axis], tied: Sequence
     choices = free[key].choices
     having = choices
     if key == group and knob:
-        having = tuple(text for text in choices if _has(conf, group, text, knob)) or choices
+        having = tuple(text for text in choices if _has_knob(conf, group, text, knob)) or choices
     own = {text for each in tied if each.key == axis.key and each.when for text in each.when[1]}
     left = tuple(text for text in having if text not in own)
     return axis if left == choices else replace(axis, when=(key, left))
 
 
-def _has(conf: Conf, group: str, text: str, knob: str) -> bool:
+def _has_knob(conf: Conf, group: str, text: str, knob: str) -> bool:
     """True if an option, or one of several, has a knob."""
-    chosen = choice(conf, group, parse(f"{group}={text}").value)
+    chosen = chosen_options(conf, group, parse_override(f"{group}={text}").value)
     first = knob.partition(".")[0]
     if conf.several(group):
         return first in templates(conf, group, chosen)
     return all(first in template(conf, group, option) for option in chosen)
 
 
-def _axis_of(given: Given) -> Axis:
+def _make_axis(given: ParsedOverride) -> Axis:
     """Return a sweep as an axis, one value as an axis of one choice."""
     value = given.value
     if not given.swept:
@@ -116,13 +119,13 @@ def _axis_of(given: Given) -> Axis:
     if strange := sorted(value.tags - {_LOG}):
         raise unknown(given.key, "tag", str(strange[0]), [_LOG])
     log = _LOG in value.tags
-    axis = _numbers(given, log) if isinstance(value, (IntervalSweep, RangeSweep)) else _listed(given, log)
+    axis = _numeric_axis(given, log) if isinstance(value, (IntervalSweep, RangeSweep)) else _choice_axis(given, log)
     if log and axis.low <= 0:
         raise ConfigError(f"{given.key}: got {given.text}, but a logarithmic axis must be above 0")
     return axis
 
 
-def _numbers(given: Given, log: bool) -> Axis:
+def _numeric_axis(given: ParsedOverride, log: bool) -> Axis:
     """Return the axis of an interval or a range; a range ends before its second number, as everywhere in Hydra."""
     value = given.value
     if isinstance(value, IntervalSweep):
@@ -133,10 +136,10 @@ def _numbers(given: Given, log: bool) -> Axis:
         step = 1.0 if whole and not log else None
         return Axis(key=given.key, kind="int" if whole else "float", low=low, high=high, step=step, log=log)
     try:
-        values = [float(each) for each in itertools.islice(value.range(), MOST + 1)]
+        values = [float(each) for each in itertools.islice(value.range(), MAX_GRID_POINTS + 1)]
     except (ValueError, OverflowError) as error:
         raise ConfigError(f"{given.key}: got {given.text}, which is no range ({error})") from error
-    if not 0 < len(values) <= MOST:
+    if not 0 < len(values) <= MAX_GRID_POINTS:
         raise ConfigError(f"{given.key}: got {given.text}, which has {'no' if not values else 'too many'} values")
     whole = all(isinstance(each, int) for each in (value.start, value.stop, value.step))
     step = abs(float(value.step))
@@ -146,7 +149,7 @@ def _numbers(given: Given, log: bool) -> Axis:
     return Axis(key=given.key, kind=kind, low=min(values), high=max(values), step=None if log else step, log=log)  # type: ignore[arg-type]
 
 
-def _listed(given: Given, log: bool) -> Axis:
+def _choice_axis(given: ParsedOverride, log: bool) -> Axis:
     """Return the axis of listed values."""
     if log:
         raise ConfigError(f"{given.key}: got {given.text}, but only an interval or a range can be logarithmic")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runner.door.options import Conf
-from runner.door.overrides import Given
+from runner.door.overrides import ParsedOverride
 from runner.door.plan import Plan
 from runner.door.resume_sweep import save_command
 from runner.door.task_context import ENTRY
@@ -16,9 +16,9 @@ from runner.engine.saving import storage
 from runner.engine.saving.folder import lock
 from runner.errors import TrialsFailed
 from runner.status import Status
-from runner.sweeps.display import display, final_table, reasons
+from runner.sweeps.display import make_display, show_final_table, show_reasons
 from runner.sweeps.launcher import Launcher, run_all
-from runner.sweeps.outcome import Ended, refuse_failures
+from runner.sweeps.outcome import Ended, raise_if_failed
 from runner.sweeps.pool import Pool
 from runner.tasks.job import Job
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from runner.search.study import Study
 
 
-def run_sweep(conf: Conf, plan: Plan, given: Sequence[Given]) -> int:
+def run_sweep(conf: Conf, plan: Plan, given: Sequence[ParsedOverride]) -> int:
     """Run a sweep and return its exit code; raises TrialsFailed if runs failed, Locked if another process runs it."""
     count = f"{len(plan.jobs)} trials" if plan.jobs else "trials"
     sys.stdout.write(f"{count} in {plan.folder}\n")
@@ -45,7 +45,7 @@ def run_sweep(conf: Conf, plan: Plan, given: Sequence[Given]) -> int:
             record(plan.folder, plan.outputs)
 
 
-def _launcher_of(conf: Conf, plan: Plan, given: Sequence[Given], like: Job) -> Launcher:
+def _make_launcher(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], like: Job) -> Launcher:
     """Return the launcher of a sweep: ours, or the one of Hydra's that was chosen; `like` is any of the runs."""
     if plan.settings:
         return Pool(plan.settings, like=like, entry=ENTRY)
@@ -54,27 +54,27 @@ def _launcher_of(conf: Conf, plan: Plan, given: Sequence[Given], like: Job) -> L
     return HydraLauncher(conf, given, plan.folder, plan.batch)
 
 
-def _run_grid(conf: Conf, plan: Plan, given: Sequence[Given]) -> int:
+def _run_grid(conf: Conf, plan: Plan, given: Sequence[ParsedOverride]) -> int:
     """Run all combinations, and show how they ended."""
     jobs = plan.jobs
-    ended, signal = run_all(jobs, _launcher_of(conf, plan, given, jobs[0]), display(len(jobs)))
+    ended, signal = run_all(jobs, _make_launcher(conf, plan, given, jobs[0]), make_display(len(jobs)))
     _show(ended, jobs[0].config["monitor"])
     if signal:
         good = sum(each.good for each in ended)
         sys.stderr.write(f"stopped: {good} of {len(jobs)} trials have a result; the same command continues\n")
         return 128 + signal
-    refuse_failures(ended, len(jobs), "trials")
+    raise_if_failed(ended, len(jobs), "trials")
     return 0
 
 
 def _show(ended: Sequence[Ended], monitor: str) -> None:
     """Show the table of all runs, and why runs ended early."""
     if ended:
-        final_table(ended, monitor)
-        reasons([each for each in ended if each.result.reason and each.result.status is not Status.INTERRUPTED])
+        show_final_table(ended, monitor)
+        show_reasons([each for each in ended if each.result.reason and each.result.status is not Status.INTERRUPTED])
 
 
-def _run_search(conf: Conf, plan: Plan, given: Sequence[Given]) -> int:
+def _run_search(conf: Conf, plan: Plan, given: Sequence[ParsedOverride]) -> int:
     """Run the points that a sampler picks, and show the ranking."""
     from runner.search.study import Study
     from runner.sweeps.search_loop import SearchLoop
@@ -84,7 +84,7 @@ def _run_search(conf: Conf, plan: Plan, given: Sequence[Given]) -> int:
     loop = SearchLoop(planned.search, study, planned.jobs(study))
     most = planned.search.most
     count = 0 if most == float("inf") else int(most) * len(planned.search.seeds)
-    signal = loop.run(_launcher_of(conf, plan, given, _like(planned)), display(count))
+    signal = loop.run(_make_launcher(conf, plan, given, _example_job(planned)), make_display(count))
     failed = _show_ranking(plan, planned, study)
     if signal:
         sys.stderr.write("stopped; the same command continues\n")
@@ -96,7 +96,7 @@ def _run_search(conf: Conf, plan: Plan, given: Sequence[Given]) -> int:
     return 0
 
 
-def _like(planned: PlannedSearch) -> Job:
+def _example_job(planned: PlannedSearch) -> Job:
     """Return a job like those of the search, for processes to prepare for: with Optuna, where runs are pruned."""
     like = planned.like
     more = ["optuna"] if planned.search.prunes else []
@@ -105,11 +105,11 @@ def _like(planned: PlannedSearch) -> Job:
 
 def _show_ranking(plan: Plan, planned: PlannedSearch, study: Study) -> str:
     """Write and show the points, the best first; return how many failed, in words, empty for none."""
-    from runner.search.ranking import show, write
+    from runner.search.ranking import show_ranking, write_ranking
 
     rows = study.rows()
     monitor = planned.like.config["monitor"]
-    write(plan.folder, rows, planned.search, monitor)
-    show(plan.folder, rows, planned.search, monitor)
+    write_ranking(plan.folder, rows, planned.search, monitor)
+    show_ranking(plan.folder, rows, planned.search, monitor)
     failed = sum(row.state == "fail" for row in rows)
     return f"{failed} of {len(rows)}" if failed else ""

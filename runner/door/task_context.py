@@ -57,17 +57,17 @@ class _Launch:
         """Run checked configs and return their results."""
         from runner.door.jobs import variant_jobs
         from runner.engine.interruption import Interrupted
-        from runner.sweeps.display import display, reasons
+        from runner.sweeps.display import make_display, show_reasons
         from runner.sweeps.launcher import run_all
-        from runner.sweeps.outcome import refuse_failures
+        from runner.sweeps.outcome import raise_if_failed
 
         jobs = variant_jobs(variants, folder, self.job.folders)
         different = list({job.folder: job for job in jobs}.values())
-        ended, signal = run_all(different, self._launcher(different), display(len(different), sys.stderr))
+        ended, signal = run_all(different, self._launcher(different), make_display(len(different), sys.stderr))
         if signal:
             raise Interrupted(signal)
-        reasons([each for each in ended if not each.good])
-        refuse_failures(ended, len(different), "runs")
+        show_reasons([each for each in ended if not each.good])
+        raise_if_failed(ended, len(different), "runs")
         results = {each.job.folder: each.result for each in ended}
         return [results[job.folder] for job in jobs]
 

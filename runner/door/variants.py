@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 
 from runner.door.check import check_config
 from runner.door.check_files import check_option_file
-from runner.door.compose import Parts, checked, chooses, compose_parts, quoted, resolved
-from runner.door.options import RECIPE, Conf, choice, merged
-from runner.door.overrides import Given, read_overrides
+from runner.door.compose import Parts, compose_parts, compose_run, picks_option, quote, resolve
+from runner.door.options import RECIPE, Conf, chosen_options, option_values
+from runner.door.overrides import ParsedOverride, read_overrides
 from runner.errors import ConfigError, RunnerError
 from runner.expand_user import as_in_config, expand_paths
 
@@ -29,13 +29,13 @@ class Trial:
 class Composer:
     """Makes the configs of trials, composed once for each set of choices; used with Hydra opened."""
 
-    def __init__(self, conf: Conf, hydra: Sequence[Given] = ()) -> None:
+    def __init__(self, conf: Conf, hydra: Sequence[ParsedOverride] = ()) -> None:
         self._conf, self._hydra = conf, list(hydra)
         self._composed: dict[tuple[str, ...], _Variants] = {}
 
-    def trial(self, given: Sequence[Given]) -> Trial:
+    def trial(self, given: Sequence[ParsedOverride]) -> Trial:
         """Return the trial that overrides make, checked; raises ConfigError if it is wrong."""
-        choices = [each for each in given if chooses(self._conf, each)]
+        choices = [each for each in given if picks_option(self._conf, each)]
         words = tuple(each.word for each in choices)
         if words not in self._composed:
             self._composed[words] = _Variants(self._conf, compose_parts(self._conf, [*self._hydra, *choices]))
@@ -53,32 +53,32 @@ class _Variants:
         self._refers = "${" in str(OmegaConf.to_container(parts.config, resolve=False))
         self._first: dict[tuple[str, ...], dict[str, Any]] = {}
 
-    def config(self, given: Sequence[Given]) -> dict[str, Any]:
+    def config(self, given: Sequence[ParsedOverride]) -> dict[str, Any]:
         """Return the config that overrides make, checked; raises ConfigError if it is wrong."""
         leaves = [each for each in given if self._is_leaf(each)]
         like = tuple(each.key if each in leaves else each.word for each in given)
         if self._refers or like not in self._first or any("${" in each.text for each in given):
-            config = self._first[like] = checked(self._conf, self._parts, given)
+            config = self._first[like] = compose_run(self._conf, self._parts, given)
             return config
         config = self._first[like]
         try:
             for each in leaves:
-                config = _put(config, each.key.split("."), as_in_config(each.key, each.value))
+                config = _with_value(config, each.key.split("."), as_in_config(each.key, each.value))
             check_config(self._conf, config, self._parts.chosen)
         except (RunnerError, TypeError, KeyError):  # it is wrong, or no leaf: said there
-            return checked(self._conf, self._parts, given)
+            return compose_run(self._conf, self._parts, given)
         return config
 
-    def _is_leaf(self, given: Given) -> bool:
+    def _is_leaf(self, given: ParsedOverride) -> bool:
         plain = given.value is None or isinstance(given.value, (bool, int, float, str))
-        return plain and not given.of_hydra and not chooses(self._conf, given)
+        return plain and not given.of_hydra and not picks_option(self._conf, given)
 
 
-def _put(config: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+def _with_value(config: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
     """Return a config with another value in one place; KeyError or TypeError if there is none, or more than a value."""
     name, *rest = path
     if rest:
-        return {**config, name: _put(config[name], rest, value)}
+        return {**config, name: _with_value(config[name], rest, value)}
     if isinstance(config[name], (dict, list)):
         raise TypeError(name)
     return {**config, name: value}
@@ -96,12 +96,12 @@ def vary(conf: Conf, config: Mapping[str, Any], overrides: Sequence[str] | Mappi
             raise ConfigError(f"{each.key}: got {each.text}, must be one plain value")
     varied = dict(config)
     chosen = {group: _options_in(conf, group, varied[group]) for group in conf.defaults if group in varied}
-    for each in sorted(given, key=lambda each: not chooses(conf, each)):
-        if chooses(conf, each):
-            chosen[each.key] = choice(conf, each.key, each.value)
+    for each in sorted(given, key=lambda each: not picks_option(conf, each)):
+        if picks_option(conf, each):
+            chosen[each.key] = chosen_options(conf, each.key, each.value)
             varied[each.key] = _option_values(conf, varied, each.key, chosen[each.key])
         else:
-            varied = _merged_into(varied, each.key.split("."), each.value, each.key)
+            varied = _merge_at(varied, each.key.split("."), each.value, each.key)
     expand_paths(varied)
     check_config(conf, varied, chosen)
     return varied
@@ -112,8 +112,8 @@ def _option_values(conf: Conf, config: Mapping[str, Any], group: str, options: S
     values: dict[str, Any] = {}
     for option in options:
         check_option_file(conf, group, option)
-        values |= copy.deepcopy(merged(conf, group, option))
-    return resolved(OmegaConf.create({**config, group: values})[group]) if "${" in str(values) else values
+        values |= copy.deepcopy(option_values(conf, group, option))
+    return resolve(OmegaConf.create({**config, group: values})[group]) if "${" in str(values) else values
 
 
 def _options_in(conf: Conf, group: str, values: Mapping[str, Any]) -> list[str]:
@@ -126,28 +126,28 @@ def _sets(conf: Conf, group: str, option: str, entry: str) -> bool:
     """True if an option of a group sets an entry, or the component of that name."""
     if option not in conf.files[group]:
         return False
-    values = merged(conf, group, option)
+    values = option_values(conf, group, option)
     return entry in values if conf.several(group) else values.get("name") == entry
 
 
-def _merged_into(values: Any, path: Sequence[str], new: Any, key: str) -> Any:
+def _merge_at(values: Any, path: Sequence[str], new: Any, key: str) -> Any:
     """Return nested values with a new one in one place; mappings are merged, as on the command line."""
     if not path:
         return {**values, **new} if isinstance(values, dict) and isinstance(new, dict) else new
     name, *rest = path
     if isinstance(values, list) and name.isdigit() and int(name) < len(values):
-        return [_merged_into(each, rest, new, key) if i == int(name) else each for i, each in enumerate(values)]
+        return [_merge_at(each, rest, new, key) if i == int(name) else each for i, each in enumerate(values)]
     if not isinstance(values, dict):
         raise ConfigError(f"{key}: cannot be set there")
-    return {**values, name: _merged_into(values.get(name), rest, new, key)}
+    return {**values, name: _merge_at(values.get(name), rest, new, key)}
 
 
 def _hydra_text(value: Any) -> str:
     """Return a plain value in Hydra's grammar."""
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{quoted(str(key))}:{_hydra_text(item)}" for key, item in value.items()) + "}"
+        return "{" + ",".join(f"{quote(str(key))}:{_hydra_text(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(_hydra_text, value)) + "]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return quoted(value) if isinstance(value, str) else repr(value)
+    return quote(value) if isinstance(value, str) else repr(value)

@@ -20,7 +20,7 @@ from urllib.parse import unquote
 from runner.comparing.runs import run_folders
 from runner.engine.saving import storage
 from runner.errors import RunnerError
-from runner.notebook.entries import STAMP, entry, is_training, opening, stamp, trial
+from runner.notebook.entries import STAMP, is_training, run_lines, start_time, sweep_lines, trial_row
 
 NAME = "notebook.md"
 _OLD_NAME = "notebook.old.md"
@@ -66,7 +66,7 @@ def record(folder: Path, outputs: Path) -> None:
             return
         with _locked(outputs):
             sections = _parse(_read(outputs))
-            _put_all(sections, outputs, links)
+            _insert_runs(sections, outputs, links)
             _write(outputs / NAME, _render(sections))
     except ValueError:
         return  # the run folder lies outside `outputs`
@@ -82,8 +82,8 @@ def rebuild(outputs: Path) -> int:
         kept = {link: section.own for link, section in _parse(before).items()}
         found = [folder for folder in run_folders(outputs) if is_training(folder)]
         sections: _Sections = {}
-        found.sort(key=lambda folder: (stamp(folder), str(folder)))
-        _put_all(sections, outputs, [folder.relative_to(outputs).as_posix() for folder in found])
+        found.sort(key=lambda folder: (start_time(folder), str(folder)))
+        _insert_runs(sections, outputs, [folder.relative_to(outputs).as_posix() for folder in found])
         for link, section in sections.items():
             section.own = kept.get(link, [])
         text = _render(sections)
@@ -125,7 +125,7 @@ def _read(outputs: Path) -> str:
         return ""
 
 
-def _put_all(sections: _Sections, outputs: Path, links: Sequence[str]) -> None:
+def _insert_runs(sections: _Sections, outputs: Path, links: Sequence[str]) -> None:
     """Put runs into the sections, replacing what is there; the trials of a sweep share one section."""
     sweeps: dict[str, list[str]] = {}
     for link in links:
@@ -133,33 +133,33 @@ def _put_all(sections: _Sections, outputs: Path, links: Sequence[str]) -> None:
         if parts[0] == _SWEEPS and len(parts) > 2:
             sweeps.setdefault("/".join(parts[:2]), []).append(link)
         else:
-            _put(sections, outputs, link)
+            _insert_run(sections, outputs, link)
     for sweep, trials in sweeps.items():
-        _put_trials(sections, outputs, trials, sweep=sweep)
+        _insert_trials(sections, outputs, trials, sweep=sweep)
 
 
-def _put(sections: _Sections, outputs: Path, link: str) -> None:
+def _insert_run(sections: _Sections, outputs: Path, link: str) -> None:
     """Put a single run into the sections."""
     folder = outputs / link
     own = sections[link].own if link in sections else []
-    sections[link] = _Section(stamp(folder), [], own)
+    sections[link] = _Section(start_time(folder), [], own)
     alone = [each for each, section in _in_order(sections) if not section.rows and (outputs / each).is_dir()]
     place = alone.index(link)
     for each in range(place, min(place + 2, len(alone))):  # the run after it is now compared with it
         before = (outputs / alone[each - 1], alone[each - 1]) if each else None
-        sections[alone[each]].lines = entry(outputs / alone[each], alone[each], before)
+        sections[alone[each]].lines = run_lines(outputs / alone[each], alone[each], before)
 
 
-def _put_trials(sections: _Sections, outputs: Path, links: Sequence[str], *, sweep: str) -> None:
+def _insert_trials(sections: _Sections, outputs: Path, links: Sequence[str], *, sweep: str) -> None:
     """Put trials into the block of their sweep; the first trial gives its opening lines."""
     section = sections.get(sweep) or _Section("", [])
     before = section.rows
-    rows = before | {link: trial(outputs / link, link) for link in links}
+    rows = before | {link: trial_row(outputs / link, link) for link in links}
     rows = dict(sorted(rows.items(), key=lambda item: (item[1][_ROW_STAMP], item[0])))
     leader = next(iter(rows))
     head = [line for line in section.lines if not _ROW.fullmatch(line)]
     if leader != next(iter(before), None) or leader in links:
-        head = opening(outputs / leader, sweep)
+        head = sweep_lines(outputs / leader, sweep)
     sections[sweep] = _Section(rows[leader][_ROW_STAMP], [*head, *rows.values()], section.own)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from runner.errors import ConfigError
 from runner.keys import settings_with
 from runner.roles import Aspect
-from runner.search.storage import opened
+from runner.search.storage import open_storage
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from runner.engine.contracts import Judge
 
 # Trials that differ in these cannot be compared half-way
-BLIND = (*settings_with(Aspect.BUDGET), *settings_with(Aspect.CADENCE))
+NOT_COMPARABLE = (*settings_with(Aspect.BUDGET), *settings_with(Aspect.CADENCE))
 
 
-def pruner(knobs: Mapping[str, Any]) -> BasePruner:
+def make_pruner(knobs: Mapping[str, Any]) -> BasePruner:
     """Return Optuna's pruner by its settings; its steps are validations."""
     import optuna
 
@@ -45,17 +45,17 @@ def judge(search: Mapping[str, Any], *, every: int, total: int) -> Judge:
     """Return a function (score, optimizer step) -> whether the run of a search should stop.
 
     Args:
-        search: The trial of the run: `storage`, `study`, `trial`, `pruner`.
+        search: The trial of the run: `storage`, `study`, `trial`, `make_pruner`.
         every: Optimizer steps between validations.
         total: Optimizer steps of the run; a run that made them all is never pruned.
     """
     import optuna
 
-    storage = opened(search["storage"], Path())
+    storage = open_storage(search["storage"], Path())
     knobs = dict(search["pruner"])
     if knobs.get("max_resource", 0) is None:
         knobs["max_resource"] = math.ceil(total / every)
-    study = optuna.load_study(study_name=search["study"], storage=storage, pruner=pruner(knobs))
+    study = optuna.load_study(study_name=search["study"], storage=storage, pruner=make_pruner(knobs))
 
     def stop(score: float, step: int) -> bool:
         storage.set_trial_intermediate_value(search["trial"], math.ceil(step / every), score)

@@ -13,14 +13,14 @@ from typing import Any
 import yaml
 
 from runner.engine.saving.storage import write_atomic
-from runner.search.records import Row, Search
+from runner.search.records import RankedPoint, Search
 
 RESULTS = "optimization_results.yaml"  # as hydra-optuna-sweeper calls it
 RANKING = "ranking.csv"
-SHOWN = 20  # points of the table on the screen
+_MAX_ROWS = 20  # points of the table on the screen
 
 
-def write(folder: Path, rows: Sequence[Row], search: Search, monitor: str) -> None:
+def write_ranking(folder: Path, rows: Sequence[RankedPoint], search: Search, monitor: str) -> None:
     """Write `optimization_results.yaml` (name, best_params, best_value, ...) and `ranking.csv` into a sweep."""
     best = next((row for row in rows if row.value is not None), None)
     found: dict[str, Any] = {
@@ -47,7 +47,7 @@ def write(folder: Path, rows: Sequence[Row], search: Search, monitor: str) -> No
     write_atomic(folder / RANKING, text.getvalue().encode())
 
 
-def show(folder: Path, rows: Sequence[Row], search: Search, monitor: str) -> None:
+def show_ranking(folder: Path, rows: Sequence[RankedPoint], search: Search, monitor: str) -> None:
     """Print the best points, the number of points in each state, and the files with all of them."""
     from rich import box
     from rich.console import Console
@@ -57,7 +57,7 @@ def show(folder: Path, rows: Sequence[Row], search: Search, monitor: str) -> Non
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ["", monitor, *(["sd"] if seeds else []), "state", *keys]:
         table.add_column(name, justify="left" if name == "state" else "right", overflow="fold")
-    for rank, row in enumerate(rows[:SHOWN], 1):
+    for rank, row in enumerate(rows[:_MAX_ROWS], 1):
         values = dict(row.words)
         score = "" if row.value is None else f"{row.value:.4f}"
         sd = [f"{_spread(row):.4f}" if len(row.scores) > 1 else ""] if seeds else []
@@ -73,11 +73,11 @@ def show(folder: Path, rows: Sequence[Row], search: Search, monitor: str) -> Non
     sys.stdout.flush()
 
 
-def _columns(rows: Sequence[Row]) -> list[str]:
+def _columns(rows: Sequence[RankedPoint]) -> list[str]:
     """Return the keys that the points set, in order of appearance."""
     return list(dict.fromkeys(key for row in rows for key, _ in row.words))
 
 
-def _spread(row: Row) -> float | str:
+def _spread(row: RankedPoint) -> float | str:
     """Return the standard deviation over seeds, empty for one seed."""
     return statistics.stdev(row.scores) if len(row.scores) > 1 else ""

@@ -40,7 +40,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Asked:
+class StudyTrial:
     """A point to try, and its trial in the study."""
 
     trial: int  # its id in the storage
@@ -49,7 +49,7 @@ class Asked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Came:
+class RunResult:
     """The result of one run of a point."""
 
     folder: str
@@ -59,7 +59,7 @@ class Came:
 
 
 @dataclass(kw_only=True)
-class Row:
+class RankedPoint:
     """One point in the ranking of a search."""
 
     number: int
@@ -71,7 +71,7 @@ class Row:
     reason: str | None = None
 
 
-def verdict(runs: Sequence[Came]) -> tuple[str, str | None]:
+def point_state(runs: Sequence[RunResult]) -> tuple[str, str | None]:
     """Return the state of a point (complete, pruned or fail) from its runs, and the reason unless it is complete.
 
     A diverged run is a result: the point counts as pruned, so that adaptive samplers avoid it.

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
 
-DRAWN = ("grid", "random", "qmc")
-MOST_MISSES = 10_000  # points drawn in a row that were there already
+NON_ADAPTIVE = ("grid", "random", "qmc")
+_MAX_REPEATS = 10_000  # points drawn in a row that were there already
 
 
-def drawn(space: Space, knobs: Mapping[str, Any]) -> Iterator[Point]:
+def distinct_points(space: Space, knobs: Mapping[str, Any]) -> Iterator[Point]:
     """Yield the points of a sampler that looks at no result, each once: the same for the same space and seed.
 
     So a search that was killed goes on with the very points that it would have had, however many ran at once.
     """
-    points = {"grid": shuffled_grid, "random": random_points, "qmc": quasi_random_points}[knobs["name"]]
+    points = {"grid": _shuffled_grid, "random": random_points, "qmc": _quasi_random_points}[knobs["name"]]
     seen: set[tuple[Any, ...]] = set()
     size, misses = space.size(), 0
     for point in points(space, knobs["seed"]):
@@ -33,11 +33,11 @@ def drawn(space: Space, knobs: Mapping[str, Any]) -> Iterator[Point]:
         if not misses:
             seen.add(key)
             yield point
-        if len(seen) >= size or misses > MOST_MISSES:
+        if len(seen) >= size or misses > _MAX_REPEATS:
             return
 
 
-def shuffled_grid(space: Space, seed: int) -> Iterator[Point]:
+def _shuffled_grid(space: Space, seed: int) -> Iterator[Point]:
     """Yield every combination, in an order that the seed gives: a part of a grid is then spread over all of it."""
     import numpy as np
 
@@ -54,7 +54,7 @@ def random_points(space: Space, seed: int) -> Iterator[Point]:
         yield space.kept({axis.name: axis.at(axes[axis.name].random()) for axis in space.axes})
 
 
-def quasi_random_points(space: Space, seed: int) -> Iterator[Point]:
+def _quasi_random_points(space: Space, seed: int) -> Iterator[Point]:
     """Yield a scrambled Sobol sequence, which leaves no gaps (Sobol 1967, Owen 1995); conditions take no part in it."""
     from scipy.stats.qmc import Sobol
 
@@ -64,7 +64,7 @@ def quasi_random_points(space: Space, seed: int) -> Iterator[Point]:
         yield space.kept({axis.name: axis.at(share) for axis, share in zip(space.axes, shares, strict=True)})
 
 
-def adaptive(space: Space, knobs: Mapping[str, Any], number: int) -> BaseSampler:
+def adaptive_sampler(space: Space, knobs: Mapping[str, Any], number: int) -> BaseSampler:
     """Return Optuna's sampler for one trial. Its seed is a function of the search's and of the trial's number.
 
     A sampler made once would begin its sequence again in a search that goes on, and repeat points.

@@ -10,9 +10,9 @@ from typing import Literal
 
 from runner.errors import ConfigError
 
-Value = str | int | float  # of a choice its text, as the command line has it
-Point = dict[str, Value]  # name of an axis -> value, for the axes that are there
-MOST = 10_000  # points of a grid
+_Value = str | int | float  # of a choice its text, as the command line has it
+Point = dict[str, _Value]  # name of an axis -> value, for the axes that are there
+MAX_GRID_POINTS = 10_000  # points of a grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Axis:
         """Return what the axis is called in a study."""
         return f"{self.key}@{self.label}" if self.label else self.key
 
-    def at(self, share: float) -> Value:
+    def at(self, share: float) -> _Value:
         """Return the value at a share in [0, 1) of the axis, which is uniform on its own scale."""
         if self.kind == "choice":
             return self.choices[int(share * len(self.choices))]
@@ -42,9 +42,9 @@ class Axis:
             return listed[int(share * len(listed))]
         low, high = (self.low - 0.5, self.high + 0.5) if self.kind == "int" else (self.low, self.high)
         value = low * (high / low) ** share if self.log else low + share * (high - low)
-        return self._inside(round(value)) if self.kind == "int" else rounded(value, self.low, self.high)
+        return self._inside(round(value)) if self.kind == "int" else _round_inside(value, self.low, self.high)
 
-    def listed(self) -> list[Value] | None:
+    def listed(self) -> list[_Value] | None:
         """Return all values, or None for a continuum."""
         if self.kind == "choice":
             return list(self.choices)
@@ -53,7 +53,7 @@ class Axis:
         count = round((self.high - self.low) / self.step) + 1
         if self.kind == "int":
             return [int(self.low + index * self.step) for index in range(count)]
-        return [rounded(self.low + index * self.step, self.low, self.high) for index in range(count)]
+        return [_round_inside(self.low + index * self.step, self.low, self.high) for index in range(count)]
 
     def ends(self) -> list[str]:
         """Return the texts that must be right for all to be: every choice, or both ends."""
@@ -61,19 +61,19 @@ class Axis:
             return list(self.choices)
         return [self.text(int(end) if self.kind == "int" else end) for end in (self.low, self.high)]
 
-    def text(self, value: Value) -> str:
+    def text(self, value: _Value) -> str:
         """Return a value as the command line has it."""
         return value if isinstance(value, str) else repr(value)
 
-    def exact(self, value: Value) -> Value:
+    def exact(self, value: _Value) -> _Value:
         """Return the value that is run for one that a sampler gave: floats with six digits."""
-        return rounded(value, self.low, self.high) if isinstance(value, float) else value
+        return _round_inside(value, self.low, self.high) if isinstance(value, float) else value
 
     def _inside(self, value: int) -> int:
         return min(max(value, int(self.low)), int(self.high))
 
 
-def rounded(value: float, low: float, high: float) -> float:
+def _round_inside(value: float, low: float, high: float) -> float:
     """Return a number with six digits, or with all if that would leave the interval: folders are named by it."""
     short = float(f"{value:.6g}")
     return short if low <= short <= high else min(max(value, low), high)
@@ -90,11 +90,11 @@ class Space:
         """An axis with a condition, None if all axes are unconditional."""
         return next((axis for axis in self.axes if axis.when), None)
 
-    def there(self, axis: Axis, point: Mapping[str, Value]) -> bool:
+    def there(self, axis: Axis, point: Mapping[str, _Value]) -> bool:
         """Return whether an axis applies, given the values of the axes before it."""
         return axis.when is None or point.get(axis.when[0]) in axis.when[1]
 
-    def kept(self, values: Mapping[str, Value]) -> Point:
+    def kept(self, values: Mapping[str, _Value]) -> Point:
         """Return the point of a value for every axis, without the axes that do not apply."""
         point: Point = {}
         for axis in self.axes:
@@ -102,18 +102,18 @@ class Space:
                 point[axis.name] = values[axis.name]
         return point
 
-    def words(self, point: Mapping[str, Value]) -> list[tuple[str, str]]:
+    def words(self, point: Mapping[str, _Value]) -> list[tuple[str, str]]:
         """Return (key, text) of each value, as a run's overrides set them."""
         named = {axis.name: axis for axis in self.axes}
         return [(named[name].key, named[name].text(named[name].exact(value))) for name, value in point.items()]
 
-    def complete(self, point: Mapping[str, Value]) -> bool:
+    def complete(self, point: Mapping[str, _Value]) -> bool:
         """Return whether a point has a value for each axis that applies."""
         return all(axis.name in point for axis in self.axes if self.there(axis, point))
 
     def grid(self) -> list[Point]:
         """Return every point; raises ConfigError for an axis without listed values, or too many points."""
-        columns: list[list[Value]] = []
+        columns: list[list[_Value]] = []
         for axis in self.axes:
             listed = axis.listed()
             if listed is None:
@@ -122,18 +122,18 @@ class Space:
                     f"list them ({axis.key}=0.1,0.01) or choose another hydra/sweeper/sampler"
                 )
             columns.append(listed)
-        if (count := math.prod(map(len, columns))) > MOST:
-            raise ConfigError(f"{self.axes[0].key}: the grid has {count} points, must be at most {MOST}")
+        if (count := math.prod(map(len, columns))) > MAX_GRID_POINTS:
+            raise ConfigError(f"{self.axes[0].key}: the grid has {count} points, must be at most {MAX_GRID_POINTS}")
         return list(self._distinct(columns))
 
     def size(self) -> float:
         """Return the number of different points, inf if an axis is continuous."""
         listed = [axis.listed() for axis in self.axes]
-        if any(each is None for each in listed) or math.prod(len(each or ()) for each in listed) > MOST:
+        if any(each is None for each in listed) or math.prod(len(each or ()) for each in listed) > MAX_GRID_POINTS:
             return math.inf
         return len(self.grid())
 
-    def _distinct(self, columns: list[list[Value]]) -> Iterator[Point]:
+    def _distinct(self, columns: list[list[_Value]]) -> Iterator[Point]:
         seen = set()
         names = [axis.name for axis in self.axes]
         for values in itertools.product(*columns):

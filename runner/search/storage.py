@@ -32,7 +32,7 @@ _SYNCED = (0, 6)  # Optuna operations that are synced to disk: a new study, a tr
 _HEADER = re.compile(rb"([0-9]{1,12}) ([0-9a-f]{8}) ")
 
 
-def installed() -> None:
+def check_optuna_installed() -> None:
     """Raise ConfigError, with the command to install it, unless a supported version of Optuna is installed."""
     command = "pip install 'optuna>=5,<6'"
     try:
@@ -43,7 +43,7 @@ def installed() -> None:
         raise ConfigError(f"hydra/sweeper: optuna {version} does not fit: {command}")
 
 
-def opened(url: str | None, folder: Path) -> BaseStorage:
+def open_storage(url: str | None, folder: Path) -> BaseStorage:
     """Return the storage of a URL; without a URL, or for a path, a journal.
 
     Raises ConfigError if it cannot be opened.
@@ -107,7 +107,7 @@ class Journal:
         with storage.refusing(self._path), self._path.open("rb") as file:
             file.seek(start)
             data = file.read()
-        for text, end in _whole(data, self._path):
+        for text, end in _complete_records(data, self._path):
             number += 1
             if number > self._known[0]:
                 self._known = (number, start + end)
@@ -117,12 +117,12 @@ class Journal:
     def append_logs(self, logs: Iterable[dict[str, Any]]) -> None:
         """Add records after the last whole one."""
         logs = list(logs)
-        data = b"".join(map(_record, logs))
+        data = b"".join(map(_record_line, logs))
         with storage.refusing(self._path), self._path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             start = self._known[1]
             file.seek(start)
-            for _, end in _whole(file.read(), self._path):
+            for _, end in _complete_records(file.read(), self._path):
                 start = self._known[1] + end
             file.truncate(start)
             file.seek(start)
@@ -132,25 +132,25 @@ class Journal:
                 os.fsync(file.fileno())
 
 
-def _record(log: dict[str, Any]) -> bytes:
+def _record_line(log: dict[str, Any]) -> bytes:
     """Return a record's line: length, checksum, JSON."""
     text = json.dumps(log, separators=(",", ":")).encode()
     return b"%d %08x %s\n" % (len(text), zlib.crc32(text), text)
 
 
-def _whole(data: bytes, path: Path) -> Iterator[tuple[bytes, int]]:
+def _complete_records(data: bytes, path: Path) -> Iterator[tuple[bytes, int]]:
     """Yield text and end of each record up to the first torn one, which must be the last."""
     position = 0
-    while (found := _one(data, position)) is not None:
+    while (found := _record_at(data, position)) is not None:
         yield found
         position = found[1]
     later = position
     while later := data.find(b"\n", later) + 1:
-        if _one(data, later) is not None:
+        if _record_at(data, later) is not None:
             raise CheckpointError(f"{storage.shown(path)}: damaged at byte {position} of what was read")
 
 
-def _one(data: bytes, position: int) -> tuple[bytes, int] | None:
+def _record_at(data: bytes, position: int) -> tuple[bytes, int] | None:
     """Return text and end of the record at a position, None if it is torn."""
     match = _HEADER.match(data, position)
     if match is None:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ConfigError
-from runner.search.pruning import pruner
-from runner.search.records import Asked, Came, Row, Search, verdict
-from runner.search.samplers import DRAWN, adaptive, distribution, drawn
+from runner.search.pruning import make_pruner
+from runner.search.records import RankedPoint, RunResult, Search, StudyTrial, point_state
+from runner.search.samplers import NON_ADAPTIVE, adaptive_sampler, distinct_points, distribution
 from runner.search.space import Point
-from runner.search.storage import opened
+from runner.search.storage import open_storage
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -33,24 +33,24 @@ class Study:
         import optuna
 
         self._search, self._folder = search, str(folder.resolve())
-        self._storage = opened(search.storage, folder)
+        self._storage = open_storage(search.storage, folder)
         self._study = optuna.create_study(
             study_name=search.study_name,
             storage=self._storage,
             sampler=optuna.samplers.RandomSampler(),
-            pruner=pruner(search.pruner),
+            pruner=make_pruner(search.pruner),
             direction=search.direction,
             load_if_exists=True,
         )
         self._fits()
         self._left = deque(self._unfinished())
         known = [each.user_attrs["index"] for each in self._trials() if "index" in each.user_attrs]
-        points = drawn(search.space, search.sampler) if search.sampler["name"] in DRAWN else None
+        points = distinct_points(search.space, search.sampler) if search.sampler["name"] in NON_ADAPTIVE else None
         self._points = None if points is None else enumerate(points)
         if self._points and known:
             next(itertools.islice(self._points, max(known), None), None)
 
-    def next(self) -> Asked | None:
+    def next(self) -> StudyTrial | None:
         """Return the next point to try, None after the last one."""
         if self._left:
             return self._left.popleft()
@@ -61,11 +61,11 @@ class Study:
         indexed = next(self._points, None)
         return None if indexed is None else self._put(indexed[1], {"index": indexed[0]})
 
-    def tell(self, asked: Asked, runs: Sequence[Came]) -> str:
+    def tell(self, asked: StudyTrial, runs: Sequence[RunResult]) -> str:
         """Store the results of a point and return its state: complete, pruned or fail."""
         from optuna.trial import TrialState
 
-        state, reason = verdict(runs)
+        state, reason = point_state(runs)
         scores = [each.score for each in runs if not math.isnan(each.score)]
         about = {"folders": [each.folder for each in runs], "scores": scores, "status": runs[-1].status}
         self._storage.set_trial_user_attr(asked.trial, "runs", {**about, "reason": reason})
@@ -75,7 +75,7 @@ class Study:
             self._study.tell(asked.number, value, state=TrialState[state.upper()])
         return state
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[RankedPoint]:
         """Return the points tried, the best first, points without a score last."""
         sign = -1.0 if self._search.direction == "maximize" else 1.0
         again = self._again()
@@ -86,7 +86,7 @@ class Study:
             key=lambda row: (order.get(row.state, 2), math.inf if row.value is None else sign * row.value, row.number),
         )
 
-    def channel(self, asked: Asked) -> dict[str, Any] | None:
+    def channel(self, asked: StudyTrial) -> dict[str, Any] | None:
         """Return what a run needs to report to this study, None if the search does not prune."""
         if not self._search.prunes:
             return None
@@ -97,9 +97,9 @@ class Study:
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
 
-    def _row(self, each: FrozenTrial) -> Row:
+    def _row(self, each: FrozenTrial) -> RankedPoint:
         attributes = each.user_attrs.get("runs", {})
-        return Row(
+        return RankedPoint(
             number=each.number,
             words=self._search.space.words(self._point(each)),
             state=each.state.name.lower() if attributes.get("status") != "diverged" else "diverged",
@@ -143,7 +143,7 @@ class Study:
                         f"hydra.sweeper.study_name: '{name}' is over other values of {axis}; choose another name"
                     ) from error
 
-    def _unfinished(self) -> list[Asked]:
+    def _unfinished(self) -> list[StudyTrial]:
         """Return the points that an earlier process of this folder left: running ones, failed ones as new trials."""
         from optuna.trial import TrialState
 
@@ -156,12 +156,12 @@ class Study:
                 if each.state == TrialState.RUNNING:  # killed between two of its values
                     self._study.tell(each.number, state=TrialState.FAIL)
             elif each.state == TrialState.RUNNING:
-                left.append(Asked(each._trial_id, each.number, self._point(each)))
+                left.append(StudyTrial(each._trial_id, each.number, self._point(each)))
             else:
                 left.append(self._put(self._point(each), {"again": each.number}))
         return left
 
-    def _put(self, point: Point, attributes: dict[str, Any]) -> Asked:
+    def _put(self, point: Point, attributes: dict[str, Any]) -> StudyTrial:
         """Store a point as a running trial, in one record."""
         from optuna.trial import TrialState, create_trial
 
@@ -173,11 +173,11 @@ class Study:
             user_attrs={"sweep": self._folder, **attributes},
         )
         identity = self._storage.create_new_trial(self._study._study_id, template_trial=trial)
-        return Asked(identity, self._storage.get_trial(identity).number, point)
+        return StudyTrial(identity, self._storage.get_trial(identity).number, point)
 
-    def _ask(self) -> Asked:
+    def _ask(self) -> StudyTrial:
         """Let the sampler choose a point."""
-        self._study.sampler = adaptive(self._search.space, self._search.sampler, len(self._trials()))
+        self._study.sampler = adaptive_sampler(self._search.space, self._search.sampler, len(self._trials()))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what a sampler cannot use
             trial = self._study.ask()
@@ -186,4 +186,4 @@ class Study:
             for axis in self._search.space.axes:
                 if self._search.space.there(axis, point):
                     point[axis.name] = trial._suggest(axis.name, distribution(axis))
-        return Asked(trial._trial_id, trial.number, point)
+        return StudyTrial(trial._trial_id, trial.number, point)

@@ -17,12 +17,12 @@ from runner.engine.monitor import Monitor
 from runner.sweeps.outcome import LOG, Ended, folder_of
 from runner.tasks.job import Job
 
-REDRAW = 0.25  # seconds between two drawings, at least
-MOST_ROWS = 60  # of the table at the end
-MOST_REASONS = 20
-TAIL = 2048  # bytes of a log that are read
-LINE = re.compile(r"^epoch \d+/\d+  step .*$", re.MULTILINE)
-WORD = re.compile(r"(\D+?) (\S+)(?:  |$)")
+_REDRAW = 0.25  # seconds between two drawings, at least
+_MAX_ROWS = 60  # of the table at the end
+_MAX_REASONS = 20
+_TAIL_BYTES = 2048  # bytes of a log that are read
+_PROGRESS_LINE = re.compile(r"^epoch \d+/\d+  step .*$", re.MULTILINE)
+_PROGRESS_WORD = re.compile(r"(\D+?) (\S+)(?:  |$)")
 
 
 class Display(Protocol):
@@ -38,13 +38,13 @@ class Display(Protocol):
         """Show no more."""
 
 
-def display(count: int, stream: TextIO | None = None) -> Display:
+def make_display(count: int, stream: TextIO | None = None) -> Display:
     """Return what suits a stream (standard output unless given) for a sweep of so many trials (0: not known)."""
     stream = stream or sys.stdout
-    return Live(count, stream) if stream.isatty() else Lines(count, stream)
+    return LiveTable(count, stream) if stream.isatty() else LineDisplay(count, stream)
 
 
-class Lines:
+class LineDisplay:
     """One line for each trial that is over: `[3/24] done  0.9712  4.2 s  optim.lr=0.1,seed=0-1a2b3c4d`."""
 
     def __init__(self, count: int, stream: TextIO) -> None:
@@ -54,7 +54,7 @@ class Lines:
         """Write the line."""
         self._seen += 1
         of = f"/{self._count}" if self._count else ""
-        words = [f"[{self._seen}{of}]", f"{ended.result.status:<11}", f"{shown(ended.score):>7}"]
+        words = [f"[{self._seen}{of}]", f"{ended.result.status:<11}", f"{_format_score(ended.score):>7}"]
         words.append(f"{ended.seconds:.1f} s" if ended.ran else "was there")
         self._stream.write("  ".join([*words, ended.name]) + "\n")
         self._stream.flush()
@@ -66,7 +66,7 @@ class Lines:
         """Nothing is left to be taken away."""
 
 
-class Live:
+class LiveTable:
     """A table at the bottom of a terminal: what runs now, and the last of what is over; drawn by no thread."""
 
     def __init__(self, count: int, stream: TextIO) -> None:
@@ -92,7 +92,7 @@ class Live:
         """Draw, if it is time to."""
         if loaded and not self._loaded:
             self._loaded, self._began = True, time.monotonic()
-        if time.monotonic() - self._drawn >= REDRAW:
+        if time.monotonic() - self._drawn >= _REDRAW:
             self._drawn = time.monotonic()
             self._moving.update(self._table(running, waiting), refresh=True)
 
@@ -101,25 +101,25 @@ class Live:
         self._moving.stop()
 
     def _table(self, running: Sequence[Job], waiting: int) -> Any:
-        table = columns(["epoch", "loss", "score", "state", "left"], title=self._title(len(running), waiting))
+        table = _trial_table(["epoch", "loss", "score", "state", "left"], title=self._title(len(running), waiting))
         room = max(3, self._console.height - 7)
         running = running[: room - 1]
         for ended in self._over[-max(1, room - len(running)) :]:
-            table.add_row(label(ended.name), "", "", shown(ended.score), ended.result.status, "")
+            table.add_row(_without_hash(ended.name), "", "", _format_score(ended.score), ended.result.status, "")
         for job in running:
-            words = progress(folder_of(job))
+            words = _last_progress(folder_of(job))
             values = [words.get(name, "") for name in ("epoch", "loss", "val accuracy")]
-            table.add_row(label(job.folder_name), *values, "running", words.get("left", ""))
+            table.add_row(_without_hash(job.folder_name), *values, "running", words.get("left", ""))
         return table
 
     def _title(self, running: int, waiting: int) -> str:
         words = [f"{count} {status}" for status, count in sorted(self._counts.items())]
         words += [f"{running} running", f"{waiting} waiting"] if self._loaded else ["loading torch and the data"]
-        left = time_left(time.monotonic() - self._began, self._ran, running + waiting)
+        left = _seconds_left(time.monotonic() - self._began, self._ran, running + waiting)
         return "  ".join([*words, *([f"left {clock(left)}"] if left is not None else [])])
 
 
-def columns(names: Sequence[str], *, title: str) -> Any:
+def _trial_table(names: Sequence[str], *, title: str) -> Any:
     """Return an empty table: the trial first, which gives way where there is little room, then the given columns."""
     from rich import box
     from rich.table import Table
@@ -133,61 +133,63 @@ def columns(names: Sequence[str], *, title: str) -> Any:
     return table
 
 
-def label(name: str) -> str:
+def _without_hash(name: str) -> str:
     """Return what differs in a trial: its folder's name without the hash."""
     return name.rpartition("-")[0] or name
 
 
-def shown(score: float) -> str:
+def _format_score(score: float) -> str:
     """Return a score with four places, nothing for none."""
     return "" if math.isnan(score) else f"{score:.4f}"
 
 
-def final_table(ended: Sequence[Ended], monitor: str, stream: TextIO | None = None) -> None:
+def show_final_table(ended: Sequence[Ended], monitor: str, stream: TextIO | None = None) -> None:
     """Write how the trials of a sweep ended: each with status, score and seconds."""
     from rich.console import Console
 
     stream = stream or sys.stdout
     rows = list(ended)
-    if len(rows) > MOST_ROWS:
-        rows = sorted(rows, key=lambda each: rank(each, monitor))[:MOST_ROWS]
-    table = columns([monitor, "status", "seconds"], title="" if len(rows) == len(ended) else f"the best {MOST_ROWS}")
+    if len(rows) > _MAX_ROWS:
+        rows = sorted(rows, key=lambda each: _sort_key(each, monitor))[:_MAX_ROWS]
+    table = _trial_table(
+        [monitor, "status", "seconds"], title="" if len(rows) == len(ended) else f"the best {_MAX_ROWS}"
+    )
     table.columns[0].no_wrap, table.columns[0].overflow, table.columns[0].ratio = False, "fold", None
     for each in rows:
-        table.add_row(each.name, shown(each.score), each.result.status, f"{each.result.seconds:.1f}")
+        table.add_row(each.name, _format_score(each.score), each.result.status, f"{each.result.seconds:.1f}")
     width = None if stream.isatty() else 200  # a pipe has no width
     Console(file=stream, highlight=False, markup=False, width=width).print(table)
 
 
-def rank(ended: Ended, monitor: str) -> float:
+def _sort_key(ended: Ended, monitor: str) -> float:
     """Return what sorts the best first, those without a score last."""
     return -Monitor(monitor).rank(ended.score)
 
 
-def reasons(bad: Sequence[Ended], stream: TextIO | None = None) -> None:
+def show_reasons(bad: Sequence[Ended], stream: TextIO | None = None) -> None:
     """Write, on standard error, why trials ended as they did, and where their logs are."""
     stream = stream or sys.stderr
-    for each in bad[:MOST_REASONS]:
+    for each in bad[:_MAX_REASONS]:
         stream.write(f"{each.result.status}: {each.name}: {each.result.reason}\n")
-    if len(bad) > MOST_REASONS:
-        stream.write(f"... and {len(bad) - MOST_REASONS} more\n")
+    if len(bad) > _MAX_REASONS:
+        stream.write(f"... and {len(bad) - _MAX_REASONS} more\n")
     if any((folder_of(each.job) / LOG).is_file() for each in bad):  # Hydra's launchers keep logs elsewhere
         stream.write(f"their logs: {folder_of(bad[0].job).parent / '*' / LOG}\n")
     stream.flush()
 
 
-def progress(folder: Path) -> dict[str, str]:
+def _last_progress(folder: Path) -> dict[str, str]:
     """Return the words of the last line in which a trial says how far it is: epoch, step, loss, val loss, left."""
     try:
         with (folder / LOG).open("rb") as log:
-            log.seek(max(0, os.fstat(log.fileno()).st_size - TAIL))
+            log.seek(max(0, os.fstat(log.fileno()).st_size - _TAIL_BYTES))
             text = log.read().decode("utf-8", "replace")
     except OSError:
         return {}
-    lines = LINE.findall(text)
-    return dict(WORD.findall(lines[-1])) if lines else {}
+    lines = _PROGRESS_LINE.findall(text)
+    return dict(_PROGRESS_WORD.findall(lines[-1])) if lines else {}
 
 
-def time_left(elapsed: float, ran: int, left: int) -> float | None:
+def _seconds_left(elapsed: float, ran: int, left: int) -> float | None:
     """Return the seconds that are left if the rest takes as long as what ran; None before anything has."""
     return elapsed / ran * left if ran else None

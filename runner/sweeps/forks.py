@@ -15,10 +15,10 @@ from runner.sweeps.channel import Channel, Closed, Message
 from runner.sweeps.template import COLLAPSE_MEMORY, FORK, REAP, serve_forks
 from runner.sweeps.worker_group import kill
 
-_FEW = 3  # forks in a row that may fail, or end before they get a trial
+_MAX_EARLY_DEATHS = 3  # forks in a row that may fail, or end before they get a trial
 
 
-class Lost(Exception):
+class TemplateEnded(Exception):
     """The template process ended, and all its forks with it."""
 
     def __init__(self, code: int) -> None:
@@ -84,7 +84,7 @@ class Forks:
             if os.read(self._deaths, 4096):
                 pid, status = os.waitpid(self._template, os.WNOHANG)
                 if pid:
-                    raise Lost(os.waitstatus_to_exitcode(status))
+                    raise TemplateEnded(os.waitstatus_to_exitcode(status))
                 self._ask(REAP)
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -139,8 +139,8 @@ class Forks:
                 self._ending.discard(pid)
             case "dead":  # before it got a trial
                 self._stillborn += 1
-                if self._stillborn > _FEW:
-                    raise Lost(number)
+                if self._stillborn > _MAX_EARLY_DEATHS:
+                    raise TemplateEnded(number)
                 if self._waiting:
                     self._waiting[1].close()
                 self._requested, self._waiting = False, None

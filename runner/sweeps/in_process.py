@@ -8,7 +8,7 @@ from contextlib import redirect_stderr, redirect_stdout
 
 from runner.engine.interruption import Interrupted
 from runner.status import Status
-from runner.sweeps.outcome import LOG, Ended, begin, finished, folder_of
+from runner.sweeps.outcome import LOG, Ended, finished_result, folder_of, mark_running
 from runner.sweeps.trial import Start, run_here
 from runner.tasks.job import Job
 
@@ -33,7 +33,7 @@ class InProcess:
     def submit(self, job: Job) -> int:
         """Take a run; one that has a result in its folder is not run again."""
         number = next(self._numbers)
-        if result := finished(job):
+        if result := finished_result(job):
             self._done.append(Ended(number=number, job=job, result=result, ran=False))
         else:
             self._queue.append((number, job))
@@ -43,7 +43,7 @@ class InProcess:
         """Return a run that ended, after running the next one if there is none. Raises Interrupted after a signal."""
         if not self._done and self._queue:
             number, job = self._queue.popleft()
-            begin(job)
+            mark_running(job)
             folder = folder_of(job)
             folder.mkdir(parents=True, exist_ok=True)
             with (folder / LOG).open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):

@@ -68,7 +68,7 @@ class LauncherSettings:
         return self.workers or max(1, cores() // self.threads)
 
 
-def check_settings(values: Mapping[str, Any]) -> LauncherSettings:
+def check_launcher_settings(values: Mapping[str, Any]) -> LauncherSettings:
     """Return the settings of our launcher; raises ConfigError for an unknown key or a wrong value."""
     kinds = get_type_hints(LauncherSettings, include_extras=True)
     for name in values:

@@ -17,9 +17,9 @@ from runner.numerics import same_config
 from runner.status import BUG, Ending, Status
 from runner.tasks.job import Job
 
-CONFIG = "config.yaml"
+_CONFIG = "config.yaml"
 LOG = "trial.log"
-DEADLY = {
+_SIGNALS = {
     signal.SIGKILL: "killed (SIGKILL), as by the system when memory runs out",
     signal.SIGSEGV: "crashed (SIGSEGV): a segmentation fault in native code",
 }
@@ -48,10 +48,10 @@ class Ended:
     @property
     def score(self) -> float:
         """Return the best monitored score, nan where there is none."""
-        return score(self.result, self.job.config["monitor"])
+        return _best_score(self.result, self.job.config["monitor"])
 
 
-def score(result: Result, monitor: str) -> float:
+def _best_score(result: Result, monitor: str) -> float:
     """Return the best monitored score (`val/accuracy`) that a result holds, nan if it has none."""
     found = Monitor(monitor)
     value = (result.scores.get(found.split) or {}).get("best", {}).get(found.metric)
@@ -63,7 +63,7 @@ def folder_of(job: Job) -> Path:
     return Path(job.folder or job.folder_name)
 
 
-def saved(folder: Path) -> Result | None:
+def read_saved_result(folder: Path) -> Result | None:
     """Return the result in a folder, None where there is none that can be read."""
     try:
         return read_result(folder)
@@ -71,54 +71,54 @@ def saved(folder: Path) -> Result | None:
         return None
 
 
-def finished(job: Job) -> Result | None:
+def finished_result(job: Job) -> Result | None:
     """Return the result of a trial that need not run again, else None."""
     folder = folder_of(job)
-    result = saved(folder) if (folder / RESULT).is_file() else None
-    return result if result and result.status.is_result and same(folder, job) else None
+    result = read_saved_result(folder) if (folder / RESULT).is_file() else None
+    return result if result and result.status.is_result and _is_same_run(folder, job) else None
 
 
-def same(folder: Path, job: Job) -> bool:
+def _is_same_run(folder: Path, job: Job) -> bool:
     """True if a folder is of this very configuration: by the hash in its name, else by the config in it."""
     if folder.name.endswith(f"-{job.hash8}"):
         return True
     try:
-        return same_config(plain_yaml.load(folder / CONFIG), job.config)
+        return same_config(plain_yaml.load(folder / _CONFIG), job.config)
     except ConfigError:
         return False
 
 
-def own(job: Job) -> Job:
+def with_free_folder(job: Job) -> Job:
     """Return a job with a new folder beside its own, if that holds another run (a name given without hash)."""
     folder = folder_of(job)
-    if (folder / RESULT).is_file() and not same(folder, job):
+    if (folder / RESULT).is_file() and not _is_same_run(folder, job):
         return replace(job, folder=str(create(folder)))
     return job
 
 
-def begin(job: Job) -> None:
+def mark_running(job: Job) -> None:
     """Take back how an earlier attempt ended, so that what is there later is of this one."""
     folder = folder_of(job)
-    if (result := saved(folder)) is not None:
+    if (result := read_saved_result(folder)) is not None:
         write_result(folder, replace(result, status=Status.RUNNING, exit=None, reason=None))
 
 
-def settle(job: Job, ended: Ending, seconds: float) -> Result:
+def finalize_result(job: Job, ended: Ending, seconds: float) -> Result:
     """Return how a trial ended, written into its folder if the trial left no final result there itself."""
     folder = folder_of(job)
-    result = saved(folder) or Result()
+    result = read_saved_result(folder) or Result()
     if result.status.is_result:
         return result
     result.status, result.exit, result.reason = ended.status, ended.exit_code, ended.reason
     result.seconds = result.seconds or round(seconds, 3)
     folder.mkdir(parents=True, exist_ok=True)
-    if not ended.status.is_result and not (folder / CONFIG).exists():
-        write_atomic(folder / CONFIG, plain_yaml.dump(job.config))
+    if not ended.status.is_result and not (folder / _CONFIG).exists():
+        write_atomic(folder / _CONFIG, plain_yaml.dump(job.config))
     write_result(folder, result)
     return result
 
 
-def refuse_failures(ended: Sequence[Ended], count: int, what: str) -> None:
+def raise_if_failed(ended: Sequence[Ended], count: int, what: str) -> None:
     """Raise TrialsFailed, in one line, if any of `count` trials has no result."""
     failed = [each.name for each in ended if not each.good]
     if failed:
@@ -126,14 +126,14 @@ def refuse_failures(ended: Sequence[Ended], count: int, what: str) -> None:
         raise TrialsFailed(f"{len(failed)} of {count} {what} failed: {', '.join(failed[:SHOWN])}{more}")
 
 
-def lost(reason: str, code: int = BUG) -> Ending:
+def lost_ending(reason: str, code: int = BUG) -> Ending:
     """Return the ending of a trial whose process ended and left no result."""
     return Ending(Status.FAILED, code, reason)
 
 
-def fate(code: int) -> str:
+def describe_exit(code: int) -> str:
     """Return in words how a process ended that left no result: its exit code, or minus a signal's number."""
     if code >= 0:
         return f"the process ended with exit code {code} and left no result"
     number = signal.Signals(-code)
-    return DEADLY.get(number, f"killed ({number.name})")
+    return _SIGNALS.get(number, f"killed ({number.name})")

@@ -15,7 +15,7 @@ from runner.errors import ConfigError
 from runner.status import Status
 from runner.sweeps.channel import Closed, Message
 from runner.sweeps.launcher import PAUSE, LauncherSettings
-from runner.sweeps.outcome import Ended, begin, finished
+from runner.sweeps.outcome import Ended, finished_result, mark_running
 from runner.sweeps.running import GRACE, Running, outcome, seconds_left, stop, watch
 from runner.sweeps.trial import message_of
 from runner.sweeps.worker_group import Worker, WorkerGroup
@@ -46,7 +46,7 @@ class Pool:
     def submit(self, job: Job) -> int:
         """Take a job and return its number; it starts when a worker is free."""
         number = next(self._numbers)
-        if result := finished(job):
+        if result := finished_result(job):
             self._done.append(Ended(number=number, job=job, result=result, ran=False))
         else:
             self._queue.append(Running(number=number, job=job))
@@ -132,7 +132,7 @@ class Pool:
                 each = self._queue.popleft()
                 each.worker, each.began, busy = worker, time.monotonic(), busy + 1
                 self._running[each.number] = each
-                begin(each.job)
+                mark_running(each.job)
                 worker.run(each.number, self._message(each.job, worker))
 
     def _message(self, job: Job, worker: Worker) -> Message:

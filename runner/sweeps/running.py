@@ -11,13 +11,13 @@ from pathlib import Path
 
 from runner.engine.saving.folder import Result
 from runner.status import Ending, Status
-from runner.sweeps.outcome import LOG, fate, folder_of, saved, settle
+from runner.sweeps.outcome import LOG, describe_exit, finalize_result, folder_of, read_saved_result
 from runner.sweeps.worker_group import Worker
 from runner.tasks.job import Job
 
 GRACE = 4.0  # seconds that a stopped trial has to save itself
-LATE = 1.0  # the same for one that took too long
-LONGEST_LOG = 64 << 20  # bytes; a trial that prints more is stopped before it fills the disk
+_GRACE_AFTER_TIMEOUT = 1.0  # the same for one that took too long
+_MAX_LOG_BYTES = 64 << 20  # bytes; a trial that prints more is stopped before it fills the disk
 
 
 @dataclass(kw_only=True)
@@ -46,9 +46,9 @@ def watch(each: Running, timeout: float | None) -> None:
     if each.deadline and now > each.deadline and each.worker is not None:
         each.worker.kill(each.number, signal.SIGKILL)
     if each.cause is None and timeout and now > each.began + timeout:
-        stop(each, Status.TIMEOUT, f"took longer than hydra.launcher.timeout={timeout:g} s", LATE)
-    if each.cause is None and size(folder_of(each.job) / LOG) > LONGEST_LOG:
-        stop(each, Status.FAILED, f"printed more than {LONGEST_LOG >> 20} MB", 0.0)
+        stop(each, Status.TIMEOUT, f"took longer than hydra.launcher.timeout={timeout:g} s", _GRACE_AFTER_TIMEOUT)
+    if each.cause is None and _log_size(folder_of(each.job) / LOG) > _MAX_LOG_BYTES:
+        stop(each, Status.FAILED, f"printed more than {_MAX_LOG_BYTES >> 20} MB", 0.0)
 
 
 def seconds_left(each: Running, timeout: float | None) -> float:
@@ -61,20 +61,20 @@ def seconds_left(each: Running, timeout: float | None) -> float:
 def outcome(each: Running, code: int, seconds: float) -> Result:
     """Return how a trial ended, given its exit code or minus a signal's number; its folder holds the same."""
     folder = folder_of(each.job)
-    cut(folder / LOG)
-    result = saved(folder)
+    _truncate(folder / LOG)
+    result = read_saved_result(folder)
     if each.cause or result is None or result.status is Status.RUNNING:
-        status, reason = each.cause or (Status.FAILED, fate(code))
-        result = settle(each.job, Ending(status, exit_code(code), reason), seconds)
+        status, reason = each.cause or (Status.FAILED, describe_exit(code))
+        result = finalize_result(each.job, Ending(status, _exit_code(code), reason), seconds)
     return result
 
 
-def exit_code(code: int) -> int:
+def _exit_code(code: int) -> int:
     """Return an exit code as a shell gives it: 128 and the number of the signal that killed the process."""
     return code if code >= 0 else 128 - code
 
 
-def size(path: Path) -> int:
+def _log_size(path: Path) -> int:
     """Return the bytes of a file, 0 if there is none."""
     try:
         return path.stat().st_size
@@ -82,7 +82,7 @@ def size(path: Path) -> int:
         return 0
 
 
-def cut(log: Path) -> None:
+def _truncate(log: Path) -> None:
     """Leave the first megabyte of a log that is too long."""
-    if size(log) > LONGEST_LOG:
+    if _log_size(log) > _MAX_LOG_BYTES:
         os.truncate(log, 1 << 20)

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from runner.engine.interruption import collected
-from runner.search.records import Asked, Came, Search
+from runner.search.records import RunResult, Search, StudyTrial
 from runner.search.study import Study
 from runner.sweeps.display import Display
 from runner.sweeps.launcher import Launcher, next_done
@@ -17,16 +17,16 @@ from runner.sweeps.outcome import Ended, folder_of
 from runner.tasks.job import Job
 
 _FEWEST = 10  # points before a rate of failures means something
-Jobs = Callable[[Asked, int], Job]  # (point, seed) -> the checked run of it
+_MakeJob = Callable[[StudyTrial, int], Job]  # (point, seed) -> the checked run of it
 
 
 @dataclass
 class _Point:
     """A point on its way: the runs that ended, and the seeds that are left."""
 
-    asked: Asked
+    asked: StudyTrial
     seeds: deque[int]
-    runs: dict[int, Came] = field(default_factory=dict)  # by seed
+    runs: dict[int, RunResult] = field(default_factory=dict)  # by seed
     flying: int = 0
     cut: bool = False  # stopped before its end
 
@@ -34,7 +34,7 @@ class _Point:
 class SearchLoop:
     """Runs the points of a study with a launcher. Points that are the same run are run once."""
 
-    def __init__(self, search: Search, study: Study, jobs: Jobs) -> None:
+    def __init__(self, search: Search, study: Study, jobs: _MakeJob) -> None:
         self._search, self._study, self._jobs = search, study, jobs
         self._most = math.inf if search.n_jobs is None else search.n_jobs
         self._flying: dict[str, list[tuple[_Point, int]]] = {}  # folder of a run -> its points and seeds
@@ -93,7 +93,7 @@ class SearchLoop:
             point.cut = True  # the next command continues it
             return
         result = ended.result
-        point.runs[seed] = Came(folder=ended.name, status=result.status, score=ended.score, reason=result.reason)
+        point.runs[seed] = RunResult(folder=ended.name, status=result.status, score=ended.score, reason=result.reason)
         if not result.status.complete:  # so has the point, whatever the other seeds say
             point.seeds.clear()
         if point.seeds and self._search.prunes:

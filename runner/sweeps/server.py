@@ -18,8 +18,8 @@ import sys
 from runner.engine.garbage import collecting, paused
 from runner.sweeps import loading
 from runner.sweeps.channel import Channel, Closed, Message
-from runner.sweeps.forks import Forks, Lost
-from runner.sweeps.trial import run_trial, start_of
+from runner.sweeps.forks import Forks, TemplateEnded
+from runner.sweeps.trial import load_start, run_trial
 
 # From so many trials on, collapsing memory into large pages saves more than it costs. A sweep of unknown length that
 # has run so many probably runs as many again.
@@ -42,7 +42,7 @@ def main(descriptor: int) -> None:
 def _run_inline(channel: Channel, message: Message) -> None:
     """Load what trials need and run them in this process, one after the other; raises Closed when the sweep ends."""
     channel.send({"did": "load", "gpus": loading.load(message)})
-    start = start_of(message)
+    start = load_start(message)
     with collecting():
         while True:
             for asked in channel.receive():
@@ -58,9 +58,9 @@ def _serve(channel: Channel, first: Message) -> None:
     try:
         with collecting():
             _Server(channel, forks, many=first["trials"] >= _MANY).serve()
-    except Lost as lost:
+    except TemplateEnded as lost:
         forks.close()
-        _exit_like(lost.code)
+        _exit_as(lost.code)
     finally:
         forks.close()
 
@@ -105,7 +105,7 @@ class _Server:
             self._forks.collapse_memory()
 
 
-def _exit_like(code: int) -> None:
+def _exit_as(code: int) -> None:
     """End this process as another one ended: with its exit code, or by the signal with the number `-code`."""
     if code < 0:
         with contextlib.suppress(OSError):  # SIGKILL has no other handler

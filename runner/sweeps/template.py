@@ -19,7 +19,7 @@ from typing import NoReturn
 from runner.engine.garbage import collecting
 from runner.sweeps import loading
 from runner.sweeps.channel import Channel, Message
-from runner.sweeps.trial import Start, die_with, isolate, run_trial, start_of
+from runner.sweeps.trial import Start, die_with, isolate, load_start, run_trial
 from runner.sweeps.worker_group import kill
 
 FORK, REAP, COLLAPSE_MEMORY = b"f", b"r", b"c"  # requests
@@ -37,7 +37,7 @@ def serve_forks(server: int, message: Message, requests: int, said: socket.socke
     die_with(server)
     here = os.getpid()
     said.send(b"loaded %d %d" % (here, loading.load(message)))
-    start = start_of(message)
+    start = load_start(message)
     # Forks inherit the frozen objects: no trial searches them, and so none copies their pages.
     with collecting():
         while request := os.read(requests, 1):

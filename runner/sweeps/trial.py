@@ -13,13 +13,13 @@ from pathlib import Path
 from runner.engine.saving.folder import Result
 from runner.status import Ending, ending_of_code, print_error
 from runner.sweeps.channel import Message
-from runner.sweeps.outcome import LOG, folder_of, settle
+from runner.sweeps.outcome import LOG, finalize_result, folder_of
 from runner.tasks.job import Job
 
 Start = Callable[[Job], int]  # runs the task of a job and returns its exit code
 
 
-def start_of(message: Message) -> Start:
+def load_start(message: Message) -> Start:
     """Return the function that runs the task of a job: `start` of the module that the sweep named."""
     start: Start = importlib.import_module(message["entry"]).start
     return start
@@ -30,12 +30,12 @@ def run_trial(message: Message, start: Start) -> int:
     import torch
 
     job = job_of(message["job"])
-    redirect(folder_of(job))
+    _redirect_output(folder_of(job))
     torch.set_num_threads(message["threads"])
     if message["memory"]:
-        limit_memory(message["memory"])
+        _limit_memory(message["memory"])
     ended, _ = run_here(job, start)
-    flush()
+    _flush()
     return ended.exit_code
 
 
@@ -56,7 +56,7 @@ def run_here(job: Job, start: Start, *, run: str = "") -> tuple[Ending, Result]:
         ended = ending_of_code(start(job))
     except BaseException as error:
         ended = print_error(error, run=run)
-    return ended, settle(job, ended, time.monotonic() - began)
+    return ended, finalize_result(job, ended, time.monotonic() - began)
 
 
 def job_of(job: Message) -> Job:
@@ -79,10 +79,10 @@ def message_of(job: Job) -> Message:
     }
 
 
-def redirect(folder: Path) -> None:
+def _redirect_output(folder: Path) -> None:
     """Append all output of this process, native code's too, to the trial's log."""
     folder.mkdir(parents=True, exist_ok=True)
-    flush()
+    _flush()
     log = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
     for stream in (1, 2):
         os.dup2(log, stream)
@@ -91,13 +91,13 @@ def redirect(folder: Path) -> None:
     sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
 
 
-def flush() -> None:
+def _flush() -> None:
     """Write out what this process has printed."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
 
 
-def limit_memory(gigabytes: float) -> None:
+def _limit_memory(gigabytes: float) -> None:
     """Limit the memory of this process to so many gigabytes on top of what it has mapped now."""
     import resource
 

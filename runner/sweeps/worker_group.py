@@ -14,7 +14,7 @@ from typing import Any
 from runner.errors import TrialsFailed
 from runner.sweeps.channel import Channel, Closed, Message
 from runner.sweeps.launcher import LauncherSettings
-from runner.sweeps.outcome import fate
+from runner.sweeps.outcome import describe_exit
 from runner.tasks.job import Job
 
 START = (
@@ -70,7 +70,7 @@ class WorkerGroup:
         Raises TrialsFailed if too many ended.
         """
         if self._deaths >= _DEATHS:
-            raise TrialsFailed(f"the process that trials come from ended {_DEATHS} times ({fate(self._last)})")
+            raise TrialsFailed(f"the process that trials come from ended {_DEATHS} times ({describe_exit(self._last)})")
         if worker.inline:
             self._add(worker.successor())
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from runner.comparing.csv_tables import configurations_csv, runs_csv
-from runner.comparing.page import headline, html, markdown, pictures, remarks
-from runner.comparing.report import Report, report
+from runner.comparing.page import draw_pictures, headline, html_page, markdown_page, remarks
+from runner.comparing.report import Report, make_report
 from runner.comparing.tables import Table, cost_table, screen_table
 from runner.comparing.verdicts import Criterion
 from runner.engine.saving.folder import create
@@ -45,7 +45,7 @@ def compare(
     Leaves a folder with `comparison.html` (one file, no network), `comparison.md`, `comparison.csv`, `runs.csv` and
     the pictures. Runs on different data are an error; unequal budgets, failed and unreadable runs are warnings.
     """
-    found = report(_patterns(job.config["runs"], job), Criterion(metric=metric, at=at, margin=margin), baseline)
+    found = make_report(_patterns(job.config["runs"], job), Criterion(metric=metric, at=at, margin=margin), baseline)
     folder = _save(found, job, out)
     end = f"saved in      {folder}\nlook at it    {folder / 'comparison.html'}\n"
     with suppress(BrokenPipeError):  # the reader stopped early (`| head`)
@@ -69,10 +69,10 @@ def _save(found: Report, job: Job, out: str | None) -> Path:
     """Write all forms of a comparison into a new folder and return it."""
     given = " ".join(map(shlex.quote, job.overrides))
     command = f"python -m runner {given}"
-    drawn = pictures(found)
+    drawn = draw_pictures(found)
     files = {
-        "comparison.html": html(found, drawn, command).encode(),
-        "comparison.md": markdown(found, drawn, command).encode(),
+        "comparison.html": html_page(found, drawn, command).encode(),
+        "comparison.md": markdown_page(found, drawn, command).encode(),
         "comparison.csv": configurations_csv(found).encode(),
         "runs.csv": runs_csv(found).encode(),
         **{f"{name}.svg": picture for name, picture in drawn.items()},

@@ -20,7 +20,7 @@ from runner.tasks.job import Job
 from runner.tasks.report import show_scores
 from runner.tasks.run_folder import existing_run, saved_config
 
-MAY_CHANGE = ("task", "predict", *settings_with(Role.EXECUTION))
+_MAY_CHANGE = ("task", "predict", *settings_with(Role.EXECUTION))
 
 
 @register("task", name="evaluate")
@@ -29,12 +29,12 @@ def evaluate_task(job: Job, *, split: Literal["test", "val", "train"]) -> int:
     if not job.config["run"]:
         raise ConfigError("run: got null, must be the run folder to evaluate: run=outputs/<name>")
     folder = Path(job.config["run"])
-    config = saved_config(str(folder), job, key="run", may_change=MAY_CHANGE)
+    config = saved_config(str(folder), job, key="run", may_change=_MAY_CHANGE)
     experiment = assemble(config, fit=False)
     if split == "test":
         experiment.look()  # before the read is counted
     with existing_run(folder) as run:
-        path = folder / run.result.weights if run.result.weights else _newest(folder)
+        path = folder / run.result.weights if run.result.weights else _newest_weights(folder)
         accept = config["resume_numerics"] == "new"
         version = numerics.version_in(checkpoint.meta_of(path), path)
         numerics.check_unchanged(config, version, path, accept=accept, scores_only=True)
@@ -45,13 +45,13 @@ def evaluate_task(job: Job, *, split: Literal["test", "val", "train"]) -> int:
         if split == "test":
             run.result.test_reads += 1
             write_result(folder, run.result)
-        scores = evaluate(experiment.recipe, experiment.learner, _opened(experiment, split))
+        scores = evaluate(experiment.recipe, experiment.learner, _open_split(experiment, split))
     record(folder, Path(config["outputs"]))
     show_scores(folder, split, scores, path)
     return 0
 
 
-def _newest(folder: Path) -> Path:
+def _newest_weights(folder: Path) -> Path:
     """Return the weights of the newest checkpoint of a run that has not selected any yet."""
     snapshot = checkpoint.load(folder)
     if snapshot is None:
@@ -59,7 +59,7 @@ def _newest(folder: Path) -> Path:
     return checkpoint.weights_file(folder, snapshot.step)
 
 
-def _opened(experiment: Experiment, split: str) -> EvalBatches:
+def _open_split(experiment: Experiment, split: str) -> EvalBatches:
     """Return the batches of a split."""
     if split != "test":
         return experiment.validation[split]

@@ -22,11 +22,11 @@ from runner.search.samplers import random_points
 from runner.search.space import Axis, Space
 from runner.status import Status
 from runner.tasks.job import Job, Launch, Vary
-from runner.tasks.report import tell
+from runner.tasks.report import print_progress
 from runner.tasks.run_folder import continued_run_folder
 
-Between = list[Positive]
-TRAINING = {"task": "train", "name": None, "test": "never", "figures": "never"}  # of each point
+_Interval = list[Positive]
+_TRAINING_OVERRIDES = {"task": "train", "name": None, "test": "never", "figures": "never"}  # of each point
 
 
 @register("task")
@@ -36,9 +36,9 @@ def grid_vs_random(
     launch: Launch,
     *,
     matters: str,
-    between: Between,
+    between: _Interval,
     other: str,
-    other_between: Between,
+    other_between: _Interval,
     side: Annotated[int, Range(2, 10)],
     draws: PositiveInt,
 ) -> int:
@@ -48,26 +48,26 @@ def grid_vs_random(
     the same command or `resume=<folder>` continues it. The claim (Bergstra & Bengio 2012; CS231n): the grid tries only
     `side` values of the knob that matters, random points as many as there are points, and so find a better one.
     """
-    axes = (axis_of(job, "matters", matters, between), axis_of(job, "other", other, other_between))
+    axes = (_log_axis(job, "matters", matters, between), _log_axis(job, "other", other, other_between))
     cells = [(index + 0.5) / side for index in range(side)]
     points: list[tuple[Any, Any]] = [(axes[0].at(a), axes[1].at(b)) for a, b in itertools.product(cells, cells)]
-    points += [point for seed in range(draws) for point in drawn(axes, side**2, seed)]
-    variants = [vary(job.config, TRAINING | {matters: point[0], other: point[1]}) for point in points]
+    points += [point for seed in range(draws) for point in _random_pairs(axes, side**2, seed)]
+    variants = [vary(job.config, _TRAINING_OVERRIDES | {matters: point[0], other: point[1]}) for point in points]
     experiment = assemble(job.config)  # what does not fit together is refused before there is a folder
     with continued_run_folder(job, experiment) as run:
-        tell(f"  {len(points)} short trainings")
+        print_progress(f"  {len(points)} short trainings")
         monitor = job.config["monitor"]
         results = launch(variants, run.folder / "runs")
-        tries = [Try(*point, score(each, monitor)) for point, each in zip(points, results, strict=True)]
+        tries = [Try(*point, _score(each, monitor)) for point, each in zip(points, results, strict=True)]
         grid, *random = [tries[first : first + side**2] for first in range(0, len(tries), side**2)]
         write_atomic(run.folder / "grid_vs_random.png", search_figure(grid, random[0], (matters, other), monitor))
-        lines, report = compared(grid, random, (matters, other), monitor)
+        lines, report = _compare(grid, random, (matters, other), monitor)
         write_atomic(run.folder / "report.json", json.dumps(report, indent=1).encode())
     sys.stdout.write("\n".join([*lines, f"picture in {run.folder / 'grid_vs_random.png'}"]) + "\n")
     return 0
 
 
-def axis_of(job: Job, name: str, key: str, between: Sequence[float]) -> Axis:
+def _log_axis(job: Job, name: str, key: str, between: Sequence[float]) -> Axis:
     """Return the logarithmic axis of a knob of the config."""
     group, _, knob = key.partition(".")
     if not isinstance(job.config.get(group), dict) or not isinstance(job.config[group].get(knob), float):
@@ -77,32 +77,32 @@ def axis_of(job: Job, name: str, key: str, between: Sequence[float]) -> Axis:
     return Axis(key=key, kind="float", low=between[0], high=between[1], log=True)
 
 
-def drawn(axes: Sequence[Axis], count: int, seed: int) -> list[tuple[Any, Any]]:
+def _random_pairs(axes: Sequence[Axis], count: int, seed: int) -> list[tuple[Any, Any]]:
     """Return independent points."""
     points = itertools.islice(random_points(Space(tuple(axes)), seed), count)
     return [(point[axes[0].name], point[axes[1].name]) for point in points]
 
 
-def score(result: Result, monitor: str) -> float:
+def _score(result: Result, monitor: str) -> float:
     """Return the best monitored score of a training, nan if it diverged."""
     found = Monitor(monitor)
     value = None if result.status is Status.DIVERGED else result.scores[found.split]["best"][found.metric]
     return math.nan if value is None else float(value)
 
 
-def best(tries: Sequence[Try], monitor: str) -> Try:
+def _best(tries: Sequence[Try], monitor: str) -> Try:
     """Return the one with the best score."""
     return max(tries, key=lambda each: Monitor(monitor).rank(each.score))
 
 
-def compared(
+def _compare(
     grid: Sequence[Try], random: Sequence[Sequence[Try]], keys: tuple[str, str], monitor: str
 ) -> tuple[list[str], dict[str, Any]]:
     """Return what came of it, in words and as numbers."""
-    ours, theirs = best(grid, monitor), [best(each, monitor) for each in random]
+    ours, theirs = _best(grid, monitor), [_best(each, monitor) for each in random]
     scores = sorted(each.score for each in theirs)
     wins = sum(Monitor(monitor).better(each.score, ours.score) for each in theirs)
-    effects = [effect(grid, axis) for axis in (0, 1)]
+    effects = [_effect(grid, axis) for axis in (0, 1)]
     values = len({each.matters for each in grid})
     lines = [
         f"on the grid {keys[0]} changes {monitor} by {effects[0]:.4f}, {keys[1]} by {effects[1]:.4f} (ranges of means)",
@@ -124,7 +124,7 @@ def compared(
     return lines, json.loads(json.dumps(report).replace("NaN", "null"))
 
 
-def effect(grid: Sequence[Try], axis: int) -> float:
+def _effect(grid: Sequence[Try], axis: int) -> float:
     """Return the range of the mean scores over the values of one knob."""
     values = {each[axis] for each in grid}
     means = [statistics.fmean(each.score for each in grid if each[axis] == value) for value in values]

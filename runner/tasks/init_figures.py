@@ -26,13 +26,13 @@ def histogram_figure(cases: Sequence[Case]) -> bytes:
     Exact zeros are not drawn; their share is written above the histogram. The histograms of a row share one x axis.
     """
     count = len(cases[0].layers)
-    shown = spread(count, _COLUMNS)
+    shown = evenly_spaced(count, _COLUMNS)
     figure = new_figure(2.1 + 1.75 * max(3, len(shown)), 1.15 + 1.35 * len(cases), layout="constrained")
     grid = figure.subplots(len(cases), max(3, len(shown)), squeeze=False)
     for axes, case in zip(grid, cases, strict=True):
         _draw_case(axes, case, shown)
     for cell, place in zip(grid[0], shown, strict=False):
-        _heading(cell, f"layer {place + 1}", _shortened(cases[0].layers[place].name))
+        _draw_layer_name(cell, f"layer {place + 1}", _without_start(cases[0].layers[place].name))
     some = "" if len(shown) == count else f"{len(shown)} of {count} layers; "
     figure.suptitle(f"Activations before training ({some}exact zeros are not drawn)", fontsize=12)
     return png(figure)
@@ -80,19 +80,19 @@ def _limits(layers: Sequence[Layer]) -> tuple[float, float]:
     return max(0.0 if 0 < low < 0.1 * high else low, -reach), high
 
 
-def _heading(axes: Any, title: str, name: str) -> None:
+def _draw_layer_name(axes: Any, title: str, name: str) -> None:
     """Write the name of a column's layer."""
     place = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "left"}
     axes.annotate(title, (0, 1), (0, 41), fontsize=10, fontweight="bold", **place)
     axes.annotate(name, (0, 1), (0, 31), fontsize=7.5, color=_GRAY, **place)
 
 
-def _shortened(name: str, longest: int = 24) -> str:
+def _without_start(name: str, longest: int = 24) -> str:
     """Return a name, cut at its start if it is long."""
     return name if len(name) <= longest else f"…{name[1 - longest :]}"
 
 
-def spread(count: int, most: int) -> list[int]:
+def evenly_spaced(count: int, most: int) -> list[int]:
     """Return at most `most` of the indices 0 to count - 1, evenly spread, with the first and the last."""
     if count <= most:
         return list(range(count))

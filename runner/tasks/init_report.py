@@ -18,12 +18,12 @@ from runner.engine.randomness import generator, order
 from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import Range
-from runner.tasks.init_tables import save, show
-from runner.tasks.init_verdicts import Case, judge
+from runner.tasks.init_tables import save_report, show_report
+from runner.tasks.init_verdicts import Case, find_problems
 from runner.tasks.job import Job, Vary
 from runner.tasks.run_folder import run_folder
 
-Entry = str | dict[str, int | float | bool | str | None]  # an option's word, or its name with some of its knobs
+_Entry = str | dict[str, int | float | bool | str | None]  # an option's word, or its name with some of its knobs
 
 
 @register("task")
@@ -31,8 +31,8 @@ def init_report(
     job: Job,
     vary: Vary,
     *,
-    activation: str | list[Entry] | None,
-    init: str | list[Entry] | None,
+    activation: str | list[_Entry] | None,
+    init: str | list[_Entry] | None,
     examples: Annotated[int, Range(2)],
     cotangent: Literal["loss", "normal"],
 ) -> int:
@@ -40,40 +40,40 @@ def init_report(
 
     Leaves a run folder with `report.json` (all numbers), `report.png`, `depth.png` and an event file.
     """
-    activations = choices(job, vary, "activation", activation)
-    pairs = list(itertools.product(activations, choices(job, vary, "init", init)))
+    activations = _choices(job, vary, "activation", activation)
+    pairs = list(itertools.product(activations, _choices(job, vary, "init", init)))
     experiments = (assemble(vary(job.config, {**a.overrides, **i.overrides})) for a, i in pairs)
     first = next(experiments)  # what does not fit together is refused before there is a folder
     if not any(map(acts, first.learner.model.modules())):
         raise ConfigError(f"model={job.config['model']['name']}: has no activation that task=init_report could show")
     with run_folder(job, first) as run:
         cases = [
-            case(activation.label, init.label, experiment, examples, cotangent)
+            _measure_case(activation.label, init.label, experiment, examples, cotangent)
             for (activation, init), experiment in zip(pairs, itertools.chain([first], experiments), strict=True)
         ]
-        save(run.folder, job, cases)
-    show(run.folder, job, cases)
+        save_report(run.folder, job, cases)
+    show_report(run.folder, job, cases)
     return 0
 
 
 @dataclass(frozen=True)
-class Choice:
+class _Choice:
     """One option to report: its label, and the overrides that choose it."""
 
     label: str
     overrides: Mapping[str, Any]
 
 
-def choices(job: Job, vary: Vary, kind: str, given: str | list[Entry] | None) -> list[Choice]:
+def _choices(job: Job, vary: Vary, kind: str, given: str | list[_Entry] | None) -> list[_Choice]:
     """Return the options given: the run's own for None, and with its own knobs for its own name.
 
     Raises ConfigError for an unknown name, a wrong knob, or an option that is given twice.
     """
     own = job.config[kind]["name"]
-    entries: list[Entry] = [own if given is None else given] if not isinstance(given, list) else given
+    entries: list[_Entry] = [own if given is None else given] if not isinstance(given, list) else given
     if not entries:
         raise ConfigError(f"task.{kind}: got [], must be a list of options, or null for the config's own")
-    found: list[Choice] = []
+    found: list[_Choice] = []
     for index, entry in enumerate(entries):
         key = f"task.{kind}[{index}]"
         mapping = {"name": entry} if isinstance(entry, str) else entry
@@ -86,21 +86,21 @@ def choices(job: Job, vary: Vary, kind: str, given: str | list[Entry] | None) ->
             shipped = vary(job.config, {kind: mapping["name"]})[kind]
         except ConfigError as error:
             raise ConfigError(f"{key}{str(error).removeprefix(kind)}") from error
-        each = Choice(label(values, shipped), overrides)
+        each = _Choice(_label(values, shipped), overrides)
         if each.label in [one.label for one in found]:
             raise ConfigError(f"{key}: '{mapping['name']}' is given twice")
         found.append(each)
     return found
 
 
-def label(values: Mapping[str, Any], shipped: Mapping[str, Any]) -> str:
+def _label(values: Mapping[str, Any], shipped: Mapping[str, Any]) -> str:
     """Return an option's name, with the knobs that differ from its YAML."""
     changed = {knob: value for knob, value in values.items() if shipped[knob] != value}
     words = [f"{knob}={value:g}" if type(value) is float else f"{knob}={value}" for knob, value in changed.items()]
     return " ".join([str(values["name"]), *words])
 
 
-def case(
+def _measure_case(
     activation: str,
     init: str,
     experiment: Experiment,
@@ -114,7 +114,7 @@ def case(
         batches.split, batch=len(index), preprocess=batches.preprocess, device=experiment.device, index=index
     )
     images, labels = next(iter(clean))
-    backward = {"loss": of_loss(experiment, labels), "normal": of_normal(recipe.seed)}[cotangent]
+    backward = {"loss": _differentiate_loss(experiment, labels), "normal": _differentiate_noise(recipe.seed)}[cotangent]
     recipe.reseed(0)
     with recipe.autocast():
         layers = measure(model, images, backward)
@@ -123,16 +123,16 @@ def case(
         activation=activation,
         init=init,
         layers=layers,
-        findings=judge(layers, residual=residual, examples=len(index)),
+        findings=find_problems(layers, residual=residual, examples=len(index)),
     )
 
 
-def of_loss(experiment: Experiment, labels: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+def _differentiate_loss(experiment: Experiment, labels: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the loss to differentiate: added up over the examples, so that their number does not scale gradients."""
     return lambda logits, last: experiment.recipe.loss(logits, labels) * len(labels)
 
 
-def of_normal(seed: int) -> Callable[[Tensor, Tensor], Tensor]:
+def _differentiate_noise(seed: int) -> Callable[[Tensor, Tensor], Tensor]:
     """Return what has random N(0, 1) gradients at the last activation; the classifier plays no part."""
 
     def project(logits: Tensor, last: Tensor) -> Tensor:

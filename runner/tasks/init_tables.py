@@ -21,45 +21,45 @@ from runner.engine.logs.console import summary_table
 from runner.engine.logs.log import Log, open_logs
 from runner.engine.saving.storage import write_atomic
 from runner.tasks.init_figures import depth_figure, histogram_figure
-from runner.tasks.init_verdicts import Case, Gain, backward, forward, ratio, rows
+from runner.tasks.init_verdicts import Case, Gain, backward_gain, comparable_rows, forward_gain, ratio
 from runner.tasks.job import Job
-from runner.tasks.report import log_folder
+from runner.tasks.report import tensorboard_folder
 
-SCHEMA = 1
-SCALARS = ("mean", "std", "saturated", "zero", "dead", "grad_std")
+_SCHEMA = 1
+_SCALARS = ("mean", "std", "saturated", "zero", "dead", "grad_std")
 
 
-def save(folder: Path, job: Job, cases: Sequence[Case]) -> None:
+def save_report(folder: Path, job: Job, cases: Sequence[Case]) -> None:
     """Write `report.json`, the pictures, and the event file."""
     record = {
-        "schema": SCHEMA,
+        "schema": _SCHEMA,
         "cotangent": job.config["task"]["cotangent"],
-        "cases": [as_json(case) for case in cases],
+        "cases": [_case_record(case) for case in cases],
     }
-    write_atomic(folder / "report.json", json.dumps(finite(record), indent=1, allow_nan=False).encode())
+    write_atomic(folder / "report.json", json.dumps(_null_if_not_finite(record), indent=1, allow_nan=False).encode())
     pictures = {"report": histogram_figure(cases), "depth": depth_figure(cases)}
     for name, picture in pictures.items():
         write_atomic(folder / f"{name}.png", picture)
     with closing(open_logs(folder, positions=None, step=0)) as log:
         text = yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True)
         log.add(0, {f"init_report/{name}": picture for name, picture in pictures.items()})
-        log.add(0, {"init_report/verdicts": markdown(cases), "config": f"```yaml\n{text}```"})
-        by_depth(log, cases)
+        log.add(0, {"init_report/verdicts": _verdict_table(cases), "config": f"```yaml\n{text}```"})
+        _log_layers(log, cases)
 
 
-def by_depth(log: Log, cases: Sequence[Case]) -> None:
+def _log_layers(log: Log, cases: Sequence[Case]) -> None:
     """Log the numbers and histograms of each layer, with the layer's number in place of the step."""
     for place in range(max(len(case.layers) for case in cases)):
         for case in cases:
             if place < len(case.layers):
                 layer = case.layers[place]
                 tag = f"init_report/{re.sub(r'[^A-Za-z0-9_.=-]+', '_', case.name)}"
-                numbers = {f"{tag}/{what}": getattr(layer, what) for what in SCALARS}
+                numbers = {f"{tag}/{what}": getattr(layer, what) for what in _SCALARS}
                 log.add(place + 1, {name: value for name, value in numbers.items() if value is not None})
-                log.add(place + 1, {f"{tag}/activations": histogram(f"{tag}/activations", layer)})
+                log.add(place + 1, {f"{tag}/activations": _histogram_value(f"{tag}/activations", layer)})
 
 
-def histogram(tag: str, layer: Layer) -> Any:
+def _histogram_value(tag: str, layer: Layer) -> Any:
     """Return a layer's histogram as TensorBoard's plugin reads it, exact zeros in a bucket of no width."""
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.histogram import metadata
@@ -73,7 +73,7 @@ def histogram(tag: str, layer: Layer) -> Any:
     return Summary(value=[summaries.value(tag, buckets, metadata.create_summary_metadata("", ""))])
 
 
-def as_json(case: Case) -> dict[str, Any]:
+def _case_record(case: Case) -> dict[str, Any]:
     """Return a case with all its numbers, gains included."""
     return {
         "activation": case.activation,
@@ -81,41 +81,46 @@ def as_json(case: Case) -> dict[str, Any]:
         "verdict": case.verdict,
         "findings": [dataclasses.asdict(finding) for finding in case.findings],
         "gains": [
-            {"from": row[0].name, "to": row[-1].name, "forward": gain(forward(row)), "backward": gain(backward(row))}
-            for row in rows(case.layers)
+            {
+                "from": row[0].name,
+                "to": row[-1].name,
+                "forward": _gain_record(forward_gain(row)),
+                "backward": _gain_record(backward_gain(row)),
+            }
+            for row in comparable_rows(case.layers)
         ],
         "layers": [dataclasses.asdict(layer) for layer in case.layers],
     }
 
 
-def gain(found: Gain) -> dict[str, float]:
+def _gain_record(found: Gain) -> dict[str, float]:
     """Return a gain's numbers."""
     return {"layers": found.layers, "total": found.total, "each": found.each}
 
 
-def finite(value: Any) -> Any:
+def _null_if_not_finite(value: Any) -> Any:
     """Return nested values with null for what is not finite."""
     if isinstance(value, dict):
-        return {name: finite(item) for name, item in value.items()}
+        return {name: _null_if_not_finite(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
+        return [_null_if_not_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def show(folder: Path, job: Job, cases: Sequence[Case]) -> None:
+def show_report(folder: Path, job: Job, cases: Sequence[Case]) -> None:
     """Print a table per case with what is wrong below it, and one of all cases where there are several."""
     for case in cases:
-        summary_table(layer_rows(case), title=f"{case.name}: {case.verdict}")
+        summary_table(_layer_rows(case), title=f"{case.name}: {case.verdict}")
         for finding in case.findings:
             sys.stdout.write(f"  {finding.severity}: {finding.word}: {finding.text}\n")
         sys.stdout.write("\n" if case.findings else "")
     if len(cases) > 1:
-        summary_table([overview(case) for case in cases], title="all together")
+        summary_table([_overview_row(case) for case in cases], title="all together")
     sys.stdout.write(f"saved in      {folder}\nlook at it    {folder / 'report.png'}\n")
-    sys.stdout.write(f"              tensorboard --logdir {log_folder(folder, job)}\n")
+    sys.stdout.write(f"              tensorboard --logdir {tensorboard_folder(folder, job)}\n")
 
 
-def layer_rows(case: Case) -> list[dict[str, str]]:
+def _layer_rows(case: Case) -> list[dict[str, str]]:
     """Return a row per layer; a gain is that of the way from the layer before (gradients: to it)."""
     found = []
     for number, layer in enumerate(case.layers):
@@ -123,48 +128,48 @@ def layer_rows(case: Case) -> list[dict[str, str]]:
         found.append(
             {
                 "layer": layer.name,
-                "    mean": short(layer.mean),
-                "     std": short(layer.std),
-                "saturated": share(layer.saturated),
-                "    zero": share(layer.zero),
-                "    dead": share(layer.dead),
-                "gradient std": short(layer.grad_std, 12),
-                "std gain": short(ratio(layer.std, before.std) if before else None),
-                "gradient gain": short(ratio(before.grad_norm, layer.grad_norm) if before else None, 13),
+                "    mean": _number(layer.mean),
+                "     std": _number(layer.std),
+                "saturated": _percent(layer.saturated),
+                "    zero": _percent(layer.zero),
+                "    dead": _percent(layer.dead),
+                "gradient std": _number(layer.grad_std, 12),
+                "std gain": _number(ratio(layer.std, before.std) if before else None),
+                "gradient gain": _number(ratio(before.grad_norm, layer.grad_norm) if before else None, 13),
             }
         )
     return found
 
 
-def overview(case: Case) -> dict[str, str]:
+def _overview_row(case: Case) -> dict[str, str]:
     """Return one row for a case: its first and last layer, and the verdict."""
     first, last = case.layers[0], case.layers[-1]
     saturated = [layer.saturated for layer in case.layers if layer.saturated is not None]
     return {
         "activation": case.activation,
         "init": case.init,
-        "std, first": short(first.std, 10),
-        "last": short(last.std),
-        "most saturated": share(max(saturated) if saturated else None, 14),
-        "gradient, first": short(first.grad_std, 15),
-        " last": short(last.grad_std),
+        "std, first": _number(first.std, 10),
+        "last": _number(last.std),
+        "most saturated": _percent(max(saturated) if saturated else None, 14),
+        "gradient, first": _number(first.grad_std, 15),
+        " last": _number(last.grad_std),
         "verdict": case.verdict,
     }
 
 
-def short(value: float | None, width: int = 8) -> str:
+def _number(value: float | None, width: int = 8) -> str:
     """Return a number with three digits, to the right."""
     return (f"{value:.3g}" if value is not None else "").rjust(width)
 
 
-def share(value: float | None, width: int = 8) -> str:
+def _percent(value: float | None, width: int = 8) -> str:
     """Return a share in per cent, to the right."""
     return (f"{value:.1%}" if value is not None else "").rjust(width)
 
 
-def markdown(cases: Sequence[Case]) -> str:
+def _verdict_table(cases: Sequence[Case]) -> str:
     """Return the verdicts as a table for TensorBoard."""
-    table = [{name.strip(): text.strip() for name, text in overview(case).items()} for case in cases]
+    table = [{name.strip(): text.strip() for name, text in _overview_row(case).items()} for case in cases]
     head = list(table[0])
     lines = [head, ["---"] * len(head), *(list(row.values()) for row in table)]
     wrong = [f"* {case.name}: {finding.word}: {finding.text}" for case in cases for finding in case.findings]

@@ -18,14 +18,14 @@ from runner.engine.activations import Layer
 Severity = Literal["hint", "warning", "error"]
 SEVERITIES: tuple[Severity, ...] = ("hint", "warning", "error")
 
-GAIN = (0.75, 1.33)  # per layer, over LONG layers or more
-LONG = 4
-TOTAL = (0.1, 10.0)  # over any number of layers
-HOPELESS = (1e-3, 1e3)  # over any number of layers
-SATURATED = (0.10, 0.25)  # share of one layer's outputs: hint, warning
-COLLAPSED = 0.1  # of the first layer's standard deviation
-DEAD = (0.05, 0.10)  # share of one layer's units: hint, warning
-ENOUGH = 2048  # examples; among fewer a healthy layer has units that happen to be silent
+_HEALTHY_GAIN = (0.75, 1.33)  # per layer, over LONG layers or more
+_LONG = 4
+_HEALTHY_TOTAL = (0.1, 10.0)  # over any number of layers
+_HOPELESS_TOTAL = (1e-3, 1e3)  # over any number of layers
+_SATURATED = (0.10, 0.25)  # share of one layer's outputs: hint, warning
+_COLLAPSED = 0.1  # of the first layer's standard deviation
+_DEAD = (0.05, 0.10)  # share of one layer's units: hint, warning
+_ENOUGH_EXAMPLES = 2048  # examples; among fewer a healthy layer has units that happen to be silent
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Gain:
         return self.total ** (1 / (self.layers - 1)) if self.layers > 1 else 1.0
 
 
-def judge(layers: Sequence[Layer], *, residual: bool, examples: int) -> list[Finding]:
+def find_problems(layers: Sequence[Layer], *, residual: bool, examples: int) -> list[Finding]:
     """Return the problems of a model's activations, worst first.
 
     In a `residual` model the sum of branches makes signals grow without harm, so gains are only hints.
@@ -83,77 +83,82 @@ def judge(layers: Sequence[Layer], *, residual: bool, examples: int) -> list[Fin
     if not all(math.isfinite(layer.std) and math.isfinite(layer.grad_norm) for layer in layers):
         first = next(x for x in layers if not (math.isfinite(x.std) and math.isfinite(x.grad_norm)))
         return [Finding("not finite", "error", f"{first.name}: activations or gradients are not finite")]
-    found = [*collapsed(layers), *saturated(layers), *dead(layers, examples), *gains(layers, residual=residual)]
+    found = [
+        *_find_collapsed(layers),
+        *_find_saturated(layers),
+        *_find_dead(layers, examples),
+        *_find_unhealthy_gains(layers, residual=residual),
+    ]
     return sorted(found, key=lambda finding: -SEVERITIES.index(finding.severity))
 
 
-def collapsed(layers: Sequence[Layer]) -> Iterator[Finding]:
+def _find_collapsed(layers: Sequence[Layer]) -> Iterator[Finding]:
     """Yield a finding if a later layer's outputs hardly differ any more."""
     least = min(layers, key=lambda layer: layer.std)
-    if least.std == 0 or least.std < COLLAPSED * layers[0].std:
+    if least.std == 0 or least.std < _COLLAPSED * layers[0].std:
         share = f"{least.std / layers[0].std:.2g} of the first layer's" if layers[0].std else "as the first layer's"
-        text = f"{least.name}: standard deviation {least.std:.2g}, {share} (collapsed below {COLLAPSED})"
+        text = f"{least.name}: standard deviation {least.std:.2g}, {share} (collapsed below {_COLLAPSED})"
         yield Finding(
-            "collapsed", "error" if least.std < HOPELESS[0] * layers[0].std or not least.std else "warning", text
+            "collapsed", "error" if least.std < _HOPELESS_TOTAL[0] * layers[0].std or not least.std else "warning", text
         )
 
 
-def saturated(layers: Sequence[Layer]) -> Iterator[Finding]:
+def _find_saturated(layers: Sequence[Layer]) -> Iterator[Finding]:
     """Yield a finding if many outputs lie where a two-ended function is flat."""
     most = max(layers, key=lambda layer: layer.saturated or 0.0)
     share = most.saturated or 0.0
-    if share > SATURATED[0]:
-        severity: Severity = "warning" if share > SATURATED[1] else "hint"
+    if share > _SATURATED[0]:
+        severity: Severity = "warning" if share > _SATURATED[1] else "hint"
         yield Finding(
-            "saturated", severity, f"{most.name}: {share:.0%} of the outputs (saturated above {SATURATED[0]:.0%})"
+            "saturated", severity, f"{most.name}: {share:.0%} of the outputs (saturated above {_SATURATED[0]:.0%})"
         )
 
 
-def dead(layers: Sequence[Layer], examples: int) -> Iterator[Finding]:
+def _find_dead(layers: Sequence[Layer], examples: int) -> Iterator[Finding]:
     """Yield a finding if many units give one value for all of enough examples."""
     most = max(layers, key=lambda layer: layer.dead)
-    if examples >= ENOUGH and most.dead > DEAD[0]:
-        severity: Severity = "warning" if most.dead > DEAD[1] else "hint"
-        yield Finding("dead units", severity, f"{most.name}: {most.dead:.0%} of the units (dead above {DEAD[0]:.0%})")
+    if examples >= _ENOUGH_EXAMPLES and most.dead > _DEAD[0]:
+        severity: Severity = "warning" if most.dead > _DEAD[1] else "hint"
+        yield Finding("dead units", severity, f"{most.name}: {most.dead:.0%} of the units (dead above {_DEAD[0]:.0%})")
 
 
-def gains(layers: Sequence[Layer], *, residual: bool) -> Iterator[Finding]:
+def _find_unhealthy_gains(layers: Sequence[Layer], *, residual: bool) -> Iterator[Finding]:
     """Yield findings for signals and gradients that shrink or grow with depth."""
     if all(layer.grad_norm == 0 for layer in layers):
         yield Finding("no gradient", "hint", "no gradient reaches any layer (is the classifier zero?)")
-    for row in rows(layers):
+    for row in comparable_rows(layers):
         for gain, what, low, high in (
-            (forward(row), "activations", "shrinking activations", "exploding activations"),
-            (backward(row), "gradient", "vanishing gradient", "exploding gradient"),
+            (forward_gain(row), "activations", "shrinking activations", "exploding activations"),
+            (backward_gain(row), "gradient", "vanishing gradient", "exploding gradient"),
         ):
-            severity = unhealthy(gain)
+            severity = _gain_severity(gain)
             if severity:
-                text = f"{row[0].name} to {row[-1].name}: {what} {described(gain)}"
+                text = f"{row[0].name} to {row[-1].name}: {what} {_gain_in_words(gain)}"
                 yield Finding(low if gain.total < 1 else high, "hint" if residual else severity, text)
 
 
-def described(gain: Gain) -> str:
+def _gain_in_words(gain: Gain) -> str:
     """Return a gain with what would be healthy."""
-    whole = f"times {gain.total:.2g} in all (healthy from {TOTAL[0]:g} to {TOTAL[1]:g})"
+    whole = f"times {gain.total:.2g} in all (healthy from {_HEALTHY_TOTAL[0]:g} to {_HEALTHY_TOTAL[1]:g})"
     return (
-        f"times {gain.each:.2f} per layer (healthy from {GAIN[0]} to {GAIN[1]}), {whole}"
-        if gain.layers >= LONG
+        f"times {gain.each:.2f} per layer (healthy from {_HEALTHY_GAIN[0]} to {_HEALTHY_GAIN[1]}), {whole}"
+        if gain.layers >= _LONG
         else whole
     )
 
 
-def rows(layers: Sequence[Layer]) -> list[list[Layer]]:
+def comparable_rows(layers: Sequence[Layer]) -> list[list[Layer]]:
     """Return the layers in rows that can be compared: consecutive ones of one function and one kind of layer."""
     grouped = itertools.groupby(layers, key=lambda layer: (layer.kind, len(layer.shape)))
     return [list(row) for _, row in grouped]
 
 
-def forward(row: Sequence[Layer]) -> Gain:
+def forward_gain(row: Sequence[Layer]) -> Gain:
     """Return how the outputs' standard deviation changes from the first layer to the last."""
     return Gain(len(row), ratio(row[-1].std, row[0].std))
 
 
-def backward(row: Sequence[Layer]) -> Gain:
+def backward_gain(row: Sequence[Layer]) -> Gain:
     """Return how the gradient's norm changes from the last layer back to the first.
 
     The norm, not the standard deviation: with as many outputs in each layer both say the same, and pooling and
@@ -167,9 +172,9 @@ def ratio(value: float, other: float) -> float:
     return value / other if other else math.inf if value else 1.0
 
 
-def unhealthy(gain: Gain) -> Severity | None:
+def _gain_severity(gain: Gain) -> Severity | None:
     """Return how bad a gain is, None if it is healthy."""
-    if not HOPELESS[0] <= gain.total <= HOPELESS[1]:
+    if not _HOPELESS_TOTAL[0] <= gain.total <= _HOPELESS_TOTAL[1]:
         return "error"
-    per_layer = gain.layers < LONG or GAIN[0] <= gain.each <= GAIN[1]
-    return None if per_layer and TOTAL[0] <= gain.total <= TOTAL[1] else "warning"
+    per_layer = gain.layers < _LONG or _HEALTHY_GAIN[0] <= gain.each <= _HEALTHY_GAIN[1]
+    return None if per_layer and _HEALTHY_TOTAL[0] <= gain.total <= _HEALTHY_TOTAL[1] else "warning"

@@ -52,7 +52,7 @@ def _first_line(error: BaseException) -> str:
 
 def _place(error: BaseException, plugins: Sequence[str]) -> str | None:
     """Return `file:line` of the innermost plugin code that an error passed through, None if there is none."""
-    roots = list(_roots(plugins))
+    roots = list(_plugin_paths(plugins))
     frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename:
         frames.append((error.filename, error.lineno))
@@ -63,7 +63,7 @@ def _place(error: BaseException, plugins: Sequence[str]) -> str | None:
     return None
 
 
-def _roots(plugins: Sequence[str]) -> Iterator[str]:
+def _plugin_paths(plugins: Sequence[str]) -> Iterator[str]:
     """Yield the files and package folders that the plugins' code lies in."""
     for name in {name.partition(".")[0] for name in plugins} - {"runner"}:
         try:

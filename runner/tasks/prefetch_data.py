@@ -19,10 +19,10 @@ def prefetch(config: dict[str, Any]) -> None:
     for holder, name, _, marks in marked_keys(config, {"data"} & config.keys()):
         if marks.path and marks.path.prefetch:
             folder = Path(holder[name]).expanduser()
-            threading.Thread(target=read_matching, args=[folder, marks.path.prefetch], daemon=True).start()
+            threading.Thread(target=_read_matching, args=[folder, marks.path.prefetch], daemon=True).start()
 
 
-def read_matching(folder: Path, pattern: str) -> None:
+def _read_matching(folder: Path, pattern: str) -> None:
     """Start reading the files of a folder that match a pattern; the data set reports what is wrong with them."""
     with suppress(OSError, ValueError):
         read_ahead(folder.glob(pattern))

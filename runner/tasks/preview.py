@@ -19,7 +19,7 @@ from runner.registry import register
 from runner.schema import PositiveInt
 from runner.tasks.job import Job
 from runner.tasks.preview_images import image_rows
-from runner.tasks.report import log_folder
+from runner.tasks.report import tensorboard_folder
 from runner.tasks.run_folder import run_folder
 
 # Points of the learning-rate curve in the figure.
@@ -36,26 +36,26 @@ def preview(job: Job, *, examples: PositiveInt, lr_axis: Literal["linear", "log"
     file.
     """
     experiment = assemble(job.config)
-    pictures = {"lr": lr_picture(job, experiment, log=lr_axis == "log")}
+    pictures = {"lr": _draw_lr(job, experiment, log=lr_axis == "log")}
     rows = list(image_rows(job, experiment, examples))
     if rows[0].images.shape[2:] != (1, 1):
         pictures["images"] = image_figure(rows)
     with run_folder(job, experiment) as run:
-        save(run.folder, job, experiment, pictures)
-    show(run.folder, job, experiment, pictures)
+        _save(run.folder, job, experiment, pictures)
+    _show(run.folder, job, experiment, pictures)
     return 0
 
 
-def lr_picture(job: Job, experiment: Experiment, *, log: bool) -> bytes:
+def _draw_lr(job: Job, experiment: Experiment, *, log: bool) -> bytes:
     """Return a PNG of the learning rate over all steps."""
     recipe = experiment.recipe
-    steps = evenly(recipe.total_steps, _FIGURE_POINTS)
+    steps = evenly_spaced_steps(recipe.total_steps, _FIGURE_POINTS)
     about = ", ".join(f"{knob} {value}" for knob, value in job.config["scheduler"].items() if knob != "name")
     title = f"{job.config['scheduler']['name']}{f': {about}' if about else ''}"
-    return lr_figure(steps, curves(experiment, steps), title=title, steps_per_epoch=recipe.steps_per_epoch, log=log)
+    return lr_figure(steps, lr_curves(experiment, steps), title=title, steps_per_epoch=recipe.steps_per_epoch, log=log)
 
 
-def curves(experiment: Experiment, steps: Sequence[int]) -> dict[str, list[float]]:
+def lr_curves(experiment: Experiment, steps: Sequence[int]) -> dict[str, list[float]]:
     """Return the learning rate of the parameter groups before each of the steps; groups with equal rates share a curve.
 
     A schedule that depends on scores is drawn as if it never reduced the rate.
@@ -63,18 +63,18 @@ def curves(experiment: Experiment, steps: Sequence[int]) -> dict[str, list[float
     learner = experiment.learner
     named: dict[tuple[float, ...], list[str]] = {}
     for number, group in enumerate(learner.optimizer.param_groups):
-        named.setdefault(tuple(learner.rate(group, step) for step in steps), []).append(name_of(group, number))
+        named.setdefault(tuple(learner.rate(group, step) for step in steps), []).append(_group_name(group, number))
     return {"all" if len(named) == 1 else ", ".join(names): list(rates) for rates, names in named.items()}
 
 
-def evenly(count: int, most: int) -> list[int]:
+def evenly_spaced_steps(count: int, most: int) -> list[int]:
     """Return at most so many of the numbers 0 to count - 1, evenly, the first and the last among them."""
     if count <= most:
         return list(range(count))
     return [i * (count - 1) // (most - 1) for i in range(most)]
 
 
-def save(folder: Path, job: Job, experiment: Experiment, pictures: dict[str, bytes]) -> None:
+def _save(folder: Path, job: Job, experiment: Experiment, pictures: dict[str, bytes]) -> None:
     """Write the pictures and the event file."""
     make_folder(folder / "preview")
     for name, picture in pictures.items():
@@ -82,25 +82,25 @@ def save(folder: Path, job: Job, experiment: Experiment, pictures: dict[str, byt
     with closing(open_logs(folder, positions=None, step=0)) as log:
         text = yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True)
         log.add(0, {f"preview/{name}": picture for name, picture in pictures.items()})
-        log.add(0, {"preview/groups": markdown(experiment), "config": f"```yaml\n{text}```"})
-        steps = evenly(experiment.recipe.total_steps, _SCALAR_POINTS)
-        found = curves(experiment, steps)
+        log.add(0, {"preview/groups": _group_table(experiment), "config": f"```yaml\n{text}```"})
+        steps = evenly_spaced_steps(experiment.recipe.total_steps, _SCALAR_POINTS)
+        found = lr_curves(experiment, steps)
         for place_, step in enumerate(steps):
             log.add(step + 1, {f"preview/lr/{name}": values[place_] for name, values in found.items()})
 
 
-def name_of(group: dict[str, Any], number: int) -> str:
+def _group_name(group: dict[str, Any], number: int) -> str:
     """Return the name of a parameter group."""
     return str(group.get("name", f"group {number + 1}"))
 
 
-def group_rows(experiment: Experiment) -> list[dict[str, str]]:
+def _group_rows(experiment: Experiment) -> list[dict[str, str]]:
     """Return a table row per parameter group."""
     learner = experiment.learner
     last = experiment.recipe.total_steps - 1
     return [
         {
-            "group": name_of(group, number),
+            "group": _group_name(group, number),
             "tensors": f"{len(group['params']):>7}",
             "parameters": f"{sum(p.numel() for p in group['params']):>10,}",
             "lr": f"{group['initial_lr']:>9g}",
@@ -112,9 +112,9 @@ def group_rows(experiment: Experiment) -> list[dict[str, str]]:
     ]
 
 
-def markdown(experiment: Experiment) -> str:
+def _group_table(experiment: Experiment) -> str:
     """Return the parameter groups as a Markdown table, with the names of their tensors."""
-    rows = [{name: text.strip() for name, text in row.items()} for row in group_rows(experiment)]
+    rows = [{name: text.strip() for name, text in row.items()} for row in _group_rows(experiment)]
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
     names = {parameter: name for name, parameter in experiment.learner.model.named_parameters()}
     tensors = [
@@ -124,11 +124,11 @@ def markdown(experiment: Experiment) -> str:
     return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *tensors])
 
 
-def show(folder: Path, job: Job, experiment: Experiment, pictures: dict[str, bytes]) -> None:
+def _show(folder: Path, job: Job, experiment: Experiment, pictures: dict[str, bytes]) -> None:
     """Print the parameter groups and the paths of the figures."""
     recipe = experiment.recipe
     title = f"{recipe.total_steps} steps of {experiment.batches.batch} examples, {recipe.steps_per_epoch} in an epoch"
-    summary_table(group_rows(experiment), title=title)
+    summary_table(_group_rows(experiment), title=title)
     for name in pictures:
         sys.stdout.write(f"look at it    {folder / 'preview' / name}.png\n")
-    sys.stdout.write(f"              tensorboard --logdir {log_folder(folder, job)}\n")
+    sys.stdout.write(f"              tensorboard --logdir {tensorboard_folder(folder, job)}\n")

@@ -29,21 +29,21 @@ _HARDLY_MIXED = 0.9
 def image_rows(job: Job, experiment: Experiment, examples: int) -> Iterator[ImageRow]:
     """Yield rows as in the first epoch: originals, each augmentation alone, all augmentations, mixed images."""
     labels = experiment.batches.split.labels
-    index = chosen(order(experiment.recipe.seed, 0, len(labels)), labels, examples)
+    index = choose_examples(order(experiment.recipe.seed, 0, len(labels)), labels, examples)
     names = [shortened(experiment.classes[label]) for label in labels[index].tolist()]
     bare = [""] * len(index)
-    originals = augmented(experiment, [], index)
-    yield ImageRow("original", shown(originals), names)
+    originals = _augment(experiment, [], index)
+    yield ImageRow("original", _to_uint8(originals), names)
     alone = many("augment", job.config, shape=tuple(originals.shape[1:]))
     for name, augment in zip(job.config["augment"], alone, strict=True):
-        yield ImageRow(name.replace("_", " "), shown(augmented(experiment, [augment], index)), bare)
-    together = augmented(experiment, experiment.batches.augments, index)
+        yield ImageRow(name.replace("_", " "), _to_uint8(_augment(experiment, [augment], index)), bare)
+    together = _augment(experiment, experiment.batches.augments, index)
     if len(alone) > 1:
-        yield ImageRow("all, in order", shown(together), bare)
-    yield from mixed_rows(job, experiment, together, labels[index].to(experiment.device))
+        yield ImageRow("all, in order", _to_uint8(together), bare)
+    yield from _mixed_rows(job, experiment, together, labels[index].to(experiment.device))
 
 
-def chosen(visits: Tensor, labels: Tensor, count: int) -> Tensor:
+def choose_examples(visits: Tensor, labels: Tensor, count: int) -> Tensor:
     """Return `count` examples in the order of their visits: one of each class, then a second one, and so on."""
     seen: dict[int, int] = {}
     ranked = []
@@ -54,7 +54,7 @@ def chosen(visits: Tensor, labels: Tensor, count: int) -> Tensor:
     return visits[torch.tensor(first)]
 
 
-def augmented(experiment: Experiment, augments: Sequence[Augment], index: Tensor) -> Tensor:
+def _augment(experiment: Experiment, augments: Sequence[Augment], index: Tensor) -> Tensor:
     """Return the images at `index`, augmented as in the first epoch: (n, C, H, W) float32 in 0..255."""
     batches = experiment.batches
     raw = TrainBatches(
@@ -69,7 +69,7 @@ def augmented(experiment: Experiment, augments: Sequence[Augment], index: Tensor
     return raw.prepared(fetch(raw.split, *visit.request()).to(raw.device), visit)
 
 
-def mixed_rows(job: Job, experiment: Experiment, images: Tensor, labels: Tensor) -> Iterator[ImageRow]:
+def _mixed_rows(job: Job, experiment: Experiment, images: Tensor, labels: Tensor) -> Iterator[ImageRow]:
     """Yield the images as two of the first steps would mix them, with the weights of their labels.
 
     Steps that hardly mix, as most of mixup's, are shown only if there are no others.
@@ -79,13 +79,13 @@ def mixed_rows(job: Job, experiment: Experiment, images: Tensor, labels: Tensor)
         mixed, soft = experiment.recipe.mix(images, labels, step)
         kept = float(soft.amax(1).mean()) if soft.ndim == 2 else 1.0
         if kept < 1:
-            found.append((kept > _HARDLY_MIXED, step, shown(mixed), soft.tolist()))
+            found.append((kept > _HARDLY_MIXED, step, _to_uint8(mixed), soft.tolist()))
     for _, step, pictures, weights in sorted(found, key=lambda each: each[:2])[:_MIXED_ROWS]:
         name = job.config["mix"]["name"].replace("_", " ")
         yield ImageRow(f"{name}\nstep {step + 1}", pictures, [shares(row, experiment.classes) for row in weights])
 
 
-def shown(images: Tensor) -> np.ndarray:
+def _to_uint8(images: Tensor) -> np.ndarray:
     """Round images to uint8 on the host."""
     pictures: np.ndarray = images.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
     return pictures

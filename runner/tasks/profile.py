@@ -20,7 +20,7 @@ from runner.engine.timing import TAGS
 from runner.registry import register
 from runner.schema import NonNegativeInt, PositiveInt
 from runner.tasks.job import Job
-from runner.tasks.report import speed
+from runner.tasks.report import speed_in_words
 from runner.tasks.run_folder import run_folder
 
 # TensorBoard's profiler plugin looks for this ending; Perfetto opens it too.
@@ -139,7 +139,7 @@ def _show(folder: Path, experiment: Experiment, cost: dict[str, float], recordin
     rest = "of the time the GPU works" if recording.on_gpu else "of the time; the rest is Python"
     waits = "waits for the device" if recording.on_gpu else "reads of single values (.item)"
     lines = [
-        f"speed         {speed(cost)}",
+        f"speed         {speed_in_words(cost)}",
         f"profiler      {recording.milliseconds:.3g} ms/step while it records",
         f"operations    {recording.calls:.0f} per step, {recording.busy:.0%} {rest}",
         f"host          {recording.waits:.3g} {waits} per step",

@@ -27,20 +27,20 @@ from runner.status import Status
 from runner.tasks.job import Job
 
 
-def tell(line: str) -> None:
+def print_progress(line: str) -> None:
     """Write a line to standard error, where progress goes."""
     sys.stderr.write(line + "\n")
 
 
-def announce(experiment: Experiment, snapshot: Snapshot | None, *, resumed: bool) -> None:
+def show_start(experiment: Experiment, snapshot: Snapshot | None, *, resumed: bool) -> None:
     """Print what is about to be trained, and from which step a resumed run continues."""
     for line in experiment.summary:
-        tell(f"  {line}")
+        print_progress(f"  {line}")
     for note in snapshot.notes if snapshot else ():
-        tell(f"  {note}")
+        print_progress(f"  {note}")
     if resumed:
         start = f"resumes after step {snapshot.step}" if snapshot else "no checkpoint: starts at step 0"
-        tell(f"  {start} of {experiment.recipe.total_steps}")
+        print_progress(f"  {start} of {experiment.recipe.total_steps}")
 
 
 def device_name(experiment: Experiment) -> str:
@@ -50,7 +50,7 @@ def device_name(experiment: Experiment) -> str:
     return f"{experiment.device} ({torch.get_num_threads()} threads)"
 
 
-def console(experiment: Experiment) -> Console:
+def make_console(experiment: Experiment) -> Console:
     """Return what shows the progress of a run."""
     recipe = experiment.recipe
     return Console(
@@ -58,7 +58,7 @@ def console(experiment: Experiment) -> Console:
     )
 
 
-def introduce(log: Log, job: Job) -> None:
+def log_start(log: Log, job: Job) -> None:
     """Write into TensorBoard what a run is: hyperparameters, layout of the charts, config. Once, at its start."""
     text = plain_yaml.dump(job.config).decode()
     note = f"{job.config['note']}\n\n" if job.config["note"] else ""
@@ -72,7 +72,7 @@ def introduce(log: Log, job: Job) -> None:
     )
 
 
-def sign_off(folder: Path, log: Log, experiment: Experiment, *, figures: bool) -> None:
+def log_end(folder: Path, log: Log, experiment: Experiment, *, figures: bool) -> None:
     """Write into TensorBoard that a run is complete, and draw its curves."""
     step = experiment.learner.step
     log.flush()
@@ -85,37 +85,37 @@ def sign_off(folder: Path, log: Log, experiment: Experiment, *, figures: bool) -
     log.positions()
 
 
-def conclude(folder: Path, job: Job, result: Result) -> None:
+def show_summary(folder: Path, job: Job, result: Result) -> None:
     """Print the table of a finished run and how to look at it."""
     scores = result.scores
     rows = [
-        row("validation, best", scores["val"]["best"]),
-        row("validation, last", scores["val"]["last"]),
-        row("training examples, last", scores["train"]["last"]),
+        _score_row("validation, best", scores["val"]["best"]),
+        _score_row("validation, last", scores["val"]["last"]),
+        _score_row("training examples, last", scores["train"]["last"]),
     ]
     if "test" in scores:
-        rows.append(row("test, best weights", scores["test"]))
+        rows.append(_score_row("test, best weights", scores["test"]))
     ended = "stopped early" if result.status is Status.STOPPED else result.status
     summary_table(
         rows, title=f"{ended} after {result.steps} steps ({result.epochs:.4g} epochs) in {result.seconds:.1f} s"
     )
     cost = typical(folder / METRICS)
     lines = [
-        *([f"speed         {speed(cost)}"] if cost else []),
+        *([f"speed         {speed_in_words(cost)}"] if cost else []),
         f"saved in      {folder}",
-        f"look at it    tensorboard --logdir {log_folder(folder, job)}",
+        f"look at it    tensorboard --logdir {tensorboard_folder(folder, job)}",
         "then open     http://localhost:6006/#custom_scalars (or #timeseries, #hparams, #images)",
     ]
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def speed(cost: Mapping[str, float]) -> str:
+def speed_in_words(cost: Mapping[str, float]) -> str:
     """Return what steps cost, in words; medians."""
     step = f"{cost[SPEED]:.0f} examples/s, {cost[STEP]:.3g} ms/step"
     return f"{step}, data wait {cost[WAIT]:.0%}, peak memory {cost[MEMORY]:.0f} MB"
 
 
-def row(name: str, scores: Mapping[str, float]) -> dict[str, object]:
+def _score_row(name: str, scores: Mapping[str, float]) -> dict[str, object]:
     """Return one line of the table."""
     step = scores.get("step")
     return {
@@ -126,7 +126,7 @@ def row(name: str, scores: Mapping[str, float]) -> dict[str, object]:
     }
 
 
-def log_folder(folder: Path, job: Job) -> str:
+def tensorboard_folder(folder: Path, job: Job) -> str:
     """Return the folder whose runs TensorBoard should show together, quoted for a shell."""
     outputs = Path(job.config["outputs"])
     top = outputs if folder.resolve().is_relative_to(outputs.resolve()) else folder
@@ -135,4 +135,4 @@ def log_folder(folder: Path, job: Job) -> str:
 
 def show_scores(folder: Path, split: str, scores: Mapping[str, float], weights: Path) -> None:
     """Print the scores of an evaluation."""
-    summary_table([row(split, scores)], title=f"{folder}: {weights.name}")
+    summary_table([_score_row(split, scores)], title=f"{folder}: {weights.name}")

@@ -29,12 +29,18 @@ from runner.settings import SETTINGS
 from runner.status import SUCCESS, Ending, Status, ending
 from runner.tasks.job import Job
 from runner.tasks.plugins import known_cause
-from runner.tasks.report import device_name, tell
+from runner.tasks.report import device_name, print_progress
 
-CONFIG = "config.yaml"
+_CONFIG = "config.yaml"
 MAY_CHANGE = settings_with(Role.EXECUTION)  # with resume
-_FIRST = {"data", "model", "optim", "task", "seed", "steps", "epochs"}  # keys that every config has had
-_UNBEGUN = {"trial.log", LOCK, RESULT, "overrides.yaml", "environment.json"}  # what may be there before there is a run
+_KEYS_OF_EVERY_VERSION = {"data", "model", "optim", "task", "seed", "steps", "epochs"}  # keys that every config has had
+_ALLOWED_BEFORE_RUN = {
+    "trial.log",
+    LOCK,
+    RESULT,
+    "overrides.yaml",
+    "environment.json",
+}  # what may be there before there is a run
 
 
 @dataclass(frozen=True)
@@ -55,11 +61,11 @@ def run_folder(job: Job, experiment: Experiment, *, resumed: Run | None = None) 
     """
     with ExitStack() as held:
         run = resumed or held.enter_context(_new_run(job))
-        tell(f"run {run.folder} on {device_name(experiment)}")
+        print_progress(f"run {run.folder} on {device_name(experiment)}")
         if job.notes:
             held.callback(record, run.folder, Path(job.config["outputs"]))
-        held.enter_context(_reported(run, job.config["plugins"]))
-        if not (run.folder / CONFIG).exists():
+        held.enter_context(_keeping_result(run, job.config["plugins"]))
+        if not (run.folder / _CONFIG).exists():
             _describe(run.folder, job, device=device_name(experiment))
         yield run
 
@@ -75,35 +81,35 @@ def existing_run(folder: Path, world: World = ALONE) -> Iterator[Run]:
 def continued_run_folder(job: Job, experiment: Experiment) -> Iterator[Run]:
     """Hold the folder in which an earlier process began the same run and did not finish it, else a new one."""
     with ExitStack() as held:
-        folder = _interrupted(job)
+        folder = _interrupted_folder(job)
         resumed = held.enter_context(existing_run(folder)) if folder else None
         yield held.enter_context(run_folder(job, experiment, resumed=resumed))
 
 
-def _interrupted(job: Job) -> Path | None:
+def _interrupted_folder(job: Job) -> Path | None:
     """Return the folder of a run that an earlier process began and did not finish, else None.
 
     That is the folder that the job names, or the newest of those under `outputs` that have its name.
     """
     if job.folder is not None:
-        return Path(job.folder) if job.resumed else begun(job)
+        return Path(job.folder) if job.resumed else begun_folder(job)
     path = Path(job.config["outputs"]) / job.folder_name
     taken = list(itertools.takewhile(lambda each: (each / RESULT).is_file(), candidates(path)))
-    if not taken or not (taken[-1] / CONFIG).is_file():
+    if not taken or not (taken[-1] / _CONFIG).is_file():
         return None
-    if not same_config(plain_yaml.load(taken[-1] / CONFIG), job.config):
+    if not same_config(plain_yaml.load(taken[-1] / _CONFIG), job.config):
         return None
     return None if read_result(taken[-1]).status is Status.DONE else taken[-1]
 
 
 @contextmanager
 def _new_run(job: Job) -> Iterator[Run]:
-    folder = _place(job)
+    folder = _agreed_folder(job)
     with lock(folder, job.world):
         yield Run(folder, Result())
 
 
-def _place(job: Job) -> Path:
+def _agreed_folder(job: Job) -> Path:
     """Return the folder of a new run, which the main one of several processes makes."""
     return Path(job.world.from_main(lambda: str(_make_folder(job))))
 
@@ -113,22 +119,22 @@ def _make_folder(job: Job) -> Path:
     if job.folder is None:
         return create(Path(job.config["outputs"]) / job.folder_name)
     path = Path(job.folder)
-    free = os.path.isdir(path) and all(map(_unbegun, os.listdir(path)))  # noqa: PTH112, PTH208  (no error for a name too long)
+    free = os.path.isdir(path) and all(map(_is_allowed_before_run, os.listdir(path)))  # noqa: PTH112, PTH208  (no error for a name too long)
     return path if free else create(path)
 
 
-def _unbegun(name: str) -> bool:
+def _is_allowed_before_run(name: str) -> bool:
     """Return whether a file may lie in a folder whose run has not written its config yet."""
-    return name in _UNBEGUN or TEMPORARY.fullmatch(name) is not None
+    return name in _ALLOWED_BEFORE_RUN or TEMPORARY.fullmatch(name) is not None
 
 
-def begun(job: Job) -> Path | None:
+def begun_folder(job: Job) -> Path | None:
     """Return the folder that the job names if it already holds the same run, else None.
 
     It does if its name ends in the hash of the config, as a sweep names it: keys that the hash leaves out (paths,
     device, workers, logging) may differ then. Any other folder must hold an equal config.
     """
-    path = Path(job.folder) / CONFIG if job.folder else None
+    path = Path(job.folder) / _CONFIG if job.folder else None
     if path is None or not os.path.isfile(path) or not (path.parent / RESULT).is_file():  # noqa: PTH113
         return None
     named = bool(job.hash8) and path.parent.name.endswith(f"-{job.hash8}")
@@ -143,7 +149,7 @@ def _describe(folder: Path, job: Job, *, device: str) -> None:
     put(folder / "overrides.yaml", plain_yaml.dump(list(job.overrides)))
     environment = provenance(job.overrides, device=device)
     write_atomic(folder / "environment.json", json.dumps(environment, indent=1).encode())
-    write_atomic(folder / CONFIG, plain_yaml.dump(job.config))
+    write_atomic(folder / _CONFIG, plain_yaml.dump(job.config))
 
 
 def resumed_job(job: Job, task: str) -> Job:
@@ -160,15 +166,19 @@ def saved_config(
 
     Raises ConfigError if the folder holds no training run, or if the command line sets any other key.
     """
-    path = Path(folder) / CONFIG
+    path = Path(folder) / _CONFIG
     if not os.path.isfile(path):  # noqa: PTH113
-        raise ConfigError(f"{key}: got '{folder}', must be a run folder (it has no {CONFIG})")
+        raise ConfigError(f"{key}: got '{folder}', must be a run folder (it has no {_CONFIG})")
     for override in job.overrides:
         name = override.lstrip("+").partition("=")[0]
         if name != key and name.partition(".")[0] not in may_change:
             raise ConfigError(f"{name}: cannot be changed with {key}=... (what can: {', '.join(sorted(may_change))})")
     config = plain_yaml.load(path)
-    if not isinstance(config, dict) or not _FIRST.issubset(config) or not config.keys() <= job.config.keys():
+    if (
+        not isinstance(config, dict)
+        or not _KEYS_OF_EVERY_VERSION.issubset(config)
+        or not config.keys() <= job.config.keys()
+    ):
         raise ConfigError(f"{path}: is not a config of this version of runner")
     config = completed(config)
     if missing := [name for name in job.config if name not in config]:
@@ -196,7 +206,7 @@ def _check_saved(path: Path, key: str, value: Any, like: Any) -> None:
 
 
 @contextmanager
-def _reported(run: Run, plugins: Sequence[str]) -> Iterator[None]:
+def _keeping_result(run: Run, plugins: Sequence[str]) -> Iterator[None]:
     """Keep `result.json` true: `running` while the body runs, then how it ended."""
     result = run.result
     began = time.monotonic() - result.seconds
@@ -207,14 +217,14 @@ def _reported(run: Run, plugins: Sequence[str]) -> Iterator[None]:
     except BaseException as error:
         ended = ending(known_cause(error, plugins))
         if ended.status is Status.INTERRUPTED:
-            tell(f"interrupted; go on with: python -m runner resume={shlex.quote(str(run.folder))}")
+            print_progress(f"interrupted; go on with: python -m runner resume={shlex.quote(str(run.folder))}")
         with suppress(StorageError):  # the first of two failures is the one to report
-            _close(run, ended, began)
+            _write_end(run, ended, began)
         raise
-    _close(run, SUCCESS if result.status is Status.RUNNING else Ending(result.status, 0), began)
+    _write_end(run, SUCCESS if result.status is Status.RUNNING else Ending(result.status, 0), began)
 
 
-def _close(run: Run, ended: Ending, began: float) -> None:
+def _write_end(run: Run, ended: Ending, began: float) -> None:
     """Write how a run ended, and the seconds that it took."""
     result = run.result
     result.status, result.exit, result.reason = ended.status, ended.exit_code, ended.reason

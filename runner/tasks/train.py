@@ -27,10 +27,10 @@ from runner.errors import CheckpointError, Diverged
 from runner.registry import register
 from runner.status import Status
 from runner.tasks.job import Job
-from runner.tasks.report import announce, conclude, console, introduce, sign_off, tell
-from runner.tasks.run_folder import MAY_CHANGE, Run, begun, existing_run, run_folder, saved_config
+from runner.tasks.report import log_end, log_start, make_console, print_progress, show_start, show_summary
+from runner.tasks.run_folder import MAY_CHANGE, Run, begun_folder, existing_run, run_folder, saved_config
 
-AGAIN = (
+_DIVERGES_AGAIN = (
     "it diverged and will diverge again at the same step, unless device, memory_format, compile or cuda_graphs differ"
 )
 
@@ -38,7 +38,7 @@ AGAIN = (
 @register("task", name="train")
 def train_task(job: Job) -> int:
     """Train a model and leave its run folder; `resume=<folder>` continues a run, as does the same trial of a sweep."""
-    folder = Path(job.config["resume"]) if job.config["resume"] else begun(job)
+    folder = Path(job.config["resume"]) if job.config["resume"] else begun_folder(job)
     if job.config["resume"]:
         job = replace(job, config=saved_config(str(folder), job, key="resume", may_change=MAY_CHANGE))
     with ExitStack() as held:
@@ -49,12 +49,12 @@ def train_task(job: Job) -> int:
         lost = experiment.look() if experiment.settings.test == "end" else ()
         experiment = replace(experiment, summary=[*lost, *experiment.summary])
         if resumed and snapshot:
-            snapshot = put_back(resumed.folder, experiment.learner, snapshot)
+            snapshot = _restore(resumed.folder, experiment.learner, snapshot)
         finished = resumed if resumed and resumed.result.status.finished else None
         if resumed and versions:
             resumed.result.numerics = sorted({*(resumed.result.numerics or ()), *versions})
-        run = finished or _carry_out(job, experiment, resumed, snapshot)
-    conclude(run.folder, job, run.result)
+        run = finished or _train_from(job, experiment, resumed, snapshot)
+    show_summary(run.folder, job, run.result)
     return 0
 
 
@@ -68,13 +68,13 @@ def _numerics_of(folder: Path, config: Mapping[str, Any], snapshot: Snapshot) ->
     return (version, numerics.current()) if numerics.check_unchanged(config, version, folder, accept=accept) else None
 
 
-def _carry_out(job: Job, experiment: Experiment, resumed: Run | None, snapshot: Snapshot | None) -> Run:
+def _train_from(job: Job, experiment: Experiment, resumed: Run | None, snapshot: Snapshot | None) -> Run:
     """Train from the snapshot on, or from the start, and return the run with its result."""
     diverged = resumed is not None and resumed.result.status is Status.DIVERGED
     with run_folder(job, experiment, resumed=resumed) as run:
-        announce(experiment, snapshot, resumed=resumed is not None)
+        show_start(experiment, snapshot, resumed=resumed is not None)
         if diverged:
-            tell(f"  {AGAIN}")
+            print_progress(f"  {_DIVERGES_AGAIN}")
         _train_in(run, job, experiment, snapshot)
     return run
 
@@ -85,60 +85,60 @@ def _train_in(run: Run, job: Job, experiment: Experiment, snapshot: Snapshot | N
     clean(folder)
     if snapshot:
         checkpoint.finish(folder, snapshot.step, keep=[learner.patience.best_step])
-    with closing(opened(folder, experiment, snapshot)) as log:
+    with closing(_open_run_logs(folder, experiment, snapshot)) as log:
         if not snapshot:
-            introduce(log, job)
+            log_start(log, job)
         try:
-            status = trained(folder, experiment, log)
+            status = _train_until_end(folder, experiment, log)
         except Exception:
             log.add(learner.step, {"hparams": session_end(succeeded=False)})
             raise
         finally:
             result.steps, result.epochs = learner.step, learner.step / experiment.recipe.steps_per_epoch
-        sign_off(folder, log, experiment, figures=job.config["figures"] == "always")
-    score(folder, experiment, result)
+        log_end(folder, log, experiment, figures=job.config["figures"] == "always")
+    _record_scores(folder, experiment, result)
     result.status = Status.PRUNED if learner.patience.pruned else Status(status)
 
 
-def trained(folder: Path, experiment: Experiment, log: Log) -> str:
+def _train_until_end(folder: Path, experiment: Experiment, log: Log) -> str:
     """Train, and return the status; a signal ends it after the step, with a checkpoint of that step."""
     recipe, learner = experiment.recipe, experiment.learner
     batches, validation = experiment.batches, experiment.validation
     try:
         with deferred(experiment.world) as stop:
-            return train(recipe, learner, batches, validation, log, committer(folder, learner, log), stop)
+            return train(recipe, learner, batches, validation, log, _make_commit(folder, learner, log), stop)
     except Diverged as error:
         found = explained(error, recipe, learner, batches, validation)
-        raise Diverged(f"{found}; {kept(folder)}") from error
+        raise Diverged(f"{found}; {_last_checkpoint_in_words(folder)}") from error
 
 
-def kept(folder: Path) -> str:
+def _last_checkpoint_in_words(folder: Path) -> str:
     """Return in words which checkpoint a run that diverged has left."""
     snapshot = checkpoint.load(folder)
     return f"the checkpoint of step {snapshot.step} is kept" if snapshot else "there is no checkpoint before it"
 
 
-def opened(folder: Path, experiment: Experiment, snapshot: Snapshot | None) -> Log:
+def _open_run_logs(folder: Path, experiment: Experiment, snapshot: Snapshot | None) -> Log:
     """Return the logs of a run as they were at its snapshot, or empty."""
     positions, state = (snapshot.logs, snapshot.state.get("log", {})) if snapshot else (None, None)
-    screens = [console(experiment)]
+    screens = [make_console(experiment)]
     return open_logs(folder, positions=positions, state=state, step=experiment.learner.step, screens=screens)
 
 
-def put_back(folder: Path, learner: Learner, snapshot: Snapshot) -> Snapshot:
+def _restore(folder: Path, learner: Learner, snapshot: Snapshot) -> Snapshot:
     """Put the newest checkpoint that is of this model back, and return it, with a note for each that is not."""
     try:
-        take_back(learner, snapshot)
+        _restore_snapshot(learner, snapshot)
     except CheckpointError as error:
         older = checkpoint.load(folder, before=snapshot.step)
         if older is None:
             raise
         note = f"{error}; going back to step {older.step}"
-        return put_back(folder, learner, replace(older, notes=[*snapshot.notes, note, *older.notes]))
+        return _restore(folder, learner, replace(older, notes=[*snapshot.notes, note, *older.notes]))
     return snapshot
 
 
-def take_back(learner: Learner, snapshot: Snapshot) -> None:
+def _restore_snapshot(learner: Learner, snapshot: Snapshot) -> None:
     """Put a checkpoint back, or raise CheckpointError if it is another model's."""
     if wrong := checkpoint.mismatch(learner.weights(), snapshot.weights):
         raise CheckpointError(f"the checkpoint of step {snapshot.step} is of another model: {wrong}")
@@ -152,7 +152,7 @@ def take_back(learner: Learner, snapshot: Snapshot) -> None:
         raise CheckpointError(f"the state of step {snapshot.step} says that it is of step {learner.step}")
 
 
-def committer(folder: Path, learner: Learner, log: Log) -> Callable[[], None]:
+def _make_commit(folder: Path, learner: Learner, log: Log) -> Callable[[], None]:
     """Return a function that saves the run as it is now; the best step's checkpoint is never rotated away."""
 
     def commit() -> None:
@@ -174,7 +174,7 @@ def committer(folder: Path, learner: Learner, log: Log) -> Callable[[], None]:
     return commit
 
 
-def score(folder: Path, experiment: Experiment, result: Result) -> None:
+def _record_scores(folder: Path, experiment: Experiment, result: Result) -> None:
     """Select the best checkpoint, read the test split once with it if the config says so, and fill in the result."""
     learner, settings = experiment.learner, experiment.settings
     selected = checkpoint.weights_file(folder, learner.patience.best_step)

@@ -13,8 +13,8 @@ from comparing_runs import run, sweep
 from running import command, job
 from scipy import stats
 
-from runner.comparing.page import html, markdown
-from runner.comparing.report import report
+from runner.comparing.page import html_page, markdown_page
+from runner.comparing.report import make_report
 from runner.comparing.verdicts import Criterion
 from runner.errors import ConfigError
 from runner.tasks import start
@@ -26,7 +26,7 @@ RULE = Criterion(metric="val/accuracy", at="last")
 
 
 def compared(*folders, criterion=RULE, against=None):
-    found = report([str(folder) for folder in folders], criterion, against)
+    found = make_report([str(folder) for folder in folders], criterion, against)
     return {row.group.label: row for row in found.rows}, found
 
 
@@ -279,7 +279,7 @@ def test_strangers_words_stay_words(tmp_path):
     run(tmp_path / "a", None, status="failed", reason="<script>alert(1)</script>|x", optim__lr=0.5)
     run(tmp_path / "b", 0.8, model={"name": "<img src=x>"})
     _, found = compared(tmp_path)
-    page, text = html(found, {}, "<b>"), markdown(found, {}, "x")
+    page, text = html_page(found, {}, "<b>"), markdown_page(found, {}, "x")
     assert not re.search("<(script|img|b)[ >]", page) and "&lt;script&gt;" in page
     assert "\\<script\\>" in text and "\\|x" in text
 

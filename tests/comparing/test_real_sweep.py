@@ -3,8 +3,8 @@
 import pytest
 from running import command
 
-from runner.comparing.page import html, pictures
-from runner.comparing.report import report
+from runner.comparing.page import draw_pictures, html_page
+from runner.comparing.report import make_report
 from runner.comparing.verdicts import Criterion
 
 SMALL = ("-m", "model=mlp", "model.hidden=[8]", "augment=[]", "probe=[]", "average=none", "epochs=1", "device=cpu")
@@ -14,7 +14,7 @@ RULE = Criterion(metric="val/loss", at="last")
 def compared(tmp_path, *words):
     done = command(*SMALL, *words, "sweep=s", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    return report([str(tmp_path / "outputs" / "sweeps" / "s")], RULE, None)
+    return make_report([str(tmp_path / "outputs" / "sweeps" / "s")], RULE, None)
 
 
 @pytest.mark.slow
@@ -27,12 +27,12 @@ def test_the_learning_rate_matters_most_where_it_spans_decades_and_the_others_ha
     assert first[0] == "optim.lr" and found.importance.r2 > 0.8
     assert sorted(key for key, _, _ in others) == ["optim", "optim.weight_decay"]
     assert all(drop < first[1] / 5 for _, drop, _ in others)
-    assert {"parallel", "importance", "response"} <= pictures(found).keys()
+    assert {"parallel", "importance", "response"} <= draw_pictures(found).keys()
 
 
 def test_a_sweep_over_one_key_has_no_parallel_coordinates(tmp_path):
     found = compared(tmp_path, "optim.lr=0.01,0.1")
-    drawn = pictures(found)
+    drawn = draw_pictures(found)
     assert drawn.keys() == {"curves", "seeds", "response"}
-    page = html(found, drawn, "x")
+    page = html_page(found, drawn, "x")
     assert "Parallel coordinates" not in page and "Importance: not computed: 2 scored runs" in page

@@ -4,7 +4,7 @@ import pytest
 from hydra import compose
 from omegaconf import OmegaConf
 
-from runner.door.compose import checked, compose_parts, hydra_opened
+from runner.door.compose import compose_parts, compose_run, hydra_opened
 from runner.door.jobs import single_job
 from runner.door.options import find_conf
 from runner.door.overrides import read_overrides
@@ -35,7 +35,7 @@ def ours(*overrides, **place):
     conf = find_conf(**place)
     given = read_overrides(conf, overrides)
     with hydra_opened(conf):
-        return conf, checked(conf, compose_parts(conf, given), given)
+        return conf, compose_run(conf, compose_parts(conf, given), given)
 
 
 def hydras(conf, overrides):
@@ -105,8 +105,8 @@ def test_composing_leaves_nothing_of_one_run_in_the_next(bench):
     first, second = (read_overrides(conf, words) for words in (["optim.lr=5"], []))
     with hydra_opened(conf):
         parts = compose_parts(conf, second)
-        assert checked(conf, parts, first)["optim"]["lr"] == 5
-        assert checked(conf, parts, second)["optim"]["lr"] == 0.1
+        assert compose_run(conf, parts, first)["optim"]["lr"] == 5
+        assert compose_run(conf, parts, second)["optim"]["lr"] == 0.1
 
 
 def test_every_shipped_option_passes_the_check_as_it_is():
@@ -118,7 +118,7 @@ def test_every_shipped_option_passes_the_check_as_it_is():
         for turn in range(max(map(len, one.values()))):
             words = [f"{group}={options[turn % len(options)]}" for group, options in one.items()]
             given = read_overrides(conf, [*words, *many])
-            assert single_job(checked(conf, compose_parts(conf, given), given), given).hash8
+            assert single_job(compose_run(conf, compose_parts(conf, given), given), given).hash8
 
 
 def test_every_shipped_recipe_passes_the_check_as_it_is():
@@ -126,7 +126,7 @@ def test_every_shipped_recipe_passes_the_check_as_it_is():
     for recipe in conf.files["recipe"]:
         with hydra_opened(conf):
             given = read_overrides(conf, [f"recipe={recipe}"])
-            assert checked(conf, compose_parts(conf, given), given)
+            assert compose_run(conf, compose_parts(conf, given), given)
 
 
 def test_no_recipe_is_the_default(bench):

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from runner.door.naming import digest, group_hash, hash8, run_name, worded
+from runner.door.naming import digest, group_hash, hash8, run_name, value_in_name
 from runner.schema import FolderName, check
 
 CONFIG = {
@@ -63,7 +63,7 @@ def test_every_name_is_a_folder_name(value):
 
 
 def test_floats_are_named_exactly():
-    assert float(worded(0.1 + 0.2)) == 0.1 + 0.2
+    assert float(value_in_name(0.1 + 0.2)) == 0.1 + 0.2
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from runner.__main__ import main
-from runner.door.compose import checked, compose_parts, hydra_opened
+from runner.door.compose import compose_parts, compose_run, hydra_opened
 from runner.door.options import find_conf
 from runner.door.overrides import read_overrides
 
@@ -17,7 +17,7 @@ def composed(folder: Path, *overrides, name="config"):
     conf = find_conf(str(folder), name)
     given = read_overrides(conf, overrides)
     with hydra_opened(conf):
-        return checked(conf, compose_parts(conf, given), given)
+        return compose_run(conf, compose_parts(conf, given), given)
 
 
 def test_an_option_of_ones_own(bench, user):

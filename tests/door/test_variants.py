@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from runner.door.compose import checked, compose_parts, hydra_opened
+from runner.door.compose import compose_parts, compose_run, hydra_opened
 from runner.door.options import find_conf
 from runner.door.overrides import read_overrides
 from runner.door.task_context import _Vary
@@ -15,7 +15,7 @@ from runner.errors import ConfigError
 def composed(conf, *words):
     given = read_overrides(conf, words)
     with hydra_opened(conf):
-        return checked(conf, compose_parts(conf, given), given)
+        return compose_run(conf, compose_parts(conf, given), given)
 
 
 @pytest.mark.parametrize(

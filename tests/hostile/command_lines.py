@@ -12,7 +12,7 @@ from typing import Any
 from typos import typos
 
 import runner.components  # noqa: F401  (registers them)
-from runner.door.options import RECIPE, Conf, merged
+from runner.door.options import RECIPE, Conf, option_values
 from runner.errors import ConfigError
 from runner.registry import find
 from runner.registry import knobs as types
@@ -57,7 +57,7 @@ def place_of(conf: Conf, group: str, name: str) -> str:
 
 def knobs_of(conf: Conf, group: str, name: str) -> dict[str, Any]:
     """Return the knobs of an option with the values of its YAML."""
-    values = merged(conf, group, name)
+    values = option_values(conf, group, name)
     values = values[name] if conf.several(group) else values
     return {key: value for key, value in values.items() if key != "name"}
 

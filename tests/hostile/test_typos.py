@@ -10,7 +10,7 @@ import pytest
 from typos import among_the_first, typos
 
 import runner.components  # noqa: F401  (registers them)
-from runner.door.compose import checked, compose_parts, hydra_opened
+from runner.door.compose import compose_parts, compose_run, hydra_opened
 from runner.door.options import Conf, find_conf
 from runner.door.overrides import read_overrides
 from runner.errors import ConfigError
@@ -60,7 +60,7 @@ def keys(conf: Conf, rng: random.Random, each: int, step: int) -> Iterator[tuple
             for typo in typos(word, rng, each):
 
                 def given(place=place, typo=typo, parts=parts):
-                    checked(conf, parts, read_overrides(conf, [f"{place}.{typo}=1"]))
+                    compose_run(conf, parts, read_overrides(conf, [f"{place}.{typo}=1"]))
 
                 if (line := refusal(given)) and "got" not in line:
                     yield word, typo, line

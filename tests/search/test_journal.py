@@ -7,13 +7,13 @@ import pytest
 from running import in_child
 
 from runner.errors import CheckpointError, ConfigError
-from runner.search.storage import Journal, opened
+from runner.search.storage import Journal, open_storage
 
 
 def study(path: Path):
     import optuna
 
-    return optuna.create_study(study_name="s", storage=opened(str(path), Path()), load_if_exists=True)
+    return optuna.create_study(study_name="s", storage=open_storage(str(path), Path()), load_if_exists=True)
 
 
 def filled(path: Path, trials: int) -> None:
@@ -58,7 +58,7 @@ def test_damage_before_the_last_record_is_told_of(tmp_path):
     with pytest.raises(CheckpointError, match="damaged at byte"):
         list(Journal(tmp_path / "j").read_logs(0))
     with pytest.raises(ConfigError, match=r"hydra\.sweeper\.storage: .*damaged"):
-        opened(str(tmp_path / "j"), Path())
+        open_storage(str(tmp_path / "j"), Path())
 
 
 def test_processes_that_write_at_once_lose_nothing(tmp_path):
@@ -95,7 +95,7 @@ def test_a_reader_sees_what_another_process_appends(tmp_path):
 @pytest.mark.parametrize("url", ["/no/such/folder/j", "mongo://host/x", "sqlite:////no/such/folder/x.db"])
 def test_a_storage_that_cannot_be_opened_is_one_line(url):
     with pytest.raises(ConfigError, match=r"^hydra\.sweeper\.storage: ") as caught:
-        opened(url, Path())
+        open_storage(url, Path())
     assert "\n" not in str(caught.value)
 
 
@@ -103,4 +103,4 @@ def test_a_file_that_is_no_journal_is_told_of(tmp_path):
     journal = Journal(tmp_path / "j")
     journal.append_logs([{"something": "else"}])
     with pytest.raises(ConfigError, match="is no journal of Optuna's"):
-        opened(str(tmp_path / "j"), Path())
+        open_storage(str(tmp_path / "j"), Path())

@@ -5,7 +5,7 @@ import pytest
 from runner.door.compose import compose_parts, hydra_opened
 from runner.door.options import find_conf
 from runner.door.overrides import read_overrides
-from runner.door.search_space import space_of, wishes
+from runner.door.search_space import make_space, search_overrides
 from runner.errors import ConfigError
 from runner.search.space import Axis, Space
 
@@ -15,7 +15,7 @@ def space(*words: str, **params) -> tuple[Space, list[str]]:
     given = read_overrides(conf, words)
     with hydra_opened(conf):
         parts = compose_parts(conf, [each for each in given if not each.swept])
-        found, fixed = space_of(conf, parts, wishes(conf, params, given))
+        found, fixed = make_space(conf, parts, search_overrides(conf, params, given))
     return found, [each.word for each in fixed]
 
 

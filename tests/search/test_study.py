@@ -10,8 +10,8 @@ import pytest
 from running import in_child
 
 from runner.errors import ConfigError
-from runner.search.records import Came, Search, verdict
-from runner.search.samplers import drawn
+from runner.search.records import RunResult, Search, point_state
+from runner.search.samplers import distinct_points
 from runner.search.space import Axis, Space
 from runner.search.study import Study
 from runner.status import Status
@@ -45,8 +45,8 @@ def bowl(point) -> float:
     return (math.log10(float(point["lr"])) + 1) ** 2
 
 
-def came(value: float, status: str = "done") -> list[Came]:
-    return [Came(folder="f", status=Status(status), score=value)]
+def came(value: float, status: str = "done") -> list[RunResult]:
+    return [RunResult(folder="f", status=Status(status), score=value)]
 
 
 def points(study: Study, score=bowl) -> list:
@@ -77,7 +77,7 @@ def test_a_sampler_that_learns_comes_nearer_to_the_best(tmp_path, sampler):
 
 
 def test_quasi_random_points_leave_no_quarter_of_an_axis_empty():
-    found = list(itertools.islice(drawn(NUMBERS, {"name": "qmc", "seed": 3}), 8))
+    found = list(itertools.islice(distinct_points(NUMBERS, {"name": "qmc", "seed": 3}), 8))
     assert sorted(math.floor(math.log10(each["lr"])) for each in found) == [-4, -4, -3, -3, -2, -2, -1, -1]
 
 
@@ -169,7 +169,7 @@ def test_what_failed_is_tried_again_by_the_next_command_and_counts_once(tmp_path
 
 def test_the_score_of_a_point_is_the_mean_over_its_seeds(tmp_path):
     study = Study(search(NUMBERS, "random", 1, seeds=(0, 1, 2)), tmp_path)
-    study.tell(study.next(), [Came(folder=str(n), status=Status.DONE, score=n / 10) for n in (1, 2, 6)])
+    study.tell(study.next(), [RunResult(folder=str(n), status=Status.DONE, score=n / 10) for n in (1, 2, 6)])
     (row,) = study.rows()
     assert row.value == pytest.approx(0.3)
     assert row.scores == [0.1, 0.2, 0.6] and row.folders == ["1", "2", "6"]
@@ -187,11 +187,11 @@ def test_the_score_of_a_point_is_the_mean_over_its_seeds(tmp_path):
     ],
 )
 def test_how_the_runs_of_a_point_count(statuses, state):
-    assert verdict([Came(folder="f", status=Status(each), score=0.5) for each in statuses])[0] == state
+    assert point_state([RunResult(folder="f", status=Status(each), score=0.5) for each in statuses])[0] == state
 
 
 def test_a_run_without_a_score_is_a_failure_that_says_so():
-    assert verdict(came(math.nan)) == ("fail", "left no score")
+    assert point_state(came(math.nan)) == ("fail", "left no score")
 
 
 def test_a_study_of_other_choices_or_direction_is_refused(tmp_path):
@@ -207,7 +207,7 @@ def test_a_study_in_sqlite_goes_on_as_one_in_a_journal(tmp_path):
     url = f"sqlite:///{tmp_path}/x.db"
     first = points(Study(search(MIXED, "random", 3, storage=url), tmp_path))
     second = points(Study(search(MIXED, "random", 6, storage=url), tmp_path))
-    assert [*first, *second] == list(itertools.islice(drawn(MIXED, {"name": "random", "seed": 0}), 6))
+    assert [*first, *second] == list(itertools.islice(distinct_points(MIXED, {"name": "random", "seed": 0}), 6))
 
 
 def test_runs_of_another_folder_in_a_shared_storage_are_left_alone(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from running import ROOT, command
 
-from runner.door.compose import checked, compose_parts, hydra_opened
+from runner.door.compose import compose_parts, compose_run, hydra_opened
 from runner.door.jobs import trial_job
 from runner.door.options import find_conf
 from runner.door.overrides import read_overrides
@@ -95,7 +95,7 @@ def trial(folder: Path, *overrides: str):
     conf = find_conf(str(HERE / "conf"))
     given = read_overrides(conf, [*SMALL, "plugins=[faulty]", *overrides])
     with hydra_opened(conf):
-        config = checked(conf, compose_parts(conf, given), given)
+        config = compose_run(conf, compose_parts(conf, given), given)
     return trial_job(config, [each.word for each in given], folder)
 
 

@@ -14,8 +14,8 @@ from torch import nn
 from runner.door.task_context import start
 from runner.engine.activations import Layer, measure
 from runner.errors import ConfigError
-from runner.tasks.init_figures import histogram_figure, spread
-from runner.tasks.init_verdicts import Case, judge
+from runner.tasks.init_figures import evenly_spaced, histogram_figure
+from runner.tasks.init_verdicts import Case, find_problems
 
 REFERENCE = json.loads((ROOT / "tests" / "fixtures" / "activation_reference.json").read_text())["cases"]
 INITS = {"0.01": "small_normal", "0.05": "large_normal", "xavier": "xavier", "he": "kaiming"}
@@ -146,7 +146,7 @@ def test_frozen_and_unused_layers_are_measured_too():
     assert all(layer.grad_std > 0 for layer in layers)
     first_only = measure(model, torch.randn(8, 4), lambda logits, last: last.sum() * 0 + logits.sum() * 0)
     assert all(layer.grad_norm == 0 for layer in first_only)
-    assert [finding.word for finding in judge(first_only, residual=False, examples=8)] == ["no gradient"]
+    assert [finding.word for finding in find_problems(first_only, residual=False, examples=8)] == ["no gradient"]
 
 
 HEALTHY = Layer("a", "ReLU", (8,), 0.0, 1.0, None, 0.5, 0.5, 0.0, 1.0, 1.0, (1.0,), (0.0, 1.0))
@@ -161,7 +161,7 @@ def chain(stds, norms=None, **changes):
 
 
 def found(layers, *, residual=False, examples=256):
-    return [(finding.word, finding.severity) for finding in judge(layers, residual=residual, examples=examples)]
+    return [(finding.word, finding.severity) for finding in find_problems(layers, residual=residual, examples=examples)]
 
 
 def geometric(factor, count):
@@ -296,10 +296,10 @@ def test_a_sweep_gives_a_report_each(tmp_path):
 
 
 def test_a_deep_model_shows_first_and_last_layer_of_eight():
-    assert spread(5, 8) == [0, 1, 2, 3, 4]
-    places = spread(40, 8)
+    assert evenly_spaced(5, 8) == [0, 1, 2, 3, 4]
+    places = evenly_spaced(40, 8)
     assert places[0] == 0 and places[-1] == 39 and len(set(places)) == 8
     layers = chain([1.0] * 40)
     assert histogram_figure([Case("relu", "kaiming", layers, [])]).startswith(b"\x89PNG")
     broken = chain([math.nan, math.inf])
-    assert histogram_figure([Case("relu", "kaiming", broken, judge(broken, residual=False, examples=1))])
+    assert histogram_figure([Case("relu", "kaiming", broken, find_problems(broken, residual=False, examples=1))])

@@ -8,7 +8,7 @@ import pytest
 from torchvision import datasets
 
 from runner.annotations import marks
-from runner.tasks.prefetch_data import read_matching
+from runner.tasks.prefetch_data import _read_matching
 from tests.test_start_up import ended
 
 NAMES = ("cifar10", "cifar100", "mnist", "fashion_mnist", "svhn")
@@ -58,5 +58,5 @@ def test_the_files_are_asked_for_before_torch_is_imported(tmp_path):
 
 
 def test_a_folder_that_cannot_be_is_left_to_the_data_set_to_name(tmp_path):
-    read_matching(tmp_path / "nul\0byte", "*")
-    read_matching(tmp_path / "missing", "*")
+    _read_matching(tmp_path / "nul\0byte", "*")
+    _read_matching(tmp_path / "missing", "*")

@@ -12,8 +12,8 @@ from running import MLP, events, job, metrics, result
 from runner.assemble import assemble
 from runner.engine.figures.preview import ImageRow, image_figure, shares
 from runner.tasks import start
-from runner.tasks.preview import curves, evenly
-from runner.tasks.preview_images import chosen, image_rows
+from runner.tasks.preview import evenly_spaced_steps, lr_curves
+from runner.tasks.preview_images import choose_examples, image_rows
 
 SMALL = (*MLP, "task=preview", "preprocess=none")
 
@@ -58,12 +58,12 @@ def test_the_curve_is_the_schedules(tmp_path):
 
 def test_groups_of_one_learning_rate_are_one_curve():
     experiment = assemble(job(*SMALL, "optim.rules=[{match: head, lr: 0.5}]", "scheduler=constant").config)
-    assert curves(experiment, [0, 7]) == {"decay, no_decay": [0.1, 0.1], "decay head, no_decay head": [0.05, 0.05]}
+    assert lr_curves(experiment, [0, 7]) == {"decay, no_decay": [0.1, 0.1], "decay head, no_decay head": [0.05, 0.05]}
 
 
 def test_a_long_curve_is_drawn_from_its_first_step_to_its_last():
-    assert evenly(3, 10) == [0, 1, 2]
-    steps = evenly(100_000, 500)
+    assert evenly_spaced_steps(3, 10) == [0, 1, 2]
+    steps = evenly_spaced_steps(100_000, 500)
     assert len(steps) == len(set(steps)) == 500 and steps[0] == 0 and steps[-1] == 99_999
 
 
@@ -110,8 +110,8 @@ def test_shares_of_labels_are_those_of_the_pixels():
 
 def test_examples_are_of_different_classes_first():
     labels = torch.tensor([0, 0, 0, 1, 2, 1])
-    assert chosen(torch.tensor([2, 1, 0, 5, 3, 4]), labels, 5).tolist() == [2, 5, 4, 1, 3]
-    assert len(chosen(torch.arange(6), labels, 50)) == 6
+    assert choose_examples(torch.tensor([2, 1, 0, 5, 3, 4]), labels, 5).tolist() == [2, 5, 4, 1, 3]
+    assert len(choose_examples(torch.arange(6), labels, 50)) == 6
 
 
 def test_points_have_a_curve_and_no_images(tmp_path):
