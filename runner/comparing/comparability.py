@@ -30,7 +30,7 @@ def _data_of(run: Run) -> tuple[tuple[str, str], ...]:
 
 
 def _chooses_examples(marks: Marks | None) -> bool:
-    """Return whether a knob of the data set decides which examples are scored."""
+    """Return True if a knob of the data set decides which examples are scored."""
     if marks is None:
         return True
     trains_only = marks.role is not Role.EXPERIMENT or Aspect.TRAINING in marks.aspects

@@ -130,12 +130,12 @@ def find_baseline(groups: Sequence[Group], wanted: str | None) -> Group:
 
 
 def _has_folder(group: Group, wanted: str) -> bool:
-    """Return whether one of a group's runs lies in a folder of this name or path."""
+    """Return True if one of a group's runs lies in a folder of this name or path."""
     return any(wanted.rstrip("/") in (str(run.folder), run.folder.name) for run in group.runs)
 
 
 def _matches(group: Group, wanted: str) -> bool:
-    """Return whether a group has all the values of `key=value,key=value`; `lr` means `optim.lr`."""
+    """Return True if a group has all the values of `key=value,key=value`; `lr` means `optim.lr`."""
     pairs = [word.partition("=")[::2] for word in wanted.split(",")]
     return all(any(_equals(group.values[key], text) for key in _keys_for(group, word)) for word, text in pairs)
 
@@ -146,7 +146,7 @@ def _keys_for(group: Group, word: str) -> list[str]:
 
 
 def _equals(value: Value | None, text: str) -> bool:
-    """Return whether a text means a value: 1e-1 is 0.1."""
+    """Return True if a text means a value: 1e-1 is 0.1."""
     try:
         return value == float(text) if isinstance(value, float) else format_value(value) == text
     except ValueError:

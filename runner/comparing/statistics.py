@@ -92,7 +92,7 @@ def sign_flip_p(differences: Sequence[float]) -> float:
 
 
 def is_equivalent(differences: Sequence[float], margin: float) -> bool:
-    """Return whether two one-sided t-tests at 5 % place the mean difference within +-margin (Schuirmann 1987)."""
+    """Return True if two one-sided t-tests at 5 % place the mean difference within +-margin (Schuirmann 1987)."""
     from scipy.stats import t
 
     error = sample_sd(differences) / math.sqrt(len(differences)) if differences else math.nan

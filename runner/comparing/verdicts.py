@@ -150,6 +150,6 @@ def _no_verdict_reason(row: ComparedRow, against: Group, criterion: Criterion) -
 
 
 def _identical_scores(row: ComparedRow, against: Group, criterion: Criterion) -> bool:
-    """Return whether all scores of both sides, not only the compared one, are equal seed by seed."""
+    """Return True if all scores of both sides, not only the compared one, are equal seed by seed."""
     own, other = ({run.seed: run.result.scores for run in group.complete} for group in (row.group, against))
     return all(own[seed] == other[seed] for seed in row.differences)

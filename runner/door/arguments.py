@@ -54,9 +54,9 @@ def read_arguments(argv: Sequence[str]) -> Arguments:
         flag = word.partition("=")[0]
         raise unknown(flag, "flag", flag, [name for name in parser._option_string_actions if name.startswith("--")])
     if known.cfg and known.multirun:
-        raise ConfigError("--cfg: shows one config, so it does not go with -m")
+        raise ConfigError("--cfg: not supported with -m; it prints the config of one run")
     if known.resolve and not known.cfg:
-        raise ConfigError("--resolve: goes with --cfg job only")
+        raise ConfigError("--resolve: requires --cfg job")
     return Arguments(**{**vars(known), "overrides": tuple(known.overrides)})
 
 

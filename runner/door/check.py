@@ -41,7 +41,7 @@ def check_config(conf: Conf, config: Mapping[str, Any], chosen: Mapping[str, lis
     task = str(config["task"]["name"])
     for key, reader in read_by_one_task().items():
         if config[key] is not None and task != reader and (PACKAGE / "tasks" / f"{task}.py").is_file():  # one of ours
-            raise ConfigError(f"{key}: is what task={reader} reads, and this is task={task}")
+            raise ConfigError(f"{key}: requires task={reader}; got task={task}")
 
 
 def _check_group(conf: Conf, group: str, values: Any, chosen: list[str]) -> None:

@@ -85,7 +85,7 @@ def _refuse_sweep_keys(parts: Parts, given: list[ParsedOverride], config: dict[s
 
 
 def _launches(config: dict[str, Any]) -> bool:
-    """True if the task of a config, or of the run that it resumes, is one of ours and launches runs."""
+    """Return True if the task of a config, or of the run that it resumes, is one of ours and launches runs."""
     task = config["task"]["name"]
     if config["resume"]:
         from runner.tasks import saved_task

@@ -59,7 +59,7 @@ def _home(conf: Conf) -> Path:
 
 
 def picks_option(conf: Conf, given: ParsedOverride) -> bool:
-    """True if an override picks options of a group (and does not set knobs)."""
+    """Return True if an override picks options of a group (and does not set knobs)."""
     return given.key in conf.defaults and (given.swept or not isinstance(given.value, dict))
 
 
@@ -157,7 +157,7 @@ def _origin(conf: Conf, parts: Parts, key: str, typed: Iterable[str]) -> str:
 
 
 def _holds(content: Any, key: str) -> bool:
-    """True if a nested mapping sets a dotted key."""
+    """Return True if a nested mapping sets a dotted key."""
     for part in key.split("."):
         if not isinstance(content, dict) or part not in content:
             return False

@@ -89,7 +89,7 @@ def _texts(each: ParsedOverride) -> list[str]:
         return [each.text]
     if isinstance(each.value, IntervalSweep):
         raise ConfigError(
-            f"{each.key}: got {each.text}, but Hydra's own sweeper tries listed values only; "
+            f"{each.key}: got {each.text}, but a grid tries listed values only; "
             f"list them ({each.key}=0.1,0.01) or choose a sweeper that searches (hydra/sweeper=...)"
         )
     try:

@@ -107,11 +107,11 @@ class HydraLauncher:
         self._batch.clear()
 
     def idle(self) -> bool:
-        """True if nothing is left."""
+        """Return True if nothing is left."""
         return not self._batch and not self._done
 
     def loaded(self) -> bool:
-        """True: Hydra's launchers do not tell when their processes are ready."""
+        """Return True: Hydra's launchers do not tell when their processes are ready."""
         return True
 
     def running(self) -> list[Job]:

@@ -34,11 +34,11 @@ class Conf:
     settings: Mapping[str, Any]  # the global fields as our config.yaml sets them
 
     def several(self, group: str) -> bool:
-        """True if any number of a group's options may be chosen."""
+        """Return True if any number of a group's options may be chosen."""
         return isinstance(self.defaults[group], list)
 
     def ours(self, path: Path) -> bool:
-        """True if a file is shipped with runner."""
+        """Return True if a file is shipped with runner."""
         return self.folders[0] in path.parents
 
 

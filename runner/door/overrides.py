@@ -88,7 +88,7 @@ def read_overrides(conf: Conf, words: Iterable[str]) -> list[ParsedOverride]:
 def _refuse_bare_word(conf: Conf, word: str) -> None:
     """Refuse a word that is neither a flag nor key=value, or that takes something out."""
     if word.startswith("~"):
-        raise ConfigError(f"{brief(word)}: nothing can be taken out of a config; choose another option, or [] or null")
+        raise ConfigError(f"{brief(word)}: removing a key is not supported; choose another option, or set [] or null")
     if not word.partition("=")[0].strip("+ ") or "=" not in word:
         groups = [group for group in conf.defaults if word in conf.files[group]]
         hint = f"; did you mean '{groups[0]}={word}'?" if groups else ""
@@ -162,7 +162,7 @@ def _check_hydra_key(given: ParsedOverride) -> None:
     """Refuse what would make Hydra run code, or a sweep over Hydra's own config."""
     if not _OPEN_HYDRA_KEYS.fullmatch(given.key):
         raise ConfigError(
-            f"{given.key}: is not open (of Hydra's: hydra/launcher, hydra/sweeper, hydra.launcher.*, hydra.sweeper.*, "
+            f"{given.key}: cannot be set (what can: hydra/launcher, hydra/sweeper, hydra.launcher.*, hydra.sweeper.*, "
             "hydra.run.dir, hydra.sweep.*, hydra.mode)"
         )
     if given.swept:

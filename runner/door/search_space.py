@@ -103,7 +103,7 @@ def _restricted(conf: Conf, axis: Axis, free: Mapping[str, Axis], tied: Sequence
 
 
 def _has_knob(conf: Conf, group: str, text: str, knob: str) -> bool:
-    """True if an option, or one of several, has a knob."""
+    """Return True if an option, or one of several, has a knob."""
     chosen = chosen_options(conf, group, parse_override(f"{group}={text}").value)
     first = knob.partition(".")[0]
     if conf.several(group):

@@ -123,7 +123,7 @@ def _options_in(conf: Conf, group: str, values: Mapping[str, Any]) -> list[str]:
 
 
 def _sets(conf: Conf, group: str, option: str, entry: str) -> bool:
-    """True if an option of a group sets an entry, or the component of that name."""
+    """Return True if an option of a group sets an entry, or the component of that name."""
     if option not in conf.files[group]:
         return False
     values = option_values(conf, group, option)

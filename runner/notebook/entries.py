@@ -30,7 +30,7 @@ _HASH = re.compile(r"-[0-9a-f]{8}$")
 
 
 def is_training(folder: Path) -> bool:
-    """Return whether a folder holds a training run, by a pattern in its config: parsing YAML is slow."""
+    """Return True if a folder holds a training run, by a pattern in its config: parsing YAML is slow."""
     try:
         return bool(_TRAINING.search(read(folder / CONFIG, _MAX_BYTES)))
     except OSError:
@@ -170,7 +170,7 @@ def _overrides(folder: Path) -> list[str]:
 
 
 def _is_swept(word: str, folder: Path) -> bool:
-    """Return whether an override differs between the trials of a sweep: its key is in the folder's name."""
+    """Return True if an override differs between the trials of a sweep: its key is in the folder's name."""
     key = word.lstrip("+").partition("=")[0]
     return f",{key}=" in f",{folder.name}"
 

@@ -91,7 +91,7 @@ class Space:
         return next((axis for axis in self.axes if axis.when), None)
 
     def there(self, axis: Axis, point: Mapping[str, _Value]) -> bool:
-        """Return whether an axis applies, given the values of the axes before it."""
+        """Return True if an axis applies, given the values of the axes before it."""
         return axis.when is None or point.get(axis.when[0]) in axis.when[1]
 
     def kept(self, values: Mapping[str, _Value]) -> Point:
@@ -108,7 +108,7 @@ class Space:
         return [(named[name].key, named[name].text(named[name].exact(value))) for name, value in point.items()]
 
     def complete(self, point: Mapping[str, _Value]) -> bool:
-        """Return whether a point has a value for each axis that applies."""
+        """Return True if a point has a value for each axis that applies."""
         return all(axis.name in point for axis in self.axes if self.there(axis, point))
 
     def grid(self) -> list[Point]:

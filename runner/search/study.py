@@ -115,7 +115,7 @@ class Study:
         return {name: each.params[name] for name in names if name in each.params}
 
     def _counts(self, each: FrozenTrial) -> bool:
-        """Return whether a trial has a complete point."""
+        """Return True if a trial has a complete point."""
         return each.state.name in ("COMPLETE", "PRUNED") or self._search.space.complete(each.params)
 
     def _again(self) -> set[int]:

@@ -55,7 +55,7 @@ class LineDisplay:
         self._seen += 1
         of = f"/{self._count}" if self._count else ""
         words = [f"[{self._seen}{of}]", f"{ended.result.status:<11}", f"{_format_score(ended.score):>7}"]
-        words.append(f"{ended.seconds:.1f} s" if ended.ran else "was there")
+        words.append(f"{ended.seconds:.1f} s" if ended.ran else "already done")
         self._stream.write("  ".join([*words, ended.name]) + "\n")
         self._stream.flush()
 

@@ -58,11 +58,11 @@ class InProcess:
         self._queue.clear()
 
     def idle(self) -> bool:
-        """True if nothing is left."""
+        """Return True if nothing is left."""
         return not self._queue and not self._done
 
     def loaded(self) -> bool:
-        """True: this process is ready."""
+        """Return True: this process is ready."""
         return True
 
     def running(self) -> list[Job]:

@@ -37,10 +37,10 @@ class Launcher(Protocol):
         """Let the runs save themselves and end; forget those that have not begun."""
 
     def idle(self) -> bool:
-        """True if no run waits, runs, or has ended and was not returned yet."""
+        """Return True if no run waits, runs, or has ended and was not returned yet."""
 
     def loaded(self) -> bool:
-        """True if runs can begin."""
+        """Return True if runs can begin."""
 
     def running(self) -> Sequence[Job]:
         """Return the runs that can be watched now."""

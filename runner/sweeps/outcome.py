@@ -79,7 +79,7 @@ def finished_result(job: Job) -> Result | None:
 
 
 def _is_same_run(folder: Path, job: Job) -> bool:
-    """True if a folder is of this very configuration: by the hash in its name, else by the config in it."""
+    """Return True if a folder is of this very configuration: by the hash in its name, else by the config in it."""
     if folder.name.endswith(f"-{job.hash8}"):
         return True
     try:

@@ -78,11 +78,11 @@ class Pool:
             stop(each, Status.INTERRUPTED, "stopped", GRACE)
 
     def idle(self) -> bool:
-        """True if no trial waits, runs, or has ended and was not returned yet."""
+        """Return True if no trial waits, runs, or has ended and was not returned yet."""
         return not (self._queue or self._running or self._done)
 
     def loaded(self) -> bool:
-        """True if the processes are ready for trials."""
+        """Return True if the processes are ready for trials."""
         return bool(self._group.ready)
 
     def free(self) -> int:

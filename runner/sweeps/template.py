@@ -96,7 +96,7 @@ def _receive_trial(said: socket.socket) -> Message:
 
 
 def _is_light() -> bool:
-    """True if this process never held much memory, so that another may start while this one frees it."""
+    """Return True if this process never held much memory, so that another may start while this one frees it."""
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < _LIGHT

@@ -124,7 +124,7 @@ def _make_folder(job: Job) -> Path:
 
 
 def _is_allowed_before_run(name: str) -> bool:
-    """Return whether a file may lie in a folder whose run has not written its config yet."""
+    """Return True if a file may lie in a folder whose run has not written its config yet."""
     return name in _ALLOWED_BEFORE_RUN or TEMPORARY.fullmatch(name) is not None
 
 

@@ -169,4 +169,4 @@ def test_a_failing_task_is_one_line_with_its_own_exit_code(echo, capsys):
 @pytest.mark.parametrize("task", ["train", "list", "preview"])
 def test_what_another_task_reads_is_refused_by_name(capsys, key, reader, task):
     assert main([f"task={task}", f"{key}=outputs/x"]) == 2
-    assert capsys.readouterr().err == f"runner: error: {key}: is what task={reader} reads, and this is task={task}\n"
+    assert capsys.readouterr().err == f"runner: error: {key}: requires task={reader}; got task={task}\n"

@@ -8,7 +8,7 @@ from runner.__main__ import main
 from runner.status import one_line
 
 HYDRA = (
-    "is not open (of Hydra's: hydra/launcher, hydra/sweeper, hydra.launcher.*, hydra.sweeper.*, "
+    "cannot be set (what can: hydra/launcher, hydra/sweeper, hydra.launcher.*, hydra.sweeper.*, "
     "hydra.run.dir, hydra.sweep.*, hydra.mode)"
 )
 LINES = [
@@ -93,13 +93,13 @@ LINES = [
     (["=5"], "=5: must be key=value or a flag (see --help)"),
     (["optim..lr=1"], "optim..lr=1: 'optim..lr' is not a key; must be key=value, as in optim.lr=0.1"),
     (["seed=1\n2"], None),
-    (["~optim"], "~optim: nothing can be taken out of a config; choose another option, or [] or null"),
-    (["~optim.lr=1"], "~optim.lr=1: nothing can be taken out of a config; choose another option, or [] or null"),
+    (["~optim"], "~optim: removing a key is not supported; choose another option, or set [] or null"),
+    (["~optim.lr=1"], "~optim.lr=1: removing a key is not supported; choose another option, or set [] or null"),
     (["note=" + "x" * 10_001], "note: is longer than 10000 characters"),
     (["seed=" + "[" * 4000 + "]" * 4000], "seed: holds more than 200 brackets"),
     (["--cfg", "all"], None),
-    (["-m", "--cfg", "job"], "--cfg: shows one config, so it does not go with -m"),
-    (["--resolve"], "--resolve: goes with --cfg job only"),
+    (["-m", "--cfg", "job"], "--cfg: not supported with -m; it prints the config of one run"),
+    (["--resolve"], "--resolve: requires --cfg job"),
     # what calls, and what Hydra keeps to itself
     (["+optim._target_=os.system"], "optim._target_: a key must not start with '_' (a config can call nothing)"),
     (["optim={_target_: os.system}"], "optim._target_: a key must not start with '_' (a config can call nothing)"),

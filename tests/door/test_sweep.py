@@ -111,7 +111,7 @@ REFUSED = [
     (["seed=range(3,0)"], "seed: got range(3,0), which has no values"),
     (
         ["optim.lr=interval(0,1)"],
-        "optim.lr: got interval(0,1), but Hydra's own sweeper tries listed values only; "
+        "optim.lr: got interval(0,1), but a grid tries listed values only; "
         "list them (optim.lr=0.1,0.01) or choose a sweeper that searches (hydra/sweeper=...)",
     ),
     (["model=glob(x*)"], "model: unknown option 'glob(x*)' (choose from: cnn, mlp, resnet)"),
@@ -139,7 +139,7 @@ def test_a_wrong_trial_is_found_before_the_first_one_starts(refused, argv, line)
         ("{plugins: 'a,b'}", "plugins: may be given on the command line only, a file must not import code"),
         ("{optim.lr: '0.1,x'}", "optim.lr: got 'x', must be a number"),
         ("{optim.lrr: '0.1,1'}", "optim.lrr: unknown key 'lrr'; did you mean 'lr'? (choose from: fused, lr, name)"),
-        ("{hydra.callbacks.x: '1,2'}", "hydra.callbacks.x: is not open"),
+        ("{hydra.callbacks.x: '1,2'}", "hydra.callbacks.x: cannot be set"),
         ("{optim: {lr: '1,2'}}", "hydra.sweeper.params.optim: must be text, as in 'optim.lr: 0.1,0.01' in a recipe"),
     ],
 )

@@ -113,7 +113,7 @@ def test_the_command_line_wins_over_the_yaml():
         (["seed=0,1"], {"optim=addam": {"optim.lr": "1,2"}}, "unknown option 'addam'; did you mean 'adam'?"),
         (["optim=adam,sgd"], {"seed": {"seed": "1"}}, "hydra.sweeper.params.seed: must be text"),
         ([], {"plugins": "a,b"}, "plugins: may be given on the command line only"),
-        ([], {"hydra.callbacks.x": "1,2"}, "hydra.callbacks.x: is not open"),
+        ([], {"hydra.callbacks.x": "1,2"}, "hydra.callbacks.x: cannot be set"),
     ],
 )
 def test_what_is_no_space_is_one_line(words, params, says):

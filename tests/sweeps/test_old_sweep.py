@@ -61,7 +61,7 @@ def test_a_wider_command_adds_to_an_old_sweep(tmp_path):
     words = [word if not word.startswith("optim.lr=") else "optim.lr=0.1,0.3" for word in WORDS]
     done = command("-m", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("was there") == 1
+    assert done.stdout.count("already done") == 1
     (added,) = [path for path in place.iterdir() if path.is_dir() and path.name not in (DONE, KILLED)]
     assert added.name.endswith(hash8(plain_yaml.load(added / "config.yaml")))
 

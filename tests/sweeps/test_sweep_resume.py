@@ -87,7 +87,7 @@ def test_a_wider_sweep_adds_what_is_new_and_resume_knows_the_command(uninterrupt
     wider = ["optim.lr=0.1,0.01,0.001", *GRID[1:]]
     done = sweep(*wider, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("was there") == 4
+    assert done.stdout.count("already done") == 4
     added = set(folders(tmp_path)) - set(before)
     assert len(added) == 2
     assert {name: files(path) for name, path in folders(tmp_path).items() if name in before} == before
@@ -96,7 +96,7 @@ def test_a_wider_sweep_adds_what_is_new_and_resume_knows_the_command(uninterrupt
     shutil.rmtree(place)
     again = command(f"resume={place.parent.relative_to(tmp_path)}", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.count("was there") == 5
+    assert again.stdout.count("already done") == 5
     assert result(place)["status"] == "done"
     refused = command(f"resume={place.parent.relative_to(tmp_path)}", "seed=3", cwd=tmp_path)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
@@ -112,7 +112,7 @@ def test_code_that_a_sweep_was_given_must_be_given_again(tmp_path):
         "runner: error: resume: this sweep was started with plugins=[faulty], which must be given again\n"
     )
     again = command("resume=outputs/sweeps/x", *PLUGIN, cwd=tmp_path, PYTHONPATH=PATHS)
-    assert (again.returncode, again.stdout.count("was there")) == (0, 2)
+    assert (again.returncode, again.stdout.count("already done")) == (0, 2)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -166,7 +166,7 @@ def test_the_launchers_of_hydra_still_work(tmp_path):
         assert (f"failed: {name}: scheduler.warmup: 9epochs is " in done.stderr) == (result(path)["status"] == "failed")
     assert sorted(result(path)["status"] for path in folders(tmp_path).values()) == ["done", "done", "failed", "failed"]
     done = sweep("epochs=1", "seed=0,1", "scheduler.warmup=0%,9epochs", cwd=tmp_path)
-    assert (done.returncode, done.stdout.count("was there")) == (1, 2)
+    assert (done.returncode, done.stdout.count("already done")) == (1, 2)
 
 
 @pytest.mark.parametrize(
