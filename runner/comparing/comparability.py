@@ -156,9 +156,9 @@ def find_notes(rows: Sequence[ComparedRow], criterion: Criterion) -> list[str]:
         lines.append(
             "paired scores barely correlate (|r| < .2): pairing gains nothing; the files have Welch's interval"
         )
-    if sum(row.holm == row.holm for row in others) > 1:
+    if sum(row.p_holm == row.p_holm for row in others) > 1:
         lines.append(
-            f"p is adjusted for {sum(row.holm == row.holm for row in others)} comparisons (Holm); intervals are not"
+            f"p is adjusted for {sum(row.p_holm == row.p_holm for row in others)} comparisons (Holm); intervals are not"
         )
     return [*lines, *_power_note(others), *_selection_note(rows, criterion)]
 

@@ -132,8 +132,8 @@ def draw_seeds(rows: Sequence[ComparedRow], criterion: Criterion) -> bytes:
         scores.plot([row.mean], [place], linestyle="", marker="|", markersize=18, color="black")
         interval = row.paired
         if not row.is_baseline and math.isfinite(interval.mean):
-            gaps.plot([interval.mean], [place], marker="o", color="C0" if row.holm < ALPHA else "0.5")
-            gaps.plot([interval.low, interval.high], [place, place], color="C0" if row.holm < ALPHA else "0.5")
+            gaps.plot([interval.mean], [place], marker="o", color="C0" if row.p_holm < ALPHA else "0.5")
+            gaps.plot([interval.low, interval.high], [place, place], color="C0" if row.p_holm < ALPHA else "0.5")
     gaps.axvline(0, color="black", linewidth=0.8)
     label_axes(scores, xlabel=f"{criterion.metric}, each seed (bar: mean)")
     label_axes(gaps, xlabel="difference from the baseline, 95 % interval")

@@ -77,7 +77,7 @@ def _sections(report: Report) -> dict[str, Table]:
 def headline(report: Report) -> str:
     """Return what was compared, in one line."""
     many = f"{report.runs} runs of {len(report.rows)} configurations" if len(report.rows) > 1 else f"{report.runs} runs"
-    return f"{many}{f', against {report.against.label}' if len(report.rows) > 1 else ' of one configuration'}"
+    return f"{many}{f', against {report.baseline.label}' if len(report.rows) > 1 else ' of one configuration'}"
 
 
 def _source(report: Report) -> str:

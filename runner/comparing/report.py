@@ -20,7 +20,7 @@ class Report:
     patterns: tuple[str, ...]
     criterion: Criterion
     rows: list[ComparedRow]
-    against: Group
+    baseline: Group
     warnings: list[str]
     notes: list[str]
     importance: Importance
@@ -41,15 +41,15 @@ def make_report(patterns: Sequence[str], criterion: Criterion, wanted: str | Non
         raise ConfigError(f"runs: {_no_runs(found)}")
     check_same_data(found.runs)
     groups = group_runs(found.runs)
-    against = find_baseline(groups, wanted)
-    rows = compare_with_baseline(groups, against, criterion)
+    baseline = find_baseline(groups, wanted)
+    rows = compare_with_baseline(groups, baseline, criterion)
     rows.sort(key=lambda row: not row.is_baseline)
     runs = [run for group in groups for run in group.runs]
     return Report(
         patterns=tuple(patterns),
         criterion=criterion,
         rows=rows,
-        against=against,
+        baseline=baseline,
         warnings=find_warnings(groups, found, criterion),
         notes=[*find_notes(rows, criterion), *count_test_reads(runs)],
         importance=importance(rows),

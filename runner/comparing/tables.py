@@ -25,7 +25,7 @@ def scores_table(report: Report) -> Table:
             report.criterion.metric: _mean_sd(row),
             "difference": "" if row.is_baseline else _signed(row.paired.mean),
             "95 % interval": _interval(row.paired),
-            "p": _p_value(row.holm),
+            "p": _p_value(row.p_holm),
             "verdict": row.verdict,
         }
         for row in report.rows
@@ -89,11 +89,11 @@ def statistics_table(report: Report) -> Table:
             "better in": f"{row.better_in}/{len(row.differences)}",
             "r (paired)": _number(row.r, ".2f"),
             "p (paired t)": _p_value(row.paired.p),
-            "p (permutation)": _p_value(row.flips),
+            "p (permutation)": _p_value(row.p_sign_flip),
             "Welch 95 % interval": _interval(row.welch),
             "p (Welch)": _p_value(row.welch.p),
             "detectable (80 % power)": _number(row.detectable, SCORE_FORMAT),
-            "pairs needed": str(row.needed or ""),
+            "pairs needed": str(row.pairs_needed or ""),
         }
         for row in report.rows
         if not row.is_baseline

@@ -55,11 +55,11 @@ class ComparedRow:
     differences: dict[int, float]  # by seed, of the seeds that both sides have
     paired: Interval = NO_INTERVAL
     welch: Interval = NO_INTERVAL
-    holm: float = math.nan
-    flips: float = math.nan  # p of the exact permutation test
+    p_holm: float = math.nan
+    p_sign_flip: float = math.nan  # p of the exact permutation test
     r: float = math.nan  # correlation of the pairs
     detectable: float = math.nan  # the true difference that is detected with 80 % power
-    needed: int | None = None  # pairs that detect a true difference as large as the observed one
+    pairs_needed: int | None = None  # pairs that detect a true difference as large as the observed one
     better_in: int = 0  # number of seeds with a better score
     verdict: str = ""
 
@@ -69,19 +69,19 @@ class ComparedRow:
         return len(self.group.complete) < len(self.group.runs)
 
 
-def compare_with_baseline(groups: Sequence[Group], against: Group, criterion: Criterion) -> list[ComparedRow]:
+def compare_with_baseline(groups: Sequence[Group], baseline: Group, criterion: Criterion) -> list[ComparedRow]:
     """Return a row for each configuration, with p-values adjusted over all rows that get a verdict."""
-    rows = [_measure(group, against, criterion) for group in groups]
+    rows = [_measure(group, baseline, criterion) for group in groups]
     adjusted = holm_adjusted(
-        [math.nan if _no_verdict_reason(row, against, criterion) else row.paired.p for row in rows]
+        [math.nan if _no_verdict_reason(row, baseline, criterion) else row.paired.p for row in rows]
     )
-    rows = [replace(row, holm=p) for row, p in zip(rows, adjusted, strict=True)]
-    return [replace(row, verdict=_verdict(row, against, criterion)) for row in rows]
+    rows = [replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True)]
+    return [replace(row, verdict=_verdict(row, baseline, criterion)) for row in rows]
 
 
-def _measure(group: Group, against: Group, criterion: Criterion) -> ComparedRow:
+def _measure(group: Group, baseline: Group, criterion: Criterion) -> ComparedRow:
     """Return a row without the adjusted p and the verdict, which depend on the other rows."""
-    scores, others = (each.scores(criterion.metric, criterion.at) for each in (group, against))
+    scores, others = (each.scores(criterion.metric, criterion.at) for each in (group, baseline))
     mean = fmean(scores.values()) if scores else math.nan
     sd = sample_sd(list(scores.values())) if len(scores) >= MIN_SEEDS else math.nan
     row = ComparedRow(
@@ -89,7 +89,7 @@ def _measure(group: Group, against: Group, criterion: Criterion) -> ComparedRow:
         scores=scores,
         mean=mean,
         sd=sd,
-        is_baseline=group is against,
+        is_baseline=group is baseline,
         differences=_paired_differences(scores, others),
     )
     if row.is_baseline:
@@ -101,10 +101,10 @@ def _measure(group: Group, against: Group, criterion: Criterion) -> ComparedRow:
         row,
         paired=paired_interval(values),
         welch=welch_interval(list(scores.values()), list(others.values())),
-        flips=sign_flip_p(values),
+        p_sign_flip=sign_flip_p(values),
         r=correlation([scores[seed] for seed in row.differences], [others[seed] for seed in row.differences]),
         detectable=detectable_difference(gap, len(values)),
-        needed=pairs_needed(fmean(values), gap) if values else None,
+        pairs_needed=pairs_needed(fmean(values), gap) if values else None,
         better_in=sum(sign * value > 0 for value in values),
     )
 
@@ -114,14 +114,14 @@ def _paired_differences(scores: Mapping[int, float], others: Mapping[int, float]
     return {seed: score - others[seed] for seed, score in scores.items() if seed in others}
 
 
-def _verdict(row: ComparedRow, against: Group, criterion: Criterion) -> str:
+def _verdict(row: ComparedRow, baseline: Group, criterion: Criterion) -> str:
     """Return the verdict on a row. A p above .05 is no proof of equality, so it only says `not distinguishable`."""
     if row.is_baseline:
         return "baseline"
     count = len(row.differences)
-    if why := _no_verdict_reason(row, against, criterion):
+    if why := _no_verdict_reason(row, baseline, criterion):
         return why
-    if row.holm < ALPHA:
+    if row.p_holm < ALPHA:
         return "better" if (row.paired.mean > 0) == criterion.larger_is_better else "worse"
     if criterion.margin is not None and is_equivalent(list(row.differences.values()), criterion.margin):
         return f"within +-{criterion.margin:g}"
@@ -129,27 +129,27 @@ def _verdict(row: ComparedRow, against: Group, criterion: Criterion) -> str:
     return f"not distinguishable{seen}"
 
 
-def _no_verdict_reason(row: ComparedRow, against: Group, criterion: Criterion) -> str:
+def _no_verdict_reason(row: ComparedRow, baseline: Group, criterion: Criterion) -> str:
     """Return why a row gets no verdict, empty if it gets one."""
     count = len(row.differences)
-    for group in (row.group, against):
+    for group in (row.group, baseline):
         for status in Status:
             if status.depends_on_score and (count_of := group.failures[status]):
-                runs = f"{len(group.runs)} baseline runs" if group is against else str(len(group.runs))
+                runs = f"{len(group.runs)} baseline runs" if group is baseline else str(len(group.runs))
                 return f"none: {count_of} of {runs} {status}"
     if not row.scores:
         return "none: no score"
     if count < MIN_SEEDS:
         why = "one seed" if count == 1 else f"{count} seeds in common" if count == 0 else f"{count} seeds"
         return f"none: {why}, {MIN_SEEDS} needed"
-    if _identical_scores(row, against, criterion):
+    if _identical_scores(row, baseline, criterion):
         return "none: all scores are bit-identical; does the setting have any effect?"
     if not any(row.differences.values()):
         return "none: equal scores"
     return "none: all differences are equal" if math.isnan(row.paired.p) else ""
 
 
-def _identical_scores(row: ComparedRow, against: Group, criterion: Criterion) -> bool:
+def _identical_scores(row: ComparedRow, baseline: Group, criterion: Criterion) -> bool:
     """Return True if all scores of both sides, not only the compared one, are equal seed by seed."""
-    own, other = ({run.seed: run.result.scores for run in group.complete} for group in (row.group, against))
+    own, other = ({run.seed: run.result.scores for run in group.complete} for group in (row.group, baseline))
     return all(own[seed] == other[seed] for seed in row.differences)

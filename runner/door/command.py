@@ -80,7 +80,7 @@ def _refuse_sweep_keys(parts: Parts, given: list[ParsedOverride], config: dict[s
     for each in given:
         if each.key.startswith("hydra.launcher.") and _launches(config):
             _settings_of(parts)
-        elif each.of_hydra and each.key not in _OF_ONE_RUN:
+        elif each.sets_hydra and each.key not in _OF_ONE_RUN:
             raise ConfigError(f"{each.key}: belongs to a sweep; add -m")
 
 

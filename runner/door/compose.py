@@ -76,7 +76,7 @@ def compose_parts(conf: Conf, given: Sequence[ParsedOverride]) -> Parts:
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise hydra_error(error) from error
     except (AssertionError, AttributeError, KeyError, TypeError) as error:  # of OmegaConf, about Hydra's own config
-        keys = [each.key for each in given if each.of_hydra]
+        keys = [each.key for each in given if each.sets_hydra]
         raise ConfigError(f"{', '.join(keys) or 'config'}: cannot be set: {first_line(error)}") from error
     with open_dict(config):
         hydra = config.pop("hydra")
@@ -88,7 +88,7 @@ def compose_parts(conf: Conf, given: Sequence[ParsedOverride]) -> Parts:
 def choice_words(conf: Conf, given: Sequence[ParsedOverride]) -> list[str]:
     """Return the words that have Hydra compose what overrides choose; `null` is the absence of a choice."""
     others = [quote(f"file://{folder}") for folder in conf.folders if folder != _home(conf)]
-    chosen = [each for each in given if each.of_hydra or (picks_option(conf, each) and each.value is not None)]
+    chosen = [each for each in given if each.sets_hydra or (picks_option(conf, each) and each.value is not None)]
     return [f"hydra.searchpath=[{','.join(others)}]", *(each.word for each in chosen)]
 
 
@@ -106,7 +106,7 @@ def with_values_set(conf: Conf, parts: Parts, given: Iterable[ParsedOverride]) -
     """Return a copy of the composed config with the plain values of the overrides set."""
     config = copy.deepcopy(parts.config)
     for each in given:
-        if not each.of_hydra and not picks_option(conf, each):
+        if not each.sets_hydra and not picks_option(conf, each):
             if each.value == {} and OmegaConf.select(config, each.key, default={}):
                 raise ConfigError(f"{each.key}: got {{}}, which is merged into what is there and would change nothing")
             try:

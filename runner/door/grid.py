@@ -29,7 +29,7 @@ class Axes:
     @property
     def all(self) -> list[ParsedOverride]:
         """Return one override per key, in Hydra's order."""
-        ours = [each for each in self.given if not each.of_hydra]
+        ours = [each for each in self.given if not each.sets_hydra]
         return list({each.key: each for each in [*self.searched, *ours]}.values())
 
     @property
@@ -58,7 +58,7 @@ def override_in_yaml(conf: Conf, key: str, text: object, *, example: str) -> Par
 
 def check_trials(conf: Conf, axes: Axes) -> dict[str, Trial]:
     """Return the trials by the names of their folders; raises ConfigError if any is wrong, or if two are the same."""
-    composer = Composer(conf, [each for each in axes.given if each.of_hydra])
+    composer = Composer(conf, [each for each in axes.given if each.sets_hydra])
     found: dict[str, Trial] = {}
     swept = set(axes.swept)
     for given in combinations(axes):

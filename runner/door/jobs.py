@@ -16,7 +16,7 @@ def single_job(config: dict[str, Any], given: Sequence[ParsedOverride]) -> Job:
     """Return the job of a run by itself, which reads the test split at its end."""
     name = config["name"] or run_name((each.key, each.value) for each in given)
     folder = next((str(each.value) for each in given if each.key == "hydra.run.dir"), None)
-    words = tuple(each.typed for each in given if not each.of_hydra)
+    words = tuple(each.typed for each in given if not each.sets_hydra)
     return _make_job(config, words, name=name, folder=folder, auto={"test": "end", "figures": "always"})
 
 

@@ -64,7 +64,7 @@ class ParsedOverride:
         return self.parsed.is_sweep_override()
 
     @property
-    def of_hydra(self) -> bool:
+    def sets_hydra(self) -> bool:
         """True if it sets Hydra up, and not the run."""
         return re.match(r"hydra\b", self.key) is not None
 
@@ -148,7 +148,7 @@ def check_allowed(conf: Conf, given: ParsedOverride) -> None:
         plain_key(part, key)
     if given.parsed.package is not None:
         raise ConfigError(f"{key}: values go where their group is, without '@'")
-    if given.of_hydra:
+    if given.sets_hydra:
         _check_hydra_key(given)
     elif "/" in key or (top not in conf.defaults and top not in SETTINGS):
         raise unknown(key, "key", top if "/" not in key else key, [*conf.defaults, *SETTINGS])

@@ -76,7 +76,7 @@ def _search(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> Plan:
     settings = launcher_settings(parts)
 
     def place(config: dict[str, Any], wished: list[ParsedOverride]) -> Path:
-        return _folder(conf, config, Axes([*wished, *(each for each in given if each.of_hydra)], []))
+        return _folder(conf, config, Axes([*wished, *(each for each in given if each.sets_hydra)], []))
 
     folder, planned = plan_search(conf, parts, given, place)
     batch = planned.search.n_jobs or 1

@@ -44,7 +44,7 @@ class PlannedSearch:
 
         def job(asked: StudyTrial, seed: int) -> Job:
             first = seed == self.search.seeds[0]
-            return replace(self.run(asked.point, seed), search=study.channel(asked) if first else None)
+            return replace(self.run(asked.point, seed), search=study.pruning_channel(asked) if first else None)
 
         return job
 
@@ -64,7 +64,7 @@ def plan_search(
     wished = search_overrides(conf, values["params"], given)
     space, fixed = make_space(conf, parts, wished)
     check_fits(space, sampler, pruner, settings)
-    composer = Composer(conf, [each for each in given if each.of_hydra])
+    composer = Composer(conf, [each for each in given if each.sets_hydra])
     config = _check_ends(conf, composer, space, fixed)
     search = Search(
         space=space,
@@ -96,11 +96,11 @@ def plan_search(
 
 def _check_ends(conf: Conf, composer: Composer, space: Space, fixed: Sequence[ParsedOverride]) -> dict[str, Any]:
     """Check each axis at its ends, or at each choice, under every option that it is there for; return one config."""
-    first = {axis.name: axis.ends()[0] for axis in space.axes}
+    first = {axis.name: axis.end_texts()[0] for axis in space.axes}
     for axis in space.axes:
         group = axis.when[0] if axis.when else axis.key.partition(".")[0]
         options = axis.when[1] if axis.when else next((a.choices for a in space.axes if a.key == group), ("",))
-        for end in axis.ends():
+        for end in axis.end_texts():
             for option in options if group != axis.key else ("",):
                 values = {**first, axis.name: end, **({group: option} if option else {})}
                 _check_point(composer, space, fixed, axis, values)
@@ -112,7 +112,7 @@ def _check_point(
 ) -> dict[str, Any]:
     """Return the config of one point, checked; `values` holds a text for each axis."""
     keys = {each.name: each.key for each in space.axes}
-    own = [parse_override(f"{keys[name]}={text}") for name, text in space.kept(values).items()]
+    own = [parse_override(f"{keys[name]}={text}") for name, text in space.active_point(values).items()]
     try:
         return composer.trial(_with_point(fixed, own)).config
     except ConfigError as error:

@@ -26,7 +26,7 @@ class _SearchOverride:
     """An override of a search, and the option of a group (or value of a key) that it applies to; None: to all."""
 
     given: ParsedOverride
-    only: tuple[str, str] | None = None
+    condition: tuple[str, str] | None = None
 
 
 def search_overrides(conf: Conf, params: Mapping[str, Any], given: Sequence[ParsedOverride]) -> list[_SearchOverride]:
@@ -46,18 +46,18 @@ def search_overrides(conf: Conf, params: Mapping[str, Any], given: Sequence[Pars
             ]
         else:
             found.append(_SearchOverride(override_in_yaml(conf, key, value, example=_EXAMPLE)))
-    ours = [_SearchOverride(expand_glob(conf, each)) for each in given if not each.of_hydra]
+    ours = [_SearchOverride(expand_glob(conf, each)) for each in given if not each.sets_hydra]
     typed = {each.given.key for each in ours}
     return [*(each for each in found if each.given.key not in typed), *ours]
 
 
 def make_space(conf: Conf, parts: Parts, wished: Sequence[_SearchOverride]) -> tuple[Space, list[ParsedOverride]]:
     """Return the space, and the overrides that are the same for every point."""
-    fixed = [each.given for each in wished if not each.only and not each.given.swept]
-    free = {each.given.key: _make_axis(each.given) for each in wished if not each.only and each.given.swept}
+    fixed = [each.given for each in wished if not each.condition and not each.given.swept]
+    free = {each.given.key: _make_axis(each.given) for each in wished if not each.condition and each.given.swept}
     tied = []
     for each in wished:
-        if each.only:
+        if each.condition:
             tied += _conditional(conf, parts, fixed, free, each)
     for axis in tied:
         if axis.when is None:  # its condition holds for all points
@@ -75,8 +75,8 @@ def _conditional(
     conf: Conf, parts: Parts, fixed: Sequence[ParsedOverride], free: Mapping[str, Axis], wish: _SearchOverride
 ) -> list[Axis]:
     """Return the axis of a wish that applies to one option; without condition if every point has that option."""
-    assert wish.only is not None
-    key, option = wish.only
+    assert wish.condition is not None
+    key, option = wish.condition
     axis = replace(_make_axis(wish.given), label=option)
     if key in free:
         if free[key].kind != "choice":

@@ -1,7 +1,8 @@
-"""A planned sweep run: its launcher chosen, its runs watched, its results shown."""
+"""Run a planned sweep: choose its launcher, follow its trials and show the results."""
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,13 +25,13 @@ from runner.tasks.job import Job
 
 if TYPE_CHECKING:
     from runner.door.plan_search import PlannedSearch
+    from runner.search.records import Search
     from runner.search.study import Study
 
 
 def run_sweep(conf: Conf, plan: Plan, given: Sequence[ParsedOverride]) -> int:
     """Run a sweep and return its exit code; raises TrialsFailed if runs failed, Locked if another process runs it."""
-    count = f"{len(plan.jobs)} trials" if plan.jobs else "trials"
-    sys.stdout.write(f"{count} in {plan.folder}\n")
+    sys.stdout.write(f"{_size(plan)} in {plan.folder}\n")
     sys.stdout.flush()
     with storage.refusing(plan.folder):
         plan.folder.mkdir(parents=True, exist_ok=True)
@@ -43,6 +44,19 @@ def run_sweep(conf: Conf, plan: Plan, given: Sequence[ParsedOverride]) -> int:
             from runner.notebook.book import record
 
             record(plan.folder, plan.outputs)
+
+
+def _size(plan: Plan) -> str:
+    """Return the number of trials in words; the grid sampler of a search has no limit."""
+    if plan.search is None:
+        return f"{len(plan.jobs)} trials"
+    count = _max_trials(plan.search.search)
+    return f"search of {count} trials" if count else "search"
+
+
+def _max_trials(search: Search) -> int:
+    """Return the largest number of trials of a search, 0 if it has no limit."""
+    return 0 if search.max_points == math.inf else int(search.max_points) * len(search.seeds)
 
 
 def _make_launcher(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], like: Job) -> Launcher:
@@ -60,8 +74,8 @@ def _run_grid(conf: Conf, plan: Plan, given: Sequence[ParsedOverride]) -> int:
     ended, signal = run_all(jobs, _make_launcher(conf, plan, given, jobs[0]), make_display(len(jobs)))
     _show(ended, jobs[0].config["monitor"])
     if signal:
-        good = sum(each.good for each in ended)
-        sys.stderr.write(f"stopped: {good} of {len(jobs)} trials have a result; the same command continues\n")
+        good = sum(each.has_result for each in ended)
+        sys.stderr.write(f"stopped: {good} of {len(jobs)} trials have a result; repeat the command to continue\n")
         return 128 + signal
     raise_if_failed(ended, len(jobs), "trials")
     return 0
@@ -82,17 +96,19 @@ def _run_search(conf: Conf, plan: Plan, given: Sequence[ParsedOverride]) -> int:
     planned: PlannedSearch = plan.search
     study = Study(planned.search, plan.folder)
     loop = SearchLoop(planned.search, study, planned.jobs(study))
-    most = planned.search.most
-    count = 0 if most == float("inf") else int(most) * len(planned.search.seeds)
-    signal = loop.run(_make_launcher(conf, plan, given, _example_job(planned)), make_display(count))
+    signal = loop.run(
+        _make_launcher(conf, plan, given, _example_job(planned)), make_display(_max_trials(planned.search))
+    )
     failed = _show_ranking(plan, planned, study)
     if signal:
-        sys.stderr.write("stopped; the same command continues\n")
+        sys.stderr.write("stopped; repeat the command to continue\n")
         return 128 + signal
-    if loop.hopeless:
-        raise TrialsFailed(f"given up: {loop.failed} of {loop.points} points failed (hydra.sweeper.max_failure_rate)")
+    if loop.too_many_failed:
+        raise TrialsFailed(
+            f"search stopped: {loop.failed} of {loop.points} points failed (hydra.sweeper.max_failure_rate)"
+        )
     if failed:
-        raise TrialsFailed(f"{failed} points failed; the same command tries them again")
+        raise TrialsFailed(f"{failed} points failed; repeat the command to try them again")
     return 0
 
 

@@ -66,7 +66,7 @@ class _Launch:
         ended, signal = run_all(different, self._launcher(different), make_display(len(different), sys.stderr))
         if signal:
             raise Interrupted(signal)
-        show_reasons([each for each in ended if not each.good])
+        show_reasons([each for each in ended if not each.has_result])
         raise_if_failed(ended, len(different), "runs")
         results = {each.job.folder: each.result for each in ended}
         return [results[job.folder] for job in jobs]

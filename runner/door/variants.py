@@ -71,7 +71,7 @@ class _Variants:
 
     def _is_leaf(self, given: ParsedOverride) -> bool:
         plain = given.value is None or isinstance(given.value, (bool, int, float, str))
-        return plain and not given.of_hydra and not picks_option(self._conf, given)
+        return plain and not given.sets_hydra and not picks_option(self._conf, given)
 
 
 def _with_value(config: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def vary(conf: Conf, config: Mapping[str, Any], overrides: Sequence[str] | Mappi
         overrides = [f"{key}={_hydra_text(value)}" for key, value in overrides.items()]
     given = read_overrides(conf, overrides)
     for each in given:
-        if each.of_hydra or each.key == RECIPE:
+        if each.sets_hydra or each.key == RECIPE:
             raise ConfigError(f"{each.key}: cannot be set for a variant of a config")
         if each.swept or "${" in each.text:
             raise ConfigError(f"{each.key}: got {each.text}, must be one plain value")

@@ -29,7 +29,7 @@ class Search:
     max_failure_rate: float
 
     @property
-    def most(self) -> float:
+    def max_points(self) -> float:
         """The number of points to try, those of earlier commands included."""
         return self.n_trials or (math.inf if self.sampler["name"] == "grid" else _DEFAULT_POINTS)
 

@@ -51,7 +51,7 @@ def random_points(space: Space, seed: int) -> Iterator[Point]:
 
     axes = {axis.name: np.random.default_rng([seed, zlib.crc32(axis.name.encode())]) for axis in space.axes}
     while True:
-        yield space.kept({axis.name: axis.at(axes[axis.name].random()) for axis in space.axes})
+        yield space.active_point({axis.name: axis.value_at(axes[axis.name].random()) for axis in space.axes})
 
 
 def _quasi_random_points(space: Space, seed: int) -> Iterator[Point]:
@@ -61,7 +61,9 @@ def _quasi_random_points(space: Space, seed: int) -> Iterator[Point]:
     sequence = Sobol(len(space.axes), scramble=True, rng=seed)
     for _ in itertools.count():
         shares = sequence.random(1)[0]
-        yield space.kept({axis.name: axis.at(share) for axis, share in zip(space.axes, shares, strict=True)})
+        yield space.active_point(
+            {axis.name: axis.value_at(share) for axis, share in zip(space.axes, shares, strict=True)}
+        )
 
 
 def adaptive_sampler(space: Space, knobs: Mapping[str, Any], number: int) -> BaseSampler:

@@ -34,17 +34,17 @@ class Axis:
         """Return what the axis is called in a study."""
         return f"{self.key}@{self.label}" if self.label else self.key
 
-    def at(self, share: float) -> _Value:
+    def value_at(self, share: float) -> _Value:
         """Return the value at a share in [0, 1) of the axis, which is uniform on its own scale."""
         if self.kind == "choice":
             return self.choices[int(share * len(self.choices))]
-        if (listed := self.listed()) is not None and not self.log:
+        if (listed := self.values()) is not None and not self.log:
             return listed[int(share * len(listed))]
         low, high = (self.low - 0.5, self.high + 0.5) if self.kind == "int" else (self.low, self.high)
         value = low * (high / low) ** share if self.log else low + share * (high - low)
         return self._inside(round(value)) if self.kind == "int" else _round_inside(value, self.low, self.high)
 
-    def listed(self) -> list[_Value] | None:
+    def values(self) -> list[_Value] | None:
         """Return all values, or None for a continuum."""
         if self.kind == "choice":
             return list(self.choices)
@@ -55,7 +55,7 @@ class Axis:
             return [int(self.low + index * self.step) for index in range(count)]
         return [_round_inside(self.low + index * self.step, self.low, self.high) for index in range(count)]
 
-    def ends(self) -> list[str]:
+    def end_texts(self) -> list[str]:
         """Return the texts that must be right for all to be: every choice, or both ends."""
         if self.kind == "choice":
             return list(self.choices)
@@ -65,7 +65,7 @@ class Axis:
         """Return a value as the command line has it."""
         return value if isinstance(value, str) else repr(value)
 
-    def exact(self, value: _Value) -> _Value:
+    def rounded(self, value: _Value) -> _Value:
         """Return the value that is run for one that a sampler gave: floats with six digits."""
         return _round_inside(value, self.low, self.high) if isinstance(value, float) else value
 
@@ -90,32 +90,32 @@ class Space:
         """An axis with a condition, None if all axes are unconditional."""
         return next((axis for axis in self.axes if axis.when), None)
 
-    def there(self, axis: Axis, point: Mapping[str, _Value]) -> bool:
+    def applies(self, axis: Axis, point: Mapping[str, _Value]) -> bool:
         """Return True if an axis applies, given the values of the axes before it."""
         return axis.when is None or point.get(axis.when[0]) in axis.when[1]
 
-    def kept(self, values: Mapping[str, _Value]) -> Point:
+    def active_point(self, values: Mapping[str, _Value]) -> Point:
         """Return the point of a value for every axis, without the axes that do not apply."""
         point: Point = {}
         for axis in self.axes:
-            if self.there(axis, point):
+            if self.applies(axis, point):
                 point[axis.name] = values[axis.name]
         return point
 
     def words(self, point: Mapping[str, _Value]) -> list[tuple[str, str]]:
         """Return (key, text) of each value, as a run's overrides set them."""
         named = {axis.name: axis for axis in self.axes}
-        return [(named[name].key, named[name].text(named[name].exact(value))) for name, value in point.items()]
+        return [(named[name].key, named[name].text(named[name].rounded(value))) for name, value in point.items()]
 
-    def complete(self, point: Mapping[str, _Value]) -> bool:
+    def is_complete(self, point: Mapping[str, _Value]) -> bool:
         """Return True if a point has a value for each axis that applies."""
-        return all(axis.name in point for axis in self.axes if self.there(axis, point))
+        return all(axis.name in point for axis in self.axes if self.applies(axis, point))
 
     def grid(self) -> list[Point]:
         """Return every point; raises ConfigError for an axis without listed values, or too many points."""
         columns: list[list[_Value]] = []
         for axis in self.axes:
-            listed = axis.listed()
+            listed = axis.values()
             if listed is None:
                 raise ConfigError(
                     f"{axis.key}: got an interval, but a grid tries listed values only; "
@@ -128,7 +128,7 @@ class Space:
 
     def size(self) -> float:
         """Return the number of different points, inf if an axis is continuous."""
-        listed = [axis.listed() for axis in self.axes]
+        listed = [axis.values() for axis in self.axes]
         if any(each is None for each in listed) or math.prod(len(each or ()) for each in listed) > MAX_GRID_POINTS:
             return math.inf
         return len(self.grid())
@@ -137,7 +137,7 @@ class Space:
         seen = set()
         names = [axis.name for axis in self.axes]
         for values in itertools.product(*columns):
-            point = self.kept(dict(zip(names, values, strict=True)))
+            point = self.active_point(dict(zip(names, values, strict=True)))
             if (key := tuple(point.items())) not in seen:
                 seen.add(key)
                 yield point

@@ -42,8 +42,8 @@ class Study:
             direction=search.direction,
             load_if_exists=True,
         )
-        self._fits()
-        self._left = deque(self._unfinished())
+        self._check_compatible()
+        self._unfinished_trials = deque(self._unfinished())
         known = [each.user_attrs["index"] for each in self._trials() if "index" in each.user_attrs]
         points = distinct_points(search.space, search.sampler) if search.sampler["name"] in NON_ADAPTIVE else None
         self._points = None if points is None else enumerate(points)
@@ -52,14 +52,14 @@ class Study:
 
     def next(self) -> StudyTrial | None:
         """Return the next point to try, None after the last one."""
-        if self._left:
-            return self._left.popleft()
-        if self._used() >= self._search.most:
+        if self._unfinished_trials:
+            return self._unfinished_trials.popleft()
+        if self._count_tried() >= self._search.max_points:
             return None
         if self._points is None:
-            return self._ask()
+            return self._sample()
         indexed = next(self._points, None)
-        return None if indexed is None else self._put(indexed[1], {"index": indexed[0]})
+        return None if indexed is None else self._store(indexed[1], {"index": indexed[0]})
 
     def tell(self, asked: StudyTrial, runs: Sequence[RunResult]) -> str:
         """Store the results of a point and return its state: complete, pruned or fail."""
@@ -78,15 +78,15 @@ class Study:
     def rows(self) -> list[RankedPoint]:
         """Return the points tried, the best first, points without a score last."""
         sign = -1.0 if self._search.direction == "maximize" else 1.0
-        again = self._again()
-        rows = [self._row(each) for each in self._trials() if self._counts(each) and each.number not in again]
+        again = self._retried()
+        rows = [self._row(each) for each in self._trials() if self._is_counted(each) and each.number not in again]
         order = {"complete": 0, "pruned": 1}
         return sorted(
             rows,
             key=lambda row: (order.get(row.state, 2), math.inf if row.value is None else sign * row.value, row.number),
         )
 
-    def channel(self, asked: StudyTrial) -> dict[str, Any] | None:
+    def pruning_channel(self, asked: StudyTrial) -> dict[str, Any] | None:
         """Return what a run needs to report to this study, None if the search does not prune."""
         if not self._search.prunes:
             return None
@@ -114,17 +114,17 @@ class Study:
         names = [axis.name for axis in self._search.space.axes]
         return {name: each.params[name] for name in names if name in each.params}
 
-    def _counts(self, each: FrozenTrial) -> bool:
+    def _is_counted(self, each: FrozenTrial) -> bool:
         """Return True if a trial has a complete point."""
-        return each.state.name in ("COMPLETE", "PRUNED") or self._search.space.complete(each.params)
+        return each.state.name in ("COMPLETE", "PRUNED") or self._search.space.is_complete(each.params)
 
-    def _again(self) -> set[int]:
+    def _retried(self) -> set[int]:
         return {each.user_attrs["again"] for each in self._trials() if "again" in each.user_attrs}
 
-    def _used(self) -> int:
-        return sum(map(self._counts, self._trials())) - len(self._again())
+    def _count_tried(self) -> int:
+        return sum(map(self._is_counted, self._trials())) - len(self._retried())
 
-    def _fits(self) -> None:
+    def _check_compatible(self) -> None:
         """Raise ConfigError if the study of this name has another direction or space."""
         from optuna.distributions import check_distribution_compatibility
 
@@ -147,21 +147,21 @@ class Study:
         """Return the points that an earlier process of this folder left: running ones, failed ones as new trials."""
         from optuna.trial import TrialState
 
-        again, left = self._again(), []
+        again, left = self._retried(), []
         for each in self._trials():
             ours = each.user_attrs.get("sweep", self._folder if self._search.storage is None else None) == self._folder
             if not ours or (each.state.is_finished() and each.state != TrialState.FAIL) or each.number in again:
                 continue
-            if not self._search.space.complete(each.params):
+            if not self._search.space.is_complete(each.params):
                 if each.state == TrialState.RUNNING:  # killed between two of its values
                     self._study.tell(each.number, state=TrialState.FAIL)
             elif each.state == TrialState.RUNNING:
                 left.append(StudyTrial(each._trial_id, each.number, self._point(each)))
             else:
-                left.append(self._put(self._point(each), {"again": each.number}))
+                left.append(self._store(self._point(each), {"again": each.number}))
         return left
 
-    def _put(self, point: Point, attributes: dict[str, Any]) -> StudyTrial:
+    def _store(self, point: Point, attributes: dict[str, Any]) -> StudyTrial:
         """Store a point as a running trial, in one record."""
         from optuna.trial import TrialState, create_trial
 
@@ -175,7 +175,7 @@ class Study:
         identity = self._storage.create_new_trial(self._study._study_id, template_trial=trial)
         return StudyTrial(identity, self._storage.get_trial(identity).number, point)
 
-    def _ask(self) -> StudyTrial:
+    def _sample(self) -> StudyTrial:
         """Let the sampler choose a point."""
         self._study.sampler = adaptive_sampler(self._search.space, self._search.sampler, len(self._trials()))
         with warnings.catch_warnings():
@@ -184,6 +184,6 @@ class Study:
             trial.set_user_attr("sweep", self._folder)
             point: Point = {}
             for axis in self._search.space.axes:
-                if self._search.space.there(axis, point):
+                if self._search.space.applies(axis, point):
                     point[axis.name] = trial._suggest(axis.name, distribution(axis))
         return StudyTrial(trial._trial_id, trial.number, point)

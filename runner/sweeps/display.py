@@ -28,10 +28,10 @@ _PROGRESS_WORD = re.compile(r"(\D+?) (\S+)(?:  |$)")
 class Display(Protocol):
     """Something that follows a sweep."""
 
-    def over(self, ended: Ended) -> None:
+    def trial_ended(self, ended: Ended) -> None:
         """Take note of a trial that is over."""
 
-    def look(self, running: Sequence[Job], waiting: int, *, loaded: bool) -> None:
+    def refresh(self, running: Sequence[Job], waiting: int, *, loaded: bool) -> None:
         """Show the trials that run now and how many have not begun."""
 
     def close(self) -> None:
@@ -50,7 +50,7 @@ class LineDisplay:
     def __init__(self, count: int, stream: TextIO) -> None:
         self._count, self._stream, self._seen = count, stream, 0
 
-    def over(self, ended: Ended) -> None:
+    def trial_ended(self, ended: Ended) -> None:
         """Write the line."""
         self._seen += 1
         of = f"/{self._count}" if self._count else ""
@@ -59,7 +59,7 @@ class LineDisplay:
         self._stream.write("  ".join([*words, ended.name]) + "\n")
         self._stream.flush()
 
-    def look(self, running: Sequence[Job], waiting: int, *, loaded: bool) -> None:
+    def refresh(self, running: Sequence[Job], waiting: int, *, loaded: bool) -> None:
         """Show nothing: a pipe does not move."""
 
     def close(self) -> None:
@@ -82,13 +82,13 @@ class LiveTable:
         self._loaded = False
         self._moving.start()
 
-    def over(self, ended: Ended) -> None:
+    def trial_ended(self, ended: Ended) -> None:
         """Take note of a trial that is over."""
         self._over = [*self._over[-100:], ended]
         self._counts[ended.result.status] += 1
         self._ran += ended.ran
 
-    def look(self, running: Sequence[Job], waiting: int, *, loaded: bool) -> None:
+    def refresh(self, running: Sequence[Job], waiting: int, *, loaded: bool) -> None:
         """Draw, if it is time to."""
         if loaded and not self._loaded:
             self._loaded, self._began = True, time.monotonic()

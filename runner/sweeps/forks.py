@@ -40,28 +40,28 @@ class Forks:
         self._running: dict[int, int] = {}  # pid -> number of the trial
         self._ending: set[int] = set()  # pids of processes whose trial has ended
         self._ended: deque[tuple[int, int]] = deque()
-        self._stillborn = 0
+        self._early_deaths = 0
         self._deaths, write = os.pipe()  # a byte for each process that ended, here and in the template
         for end in (self._deaths, write):
             os.set_blocking(end, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # only its byte in the pipe counts
-        self._said, said = socket.socketpair(type=socket.SOCK_DGRAM)
+        self._messages, messages = socket.socketpair(type=socket.SOCK_DGRAM)
         requests, self._requests = os.pipe()
         server = os.getpid()
         self._template = os.fork()
         if self._template == 0:
             os.close(self._requests)
-            self._said.close()
+            self._messages.close()
             before()
-            _run_template(server, message, requests, said)
+            _run_template(server, message, requests, messages)
         os.close(requests)
-        said.close()
-        self._said.setblocking(False)
+        messages.close()
+        self._messages.setblocking(False)
 
     def descriptors(self) -> list[int]:
         """Return the descriptors to wait for: when one is readable, call `read_messages`."""
-        return [self._said.fileno(), self._deaths]
+        return [self._messages.fileno(), self._deaths]
 
     def start_trial(self, number: int, message: Message) -> int:
         """Give a trial to the process that waits, as soon as one does, and return its pid; raises Lost."""
@@ -85,11 +85,11 @@ class Forks:
                 pid, status = os.waitpid(self._template, os.WNOHANG)
                 if pid:
                     raise TemplateEnded(os.waitstatus_to_exitcode(status))
-                self._ask(REAP)
+                self._request(REAP)
         with contextlib.suppress(BlockingIOError):
             while True:
-                said, descriptors, _, _ = socket.recv_fds(self._said, 64, 1)
-                word, fork, number = said.decode().split()
+                messages, descriptors, _, _ = socket.recv_fds(self._messages, 64, 1)
+                word, fork, number = messages.decode().split()
                 self._handle(word, int(fork), int(number), descriptors)
 
     def ended(self) -> Iterator[tuple[int, int]]:
@@ -106,11 +106,11 @@ class Forks:
     def fork_ahead(self) -> None:
         """Request a fork that waits for a trial; each trial that starts requests the next one."""
         self._requested = True
-        self._ask(FORK)
+        self._request(FORK)
 
     def collapse_memory(self) -> None:
         """Have the template put its memory into large pages, which takes some time and makes forks faster."""
-        self._ask(COLLAPSE_MEMORY)
+        self._request(COLLAPSE_MEMORY)
 
     def close(self) -> None:
         """Kill all processes."""
@@ -128,7 +128,7 @@ class Forks:
                 self.gpus = number
             case "waiting":
                 self._waiting = pid, Channel(socket.socket(fileno=descriptors[0]))
-                self._requested, self._stillborn = False, 0
+                self._requested, self._early_deaths = False, 0
             case "ended" if pid in self._running:
                 kill(pid, signal.SIGKILL)  # and the processes that it started
                 self._ended.append((self._running.pop(pid), number))
@@ -138,22 +138,22 @@ class Forks:
             case "dead" if pid in self._ending:
                 self._ending.discard(pid)
             case "dead":  # before it got a trial
-                self._stillborn += 1
-                if self._stillborn > _MAX_EARLY_DEATHS:
+                self._early_deaths += 1
+                if self._early_deaths > _MAX_EARLY_DEATHS:
                     raise TemplateEnded(number)
                 if self._waiting:
                     self._waiting[1].close()
                 self._requested, self._waiting = False, None
 
-    def _ask(self, request: bytes) -> None:
+    def _request(self, request: bytes) -> None:
         with contextlib.suppress(BrokenPipeError):  # it ended: `read_messages` finds that
             os.write(self._requests, request)
 
 
-def _run_template(server: int, message: Message, requests: int, said: socket.socket) -> None:
+def _run_template(server: int, message: Message, requests: int, messages: socket.socket) -> None:
     """Run the template in its own process, and end the process."""
     try:
-        serve_forks(server, message, requests, said)
+        serve_forks(server, message, requests, messages)
         os._exit(0)
     except BaseException:
         traceback.print_exc()

@@ -108,10 +108,10 @@ def next_done(launcher: Launcher, display: Display, signals: list[int]) -> Ended
     ended = None
     try:
         if ended := launcher.next_done(PAUSE):
-            display.over(ended)
+            display.trial_ended(ended)
     except Interrupted as error:
         signals.append(error.exit_code - 128)
-    display.look(launcher.running(), launcher.waiting(), loaded=launcher.loaded())
+    display.refresh(launcher.running(), launcher.waiting(), loaded=launcher.loaded())
     if signals:
         launcher.stop_all()
     return ended

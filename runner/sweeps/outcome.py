@@ -41,7 +41,7 @@ class Ended:
         return self.job.folder_name
 
     @property
-    def good(self) -> bool:
+    def has_result(self) -> bool:
         """True if this is a result, and not a run that must start again."""
         return self.result.status.is_result
 
@@ -120,7 +120,7 @@ def finalize_result(job: Job, ended: Ending, seconds: float) -> Result:
 
 def raise_if_failed(ended: Sequence[Ended], count: int, what: str) -> None:
     """Raise TrialsFailed, in one line, if any of `count` trials has no result."""
-    failed = [each.name for each in ended if not each.good]
+    failed = [each.name for each in ended if not each.has_result]
     if failed:
         more = f", and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
         raise TrialsFailed(f"{len(failed)} of {count} {what} failed: {', '.join(failed[:SHOWN])}{more}")

@@ -59,7 +59,7 @@ class Pool:
             left = PAUSE if until is None else min(PAUSE, until - time.monotonic())
             if left <= 0 and until is not None:
                 break
-            self._turn(left)
+            self._run_once(left)
         return self._done.popleft() if self._done else None
 
     def stop(self, number: int) -> None:
@@ -109,7 +109,7 @@ class Pool:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _turn(self, seconds: float) -> None:
+    def _run_once(self, seconds: float) -> None:
         """Start trials, wait for a message or the time, and end trials that are late."""
         self._group.start(len(self._queue))
         self._assign()
@@ -119,9 +119,9 @@ class Pool:
         for worker in ready:
             try:
                 for message in worker.receive():
-                    self._handle(worker, message)
+                    self._handle_message(worker, message)
             except Closed:
-                self._lost(worker)
+                self._worker_ended(worker)
         for each in self._running.values():
             watch(each, limit)
 
@@ -139,27 +139,27 @@ class Pool:
         memory = None if worker.inline else self._settings.memory  # CUDA maps far more memory than it uses
         return {"job": message_of(job), "threads": self._settings.threads, "memory": memory}
 
-    def _handle(self, worker: Worker, message: Mapping[str, Any]) -> None:
+    def _handle_message(self, worker: Worker, message: Mapping[str, Any]) -> None:
         if message["did"] == "load":
             self._group.loaded(worker, message["gpus"])
         elif message["did"] == "end":
             self._group.trial_ended()
-            self._over(self._running.pop(message["number"]), message["code"])
+            self._attempt_ended(self._running.pop(message["number"]), message["code"])
 
-    def _lost(self, worker: Worker) -> None:
+    def _worker_ended(self, worker: Worker) -> None:
         """Handle the trials of a process that ended: that of a GPU failed too, those of a fork server start again."""
         its = [each for each in self._running.values() if each.worker is worker]
-        code = self._group.lost(worker)
+        code = self._group.worker_ended(worker)
         for each in its:
             del self._running[each.number]
             if worker.inline or each.cause:
-                self._over(each, code)
+                self._attempt_ended(each, code)
             else:
                 self._queue.appendleft(each)
         if self._queue:
             self._group.replace(worker)
 
-    def _over(self, each: Running, code: int) -> None:
+    def _attempt_ended(self, each: Running, code: int) -> None:
         """Record how a trial ended, or run it again."""
         seconds = time.monotonic() - each.began
         result = outcome(each, code, seconds)

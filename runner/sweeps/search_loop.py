@@ -27,8 +27,8 @@ class _Point:
     asked: StudyTrial
     seeds: deque[int]
     runs: dict[int, RunResult] = field(default_factory=dict)  # by seed
-    flying: int = 0
-    cut: bool = False  # stopped before its end
+    running: int = 0
+    was_stopped: bool = False  # stopped before its end
 
 
 class SearchLoop:
@@ -37,7 +37,7 @@ class SearchLoop:
     def __init__(self, search: Search, study: Study, jobs: _MakeJob) -> None:
         self._search, self._study, self._jobs = search, study, jobs
         self._most = math.inf if search.n_jobs is None else search.n_jobs
-        self._flying: dict[str, list[tuple[_Point, int]]] = {}  # folder of a run -> its points and seeds
+        self._running: dict[str, list[tuple[_Point, int]]] = {}  # folder of a run -> its points and seeds
         self._waiting: deque[_Point] = deque()  # with seeds left
         self.points = self.failed = 0
 
@@ -45,31 +45,31 @@ class SearchLoop:
         """Search until all points are told, a signal comes or too many points fail; return the signal, 0 for none."""
         with closing(launcher), collected() as signals, closing(display):
             while len(signals) < 2:
-                while not signals and self._room(launcher) and (point := self._next()) is not None:
+                while not signals and self._has_room(launcher) and (point := self._next_point()) is not None:
                     self._begin(point, launcher)
-                if not self._flying:
+                if not self._running:
                     break
                 if ended := next_done(launcher, display, signals):
-                    for point, seed in self._flying.pop(str(folder_of(ended.job))):
-                        self._over(point, seed, ended, stopping=bool(signals))
+                    for point, seed in self._running.pop(str(folder_of(ended.job))):
+                        self._run_ended(point, seed, ended, stopping=bool(signals))
                 if signals and launcher.idle():
                     break
         return signals[0] if signals else 0
 
     @property
-    def hopeless(self) -> bool:
+    def too_many_failed(self) -> bool:
         """True if more points failed than `max_failure_rate` allows."""
-        return self.failed > self._search.max_failure_rate * max(self.points, min(_FEWEST, self._search.most))
+        return self.failed > self._search.max_failure_rate * max(self.points, min(_FEWEST, self._search.max_points))
 
-    def _room(self, launcher: Launcher) -> bool:
-        return len(self._flying) < self._most and launcher.free() > 0
+    def _has_room(self, launcher: Launcher) -> bool:
+        return len(self._running) < self._most and launcher.free() > 0
 
-    def _next(self) -> _Point | None:
+    def _next_point(self) -> _Point | None:
         """Return a point that has a run to begin."""
         while self._waiting:
             if (point := self._waiting.popleft()).seeds:
                 return point
-        if self.hopeless:
+        if self.too_many_failed:
             return None
         asked = self._study.next()
         return None if asked is None else _Point(asked, deque(self._search.seeds))
@@ -79,18 +79,18 @@ class SearchLoop:
         seed = point.seeds.popleft()
         job = self._jobs(point.asked, seed)
         folder = str(folder_of(job))
-        if folder not in self._flying:
+        if folder not in self._running:
             launcher.submit(job)
-        self._flying.setdefault(folder, []).append((point, seed))
-        point.flying += 1
+        self._running.setdefault(folder, []).append((point, seed))
+        point.running += 1
         if point.seeds and not self._search.prunes:
             self._waiting.appendleft(point)
 
-    def _over(self, point: _Point, seed: int, ended: Ended, *, stopping: bool) -> None:
+    def _run_ended(self, point: _Point, seed: int, ended: Ended, *, stopping: bool) -> None:
         """Record one run; tell the study its point if that was the last run."""
-        point.flying -= 1
-        if stopping and not ended.good:
-            point.cut = True  # the next command continues it
+        point.running -= 1
+        if stopping and not ended.has_result:
+            point.was_stopped = True  # the next command continues it
             return
         result = ended.result
         point.runs[seed] = RunResult(folder=ended.name, status=result.status, score=ended.score, reason=result.reason)
@@ -98,7 +98,7 @@ class SearchLoop:
             point.seeds.clear()
         if point.seeds and self._search.prunes:
             self._waiting.appendleft(point)
-        if not point.seeds and not point.flying and not point.cut:
+        if not point.seeds and not point.running and not point.was_stopped:
             self.points += 1
             runs = [point.runs[each] for each in self._search.seeds if each in point.runs]
             self.failed += self._study.tell(point.asked, runs) == "fail"

@@ -29,65 +29,65 @@ _COLLAPSE = 25  # MADV_COLLAPSE of <linux/mman.h>, Linux 6.1
 _LIGHT = 1 << 20  # kilobytes; a process that holds more needs time to free them
 
 
-def serve_forks(server: int, message: Message, requests: int, said: socket.socket) -> None:
+def serve_forks(server: int, message: Message, requests: int, messages: socket.socket) -> None:
     """Load what trials need, then handle requests until the pipe of requests is closed.
 
     The template and its forks send a word, a pid and a number each: `loaded`, `waiting`, `ended` and `dead`.
     """
     die_with(server)
     here = os.getpid()
-    said.send(b"loaded %d %d" % (here, loading.load(message)))
+    messages.send(b"loaded %d %d" % (here, loading.load(message)))
     start = load_start(message)
     # Forks inherit the frozen objects: no trial searches them, and so none copies their pages.
     with collecting():
         while request := os.read(requests, 1):
             if request == FORK:
-                _fork(requests, said, here, start)
+                _fork(requests, messages, here, start)
             elif request == REAP:
-                _reap(said)
+                _reap(messages)
             else:
                 _collapse()
 
 
-def _fork(requests: int, said: socket.socket, template: int, start: Start) -> None:
+def _fork(requests: int, messages: socket.socket, template: int, start: Start) -> None:
     """Fork a process that waits for a trial."""
     try:
         pid = os.fork()
     except OSError as error:  # no memory, or too many processes
-        said.send(b"dead 0 %d" % (error.errno or 1))
+        messages.send(b"dead 0 %d" % (error.errno or 1))
         return
     if pid == 0:
         os.close(requests)
-        _wait_and_run(template, said, start)
+        _wait_and_run(template, messages, start)
 
 
-def _reap(said: socket.socket) -> None:
+def _reap(messages: socket.socket) -> None:
     """Report the forks that ended, with their exit codes, and kill the processes that they started."""
     with contextlib.suppress(ChildProcessError):  # none are left
         # WNOWAIT keeps the ended process, so that no other process group can get its number before the kill.
         while over := os.waitid(os.P_ALL, 0, _OVER):
             kill(over.si_pid, signal.SIGKILL)
             pid, status = os.waitpid(over.si_pid, 0)
-            said.send(b"dead %d %d" % (pid, os.waitstatus_to_exitcode(status)))
+            messages.send(b"dead %d %d" % (pid, os.waitstatus_to_exitcode(status)))
 
 
-def _wait_and_run(template: int, said: socket.socket, start: Start) -> NoReturn:
+def _wait_and_run(template: int, messages: socket.socket, start: Start) -> NoReturn:
     """Wait for a trial, run it, and end the process."""
     code = 70
     try:
         isolate(template)
-        message = _receive_trial(said)
+        message = _receive_trial(messages)
         code = run_trial(message, start)
         if _is_light():  # else the trial ends with its process, whose memory is free then
-            said.send(b"ended %d %d" % (os.getpid(), code))
+            messages.send(b"ended %d %d" % (os.getpid(), code))
     finally:
         os._exit(code)
 
 
-def _receive_trial(said: socket.socket) -> Message:
+def _receive_trial(messages: socket.socket) -> Message:
     """Report that this process waits, send its socket, and return the trial that arrives."""
     ours, theirs = socket.socketpair()
-    socket.send_fds(said, [b"waiting %d 0" % os.getpid()], [theirs.fileno()])
+    socket.send_fds(messages, [b"waiting %d 0" % os.getpid()], [theirs.fileno()])
     theirs.close()
     channel = Channel(ours)
     message = channel.only()

@@ -58,7 +58,7 @@ class WorkerGroup:
         """Record that a trial ended, so that the processes work."""
         self._deaths = 0
 
-    def lost(self, worker: Worker) -> int:
+    def worker_ended(self, worker: Worker) -> int:
         """Remove a process that ended, and return its exit code."""
         self._deaths += not (worker.inline and worker in self.ready)
         self._last = self._remove(worker)

@@ -50,7 +50,9 @@ def grid_vs_random(
     """
     axes = (_log_axis(job, "matters", matters, between), _log_axis(job, "other", other, other_between))
     cells = [(index + 0.5) / side for index in range(side)]
-    points: list[tuple[Any, Any]] = [(axes[0].at(a), axes[1].at(b)) for a, b in itertools.product(cells, cells)]
+    points: list[tuple[Any, Any]] = [
+        (axes[0].value_at(a), axes[1].value_at(b)) for a, b in itertools.product(cells, cells)
+    ]
     points += [point for seed in range(draws) for point in _random_pairs(axes, side**2, seed)]
     variants = [vary(job.config, _TRAINING_OVERRIDES | {matters: point[0], other: point[1]}) for point in points]
     experiment = assemble(job.config)  # what does not fit together is refused before there is a folder

@@ -135,4 +135,6 @@ def tensorboard_folder(folder: Path, job: Job) -> str:
 
 def show_scores(folder: Path, split: str, scores: Mapping[str, float], weights: Path) -> None:
     """Print the scores of an evaluation."""
-    summary_table([_score_row(split, scores)], title=f"{folder}: {weights.name}")
+    # Not as the title of the table, which wraps at the width of the columns
+    sys.stdout.write(f"{folder}: {weights.name}\n")
+    summary_table([_score_row(split, scores)])

@@ -25,8 +25,8 @@ NEAR = [0.81, 0.81, 0.82, 0.80, 0.82]
 RULE = Criterion(metric="val/accuracy", at="last")
 
 
-def compared(*folders, criterion=RULE, against=None):
-    found = make_report([str(folder) for folder in folders], criterion, against)
+def compared(*folders, criterion=RULE, baseline=None):
+    found = make_report([str(folder) for folder in folders], criterion, baseline)
     return {row.group.label: row for row in found.rows}, found
 
 
@@ -37,7 +37,7 @@ def asked(folder, *words):
 
 
 def test_seeds_are_averaged_and_differences_taken_seed_by_seed(tmp_path):
-    rows, _ = compared(sweep(tmp_path / "s", {0.1: LOW, 0.5: HIGH}), against="optim.lr=0.1")
+    rows, _ = compared(sweep(tmp_path / "s", {0.1: LOW, 0.5: HIGH}), baseline="optim.lr=0.1")
     assert rows["optim.lr=0.1"].verdict == "baseline"
     row = rows["optim.lr=0.5"]
     known = stats.ttest_rel(HIGH, LOW)
@@ -45,15 +45,15 @@ def test_seeds_are_averaged_and_differences_taken_seed_by_seed(tmp_path):
     assert (row.mean, row.sd) == pytest.approx((np.mean(HIGH), np.std(HIGH, ddof=1)))
     assert row.paired.mean == pytest.approx(np.mean(HIGH) - np.mean(LOW))
     assert (row.paired.low, row.paired.high) == pytest.approx((interval.low, interval.high))
-    assert row.paired.p == row.holm == pytest.approx(known.pvalue)
+    assert row.paired.p == row.p_holm == pytest.approx(known.pvalue)
     assert (row.verdict, row.better_in) == ("better", 5)
 
 
 def test_what_is_not_distinguishable_is_never_called_no_effect(tmp_path):
-    rows, found = compared(sweep(tmp_path / "s", {0.1: LOW, 0.5: NEAR}), against="lr=0.1")
+    rows, found = compared(sweep(tmp_path / "s", {0.1: LOW, 0.5: NEAR}), baseline="lr=0.1")
     row = rows["optim.lr=0.5"]
     gaps = np.subtract(NEAR, LOW)
-    assert row.holm > 0.05
+    assert row.p_holm > 0.05
     assert row.verdict == f"not distinguishable (n=5 would show {row.detectable:.4f})"
     assert row.detectable == pytest.approx(1.68 * np.std(gaps, ddof=1), rel=0.01)
     assert any("80 % power" in line for line in found.notes)
@@ -63,7 +63,7 @@ def test_only_a_stated_margin_makes_anything_equivalent(tmp_path):
     folder = sweep(tmp_path / "s", {0.1: LOW, 0.5: NEAR})
     for margin, verdict in ((0.05, "within +-0.05"), (0.001, "not distinguishable")):
         rows, _ = compared(
-            folder, criterion=Criterion(metric="val/accuracy", at="last", margin=margin), against="lr=0.1"
+            folder, criterion=Criterion(metric="val/accuracy", at="last", margin=margin), baseline="lr=0.1"
         )
         assert rows["optim.lr=0.5"].verdict.startswith(verdict)
 
@@ -72,18 +72,18 @@ def test_a_smaller_loss_is_better(tmp_path):
     for rate, values in ((0.1, LOW), (0.5, HIGH)):
         for seed, value in enumerate(values):
             run(tmp_path / f"{rate}-{seed}", 0.5, loss=1 - value, optim__lr=rate, seed=seed)
-    rows, _ = compared(tmp_path, criterion=Criterion(metric="val/loss", at="last"), against="lr=0.1")
+    rows, _ = compared(tmp_path, criterion=Criterion(metric="val/loss", at="last"), baseline="lr=0.1")
     assert rows["optim.lr=0.5"].verdict == "better"
-    rows, _ = compared(tmp_path, criterion=Criterion(metric="val/loss", at="last"), against="lr=0.5")
+    rows, _ = compared(tmp_path, criterion=Criterion(metric="val/loss", at="last"), baseline="lr=0.5")
     assert rows["optim.lr=0.1"].verdict == "worse"
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_one_or_two_seeds_give_no_verdict_and_no_p(tmp_path, count):
-    rows, found = compared(sweep(tmp_path / "s", {0.1: LOW[:count], 0.5: HIGH[:count]}), against="lr=0.1")
+    rows, found = compared(sweep(tmp_path / "s", {0.1: LOW[:count], 0.5: HIGH[:count]}), baseline="lr=0.1")
     row = rows["optim.lr=0.5"]
     assert row.verdict == f"none: {'one seed' if count == 1 else '2 seeds'}, 3 needed"
-    assert math.isnan(row.holm) and math.isnan(row.sd)
+    assert math.isnan(row.p_holm) and math.isnan(row.sd)
     assert any("single runs" in line for line in found.notes) == (count == 1)
 
 
@@ -91,41 +91,41 @@ def test_other_seeds_are_no_pairs(tmp_path):
     for seed, value in enumerate(LOW):
         run(tmp_path / f"a{seed}", value, optim__lr=0.1, seed=seed)
         run(tmp_path / f"b{seed}", HIGH[seed], optim__lr=0.5, seed=seed + 10)
-    rows, _ = compared(tmp_path, against="lr=0.1")
+    rows, _ = compared(tmp_path, baseline="lr=0.1")
     row = rows["optim.lr=0.5"]
     assert row.verdict == "none: 0 seeds in common, 3 needed"
     assert row.welch.p == pytest.approx(stats.ttest_ind(HIGH, LOW, equal_var=False).pvalue)
 
 
 def test_a_diverged_seed_is_shown_and_takes_the_verdict(tmp_path):
-    rows, found = compared(sweep(tmp_path / "s", {0.1: LOW, 0.5: [*HIGH[:4], None]}), against="lr=0.1")
+    rows, found = compared(sweep(tmp_path / "s", {0.1: LOW, 0.5: [*HIGH[:4], None]}), baseline="lr=0.1")
     row = rows["optim.lr=0.5"]
-    assert row.verdict == "none: 1 of 5 diverged" and row.failed and math.isnan(row.holm)
+    assert row.verdict == "none: 1 of 5 diverged" and row.failed and math.isnan(row.p_holm)
     assert "optim.lr=0.5: 1 of 5 diverged (seed 4), excluded from the mean: at step 3: loss is nan" in found.warnings
-    rows, _ = compared(tmp_path / "s", against="lr=0.5")
+    rows, _ = compared(tmp_path / "s", baseline="lr=0.5")
     assert rows["optim.lr=0.1"].verdict == "none: 1 of 5 baseline runs diverged"
 
 
 def test_an_interrupted_seed_is_shown_and_leaves_the_others_their_verdict(tmp_path):
     folder = sweep(tmp_path / "s", {0.1: LOW, 0.5: HIGH[:4]})
     run(folder / "x", None, status="interrupted", reason="SIGINT", optim__lr=0.5, seed=4)
-    rows, found = compared(folder, against="lr=0.1")
+    rows, found = compared(folder, baseline="lr=0.1")
     assert rows["optim.lr=0.5"].verdict == "better" and rows["optim.lr=0.5"].failed
     assert "optim.lr=0.5: 1 of 5 interrupted (seed 4), excluded from the mean: SIGINT" in found.warnings
 
 
 def test_scores_equal_to_the_bit_are_suspected(tmp_path):
-    rows, _ = compared(sweep(tmp_path / "s", {0.1: LOW, 0.5: LOW}), against="lr=0.1")
+    rows, _ = compared(sweep(tmp_path / "s", {0.1: LOW, 0.5: LOW}), baseline="lr=0.1")
     assert rows["optim.lr=0.5"].verdict == "none: all scores are bit-identical; does the setting have any effect?"
 
 
 def test_p_is_adjusted_over_the_rows_that_something_is_said_of(tmp_path):
     folder = sweep(tmp_path / "s", {0.1: LOW, 0.2: NEAR, 0.5: HIGH, 0.9: HIGH[:2]})
-    rows, _ = compared(folder, against="lr=0.1")
+    rows, _ = compared(folder, baseline="lr=0.1")
     p = sorted(rows[f"optim.lr={rate}"].paired.p for rate in (0.2, 0.5))
-    assert rows["optim.lr=0.5"].holm == pytest.approx(2 * p[0])
-    assert rows["optim.lr=0.2"].holm == pytest.approx(p[1])
-    assert math.isnan(rows["optim.lr=0.9"].holm)
+    assert rows["optim.lr=0.5"].p_holm == pytest.approx(2 * p[0])
+    assert rows["optim.lr=0.2"].p_holm == pytest.approx(p[1])
+    assert math.isnan(rows["optim.lr=0.9"].p_holm)
 
 
 def test_a_repeated_seed_is_no_replication(tmp_path):
@@ -191,13 +191,13 @@ def test_the_best_of_many_is_told_as_such_and_test_reads_are_counted(tmp_path):
 
 def test_the_baseline_is_the_one_with_most_seeds_and_can_be_named(tmp_path):
     folder = sweep(tmp_path / "s", {0.1: LOW[:2], 0.5: HIGH})
-    assert compared(folder)[1].against.label == "optim.lr=0.5"
+    assert compared(folder)[1].baseline.label == "optim.lr=0.5"
     for wanted in ("optim.lr=0.1", "lr=1e-1", next(folder.glob("optim.lr=0.1*")).name):
-        assert compared(folder, against=wanted)[1].against.label == "optim.lr=0.1"
+        assert compared(folder, baseline=wanted)[1].baseline.label == "optim.lr=0.1"
     with pytest.raises(
         ConfigError, match=r"task.baseline: 'lr=7' is none of the configurations \(there are: optim.lr=0.1"
     ):
-        compared(folder, against="lr=7")
+        compared(folder, baseline="lr=7")
 
 
 def test_knobs_that_follow_their_part_are_left_out_of_the_names(tmp_path):

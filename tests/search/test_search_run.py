@@ -135,7 +135,7 @@ def test_what_diverges_is_a_result_and_what_fails_is_told_of_and_tried_again(cap
     assert {float(row["optim.lr"]): row["state"] for row in ranking()} == {0.1: "complete", 1e30: "diverged"}
     words = [*words[:-1], "hydra.launcher.timeout=0.001"]
     assert main(["sweep=slow" if word == "sweep=s" else word for word in words]) == 1
-    assert "points failed; the same command tries them again" in capfd.readouterr().err
+    assert "points failed; repeat the command to try them again" in capfd.readouterr().err
     slow = Path("outputs/sweeps/slow")
     assert [row["state"] for row in ranking(slow)] == ["fail", "fail"]
     assert main(["sweep=slow" if word == "sweep=s" else word for word in words[:-1]]) == 0

@@ -51,19 +51,19 @@ def test_choices_keep_their_texts():
 
 def test_shares_go_over_the_whole_axis_on_its_scale():
     log = axis("optim.lr=tag(log,interval(1e-4,1))")
-    assert [log.at(share) for share in (0, 0.25, 0.5, 0.75)] == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1])
+    assert [log.value_at(share) for share in (0, 0.25, 0.5, 0.75)] == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1])
     whole = axis("data.batch_size=int(interval(2,5))")
-    assert [whole.at(share / 8) for share in range(8)] == [2, 2, 3, 3, 4, 4, 5, 5]
+    assert [whole.value_at(share / 8) for share in range(8)] == [2, 2, 3, 3, 4, 4, 5, 5]
     wide = axis("data.batch_size=tag(log,int(interval(1,8)))")
-    assert {wide.at(share / 1000) for share in range(1000)} == set(range(1, 9))
+    assert {wide.value_at(share / 1000) for share in range(1000)} == set(range(1, 9))
     stepped = axis("optim.lr=range(0.1,0.5,0.1)")
-    assert stepped.listed() == [0.1, 0.2, 0.3, 0.4]
+    assert stepped.values() == [0.1, 0.2, 0.3, 0.4]
 
 
 def test_a_float_has_six_digits_and_never_leaves_its_interval():
-    assert axis("optim.lr=interval(0,1)").at(1 / 3) == 0.333333
+    assert axis("optim.lr=interval(0,1)").value_at(1 / 3) == 0.333333
     narrow = axis("optim.lr=interval(0.12345678,0.12345679)")
-    assert 0.12345678 <= narrow.at(0.0) <= narrow.at(0.99) <= 0.12345679
+    assert 0.12345678 <= narrow.value_at(0.0) <= narrow.value_at(0.99) <= 0.12345679
 
 
 def test_a_knob_is_there_for_the_options_that_have_it():
@@ -80,7 +80,9 @@ def test_a_condition_of_a_yaml_takes_the_place_of_the_axis_for_all():
     found, _ = space("optim=momentum,adam", **params)
     for share in (0.0, 0.4, 0.9):
         for name in ("momentum", "adam"):
-            point = found.kept({each.name: name if each.key == "optim" else each.at(share) for each in found.axes})
+            point = found.active_point(
+                {each.name: name if each.key == "optim" else each.value_at(share) for each in found.axes}
+            )
             ((_, lr),) = [word for word in found.words(point) if word[0] == "optim.lr"]
             assert (float(lr) < 1e-2) == (name == "adam"), point
 

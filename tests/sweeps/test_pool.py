@@ -48,7 +48,7 @@ def test_jobs_are_submitted_while_others_run_and_stopped_one_by_one(tmp_path, im
         quick = trial(tmp_path / "quick", "task=nothing")
         fourth = pool.submit(quick)
         ended = pool.next_done()
-        assert (ended.number, ended.result.status, ended.good, ended.ran) == (fourth, "done", True, True)
+        assert (ended.number, ended.result.status, ended.has_result, ended.ran) == (fourth, "done", True, True)
         pool.submit(quick)
         # The second one ignores SIGTERM, so it lives for as long as it is given.
         monkeypatch.setattr("runner.sweeps.pool.GRACE", 0.5)
