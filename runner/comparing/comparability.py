@@ -14,12 +14,18 @@ from runner.errors import ConfigError, brief
 from runner.keys import knob_marks, settings_with
 from runner.roles import Aspect, Marks, Role
 
-_SHOWN = 3  # data sets that the error names
-_SHOWN_SEEDS = 5  # seeds that a warning names
-_MAX_REASON = 100  # characters of a run's reason
-_MANY = 5  # configurations from which on the best one needs a warning
-_RELIABLE = 5  # seeds
-_WEAK = 0.2  # correlation
+# Most data sets that the error lists
+_SHOWN = 3
+# Most seeds that a warning lists
+_SHOWN_SEEDS = 5
+# Most characters of a run's reason in a warning
+_MAX_REASON = 100
+# From this many configurations on, the best one leads noticeably by chance
+_MANY = 5
+# Seeds from which on the t-interval hardly depends on normality
+_RELIABLE = 5
+# Correlation below which pairing by seed gains nothing
+_WEAK = 0.2
 
 
 def _data_of(run: Run) -> tuple[tuple[str, str], ...]:

@@ -13,9 +13,11 @@ from runner.comparing.runs import Run, Series
 from runner.comparing.statistics import sample_sd
 from runner.comparing.verdicts import MIN_SEEDS
 
-_MAX_POINTS = 200  # of a curve
+# Points of a drawn curve; more cannot be seen
+_MAX_POINTS = 200
 RATIO = "ratio/log10/_global"
-_WARM_UP = 10  # steps; the first ratios are not typical
+# Steps to skip, because the first update ratios are not typical
+_WARM_UP = 10
 _Item = TypeVar("_Item")
 COST = ("time/step_ms", "time/examples_per_second", "time/peak_memory_mb")
 

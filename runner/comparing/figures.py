@@ -12,7 +12,8 @@ from runner.comparing.runs import Series
 from runner.comparing.statistics import ALPHA
 from runner.comparing.verdicts import ComparedRow, Criterion
 
-_MAX_COLORS = 8  # configurations with their own colour; the others are grey
+# Configurations with a color of their own; the others are gray
+_MAX_COLORS = 8
 _GRAY = "0.75"
 _PANELS = {
     "val/accuracy": "validation accuracy",
@@ -20,8 +21,10 @@ _PANELS = {
     "train/loss_average": "training loss, moving average",
     RATIO: "update / weights, log10 (-3 is usual)",
 }
-_MAX_LABEL = 44  # characters of a label
-_LOSS_HEADROOM = 1.5  # of a loss's axis: times the largest first loss
+# Characters of a label that fit beside a picture
+_MAX_LABEL = 44
+# Upper limit of a loss axis as a multiple of the largest first loss
+_LOSS_HEADROOM = 1.5
 
 
 def empty_figure(width: float, height: float) -> Any:
@@ -61,7 +64,8 @@ def _colors(rows: Sequence[ComparedRow], criterion: Criterion) -> dict[str, str]
     sign = -1 if criterion.larger_is_better else 1
     others = [row for row in rows if not row.is_baseline]
     best = sorted(others, key=lambda row: (math.isnan(row.mean), sign * row.mean))[: _MAX_COLORS - 1]
-    chosen = [row for row in others if row in best]  # in the table's order
+    # In the order of the table
+    chosen = [row for row in others if row in best]
     return {
         **dict.fromkeys((row.group.label for row in rows), _GRAY),
         **{row.group.label: f"C{number}" for number, row in enumerate(chosen)},

@@ -11,7 +11,8 @@ from runner.errors import ConfigError, brief, nearest
 from runner.status import Status
 
 Value = bool | float | str
-_SHOWN = 6  # configurations that an error names
+# Most configurations that an error lists
+_SHOWN = 6
 
 
 @dataclass(frozen=True, kw_only=True)

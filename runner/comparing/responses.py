@@ -11,15 +11,20 @@ from runner.comparing.figures import empty_figure, label_axes, to_svg
 from runner.comparing.groups import Value, format_value, sort_key
 from runner.comparing.verdicts import ComparedRow, Criterion
 
-_LOG_AXIS_RATIO = 10.0  # ratio of largest to smallest value from which on an axis is logarithmic
-_MAX_EVEN = 8  # values of a grid, at most
-_COLUMNS = 3  # panels in a row
-_MIN_RUNS = 30  # below that the result is noise
+# An axis is logarithmic if its largest value is at least this many times its smallest
+_LOG_AXIS_RATIO = 10.0
+# Up to this many values stand at equal distances
+_MAX_EVEN = 8
+# Panels in a row
+_COLUMNS = 3
+# With fewer runs the result is noise
+_MIN_RUNS = 30
 _MIN_CONFIGURATIONS = 10
 _FOLDS = 5
 _SHUFFLES = 20
 _TREES = 200
-_MIN_R2 = 0.1  # of unseen configurations; below it the forest explains nothing
+# R2 on held-out configurations below which the forest explains nothing
+_MIN_R2 = 0.1
 
 
 def numeric_keys(rows: Sequence[ComparedRow]) -> list[str]:

@@ -22,7 +22,8 @@ from runner.keys import hyperparameters
 from runner.numerics import completed
 
 CONFIG = "config.yaml"
-_MAX_BYTES = 1 << 20  # bytes of environment.json
+# Limit for environment.json, which a user may have replaced
+_MAX_BYTES = 1 << 20
 Series = list[tuple[int, float]]
 
 

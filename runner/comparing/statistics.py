@@ -14,7 +14,8 @@ from statistics import fmean, stdev
 
 ALPHA = 0.05
 _POWER = 0.8
-_MAX_FLIPS = 14  # pairs; the exact test tries all 2^n signs
+# Most pairs of the exact test, which tries all 2^n signs
+_MAX_FLIPS = 14
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ def power(effect: float, count: int) -> float:
 
     critical, shift = float(t.ppf(1 - ALPHA / 2, count - 1)), effect * math.sqrt(count)
     seen = float(nct.sf(critical, count - 1, shift) + nct.cdf(-critical, count - 1, shift))
-    return 1.0 if math.isnan(seen) else seen  # scipy's series does not converge for large effects, where the power is 1
+    # scipy's series does not converge for large effects, where the power is 1
+    return 1.0 if math.isnan(seen) else seen
 
 
 def detectable_difference(sd: float, count: int) -> float:

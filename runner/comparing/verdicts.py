@@ -25,7 +25,8 @@ from runner.comparing.statistics import (
 from runner.engine.monitor import Monitor
 from runner.status import Status
 
-MIN_SEEDS = 3  # below that there is no verdict
+# Fewest seeds for a verdict
+MIN_SEEDS = 3
 SCORE_FORMAT = ".4f"
 
 

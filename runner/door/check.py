@@ -40,7 +40,8 @@ def check_config(conf: Conf, config: Mapping[str, Any], chosen: Mapping[str, lis
     check_relations("", config, SETTINGS)
     task = str(config["task"]["name"])
     for key, reader in read_by_one_task().items():
-        if config[key] is not None and task != reader and (PACKAGE / "tasks" / f"{task}.py").is_file():  # one of ours
+        # A task of runner's own, not a plugin's
+        if config[key] is not None and task != reader and (PACKAGE / "tasks" / f"{task}.py").is_file():
             raise ConfigError(f"{key}: requires task={reader}; got task={task}")
 
 
@@ -85,7 +86,8 @@ def _check_knobs(key: str, values: Mapping[str, Any], known: Mapping[str, Any], 
         if name not in known:
             raise unknown(f"{key}.{name}", "key", str(name), known)
         if type(value) is type(known[name]) and value == known[name]:
-            continue  # as its YAML has it: most are, and their types need not be read
+            # Most values are those of the YAML; their types need not be read
+            continue
         kind = annotation(*component, str(name))
         if kind is None:
             _check_type(f"{key}.{name}", value, known[name])

@@ -37,7 +37,8 @@ def run(arguments: Arguments) -> int:
         if many and not arguments.cfg and not arguments.info:
             from runner.door.plan import plan_sweep
 
-            with collecting():  # each trial's composition becomes garbage
+            # Each composition of a trial leaves garbage
+            with collecting():
                 sweep = plan_sweep(conf, parts, given)
         else:
             _refuse_several(conf, given, parts.config)

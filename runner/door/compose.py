@@ -25,9 +25,11 @@ from runner.expand_user import expand_paths
 from runner.plain_yaml import refers_only
 
 _MOST_REFERENCES = (
-    12  # interpolations of a config: they can point to each other, so that what they make grows as 3^(n/3)
+    # Interpolations can refer to each other, so that n of them can expand to 3^(n/3) values
+    12
 )
-_LAUNCHERS = {  # of Hydra's, with what brings them
+# Hydra's launchers and the packages that provide them
+_LAUNCHERS = {
     "joblib": "hydra-joblib-launcher",
     "submitit_local": "hydra-submitit-launcher",
     "submitit_slurm": "hydra-submitit-launcher",
@@ -75,7 +77,8 @@ def compose_parts(conf: Conf, given: Sequence[ParsedOverride]) -> Parts:
         config = compose(conf.primary, words, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise hydra_error(error) from error
-    except (AssertionError, AttributeError, KeyError, TypeError) as error:  # of OmegaConf, about Hydra's own config
+    except (AssertionError, AttributeError, KeyError, TypeError) as error:
+        # OmegaConf raises these for a wrong value in Hydra's own config
         keys = [each.key for each in given if each.sets_hydra]
         raise ConfigError(f"{', '.join(keys) or 'config'}: cannot be set: {first_line(error)}") from error
     with open_dict(config):

@@ -16,7 +16,8 @@ from runner.door.overrides import ParsedOverride, check_allowed, expand_glob, pa
 from runner.door.variants import Composer, Trial
 from runner.errors import ConfigError
 
-_MOST = 10_000  # trials of one sweep
+# Most trials of one sweep
+_MOST = 10_000
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def _texts(each: ParsedOverride) -> list[str]:
         )
     try:
         found = list(itertools.islice(each.parsed.sweep_string_iterator(), _MOST + 1))
-    except (ValueError, OverflowError) as error:  # of a range
+    except (ValueError, OverflowError) as error:
+        # A range with step 0 or infinite ends
         raise ConfigError(f"{each.key}: got {each.text}, which is no range ({error})") from error
     if not found:
         raise ConfigError(f"{each.key}: got {each.text}, which has no values")

@@ -13,7 +13,8 @@ import runner
 from runner.door.options import RECIPE, Conf
 from runner.settings import SETTINGS
 
-_LEAST, _MOST = 60, 100  # columns of the page
+# Fewest and most columns of the page
+_LEAST, _MOST = 60, 100
 _FIELD = re.compile(r"(?P<key>\w+): (?P<value>.*?) +# (?P<comment>.*)")
 _TITLE = "A lab bench for training neural networks: all components by name, in one command."
 _FLAGS = (

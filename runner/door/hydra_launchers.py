@@ -63,7 +63,8 @@ class _HydraTask:
             return start(job)
 
         ending, _ = run_here(job, start_planned, run=job.folder_name)
-        if ending.status is Status.INTERRUPTED:  # by a signal: the sweep ends too
+        # A signal ends the sweep, too
+        if ending.status is Status.INTERRUPTED:
             raise KeyboardInterrupt if ending.exit_code == 130 else SystemExit(ending.exit_code)
 
 
@@ -135,7 +136,8 @@ class HydraLauncher:
         try:
             with _opened_launcher(self._conf, self._given, self._folder, task) as launcher, raising():
                 for each in launcher.launch(words, initial_job_idx=0):
-                    if each.status is JobStatus.FAILED:  # beside the run, whose errors stand in its folder
+                    # An error outside the run; those of the run are in its folder
+                    if each.status is JobStatus.FAILED:
                         raise each._return_value
         except RunnerError:
             raise

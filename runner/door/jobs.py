@@ -25,7 +25,8 @@ def trial_job(config: dict[str, Any], words: Sequence[str], folder: Path, folder
     auto = {"test": "never", "figures": "never"}
     name = name_in(folder.parent, folder.name, config)
     made = _make_job(config, words, name=name, folder=str(folder.with_name(name)), auto=auto)
-    older = name != folder.name  # a sweep that an older version began keeps its names
+    # In a sweep that an older version started, trials keep their old names
+    older = name != folder.name
     return replace(made, notes=False, folders=tuple(folders), hash8=name[-8:] if older else made.hash8)
 
 

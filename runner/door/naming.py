@@ -17,7 +17,8 @@ from runner.keys import experiment, key_marks
 from runner.numerics import completed, stripped
 from runner.roles import Role
 
-_MAX_NAME = 100  # characters of a folder's name
+# Most characters of a folder's name
+_MAX_NAME = 100
 
 # What hashes left out before roles: frozen, it finds the trials of sweeps that were begun then (`legacy_hash8`)
 _LEGACY_UNHASHED = (

@@ -19,7 +19,8 @@ from runner import plain_yaml
 from runner.errors import ConfigError, brief, unknown
 from runner.registry import shipped
 
-OPTION = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")  # what Hydra's grammar reads as one word
+# One word in Hydra's grammar
+OPTION = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 RECIPE = "recipe"
 
 

@@ -21,12 +21,14 @@ from runner.plain_yaml import DEEPEST, LONGEST, plain, plain_key
 from runner.settings import SETTINGS
 
 _FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
-_MAX_BRACKETS = 200  # Hydra's grammar takes long over many
+# Hydra's parser gets slow with many brackets
+_MAX_BRACKETS = 200
 _OPEN_HYDRA_KEYS = re.compile(
     r"hydra/(launcher|sweeper(/(sampler|pruner))?)|hydra\.(launcher|sweeper|sweep)\..+|hydra\.(run\.dir|mode)"
 )
 _KEY = re.compile(r"[A-Za-z_$][\w$-]*([./]([A-Za-z_$][\w$-]*|\d+))*", re.ASCII)
-_EXAMPLES = {  # of the functions of Hydra's grammar
+# Examples of the functions of Hydra's grammar
+_EXAMPLES = {
     "choice": "choice(a,b)",
     "range": "range(0,5)",
     "interval": "interval(0.1,1)",
@@ -36,7 +38,8 @@ _EXAMPLES = {  # of the functions of Hydra's grammar
     "sort": "sort(3,1,2)",
     "shuffle": "shuffle(range(0,5))",
 }
-_LONG_NUMBER = re.compile(r"[\d_]{4000}")  # Python's int() refuses such
+# Python's int() refuses numbers of more than 4300 digits
+_LONG_NUMBER = re.compile(r"[\d_]{4000}")
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,8 @@ def plan_sweep(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> Pla
             other = "sweep" if each.key == "name" else "hydra.sweep.dir"
             raise ConfigError(f"{each.key}: belongs to one run; for a sweep set {other}")
     sweeper = parts.hydra.sweeper.get("_target_")
-    if sweeper is None:  # ours, which Hydra never instantiates
+    # Our search, which Hydra never instantiates
+    if sweeper is None:
         return _search(conf, parts, given)
     if sweeper != _BASIC:
         chosen = str(parts.hydra.runtime.choices.get("hydra/sweeper"))

@@ -15,6 +15,7 @@ from runner.door.overrides import ParsedOverride, parse_override
 from runner.door.search_settings import (
     PRUNERS,
     SAMPLERS,
+    SearchSettings,
     check_fits,
     check_part,
     check_search_settings,
@@ -58,9 +59,7 @@ def plan_search(
     """Return the folder, which `place` chooses, and the checked search."""
     check_optuna_installed()
     values = to_plain(parts.hydra.sweeper)
-    settings = check_search_settings(values)
-    sampler = check_part(values["sampler"], "sampler", SAMPLERS, {"seed": NonNegativeInt})
-    pruner = check_part(values["pruner"], "pruner", PRUNERS, {})
+    settings, sampler, pruner = _check_settings(values)
     wished = search_overrides(conf, values["params"], given)
     space, fixed = make_space(conf, parts, wished)
     check_fits(space, sampler, pruner, settings)
@@ -92,6 +91,14 @@ def plan_search(
         return trial_job(trial.config, trial.words, folder / name, conf.folders)
 
     return folder, PlannedSearch(search, trial_job(config, (), folder / "any"), run)
+
+
+def _check_settings(values: dict[str, Any]) -> tuple[SearchSettings, dict[str, Any], dict[str, Any]]:
+    """Return the checked settings of a search, of its sampler and of its pruner."""
+    settings = check_search_settings(values)
+    sampler = check_part(values["sampler"], "sampler", SAMPLERS, {"seed": NonNegativeInt})
+    pruner = check_part(values["pruner"], "pruner", PRUNERS, {})
+    return settings, sampler, pruner
 
 
 def _check_ends(conf: Conf, composer: Composer, space: Space, fixed: Sequence[ParsedOverride]) -> dict[str, Any]:

@@ -24,9 +24,11 @@ from runner.plain_yaml import refers_only
 from runner.roles import Role
 
 _FILE = "sweep.yaml"
-_PLACE = ("hydra.sweep.dir", "hydra.mode", "sweep", "outputs")  # follow from the folder itself
+# Keys that follow from the folder itself
+_PLACE = ("hydra.sweep.dir", "hydra.mode", "sweep", "outputs")
 _MAY_CHANGE = re.compile("|".join((*settings_with(Role.EXECUTION), r"hydra/launcher|hydra\.launcher\..*")))
-_CODE = "plugins"  # a file must not import code
+# A file must not import code
+_CODE = "plugins"
 
 
 def save_command(folder: Path, conf: Conf, given: Sequence[ParsedOverride]) -> None:

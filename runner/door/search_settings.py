@@ -30,7 +30,7 @@ PRUNERS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class _SearchSettings:
+class SearchSettings:
     """The checked settings of a search; conf/hydra/sweeper/optuna.yaml holds the defaults."""
 
     n_trials: PositiveInt | None
@@ -42,7 +42,7 @@ class _SearchSettings:
     max_failure_rate: Unit
 
 
-def check_search_settings(values: dict[str, Any]) -> _SearchSettings:
+def check_search_settings(values: dict[str, Any]) -> SearchSettings:
     """Return the checked settings of the sweeper."""
     if values["custom_search_space"] is not None:
         says = "a config must not name code; write conditions as 'optim=adam: {...}' in hydra.sweeper.params"
@@ -51,15 +51,15 @@ def check_search_settings(values: dict[str, Any]) -> _SearchSettings:
         raise ConfigError("hydra.sweeper.direction: got a list, but a search has one score: `monitor`")
     if not isinstance(values["params"], dict):
         raise ConfigError(f"hydra.sweeper.params: got {values['params']}, must be a mapping {{a: b}}")
-    kinds = get_type_hints(_SearchSettings, include_extras=True)
+    kinds = get_type_hints(SearchSettings, include_extras=True)
     known = [*kinds, "sampler", "pruner", "params", "custom_search_space", "_target_"]
     for name in values:
         if name not in known:
             raise unknown(f"hydra.sweeper.{name}", "key", str(name), known[:-1])
-    return _SearchSettings(
+    return SearchSettings(
         **{
             each.name: check(f"hydra.sweeper.{each.name}", values[each.name], kinds[each.name])
-            for each in fields(_SearchSettings)
+            for each in fields(SearchSettings)
         }
     )
 
@@ -80,7 +80,7 @@ def check_part(values: Any, what: str, known: dict[str, dict[str, Any]], more: d
     return {"name": name, **{key: check(f"{where}.{key}", values[key], kind) for key, kind in kinds.items()}}
 
 
-def check_fits(space: Space, sampler: dict[str, Any], pruner: dict[str, Any], settings: _SearchSettings) -> None:
+def check_fits(space: Space, sampler: dict[str, Any], pruner: dict[str, Any], settings: SearchSettings) -> None:
     """Raise ConfigError if a sampler or a pruner does not support a space."""
     name = sampler["name"]
     if name == "grid":

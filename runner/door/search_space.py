@@ -60,7 +60,8 @@ def make_space(conf: Conf, parts: Parts, wished: Sequence[_SearchOverride]) -> t
         if each.condition:
             tied += _conditional(conf, parts, fixed, free, each)
     for axis in tied:
-        if axis.when is None:  # its condition holds for all points
+        # The condition holds for all points
+        if axis.when is None:
             free[axis.key] = replace(axis, label="")
             fixed = [each for each in fixed if each.key != axis.key]
     tied = [axis for axis in tied if axis.when]
@@ -154,7 +155,8 @@ def _choice_axis(given: ParsedOverride, log: bool) -> Axis:
     if log:
         raise ConfigError(f"{given.key}: got {given.text}, but only an interval or a range can be logarithmic")
     texts = list(given.parsed.sweep_string_iterator())
-    if getattr(given.value, "shuffle", False):  # differently each time
+    # shuffle() gives another order each time, but the space must stay the same
+    if getattr(given.value, "shuffle", False):
         texts.sort()
     if twice := [text for index, text in enumerate(texts) if text in texts[:index]]:
         raise ConfigError(f"{given.key}: given twice ('{twice[0]}')")

@@ -10,7 +10,8 @@ from typing import Any
 
 from runner.tasks.job import Config, Job
 
-ENTRY = __name__  # the module whose `start` runs a trial's task in the trial's process
+# The module whose `start` runs a trial's task in the trial's process
+ENTRY = __name__
 
 
 def start(job: Job) -> int:

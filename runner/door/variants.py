@@ -65,7 +65,8 @@ class _Variants:
             for each in leaves:
                 config = _with_value(config, each.key.split("."), as_in_config(each.key, each.value))
             check_config(self._conf, config, self._parts.chosen)
-        except (RunnerError, TypeError, KeyError):  # it is wrong, or no leaf: said there
+        except (RunnerError, TypeError, KeyError):
+            # The value is wrong or its place is no leaf; the full check says which
             return compose_run(self._conf, self._parts, given)
         return config
 

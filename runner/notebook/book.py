@@ -28,7 +28,8 @@ _SWEEPS = "sweeps"
 _MAX_BYTES = 64 << 20
 _HEADING = re.compile(rf"## (?P<stamp>{STAMP}) (?P<sweep>sweep )?\[[^\]]*\]\((?P<link>[^)]*)\)")
 _ROW = re.compile(rf"\| (?P<stamp>{STAMP}) \| \[[^\]]*\]\((?P<link>[^)]*)\) \|.*")
-_ROW_STAMP = slice(2, 21)  # where the time stands in a trial's row
+# Position of the time in a trial's row
+_ROW_STAMP = slice(2, 21)
 _PREAMBLE = """# Notebook
 
 Each run: the question, what differs from the run before, and the result; times in UTC, oldest first.
@@ -51,7 +52,8 @@ class _Section:
         return {unquote(match["link"]): line for line in self.lines if (match := _ROW.fullmatch(line))}
 
 
-_Sections = dict[str, _Section]  # by link
+# link -> section
+_Sections = dict[str, _Section]
 
 
 def record(folder: Path, outputs: Path) -> None:
@@ -69,7 +71,8 @@ def record(folder: Path, outputs: Path) -> None:
             _insert_runs(sections, outputs, links)
             _write(outputs / NAME, _render(sections))
     except ValueError:
-        return  # the run folder lies outside `outputs`
+        # The run folder is outside `outputs`
+        return
     except (OSError, RunnerError) as error:
         path = storage.shown(outputs / NAME)
         sys.stderr.write(f"runner: warning: {path}: cannot write ({error}); write it later with task=notebook\n")
@@ -145,7 +148,8 @@ def _insert_run(sections: _Sections, outputs: Path, link: str) -> None:
     sections[link] = _Section(start_time(folder), [], own)
     alone = [each for each, section in _in_order(sections) if not section.rows and (outputs / each).is_dir()]
     place = alone.index(link)
-    for each in range(place, min(place + 2, len(alone))):  # the run after it is now compared with it
+    # The next run is now compared with this one
+    for each in range(place, min(place + 2, len(alone))):
         before = (outputs / alone[each - 1], alone[each - 1]) if each else None
         sections[alone[each]].lines = run_lines(outputs / alone[each], alone[each], before)
 

@@ -22,8 +22,10 @@ from runner.numerics import completed
 from runner.status import Status
 
 STAMP = r"[-0-9?]{10} [0-9?:]{8}"
-_UNDATED = "????-??-?? ??:??:??"  # sorts last
-_MAX_BYTES = 1 << 20  # bytes of a config or of overrides
+# Sorts after all dates
+_UNDATED = "????-??-?? ??:??:??"
+# Limit for a config or overrides, which a user may have replaced
+_MAX_BYTES = 1 << 20
 _COLUMNS = ("date", "trial", "val accuracy", "best", "val loss", "status")
 _TRAINING = re.compile(rb"^task:\n  name: train$", re.MULTILINE)
 _HASH = re.compile(r"-[0-9a-f]{8}$")

@@ -59,6 +59,7 @@ def judge(search: Mapping[str, Any], *, every: int, total: int) -> Judge:
 
     def stop(score: float, step: int) -> bool:
         storage.set_trial_intermediate_value(search["trial"], math.ceil(step / every), score)
-        return step < total and bool(study.pruner.prune(study, storage.get_trial(search["trial"])))  # else numpy's
+        # A plain bool instead of numpy's
+        return step < total and bool(study.pruner.prune(study, storage.get_trial(search["trial"])))
 
     return stop

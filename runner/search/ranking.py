@@ -15,9 +15,11 @@ import yaml
 from runner.engine.saving.storage import write_atomic
 from runner.search.records import RankedPoint, Search
 
-RESULTS = "optimization_results.yaml"  # as hydra-optuna-sweeper calls it
+# The name that hydra-optuna-sweeper uses
+RESULTS = "optimization_results.yaml"
 RANKING = "ranking.csv"
-_MAX_ROWS = 20  # points of the table on the screen
+# Most points of the table on the screen; the file has all
+_MAX_ROWS = 20
 
 
 def write_ranking(folder: Path, rows: Sequence[RankedPoint], search: Search, monitor: str) -> None:
@@ -61,16 +63,21 @@ def show_ranking(folder: Path, rows: Sequence[RankedPoint], search: Search, moni
         values = dict(row.words)
         score = "" if row.value is None else f"{row.value:.4f}"
         sd = [f"{_spread(row):.4f}" if len(row.scores) > 1 else ""] if seeds else []
-        table.add_row(str(rank), score, *sd, row.state, *(values.get(key, "") for key in keys))
+        table.add_row(str(rank), score, *sd, _shown_state(row.state), *(values.get(key, "") for key in keys))
     width = None if sys.stdout.isatty() else 200
     Console(highlight=False, markup=False, width=width).print(table)
     counts = {state: sum(row.state == state for row in rows) for state in sorted({row.state for row in rows})}
-    words = ", ".join(f"{count} {state}" for state, count in counts.items())
+    words = ", ".join(f"{count} {_shown_state(state)}" for state, count in counts.items())
     sys.stdout.write(f"{len(rows)} points ({words}); all in {folder / RANKING}, the best in {folder / RESULTS}\n")
     for row in rows:
         if row.state == "fail":
             sys.stdout.write(f"failed: {' '.join(row.folders)}: {row.reason}\n")
     sys.stdout.flush()
+
+
+def _shown_state(state: str) -> str:
+    """Return a state in words: no point runs any more when the table is printed."""
+    return "unfinished" if state == "running" else state
 
 
 def _columns(rows: Sequence[RankedPoint]) -> list[str]:

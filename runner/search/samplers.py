@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 NON_ADAPTIVE = ("grid", "random", "qmc")
-_MAX_REPEATS = 10_000  # points drawn in a row that were there already
+# Repeated points in a row after which the space counts as exhausted
+_MAX_REPEATS = 10_000
 
 
 def distinct_points(space: Space, knobs: Mapping[str, Any]) -> Iterator[Point]:

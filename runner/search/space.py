@@ -10,9 +10,12 @@ from typing import Literal
 
 from runner.errors import ConfigError
 
-_Value = str | int | float  # of a choice its text, as the command line has it
-Point = dict[str, _Value]  # name of an axis -> value, for the axes that are there
-MAX_GRID_POINTS = 10_000  # points of a grid
+# A choice is its text on the command line
+_Value = str | int | float
+# Name of an axis -> value, for the axes that apply
+Point = dict[str, _Value]
+# Most points of a grid
+MAX_GRID_POINTS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)

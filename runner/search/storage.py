@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 JOURNAL = "study.journal"
 DATABASES = ("sqlite", "postgresql", "mysql")
-NEEDED = (5, 6)  # versions of Optuna: at least, below
-_SYNCED = (0, 6)  # Optuna operations that are synced to disk: a new study, a trial's result
+# Supported major versions of Optuna: from, below
+NEEDED = (5, 6)
+# Optuna's codes of the operations that are synced to disk: a new study, a trial's result
+_SYNCED = (0, 6)
 _HEADER = re.compile(rb"([0-9]{1,12}) ([0-9a-f]{8}) ")
 
 
@@ -97,7 +99,8 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._known = (0, 0)  # records found whole so far, and the bytes that they take
+        # Number of complete records read so far, and their size in bytes
+        self._known = (0, 0)
         with storage.refusing(path):
             path.open("ab").close()
 

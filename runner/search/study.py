@@ -153,7 +153,8 @@ class Study:
             if not ours or (each.state.is_finished() and each.state != TrialState.FAIL) or each.number in again:
                 continue
             if not self._search.space.is_complete(each.params):
-                if each.state == TrialState.RUNNING:  # killed between two of its values
+                # The process was killed between two values of the point
+                if each.state == TrialState.RUNNING:
                     self._study.tell(each.number, state=TrialState.FAIL)
             elif each.state == TrialState.RUNNING:
                 left.append(StudyTrial(each._trial_id, each.number, self._point(each)))
@@ -179,7 +180,8 @@ class Study:
         """Let the sampler choose a point."""
         self._study.sampler = adaptive_sampler(self._search.space, self._search.sampler, len(self._trials()))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what a sampler cannot use
+            # Optuna warns about trials that a sampler cannot use
+            warnings.simplefilter("ignore")
             trial = self._study.ask()
             trial.set_user_attr("sweep", self._folder)
             point: Point = {}

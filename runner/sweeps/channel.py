@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 _PIECE = 1 << 16
-_ITEMS = "\0items"  # stands for a mapping whose keys are not all texts; no config has a NUL
+# Marks a mapping with keys that are not strings; no config contains a NUL
+_ITEMS = "\0items"
 
 Message = dict[str, Any]
 

@@ -17,10 +17,13 @@ from runner.engine.monitor import Monitor
 from runner.sweeps.outcome import LOG, Ended, folder_of
 from runner.tasks.job import Job
 
-_REDRAW = 0.25  # seconds between two drawings, at least
-_MAX_ROWS = 60  # of the table at the end
+# Fewest seconds between two drawings
+_REDRAW = 0.25
+# Most rows of the final table
+_MAX_ROWS = 60
 _MAX_REASONS = 20
-_TAIL_BYTES = 2048  # bytes of a log that are read
+# Bytes read from the end of a log
+_TAIL_BYTES = 2048
 _PROGRESS_LINE = re.compile(r"^epoch \d+/\d+  step .*$", re.MULTILINE)
 _PROGRESS_WORD = re.compile(r"(\D+?) (\S+)(?:  |$)")
 
@@ -157,7 +160,8 @@ def show_final_table(ended: Sequence[Ended], monitor: str, stream: TextIO | None
     table.columns[0].no_wrap, table.columns[0].overflow, table.columns[0].ratio = False, "fold", None
     for each in rows:
         table.add_row(each.name, _format_score(each.score), each.result.status, f"{each.result.seconds:.1f}")
-    width = None if stream.isatty() else 200  # a pipe has no width
+    # A pipe has no width
+    width = None if stream.isatty() else 200
     Console(file=stream, highlight=False, markup=False, width=width).print(table)
 
 
@@ -173,7 +177,8 @@ def show_reasons(bad: Sequence[Ended], stream: TextIO | None = None) -> None:
         stream.write(f"{each.result.status}: {each.name}: {each.result.reason}\n")
     if len(bad) > _MAX_REASONS:
         stream.write(f"... and {len(bad) - _MAX_REASONS} more\n")
-    if any((folder_of(each.job) / LOG).is_file() for each in bad):  # Hydra's launchers keep logs elsewhere
+    # Hydra's launchers keep their logs elsewhere
+    if any((folder_of(each.job) / LOG).is_file() for each in bad):
         stream.write(f"their logs: {folder_of(bad[0].job).parent / '*' / LOG}\n")
     stream.flush()
 

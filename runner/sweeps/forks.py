@@ -15,14 +15,16 @@ from runner.sweeps.channel import Channel, Closed, Message
 from runner.sweeps.template import COLLAPSE_MEMORY, FORK, REAP, serve_forks
 from runner.sweeps.worker_group import kill
 
-_MAX_EARLY_DEATHS = 3  # forks in a row that may fail, or end before they get a trial
+# Forks in a row that may fail or end before they get a trial
+_MAX_EARLY_DEATHS = 3
 
 
 class TemplateEnded(Exception):
     """The template process ended, and all its forks with it."""
 
     def __init__(self, code: int) -> None:
-        self.code = code  # its exit code, or minus the number of the signal that killed it
+        # Exit code, or minus the number of the signal that killed the template
+        self.code = code
 
 
 class Forks:
@@ -35,17 +37,22 @@ class Forks:
     def __init__(self, message: Message, before: Callable[[], None]) -> None:
         """Start a template, which calls `before` and then loads what the message names; `gpus` is None until it has."""
         self.gpus: int | None = None
-        self._requested = False  # a fork that does not exist yet
+        # True while a fork is requested and not yet there
+        self._requested = False
         self._waiting: tuple[int, Channel] | None = None
-        self._running: dict[int, int] = {}  # pid -> number of the trial
-        self._ending: set[int] = set()  # pids of processes whose trial has ended
+        # pid -> number of the trial
+        self._running: dict[int, int] = {}
+        # pids of processes whose trial has ended
+        self._ending: set[int] = set()
         self._ended: deque[tuple[int, int]] = deque()
         self._early_deaths = 0
-        self._deaths, write = os.pipe()  # a byte for each process that ended, here and in the template
+        # Receives a byte for each process that ended, here and in the template
+        self._deaths, write = os.pipe()
         for end in (self._deaths, write):
             os.set_blocking(end, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # only its byte in the pipe counts
+        # The handler does nothing; the byte in the pipe is what counts
+        signal.signal(signal.SIGCHLD, lambda *_: None)
         self._messages, messages = socket.socketpair(type=socket.SOCK_DGRAM)
         requests, self._requests = os.pipe()
         server = os.getpid()
@@ -66,13 +73,15 @@ class Forks:
     def start_trial(self, number: int, message: Message) -> int:
         """Give a trial to the process that waits, as soon as one does, and return its pid; raises Lost."""
         while self._waiting is None:
-            if not self._requested:  # the last one ended before it could wait
+            # The previous fork ended before it could wait
+            if not self._requested:
                 self.fork_ahead()
             select.select(self.descriptors(), [], [])
             self.read_messages()
         (pid, channel), self._waiting = self._waiting, None
         self._running[pid] = number
-        with contextlib.suppress(Closed):  # it was killed: `read_messages` finds that
+        # The process was killed; `read_messages` handles that
+        with contextlib.suppress(Closed):
             channel.send(message)
         channel.close()
         self.fork_ahead()
@@ -130,14 +139,16 @@ class Forks:
                 self._waiting = pid, Channel(socket.socket(fileno=descriptors[0]))
                 self._requested, self._early_deaths = False, 0
             case "ended" if pid in self._running:
-                kill(pid, signal.SIGKILL)  # and the processes that it started
+                # Also kills the processes that the trial started
+                kill(pid, signal.SIGKILL)
                 self._ended.append((self._running.pop(pid), number))
                 self._ending.add(pid)
             case "dead" if pid in self._running:
                 self._ended.append((self._running.pop(pid), number))
             case "dead" if pid in self._ending:
                 self._ending.discard(pid)
-            case "dead":  # before it got a trial
+            case "dead":
+                # The fork ended before it got a trial
                 self._early_deaths += 1
                 if self._early_deaths > _MAX_EARLY_DEATHS:
                     raise TemplateEnded(number)
@@ -146,7 +157,8 @@ class Forks:
                 self._requested, self._waiting = False, None
 
     def _request(self, request: bytes) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it ended: `read_messages` finds that
+        # The template ended; `read_messages` handles that
+        with contextlib.suppress(BrokenPipeError):
             os.write(self._requests, request)
 
 

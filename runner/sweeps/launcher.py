@@ -15,7 +15,8 @@ from runner.sweeps.display import Display
 from runner.sweeps.outcome import Ended
 from runner.tasks.job import Job
 
-PAUSE = 0.25  # seconds between two looks at clocks and logs
+# Seconds between two checks of time limits and logs
+PAUSE = 0.25
 
 
 class Launcher(Protocol):

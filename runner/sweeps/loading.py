@@ -14,7 +14,8 @@ from typing import Any
 
 from runner.sweeps.channel import Message
 
-_MODULES = (  # all modules that a trial imports; a test compares
+# All modules that a trial imports; a test compares this list with a real trial
+_MODULES = (
     "runner.tasks.train",
     "numpy.ctypeslib",
     "rich._emoji_codes",
@@ -33,7 +34,8 @@ _MODULES = (  # all modules that a trial imports; a test compares
 
 def load(message: Message) -> int:
     """Import what trials need and read their data; return the number of GPUs."""
-    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # counting GPUs through CUDA would make forks impossible
+    # Counts GPUs through NVML, because a process that has initialized CUDA cannot be forked
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     import torch
 
     from runner.engine import provenance
@@ -42,7 +44,8 @@ def load(message: Message) -> int:
     sys.argv = message["argv"]
     for name in _MODULES:
         importlib.import_module(name)
-    with contextlib.suppress(Exception):  # the trial reports it
+    # The trial meets the same error and reports it
+    with contextlib.suppress(Exception):
         _load_data(message["plugins"], message["data"])
     provenance.keep()
     return torch.cuda.device_count() if message["device"] != "cpu" else 0

@@ -136,7 +136,8 @@ class Pool:
                 worker.run(each.number, self._message(each.job, worker))
 
     def _message(self, job: Job, worker: Worker) -> Message:
-        memory = None if worker.inline else self._settings.memory  # CUDA maps far more memory than it uses
+        # No limit on CUDA, which maps far more memory than it uses
+        memory = None if worker.inline else self._settings.memory
         return {"job": message_of(job), "threads": self._settings.threads, "memory": memory}
 
     def _handle_message(self, worker: Worker, message: Mapping[str, Any]) -> None:

@@ -15,9 +15,12 @@ from runner.sweeps.outcome import LOG, describe_exit, finalize_result, folder_of
 from runner.sweeps.worker_group import Worker
 from runner.tasks.job import Job
 
-GRACE = 4.0  # seconds that a stopped trial has to save itself
-_GRACE_AFTER_TIMEOUT = 1.0  # the same for one that took too long
-_MAX_LOG_BYTES = 64 << 20  # bytes; a trial that prints more is stopped before it fills the disk
+# Seconds that a stopped trial has to save itself
+GRACE = 4.0
+# The same for a trial that exceeded its time limit
+_GRACE_AFTER_TIMEOUT = 1.0
+# A trial that prints more bytes is stopped before it fills the disk
+_MAX_LOG_BYTES = 64 << 20
 
 
 @dataclass(kw_only=True)

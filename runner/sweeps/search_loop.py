@@ -16,8 +16,10 @@ from runner.sweeps.launcher import Launcher, next_done
 from runner.sweeps.outcome import Ended, folder_of
 from runner.tasks.job import Job
 
-_FEWEST = 10  # points before a rate of failures means something
-_MakeJob = Callable[[StudyTrial, int], Job]  # (point, seed) -> the checked run of it
+# Fewest points for which a failure rate means something
+_FEWEST = 10
+# (point, seed) -> job of the run
+_MakeJob = Callable[[StudyTrial, int], Job]
 
 
 @dataclass
@@ -37,8 +39,10 @@ class SearchLoop:
     def __init__(self, search: Search, study: Study, jobs: _MakeJob) -> None:
         self._search, self._study, self._jobs = search, study, jobs
         self._most = math.inf if search.n_jobs is None else search.n_jobs
-        self._running: dict[str, list[tuple[_Point, int]]] = {}  # folder of a run -> its points and seeds
-        self._waiting: deque[_Point] = deque()  # with seeds left
+        # folder of a run -> points and seeds that share it
+        self._running: dict[str, list[tuple[_Point, int]]] = {}
+        # Points with seeds that have not been started
+        self._waiting: deque[_Point] = deque()
         self.points = self.failed = 0
 
     def run(self, launcher: Launcher, display: Display) -> int:
@@ -90,11 +94,13 @@ class SearchLoop:
         """Record one run; tell the study its point if that was the last run."""
         point.running -= 1
         if stopping and not ended.has_result:
-            point.was_stopped = True  # the next command continues it
+            # The next command continues this point
+            point.was_stopped = True
             return
         result = ended.result
         point.runs[seed] = RunResult(folder=ended.name, status=result.status, score=ended.score, reason=result.reason)
-        if not result.status.complete:  # so has the point, whatever the other seeds say
+        # One incomplete run decides the state of the point, so the other seeds need not run
+        if not result.status.complete:
             point.seeds.clear()
         if point.seeds and self._search.prunes:
             self._waiting.appendleft(point)

@@ -90,7 +90,8 @@ class _Server:
     def _loaded(self, gpus: int) -> None:
         if self._many:
             self._forks.collapse_memory()
-        if not gpus:  # with GPUs, one process for each of them replaces this one
+        # With GPUs, one process per GPU replaces this server
+        if not gpus:
             self._forks.fork_ahead()
         self._channel.send({"did": "load", "gpus": gpus})
 
@@ -108,7 +109,8 @@ class _Server:
 def _exit_as(code: int) -> None:
     """End this process as another one ended: with its exit code, or by the signal with the number `-code`."""
     if code < 0:
-        with contextlib.suppress(OSError):  # SIGKILL has no other handler
+        # The handler of SIGKILL cannot be changed
+        with contextlib.suppress(OSError):
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     sys.exit(code)

@@ -22,11 +22,15 @@ from runner.sweeps.channel import Channel, Message
 from runner.sweeps.trial import Start, die_with, isolate, load_start, run_trial
 from runner.sweeps.worker_group import kill
 
-FORK, REAP, COLLAPSE_MEMORY = b"f", b"r", b"c"  # requests
+# Requests to the template, one byte each
+FORK, REAP, COLLAPSE_MEMORY = b"f", b"r", b"c"
 _OVER = os.WEXITED | os.WNOHANG | os.WNOWAIT
-_LARGE = 2 << 20  # bytes of a large page
-_COLLAPSE = 25  # MADV_COLLAPSE of <linux/mman.h>, Linux 6.1
-_LIGHT = 1 << 20  # kilobytes; a process that holds more needs time to free them
+# Bytes of a huge page
+_LARGE = 2 << 20
+# MADV_COLLAPSE of <linux/mman.h>, Linux 6.1
+_COLLAPSE = 25
+# Kilobytes; a process that holds more needs noticeable time to free them
+_LIGHT = 1 << 20
 
 
 def serve_forks(server: int, message: Message, requests: int, messages: socket.socket) -> None:
@@ -53,7 +57,8 @@ def _fork(requests: int, messages: socket.socket, template: int, start: Start) -
     """Fork a process that waits for a trial."""
     try:
         pid = os.fork()
-    except OSError as error:  # no memory, or too many processes
+    except OSError as error:
+        # Out of memory, or too many processes
         messages.send(b"dead 0 %d" % (error.errno or 1))
         return
     if pid == 0:
@@ -63,7 +68,8 @@ def _fork(requests: int, messages: socket.socket, template: int, start: Start) -
 
 def _reap(messages: socket.socket) -> None:
     """Report the forks that ended, with their exit codes, and kill the processes that they started."""
-    with contextlib.suppress(ChildProcessError):  # none are left
+    # No child is left
+    with contextlib.suppress(ChildProcessError):
         # WNOWAIT keeps the ended process, so that no other process group can get its number before the kill.
         while over := os.waitid(os.P_ALL, 0, _OVER):
             kill(over.si_pid, signal.SIGKILL)
@@ -78,7 +84,8 @@ def _wait_and_run(template: int, messages: socket.socket, start: Start) -> NoRet
         isolate(template)
         message = _receive_trial(messages)
         code = run_trial(message, start)
-        if _is_light():  # else the trial ends with its process, whose memory is free then
+        # Otherwise the trial ends with its process, when the memory is free
+        if _is_light():
             messages.send(b"ended %d %d" % (os.getpid(), code))
     finally:
         os._exit(code)

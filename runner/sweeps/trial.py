@@ -16,7 +16,8 @@ from runner.sweeps.channel import Message
 from runner.sweeps.outcome import LOG, finalize_result, folder_of
 from runner.tasks.job import Job
 
-Start = Callable[[Job], int]  # runs the task of a job and returns its exit code
+# Runs the task of a job and returns its exit code
+Start = Callable[[Job], int]
 
 
 def load_start(message: Message) -> Start:
@@ -121,7 +122,9 @@ def die_with(parent: int) -> None:
     if sys.platform == "linux":
         import ctypes
 
-        set_pdeathsig = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
+        # PR_SET_PDEATHSIG of <sys/prctl.h>
+        set_pdeathsig = 1
         ctypes.CDLL(None).prctl(set_pdeathsig, int(signal.SIGKILL), 0, 0, 0)
-        if os.getppid() != parent:  # it ended before the call
+        # The parent ended before the call
+        if os.getppid() != parent:
             os._exit(1)

@@ -23,8 +23,10 @@ START = (
 )
 # malloc takes its memory in large pages where it can, so that each fork copies a third less.
 _LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-_PATIENCE = 5.0  # seconds that a process has to end after its channel is closed
-_DEATHS = 3  # fork servers that may end, with no trial ended between, before the sweep gives up
+# Seconds that a process has to end after its channel is closed
+_PATIENCE = 5.0
+# The sweep fails after this many fork servers ended without a trial ending in between
+_DEATHS = 3
 
 
 class WorkerGroup:
@@ -35,7 +37,8 @@ class WorkerGroup:
         self.workers: list[Worker] = []
         self.ready: set[Worker] = set()
         self._trials = self._deaths = 0
-        self._last = 0  # exit code of the last that was lost
+        # Exit code of the last process that ended
+        self._last = 0
 
     def start(self, trials: int) -> None:
         """Start the fork server unless it runs; it loads in the background. `trials` is the least number of trials."""
@@ -49,7 +52,8 @@ class WorkerGroup:
         if not gpus or worker.inline:
             return
         self._remove(worker)
-        one = ":" in self._like["device"]  # a certain GPU
+        # True if one GPU is chosen, as in cuda:1
+        one = ":" in self._like["device"]
         for number in range(self._settings.workers or (1 if one else gpus)):
             environment = {} if one else gpu_environment(number, gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
             self._add(Worker(seats=1, inline=True, environment=environment))
@@ -100,7 +104,8 @@ class Worker:
     def __init__(self, *, seats: int, inline: bool, environment: Mapping[str, str] | None = None) -> None:
         ours, theirs = socket.socketpair()
         self.seats, self.inline, self._environment = seats, inline, dict(environment or {})
-        self.groups: dict[int, int] = {}  # number of a trial -> its process group
+        # number of a trial -> its process group
+        self.groups: dict[int, int] = {}
         self._process = subprocess.Popen(
             [sys.executable, "-c", START, repr([path or os.getcwd() for path in sys.path]), str(theirs.fileno())],  # noqa: PTH109
             pass_fds=[theirs.fileno()],
@@ -127,7 +132,8 @@ class Worker:
     def kill(self, number: int, sent: signal.Signals) -> None:
         """Send a signal to a trial and all processes that it started."""
         if self.inline:
-            kill(self._process.pid, sent)  # no other process can have this pid before we wait for it
+            # The pid cannot be reused before we wait for the process
+            kill(self._process.pid, sent)
         else:
             with contextlib.suppress(Closed):
                 self._channel.send({"do": "kill", "number": number, "signal": int(sent)})
@@ -148,13 +154,15 @@ class Worker:
     def close(self) -> int:
         """End it and its trials; return its exit code, or minus the number of the signal that ended it."""
         self._channel.close()
-        try:  # a fork server ends its trials, then itself
+        # A fork server ends its trials first
+        try:
             return self._process.wait(_PATIENCE if self.groups and not self.inline else 0)
         except subprocess.TimeoutExpired:
             kill(self._process.pid, signal.SIGKILL)
             return self._process.wait()
         finally:
-            for group in self.groups.values():  # a server that was killed leaves them
+            # A killed server leaves its trials behind
+            for group in self.groups.values():
                 kill(group, signal.SIGKILL)
 
 

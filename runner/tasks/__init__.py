@@ -33,7 +33,8 @@ def start(job: Job, *, vary: Vary | None = None, launch: Launch | None = None) -
     if job.config["resume"]:
         job = _resumed(job)
     _load_task(job.config["task"]["name"])
-    heed()  # the imports took most of the time so far
+    # Most of the time so far went into imports, when signals may have arrived
+    heed()
     context: dict[str, Any] = {"vary": vary, "launch": launch}
     context = {name: given for name, given in context.items() if given}
     with collecting():

@@ -24,10 +24,13 @@ from runner.tasks.job import Job
 if TYPE_CHECKING:
     from rich.console import Console
 
-_WIDTH = 120  # columns at most; longer lines are hard to read
-_MAX_ROWS = 30  # of a table on the screen; the files have all
+# Most columns; longer lines are hard to read
+_WIDTH = 120
+# Most rows of a table on the screen; the files have all
+_MAX_ROWS = 30
 _LEFT = ("configuration", "verdict")
-_LABEL_WIDTH = 23  # columns of a label, one value a line; the verdict takes the rest
+# Columns of a label, with one value per line; the verdict takes the rest
+_LABEL_WIDTH = 23
 
 
 @register("task")
@@ -47,8 +50,9 @@ def compare(
     """
     found = make_report(_patterns(job.config["runs"], job), Criterion(metric=metric, at=at, margin=margin), baseline)
     folder = _save(found, job, out)
-    end = f"saved in      {folder}\nlook at it    {folder / 'comparison.html'}\n"
-    with suppress(BrokenPipeError):  # the reader stopped early (`| head`)
+    end = f"saved in      {folder}\nview          {folder / 'comparison.html'}\n"
+    # The reader may stop early (`| head`)
+    with suppress(BrokenPipeError):
         sys.stdout.write(_render(found) + end)
         sys.stdout.flush()
     return 0

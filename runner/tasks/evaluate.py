@@ -32,7 +32,8 @@ def evaluate_task(job: Job, *, split: Literal["test", "val", "train"]) -> int:
     config = saved_config(str(folder), job, key="run", may_change=_MAY_CHANGE)
     experiment = assemble(config, fit=False)
     if split == "test":
-        experiment.look()  # before the read is counted
+        # Check the files before the read is counted
+        experiment.look()
     with existing_run(folder) as run:
         path = folder / run.result.weights if run.result.weights else _newest_weights(folder)
         accept = config["resume_numerics"] == "new"

@@ -26,7 +26,8 @@ from runner.tasks.report import print_progress
 from runner.tasks.run_folder import continued_run_folder
 
 _Interval = list[Positive]
-_TRAINING_OVERRIDES = {"task": "train", "name": None, "test": "never", "figures": "never"}  # of each point
+# Overrides of each training
+_TRAINING_OVERRIDES = {"task": "train", "name": None, "test": "never", "figures": "never"}
 
 
 @register("task")
@@ -55,7 +56,8 @@ def grid_vs_random(
     ]
     points += [point for seed in range(draws) for point in _random_pairs(axes, side**2, seed)]
     variants = [vary(job.config, _TRAINING_OVERRIDES | {matters: point[0], other: point[1]}) for point in points]
-    experiment = assemble(job.config)  # what does not fit together is refused before there is a folder
+    # Refuse what does not fit together before a folder exists
+    experiment = assemble(job.config)
     with continued_run_folder(job, experiment) as run:
         print_progress(f"  {len(points)} short trainings")
         monitor = job.config["monitor"]

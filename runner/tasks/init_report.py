@@ -23,7 +23,8 @@ from runner.tasks.init_verdicts import Case, find_problems
 from runner.tasks.job import Job, Vary
 from runner.tasks.run_folder import run_folder
 
-_Entry = str | dict[str, int | float | bool | str | None]  # an option's word, or its name with some of its knobs
+# An option, or a mapping of its name and some of its knobs
+_Entry = str | dict[str, int | float | bool | str | None]
 
 
 @register("task")
@@ -43,7 +44,8 @@ def init_report(
     activations = _choices(job, vary, "activation", activation)
     pairs = list(itertools.product(activations, _choices(job, vary, "init", init)))
     experiments = (assemble(vary(job.config, {**a.overrides, **i.overrides})) for a, i in pairs)
-    first = next(experiments)  # what does not fit together is refused before there is a folder
+    # Refuse what does not fit together before a folder exists
+    first = next(experiments)
     if not any(map(acts, first.learner.model.modules())):
         raise ConfigError(f"model={job.config['model']['name']}: has no activation that task=init_report could show")
     with run_folder(job, first) as run:

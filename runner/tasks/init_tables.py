@@ -116,7 +116,7 @@ def show_report(folder: Path, job: Job, cases: Sequence[Case]) -> None:
         sys.stdout.write("\n" if case.findings else "")
     if len(cases) > 1:
         summary_table([_overview_row(case) for case in cases], title="all together")
-    sys.stdout.write(f"saved in      {folder}\nlook at it    {folder / 'report.png'}\n")
+    sys.stdout.write(f"saved in      {folder}\nview          {folder / 'report.png'}\n")
     sys.stdout.write(f"              tensorboard --logdir {tensorboard_folder(folder, job)}\n")
 
 

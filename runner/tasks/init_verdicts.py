@@ -18,14 +18,21 @@ from runner.engine.activations import Layer
 Severity = Literal["hint", "warning", "error"]
 SEVERITIES: tuple[Severity, ...] = ("hint", "warning", "error")
 
-_HEALTHY_GAIN = (0.75, 1.33)  # per layer, over LONG layers or more
+# Factor per layer, for rows of at least _LONG layers
+_HEALTHY_GAIN = (0.75, 1.33)
 _LONG = 4
-_HEALTHY_TOTAL = (0.1, 10.0)  # over any number of layers
-_HOPELESS_TOTAL = (1e-3, 1e3)  # over any number of layers
-_SATURATED = (0.10, 0.25)  # share of one layer's outputs: hint, warning
-_COLLAPSED = 0.1  # of the first layer's standard deviation
-_DEAD = (0.05, 0.10)  # share of one layer's units: hint, warning
-_ENOUGH_EXAMPLES = 2048  # examples; among fewer a healthy layer has units that happen to be silent
+# Factor over a row of any number of layers that is healthy
+_HEALTHY_TOTAL = (0.1, 10.0)
+# Factor over a row outside which a network does not train
+_HOPELESS_TOTAL = (1e-3, 1e3)
+# Share of saturated outputs in one layer: hint, warning
+_SATURATED = (0.10, 0.25)
+# Share of the first layer's standard deviation below which a layer has collapsed
+_COLLAPSED = 0.1
+# Share of dead units in one layer: hint, warning
+_DEAD = (0.05, 0.10)
+# With fewer examples, a healthy layer has units that are silent by chance
+_ENOUGH_EXAMPLES = 2048
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from runner.engine.world import ALONE, World
 if TYPE_CHECKING:
     from runner.engine.saving.folder import Result
 
-Config = dict[str, Any]  # a checked config as plain dicts
+# A checked config as plain dicts
+Config = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -130,5 +130,5 @@ def _show(folder: Path, job: Job, experiment: Experiment, pictures: dict[str, by
     title = f"{recipe.total_steps} steps of {experiment.batches.batch} examples, {recipe.steps_per_epoch} in an epoch"
     summary_table(_group_rows(experiment), title=title)
     for name in pictures:
-        sys.stdout.write(f"look at it    {folder / 'preview' / name}.png\n")
+        sys.stdout.write(f"view          {folder / 'preview' / name}.png\n")
     sys.stdout.write(f"              tensorboard --logdir {tensorboard_folder(folder, job)}\n")

@@ -143,7 +143,7 @@ def _show(folder: Path, experiment: Experiment, cost: dict[str, float], recordin
         f"profiler      {recording.milliseconds:.3g} ms/step while it records",
         f"operations    {recording.calls:.0f} per step, {recording.busy:.0%} {rest}",
         f"host          {recording.waits:.3g} {waits} per step",
-        f"look at it    https://ui.perfetto.dev, Open trace file: {folder / 'profile' / TRACE}",
+        f"view          https://ui.perfetto.dev, Open trace file: {folder / 'profile' / TRACE}",
         f"or            pip install torch-tb-profiler; tensorboard --logdir {shlex.quote(str(folder))}",
     ]
     sys.stdout.write("\n".join(lines) + "\n")

@@ -103,7 +103,7 @@ def show_summary(folder: Path, job: Job, result: Result) -> None:
     lines = [
         *([f"speed         {speed_in_words(cost)}"] if cost else []),
         f"saved in      {folder}",
-        f"look at it    tensorboard --logdir {tensorboard_folder(folder, job)}",
+        f"view          tensorboard --logdir {tensorboard_folder(folder, job)}",
         "then open     http://localhost:6006/#custom_scalars (or #timeseries, #hparams, #images)",
     ]
     sys.stdout.write("\n".join(lines) + "\n")

@@ -32,8 +32,10 @@ from runner.tasks.plugins import known_cause
 from runner.tasks.report import device_name, print_progress
 
 _CONFIG = "config.yaml"
-MAY_CHANGE = settings_with(Role.EXECUTION)  # with resume
-_KEYS_OF_EVERY_VERSION = {"data", "model", "optim", "task", "seed", "steps", "epochs"}  # keys that every config has had
+# Keys that may change with `resume=`
+MAY_CHANGE = settings_with(Role.EXECUTION)
+# Keys that the config of every version has
+_KEYS_OF_EVERY_VERSION = {"data", "model", "optim", "task", "seed", "steps", "epochs"}
 _ALLOWED_BEFORE_RUN = {
     "trial.log",
     LOCK,
@@ -189,7 +191,8 @@ def saved_config(
     if task not in tasks:
         raise ConfigError(f"{key}: got '{folder}', must be the folder of a training run (its task is {task!r})")
     given = {override.lstrip("+").partition("=")[0].partition(".")[0] for override in job.overrides}
-    given.add("resume_numerics")  # not the value saved: whoever goes on now must say so
+    # Never the saved value: the user must confirm with each command
+    given.add("resume_numerics")
     return config | {name: job.config[name] for name in given & set(may_change)}
 
 
@@ -217,8 +220,9 @@ def _keeping_result(run: Run, plugins: Sequence[str]) -> Iterator[None]:
     except BaseException as error:
         ended = ending(known_cause(error, plugins))
         if ended.status is Status.INTERRUPTED:
-            print_progress(f"interrupted; go on with: python -m runner resume={shlex.quote(str(run.folder))}")
-        with suppress(StorageError):  # the first of two failures is the one to report
+            print_progress(f"interrupted; resume with: python -m runner resume={shlex.quote(str(run.folder))}")
+        # Report the first of two failures
+        with suppress(StorageError):
             _write_end(run, ended, began)
         raise
     _write_end(run, SUCCESS if result.status is Status.RUNNING else Ending(result.status, 0), began)
