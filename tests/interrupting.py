@@ -27,7 +27,7 @@ from runner.engine.saving import checkpoint
 from runner.tasks import start
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
-HINT = "interrupted; go on with: python -m runner resume="
+HINT = "interrupted; resume with: python -m runner resume="
 MOMENT = 0.002  # seconds between two looks
 STEPS = 400
 LONG = ("model=cnn", "model.channels=[8,16]", f"steps={STEPS}", "validate_every=11steps", "checkpoint_every=7steps")

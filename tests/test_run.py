@@ -185,7 +185,7 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path):
             break
     _, rest = child.communicate(timeout=60)
     assert child.returncode == 130
-    assert rest.splitlines()[-1] == "interrupted; go on with: python -m runner resume=outputs/long"
+    assert rest.splitlines()[-1] == "interrupted; resume with: python -m runner resume=outputs/long"
     found = result(tmp_path / "outputs" / "long")
     assert (found["status"], found["exit"]) == ("interrupted", 130)
     assert found["steps"] >= 2 * 19
