@@ -22,7 +22,7 @@ from runner.engine.parts import mode
 from runner.engine.saving import checkpoint
 from runner.engine.saving.state import flatten
 from runner.engine.train import train
-from runner.tasks.train import _restore_snapshot
+from runner.tasks.train import restore_snapshot
 
 CONF = ROOT / "conf"
 MANY = ("augment", "regularizer", "probe")
@@ -208,7 +208,7 @@ def interrupted(choices: Mapping[str, Any], at: int, count: int, folder: Path) -
     checkpoint.save(folder, at, experiment.learner.weights(), saved, logs={}, meta={}, keep=[])
     snapshot = checkpoint.load(folder)
     experiment, log = build(choices, fit=False), Log(screens=[rows])
-    _restore_snapshot(experiment.learner, snapshot)
+    restore_snapshot(experiment.learner, snapshot)
     log.load_state_dict(snapshot.state["log"])
     steps(experiment, count, log)
     return left(experiment, rows)

@@ -60,7 +60,7 @@ def _truncate(label: str) -> str:
 
 
 def _colors(rows: Sequence[ComparedRow], criterion: Criterion) -> dict[str, str]:
-    """Return a colour for each label: black for the baseline, one each for the best, grey for the rest."""
+    """Return a color for each label: black for the baseline, one each for the best, gray for the rest."""
     sign = -1 if criterion.larger_is_better else 1
     others = [row for row in rows if not row.is_baseline]
     best = sorted(others, key=lambda row: (math.isnan(row.mean), sign * row.mean))[: _MAX_COLORS - 1]
@@ -75,31 +75,31 @@ def _colors(rows: Sequence[ComparedRow], criterion: Criterion) -> dict[str, str]
 
 def draw_curves(rows: Sequence[ComparedRow], criterion: Criterion) -> bytes:
     """Draw the learning curves: mean over seeds, a band of one standard deviation, failed runs dashed to their end."""
-    figure, colour = empty_figure(10, 7), _colors(rows, criterion)
+    figure, color = empty_figure(10, 7), _colors(rows, criterion)
     for axes, (tag, name) in zip(figure.subplots(2, 2).flat, _PANELS.items(), strict=True):
-        for row in sorted(rows, key=lambda row: colour[row.group.label] != _GRAY):
-            _draw_curve(axes, row, tag, colour[row.group.label])
+        for row in sorted(rows, key=lambda row: color[row.group.label] != _GRAY):
+            _draw_curve(axes, row, tag, color[row.group.label])
         label_axes(axes, xlabel="step", ylabel=name)
         if "loss" in tag:
             _limit_loss_axis(axes, rows, tag)
-    _draw_legend(figure, rows, colour)
+    _draw_legend(figure, rows, color)
     return to_svg(figure)
 
 
-def _draw_curve(axes: Any, row: ComparedRow, tag: str, colour: str) -> None:
+def _draw_curve(axes: Any, row: ComparedRow, tag: str, color: str) -> None:
     """Draw one configuration."""
     mean = mean_curve(row.group.complete, tag)
-    axes.plot(mean.steps, mean.mean, color=colour, linewidth=1.6, marker="o" if len(mean.steps) < 3 else "")
+    axes.plot(mean.steps, mean.mean, color=color, linewidth=1.6, marker="o" if len(mean.steps) < 3 else "")
     if len(row.group.complete) > 1 and any(math.isnan(sd) for sd in mean.sd):
         for run in row.group.complete:
-            axes.plot(*_steps_and_values(thinned_curve(run, tag)), color=colour, linewidth=0.5)
+            axes.plot(*_steps_and_values(thinned_curve(run, tag)), color=color, linewidth=0.5)
     else:
         low, high = ([m + sign * sd for m, sd in zip(mean.mean, mean.sd, strict=True)] for sign in (-1, 1))
-        axes.fill_between(mean.steps, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.fill_between(mean.steps, low, high, color=color, alpha=0.15, linewidth=0)
     for run in row.group.runs:
         if run not in row.group.complete and (curve := thinned_curve(run, tag)):
-            axes.plot(*_steps_and_values(curve), color=colour, linewidth=0.8, linestyle="--")
-            axes.plot(*curve[-1], color=colour, marker="x", markersize=6)
+            axes.plot(*_steps_and_values(curve), color=color, linewidth=0.8, linestyle="--")
+            axes.plot(*curve[-1], color=color, marker="x", markersize=6)
 
 
 def _steps_and_values(curve: Series) -> tuple[list[int], list[float]]:
@@ -115,14 +115,14 @@ def _limit_loss_axis(axes: Any, rows: Sequence[ComparedRow], tag: str) -> None:
         axes.set_ylim(0, _LOSS_HEADROOM * max(firsts))
 
 
-def _draw_legend(figure: Any, rows: Sequence[ComparedRow], colour: dict[str, str]) -> None:
-    """Name the coloured configurations under a figure, and count the grey ones."""
+def _draw_legend(figure: Any, rows: Sequence[ComparedRow], color: dict[str, str]) -> None:
+    """Name the colored configurations under a figure, and count the gray ones."""
     from matplotlib.lines import Line2D
 
-    shown = [row.group for row in rows if colour[row.group.label] != _GRAY]
-    handles = [Line2D([], [], color=colour[group.label], label=_truncate(group.short)) for group in shown]
-    if grey := len(rows) - len(shown):
-        handles.append(Line2D([], [], color=_GRAY, label=f"{grey} more"))
+    shown = [row.group for row in rows if color[row.group.label] != _GRAY]
+    handles = [Line2D([], [], color=color[group.label], label=_truncate(group.short)) for group in shown]
+    if more := len(rows) - len(shown):
+        handles.append(Line2D([], [], color=_GRAY, label=f"{more} more"))
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
 
 

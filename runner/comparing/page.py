@@ -47,7 +47,7 @@ _CAPTIONS = {
     "line). Dashed: a run without score, to its last step.",
     "seeds": "Blue: p below .05 after Holm's adjustment. Intervals are not adjusted.",
     "response": "Dots: runs. Line: the mean of the best configuration at each value.",
-    "parallel": "A line for each configuration, coloured by its mean score.",
+    "parallel": "A line for each configuration, colored by its mean score.",
 }
 
 

@@ -1,22 +1,21 @@
-"""The front door: a command line becomes a checked config, or one line that says what is wrong with it; no torch.
+"""From a command line to a checked config or a one-line error; imports no torch.
 
 arguments.py        the flags
 overrides.py        the overrides, parsed with Hydra's grammar
-options.py          the config folders: groups, options, YAML files
+options.py          config folders: groups, options, YAML files
 check_files.py      checks of a user's config files before Hydra reads them
-compose.py          from overrides to one checked config
+compose.py          composition of one config from overrides
 check.py            the check of a whole config
-annotations.py      the types of the components' knobs, read from their source
 variants.py         many configs that differ in a few places; `vary`
 naming.py           names and hashes
 jobs.py             the jobs that tasks start with
-plan.py             a sweep planned
+plan.py             planning of a sweep
 grid.py             every combination of listed values
-plan_search.py      a search planned
+plan_search.py      planning of a search
 search_space.py     the space of a search
 search_settings.py  the settings of a search
-command.py          what a command line starts
-sweep.py            a planned sweep run
+command.py          start of a run or a sweep
+sweep.py            execution of a planned sweep
 resume_sweep.py     `resume=<sweep folder>`
 hydra_launchers.py  Hydra's launchers, `--info` and shell completion
 task_context.py     `vary` and `launch` for tasks

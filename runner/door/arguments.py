@@ -1,4 +1,4 @@
-"""The flags of the command line, wherever they stand among the overrides."""
+"""Parse the flags of the command line, which may stand anywhere among the overrides."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COMPLETION = ("-sc", "--shell-completion")
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What the command line asks for, flags apart from overrides."""
+    """The parsed command line: flags and overrides."""
 
     overrides: tuple[str, ...]
     help: bool
@@ -37,7 +37,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Once(argparse.Action):
-    """Store a flag's value; a second one is an error and not a silent winner."""
+    """Store a flag's value; a second value is an error."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         """Set the value."""
@@ -61,7 +61,7 @@ def read_arguments(argv: Sequence[str]) -> Arguments:
 
 
 def _flags() -> _Parser:
-    """Return the parser of our flags; Hydra's names where it has them."""
+    """Return the parser of the flags, named as in Hydra."""
     parser = _Parser(prog="runner", add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--help", "-h", action="store_true")

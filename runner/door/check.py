@@ -1,7 +1,7 @@
-"""The one check over a whole composed config: groups and keys, types and ranges; no torch.
+"""Check a whole composed config: groups and keys, types and ranges; without torch.
 
-Keys are held against the YAML files, values against the types in the components' source; a component that is a user's
-own gets its types from its YAML here. What needs the data or the model is assembly's to check.
+Keys are compared with the YAML files, values with the types in the components' source; a user's own component gets its
+types from its YAML. Assembly checks what needs the data or the model.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ def _check_name(group: str, values: Mapping[str, Any], known: Mapping[str, Any])
     """Refuse a component's name set apart from its option's knobs."""
     if "name" in known and values.get("name") != known["name"]:
         given = values.get("name")
-        says = f"'{known['name']}' as in its YAML; another option is chosen by {group}={given}"
-        raise wrong(f"{group}.name", given, says)
+        expected = f"'{known['name']}' as in its YAML; choose another option with {group}={given}"
+        raise wrong(f"{group}.name", given, expected)
 
 
 def _not_chosen(conf: Conf, group: str, entry: str, chosen: list[str]) -> ConfigError:
-    """Return the error for knobs of an option that this run does not have."""
+    """Return the error for knobs of an option that is not chosen."""
     if entry in conf.files[group]:
         return ConfigError(f"{group}.{entry}: '{entry}' is not chosen; add it: {group}=[{','.join([*chosen, entry])}]")
     return unknown(group, "option", entry, conf.files[group])
@@ -90,17 +90,17 @@ def _check_knobs(key: str, values: Mapping[str, Any], known: Mapping[str, Any], 
             continue
         kind = annotation(*component, str(name))
         if kind is None:
-            _check_type(f"{key}.{name}", value, known[name])
+            check_type(f"{key}.{name}", value, known[name])
         else:
             check(f"{key}.{name}", value, kind)
     for name in known:
         if name not in values:
-            raise ConfigError(f"{key}.{name}: missing (has none in its YAML)")
+            raise ConfigError(f"{key}.{name}: missing in its YAML")
     if values != known:
         check_relations(key, values, {name: annotation(*component, str(name)) for name in values})
 
 
-def _check_type(key: str, value: Any, example: Any) -> None:
+def check_type(key: str, value: Any, example: Any) -> None:
     """Check that a value is of the example's type; null on either side leaves it to assembly."""
     if value is None or example is None or (isinstance(example, str) and "${" in example):
         return

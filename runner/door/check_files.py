@@ -1,7 +1,7 @@
 """Checks of a user's config files before Hydra reads them.
 
-Hydra runs code from configs (callbacks, logging, plugins by `_target_`), so a file may reach no further than our groups
-and global fields. Every file that Hydra will read on account of a choice is followed from here.
+Hydra runs code from configs (callbacks, logging, plugins by `_target_`), so a user's file may set only groups and
+settings. All files that Hydra reads because of a choice are checked, through their defaults lists.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a checked command line starts: its config printed, one run, or a sweep."""
+"""Start what a checked command line asks for: print its config, one run, or a sweep."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OF_ONE_RUN = ("hydra.run.dir", "hydra.mode")
 
 
 def run(arguments: Arguments) -> int:
-    """Compose and check, then print, start the run or hand the sweep over; returns the exit code."""
+    """Compose and check the config, then print it or start the run or sweep; return the exit code."""
     arguments = sweep_command(arguments)
     conf = find_conf(arguments.config_dir, arguments.config_name)
     given = read_overrides(conf, arguments.overrides)

@@ -1,4 +1,4 @@
-"""A grid: what a sweep goes over, and the checked config of every combination."""
+"""The grid of a sweep: its axes, and the checked config of every combination."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST = 10_000
 
 @dataclass(frozen=True)
 class Axes:
-    """What a sweep goes over: the command line on top of the YAML's `hydra.sweeper.params`."""
+    """The overrides of a sweep: those of the command line replace those of the YAML's `hydra.sweeper.params`."""
 
     given: list[ParsedOverride]  # of the command line, Hydra's own included
     searched: list[ParsedOverride]  # of the YAML
@@ -40,9 +40,9 @@ class Axes:
 
 
 def swept_axes(conf: Conf, parts: Parts, given: list[ParsedOverride]) -> Axes:
-    """Return what a command line, and the `hydra.sweeper.params` of its recipe, go over."""
-    wished = to_plain(parts.hydra.sweeper.get("params")) or {}
-    searched = [override_in_yaml(conf, key, text, example="0.1,0.01") for key, text in wished.items()]
+    """Return the axes of a command line and of the `hydra.sweeper.params` of its recipe."""
+    params = to_plain(parts.hydra.sweeper.get("params")) or {}
+    searched = [override_in_yaml(conf, key, text, example="0.1,0.01") for key, text in params.items()]
     return Axes([expand_glob(conf, each) for each in given], searched)
 
 

@@ -45,7 +45,7 @@ from runner.tasks.job import Job
 
 @dataclass(frozen=True)
 class _HydraTask:
-    """What Hydra calls in the process of a run: it composes the run's words again, and runs the planned job.
+    """The task function of Hydra: compose the run's overrides again in its process, and run the planned job.
 
     A launcher of Hydra's sends this object to its processes, so its fields are plain values.
     """
@@ -57,9 +57,9 @@ class _HydraTask:
         job = job_of(self.jobs[int(HydraConfig.get().job.num)])
 
         def start_planned(job: Job) -> int:
-            planned, found = hash8(job.config), hash8(resolve(config))
-            if found != planned:
-                raise ConfigError(f"config: got {found} here, must be {planned} as planned; do config files differ?")
+            planned, composed = hash8(job.config), hash8(resolve(config))
+            if composed != planned:
+                raise ConfigError(f"config: got {composed} here, must be {planned} as planned; do config files differ?")
             return start(job)
 
         ending, _ = run_here(job, start_planned, run=job.folder_name)

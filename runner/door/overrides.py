@@ -1,4 +1,4 @@
-"""The overrides of the command line, parsed with Hydra's grammar and held against what may be set at all."""
+"""Parse the overrides of the command line with Hydra's grammar, and check that their keys may be set."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _LONG_NUMBER = re.compile(r"[\d_]{4000}")
 
 @dataclass(frozen=True)
 class ParsedOverride:
-    """One override: its key without `+`, its value in Hydra's grammar, what Hydra makes of it, and how it was typed."""
+    """One override: key without `+`, value as text in Hydra's grammar, Hydra's parse, and the word as typed."""
 
     key: str
     text: str
@@ -58,7 +58,7 @@ class ParsedOverride:
 
     @property
     def value(self) -> Any:
-        """Return the value; of no use for a sweep."""
+        """Return the value; it has no meaning for a sweep."""
         return self.parsed.value()
 
     @property
@@ -68,7 +68,7 @@ class ParsedOverride:
 
     @property
     def sets_hydra(self) -> bool:
-        """True if it sets Hydra up, and not the run."""
+        """True if it configures Hydra and not the run."""
         return re.match(r"hydra\b", self.key) is not None
 
 
@@ -89,7 +89,7 @@ def read_overrides(conf: Conf, words: Iterable[str]) -> list[ParsedOverride]:
 
 
 def _refuse_bare_word(conf: Conf, word: str) -> None:
-    """Refuse a word that is neither a flag nor key=value, or that takes something out."""
+    """Refuse a word that is neither a flag nor key=value, or that removes a key."""
     if word.startswith("~"):
         raise ConfigError(f"{brief(word)}: removing a key is not supported; choose another option, or set [] or null")
     if not word.partition("=")[0].strip("+ ") or "=" not in word:
@@ -118,7 +118,7 @@ def parse_override(word: str) -> ParsedOverride:
 
 
 def _refuse_brackets(key: str, text: str) -> None:
-    """Refuse a value that Hydra's grammar takes long over, and one that is nested too deep to be merged."""
+    """Refuse a value that takes Hydra's parser long, or that is nested too deep to be merged."""
     if sum(map(text.count, "[{(")) > _MAX_BRACKETS:
         raise ConfigError(f"{brief(key)}: holds more than {_MAX_BRACKETS} brackets")
     steps = ((letter in "[{(") - (letter in "]})") for letter in text)
@@ -127,7 +127,7 @@ def _refuse_brackets(key: str, text: str) -> None:
 
 
 def _syntax_error(key: str, text: str) -> str:
-    """Return why Hydra's grammar does not take an override."""
+    """Return why Hydra cannot parse an override."""
     if not _KEY.fullmatch(key):
         return f"'{brief(key)}' is not a key; must be key=value, as in optim.lr=0.1"
     for left, right, what in (("[", "]", "brackets"), ("{", "}", "braces"), ("(", ")", "parentheses")):
@@ -162,7 +162,7 @@ def check_allowed(conf: Conf, given: ParsedOverride) -> None:
 
 
 def _check_hydra_key(given: ParsedOverride) -> None:
-    """Refuse what would make Hydra run code, or a sweep over Hydra's own config."""
+    """Refuse keys that make Hydra run code, and sweeps over Hydra's own config."""
     if not _OPEN_HYDRA_KEYS.fullmatch(given.key):
         raise ConfigError(
             f"{given.key}: cannot be set (what can: hydra/launcher, hydra/sweeper, hydra.launcher.*, hydra.sweeper.*, "

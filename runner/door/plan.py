@@ -1,11 +1,11 @@
-"""A sweep planned: its folder, and every run composed and checked before the first one starts."""
+"""Plan a sweep: choose its folder, and compose and check every run before the first one starts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner.door.compose import Parts, to_plain
 from runner.door.grid import Axes, check_trials, swept_axes
@@ -17,6 +17,9 @@ from runner.errors import ConfigError, unknown
 from runner.sweeps.launcher import LauncherSettings, check_launcher_settings
 from runner.tasks.job import Job
 
+if TYPE_CHECKING:
+    from runner.door.plan_search import PlannedSearch
+
 _BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
@@ -27,7 +30,7 @@ class Plan:
     folder: Path
     outputs: Path  # where its notebook is
     jobs: tuple[Job, ...] = ()
-    search: Any = None  # a `runner.door.plan_search.PlannedSearch`
+    search: PlannedSearch | None = None
     settings: LauncherSettings | None  # of our launcher; None: one of Hydra's was chosen
     batch: int | None = None  # runs that a launcher of Hydra's begins together; None: all
 

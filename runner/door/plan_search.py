@@ -1,4 +1,4 @@
-"""A search planned: its settings and its space, checked at every end and choice before the first run."""
+"""Plan a search: check its settings, and its space at both ends of each axis and at each choice."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def run_sweep(conf: Conf, plan: Plan, given: Sequence[ParsedOverride]) -> int:
     with lock(plan.folder):
         save_command(plan.folder, conf, given)
         try:
-            return _run_search(conf, plan, given) if plan.search else _run_grid(conf, plan, given)
+            return _run_search(conf, plan, plan.search, given) if plan.search else _run_grid(conf, plan, given)
         finally:
             # All trials at once: each on its own would write the whole notebook again.
             from runner.notebook.book import record
@@ -74,8 +74,8 @@ def _run_grid(conf: Conf, plan: Plan, given: Sequence[ParsedOverride]) -> int:
     ended, signal = run_all(jobs, _make_launcher(conf, plan, given, jobs[0]), make_display(len(jobs)))
     _show(ended, jobs[0].config["monitor"])
     if signal:
-        good = sum(each.has_result for each in ended)
-        sys.stderr.write(f"stopped: {good} of {len(jobs)} trials have a result; repeat the command to continue\n")
+        complete = sum(each.has_result for each in ended)
+        sys.stderr.write(f"stopped: {complete} of {len(jobs)} trials have a result; repeat the command to continue\n")
         return 128 + signal
     raise_if_failed(ended, len(jobs), "trials")
     return 0
@@ -88,12 +88,11 @@ def _show(ended: Sequence[Ended], monitor: str) -> None:
         show_reasons([each for each in ended if each.result.reason and each.result.status is not Status.INTERRUPTED])
 
 
-def _run_search(conf: Conf, plan: Plan, given: Sequence[ParsedOverride]) -> int:
+def _run_search(conf: Conf, plan: Plan, planned: PlannedSearch, given: Sequence[ParsedOverride]) -> int:
     """Run the points that a sampler picks, and show the ranking."""
     from runner.search.study import Study
     from runner.sweeps.search_loop import SearchLoop
 
-    planned: PlannedSearch = plan.search
     study = Study(planned.search, plan.folder)
     loop = SearchLoop(planned.search, study, planned.jobs(study))
     signal = loop.run(

@@ -1,4 +1,4 @@
-"""What a task may ask for by parameter name: `vary` makes checked configs, `launch` runs them."""
+"""The functions that a task gets by parameter name: `vary` makes checked configs, `launch` runs them."""
 
 from __future__ import annotations
 

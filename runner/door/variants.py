@@ -1,4 +1,4 @@
-"""Many configs that differ in a few places: what they have in common is composed once."""
+"""Configs that differ in a few places: their common part is composed once."""
 
 from __future__ import annotations
 

@@ -40,11 +40,11 @@ Ask a question with `note="..."` on the command line. Begin your own lines with 
 
 @dataclass
 class _Section:
-    """The entry of a run or the block of a sweep: the lines made from its folders, and the user's own lines."""
+    """The entry of a run or the block of a sweep: generated lines and the user's lines."""
 
     stamp: str
     lines: list[str]
-    own: list[str] = field(default_factory=list)
+    user_lines: list[str] = field(default_factory=list)
 
     @property
     def rows(self) -> dict[str, str]:
@@ -82,13 +82,13 @@ def rebuild(outputs: Path) -> int:
     """Write the notebook again from all run folders, keep the old file beside it, and return the number of runs."""
     with _locked(outputs):
         before = _read(outputs)
-        kept = {link: section.own for link, section in _parse(before).items()}
+        kept = {link: section.user_lines for link, section in _parse(before).items()}
         found = [folder for folder in run_folders(outputs) if is_training(folder)]
         sections: _Sections = {}
         found.sort(key=lambda folder: (start_time(folder), str(folder)))
         _insert_runs(sections, outputs, [folder.relative_to(outputs).as_posix() for folder in found])
         for link, section in sections.items():
-            section.own = kept.get(link, [])
+            section.user_lines = kept.get(link, [])
         text = _render(sections)
         if before and before != text:
             _write(outputs / _OLD_NAME, before)
@@ -144,12 +144,12 @@ def _insert_runs(sections: _Sections, outputs: Path, links: Sequence[str]) -> No
 def _insert_run(sections: _Sections, outputs: Path, link: str) -> None:
     """Put a single run into the sections."""
     folder = outputs / link
-    own = sections[link].own if link in sections else []
-    sections[link] = _Section(start_time(folder), [], own)
+    user_lines = sections[link].user_lines if link in sections else []
+    sections[link] = _Section(start_time(folder), [], user_lines)
     alone = [each for each, section in _in_order(sections) if not section.rows and (outputs / each).is_dir()]
-    place = alone.index(link)
+    position = alone.index(link)
     # The next run is now compared with this one
-    for each in range(place, min(place + 2, len(alone))):
+    for each in range(position, min(position + 2, len(alone))):
         before = (outputs / alone[each - 1], alone[each - 1]) if each else None
         sections[alone[each]].lines = run_lines(outputs / alone[each], alone[each], before)
 
@@ -164,7 +164,7 @@ def _insert_trials(sections: _Sections, outputs: Path, links: Sequence[str], *, 
     head = [line for line in section.lines if not _ROW.fullmatch(line)]
     if leader != next(iter(before), None) or leader in links:
         head = sweep_lines(outputs / leader, sweep)
-    sections[sweep] = _Section(rows[leader][_ROW_STAMP], [*head, *rows.values()], section.own)
+    sections[sweep] = _Section(rows[leader][_ROW_STAMP], [*head, *rows.values()], section.user_lines)
 
 
 def _parse(text: str) -> _Sections:
@@ -175,7 +175,7 @@ def _parse(text: str) -> _Sections:
         if match := _HEADING.fullmatch(line):
             here = sections[unquote(match["link"])] = _Section(match["stamp"], [])
         if here is not None:
-            (here.own if line.startswith(">") else here.lines).append(line)
+            (here.user_lines if line.startswith(">") else here.lines).append(line)
     for section in sections.values():
         while section.lines and not section.lines[-1].strip():
             section.lines.pop()
@@ -186,8 +186,8 @@ def _render(sections: _Sections) -> str:
     """Return the text of a notebook."""
     parts = [_PREAMBLE]
     for _, section in _in_order(sections):
-        own = ["", *section.own] if section.own else []
-        parts.append("\n".join([*section.lines, *own]) + "\n")
+        user_lines = ["", *section.user_lines] if section.user_lines else []
+        parts.append("\n".join([*section.lines, *user_lines]) + "\n")
     return "\n".join(parts)
 
 

@@ -1,6 +1,6 @@
 """Messages between the sweep and the processes that run its trials: one mapping of plain values a line.
 
-A line is JSON, which can only be a value. It has no keys but texts, so a mapping with others travels as its items.
+A line is JSON, which cannot carry code. JSON keys are strings, so a mapping with other keys is sent as its items.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Message = dict[str, Any]
 
 
 class Closed(Exception):
-    """The other side is gone."""
+    """The other end of the channel is closed."""
 
 
 class Channel:
@@ -33,7 +33,7 @@ class Channel:
         return self._socket.fileno()
 
     def send(self, message: Message) -> None:
-        """Send a message; raises Closed if nobody is there to read it."""
+        """Send a message; raises Closed if the other end is closed."""
         line = json.dumps(_packed(message)).encode() + b"\n"
         try:
             self._socket.sendall(line)
@@ -53,19 +53,19 @@ class Channel:
             yield json.loads(line, object_hook=_unpacked)
 
     def only(self) -> Message:
-        """Wait for the one message that there will be; raises Closed if none comes."""
+        """Wait for the only message of this channel; raises Closed if none comes."""
         while True:
             for message in self.receive():
                 return message
 
     def close(self) -> None:
-        """Let go of this end."""
+        """Close this end."""
         with contextlib.suppress(OSError):
             self._socket.close()
 
 
 def _packed(value: Any) -> Any:
-    """Return a plain value as JSON can have it."""
+    """Return a plain value in a form that JSON supports."""
     if isinstance(value, dict):
         if all(type(key) is str for key in value):
             return {key: _packed(each) for key, each in value.items()}
@@ -73,6 +73,6 @@ def _packed(value: Any) -> Any:
     return [_packed(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-def _unpacked(found: dict[str, Any]) -> dict[Any, Any]:
+def _unpacked(packed: dict[str, Any]) -> dict[Any, Any]:
     """Return a mapping as it was before it was packed."""
-    return dict(found[_ITEMS]) if _ITEMS in found else found
+    return dict(packed[_ITEMS]) if _ITEMS in packed else packed

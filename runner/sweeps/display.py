@@ -1,4 +1,4 @@
-"""What a sweep shows: a live table on a terminal, one line per trial elsewhere, and the whole table at the end."""
+"""The output of a sweep: a live table on a terminal, one line per trial elsewhere, and a final table."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ _PROGRESS_WORD = re.compile(r"(\D+?) (\S+)(?:  |$)")
 
 
 class Display(Protocol):
-    """Something that follows a sweep."""
+    """The display of a running sweep."""
 
     def trial_ended(self, ended: Ended) -> None:
-        """Take note of a trial that is over."""
+        """Record a trial that ended."""
 
     def refresh(self, running: Sequence[Job], waiting: int, *, loaded: bool) -> None:
-        """Show the trials that run now and how many have not begun."""
+        """Show the running trials and the number of waiting ones."""
 
     def close(self) -> None:
-        """Show no more."""
+        """Stop showing."""
 
 
 def make_display(count: int, stream: TextIO | None = None) -> Display:
-    """Return what suits a stream (standard output unless given) for a sweep of so many trials (0: not known)."""
+    """Return the display for a stream, by default standard output; `count` is the number of trials, 0 if unknown."""
     stream = stream or sys.stdout
     return LiveTable(count, stream) if stream.isatty() else LineDisplay(count, stream)
 
 
 class LineDisplay:
-    """One line for each trial that is over: `[3/24] done  0.9712  4.2 s  optim.lr=0.1,seed=0-1a2b3c4d`."""
+    """One line for each trial that ended: `[3/24] done  0.9712  4.2 s  optim.lr=0.1,seed=0-1a2b3c4d`."""
 
     def __init__(self, count: int, stream: TextIO) -> None:
         self._count, self._stream, self._seen = count, stream, 0
@@ -63,45 +63,45 @@ class LineDisplay:
         self._stream.flush()
 
     def refresh(self, running: Sequence[Job], waiting: int, *, loaded: bool) -> None:
-        """Show nothing: a pipe does not move."""
+        """Do nothing: a pipe has no live table."""
 
     def close(self) -> None:
-        """Nothing is left to be taken away."""
+        """Do nothing: there is no live table."""
 
 
 class LiveTable:
-    """A table at the bottom of a terminal: what runs now, and the last of what is over; drawn by no thread."""
+    """A table at the bottom of a terminal: the running trials and the last ones that ended; it needs no thread."""
 
     def __init__(self, count: int, stream: TextIO) -> None:
         from rich.console import Console
-        from rich.live import Live as Moving
+        from rich.live import Live as RichLive
 
         self._console = Console(file=stream, highlight=False, markup=False)
-        self._moving = Moving(
+        self._live = RichLive(
             console=self._console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
         )
         self._count, self._over, self._counts = count, list[Ended](), Counter[str]()
         self._ran, self._began, self._drawn = 0, time.monotonic(), -math.inf
         self._loaded = False
-        self._moving.start()
+        self._live.start()
 
     def trial_ended(self, ended: Ended) -> None:
-        """Take note of a trial that is over."""
+        """Record a trial that ended."""
         self._over = [*self._over[-100:], ended]
         self._counts[ended.result.status] += 1
         self._ran += ended.ran
 
     def refresh(self, running: Sequence[Job], waiting: int, *, loaded: bool) -> None:
-        """Draw, if it is time to."""
+        """Draw the table, at most every `_REDRAW` seconds."""
         if loaded and not self._loaded:
             self._loaded, self._began = True, time.monotonic()
         if time.monotonic() - self._drawn >= _REDRAW:
             self._drawn = time.monotonic()
-            self._moving.update(self._table(running, waiting), refresh=True)
+            self._live.update(self._table(running, waiting), refresh=True)
 
     def close(self) -> None:
-        """Take the table off the terminal."""
-        self._moving.stop()
+        """Remove the table from the terminal."""
+        self._live.stop()
 
     def _table(self, running: Sequence[Job], waiting: int) -> Any:
         table = _trial_table(["epoch", "loss", "score", "state", "left"], title=self._title(len(running), waiting))
@@ -123,7 +123,7 @@ class LiveTable:
 
 
 def _trial_table(names: Sequence[str], *, title: str) -> Any:
-    """Return an empty table: the trial first, which gives way where there is little room, then the given columns."""
+    """Return an empty table: a trial column, which shrinks on narrow terminals, then the given columns."""
     from rich import box
     from rich.table import Table
 
@@ -137,17 +137,17 @@ def _trial_table(names: Sequence[str], *, title: str) -> Any:
 
 
 def _without_hash(name: str) -> str:
-    """Return what differs in a trial: its folder's name without the hash."""
+    """Return a trial's folder name without the hash."""
     return name.rpartition("-")[0] or name
 
 
 def _format_score(score: float) -> str:
-    """Return a score with four places, nothing for none."""
+    """Return a score with four decimals, empty for nan."""
     return "" if math.isnan(score) else f"{score:.4f}"
 
 
 def show_final_table(ended: Sequence[Ended], monitor: str, stream: TextIO | None = None) -> None:
-    """Write how the trials of a sweep ended: each with status, score and seconds."""
+    """Write a table of a sweep's trials with status, score and seconds."""
     from rich.console import Console
 
     stream = stream or sys.stdout
@@ -166,12 +166,12 @@ def show_final_table(ended: Sequence[Ended], monitor: str, stream: TextIO | None
 
 
 def _sort_key(ended: Ended, monitor: str) -> float:
-    """Return what sorts the best first, those without a score last."""
+    """Return the sort key that puts the best score first and missing scores last."""
     return -Monitor(monitor).rank(ended.score)
 
 
 def show_reasons(bad: Sequence[Ended], stream: TextIO | None = None) -> None:
-    """Write, on standard error, why trials ended as they did, and where their logs are."""
+    """Write to standard error why trials ended early, and where their logs are."""
     stream = stream or sys.stderr
     for each in bad[:_MAX_REASONS]:
         stream.write(f"{each.result.status}: {each.name}: {each.result.reason}\n")
@@ -184,7 +184,7 @@ def show_reasons(bad: Sequence[Ended], stream: TextIO | None = None) -> None:
 
 
 def _last_progress(folder: Path) -> dict[str, str]:
-    """Return the words of the last line in which a trial says how far it is: epoch, step, loss, val loss, left."""
+    """Return the fields of the last progress line of a trial: epoch, step, loss, val loss, left."""
     try:
         with (folder / LOG).open("rb") as log:
             log.seek(max(0, os.fstat(log.fileno()).st_size - _TAIL_BYTES))
@@ -196,5 +196,5 @@ def _last_progress(folder: Path) -> dict[str, str]:
 
 
 def _seconds_left(elapsed: float, ran: int, left: int) -> float | None:
-    """Return the seconds that are left if the rest takes as long as what ran; None before anything has."""
+    """Return the estimated seconds left, None before the first trial has run."""
     return elapsed / ran * left if ran else None

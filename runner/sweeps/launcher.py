@@ -1,4 +1,4 @@
-"""How planned runs become results: what a launcher is, its settings, and the loop over runs that are known."""
+"""The launcher protocol, the settings of our launcher, and the loop that runs known jobs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Launcher(Protocol):
     """Runs checked configs. Our own (`Pool`), one of Hydra's (`HydraLauncher`) or this process (`InProcess`)."""
 
     def free(self) -> int:
-        """Return how many more runs may be submitted now, of runs that are picked one by one."""
+        """Return how many more runs a search may submit now."""
 
     def submit(self, job: Job) -> int:
         """Take a run and return its number. A run that has a result in its folder is not run again."""
@@ -38,7 +38,7 @@ class Launcher(Protocol):
         """Let the runs save themselves and end; forget those that have not begun."""
 
     def idle(self) -> bool:
-        """Return True if no run waits, runs, or has ended and was not returned yet."""
+        """Return True if no run waits, runs, or remains to be returned."""
 
     def loaded(self) -> bool:
         """Return True if runs can begin."""
@@ -65,7 +65,7 @@ class LauncherSettings:
 
     @property
     def on_cores(self) -> int:
-        """Return how many runs compute at once on the processor's cores."""
+        """Return how many runs compute at the same time on CPU cores."""
         return self.workers or max(1, cores() // self.threads)
 
 
@@ -105,7 +105,7 @@ def run_all(jobs: Sequence[Job], launcher: Launcher, display: Display) -> tuple[
 
 
 def next_done(launcher: Launcher, display: Display, signals: list[int]) -> Ended | None:
-    """Wait for the next run that ends, for a moment; show it, and stop all runs if a signal came."""
+    """Return a run that ended, if one does within `PAUSE`; update the display, and stop all runs after a signal."""
     ended = None
     try:
         if ended := launcher.next_done(PAUSE):

@@ -1,4 +1,4 @@
-"""How a trial ended: what `result.json` says, and what is written there for a trial that could not say it itself."""
+"""How trials end: read their `result.json`, and write it for a trial that could not."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _SIGNALS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """A trial that is over, one way or another."""
+    """A trial that ended, with a result or without."""
 
-    number: int  # as `Pool.submit` gave it
+    number: int  # from `Launcher.submit`
     job: Job
     result: Result
-    ran: bool  # False: its result was there before
-    seconds: float = 0.0  # of this time
+    ran: bool  # False: it had a result already
+    seconds: float = 0.0  # of this attempt
 
     @property
     def name(self) -> str:
@@ -42,12 +42,12 @@ class Ended:
 
     @property
     def has_result(self) -> bool:
-        """True if this is a result, and not a run that must start again."""
+        """True if the trial has a result and need not run again."""
         return self.result.status.is_result
 
     @property
     def score(self) -> float:
-        """Return the best monitored score, nan where there is none."""
+        """Return the best monitored score, nan if there is none."""
         return _best_score(self.result, self.job.config["monitor"])
 
 
@@ -59,12 +59,12 @@ def _best_score(result: Result, monitor: str) -> float:
 
 
 def folder_of(job: Job) -> Path:
-    """Return where a trial lies."""
+    """Return the folder of a trial."""
     return Path(job.folder or job.folder_name)
 
 
 def read_saved_result(folder: Path) -> Result | None:
-    """Return the result in a folder, None where there is none that can be read."""
+    """Return the result in a folder, None if there is none or it cannot be read."""
     try:
         return read_result(folder)
     except CheckpointError:
@@ -79,7 +79,7 @@ def finished_result(job: Job) -> Result | None:
 
 
 def _is_same_run(folder: Path, job: Job) -> bool:
-    """Return True if a folder is of this very configuration: by the hash in its name, else by the config in it."""
+    """Return True if a folder belongs to this configuration, by the hash in its name or the config in it."""
     if folder.name.endswith(f"-{job.hash8}"):
         return True
     try:
@@ -89,7 +89,7 @@ def _is_same_run(folder: Path, job: Job) -> bool:
 
 
 def with_free_folder(job: Job) -> Job:
-    """Return a job with a new folder beside its own, if that holds another run (a name given without hash)."""
+    """Return a job with a new folder if its own holds another run, as names without a hash allow."""
     folder = folder_of(job)
     if (folder / RESULT).is_file() and not _is_same_run(folder, job):
         return replace(job, folder=str(create(folder)))
@@ -97,14 +97,14 @@ def with_free_folder(job: Job) -> Job:
 
 
 def mark_running(job: Job) -> None:
-    """Take back how an earlier attempt ended, so that what is there later is of this one."""
+    """Reset the result of an earlier attempt to `running`, so that a later result is of this attempt."""
     folder = folder_of(job)
     if (result := read_saved_result(folder)) is not None:
         write_result(folder, replace(result, status=Status.RUNNING, exit=None, reason=None))
 
 
 def finalize_result(job: Job, ended: Ending, seconds: float) -> Result:
-    """Return how a trial ended, written into its folder if the trial left no final result there itself."""
+    """Return the result of a trial, and write it if the trial left no final one."""
     folder = folder_of(job)
     result = read_saved_result(folder) or Result()
     if result.status.is_result:
@@ -127,12 +127,12 @@ def raise_if_failed(ended: Sequence[Ended], count: int, what: str) -> None:
 
 
 def lost_ending(reason: str, code: int = BUG) -> Ending:
-    """Return the ending of a trial whose process ended and left no result."""
+    """Return the ending of a trial whose process left no result."""
     return Ending(Status.FAILED, code, reason)
 
 
 def describe_exit(code: int) -> str:
-    """Return in words how a process ended that left no result: its exit code, or minus a signal's number."""
+    """Return in words how a process ended that left no result; a negative code is minus a signal's number."""
     if code >= 0:
         return f"the process ended with exit code {code} and left no result"
     number = signal.Signals(-code)

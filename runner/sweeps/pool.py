@@ -27,7 +27,7 @@ class Pool:
 
         with Pool(settings, like=job) as pool:
             number = pool.submit(job)            # returns at once; the job's `folder` is where the trial lies
-            ended = pool.next_done(timeout=1.0)  # an Ended; None if the time is up or nothing is left
+            ended = pool.next_done(timeout=1.0)  # an Ended; None after the timeout or if nothing is left
             pool.stop(number)                    # it saves itself and ends: `interrupted`
 
     A trial that has a result in its folder is not run: it is returned with `ran=False`. A trial that crashes its
@@ -78,7 +78,7 @@ class Pool:
             stop(each, Status.INTERRUPTED, "stopped", GRACE)
 
     def idle(self) -> bool:
-        """Return True if no trial waits, runs, or has ended and was not returned yet."""
+        """Return True if no trial waits, runs, or remains to be returned."""
         return not (self._queue or self._running or self._done)
 
     def loaded(self) -> bool:

@@ -1,4 +1,4 @@
-"""The loop of a search: it asks for points as the launcher has room, and tells the study how each point ended."""
+"""The loop of a search: start points while the launcher has room, and tell the study how each point ended."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _MakeJob = Callable[[StudyTrial, int], Job]
 
 @dataclass
 class _Point:
-    """A point on its way: the runs that ended, and the seeds that are left."""
+    """A started point: the runs that ended, and the seeds that are left."""
 
     asked: StudyTrial
     seeds: deque[int]
     runs: dict[int, RunResult] = field(default_factory=dict)  # by seed
     running: int = 0
-    was_stopped: bool = False  # stopped before its end
+    was_stopped: bool = False
 
 
 class SearchLoop:
@@ -46,7 +46,7 @@ class SearchLoop:
         self.points = self.failed = 0
 
     def run(self, launcher: Launcher, display: Display) -> int:
-        """Search until all points are told, a signal comes or too many points fail; return the signal, 0 for none."""
+        """Search until all points ended, a signal arrives or too many points failed; return the signal, 0 for none."""
         with closing(launcher), collected() as signals, closing(display):
             while len(signals) < 2:
                 while not signals and self._has_room(launcher) and (point := self._next_point()) is not None:

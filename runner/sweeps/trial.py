@@ -1,4 +1,4 @@
-"""One trial in its process: its output goes to its log, and its `result.json` says how it ended, whatever it raises."""
+"""Run one trial in its process: write its output to its log, and its result whatever it raises."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def _subject(found: Report) -> str:
 
 
 def _render(found: Report) -> str:
-    """Return the comparison as the terminal shows it, in colour if the terminal has colours."""
+    """Return the comparison as the terminal shows it, colored if the terminal has colors."""
     from rich.console import Console
 
     screen = Console(file=sys.stdout, highlight=False, markup=False)

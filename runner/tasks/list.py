@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 # Registers the components
 import runner.components  # noqa: F401
-from runner.errors import ConfigError, unknown
+from runner.errors import unknown
 from runner.registry import register
 from runner.roles import Role
 from runner.tasks import load_tasks
@@ -42,10 +42,8 @@ def list_task(
         format: `text` or `markdown`.
 
     Raises:
-        ConfigError: Unknown kind, or a sweep.
+        ConfigError: For an unknown kind.
     """
-    if not job.folders:
-        raise ConfigError("task: got list with -m; must be a single run without -m")
     load_tasks()
     groups = read_catalog(job.folders, plugins=bool(job.config["plugins"]))
     if kind is not None:

@@ -128,7 +128,7 @@ def _open_run_logs(folder: Path, experiment: Experiment, snapshot: Snapshot | No
 def _restore(folder: Path, learner: Learner, snapshot: Snapshot) -> Snapshot:
     """Put the newest checkpoint that is of this model back, and return it, with a note for each that is not."""
     try:
-        _restore_snapshot(learner, snapshot)
+        restore_snapshot(learner, snapshot)
     except CheckpointError as error:
         older = checkpoint.load(folder, before=snapshot.step)
         if older is None:
@@ -138,7 +138,7 @@ def _restore(folder: Path, learner: Learner, snapshot: Snapshot) -> Snapshot:
     return snapshot
 
 
-def _restore_snapshot(learner: Learner, snapshot: Snapshot) -> None:
+def restore_snapshot(learner: Learner, snapshot: Snapshot) -> None:
     """Put a checkpoint back, or raise CheckpointError if it is another model's."""
     if wrong := checkpoint.mismatch(learner.weights(), snapshot.weights):
         raise CheckpointError(f"the checkpoint of step {snapshot.step} is of another model: {wrong}")

@@ -27,7 +27,7 @@ LINES = [
     ),
     (
         ["optim.name=adam"],
-        "optim.name: got 'adam', must be 'sgd' as in its YAML; another option is chosen by optim=adam",
+        "optim.name: got 'adam', must be 'sgd' as in its YAML; choose another option with optim=adam",
     ),
     (["augment.crop.padding=2"], "augment.crop: 'crop' is not chosen; add it: augment=[crop]"),
     (

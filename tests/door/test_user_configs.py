@@ -105,7 +105,7 @@ REFUSED = {
         {"recipe/mine": "# my recipe\n# @package _global_\nseed: 1\n"},
         "{folder}/recipe/mine.yaml: a recipe starts with the line '# @package _global_'",
     ),
-    "a knob short": ({"optim/mine": "name: sgd\nlr: 1.0\n"}, "optim.fused: missing (has none in its YAML)"),
+    "a knob short": ({"optim/mine": "name: sgd\nlr: 1.0\n"}, "optim.fused: missing in its YAML"),
     "a knob too many": (
         {"optim/mine": "name: sgd\nlr: 1.0\nfused: true\nlrr: 2\n"},
         "optim.lrr: unknown key 'lrr'; did you mean 'lr'? (choose from: fused, lr, name) (set by optim=mine)",

@@ -8,7 +8,7 @@ import pytest
 from torchvision import datasets
 
 from runner.annotations import marks
-from runner.tasks.prefetch_data import _read_matching
+from runner.tasks import prefetch_matching
 from tests.test_start_up import ended
 
 NAMES = ("cifar10", "cifar100", "mnist", "fashion_mnist", "svhn")
@@ -17,14 +17,13 @@ ASKED = """
 import sys
 from runner import tasks
 from runner.__main__ import main
-from runner.tasks import prefetch_data
 class Thread:
     def __init__(self, target, args, daemon):
         self.work = lambda: target(*args)
     def start(self):
         self.work()
-prefetch_data.threading.Thread = Thread
-prefetch_data.read_ahead = lambda files: print("asked", *files, "torch" in sys.modules)
+tasks.threading.Thread = Thread
+tasks.read_ahead = lambda files: print("asked", *files, "torch" in sys.modules)
 assert main(sys.argv[1:])  # the data are no data
 """
 
@@ -58,5 +57,5 @@ def test_the_files_are_asked_for_before_torch_is_imported(tmp_path):
 
 
 def test_a_folder_that_cannot_be_is_left_to_the_data_set_to_name(tmp_path):
-    _read_matching(tmp_path / "nul\0byte", "*")
-    _read_matching(tmp_path / "missing", "*")
+    prefetch_matching(tmp_path / "nul\0byte", "*")
+    prefetch_matching(tmp_path / "missing", "*")
