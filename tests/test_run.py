@@ -59,7 +59,9 @@ def test_every_step_is_logged_once_and_each_validation_too(folder):
 def test_evaluate_gives_the_test_score_again(folder, capfd):
     before = result(folder)
     assert start(job("task=evaluate", f"run={folder}")) == 0
-    assert f"{before['scores']['test']['accuracy']:.4f}" in capfd.readouterr().out
+    out = capfd.readouterr().out
+    assert out.splitlines()[0] == f"{folder}: {before['weights'].rpartition('/')[2]}"
+    assert f"{before['scores']['test']['accuracy']:.4f}" in out
     after = result(folder)
     assert after["test_reads"] == before["test_reads"] + 1
     assert after["scores"] == before["scores"]

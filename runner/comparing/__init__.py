@@ -1,12 +1,12 @@
-"""Comparison of runs: read, grouped by configuration, tested; no conclusion that the seeds do not support.
+"""Compare runs: read them, group them by configuration, test differences; no conclusion that the seeds do not support.
 
-- `runs`: training runs as their folders describe them.
-- `groups`: configurations, that is runs that differ in their seed only, and their labels.
+- `runs`: training runs, read from their folders.
+- `groups`: configurations (runs that differ in their seed only) and their labels.
 - `statistics`: intervals, tests and power of paired differences; plain numbers in and out.
 - `curves`: curves, costs and update ratios of a configuration.
 - `verdicts`: each configuration against the baseline.
-- `comparability`: what limits a comparison: errors, warnings and notes.
-- `report`: a comparison as a whole.
+- `comparability`: limits of a comparison: errors, warnings and notes.
+- `report`: the complete comparison.
 - `tables`, `csv_tables`: its numbers for the screen, Markdown and HTML, and as CSV.
 - `figures`, `responses`: its pictures; importance of the hyperparameters.
 - `page`: the Markdown file and the HTML page.

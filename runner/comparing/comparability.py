@@ -1,4 +1,4 @@
-"""What limits a comparison: errors where scores have different meanings, warnings above the table, notes below it."""
+"""Limits of a comparison: errors for scores with different meanings, warnings above the table, notes below it."""
 
 from __future__ import annotations
 

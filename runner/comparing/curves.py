@@ -1,4 +1,4 @@
-"""Curves of a configuration over its seeds, what it costs, and how far its steps go."""
+"""Mean curves, cost and update ratio of a configuration over its seeds."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def to_svg(figure: Any) -> bytes:
 
 
 def label_axes(axes: Any, **words: str) -> None:
-    """Label the axes, and draw a grid and no box."""
+    """Label the axes, draw a grid and remove the box."""
     axes.set(**words)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

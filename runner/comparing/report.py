@@ -1,4 +1,4 @@
-"""A comparison as a whole: the runs, the table, and the warnings and notes that belong to it."""
+"""The complete comparison: runs, rows, warnings and notes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runner.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The content of a comparison; the tables, pictures and files show nothing else."""
+    """The content of a comparison, which tables, pictures and files show."""
 
     patterns: tuple[str, ...]
     criterion: Criterion

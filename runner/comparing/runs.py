@@ -1,4 +1,4 @@
-"""Training runs as their folders describe them; folders are read only, and unreadable ones are reported."""
+"""Training runs, read from their folders; nothing is written, and unreadable folders are reported."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _none_found(pattern: str, matches: Sequence[Path]) -> str:
     wanted = f"a run folder has a {CONFIG} and a {RESULT}"
     if not matches:
         return f"runs: no run found for '{pattern}' (there is no such folder in {shown(Path.cwd())}; {wanted})"
-    return f"runs: '{pattern}' is no run folder and contains none ({wanted})"
+    return f"runs: '{pattern}' is not a run folder and contains none ({wanted})"
 
 
 def run_folders(top: Path) -> Iterator[Path]:

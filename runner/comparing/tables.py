@@ -1,4 +1,4 @@
-"""The numbers of a comparison as rows of words: for the terminal, Markdown, HTML and CSV _identical_scores."""
+"""The numbers of a comparison as rows of words: for the terminal, Markdown and HTML."""
 
 from __future__ import annotations
 

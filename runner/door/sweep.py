@@ -16,6 +16,7 @@ from runner.door.task_context import ENTRY
 from runner.engine.saving import storage
 from runner.engine.saving.folder import lock
 from runner.errors import TrialsFailed
+from runner.search.samplers import NON_ADAPTIVE
 from runner.status import Status
 from runner.sweeps.display import make_display, show_final_table, show_reasons
 from runner.sweeps.launcher import Launcher, run_all
@@ -47,7 +48,7 @@ def run_sweep(conf: Conf, plan: Plan, given: Sequence[ParsedOverride]) -> int:
 
 
 def _size(plan: Plan) -> str:
-    """Return the number of trials in words; the grid sampler of a search has no limit."""
+    """Return the number of trials in words."""
     if plan.search is None:
         return f"{len(plan.jobs)} trials"
     count = _max_trials(plan.search.search)
@@ -56,7 +57,10 @@ def _size(plan: Plan) -> str:
 
 def _max_trials(search: Search) -> int:
     """Return the largest number of trials of a search, 0 if it has no limit."""
-    return 0 if search.max_points == math.inf else int(search.max_points) * len(search.seeds)
+    # A non-adaptive sampler ends when it has tried the whole space
+    size = search.space.size() if search.sampler["name"] in NON_ADAPTIVE else math.inf
+    points = min(search.max_points, size)
+    return 0 if points == math.inf else int(points) * len(search.seeds)
 
 
 def _make_launcher(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], like: Job) -> Launcher:

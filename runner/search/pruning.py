@@ -1,4 +1,4 @@
-"""Pruning: a run reports its score after each validation, and is ended if it looks bad."""
+"""Pruning: a run reports its score after each validation and stops early if the pruner says so."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from runner.engine.contracts import Judge
 
-# Trials that differ in these cannot be compared half-way
+# Trials that differ in these keys cannot be compared before their end
 NOT_COMPARABLE = (*settings_with(Aspect.BUDGET), *settings_with(Aspect.CADENCE))
 
 
 def make_pruner(knobs: Mapping[str, Any]) -> BasePruner:
-    """Return Optuna's pruner by its settings; its steps are validations."""
+    """Return Optuna's pruner for its settings; its steps are validations."""
     import optuna
 
     kinds: dict[str, type[BasePruner]] = {
@@ -42,12 +42,12 @@ def make_pruner(knobs: Mapping[str, Any]) -> BasePruner:
 
 
 def judge(search: Mapping[str, Any], *, every: int, total: int) -> Judge:
-    """Return a function (score, optimizer step) -> whether the run of a search should stop.
+    """Return a function (score, optimizer step) -> True if the run of a search should stop.
 
     Args:
         search: The trial of the run: `storage`, `study`, `trial`, `make_pruner`.
         every: Optimizer steps between validations.
-        total: Optimizer steps of the run; a run that made them all is never pruned.
+        total: Optimizer steps of the run; a complete run is never pruned.
     """
     import optuna
 

@@ -50,7 +50,7 @@ def write_ranking(folder: Path, rows: Sequence[RankedPoint], search: Search, mon
 
 
 def show_ranking(folder: Path, rows: Sequence[RankedPoint], search: Search, monitor: str) -> None:
-    """Print the best points, the number of points in each state, and the files with all of them."""
+    """Print the best points, the number of points in each state, and the paths of the files."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -67,8 +67,9 @@ def show_ranking(folder: Path, rows: Sequence[RankedPoint], search: Search, moni
     width = None if sys.stdout.isatty() else 200
     Console(highlight=False, markup=False, width=width).print(table)
     counts = {state: sum(row.state == state for row in rows) for state in sorted({row.state for row in rows})}
-    words = ", ".join(f"{count} {_shown_state(state)}" for state, count in counts.items())
-    sys.stdout.write(f"{len(rows)} points ({words}); all in {folder / RANKING}, the best in {folder / RESULTS}\n")
+    words = ", ".join(f"{number} {_shown_state(state)}" for state, number in counts.items())
+    count = f"{len(rows)} point" if len(rows) == 1 else f"{len(rows)} points"
+    sys.stdout.write(f"{count} ({words}); all in {folder / RANKING}, the best in {folder / RESULTS}\n")
     for row in rows:
         if row.state == "fail":
             sys.stdout.write(f"failed: {' '.join(row.folders)}: {row.reason}\n")

@@ -1,4 +1,4 @@
-"""The settings of a search, and the records of its points."""
+"""The settings of a search, its points and their results."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Search:
 
     @property
     def max_points(self) -> float:
-        """The number of points to try, those of earlier commands included."""
+        """The largest number of points, including those of earlier commands."""
         return self.n_trials or (math.inf if self.sampler["name"] == "grid" else _DEFAULT_POINTS)
 
     @property
@@ -41,7 +41,7 @@ class Search:
 
 @dataclass(frozen=True)
 class StudyTrial:
-    """A point to try, and its trial in the study."""
+    """A point and its trial in the study."""
 
     trial: int  # its id in the storage
     number: int

@@ -1,4 +1,4 @@
-"""Where the next point comes from: drawn by number (grid, random, qmc), or by what is known so far (tpe, gp, cmaes)."""
+"""Samplers: non-adaptive ones (grid, random, qmc), and Optuna's adaptive ones (tpe, gp, cmaes)."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ _MAX_REPEATS = 10_000
 
 
 def distinct_points(space: Space, knobs: Mapping[str, Any]) -> Iterator[Point]:
-    """Yield the points of a sampler that looks at no result, each once: the same for the same space and seed.
+    """Yield the distinct points of a non-adaptive sampler, the same for the same space and seed.
 
-    So a search that was killed goes on with the very points that it would have had, however many ran at once.
+    A resumed search therefore tries the same points, whatever the number of workers.
     """
     points = {"grid": _shuffled_grid, "random": random_points, "qmc": _quasi_random_points}[knobs["name"]]
     seen: set[tuple[Any, ...]] = set()
-    size, misses = space.size(), 0
+    size, repeats = space.size(), 0
     for point in points(space, knobs["seed"]):
         key = tuple(space.words(point))
-        misses = misses + 1 if key in seen else 0
-        if not misses:
+        repeats = repeats + 1 if key in seen else 0
+        if not repeats:
             seen.add(key)
             yield point
-        if len(seen) >= size or misses > _MAX_REPEATS:
+        if len(seen) >= size or repeats > _MAX_REPEATS:
             return
 
 
 def _shuffled_grid(space: Space, seed: int) -> Iterator[Point]:
-    """Yield every combination, in an order that the seed gives: a part of a grid is then spread over all of it."""
+    """Yield every combination in an order given by the seed, so that the first points cover the whole grid."""
     import numpy as np
 
     points = space.grid()
@@ -47,7 +47,7 @@ def _shuffled_grid(space: Space, seed: int) -> Iterator[Point]:
 
 
 def random_points(space: Space, seed: int) -> Iterator[Point]:
-    """Yield independent points; an axis that is added later leaves the values of the others as they were."""
+    """Yield independent points; adding an axis does not change the values of the others."""
     import numpy as np
 
     axes = {axis.name: np.random.default_rng([seed, zlib.crc32(axis.name.encode())]) for axis in space.axes}
@@ -56,7 +56,7 @@ def random_points(space: Space, seed: int) -> Iterator[Point]:
 
 
 def _quasi_random_points(space: Space, seed: int) -> Iterator[Point]:
-    """Yield a scrambled Sobol sequence, which leaves no gaps (Sobol 1967, Owen 1995); conditions take no part in it."""
+    """Yield a scrambled Sobol sequence, which covers the space evenly (Sobol 1967, Owen 1995), without conditions."""
     from scipy.stats.qmc import Sobol
 
     sequence = Sobol(len(space.axes), scramble=True, rng=seed)
@@ -68,9 +68,9 @@ def _quasi_random_points(space: Space, seed: int) -> Iterator[Point]:
 
 
 def adaptive_sampler(space: Space, knobs: Mapping[str, Any], number: int) -> BaseSampler:
-    """Return Optuna's sampler for one trial. Its seed is a function of the search's and of the trial's number.
+    """Return Optuna's sampler for one trial, seeded by the search's seed and the trial's number.
 
-    A sampler made once would begin its sequence again in a search that goes on, and repeat points.
+    A single sampler would restart its random sequence in a resumed search and repeat points.
     """
     import numpy as np
     import optuna
@@ -91,7 +91,7 @@ def adaptive_sampler(space: Space, knobs: Mapping[str, Any], number: int) -> Bas
 
 
 def distribution(axis: Axis) -> BaseDistribution:
-    """Return an axis as Optuna has it."""
+    """Return Optuna's distribution of an axis."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if axis.kind == "choice":

@@ -1,4 +1,4 @@
-"""A search space: one axis per key, some of them there for certain choices of another only."""
+"""A search space: one axis per key; an axis may apply to certain choices of another axis only."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ MAX_GRID_POINTS = 10_000
 class Axis:
     """One dimension: listed choices, or numbers from `low` to `high`, both ends included."""
 
-    key: str  # what it sets
+    key: str  # config key
     kind: Literal["choice", "int", "float"]
     choices: tuple[str, ...] = ()
     low: float = 0.0
     high: float = 0.0
-    step: float | None = None  # None: every number between
+    step: float | None = None  # None: continuous
     log: bool = False
-    when: tuple[str, tuple[str, ...]] | None = None  # there only for these choices of the axis of that key
-    label: str = ""  # tells axes of one key apart
+    when: tuple[str, tuple[str, ...]] | None = None  # (key, choices) for which the axis applies; None: always
+    label: str = ""  # distinguishes axes of the same key
 
     @property
     def name(self) -> str:
-        """Return what the axis is called in a study."""
+        """The name of the axis in a study."""
         return f"{self.key}@{self.label}" if self.label else self.key
 
-    def value_at(self, share: float) -> _Value:
-        """Return the value at a share in [0, 1) of the axis, which is uniform on its own scale."""
+    def value_at(self, position: float) -> _Value:
+        """Return the value at a position in [0, 1) of the axis, uniform on its linear or logarithmic scale."""
         if self.kind == "choice":
-            return self.choices[int(share * len(self.choices))]
+            return self.choices[int(position * len(self.choices))]
         if (listed := self.values()) is not None and not self.log:
-            return listed[int(share * len(listed))]
+            return listed[int(position * len(listed))]
         low, high = (self.low - 0.5, self.high + 0.5) if self.kind == "int" else (self.low, self.high)
-        value = low * (high / low) ** share if self.log else low + share * (high - low)
+        value = low * (high / low) ** position if self.log else low + position * (high - low)
         return self._inside(round(value)) if self.kind == "int" else _round_inside(value, self.low, self.high)
 
     def values(self) -> list[_Value] | None:
-        """Return all values, or None for a continuum."""
+        """Return all values, None for a continuous axis."""
         if self.kind == "choice":
             return list(self.choices)
         if self.step is None:
@@ -59,17 +59,17 @@ class Axis:
         return [_round_inside(self.low + index * self.step, self.low, self.high) for index in range(count)]
 
     def end_texts(self) -> list[str]:
-        """Return the texts that must be right for all to be: every choice, or both ends."""
+        """Return the texts to check for the whole axis: every choice, or both ends."""
         if self.kind == "choice":
             return list(self.choices)
         return [self.text(int(end) if self.kind == "int" else end) for end in (self.low, self.high)]
 
     def text(self, value: _Value) -> str:
-        """Return a value as the command line has it."""
+        """Return a value as text for the command line."""
         return value if isinstance(value, str) else repr(value)
 
     def rounded(self, value: _Value) -> _Value:
-        """Return the value that is run for one that a sampler gave: floats with six digits."""
+        """Return the value to run for a sampled one: floats are rounded to six digits."""
         return _round_inside(value, self.low, self.high) if isinstance(value, float) else value
 
     def _inside(self, value: int) -> int:
@@ -77,14 +77,14 @@ class Axis:
 
 
 def _round_inside(value: float, low: float, high: float) -> float:
-    """Return a number with six digits, or with all if that would leave the interval: folders are named by it."""
+    """Return a number rounded to six digits, which name folders, or unrounded if that would leave the interval."""
     short = float(f"{value:.6g}")
     return short if low <= short <= high else min(max(value, low), high)
 
 
 @dataclass(frozen=True)
 class Space:
-    """All axes, those that others depend on first."""
+    """All axes; those that others depend on come first."""
 
     axes: tuple[Axis, ...]
 
@@ -98,7 +98,7 @@ class Space:
         return axis.when is None or point.get(axis.when[0]) in axis.when[1]
 
     def active_point(self, values: Mapping[str, _Value]) -> Point:
-        """Return the point of a value for every axis, without the axes that do not apply."""
+        """Return the values of the axes that apply, given a value for every axis."""
         point: Point = {}
         for axis in self.axes:
             if self.applies(axis, point):
@@ -106,7 +106,7 @@ class Space:
         return point
 
     def words(self, point: Mapping[str, _Value]) -> list[tuple[str, str]]:
-        """Return (key, text) of each value, as a run's overrides set them."""
+        """Return the overrides of a point as (key, text)."""
         named = {axis.name: axis for axis in self.axes}
         return [(named[name].key, named[name].text(named[name].rounded(value))) for name, value in point.items()]
 

@@ -1,4 +1,4 @@
-"""A search in its storage: the next point to try, the results, and the points that a killed process left."""
+"""The study of a search: the next point, the results, and the points that a killed process left."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class Study:
         if self._points and known:
             next(itertools.islice(self._points, max(known), None), None)
 
-    def next(self) -> StudyTrial | None:
-        """Return the next point to try, None after the last one."""
+    def ask(self) -> StudyTrial | None:
+        """Return the next point, None after the last one."""
         if self._unfinished_trials:
             return self._unfinished_trials.popleft()
         if self._count_tried() >= self._search.max_points:
@@ -76,7 +76,7 @@ class Study:
         return state
 
     def rows(self) -> list[RankedPoint]:
-        """Return the points tried, the best first, points without a score last."""
+        """Return the points, the best first and points without a score last."""
         sign = -1.0 if self._search.direction == "maximize" else 1.0
         again = self._retried()
         rows = [self._row(each) for each in self._trials() if self._is_counted(each) and each.number not in again]
@@ -87,7 +87,7 @@ class Study:
         )
 
     def pruning_channel(self, asked: StudyTrial) -> dict[str, Any] | None:
-        """Return what a run needs to report to this study, None if the search does not prune."""
+        """Return the settings with which a run reports to this study, None if the search does not prune."""
         if not self._search.prunes:
             return None
         url = self._search.storage or str(Path(self._folder) / "study.journal")
@@ -115,7 +115,7 @@ class Study:
         return {name: each.params[name] for name in names if name in each.params}
 
     def _is_counted(self, each: FrozenTrial) -> bool:
-        """Return True if a trial has a complete point."""
+        """Return True if a trial counts as a point: it ended with a result, or has a value for each axis."""
         return each.state.name in ("COMPLETE", "PRUNED") or self._search.space.is_complete(each.params)
 
     def _retried(self) -> set[int]:
@@ -144,7 +144,7 @@ class Study:
                     ) from error
 
     def _unfinished(self) -> list[StudyTrial]:
-        """Return the points that an earlier process of this folder left: running ones, failed ones as new trials."""
+        """Return the points that an earlier process left in this folder: running ones, failed ones as new trials."""
         from optuna.trial import TrialState
 
         again, left = self._retried(), []
@@ -177,7 +177,7 @@ class Study:
         return StudyTrial(identity, self._storage.get_trial(identity).number, point)
 
     def _sample(self) -> StudyTrial:
-        """Let the sampler choose a point."""
+        """Return a point that the adaptive sampler chooses."""
         self._study.sampler = adaptive_sampler(self._search.space, self._search.sampler, len(self._trials()))
         with warnings.catch_warnings():
             # Optuna warns about trials that a sampler cannot use

@@ -179,7 +179,7 @@ def show_reasons(bad: Sequence[Ended], stream: TextIO | None = None) -> None:
         stream.write(f"... and {len(bad) - _MAX_REASONS} more\n")
     # Hydra's launchers keep their logs elsewhere
     if any((folder_of(each.job) / LOG).is_file() for each in bad):
-        stream.write(f"their logs: {folder_of(bad[0].job).parent / '*' / LOG}\n")
+        stream.write(f"logs: {folder_of(bad[0].job).parent / '*' / LOG}\n")
     stream.flush()
 
 

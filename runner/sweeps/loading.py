@@ -1,4 +1,4 @@
-"""What a process loads before it runs or forks trials: torch, the components, and the data.
+"""Load torch, the components and the data in a process before it runs or forks trials.
 
 Nothing here computes with threads, since a forked child would wait for them forever. Nothing here touches CUDA, since
 a process that uses a GPU cannot be forked.

@@ -75,7 +75,7 @@ class SearchLoop:
                 return point
         if self.too_many_failed:
             return None
-        asked = self._study.next()
+        asked = self._study.ask()
         return None if asked is None else _Point(asked, deque(self._search.seeds))
 
     def _begin(self, point: _Point, launcher: Launcher) -> None:

@@ -1,4 +1,4 @@
-"""task=grid_vs_random: as many points on a grid as at random, for a knob that matters and one that hardly does."""
+"""task=grid_vs_random: grid search against random search with the same number of points, over two knobs."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def grid_vs_random(
 ) -> int:
     """Try side x side points of two knobs on a grid, and as many at random, `draws` times; both on logarithmic axes.
 
-    Leaves `grid_vs_random.png`, `report.json` and the trainings, ordinary runs, in `runs/`. Where it was interrupted,
-    the same command or `resume=<folder>` continues it. The claim (Bergstra & Bengio 2012; CS231n): the grid tries only
-    `side` values of the knob that matters, random points as many as there are points, and so find a better one.
+    Leaves `grid_vs_random.png`, `report.json`, and the trainings as ordinary runs in `runs/`. After an interrupt, the
+    same command or `resume=<folder>` continues. The claim (Bergstra & Bengio 2012; CS231n): a grid tries only `side`
+    values of the knob that matters, random search a new value with each point, and so it finds a better one.
     """
     axes = (_log_axis(job, "matters", matters, between), _log_axis(job, "other", other, other_between))
     cells = [(index + 0.5) / side for index in range(side)]
@@ -95,14 +95,14 @@ def _score(result: Result, monitor: str) -> float:
 
 
 def _best(tries: Sequence[Try], monitor: str) -> Try:
-    """Return the one with the best score."""
+    """Return the try with the best score."""
     return max(tries, key=lambda each: Monitor(monitor).rank(each.score))
 
 
 def _compare(
     grid: Sequence[Try], random: Sequence[Sequence[Try]], keys: tuple[str, str], monitor: str
 ) -> tuple[list[str], dict[str, Any]]:
-    """Return what came of it, in words and as numbers."""
+    """Return the comparison in words and as numbers."""
     ours, theirs = _best(grid, monitor), [_best(each, monitor) for each in random]
     scores = sorted(each.score for each in theirs)
     wins = sum(Monitor(monitor).better(each.score, ours.score) for each in theirs)

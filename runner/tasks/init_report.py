@@ -109,7 +109,7 @@ def _measure_case(
     examples: int,
     cotangent: Literal["loss", "normal"],
 ) -> Case:
-    """Return what an untrained model's layers give, with what is wrong with them."""
+    """Return the measurements of an untrained model's layers, with the problems found."""
     batches, recipe, model = experiment.batches, experiment.recipe, experiment.learner.model
     index = order(recipe.seed, 0, len(batches.split.labels))[:examples]
     clean = EvalBatches(
@@ -130,12 +130,12 @@ def _measure_case(
 
 
 def _differentiate_loss(experiment: Experiment, labels: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the loss to differentiate: added up over the examples, so that their number does not scale gradients."""
+    """Return the loss summed over the examples, so that their number does not scale gradients."""
     return lambda logits, last: experiment.recipe.loss(logits, labels) * len(labels)
 
 
 def _differentiate_noise(seed: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return what has random N(0, 1) gradients at the last activation; the classifier plays no part."""
+    """Return a function whose gradients at the last activation are N(0, 1); the classifier has no effect."""
 
     def project(logits: Tensor, last: Tensor) -> Tensor:
         noise = torch.randn(last.shape, generator=generator(seed, "cotangent"))

@@ -99,7 +99,7 @@ def _gain_record(found: Gain) -> dict[str, float]:
 
 
 def _null_if_not_finite(value: Any) -> Any:
-    """Return nested values with null for what is not finite."""
+    """Return nested values with null for non-finite numbers."""
     if isinstance(value, dict):
         return {name: _null_if_not_finite(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -108,20 +108,20 @@ def _null_if_not_finite(value: Any) -> Any:
 
 
 def show_report(folder: Path, job: Job, cases: Sequence[Case]) -> None:
-    """Print a table per case with what is wrong below it, and one of all cases where there are several."""
+    """Print a table per case with its problems below, and a table of all cases if there are several."""
     for case in cases:
         summary_table(_layer_rows(case), title=f"{case.name}: {case.verdict}")
         for finding in case.findings:
             sys.stdout.write(f"  {finding.severity}: {finding.word}: {finding.text}\n")
         sys.stdout.write("\n" if case.findings else "")
     if len(cases) > 1:
-        summary_table([_overview_row(case) for case in cases], title="all together")
+        summary_table([_overview_row(case) for case in cases], title="all cases")
     sys.stdout.write(f"saved in      {folder}\nview          {folder / 'report.png'}\n")
     sys.stdout.write(f"              tensorboard --logdir {tensorboard_folder(folder, job)}\n")
 
 
 def _layer_rows(case: Case) -> list[dict[str, str]]:
-    """Return a row per layer; a gain is that of the way from the layer before (gradients: to it)."""
+    """Return a row per layer; gains are relative to the layer before."""
     found = []
     for number, layer in enumerate(case.layers):
         before = case.layers[number - 1] if number else None

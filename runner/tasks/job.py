@@ -1,4 +1,4 @@
-"""What the front door hands to a task: the job, and two functions that a task may ask for by parameter name."""
+"""The job of a task, and the two functions that a task can get by parameter name."""
 
 from __future__ import annotations
 

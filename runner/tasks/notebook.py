@@ -15,8 +15,8 @@ from runner.tasks.job import Job
 def notebook(job: Job) -> int:
     """Write `outputs/notebook.md` again: each run's date, question, what differs, status and scores.
 
-    It is kept up at the end of each run; this is for folders that were moved, removed or killed. Lines that begin with
-    `>` stay with their entry, and the old file beside the new one.
+    Each run updates the notebook at its end; use this after folders were moved or removed, or runs killed. Lines that
+    begin with `>` stay with their entry. The old file is kept beside the new one.
     """
     outputs = Path(job.config["outputs"])
     if not outputs.is_dir():

@@ -1,4 +1,4 @@
-"""The user's plugins: imported before a task runs, and told apart from runner's own code where something fails."""
+"""Import the user's plugins before a task runs, and recognize errors in their code."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def _draw_lr(job: Job, experiment: Experiment, *, log: bool) -> bytes:
 
 
 def lr_curves(experiment: Experiment, steps: Sequence[int]) -> dict[str, list[float]]:
-    """Return the learning rate of the parameter groups before each of the steps; groups with equal rates share a curve.
+    """Return the learning rate of each parameter group at some steps; groups with equal rates share a curve.
 
     A schedule that depends on scores is drawn as if it never reduced the rate.
     """
@@ -85,8 +85,8 @@ def _save(folder: Path, job: Job, experiment: Experiment, pictures: dict[str, by
         log.add(0, {"preview/groups": _group_table(experiment), "config": f"```yaml\n{text}```"})
         steps = evenly_spaced_steps(experiment.recipe.total_steps, _SCALAR_POINTS)
         found = lr_curves(experiment, steps)
-        for place_, step in enumerate(steps):
-            log.add(step + 1, {f"preview/lr/{name}": values[place_] for name, values in found.items()})
+        for index, step in enumerate(steps):
+            log.add(step + 1, {f"preview/lr/{name}": values[index] for name, values in found.items()})
 
 
 def _group_name(group: dict[str, Any], number: int) -> str:
@@ -127,7 +127,9 @@ def _group_table(experiment: Experiment) -> str:
 def _show(folder: Path, job: Job, experiment: Experiment, pictures: dict[str, bytes]) -> None:
     """Print the parameter groups and the paths of the figures."""
     recipe = experiment.recipe
-    title = f"{recipe.total_steps} steps of {experiment.batches.batch} examples, {recipe.steps_per_epoch} in an epoch"
+    title = (
+        f"{recipe.total_steps} steps of {experiment.batches.batch} examples, {recipe.steps_per_epoch} steps per epoch"
+    )
     summary_table(_group_rows(experiment), title=title)
     for name in pictures:
         sys.stdout.write(f"view          {folder / 'preview' / name}.png\n")

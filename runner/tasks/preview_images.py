@@ -47,10 +47,10 @@ def choose_examples(visits: Tensor, labels: Tensor, count: int) -> Tensor:
     """Return `count` examples in the order of their visits: one of each class, then a second one, and so on."""
     seen: dict[int, int] = {}
     ranked = []
-    for place_, label in enumerate(labels[visits].tolist()):
+    for position, label in enumerate(labels[visits].tolist()):
         seen[label] = seen.get(label, -1) + 1
-        ranked.append((seen[label], place_))
-    first = [place_ for _, place_ in sorted(ranked)[:count]]
+        ranked.append((seen[label], position))
+    first = [position for _, position in sorted(ranked)[:count]]
     return visits[torch.tensor(first)]
 
 

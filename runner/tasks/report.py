@@ -33,7 +33,7 @@ def print_progress(line: str) -> None:
 
 
 def show_start(experiment: Experiment, snapshot: Snapshot | None, *, resumed: bool) -> None:
-    """Print what is about to be trained, and from which step a resumed run continues."""
+    """Print a summary of the training, and the step from which a resumed run continues."""
     for line in experiment.summary:
         print_progress(f"  {line}")
     for note in snapshot.notes if snapshot else ():
@@ -44,14 +44,14 @@ def show_start(experiment: Experiment, snapshot: Snapshot | None, *, resumed: bo
 
 
 def device_name(experiment: Experiment) -> str:
-    """Return what the run computes on, as its maker calls it."""
+    """Return the name of the run's device."""
     if experiment.device.type == "cuda":
         return f"{experiment.device} ({torch.cuda.get_device_name(experiment.device)})"
     return f"{experiment.device} ({torch.get_num_threads()} threads)"
 
 
 def make_console(experiment: Experiment) -> Console:
-    """Return what shows the progress of a run."""
+    """Return the console that shows the progress of a run."""
     recipe = experiment.recipe
     return Console(
         steps=recipe.total_steps, steps_per_epoch=recipe.steps_per_epoch, batch_size=experiment.batches.batch
@@ -59,7 +59,7 @@ def make_console(experiment: Experiment) -> Console:
 
 
 def log_start(log: Log, job: Job) -> None:
-    """Write into TensorBoard what a run is: hyperparameters, layout of the charts, config. Once, at its start."""
+    """Log hyperparameters, chart layout and config to TensorBoard at the start of a run."""
     text = plain_yaml.dump(job.config).decode()
     note = f"{job.config['note']}\n\n" if job.config["note"] else ""
     log.add(
@@ -73,7 +73,7 @@ def log_start(log: Log, job: Job) -> None:
 
 
 def log_end(folder: Path, log: Log, experiment: Experiment, *, figures: bool) -> None:
-    """Write into TensorBoard that a run is complete, and draw its curves."""
+    """Log the end of a run to TensorBoard and draw its curves."""
     step = experiment.learner.step
     log.flush()
     log.positions()
@@ -86,7 +86,7 @@ def log_end(folder: Path, log: Log, experiment: Experiment, *, figures: bool) ->
 
 
 def show_summary(folder: Path, job: Job, result: Result) -> None:
-    """Print the table of a finished run and how to look at it."""
+    """Print the scores of a finished run and how to view it."""
     scores = result.scores
     rows = [
         _score_row("validation, best", scores["val"]["best"]),
@@ -110,7 +110,7 @@ def show_summary(folder: Path, job: Job, result: Result) -> None:
 
 
 def speed_in_words(cost: Mapping[str, float]) -> str:
-    """Return what steps cost, in words; medians."""
+    """Return the median cost of a step in words."""
     step = f"{cost[SPEED]:.0f} examples/s, {cost[STEP]:.3g} ms/step"
     return f"{step}, data wait {cost[WAIT]:.0%}, peak memory {cost[MEMORY]:.0f} MB"
 
@@ -127,7 +127,7 @@ def _score_row(name: str, scores: Mapping[str, float]) -> dict[str, object]:
 
 
 def tensorboard_folder(folder: Path, job: Job) -> str:
-    """Return the folder whose runs TensorBoard should show together, quoted for a shell."""
+    """Return the `--logdir` that shows the run beside its neighbors, quoted for a shell."""
     outputs = Path(job.config["outputs"])
     top = outputs if folder.resolve().is_relative_to(outputs.resolve()) else folder
     return shlex.quote(os.fspath(top))

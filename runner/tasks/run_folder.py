@@ -1,4 +1,4 @@
-"""The folder of a run: made or resumed, locked, described, and left with a result that says how the run ended."""
+"""The folder of a run: create or resume it, lock it, describe the run, and write its result."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _ALLOWED_BEFORE_RUN = {
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder that this process holds, and its result."""
+    """A run folder that this process has locked, and its result."""
 
     folder: Path
     result: Result
@@ -55,11 +55,11 @@ class Run:
 
 @contextmanager
 def run_folder(job: Job, experiment: Experiment, *, resumed: Run | None = None) -> Iterator[Run]:
-    """Hold the folder of a run while the body runs, and leave a result that says how it ended.
+    """Lock the folder of a run while the body runs, and write a result that says how it ended.
 
-    Makes and locks a new folder, unless one is `resumed`, and prints where it is. Writes the config and the environment
-    into it, and `result.json`: first as `running`, at the end as `done` unless the body set another status, or as the
-    exception says. A training run is then recorded in the notebook, however it ended.
+    Creates and locks a new folder, unless one is `resumed`, and prints its path. Writes config, environment and
+    `result.json` into it, with the status `running`, at the end `done`, the status that the body set, or that of the
+    exception. A training run is then recorded in the notebook, however it ended.
     """
     with ExitStack() as held:
         run = resumed or held.enter_context(_new_run(job))
@@ -74,14 +74,14 @@ def run_folder(job: Job, experiment: Experiment, *, resumed: Run | None = None) 
 
 @contextmanager
 def existing_run(folder: Path, world: World = ALONE) -> Iterator[Run]:
-    """Hold the folder of an earlier run; raises Locked, or CheckpointError if its result cannot be read."""
+    """Lock the folder of an earlier run; raises Locked, or CheckpointError if its result cannot be read."""
     with lock(folder, world):
         yield Run(folder, read_result(folder))
 
 
 @contextmanager
 def continued_run_folder(job: Job, experiment: Experiment) -> Iterator[Run]:
-    """Hold the folder in which an earlier process began the same run and did not finish it, else a new one."""
+    """Lock the folder in which an earlier process started the same run and did not finish it, else a new one."""
     with ExitStack() as held:
         folder = _interrupted_folder(job)
         resumed = held.enter_context(existing_run(folder)) if folder else None
@@ -89,7 +89,7 @@ def continued_run_folder(job: Job, experiment: Experiment) -> Iterator[Run]:
 
 
 def _interrupted_folder(job: Job) -> Path | None:
-    """Return the folder of a run that an earlier process began and did not finish, else None.
+    """Return the folder of a run that an earlier process started and did not finish, else None.
 
     That is the folder that the job names, or the newest of those under `outputs` that have its name.
     """
@@ -112,12 +112,12 @@ def _new_run(job: Job) -> Iterator[Run]:
 
 
 def _agreed_folder(job: Job) -> Path:
-    """Return the folder of a new run, which the main one of several processes makes."""
+    """Return the folder of a new run, which the main process creates."""
     return Path(job.world.from_main(lambda: str(_make_folder(job))))
 
 
 def _make_folder(job: Job) -> Path:
-    """Make the folder that the job names, else a free one under `outputs`."""
+    """Create the folder that the job names, else a free one under `outputs`."""
     if job.folder is None:
         return create(Path(job.config["outputs"]) / job.folder_name)
     path = Path(job.folder)
@@ -126,15 +126,15 @@ def _make_folder(job: Job) -> Path:
 
 
 def _is_allowed_before_run(name: str) -> bool:
-    """Return True if a file may lie in a folder whose run has not written its config yet."""
+    """Return True if a folder may hold this file before its run has written its config."""
     return name in _ALLOWED_BEFORE_RUN or TEMPORARY.fullmatch(name) is not None
 
 
 def begun_folder(job: Job) -> Path | None:
     """Return the folder that the job names if it already holds the same run, else None.
 
-    It does if its name ends in the hash of the config, as a sweep names it: keys that the hash leaves out (paths,
-    device, workers, logging) may differ then. Any other folder must hold an equal config.
+    It does if its name ends in the hash of the config, as in a sweep; keys that the hash omits (paths, device, workers,
+    logging) may then differ. Any other folder must hold an equal config.
     """
     path = Path(job.folder) / _CONFIG if job.folder else None
     if path is None or not os.path.isfile(path) or not (path.parent / RESULT).is_file():  # noqa: PTH113
@@ -144,7 +144,7 @@ def begun_folder(job: Job) -> Path | None:
 
 
 def _describe(folder: Path, job: Job, *, device: str) -> None:
-    """Write what the run is: overrides, code, versions and machine, and the resolved config.
+    """Write the overrides, code, versions, machine and resolved config of a run.
 
     The config comes last: a folder that has it can be resumed.
     """

@@ -69,7 +69,7 @@ def _numerics_of(folder: Path, config: Mapping[str, Any], snapshot: Snapshot) ->
 
 
 def _train_from(job: Job, experiment: Experiment, resumed: Run | None, snapshot: Snapshot | None) -> Run:
-    """Train from the snapshot on, or from the start, and return the run with its result."""
+    """Train from the snapshot or from the start, and return the run with its result."""
     diverged = resumed is not None and resumed.result.status is Status.DIVERGED
     with run_folder(job, experiment, resumed=resumed) as run:
         show_start(experiment, snapshot, resumed=resumed is not None)
@@ -113,20 +113,20 @@ def _train_until_end(folder: Path, experiment: Experiment, log: Log) -> str:
 
 
 def _last_checkpoint_in_words(folder: Path) -> str:
-    """Return in words which checkpoint a run that diverged has left."""
+    """Return in words which checkpoint a diverged run has."""
     snapshot = checkpoint.load(folder)
     return f"the checkpoint of step {snapshot.step} is kept" if snapshot else "there is no checkpoint before it"
 
 
 def _open_run_logs(folder: Path, experiment: Experiment, snapshot: Snapshot | None) -> Log:
-    """Return the logs of a run as they were at its snapshot, or empty."""
+    """Open the logs of a run, cut back to its snapshot."""
     positions, state = (snapshot.logs, snapshot.state.get("log", {})) if snapshot else (None, None)
     screens = [make_console(experiment)]
     return open_logs(folder, positions=positions, state=state, step=experiment.learner.step, screens=screens)
 
 
 def _restore(folder: Path, learner: Learner, snapshot: Snapshot) -> Snapshot:
-    """Put the newest checkpoint that is of this model back, and return it, with a note for each that is not."""
+    """Restore the newest checkpoint that fits this model and return it, with a note for each that does not."""
     try:
         restore_snapshot(learner, snapshot)
     except CheckpointError as error:
@@ -139,7 +139,7 @@ def _restore(folder: Path, learner: Learner, snapshot: Snapshot) -> Snapshot:
 
 
 def restore_snapshot(learner: Learner, snapshot: Snapshot) -> None:
-    """Put a checkpoint back, or raise CheckpointError if it is another model's."""
+    """Restore a checkpoint; raises CheckpointError if it belongs to another model."""
     if wrong := checkpoint.mismatch(learner.weights(), snapshot.weights):
         raise CheckpointError(f"the checkpoint of step {snapshot.step} is of another model: {wrong}")
     try:
@@ -153,7 +153,7 @@ def restore_snapshot(learner: Learner, snapshot: Snapshot) -> None:
 
 
 def _make_commit(folder: Path, learner: Learner, log: Log) -> Callable[[], None]:
-    """Return a function that saves the run as it is now; the best step's checkpoint is never rotated away."""
+    """Return a function that saves a checkpoint; the best step's checkpoint is never removed."""
 
     def commit() -> None:
         positions = log.positions()
@@ -188,6 +188,6 @@ def _record_scores(folder: Path, experiment: Experiment, result: Result) -> None
 
 
 def part(split: str, scores: Mapping[str, float]) -> dict[str, float]:
-    """Return one split's accuracy and loss, with the step they belong to."""
+    """Return the accuracy and loss of one split, with their step."""
     names = {f"{split}/accuracy": "accuracy", f"{split}/loss": "loss", "step": "step"}
     return {short: scores[name] for name, short in names.items() if name in scores}

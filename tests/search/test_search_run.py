@@ -45,6 +45,7 @@ def test_two_workers_make_the_points_that_were_asked_for_and_seeds_are_averaged(
     assert main([*words, "hydra.sweeper.n_trials=3"]) == 0
     rows, found = ranking(), runs()
     assert len(rows) == 3 and len(found) == 6
+    assert capfd.readouterr().out.startswith(f"search of 6 trials in {FOLDER}\n")
     assert {each["status"] for each in found.values()} == {"done"}
     assert [float(row["val/accuracy"]) for row in rows] == sorted(
         (float(r["val/accuracy"]) for r in rows), reverse=True
@@ -102,6 +103,7 @@ def test_pruning_ends_bad_runs_and_keeps_the_best(capfd):
     words = ["hydra/sweeper/pruner=asha", "hydra.sweeper.pruner.reduction_factor=2", "hydra.launcher.workers=1"]
     words += ["hydra/sweeper/sampler=grid", "validate_every=5steps", "monitor=val/loss"]
     assert main([*SEARCH, *words, "optim.lr=0.3,0.2,0.1,1e-5,1e-6,1e-7,1e-8"]) == 0
+    assert capfd.readouterr().out.startswith(f"search of 7 trials in {FOLDER}\n")
     found = runs()
     pruned = {name for name, each in found.items() if each["status"] == "pruned"}
     best = min(found, key=lambda name: found[name]["scores"]["val"]["best"]["loss"])

@@ -10,6 +10,7 @@ import pytest
 from running import in_child
 
 from runner.errors import ConfigError
+from runner.search.ranking import show_ranking
 from runner.search.records import RunResult, Search, point_state
 from runner.search.samplers import distinct_points
 from runner.search.space import Axis, Space
@@ -51,7 +52,7 @@ def came(value: float, status: str = "done") -> list[RunResult]:
 
 def points(study: Study, score=bowl) -> list:
     found = []
-    while (asked := study.next()) is not None:
+    while (asked := study.ask()) is not None:
         study.tell(asked, came(score(asked.point)))
         found.append(asked.point)
     return found
@@ -144,8 +145,8 @@ def killed_after(records: int, folder: Path, sampler: str) -> None:
 
     storage.Journal.append_logs = counted
     study = Study(search(MIXED, sampler, 6), folder)
-    asked = [study.next()]
-    while (other := study.next()) is not None:
+    asked = [study.ask()]
+    while (other := study.ask()) is not None:
         asked.append(other)
         first = asked.pop(0)
         study.tell(first, came(bowl(first.point)))
@@ -155,7 +156,7 @@ def killed_after(records: int, folder: Path, sampler: str) -> None:
 def test_what_failed_is_tried_again_by_the_next_command_and_counts_once(tmp_path):
     first = Study(search(NUMBERS, "random", 4), tmp_path)
     failed = []
-    while (asked := first.next()) is not None:
+    while (asked := first.ask()) is not None:
         bad = asked.number in (1, 2)
         failed += [asked.point] if bad else []
         state = first.tell(asked, came(math.nan, "failed") if bad else came(1.0))
@@ -169,7 +170,7 @@ def test_what_failed_is_tried_again_by_the_next_command_and_counts_once(tmp_path
 
 def test_the_score_of_a_point_is_the_mean_over_its_seeds(tmp_path):
     study = Study(search(NUMBERS, "random", 1, seeds=(0, 1, 2)), tmp_path)
-    study.tell(study.next(), [RunResult(folder=str(n), status=Status.DONE, score=n / 10) for n in (1, 2, 6)])
+    study.tell(study.ask(), [RunResult(folder=str(n), status=Status.DONE, score=n / 10) for n in (1, 2, 6)])
     (row,) = study.rows()
     assert row.value == pytest.approx(0.3)
     assert row.scores == [0.1, 0.2, 0.6] and row.folders == ["1", "2", "6"]
@@ -195,7 +196,7 @@ def test_a_run_without_a_score_is_a_failure_that_says_so():
 
 
 def test_a_study_of_other_choices_or_direction_is_refused(tmp_path):
-    Study(search(MIXED, "random"), tmp_path).next()
+    Study(search(MIXED, "random"), tmp_path).ask()
     other = Space((Axis(key="optim", kind="choice", choices=("sgd", "lion")), LR))
     with pytest.raises(ConfigError, match="'s' is over other values of optim; choose another name"):
         Study(search(other, "random"), tmp_path)
@@ -214,8 +215,17 @@ def test_runs_of_another_folder_in_a_shared_storage_are_left_alone(tmp_path):
     url = f"sqlite:///{tmp_path}/x.db"
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    theirs = Study(search(NUMBERS, "random", 4, storage=url), tmp_path / "a").next()
+    theirs = Study(search(NUMBERS, "random", 4, storage=url), tmp_path / "a").ask()
     ours = Study(search(NUMBERS, "random", 4, storage=url), tmp_path / "b")
     assert theirs.point not in points(ours)
     again = Study(search(NUMBERS, "random", 4, storage=url), tmp_path / "a")
-    assert again.next().point == theirs.point
+    assert again.ask().point == theirs.point
+
+
+def test_a_point_that_was_interrupted_is_shown_as_unfinished(tmp_path, capsys):
+    asked = search(NUMBERS, "random", n_trials=2)
+    study = Study(asked, tmp_path)
+    study.ask()
+    show_ranking(tmp_path, study.rows(), asked, "val/loss")
+    shown = capsys.readouterr().out
+    assert "1 point (1 unfinished)" in shown and "running" not in shown

@@ -224,7 +224,7 @@ def test_a_report_leaves_a_run_folder(tmp_path, capfd):
     assert content["schema"] == 1 and len(content["cases"]) == 4
     assert [layer["name"] for layer in content["cases"][0]["layers"]] == [f"hidden.fc{i}.act" for i in range(1, 7)]
     out = capfd.readouterr().out
-    assert "relu, small_normal: collapsed" in out and "all together" in out and "hidden.fc6.act" in out
+    assert "relu, small_normal: collapsed" in out and "all cases" in out and "hidden.fc6.act" in out
     logged = events(folder)
     assert {tag for step, tag, _ in logged if step == 0} == {
         *("init_report/report", "init_report/depth", "init_report/verdicts", "config")

@@ -40,7 +40,7 @@ def test_a_preview_leaves_a_run_folder_and_trains_nothing(tmp_path, capfd):
     found = result(folder)
     assert (found["status"], found["exit"], found["steps"], found["test_reads"]) == ("done", 0, 0, 0)
     out = capfd.readouterr().out
-    assert "380 steps of 64 examples, 19 in an epoch" in out
+    assert "380 steps of 64 examples, 19 steps per epoch" in out
     line = next(line.split() for line in out.splitlines() if line.startswith(" decay head"))
     assert line[2:5] == ["1", "160", "0.01"] and line[-1] == "0.0005"  # 16 x 10 weights, 0.1 * 0.1
     logged = {tag for step, tag, _ in events(folder) if step == 0}
