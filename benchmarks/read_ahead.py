@@ -20,7 +20,9 @@ import numpy as np
 from benchmarks.rounds import Pairs, report
 from benchmarks.start_up import OURS, seconds, write_mnist
 
-_PLAIN = OURS.replace("from runner import tasks\n", "from runner import tasks\ntasks.prefetch = lambda config: None\n")
+_PLAIN = OURS.replace(
+    "from runner import tasks\n", "from runner import tasks\ntasks._prefetch_data = lambda config: None\n"
+)
 _IMAGES = 10_000
 
 

@@ -127,7 +127,7 @@ class Forks:
             kill(pid, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._template, signal.SIGKILL)
-        self._said.close()
+        self._messages.close()
         if self._waiting:
             self._waiting[1].close()
 

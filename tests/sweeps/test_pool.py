@@ -244,12 +244,12 @@ def test_messages_arrive_whole_and_as_they_were():
 ONE = """
 import ast, os, sys
 from runner.sweeps.loading import load
-from runner.sweeps.trial import run_trial, start_of
+from runner.sweeps.trial import run_trial, load_start
 job = ast.literal_eval(sys.argv[1])
 message = {"entry": "runner.door.task_context", "argv": sys.argv, "trials": 1}
 message |= { "plugins": ["faulty"], "data": job["config"]["data"], "device": "cpu"}
 load(message)
-start = start_of(message)
+start = load_start(message)
 before, said = set(sys.modules), os.dup(1)
 code = run_trial({"job": job, "threads": 1, "memory": None}, start)
 os.write(said, repr((code, sorted(set(sys.modules) - before))).encode())
