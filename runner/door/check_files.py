@@ -54,7 +54,7 @@ def _check_header(path: Path, *, recipe: bool) -> None:
     if recipe and given != "package _global_":
         raise ConfigError(f"{path}: a recipe starts with the line '# @package _global_'")
     if not recipe and given:
-        raise ConfigError(f"{path}: '# @{given}' is not taken, values go where the file lies")
+        raise ConfigError(f"{path}: '# @{given}' is not supported; values belong to the group of the file's folder")
 
 
 def _header(path: Path) -> str:

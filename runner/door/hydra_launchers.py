@@ -196,7 +196,7 @@ def _sweep_config(conf: Conf, given: Sequence[ParsedOverride], folder: Path) -> 
 
 
 def in_subfolders(conf: Conf, given: Sequence[ParsedOverride], folder: Path, jobs: Sequence[Job]) -> list[Job]:
-    """Return jobs with the folders that `hydra.sweep.subdir` names; a folder that holds another run is not taken."""
+    """Return jobs with the folders that `hydra.sweep.subdir` names; a folder that holds another run is not used."""
     found = []
     with hydra_opened(conf):
         config = _sweep_config(conf, given, folder)

@@ -102,7 +102,7 @@ def _check_settings(values: dict[str, Any]) -> tuple[SearchSettings, dict[str, A
 
 
 def _check_ends(conf: Conf, composer: Composer, space: Space, fixed: Sequence[ParsedOverride]) -> dict[str, Any]:
-    """Check each axis at its ends, or at each choice, under every option that it is there for; return one config."""
+    """Check each axis at its ends, or at each choice, under every option that it applies to; return one config."""
     first = {axis.name: axis.end_texts()[0] for axis in space.axes}
     for axis in space.axes:
         group = axis.when[0] if axis.when else axis.key.partition(".")[0]

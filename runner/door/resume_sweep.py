@@ -52,7 +52,7 @@ def sweep_command(arguments: Arguments) -> Arguments:
     folder = Path(expanded("resume", str(asked)))
     if not os.path.isfile(folder / _FILE):  # noqa: PTH113  (is_file raises for a long name)
         if arguments.multirun:
-            raise wrong("resume", str(asked), f"with -m the folder of a sweep (it has no {_FILE})")
+            raise wrong("resume", str(asked), f"the folder of a sweep, because of -m (it has no {_FILE})")
         return arguments
     others = {key: word for key, word in given.items() if key != "resume"}
     for key in others:

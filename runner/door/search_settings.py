@@ -46,7 +46,7 @@ def check_search_settings(values: dict[str, Any]) -> SearchSettings:
     """Return the checked settings of the sweeper."""
     if values["custom_search_space"] is not None:
         says = "a config must not name code; write conditions as 'optim=adam: {...}' in hydra.sweeper.params"
-        raise ConfigError(f"hydra.sweeper.custom_search_space: is not taken, {says}")
+        raise ConfigError(f"hydra.sweeper.custom_search_space: not supported, {says}")
     if isinstance(values["direction"], list):
         raise ConfigError("hydra.sweeper.direction: got a list, but a search has one score: `monitor`")
     if not isinstance(values["params"], dict):
@@ -68,14 +68,14 @@ def check_part(values: Any, what: str, known: dict[str, dict[str, Any]], more: d
     """Return a sampler's or pruner's name and knobs, checked."""
     where = f"hydra.sweeper.{what}"
     if not isinstance(values, dict):
-        raise ConfigError(f"{where}: got {values}; choose one by hydra/sweeper/{what}={values}")
+        raise ConfigError(f"{where}: got {values}; choose one with hydra/sweeper/{what}={values}")
     name = str(values.get("name"))
     if name not in known:
         raise unknown(f"{where}.name", what, name, known)
     kinds = {**more, **known[name]}
     if wrong := (set(values) ^ {"name", *kinds}):
         raise ConfigError(
-            f"{where}.{min(map(str, wrong))}: does not fit '{name}'; choose it by hydra/sweeper/{what}={name}"
+            f"{where}.{min(map(str, wrong))}: does not fit '{name}'; choose it with hydra/sweeper/{what}={name}"
         )
     return {"name": name, **{key: check(f"{where}.{key}", values[key], kind) for key, kind in kinds.items()}}
 
@@ -87,16 +87,16 @@ def check_fits(space: Space, sampler: dict[str, Any], pruner: dict[str, Any], se
         space.grid()
     if name in ("gp", "cmaes") and (axis := space.conditional) is not None:
         raise ConfigError(
-            f"{axis.key}: is there for some points only, which {name} cannot use; take tpe, random, qmc or grid"
+            f"{axis.key}: applies to some points only, which {name} does not support; use tpe, random, qmc or grid"
         )
     if name == "cmaes" and (chosen := [axis.key for axis in space.axes if axis.kind == "choice"]):
-        raise ConfigError(f"{chosen[0]}: has choices, but cmaes searches over numbers only; take tpe")
+        raise ConfigError(f"{chosen[0]}: got choices, but cmaes searches numbers only; use tpe")
     if name == "cmaes" and importlib.util.find_spec("cmaes") is None:
         raise ConfigError("hydra/sweeper/sampler: cmaes is not installed: pip install cmaes")
     for axis in space.axes:
         if axis.key in NOT_COMPARABLE and pruner["name"] != "none":
             raise ConfigError(
-                f"{axis.key}: is searched, so runs cannot be compared half-way; take hydra/sweeper/pruner=none"
+                f"{axis.key}: is searched, so runs cannot be compared before their end; use hydra/sweeper/pruner=none"
             )
         if axis.key == "seed" and settings.seeds > 1:
             raise ConfigError("seed: is searched, but hydra.sweeper.seeds averages over it")

@@ -149,13 +149,13 @@ def test_what_diverges_is_a_result_and_what_fails_is_told_of_and_tried_again(cap
     [
         (["seed=0"], "hydra/sweeper: the space is empty"),
         ([LR, "hydra/sweeper/sampler=tpee"], "hydra/sweeper/sampler: unknown option 'tpee'; did you mean 'tpe'?"),
-        ([LR, "hydra.sweeper.sampler=gp"], "hydra.sweeper.sampler: got gp; choose one by hydra/sweeper/sampler=gp"),
+        ([LR, "hydra.sweeper.sampler=gp"], "hydra.sweeper.sampler: got gp; choose one with hydra/sweeper/sampler=gp"),
         ([LR, "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials: got 0, must be >= 1"),
         ([LR, "hydra.sweeper.sampler.n_startup_trials=x"], "hydra.sweeper.sampler.n_startup_trials: got 'x', must be"),
         ([LR, "hydra.sweeper.direction=minimize"], "got 'minimize', but with monitor=val/accuracy it is maximize"),
         ([LR, "monitor=val/f1"], "monitor: unknown value 'val/f1'"),
         ([LR, "task=preview"], "task: got 'preview', but only task=train logs val/accuracy, the score of a search"),
-        ([LR, "hydra.sweeper.custom_search_space=a.b"], "hydra.sweeper.custom_search_space: is not taken"),
+        ([LR, "hydra.sweeper.custom_search_space=a.b"], "hydra.sweeper.custom_search_space: not supported"),
         ([LR, "hydra.sweeper.storage=/no/such/x"], "hydra.sweeper.storage: /no/such/x: No such file or directory"),
         ([LR, "hydra.sweeper.foo=1"], "hydra.sweeper.foo: unknown key 'foo'"),
         (["optim.lrr=interval(0,1)"], "optim.lrr: unknown key 'lrr'; did you mean 'lr'?"),
@@ -164,9 +164,9 @@ def test_what_diverges_is_a_result_and_what_fails_is_told_of_and_tried_again(cap
         (["optim=adam,sgd", "hydra/sweeper/sampler=cmaes"], "optim: has choices, but cmaes searches over numbers only"),
         (
             ["optim=momentum,sgd", "optim.momentum=interval(0,1)", "hydra/sweeper/sampler=gp"],
-            "optim.momentum: is there for some points only, which gp cannot use",
+            "optim.momentum: applies to some points only, which gp cannot use",
         ),
-        (["validate_every=choice(1epoch,5steps)", "hydra/sweeper/pruner=asha"], "cannot be compared half-way"),
+        (["validate_every=choice(1epoch,5steps)", "hydra/sweeper/pruner=asha"], "cannot be compared before their end"),
         (["seed=0,1", "hydra.sweeper.seeds=2"], "seed: is searched, but hydra.sweeper.seeds averages over it"),
     ],
 )
