@@ -58,12 +58,12 @@ def _make_job(
     config: Mapping[str, Any], words: Sequence[str], *, name: str, folder: str | None, auto: Mapping[str, str]
 ) -> Job:
     """Return a job with its hashes, with the words that `auto` stands for in each key."""
-    settled = {**config, **{key: word for key, word in auto.items() if config[key] == "auto"}}
+    resolved = {**config, **{key: word for key, word in auto.items() if config[key] == "auto"}}
     return Job(
-        config=settled,
+        config=resolved,
         overrides=tuple(words),
         folder_name=name,
         folder=folder,
-        hash8=hash8(settled),
-        group_hash=group_hash(settled),
+        hash8=hash8(resolved),
+        group_hash=group_hash(resolved),
     )

@@ -79,10 +79,10 @@ def _search(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> Plan:
 
     settings = launcher_settings(parts)
 
-    def place(config: dict[str, Any], wished: list[ParsedOverride]) -> Path:
-        return _folder(conf, config, Axes([*wished, *(each for each in given if each.sets_hydra)], []))
+    def choose_folder(config: dict[str, Any], overrides: list[ParsedOverride]) -> Path:
+        return _folder(conf, config, Axes([*overrides, *(each for each in given if each.sets_hydra)], []))
 
-    folder, planned = plan_search(conf, parts, given, place)
+    folder, planned = plan_search(conf, parts, given, choose_folder)
     batch = planned.search.n_jobs or 1
     return Plan(
         folder=folder,

@@ -54,14 +54,14 @@ def plan_search(
     conf: Conf,
     parts: Parts,
     given: Sequence[ParsedOverride],
-    place: Callable[[dict[str, Any], list[ParsedOverride]], Path],
+    choose_folder: Callable[[dict[str, Any], list[ParsedOverride]], Path],
 ) -> tuple[Path, PlannedSearch]:
-    """Return the folder, which `place` chooses, and the checked search."""
+    """Return the folder, which `choose_folder` gives, and the checked search."""
     check_optuna_installed()
     values = to_plain(parts.hydra.sweeper)
     settings, sampler, pruner = _check_settings(values)
-    wished = search_overrides(conf, values["params"], given)
-    space, fixed = make_space(conf, parts, wished)
+    overrides = search_overrides(conf, values["params"], given)
+    space, fixed = make_space(conf, parts, overrides)
     check_fits(space, sampler, pruner, settings)
     composer = Composer(conf, [each for each in given if each.sets_hydra])
     config = _check_ends(conf, composer, space, fixed)
@@ -80,7 +80,7 @@ def plan_search(
     )
     if settings.storage:
         open_storage(settings.storage, Path())
-    folder = place(config, [each.given for each in wished])
+    folder = choose_folder(config, [each.given for each in overrides])
 
     def run(point: Point, seed: int) -> Job:
         own = [parse_override(f"{key}={text}") for key, text in space.words(point)]

@@ -51,54 +51,60 @@ def search_overrides(conf: Conf, params: Mapping[str, Any], given: Sequence[Pars
     return [*(each for each in found if each.given.key not in typed), *ours]
 
 
-def make_space(conf: Conf, parts: Parts, wished: Sequence[_SearchOverride]) -> tuple[Space, list[ParsedOverride]]:
+def make_space(conf: Conf, parts: Parts, overrides: Sequence[_SearchOverride]) -> tuple[Space, list[ParsedOverride]]:
     """Return the space, and the overrides that are the same for every point."""
-    fixed = [each.given for each in wished if not each.condition and not each.given.swept]
-    free = {each.given.key: _make_axis(each.given) for each in wished if not each.condition and each.given.swept}
-    tied = []
-    for each in wished:
+    fixed = [each.given for each in overrides if not each.condition and not each.given.swept]
+    unconditional = {
+        each.given.key: _make_axis(each.given) for each in overrides if not each.condition and each.given.swept
+    }
+    conditional = []
+    for each in overrides:
         if each.condition:
-            tied += _conditional(conf, parts, fixed, free, each)
-    for axis in tied:
+            conditional += _conditional(conf, parts, fixed, unconditional, each)
+    for axis in conditional:
         # The condition holds for all points
         if axis.when is None:
-            free[axis.key] = replace(axis, label="")
+            unconditional[axis.key] = replace(axis, label="")
             fixed = [each for each in fixed if each.key != axis.key]
-    tied = [axis for axis in tied if axis.when]
-    axes = [_restricted(conf, axis, free, tied) for axis in free.values()]
+    conditional = [axis for axis in conditional if axis.when]
+    axes = [_restricted(conf, axis, unconditional, conditional) for axis in unconditional.values()]
     axes = [axis for axis in axes if axis.when is None or axis.when[1]]
     if not axes:
         raise ConfigError("hydra/sweeper: the space is empty; add something like 'optim.lr=tag(log,interval(1e-3,1))'")
-    return Space((*(a for a in axes if not a.when), *(a for a in axes if a.when), *tied)), fixed
+    return Space((*(a for a in axes if not a.when), *(a for a in axes if a.when), *conditional)), fixed
 
 
 def _conditional(
-    conf: Conf, parts: Parts, fixed: Sequence[ParsedOverride], free: Mapping[str, Axis], wish: _SearchOverride
+    conf: Conf,
+    parts: Parts,
+    fixed: Sequence[ParsedOverride],
+    unconditional: Mapping[str, Axis],
+    override: _SearchOverride,
 ) -> list[Axis]:
-    """Return the axis of a wish that applies to one option; without condition if every point has that option."""
-    assert wish.condition is not None
-    key, option = wish.condition
-    axis = replace(_make_axis(wish.given), label=option)
-    if key in free:
-        if free[key].kind != "choice":
+    """Return the axis of a override that applies to one option; without condition if every point has that option."""
+    assert override.condition is not None
+    key, option = override.condition
+    axis = replace(_make_axis(override.given), label=option)
+    if key in unconditional:
+        if unconditional[key].kind != "choice":
             raise ConfigError(f"hydra.sweeper.params.{key}={option}: {key} has no choices here")
-        return [replace(axis, when=(key, (option,)))] if option in free[key].choices else []
+        return [replace(axis, when=(key, (option,)))] if option in unconditional[key].choices else []
     texts = [each.text for each in fixed if each.key == key] or parts.chosen.get(key, [])
     return [axis] if option in texts else []
 
 
-def _restricted(conf: Conf, axis: Axis, free: Mapping[str, Axis], tied: Sequence[Axis]) -> Axis:
+def _restricted(conf: Conf, axis: Axis, unconditional: Mapping[str, Axis], conditional: Sequence[Axis]) -> Axis:
     """Return an axis with the choices it depends on: those of its group that have the knob and no axis of their own."""
     group, _, knob = axis.key.partition(".")
-    others = {each.when[0]: each.when[0] for each in tied if each.key == axis.key and each.when}
+    others = {each.when[0]: each.when[0] for each in conditional if each.key == axis.key and each.when}
     key = next(iter(others), group if knob and group in conf.defaults else None)
-    if key is None or key not in free or free[key].kind != "choice":
+    if key is None or key not in unconditional or unconditional[key].kind != "choice":
         return axis
-    choices = free[key].choices
+    choices = unconditional[key].choices
     having = choices
     if key == group and knob:
         having = tuple(text for text in choices if _has_knob(conf, group, text, knob)) or choices
-    own = {text for each in tied if each.key == axis.key and each.when for text in each.when[1]}
+    own = {text for each in conditional if each.key == axis.key and each.when for text in each.when[1]}
     left = tuple(text for text in having if text not in own)
     return axis if left == choices else replace(axis, when=(key, left))
 

@@ -103,15 +103,15 @@ def _compare(
     grid: Sequence[Try], random: Sequence[Sequence[Try]], keys: tuple[str, str], monitor: str
 ) -> tuple[list[str], dict[str, Any]]:
     """Return the comparison in words and as numbers."""
-    ours, theirs = _best(grid, monitor), [_best(each, monitor) for each in random]
-    scores = sorted(each.score for each in theirs)
-    wins = sum(Monitor(monitor).better(each.score, ours.score) for each in theirs)
+    best_of_grid, best_of_random = _best(grid, monitor), [_best(each, monitor) for each in random]
+    scores = sorted(each.score for each in best_of_random)
+    wins = sum(Monitor(monitor).better(each.score, best_of_grid.score) for each in best_of_random)
     effects = [_effect(grid, axis) for axis in (0, 1)]
     values = len({each.matters for each in grid})
     lines = [
         f"on the grid {keys[0]} changes {monitor} by {effects[0]:.4f}, {keys[1]} by {effects[1]:.4f} (ranges of means)",
         f"grid:   {len(grid)} points, {values} values of {keys[0]}; "
-        f"best {monitor} {ours.score:.4f} at {ours.matters:g}",
+        f"best {monitor} {best_of_grid.score:.4f} at {best_of_grid.matters:g}",
         f"random: {len(grid)} points, {len(grid)} values of {keys[0]}; best {monitor} {statistics.median(scores):.4f} "
         f"(median of {len(scores)} draws, {scores[0]:.4f} to {scores[-1]:.4f})",
         f"random points found a better one than the grid in {wins} of {len(scores)} draws",
@@ -121,8 +121,8 @@ def _compare(
         "effects": dict(zip(keys, effects, strict=True)),
         "grid": [each._asdict() for each in grid],
         "random": [[each._asdict() for each in draw] for draw in random],
-        "best_of_grid": ours.score,
-        "best_of_random": [each.score for each in theirs],
+        "best_of_grid": best_of_grid.score,
+        "best_of_random": [each.score for each in best_of_random],
         "random_is_better": wins,
     }
     return lines, json.loads(json.dumps(report).replace("NaN", "null"))

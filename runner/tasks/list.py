@@ -121,5 +121,5 @@ def _wrap(words: str, indent: int, hanging: int = 0) -> list[str]:
 
 def _summary(option: Option) -> str:
     """Return an option's first docstring line, without a source in parentheses that its comment names already."""
-    said = re.search(r" \(([^()]*)\)\.?$", option.meaning)
-    return option.meaning[: said.start()] + "." if said and said[1] in option.about else option.meaning
+    source = re.search(r" \(([^()]*)\)\.?$", option.meaning)
+    return option.meaning[: source.start()] + "." if source and source[1] in option.about else option.meaning

@@ -207,7 +207,8 @@ REFUSED = {
     ),
     "a package": (
         {"optim/mine": "# @package hydra.callbacks\nx: {y: 1}\n"},
-        "{folder}/optim/mine.yaml: '# @package hydra.callbacks' is not supported; values belong to the group of the file's folder",
+        "{folder}/optim/mine.yaml: '# @package hydra.callbacks' is not supported; "
+        "values belong to the group of the file's folder",
     ),
     "a package in a defaults list": (
         {"recipe/mine": f"{GLOBAL}defaults: [/optim@hydra.callbacks: sgd]\n"},

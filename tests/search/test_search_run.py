@@ -161,10 +161,10 @@ def test_what_diverges_is_a_result_and_what_fails_is_told_of_and_tried_again(cap
         (["optim.lrr=interval(0,1)"], "optim.lrr: unknown key 'lrr'; did you mean 'lr'?"),
         (["optim.lr=choice(0.1,x)"], "optim.lr: got 'x', must be a number"),
         (["data.batch_size=interval(16,64)"], "must be a whole number; for whole numbers: int(interval(...))"),
-        (["optim=adam,sgd", "hydra/sweeper/sampler=cmaes"], "optim: has choices, but cmaes searches over numbers only"),
+        (["optim=adam,sgd", "hydra/sweeper/sampler=cmaes"], "optim: got choices, but cmaes searches numbers only"),
         (
             ["optim=momentum,sgd", "optim.momentum=interval(0,1)", "hydra/sweeper/sampler=gp"],
-            "optim.momentum: applies to some points only, which gp cannot use",
+            "optim.momentum: applies to some points only, which gp does not support",
         ),
         (["validate_every=choice(1epoch,5steps)", "hydra/sweeper/pruner=asha"], "cannot be compared before their end"),
         (["seed=0,1", "hydra.sweeper.seeds=2"], "seed: is searched, but hydra.sweeper.seeds averages over it"),
