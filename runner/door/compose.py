@@ -24,10 +24,8 @@ from runner.errors import ConfigError, RunnerError, unknown
 from runner.expand_user import expand_paths
 from runner.plain_yaml import refers_only
 
-_MOST_REFERENCES = (
-    # Interpolations can refer to each other, so that n of them can expand to 3^(n/3) values
-    12
-)
+# Interpolations can refer to each other, so that n of them can expand to 3^(n/3) values
+_MOST_REFERENCES = 12
 # Hydra's launchers and the packages that provide them
 _LAUNCHERS = {
     "joblib": "hydra-joblib-launcher",

@@ -71,8 +71,7 @@ def plan_search(
         pruner=pruner,
         direction=monitor_direction(settings.direction, config),
         storage=settings.storage,
-        study_name=settings.study_name
-        or f"{sampler['name']}-{digest([list(map(vars, space.axes)), sampler, settings.seeds])}",
+        study_name=settings.study_name or _study_name(space, sampler, settings.seeds),
         n_trials=settings.n_trials,
         n_jobs=settings.n_jobs,
         seeds=tuple(range(config["seed"], config["seed"] + settings.seeds)),
@@ -99,6 +98,11 @@ def _check_settings(values: dict[str, Any]) -> tuple[SearchSettings, dict[str, A
     sampler = check_part(values["sampler"], "sampler", SAMPLERS, {"seed": NonNegativeInt})
     pruner = check_part(values["pruner"], "pruner", PRUNERS, {})
     return settings, sampler, pruner
+
+
+def _study_name(space: Space, sampler: dict[str, Any], seeds: int) -> str:
+    """Return a name that changes with the space, the sampler and the number of seeds."""
+    return f"{sampler['name']}-{digest([list(map(vars, space.axes)), sampler, seeds])}"
 
 
 def _check_ends(conf: Conf, composer: Composer, space: Space, fixed: Sequence[ParsedOverride]) -> dict[str, Any]:

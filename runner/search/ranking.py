@@ -16,8 +16,8 @@ from runner.engine.saving.storage import write_atomic
 from runner.search.records import RankedPoint, Search
 
 # The name that hydra-optuna-sweeper uses
-RESULTS = "optimization_results.yaml"
-RANKING = "ranking.csv"
+_RESULTS = "optimization_results.yaml"
+_RANKING = "ranking.csv"
 # Most points of the table on the screen; the file has all
 _MAX_ROWS = 20
 
@@ -36,7 +36,7 @@ def write_ranking(folder: Path, rows: Sequence[RankedPoint], search: Search, mon
         "study_name": search.study_name,
         "points": {state: sum(row.state == state for row in rows) for state in sorted({row.state for row in rows})},
     }
-    write_atomic(folder / RESULTS, yaml.safe_dump(found, sort_keys=False, allow_unicode=True).encode())
+    write_atomic(folder / _RESULTS, yaml.safe_dump(found, sort_keys=False, allow_unicode=True).encode())
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     keys = _columns(rows)
@@ -46,7 +46,7 @@ def write_ranking(folder: Path, rows: Sequence[RankedPoint], search: Search, mon
         scores = ["" if row.value is None else row.value, _spread(row), len(row.scores)]
         params = [values.get(key, "") for key in keys]
         table.writerow([rank, row.number, row.state, *scores, *params, " ".join(row.folders), row.reason or ""])
-    write_atomic(folder / RANKING, text.getvalue().encode())
+    write_atomic(folder / _RANKING, text.getvalue().encode())
 
 
 def show_ranking(folder: Path, rows: Sequence[RankedPoint], search: Search, monitor: str) -> None:
@@ -69,7 +69,7 @@ def show_ranking(folder: Path, rows: Sequence[RankedPoint], search: Search, moni
     counts = {state: sum(row.state == state for row in rows) for state in sorted({row.state for row in rows})}
     words = ", ".join(f"{number} {_shown_state(state)}" for state, number in counts.items())
     count = f"{len(rows)} point" if len(rows) == 1 else f"{len(rows)} points"
-    sys.stdout.write(f"{count} ({words}); all in {folder / RANKING}, the best in {folder / RESULTS}\n")
+    sys.stdout.write(f"{count} ({words}); all in {folder / _RANKING}, the best in {folder / _RESULTS}\n")
     for row in rows:
         if row.state == "fail":
             sys.stdout.write(f"failed: {' '.join(row.folders)}: {row.reason}\n")

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 JOURNAL = "study.journal"
-DATABASES = ("sqlite", "postgresql", "mysql")
+_DATABASES = ("sqlite", "postgresql", "mysql")
 # Supported major versions of Optuna: from, below
-NEEDED = (5, 6)
+_SUPPORTED = (5, 6)
 # Optuna's codes of the operations that are synced to disk: a new study, a trial's result
 _SYNCED = (0, 6)
 _HEADER = re.compile(rb"([0-9]{1,12}) ([0-9a-f]{8}) ")
@@ -41,7 +41,7 @@ def check_optuna_installed() -> None:
         version = importlib.metadata.version("optuna")
     except importlib.metadata.PackageNotFoundError as error:
         raise ConfigError(f"hydra/sweeper: optuna is not installed: {command}") from error
-    if not NEEDED[0] <= int(version.partition(".")[0]) < NEEDED[1]:
+    if not _SUPPORTED[0] <= int(version.partition(".")[0]) < _SUPPORTED[1]:
         raise ConfigError(f"hydra/sweeper: optuna {version} does not fit: {command}")
 
 
@@ -72,9 +72,9 @@ def _database(url: str) -> BaseStorage:
     from sqlalchemy.exc import SQLAlchemyError
 
     kind = url.partition("://")[0]
-    if kind.partition("+")[0] not in DATABASES:
+    if kind.partition("+")[0] not in _DATABASES:
         raise ConfigError(
-            f"hydra.sweeper.storage: got '{kind}://...', must be a path or a URL of {', '.join(DATABASES)}"
+            f"hydra.sweeper.storage: got '{kind}://...', must be a path or a URL of {', '.join(_DATABASES)}"
         )
     try:
         return optuna.storages.RDBStorage(url)

@@ -16,7 +16,7 @@ from runner.search.pruning import make_pruner
 from runner.search.records import RankedPoint, RunResult, Search, StudyTrial, point_state
 from runner.search.samplers import NON_ADAPTIVE, adaptive_sampler, distinct_points, distribution
 from runner.search.space import Point
-from runner.search.storage import open_storage
+from runner.search.storage import JOURNAL, open_storage
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -90,7 +90,7 @@ class Study:
         """Return the settings with which a run reports to this study, None if the search does not prune."""
         if not self._search.prunes:
             return None
-        url = self._search.storage or str(Path(self._folder) / "study.journal")
+        url = self._search.storage or str(Path(self._folder) / JOURNAL)
         study = self._search.study_name
         return {"storage": url, "study": study, "trial": asked.trial, "pruner": self._search.pruner}
 

@@ -44,10 +44,10 @@ class Display(Protocol):
 def make_display(count: int, stream: TextIO | None = None) -> Display:
     """Return the display for a stream, by default standard output; `count` is the number of trials, 0 if unknown."""
     stream = stream or sys.stdout
-    return LiveTable(count, stream) if stream.isatty() else LineDisplay(count, stream)
+    return _LiveTable(count, stream) if stream.isatty() else _LineDisplay(count, stream)
 
 
-class LineDisplay:
+class _LineDisplay:
     """One line for each trial that ended: `[3/24] done  0.9712  4.2 s  optim.lr=0.1,seed=0-1a2b3c4d`."""
 
     def __init__(self, count: int, stream: TextIO) -> None:
@@ -69,7 +69,7 @@ class LineDisplay:
         """Do nothing: there is no live table."""
 
 
-class LiveTable:
+class _LiveTable:
     """A table at the bottom of a terminal: the running trials and the last ones that ended; it needs no thread."""
 
     def __init__(self, count: int, stream: TextIO) -> None:

@@ -15,8 +15,8 @@ from typing import Literal
 
 from runner.engine.activations import Layer
 
-Severity = Literal["hint", "warning", "error"]
-SEVERITIES: tuple[Severity, ...] = ("hint", "warning", "error")
+_Severity = Literal["hint", "warning", "error"]
+_SEVERITIES: tuple[_Severity, ...] = ("hint", "warning", "error")
 
 # Factor per layer, for rows of at least _LONG layers
 _HEALTHY_GAIN = (0.75, 1.33)
@@ -40,7 +40,7 @@ class Finding:
     """One problem of a model's activations or gradients."""
 
     word: str
-    severity: Severity
+    severity: _Severity
     text: str  # with the numbers and the threshold
 
 
@@ -64,7 +64,7 @@ class Case:
         return ", ".join(dict.fromkeys(finding.word for finding in self.findings)) or "ok"
 
     @property
-    def severity(self) -> Severity | None:
+    def severity(self) -> _Severity | None:
         """Return that of the worst finding, None if there is none."""
         return self.findings[0].severity if self.findings else None
 
@@ -96,7 +96,7 @@ def find_problems(layers: Sequence[Layer], *, residual: bool, examples: int) -> 
         *_find_dead(layers, examples),
         *_find_unhealthy_gains(layers, residual=residual),
     ]
-    return sorted(found, key=lambda finding: -SEVERITIES.index(finding.severity))
+    return sorted(found, key=lambda finding: -_SEVERITIES.index(finding.severity))
 
 
 def _find_collapsed(layers: Sequence[Layer]) -> Iterator[Finding]:
@@ -115,7 +115,7 @@ def _find_saturated(layers: Sequence[Layer]) -> Iterator[Finding]:
     most = max(layers, key=lambda layer: layer.saturated or 0.0)
     share = most.saturated or 0.0
     if share > _SATURATED[0]:
-        severity: Severity = "warning" if share > _SATURATED[1] else "hint"
+        severity: _Severity = "warning" if share > _SATURATED[1] else "hint"
         yield Finding(
             "saturated", severity, f"{most.name}: {share:.0%} of the outputs (saturated above {_SATURATED[0]:.0%})"
         )
@@ -125,7 +125,7 @@ def _find_dead(layers: Sequence[Layer], examples: int) -> Iterator[Finding]:
     """Yield a finding if many units give one value for all of enough examples."""
     most = max(layers, key=lambda layer: layer.dead)
     if examples >= _ENOUGH_EXAMPLES and most.dead > _DEAD[0]:
-        severity: Severity = "warning" if most.dead > _DEAD[1] else "hint"
+        severity: _Severity = "warning" if most.dead > _DEAD[1] else "hint"
         yield Finding("dead units", severity, f"{most.name}: {most.dead:.0%} of the units (dead above {_DEAD[0]:.0%})")
 
 
@@ -179,7 +179,7 @@ def ratio(value: float, other: float) -> float:
     return value / other if other else math.inf if value else 1.0
 
 
-def _gain_severity(gain: Gain) -> Severity | None:
+def _gain_severity(gain: Gain) -> _Severity | None:
     """Return how bad a gain is, None if it is healthy."""
     if not _HOPELESS_TOTAL[0] <= gain.total <= _HOPELESS_TOTAL[1]:
         return "error"

@@ -24,7 +24,7 @@ from runner.tasks.report import speed_in_words
 from runner.tasks.run_folder import run_folder
 
 # TensorBoard's profiler plugin looks for this ending; Perfetto opens it too.
-TRACE = "steps.pt.trace.json.gz"
+_TRACE = "steps.pt.trace.json.gz"
 _SHOWN = 10
 # Level of the profiler's own log at which it no longer prints each start and stop, and that there is no GPU.
 _QUIET = "6"
@@ -126,7 +126,7 @@ def _record(experiment: Experiment, steps: int, folder: Path) -> Recording:
         recipe, learner, batches = experiment.recipe, experiment.learner, experiment.batches
         short_run(recipe, learner, batches, steps=1 + steps, log_every=recipe.log_every, probes=[Probe(1, mark)])
     storage.make_folder(folder / "profile")
-    path = folder / "profile" / TRACE
+    path = folder / "profile" / _TRACE
     with storage.refusing(path):
         recorder.export_chrome_trace(str(path))
     return Recording(list(recorder.key_averages()), steps, on_gpu)
@@ -143,7 +143,7 @@ def _show(folder: Path, experiment: Experiment, cost: dict[str, float], recordin
         f"profiler      {recording.milliseconds:.3g} ms/step while it records",
         f"operations    {recording.calls:.0f} per step, {recording.busy:.0%} {rest}",
         f"host          {recording.waits:.3g} {waits} per step",
-        f"view          https://ui.perfetto.dev, Open trace file: {folder / 'profile' / TRACE}",
+        f"view          https://ui.perfetto.dev, Open trace file: {folder / 'profile' / _TRACE}",
         f"or            pip install torch-tb-profiler; tensorboard --logdir {shlex.quote(str(folder))}",
     ]
     sys.stdout.write("\n".join(lines) + "\n")

@@ -36,13 +36,8 @@ _CONFIG = "config.yaml"
 MAY_CHANGE = settings_with(Role.EXECUTION)
 # Keys that the config of every version has
 _KEYS_OF_EVERY_VERSION = {"data", "model", "optim", "task", "seed", "steps", "epochs"}
-_ALLOWED_BEFORE_RUN = {
-    "trial.log",
-    LOCK,
-    RESULT,
-    "overrides.yaml",
-    "environment.json",
-}  # what may be there before there is a run
+# Files that a folder may hold before its run has begun
+_ALLOWED_BEFORE_RUN = {"trial.log", LOCK, RESULT, "overrides.yaml", "environment.json"}
 
 
 @dataclass(frozen=True)

@@ -180,14 +180,17 @@ def _record_scores(folder: Path, experiment: Experiment, result: Result) -> None
     selected = checkpoint.weights_file(folder, learner.patience.best_step)
     result.weights = str(selected.relative_to(folder))
     for split in ("train", "val"):
-        result.scores[split] = {"best": part(split, learner.patience.best), "last": part(split, learner.patience.last)}
+        result.scores[split] = {
+            "best": _scores_of_split(split, learner.patience.best),
+            "last": _scores_of_split(split, learner.patience.last),
+        }
     if settings.test == "end" and experiment.test is not None:
         learner.load_weights(checkpoint.read_weights(selected))
         result.test_reads += 1
         result.scores["test"] = evaluate(experiment.recipe, learner, experiment.test())
 
 
-def part(split: str, scores: Mapping[str, float]) -> dict[str, float]:
+def _scores_of_split(split: str, scores: Mapping[str, float]) -> dict[str, float]:
     """Return the accuracy and loss of one split, with their step."""
     names = {f"{split}/accuracy": "accuracy", f"{split}/loss": "loss", "step": "step"}
     return {short: scores[name] for name, short in names.items() if name in scores}
