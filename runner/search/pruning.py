@@ -45,7 +45,7 @@ def judge(search: Mapping[str, Any], *, every: int, total: int) -> Judge:
     """Return a function (score, optimizer step) -> True if the run of a search should stop.
 
     Args:
-        search: The trial of the run: `storage`, `study`, `trial`, `make_pruner`.
+        search: The trial of the run: `storage`, `study`, `trial`, `pruner`.
         every: Optimizer steps between validations.
         total: Optimizer steps of the run; a complete run is never pruned.
     """
