@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import textwrap
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -102,12 +103,17 @@ def _render(found: Report) -> str:
     with screen.capture() as text:
         screen.print(headline(found), style="bold")
         for line in found.warnings:
-            screen.print(f"warning: {line}", style="yellow")
+            screen.print(_wrap(f"warning: {line}", screen.width), style="yellow")
         _draw(screen, screen_table(found))
         for line in remarks(found):
-            screen.print(f"- {line}")
+            screen.print(_wrap(f"- {line}", screen.width))
         _draw(screen, cost_table(found, narrow=True))
     return text.get()
+
+
+def _wrap(line: str, width: int) -> str:
+    """Return a line wrapped at a width, with a hanging indent."""
+    return textwrap.fill(line, width, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _draw(screen: Console, rows: Table) -> None:
