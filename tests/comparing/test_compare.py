@@ -267,6 +267,8 @@ def test_the_terminal_gets_eighty_columns(saved):
     assert max(map(len, printed[: printed.index("saved in")].splitlines())) <= 80
     assert re.search(r"lr=0.5\s+5\s+0\.9080 ± 0\.0130\s+\+0\.0980 ± 0\.\d{4}\s+<?\.\d+\s+better", printed)
     assert re.search(r"lr=0.7 †\s+4/5\s+0\.9050", printed)
+    notes = printed[printed.index("\n- ") + 1 :].split("\n \n")[0].split(" configuration")[0].rstrip().splitlines()
+    assert {line[:2] for line in notes} == {"- ", "  "}
 
 
 def test_a_second_comparison_says_the_same_in_another_folder(saved):
