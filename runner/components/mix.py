@@ -171,9 +171,9 @@ def _saliencymix(images: Tensor, other: Tensor, random: np.random.Generator, alp
     return mixed, box.flatten(1).float().mean(1, keepdim=True)
 
 
-def _box_mask(centre: Tensor, cut: int, length: int) -> Tensor:
+def _box_mask(center: Tensor, cut: int, length: int) -> Tensor:
     """Return (B, length) bool: true for the `cut` pixels around each center (B,), clipped at the border."""
-    distance = torch.arange(length, device=centre.device) - centre[:, None] + cut // 2
+    distance = torch.arange(length, device=center.device) - center[:, None] + cut // 2
     return (distance >= 0) & (distance < cut)
 
 
@@ -182,10 +182,10 @@ def _saliency(images: Tensor) -> Tensor:
 
     Center-surround contrast on the mean of the channels (Montabone and Soto 2010), as in the paper's code.
     """
-    grey = images.float().mean(1, keepdim=True)
+    gray = images.float().mean(1, keepdim=True)
     radii = [1, *(radius for radius in (2, 4, 8, 16, 32) if 2 * radius <= min(images.shape[2:]))]
-    around = [F.avg_pool2d(grey, 2 * r + 1, 1, r, count_include_pad=False) for r in radii]
-    return torch.stack([(grey - mean).abs() for mean in around]).sum(0)[:, 0]
+    around = [F.avg_pool2d(gray, 2 * r + 1, 1, r, count_include_pad=False) for r in radii]
+    return torch.stack([(gray - mean).abs() for mean in around]).sum(0)[:, 0]
 
 
 def _box_span(length: int, share: float, random: np.random.Generator) -> tuple[int, int]:

@@ -37,9 +37,9 @@ def batch(*, momentum: Unit, eps: Positive, scale: bool) -> NormMaker:
 
     def make(channels: int, dims: int) -> nn.Module:
         kind = nn.BatchNorm2d if dims else nn.BatchNorm1d
-        made = kind(channels, eps=eps, momentum=momentum)
-        made.weight.requires_grad_(scale)
-        return made
+        module = kind(channels, eps=eps, momentum=momentum)
+        module.weight.requires_grad_(scale)
+        return module
 
     return make
 

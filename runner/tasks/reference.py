@@ -7,12 +7,19 @@ import inspect
 import re
 from collections.abc import Iterator
 
-from runner.engine import contracts
+from runner.components.optim import groups as parameter_groups
+from runner.engine import contracts, recipe
 from runner.tasks.catalog import Group, Knob, Option
 
+# Modules whose classes, functions and type aliases a plugin's author needs, and which of them; None for all
+_CONTRACTS = (
+    (contracts, None),
+    (parameter_groups, ("Groups",)),
+    (recipe, ("Batch", "Update", "Gradients", "apply_gradients", "Recipe")),
+)
 COMMAND = "python -m runner task=list task.format=markdown > docs/reference.md"
 _RECIPE = "recipe"
-# Google style sections; Args are left out, because the knobs are listed with type, default and comment
+# Google style sections; Args of components are left out, because knobs are listed with type, default and comment
 _SECTIONS = ("Args", "Returns", "Raises", "Yields")
 
 
@@ -42,7 +49,7 @@ def reference_page(groups: list[Group], *, with_contracts: bool) -> str:
         *(f"- [{group.name}](#{group.name}): {', '.join(option.name for option in group.options)}" for group in groups),
     ]
     if with_contracts:
-        lines.append("- [Engine contracts](#engine-contracts): what components return, for authors of plugins")
+        lines.append("- [Engine contracts](#engine-contracts): what components get and return, for authors of plugins")
     for group in groups:
         how, example, default = usage(group)
         lines += ["", f"## {group.name}", "", f"{how.capitalize()}: `{example}`; default `{default}`."]
@@ -67,34 +74,57 @@ def _knob_line(knob: Knob) -> str:
     return f"- `{knob.name}: {knob.default}`{kind} {_escape(knob.note)}".rstrip()
 
 
-def _docstring_lines(doc: str) -> Iterator[str]:
-    """Yield a docstring's paragraphs and its Returns, Raises and Yields sections."""
+def _docstring_lines(doc: str, *, with_args: bool = False) -> Iterator[str]:
+    """Yield a docstring's paragraphs and its Returns, Raises and Yields sections, and Args if asked for."""
     for paragraph in filter(None, doc.split("\n\n")):
         title, _, body = paragraph.partition(":\n")
         if title not in _SECTIONS:
             yield from ("", _escape(" ".join(paragraph.split())))
-        elif title != "Args":
-            items = re.split(r"\n(?=\S)", inspect.cleandoc(body))
-            for item in items:
-                yield from ("", f"**{title}** {_escape(' '.join(item.split()))}")
+        elif title != "Args" or with_args:
+            items = [" ".join(item.split()) for item in re.split(r"\n(?=\S)", inspect.cleandoc(body))]
+            if title == "Args":
+                yield from ("", *(f"- `{name}`: {_escape(about)}" for name, about in (i.split(": ", 1) for i in items)))
+            else:
+                yield from (line for item in items for line in ("", f"**{title}** {_escape(item)}"))
 
 
 def _contract_lines() -> Iterator[str]:
-    """Yield the part on engine contracts: every class and type alias in the order of the module."""
-    source = inspect.getsource(contracts)
-    lines, tree = source.splitlines(), ast.parse(source)
-    yield from ("", "## Engine contracts", "", f"What components return to the engine (`{contracts.__name__}`).")
-    yield from _docstring_lines(inspect.getdoc(contracts) or "")
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-            yield from ("", f"### {node.name}")
-            yield from _docstring_lines(ast.get_docstring(node) or "")
-            members = [_member(lines, member) for member in node.body]
-            yield from ("", *filter(None, members)) if any(members) else ()
-        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            comment = _comment_of(lines, node)
-            yield from ("", f"### {node.targets[0].id}", "", f"`{ast.unparse(node.value)}`")
-            yield from ("", _escape(comment)) if comment else ()
+    """Yield the part on engine contracts: classes, functions and type aliases in the order of their modules."""
+    yield from ("", "## Engine contracts", "", "What components get from the engine and return to it.")
+    yield from ("", "CONTRIBUTING.md shows how to add an option, and a method that makes steps in another way (SAM).")
+    for module, names in _CONTRACTS:
+        source = inspect.getsource(module)
+        lines = source.splitlines()
+        yield from ("", f"**From `{module.__name__}`**")
+        if names is None:
+            yield from _docstring_lines(inspect.getdoc(module) or "")
+        for node in ast.parse(source).body:
+            if not _name_of(node).startswith("_") and (names is None or _name_of(node) in names):
+                yield from _definition(lines, node)
+
+
+def _name_of(node: ast.stmt) -> str:
+    """Return the name that a statement defines; `_` for any other statement."""
+    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+        return node.targets[0].id
+    return node.name if isinstance(node, ast.ClassDef | ast.FunctionDef) else "_"
+
+
+def _definition(lines: list[str], node: ast.stmt) -> Iterator[str]:
+    """Yield the lines of a class with its members, of a function with its signature, or of a type alias."""
+    yield from ("", f"### {_name_of(node)}")
+    if isinstance(node, ast.ClassDef):
+        yield from _docstring_lines(ast.get_docstring(node) or "", with_args=True)
+        members = [_member(lines, member) for member in node.body]
+        yield from ("", *filter(None, members)) if any(members) else ()
+    elif isinstance(node, ast.FunctionDef):
+        returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+        yield from ("", f"`{node.name}({ast.unparse(node.args)}){returns}`")
+        yield from _docstring_lines(ast.get_docstring(node) or "", with_args=True)
+    elif isinstance(node, ast.Assign):
+        comment = _comment_of(lines, node)
+        yield from ("", f"`{ast.unparse(node.value)}`")
+        yield from ("", _escape(comment)) if comment else ()
 
 
 def _member(lines: list[str], node: ast.stmt) -> str:

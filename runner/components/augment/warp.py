@@ -56,8 +56,8 @@ def _compose(first: Geometric, second: Geometric) -> Geometric:
     """Return two geometric augmentations as one, with their draws concatenated."""
 
     def trace(grid: Grid, draws: Draws) -> Grid:
-        mine, theirs = draws.uniform[:, : first.uniforms], draws.uniform[:, first.uniforms :]
-        return first.trace(second.trace(grid, Draws(theirs, draws.epoch)), Draws(mine, draws.epoch))
+        first_uniforms, second_uniforms = draws.uniform[:, : first.uniforms], draws.uniform[:, first.uniforms :]
+        return first.trace(second.trace(grid, Draws(second_uniforms, draws.epoch)), Draws(first_uniforms, draws.epoch))
 
     return make_geometric(trace, uniforms=first.uniforms + second.uniforms, mode=first.mode)
 

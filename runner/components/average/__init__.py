@@ -1,5 +1,5 @@
-"""Weights that evaluation reads: the model's own, or an average over its past.
+"""Weights that evaluation reads: the model's, or an average of its weights over past steps.
 
-- `running.py`: averages beside the training: EMA, SWA, Polyak.
-- `steering.py`: averages that belong to the optimizer's path: Lookahead, schedule-free.
+- `running.py`: averages that do not affect training: EMA, SWA, Polyak.
+- `steering.py`: averages that are part of the optimization: Lookahead, schedule-free.
 """

@@ -1,4 +1,4 @@
-"""Averages that belong to the path of the optimizer: Lookahead, and the average of schedule-free steps."""
+"""Averages that are part of the optimization: Lookahead, and the average of the schedule-free optimizer."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from runner.components.average.running import Copy, put
+from runner.components.average.running import ModelCopy, copy_tensors
 from runner.engine.contracts import Average
 from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import PositiveInt, Unit
 
 
-class Lookahead(Copy):
-    """Slow weights: every k steps they move towards the model, and the model goes on from them."""
+class _Lookahead(ModelCopy):
+    """Slow weights: every k steps they move towards the model, and the model is set to them."""
 
     def __init__(self, model: nn.Module, every: int, alpha: float) -> None:
         super().__init__(model)
@@ -23,18 +23,18 @@ class Lookahead(Copy):
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Every k steps move the slow weights and put them into the model, frozen ones excepted; copy its buffers."""
+        """Every k steps, move the slow weights and copy them into the trainable ones of the model; copy its buffers."""
         if step % self.every:
             return
         parameters = list(model.parameters())
         torch._foreach_lerp_(self.slow, [p.detach().float() for p in parameters], self.alpha)
-        trained = [(p.detach(), slow) for p, slow in zip(parameters, self.slow, strict=True) if p.requires_grad]
-        put([fast for fast, _ in trained], [slow for _, slow in trained])
-        put(list(self.module.buffers()), list(model.buffers()))
+        trainable = [(p.detach(), slow) for p, slow in zip(parameters, self.slow, strict=True) if p.requires_grad]
+        copy_tensors([fast for fast, _ in trainable], [slow for _, slow in trainable])
+        copy_tensors(list(self.module.buffers()), list(model.buffers()))
 
 
-class Evaluated(Copy):
-    """The averaged weights of a schedule-free optimizer, which are the ones to evaluate; buffers are the model's."""
+class _ScheduleFreeAverage(ModelCopy):
+    """The averaged weights of a schedule-free optimizer, which evaluation reads; buffers are copied from the model."""
 
     def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
         super().__init__(model)
@@ -42,28 +42,33 @@ class Evaluated(Copy):
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Copy the optimizer's averages, and the model's weights where it has none."""
+        """Copy the optimizer's averages, and the model's weights where the optimizer has no average."""
         averaged = self.optimizer.averaged()  # type: ignore[attr-defined]
-        put([p.detach() for p in self.module.parameters()], [averaged.get(p, p.detach()) for p in model.parameters()])
-        put(list(self.module.buffers()), list(model.buffers()))
+        copy_tensors(
+            [p.detach() for p in self.module.parameters()], [averaged.get(p, p.detach()) for p in model.parameters()]
+        )
+        copy_tensors(list(self.module.buffers()), list(model.buffers()))
 
 
 @register("average")
 def lookahead(model: nn.Module, *, every: PositiveInt, alpha: Unit) -> Average:
     """Return the slow weights of Lookahead (arXiv 1907.08610, algorithm 1), which evaluation reads.
 
-    It steers the training: after each `every` steps the slow weights go the share `alpha` towards the model, and the
-    model is set to them; the optimizer's state stays as it is. The model must have its first weights already.
+    Lookahead changes the training: after each `every` steps, `slow <- slow + alpha * (w - slow); w <- slow`. The
+    optimizer's state stays. The model must be initialized already.
     """
-    return Lookahead(model, every, alpha)
+    return _Lookahead(model, every, alpha)
 
 
 @register("average")
 def schedulefree(model: nn.Module, optimizer: Optimizer) -> Average:
-    """Return the averaged weights that `optim=schedulefree` keeps (arXiv 2405.15682).
+    """Return the averaged weights x that `optim=schedulefree` keeps (arXiv 2405.15682, algorithm 1).
 
-    The running statistics of norms are the model's, taken at its own weights. Raises ConfigError for other optimizers.
+    The running statistics of norms are the model's: they are computed at its own weights, y.
+
+    Raises:
+        ConfigError: The optimizer is another one.
     """
     if not hasattr(optimizer, "averaged"):
         raise ConfigError("average=schedulefree: needs optim=schedulefree, whose average it reads")
-    return Evaluated(model, optimizer)
+    return _ScheduleFreeAverage(model, optimizer)

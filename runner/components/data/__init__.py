@@ -1,5 +1,7 @@
 """Data sets: embedded, downloaded, folders of images and synthetic.
 
+The knobs are described where their defaults stand, in conf/data/.
+
 digits.py: scikit-learn's handwritten digits.
 torchvision_sets.py: CIFAR-10, CIFAR-100, MNIST, Fashion-MNIST and SVHN, downloaded by torchvision.
 synthetic.py: spirals, blobs, shapes and Gaussian noise, generated from a seed.

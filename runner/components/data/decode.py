@@ -44,7 +44,7 @@ class View:
 
     # (H, W)
     size: tuple[int, int]
-    centre: float = 1.0
+    center: float = 1.0
     crop: CropBounds | None = None
 
 
@@ -57,15 +57,15 @@ def call_decoder(path: str, work: Callable[[str], _Result]) -> _Result:
         return work(path)
     except Exception as error:
         # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
-        words = f"cannot be read as an image ({_error_text(error, path)})"
-        raise DataError(f"{shown(Path(path))}: {words}") from error
+        problem = f"cannot be read as an image ({_error_text(error, path)})"
+        raise DataError(f"{shown(Path(path))}: {problem}") from error
 
 
 def _error_text(error: Exception, path: str) -> str:
     """Return a decoder's message on one line, without the path."""
-    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    words = words.replace(repr(path), "it").replace(path, "it")
-    return " ".join(words.split()) or type(error).__name__
+    message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    message = message.replace(repr(path), "it").replace(path, "it")
+    return " ".join(message.split()) or type(error).__name__
 
 
 def decode(path: str, view: View) -> _Pixels:
@@ -73,21 +73,21 @@ def decode(path: str, view: View) -> _Pixels:
 
     Gray, palette and CMYK images become RGB, alpha is dropped, 16-bit gray keeps its upper byte, and animations keep
     their first frame. Scaling is bilinear with antialiasing. A large JPEG is decoded at the smallest fraction that
-    still has twice the requested size. With `view.centre` below 1 only that central share of both sides is kept.
+    still has twice the requested size. With `view.center` below 1 only that central share of both sides is kept.
     """
     from PIL import Image, ImageOps
 
     height, width = view.size
     with Image.open(path, formats=_FORMATS) as image:
-        enough = int(_JPEG_OVERSAMPLING * max(view.size) / view.centre)
+        enough = int(_JPEG_OVERSAMPLING * max(view.size) / view.center)
         # None keeps the color mode
         image.draft(None, (enough, enough))
-        colour = _to_rgb(_apply_exif_orientation(image))
-        if colour.size != (width, height) or view.centre < 1:
+        rgb = _to_rgb(_apply_exif_orientation(image))
+        if rgb.size != (width, height) or view.center < 1:
             # Share cut from each side
-            bleed = (1 - view.centre) / 2
-            colour = ImageOps.fit(colour, (width, height), Image.Resampling.BILINEAR, bleed)
-        return np.asarray(colour).transpose(2, 0, 1)
+            bleed = (1 - view.center) / 2
+            rgb = ImageOps.fit(rgb, (width, height), Image.Resampling.BILINEAR, bleed)
+        return np.asarray(rgb).transpose(2, 0, 1)
 
 
 def decode_crop(path: str, view: View, uniforms: Sequence[float]) -> _Pixels:
@@ -101,8 +101,8 @@ def decode_crop(path: str, view: View, uniforms: Sequence[float]) -> _Pixels:
     assert view.crop is not None
     height, width = view.size
     with Image.open(path, formats=_FORMATS) as image:
-        lying = "exif" in image.info and image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
-        whole = image.size[::-1] if lying else image.size
+        sideways = "exif" in image.info and image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
+        whole = image.size[::-1] if sideways else image.size
         left, top, wide, high = _random_crop_box(whole, view.crop, uniforms)
         spare = min(wide / width, high / height) / _JPEG_OVERSAMPLING
         part = next(eighths for eighths in (8, 4, 2, 1) if spare >= eighths or eighths == 1)
@@ -111,9 +111,9 @@ def decode_crop(path: str, view: View, uniforms: Sequence[float]) -> _Pixels:
         # Only JPEGs are decoded at a fraction of their size
         part = round(whole[0] / turned.width)
         edges = (left, top, left + wide, top + high)
-        colour = _to_rgb(turned.crop(edges) if part == 1 else turned)
+        rgb = _to_rgb(turned.crop(edges) if part == 1 else turned)
         box = None if part == 1 else tuple(edge / part for edge in edges)
-        return np.asarray(colour.resize((width, height), Image.Resampling.BILINEAR, box)).transpose(2, 0, 1)
+        return np.asarray(rgb.resize((width, height), Image.Resampling.BILINEAR, box)).transpose(2, 0, 1)
 
 
 def _apply_exif_orientation(image: Any) -> Any:

@@ -40,11 +40,11 @@ def digits(
     """
     everything = _read_digits(_digits_file())
     rank = split_order(range(len(everything.labels)))
-    test, rest = stratified_split(everything.labels, rank, 300)
-    val, train = stratified_split(everything.labels[rest], rank[rest], 297)
+    test, remaining = stratified_split(everything.labels, rank, 300)
+    val, train = stratified_split(everything.labels[remaining], rank[remaining], 297)
     return Data(
-        train=everything.part(rest[train]),
-        val=everything.part(rest[val]),
+        train=everything.part(remaining[train]),
+        val=everything.part(remaining[val]),
         test=lambda: everything.part(test),
         shape=(1, 8, 8),
         classes=tuple("0123456789"),

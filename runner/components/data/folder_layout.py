@@ -65,14 +65,14 @@ def _read_splits(root: Path, val_fraction: float, test_fraction: float) -> Layou
     classes = _class_names(root / "train")
     train = _list_images(root / "train", classes)
     test = _list_images(root / "test", classes) if (root / "test").is_dir() else None
-    given = [root / word for word in _VAL_FOLDERS if (root / word).is_dir()]
-    if len(given) > 1:
-        raise DataError(f"data.root: {given[0]} and {given[1]} both look like the validation split; keep one")
-    if given:
-        return Layout(train, _list_images(given[0], classes), test, classes)
+    folders = [root / word for word in _VAL_FOLDERS if (root / word).is_dir()]
+    if len(folders) > 1:
+        raise DataError(f"data.root: {folders[0]} and {folders[1]} both look like the validation split; keep one")
+    if folders:
+        return Layout(train, _list_images(folders[0], classes), test, classes)
     rank = split_order(relative_paths(root / "train", train.files))
-    val, rest = stratified_split(train.labels, rank, _split_size(val_fraction, train, root, "val"))
-    return Layout(train.part(rest), train.part(val), test, classes)
+    val, remaining = stratified_split(train.labels, rank, _split_size(val_fraction, train, root, "val"))
+    return Layout(train.part(remaining), train.part(val), test, classes)
 
 
 def _split_by_hash(
@@ -81,13 +81,13 @@ def _split_by_hash(
     """Return fixed, stratified splits of a folder without split folders."""
     rank = split_order(relative_paths(root, everything.files))
     test_count = _split_size(test_fraction, everything, root, "test") if test_fraction else 0
-    test, rest = stratified_split(everything.labels, rank, test_count)
+    test, remaining = stratified_split(everything.labels, rank, test_count)
     val, train = stratified_split(
-        everything.labels[rest], rank[rest], _split_size(val_fraction, everything, root, "val")
+        everything.labels[remaining], rank[remaining], _split_size(val_fraction, everything, root, "val")
     )
     return Layout(
-        train=everything.part(rest[train]),
-        val=everything.part(rest[val]),
+        train=everything.part(remaining[train]),
+        val=everything.part(remaining[val]),
         test=everything.part(test) if test_fraction else None,
         classes=classes,
     )
@@ -108,8 +108,8 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     """Return the sorted names of the class folders. Raises DataError for fewer than two."""
     names = _subfolders(folder)
     if len(names) < 2:
-        found = f"only one class, '{names[0]}'" if names else f"no class folders (want {folder}/<class>/<image>)"
-        raise DataError(f"data.root: {folder} has {found}")
+        problem = f"only one class, '{names[0]}'" if names else f"no class folders (want {folder}/<class>/<image>)"
+        raise DataError(f"data.root: {folder} has {problem}")
     return tuple(names)
 
 
@@ -126,11 +126,11 @@ def _list_images(folder: Path, classes: Sequence[str]) -> Listing:
     for name in _subfolders(folder):
         if name not in classes:
             raise DataError(f"data.root: {folder / name}: class '{name}' is not in the training split")
-        found = _images_under(folder / name)
-        if not found:
+        paths = _images_under(folder / name)
+        if not paths:
             raise DataError(f"data.root: {folder / name}: class '{name}' has no images ({', '.join(_EXTENSIONS)})")
-        files += found
-        labels += [classes.index(name)] * len(found)
+        files += paths
+        labels += [classes.index(name)] * len(paths)
     if not files:
         raise DataError(f"data.root: {folder} has no class folders (want {folder}/<class>/<image>)")
     return Listing(files, torch.tensor(labels))

@@ -69,14 +69,14 @@ def load_or_build(place: Path, make: Callable[[], Manifest], needed: int) -> Man
             storage.sweep(place)
             if needed > (free := shutil.disk_usage(place).free):
                 raise StorageError(f"{storage.shown(place)}: needs {needed} bytes, {free} are free")
-            made = make()
-            body = json.dumps(asdict(made))
+            manifest = make()
+            body = json.dumps(asdict(manifest))
             storage.write_atomic(place / "manifest", f"{_text_sha256(body)}\n{body}".encode())
         except BaseException:
             shutil.rmtree(place, ignore_errors=True)
             raise
     _remove_stale(place.parent)
-    return made
+    return manifest
 
 
 def _read_verified(place: Path) -> Manifest:
@@ -114,7 +114,7 @@ def cache_folder(word: str | None) -> Path | None:
     return Path(among).expanduser() / "runner" / "images"
 
 
-def print_note(words: str) -> None:
+def print_note(message: str) -> None:
     """Print a line on standard error."""
-    sys.stderr.write(f"runner: {words}\n")
+    sys.stderr.write(f"runner: {message}\n")
     sys.stderr.flush()

@@ -51,25 +51,8 @@ def imagefolder(
     Layouts: `root/train/<class>/*` with `root/val` and `root/test` if they exist, or `root/<class>/*`. Missing splits
     (except a test split beside `train`) are fixed, stratified parts by a hash of each file's path, whatever the seed. A
     set larger than `memory`, or one with random crops (`crop`), is decoded batch by batch.
-
-    Every file that is not decoded at once, and the test split if the run will read it, is validated before training:
-    once, and again after it has changed. A file that breaks later raises DataError with its name when it is read.
-
-    Args:
-        root: Folder of the images.
-        size: [height, width] in pixels.
-        centre: Central share of both sides that is kept, in (0, 1].
-        crop: `resized` for random resized crops in training, or None.
-        crop_scale: [low, high] share of the image area of a random crop, each in (0, 1].
-        crop_ratio: [low, high] width / height of a random crop, > 0.
-        batch_size: Images per forward pass, >= 1.
-        val_fraction: Share of the training images that validates, in (0, 1), unless there is a validation folder.
-        test_fraction: Share that tests, in [0, 1), if there are no split folders; 0 for no test split.
-        bad_images: `error` or `skip` files that cannot be decoded.
-        placement: Where pixels are kept: `device`, `host`, `disk` (decoded batch by batch) or `auto`.
-        memory: Largest size of the decoded set in MiB that `auto` keeps, >= 0.
-        cache: Folder of decoded images, `auto` or None.
-        workers: Processes that load batches and threads that decode, >= 0, or None for one per core.
+    Every file that is not decoded at the start, and the test split if the run will read it, is validated before
+    training, once and after each change. A file that breaks later raises DataError with its name when it is read.
 
     Returns:
         Images (N, 3, H, W) uint8, classes sorted by name.
@@ -91,20 +74,22 @@ def imagefolder(
 def _build_data(layout: Layout, reading: ReadSettings, placement: Placement, batch_size: int) -> Data:
     """Return the splits of a folder; the test split is validated when it is asked for."""
     streamed = placement == "disk"
-    (train, lost), (val, more) = (_open_split(part, reading, streamed) for part in (layout.train, layout.val))
+    (train, train_messages), (val, val_messages) = (
+        _open_split(part, reading, streamed) for part in (layout.train, layout.val)
+    )
     _check_classes(train, layout.classes, reading.root)
     test = layout.test
-    looked = None if test is None else cached(partial(_validate_split, test, reading))
+    validated = None if test is None else cached(partial(_validate_split, test, reading))
     return Data(
         train=train,
         val=val,
-        test=None if looked is None else lambda: _open_validated(looked(), reading, streamed),
-        look=lambda: () if looked is None else looked()[1],
+        test=None if validated is None else lambda: _open_validated(validated(), reading, streamed),
+        look=lambda: () if validated is None else validated()[1],
         shape=(3, *reading.view.size),
         classes=layout.classes,
         batch_size=batch_size,
         placement=placement,
-        notes=(*lost, *more),
+        notes=(*train_messages, *val_messages),
     )
 
 
@@ -117,11 +102,11 @@ def _resolve_placement(placement: Placement, layout: Layout, view: View, memory:
 def _open_split(listing: Listing, reading: ReadSettings, streamed: bool) -> tuple[Split, tuple[str, ...]]:
     """Return a split, in memory or decoded batch by batch, and messages about skipped files."""
     if streamed:
-        good, words = _validate_split(listing, reading)
-        return _stream(good, reading), words
+        good, messages = _validate_split(listing, reading)
+        return _stream(good, reading), messages
     pixels, bad = load_images(listing.files, reading)
-    good, words = _drop_unreadable(listing, bad)
-    return Images(pixels, good.labels), words
+    good, messages = _drop_unreadable(listing, bad)
+    return Images(pixels, good.labels), messages
 
 
 def _stream(listing: Listing, reading: ReadSettings) -> ImageFiles:
@@ -129,14 +114,15 @@ def _stream(listing: Listing, reading: ReadSettings) -> ImageFiles:
     return ImageFiles(listing.files, listing.labels, reading.view, reading.threads, reading.processes)
 
 
-def _open_validated(found: tuple[Listing, tuple[str, ...]], reading: ReadSettings, streamed: bool) -> Split:
+def _open_validated(result: tuple[Listing, tuple[str, ...]], reading: ReadSettings, streamed: bool) -> Split:
     """Return a split that was validated before and print skipped files; a file broken since then is an error."""
-    listing, words = found
-    for line in words:
-        print_note(line)
-    return (
-        _stream(listing, reading) if streamed else _open_split(listing, replace(reading, skip=False), streamed=False)[0]
-    )
+    listing, messages = result
+    for message in messages:
+        print_note(message)
+    if streamed:
+        return _stream(listing, reading)
+    split, _ = _open_split(listing, replace(reading, skip=False), streamed=False)
+    return split
 
 
 def _validate_split(listing: Listing, reading: ReadSettings) -> tuple[Listing, tuple[str, ...]]:
@@ -149,10 +135,10 @@ def _drop_unreadable(listing: Listing, bad: Unreadable) -> tuple[Listing, tuple[
     if not bad:
         return listing, ()
     good = torch.tensor([place not in bad for place in range(len(listing.files))])
-    words = (
+    message = (
         f"data: skipped {len(bad)} of {len(listing.files)} images, the first is {first_unreadable(listing.files, bad)}"
     )
-    return listing.part(good.nonzero().flatten()), (words,)
+    return listing.part(good.nonzero().flatten()), (message,)
 
 
 def _check_classes(train: Split, classes: tuple[str, ...], root: Path) -> None:

@@ -135,13 +135,13 @@ def _cache_key(files: Sequence[str], reading: ReadSettings, kind: str) -> str:
 
     codecs = [features.version(name) for name in ("libjpeg_turbo", "jpg", "webp", "libtiff")]
     digest = hashlib.blake2b(digest_size=16)
-    seen = () if kind == "looks" else (reading.view.size, reading.view.centre)
+    seen = () if kind == "looks" else (reading.view.size, reading.view.center)
     digest.update(repr((_FORMAT, kind, *seen, __version__, codecs)).encode())
     for file, name in zip(files, relative_paths(reading.root, files), strict=True):
         try:
             # A Path per file takes ten times as long
-            found = os.stat(file)  # noqa: PTH116
-            state = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+            status = os.stat(file)  # noqa: PTH116
+            state = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
         except OSError:
             state = "cannot be looked at"
         digest.update(os.fsencode(f"\0{name}\0{state}"))

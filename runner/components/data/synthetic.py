@@ -52,19 +52,7 @@ def synthetic(
     """Generate points of the plane (2, 1, 1) in spirals or blobs, or images (1, size, size) of shapes, as uint8.
 
     Each split has its own random numbers from `data_seed`, so that the size of one does not change another. Classes are
-    equally frequent, to within one example.
-
-    Args:
-        kind: `spirals`, `blobs` or `shapes`.
-        classes: Number of classes, >= 2; at most 6 shapes.
-        noise: Standard deviation >= 0: of a point in widths of the plane, of a pixel in units of white.
-        size: Side of an image in pixels, >= 8; unused for points.
-        train: Training examples, >= 1.
-        val: Validation examples, >= 1.
-        test: Test examples, >= 1.
-        data_seed: Seed of the data, independent of the run's seed.
-        batch_size: Examples per forward pass, >= 1.
-        placement: Where pixels are kept: `device`, `host` or `auto` (the device if they fit).
+    equally frequent, to within one example. A point has its two coordinates as channels.
     """
     make: _Make = {
         "spirals": partial(_spirals, classes=classes, noise=noise),
@@ -72,16 +60,16 @@ def synthetic(
         "shapes": partial(_shapes, size=size, noise=noise),
     }[kind]
 
-    def drawn(split: str, count: int) -> Images:
+    def generate(split: str, count: int) -> Images:
         labels = np.arange(count) % classes
         values = make(numpy_generator(key(data_seed, "synthetic", kind, split)), labels)
         pixels = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
         return Images(torch.from_numpy(pixels), torch.from_numpy(labels).long())
 
     return Data(
-        train=drawn("train", train),
-        val=drawn("val", val),
-        test=lambda: drawn("test", test),
+        train=generate("train", train),
+        val=generate("val", val),
+        test=lambda: generate("test", test),
         shape=(1, size, size) if kind == "shapes" else (2, 1, 1),
         classes=tuple(_SHAPES)[:classes] if kind == "shapes" else tuple(map(str, range(classes))),
         batch_size=batch_size,
@@ -136,26 +124,19 @@ def gaussian(
     With `preprocess=standardize` the input is N(0, 1), quantized in steps of 0.04 and clipped at 5, so that theory on
     signal propagation can be tested.
 
-    Args:
-        size: Side of an image in pixels, >= 1.
-        classes: Number of classes, >= 1; labels cycle through them.
-        train: Training examples, >= 1.
-        val: Validation examples, >= 1.
-        test: Test examples, >= 1.
-        data_seed: Seed of the data, independent of the run's seed.
-        batch_size: Examples per forward pass, >= 1.
-        placement: Where pixels are kept: `device`, `host` or `auto` (the device if they fit).
+    Returns:
+        Pixels (N, 1, size, size) in 0..255 with mean 127.5 and standard deviation 25.5.
     """
 
-    def drawn(split: str, count: int) -> Images:
+    def generate(split: str, count: int) -> Images:
         values = numpy_generator(key(data_seed, "gaussian", split)).standard_normal((count, 1, size, size))
         pixels = np.rint(_GAUSSIAN_MEAN + _GAUSSIAN_STD * values).clip(0, 255).astype(np.uint8)
         return Images(torch.from_numpy(pixels), torch.arange(count) % classes)
 
     return Data(
-        train=drawn("train", train),
-        val=drawn("val", val),
-        test=lambda: drawn("test", test),
+        train=generate("train", train),
+        val=generate("val", val),
+        test=lambda: generate("test", test),
         shape=(1, size, size),
         classes=tuple(map(str, range(classes))),
         batch_size=batch_size,

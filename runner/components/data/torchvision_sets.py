@@ -138,30 +138,30 @@ def _torchvision_data(
     placement: InMemory,
 ) -> Data:
     """Return a torchvision data set with part of its training split set aside for validation."""
-    made = _open_or_download(name, train, root, download)
-    images = _to_images(made)
+    dataset = _open_or_download(name, train, root, download)
+    images = _to_images(dataset)
     if val_size >= len(images.labels):
         raise ConfigError(f"data.val_size: got {val_size}, must be < {len(images.labels)}, the images to train on")
     _, channels, height, width = images.pixels.shape
-    val, rest = stratified_split(images.labels, split_order(range(len(images.labels))), val_size)
+    val, remaining = stratified_split(images.labels, split_order(range(len(images.labels))), val_size)
     return Data(
-        train=images.part(rest),
+        train=images.part(remaining),
         val=images.part(val),
         test=lambda: _to_images(_open_or_download(name, test, root, download)),
         shape=(channels, height, width),
         # SVHN has no class names: its classes are the digits
-        classes=tuple(getattr(made, "classes", "0123456789")),
+        classes=tuple(getattr(dataset, "classes", "0123456789")),
         batch_size=batch_size,
         placement=placement,
     )
 
 
-def _to_images(made: Any) -> Images:
+def _to_images(dataset: Any) -> Images:
     """Return pixels (N, C, H, W) and labels of torchvision's arrays (N, H, W), (N, H, W, 3) or (N, 3, H, W)."""
-    pixels = torch.as_tensor(made.data)
+    pixels = torch.as_tensor(dataset.data)
     pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels
     pixels = pixels.permute(0, 3, 1, 2) if pixels.shape[-1] == 3 else pixels
-    labels = torch.as_tensor(made.targets if hasattr(made, "targets") else made.labels)
+    labels = torch.as_tensor(dataset.targets if hasattr(dataset, "targets") else dataset.labels)
     return Images(pixels.contiguous(), labels.long())
 
 
@@ -169,9 +169,9 @@ def _open_or_download(name: str, make: OpenDataset, root: Path, download: bool) 
     """Return torchvision's data set from `root`, downloaded first if missing and `download` is true."""
     # torchvision raises many exception types for missing, truncated or altered files
     with contextlib.suppress(Exception):
-        made = make(root, download=False)
+        dataset = make(root, download=False)
         remove_leftovers(root / DOWNLOAD_FOLDER)
-        return made
+        return dataset
     if not download:
         raise DataError(f"data={name}: not in {root}, or damaged, and data.download is false")
     try:

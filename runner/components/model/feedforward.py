@@ -40,13 +40,6 @@ def mlp(
 ) -> nn.Module:
     """Build a multi-layer perceptron on the flattened image.
 
-    Args:
-        shape: Image shape (C, H, W).
-        num_classes: Number of classes K.
-        activation: Factory of activations.
-        norm: Factory of norms.
-        hidden: Widths of the hidden layers, >= 1 each.
-
     Returns:
         Module (B, C, H, W) -> logits (B, K).
     """
@@ -68,15 +61,6 @@ def cnn(
     """Build a LeNet-like CNN: convolution, norm, activation, 2x2 max pooling per block, then fully connected layers.
 
     LeNet-5 (LeCun et al. 1998) has channels [6, 16], kernel 5 and hidden [120, 84]; here convolutions keep the size.
-
-    Args:
-        shape: Image shape (C, H, W).
-        num_classes: Number of classes K.
-        activation: Factory of activations.
-        norm: Factory of norms.
-        channels: Output channels per block, >= 1 each.
-        kernel: Side of the convolution kernels in pixels, odd.
-        hidden: Widths of the fully connected layers, >= 1 each.
 
     Returns:
         Module (B, C, H, W) -> logits (B, K).
@@ -112,15 +96,6 @@ def vgg(
     """Build a VGG network (arXiv 1409.1556, table 1): five stages of 3x3 convolutions, then fully connected layers.
 
     Each stage ends in a 2x2 max pooling. The paper has width 64, hidden [4096, 4096], images of 224x224 and no norm.
-
-    Args:
-        shape: Image shape (C, H, W).
-        num_classes: Number of classes K.
-        activation: Factory of activations.
-        norm: Factory of norms.
-        depth: Layers with weights in the paper's networks A, B, D and E: 11, 13, 16 or 19.
-        width: Channels of the first stage, >= 1; the last has eight times as many.
-        hidden: Widths of the fully connected layers, >= 1 each.
 
     Returns:
         Module (B, C, H, W) -> logits (B, K).

@@ -39,17 +39,8 @@ def torchvision(
 ) -> nn.Module:
     """Build a torchvision classification model with a new classifier and the config's activation and norm.
 
-    Gray images are repeated over the three colors. Auxiliary classifiers are off.
-
-    Args:
-        shape: Image shape (C, H, W).
-        num_classes: Number of classes K.
-        activation: Factory of activations.
-        norm: Factory of norms.
-        arch: Name in `torchvision.models`.
-        weights: Path of a .safetensors or .pt file, or None. Initialization then sets the classifier only.
-        swap: Parts replaced by the config's: `activation`, `norm`; None for both, which is an error if it would change
-            what `weights` were trained with.
+    Gray images are repeated over the three colors. Auxiliary classifiers are off. With `weights`, initialization sets
+    the classifier only.
 
     Returns:
         Module (B, C, H, W) -> logits (B, K).
@@ -66,11 +57,11 @@ def torchvision(
     if shape[0] not in (1, 3):
         raise ConfigError(f"model=torchvision: images have {shape[0]} channels, must be 1 or 3")
     make = partial(models.get_model, arch, weights=None, num_classes=num_classes, **torchvision_arguments(arch, shape))
-    what, trained, colour = f"torchvision's {arch}", weights is not None, (3, *shape[1:])
-    model = adapt(make, colour, activation, norm, swap=swap, trained=trained, what=what)
+    what, trained, color = f"torchvision's {arch}", weights is not None, (3, *shape[1:])
+    model = adapt(make, color, activation, norm, swap=swap, trained=trained, what=what)
     if weights is not None:
         _load_weights(model, weights)
-    return model if shape[0] == 3 else sequential(colour=RepeatChannels(3), net=model)
+    return model if shape[0] == 3 else sequential(color=RepeatChannels(3), net=model)
 
 
 @register("model")
@@ -86,16 +77,7 @@ def timm(
 ) -> nn.Module:
     """Build a timm model with a new classifier and as many input channels as the images.
 
-    `weights` and `swap` are those of `torchvision`.
-
-    Args:
-        shape: Image shape (C, H, W).
-        num_classes: Number of classes K.
-        activation: Factory of activations.
-        norm: Factory of norms.
-        arch: Name in `timm.list_models()`.
-        weights: Path of a .safetensors or .pt file, or None.
-        swap: Parts replaced by the config's.
+    `weights` and `swap` are those of `torchvision`; models of a fixed input size are built for the images' size.
 
     Returns:
         Module (B, C, H, W) -> logits (B, K).
@@ -150,11 +132,11 @@ def _load_weights(model: nn.Module, path: str) -> None:
         ConfigError: The file is missing.
         CheckpointError: The file cannot be read or is of another model.
     """
-    own, state = model.state_dict(), _rename_densenet_keys(_read_weights(path), model)
+    expected, state = model.state_dict(), _rename_densenet_keys(_read_weights(path), model)
     head = _classifier_name(model)
-    body = {name: tensor for name, tensor in own.items() if not name.startswith(f"{head}.")}
+    body = {name: tensor for name, tensor in expected.items() if not name.startswith(f"{head}.")}
     missing = [name for name in body if name not in state and not name.endswith("num_batches_tracked")]
-    extra = [name for name in state if name not in own and not name.lower().startswith("aux")]
+    extra = [name for name in state if name not in expected and not name.lower().startswith("aux")]
     wrong = [name for name in body if name in state and state[name].shape != body[name].shape]
     for names, what in ((missing, "are missing"), (extra, "are not of this model"), (wrong, "have another shape")):
         if names:

@@ -53,18 +53,7 @@ def resnet(
 
     Depth 6n+2 with stem=cifar has three stages and shortcuts without weights (arXiv 1512.03385, section 4.2; resnet20
     has 0.27M parameters at width 16). Depth 18, 34, 50, 101 and 152 have four stages and projections (table 1; width
-    64), and bottlenecks from 50 on; with stem=cifar (18, 34, 101) a 3x3 convolution replaces the 7x7 one and its
-    pooling.
-
-    Args:
-        shape: Image shape (C, H, W).
-        num_classes: Number of classes K.
-        activation: Factory of activations.
-        norm: Factory of norms.
-        depth: Layers with weights: 6n+2, 18, 34 or 101 with stem=cifar; 18, 34, 50, 101 or 152 with stem=imagenet.
-        width: Channels of the first stage, >= 1.
-        stem: `cifar` (3x3 convolution) or `imagenet` (7x7 with stride 2, then 3x3 max pooling with stride 2).
-        order: `post` or `pre`: norm and activation after or before each convolution (arXiv 1603.05027).
+    64), and bottlenecks from 50 on.
 
     Returns:
         Module (B, C, H, W) -> logits (B, K).
@@ -82,8 +71,7 @@ def resnet(
         cin = cout
     if order == "pre":
         layers["final"] = norm_act(cin, activation, norm)
-    head = nn.Linear(cin, num_classes)
-    return sequential(**layers, pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), slot=Slot("head"), head=head)
+    return sequential(**layers, **_head(cin, num_classes))
 
 
 def _stage_plan(depth: int, stem: str) -> _StagePlan:
@@ -121,8 +109,8 @@ def _resnet_stage(
         padding_shortcut if plan.small else projection_shortcut,
     )
     first = residual_block(convs(cin, cout, stride), order, shortcut, activation, norm)
-    rest = [residual_block(convs(cout, cout, 1), order, shortcut, activation, norm) for _ in range(count - 1)]
-    return nn.Sequential(first, *rest)
+    others = [residual_block(convs(cout, cout, 1), order, shortcut, activation, norm) for _ in range(count - 1)]
+    return nn.Sequential(first, *others)
 
 
 @register("model")
@@ -139,14 +127,6 @@ def wide_resnet(
 
     Three stages of pre-activation blocks have 16, 32 and 64 times `widen` channels.
     WRN-28-10 has 36.5M parameters. Dropout with `where: block` lies between the convolutions, as in the paper.
-
-    Args:
-        shape: Image shape (C, H, W).
-        num_classes: Number of classes K.
-        activation: Factory of activations.
-        norm: Factory of norms.
-        depth: Layers with weights: 6n+4.
-        widen: Factor on the channels, >= 1.
 
     Returns:
         Module (B, C, H, W) -> logits (B, K).
@@ -166,5 +146,10 @@ def wide_resnet(
         )
         cin = cout
     layers["final"] = norm_act(cin, activation, norm)
-    head = nn.Linear(cin, num_classes)
-    return sequential(**layers, pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), slot=Slot("head"), head=head)
+    return sequential(**layers, **_head(cin, num_classes))
+
+
+def _head(channels: int, num_classes: int) -> dict[str, nn.Module]:
+    """Return global average pooling and the classifier."""
+    head = nn.Linear(channels, num_classes)
+    return {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "slot": Slot("head"), "head": head}

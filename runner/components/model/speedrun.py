@@ -24,16 +24,8 @@ def resnet9(
 ) -> nn.Module:
     """Build Page's residual network for fast training on CIFAR-10 ("How to train your ResNet", 2018).
 
-    It has 6.57M parameters at width 64.     Residual branches end in an activation, so that `init=residual` is not
+    It has 6.57M parameters at width 64. Residual branches end in an activation, so that `init=residual` is not
     supported with ReLU.
-
-    Args:
-        shape: Image shape (C, H, W).
-        num_classes: Number of classes K.
-        activation: Factory of activations.
-        norm: Factory of norms.
-        width: Channels of the first layer, >= 1; the last has eight times as many.
-        scale: Factor on the logits, > 0.
 
     Returns:
         Module (B, C, H, W) -> logits (B, K).
@@ -42,29 +34,36 @@ def resnet9(
         ConfigError: Images are smaller than 8x8.
     """
     check_halvings("resnet9", shape, 3)
-
-    def unit(cin: int, cout: int) -> dict[str, nn.Module]:
-        conv, after = conv_norm(cin, cout, 3, norm)
-        return {"conv": conv, "norm": after, "act": activation()}
-
-    def residual(channels: int) -> nn.Module:
-        one, two = sequential(**unit(channels, channels)), sequential(**unit(channels, channels))
-        return Residual(sequential(unit1=one, unit2=two, slot=Slot("residual")), nn.Identity(), nn.Identity())
-
-    def stage(cin: int, cout: int, then: nn.Module) -> nn.Module:
-        return sequential(**unit(cin, cout), pool=nn.MaxPool2d(2), residual=then, slot=Slot("block"))
-
     return sequential(
-        stem=sequential(**unit(shape[0], width)),
-        stage1=stage(width, 2 * width, residual(2 * width)),
-        stage2=stage(2 * width, 4 * width, nn.Identity()),
-        stage3=stage(4 * width, 8 * width, residual(8 * width)),
+        stem=sequential(**_conv_norm_act(shape[0], width, activation, norm)),
+        stage1=_resnet9_stage(width, 2 * width, activation, norm, residual=True),
+        stage2=_resnet9_stage(2 * width, 4 * width, activation, norm, residual=False),
+        stage3=_resnet9_stage(4 * width, 8 * width, activation, norm, residual=True),
         pool=nn.AdaptiveMaxPool2d(1),
         flatten=nn.Flatten(),
         slot=Slot("head"),
         head=nn.Linear(8 * width, num_classes),
         scale=Scale(scale),
     )
+
+
+def _conv_norm_act(cin: int, cout: int, activation: ActivationMaker, norm: NormMaker) -> dict[str, nn.Module]:
+    """Return a 3x3 convolution, its norm and an activation."""
+    conv, after = conv_norm(cin, cout, 3, norm)
+    return {"conv": conv, "norm": after, "act": activation()}
+
+
+def _resnet9_stage(
+    cin: int, cout: int, activation: ActivationMaker, norm: NormMaker, *, residual: bool
+) -> nn.Sequential:
+    """Return a convolution, a 2x2 max pooling and, if asked for, a residual block of two convolutions."""
+    block: nn.Module = nn.Identity()
+    # The residual block draws its random weights before the stage's own convolution: seeds keep their numbers
+    if residual:
+        one, two = (sequential(**_conv_norm_act(cout, cout, activation, norm)) for _ in range(2))
+        block = Residual(sequential(unit1=one, unit2=two, slot=Slot("residual")), nn.Identity(), nn.Identity())
+    layers = _conv_norm_act(cin, cout, activation, norm)
+    return sequential(**layers, pool=nn.MaxPool2d(2), residual=block, slot=Slot("block"))
 
 
 class Scale(nn.Module):
@@ -94,17 +93,7 @@ def patch_cnn(
 
     The first convolution reads patches without padding and has two filters per value of a patch, which `init=whiten`
     can fill with both signs of every eigenvector. Each stage has two 3x3 convolutions; the first is max-pooled (2x2)
-    before its norm, because a quarter of the values is left to normalize. A global max pooling and a classifier without
-    bias follow.
-
-    Args:
-        shape: Image shape (C, H, W).
-        num_classes: Number of classes K.
-        activation: Factory of activations.
-        norm: Factory of norms.
-        patch: Side of a patch in pixels, >= 1.
-        channels: Channels per stage, >= 1 each.
-        scale: Factor on the logits, > 0.
+    before its norm, which is cheaper. A global max pooling and a classifier without bias follow.
 
     Returns:
         Module (B, C, H, W) -> logits (B, K).
@@ -114,13 +103,11 @@ def patch_cnn(
     """
     _check_patch_cnn_size(shape, patch, len(channels))
     cin = 2 * shape[0] * patch**2
-    stem = sequential(conv=nn.Conv2d(shape[0], cin, patch), act=activation())
-    stages = {}
+    stages = {"stem": sequential(conv=nn.Conv2d(shape[0], cin, patch), act=activation())}
     for i, cout in enumerate(channels, 1):
         stages[f"stage{i}"] = _patch_cnn_stage(cin, cout, activation, norm)
         cin = cout
     return sequential(
-        stem=stem,
         **stages,
         pool=nn.AdaptiveMaxPool2d(1),
         flatten=nn.Flatten(),

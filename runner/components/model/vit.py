@@ -32,19 +32,8 @@ def vit(
 ) -> nn.Module:
     """Build a vision transformer (arXiv 2010.11929) with a class token, learned positions and pre-norm blocks.
 
-    The paper has activation=gelu and norm=layer. ViT-S/16 has dim 384, depth 12, heads 6 (22.05M for 224x224 and 1,000
-    classes), ViT-B/16 dim 768, heads 12 (86.6M). The norm acts on the channels of every token.
-
-    Args:
-        shape: Image shape (C, H, W).
-        num_classes: Number of classes K.
-        activation: Factory of activations.
-        norm: Factory of norms.
-        patch: Side of a patch in pixels; divides both sides of the image.
-        dim: Features per token, >= 1.
-        depth: Number of blocks, >= 1.
-        heads: Attention heads; divides `dim`.
-        expansion: Hidden features of a block's MLP in units of `dim`, > 0.
+    The paper has activation=gelu and norm=layer, which acts on the channels of every token. ViT-S/16 has dim 384, depth
+    12, heads 6 (22.05M parameters for 224x224 and 1,000 classes), ViT-B/16 dim 768, heads 12 (86.6M).
 
     Returns:
         Module (B, C, H, W) -> logits (B, K).
@@ -54,9 +43,8 @@ def vit(
     """
     if shape[1] % patch or shape[2] % patch:
         raise ConfigError(f"model.patch: got {patch}, must divide both sides of images of {shape[1]}x{shape[2]}")
-    blocks = {
-        f"block{i + 1}": _encoder_block(dim, heads, round(expansion * dim), activation, norm) for i in range(depth)
-    }
+    hidden = round(expansion * dim)
+    blocks = {f"block{i + 1}": _encoder_block(dim, heads, hidden, activation, norm) for i in range(depth)}
     return sequential(
         embed=Embedding(shape, patch, dim),
         **blocks,

@@ -1,7 +1,7 @@
 """Optimizers with a step size per parameter, from torch.optim.
 
 In all but `adamw` the weight decay is L2 regularization: `weight_decay * w` joins the gradient and is rescaled with it.
-In `adamw` it is decoupled: the weights shrink by `lr * weight_decay` beside the step (arXiv 1711.05101).
+In `adamw` it is decoupled: `w <- w - lr * weight_decay * w`, apart from the gradient step (arXiv 1711.05101).
 
 Formulas: g is the gradient, t the number of steps that the parameter has taken, `m <- a * m + (1 - a) * g` and
 `v <- b * v + (1 - b) * g ** 2` are running means with `betas: [a, b]`, each in [0, 1). `eps` > 0 is added to the
@@ -21,8 +21,8 @@ from runner.schema import HalfOpenUnit, NonNegative, Pair, Positive
 
 Betas = Annotated[list[HalfOpenUnit], Pair("two numbers [mean of g, mean of g squared]")]
 
-# Weights of the largest model whose tensors are stepped together on a CPU (see `_foreach`)
-_TOGETHER = 300_000
+# Largest number of weights for which stepping all tensors together is faster on a CPU (see `_foreach`)
+_MAX_FOREACH_WEIGHTS = 300_000
 
 
 def pair(betas: list[float]) -> tuple[float, float]:
@@ -31,13 +31,13 @@ def pair(betas: list[float]) -> tuple[float, float]:
 
 
 def _foreach(model: nn.Module) -> bool | None:
-    """Return True where stepping all tensors in a few calls is faster on a CPU; None lets torch choose.
+    """Return True for models that foreach steps (all tensors per call) make faster on a CPU; None lets torch choose.
 
-    Torch does so on GPUs, where it has no fused step, and goes from tensor to tensor on a CPU. Small models are faster
-    together there (0.7 to 0.9 of the time up to 270,000 weights). Large ones are slower (twice the time from 1.2
-    million on): what one call leaves in the cache is gone when the next call reads it.
+    Torch chooses foreach on GPUs and a loop over tensors on a CPU. There, foreach takes 0.7 to 0.9 of the loop's time
+    up to 270,000 weights, and twice its time from 1.2 million on, because each call evicts the tensors from the cache
+    before the next call reads them.
     """
-    return True if sum(p.numel() for p in model.parameters()) <= _TOGETHER else None
+    return True if sum(p.numel() for p in model.parameters()) <= _MAX_FOREACH_WEIGHTS else None
 
 
 @register("optim")
@@ -51,23 +51,27 @@ def adam(groups: Groups, fused: bool | None, *, betas: Betas, eps: Positive) -> 
 
 @register("optim")
 def adamw(groups: Groups, fused: bool | None, *, betas: Betas, eps: Positive) -> Optimizer:
-    """Return Adam with decoupled weight decay: `w <- w - lr * weight_decay * w - step` (arXiv 1711.05101)."""
+    """Return Adam with decoupled weight decay (arXiv 1711.05101, algorithm 2).
+
+    `w <- w - lr * weight_decay * w`, then Adam's step.
+    """
     return AdamW(groups.param_groups(), lr=groups.lr, betas=pair(betas), eps=eps, fused=fused)
 
 
 @register("optim")
 def adagrad(groups: Groups, fused: bool | None, *, eps: Positive) -> Optimizer:
-    """Return Adagrad: each step is divided by the root of the sum of all squared gradients (Duchi et al. 2011)."""
+    """Return Adagrad: `sum <- sum + g ** 2; w <- w - lr * g / (sqrt(sum) + eps)` (Duchi et al. 2011, JMLR 12)."""
     # Torch has a fused Adagrad on these devices only
-    reached = all(p.device.type in ("cpu", "cuda") for p in groups.model.parameters())
-    return Adagrad(groups.param_groups(), lr=groups.lr, eps=eps, fused=fused if reached else None)
+    supported = all(p.device.type in ("cpu", "cuda") for p in groups.model.parameters())
+    return Adagrad(groups.param_groups(), lr=groups.lr, eps=eps, fused=fused if supported else None)
 
 
 @register("optim")
 def rmsprop(groups: Groups, *, alpha: HalfOpenUnit, momentum: HalfOpenUnit, eps: Positive) -> Optimizer:
     """Return RMSProp: `cache <- alpha * cache + (1 - alpha) * g ** 2; w <- w - lr * g / (sqrt(cache) + eps)`.
 
-    Tieleman and Hinton 2012, lecture 6.5. `momentum` is heavy-ball momentum over the divided gradients.
+    Tieleman and Hinton 2012, lecture 6.5. With `momentum`, the step is `v <- momentum * v + g / (sqrt(cache) + eps);
+    w <- w - lr * v`.
     """
     foreach = _foreach(groups.model)
     return RMSprop(groups.param_groups(), lr=groups.lr, alpha=alpha, momentum=momentum, eps=eps, foreach=foreach)
@@ -85,7 +89,7 @@ def nadam(groups: Groups, *, betas: Betas, eps: Positive, momentum_decay: NonNeg
 
 @register("optim")
 def adamax(groups: Groups, *, betas: Betas, eps: Positive) -> Optimizer:
-    """Return Adam with the largest decayed |g| in place of the root mean square (arXiv 1412.6980, algorithm 2).
+    """Return Adam with the largest decayed |g| instead of the root mean square (arXiv 1412.6980, algorithm 2).
 
     `u <- max(b * u, |g| + eps); w <- w - lr * m / (1 - a ** t) / u`.
     """

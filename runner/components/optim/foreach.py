@@ -1,7 +1,9 @@
-"""Our own optimizers, in a few `torch._foreach` calls for all tensors of a group: LAMB, Lion, schedule-free AdamW.
+"""LAMB, Lion and schedule-free AdamW, which torch does not have; a step is a few `torch._foreach` calls per group.
 
-`gather`, `adam_direction` and `decay` are the steps that they share with Muon. Nothing here reads a number from the
-device. A parameter without gradient, which a frozen one has not, is left out: its weight and state stay as they are.
+Muon uses `gather`, `adam_direction` and `decay` too. No function waits for the device. Parameters without a gradient,
+such as frozen ones, are skipped: their weights and states do not change.
+
+Formulas: as in `adaptive.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from runner.components.optim.groups import Groups
 from runner.registry import register
 from runner.schema import HalfOpenUnit, Pair, Positive, Range
 
-Shares = Annotated[
+_ScheduleFreeBetas = Annotated[
     list[HalfOpenUnit],
     Pair("two numbers [share of the average, above 0; mean of g squared]", first=Range(0, open_low=True)),
 ]
@@ -29,7 +31,7 @@ def gather(
 ) -> tuple[list[Tensor], list[Tensor], list[list[Tensor]]]:
     """Return the parameters of a group that have a gradient, the gradients, and a list for each named state.
 
-    A state starts as what its function makes of the parameter (`torch.zeros_like`, `torch.clone`).
+    A new state is made from the parameter by the given function (`torch.zeros_like`, `torch.clone`).
     """
     tensors = [p for p in group["params"] if p.grad is not None]
     for p in tensors:
@@ -63,21 +65,17 @@ def decay(tensors: list[Tensor], group: dict[str, Any]) -> None:
 
 
 def _count_steps(optimizer: Optimizer, tensors: list[Tensor]) -> list[int]:
-    """Return the number of the step that each parameter takes now, 1 for the first; the state keeps it, on the CPU."""
-    found = []
+    """Count a step of each parameter and return the counts, 1 for the first; the state keeps them, on the CPU."""
+    counts = []
     for p in tensors:
         step = optimizer.state[p].setdefault("step", torch.zeros(()))
         step += 1
-        found.append(int(step))
-    return found
+        counts.append(int(step))
+    return counts
 
 
-class Lamb(Optimizer):
-    """`w <- w - lr * |w| / |u| * u` with `u = Adam's direction + weight_decay * w`, norms per parameter.
-
-    Parameters that do not decay take Adam's step unscaled, as in the authors' code: a bias that starts at zero would
-    hardly move otherwise. The ratio is 1 where weight or direction is zero.
-    """
+class _Lamb(Optimizer):
+    """LAMB: Adam's direction, scaled per parameter; see `lamb`."""
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -101,13 +99,18 @@ def _trust_ratios(tensors: list[Tensor], directions: list[Tensor]) -> list[Tenso
 
 @register("optim")
 def lamb(groups: Groups, *, betas: Betas, eps: Positive) -> Optimizer:
-    """Return LAMB (arXiv 1904.00962, algorithm 2), the layer-wise ratio only where weight decay is not excluded."""
+    """Return LAMB, Adam with layer-wise step sizes (You et al. 2020, arXiv 1904.00962, algorithm 2).
+
+    `u = m / (1 - a ** t) / (sqrt(v / (1 - b ** t)) + eps) + weight_decay * w; w <- w - lr * |w| / |u| * u`, with L2
+    norms of each parameter. The trust ratio |w| / |u| is 1 where a norm is zero, and for the parameters in `no_decay`,
+    as in the authors' code: a bias that starts at zero would hardly move otherwise.
+    """
     settings = {"lr": groups.lr, "betas": pair(betas), "eps": eps, "weight_decay": groups.weight_decay}
-    return Lamb(groups.param_groups(), settings)
+    return _Lamb(groups.param_groups(), settings)
 
 
-class Lion(Optimizer):
-    """`w <- w - lr * (sign(a * m + (1 - a) * g) + weight_decay * w)`, then `m <- b * m + (1 - b) * g`."""
+class _Lion(Optimizer):
+    """Lion: the sign of a momentum; see `lion`."""
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -124,17 +127,19 @@ class Lion(Optimizer):
 
 @register("optim")
 def lion(groups: Groups, *, betas: Betas) -> Optimizer:
-    """Return Lion: every weight moves by `lr` (arXiv 2302.06675, program 1); weight decay is decoupled."""
+    """Return Lion: each step changes every weight by `lr` (Chen et al. 2023, arXiv 2302.06675, program 1).
+
+    `w <- w - lr * (sign(a * m + (1 - a) * g) + weight_decay * w)`, then `m <- b * m + (1 - b) * g`, with
+    `betas: [a, b]`. The weight decay is decoupled.
+    """
     settings = {"lr": groups.lr, "betas": pair(betas), "weight_decay": groups.weight_decay}
-    return Lion(groups.param_groups(), settings)
+    return _Lion(groups.param_groups(), settings)
 
 
-class ScheduleFree(Optimizer):
-    """The model holds y, where gradients are taken; `averaged` gives x, which is to be evaluated.
+class _ScheduleFree(Optimizer):
+    """Schedule-free AdamW (see `schedulefree`): the model holds y, `averaged` returns x.
 
-    With Adam's denominator, d = g / (sqrt(v) + eps) + weight_decay * y and r = lr * sqrt(1 - b ** t):
-    `z <- z - r * d; x <- (1 - c) * x + c * z; y <- (1 - a) * z + a * x`, c being r squared over the sum of all r
-    squared. Only y, z and v are kept, since x follows from y and z.
+    The state holds z and v only, because x follows from y and z.
     """
 
     @torch.no_grad()
@@ -154,7 +159,7 @@ class ScheduleFree(Optimizer):
             torch._foreach_add_(d, y, alpha=group["weight_decay"])
             rate = group["lr"] * (1 - b ** group["step"]) ** 0.5
             group["squares"] += rate**2
-            # Nothing moves while the rate is 0 from the first step on
+            # The sum is 0 while the rate has been 0 since the first step
             c = rate**2 / group["squares"] if rate else 0.0
             torch._foreach_add_(z, d, alpha=-rate)
             torch._foreach_lerp_(y, z, c)
@@ -162,22 +167,24 @@ class ScheduleFree(Optimizer):
 
     @torch.no_grad()
     def averaged(self) -> dict[Tensor, Tensor]:
-        """Return x for each parameter that has been stepped: `x = z + (y - z) / a`."""
-        found: dict[Tensor, Tensor] = {}
+        """Return x for each parameter that has made a step: `x = z + (y - z) / a`."""
+        averages: dict[Tensor, Tensor] = {}
         for group in self.param_groups:
             y = [p for p in group["params"] if p in self.state]
             if y:
                 x = torch._foreach_lerp([self.state[p]["z"] for p in y], y, 1 / group["betas"][0])
-                found.update(zip(y, x, strict=True))
-        return found
+                averages.update(zip(y, x, strict=True))
+        return averages
 
 
 @register("optim")
-def schedulefree(groups: Groups, *, betas: Shares, eps: Positive) -> Optimizer:
-    """Return schedule-free AdamW (arXiv 2405.15682, algorithm 1); use it with `scheduler=constant`, warm-up included.
+def schedulefree(groups: Groups, *, betas: _ScheduleFreeBetas, eps: Positive) -> Optimizer:
+    """Return schedule-free AdamW (Defazio et al. 2024, arXiv 2405.15682, algorithm 1).
 
-    Evaluation should read its averaged weights: `average=schedulefree`. Weight decay acts at y. A first
-    beta of 0 would make y the last iterate and leave nothing to average.
+    `d = g / (sqrt(v) + eps) + weight_decay * y` and `r = lr * sqrt(1 - b ** t)`, with the gradient g at y;
+    `z <- z - r * d; x <- (1 - c) * x + c * z; y <- (1 - a) * z + a * x`, where c is r ** 2 over the sum of all r ** 2
+    so far. The model holds y. Evaluation should read the average x: set `average=schedulefree` and
+    `scheduler=constant`, with or without warm-up. `betas: [a, b]` with a > 0: at a = 0, y is z and x is lost.
     """
     settings = {"lr": groups.lr, "betas": pair(betas), "eps": eps, "weight_decay": groups.weight_decay}
-    return ScheduleFree(groups.param_groups(), {**settings, "step": 0, "squares": 0.0})
+    return _ScheduleFree(groups.param_groups(), {**settings, "step": 0, "squares": 0.0})

@@ -1,6 +1,6 @@
-"""Gradient descent and its momentum forms (torch.optim.SGD): `w - lr * g`, a step against the gradient.
+"""Gradient descent, plain and with momentum (torch.optim.SGD); g is the gradient.
 
-`weight_decay` adds `weight_decay * w` to the gradient: L2 regularization, which for plain SGD is the same as decay.
+`weight_decay` adds `weight_decay * w` to g: L2 regularization. For plain SGD this equals decoupled weight decay.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from runner.components.optim.groups import Groups
 from runner.registry import register
 from runner.schema import HalfOpenUnit
 
-# Numbers of a trial tensor: more than any processor handles in one instruction
-_WIDE = 256
+# Size of the tensor on which a fused step is tried: larger than any CPU vector register
+_TRIAL_SIZE = 256
 
 
 @register("optim")
@@ -30,7 +30,7 @@ def sgd(groups: Groups, fused: bool | None) -> Optimizer:
 
 @register("optim")
 def momentum(groups: Groups, fused: bool | None, *, momentum: HalfOpenUnit) -> Optimizer:
-    """Return SGD with a heavy ball: `v <- momentum * v + g; w <- w - lr * v` (Polyak 1964; v starts as the first g)."""
+    """Return SGD with heavy-ball momentum: `v <- momentum * v + g; w <- w - lr * v` from v = 0 (Polyak 1964)."""
     parts = groups.param_groups()
     return _with_velocities(SGD(parts, lr=groups.lr, momentum=momentum, fused=_fused_where_it_works(fused, parts)))
 
@@ -49,8 +49,8 @@ def nesterov(groups: Groups, fused: bool | None, *, momentum: HalfOpenUnit) -> O
 def _with_velocities(optimizer: SGD) -> SGD:
     """Create all velocities as zeros before the first step; that step gives the same weights.
 
-    Torch's fused step would create them itself from uninitialized memory, and leave them so where a loss scaler skips
-    that step (torch 2.11 to 2.15).
+    Torch's fused step creates them from uninitialized memory, and leaves them so if a loss scaler skips that step
+    (torch 2.11 to 2.15).
     """
     for group in optimizer.param_groups:
         for parameter in group["params"] if group["momentum"] else ():
@@ -66,13 +66,13 @@ def _fused_where_it_works(fused: bool | None, parts: Sequence[Mapping[str, Any]]
 
 @cache
 def fused_step_works(device: str, dtype: torch.dtype) -> bool:
-    """Return True if torch's fused step moves all of a tensor of this type on a device.
+    """Return True if torch's fused SGD updates every element of a tensor of this type on a device.
 
     On a CPU it skips most of a tensor in half precision up to torch 2.13 (pytorch/pytorch#191763).
     """
     if device != "cpu" or dtype not in (torch.bfloat16, torch.float16):
         return True
-    weight, one = torch.zeros(_WIDE, dtype=dtype), torch.ones(_WIDE, dtype=dtype)
+    weight, one = torch.zeros(_TRIAL_SIZE, dtype=dtype), torch.ones(_TRIAL_SIZE, dtype=dtype)
     options: dict[str, Any] = {"weight_decay": 0.0, "momentum": 0.0, "lr": 1.0, "dampening": 0.0}
     torch_sgd([weight], [one], [None], fused=True, nesterov=False, maximize=False, **options)
     return torch.equal(weight, -one)

@@ -17,8 +17,8 @@ from runner.registry import shared_knobs
 from runner.relations import Fields, OfLength, Regular
 from runner.schema import Duration, NonNegative, Positive, TagName
 
-NoDecay = list[Literal["bias", "norm"]]
-Rule = Annotated[
+_NoDecay = list[Literal["bias", "norm"]]
+_Rule = Annotated[
     dict[str, Any],
     Fields(
         types=(
@@ -33,15 +33,18 @@ Rule = Annotated[
         one_of=("until", "active"),
     ),
 ]
-Rules = list[Rule]
-Group = dict[str, Any]  # one group of a torch optimizer
+_Rules = list[_Rule]
+# One parameter group of a torch optimizer
+_Group = dict[str, Any]
 
-DEFAULT = "default"  # label of the parameters that no rule matches
-UNNAMED = re.compile(r"[^A-Za-z0-9.-]+")  # what a slug leaves out
+# Label of the parameters that no rule matches
+_DEFAULT = "default"
+# Characters of an expression that a label leaves out
+_SEPARATORS = re.compile(r"[^A-Za-z0-9.-]+")
 
 
 @dataclass(frozen=True)
-class _Settled:
+class _ResolvedRule:
     """A rule with its defaults filled in; `extra` are entries that only some groups have."""
 
     match: str
@@ -53,12 +56,12 @@ class _Settled:
 
 @shared_knobs
 class Groups:
-    """The parameters of a model in groups, by the knobs that all optimizers share; an optimizer asks for `groups`.
+    """The parameters of a model in groups, from the knobs that all optimizers share; an optimizer asks for `groups`.
 
     Args:
         model: the model to train. Parameters with `requires_grad=False` are left out.
         lr: learning rate of a group without a rule, > 0.
-        weight_decay: weight decay of the parameters that decay, >= 0. What it means is the optimizer's matter.
+        weight_decay: weight decay of the parameters that decay, >= 0; L2 or decoupled, as the optimizer defines it.
         no_decay: the parameters without weight decay: `bias`, `norm` (weights and biases of normalization layers).
             PReLU slopes, class tokens and position embeddings decay unless a rule gives them weight_decay 0.
         rules: `{match, lr, weight_decay, active, name}`. The first rule whose regular expression `match` is found in
@@ -72,82 +75,86 @@ class Groups:
     """
 
     def __init__(
-        self, model: nn.Module, *, lr: Positive, weight_decay: NonNegative, no_decay: NoDecay, rules: Rules
+        self, model: nn.Module, *, lr: Positive, weight_decay: NonNegative, no_decay: _NoDecay, rules: _Rules
     ) -> None:
         self.model, self.lr, self.weight_decay = model, lr, weight_decay
         self._no_decay = set(no_decay)
-        self._rules = [_settled(rule, label) for rule, label in zip(rules, _labels(rules), strict=True)]
+        self._rules = [_resolve(rule, label) for rule, label in zip(rules, _labels(rules), strict=True)]
 
-    def param_groups(self, lr: float | None = None) -> list[Group]:
+    def param_groups(self, lr: float | None = None) -> list[dict[str, Any]]:
         """Return the trainable parameters, each once, as groups for a torch optimizer; `lr` replaces the knob.
 
         A group has `name` (`decay`, `no_decay`, or these with the rule's expression), `label` (for the log), `decays`
         (False for what `no_decay` excludes) and, where a rule has it, `active`.
         """
         base = self.lr if lr is None else lr
-        found: dict[str, Group] = {}
-        default = _Settled("", 1.0, 1.0, DEFAULT, {})
+        groups: dict[str, _Group] = {}
+        default = _ResolvedRule("", 1.0, 1.0, _DEFAULT, {})
         used: set[str] = set()
-        for name, parameter, words in _trainable(self.model):
+        for name, parameter, kinds in _trainable(self.model):
             rule = next((rule for rule in self._rules if re.search(rule.match, name)), default)
-            decays = not words & self._no_decay
+            decays = not kinds & self._no_decay
             title = f"{'decay' if decays else 'no_decay'} {rule.match}".strip()
             group = {"name": title, "params": [], "lr": base * rule.lr, "label": rule.label, "decays": decays}
             group["weight_decay"] = self.weight_decay * rule.weight_decay * decays
-            found.setdefault(title, {**group, **rule.extra})["params"].append(parameter)
+            groups.setdefault(title, {**group, **rule.extra})["params"].append(parameter)
             used.add(rule.match)
         for i, rule in enumerate(self._rules):
             if rule.match not in used:
                 raise ConfigError(f"optim.rules[{i}].match: '{rule.match}' matches no trainable parameter of the model")
-        if not found:
+        if not groups:
             raise ConfigError("optim: the model has no trainable parameter")
-        return [found[title] for title in sorted(found)]
+        return [groups[title] for title in sorted(groups)]
 
-    def split(self, chosen: Container[nn.Parameter], words: tuple[str, str], lr: float | None = None) -> list[Group]:
-        """Return the groups in two kinds, named by `words`: those of the `chosen` parameters, and the others.
+    def split(
+        self, chosen: Container[nn.Parameter], words: tuple[str, str], lr: float | None = None
+    ) -> list[dict[str, Any]]:
+        """Return each group in two parts, named by `words`: the `chosen` parameters and the others.
 
-        The entry `orthogonal` tells them apart. `lr` replaces the knob for the others; the labels then differ too.
+        The entry `orthogonal` is True for the chosen ones. `lr` replaces the knob for the others, and then the labels
+        of both parts differ too.
         """
-        parts: list[Group] = []
+        parts: list[_Group] = []
         for group, other in zip(self.param_groups(), self.param_groups(lr), strict=True):
             for word, orthogonal, source in ((words[0], True, group), (words[1], False, other)):
-                own = [p for p in group["params"] if (p in chosen) is orthogonal]
+                members = [p for p in group["params"] if (p in chosen) is orthogonal]
                 name, label = f"{word} {group['name']}", group["label"]
                 if lr is not None:
-                    label = word if label == DEFAULT else f"{word}-{label}"
-                if own:
-                    parts.append({**source, "name": name, "label": label, "params": own, "orthogonal": orthogonal})
+                    label = word if label == _DEFAULT else f"{word}-{label}"
+                if members:
+                    parts.append({**source, "name": name, "label": label, "params": members, "orthogonal": orthogonal})
         return parts
 
 
-def _settled(rule: Rule, label: str) -> _Settled:
+def _resolve(rule: _Rule, label: str) -> _ResolvedRule:
     """Return a rule with its defaults filled in."""
     active = [None, rule["until"]] if "until" in rule else rule.get("active", [None, None])
     extra = {} if active == [None, None] else {"active": list(active)}
-    return _Settled(rule["match"], rule.get("lr", 1.0), rule.get("weight_decay", 1.0), label, extra)
+    return _ResolvedRule(rule["match"], rule.get("lr", 1.0), rule.get("weight_decay", 1.0), label, extra)
 
 
-def _labels(rules: Rules) -> list[str]:
-    """Return the label of each rule, all different: its name, else one made from its expression.
+def _labels(rules: _Rules) -> list[str]:
+    """Return a unique label for each rule: its name, or one made from its expression.
 
-    Raises ConfigError where two rules have one name.
+    Raises:
+        ConfigError: Two rules have one name.
     """
-    taken = [DEFAULT]
+    taken = [_DEFAULT]
     for i, rule in enumerate(rules):
         if (name := rule.get("name")) in taken:
             raise ConfigError(f"optim.rules[{i}].name: got '{name}', must be another one: it is taken")
         taken += [name] if name else []
-    found = []
+    labels = []
     for rule in rules:
-        slug = UNNAMED.sub("_", rule["match"]).strip("_") or "rule"
+        slug = _SEPARATORS.sub("_", rule["match"]).strip("_") or "rule"
         numbered = (f"{slug}_{number}" if number > 1 else slug for number in itertools.count(1))
-        found.append(rule.get("name") or next(label for label in numbered if label not in taken))
-        taken.append(found[-1])
-    return found
+        labels.append(rule.get("name") or next(label for label in numbered if label not in taken))
+        taken.append(labels[-1])
+    return labels
 
 
 def _trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, set[str]]]:
-    """Yield name, parameter and kinds (`bias`, `norm`) of what is trainable; a tied one once, by its first name."""
+    """Yield name, parameter and kinds (`bias`, `norm`) of each trainable parameter, a tied one once."""
     seen: set[nn.Parameter] = set()
     for path, module in model.named_modules():
         norm = {"norm"} if is_norm(module) else set()
@@ -167,7 +174,7 @@ def describe(optimizer: Optimizer) -> list[str]:
 
 
 def _window(active: list[int] | None) -> str:
-    """Return in words in which steps, counted from 1, a group is trained; nothing where it always is."""
+    """Return in which steps, counted from 1, a group is trained, as text; empty if it always is."""
     if active is None:
         return ""
     first, end = active

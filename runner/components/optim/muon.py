@@ -1,4 +1,4 @@
-"""Muon: orthogonalized momentum for hidden matrices, and AdamW or SGD for everything else, in one optimizer."""
+"""Muon: orthogonalized momentum for hidden matrices, and AdamW or SGD for the other parameters, in one optimizer."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from runner.components.optim.groups import Groups
 from runner.registry import register
 from runner.schema import HalfOpenUnit, Positive, PositiveInt
 
-# Jordan et al. 2024: steepest at zero, so that few iterations are enough
+# Jordan et al. 2024: the polynomial a x + b x^3 + c x^5 is steep at zero, so that few iterations are enough
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
-# Norm that a matrix of zeros is divided by
+# Smallest norm to divide by, for a matrix of zeros
 _SMALLEST = 1e-12
 
 
-class Muon(Optimizer):
-    """Groups with `orthogonal` take Muon's step, the others AdamW's; `torch.optim.Muon` reaches 2-D tensors only."""
+class _Muon(Optimizer):
+    """Muon for the groups with `orthogonal`, AdamW for the others; `torch.optim.Muon` supports only 2-D tensors."""
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -35,17 +35,13 @@ class Muon(Optimizer):
 
 
 def _orthogonal(optimizer: Optimizer, group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the tensors of a group and the direction of each: its Nesterov momentum, orthogonalized and scaled.
-
-    A kernel (out, in, h, w) counts as the matrix (out, in * h * w). The scale 0.2 * sqrt(max(rows, columns)) gives the
-    step the root mean square of AdamW's, so that both share a learning rate (arXiv 2502.16982, section 2.2).
-    """
+    """Return the tensors of a group and the direction of each: its Nesterov momentum, orthogonalized and scaled."""
     tensors, gradients, (momenta,) = gather(optimizer, group, momentum_buffer=torch.zeros_like)
     if not tensors:
         return [], []
     torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
-    ahead = list(torch._foreach_lerp(gradients, momenta, group["momentum"]))
-    directions = orthogonalized(ahead, group["ns_steps"])
+    nesterov = list(torch._foreach_lerp(gradients, momenta, group["momentum"]))
+    directions = orthogonalized(nesterov, group["ns_steps"])
     torch._foreach_mul_(directions, [0.2 * max(len(p), p[0].numel()) ** 0.5 for p in tensors])
     return tensors, directions
 
@@ -53,26 +49,27 @@ def _orthogonal(optimizer: Optimizer, group: dict[str, Any]) -> tuple[list[Tenso
 def orthogonalized(matrices: list[Tensor], steps: int) -> list[Tensor]:
     """Return matrices, or kernels (out, in, h, w) as matrices (out, in * h * w), with singular values near 1.
 
-    Those of one shape are iterated together. Kernels in channels_last are taken, and given back, in the order of
-    memory: the columns come in another order, which changes nothing else.
+    Matrices of one shape are stacked. Kernels in channels_last are flattened in memory order, which permutes columns:
+    that changes neither the result nor its layout.
     """
-    found = list(matrices)
+    results = list(matrices)
     for shape in sorted({p.shape for p in matrices}):
-        alike = [i for i, p in enumerate(matrices) if p.shape == shape]
-        first = matrices[alike[0]]
-        last = len(shape) == 4 and not first.is_contiguous() and first.stride(1) == 1
-        ordered = [matrices[i].permute(0, 2, 3, 1) if last else matrices[i] for i in alike]
+        indices = [i for i, p in enumerate(matrices) if p.shape == shape]
+        first = matrices[indices[0]]
+        channels_last = len(shape) == 4 and not first.is_contiguous() and first.stride(1) == 1
+        ordered = [matrices[i].permute(0, 2, 3, 1) if channels_last else matrices[i] for i in indices]
         stacked = torch.stack([p.flatten(1) for p in ordered])
-        for i, update in zip(alike, _newton_schulz(stacked, steps), strict=True):
-            laid = update.view(ordered[0].shape)
-            found[i] = laid.permute(0, 3, 1, 2) if last else laid
-    return found
+        for i, update in zip(indices, _newton_schulz(stacked, steps), strict=True):
+            shaped = update.view(ordered[0].shape)
+            results[i] = shaped.permute(0, 3, 1, 2) if channels_last else shaped
+    return results
 
 
 def _newton_schulz(matrices: Tensor, steps: int) -> Tensor:
     """Return matrices (n, rows, columns) with their singular values brought near 1 (between about 0.7 and 1.2).
 
-    On CUDA in bfloat16, which the iteration bears; elsewhere in the precision given.
+    Newton-Schulz iterations; the computation is in bfloat16 on CUDA, whose error the iteration tolerates, and in
+    the given precision elsewhere.
     """
     a, b, c = _COEFFICIENTS
     x = matrices.to(torch.bfloat16 if matrices.is_cuda else matrices.dtype)
@@ -86,9 +83,9 @@ def _newton_schulz(matrices: Tensor, steps: int) -> Tensor:
 
 
 def _hidden(model: nn.Module) -> set[nn.Parameter]:
-    """Return the weights of linear, convolution and attention layers without the last layer's, which is the output.
+    """Return the weights of linear, convolution and attention layers, except those of the last layer, the classifier.
 
-    The first layer is among them. Embeddings, positions, class tokens, biases and norms are not.
+    The first layer is included. Embeddings, positions, class tokens, biases and norms are not.
     """
     kinds = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention)
     layers = [m for m in model.modules() if isinstance(m, kinds)]
@@ -98,21 +95,22 @@ def _hidden(model: nn.Module) -> set[nn.Parameter]:
 
 @register("optim")
 def muon(groups: Groups, *, momentum: HalfOpenUnit, ns_steps: PositiveInt, betas: Betas, eps: Positive) -> Optimizer:
-    """Return Muon for the hidden matrices and kernels, AdamW for the rest (Jordan et al. 2024), at one learning rate.
+    """Return Muon for hidden matrices and kernels, AdamW for the other parameters, at one learning rate.
 
-    `momentum` and `ns_steps` (iterations of Newton-Schulz) are Muon's, `betas` and `eps` AdamW's. Groups are named
-    `muon ...` and `adamw ...`; weight decay is decoupled in both.
+    Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon): `m <- momentum * m + (1 - momentum) * g;
+    u = momentum * m + (1 - momentum) * g; w <- w - lr * (0.2 * sqrt(max(rows, columns)) * orth(u) + weight_decay * w)`.
+    `orth(u)` brings all singular values near 1 in `ns_steps` Newton-Schulz iterations. A kernel (out, in, h, w) is the
+    matrix (out, in * h * w). The scale gives the step the root mean square of AdamW's, so that both share `lr` (arXiv
+    2502.16982, section 2.2). `betas` and `eps` are AdamW's. Groups are named `muon ...` and `adamw ...`; both have
+    decoupled weight decay.
     """
     parts = groups.split(_hidden(groups.model), ("muon", "adamw"))
     shared = {"lr": groups.lr, "momentum": momentum, "ns_steps": ns_steps, "betas": pair(betas), "eps": eps}
-    return Muon(parts, {**shared, "weight_decay": groups.weight_decay})
+    return _Muon(parts, {**shared, "weight_decay": groups.weight_decay})
 
 
-class MuonSGD(Optimizer):
-    """Groups with `orthogonal` take Muon's step, the others that of SGD with Nesterov's momentum.
-
-    Both keep a velocity `v <- momentum * v + g` and look ahead to `g + momentum * v`.
-    """
+class _MuonSGD(Optimizer):
+    """Muon for the groups with `orthogonal`, SGD with Nesterov momentum for the others; see `muon_sgd`."""
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -122,28 +120,28 @@ class MuonSGD(Optimizer):
             if not tensors:
                 continue
             if group["orthogonal"]:
-                ahead = _look_ahead(gradients, velocities, group["momentum"])
+                nesterov = _nesterov(gradients, velocities, group["momentum"])
                 if group["fixed_norm"]:
                     _rescale(tensors)
                 else:
                     decay(tensors, group)
-                directions = orthogonalized(ahead, group["ns_steps"])
+                directions = orthogonalized(nesterov, group["ns_steps"])
             else:
                 if group["weight_decay"]:
                     gradients = list(torch._foreach_add(gradients, tensors, alpha=group["weight_decay"]))
-                directions = _look_ahead(gradients, velocities, group["momentum"])
+                directions = _nesterov(gradients, velocities, group["momentum"])
             torch._foreach_add_(tensors, directions, alpha=-group["lr"])
 
 
-def _look_ahead(gradients: list[Tensor], velocities: list[Tensor], momentum: float) -> list[Tensor]:
-    """Move the velocities on and return where Nesterov's momentum takes the gradients."""
+def _nesterov(gradients: list[Tensor], velocities: list[Tensor], momentum: float) -> list[Tensor]:
+    """Update `v <- momentum * v + g` and return Nesterov's direction `g + momentum * v`."""
     torch._foreach_mul_(velocities, momentum)
     torch._foreach_add_(velocities, gradients)
     return list(torch._foreach_add(gradients, velocities, alpha=momentum))
 
 
 def _rescale(tensors: list[Tensor]) -> None:
-    """Bring each matrix to the norm of one with orthonormal rows, sqrt(rows); one of zeros stays."""
+    """Scale each matrix to the Frobenius norm sqrt(rows), that of orthonormal rows; zeros stay zeros."""
     factors = torch._foreach_norm(tensors)
     torch._foreach_clamp_min_(factors, _SMALLEST)
     torch._foreach_reciprocal_(factors)
@@ -161,13 +159,15 @@ def muon_sgd(
     sgd_lr: Positive,
     sgd_momentum: HalfOpenUnit,
 ) -> Optimizer:
-    """Return Muon for hidden matrices and kernels, Nesterov's SGD for the rest (Jordan et al. 2024, for CIFAR-10).
+    """Return Muon for hidden matrices and kernels, SGD with Nesterov momentum for the other parameters.
 
-    Muon's update has singular values near 1, times `lr`, whatever the gradient's size. With `fixed_norm` each matrix
-    is brought to the norm sqrt(rows) before the step: `lr` is then about the share of it that a step replaces, and
-    weight decay would do nothing to it. Without, it is decoupled there. For SGD it is L2, as in `nesterov`.
+    The optimizer of the CIFAR-10 speed runs (Jordan et al. 2024). Both: `v <- momentum * v + g; u = g + momentum * v`.
+    Muon: `w <- w - lr * orth(u)`, where `orth(u)` has singular values near 1 (see `muon`), whatever the size of the
+    gradient. SGD: `w <- w - sgd_lr * u`. With `fixed_norm` each matrix is scaled to the Frobenius norm sqrt(rows)
+    before its step: `lr` is then about the relative change per step, and matrices have no weight decay. Without it,
+    their weight decay is decoupled. For SGD weight decay is L2, as in `nesterov`.
     """
     parts = groups.split(_hidden(groups.model), ("muon", "sgd"), lr=sgd_lr)
     for part in parts:
         part["momentum"] = momentum if part["orthogonal"] else sgd_momentum
-    return MuonSGD(parts, {"lr": groups.lr, "ns_steps": ns_steps, "fixed_norm": fixed_norm})
+    return _MuonSGD(parts, {"lr": groups.lr, "ns_steps": ns_steps, "fixed_norm": fixed_norm})

@@ -101,9 +101,9 @@ class CenterAndScale(nn.Module):
     def __init__(self, shape: _Shape, axes: tuple[int, ...], divide: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.axes, self.divide = axes, divide
-        kept = [1 if axis in axes else length for axis, length in enumerate((1, *shape))]
-        self.register_buffer("mean", torch.zeros(kept))
-        self.register_buffer("scale", torch.ones(kept))
+        sizes = [1 if axis in axes else length for axis, length in enumerate((1, *shape))]
+        self.register_buffer("mean", torch.zeros(sizes))
+        self.register_buffer("scale", torch.ones(sizes))
 
     def fit(self, train: Split) -> None:
         """Compute the statistics from the training split."""

@@ -97,8 +97,8 @@ class Rotation(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return images (B, C, H, W) float32."""
-        centred = images.to(torch.float32, copy=True).flatten(1).div_(_WHITE).sub_(self.mean)
-        return torch.mm(centred, self.matrix).view(images.shape)
+        centered = images.to(torch.float32, copy=True).flatten(1).div_(_WHITE).sub_(self.mean)
+        return torch.mm(centered, self.matrix).view(images.shape)
 
 
 def _mean_and_covariance(train: Split) -> tuple[Tensor, Tensor]:

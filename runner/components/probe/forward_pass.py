@@ -22,14 +22,14 @@ def activations(*, every: PositiveInt) -> Probe:
     with one value for the whole batch (a ReLU that never fires); `saturated`, the share of outputs where the function
     is flat: tanh beyond 0.99, sigmoid below 0.01 or above 0.99, ReLU at zero.
     """
-    # A run has one model: find its activations once.
+    # A run has one model, so its activations are found once
     find = lru_cache(maxsize=1)(places)
 
     def watch(watched: Watched) -> Watch:
         measured: dict[str, Tensor] = {}
 
         def measure(name: str, module: nn.Module, output: Tensor) -> None:
-            measured.update({f"activations/{name}/{what}": x for what, x in statistics(module, output).items()})
+            measured.update({f"activations/{name}/{key}": value for key, value in statistics(module, output).items()})
 
         with listening(watched.model, find(watched.model), measure):
             yield
@@ -43,9 +43,9 @@ def images(*, every: PositiveInt, count: PositiveInt) -> Probe:
     """Return a probe of the first `count` images of the batch, augmented and preprocessed: `images/batch`."""
 
     def watch(watched: Watched) -> Watch:
-        shown = {"images/batch": watched.images[:count].detach().clone()}
+        measured = {"images/batch": watched.images[:count].detach().clone()}
         yield
-        return shown
+        return measured
 
     return Probe(every, watch)
 

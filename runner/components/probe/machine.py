@@ -1,4 +1,4 @@
-"""Probes of time and memory, measured by `engine.timing`; tags under `time/`, which comparisons of runs ignore."""
+"""Probes of time and memory, measured by `engine.timing`; comparisons of runs ignore their tags, `time/*`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from runner.engine.timing import Stopwatch, peak_memory
 from runner.registry import register
 from runner.schema import PositiveInt
 
-MIB = 2**20
+# Bytes per MiB
+_MIB = 2**20
 _HOST = torch.device("cpu")
 
 
@@ -17,8 +18,8 @@ _HOST = torch.device("cpu")
 def throughput(*, every: PositiveInt) -> Probe:
     """Return a probe of the speed since its last measurement, validation and checkpoints included.
 
-    Logs `time/images_per_second` and `time/milliseconds_per_step`; nothing the first time. The tags `time/step_ms` and
-    `time/examples_per_second`, which every run logs, leave validation and checkpoints out.
+    Logs `time/images_per_second` and `time/milliseconds_per_step`, but nothing at its first measurement. The tags
+    `time/step_ms` and `time/examples_per_second`, which every run logs, leave out validation and checkpoints.
     """
     stopwatch = Stopwatch()
 
@@ -43,6 +44,6 @@ def memory(*, every: PositiveInt) -> Probe:
     def watch(watched: Watched) -> Watch:
         yield
         devices = {"host": _HOST, **({"device": watched.images.device} if watched.images.is_cuda else {})}
-        return {f"time/memory_{name}": torch.tensor(peak_memory(on) / MIB) for name, on in devices.items()}
+        return {f"time/memory_{name}": torch.tensor(peak_memory(device) / _MIB) for name, device in devices.items()}
 
     return Probe(every, watch)

@@ -66,11 +66,11 @@ def _step_norms(now: list[Tensor], before: list[Tensor], orders: list[int]) -> l
 def _ratios(names: tuple[str, ...], sizes: list[int], orders: list[int], measured: list[float]) -> dict[str, float]:
     """Return ratios and logarithms by tag from the norms that `_step_norms` measured; omit undefined ratios."""
     ratios, half = dict(_GUIDES), len(measured) // 2
-    for place, order in enumerate(orders):
-        start, stop = place * len(names), (place + 1) * len(names)
-        size, moved = (_with_whole(part[start:stop], order) for part in (measured[:half], measured[half:]))
+    for i, order in enumerate(orders):
+        start, stop = i * len(names), (i + 1) * len(names)
+        norms, updates = (_with_whole(part[start:stop], order) for part in (measured[:half], measured[half:]))
         plain, logarithm = _tags(f"ratio/l{order}", names), _tags("ratio/log10", names)
-        for n, (step, weight, count) in enumerate(zip(moved, size, [*sizes, sum(sizes)], strict=True)):
+        for n, (step, weight, count) in enumerate(zip(updates, norms, [*sizes, sum(sizes)], strict=True)):
             ratio = step / weight if weight > _ZERO * count ** (1 / order) else math.nan
             if not math.isnan(ratio):
                 ratios[plain[n]] = ratio

@@ -148,16 +148,16 @@ def dropconnect(*, p: HalfOpenUnit, layers: Annotated[list[Literal["linear", "co
     """
 
     def rewire(model: nn.Module) -> str:
-        found = {kind: [m for m in model.modules() if type(m) in _DROPCONNECT_CLASSES[kind]] for kind in layers}
-        for kind, modules in found.items():
+        targets = {kind: [m for m in model.modules() if type(m) in _DROPCONNECT_CLASSES[kind]] for kind in layers}
+        for kind, modules in targets.items():
             if not modules:
                 raise ConfigError(f"regularizer.dropconnect.layers: the model has no plain {kind} layer")
             for module in modules:
                 # A new class keeps parameters, hooks and names
                 module.__class__ = _DROPCONNECT_CLASSES[kind][type(module)]
                 module.drop = p  # type: ignore[assignment]
-        total = sum(len(modules) for modules in found.values())
-        return f"dropconnect {p:g} at {count_places(total)} ({', '.join(found)})"
+        total = sum(len(modules) for modules in targets.values())
+        return f"dropconnect {p:g} at {count_places(total)} ({', '.join(targets)})"
 
     return Regularizer(rewire=rewire)
 
@@ -168,14 +168,14 @@ def fill_slots(key: str, model: nn.Module, where: Sequence[str], make: Callable[
     Raises:
         ConfigError: The model has no open slot of a kind; the message starts with the config key `key`.
     """
-    found = [(kind, slots(model, kind)) for kind in dict.fromkeys(where)]
-    for kind, places in found:
+    targets = [(kind, slots(model, kind)) for kind in dict.fromkeys(where)]
+    for kind, places in targets:
         if not places:
             raise missing_slot(key, model, kind)
-    for _, places in found:
+    for _, places in targets:
         for name, _slot in places:
             fill(model, name, make())
-    return sum(len(places) for _, places in found)
+    return sum(len(places) for _, places in targets)
 
 
 def missing_slot(key: str, model: nn.Module, kind: str) -> ConfigError:

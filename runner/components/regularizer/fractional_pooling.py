@@ -66,12 +66,12 @@ def fractional_pooling() -> Regularizer:
             what = f"the model calls max_pool2d as a function at {count_places(places)}, which it cannot replace"
             raise ConfigError(f"regularizer.fractional_pooling: {what}")
         sites = model.named_modules(remove_duplicate=False)
-        found = [(name, m) for name, m in sites if isinstance(m, nn.MaxPool2d) and _shrinks(m)]
-        if not found:
+        pools = [(name, m) for name, m in sites if isinstance(m, nn.MaxPool2d) and _shrinks(m)]
+        if not pools:
             raise ConfigError("regularizer.fractional_pooling: the model has no max pooling to replace")
-        for name, pool in found:
+        for name, pool in pools:
             fill(model, name, FractionalPool(pool))
-        return f"fractional max pooling at {count_places(len(found))}"
+        return f"fractional max pooling at {count_places(len(pools))}"
 
     return Regularizer(rewire=rewire)
 

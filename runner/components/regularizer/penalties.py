@@ -17,26 +17,26 @@ from runner.schema import NonNegative, Positive
 
 def _penalized_weights(model: nn.Module) -> list[Tensor]:
     """Return the trainable tensors of two or more dimensions outside norms, each once."""
-    found = [
+    weights = [
         parameter
         for module in model.modules()
         if not is_norm(module)
         for parameter in module.parameters(recurse=False)
         if parameter.requires_grad and parameter.ndim >= 2
     ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(weights))
 
 
 def _l1_norm(model: nn.Module) -> Tensor:
     """Return the sum () of the absolute weights, 0 while all of them are frozen."""
-    found = _penalized_weights(model)
-    return torch.stack(torch._foreach_norm(found, 1)).sum() if found else _zero(model)
+    weights = _penalized_weights(model)
+    return torch.stack(torch._foreach_norm(weights, 1)).sum() if weights else _zero(model)
 
 
 def _squared_l2_norm(model: nn.Module) -> Tensor:
     """Return the sum () of the squared weights, 0 while all of them are frozen."""
-    found = _penalized_weights(model)
-    return torch.stack(torch._foreach_norm(found, 2)).square().sum() if found else _zero(model)
+    weights = _penalized_weights(model)
+    return torch.stack(torch._foreach_norm(weights, 2)).square().sum() if weights else _zero(model)
 
 
 def _zero(model: nn.Module) -> Tensor:

@@ -1,5 +1,7 @@
-"""Learning-rate schedules: pure functions of the number of steps done, but for `plateau`, which observes the score.
+"""Learning-rate schedules: pure functions of the number of steps done, except `plateau`, which observes the score.
 
-- `decay.py`: schedules that hold or fall, and the warm-up that all share.
-- `cycle.py`: schedules that rise: cyclic, triangular, cosine with restarts, one cycle.
+A schedule multiplies the learning rate of each parameter group by a factor.
+
+- `decay.py`: schedules that are constant or decrease, and the warm-up of all schedules.
+- `cycle.py`: schedules that increase too: cyclic, triangular, cosine with restarts, one cycle.
 """

@@ -1,6 +1,6 @@
-"""Schedules that rise: cyclic, triangular, cosine with restarts, one cycle.
+"""Schedules that increase too: cyclic, triangular, cosine with restarts, one cycle.
 
-t counts the steps after the warm-up, n is how many there are.
+t is the number of steps done since the warm-up, n the number of steps after the warm-up.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from runner.engine.contracts import Clock, Schedule
 from runner.registry import register
 from runner.schema import Duration, Positive, PositiveInt, Range, Unit
 
-Share = Annotated[float, Range(0, 1, open_low=True)]
+_Share = Annotated[float, Range(0, 1, open_low=True)]
 
 
 @register("scheduler")
-def cyclic(clock: Clock, *, low: Share, half: Duration, gamma: Positive, warmup: Duration) -> Schedule:
-    """Return triangles between `low` and 1, `half` up and `half` down, the height times `gamma` after each.
+def cyclic(clock: Clock, *, low: _Share, half: Duration, gamma: Positive, warmup: Duration) -> Schedule:
+    """Return triangles from `low` up to 1 and back; each half takes `half`, and each height is `gamma` times the last.
 
-    Smith 2017, arXiv 1506.01186: gamma 1 is its `triangular`, 0.5 its `triangular2`.
+    Smith 2017 (arXiv 1506.01186): gamma 1 is the paper's `triangular`, gamma 0.5 its `triangular2`. torch's CyclicLR.
     """
     h = clock.period(half)
 
     def curve(t: int, n: int) -> float:
-        cycle, place = divmod(t, 2 * h)
-        return low + (1 - low) * gamma**cycle * (1 - abs(place / h - 1))
+        cycle, position = divmod(t, 2 * h)
+        return low + (1 - low) * gamma**cycle * (1 - abs(position / h - 1))
 
     return with_warmup(curve, warmup, clock)
 
 
 @register("scheduler")
-def triangular(clock: Clock, *, start: Share, peak: Duration, final: Unit, warmup: Duration) -> Schedule:
-    """Return a straight line from `start` up to 1, which takes `peak` after the warm-up, and one down to `final`."""
+def triangular(clock: Clock, *, start: _Share, peak: Duration, final: Unit, warmup: Duration) -> Schedule:
+    """Return a straight line from `start` up to 1 at `peak` after the warm-up, and one down to `final`."""
     top = clock.steps(peak)
 
     def curve(t: int, n: int) -> float:
@@ -46,9 +46,9 @@ def triangular(clock: Clock, *, start: Share, peak: Duration, final: Unit, warmu
 
 @register("scheduler")
 def cosine_restarts(clock: Clock, *, cycle: Duration, growth: PositiveInt, final: Unit, warmup: Duration) -> Schedule:
-    """Return half cosines from 1 to `final`, each `growth` times as long as the one before (SGDR, arXiv 1608.03983).
+    """Return half cosines from 1 to `final`, each `growth` times as long as the last (SGDR, arXiv 1608.03983).
 
-    The first lasts `cycle`. At the end of each a snapshot ensemble takes its model (arXiv 1704.00109).
+    The first takes `cycle`. A snapshot ensemble takes one model from the end of each (arXiv 1704.00109).
     """
     first = clock.period(cycle)
 
@@ -64,11 +64,11 @@ def cosine_restarts(clock: Clock, *, cycle: Duration, growth: PositiveInt, final
 
 
 @register("scheduler")
-def onecycle(clock: Clock, *, start: Share, peak: Duration, final: Unit, warmup: Duration) -> Schedule:
-    """Return half cosines from `start` up to 1 and down to `final`, which the last step has.
+def onecycle(clock: Clock, *, start: _Share, peak: Duration, final: Unit, warmup: Duration) -> Schedule:
+    """Return half cosines from `start` up to 1 and down to `final`, which is the factor of the last step.
 
-    The learning rate of torch's OneCycleLR (Smith and Topin 2018, arXiv 1708.07120) without its cycle of the momentum.
-    The rise takes `peak`, counted from the end of the warm-up.
+    The rise takes `peak` after the warm-up. This is the learning rate of torch's OneCycleLR (Smith and Topin 2018,
+    arXiv 1708.07120); the momentum is not cycled.
     """
     top = clock.steps(peak) - 1
 

@@ -1,9 +1,10 @@
-"""Schedules that hold or fall, and the warm-up that all schedules share.
+"""Schedules that are constant or decrease, and the warm-up of all schedules.
 
-constant, step, multistep, exponential, cosine, linear, polynomial, inverse square root, plateau. A schedule is the
-factor on each group's learning rate, a function of the steps done before; `plateau` alone has a state.
+constant, step, multistep, exponential, cosine, linear, polynomial, inverse square root, plateau. A schedule is a
+function from the number of steps done to the factor on each group's learning rate; only `plateau` has a state.
 
-t counts the steps after the warm-up, n is how many there are. `final`, in [0, 1], is the factor that step n would have.
+Formulas: t is the number of steps done since the warm-up, n the number of steps after the warm-up, s the number of
+steps done since the start of the run. `final`, in [0, 1], is the factor at t = n, one step after the last.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import Duration, NonNegative, NonNegativeInt, Positive, Unit
 
-Curve = Callable[[int, int], float]  # (steps after the warm-up, steps that the curve has) -> factor
+# (t, n) -> factor
+_Curve = Callable[[int, int], float]
 
 
-def with_warmup(curve: Curve, warmup: str, clock: Clock) -> Schedule:
-    """Return a linear warm-up over w steps, then the curve over the remaining ones.
+def with_warmup(curve: _Curve, warmup: str, clock: Clock) -> Schedule:
+    """Return a linear warm-up over w steps, followed by the curve over the remaining steps.
 
-    In step s < w the factor is `curve(0) * (s + 1) / w`: 1/w of the curve's start in the first step, all of it in step
-    w - 1 (Goyal et al. 2017, arXiv 1706.02677, section 2.2). From step w on it is `curve(s - w)`.
+    For s < w the factor is `curve(0) * (s + 1) / w`, which reaches the curve's start at s = w - 1 (Goyal et al. 2017,
+    arXiv 1706.02677, section 2.2). From s = w on it is `curve(s - w)`.
     """
     w = _warmup_steps(warmup, clock)
     length = max(1, clock.total_steps - w)
@@ -38,17 +40,17 @@ def with_warmup(curve: Curve, warmup: str, clock: Clock) -> Schedule:
     return factor
 
 
-def _under_warmup(curve: Callable[[int], float], warmup: str, clock: Clock) -> Schedule:
-    """Return a curve whose dates count from the start of the run, times a linear warm-up over w steps.
+def _times_warmup(curve: Callable[[int], float], warmup: str, clock: Clock) -> Schedule:
+    """Return a curve of s multiplied by a linear warm-up over w steps: for s < w, `curve(s) * (s + 1) / w`.
 
-    In step s < w the factor is `curve(s) * (s + 1) / w`: a drop after 30 epochs comes after 30 epochs of the run.
+    Its milestones count from the start of the run: a drop after 30 epochs comes after 30 epochs of the run.
     """
     w = _warmup_steps(warmup, clock)
     return lambda step: curve(step) * min(1.0, (step + 1) / max(1, w))
 
 
 def _warmup_steps(warmup: str, clock: Clock) -> int:
-    """Return a warm-up in steps; one longer than the run is an error."""
+    """Return a warm-up in steps; raise ConfigError if it is longer than the run."""
     steps = clock.steps(warmup)
     if steps > clock.total_steps:
         raise ConfigError(f"scheduler.warmup: {warmup} is {steps} steps, more than the run's {clock.total_steps}")
@@ -63,9 +65,9 @@ def constant(clock: Clock, *, warmup: Duration) -> Schedule:
 
 @register("scheduler")
 def step(clock: Clock, *, every: Duration, gamma: Positive, warmup: Duration) -> Schedule:
-    """Return `gamma ** (s // every)`: a drop after each `every`, counted from the run's start."""
+    """Return `gamma ** (s // every)`: a drop after every `every`, counted from the start of the run."""
     period = clock.period(every)
-    return _under_warmup(lambda s: gamma ** (s // period), warmup, clock)
+    return _times_warmup(lambda s: gamma ** (s // period), warmup, clock)
 
 
 @register("scheduler")
@@ -80,10 +82,10 @@ def cosine(clock: Clock, *, final: Unit, warmup: Duration) -> Schedule:
 
 @register("scheduler")
 def inverse_sqrt(clock: Clock, *, timescale: Duration, warmup: Duration) -> Schedule:
-    """Return `1 / sqrt(1 + t / timescale)`: 1 at the start (`1 / sqrt(t)` alone is infinite there).
+    """Return `1 / sqrt(1 + t / timescale)`, which starts at 1 (`1 / sqrt(t)` would be infinite at t = 0).
 
-    With `timescale` equal to `warmup` (w steps) it is `sqrt(w / s)` after the warm-up: the form of arXiv 1706.03762,
-    section 5.3.
+    With `timescale` equal to `warmup`, w steps, it is `sqrt(w / s)` after the warm-up: the schedule of the transformer
+    (arXiv 1706.03762, section 5.3).
     """
     scale = clock.period(timescale)
     return with_warmup(lambda t, n: 1 / math.sqrt(1 + t / scale), warmup, clock)
@@ -91,14 +93,14 @@ def inverse_sqrt(clock: Clock, *, timescale: Duration, warmup: Duration) -> Sche
 
 @register("scheduler")
 def multistep(clock: Clock, *, milestones: list[Duration], gamma: Positive, warmup: Duration) -> Schedule:
-    """Return `gamma ** (milestones that have passed)`, counted from the run's start (He et al. 2015)."""
+    """Return `gamma ** (number of milestones passed)`, counted from the start of the run (arXiv 1512.03385)."""
     dates = sorted(clock.steps(milestone) for milestone in milestones)
-    return _under_warmup(lambda s: gamma ** bisect_right(dates, s), warmup, clock)
+    return _times_warmup(lambda s: gamma ** bisect_right(dates, s), warmup, clock)
 
 
 @register("scheduler")
 def exponential(clock: Clock, *, every: Duration, gamma: Positive, warmup: Duration) -> Schedule:
-    """Return `gamma ** (t / every)`: the fall of `step`, spread evenly over its distance."""
+    """Return `gamma ** (t / every)`: the decay of `step` in equal factors per step."""
     period = clock.period(every)
     return with_warmup(lambda t, n: gamma ** (t / period), warmup, clock)
 
@@ -120,38 +122,39 @@ def linear(clock: Clock, *, final: Unit, warmup: Duration) -> Schedule:
 
 
 class Plateau:
-    """A schedule whose factor `observe` lowers; `state_dict` is what a resumed run needs."""
+    """A schedule whose factor `observe` multiplies by gamma; its `state_dict` is in the checkpoint."""
 
     def __init__(
         self, ramp: Schedule, *, gamma: float, patience: int, threshold: float, cooldown: int, final: float
     ) -> None:
         self.ramp, self.gamma, self.final = ramp, gamma, final
         self.patience, self.threshold, self.cooldown = patience, threshold, cooldown
-        self.factor, self.best, self.waited, self.resting = 1.0, -math.inf, 0, 0
+        self.factor, self.best, self.waited, self.cooling = 1.0, -math.inf, 0, 0
 
     def __call__(self, step: int) -> float:
-        """Return the factor of a step: the warm-up's times what the plateaus have left of it."""
+        """Return the factor of a step: the warm-up's times the current factor."""
         return self.ramp(step) * self.factor
 
     def observe(self, score: float) -> None:
-        """Take in the score of a validation, larger being better; NaN is no improvement."""
+        """Compare the score of a validation with the best so far; larger is better, NaN is no improvement."""
         if score > self.best + self.threshold:
             self.best, self.waited = score, 0
         else:
             self.waited += 1
-        if self.resting:
-            self.resting, self.waited = self.resting - 1, 0
+        if self.cooling:
+            self.cooling, self.waited = self.cooling - 1, 0
         if self.waited > self.patience:
             self.factor = max(self.final, self.factor * self.gamma)
-            self.waited, self.resting = 0, self.cooldown
+            self.waited, self.cooling = 0, self.cooldown
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the factor and what the next observation depends on."""
-        return {"factor": self.factor, "best": self.best, "waited": self.waited, "resting": self.resting}
+        """Return the factor, the best score and both counters."""
+        # Checkpoints call the cooldown counter `resting`
+        return {"factor": self.factor, "best": self.best, "waited": self.waited, "resting": self.cooling}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
-        self.factor, self.best, self.waited, self.resting = (
+        """Restore the state."""
+        self.factor, self.best, self.waited, self.cooling = (
             state[name] for name in ("factor", "best", "waited", "resting")
         )
 
@@ -167,10 +170,10 @@ def plateau(
     final: Unit,
     warmup: Duration,
 ) -> Plateau:
-    """Return a factor that is multiplied by `gamma` after more than `patience` validations without a better score.
+    """Return a factor that is multiplied by `gamma` after more than `patience` validations without improvement.
 
-    Better is by more than `threshold`; `cooldown` validations after a drop do not count; it never falls below `final`.
-    The rule of torch's ReduceLROnPlateau.
+    An improvement exceeds the best monitored score by more than `threshold`. The `cooldown` validations after a drop do
+    not count. The factor never falls below `final`. This is the rule of torch.optim.lr_scheduler.ReduceLROnPlateau.
     """
     ramp = with_warmup(lambda t, n: 1.0, warmup, clock)
     return Plateau(ramp, gamma=gamma, patience=patience, threshold=threshold, cooldown=cooldown, final=final)

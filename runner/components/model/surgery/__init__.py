@@ -49,14 +49,9 @@ def adapt(
 ) -> nn.Module:
     """Return the model that `make` builds, with the given activation and norm and with slots for regularizers.
 
-    Args:
-        make: Builds the library's model.
-        shape: Image shape (C, H, W).
-        activation: Factory of activations.
-        norm: Factory of norms.
-        swap: Parts to replace; None for both, which is an error if it changes anything of a `trained` model.
-        trained: Weights will be loaded from a file.
-        what: Name of the model in messages.
+    The model is run on images of `shape` (C, H, W). `swap` names the parts to replace; None is both, which is an error
+    if it changes anything of a model that is `trained`: one whose weights will be loaded from a file. `what` is the
+    model's name in messages.
 
     Raises:
         ConfigError: The model does not take such images, or a part cannot be replaced.
@@ -73,11 +68,8 @@ def adapt(
         changes += swap_norms(model, seen, norm, what)
     if "activation" in chosen:
         changes += swap_activations(model, seen, activation, what)
-    if trained and swap is None and changes:
-        raise ConfigError(
-            f"model.weights: the weights of {what} were trained with other parts ({describe_changes(changes)}); "
-            "model.swap=[] keeps them, model.swap=[activation,norm] replaces them anyway"
-        )
+    if trained and swap is None:
+        _check_unchanged(changes, what)
     with _as_config_error(f"model.arch: {what} does not run on images of {size} with the norm asked for"):
         after = trace_forward(model, shape) if chosen else seen
     _mark_uncalled_linears(model, after)
@@ -85,6 +77,15 @@ def adapt(
     set_notes(model, [*_summary_lines(seen, changes, chosen)])
     set_pool_calls(model, sum(function.name in POOL_FUNCTIONS for function in seen.functions))
     return model.train()
+
+
+def _check_unchanged(changes: Changes, what: str) -> None:
+    """Raise ConfigError if anything was replaced in a model whose weights were trained with its own parts."""
+    if changes:
+        raise ConfigError(
+            f"model.weights: the weights of {what} were trained with other parts ({describe_changes(changes)}); "
+            "model.swap=[] keeps them, model.swap=[activation,norm] replaces them anyway"
+        )
 
 
 def _disable_inplace(model: nn.Module) -> None:

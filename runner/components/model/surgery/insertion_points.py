@@ -131,14 +131,14 @@ def _hidden_activations(seen: Trace) -> list[Call]:
 def _conv_blocks(model: nn.Module, seen: Trace) -> list[nn.Module]:
     """Return the convolutional blocks: the outermost modules of the library's own classes that return maps."""
     maps = {call.module for call in seen.calls if len(call.out) == 4}
-    found: list[nn.Module] = []
+    blocks: list[nn.Module] = []
     inside = {model}
     for module in model.modules():
-        theirs = type(module).__module__.startswith(_LIBRARIES) and not isinstance(module, _CONTAINERS)
-        if theirs and module not in inside and module in maps and _has_convs(module):
-            found.append(module)
+        of_library = type(module).__module__.startswith(_LIBRARIES) and not isinstance(module, _CONTAINERS)
+        if of_library and module not in inside and module in maps and _has_convs(module):
+            blocks.append(module)
             inside.update(module.modules())
-    return found
+    return blocks
 
 
 def _has_convs(block: nn.Module) -> bool:

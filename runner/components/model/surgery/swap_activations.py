@@ -93,8 +93,8 @@ def count_places(places: int) -> str:
 
 def unreachable(what: str, finding: str, wanted: str) -> ConfigError:
     """Return the error for a part that cannot be replaced."""
-    rest = "norm" if wanted.startswith("activation") else "activation"
-    return ConfigError(f"model.arch: {what} {finding}, which {wanted} cannot replace; model.swap=[{rest}] keeps it")
+    other = "norm" if wanted.startswith("activation") else "activation"
+    return ConfigError(f"model.arch: {what} {finding}, which {wanted} cannot replace; model.swap=[{other}] keeps it")
 
 
 def describe_changes(changes: Changes) -> str:

@@ -139,8 +139,8 @@ class ChannelsLast(nn.Module):
 
 def _with_fused_parts(old: nn.Module, new: nn.Module) -> nn.Module:
     """Return the new norm followed by the dropout and activation of a fused norm (timm's BatchNormAct2d)."""
-    rest = {name: part for name, part in old.named_children() if not isinstance(part, nn.Identity)}
-    return sequential(norm=new, **rest) if rest and type(new) is not type(old) else new
+    others = {name: part for name, part in old.named_children() if not isinstance(part, nn.Identity)}
+    return sequential(norm=new, **others) if others and type(new) is not type(old) else new
 
 
 def _name_with_eps(part: nn.Module, other: nn.Module) -> str:
