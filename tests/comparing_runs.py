@@ -1,4 +1,4 @@
-"""Run folders for tests, written by the same functions that runs are written with; nothing is trained."""
+"""Run folders for tests, written by runner's own functions without training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several tests share. One thread: two on a busy machine wait for each other more than they compute."""
+"""Settings of all tests. One thread: two on a busy machine wait for each other more than they compute."""
 
 import atexit
 import os

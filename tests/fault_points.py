@@ -1,4 +1,4 @@
-"""Points of a run at which a test has it killed: in a step, in a write, before a rename.
+"""Points of a run at which tests kill it: in a step, in a write, before a rename.
 
 `install(Fault("log.write", 2, 0.5))` prepares this process: the second write to a log makes half of its bytes, then
 SIGKILL ends the process. A command does the same with tests/at_start on its path and FAULT_POINT="log.write:2:0.5".

@@ -1,4 +1,4 @@
-"""Runs in real processes, and signals to them at any moment.
+"""Runs in child processes that get signals at any moment.
 
 `python tests/interrupting.py [trials]` interrupts so many, goes on with each, and prints what was wrong and how long
 the slowest took to stop.
@@ -83,11 +83,11 @@ class Child:
 
         Fails if anything that it started is still there.
         """
-        _, said = self.process.communicate(timeout=200)
+        _, printed = self.process.communicate(timeout=200)
         took = Stopped(time.monotonic() - self._signalled, of_children() - self._before - self._spent)
         assert not group_is_alive(self.process.pid)
         code = self.process.returncode
-        return (code if code >= 0 else 128 - code), said.splitlines(), took
+        return (code if code >= 0 else 128 - code), printed.splitlines(), took
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def own_group() -> None:
 
 
 def group_is_alive(group: int, patience: float = 20.0) -> bool:
-    """Tell whether a process of a group is left, a moment after its first one ended."""
+    """Return True if a process of a group is still alive shortly after its first one ended."""
     until = time.monotonic() + patience  # a fork server and a resource tracker end once they see that their parent has
     while time.monotonic() < until:
         try:
@@ -132,28 +132,28 @@ def logged(folder: Path) -> int:
 
 
 @dataclass(frozen=True)
-class Whole:
+class Reference:
     """A run that nobody interrupted, and the seconds of computing before its folder was there."""
 
     folder: Path
     start: float
 
 
-def whole(cwd: Path) -> Whole:
+def whole(cwd: Path) -> Reference:
     """Make the run that nobody interrupts."""
     folder = cwd / "outputs" / "run"
     with Child(cwd, *LONG) as child:
         child.wait_for((folder / "config.yaml").exists)
         spent = child.spent()
-        _, said = child.process.communicate(timeout=300)
-        assert child.process.returncode == 0, said
-    return Whole(folder, spent)
+        _, printed = child.process.communicate(timeout=300)
+        assert child.process.returncode == 0, printed
+    return Reference(folder, spent)
 
 
-def interrupted(one: Whole, cwd: Path, number: int, share: float, *, group: bool = False) -> Stopped:
+def interrupted(one: Reference, cwd: Path, number: int, share: float, *, group: bool = False) -> Stopped:
     """Send a signal to a run at a share of its steps, or before them (negative: of its start); go on with it.
 
-    Fails unless it stopped saved, said so, and ended as if nothing had been; returns how long it took to stop.
+    Fails unless it stopped saved, printed so, and ended as if nothing had been; returns how long it took to stop.
     """
     folder = cwd / "outputs" / "run"
     with Child(cwd, *LONG) as child:
@@ -162,13 +162,13 @@ def interrupted(one: Whole, cwd: Path, number: int, share: float, *, group: bool
         else:
             child.wait_for(lambda: logged(folder) >= share * STEPS)
         child.signal(number, group=group)
-        code, said, took = child.end()
-    assert code == 128 + number, said
-    assert not any("Traceback" in line for line in said), said
+        code, printed, took = child.end()
+    assert code == 128 + number, printed
+    assert not any("Traceback" in line for line in printed), printed
     if not (folder / "config.yaml").exists():
         assert not (folder / "checkpoints").exists()
         return took
-    assert said[-1] == f"{HINT}outputs/run", said
+    assert printed[-1] == f"{HINT}outputs/run", printed
     found, saved = result(folder), checkpoint.load(folder)
     assert (found["status"], found["exit"]) == ("interrupted", code), found
     assert found["steps"] == (saved.step if saved else 0), found
@@ -200,7 +200,7 @@ def rows(folder: Path) -> list[int]:
     return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def trial(one: Whole, cwd: Path, index: int) -> Stopped:
+def trial(one: Reference, cwd: Path, index: int) -> Stopped:
     """Interrupt a run at a moment that follows from a number: half by SIGTERM, a quarter as it starts."""
     draw = random.Random(index)
     share = draw.uniform(-1.0, 0) if index % 4 == 0 else draw.uniform(0, 0.97)

@@ -1,4 +1,4 @@
-"""Runs that are killed and go on: what they train, where they die, and whether they end as if they never had.
+"""Runs that are killed and resumed: configs, points of death, and comparison with an uninterrupted run.
 
 `python tests/kills.py [trials] [seed]` makes that many and prints a line for each that did not.
 """
@@ -24,7 +24,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch then has no threads that 
 
 import fault_points
 from running import events, job, metrics, result
-from small_runs import colour_pictures, exact
+from small_runs import exact, write_color_images
 
 import runner.tasks.train  # noqa: F401  (once, before the forks)
 from runner.engine.saving import checkpoint
@@ -80,7 +80,7 @@ SHARES = {
 
 
 @dataclass(frozen=True)
-class Whole:
+class Reference:
     """A run that nobody killed: its folder, its job, the seconds it took and how often it came by each point."""
 
     bench: str
@@ -95,11 +95,11 @@ class Trial:
     """A run, the point where it is killed, and perhaps one where it is killed again as it goes on."""
 
     number: int
-    whole: Whole
+    reference: Reference
     kills: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"trial {self.number}: {self.whole.bench}, killed at {' and '.join(self.kills)}"
+        return f"trial {self.number}: {self.reference.bench}, killed at {' and '.join(self.kills)}"
 
 
 class Counting(fault_points.Fault):
@@ -113,7 +113,7 @@ class Counting(fault_points.Fault):
 counts: dict[str, int] = {}
 
 
-def whole(bench: str, place: Path, *, images: str) -> Whole:
+def make_reference(bench: str, place: Path, *, images: str) -> Reference:
     """Make the run of a bench that nobody kills."""
     folder = place / f"whole {bench}"
     more = (f"data.root={images}", f"data.cache={place / 'cache'}") if "data=imagefolder" in BENCHES[bench] else ()
@@ -127,11 +127,11 @@ def whole(bench: str, place: Path, *, images: str) -> Whole:
         return code
 
     began = time.monotonic()
-    code, said = end(begin(work, place / f"{bench}.txt"), place / f"{bench}.txt")
-    assert code == 0, said
+    code, printed = run_child(work, place / f"{bench}.txt")
+    assert code == 0, printed
     seconds, found = time.monotonic() - began, json.loads((place / f"{bench}.json").read_text())
     found["log.write"] = min(found["log.write"], found["log.flush"] - 6)  # more of them on a slower machine
-    return Whole(bench, folder, made, seconds, found)
+    return Reference(bench, folder, made, seconds, found)
 
 
 def run(made: Job, kill: str = "") -> int:
@@ -145,8 +145,8 @@ def run(made: Job, kill: str = "") -> int:
         return error.exit_code
 
 
-def begin(work, output: Path) -> int:
-    """Run a function in a forked child, what it says going to a file; returns the pid."""
+def start_child(work, output: Path) -> int:
+    """Run a function in a forked child, with its output in a file; return the pid."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: fork beside threads; the child uses none
         child = os.fork()
@@ -166,55 +166,60 @@ def begin(work, output: Path) -> int:
         os._exit(code)
 
 
-def end(child: int, output: Path) -> tuple[int, str]:
-    """Wait for a child; return its exit code, minus the signal's number if one killed it, and what it said."""
+def wait_for_child(child: int, output: Path) -> tuple[int, str]:
+    """Wait for a child; return its exit code, minus the signal's number if one killed it, and its output."""
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return code, output.read_text() if output.exists() else ""  # killed before it could open the file
 
 
-def killed(whole: Whole, made: Job, kill: str, output: Path) -> bool:
-    """Run a job and kill it where it is asked for; tells whether it died (it may have ended before)."""
+def run_child(work, output: Path) -> tuple[int, str]:
+    """Run a function in a forked child; return its exit code and its output."""
+    return wait_for_child(start_child(work, output), output)
+
+
+def run_and_kill(reference: Reference, made: Job, kill: str, output: Path) -> bool:
+    """Run a job and kill it where it is asked for; return True if it died before its end."""
     point, _, when = kill.partition(":")
     if point != "any time":
-        code, said = end(begin(lambda: run(made, kill), output), output)
+        code, printed = run_child(lambda: run(made, kill), output)
     else:
-        child = begin(lambda: run(made), output)
-        time.sleep(float(when) * whole.seconds)
+        child = start_child(lambda: run(made), output)
+        time.sleep(float(when) * reference.seconds)
         os.kill(child, signal.SIGKILL)
-        code, said = end(child, output)
-    assert code in (0, -signal.SIGKILL), said
+        code, printed = wait_for_child(child, output)
+    assert code in (0, -signal.SIGKILL), printed
     return code != 0
 
 
-def going_on(whole: Whole, folder: Path, resume: Job) -> Job:
+def resume_job(reference: Reference, folder: Path, resume: Job) -> Job:
     """Return the job that goes on in a folder: the same command if the run had not even said what it is."""
     if not (folder / "config.yaml").exists():
-        return replace(whole.job, folder=str(folder))
+        return replace(reference.job, folder=str(folder))
     return replace(resume, config={**resume.config, "resume": str(folder)}, overrides=(f"resume={folder}",))
 
 
-def problem(trial: Trial, place: Path, resume: Job) -> str:
+def check_trial(trial: Trial, place: Path, resume: Job) -> str:
     """Make a trial; return what is wrong with how it ended, or nothing."""
     folder, output = place / f"{trial.number}", place / f"{trial.number}.txt"
     for number, kill in enumerate(trial.kills):
-        died = killed(trial.whole, going_on(trial.whole, folder, resume), kill, output)
+        died = run_and_kill(trial.reference, resume_job(trial.reference, folder, resume), kill, output)
         assert died or number or kill.startswith("any time"), f"{kill} was not reached"
-    told = (folder / "config.yaml").exists()
+    has_config = (folder / "config.yaml").exists()
     steps = [int(path.stem) for path in (folder / "checkpoints").glob("*.json")]
-    finished = told and result(folder)["status"] in ("done", "stopped")
-    made = going_on(trial.whole, folder, resume)
-    code, said = end(begin(lambda: run(made), output), output)
+    finished = has_config and result(folder)["status"] in ("done", "stopped")
+    made = resume_job(trial.reference, folder, resume)
+    code, printed = run_child(lambda: run(made), output)
     if code:
-        return f"ends with {code}: {said}"
+        return f"ends with {code}: {printed}"
     start = f"resumes after step {max(steps)} of" if steps else "no checkpoint: starts at step 0 of"
-    if told and not finished and start not in said:
-        return f"does not say that it {start}: {said}"
-    return differing(trial.whole.folder, folder)
+    if has_config and not finished and start not in printed:
+        return f"does not say that it {start}: {printed}"
+    return differing(trial.reference.folder, folder)
 
 
 def differing(one: Path, other: Path) -> str:
     """Return what differs between two finished runs that should be equal, or nothing."""
-    for name, look in {
+    for name, read in {
         "files": names,
         "state": state,
         "metrics.jsonl": metrics,
@@ -223,7 +228,7 @@ def differing(one: Path, other: Path) -> str:
         "result": outcome,
         "description": described,
     }.items():
-        if (wanted := look(one)) != (found := look(other)):
+        if (wanted := read(one)) != (found := read(other)):
             return f"{name} differ: {wanted!s:.300} / {found!s:.300}"
     return ""
 
@@ -274,7 +279,7 @@ def described(folder: Path) -> list[bytes]:
     return [(folder / name).read_bytes() for name in ("config.yaml", "overrides.yaml")]
 
 
-def drawn(wholes: list[Whole], count: int, seed: int, *, again: float = 0.2) -> Iterator[Trial]:
+def draw_trials(wholes: list[Reference], count: int, seed: int, *, again: float = 0.2) -> Iterator[Trial]:
     """Draw trials: points in their shares, benches in turn, some killed a second time."""
     draw = random.Random(seed)
     points = [point for point, share in SHARES.items() for _ in range(share)]
@@ -295,42 +300,44 @@ def at(point: str, counts: dict[str, int], draw: random.Random) -> str:
     return f"{point}:{draw.randint(1, counts[point])}:{draw.random():.3f}"
 
 
-def problems(trials: Iterable[Trial], place: Path, *, at_once: int = 2) -> dict[str, str]:
+def check_trials(trials: Iterable[Trial], place: Path, *, at_once: int = 2) -> dict[str, str]:
     """Make trials, some at once, each in a process of its own; return what was wrong, by trial."""
     resume = job("resume=somewhere")
-    flying: dict[int, Trial] = {}
+    running_trials: dict[int, Trial] = {}
     found: dict[str, str] = {}
 
-    def landed() -> None:
+    def collect() -> None:
         pid, status = os.wait()
-        trial = flying.pop(pid)
+        trial = running_trials.pop(pid)
         path = place / f"problem {trial.number}"
         text = path.read_text() if path.exists() else ""
         if text or status:
             found[str(trial)] = text or "the harness failed"
 
     for trial in trials:
-        while len(flying) >= at_once:
-            landed()
-        flying[begin(lambda trial=trial: report(trial, place, resume), place / f"problem {trial.number}")] = trial
-    while flying:
-        landed()
+        while len(running_trials) >= at_once:
+            collect()
+        running_trials[
+            start_child(lambda trial=trial: report(trial, place, resume), place / f"problem {trial.number}")
+        ] = trial
+    while running_trials:
+        collect()
     return found
 
 
 def report(trial: Trial, place: Path, resume: Job) -> int:
     """Make a trial and print what was wrong."""
-    wrong = problem(trial, place, resume)
+    wrong = check_trial(trial, place, resume)
     if wrong:
         print(wrong)
         sys.stdout.flush()
     return 1 if wrong else 0
 
 
-def pictures(place: Path) -> str:
+def write_images(place: Path) -> str:
     """Draw the images that the benches of image folders train on."""
     (place / "images").mkdir()
-    return colour_pictures(place / "images")
+    return write_color_images(place / "images")
 
 
 def main(count: int, seed: int) -> int:
@@ -338,10 +345,10 @@ def main(count: int, seed: int) -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        images = pictures(place)
-        wholes = [whole(bench, place, images=images) for bench in BENCHES]
+        images = write_images(place)
+        wholes = [make_reference(bench, place, images=images) for bench in BENCHES]
         ready = time.monotonic() - began
-        found = problems(drawn(wholes, count, seed), place)
+        found = check_trials(draw_trials(wholes, count, seed), place)
         for trial, wrong in found.items():
             print(f"{trial}\n  {wrong}")
     seconds = (

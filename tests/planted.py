@@ -1,4 +1,4 @@
-"""Runs in which a number that is not finite turns up at a step of one's choice, in a place of one's choice."""
+"""Runs with a non-finite number planted at a given step and place."""
 
 from __future__ import annotations
 

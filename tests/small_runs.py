@@ -1,4 +1,4 @@
-"""Small experiments in process: configs from the YAML files, a few steps, and all that a run leaves."""
+"""Small experiments in process: configs from the YAML files, a few steps, and their complete results."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from running import ROOT, job
 
 from runner.assemble import Experiment, assemble
 from runner.engine.batches import EvalBatches
+from runner.engine.contracts import Numbers
 from runner.engine.logs.log import Log
 from runner.engine.parts import mode
 from runner.engine.saving import checkpoint
@@ -100,8 +101,8 @@ def small(choices: Mapping[str, Any]) -> dict[str, Any]:
     return {**knobs, **complete}
 
 
-def colour_pictures(folder: Path, seed: int = 0) -> str:
-    """Write 60 noisy colour pictures of three classes, 40 x 36 pixels, and return their folder."""
+def write_color_images(folder: Path, seed: int = 0) -> str:
+    """Write 60 noisy color pictures of three classes, 40 x 36 pixels, and return their folder."""
     from PIL import Image
 
     random = np.random.default_rng(seed)
@@ -152,13 +153,13 @@ def steps(experiment: Experiment, until: int, log: Log) -> None:
 
 @dataclass(frozen=True)
 class Left:
-    """What a run leaves, to be compared bit for bit: weights and state, log-probabilities, logged rows.
+    """The complete results of a run, for comparison bit for bit: weights and state, log-probabilities, logged rows.
 
     `rows` leaves out the tags of `time/`, on which no two runs agree; `tags` has every tag with its steps.
     """
 
     state: dict[str, Any]
-    said: Any
+    printed: Any
     rows: list[tuple[int, str, Any]]
     tags: frozenset[tuple[int, str]]
 
@@ -166,7 +167,7 @@ class Left:
 def left(experiment: Experiment, rows: Kept) -> Left:
     """Return what a run has left so far."""
     timeless = [row for row in rows if not row[1].startswith("time/")]
-    return Left(state(experiment), exact(said(experiment)), timeless, frozenset(row[:2] for row in rows))
+    return Left(state(experiment), exact(printed(experiment)), timeless, frozenset(row[:2] for row in rows))
 
 
 def state(experiment: Experiment) -> dict[str, Any]:
@@ -177,7 +178,7 @@ def state(experiment: Experiment) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def said(experiment: Experiment, split: str = "val") -> torch.Tensor:
+def printed(experiment: Experiment, split: str = "val") -> torch.Tensor:
     """Return the log-probabilities of the split's first examples, as evaluation has them."""
     model, batches = experiment.learner.average.module, experiment.validation[split]
     assert isinstance(batches, EvalBatches)
@@ -212,3 +213,16 @@ def interrupted(choices: Mapping[str, Any], at: int, count: int, folder: Path) -
     log.load_state_dict(snapshot.state["log"])
     steps(experiment, count, log)
     return left(experiment, rows)
+
+
+def probe_values(values):
+    """Return the tensors that a probe logs by tag, with `Numbers` turned into scalars."""
+    found = {}
+    for tag, value in values.items():
+        if isinstance(value, Numbers):
+            assert not any(tensor.ndim or tensor.requires_grad for tensor in value.tensors)
+            numbers = [tensor.item() for tensor in value.tensors]
+            found |= {each: torch.tensor(number) for each, number in value.say(numbers).items()}
+        else:
+            found[tag] = value
+    return found

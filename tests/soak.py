@@ -1,4 +1,4 @@
-"""A thousand small runs in one process, one in ten failing; what the process has grown by is printed as JSON.
+"""A thousand small runs in one process, one in ten failing; prints the growth of the process as JSON.
 
 `python tests/soak.py [runs] [warm-up]`
 """
@@ -57,8 +57,8 @@ def once(number: int) -> None:
     words = {word.partition("=")[0]: word for word in (*RUN, f"seed={number}", "hydra.run.dir=run", *extra)}
     if code == 7:
         words = {key: word for key, word in words.items() if not key.startswith("data.") or key == "data.root"}
-    said = main(list(words.values()))
-    assert said == code, f"run {number} ended with {said}"
+    printed = main(list(words.values()))
+    assert printed == code, f"run {number} ended with {printed}"
     shutil.rmtree("run", ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""The types that the door reads from the source are those of the components, and no config error needs torch."""
+"""Types that the door reads from source equal those of the components; no config error needs torch."""
 
 import ast
 import os

@@ -1,4 +1,4 @@
-"""Runs whose checkpoints are damaged, foreign or of another model: an older one is taken and named, or none."""
+"""Runs with damaged or foreign checkpoints, or of another model: an older one is used and named, or an error."""
 
 import json
 import random
@@ -19,8 +19,8 @@ FILES = ("00000008.json", "00000008.state.safetensors", "00000008.weights.safete
 
 
 def command(place, *words):
-    output = place / "said"
-    return kills.end(kills.begin(lambda: main(list(words)), output), output)
+    output = place / "printed"
+    return kills.run_child(lambda: main(list(words)), output)
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +28,14 @@ def runs(tmp_path_factory):
     """A whole run, one killed at step 11 with the checkpoints of 4 or 6, and 8, and one of another model."""
     place = tmp_path_factory.mktemp("runs")
     for name, words in {"whole": WORDS, "other": (*WORDS[:1], "model.hidden=[8]", *WORDS[2:])}.items():
-        code, said = command(place, *words, f"hydra.run.dir={place / name}")
-        assert code == 0, said
+        code, printed = command(place, *words, f"hydra.run.dir={place / name}")
+        assert code == 0, printed
     made = kills.job(*WORDS, f"hydra.run.dir={place / 'killed'}")
-    code, said = kills.end(kills.begin(lambda: kills.run(made, "step.forward:11"), place / "s"), place / "s")
-    assert code == -signal.SIGKILL, said
+    code, printed = kills.run_child(lambda: kills.run(made, "step.forward:11"), place / "s")
+    assert code == -signal.SIGKILL, printed
     made = kills.job(*WORDS[:1], "model.hidden=[8]", *WORDS[2:], f"hydra.run.dir={place / 'foreign'}")
-    code, said = kills.end(kills.begin(lambda: kills.run(made, "step.forward:11"), place / "s"), place / "s")
-    assert code == -signal.SIGKILL, said
+    code, printed = kills.run_child(lambda: kills.run(made, "step.forward:11"), place / "s")
+    assert code == -signal.SIGKILL, printed
     return place
 
 
@@ -52,11 +52,11 @@ def older(run):
 def goes_back(run, runs, tmp_path, because):
     """Go on, check that it is from the older checkpoint, for a reason, and that it ends as if nothing had been."""
     step = older(run)
-    code, said = command(tmp_path, f"resume={run}")
-    assert code == 0, said
-    assert because in said
-    assert f"going back to {step:08d}.json" in said or f"going back to step {step}" in said
-    assert f"resumes after step {step} of 12" in said
+    code, printed = command(tmp_path, f"resume={run}")
+    assert code == 0, printed
+    assert because in printed
+    assert f"going back to {step:08d}.json" in printed or f"going back to step {step}" in printed
+    assert f"resumes after step {step} of 12" in printed
     assert kills.differing(runs / "whole", run) == ""
 
 
@@ -87,9 +87,9 @@ def test_a_run_goes_back_to_the_newest_whole_checkpoint_and_says_so(run, runs, t
 def test_a_folder_in_the_place_of_a_checkpoint_is_left_alone_and_named(run, tmp_path):
     path = run / "checkpoints" / FILES[0]
     DAMAGE["a folder"](path)
-    code, said = command(tmp_path, f"resume={run}")
+    code, printed = command(tmp_path, f"resume={run}")
     assert code == 4
-    assert said.endswith(f"runner: error: {path}: Is a directory\n")
+    assert printed.endswith(f"runner: error: {path}: Is a directory\n")
 
 
 def test_a_run_goes_back_from_another_models_checkpoint_and_says_so(run, runs, tmp_path):
@@ -120,20 +120,20 @@ def test_without_a_valid_one_nothing_starts_over_and_nothing_is_changed(run, run
         shutil.rmtree(place)
         shutil.copytree(runs / "foreign" / "checkpoints", place)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
-    code, said = command(tmp_path, f"resume={run}")
+    code, printed = command(tmp_path, f"resume={run}")
     assert code == 3
-    assert said.count("\n") == 1 and said.startswith("runner: error: ")
-    assert "no valid checkpoint among 2" in said or "is of another model" in said
+    assert printed.count("\n") == 1 and printed.startswith("runner: error: ")
+    assert "no valid checkpoint among 2" in printed or "is of another model" in printed
     assert {path: path.read_bytes() for path in before} == before
-    code, said = command(tmp_path, "task=evaluate", f"run={run}")
+    code, printed = command(tmp_path, "task=evaluate", f"run={run}")
     assert code == 3
-    assert said.count("\n") == 1 and said.startswith("runner: error: ")
+    assert printed.count("\n") == 1 and printed.startswith("runner: error: ")
 
 
 def test_the_weights_of_a_damaged_checkpoint_are_not_evaluated(runs, tmp_path):
     shutil.copytree(runs / "whole", tmp_path / "run")
     weights = tmp_path / "run" / json.loads((tmp_path / "run" / "result.json").read_text())["weights"]
     weights.write_bytes(flipped(weights.read_bytes(), 30_000))
-    code, said = command(tmp_path, "task=evaluate", f"run={tmp_path / 'run'}")
+    code, printed = command(tmp_path, "task=evaluate", f"run={tmp_path / 'run'}")
     assert code == 3
-    assert said == f"runner: error: {weights.parent}/{weights.name}: damaged (its sha256 is not the manifest's)\n"
+    assert printed == f"runner: error: {weights.parent}/{weights.name}: damaged (its sha256 is not the manifest's)\n"

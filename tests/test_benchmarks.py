@@ -1,4 +1,4 @@
-"""The benchmark's own promises: the same work for all, absent peers by name, bounds in their direction, files."""
+"""Benchmarks: equal work for all peers, names of missing peers, directions of bounds, output files."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A run that diverges ends with exit code 5 and one line, its last good checkpoint whole."""
+"""A diverged run ends with exit code 5 and one line, and its last good checkpoint is intact."""
 
 import math
 from dataclasses import replace
@@ -59,12 +59,12 @@ def test_the_line_names_step_and_place_and_the_checkpoint_before_it_is_whole(
             capfd.readouterr()
             with pytest.raises(Diverged) as caught:
                 start(job(*words))
-            said = str(caught.value)
-            assert said.startswith(SAID[where])
-            assert said.endswith(f"; the checkpoint of step {KEPT} is kept")
-            assert "\n" not in said
+            printed = str(caught.value)
+            assert printed.startswith(SAID[where])
+            assert printed.endswith(f"; the checkpoint of step {KEPT} is kept")
+            assert "\n" not in printed
             found = result(folder)
-            assert (found["status"], found["exit"], found["reason"]) == ("diverged", 5, said)
+            assert (found["status"], found["exit"], found["reason"]) == ("diverged", 5, printed)
             assert found["steps"] == (30 if where in ("statistics", "score") else STEP)
             again = (
                 "resumes after step 20 of 40\n  it diverged and will diverge again at the same step, unless device, "

@@ -1,4 +1,4 @@
-"""What the documentation names exists: files, modules and links; and every command line in it is accepted."""
+"""The files, modules and links in the documentation exist, and its command lines are valid."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""Frozen parameters stand still to the last bit, thaw when their window begins, and a resumed run does the same."""
+"""Frozen parameters do not change by a bit, thaw when their window begins, and do so in resumed runs too."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def choices(optim: str, **more: Any) -> dict[str, Any]:
 
 
 def frozen_in(step: int) -> bool:
-    """Return whether the window is closed in a step, 0 for the first."""
+    """Return True if the window is closed in a step, 0 for the first."""
     return not FIRST <= step < END
 
 
@@ -124,7 +124,7 @@ def lion_by_hand(w: np.ndarray, gradients: list[np.ndarray], rates: list[float])
     ("optim", "by_hand"), [("adam", adam_by_hand), ("momentum", momentum_by_hand), ("lion", lion_by_hand)]
 )
 def test_a_thawed_weight_takes_the_steps_of_an_optimizer_that_begins_there(optim: str, by_hand: Any) -> None:
-    """Its steps are counted from the thaw, at the rates of the whole (linear) schedule inside the window."""
+    """Count its steps from the thaw, at the rates of the whole (linear) schedule inside the window."""
     rule = {"match": "head.weight", "lr": 2.0, "active": [f"{FIRST}steps", f"{END}steps"]}
     words = {"model": "linear", "optim": optim, "optim.weight_decay": 0.0, "scheduler": "linear", "steps": STEPS}
     experiment = build({**words, "optim.lr": 0.01, "optim.rules": [rule], "average": "none"})

@@ -1,4 +1,4 @@
-"""The first losses of each recipe stay what they are: a refactoring leaves them, a change of numbers says so.
+"""The first losses of each recipe equal stored ones, unless a change of numbers is declared.
 
 `RUNNER_GOLDEN=write python -m pytest tests/test_golden.py` writes the files anew. The first line of a file is the key
 of the machine that wrote it: where it is the same, losses are equal to the bit. Other processors and versions of torch

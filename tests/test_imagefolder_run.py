@@ -1,4 +1,4 @@
-"""Real photographs: CIFAR-10 as JPEG files, from a folder, through a small network."""
+"""Train a small network on CIFAR-10 as a folder of JPEG files."""
 
 import io
 import tarfile

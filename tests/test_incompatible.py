@@ -1,4 +1,4 @@
-"""docs/incompatible.md: each row is refused in its words, for a reason that is true; and no reason is missing there."""
+"""docs/incompatible.md: each row is rejected with its message, its reason is true, and no rejection is missing."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def reasons() -> Iterator[tuple[Path, str]]:
 
 
 def is_listed(line: str) -> bool:
-    """Tell whether a refusal is one that the page explains."""
+    """Return True if the page explains a rejection."""
     known = [pattern for _, pattern in reasons() if any(re.fullmatch(pattern, row) for row in ROWS.values())]
     return any(re.fullmatch(pattern, line) for pattern in known)
 
@@ -131,8 +131,8 @@ def no_gradient_through_a_relu_at_zero() -> None:
 
 
 def every_square_covers_all() -> None:
-    for centre in range(8):
-        assert set(range(8)) <= set(range(centre - 8, centre + 8))
+    for center in range(8):
+        assert set(range(8)) <= set(range(center - 8, center + 8))
 
 
 def most_crops_of_a_padded_point_miss_it() -> None:

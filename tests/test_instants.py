@@ -1,4 +1,4 @@
-"""Runs that start in the same instant, clocks that go backwards, two processes on one run folder."""
+"""Runs that start at the same instant, clocks that go backwards, two processes on one run folder."""
 
 import signal
 import socket
@@ -17,13 +17,13 @@ WORDS = (
 
 
 def started(place, *words, before=lambda: None):
-    output = place / f"said {len(list(place.glob('said *')))}"
+    output = place / f"printed {len(list(place.glob('printed *')))}"
 
     def work():
         before()
         return main(list(words))
 
-    child = kills.begin(work, output)
+    child = kills.start_child(work, output)
     return child, output
 
 
@@ -39,8 +39,8 @@ def test_ten_runs_started_in_the_same_instant_have_ten_folders(tmp_path):
         place.mkdir()
         children.append(started(place, *WORDS, f"outputs={tmp_path}/outputs", "name=twin", before=before))
     for child, output in children:
-        code, said = kills.end(child, output)
-        assert code == 0, said
+        code, printed = kills.wait_for_child(child, output)
+        assert code == 0, printed
     folders = sorted(path for path in (tmp_path / "outputs").iterdir() if path.is_dir())
     assert {folder.name for folder in folders} == {"twin", *(f"twin-{number}" for number in range(2, 11))}
     for folder in folders[1:]:
@@ -49,19 +49,19 @@ def test_ten_runs_started_in_the_same_instant_have_ten_folders(tmp_path):
 
 @pytest.mark.parametrize("hours", [-1, -24 * 365], ids=["an hour", "a year"])
 def test_a_clock_that_goes_backwards_changes_nothing(tmp_path, hours):
-    code, said = kills.end(*started(tmp_path, *WORDS, f"hydra.run.dir={tmp_path / 'whole'}"))
-    assert code == 0, said
+    code, printed = kills.wait_for_child(*started(tmp_path, *WORDS, f"hydra.run.dir={tmp_path / 'whole'}"))
+    assert code == 0, printed
     made = kills.job(*WORDS, f"hydra.run.dir={tmp_path / 'run'}")
     output = tmp_path / "killed"
-    code, said = kills.end(kills.begin(lambda: kills.run(made, "step.forward:6"), output), output)
-    assert code == -signal.SIGKILL, said
+    code, printed = kills.run_child(lambda: kills.run(made, "step.forward:6"), output)
+    assert code == -signal.SIGKILL, printed
 
     def before():
         now, ticks = time.time, iter(range(10**9))
         time.time = lambda: now() + 3600 * hours - next(ticks)  # and it goes on going backwards
 
-    code, said = kills.end(*started(tmp_path, f"resume={tmp_path / 'run'}", before=before))
-    assert code == 0, said
+    code, printed = kills.wait_for_child(*started(tmp_path, f"resume={tmp_path / 'run'}", before=before))
+    assert code == 0, printed
     assert kills.differing(tmp_path / "whole", tmp_path / "run") == ""
     steps = [step for step, tag, _ in events(tmp_path / "run") if tag == "train/loss"]
     assert steps == list(range(1, 9))  # in the order in which TensorBoard reads the files
@@ -90,8 +90,8 @@ def busy(tmp_path):
         time.sleep(0.02)
     yield folder, child
     go.touch()
-    code, said = kills.end(child, output)
-    assert code == 0, said
+    code, printed = kills.wait_for_child(child, output)
+    assert code == 0, printed
     assert result(folder)["status"] == "done"
 
 
@@ -99,19 +99,19 @@ def busy(tmp_path):
 def test_a_second_process_on_a_run_folder_is_told_who_has_it_and_changes_nothing(busy, tmp_path, words):
     folder, child = busy
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    code, said = kills.end(*started(tmp_path, *(word.format(folder) for word in words)))
+    code, printed = kills.wait_for_child(*started(tmp_path, *(word.format(folder) for word in words)))
     assert code == 6
-    assert said == f"runner: error: {folder}: locked by pid {child} on {socket.gethostname()}\n"
+    assert printed == f"runner: error: {folder}: locked by pid {child} on {socket.gethostname()}\n"
     assert {path: path.read_bytes() for path in before} == before
 
 
 def test_two_processes_that_go_on_with_a_killed_run_at_once_are_one(tmp_path):
     folder = tmp_path / "run"
     made = kills.job(*WORDS, f"hydra.run.dir={folder}")
-    code, _ = kills.end(kills.begin(lambda: kills.run(made, "step.forward:6"), tmp_path / "k"), tmp_path / "k")
+    code, _ = kills.run_child(lambda: kills.run(made, "step.forward:6"), tmp_path / "k")
     assert code == -signal.SIGKILL
     two = [started(tmp_path, f"resume={folder}") for _ in range(2)]
-    ended = [kills.end(*each) for each in two]
+    ended = [kills.wait_for_child(*each) for each in two]
     assert sorted(code for code, _ in ended) in ([0, 6], [0, 0]), ended
     assert result(folder)["status"] == "done"
     assert [step for step, tag, _ in events(folder) if tag == "train/loss"] == list(range(1, 9))
@@ -120,7 +120,7 @@ def test_two_processes_that_go_on_with_a_killed_run_at_once_are_one(tmp_path):
 def test_a_dead_process_keeps_nobody_out(tmp_path):
     folder = tmp_path / "run"
     made = kills.job(*WORDS, f"hydra.run.dir={folder}")
-    kills.end(kills.begin(lambda: kills.run(made, "step.forward:6"), tmp_path / "k"), tmp_path / "k")
+    kills.run_child(lambda: kills.run(made, "step.forward:6"), tmp_path / "k")
     assert (folder / ".lock").read_text().split()[1] == socket.gethostname()
-    code, said = kills.end(*started(tmp_path, f"resume={folder}"))
-    assert code == 0, said
+    code, printed = kills.wait_for_child(*started(tmp_path, f"resume={folder}"))
+    assert code == 0, printed

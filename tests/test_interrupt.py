@@ -1,4 +1,4 @@
-"""A run that a signal ends stops after its step, is saved there, and goes on as if nothing had been.
+"""A signal stops a run after the current step with a checkpoint; the resumed run equals an uninterrupted one.
 
 The same trials as for kills, with a signal in the place of the kill; and real processes, at any moment.
 """
@@ -39,8 +39,8 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def wholes(tmp_path_factory):
     place = tmp_path_factory.mktemp("wholes")  # not where `wholes_of_one` has made one of them
-    images = kills.pictures(place)
-    return [kills.whole(bench, place, images=images) for bench in kills.BENCHES]
+    images = kills.write_images(place)
+    return [kills.make_reference(bench, place, images=images) for bench in kills.BENCHES]
 
 
 def signalled(made, point, number, output):
@@ -54,28 +54,28 @@ def signalled(made, point, number, output):
         except Interrupted as error:
             return error.exit_code
 
-    return kills.end(kills.begin(work, output), output)
+    return kills.run_child(work, output)
 
 
 def trial(whole, folder, point, number, output, resume):
     """Interrupt a run at a point, go on with it, and return what is wrong, or nothing."""
-    made = kills.going_on(whole, folder, resume)
-    code, said = signalled(made, point, number, output)
+    made = kills.resume_job(whole, folder, resume)
+    code, printed = signalled(made, point, number, output)
     if code != 128 + number:
-        return f"{point}: ended with {code}: {said}"
+        return f"{point}: ended with {code}: {printed}"
     found = result(folder)
     saved = checkpoint.load(folder)
     if (found["status"], found["exit"], found["reason"]) != ("interrupted", code, signal.Signals(number).name):
         return f"{point}: left as {found}"
     if saved is None or saved.step != found["steps"]:
         return f"{point}: stopped at step {found['steps']}, saved {saved and saved.step}"
-    if said.splitlines()[-1] != f"{HINT}{folder}" and "'" not in said.splitlines()[-1]:
-        return f"{point}: says {said}"
+    if printed.splitlines()[-1] != f"{HINT}{folder}" and "'" not in printed.splitlines()[-1]:
+        return f"{point}: says {printed}"
     if list(folder.rglob(".tmp-*")):
         return f"{point}: left temporary files"
-    code, said = kills.end(kills.begin(lambda: kills.run(kills.going_on(whole, folder, resume)), output), output)
-    if code or f"resumes after step {saved.step} of" not in said:
-        return f"{point}: goes on with {code}: {said}"
+    code, printed = kills.run_child(lambda: kills.run(kills.resume_job(whole, folder, resume)), output)
+    if code or f"resumes after step {saved.step} of" not in printed:
+        return f"{point}: goes on with {code}: {printed}"
     return differing(whole.folder, folder)
 
 
@@ -86,12 +86,12 @@ def test_a_run_interrupted_at_each_point_stops_saved_and_goes_on(wholes_of_one, 
     count = max(1, whole.counts[point] // 2)
     folder = place / f"{point} {number}"
     resume = kills.job("resume=somewhere")
-    assert trial(whole, folder, f"{point}:{count}:0", number, place / "said", resume) == ""
+    assert trial(whole, folder, f"{point}:{count}:0", number, place / "printed", resume) == ""
 
 
 @pytest.fixture(scope="module")
 def wholes_of_one(place):
-    return kills.whole("dropout, mixup, EMA", place, images="")
+    return kills.make_reference("dropout, mixup, EMA", place, images="")
 
 
 @pytest.mark.slow
@@ -112,20 +112,20 @@ def test_interrupted_runs_of_every_kind_end_as_if_they_never_were(wholes, place)
 def test_a_run_interrupted_twice_still_ends_as_if_it_never_was(wholes_of_one, place):
     whole, resume, folder = wholes_of_one, kills.job("resume=somewhere"), place / "twice"
     for point in ("evaluate:2:0", "evaluate:1:0", "step.forward:5:0"):  # in a validation, and again as it is repeated
-        assert signalled(kills.going_on(whole, folder, resume), point, TERM, place / "said")[0] == 143
-    assert trial(whole, folder, "evaluate:3:0", INT, place / "said", resume) == ""
+        assert signalled(kills.resume_job(whole, folder, resume), point, TERM, place / "printed")[0] == 143
+    assert trial(whole, folder, "evaluate:3:0", INT, place / "printed", resume) == ""
 
 
 def test_the_last_validation_can_be_interrupted_too(wholes_of_one, place):
     whole, resume, folder = wholes_of_one, kills.job("resume=somewhere"), place / "last"
     count = whole.counts["evaluate"] - 1  # the last one is of the test split
-    assert trial(whole, folder, f"evaluate:{count}:0", TERM, place / "said", resume) == ""
+    assert trial(whole, folder, f"evaluate:{count}:0", TERM, place / "printed", resume) == ""
 
 
 def test_a_run_interrupted_while_it_reads_the_test_split_counts_both_reads(wholes_of_one, place):
     whole, resume, folder = wholes_of_one, kills.job("resume=somewhere"), place / "test"
     count = whole.counts["evaluate"]
-    assert trial(whole, folder, f"evaluate:{count}:0", TERM, place / "said", resume) == ""
+    assert trial(whole, folder, f"evaluate:{count}:0", TERM, place / "printed", resume) == ""
     assert (result(whole.folder)["test_reads"], result(folder)["test_reads"]) == (1, 2)
 
 
@@ -155,14 +155,14 @@ IMAGES = (*IMAGES, "model=cnn", "model.channels=[4]", "epochs=500", "validate_ev
 @pytest.mark.parametrize("number", BOTH)
 def test_processes_that_load_images_end_with_the_run(tmp_path, number):
     (tmp_path / "images").mkdir()
-    words = (*IMAGES, f"data.root={kills.colour_pictures(tmp_path / 'images')}", "figures=never", "name=run")
+    words = (*IMAGES, f"data.root={kills.write_color_images(tmp_path / 'images')}", "figures=never", "name=run")
     with Child(tmp_path, *words) as child:
         child.wait_for(lambda: logged(tmp_path / "outputs" / "run") >= 30)
         child.signal(number, group=True)
-        code, said, took = child.end()
-    assert code == 128 + number, said
+        code, printed, took = child.end()
+    assert code == 128 + number, printed
     assert took.computing < 4
-    assert said[-1] == f"{HINT}outputs/run"
+    assert printed[-1] == f"{HINT}outputs/run"
     assert checkpoint.load(tmp_path / "outputs" / "run").step == result(tmp_path / "outputs" / "run")["steps"] >= 30
 
 
@@ -181,11 +181,11 @@ def test_a_download_is_left_at_once_and_leaves_nothing(tmp_path, number):
         with Child(tmp_path, *words, **changes, no_proxy="127.0.0.1", PYTHONWARNINGS="") as child:
             call, _ = silent.accept()
             child.signal(number)
-            code, said, took = child.end()
+            code, printed, took = child.end()
             call.close()
     assert code == 128 + number
-    assert not any("Traceback" in line or "runner" in line for line in said), (
-        said
+    assert not any("Traceback" in line or "runner" in line for line in printed), (
+        printed
     )  # triton's talk of leaks may be there
     assert took.computing < 2
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "__pycache__") == ["data", "slow.py"]
@@ -215,8 +215,8 @@ Learner.step_optimizer = slow
         time.sleep(0.3)
         assert child.process.poll() is None, "the first one lets the step end"
         child.signal(INT)
-        code, said, took = child.end()
-    assert code == 128 + INT, said
+        code, printed, took = child.end()
+    assert code == 128 + INT, printed
     assert took.computing < 1
     folder = tmp_path / "outputs" / "run"
     assert (result(folder)["status"], checkpoint.load(folder).step) == ("running", 8)
@@ -233,9 +233,9 @@ def test_a_signal_ends_a_sweep_and_finished_trials_stay(tmp_path):
         trials = tmp_path / "outputs" / "sweeps" / "s"
         child.wait_for(lambda: any(logged(path.parent) >= 20 for path in trials.glob("*/metrics.jsonl")))
         child.signal(TERM)
-        code, said, _ = child.end()
-    assert code == 143, said
-    assert not any("Traceback" in line for line in said)
+        code, printed, _ = child.end()
+    assert code == 143, printed
+    assert not any("Traceback" in line for line in printed)
     assert sorted(result(path.parent)["status"] for path in trials.glob("*/result.json")) == ["done", "interrupted"]
 
 
@@ -303,10 +303,10 @@ def test_a_signal_that_an_import_swallows_ends_the_run_before_anything_is_made(t
     (tmp_path / "swallowing_part.py").write_text("\n".join(lines))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
-    output = tmp_path / "said"
-    child = kills.begin(lambda: main(["plugins=[swallowing_part]", "model=linear", "steps=2"]), output)
-    assert kills.end(child, output)[0] == 143
-    assert {path.name for path in tmp_path.iterdir()} <= {"said", "swallowing_part.py", "__pycache__"}
+    output = tmp_path / "printed"
+    child = kills.start_child(lambda: main(["plugins=[swallowing_part]", "model=linear", "steps=2"]), output)
+    assert kills.wait_for_child(child, output)[0] == 143
+    assert {path.name for path in tmp_path.iterdir()} <= {"printed", "swallowing_part.py", "__pycache__"}
 
 
 def test_another_error_is_not_replaced_by_the_signal():

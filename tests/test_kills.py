@@ -1,4 +1,4 @@
-"""A run that is killed, wherever and however often, ends as if it never was: all state, every log, the result.
+"""A killed and resumed run equals an uninterrupted one in state, logs and result.
 
 `python tests/kills.py 300` makes the 300 kills by themselves; forty fixed ones run here, and ten through the command.
 """
@@ -26,21 +26,21 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def wholes(place):
-    images = kills.pictures(place)
-    return [kills.whole(bench, place, images=images) for bench in kills.BENCHES]
+    images = kills.write_images(place)
+    return [kills.make_reference(bench, place, images=images) for bench in kills.BENCHES]
 
 
 @pytest.mark.slow
 @pytest.mark.ci_slice
 def test_forty_killed_runs_end_as_if_they_never_were(wholes, place):
     (place / "forty").mkdir()
-    assert kills.problems(kills.drawn(wholes, FORTY, 40), place / "forty") == {}
+    assert kills.check_trials(kills.draw_trials(wholes, FORTY, 40), place / "forty") == {}
 
 
 @pytest.mark.slow
 def test_three_hundred_killed_runs_end_as_if_they_never_were(wholes, place):
     (place / "all").mkdir()
-    assert kills.problems(kills.drawn(wholes, 300, 0), place / "all") == {}
+    assert kills.check_trials(kills.draw_trials(wholes, 300, 0), place / "all") == {}
 
 
 @pytest.mark.slow
@@ -70,14 +70,14 @@ QUICK = ("model=mlp", "model.hidden=[4]", "figures=never", "probe=[]", "steps=4"
 
 def dies_at(kill, folder, tmp_path):
     made = kills.job(*QUICK, "checkpoint_every=2steps", f"hydra.run.dir={folder}")
-    return kills.end(kills.begin(lambda: kills.run(made, kill), tmp_path / "said"), tmp_path / "said")
+    return kills.run_child(lambda: kills.run(made, kill), tmp_path / "printed")
 
 
 @pytest.mark.parametrize("point", fault_points.POINTS)
 def test_a_run_dies_at_each_point_and_goes_on(tmp_path, point):
     folder = tmp_path / "run"
-    code, said = dies_at(f"{point}:2:0.5", folder, tmp_path)
-    assert code == -signal.SIGKILL, said
+    code, printed = dies_at(f"{point}:2:0.5", folder, tmp_path)
+    assert code == -signal.SIGKILL, printed
     assert start(kills.job(f"resume={folder}")) == 0
     assert (result(folder)["status"], result(folder)["steps"]) == ("done", 4)
     assert not list(folder.rglob(".tmp-*"))
@@ -109,8 +109,8 @@ def test_a_run_killed_after_its_last_commit_leaves_no_checkpoint_too_many(tmp_pa
         storage.disk = DiesBetween()
         return start(kills.job(*words, f"hydra.run.dir={tmp_path / 'killed'}"))
 
-    code, said = kills.end(kills.begin(work, tmp_path / "said"), tmp_path / "said")
-    assert code == -signal.SIGKILL, said
+    code, printed = kills.run_child(work, tmp_path / "printed")
+    assert code == -signal.SIGKILL, printed
     assert (tmp_path / "killed" / "checkpoints" / "00000004.json").exists()
     assert start(kills.job(f"resume={tmp_path / 'killed'}")) == 0
     assert kills.names(tmp_path / "killed") == kills.names(tmp_path / "whole")

@@ -36,9 +36,6 @@ DOCSTRINGS: dict[str, tuple[Callable[[str], bool], tuple[str, ...]]] = {
         lambda text: text.startswith("Tell whether"),
         (
             "runner/assemble",
-            "runner/components/model",
-            "runner/components/optim",
-            "runner/components/regularizer",
             "runner/engine",
             "runner/errors.py",
             "runner/plain_yaml.py",
@@ -49,11 +46,6 @@ DOCSTRINGS: dict[str, tuple[Callable[[str], bool], tuple[str, ...]]] = {
         lambda text: starts(text) in PRONOUNS,
         (
             "runner/assemble",
-            "runner/components/data",
-            "runner/components/init",
-            "runner/components/model",
-            "runner/components/optim",
-            "runner/components/probe",
             "runner/engine",
             "runner/errors.py",
         ),

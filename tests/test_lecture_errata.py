@@ -1,4 +1,4 @@
-"""Mistakes that course notes on training networks pass on, each held against our part and in plain arithmetic.
+"""Known mistakes in course notes on neural networks, each checked against the component and by plain arithmetic.
 
 The notes are five write-ups, by students, of Stanford's CS231n, Michigan's EECS 498 and courses like them. Every test
 works out both the notes' form and the right one; our part, built from its YAML, must equal the right one and be far
@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from probed import said
+from small_runs import probe_values
 from torch import nn
 
 import runner.components  # noqa: F401  (registers)
@@ -286,9 +286,9 @@ def test_e04_batch_norm_divides_by_the_root_of_the_variance():
     that makes the variance 1, whatever x was measured in."""
     x = 3 * torch.randn(64, 5, dtype=torch.float64) + 2
     norm = part("norm", "batch")(5, 0).double()
-    centred, variance = x - x.mean(0), x.var(0, correction=0)
-    torch.testing.assert_close(norm(x), centred / (variance + 1e-5).sqrt())
-    differ(norm(x).detach(), centred / (variance + 1e-5))
+    centerd, variance = x - x.mean(0), x.var(0, correction=0)
+    torch.testing.assert_close(norm(x), centerd / (variance + 1e-5).sqrt())
+    differ(norm(x).detach(), centerd / (variance + 1e-5))
     torch.testing.assert_close(norm(x).var(0, correction=0), torch.ones(5, dtype=torch.float64), rtol=1e-4, atol=0)
 
 
@@ -305,7 +305,7 @@ def test_e05_batch_norm_in_evaluation_uses_running_statistics_of_training_not_of
     test = torch.randn(8, 4, dtype=torch.float64) - 5
     torch.testing.assert_close(norm(test), (test - mean) / (variance + 1e-5).sqrt())
     differ(norm(test).detach(), (test - test.mean(0)) / (test.var(0) + 1e-5).sqrt())
-    torch.testing.assert_close(norm(test[:1]), norm(torch.cat([test, 100 + test]))[:1])  # neighbours do not matter
+    torch.testing.assert_close(norm(test[:1]), norm(torch.cat([test, 100 + test]))[:1])  # neighbors do not matter
 
 
 def test_e06_gamma_and_beta_are_learned_and_start_at_1_and_0():
@@ -422,7 +422,7 @@ def test_e18_the_ratio_to_watch_is_of_the_update_not_of_the_gradient_to_the_weig
     stepper.step()
     with pytest.raises(StopIteration) as done:
         watch.send(Outcome(loss, None))
-    ratio = said(done.value.value)["ratio/l2/head.weight"].item()
+    ratio = probe_values(done.value.value)["ratio/l2/head.weight"].item()
     change = model.head.weight.detach() - before
     assert ratio == pytest.approx((change.square().sum().sqrt() / before.square().sum().sqrt()).item(), rel=1e-5)
     assert ratio < 0.01 * (model.head.weight.grad.abs().sum() / before.abs().sum())  # the notes' form

@@ -1,4 +1,4 @@
-"""task=list and docs/reference.md: everything that may be chosen is there, with its meaning, and true."""
+"""task=list and docs/reference.md list every option, with correct descriptions."""
 
 import dataclasses
 import importlib

@@ -1,4 +1,4 @@
-"""A real sweep by Hydra multirun, and a real TensorBoard asked over HTTP what it shows of it."""
+"""A sweep by Hydra multirun, and what a TensorBoard server shows of it over HTTP."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Changes of numbers, planted: an old run keeps its scores, and goes on only if it uses nothing that has changed."""
+"""Planted changes of numerics: an old run keeps its scores, and resumes only if no changed part is used."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_every_key_that_is_new_has_the_value_that_reproduces_what_was_before():
         knobs = set(content if "name" in content else content.get(option, {})) - {"name", "defaults"}
         added = knobs - set(FIRST.get(f"{group}={option}", knobs))
         missing += [key for knob in added if (key := f"{group}={option}.{knob}") not in numerics.ADDED]
-    assert missing == [], "give each in runner.numerics.ADDED the value that reproduces the behaviour before it"
+    assert missing == [], "give each in runner.numerics.ADDED the value that reproduces the behavior before it"
 
 
 def test_a_checkpoint_says_which_version_wrote_it(tmp_path):
@@ -125,9 +125,9 @@ def test_an_old_run_that_uses_a_changed_part_goes_on_only_when_told_to(folder, p
     planted(MIXUP)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert main([f"resume={folder}", "device=cpu"]) == 3
-    said = capfd.readouterr().err
-    assert said.count("\n") == 1
-    assert "numerics version 1" in said and "mix=mixup: other pairs" in said and "resume_numerics=new" in said
+    printed = capfd.readouterr().err
+    assert printed.count("\n") == 1
+    assert "numerics version 1" in printed and "mix=mixup: other pairs" in printed and "resume_numerics=new" in printed
     assert {path: path.read_bytes() for path in before} == before
     assert main([f"resume={folder}", "device=cpu", "resume_numerics=new"]) == 0
     found = result(folder)
@@ -183,8 +183,8 @@ def test_a_newer_version_is_refused_in_one_line(words, folder, planted, monkeypa
     planted()
     capfd.readouterr()
     assert main([*(word.format(folder) for word in words), "device=cpu"]) == 3
-    said = capfd.readouterr().err
-    assert said.count("\n") == 1 and "numerics version 2, newer than 1 of this runner" in said
+    printed = capfd.readouterr().err
+    assert printed.count("\n") == 1 and "numerics version 2, newer than 1 of this runner" in printed
 
 
 @pytest.mark.parametrize("found", ["2", True, 0, -1, 1.0, None, [1]])

@@ -1,4 +1,4 @@
-"""The wheel holds everything: it runs from a folder where there is no clone."""
+"""The wheel is complete: it runs from a folder outside the repository."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Parts of all groups drawn at random: each config trains and resumes bit for bit, or is refused with a true line."""
+"""Random options of all groups: each config trains and resumes bit for bit, or is rejected with a correct error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from running import job
-from small_runs import MANY, ONE, build, colour_pictures, config, interrupted, small, trained, words
+from small_runs import MANY, ONE, build, config, interrupted, small, trained, words, write_color_images
 from test_incompatible import is_listed
 
 import runner.components  # noqa: F401
@@ -18,7 +18,7 @@ from runner.registry import names
 COUNT, SLICE, STEPS = 400, 40, 4
 NEED_PACKAGES = {"timm"}
 LARGE = ("vgg", "torchvision")  # models that halve images more often than digits allow
-SLOW = ("pca", "pca_whiten", "zca")  # on the 3,072 numbers of a coloured picture
+SLOW = ("pca", "pca_whiten", "zca")  # on the 3,072 numbers of a colored picture
 HIDDEN = ("cnn", "vgg")  # convolutional models that may do without hidden layers
 PLAIN = ("sgd", "momentum", "nesterov")  # whose default rates are for models with norms
 PLACES = {
@@ -33,8 +33,8 @@ DROPOUTS = {"dropout", "dropout_vanilla", "alpha_dropout"}
 DROPPING = (*sorted(DROPOUTS), "dropconnect")
 
 
-def draw(number: int, colour: str) -> dict[str, Any]:
-    """Return choices over all groups, a function of the number; `colour` is a folder of colour pictures.
+def draw(number: int, color: str) -> dict[str, Any]:
+    """Return choices over all groups, a function of the number; `color` is a folder of color pictures.
 
     Images, places and a few knobs are drawn from those that the other parts can use. All else is left to chance.
     """
@@ -44,7 +44,7 @@ def draw(number: int, colour: str) -> dict[str, Any]:
     }
     made |= {kind: rng.sample(names(kind), rng.randint(0, most)) for kind, most in zip(MANY, (3, 2, 2), strict=True)}
     made |= shape(made, rng)
-    made |= images(made, rng, colour)
+    made |= images(made, rng, color)
     if made["average"] == "schedulefree" and rng.random() < 0.9:
         made["optim"] = "schedulefree"
     if made["predict"] == "mc_dropout":
@@ -71,12 +71,12 @@ def shape(made: dict[str, Any], rng: random.Random) -> dict[str, Any]:
     return {}
 
 
-def images(made: dict[str, Any], rng: random.Random, colour: str) -> dict[str, Any]:
-    """Return the choice of images that are large enough for the model, and coloured where an augmentation asks."""
+def images(made: dict[str, Any], rng: random.Random, color: str) -> dict[str, Any]:
+    """Return the choice of images that are large enough for the model, and colored where an augmentation asks."""
     large = made["model"] in LARGE or "model.stem" in made
     side = 64 if large and made["norm"] == "instance" else 32 if large else 16
     if "pca_color" in made["augment"] or rng.random() < 0.1:
-        return {"data": "imagefolder", "data.root": colour, "data.size": [side, side], **quick(made, side)}
+        return {"data": "imagefolder", "data.root": color, "data.size": [side, side], **quick(made, side)}
     if large or made["norm"] == "instance" or rng.random() < 0.2:
         pictures = {"data": "synthetic", "data.kind": "shapes", "data.size": side, "data.classes": 5, "data.train": 64}
         return {**pictures, **(quick(made, side) if side > 32 else {})}
@@ -89,9 +89,9 @@ def quick(made: dict[str, Any], side: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def colour(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return a folder of 60 small colour pictures in three classes."""
-    return colour_pictures(tmp_path_factory.mktemp("colour"))
+def color(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a folder of 60 small color pictures in three classes."""
+    return write_color_images(tmp_path_factory.mktemp("color"))
 
 
 def outcome(choices: dict[str, Any], folder: Path) -> str:
@@ -107,7 +107,7 @@ def outcome(choices: dict[str, Any], folder: Path) -> str:
     whole = trained(experiment, STEPS)
     again = interrupted(choices, STEPS // 2, STEPS, folder)
     assert again.state == whole.state
-    assert again.said == whole.said
+    assert again.printed == whole.printed
     assert again.rows == whole.rows
     return "works"
 
@@ -121,39 +121,39 @@ def refusal(choices: dict[str, Any]) -> str:
     return ""
 
 
-def check(number: int, colour: str, folder: Path) -> None:
+def check(number: int, color: str, folder: Path) -> None:
     """Hold one config against the promise."""
-    choices = draw(number, colour)
+    choices = draw(number, color)
     ending = outcome(choices, folder)
     assert ending == "works" or is_listed(ending), f"docs/incompatible.md does not explain: {ending}"
     assert "\n" not in ending
 
 
 @pytest.mark.parametrize("number", range(SLICE))
-def test_drawn_configs_work_or_are_refused(number: int, colour: str, tmp_path: Path) -> None:
-    check(number, colour, tmp_path)
+def test_drawn_configs_work_or_are_refused(number: int, color: str, tmp_path: Path) -> None:
+    check(number, color, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(SLICE, COUNT))
-def test_more_drawn_configs_work_or_are_refused(number: int, colour: str, tmp_path: Path) -> None:
-    check(number, colour, tmp_path)
+def test_more_drawn_configs_work_or_are_refused(number: int, color: str, tmp_path: Path) -> None:
+    check(number, color, tmp_path)
 
 
 @pytest.mark.slow
-def test_at_most_three_in_ten_are_refused(colour: str) -> None:
-    lines = [refusal(draw(number, colour)) for number in range(COUNT)]
+def test_at_most_three_in_ten_are_refused(color: str) -> None:
+    lines = [refusal(draw(number, color)) for number in range(COUNT)]
     assert 0 < sum(map(bool, lines)) <= 0.3 * COUNT
 
 
-def test_the_draws_reach_every_option(colour: str) -> None:
-    drawn = [draw(number, colour) for number in range(COUNT)]
+def test_the_draws_reach_every_option(color: str) -> None:
+    drawn = [draw(number, color) for number in range(COUNT)]
     for kind in (*ONE, *MANY):
         seen = {name for each in drawn for name in ([each[kind]] if kind in ONE else each[kind])}
         assert seen >= set(names(kind)) - NEED_PACKAGES or kind == "data"
 
 
 @pytest.mark.parametrize("number", [0, 3, 6])
-def test_a_drawn_config_is_what_the_front_door_makes(number: int, colour: str) -> None:
-    choices = draw(number, colour)
+def test_a_drawn_config_is_what_the_front_door_makes(number: int, color: str) -> None:
+    choices = draw(number, color)
     assert config({**choices, "test": "end"}) == job(*words(choices)).config

@@ -1,4 +1,4 @@
-"""Relations between knobs: held at the front door and, for who builds by hand, by the registry; stated once."""
+"""Relations between knobs are declared once, and checked at the front door and by the registry."""
 
 from typing import Annotated
 

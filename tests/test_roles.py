@@ -1,4 +1,4 @@
-"""Each key has one role: hash, group of seeds and hyperparameters follow from it, for every key that there is."""
+"""Every key has one role, from which its part in hash, session group and hyperparameters follows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run leaves, and what it is worth."""
+"""The files of a run and its accuracy."""
 
 import json
 import os

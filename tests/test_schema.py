@@ -1,4 +1,4 @@
-"""Values against their types: every refusal in one line that says what is allowed."""
+"""Values against their types: every error is one line that says what is allowed."""
 
 import math
 from typing import Annotated, Literal

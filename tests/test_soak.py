@@ -1,4 +1,4 @@
-"""Many runs in one process leave nothing behind in it: `python tests/soak.py` makes a thousand."""
+"""Many runs in one process do not leak: `python tests/soak.py` makes a thousand."""
 
 import json
 import os

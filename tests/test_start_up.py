@@ -1,4 +1,4 @@
-"""What a run imports before its second step and by its end, and when garbage is collected."""
+"""Imports of a run before its second step and until its end, and garbage collection."""
 
 import gc
 import os

@@ -1,4 +1,4 @@
-"""What a status means, and how each exception ends a run."""
+"""Properties of each status, and the exit code of each exception."""
 
 import pytest
 

@@ -1,9 +1,9 @@
-"""The logged update/weight ratio is the norm of the real change of the weights, whatever the optimizer does."""
+"""The logged update/weight ratio equals the norm of the actual change of the weights, for any optimizer."""
 
 import pytest
 import torch
-from probed import said
 from running import job
+from small_runs import probe_values
 
 import runner.components  # noqa: F401
 from runner.assemble import assemble
@@ -25,7 +25,7 @@ def test_the_ratio_is_the_norm_of_the_real_difference(name):
         before = {n: p.detach().clone() for n, p in weights.items()}
         with probing(recipe.probes, Watched(learner.model, learner.parameters, images, labels, learner.step)) as seen:
             seen.outcome = update(recipe, learner, images, labels)
-        values = said(seen.values)
+        values = probe_values(seen.values)
         for n, p in weights.items():
             ratio = (p.detach() - before[n]).double().norm() / before[n].double().norm()
             assert values[f"ratio/l2/{n}"].item() == pytest.approx(ratio.item(), rel=1e-5)

@@ -1,4 +1,4 @@
-"""Run folders of every released format: they load, go on and are evaluated, or are refused in one line."""
+"""Run folders of every released format load, resume and evaluate, or are rejected in one line."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ STEPS = 9
 
 @pytest.fixture(params=VERSIONS)
 def run(request, tmp_path):
-    """A copy of the folder of a killed run, with what its last validation said."""
+    """A copy of the folder of a killed run, with what its last validation printed."""
     shutil.copytree(RUNS / request.param, tmp_path / "run")
     return tmp_path / "run", json.loads((RUNS / f"{request.param}.json").read_text())
 

@@ -1,4 +1,4 @@
-"""Moves of pixels against torchvision and scipy on each image with the same parameters, and their fusing.
+"""Geometric augmentations against torchvision and scipy with the same parameters, and their fusion.
 
 Bilinear values are compared within one level of 255: ours are rounded once, the oracles' sums run in another order.
 """
@@ -53,7 +53,7 @@ def read_at(image: Tensor, rows: np.ndarray, columns: np.ndarray, mode: str = "z
 
 
 def places(shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, float, float]:
-    """Return rows and columns of all pixels, and those of the centre."""
+    """Return rows and columns of all pixels, and those of the center."""
     rows, columns = np.meshgrid(np.arange(shape[1]), np.arange(shape[2]), indexing="ij")
     return rows, columns, (shape[1] - 1) / 2, (shape[2] - 1) / 2
 
@@ -108,10 +108,10 @@ def test_translate_moves_by_every_number_of_pixels_equally_often() -> None:
 def test_stretch_reads_where_the_factors_say(shape: tuple[int, int, int], mode: str) -> None:
     part, batch = augment("stretch", shape, factor=2.0, mode=mode), images(shape)
     drawn = draws(part)
-    rows, columns, middle, centre = places(shape)
+    rows, columns, middle, center = places(shape)
     for image, out, (u, v) in zip(batch, part.apply(batch, drawn), drawn.uniform.tolist(), strict=True):
         wide, high = 2 ** (2 * u - 1), 2 ** (2 * v - 1)
-        wanted = read_at(image, (rows - middle) / high + middle, (columns - centre) / wide + centre, mode)
+        wanted = read_at(image, (rows - middle) / high + middle, (columns - center) / wide + center, mode)
         assert far(out, wanted) <= 1
 
 
@@ -119,11 +119,11 @@ def test_stretch_reads_where_the_factors_say(shape: tuple[int, int, int], mode: 
 def test_lens_distortion_reads_where_browns_formula_says(shape: tuple[int, int, int]) -> None:
     part, batch = augment("lens_distortion", shape, strength=0.3), images(shape)
     drawn = draws(part)
-    rows, columns, middle, centre = places(shape)
-    squared = ((rows - middle) ** 2 + (columns - centre) ** 2) / ((shape[1] / 2) ** 2 + (shape[2] / 2) ** 2)
+    rows, columns, middle, center = places(shape)
+    squared = ((rows - middle) ** 2 + (columns - center) ** 2) / ((shape[1] / 2) ** 2 + (shape[2] / 2) ** 2)
     for image, out, u in zip(batch, part.apply(batch, drawn), drawn.uniform[:, 0].tolist(), strict=True):
         farther = 1 + (2 * u - 1) * 0.3 * squared
-        wanted = read_at(image, (rows - middle) * farther + middle, (columns - centre) * farther + centre)
+        wanted = read_at(image, (rows - middle) * farther + middle, (columns - center) * farther + center)
         assert far(out, wanted) <= 1
 
 
@@ -131,17 +131,17 @@ def test_lens_distortion_reads_where_browns_formula_says(shape: tuple[int, int, 
 def test_perspective_is_the_homography_of_its_corners(shape: tuple[int, int, int]) -> None:
     part, batch = augment("perspective", shape, distortion=0.8), images(shape)
     drawn = draws(part)
-    rows, columns, middle, centre = places(shape)
-    corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * [centre, middle]
+    rows, columns, middle, center = places(shape)
+    corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * [center, middle]
     for image, out, u in zip(batch, part.apply(batch, drawn), drawn.uniform.double().numpy(), strict=True):
         seen = corners * (1 - 0.8 * u.reshape(4, 2))  # where the corners are drawn
         equations = []
         for (x, y), (a, b) in zip(seen, corners, strict=True):
             equations += [[x, y, 1, 0, 0, 0, -a * x, -a * y], [0, 0, 0, x, y, 1, -b * x, -b * y]]
         h = np.append(np.linalg.solve(np.array(equations), corners.ravel()), 1).reshape(3, 3)
-        across, down, depth = h @ np.stack([columns - centre, rows - middle, rows * 0 + 1]).reshape(3, -1)
+        across, down, depth = h @ np.stack([columns - center, rows - middle, rows * 0 + 1]).reshape(3, -1)
         assert (depth > 0).all()
-        found = (down / depth + middle).reshape(shape[1:]), (across / depth + centre).reshape(shape[1:])
+        found = (down / depth + middle).reshape(shape[1:]), (across / depth + center).reshape(shape[1:])
         assert far(out, read_at(image, *found)) <= 1
 
 
@@ -195,7 +195,7 @@ def test_no_reach_leaves_images_as_they_are(name: str) -> None:
 # Fusing
 
 
-def test_neighbours_of_one_mode_become_one_and_others_stay() -> None:
+def test_neighbors_of_one_mode_become_one_and_others_stay() -> None:
     shape = (3, 12, 12)
     parts = [augment(name, shape) for name in GEOMETRIC]
     flip, border = augment("hflip", shape), augment("rotate", shape, mode="border")
@@ -206,7 +206,7 @@ def test_neighbours_of_one_mode_become_one_and_others_stay() -> None:
     assert fuse_geometric([]) == [] and fuse_geometric([flip, border]) == [flip, border]
 
 
-def test_five_neighbours_cost_one_resample(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_five_neighbors_cost_one_resample(monkeypatch: pytest.MonkeyPatch) -> None:
     shape, calls = (3, 12, 12), []
     real = torch.nn.functional.grid_sample
     monkeypatch.setattr("torch.nn.functional.grid_sample", lambda *a, **k: calls.append(1) or real(*a, **k))
@@ -232,14 +232,14 @@ def test_three_fused_ops_read_where_their_maps_in_a_row_say() -> None:
     names = ("stretch", "rotate", "translate")
     (fused,) = fuse_geometric([augment(name, shape) for name in names])
     drawn = draws(fused)
-    rows, columns, middle, centre = places(shape)
+    rows, columns, middle, center = places(shape)
     for image, out, (s, t, r, u, v) in zip(batch, fused.apply(batch, drawn), drawn.uniform.tolist(), strict=True):
-        x = columns - centre - (int(u * 5) - 2)  # an eighth of 17 pixels, either way
+        x = columns - center - (int(u * 5) - 2)  # an eighth of 17 pixels, either way
         y = rows - middle - (int(v * 3) - 1)
         angle = math.radians((2 * r - 1) * 15)
         x, y = x * math.cos(angle) - y * math.sin(angle), x * math.sin(angle) + y * math.cos(angle)
         x, y = x / 1.2 ** (2 * s - 1), y / 1.2 ** (2 * t - 1)
-        assert far(out, read_at(image, y + middle, x + centre)) <= 1
+        assert far(out, read_at(image, y + middle, x + center)) <= 1
 
 
 def test_what_one_op_moves_out_the_next_brings_back_when_fused() -> None:

@@ -1,4 +1,4 @@
-"""Averages against stored iterates."""
+"""Averages against averages of stored weights."""
 
 from __future__ import annotations
 

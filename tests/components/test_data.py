@@ -1,4 +1,4 @@
-"""Data sets: their fixed splits, what they hold, and what they say about data that cannot be used."""
+"""Data sets: fixed splits, content, and errors for unusable data."""
 
 from __future__ import annotations
 

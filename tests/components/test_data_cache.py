@@ -1,4 +1,4 @@
-"""Decoded images are kept: the same pixels as decoding gives, whole or not there, whatever happened to the writer."""
+"""The cache of decoded images: pixels equal decoded ones, and a cache is complete or absent after any crash."""
 
 from __future__ import annotations
 
@@ -168,11 +168,11 @@ def test_a_damaged_cache_is_made_again(
         DAMAGE[damage](place)
     capsys.readouterr()
     assert torch.equal(pixels(imagefolder(root, cache)), wanted)
-    said = capsys.readouterr().err.splitlines()
+    printed = capsys.readouterr().err.splitlines()
     if damage == "pixels a folder":
-        assert all("decoded into memory" in line or "damaged" in line for line in said)
+        assert all("decoded into memory" in line or "damaged" in line for line in printed)
     else:
-        assert all("damaged" in line for line in said) and len(said) in (0, 2)
+        assert all("damaged" in line for line in printed) and len(printed) in (0, 2)
         assert files(cache) == ["manifest", "manifest", "pixels", "pixels"]
 
 
@@ -313,7 +313,7 @@ def test_a_disk_that_is_full_costs_the_cache_only(root: Path, cache: Path, tmp_p
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
         return made
 
-    without_cache(quiet, wanted, tmp_path / "said", str(cache), "File too large")
+    without_cache(quiet, wanted, tmp_path / "printed", str(cache), "File too large")
     assert files(cache) == []
 
 
@@ -379,13 +379,13 @@ def test_a_quick_preparation_says_nothing_and_a_long_one_one_line(monkeypatch: p
 
     for patience, lines in ((60.0, 0), (0.0, 1)):
         monkeypatch.setattr(image_files, "_SHOW_AFTER", patience)
-        said = io.StringIO()
-        shown = image_files.Progress("decoding x", 100, said)
+        printed = io.StringIO()
+        shown = image_files.Progress("decoding x", 100, printed)
         for done in range(1, 101):
             shown.move(done)
         shown.close()
-        assert said.getvalue().count("\n") == lines
-        assert not lines or said.getvalue().startswith("decoding x: 100 in about 0:0")
+        assert printed.getvalue().count("\n") == lines
+        assert not lines or printed.getvalue().startswith("decoding x: 100 in about 0:0")
 
 
 def test_on_a_terminal_a_bar_moves(monkeypatch: pytest.MonkeyPatch) -> None:

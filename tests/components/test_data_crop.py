@@ -1,4 +1,4 @@
-"""Random windows of photographs: where they lie, and that their pixels are those of torchvision's resized crop."""
+"""Random resized crops of photographs: distribution of the windows, and pixels against torchvision."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_area_and_ratio_are_kept_even_where_the_image_is_narrow() -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Twelve photographs of 400 x 300: smooth colours, edges and a little noise, as JPEG; one stands on its side."""
+    """Twelve photographs of 400 x 300: smooth colors, edges and a little noise, as JPEG; one stands on its side."""
     random = np.random.default_rng(0)
     for number in range(12):
         coarse = Image.fromarray(random.integers(0, 256, (9, 12, 3), dtype=np.uint8))
@@ -131,7 +131,7 @@ def test_the_same_numbers_give_the_same_windows_and_others_give_others(root: Pat
 
 
 @pytest.mark.parametrize("share", [1.0, 0.875])
-def test_evaluation_looks_at_the_centre(root: Path, share: float) -> None:
+def test_evaluation_looks_at_the_center(root: Path, share: float) -> None:
     """As Resize(32 / share) and CenterCrop(32), but in one step and without rounding the first to whole pixels."""
     found = imagefolder(root, size=[32, 32], centre=share)
     assert isinstance(found.val, ImageFiles)

@@ -1,4 +1,4 @@
-"""Folders with files that cannot be read: named before a run starts, or left out, counted and told."""
+"""Folders with unreadable files: reported before training, or skipped and counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Downloads that are cut off, altered, refused, hostile or killed: one line, and the next try begins where none was."""
+"""Truncated, altered, refused, hostile and killed downloads: a one-line error, and a clean next attempt."""
 
 from __future__ import annotations
 

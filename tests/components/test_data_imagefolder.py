@@ -1,4 +1,4 @@
-"""Folders of images: layouts, fixed splits, pixels, and folders or files that cannot be used."""
+"""Image folders: layouts, fixed splits, pixels, and errors for unusable folders and files."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_the_test_split_is_not_decoded_before_it_is_opened(photographs: Path, tm
         opened(found)
 
 
-def test_images_are_scaled_to_cover_the_size_and_cropped_at_the_centre(flat: Path) -> None:
+def test_images_are_scaled_to_cover_the_size_and_cropped_at_the_center(flat: Path) -> None:
     wide = np.zeros((20, 60, 3), np.uint8)
     wide[:, 18:42] = 200  # the middle third, which is all that a square crop keeps, and what antialiasing reaches
     Image.fromarray(wide).save(flat / "airplane" / "9999.png")
@@ -140,23 +140,23 @@ def test_images_are_scaled_to_cover_the_size_and_cropped_at_the_centre(flat: Pat
 
 
 def test_every_kind_of_image_becomes_rgb_of_eight_bits(tmp_path: Path) -> None:
-    grey = np.full((4, 4), 100, np.uint8)
-    colour = np.tile(np.array([10, 20, 30], np.uint8), (4, 4, 1))
+    gray = np.full((4, 4), 100, np.uint8)
+    color = np.tile(np.array([10, 20, 30], np.uint8), (4, 4, 1))
     cases: dict[str, tuple[Image.Image, tuple[int, int, int]]] = {
-        "grey.png": (Image.fromarray(grey), (100, 100, 100)),
-        "sixteen.png": (Image.fromarray(grey.astype(np.uint16) << 8), (100, 100, 100)),
-        "alpha.png": (Image.fromarray(np.dstack([colour, grey])), (10, 20, 30)),
-        "palette.png": (Image.fromarray(colour).quantize(4), (10, 20, 30)),
-        "cmyk.tif": (Image.fromarray(colour).convert("CMYK"), (10, 20, 30)),
-        "colour.bmp": (Image.fromarray(colour), (10, 20, 30)),
-        "colour.ppm": (Image.fromarray(colour), (10, 20, 30)),
-        "moving.gif": (Image.fromarray(grey), (100, 100, 100)),
-        "UPPER.PNG": (Image.fromarray(grey), (100, 100, 100)),
+        "gray.png": (Image.fromarray(gray), (100, 100, 100)),
+        "sixteen.png": (Image.fromarray(gray.astype(np.uint16) << 8), (100, 100, 100)),
+        "alpha.png": (Image.fromarray(np.dstack([color, gray])), (10, 20, 30)),
+        "palette.png": (Image.fromarray(color).quantize(4), (10, 20, 30)),
+        "cmyk.tif": (Image.fromarray(color).convert("CMYK"), (10, 20, 30)),
+        "color.bmp": (Image.fromarray(color), (10, 20, 30)),
+        "color.ppm": (Image.fromarray(color), (10, 20, 30)),
+        "moving.gif": (Image.fromarray(gray), (100, 100, 100)),
+        "UPPER.PNG": (Image.fromarray(gray), (100, 100, 100)),
     }
     for name, (image, _) in cases.items():
         folder = tmp_path / "train" / name.replace(".", "_")
         folder.mkdir(parents=True)
-        extra = {"save_all": True, "append_images": [Image.fromarray(grey * 0)]} if name == "moving.gif" else {}
+        extra = {"save_all": True, "append_images": [Image.fromarray(gray * 0)]} if name == "moving.gif" else {}
         image.save(folder / name, **extra)
     shutil.copytree(tmp_path / "train", tmp_path / "val")
     found = imagefolder(tmp_path, size=[4, 4])

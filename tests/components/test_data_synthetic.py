@@ -1,4 +1,4 @@
-"""Made data sets: what they look like, and what they depend on."""
+"""Synthetic data sets: their distribution, and what they depend on."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_spirals_lie_on_their_arms() -> None:
     data = synthetic(kind="spirals", classes=4, noise=0.0)
     x, y = points(data.train).T
     radius = np.hypot(x, y)
-    arm = (np.arctan2(y, x) / (2 * np.pi) - radius) % 1 * 4  # the angle grows by a turn from centre to rim
+    arm = (np.arctan2(y, x) / (2 * np.pi) - radius) % 1 * 4  # the angle grows by a turn from center to rim
     off = (arm - data.train.labels.numpy() + 2) % 4 - 2
     assert np.abs(off * radius).max() < 0.05  # within the steps of eight bits
 

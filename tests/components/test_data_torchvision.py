@@ -1,4 +1,4 @@
-"""torchvision's data sets are imported without its models and torch's compiler, and spoil no later import of all."""
+"""torchvision's data sets are imported without its models and torch's compiler; later imports get the full package."""
 
 from __future__ import annotations
 

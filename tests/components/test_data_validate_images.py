@@ -1,4 +1,4 @@
-"""Every image that a run will read is looked at before it trains: by whom, how thoroughly, and what is remembered."""
+"""Validation of image files before training: which files, which checks, and what is remembered."""
 
 from __future__ import annotations
 
@@ -154,10 +154,10 @@ def test_what_is_skipped_is_exactly_what_is_broken_counted_in_the_summary(
     more = ("data.workers=0", "data.cache=null", "data.bad_images=skip", "model=linear", "steps=2", "figures=never")
     assert start(job(*words, *more, f"hydra.run.dir={tmp_path / 'run'}")) == 0
     assert result(tmp_path / "run")["status"] == "done"
-    said = "".join(capsys.readouterr())
+    printed = "".join(capsys.readouterr())
     told = [f"{root}/train/a/00.png", f"{root}/val/a/02.png", f"{root}/test/b/05.png"]
     for (bad, count), first in zip([(2, 60), (1, 20), (1, 20)], told, strict=True):
-        assert f"data: skipped {bad} of {count} images, the first is {first}: cannot be read" in said
+        assert f"data: skipped {bad} of {count} images, the first is {first}: cannot be read" in printed
 
 
 def small(root: Path, folder: Path, *more: str) -> Any:

@@ -1,4 +1,4 @@
-"""How signals and gradients travel through deep nets, against closed forms that are exact for wide layers."""
+"""Propagation of signals and gradients through deep networks, against closed forms for wide layers."""
 
 from math import sqrt
 

@@ -1,4 +1,4 @@
-"""Initializations with a structure, and those that look at data: residual, orthogonal, dirac, lsuv, whiten."""
+"""Structured and data-dependent initializations: residual, orthogonal, dirac, lsuv, whiten."""
 
 from math import sqrt
 

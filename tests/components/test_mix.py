@@ -28,7 +28,7 @@ def mix(name: str, **changes: Any) -> Mix:
 
 
 def flat(batch: int = K) -> tuple[Tensor, Tensor]:
-    """Images of one colour each, equal to their label, so that every pixel tells whose it is."""
+    """Images of one color each, equal to their label, so that every pixel tells whose it is."""
     labels = torch.arange(batch) % K
     return labels[:, None, None, None].float().expand(batch, 2, 4, 4).clone(), labels
 
@@ -134,7 +134,7 @@ def test_saliencymix_pastes_the_box_round_the_partners_brightest_spot() -> None:
 def test_saliency_is_the_distance_to_the_surroundings() -> None:
     spot = torch.zeros(1, 3, 5, 5)
     spot[0, :, 2, 2] = 9.0
-    # radius 1 and 2; the spot's neighbours differ from their own mean by 1 (one in nine) at least
+    # radius 1 and 2; the spot's neighbors differ from their own mean by 1 (one in nine) at least
     found = mixes._saliency(spot)[0]
     assert found.argmax() == 12 and torch.isclose(found[2, 2], torch.tensor(8.0 + 9 * 24 / 25))
     assert torch.isclose(found[1, 1], torch.tensor(1.0 + 9 / 16))  # 4 x 4 of its 5 x 5 surroundings exist

@@ -1,4 +1,4 @@
-"""Models: one contract over all of them, the papers' parameter counts, and the places they mark."""
+"""Models: the contract of all, the papers' parameter counts, and slots."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Models of torchvision and timm: every make builds, weights from a file, refusals in one line."""
+"""Models of torchvision and timm: every architecture builds, weights load from files, errors are one line."""
 
 import pickle
 import sys
@@ -87,11 +87,11 @@ def test_a_damaged_file_is_one_line_and_runs_no_code(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_grey_images_reach_torchvision_models_as_three_equal_colours():
+def test_grey_images_reach_torchvision_models_as_three_equal_colors():
     torch.manual_seed(0)
-    grey = make("torchvision", shape=DIGITS).eval()
+    gray = make("torchvision", shape=DIGITS).eval()
     images, _ = batch()
-    torch.testing.assert_close(grey(images), grey.net(images.repeat(1, 3, 1, 1)))
+    torch.testing.assert_close(gray(images), gray.net(images.repeat(1, 3, 1, 1)))
     with pytest.raises(ConfigError, match="images have 4 channels, must be 1 or 3"):
         make("torchvision", shape=(4, 32, 32))
 

@@ -1,4 +1,4 @@
-"""Places for regularizers and the ends of residual branches in models of torchvision."""
+"""Slots for regularizers and ends of residual branches in models of torchvision."""
 
 import copy
 from functools import partial

@@ -1,4 +1,4 @@
-"""Models of torchvision and timm made like ours: swapped activations and norms, twins, refusals, weights."""
+"""Surgery on models of torchvision and timm: swapped activations and norms, equal models, errors, weights."""
 
 import copy
 from functools import partial

@@ -1,4 +1,4 @@
-"""Norms: by-hand moments over the right axes, running statistics, and what is learned."""
+"""Norms: moments over the right axes computed by hand, running statistics, and learned parameters."""
 
 from pathlib import Path
 

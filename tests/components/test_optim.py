@@ -1,4 +1,4 @@
-"""Optimizers as parts of a run that learns, stops and goes on."""
+"""Optimizers in a run that learns, stops and resumes."""
 
 from __future__ import annotations
 

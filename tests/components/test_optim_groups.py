@@ -1,4 +1,4 @@
-"""Parameter groups: what decays, what rules change, what is refused."""
+"""Parameter groups: weight decay, rules and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our own optimizers against their properties, and against torch where it reaches."""
+"""LAMB, Lion, Muon and schedule-free: their properties, and comparisons with torch where it has the optimizer."""
 
 from __future__ import annotations
 

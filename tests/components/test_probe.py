@@ -1,4 +1,4 @@
-"""Probes against the real difference of the weights, the real gradient and statistics worked by hand."""
+"""Probes against the difference of the weights, the gradient, and statistics computed by hand."""
 
 import math
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from probed import said
+from small_runs import probe_values
 from torch import nn
 
 import runner.components  # noqa: F401  (registers)
@@ -54,7 +54,7 @@ def drive(measure, model, optimizer, *, clip=None, micro=1, step=0):
     optimizer.step()
     with pytest.raises(StopIteration) as end:
         watch.send(Outcome(total, norm))
-    return said(end.value.value)
+    return probe_values(end.value.value)
 
 
 OPTIMIZERS = {
@@ -102,7 +102,7 @@ def test_ratio_of_plain_gradient_descent_is_the_learning_rate_times_the_gradient
     torch.optim.SGD(model.parameters(), lr=0.05).step()
     with pytest.raises(StopIteration) as end:
         watch.send(Outcome(torch.zeros(()), None))
-    assert said(end.value.value)["ratio/l2/weight"].item() == pytest.approx(0.05 * 1.0 / 5.0, rel=1e-5)
+    assert probe_values(end.value.value)["ratio/l2/weight"].item() == pytest.approx(0.05 * 1.0 / 5.0, rel=1e-5)
 
 
 def test_a_tensor_that_was_zero_has_no_ratio_and_the_whole_still_has_one():
@@ -186,7 +186,7 @@ def test_dead_units_are_counted():
     model(torch.randn(64, 3, generator=torch.Generator().manual_seed(0)))
     with pytest.raises(StopIteration) as end:
         watch.send(Outcome(torch.zeros(()), None))
-    assert said(end.value.value)["activations/1/dead"] == 0.5
+    assert probe_values(end.value.value)["activations/1/dead"] == 0.5
 
 
 def test_activation_hooks_are_gone_after_the_step_and_after_a_failure():
@@ -279,10 +279,10 @@ def test_confusion_counts_the_batch(soft):
     labels = nn.functional.one_hot(y, 3) * 0.6 + 0.13 if soft else y
     watch = probe("confusion").watch(watched(model, x, labels, 0))
     next(watch)
-    said = torch.cat([model(x[:8]), model(x[8:])]).argmax(1)
+    printed = torch.cat([model(x[:8]), model(x[8:])]).argmax(1)
     with pytest.raises(StopIteration) as end:
         watch.send(Outcome(torch.zeros(()), None))
-    counts = confusion_matrix(y, said, labels=range(3), normalize="true")
+    counts = confusion_matrix(y, printed, labels=range(3), normalize="true")
     assert torch.equal(end.value.value["confusion/batch"], torch.tensor(counts * 255).round().to(torch.uint8)[None])
     assert not model._forward_hooks
 

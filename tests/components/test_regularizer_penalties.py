@@ -1,4 +1,4 @@
-"""Penalties and the bound on the weights, by hand and against weight decay."""
+"""Penalties and max-norm, computed by hand and against weight decay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The surroundings in which the options of a kind, and the knobs of an option, show within three steps what they do."""
+"""Configs in which the options of a kind, and the knobs of an option, have an effect within three steps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from small_runs import MANY, ONE, SMALL, colour_pictures, small
+from small_runs import MANY, ONE, SMALL, small, write_color_images
 
 import runner.components  # noqa: F401
 from runner.registry import names
@@ -28,8 +28,8 @@ SURROUNDINGS: dict[str, dict[str, Any]] = {  # of all options of a kind, so that
     "regularizer": {"model": "resnet9"},  # has block, head and residual places, and max pooling
     "average": {"optim": "schedulefree"},  # for average=schedulefree
     "predict": {"regularizer": ["dropout"]},  # for predict=mc_dropout
-    "preprocess": {"data": "imagefolder", "data.size": [8, 8]},  # of grey images one channel's mean is the global one
-    "augment": {"data": "imagefolder", "data.size": [16, 16]},  # in colour, for augment=pca_color
+    "preprocess": {"data": "imagefolder", "data.size": [8, 8]},  # of gray images one channel's mean is the global one
+    "augment": {"data": "imagefolder", "data.size": [16, 16]},  # in color, for augment=pca_color
 }
 SHOWN: dict[tuple[str, str], dict[str, Any]] = {  # what an option needs in order to act so early; its own knobs bare
     ("average", "lookahead"): {"every": 2},
@@ -51,11 +51,11 @@ def choices(kind: str, name: str, /, **changed: Any) -> dict[str, Any]:
     for key, value in {**own, **SHOWN.get((kind, name), {}), **changed}.items():
         made[key if key == "data" or "." in key else f"{prefix}.{key}"] = value
     if made.get("data") == "imagefolder":
-        made = {"data.root": colour(), **made}
+        made = {"data.root": color(), **made}
     return small(made)
 
 
 @cache
-def colour(seed: int = 0) -> str:
-    """Return a folder of colour pictures."""
-    return colour_pictures(Path(mkdtemp()), seed)
+def color(seed: int = 0) -> str:
+    """Return a folder of color pictures."""
+    return write_color_images(Path(mkdtemp()), seed)

@@ -1,4 +1,4 @@
-"""A first step that the loss scaler holds back leaves no trace in any optimizer: the next is as if it were first."""
+"""A first step skipped by the loss scaler does not change any optimizer: the next step equals a first step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training and evaluation mode differ where something is dropped at random or statistics of the batch are used."""
+"""Training and evaluation mode differ where dropout or batch statistics are used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Between two flushes nothing waits for the device: no step reads a number on the host, whatever parts it has."""
+"""No host syncs between two flushes: no step reads a number from the device, with any component."""
 
 from __future__ import annotations
 

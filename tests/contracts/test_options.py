@@ -1,4 +1,4 @@
-"""Every option of every kind: it builds from its YAML, trains, resumes bit for bit, and does what no other does."""
+"""Every option of every kind builds from its YAML, trains, resumes bit for bit, and differs from the others."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_trains_without_a_value_that_is_not_finite(kind: str, name: str) -> None
 def test_a_second_run_saved_and_restored_after_a_step_is_equal_bit_for_bit(kind: str, name: str, tmp_path) -> None:
     whole, again = run(kind, name)[1], interrupted(choices(kind, name), 1, STEPS, tmp_path)
     assert again.state == whole.state
-    assert again.said == whole.said
+    assert again.printed == whole.printed
     assert again.rows == whole.rows
 
 
@@ -59,7 +59,7 @@ def shown(kind: str, name: str) -> Any:
         return curve(choices(kind, name))
     if kind == "probe":
         return left.tags
-    return left.state, left.said
+    return left.state, left.printed
 
 
 def curve(given: dict[str, Any]) -> list[float]:

@@ -1,4 +1,4 @@
-"""precision=pure_bf16: weights and steps in bfloat16, norms and averages in float32; what cannot be held is refused."""
+"""precision=pure_bf16: weights and steps in bfloat16, norms and averages in float32, errors where that fails."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_an_average_takes_steps_that_bfloat16_would_lose():
     sums, norm = torch.zeros_like(mean), 0.0
     for step in range(1, 100):
         with torch.no_grad():
-            weight.fill_(1.0 if step < 50 else 1.0 + 2**-7)  # two neighbours
+            weight.fill_(1.0 if step < 50 else 1.0 + 2**-7)  # two neighbors
         learner.average.update(learner.model, step)
         sums, norm = sums * 0.99 + weight.detach().float(), norm * 0.99 + 1
     torch.testing.assert_close(mean, sums / norm, rtol=1e-5, atol=0)
@@ -134,7 +134,7 @@ def test_every_model_steps_and_resumes_bit_for_bit(model, tmp_path):
     assert HALF in {weight.dtype for weight in experiment.learner.model.parameters()}
     assert all(weight.isfinite().all() for weight in experiment.learner.weights().values())
     again = interrupted(given, 1, 2, tmp_path)
-    assert (again.state, again.said, again.rows) == (whole.state, whole.said, whole.rows)
+    assert (again.state, again.printed, again.rows) == (whole.state, whole.printed, whole.rows)
 
 
 @pytest.mark.parametrize("optim", names("optim"))

@@ -1,4 +1,4 @@
-"""Every task ends well on a small run, twice the same, and each of its knobs changes what it leaves."""
+"""Every task succeeds on a small run and is repeatable, and each of its knobs changes its output."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def run(place, *words, before=lambda: None):
         before()
         return main(list(words))
 
-    return kills.end(kills.begin(work, place / "said"), place / "said")
+    return kills.run_child(work, place / "said")
 
 
 @pytest.fixture(scope="module")

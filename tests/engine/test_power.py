@@ -30,7 +30,7 @@ def recorded(place, *words):
         (place / "events").write_bytes(pickle.dumps(storage.disk.events))
         return code
 
-    code, said = kills.end(kills.begin(work, place / "said"), place / "said")
+    code, said = kills.run_child(work, place / "said")
     assert code == 0, said
     return pickle.loads((place / "events").read_bytes())
 
@@ -53,7 +53,7 @@ def resumed(tmp_path_factory):
     place = tmp_path_factory.mktemp("resumed")
     folder = place / "outputs" / "run"
     made = kills.job(*WORDS, f"hydra.run.dir={folder}")
-    code, said = kills.end(kills.begin(lambda: kills.run(made, "step.forward:9"), place / "said"), place / "said")
+    code, said = kills.run_child(lambda: kills.run(made, "step.forward:9"), place / "said")
     assert code == -signal.SIGKILL, said
     held = held_in(place)
     return folder, held, recorded(place, f"resume={folder}")
@@ -124,7 +124,7 @@ def test_whatever_the_power_leaves_goes_on_as_if_it_never_went(case, fresh, tmp_
         run = where / "outputs" / "run"
         words = [f"resume={run}"] if (run / "config.yaml").exists() else [*WORDS, f"hydra.run.dir={run}"]
         output = tmp_path / f"{number}.txt"
-        code, said = kills.end(kills.begin(lambda words=words: main(words), output), output)
+        code, said = kills.run_child(lambda words=words: main(words), output)
         differing = said if code else kills.differing(fresh[0], run)
         if differing:
             wrong[number] = differing

@@ -1,4 +1,4 @@
-"""The front door asked in a forked child: what it answers, how long it takes, and what it leaves behind."""
+"""Run the front door in a forked child: its answer, its duration and the files it leaves."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ENDS = {"traceback": "Traceback (most", "bug": "this is a bug in runner"}
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command line led to."""
+    """The result of a command line."""
 
     code: int
     out: str

@@ -1,4 +1,4 @@
-"""What a process does to the world, as Python itself reports it: programs, sockets, pickles, writes out of place."""
+"""Audit hooks: programs started, sockets, pickles and writes outside of the allowed folders."""
 
 from __future__ import annotations
 
@@ -60,5 +60,5 @@ class Watch:
 
 
 def opens_to_write(path: Any, mode: str | None, flags: int) -> bool:
-    """Tell whether an open may change a file."""
+    """Return True if an open call may change a file."""
     return bool(set(mode or "") & set("wax+")) or bool(flags & WRITING)

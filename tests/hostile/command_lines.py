@@ -1,4 +1,4 @@
-"""Command lines drawn by seed: true ones, ones with a slip, and what clumsy and hostile hands might type."""
+"""Random command lines by seed: valid ones, ones with typos, and malformed or hostile ones."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ FIELDS: dict[str, list[Any]] = {
 
 
 def true(conf: Conf, rng: random.Random) -> Case:
-    """A line that says only what may be said."""
+    """A line that says only what may be printed."""
     given: dict[str, Any] = {}
     words = []
     for group in rng.sample([group for group in conf.defaults if group != RECIPE], rng.randint(0, 3)):

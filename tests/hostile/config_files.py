@@ -1,4 +1,4 @@
-"""Config files drawn by seed: YAML that is broken, bloated, built in circles, or written to be run."""
+"""Random config files by seed: YAML that is broken, huge, cyclic, or tries to run code."""
 
 from __future__ import annotations
 

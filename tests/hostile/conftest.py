@@ -1,4 +1,4 @@
-"""What the watched children share."""
+"""Settings of the watched child processes."""
 
 import tempfile
 

@@ -1,4 +1,4 @@
-"""Run folders that somebody has altered on purpose: everything fits together, and still nothing may be believed."""
+"""Run folders altered on purpose: consistent, and not to be trusted."""
 
 from __future__ import annotations
 

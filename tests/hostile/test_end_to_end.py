@@ -1,4 +1,4 @@
-"""The same through `python -m runner`, a process each: refused in one line, in two seconds, with nothing left."""
+"""Bad inputs to `python -m runner`, one process each: a one-line error within two seconds and no files."""
 
 from __future__ import annotations
 

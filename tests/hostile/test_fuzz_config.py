@@ -1,4 +1,4 @@
-"""Whatever is typed or written into a config: refused in one line at once, or taken as it was given, never ignored."""
+"""Random command lines and config files: rejected in one line or used as given, never ignored."""
 
 from __future__ import annotations
 

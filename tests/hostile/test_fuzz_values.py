@@ -1,4 +1,4 @@
-"""Values that the door lets through by type: out of range, they end in one line before anything is trained or left."""
+"""Values of the right type but out of range: a one-line error before training, and no files."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_every_range_and_form_of_every_knob_is_held():
 
 
 def test_a_value_that_a_type_takes_is_not_changed():
-    """No silent coercion but the one that is said: a whole number where a number is asked for."""
+    """No silent coercion but the one that is printed: a whole number where a number is asked for."""
     for kind, values in {int: [0, 1, 2**62], float: [0.5, 1.0], str: ["", "1", "true"], bool: [True, False]}.items():
         for value in values:
             assert check("x", value, kind) == value and type(check("x", value, kind)) is kind

@@ -1,4 +1,4 @@
-"""Weights, archives, pictures and names from strangers: read as data or refused, in no more memory than they need."""
+"""Untrusted weights, archives, images and names: read as data or rejected, within bounded memory."""
 
 from __future__ import annotations
 

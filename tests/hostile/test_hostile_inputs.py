@@ -1,4 +1,4 @@
-"""Inputs written to harm: nothing in them is run, fetched, or written out of place, whoever the file came from."""
+"""Hostile inputs: nothing in them is executed, downloaded or written outside of the allowed folders."""
 
 from __future__ import annotations
 

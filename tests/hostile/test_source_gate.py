@@ -1,4 +1,4 @@
-"""Our own source has no way to turn text into code: read with `ast`, so that no config can ever reach one."""
+"""The source has no call that turns text into code (checked with `ast`), so no config can reach one."""
 
 import ast
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One slip of the finger in any key, option or enumerated value: the line that refuses it names the true word."""
+"""A typo in any key, option or enumerated value: the error line suggests the right word."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def knob_values(group: str, name: str, rng: random.Random, each: int) -> Iterato
 
 
 def listed(kind: Any) -> bool:
-    """Tell whether a type takes a list of words."""
+    """Return True if a type accepts a list of words."""
     return any(get_origin(part) is list or listed(part) for part in get_args(kind) if not isinstance(part, str))
 
 

@@ -1,4 +1,4 @@
-"""Words one edit away from a true one, and what an error line offers in their place."""
+"""Words one edit away from a valid word, and the suggestions of an error line."""
 
 from __future__ import annotations
 
@@ -51,5 +51,5 @@ def offered(line: str) -> list[str]:
 
 
 def among_the_first(line: str, word: str) -> bool:
-    """Tell whether an error line has a word among the names that a reader looks at."""
+    """Return True if an error line suggests a word among its first names."""
     return word in offered(line)[:COUNT]

@@ -1,4 +1,4 @@
-"""A command line run in a forked child that is watched: what it answers, and what it does to the world."""
+"""Run a command line in an audited child process: its answer and its side effects."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def sliced(values: Iterable[Any], every: int, name: Callable[[Any], str] = str) 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a hostile input led to."""
+    """The effects of a hostile input."""
 
     code: int
     out: str

@@ -1,4 +1,4 @@
-"""Colours, erasing and the ops of random policies against torchvision on each image with the same parameters."""
+"""Colors, erasing and the ops of random policies against torchvision on each image with the same parameters."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_color_jitter_is_torchvisions_on_floats_rounded(shape: tuple[int, int, i
         wanted = TF.adjust_brightness(image / 255, 0.1 + 1.8 * a)
         wanted = TF.adjust_contrast(wanted, 0.3 + 1.4 * b)
         wanted = TF.adjust_saturation(wanted, 2.5 * c)  # from 0 on, not from -0.5
-        assert far(out, wanted * 255) <= 0.5 + 0.1  # its weights of grey have four digits
+        assert far(out, wanted * 255) <= 0.5 + 0.1  # its weights of gray have four digits
 
 
 def test_color_jitter_of_four_channels_takes_their_mean_as_grey() -> None:
@@ -140,7 +140,7 @@ AMOUNTS = {
     "translate_x": [-3.9, 2.0, 40.0],
     "translate_y": [-3.9, 2.0, 40.0],
 }
-# Floats that we round (torchvision's grey has weights of four digits), or bytes that it rounds elsewhere or cuts off
+# Floats that we round (torchvision's gray has weights of four digits), or bytes that it rounds elsewhere or cuts off
 TOLERANCE = dict.fromkeys(("brightness", "contrast", "color", "sharpness"), 0.6)
 TOLERANCE |= dict.fromkeys(("shear_x", "shear_y", "rotate", "autocontrast"), 1.0)
 
@@ -155,7 +155,7 @@ def test_every_op_is_torchvisions(name: str, shape: tuple[int, int, int]) -> Non
             assert far(out, wanted(name, image, amount)) <= TOLERANCE.get(name, 0)
 
 
-def test_equalize_and_autocontrast_leave_one_colour_alone() -> None:
+def test_equalize_and_autocontrast_leave_one_color_alone() -> None:
     batch = torch.full((2, 3, 40, 40), 7, dtype=torch.uint8)
     batch[1, :, 0, 0] = 9
     for name in ("equalize", "autocontrast"):
