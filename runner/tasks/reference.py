@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Iterator
 
+from runner import components
 from runner.components.optim import groups as parameter_groups
 from runner.engine import contracts, recipe
 from runner.tasks.catalog import Group, Knob, Option
@@ -17,6 +18,8 @@ _CONTRACTS = (
     (parameter_groups, ("Groups",)),
     (recipe, ("Batch", "Update", "Gradients", "apply_gradients", "Recipe")),
 )
+# Start of a list of files in a package's docstring
+_FILE_ENTRY = re.compile(r"(- )?`?\w+(\.py|/)")
 COMMAND = "python -m runner task=list task.format=markdown > docs/reference.md"
 _RECIPE = "recipe"
 # Google style sections; Args of components are left out, because knobs are listed with type, default and comment
@@ -53,9 +56,17 @@ def reference_page(groups: list[Group], *, with_contracts: bool) -> str:
     for group in groups:
         how, example, default = usage(group)
         lines += ["", f"## {group.name}", "", f"{how.capitalize()}: `{example}`; default `{default}`."]
+        lines += _kind_lines(group.name)
         for option in group.options:
             lines += _option_lines(group.name, option)
     return "\n".join([*lines, *(_contract_lines() if with_contracts else [])]) + "\n"
+
+
+def _kind_lines(kind: str) -> Iterator[str]:
+    """Yield the docstring of a kind's module without its list of files."""
+    doc = inspect.getdoc(getattr(components, kind, None)) or ""
+    paragraphs = [text for text in doc.split("\n\n") if not _FILE_ENTRY.match(text)]
+    yield from _docstring_lines("\n\n".join(paragraphs))
 
 
 def _option_lines(group: str, option: Option) -> Iterator[str]:

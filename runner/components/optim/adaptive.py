@@ -3,9 +3,7 @@
 In all but `adamw` the weight decay is L2 regularization: `weight_decay * w` joins the gradient and is rescaled with it.
 In `adamw` it is decoupled: `w <- w - lr * weight_decay * w`, apart from the gradient step (arXiv 1711.05101).
 
-Formulas: g is the gradient, t the number of steps that the parameter has taken, `m <- a * m + (1 - a) * g` and
-`v <- b * v + (1 - b) * g ** 2` are running means with `betas: [a, b]`, each in [0, 1). `eps` > 0 is added to the
-denominator.
+The package's docstring defines g, t, m, v, a and b. `eps` > 0 is added to the denominator.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Muon uses `gather`, `adam_direction` and `decay` too. No function waits for the device. Parameters without a gradient,
 such as frozen ones, are skipped: their weights and states do not change.
 
-Formulas: as in `adaptive.py`.
+The package's docstring defines g, t, m, v, a and b.
 """
 
 from __future__ import annotations

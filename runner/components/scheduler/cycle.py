@@ -1,6 +1,6 @@
 """Schedules that increase too: cyclic, triangular, cosine with restarts, one cycle.
 
-t is the number of steps done since the warm-up, n the number of steps after the warm-up.
+The package's docstring defines t, n and s.
 """
 
 from __future__ import annotations

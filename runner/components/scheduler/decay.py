@@ -3,8 +3,7 @@
 constant, step, multistep, exponential, cosine, linear, polynomial, inverse square root, plateau. A schedule is a
 function from the number of steps done to the factor on each group's learning rate; only `plateau` has a state.
 
-Formulas: t is the number of steps done since the warm-up, n the number of steps after the warm-up, s the number of
-steps done since the start of the run. `final`, in [0, 1], is the factor at t = n, one step after the last.
+The package's docstring defines t, n and s.
 """
 
 from __future__ import annotations
