@@ -22,7 +22,7 @@ OPTIONS = [
     if name not in DOWNLOADS and (kind, name) != ("model", "timm")
 ]
 
-SURROUNDINGS: dict[str, dict[str, Any]] = {  # of all options of a kind, so that they can be compared
+KIND_SETTINGS: dict[str, dict[str, Any]] = {  # settings for all options of a kind
     "norm": {"model": "cnn", "model.hidden": []},  # instance norm is for convolutions only
     "init": {"model": "resnet"},  # init=residual needs residual branches
     "regularizer": {"model": "resnet9"},  # has block, head and residual places, and max pooling
@@ -31,7 +31,9 @@ SURROUNDINGS: dict[str, dict[str, Any]] = {  # of all options of a kind, so that
     "preprocess": {"data": "imagefolder", "data.size": [8, 8]},  # of gray images one channel's mean is the global one
     "augment": {"data": "imagefolder", "data.size": [16, 16]},  # in color, for augment=pca_color
 }
-SHOWN: dict[tuple[str, str], dict[str, Any]] = {  # what an option needs in order to act so early; its own knobs bare
+OPTION_SETTINGS: dict[
+    tuple[str, str], dict[str, Any]
+] = {  # settings with which an option has an effect within three steps; knobs of the option without prefix
     ("average", "lookahead"): {"every": 2},
     ("average", "polyak"): {"last": "70%"},  # by default the last tenth: one step of three
     ("mix", "cutmix"): {"p": 1.0},
@@ -46,16 +48,16 @@ SHOWN: dict[tuple[str, str], dict[str, Any]] = {  # what an option needs in orde
 def choices(kind: str, name: str, /, **changed: Any) -> dict[str, Any]:
     """Return a small run with an option in its surroundings; `changed` sets knobs of it, or whole dotted keys."""
     prefix = f"{kind}.{name}" if kind in MANY else kind
-    made = {"steps": STEPS, **SURROUNDINGS.get(kind, {}), kind: [name] if kind in MANY else name}
+    made = {"steps": STEPS, **KIND_SETTINGS.get(kind, {}), kind: [name] if kind in MANY else name}
     own = SMALL.get(name, {}) if kind == "model" else {}
-    for key, value in {**own, **SHOWN.get((kind, name), {}), **changed}.items():
+    for key, value in {**own, **OPTION_SETTINGS.get((kind, name), {}), **changed}.items():
         made[key if key == "data" or "." in key else f"{prefix}.{key}"] = value
     if made.get("data") == "imagefolder":
-        made = {"data.root": color(), **made}
+        made = {"data.root": color_images(), **made}
     return small(made)
 
 
 @cache
-def color(seed: int = 0) -> str:
+def color_images(seed: int = 0) -> str:
     """Return a folder of color pictures."""
     return write_color_images(Path(mkdtemp()), seed)

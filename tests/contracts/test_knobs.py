@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
-from cases import DOWNLOADS, PICTURES, STEPS, choices, color
+from cases import DOWNLOADS, PICTURES, STEPS, choices, color_images
 from small_runs import MANY, ONE, ROOT, exact, option, small, uninterrupted
 from test_options import curve
 
@@ -24,7 +24,7 @@ OTHER: dict[str, Any] = {  # another valid value, where none follows from the de
     "data.imagefolder.crop_scale": [0.3, 0.5],
     "data.imagefolder.crop_ratio": [1.0, 1.1],
     "data.imagefolder.size": [8, 8],
-    "data.imagefolder.root": color(1),
+    "data.imagefolder.root": color_images(1),
     "data.synthetic.kind": "blobs",
     "data.*.batch_size": 8,
     "data.*.train": 128,
