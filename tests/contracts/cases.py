@@ -31,9 +31,8 @@ KIND_SETTINGS: dict[str, dict[str, Any]] = {  # settings for all options of a ki
     "preprocess": {"data": "imagefolder", "data.size": [8, 8]},  # of gray images one channel's mean is the global one
     "augment": {"data": "imagefolder", "data.size": [16, 16]},  # in color, for augment=pca_color
 }
-OPTION_SETTINGS: dict[
-    tuple[str, str], dict[str, Any]
-] = {  # settings with which an option has an effect within three steps; knobs of the option without prefix
+# Settings with which an option has an effect within three steps; its own knobs have no prefix
+OPTION_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("average", "lookahead"): {"every": 2},
     ("average", "polyak"): {"last": "70%"},  # by default the last tenth: one step of three
     ("mix", "cutmix"): {"p": 1.0},
