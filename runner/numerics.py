@@ -32,7 +32,23 @@ class Change:
     scores: bool = False  # True if given weights get other scores, too
 
 
-CHANGES: tuple[Change, ...] = ()
+def _freezes(config: Config) -> bool:
+    """Return True if a rule of the optimizer freezes parameters in some steps."""
+    optim = config.get("optim")
+    rules = optim.get("rules") if isinstance(optim, Mapping) else None
+    # The user may have edited a saved config, and its values are checked later.
+    listed = rules if isinstance(rules, (list, tuple)) else ()
+    return any(isinstance(rule, Mapping) and not rule.keys().isdisjoint(("until", "active")) for rule in listed)
+
+
+CHANGES: tuple[Change, ...] = (
+    Change(
+        version=2,
+        part="optim.rules with `until` or `active`",
+        concerns=_freezes,
+        says="a frozen BatchNorm runs in evaluation mode and keeps its statistics",
+    ),
+)
 
 # A setting or group is `<key>`, a knob is `<group>=<option>.<knob>`
 ADDED: dict[str, Any] = {
