@@ -23,6 +23,7 @@ from runner.schema import check
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 Class = TypeVar("Class", bound=type)
+Config = Mapping[str, Any]
 
 _parts: dict[str, dict[str, Callable[..., Any]]] = {}
 _knob_classes: set[type] = set()  # the classes under `@shared_knobs`
@@ -101,6 +102,14 @@ def build(kind: str, config: Mapping[str, Any], /, *, key: str | None = None, **
     name = values.pop("name")
     factory = find(kind, name)
     return _make(factory, f"{kind}={name}", checked(factory, key or kind, values), context)
+
+
+def build_many(kind: str, config: Config, **context: Any) -> list[Any]:
+    """Build the components of a pick-many group, in the order that a whole config lists them."""
+    chosen = config[kind] or {}
+    return [
+        build(kind, {"name": name, **(knobs or {})}, key=f"{kind}.{name}", **context) for name, knobs in chosen.items()
+    ]
 
 
 def _make(factory: Callable[..., Any], what: str, values: Mapping[str, Any], context: Mapping[str, Any]) -> Any:

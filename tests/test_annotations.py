@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from runner import annotations, registry
-from runner.annotations import Unread, annotation, read
+from runner.annotations import annotation
 from runner.door.options import find_conf
+from runner.source_reader import Unread, read_type
 from runner.tasks import load_tasks
 from tests.running import ROOT
 
@@ -67,7 +68,7 @@ def test_an_annotation_that_cannot_be_read_is_left_to_the_import(tmp_path, monke
 @pytest.mark.parametrize("text", ["f(1)", "__import__('os')", "[].append", "lambda: 0", "'x' if 1 else 2", "int.real"])
 def test_only_types_are_read(text):
     with pytest.raises(Unread):
-        read(ast.parse(text, mode="eval").body, Path(annotations.__file__))
+        read_type(ast.parse(text, mode="eval").body, Path(annotations.__file__))
 
 
 REFUSED = {

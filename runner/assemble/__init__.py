@@ -1,12 +1,10 @@
 """Config -> Recipe, Learner, data: the only package that knows both configs and the engine.
 
-config     what the other files read of a config
 data       training, validation and test batches
 execution  precision, memory format, compile, CUDA graphs
-inventory  the parts of a model that options refer to
 learner    optimizer, schedule, average, patience
 model      the model, with its norms, regularizers and initialization
-norms      the norm layers that a model is given
+norms      the check that no norm normalizes a single value
 recipe     everything that stays fixed, durations in steps
 """
 
@@ -17,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 import runner.components  # noqa: F401  (registers them)
-from runner.assemble.config import Config, many
 from runner.assemble.data import check_labels, load, test_batches, train_batches, validation_batches
 from runner.assemble.execution import convert_model, describe_execution, resolve
 from runner.assemble.learner import build_learner, describe_host_syncs
@@ -27,12 +25,13 @@ from runner.assemble.model import build_model
 from runner.assemble.recipe import build_recipe
 from runner.components.optim.groups import describe
 from runner.engine.batches import EvalBatches, TrainBatches
+from runner.engine.contracts import Data
 from runner.engine.learner import Learner
 from runner.engine.randomness import key
 from runner.engine.recipe import Recipe
 from runner.engine.world import ALONE, World
 from runner.errors import ConfigError
-from runner.registry import build
+from runner.registry import Config, build, build_many
 from runner.relations import check_relations
 from runner.schema import check
 from runner.settings import SETTINGS, Settings
@@ -49,10 +48,13 @@ class Experiment:
     learner: Learner
     batches: TrainBatches
     validation: dict[str, EvalBatches]
-    test: Callable[[], EvalBatches] | None  # opens the test split
-    look: Callable[[], tuple[str, ...]]  # checks that it can be opened, and returns lines for the summary
+    # Opens the test split.
+    test: Callable[[], EvalBatches] | None
+    # Checks that the test split can be opened, and returns lines for the summary.
+    look: Callable[[], tuple[str, ...]]
     classes: tuple[str, ...]
-    summary: list[str]  # lines that describe what was built
+    # Lines that describe the parts.
+    summary: list[str]
 
 
 def assemble(
@@ -67,23 +69,16 @@ def assemble(
         world: the processes that train together.
 
     Raises:
-        ConfigError: settings that are not supported together.
-        DataError: data that are missing or broken.
+        ConfigError, DataError: settings are not supported together; data are missing or broken.
     """
-    settings = Settings(**{name: check(name, config[name], kind) for name, kind in SETTINGS.items()})
-    check_relations("", config, SETTINGS)
-    device = device_of(settings.device, world)
-    settings = resolve(settings, device)
+    settings, device = _settings_and_device(config, world)
     data = load(config["data"])
     check_labels(data)
-    preprocess = build("preprocess", config["preprocess"], shape=data.shape)
-    if fit:
-        preprocess.fit(data.train)
-    preprocess.to(device)
+    preprocess = _build_preprocess(config, data, device, fit=fit)
     batches = train_batches(config, settings, data, preprocess, device, world)
-    regularizers = many("regularizer", config)
+    regularizers = build_many("regularizer", config)
     torch.manual_seed(key(settings.seed, "init"))
-    model, summary = build_model(config, data, batches, regularizers)
+    model, model_lines = build_model(config, data, batches, regularizers)
     convert_model(model, settings)
     recipe = build_recipe(config, settings, data, batches, regularizers, model, device, world)
     learner = build_learner(config, settings, recipe, model.to(device), preprocess, device, search, world)
@@ -98,27 +93,49 @@ def assemble(
         test=test_batches(data, preprocess, device, world),
         look=data.look,
         classes=data.classes,
-        summary=[
-            *data.notes,
-            *summary,
-            *describe_execution(model, settings, recipe),
-            *describe(learner.optimizer),
-            *describe_host_syncs(learner, device),
-        ],
+        summary=[*data.notes, *model_lines, *_describe(model, settings, recipe, learner, device)],
     )
 
 
-def device_of(word: str, world: World = ALONE) -> torch.device:
-    """Return the device that a word names, with its number; `auto` is the first available of cuda, mps and cpu.
+def _settings_and_device(config: Config, world: World) -> tuple[Settings, torch.device]:
+    """Return the global settings, checked and resolved for a device, and the device."""
+    settings = Settings(**{name: check(name, config[name], kind) for name, kind in SETTINGS.items()})
+    check_relations("", config, SETTINGS)
+    device = device_of(settings.device, world)
+    return resolve(settings, device), device
+
+
+def _build_preprocess(config: Config, data: Data, device: torch.device, *, fit: bool) -> Any:
+    """Return the preprocessing, a `Preprocess` and a module, on a device; `fit` computes its statistics."""
+    preprocess = build("preprocess", config["preprocess"], shape=data.shape)
+    if fit:
+        preprocess.fit(data.train)
+    preprocess.to(device)
+    return preprocess
+
+
+def _describe(
+    model: nn.Module, settings: Settings, recipe: Recipe, learner: Learner, device: torch.device
+) -> list[str]:
+    """Return the summary lines about execution and optimizer."""
+    return [
+        *describe_execution(model, settings, recipe),
+        *describe(learner.optimizer),
+        *describe_host_syncs(learner, device),
+    ]
+
+
+def device_of(name: str, world: World = ALONE) -> torch.device:
+    """Return the device that a name stands for, with its number; `auto` is the first available of cuda, mps and cpu.
 
     Without a number each process on a machine gets a GPU of its own.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if word == "auto":
-        word = next(kind for kind, found in available.items() if found)
-    device = world.device(torch.device(word))
+    if name == "auto":
+        name = next(kind for kind, present in available.items() if present)
+    device = world.device(torch.device(name))
     if not available[device.type] or (device.index or 0) >= max(1, torch.cuda.device_count()):
-        found = ", ".join(kind for kind, here in available.items() if here)
-        raise ConfigError(f"device: got '{word}', must be auto or one that this machine has ({found})")
-    # As its tensors name it: cuda:0, not cuda.
+        present = ", ".join(kind for kind, usable in available.items() if usable)
+        raise ConfigError(f"device: got '{name}', must be auto or one that this machine has ({present})")
+    # Tensors name their device with its number, as in cuda:0.
     return torch.empty(0, device=device).device

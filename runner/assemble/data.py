@@ -8,14 +8,13 @@ from typing import get_args
 
 import torch
 
-from runner.assemble.config import Config, many
 from runner.components.augment.warp import fuse_geometric
 from runner.engine.batches import EvalBatches, TrainBatches, placed
 from runner.engine.contracts import Data, InMemory, Preprocess
 from runner.engine.randomness import order
 from runner.engine.world import World
 from runner.errors import ConfigError, DataError
-from runner.registry import build, find, knobs
+from runner.registry import Config, build, build_many, find, knobs
 from runner.settings import Settings
 
 # The smallest batch for evaluation, in examples.
@@ -49,7 +48,7 @@ def train_batches(
         placed(data.train, data.placement, device),
         batch=data.batch_size * settings.accumulate,
         seed=settings.seed,
-        augments=fuse_geometric(many("augment", config, shape=data.shape)),
+        augments=fuse_geometric(build_many("augment", config, shape=data.shape)),
         preprocess=preprocess,
         device=device,
         world=world,

@@ -10,7 +10,6 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from runner.assemble.config import Config
 from runner.assemble.execution import check_bf16_state
 from runner.engine.contracts import Clock
 from runner.engine.fast_step import avoid_dynamo, fast_stepper
@@ -22,7 +21,7 @@ from runner.engine.recipe import Recipe
 from runner.engine.schedules import Pure, freezing
 from runner.engine.world import ALONE, World
 from runner.errors import ConfigError
-from runner.registry import build
+from runner.registry import Config, build
 from runner.search import pruning
 from runner.settings import Settings
 
@@ -45,9 +44,9 @@ def build_learner(
         check_bf16_state(optimizer)
     batch = config["data"]["batch_size"] * settings.accumulate
     clock = Clock(recipe.total_steps, recipe.steps_per_epoch, batch)
-    # The numbers one by one are for components of users, which may ask for them by name
+    # Users' components may ask for each number by its name.
     context = {"clock": clock, **vars(clock)}
-    set_windows(optimizer, clock)
+    _set_windows(optimizer, clock)
     schedule = build("scheduler", config["scheduler"], **context)
     judge = pruning.judge(search, every=recipe.validate_every, total=recipe.total_steps) if search else let_run
     return Learner(
@@ -71,10 +70,10 @@ def describe_host_syncs(learner: Learner, device: torch.device) -> list[str]:
     if device.type == "cpu" or not learner.gate.needs_host_sync:
         return []
     kind = type(learner.optimizer).__name__
-    return [f"{kind} has no fused step: the host waits for {device.type} in each, to know that all is finite"]
+    return [f"{kind} has no fused step: the host waits for {device.type} in each step, to check that all is finite"]
 
 
-def set_windows(optimizer: Optimizer, clock: Clock) -> None:
+def _set_windows(optimizer: Optimizer, clock: Clock) -> None:
     """Give each group its first rate, `initial_lr`, and its `active` window in steps, [first, end].
 
     Raises ConfigError for a window that ends before it begins, and if all groups are frozen in a step.
@@ -87,7 +86,7 @@ def set_windows(optimizer: Optimizer, clock: Clock) -> None:
             if (first, end) != (0, total):
                 group.update(active=[first, end], pace=total / max(1, end - first))
     windows = [group.get("active", [0, total]) for group in optimizer.param_groups]
-    # A gap can begin at the start of the run and where a window ends
+    # A gap can begin at the start of the run and where a window ends.
     for step in sorted({0, *(end for _, end in windows)}):
         if step < total and not any(first <= step < end for first, end in windows):
             later = min((first for first, end in windows if step < first < end), default=None)

@@ -1,28 +1,32 @@
-"""The model: built, rewired, initialised."""
+"""The model: built, rewired, initialized, and described in one line."""
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from runner.assemble.config import Config
-from runner.assemble.inventory import inventory
 from runner.assemble.norms import check_norms
 from runner.components.init.layers import classifier
 from runner.engine.batches import TrainBatches
 from runner.engine.contracts import Data, Regularizer
 from runner.engine.parts import close_slots, notes
 from runner.errors import ConfigError
-from runner.registry import asks, build
+from runner.registry import Config, asks, build
+
+# The modules of torch.nn whose norms and activations the summary counts.
+_COUNTED = ("modules.batchnorm", "modules.instancenorm", "modules.normalization", "modules.activation")
+# Parts of the class names of modules that drop values or branches at random, torchvision's among them.
+_DROPOUT = ("Drop", "StochasticDepth")
 
 
 def build_model(
     config: Config, data: Data, batches: TrainBatches, regularizers: list[Regularizer]
 ) -> tuple[nn.Module, list[str]]:
-    """Return the initialised, rewired model on the CPU and what was done to it in words."""
+    """Return the rewired and initialized model on the CPU, and summary lines about it."""
     model: nn.Module = build(
         "model",
         config["model"],
@@ -38,15 +42,15 @@ def build_model(
     if asks("init", config["init"]["name"], "images"):
         context["images"] = next(batches.stream(0, 1))[0]
     build("init", config["init"], **context)(model)
-    prior = [set_prior(classifier(model), data)] if config["init"]["head"] == "prior" else []
+    prior = [_set_prior(classifier(model), data)] if config["init"]["head"] == "prior" else []
     count = sum(parameter.numel() for parameter in model.parameters())
     first = f"{config['model']['name']}: {count:,} parameters; {inventory(model)}"
     return model, [first, *notes(model), *rewired, *prior]
 
 
 @torch.no_grad()
-def set_prior(head: nn.Linear, data: Data) -> str:
-    """Set the classifier's bias to the log of each class's share of the training examples and say so.
+def _set_prior(head: nn.Linear, data: Data) -> str:
+    """Set the classifier's bias to the log of each class's share of the training examples; return a summary line.
 
     With weights of zero the first loss is then the entropy of the shares (Karpathy 2019, "init well"). A class without
     examples counts as one, so that its logit is finite.
@@ -56,3 +60,26 @@ def set_prior(head: nn.Linear, data: Data) -> str:
     counts = data.train.labels.bincount(minlength=len(data.classes)).clamp_min(1)
     head.bias.copy_((counts / counts.sum()).log())
     return "the classifier starts at the classes' shares"
+
+
+def inventory(model: nn.Module) -> str:
+    """Return the norms and activations of a model by kind, and its dropout with rates: `20 BatchNorm2d, 17 ReLU`."""
+    counts = Counter(type(m).__name__ for m in model.modules() if type(m).__module__.endswith(_COUNTED))
+    parts = [f"{count} {kind}" for kind, count in counts.items()]
+    return ", ".join([*parts, *_dropouts(model)]) or "no norm, no activation"
+
+
+def _dropouts(model: nn.Module) -> list[str]:
+    """Return, for each kind of dropout with a rate above 0, the number of modules and their range of rates."""
+    rates: dict[str, list[float]] = {}
+    for module in model.modules():
+        rate = getattr(module, "p", getattr(module, "drop_prob", None))
+        if isinstance(rate, float) and any(word in type(module).__name__ for word in _DROPOUT):
+            rates.setdefault(type(module).__name__, []).append(rate)
+    return [f"{len(found)} {kind} of {_range_text(found)}" for kind, found in rates.items() if max(found) > 0]
+
+
+def _range_text(rates: list[float]) -> str:
+    """Return the rates as one number, or as the lowest and the highest."""
+    low, high = min(rates), max(rates)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"

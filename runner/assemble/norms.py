@@ -1,4 +1,4 @@
-"""Norms that would meet a single value: found at assembly, by one pass of tensors that hold nothing."""
+"""The check that no norm normalizes a single value, by one forward pass on the meta device before training."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from torch import Tensor, nn
 from runner.engine.contracts import Data
 from runner.errors import ConfigError
 
-BATCH = nn.modules.batchnorm._BatchNorm
-PER_EXAMPLE = (nn.modules.instancenorm._InstanceNorm, nn.GroupNorm, nn.LayerNorm)
+# Norms with one mean for all examples of a batch, and those with means of each example.
+_BATCH = nn.modules.batchnorm._BatchNorm
+_PER_EXAMPLE = (nn.modules.instancenorm._InstanceNorm, nn.GroupNorm, nn.LayerNorm)
 
 
 def check_norms(model: nn.Module, data: Data, batch: int) -> None:
-    """Raise ConfigError where a norm would take mean and spread over one value in training: torch refuses, or gives 0.
+    """Raise ConfigError if a norm would normalize single values in training: torch raises there, or returns 0.
 
-    `batch` examples go into one optimizer step. What tensors on meta cannot run is left to the first step.
+    `batch` is the number of examples of one optimizer step. A model that cannot run on the meta device is not checked.
     """
-    examples = fewest(len(data.train.labels), batch, batch // data.batch_size)
-    kinds = PER_EXAMPLE if examples > 1 else (*PER_EXAMPLE, BATCH)
+    examples = _smallest_batch(len(data.train.labels), batch, batch // data.batch_size)
+    kinds = _PER_EXAMPLE if examples > 1 else (*_PER_EXAMPLE, _BATCH)
     found = [(name, module) for name, module in model.named_modules() if isinstance(module, kinds)]
     if not found:
         return
-    handles = [module.register_forward_pre_hook(check(name, examples)) for name, module in found]
+    handles = [module.register_forward_pre_hook(_size_check(name, examples)) for name, module in found]
     tensors = {name: t.to("meta") for name, t in chain(model.named_parameters(), model.named_buffers())}
     try:
         with torch.device("meta"), torch.no_grad():
@@ -38,19 +39,19 @@ def check_norms(model: nn.Module, data: Data, batch: int) -> None:
             handle.remove()
 
 
-def fewest(examples: int, batch: int, parts: int) -> int:
+def _smallest_batch(examples: int, batch: int, parts: int) -> int:
     """Return the examples of an epoch's smallest micro-batch: the last one of its last step."""
     return len(torch.arange((examples - 1) % batch + 1).chunk(parts)[-1])
 
 
-def check(name: str, examples: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+def _size_check(name: str, examples: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
     """Return a hook that raises ConfigError if the norm of this name gets one value per statistic."""
 
     def hook(norm: nn.Module, inputs: tuple[Any, ...]) -> None:
         x: Tensor = inputs[0]
-        if x.numel() > means(norm, x):
+        if x.numel() > _count_means(norm, x):
             return
-        if isinstance(norm, BATCH):
+        if isinstance(norm, _BATCH):
             raise ConfigError(
                 f"data.batch_size: leaves a (micro-)batch of {examples} example, and the batch norm '{name}' needs two "
                 "values per channel"
@@ -64,10 +65,10 @@ def check(name: str, examples: int) -> Callable[[nn.Module, tuple[Any, ...]], No
     return hook
 
 
-def means(norm: nn.Module, x: Tensor) -> int:
-    """Return how many means a norm takes of its input (B, C, ...)."""
+def _count_means(norm: nn.Module, x: Tensor) -> int:
+    """Return the number of means that a norm computes of its input (B, C, ...)."""
     if isinstance(norm, nn.LayerNorm):
         return x.numel() // torch.Size(norm.normalized_shape).numel()
     if isinstance(norm, nn.GroupNorm):
         return len(x) * norm.num_groups
-    return x.shape[1] if isinstance(norm, BATCH) else len(x) * x.shape[1]
+    return x.shape[1] if isinstance(norm, _BATCH) else len(x) * x.shape[1]

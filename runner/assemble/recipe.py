@@ -1,4 +1,4 @@
-"""The recipe: all durations in steps; absent parts become null objects."""
+"""The recipe: all durations in steps; a part that is not used is a null object."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from runner.assemble.config import Config, many
 from runner.assemble.execution import forward_of
 from runner.engine.batches import TrainBatches
 from runner.engine.contracts import Clock, Data, Mix, Regularizer
 from runner.engine.randomness import reseeder, stepwise
 from runner.engine.recipe import Batch, Recipe
 from runner.engine.world import World
-from runner.registry import build
+from runner.registry import Config, build, build_many
 from runner.settings import Settings
 
 
@@ -50,7 +49,7 @@ def build_recipe(
         predict=build("predict", config["predict"], model=model, shape=data.shape),
         penalties=[r.penalty for r in regularizers if r.penalty],
         constraints=[r.constrain for r in regularizers if r.constrain],
-        probes=many("probe", config),
+        probes=build_many("probe", config),
         clip=_clipper(settings.clip),
         autocast=_autocaster(settings.precision, device, cache=not settings.cuda_graphs),
         reseed=reseeder(settings.seed, device, rank=world.rank),

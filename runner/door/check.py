@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from runner.annotations import PACKAGE, annotation
+from runner.annotations import annotation
 from runner.door.options import RECIPE, Conf, template, templates
 from runner.errors import ConfigError, unknown, wrong
 from runner.keys import read_by_one_task
@@ -17,6 +17,7 @@ from runner.plain_yaml import plain
 from runner.relations import check_relations
 from runner.schema import PLAIN, Duration, check
 from runner.settings import SETTINGS
+from runner.source_reader import PACKAGE
 
 _DURATION = Duration.__metadata__[0].expression  # type: ignore[attr-defined]
 

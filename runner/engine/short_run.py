@@ -40,36 +40,30 @@ def short_run(
     probes: Sequence[Probe] = (),
     sinks: Sequence[Sink] = (),
 ) -> Curves:
-    """Train some steps from the learner's present step on, and return what the run logs.
+    """Train some steps from the learner's step on, and return what the run logs; nothing is written to the disk.
 
-    The steps are those of the whole run: same batches, same learning rates, same losses bit for bit. The learner is
-    left after them, so that a second short run continues. No checkpoint and no file is written.
+    The steps are those of the whole run, bit for bit. A second short run with the same learner continues after them.
+    Raises Diverged as the whole run would.
 
     Args:
-        recipe: The recipe of the run.
+        recipe: The recipe of the whole run.
         learner: Changed in place.
         batches: The training batches.
         steps: Optimizer steps to make; fewer are made if validation ends the run early.
-        validation: Splits that are scored when the recipe says so, and after the last step; None never validates.
-        log_every: Steps between two looks at the device, with a finiteness check and the `time/` tags; None looks only
-            after the last step.
+        validation: Splits to score when the recipe says so, and after the last step; None never validates.
+        log_every: Steps between two checks that all losses are finite; None checks only after the last step.
         probes: Probes beside those of the recipe.
-        sinks: Also get each row.
+        sinks: Other sinks that get each row.
 
     Returns:
-        By tag, the steps and values of all numbers that were logged: `train/loss` of each step, `train/lr` and `time/`
-        at each look, the probes' numbers, the scores.
-
-    Raises:
-        Diverged: A loss, a gradient or a score is not finite.
+        The curve of each tag: `train/loss` of each step, `train/lr` and `time/` at each check, scores, probes.
     """
-    end = learner.step + steps
     short = replace(
         recipe,
-        total_steps=end,
+        total_steps=learner.step + steps,
         validate_every=NEVER_DUE if validation is None else recipe.validate_every,
         checkpoint_every=NEVER_DUE,
-        log_every=end if log_every is None else log_every,
+        log_every=log_every or learner.step + steps,
         probes=[*recipe.probes, *probes],
     )
     recorder = _Recorder()
@@ -79,20 +73,20 @@ def short_run(
 
 
 class _Recorder:
-    """A sink that keeps the numbers of all rows."""
+    """A sink that keeps the numbers of all rows in memory."""
 
     def __init__(self) -> None:
         self._points: dict[str, list[tuple[int, float]]] = {}
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Keep the numbers of each row."""
+        """Append the numbers of each row."""
         for row in rows:
             for tag, value in row.values.items():
                 if type(value) is float:
                     self._points.setdefault(tag, []).append((row.step, value))
 
     def close(self) -> None:
-        """Do nothing: the numbers stay."""
+        """Do nothing: the numbers stay in memory."""
 
     def curves(self) -> Curves:
         """Return the curve of each tag."""

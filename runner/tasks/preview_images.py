@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from runner.assemble import Experiment
-from runner.assemble.config import many
 from runner.engine.batches import TrainBatches, Visit
 from runner.engine.contracts import Augment
 from runner.engine.figures.preview import ImageRow, shares, shortened
 from runner.engine.loading import fetch
 from runner.engine.randomness import order
-from runner.registry import build
+from runner.registry import build, build_many
 from runner.tasks.job import Job
 
 # Steps that are searched for mixed images.
@@ -34,7 +33,7 @@ def image_rows(job: Job, experiment: Experiment, examples: int) -> Iterator[Imag
     bare = [""] * len(index)
     originals = _augment(experiment, [], index)
     yield ImageRow("original", _to_uint8(originals), names)
-    alone = many("augment", job.config, shape=tuple(originals.shape[1:]))
+    alone = build_many("augment", job.config, shape=tuple(originals.shape[1:]))
     for name, augment in zip(job.config["augment"], alone, strict=True):
         yield ImageRow(name.replace("_", " "), _to_uint8(_augment(experiment, [augment], index)), bare)
     together = _augment(experiment, experiment.batches.augments, index)

@@ -306,8 +306,8 @@ def test_cuda_graphs_give_the_losses_of_the_plain_forward(changed):
     ("optim", "said"),
     [
         ("adam", []),
-        ("lion", ["Lion has no fused step: the host waits for cuda in each, to know that all is finite"]),
-        ("muon", ["Muon has no fused step: the host waits for cuda in each, to know that all is finite"]),
+        ("lion", ["Lion has no fused step: the host waits for cuda in each step, to check that all is finite"]),
+        ("muon", ["Muon has no fused step: the host waits for cuda in each step, to check that all is finite"]),
     ],
 )
 def test_the_summary_names_an_optimizer_without_a_fused_step_on_a_gpu_only(optim, said):

@@ -8,7 +8,7 @@ from running import job
 from torch import nn
 
 from runner.assemble import assemble
-from runner.assemble.inventory import inventory
+from runner.assemble.model import inventory
 
 ROOT = Path(__file__).parents[2]
 
