@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from runner import plain_yaml
-from runner.engine.logs.hparams import flat_hparams
+from runner.engine.logs.plugin_pages import flat_hparams
 from runner.engine.logs.sinks import METRICS, read_metrics
 from runner.engine.monitor import Monitor
 from runner.engine.saving.folder import RESULT, Result, read_result

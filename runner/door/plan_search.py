@@ -19,7 +19,7 @@ from runner.door.search_settings import (
     check_fits,
     check_part,
     check_search_settings,
-    monitor_direction,
+    monitor_of,
 )
 from runner.door.search_space import make_space, search_overrides
 from runner.door.variants import Composer
@@ -69,7 +69,7 @@ def plan_search(
         space=space,
         sampler=sampler,
         pruner=pruner,
-        direction=monitor_direction(settings.direction, config),
+        monitor=monitor_of(settings.direction, config),
         storage=settings.storage,
         study_name=settings.study_name or _study_name(space, sampler, settings.seeds),
         n_trials=settings.n_trials,

@@ -104,14 +104,14 @@ def check_fits(space: Space, sampler: dict[str, Any], pruner: dict[str, Any], se
             raise ConfigError("monitor: cannot be searched, it is the score")
 
 
-def monitor_direction(given: str | None, config: dict[str, Any]) -> Literal["maximize", "minimize"]:
-    """Return which way the monitored score gets better."""
-    monitor = config["monitor"]
-    natural = Monitor(monitor).direction
-    if given not in (None, natural):
-        raise ConfigError(f"hydra.sweeper.direction: got '{given}', but with monitor={monitor} it is {natural}")
+def monitor_of(given: str | None, config: dict[str, Any]) -> Monitor:
+    """Return the score of a search; ConfigError if the `given` direction is not its own, or no task logs it."""
+    monitor = Monitor(config["monitor"])
+    if given not in (None, monitor.direction):
+        expected = f"with monitor={monitor.tag} it is {monitor.direction}"
+        raise ConfigError(f"hydra.sweeper.direction: got '{given}', but {expected}")
     if config["task"]["name"] != "train":
         raise ConfigError(
-            f"task: got '{config['task']['name']}', but only task=train logs {monitor}, the score of a search"
+            f"task: got '{config['task']['name']}', but only task=train logs {monitor.tag}, the score of a search"
         )
-    return natural
+    return monitor

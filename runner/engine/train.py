@@ -1,4 +1,4 @@
-"""The training loop: one update after the other, and what is due after a step."""
+"""The training loop: updates, and the logging, validation and checkpoints that are due after a step."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from runner.engine.probing import due, probing
 from runner.engine.recipe import Batch, Recipe, drive
 from runner.engine.timing import Timing
 from runner.errors import Diverged
+from runner.status import Status
 
-Commit = Callable[[], None]  # saves a checkpoint of the learner's step
+# Saves a checkpoint of the learner's step.
+Commit = Callable[[], None]
 
 
 def train(
@@ -31,10 +33,10 @@ def train(
     log: Log,
     commit: Commit,
     stop: Stop = NEVER,
-) -> str:
-    """Train from the learner's step on with the recipe's own gradients; return what `steps` returns and raise the same.
+) -> Status:
+    """Train from the learner's step on with the recipe's own gradients; returns and raises the same as `steps`.
 
-    This is how a run trains that shares its gradients with no other.
+    A run that trains on its own is trained this way.
     """
     return drive(steps(recipe, learner, batches, validation, log, commit, stop), recipe, learner)
 
@@ -47,11 +49,11 @@ def steps(
     log: Log,
     commit: Commit,
     stop: Stop = NEVER,
-) -> Generator[Batch, Tensor, str]:
-    """Train from the learner's step on; return `done`, or `stopped` if patience or `stop` ended it.
+) -> Generator[Batch, Tensor, Status]:
+    """Train from the learner's step on; return DONE, or STOPPED if patience or `stop` ended the run.
 
-    Yields the examples whose gradients an update needs, and is sent their mean loss () when the gradients are in the
-    parameters. So whoever drives several runs can compute the gradients of all of them together.
+    Yields the examples whose gradients an update needs. The caller stores the gradients in the parameters and sends
+    the mean loss (); it may compute the gradients of several runs together.
 
     When `stop` is set, the present step is saved, and an unfinished validation is left to the resumed run. Raises
     Diverged, with the weights before the bad step, if a loss or a gradient was not finite.
@@ -75,7 +77,7 @@ def steps(
             if stop.agree() and not saved:
                 _raise_if_diverged(learner, log)
                 _save(learner, commit)
-    return "stopped" if learner.patience.spent or stop.agreed else "done"
+    return Status.STOPPED if learner.patience.spent or stop.agreed else Status.DONE
 
 
 def update(recipe: Recipe, learner: Learner, images: Tensor, labels: Tensor) -> Outcome:

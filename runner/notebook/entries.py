@@ -13,7 +13,7 @@ import yaml
 from runner import plain_yaml
 from runner.comparing.groups import Value, format_value
 from runner.comparing.runs import CONFIG, environment
-from runner.engine.logs.hparams import flat_hparams
+from runner.engine.logs.plugin_pages import flat_hparams
 from runner.engine.saving.folder import Result, read_result
 from runner.engine.saving.storage import read
 from runner.errors import CheckpointError, ConfigError, brief

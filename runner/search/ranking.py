@@ -31,7 +31,7 @@ def write_ranking(folder: Path, rows: Sequence[RankedPoint], search: Search, mon
         "best_value": best.value if best else None,
         "best_runs": best.folders if best else [],
         "monitor": monitor,
-        "direction": search.direction,
+        "direction": search.monitor.direction,
         "sampler": search.sampler["name"],
         "study_name": search.study_name,
         "points": {state: sum(row.state == state for row in rows) for state in sorted({row.state for row in rows})},

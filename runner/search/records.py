@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from runner.engine.monitor import Monitor
 from runner.search.space import Point, Space
 from runner.status import Status
 
@@ -20,7 +21,7 @@ class Search:
     space: Space
     sampler: dict[str, Any]  # name, seed, and the knobs of the sampler
     pruner: dict[str, Any]  # name, and the knobs of the pruner
-    direction: Literal["maximize", "minimize"]
+    monitor: Monitor
     storage: str | None
     study_name: str
     n_trials: int | None

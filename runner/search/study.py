@@ -39,7 +39,7 @@ class Study:
             storage=self._storage,
             sampler=optuna.samplers.RandomSampler(),
             pruner=make_pruner(search.pruner),
-            direction=search.direction,
+            direction=search.monitor.direction,
             load_if_exists=True,
         )
         self._check_compatible()
@@ -77,13 +77,12 @@ class Study:
 
     def rows(self) -> list[RankedPoint]:
         """Return the points, the best first and points without a score last."""
-        sign = -1.0 if self._search.direction == "maximize" else 1.0
         again = self._retried()
         rows = [self._row(each) for each in self._trials() if self._is_counted(each) and each.number not in again]
-        order = {"complete": 0, "pruned": 1}
+        order, rank = {"complete": 0, "pruned": 1}, self._search.monitor.rank
         return sorted(
             rows,
-            key=lambda row: (order.get(row.state, 2), math.inf if row.value is None else sign * row.value, row.number),
+            key=lambda row: (order.get(row.state, 2), -rank(math.nan if row.value is None else row.value), row.number),
         )
 
     def pruning_channel(self, asked: StudyTrial) -> dict[str, Any] | None:
@@ -129,7 +128,7 @@ class Study:
         from optuna.distributions import check_distribution_compatibility
 
         name = self._search.study_name
-        if self._study.direction.name.lower() != self._search.direction:
+        if self._study.direction.name.lower() != self._search.monitor.direction:
             raise ConfigError(
                 f"hydra.sweeper.study_name: '{name}' has the direction {self._study.direction.name.lower()}"
             )

@@ -14,9 +14,8 @@ from runner import plain_yaml
 from runner.assemble import Experiment
 from runner.engine.figures.curves import loss_figure
 from runner.engine.logs.console import Console, summary_table
-from runner.engine.logs.hparams import flat_hparams, session_end, session_start
-from runner.engine.logs.layout import layout
 from runner.engine.logs.log import Log
+from runner.engine.logs.plugin_pages import flat_hparams, layout, session_end, session_start
 from runner.engine.logs.sinks import METRICS
 from runner.engine.saving.checkpoint import Snapshot
 from runner.engine.saving.folder import Result

@@ -15,8 +15,8 @@ from runner.assemble import Experiment, assemble
 from runner.engine.evaluation import evaluate
 from runner.engine.interruption import deferred
 from runner.engine.learner import Learner
-from runner.engine.logs.hparams import session_end
 from runner.engine.logs.log import Log, open_logs
+from runner.engine.logs.plugin_pages import session_end
 from runner.engine.nonfinite_trace import explained
 from runner.engine.saving import checkpoint
 from runner.engine.saving.checkpoint import Snapshot
@@ -97,10 +97,10 @@ def _train_in(run: Run, job: Job, experiment: Experiment, snapshot: Snapshot | N
             result.steps, result.epochs = learner.step, learner.step / experiment.recipe.steps_per_epoch
         log_end(folder, log, experiment, figures=job.config["figures"] == "always")
     _record_scores(folder, experiment, result)
-    result.status = Status.PRUNED if learner.patience.pruned else Status(status)
+    result.status = Status.PRUNED if learner.patience.pruned else status
 
 
-def _train_until_end(folder: Path, experiment: Experiment, log: Log) -> str:
+def _train_until_end(folder: Path, experiment: Experiment, log: Log) -> Status:
     """Train, and return the status; a signal ends it after the step, with a checkpoint of that step."""
     recipe, learner = experiment.recipe, experiment.learner
     batches, validation = experiment.batches, experiment.validation

@@ -1,6 +1,6 @@
 """The flat form of a config, and which parts of it say what is computed."""
 
-from runner.engine.logs.hparams import flat_hparams, session_end, session_start
+from runner.engine.logs.plugin_pages import flat_hparams, session_end, session_start
 from runner.keys import hyperparameters
 
 CONFIG = {

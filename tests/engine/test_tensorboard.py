@@ -14,9 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from runner.engine.logs.hparams import flat_hparams, session_end, session_start
-from runner.engine.logs.layout import layout
 from runner.engine.logs.log import open_logs
+from runner.engine.logs.plugin_pages import flat_hparams, layout, session_end, session_start
 from runner.keys import hyperparameters
 
 STEPS = 30

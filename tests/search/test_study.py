@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from running import in_child
 
+from runner.engine.monitor import Monitor
 from runner.errors import ConfigError
 from runner.search.ranking import show_ranking
 from runner.search.records import RunResult, Search, point_state
@@ -30,7 +31,7 @@ def search(space: Space, sampler: str, n_trials: int | None = 12, **changes) -> 
         "space": space,
         "sampler": {"name": sampler, "seed": 0, **KNOBS.get(sampler, {})},
         "pruner": {"name": "none"},
-        "direction": "minimize",
+        "monitor": Monitor("val/loss"),
         "storage": None,
         "study_name": "s",
         "n_trials": n_trials,
@@ -201,7 +202,7 @@ def test_a_study_of_other_choices_or_direction_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="'s' is over other values of optim; choose another name"):
         Study(search(other, "random"), tmp_path)
     with pytest.raises(ConfigError, match="'s' has the direction minimize"):
-        Study(search(MIXED, "random", direction="maximize"), tmp_path)
+        Study(search(MIXED, "random", monitor=Monitor("val/accuracy")), tmp_path)
 
 
 def test_a_study_in_sqlite_goes_on_as_one_in_a_journal(tmp_path):

@@ -2,12 +2,13 @@
 
 A value travels `Log.add` -> `Buffer` -> `Transfer` (one device-to-host copy) -> `Log.flush` -> `LogFiles` -> its sinks.
 
-- `log.py`: the log of a run, derived numbers, `open_logs`
+- `log.py`: the log of a run, `open_logs`
+- `derived.py`: moving average of the loss, best and last scores
 - `buffer.py`: values on the device and their transfer to the host, which several logs can share
 - `files.py`: log files that survive a full disk and return to a checkpoint
 - `sinks.py`: rows, the protocols of sinks, the append-only file, `metrics.jsonl`
 - `event_file.py`: TensorBoard's event file
 - `summaries.py`: histograms, images and texts for TensorBoard
-- `hparams.py`, `layout.py`: TensorBoard's HPARAMS and CUSTOM SCALARS pages
+- `plugin_pages.py`: TensorBoard's HPARAMS and CUSTOM SCALARS pages
 - `console.py`: the progress line and bar, tables
 """

@@ -1,11 +1,11 @@
-"""The log of a run: takes values at any step without waiting for the device, and gives rows to screens and files."""
+"""The log of a run: collects values without waiting for the device, and writes them as rows to screens and files."""
 
 from __future__ import annotations
 
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +14,24 @@ import torch
 from torch import Tensor
 
 from runner.engine.logs.buffer import Buffer, Transfer
+from runner.engine.logs.derived import Derived
 from runner.engine.logs.event_file import EventFile, next_name
 from runner.engine.logs.files import LogFiles, truncate_logs
 from runner.engine.logs.sinks import METRICS, JsonLines, LogFile, Row, Sink
 from runner.engine.saving import storage
 from runner.errors import CheckpointError
 
-# Seconds between two flushes of `keep_up` at least: a flush at each look would cost small models several percent.
-PAUSE = 0.5
-_LOSS = "train/loss"
-_AVERAGE = "train/loss_average"
-# TensorBoard's HPARAMS page shows the first five tags in order of name, and `_` sorts first.
-_BEST: dict[str, tuple[str, Callable[[float, float], float]]] = {
-    "val/accuracy": ("_best/val_accuracy", max),
-    "val/loss": ("_best/val_loss", min),
-}
-_LAST = {"val/accuracy": "_last/val_accuracy", "val/loss": "_last/val_loss"}
+# At least so many seconds lie between two flushes of `keep_up`; more flushes would cost small models several percent.
+_PAUSE = 0.5
 
 
 class Log:
-    """Buffers values on the device; gives them as rows, with derived numbers, to screens and files at each flush.
+    """Buffer values on the device; write them as rows, with derived numbers, to screens and files at each flush.
 
     All values of one step form one row, however often `flush` is called: the last step's row stays open until a later
     step, a checkpoint or the end closes it. So nothing may be logged for a step after its checkpoint.
 
-    Without arguments it keeps nothing but the latest number of each tag: a log in memory, without files.
+    Without arguments it is a log in memory, which stores only the latest number of each tag.
 
     Args:
         files: Sinks whose files are part of the state of the run (`LogFiles`).
@@ -57,13 +50,13 @@ class Log:
         self.files, self.screens = LogFiles(files, lengths), list(screens)
         self._buffer = Buffer(transfer or Transfer())
         self._open: Row | None = None
-        self._held = False
+        self._keep_open = False
         self._flushed = -math.inf
         self._derived = Derived()
         self._latest: dict[str, float] = {}
 
     def add(self, step: int, values: Mapping[str, Any]) -> None:
-        """Take values of a step (1 is the first), at the cost of an append.
+        """Add values of a step (1 is the first); costs no more than an append.
 
         Args:
             step: Optimizer steps done.
@@ -78,8 +71,8 @@ class Log:
         return self._latest.get(tag) if found is None else found
 
     def keep_up(self) -> None:
-        """Flush, unless the last flush was less than `PAUSE` ago."""
-        if time.monotonic() - self._flushed >= PAUSE:
+        """Flush, unless the last flush was less than `_PAUSE` ago."""
+        if time.monotonic() - self._flushed >= _PAUSE:
             self.flush()
 
     def flush(self) -> dict[str, float]:
@@ -105,18 +98,18 @@ class Log:
 
         Nothing may be logged for a later step.
         """
-        self._held = True
+        self._keep_open = True
 
     def positions(self) -> dict[str, int]:
         """Write all rows, wait until they are on the disk, and return the bytes of each file by name.
 
-        What the disk does not take is in the `state_dict` that follows.
+        A later `state_dict` contains the rows that could not be written.
         """
         self._finish()
         return self.files.sync()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs beside the files as of the last `positions`."""
+        """Return what a resumed run needs besides the files at their last `positions`."""
         row = {} if self._open is None else {**self._open._asdict(), "values": _as_tensors(self._open.values)}
         return {"derived": self._derived.state_dict(), "owed": self.files.backlogs(), "held": row}
 
@@ -130,10 +123,10 @@ class Log:
         """Write the remaining rows and close the files.
 
         Raises:
-            StorageError: The disk does not take them, and no other exception is being handled.
+            StorageError: The rows cannot be written, and no other exception is being handled.
         """
         failing = sys.exception() is not None
-        self._held = False
+        self._keep_open = False
         try:
             self._finish()
             if not failing:
@@ -155,7 +148,7 @@ class Log:
     def _finish(self) -> None:
         """Flush, and write the open row unless it is held."""
         self.flush()
-        if not self._held and self._open is not None:
+        if not self._keep_open and self._open is not None:
             last, self._open = self._open, None
             self._write([last])
 
@@ -200,43 +193,6 @@ def open_logs(
     log = Log(files, screens, lengths, transfer)
     log.load_state_dict(state)
     return log
-
-
-class Derived:
-    """Derives the moving average of the loss and the best and last validation scores from the logged numbers.
-
-    The moving average is exponential over about the last twentieth of the run so far (10 to 200 steps). It starts as
-    the plain mean, so that the first values have no extra weight, and is smoother later, when the loss falls slowly.
-    """
-
-    def __init__(self, state: Mapping[str, float] | None = None) -> None:
-        self._best = dict(state or {})
-        self._count, self._mean = self._best.pop("count", 0.0), self._best.pop(_AVERAGE, math.nan)
-
-    def state_dict(self) -> dict[str, float]:
-        """Return what `Derived` needs to continue."""
-        return self._best | ({"count": self._count, _AVERAGE: self._mean} if self._count else {})
-
-    def extend(self, values: dict[str, Any]) -> None:
-        """Add the derived numbers to the values of a step."""
-        if _LOSS in values:
-            values[_AVERAGE] = self._average(values[_LOSS])
-        if not _BEST.keys().isdisjoint(values):
-            values.update(self._scores(values))
-
-    def _average(self, loss: float) -> float:
-        if math.isfinite(loss):
-            self._count += 1
-            mean = self._mean if self._count > 1 else 0.0
-            self._mean = mean + (loss - mean) / min(self._count, 10 + self._count / 20, 200)
-        return self._mean
-
-    def _scores(self, values: Mapping[str, float]) -> dict[str, float]:
-        found = {}
-        for tag, (name, better) in _BEST.items():
-            if tag in values and not math.isnan(values[tag]):
-                found[name] = self._best[name] = better(self._best.get(name, values[tag]), values[tag])
-        return found | {name: values[tag] for tag, name in _LAST.items() if tag in values}
 
 
 def _as_tensors(values: Mapping[str, Any]) -> dict[str, Any]:

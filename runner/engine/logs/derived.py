@@ -1,0 +1,55 @@
+"""Numbers derived from the logged ones: the moving average of the loss, the best and the last validation scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from runner.engine.monitor import Monitor
+
+_LOSS = "train/loss"
+_AVERAGE = "train/loss_average"
+# TensorBoard's HPARAMS page shows the first five tags in order of name, and `_` sorts first.
+_BEST = {"val/accuracy": "_best/val_accuracy", "val/loss": "_best/val_loss"}
+_LAST = {"val/accuracy": "_last/val_accuracy", "val/loss": "_last/val_loss"}
+
+
+class Derived:
+    """Derive the moving average of the loss and the best and last validation scores from the logged numbers.
+
+    The moving average is exponential over about the last twentieth of the run so far (10 to 200 steps). It starts as
+    the plain mean, so that the first values have no extra weight, and is smoother later, when the loss falls slowly.
+    """
+
+    def __init__(self, state: Mapping[str, float] | None = None) -> None:
+        self._best = dict(state or {})
+        self._count, self._mean = self._best.pop("count", 0.0), self._best.pop(_AVERAGE, math.nan)
+
+    def state_dict(self) -> dict[str, float]:
+        """Return the numbers that a resumed run continues from."""
+        return self._best | ({"count": self._count, _AVERAGE: self._mean} if self._count else {})
+
+    def extend(self, values: dict[str, Any]) -> None:
+        """Add the derived numbers to the values of a step."""
+        if _LOSS in values:
+            values[_AVERAGE] = self._average(values[_LOSS])
+        if not _BEST.keys().isdisjoint(values):
+            values.update(self._scores(values))
+
+    def _average(self, loss: float) -> float:
+        if math.isfinite(loss):
+            self._count += 1
+            mean = self._mean if self._count > 1 else 0.0
+            self._mean = mean + (loss - mean) / min(self._count, 10 + self._count / 20, 200)
+        return self._mean
+
+    def _scores(self, values: Mapping[str, float]) -> dict[str, float]:
+        scores = {}
+        for tag, name in _BEST.items():
+            if tag in values and not math.isnan(values[tag]):
+                best = self._best.get(name)
+                if best is None or Monitor(tag).better(values[tag], best):
+                    self._best[name] = values[tag]
+                scores[name] = self._best[name]
+        return scores | {name: values[tag] for tag, name in _LAST.items() if tag in values}

@@ -1,0 +1,128 @@
+"""TensorBoard's HPARAMS page, which shows a run's config, and the charts of its CUSTOM SCALARS page.
+
+The hyperparameters are flat, typed, and grouped so that seeds share a row. They are written without an experiment
+record: TensorBoard then infers types and domains, shows first the hyperparameters that differ between runs, uses every
+scalar tag as a metric, and averages the runs of one group.
+
+The tags of charts are regular expressions, so that every run has the same layout: TensorBoard merges the layouts of all
+runs, and only equal charts become one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from runner.engine.logs import summaries
+
+# The fields of a protobuf Value by Python type.
+_VALUE_FIELDS = {bool: "bool_value", float: "number_value", str: "string_value"}
+_CHARTS = {
+    "1 Learning curves": {
+        "loss: training steps, moving average, validation": [r"train/loss$", r"train/loss_average$", r"val/loss$"],
+        "accuracy": [r"train/accuracy$", r"val/accuracy$"],
+        "learning rate": [r"train/lr(/.+)?$"],
+    },
+    "2 Update/weight ratio (log10; about -3 is usual) and gradient norm": {
+        "update/weight ratio of all weights": [r"ratio/log10/_"],
+        "update/weight ratio per weight tensor": [r"ratio/log10/(?!_global)"],
+        "gradient norm before clipping": [r"grad_norm/_global$"],
+    },
+    "3 Activations per layer": {
+        "standard deviation (similar in all layers is good)": [r"activations/.+/std$"],
+        "share of saturated outputs": [r"activations/.+/saturated$"],
+        "share of dead units": [r"activations/.+/dead$"],
+        "mean": [r"activations/.+/mean$"],
+    },
+    "4 Cost of a step (without validation and checkpoints)": {
+        "milliseconds per step": [r"time/step_ms$"],
+        "examples per second": [r"time/examples_per_second$"],
+        "share of time waiting for data": [r"time/data_wait$"],
+        "peak memory, MB": [r"time/peak_memory_mb$"],
+    },
+}
+
+
+def flat_hparams(config: Mapping[str, Any]) -> dict[str, bool | float | str]:
+    """Return a config, or a part of one, on one level: `{optim: adam, optim.lr: 0.001, augment.crop.padding: 4.0}`.
+
+    A number becomes a float, a list its items joined by `+`, and null or an empty list becomes "none".
+    """
+    return {key: _typed(value) for key, value in _flat(config)}
+
+
+def _flat(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) pairs; a group yields its option under its own name, then the knobs."""
+    for word, value in config.items():
+        key = f"{above}{word}"
+        if not isinstance(value, Mapping):
+            yield key, value
+        else:
+            if not above:
+                yield key, value.get("name", list(value))
+            yield from ((knob, x) for knob, x in _flat(value, f"{key}.") if knob != f"{key}.name")
+
+
+def _typed(value: Any) -> bool | float | str:
+    """Return a value as one of the three types that TensorBoard supports."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, (int, float)):
+        return float(value)
+    if isinstance(value, (list, tuple)):
+        return "+".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
+
+
+def session_start(hparams: Mapping[str, bool | float | str], group: str) -> Any:
+    """Return the summary that starts a session; runs of the same `group` share one row."""
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionStartInfo
+
+    info = SessionStartInfo(group_name=group, start_time_secs=time.time())
+    for name, value in hparams.items():
+        setattr(info.hparams[name], _VALUE_FIELDS[type(value)], value)
+    return _hparams_summary("session_start_info", HParamsPluginData(session_start_info=info))
+
+
+def session_end(*, succeeded: bool) -> Any:
+    """Return the summary that ends a session; without one its status stays unknown."""
+    from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo
+
+    info = SessionEndInfo(status=STATUS_SUCCESS if succeeded else STATUS_FAILURE, end_time_secs=time.time())
+    return _hparams_summary("session_end_info", HParamsPluginData(session_end_info=info))
+
+
+def _hparams_summary(tag: str, content: Any) -> Any:
+    """Return the summary of a message to the HPARAMS plugin, which reads it from the metadata of an empty tensor.
+
+    TensorBoard's own functions for it import far more than the messages (see `summaries.tensor`).
+    """
+    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+
+    about = SummaryMetadata.PluginData(plugin_name="hparams", content=content.SerializeToString())
+    empty = np.zeros(0, dtype=np.float32)
+    return Summary(value=[summaries.value(f"_hparams_/{tag}", empty, SummaryMetadata(plugin_data=about))])
+
+
+def layout() -> Any:
+    """Return the summary with the layout of the charts; written once per run."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+
+    categories = [
+        layout_pb2.Category(title=title, chart=[_chart(name, tags) for name, tags in charts.items()])
+        for title, charts in _CHARTS.items()
+    ]
+    packed = np.array(layout_pb2.Layout(category=categories).SerializeToString(), dtype=object)
+    return Summary(value=[summaries.value(metadata.CONFIG_SUMMARY_TAG, packed, metadata.create_summary_metadata())])
+
+
+def _chart(title: str, tags: list[str]) -> Any:
+    """Return a line chart of all tags that match."""
+    from tensorboard.plugins.custom_scalar import layout_pb2
+
+    return layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=tags))
