@@ -1,4 +1,4 @@
-"""What went wrong, in one line and with an exit code; the wording every refusal shares."""
+"""Errors that the user can act on: one line of text and an exit code; and the common form of their texts."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-# What torch, numpy and the allocators say of sizes that no memory holds
+# The messages of torch, numpy and the allocators about sizes that do not fit into memory.
 TOO_LARGE = re.compile(
     r"allocate memory|out of memory|Unable to allocate|overflowed|multiplication overflow|Overflow when"
     r"|Python int too large|array is too big|Maximum allowed dimension|negative dimension"
 )
-SHOWN = 8  # choices that one line may name
-LONGEST = 80  # characters of what was given that one line may quote
-KEY = 400  # characters of where it stands: a key, or a file and a key
+# Choices that one line lists at most.
+MOST_CHOICES = 8
+# Characters of a value that one line quotes at most.
+_VALUE_LENGTH = 80
+# Characters of a key, or of a file and a key, that one line quotes at most.
+KEY = 400
 
 
 class RunnerError(Exception):
@@ -41,13 +44,13 @@ class CheckpointError(RunnerError):
 
 
 class StorageError(RunnerError):
-    """The disk or the folder does not take what must be written."""
+    """Cannot write to the disk or the folder."""
 
     exit_code = 4
 
 
 class Diverged(RunnerError):
-    """A loss, gradient or weight stopped being finite."""
+    """A loss, gradient or weight is not finite."""
 
     exit_code = 5
 
@@ -71,7 +74,7 @@ class PluginError(RunnerError):
 
 
 def too_large(error: BaseException) -> ConfigError | None:
-    """Return the error for sizes in a config that no memory holds, None if it is about something else."""
+    """Return the ConfigError for an error about sizes that do not fit into memory, None for other errors."""
     text = next(iter(str(error).splitlines()), "") or type(error).__name__
     if isinstance(error, MemoryError) or (
         isinstance(error, (RuntimeError, OverflowError, ValueError)) and TOO_LARGE.search(str(error))
@@ -84,25 +87,25 @@ def unknown(key: str, what: str, given: str, choices: Iterable[str]) -> ConfigEr
     """Return the error for a name that is not one of `choices`, nearest names first."""
     ranked = nearest(given, choices)
     hint = f"; did you mean '{ranked[0]}'?" if ranked and close(given, ranked[0]) else ""
-    more = f", ... {len(ranked) - SHOWN} more: task=list" if len(ranked) > SHOWN else ""
-    listed = ", ".join(ranked[:SHOWN] if more else sorted(ranked))
+    more = f", ... {len(ranked) - MOST_CHOICES} more: task=list" if len(ranked) > MOST_CHOICES else ""
+    listed = ", ".join(ranked[:MOST_CHOICES] if more else sorted(ranked))
     return ConfigError(f"{brief(key, KEY)}: unknown {what} '{brief(given)}'{hint} (choose from: {listed}{more})")
 
 
 def wrong(key: str, value: Any, allowed: str) -> ConfigError:
-    """Return the error for a value that its type or range does not take."""
+    """Return the error for a value of the wrong type or out of range."""
     return ConfigError(f"{brief(key, KEY)}: got {brief(shown(value))}, must be {allowed}")
 
 
 def shown(value: Any) -> str:
-    """Return a value as YAML would have it, on one line."""
+    """Return a value as YAML writes it, on one line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return repr(value) if isinstance(value, str) else str(value)
 
 
-def brief(text: str, most: int = LONGEST) -> str:
-    """Return a text cut to what one line may quote, so that what is said about it stays in sight."""
+def brief(text: str, most: int = _VALUE_LENGTH) -> str:
+    """Return a text cut to a length that leaves room for the message about it."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
@@ -112,7 +115,7 @@ def nearest(word: str, choices: Iterable[str]) -> list[str]:
 
 
 def close(word: str, other: str) -> bool:
-    """Tell whether `other` is near enough to `word` to be worth suggesting."""
+    """Return True if `other` is near enough to `word` to be worth suggesting."""
     return distance(word.lower(), other.lower()) <= max(2, len(other) // 3)
 
 

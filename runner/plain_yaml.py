@@ -1,4 +1,4 @@
-"""Configs that anyone may have written: found plain and of a config's size before anything is built of them."""
+"""Untrusted config files: checked for size, nesting, tags and anchors before any object is built from them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 def read(path: Path) -> str:
     """Return the text of a plain YAML file.
 
-    Raises ConfigError, naming file and line, for what is no plain YAML mapping: too large or deep, anchors, tags.
+    Raises ConfigError, with file and line, if it is too large or too deep, has anchors or tags, or is no mapping.
     """
     try:
         if path.stat().st_size > SIZE:
@@ -43,7 +43,7 @@ def read(path: Path) -> str:
 
 
 def load(path: Path) -> Any:
-    """Return what a plain YAML file holds; raises ConfigError like `read`, and for values that no config has."""
+    """Return the content of a plain YAML file; raises ConfigError like `read`, and for values that no config has."""
     try:
         content = Loader(read(path)).get_single_data()  # as `safe_load`, by libyaml where it is there
     except (yaml.YAMLError, ValueError) as error:
@@ -53,12 +53,12 @@ def load(path: Path) -> Any:
 
 
 def dump(content: Any) -> bytes:
-    """Return plain values as a YAML file; by libyaml where it is there, which saves each trial of a sweep 20 ms."""
+    """Return plain values as a YAML file; libyaml, where installed, saves each trial of a sweep 20 ms."""
     return bytes(yaml.dump(content, Dumper=Dumper, sort_keys=False, allow_unicode=True).encode())
 
 
 def inspect(path: Path, text: str) -> None:
-    """Refuse what a config has no use for and a parser could be hurt by, without building any object."""
+    """Raise ConfigError for YAML that no config needs and that could harm a parser, without building any object."""
     depth = values = 0
     for event in yaml.parse(text, Loader=Loader):
         line = event.start_mark.line + 1 if event.start_mark else 0
@@ -85,9 +85,9 @@ def where(path: Path, error: yaml.YAMLError) -> str:
 
 
 def plain(content: Any, key: str = "") -> None:
-    """Refuse keys that start with an underscore (Hydra calls and imports what they name), and values no part can take.
+    """Raise ConfigError for keys that begin with an underscore, which Hydra imports and calls, and for unusable values.
 
-    `key` is where the content stands, with a dot at its end.
+    `key` is the place of the content, with a dot at its end.
     """
     if isinstance(content, Mapping):
         for name, value in content.items():
@@ -102,13 +102,13 @@ def plain(content: Any, key: str = "") -> None:
 
 
 def plain_key(name: str, key: str) -> None:
-    """Refuse one word of a key if it is more than a name."""
+    """Raise ConfigError for a part of a key that is not a plain name."""
     if name.startswith(("_", "$")):
         raise ConfigError(f"{brief(key, KEY)}: a key must not start with '{name[0]}' (a config can call nothing)")
 
 
 def plain_value(value: Any, key: str) -> None:
-    """Refuse a text that no file and no path can hold, and a number beyond 64 bits."""
+    """Raise ConfigError for a text that cannot be stored in a file or path, and for a number beyond 64 bits."""
     if isinstance(value, str) and not storable(value):
         raise wrong(key, value, "text that UTF-8 can write, without NUL")
     if isinstance(value, str) and len(value) > LONGEST:
@@ -120,7 +120,7 @@ def plain_value(value: Any, key: str) -> None:
 
 
 def refers_only(content: Any, key: str = "") -> None:
-    """Refuse interpolations that call (`${oc.env:...}`): a config may point to its own values and read nothing else."""
+    """Raise ConfigError for interpolations that call a resolver (`${oc.env:...}`); a config may refer to its own values."""
     if isinstance(content, Mapping):
         for name, value in content.items():
             refers_only(value, f"{key}{name}.")
@@ -132,5 +132,5 @@ def refers_only(content: Any, key: str = "") -> None:
 
 
 def storable(text: str) -> bool:
-    """Tell whether a text can be written to a file and be part of a path."""
+    """Return True if a text can be written to a file and be part of a path."""
     return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)

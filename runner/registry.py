@@ -1,7 +1,7 @@
-"""The one place where a word becomes an object.
+"""The registry of components, the one place that turns an option's name into an object.
 
 A component is a function (or class) under `@register("<kind>")`. Its positional parameters are run-time context, which
-it asks for by name; its keyword-only parameters are knobs, whose values stand in `conf/<kind>/<name>.yaml`.
+it asks for by name; its keyword-only parameters are knobs, whose values are in `conf/<kind>/<name>.yaml`.
 
 Knobs that many components share are declared once, in a class under `@shared_knobs`. A component asks for an object of
 that class by a positional parameter annotated with it. The class's keyword-only parameters then count as knobs of the
@@ -146,7 +146,7 @@ def asked(factory: Callable[..., Any], what: str, context: Mapping[str, Any]) ->
 
 
 def asks(kind: str, name: str, context: str) -> bool:
-    """Tell whether a component asks for a piece of context (some are dear to make)."""
+    """Return True if a component asks for a piece of context (some are expensive to make)."""
     return context in inspect.signature(find(kind, name)).parameters
 
 

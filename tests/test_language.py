@@ -35,19 +35,11 @@ DOCSTRINGS: dict[str, tuple[Callable[[str], bool], tuple[str, ...]]] = {
     "begins with `Tell whether`; write `True if ...`": (
         lambda text: text.startswith("Tell whether"),
         (
-            "runner/assemble",
-            "runner/engine",
-            "runner/errors.py",
-            "runner/plain_yaml.py",
-            "runner/registry.py",
         ),
     ),
     "begins with a pronoun; begin with a verb or a noun": (
         lambda text: starts(text) in PRONOUNS,
         (
-            "runner/assemble",
-            "runner/engine",
-            "runner/errors.py",
         ),
     ),
 }

@@ -1,1 +1,16 @@
-"""The engine: trains, evaluates, probes, logs and saves; knows no names and no config."""
+"""The engine: trains, evaluates, probes, logs and saves; knows no option names and no config.
+
+- `train.py`: the training loop
+- `recipe.py`, `learner.py`: what stays fixed in a run, and what changes
+- `contracts.py`: the types and protocols of components
+- `batches.py`, `loading.py`, `transfer.py`, `read_ahead.py`: data, from files to batches on the device
+- `forward.py`, `fast_step.py`, `fused_step.py`: the forward pass and the optimizer step
+- `finite.py`, `nonfinite_trace.py`: the check that all is finite, and the search for what is not
+- `evaluation.py`, `monitor.py`, `patience.py`: scores, the monitored score, early stopping
+- `schedules.py`, `parts.py`, `randomness.py`: schedules and freezing, parts of models, random keys
+- `probing.py`, `activations.py`, `timing.py`: measurements
+- `short_run.py`: a short training without a folder
+- `interruption.py`, `garbage.py`, `provenance.py`: signals, garbage collection, versions of code and machine
+- `world.py`: the processes that train together
+- `logs/`, `saving/`, `figures/`: logs, run folders and checkpoints, figures
+"""

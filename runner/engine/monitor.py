@@ -23,7 +23,7 @@ class Monitor:
 
     @property
     def metric(self) -> str:
-        """What is measured: `accuracy`, `loss`."""
+        """The metric: `accuracy`, `loss`."""
         return self.tag.partition("/")[2]
 
     @property
@@ -46,5 +46,5 @@ class Monitor:
         return -math.inf if math.isnan(value) else self.sign * value
 
     def better(self, value: float, other: float) -> bool:
-        """Return whether a value is better than another; NaN never is."""
+        """Return True if a value is better than another; NaN never is."""
         return self.rank(value) > self.rank(other)

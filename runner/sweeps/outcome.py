@@ -12,7 +12,7 @@ from runner import plain_yaml
 from runner.engine.monitor import Monitor
 from runner.engine.saving.folder import RESULT, Result, create, read_result, write_result
 from runner.engine.saving.storage import write_atomic
-from runner.errors import SHOWN, CheckpointError, ConfigError, TrialsFailed
+from runner.errors import MOST_CHOICES, CheckpointError, ConfigError, TrialsFailed
 from runner.numerics import same_config
 from runner.status import BUG, Ending, Status
 from runner.tasks.job import Job
@@ -122,8 +122,8 @@ def raise_if_failed(ended: Sequence[Ended], count: int, what: str) -> None:
     """Raise TrialsFailed, in one line, if any of `count` trials has no result."""
     failed = [each.name for each in ended if not each.has_result]
     if failed:
-        more = f", and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
-        raise TrialsFailed(f"{len(failed)} of {count} {what} failed: {', '.join(failed[:SHOWN])}{more}")
+        more = f", and {len(failed) - MOST_CHOICES} more" if len(failed) > MOST_CHOICES else ""
+        raise TrialsFailed(f"{len(failed)} of {count} {what} failed: {', '.join(failed[:MOST_CHOICES])}{more}")
 
 
 def lost_ending(reason: str, code: int = BUG) -> Ending:

@@ -1,1 +1,11 @@
-"""What a run keeps: its folder, its checkpoints, and the one door to the disk."""
+"""The run folder, its checkpoints, and all durable writes.
+
+- `folder.py`: the run folder, its lock, `result.json`
+- `checkpoint.py`: save and load checkpoints
+- `manifest.py`: the file that commits a checkpoint, with sizes and checksums
+- `rotation.py`: removal of old checkpoints and of the leftovers of killed saves
+- `state.py`: nested state as named tensors and a JSON tree
+- `tensor_file.py`: safetensors files, written durably and verified when read
+- `storage.py`: atomic writes and safe reads
+- `disk.py`: the system calls, which tests replace
+"""

@@ -21,8 +21,10 @@ from runner.engine.saving.rotation import older, rotate, steps_in, tidied, unuse
 from runner.engine.saving.state import flatten, restore
 from runner.errors import CheckpointError, StorageError
 
-NEWEST = 2  # checkpoints that stay, beside those to keep
-SHOWN = 3  # differing tensors that one line may name
+# Number of the newest checkpoints to keep, besides those asked for.
+NEWEST = 2
+# Differing tensors that one line names at most.
+_MOST_NAMES = 3
 
 
 @dataclass(frozen=True)
@@ -193,8 +195,8 @@ def mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str
     differing = [name for name in names if form(expected, name) != form(found, name)]
     if not differing:
         return None
-    parts = [f"{printable(n)}: expected {form(expected, n)}, found {form(found, n)}" for n in differing[:SHOWN]]
-    more = f"; and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
+    parts = [f"{printable(n)}: expected {form(expected, n)}, found {form(found, n)}" for n in differing[:_MOST_NAMES]]
+    more = f"; and {len(differing) - _MOST_NAMES} more" if len(differing) > _MOST_NAMES else ""
     return "; ".join(parts) + more
 
 

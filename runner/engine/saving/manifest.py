@@ -1,6 +1,6 @@
-"""The file that makes a checkpoint one: what belongs to it, with sizes and checksums, sealed by its own checksum.
+"""The manifest, which commits a checkpoint: its files with sizes and checksums, and a checksum of the manifest itself.
 
-Whatever is read here may be damaged or hostile: it is checked before anything is opened, allocated or believed.
+A manifest may be damaged or hostile, so it is checked before a file is opened or memory is allocated.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SEAL = re.compile(rb'(?P<body>\{.*),"sha256":"(?P<digest>[0-9a-f]{64})"\}\n', re
 
 
 class NewerFormat(CheckpointError):
-    """A whole checkpoint that a later version wrote: nothing older is taken in its place."""
+    """A complete checkpoint that a later version wrote; no older checkpoint replaces it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class File:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a checkpoint is made of."""
+    """The content of a checkpoint."""
 
     step: int
     weights: File
@@ -62,7 +62,7 @@ def name_of(step: int) -> str:
 
 
 def encode(manifest: Manifest) -> bytes:
-    """Return the manifest as one sealed line of JSON; lengths of logs that `decode` would refuse are refused here."""
+    """Return the manifest as one line of JSON with its checksum; raises for lengths of logs that `decode` rejects."""
     check_logs(manifest.logs, name_of(manifest.step))
     record = {
         "format": FORMAT,
@@ -77,7 +77,7 @@ def encode(manifest: Manifest) -> bytes:
 
 
 def read(folder: Path, step: int) -> Manifest:
-    """Return the manifest of a step; CheckpointError says in one line what is wrong with it."""
+    """Return the manifest of a step; raises CheckpointError if it is damaged."""
     name = name_of(step)
     try:
         return decode(storage.read(folder / name, LIMIT), step)
@@ -104,13 +104,13 @@ def decode(data: bytes, step: int) -> Manifest:
 
 
 def check_logs(logs: dict[str, int], name: str) -> None:
-    """Refuse a manifest whose logs have other names or lengths than logs have."""
+    """Raise CheckpointError if the name or length of a log is malformed."""
     for log, size in logs.items():
         require(bool(LOG_NAME.fullmatch(log)) and type(size) is int and size >= 0, name, "a log is malformed")
 
 
 def unsealed(data: bytes, name: str) -> dict[str, Any]:
-    """Return what a manifest says once its own checksum is found right."""
+    """Return the content of a manifest after verifying its checksum."""
     seal = SEAL.fullmatch(data)
     if seal is None or hashlib.sha256(seal["body"]).hexdigest() != seal["digest"].decode():
         raise CheckpointError(f"{name}: damaged (does not match its own checksum)")
@@ -122,7 +122,7 @@ def unsealed(data: bytes, name: str) -> dict[str, Any]:
 
 
 def role_of(file: Any, step: int, name: str) -> str:
-    """Return whether an entry is the weights or the state, once it is found well formed and of this step."""
+    """Return the role of a file entry, weights or state; raises CheckpointError for a malformed one or another step."""
     require(type(file) is dict and set(file) == {"name", "size", "sha256"}, name, "a file entry is malformed")
     match = DATA_NAME.fullmatch(file["name"]) if type(file["name"]) is str else None
     if match is None or int(match["step"]) != step:
@@ -133,6 +133,6 @@ def role_of(file: Any, step: int, name: str) -> str:
 
 
 def require(condition: bool, name: str, wrong: str) -> None:
-    """Refuse a manifest with what is wrong, unless the condition holds."""
+    """Raise CheckpointError with the text `wrong` unless the condition is true."""
     if not condition:
         raise CheckpointError(f"{name}: {wrong}")

@@ -1,4 +1,4 @@
-"""Which checkpoints stay, and what killed saves left behind. Everything here wants the run's lock held."""
+"""Removal of old checkpoints and of the leftovers of killed saves; the caller holds the run's lock."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def steps_in(names: Collection[str]) -> list[int]:
 
 
 def unused_stem(names: Collection[str], step: int) -> str:
-    """Return how the data files of a step are to begin: a checkpoint of the same step keeps its own until it goes."""
+    """Return a free stem for the data files of a step: an earlier checkpoint of the step keeps its files for now."""
     stems = itertools.chain([f"{step:08d}"], (f"{step:08d}.{n}" for n in range(1, 1000)))
     return next(s for s in stems if not any(name.startswith((f"{s}.weights.", f"{s}.state.")) for name in names))
 
@@ -32,7 +32,7 @@ def clean(folder: Path) -> None:
 
 
 def tidied(place: Path) -> list[str]:
-    """Do so in a folder of checkpoints, and return the names that stay."""
+    """Remove the leftovers of killed saves from a folder of checkpoints, and return the remaining names."""
     names = storage.sweep(place)
     gone = set(leftovers(place, names))
     remove_data(place, gone)
@@ -40,7 +40,7 @@ def tidied(place: Path) -> list[str]:
 
 
 def leftovers(place: Path, names: Collection[str]) -> Iterator[str]:
-    """Yield the data files that no manifest lists; of an unreadable one none, for a human to look at."""
+    """Yield the data files that no manifest lists; files beside an unreadable manifest stay for the user to inspect."""
     steps = steps_in(names)
     for step, group in itertools.groupby(filter(DATA_NAME.fullmatch, names), key=step_of):
         files = list(group)
@@ -52,13 +52,13 @@ def leftovers(place: Path, names: Collection[str]) -> Iterator[str]:
 
 
 def older(names: Iterable[str], step: int) -> list[str]:
-    """Return the names that are of checkpoints before a step."""
+    """Return the file names of the checkpoints before a step."""
     ours = (name for name in names if NAME.fullmatch(name) or DATA_NAME.fullmatch(name))
     return [name for name in ours if step_of(name) < step]
 
 
 def step_of(name: str) -> int:
-    """Return the step that a file of a checkpoint is of."""
+    """Return the step of a checkpoint's file."""
     return int(name.partition(".")[0])
 
 
@@ -77,7 +77,7 @@ def rotate(place: Path, names: Collection[str], step: int, keep: Collection[int]
 
 
 def looks_whole(place: Path, step: int) -> bool:
-    """Tell whether a checkpoint has a sound manifest and files of the right sizes (their bytes are not read)."""
+    """Return True if a checkpoint has a sound manifest and files of the right sizes (their bytes are not read)."""
     try:
         return all((place / file.name).lstat().st_size == file.size for file in manifest.read(place, step).files)
     except (CheckpointError, OSError):

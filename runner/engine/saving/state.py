@@ -22,7 +22,7 @@ KEYS = (*PLAIN, float)
 
 @dataclass
 class Flattening:
-    """What has been met so far."""
+    """The tensors and references collected so far."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     strides: dict[str, list[int]] = field(default_factory=dict)
@@ -43,7 +43,7 @@ def flatten(state: Any, known: Mapping[str, Tensor]) -> tuple[dict[str, Tensor],
 
 
 def node(value: Any, place: str, met: Flattening) -> Any:
-    """Return the tree of one value and note its tensors."""
+    """Return the tree of one value and collect its tensors."""
     if isinstance(value, Tensor):
         return reference(value, place, met)
     if type(value) in PLAIN:
@@ -62,7 +62,7 @@ def node(value: Any, place: str, met: Flattening) -> Any:
 
 
 def reference(tensor: Tensor, place: str, met: Flattening) -> dict[str, str]:
-    """Return how the tree refers to a tensor, and note the tensor if it is new."""
+    """Return the tree's reference to a tensor, and collect the tensor if it is new."""
     key = identity(tensor)
     if key not in met.references:
         name = unused(place, met.tensors)
@@ -82,7 +82,7 @@ def unused(place: str, taken: Mapping[str, Tensor]) -> str:
 
 
 def identity(tensor: Tensor) -> tuple[Any, ...]:
-    """Return what two tensors share that are the same memory seen the same way."""
+    """Return a key that is equal for tensors that are equal views of the same memory."""
     return (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
 
 
@@ -96,7 +96,7 @@ def packed_stride(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
-    """Tell whether strides visit a block of memory without gaps and overlaps (channels_last does)."""
+    """Return True if strides visit a block of memory without gaps and overlaps (channels_last does)."""
     step = 1
     for stride, size in sorted((stride, size) for stride, size in zip(strides, shape, strict=True) if size != 1):
         if stride != step:
@@ -106,10 +106,10 @@ def dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
 
 
 def restore(tree: Any, tensors: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> Any:
-    """Return the state that `flatten` took apart; ValueError if the tree is not of its making.
+    """Return the state that `flatten` was given; raises ValueError for a malformed tree.
 
-    A tensor has its old strides where they were dense, so that fused optimizers find what they left, and is contiguous
-    otherwise. What was the same memory is the same tensor again.
+    A tensor has its saved strides if they were dense, as fused optimizers need, and is contiguous otherwise. Tensors
+    that shared memory are one tensor again.
     """
     try:
         strides = tree["strides"]
@@ -130,7 +130,7 @@ def lay(tensor: Tensor, strides: Any) -> Tensor:
 
 
 def value_of(tree: Any, tensors: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> Any:
-    """Return the value that a tree stands for."""
+    """Return the value that a tree represents."""
     if type(tree) in KEYS:
         return tree
     if type(tree) is list:

@@ -1,4 +1,4 @@
-"""The one door through which durable bytes leave: atomic writes, cuts and removals, and reads that trust no name.
+"""All durable writes: atomic writes, truncation and removal; and reads that follow no links.
 
 After a crash or a power cut a file written here is the old one or the new one, whole (ALICE, Pillai et al. 2014): bytes
 go to a temporary file in the same folder, are synced, renamed over the old file, and the folder is synced.
@@ -20,11 +20,13 @@ from pathlib import Path
 from runner.engine.saving.disk import Disk
 from runner.errors import StorageError
 
-PIECE = 4 << 20  # bytes hashed and written at a time
+# Bytes hashed and written at a time.
+PIECE = 4 << 20
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 TEMPORARY = re.compile(r"\.tmp-[0-9]+-[0-9]+")
 
-disk = Disk()  # the one seam: tests put a recording or a failing one here
+# Tests replace it by a recording or a failing one.
+disk = Disk()
 _numbers = itertools.count()
 
 
@@ -40,7 +42,7 @@ def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> str:
 
 
 def put(path: Path, data: bytes | Iterable[bytes]) -> str:
-    """Do the same but for the last sync: until the folder is synced a power cut may take the name, not the bytes."""
+    """Write a file like `write_atomic` without syncing the folder: until then a power cut may lose the name."""
     digest, needed = hashlib.sha256(), 0
     try:
         with renaming(path) as file:
@@ -54,7 +56,7 @@ def put(path: Path, data: bytes | Iterable[bytes]) -> str:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[int]:
-    """Give a new file that takes the place of `path` at the end, durably, or is gone if anything fails before."""
+    """Yield a new file that durably replaces `path` at the end; it is removed if anything fails before."""
     with renaming(path) as file:
         yield file
     disk.fsync_folder(path.parent)
@@ -62,7 +64,7 @@ def replacing(path: Path) -> Iterator[int]:
 
 @contextlib.contextmanager
 def renaming(path: Path) -> Iterator[int]:
-    """Do the same but for the last sync, that of the folder."""
+    """Yield a new file like `replacing`, without syncing the folder."""
     temporary, file = fresh(path.parent)
     try:
         try:
@@ -78,7 +80,7 @@ def renaming(path: Path) -> Iterator[int]:
 
 
 def fresh(folder: Path) -> tuple[Path, int]:
-    """Create a temporary file; a number left over by a killed process of the same pid is passed over."""
+    """Create a temporary file; skip the names that a killed process of the same pid left."""
     while True:
         path = folder / f".tmp-{os.getpid()}-{next(_numbers)}"
         with contextlib.suppress(FileExistsError):
@@ -95,7 +97,7 @@ def write_all(file: int, data: memoryview, digest: hashlib._Hash) -> None:
 
 
 def refusal(path: Path, error: OSError, needed: int = 0) -> StorageError:
-    """Return the error for what the system refused, with the bytes needed and free where there was no room."""
+    """Return the StorageError for an OSError, with the bytes needed and free if the disk is full."""
     room = ""
     if error.errno in NO_ROOM:
         room = f" (needs at least {needed} bytes, {shutil.disk_usage(path.parent).free} are free)"
@@ -104,7 +106,7 @@ def refusal(path: Path, error: OSError, needed: int = 0) -> StorageError:
 
 @contextlib.contextmanager
 def refusing(path: Path) -> Iterator[None]:
-    """Turn what the system refuses into StorageError with the path and the reason."""
+    """Turn an OSError of the body into a StorageError with the path and the reason."""
     try:
         yield
     except OSError as error:
@@ -117,7 +119,7 @@ def shown(path: Path) -> str:
 
 
 def truncate(path: Path, size: int) -> None:
-    """Cut a file to its first `size` bytes, durably; one that is shorter is an error, because bytes were lost."""
+    """Cut a file durably to its first `size` bytes; raises StorageError if it is shorter, because bytes were lost."""
     with refusing(path):
         file = disk.open(path)
         try:
@@ -137,7 +139,7 @@ def remove(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder durably; one that is there is a FileExistsError, all else a StorageError."""
+    """Make a folder durably; raises FileExistsError if it exists, StorageError for other failures."""
     try:
         disk.mkdir(path)
         disk.fsync_folder(path.parent)
@@ -167,7 +169,7 @@ def sweep(folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[int]:
-    """Open a regular file for reading: no link is followed, no pipe waited for. Raises OSError."""
+    """Open a regular file for reading, without following links or waiting for pipes; raises OSError."""
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(file).st_mode):

@@ -1,4 +1,4 @@
-"""Tensors as one safetensors file: written durably, read only after size and checksum are found right."""
+"""Tensors as one safetensors file: written durably, read only after size and checksum are verified."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read(folder: Path, file: File) -> dict[str, Tensor]:
-    """Return the tensors of a file that is, byte for byte, what its manifest says."""
+    """Return the tensors of a file after verifying its size and checksum against the manifest."""
     data = read_bytes(folder / file.name, file.size)
     if len(data) != file.size:
         raise CheckpointError(f"{file.name}: holds {len(data)} bytes, the manifest says {file.size}")
@@ -51,7 +51,7 @@ def read(folder: Path, file: File) -> dict[str, Tensor]:
 
 
 def read_bytes(path: Path, limit: int = sys.maxsize) -> bytes:
-    """Return the bytes of a regular file; CheckpointError says why it cannot be read."""
+    """Return the bytes of a regular file; raises CheckpointError if it cannot be read."""
     try:
         return storage.read(path, limit)
     except OSError as error:
@@ -68,6 +68,6 @@ def parse(data: bytes, name: str) -> dict[str, Tensor]:
 
 
 def bounded(data: bytes, name: str) -> None:
-    """Refuse a file whose header, the length of which comes first, would take many times its size in memory."""
+    """Raise CheckpointError if the header, whose length comes first, would need far more memory than its size."""
     if (size := int.from_bytes(data[:8], "little")) > HEADER:
         raise CheckpointError(f"{name}: a header of {size} bytes, at most {HEADER} are taken")
