@@ -120,7 +120,7 @@ def plain_value(value: Any, key: str) -> None:
 
 
 def refers_only(content: Any, key: str = "") -> None:
-    """Raise ConfigError for interpolations that call a resolver (`${oc.env:...}`); a config may refer to its own values."""
+    """Raise ConfigError for interpolations that call a resolver, `${oc.env:...}`; references to own values are fine."""
     if isinstance(content, Mapping):
         for name, value in content.items():
             refers_only(value, f"{key}{name}.")

@@ -1,4 +1,4 @@
-"""What components hand to the engine: small records and plain callables.
+"""The types between components and the engine: small records and plain callables.
 
 Shapes: B examples, C channels, H x W pixels, K classes. Images are uint8 in 0..255 until `preprocess` makes them float.
 """
@@ -137,7 +137,7 @@ class Average(Protocol):
 
 @dataclass(slots=True)
 class Watched:
-    """What a probe may read: never change it. `images` are the augmented, preprocessed inputs of the step."""
+    """The state that a probe reads and must not change. `images` are the augmented, preprocessed inputs."""
 
     model: nn.Module
     parameters: Mapping[str, nn.Parameter]  # the model's, by name
@@ -148,7 +148,7 @@ class Watched:
 
 @dataclass(slots=True)
 class Outcome:
-    """What one update gives: its mean loss and, where clipping computed it, the gradient's norm before clipping."""
+    """The result of one update: its mean loss and, where clipping computed it, the gradient's norm before clipping."""
 
     loss: Tensor
     grad_norm: Tensor | None

@@ -1,4 +1,4 @@
-"""What stays fixed during a run, and how a step is made by default: the plain update and the plain gradients."""
+"""The recipe, which stays fixed during a run, and the default step: the plain update and the plain gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What follows from the step: learning-rate factors, and which parameter groups are frozen."""
+"""Functions of the step: learning-rate factors, and which parameter groups are frozen."""
 
 from __future__ import annotations
 
