@@ -34,13 +34,11 @@ def docstrings(path: Path) -> Iterator[tuple[str, str]]:
 DOCSTRINGS: dict[str, tuple[Callable[[str], bool], tuple[str, ...]]] = {
     "begins with `Tell whether`; write `True if ...`": (
         lambda text: text.startswith("Tell whether"),
-        (
-        ),
+        (),
     ),
     "begins with a pronoun; begin with a verb or a noun": (
         lambda text: starts(text) in PRONOUNS,
-        (
-        ),
+        (),
     ),
 }
 FOLDERS = ("runner", "benchmarks")
