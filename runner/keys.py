@@ -13,7 +13,7 @@ from runner.annotations import marks, marks_of_kind
 from runner.roles import NO_MARKS, Aspect, Marks, Role, marks_in
 from runner.settings import GROUPS, SETTINGS
 
-Config = Mapping[str, Any]
+_Config = Mapping[str, Any]
 
 _SETTINGS = {key: marks_in(annotation) for key, annotation in SETTINGS.items()}
 
@@ -36,7 +36,7 @@ def read_by_one_task() -> dict[str, str]:
     return {key: found.reader for key, found in _SETTINGS.items() if found.reader}
 
 
-def experiment(config: Config) -> dict[str, Any]:
+def experiment(config: _Config) -> dict[str, Any]:
     """Return the part of a config that changes the numbers, without the seed.
 
     Runs of which this part is equal are repeats of one configuration.
@@ -47,11 +47,11 @@ def experiment(config: Config) -> dict[str, Any]:
             if _SETTINGS[key].role is Role.EXPERIMENT:
                 found[key] = value
         elif GROUPS.get(key, Role.EXPERIMENT) is Role.EXPERIMENT:
-            found[key] = _experiment_of_group(key, value, plugins_of(config))
+            found[key] = _experiment_of_group(key, value, _plugins_of(config))
     return found
 
 
-def hyperparameters(config: Config) -> dict[str, Any]:
+def hyperparameters(config: _Config) -> dict[str, Any]:
     """Return the part of a config that tells training runs apart: `experiment` without the task, the same in all."""
     return {key: value for key, value in experiment(config).items() if key != "task"}
 
@@ -63,17 +63,17 @@ def marked_keys(config: dict[str, Any], among: Iterable[str]) -> Iterator[tuple[
             yield config, key, key, _SETTINGS[key]
             continue
         for place, name, knobs in _components(key, config[key]):
-            for knob, found in marks(key, name, plugins_of(config)).items():
+            for knob, found in marks(key, name, _plugins_of(config)).items():
                 if knob in knobs:
                     yield knobs, knob, f"{place}.{knob}", found
 
 
-def knob_marks(group: str, values: Config, config: Config) -> Mapping[str, Marks]:
+def knob_marks(group: str, values: _Config, config: _Config) -> Mapping[str, Marks]:
     """Return the marked knobs of the component that a pick-one group of a config chooses."""
-    return marks(group, str(values.get("name")), plugins_of(config))
+    return marks(group, str(values.get("name")), _plugins_of(config))
 
 
-def plugins_of(config: Config) -> tuple[str, ...]:
+def _plugins_of(config: _Config) -> tuple[str, ...]:
     """Return the modules with a user's components that a config names."""
     listed = config.get("plugins")
     return tuple(each for each in listed if isinstance(each, str)) if isinstance(listed, (list, tuple)) else ()

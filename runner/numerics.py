@@ -16,8 +16,8 @@ from typing import Any
 
 from runner.errors import CheckpointError
 
-Config = Mapping[str, Any]
-FIRST = 1
+_Config = Mapping[str, Any]
+_FIRST = 1
 META = "numerics"  # the entry of a manifest's `meta`
 
 
@@ -27,12 +27,12 @@ class Change:
 
     version: int  # one more than that of the change before, or the same if they are released together
     part: str  # what a user calls it: `optim=lamb`, `mix`, `clip`
-    concerns: Callable[[Config], bool]  # True if a config uses the part
+    concerns: Callable[[_Config], bool]  # True if a config uses the part
     says: str  # what changed, in one line, as in CHANGELOG.md
     scores: bool = False  # True if given weights get other scores, too
 
 
-def _freezes(config: Config) -> bool:
+def _freezes(config: _Config) -> bool:
     """Return True if a rule of the optimizer freezes parameters in some steps."""
     optim = config.get("optim")
     rules = optim.get("rules") if isinstance(optim, Mapping) else None
@@ -59,13 +59,13 @@ ADDED: dict[str, Any] = {
 
 def current() -> int:
     """Return the numerics version of this code."""
-    return max((change.version for change in CHANGES), default=FIRST)
+    return max((change.version for change in CHANGES), default=_FIRST)
 
 
 def version_in(meta: Mapping[str, Any], where: object) -> int:
     """Return the version that wrote a checkpoint; CheckpointError if it is malformed, or newer than this code."""
-    found = meta.get(META, FIRST)
-    if type(found) is not int or found < FIRST:
+    found = meta.get(META, _FIRST)
+    if type(found) is not int or found < _FIRST:
         raise CheckpointError(f"{where}: its numerics version is malformed")
     if found > current():
         raise CheckpointError(
@@ -74,7 +74,7 @@ def version_in(meta: Mapping[str, Any], where: object) -> int:
     return found
 
 
-def check_unchanged(config: Config, version: int, where: object, *, accept: bool, scores_only: bool = False) -> bool:
+def check_unchanged(config: _Config, version: int, where: object, *, accept: bool, scores_only: bool = False) -> bool:
     """Return True if the numbers of a run go on with formulas other than those it began with.
 
     Args:
@@ -101,7 +101,7 @@ def check_unchanged(config: Config, version: int, where: object, *, accept: bool
     return bool(changed)
 
 
-def completed(config: Config) -> dict[str, Any]:
+def completed(config: _Config) -> dict[str, Any]:
     """Return a saved config with the keys that came after it, each with the value that reproduces the old numbers."""
     found = dict(config)
     for key, value in ADDED.items():
@@ -113,13 +113,13 @@ def completed(config: Config) -> dict[str, Any]:
     return found
 
 
-def same_config(saved: Any, config: Config) -> bool:
+def same_config(saved: Any, config: _Config) -> bool:
     """Return True if a saved config, which an older version may have written, is this one but for `resume_numerics`."""
     command_only = {"resume_numerics": None}
     return isinstance(saved, Mapping) and completed(saved) | command_only == {**config, **command_only}
 
 
-def stripped(config: Config) -> dict[str, Any]:
+def stripped(config: _Config) -> dict[str, Any]:
     """Return a config without the added keys that have their old values: its form before there were such keys.
 
     Hashes are taken of this form, so that a new key does not change the hash of every configuration.
@@ -142,7 +142,7 @@ def _place(key: str) -> tuple[str, str, str]:
     return group, option, knob
 
 
-def _knobs(config: Config, group: str, option: str) -> Mapping[str, Any] | None:
+def _knobs(config: _Config, group: str, option: str) -> Mapping[str, Any] | None:
     """Return the knobs of an option in a config, None if it is not chosen."""
     values = config.get(group)
     if not isinstance(values, Mapping):

@@ -11,16 +11,16 @@ import yaml
 
 from runner.errors import KEY, ConfigError, brief, wrong
 
-SIZE = 1_000_000  # bytes of a file
-MOST = 2_000  # values in it
+_SIZE = 1_000_000  # bytes of a file
+_MOST = 2_000  # values in it
 DEEPEST = 24  # levels of nesting
-ODD = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
+_ODD = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
 LONGEST = 10_000  # characters of a text, a key or a whole override
-REFERENCE = re.compile(r"(?<!\\)(\\\\)*\\\$\{|\$\{[\w.\[\]-]+\}")  # \${ is no interpolation
-MISSING = "???"
-LARGEST = 2**63 - 1  # what torch and numpy take for a whole number
-Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_REFERENCE = re.compile(r"(?<!\\)(\\\\)*\\\$\{|\$\{[\w.\[\]-]+\}")  # \${ is no interpolation
+_MISSING = "???"
+_LARGEST = 2**63 - 1  # what torch and numpy take for a whole number
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def read(path: Path) -> str:
@@ -29,10 +29,10 @@ def read(path: Path) -> str:
     Raises ConfigError, with file and line, if it is too large or too deep, has anchors or tags, or is no mapping.
     """
     try:
-        if path.stat().st_size > SIZE:
-            raise ConfigError(f"{path}: is larger than {SIZE} bytes, too large for a config")
+        if path.stat().st_size > _SIZE:
+            raise ConfigError(f"{path}: is larger than {_SIZE} bytes, too large for a config")
         text = path.read_text(encoding="utf-8")
-        inspect(path, text)
+        _inspect(path, text)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start})") from error
     except OSError as error:
@@ -45,7 +45,7 @@ def read(path: Path) -> str:
 def load(path: Path) -> Any:
     """Return the content of a plain YAML file; raises ConfigError like `read`, and for values that no config has."""
     try:
-        content = Loader(read(path)).get_single_data()  # as `safe_load`, by libyaml where it is there
+        content = _Loader(read(path)).get_single_data()  # as `safe_load`, by libyaml where it is there
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
     plain(content, f"{path}: ")
@@ -54,13 +54,13 @@ def load(path: Path) -> Any:
 
 def dump(content: Any) -> bytes:
     """Return plain values as a YAML file; libyaml, where installed, saves each trial of a sweep 20 ms."""
-    return bytes(yaml.dump(content, Dumper=Dumper, sort_keys=False, allow_unicode=True).encode())
+    return bytes(yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True).encode())
 
 
-def inspect(path: Path, text: str) -> None:
+def _inspect(path: Path, text: str) -> None:
     """Raise ConfigError for YAML that no config needs and that could harm a parser, without building any object."""
     depth = values = 0
-    for event in yaml.parse(text, Loader=Loader):
+    for event in yaml.parse(text, Loader=_Loader):
         line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise ConfigError(f"{path}:{line}: anchors and aliases (& and *) are not taken in a config")
@@ -68,14 +68,14 @@ def inspect(path: Path, text: str) -> None:
             raise ConfigError(f"{path}:{line}: tags ({tag}) are not taken in a config")
         if depth == 0 and isinstance(event, (yaml.ScalarEvent, yaml.SequenceStartEvent)):
             raise ConfigError(f"{path}:{line}: must be a mapping of words to values, key: value")
-        if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and ODD.fullmatch(event.value):
+        if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and _ODD.fullmatch(event.value):
             raise ConfigError(f"{path}:{line}: {event.value} would be read in base 8 or 60; write it in base 10")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         values += isinstance(event, yaml.NodeEvent)
         if depth > DEEPEST:
             raise ConfigError(f"{path}:{line}: is nested deeper than {DEEPEST} levels")
-        if values > MOST:
-            raise ConfigError(f"{path}:{line}: holds more than {MOST} values, too many for a config")
+        if values > _MOST:
+            raise ConfigError(f"{path}:{line}: holds more than {_MOST} values, too many for a config")
 
 
 def where(path: Path, error: yaml.YAMLError) -> str:
@@ -91,14 +91,14 @@ def plain(content: Any, key: str = "") -> None:
     """
     if isinstance(content, Mapping):
         for name, value in content.items():
-            plain_value(name, f"{key}{name}")
+            _plain_value(name, f"{key}{name}")
             plain_key(str(name), f"{key}{name}")
             plain(value, f"{key}{name}.")
     elif isinstance(content, (list, tuple)):
         for item in content:
             plain(item, key)
     else:
-        plain_value(content, key.removesuffix("."))
+        _plain_value(content, key.removesuffix("."))
 
 
 def plain_key(name: str, key: str) -> None:
@@ -107,16 +107,16 @@ def plain_key(name: str, key: str) -> None:
         raise ConfigError(f"{brief(key, KEY)}: a key must not start with '{name[0]}' (a config can call nothing)")
 
 
-def plain_value(value: Any, key: str) -> None:
+def _plain_value(value: Any, key: str) -> None:
     """Raise ConfigError for a text that cannot be stored in a file or path, and for a number beyond 64 bits."""
-    if isinstance(value, str) and not storable(value):
+    if isinstance(value, str) and not _storable(value):
         raise wrong(key, value, "text that UTF-8 can write, without NUL")
     if isinstance(value, str) and len(value) > LONGEST:
         raise wrong(key, value, f"at most {LONGEST} characters")
-    if value == MISSING:
+    if value == _MISSING:
         raise wrong(key, value, "a value (OmegaConf would leave what was there)")
-    if isinstance(value, int) and abs(value) > LARGEST:
-        raise ConfigError(f"{brief(key, KEY)}: got a number of {value.bit_length()} bits, must be at most {LARGEST}")
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise ConfigError(f"{brief(key, KEY)}: got a number of {value.bit_length()} bits, must be at most {_LARGEST}")
 
 
 def refers_only(content: Any, key: str = "") -> None:
@@ -127,10 +127,10 @@ def refers_only(content: Any, key: str = "") -> None:
     elif isinstance(content, (list, tuple)):
         for item in content:
             refers_only(item, key)
-    elif isinstance(content, str) and "${" in REFERENCE.sub("", content):
+    elif isinstance(content, str) and "${" in _REFERENCE.sub("", content):
         raise wrong(key.removesuffix("."), content, "plain or point to a value, as in ${optim.lr}")
 
 
-def storable(text: str) -> bool:
+def _storable(text: str) -> bool:
     """Return True if a text can be written to a file and be part of a path."""
     return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)

@@ -21,35 +21,35 @@ from runner.errors import ConfigError, unknown
 from runner.relations import check_relations
 from runner.schema import check
 
-Factory = TypeVar("Factory", bound=Callable[..., Any])
-Class = TypeVar("Class", bound=type)
+_Factory = TypeVar("_Factory", bound=Callable[..., Any])
+_Class = TypeVar("_Class", bound=type)
 Config = Mapping[str, Any]
 
 _parts: dict[str, dict[str, Callable[..., Any]]] = {}
 _knob_classes: set[type] = set()  # the classes under `@shared_knobs`
 
 
-def shared_knobs(kind: Class) -> Class:
+def shared_knobs(kind: _Class) -> _Class:
     """Mark a class of which the keyword-only parameters are knobs of every component that asks for an object of it."""
     _knob_classes.add(kind)
     return kind
 
 
-def register(kind: str, name: str | None = None) -> Callable[[Factory], Factory]:
+def register(kind: str, name: str | None = None) -> Callable[[_Factory], _Factory]:
     """Register a component under its lower-cased name; a second one of that name is an error that names both."""
 
-    def enter(factory: Factory) -> Factory:
+    def enter(factory: _Factory) -> _Factory:
         word = name or factory.__name__.lower()
         taken = _parts.setdefault(kind, {}).get(word)
-        if taken is not None and place(taken) != place(factory):
-            raise ConfigError(f"{kind}={word} is registered twice: by {place(taken)} and by {place(factory)}")
+        if taken is not None and _place(taken) != _place(factory):
+            raise ConfigError(f"{kind}={word} is registered twice: by {_place(taken)} and by {_place(factory)}")
         _parts[kind][word] = factory
         return factory
 
     return enter
 
 
-def place(factory: Callable[..., Any]) -> str:
+def _place(factory: Callable[..., Any]) -> str:
     """Return where a component is defined."""
     return f"{factory.__module__}.{factory.__qualname__}"
 
@@ -116,7 +116,7 @@ def _make(factory: Callable[..., Any], what: str, values: Mapping[str, Any], con
     """Call a component with its own knobs, out of `values`, and the context and shared objects that it asks for."""
     shared = {name: _make(each, what, values, context) for name, each in _shared(factory).items()}
     own = {p.name: values[p.name] for p in _parameters(factory) if p.kind is p.KEYWORD_ONLY}
-    return factory(**asked(factory, what, {**context, **shared}), **own)
+    return factory(**_asked(factory, what, {**context, **shared}), **own)
 
 
 def checked(factory: Callable[..., Any], key: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def checked(factory: Callable[..., Any], key: str, values: Mapping[str, Any]) ->
     return typed
 
 
-def asked(factory: Callable[..., Any], what: str, context: Mapping[str, Any]) -> dict[str, Any]:
+def _asked(factory: Callable[..., Any], what: str, context: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of the context that a component asks for by parameter name."""
     wanted = [p.name for p in _parameters(factory) if p.kind is p.POSITIONAL_OR_KEYWORD]
     missing = [name for name in wanted if name not in context]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from runner.errors import ConfigError, unknown, wrong
-from runner.relations import Fields, Regular, Relation
+from runner.relations import Fields, Regular, is_relation
 from runner.roles import Mark
 
 
@@ -99,11 +99,11 @@ def check(key: str, value: Any, annotation: Any) -> Any:
     """Return `value` as the annotated type (an int becomes a float where one is asked for), or raise ConfigError."""
     origin = get_origin(annotation)
     if origin is Annotated:
-        return check_annotated(key, value, annotation)
+        return _check_annotated(key, value, annotation)
     if origin is Literal:
-        return check_literal(key, value, get_args(annotation))
+        return _check_literal(key, value, get_args(annotation))
     if origin in (Union, types.UnionType):
-        return check_union(key, value, get_args(annotation))
+        return _check_union(key, value, get_args(annotation))
     if origin is list:
         if not isinstance(value, (list, tuple)):
             raise wrong(key, value, "a list [a,b,...]")
@@ -112,10 +112,10 @@ def check(key: str, value: Any, annotation: Any) -> Any:
         if not isinstance(value, dict):
             raise wrong(key, value, "a mapping {a: b}")
         return {name: check(f"{key}.{name}", item, get_args(annotation)[1]) for name, item in value.items()}
-    return check_plain(key, value, annotation)
+    return _check_plain(key, value, annotation)
 
 
-def check_annotated(key: str, value: Any, annotation: Any) -> Any:
+def _check_annotated(key: str, value: Any, annotation: Any) -> Any:
     """Check a number against its range, a string against its pattern, or a list against what must be in it."""
     kind, rule = alone(annotation)
     if rule is None:
@@ -125,7 +125,7 @@ def check_annotated(key: str, value: Any, annotation: Any) -> Any:
             raise wrong(key, value, rule.says)
         return value
     if isinstance(rule, Fields):
-        return check_fields(key, value, rule)
+        return _check_fields(key, value, rule)
     if isinstance(rule, NotEmpty):
         if value == []:
             raise ConfigError(f"{key}: got [], must name at least one")
@@ -139,10 +139,10 @@ def check_annotated(key: str, value: Any, annotation: Any) -> Any:
 def alone(annotation: Any) -> tuple[Any, Any]:
     """Return what is annotated, and the rule about its value alone, if there is one; marks are no rules."""
     kind, *rules = get_args(annotation)
-    return kind, next((rule for rule in rules if not isinstance(rule, (Relation, Mark))), None)
+    return kind, next((rule for rule in rules if not (is_relation(rule) or isinstance(rule, Mark))), None)
 
 
-def check_fields(key: str, values: Any, rule: Fields) -> dict[str, Any]:
+def _check_fields(key: str, values: Any, rule: Fields) -> dict[str, Any]:
     """Check that a mapping has the keys that it may and must have, with values of their types."""
     types = dict(rule.types)
     if not isinstance(values, dict):
@@ -156,14 +156,14 @@ def check_fields(key: str, values: Any, rule: Fields) -> dict[str, Any]:
     return {name: check(f"{key}.{name}", value, types[name]) for name, value in asked.items()}
 
 
-def check_literal(key: str, value: Any, choices: tuple[Any, ...]) -> Any:
+def _check_literal(key: str, value: Any, choices: tuple[Any, ...]) -> Any:
     """Check a word against the words allowed."""
     if value not in choices or isinstance(value, bool) != any(choice is value for choice in (True, False)):
         raise unknown(key, "value", str(value), map(str, choices))
     return value
 
 
-def check_union(key: str, value: Any, options: tuple[Any, ...]) -> Any:
+def _check_union(key: str, value: Any, options: tuple[Any, ...]) -> Any:
     """Return the value as the first of the types that takes it."""
     if value is None and type(None) in options:
         return None
@@ -194,7 +194,7 @@ def described(annotation: Any) -> str:
 PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
-def check_plain(key: str, value: Any, kind: type) -> Any:
+def _check_plain(key: str, value: Any, kind: type) -> Any:
     """Check a number, a truth value or a text; a bool is never a number."""
     if kind is float and type(value) is int:
         value = float(value)

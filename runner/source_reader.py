@@ -29,7 +29,7 @@ _RULES = {
     )
 }
 _ENUMS = {"Role": roles.Role, "Aspect": roles.Aspect}
-Knob = tuple[ast.arg, Path]  # the parameter of a knob, and the file that it stands in
+_Knob = tuple[ast.arg, Path]  # the parameter of a knob, and the file that it stands in
 
 
 class Unread(Exception):
@@ -76,7 +76,7 @@ def _registration(call: ast.expr, name: str) -> tuple[Any, Any] | None:
     return None
 
 
-def knobs_of(function: ast.FunctionDef, path: Path) -> Iterator[Knob]:
+def knobs_of(function: ast.FunctionDef, path: Path) -> Iterator[_Knob]:
     """Yield the knobs of a function, and of the `@shared_knobs` classes that it asks for, with the file of each."""
     yield from ((argument, path) for argument in function.args.kwonlyargs)
     for argument in function.args.args:

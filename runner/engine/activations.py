@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Listener = Callable[[str, nn.Module, Tensor], None]  # (name of the call, activation module, its output)
+_Listener = Callable[[str, nn.Module, Tensor], None]  # (name of the call, activation module, its output)
 
 # Absolute value below which an output is nearly zero.
 _NEAR_ZERO = 0.01
@@ -29,16 +29,16 @@ ENDS: dict[type[nn.Module], tuple[float, float]] = {
     nn.ReLU6: (0.0, 6.0),
 }
 
-Places = list[tuple[str, nn.Module]]
+_Places = list[tuple[str, nn.Module]]
 
 
-def places(model: nn.Module) -> Places:
+def places(model: nn.Module) -> _Places:
     """Return the activation modules of a model with their names."""
     return [(name or "model", module) for name, module in model.named_modules() if acts(module)]
 
 
 @contextmanager
-def listening(model: nn.Module, places: Places, listener: Listener) -> Iterator[None]:
+def listening(model: nn.Module, places: _Places, listener: _Listener) -> Iterator[None]:
     """Call `listener` for each activation among `places` in the model's first forward pass, in order of execution.
 
     The name of a call is the module's; the second call of a module in the pass is `<name>.call2`.

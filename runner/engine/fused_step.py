@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 _Group = dict[str, Any]
-Bare = Callable[[Optimizer], object]  # the step of an optimizer's class without torch's wrappers
+_Bare = Callable[[Optimizer], object]  # the step of an optimizer's class without torch's wrappers
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class _Bucket:
 
 
 @dataclass(frozen=True)
-class Rule:
+class _Rule:
     """How one class steps: the options that its step reads, the state that it keeps per tensor, and its kernel."""
 
     options: tuple[str, ...]
@@ -98,15 +98,15 @@ def _moments_of(group: _Group) -> tuple[str, ...]:
     return "step", "exp_avg", "exp_avg_sq"
 
 
-_ADAM = Rule(("lr", "betas", "eps", "weight_decay", "maximize"), _moments_of, _adam)
-RULES: dict[type[Optimizer], Rule] = {
-    SGD: Rule(("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize"), _momentum_of, _sgd),
+_ADAM = _Rule(("lr", "betas", "eps", "weight_decay", "maximize"), _moments_of, _adam)
+RULES: dict[type[Optimizer], _Rule] = {
+    SGD: _Rule(("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize"), _momentum_of, _sgd),
     Adam: _ADAM,
     AdamW: _ADAM,
 }
 
 
-def fused_step(optimizer: Optimizer, bare: Bare) -> FusedStep | None:
+def fused_step(optimizer: Optimizer, bare: _Bare) -> FusedStep | None:
     """Return a step that gives the same as `bare`, the step of the class, with less work; None if none is known."""
     rule = RULES.get(type(optimizer))
     if rule is None or not all(
@@ -130,7 +130,7 @@ class FusedStep:
     and all tensors are collected anew.
     """
 
-    def __init__(self, optimizer: Optimizer, rule: Rule, bare: Bare) -> None:
+    def __init__(self, optimizer: Optimizer, rule: _Rule, bare: _Bare) -> None:
         self.optimizer, self.rule, self.bare = optimizer, rule, bare
         self.buckets: list[_Bucket] = []
         # When the buckets were collected: how many tensors had a gradient, and the tensors that had none.
@@ -173,7 +173,7 @@ class FusedStep:
         self.known = self.optimizer.state if found_inf is None or devices <= {found_inf.device} else None
 
 
-def _agrees(kind: type[Optimizer], rule: Rule, group: _Group, bare: Bare) -> bool:
+def _agrees(kind: type[Optimizer], rule: _Rule, group: _Group, bare: _Bare) -> bool:
     """Return True if a small trial with the options of a group gives the same as torch's own step, bit for bit."""
     like = group["params"][0]
     ends = []
@@ -189,7 +189,7 @@ def _agrees(kind: type[Optimizer], rule: Rule, group: _Group, bare: Bare) -> boo
     return all(torch.equal(a, b) for a, b in zip(*ends, strict=True) if isinstance(a, Tensor))
 
 
-def own_step(optimizer: Optimizer, bare: Bare, gradients: list[Tensor]) -> object:
+def own_step(optimizer: Optimizer, bare: _Bare, gradients: list[Tensor]) -> object:
     """Make one step as the optimizer's class does, which collects the gradients itself."""
     return bare(optimizer)
 

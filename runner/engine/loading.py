@@ -30,7 +30,7 @@ _WorkerRequest = tuple[NDArray[Any], NDArray[Any] | None]
 _WORKER_LOST = "DataLoader worker"
 
 
-class Streamed(Split, Protocol):
+class _Streamed(Split, Protocol):
     """A split whose images are loaded on request, from random numbers if it crops them."""
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 _SMALLER_IS_BETTER = ("loss",)  # metrics; of all others larger is better
-Direction = Literal["maximize", "minimize"]
+_Direction = Literal["maximize", "minimize"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Monitor:
         return self.metric not in _SMALLER_IS_BETTER
 
     @property
-    def direction(self) -> Direction:
+    def direction(self) -> _Direction:
         """The word that Optuna uses for it."""
         return "maximize" if self.larger_is_better else "minimize"
 

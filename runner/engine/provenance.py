@@ -37,14 +37,14 @@ def provenance(overrides: Sequence[str], *, device: str) -> dict[str, Any]:
         overrides: The overrides of the command line.
         device: The name of the device.
     """
-    here, package = repositories()
+    here, package = _repositories()
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "argv": list(sys.argv),
         "overrides": list(overrides),
-        "git": None if here is None else loaded(here),
-        "git_package": None if package in (None, here) else loaded(package),
-        "versions": versions(),
+        "git": None if here is None else _loaded(here),
+        "git_package": None if package in (None, here) else _loaded(package),
+        "versions": _versions(),
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "device": device,
         "cpus": os.cpu_count(),
@@ -59,16 +59,16 @@ def provenance(overrides: Sequence[str], *, device: str) -> dict[str, Any]:
 
 def keep() -> None:
     """Determine commits and versions once for all forks of this process, which run the code that it has loaded."""
-    _kept.update({top: commit(top) for top in repositories() if top is not None})
-    versions()
+    _kept.update({top: commit(top) for top in _repositories() if top is not None})
+    _versions()
 
 
-def loaded(top: Path) -> dict[str, Any] | None:
+def _loaded(top: Path) -> dict[str, Any] | None:
     """Return the commit of the running code: of the time when it was loaded, if `keep` was called."""
     return _kept[top] if top in _kept else commit(top)
 
 
-def repositories() -> tuple[Path | None, Path | None]:
+def _repositories() -> tuple[Path | None, Path | None]:
     """Return the git working trees of the current folder and of this package."""
     return repository(Path()), repository(Path(runner.__file__).parent)
 
@@ -101,17 +101,17 @@ def commit(top: Path) -> dict[str, Any] | None:
 
 
 @functools.cache
-def versions() -> dict[str, str | None]:
+def _versions() -> dict[str, str | None]:
     """Return the versions of Python, this package and the main dependencies."""
     return {
         "python": platform.python_version(),
         "runner": runner.__version__,
-        **{name: version(name) for name in _PACKAGES},
+        **{name: _version(name) for name in _PACKAGES},
         "cuda": torch.version.cuda,
     }
 
 
-def version(package: str) -> str | None:
+def _version(package: str) -> str | None:
     """Return the version of an installed package."""
     try:
         return metadata.version(package)

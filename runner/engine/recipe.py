@@ -19,7 +19,9 @@ _Result = TypeVar("_Result")
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) float; labels (B,) int64, or (B, K) float
 
 
-def plain_update(recipe: Recipe, learner: Learner, images: Tensor, labels: Tensor) -> Generator[Batch, Tensor, Outcome]:
+def _plain_update(
+    recipe: Recipe, learner: Learner, images: Tensor, labels: Tensor
+) -> Generator[Batch, Tensor, Outcome]:
     """Make one optimizer step by the gradients at the present weights."""
     mean_loss = yield images, labels
     return apply_gradients(recipe, learner, mean_loss)
@@ -41,7 +43,7 @@ def apply_gradients(recipe: Recipe, learner: Learner, mean_loss: Tensor) -> Outc
     return Outcome(mean_loss, grad_norm)
 
 
-def plain_gradients(recipe: Recipe, learner: Learner, images: Tensor, labels: Tensor) -> Tensor:
+def _plain_gradients(recipe: Recipe, learner: Learner, images: Tensor, labels: Tensor) -> Tensor:
     """Put a step's gradients into the parameters and return the mean loss () without penalties.
 
     The examples (B, ...) go through the model in `accumulate` micro-batches, weighted by their size. Penalties enter
@@ -101,8 +103,8 @@ class Recipe:
     reseed: Callable[[int], None]  # seeds torch's global generators, which dropout draws from
     forward: Forward = plain_forward  # how training calls the model; evaluation calls the model itself
     compiled: bool = False  # True if torch.compile made `forward`
-    update: Update = plain_update
-    gradients: Gradients = plain_gradients
+    update: Update = _plain_update
+    gradients: _Gradients = _plain_gradients
 
     def due(self, every: int, step: int) -> bool:
         """Return whether an event is due after `step`: after every so many steps and the last, unless `NEVER_DUE`."""
@@ -115,7 +117,7 @@ class Recipe:
 Update = Callable[[Recipe, Learner, Tensor, Tensor], Generator[Batch, Tensor, Outcome]]
 
 # Replaces the gradients in the parameters by those of the examples' mean loss, and returns that loss () detached.
-Gradients = Callable[[Recipe, Learner, Tensor, Tensor], Tensor]
+_Gradients = Callable[[Recipe, Learner, Tensor, Tensor], Tensor]
 
 
 def drive(asking: Generator[Batch, Tensor, _Result], recipe: Recipe, learner: Learner) -> _Result:

@@ -19,14 +19,14 @@ from runner.engine.recipe import NEVER_DUE, Recipe
 from runner.engine.train import train
 
 
-class Curve(NamedTuple):
+class _Curve(NamedTuple):
     """The numbers of one tag over the steps."""
 
     steps: NDArray[np.int64]  # (n,), the optimizer steps done, from 1
     values: NDArray[np.float64]  # (n,)
 
 
-Curves = dict[str, Curve]
+_Curves = dict[str, _Curve]
 
 
 def short_run(
@@ -39,7 +39,7 @@ def short_run(
     log_every: int | None = None,
     probes: Sequence[Probe] = (),
     sinks: Sequence[Sink] = (),
-) -> Curves:
+) -> _Curves:
     """Train some steps from the learner's step on, and return what the run logs; nothing is written to the disk.
 
     The steps are those of the whole run, bit for bit. A second short run with the same learner continues after them.
@@ -88,9 +88,9 @@ class _Recorder:
     def close(self) -> None:
         """Do nothing: the numbers stay in memory."""
 
-    def curves(self) -> Curves:
+    def curves(self) -> _Curves:
         """Return the curve of each tag."""
         return {
-            tag: Curve(np.array([step for step, _ in points]), np.array([value for _, value in points]))
+            tag: _Curve(np.array([step for step, _ in points]), np.array([value for _, value in points]))
             for tag, points in self._points.items()
         }

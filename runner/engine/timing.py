@@ -16,17 +16,17 @@ from torch import Tensor
 
 from runner.engine.batches import TrainBatches
 
-MB = 1e6  # bytes
+_MB = 1e6  # bytes
 STEP, SPEED, WAIT, MEMORY = TAGS = (
     "time/step_ms",
     "time/examples_per_second",
     "time/data_wait",
     "time/peak_memory_mb",
 )
-Batch = tuple[Tensor, Tensor]
+_Batch = tuple[Tensor, Tensor]
 
 
-class Lap(NamedTuple):
+class _Lap(NamedTuple):
     """Some consecutive steps and the wall time that they took."""
 
     steps: int
@@ -54,17 +54,17 @@ class Stopwatch:
         if self._began is None:
             self._began = now
 
-    def stop(self, step: int) -> Lap:
+    def stop(self, step: int) -> _Lap:
         """End the lap after `step` optimizer steps and return it."""
         assert self._began is not None, "no lap is under way"
-        lap = Lap(step - self._step, perf_counter() - self._began)
+        lap = _Lap(step - self._step, perf_counter() - self._began)
         self._began, self._step = None, step
         return lap
 
-    def split(self, step: int) -> Lap | None:
+    def split(self, step: int) -> _Lap | None:
         """End a lap and begin the next one at the same moment; None the first time, when no lap was under way."""
         now = perf_counter()
-        lap = None if self._began is None else Lap(step - self._step, now - self._began)
+        lap = None if self._began is None else _Lap(step - self._step, now - self._began)
         self._began, self._step = now, step
         return lap
 
@@ -89,7 +89,7 @@ class Timing:
             # An earlier run in this process may have used more.
             torch.cuda.reset_peak_memory_stats(batches.device)
 
-    def watched(self, stream: Iterator[Batch]) -> Iterator[Batch]:
+    def watched(self, stream: Iterator[_Batch]) -> Iterator[_Batch]:
         """Yield the batches of a stream and time the wait for each."""
         asked = perf_counter()
         self._stopwatch.start(asked)
@@ -113,7 +113,7 @@ class Timing:
             STEP: lap.step_ms,
             SPEED: examples / lap.seconds,
             WAIT: waited / lap.seconds,
-            MEMORY: peak_memory(self._batches.device) / MB,
+            MEMORY: peak_memory(self._batches.device) / _MB,
         }
 
     def _examples(self, step: int) -> int:

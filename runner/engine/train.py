@@ -22,7 +22,7 @@ from runner.errors import Diverged
 from runner.status import Status
 
 # Saves a checkpoint of the learner's step.
-Commit = Callable[[], None]
+_Commit = Callable[[], None]
 
 
 def train(
@@ -31,7 +31,7 @@ def train(
     batches: TrainBatches,
     validation: dict[str, EvalBatches],
     log: Log,
-    commit: Commit,
+    commit: _Commit,
     stop: Stop = NEVER,
 ) -> Status:
     """Train from the learner's step on with the recipe's own gradients; returns and raises the same as `steps`.
@@ -47,7 +47,7 @@ def steps(
     batches: TrainBatches,
     validation: dict[str, EvalBatches],
     log: Log,
-    commit: Commit,
+    commit: _Commit,
     stop: Stop = NEVER,
 ) -> Generator[Batch, Tensor, Status]:
     """Train from the learner's step on; return DONE, or STOPPED if patience or `stop` ended the run.
@@ -130,7 +130,7 @@ def _lacks_validation(recipe: Recipe, learner: Learner) -> bool:
 
 
 def _validate_and_save(
-    recipe: Recipe, learner: Learner, validation: dict[str, EvalBatches], log: Log, commit: Commit, stop: Stop
+    recipe: Recipe, learner: Learner, validation: dict[str, EvalBatches], log: Log, commit: _Commit, stop: Stop
 ) -> bool:
     """Validate and save where that is due after a step; return True if the step is saved."""
     step = learner.step
@@ -155,7 +155,7 @@ def _raise_if_bad_score(learner: Learner, scores: dict[str, float]) -> None:
             raise BadScore(f"diverged at step {learner.step}: {tag} is {score} after it", tag.partition("/")[0])
 
 
-def _save(learner: Learner, commit: Commit) -> None:
+def _save(learner: Learner, commit: _Commit) -> None:
     """Save the present step; raise Diverged if a tensor of it is not finite."""
     if faults := learner.faults():
         raise Diverged(f"diverged at step {learner.step}: {faults[0]} is not finite after it")

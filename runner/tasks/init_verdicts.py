@@ -36,7 +36,7 @@ _ENOUGH_EXAMPLES = 2048
 
 
 @dataclass(frozen=True)
-class Finding:
+class _Finding:
     """One problem of a model's activations or gradients."""
 
     word: str
@@ -51,7 +51,7 @@ class Case:
     activation: str
     init: str
     layers: Sequence[Layer]
-    findings: Sequence[Finding]
+    findings: Sequence[_Finding]
 
     @property
     def name(self) -> str:
@@ -82,14 +82,14 @@ class Gain:
         return self.total ** (1 / (self.layers - 1)) if self.layers > 1 else 1.0
 
 
-def find_problems(layers: Sequence[Layer], *, residual: bool, examples: int) -> list[Finding]:
+def find_problems(layers: Sequence[Layer], *, residual: bool, examples: int) -> list[_Finding]:
     """Return the problems of a model's activations, worst first.
 
     In a `residual` model the sum of branches makes signals grow without harm, so gains are only hints.
     """
     if not all(math.isfinite(layer.std) and math.isfinite(layer.grad_norm) for layer in layers):
         first = next(x for x in layers if not (math.isfinite(x.std) and math.isfinite(x.grad_norm)))
-        return [Finding("not finite", "error", f"{first.name}: activations or gradients are not finite")]
+        return [_Finding("not finite", "error", f"{first.name}: activations or gradients are not finite")]
     found = [
         *_find_collapsed(layers),
         *_find_saturated(layers),
@@ -99,40 +99,40 @@ def find_problems(layers: Sequence[Layer], *, residual: bool, examples: int) -> 
     return sorted(found, key=lambda finding: -_SEVERITIES.index(finding.severity))
 
 
-def _find_collapsed(layers: Sequence[Layer]) -> Iterator[Finding]:
+def _find_collapsed(layers: Sequence[Layer]) -> Iterator[_Finding]:
     """Yield a finding if a later layer's outputs hardly differ any more."""
     least = min(layers, key=lambda layer: layer.std)
     if least.std == 0 or least.std < _COLLAPSED * layers[0].std:
         share = f"{least.std / layers[0].std:.2g} of the first layer's" if layers[0].std else "as the first layer's"
         text = f"{least.name}: standard deviation {least.std:.2g}, {share} (collapsed below {_COLLAPSED})"
-        yield Finding(
+        yield _Finding(
             "collapsed", "error" if least.std < _HOPELESS_TOTAL[0] * layers[0].std or not least.std else "warning", text
         )
 
 
-def _find_saturated(layers: Sequence[Layer]) -> Iterator[Finding]:
+def _find_saturated(layers: Sequence[Layer]) -> Iterator[_Finding]:
     """Yield a finding if many outputs lie where a two-ended function is flat."""
     most = max(layers, key=lambda layer: layer.saturated or 0.0)
     share = most.saturated or 0.0
     if share > _SATURATED[0]:
         severity: _Severity = "warning" if share > _SATURATED[1] else "hint"
-        yield Finding(
+        yield _Finding(
             "saturated", severity, f"{most.name}: {share:.0%} of the outputs (saturated above {_SATURATED[0]:.0%})"
         )
 
 
-def _find_dead(layers: Sequence[Layer], examples: int) -> Iterator[Finding]:
+def _find_dead(layers: Sequence[Layer], examples: int) -> Iterator[_Finding]:
     """Yield a finding if many units give one value for all of enough examples."""
     most = max(layers, key=lambda layer: layer.dead)
     if examples >= _ENOUGH_EXAMPLES and most.dead > _DEAD[0]:
         severity: _Severity = "warning" if most.dead > _DEAD[1] else "hint"
-        yield Finding("dead units", severity, f"{most.name}: {most.dead:.0%} of the units (dead above {_DEAD[0]:.0%})")
+        yield _Finding("dead units", severity, f"{most.name}: {most.dead:.0%} of the units (dead above {_DEAD[0]:.0%})")
 
 
-def _find_unhealthy_gains(layers: Sequence[Layer], *, residual: bool) -> Iterator[Finding]:
+def _find_unhealthy_gains(layers: Sequence[Layer], *, residual: bool) -> Iterator[_Finding]:
     """Yield findings for signals and gradients that shrink or grow with depth."""
     if all(layer.grad_norm == 0 for layer in layers):
-        yield Finding("no gradient", "hint", "no gradient reaches any layer (is the classifier zero?)")
+        yield _Finding("no gradient", "hint", "no gradient reaches any layer (is the classifier zero?)")
     for row in comparable_rows(layers):
         for gain, what, low, high in (
             (forward_gain(row), "activations", "shrinking activations", "exploding activations"),
@@ -141,7 +141,7 @@ def _find_unhealthy_gains(layers: Sequence[Layer], *, residual: bool) -> Iterato
             severity = _gain_severity(gain)
             if severity:
                 text = f"{row[0].name} to {row[-1].name}: {what} {_gain_in_words(gain)}"
-                yield Finding(low if gain.total < 1 else high, "hint" if residual else severity, text)
+                yield _Finding(low if gain.total < 1 else high, "hint" if residual else severity, text)
 
 
 def _gain_in_words(gain: Gain) -> str:

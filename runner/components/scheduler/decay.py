@@ -120,7 +120,7 @@ def linear(clock: Clock, *, final: Unit, warmup: Duration) -> Schedule:
     return with_warmup(lambda t, n: 1 + (final - 1) * min(t, n) / n, warmup, clock)
 
 
-class Plateau:
+class _Plateau:
     """A schedule whose factor `observe` multiplies by gamma; its `state_dict` is in the checkpoint."""
 
     def __init__(
@@ -168,11 +168,11 @@ def plateau(
     cooldown: NonNegativeInt,
     final: Unit,
     warmup: Duration,
-) -> Plateau:
+) -> _Plateau:
     """Return a factor that is multiplied by `gamma` after more than `patience` validations without improvement.
 
     An improvement exceeds the best monitored score by more than `threshold`. The `cooldown` validations after a drop do
     not count. The factor never falls below `final`. This is the rule of torch.optim.lr_scheduler.ReduceLROnPlateau.
     """
     ramp = with_warmup(lambda t, n: 1.0, warmup, clock)
-    return Plateau(ramp, gamma=gamma, patience=patience, threshold=threshold, cooldown=cooldown, final=final)
+    return _Plateau(ramp, gamma=gamma, patience=patience, threshold=threshold, cooldown=cooldown, final=final)

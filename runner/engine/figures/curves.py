@@ -22,7 +22,7 @@ _LOSSES = {
 }
 _ACCURACIES = {"train/accuracy": ("training", _LINE), "val/accuracy": ("validation", _POINTS)}
 
-Rows = Sequence[tuple[int, dict[str, float]]]
+_Rows = Sequence[tuple[int, dict[str, float]]]
 
 
 def loss_figure(path: Path) -> bytes:
@@ -37,7 +37,7 @@ def loss_figure(path: Path) -> bytes:
     return png(figure)
 
 
-def _draw(axes: Any, rows: Rows, lines: dict[str, tuple[str, dict[str, Any]]], name: str) -> None:
+def _draw(axes: Any, rows: _Rows, lines: dict[str, tuple[str, dict[str, Any]]], name: str) -> None:
     """Draw the curves of the tags that the run logged, with a legend."""
     for tag, (label, style) in lines.items():
         points = [(step, row[tag]) for step, row in rows if tag in row]
@@ -51,7 +51,7 @@ def _draw(axes: Any, rows: Rows, lines: dict[str, tuple[str, dict[str, Any]]], n
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def ceiling(rows: Rows) -> float | None:
+def ceiling(rows: _Rows) -> float | None:
     """Return the top of the loss axis: it shows 99 % of the losses, so that one spike does not flatten the curve."""
     losses = sorted(row["train/loss"] for _, row in rows if math.isfinite(row.get("train/loss", math.nan)))
     top = 1.1 * losses[round(0.99 * (len(losses) - 1))] if losses else 0.0

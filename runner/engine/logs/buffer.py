@@ -14,8 +14,8 @@ from runner.engine.contracts import Numbers
 from runner.engine.transfer import to_host
 
 # (step, time in seconds since 1970, values by tag); a plain tuple, because one is made in each step.
-Entry = tuple[int, float, Mapping[str, Any]]
-HostEntry = tuple[int, float, dict[str, Any]]
+_Entry = tuple[int, float, Mapping[str, Any]]
+_HostEntry = tuple[int, float, dict[str, Any]]
 
 
 class Transfer:
@@ -49,8 +49,8 @@ class Buffer:
     """
 
     def __init__(self, transfer: Transfer) -> None:
-        self.pending: list[Entry] = []
-        self._received: list[HostEntry] = []
+        self.pending: list[_Entry] = []
+        self._received: list[_HostEntry] = []
         self._transfer = transfer
         transfer.buffers.append(self)
 
@@ -73,7 +73,7 @@ class Buffer:
         self.pending = [entry for entry in self.pending if entry[0] <= after]
         self._received = [entry for entry in self._received if entry[0] <= after]
 
-    def take(self) -> list[HostEntry]:
+    def take(self) -> list[_HostEntry]:
         """Bring what is pending to the host; remove and return all entries, in order."""
         self._transfer.run()
         taken, self._received = self._received, []

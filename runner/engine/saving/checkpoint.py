@@ -22,7 +22,7 @@ from runner.engine.saving.state import flatten, restore
 from runner.errors import CheckpointError, StorageError
 
 # Number of the newest checkpoints to keep, besides those asked for.
-NEWEST = 2
+_NEWEST = 2
 # Differing tensors that one line names at most.
 _MOST_NAMES = 3
 
@@ -48,7 +48,7 @@ def save(
     logs: Mapping[str, int],
     meta: Mapping[str, Any],
     keep: Collection[int],
-    newest: int = NEWEST,
+    newest: int = _NEWEST,
 ) -> Path:
     """Write the checkpoint of a step into a run folder and return the path of its weights.
 
@@ -56,7 +56,7 @@ def save(
     `keep`; those of later steps too, which a run that went back to an older one has left. Call it with the run's lock
     held. Raises StorageError; a checkpoint that was valid before is then still there.
     """
-    place = opened(folder)
+    place = _opened(folder)
     names = tidied(place)
     stem = unused_stem(names, step)
     tensors, tree = flatten(state, weights)
@@ -68,18 +68,18 @@ def save(
         storage.disk.fsync_folder(place)  # both names, before the one that lists them
     commit = manifest.encode(Manifest(step, *files, logs=dict(logs), tree=tree, meta=dict(meta)))
     seal = storage.write_atomic(place / name_of(step), commit)
-    verify(place, {name_of(step): seal, **{file.name: file.sha256 for file in files}})
+    _verify(place, {name_of(step): seal, **{file.name: file.sha256 for file in files}})
     rotate(place, names, step, keep, newest)
     return place / files[0].name
 
 
-def finish(folder: Path, step: int, *, keep: Collection[int], newest: int = NEWEST) -> None:
+def finish(folder: Path, step: int, *, keep: Collection[int], newest: int = _NEWEST) -> None:
     """Remove the older checkpoints that the save of a step had yet to remove when it was killed."""
     place = folder / FOLDER
     rotate(place, older(storage.names(place), step), step, keep, newest)
 
 
-def opened(folder: Path) -> Path:
+def _opened(folder: Path) -> Path:
     """Return the folder of a run's checkpoints, made if it is not there."""
     place = folder / FOLDER
     with storage.refusing(place):
@@ -88,7 +88,7 @@ def opened(folder: Path) -> Path:
     return place
 
 
-def verify(place: Path, digests: Mapping[str, str]) -> None:
+def _verify(place: Path, digests: Mapping[str, str]) -> None:
     """Read the files of a new checkpoint back; StorageError if they are not what was written."""
     for name, digest in digests.items():
         with storage.refusing(place / name):
@@ -114,15 +114,15 @@ def load(folder: Path, *, step: int | None = None, before: int | None = None) ->
             raise CheckpointError(f"{storage.shown(place)}: no checkpoint of step {step} (there are: {steps})")
         steps = [step]
     steps = [each for each in steps if before is None or each < before]
-    return newest_valid(place, steps)
+    return _newest_valid(place, steps)
 
 
-def newest_valid(place: Path, steps: list[int]) -> Snapshot | None:
+def _newest_valid(place: Path, steps: list[int]) -> Snapshot | None:
     """Return the newest of some checkpoints that holds what its manifest says."""
     rejected: list[str] = []
     for step in reversed(steps):
         try:
-            snapshot = read(place, step)
+            snapshot = _read(place, step)
         except NewerFormat as error:
             raise CheckpointError(f"{storage.shown(place)}/{error}") from error
         except CheckpointError as error:
@@ -136,7 +136,7 @@ def newest_valid(place: Path, steps: list[int]) -> Snapshot | None:
     return None
 
 
-def read(place: Path, step: int) -> Snapshot:
+def _read(place: Path, step: int) -> Snapshot:
     """Return the checkpoint of a step, every byte of it verified."""
     found = manifest.read(place, step)
     weights = tensor_file.read(place, found.weights)
@@ -192,21 +192,23 @@ def _manifest_beside(path: Path) -> Manifest | None:
 def mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
     """Return the first differences between the tensors a model expects and those found, in one line, or None."""
     names = [*expected, *(name for name in found if name not in expected)]
-    differing = [name for name in names if form(expected, name) != form(found, name)]
+    differing = [name for name in names if _form(expected, name) != _form(found, name)]
     if not differing:
         return None
-    parts = [f"{printable(n)}: expected {form(expected, n)}, found {form(found, n)}" for n in differing[:_MOST_NAMES]]
+    parts = [
+        f"{_printable(n)}: expected {_form(expected, n)}, found {_form(found, n)}" for n in differing[:_MOST_NAMES]
+    ]
     more = f"; and {len(differing) - _MOST_NAMES} more" if len(differing) > _MOST_NAMES else ""
     return "; ".join(parts) + more
 
 
-def form(tensors: Mapping[str, Tensor], name: str) -> str:
+def _form(tensors: Mapping[str, Tensor], name: str) -> str:
     """Return the shape and type of a tensor in words."""
     if name not in tensors:
         return "none"
     return f"{tuple(tensors[name].shape)} {str(tensors[name].dtype).removeprefix('torch.')}"
 
 
-def printable(name: str) -> str:
+def _printable(name: str) -> str:
     """Return a tensor's name, which may come from a foreign file, as short printable text."""
     return name if name.isprintable() and len(name) <= 120 else ascii(name)[:120]

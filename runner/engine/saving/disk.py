@@ -6,7 +6,7 @@ import errno
 import os
 from pathlib import Path
 
-NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)  # what SMB and some FUSE mounts say to fsync on a folder
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)  # what SMB and some FUSE mounts say to fsync on a folder
 
 
 class Disk:
@@ -58,7 +58,7 @@ class Disk:
         try:
             os.fsync(folder)
         except OSError as error:
-            if error.errno not in NO_FOLDER_SYNC:
+            if error.errno not in _NO_FOLDER_SYNC:
                 raise
         finally:
             os.close(folder)

@@ -22,7 +22,7 @@ from runner.errors import CheckpointError, ConfigError, Locked
 from runner.schema import FolderName, NonNegative, NonNegativeInt, Pattern, PositiveInt, check
 from runner.status import Status
 
-SCHEMA = 1
+_SCHEMA = 1
 RESULT = "result.json"
 LOCK = ".lock"
 _LIMIT = 1 << 20  # bytes of a result
@@ -80,7 +80,7 @@ def candidates(path: Path) -> Iterator[Path]:
         yield path.with_name(f"{path.name}-{number}")
 
 
-class Lock:
+class _Lock:
     """A run folder locked by this process until `release`, the end of a `with`, or the death of the process."""
 
     def __init__(self, file: int | None) -> None:
@@ -92,20 +92,20 @@ class Lock:
             os.close(self._file)
             self._file = None
 
-    def __enter__(self) -> Lock:
+    def __enter__(self) -> _Lock:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.release()
 
 
-def lock(path: Path, world: World = ALONE) -> Lock:
+def lock(path: Path, world: World = ALONE) -> _Lock:
     """Lock a run folder for this run; raises Locked, with the holder's pid and host, if another run has it.
 
     The kernel releases the lock (flock) when this process and its forked children end, so no lock is ever stale.
     Of several processes the main one holds it, and all of them raise what it raises.
     """
-    held = Lock(None)
+    held = _Lock(None)
 
     def take() -> str:
         held._file = _locked_file(path)
@@ -157,7 +157,7 @@ class Result:
 
     def to_json(self) -> bytes:
         """Return the bytes of the file; raises ValueError if a field is invalid."""
-        record = {"schema": SCHEMA, **asdict(self), "scores": _numbers(self.scores)}
+        record = {"schema": _SCHEMA, **asdict(self), "scores": _numbers(self.scores)}
         if self.numerics is None:
             del record["numerics"]
         try:
@@ -194,8 +194,8 @@ def _checked(record: Any) -> Result:
     """Return a result from its JSON object, with each field checked."""
     names = {"schema", *(item.name for item in fields(Result))}
     known = type(record) is dict and record.keys() | _OPTIONAL == names
-    if not known or record["schema"] != SCHEMA:
-        raise ConfigError(f"is no result of schema {SCHEMA}")
+    if not known or record["schema"] != _SCHEMA:
+        raise ConfigError(f"is no result of schema {_SCHEMA}")
     if type(record["scores"]) is not dict:
         raise ConfigError("scores: must be a mapping {a: b}")
     values = {name: check(name, record[name], kind) for name, kind in _FORM.items() if name in record}

@@ -17,13 +17,13 @@ from runner.errors import CheckpointError
 
 FOLDER = "checkpoints"  # in the run folder
 FORMAT = 1
-LIMIT = 64 << 20  # bytes of a manifest; a ResNet-50 with Adam takes 60 kB
-STEP = r"(?P<step>[0-9]{8,12})"
-NAME = re.compile(rf"{STEP}\.json")
-DATA_NAME = re.compile(rf"{STEP}(\.[0-9]{{1,3}})?\.(?P<role>weights|state)\.safetensors")
-LOG_NAME = re.compile(r"(?!\.)[A-Za-z0-9._=,+-]{1,255}")
-SHA256 = re.compile(r"[0-9a-f]{64}")
-SEAL = re.compile(rb'(?P<body>\{.*),"sha256":"(?P<digest>[0-9a-f]{64})"\}\n', re.DOTALL)
+_LIMIT = 64 << 20  # bytes of a manifest; a ResNet-50 with Adam takes 60 kB
+_STEP = r"(?P<step>[0-9]{8,12})"
+NAME = re.compile(rf"{_STEP}\.json")
+DATA_NAME = re.compile(rf"{_STEP}(\.[0-9]{{1,3}})?\.(?P<role>weights|state)\.safetensors")
+_LOG_NAME = re.compile(r"(?!\.)[A-Za-z0-9._=,+-]{1,255}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SEAL = re.compile(rb'(?P<body>\{.*),"sha256":"(?P<digest>[0-9a-f]{64})"\}\n', re.DOTALL)
 
 
 class NewerFormat(CheckpointError):
@@ -63,7 +63,7 @@ def name_of(step: int) -> str:
 
 def encode(manifest: Manifest) -> bytes:
     """Return the manifest as one line of JSON with its checksum; raises for lengths of logs that `decode` rejects."""
-    check_logs(manifest.logs, name_of(manifest.step))
+    _check_logs(manifest.logs, name_of(manifest.step))
     record = {
         "format": FORMAT,
         "step": manifest.step,
@@ -80,38 +80,38 @@ def read(folder: Path, step: int) -> Manifest:
     """Return the manifest of a step; raises CheckpointError if it is damaged."""
     name = name_of(step)
     try:
-        return decode(storage.read(folder / name, LIMIT), step)
+        return _decode(storage.read(folder / name, _LIMIT), step)
     except OSError as error:
         raise CheckpointError(f"{name}: {error.strerror}") from error
 
 
-def decode(data: bytes, step: int) -> Manifest:
+def _decode(data: bytes, step: int) -> Manifest:
     """Return the manifest of a step from its bytes."""
     name = name_of(step)
-    record = unsealed(data, name)
+    record = _unsealed(data, name)
     found = record.get("format")
     if type(found) is int and found > FORMAT:
         raise NewerFormat(f"{name}: written in format {found} by a later version, this one reads format {FORMAT}")
     for key, kind in {"files": list, "logs": dict, "state": dict, "meta": dict}.items():
-        require(type(record.get(key)) is kind, name, f"'{key}' is no {kind.__name__}")
-    require(type(found) is int and found == FORMAT, name, "unknown format")
-    require(type(record.get("step")) is int and record["step"] == step, name, f"is not of step {step}")
-    check_logs(record["logs"], name)
-    files = {role_of(file, step, name): file for file in record["files"]}
-    require(len(record["files"]) == 2 and set(files) == {"weights", "state"}, name, "wants one weights and one state")
+        _require(type(record.get(key)) is kind, name, f"'{key}' is no {kind.__name__}")
+    _require(type(found) is int and found == FORMAT, name, "unknown format")
+    _require(type(record.get("step")) is int and record["step"] == step, name, f"is not of step {step}")
+    _check_logs(record["logs"], name)
+    files = {_role_of(file, step, name): file for file in record["files"]}
+    _require(len(record["files"]) == 2 and set(files) == {"weights", "state"}, name, "wants one weights and one state")
     parts = {role: File(file["name"], file["size"], file["sha256"]) for role, file in files.items()}
     return Manifest(step, **parts, logs=record["logs"], tree=record["state"], meta=record["meta"])
 
 
-def check_logs(logs: dict[str, int], name: str) -> None:
+def _check_logs(logs: dict[str, int], name: str) -> None:
     """Raise CheckpointError if the name or length of a log is malformed."""
     for log, size in logs.items():
-        require(bool(LOG_NAME.fullmatch(log)) and type(size) is int and size >= 0, name, "a log is malformed")
+        _require(bool(_LOG_NAME.fullmatch(log)) and type(size) is int and size >= 0, name, "a log is malformed")
 
 
-def unsealed(data: bytes, name: str) -> dict[str, Any]:
+def _unsealed(data: bytes, name: str) -> dict[str, Any]:
     """Return the content of a manifest after verifying its checksum."""
-    seal = SEAL.fullmatch(data)
+    seal = _SEAL.fullmatch(data)
     if seal is None or hashlib.sha256(seal["body"]).hexdigest() != seal["digest"].decode():
         raise CheckpointError(f"{name}: damaged (does not match its own checksum)")
     try:
@@ -121,18 +121,18 @@ def unsealed(data: bytes, name: str) -> dict[str, Any]:
     return dict(record)
 
 
-def role_of(file: Any, step: int, name: str) -> str:
+def _role_of(file: Any, step: int, name: str) -> str:
     """Return the role of a file entry, weights or state; raises CheckpointError for a malformed one or another step."""
-    require(type(file) is dict and set(file) == {"name", "size", "sha256"}, name, "a file entry is malformed")
+    _require(type(file) is dict and set(file) == {"name", "size", "sha256"}, name, "a file entry is malformed")
     match = DATA_NAME.fullmatch(file["name"]) if type(file["name"]) is str else None
     if match is None or int(match["step"]) != step:
         raise CheckpointError(f"{name}: lists a file that is not of its step, {ascii(file['name'])[:80]}")
-    require(type(file["size"]) is int and file["size"] >= 0, name, "a file size is malformed")
-    require(type(file["sha256"]) is str and bool(SHA256.fullmatch(file["sha256"])), name, "a sha256 is malformed")
+    _require(type(file["size"]) is int and file["size"] >= 0, name, "a file size is malformed")
+    _require(type(file["sha256"]) is str and bool(_SHA256.fullmatch(file["sha256"])), name, "a sha256 is malformed")
     return match["role"]
 
 
-def require(condition: bool, name: str, wrong: str) -> None:
+def _require(condition: bool, name: str, wrong: str) -> None:
     """Raise CheckpointError with the text `wrong` unless the condition is true."""
     if not condition:
         raise CheckpointError(f"{name}: {wrong}")

@@ -34,15 +34,15 @@ def clean(folder: Path) -> None:
 def tidied(place: Path) -> list[str]:
     """Remove the leftovers of killed saves from a folder of checkpoints, and return the remaining names."""
     names = storage.sweep(place)
-    gone = set(leftovers(place, names))
-    remove_data(place, gone)
+    gone = set(_leftovers(place, names))
+    _remove_data(place, gone)
     return [name for name in names if name not in gone]
 
 
-def leftovers(place: Path, names: Collection[str]) -> Iterator[str]:
+def _leftovers(place: Path, names: Collection[str]) -> Iterator[str]:
     """Yield the data files that no manifest lists; files beside an unreadable manifest stay for the user to inspect."""
     steps = steps_in(names)
-    for step, group in itertools.groupby(filter(DATA_NAME.fullmatch, names), key=step_of):
+    for step, group in itertools.groupby(filter(DATA_NAME.fullmatch, names), key=_step_of):
         files = list(group)
         if step not in steps:
             yield from files
@@ -54,10 +54,10 @@ def leftovers(place: Path, names: Collection[str]) -> Iterator[str]:
 def older(names: Iterable[str], step: int) -> list[str]:
     """Return the file names of the checkpoints before a step."""
     ours = (name for name in names if NAME.fullmatch(name) or DATA_NAME.fullmatch(name))
-    return [name for name in ours if step_of(name) < step]
+    return [name for name in ours if _step_of(name) < step]
 
 
-def step_of(name: str) -> int:
+def _step_of(name: str) -> int:
     """Return the step of a checkpoint's file."""
     return int(name.partition(".")[0])
 
@@ -69,14 +69,14 @@ def rotate(place: Path, names: Collection[str], step: int, keep: Collection[int]
     to an older checkpoint has left them. So do the data of an earlier checkpoint of `step`.
     """
     steps = [old for old in steps_in(names) if old != step]
-    whole = (old for old in reversed(steps) if old < step and looks_whole(place, old))
+    whole = (old for old in reversed(steps) if old < step and _looks_whole(place, old))
     gone = set(steps) - {*keep, *itertools.islice(whole, newest - 1)}
     for old in gone:
         storage.remove(place / name_of(old))
-    remove_data(place, [name for name in names if DATA_NAME.fullmatch(name) and step_of(name) in {step, *gone}])
+    _remove_data(place, [name for name in names if DATA_NAME.fullmatch(name) and _step_of(name) in {step, *gone}])
 
 
-def looks_whole(place: Path, step: int) -> bool:
+def _looks_whole(place: Path, step: int) -> bool:
     """Return True if a checkpoint has a sound manifest and files of the right sizes (their bytes are not read)."""
     try:
         return all((place / file.name).lstat().st_size == file.size for file in manifest.read(place, step).files)
@@ -84,7 +84,7 @@ def looks_whole(place: Path, step: int) -> bool:
         return False
 
 
-def remove_data(place: Path, names: Iterable[str]) -> None:
+def _remove_data(place: Path, names: Iterable[str]) -> None:
     """Remove data files; a folder of such a name is none."""
     for name in names:
         if not (place / name).is_dir():

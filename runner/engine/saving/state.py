@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PLAIN = (type(None), bool, int, str)
-KEYS = (*PLAIN, float)
+_PLAIN = (type(None), bool, int, str)
+_KEYS = (*_PLAIN, float)
 
 
 @dataclass
-class Flattening:
+class _Flattening:
     """The tensors and references collected so far."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -35,45 +35,45 @@ def flatten(state: Any, known: Mapping[str, Tensor]) -> tuple[dict[str, Tensor],
     One that is the same memory seen the same way as another, or as one in `known` (stored elsewhere), is referred to
     and not given again. Raises TypeError, with the place, for what is no dict, list, tuple, tensor, number or text.
     """
-    met = Flattening()
+    met = _Flattening()
     for name, tensor in known.items():
-        met.references[identity(tensor)] = {"known": name}
-    value = node(state, "", met)
+        met.references[_identity(tensor)] = {"known": name}
+    value = _node(state, "", met)
     return met.tensors, {"value": value, "strides": met.strides}
 
 
-def node(value: Any, place: str, met: Flattening) -> Any:
+def _node(value: Any, place: str, met: _Flattening) -> Any:
     """Return the tree of one value and collect its tensors."""
     if isinstance(value, Tensor):
-        return reference(value, place, met)
-    if type(value) in PLAIN:
+        return _reference(value, place, met)
+    if type(value) in _PLAIN:
         return value
     if isinstance(value, float):  # numpy's too, which comes back as Python's
         value = float(value)
         return value if math.isfinite(value) else {"float": struct.pack(">d", value).hex()}
     if isinstance(value, dict):
-        if odd := [key for key in value if type(key) not in KEYS]:
+        if odd := [key for key in value if type(key) not in _KEYS]:
             raise TypeError(f"state{place}: cannot store a key of type {type(odd[0]).__name__}")
-        return {"dict": [[node(key, place, met), node(item, f"{place}/{key}", met)] for key, item in value.items()]}
+        return {"dict": [[_node(key, place, met), _node(item, f"{place}/{key}", met)] for key, item in value.items()]}
     if type(value) in (list, tuple):
-        items = [node(item, f"{place}/{i}", met) for i, item in enumerate(value)]
+        items = [_node(item, f"{place}/{i}", met) for i, item in enumerate(value)]
         return items if type(value) is list else {"tuple": items}
     raise TypeError(f"state{place}: cannot store a {type(value).__name__}")
 
 
-def reference(tensor: Tensor, place: str, met: Flattening) -> dict[str, str]:
+def _reference(tensor: Tensor, place: str, met: _Flattening) -> dict[str, str]:
     """Return the tree's reference to a tensor, and collect the tensor if it is new."""
-    key = identity(tensor)
+    key = _identity(tensor)
     if key not in met.references:
-        name = unused(place, met.tensors)
+        name = _unused(place, met.tensors)
         met.tensors[name] = tensor.detach()
         met.references[key] = {"tensor": name}
-        if tensor.stride() != packed_stride(tensor.shape) and dense(tensor.shape, tensor.stride()):
+        if tensor.stride() != _packed_stride(tensor.shape) and _dense(tensor.shape, tensor.stride()):
             met.strides[name] = list(tensor.stride())
     return met.references[key]
 
 
-def unused(place: str, taken: Mapping[str, Tensor]) -> str:
+def _unused(place: str, taken: Mapping[str, Tensor]) -> str:
     """Return the place as a name, longer where two places read the same (the keys 1 and "1")."""
     name = place or "/"
     while name in taken:
@@ -81,12 +81,12 @@ def unused(place: str, taken: Mapping[str, Tensor]) -> str:
     return name
 
 
-def identity(tensor: Tensor) -> tuple[Any, ...]:
+def _identity(tensor: Tensor) -> tuple[Any, ...]:
     """Return a key that is equal for tensors that are equal views of the same memory."""
     return (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
 
 
-def packed_stride(shape: Sequence[int]) -> tuple[int, ...]:
+def _packed_stride(shape: Sequence[int]) -> tuple[int, ...]:
     """Return the strides of a contiguous tensor, as torch gives them to a new one."""
     strides, step = [], 1
     for size in reversed(shape):
@@ -95,7 +95,7 @@ def packed_stride(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
-def dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
+def _dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
     """Return True if strides visit a block of memory without gaps and overlaps (channels_last does)."""
     step = 1
     for stride, size in sorted((stride, size) for stride, size in zip(strides, shape, strict=True) if size != 1):
@@ -113,34 +113,34 @@ def restore(tree: Any, tensors: Mapping[str, Tensor], known: Mapping[str, Tensor
     """
     try:
         strides = tree["strides"]
-        laid = {name: lay(tensor, strides.get(name)) for name, tensor in tensors.items()}
-        return value_of(tree["value"], laid, known)
+        laid = {name: _lay(tensor, strides.get(name)) for name, tensor in tensors.items()}
+        return _value_of(tree["value"], laid, known)
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError, struct.error) as error:
         raise ValueError(f"the state tree is malformed ({type(error).__name__})") from error
 
 
-def lay(tensor: Tensor, strides: Any) -> Tensor:
+def _lay(tensor: Tensor, strides: Any) -> Tensor:
     """Return a contiguous tensor in the memory layout noted for it."""
     if strides is None:
         return tensor
     numbers = [stride for stride in strides if type(stride) is int and 0 <= stride < 2**62]
-    if len(numbers) != tensor.ndim or not dense(tensor.shape, numbers):
+    if len(numbers) != tensor.ndim or not _dense(tensor.shape, numbers):
         raise ValueError("strides")
     return torch.empty_strided(tensor.shape, numbers, dtype=tensor.dtype).copy_(tensor)
 
 
-def value_of(tree: Any, tensors: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> Any:
+def _value_of(tree: Any, tensors: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> Any:
     """Return the value that a tree represents."""
-    if type(tree) in KEYS:
+    if type(tree) in _KEYS:
         return tree
     if type(tree) is list:
-        return [value_of(item, tensors, known) for item in tree]
+        return [_value_of(item, tensors, known) for item in tree]
     ((kind, content),) = tree.items()
     match kind:
         case "tuple":
-            return tuple(value_of(item, tensors, known) for item in content)
+            return tuple(_value_of(item, tensors, known) for item in content)
         case "dict":
-            return {value_of(key, {}, {}): value_of(item, tensors, known) for key, item in content}
+            return {_value_of(key, {}, {}): _value_of(item, tensors, known) for key, item in content}
         case "float":
             return struct.unpack(">d", bytes.fromhex(content))[0]
         case "tensor":

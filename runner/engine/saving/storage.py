@@ -22,7 +22,7 @@ from runner.errors import StorageError
 
 # Bytes hashed and written at a time.
 PIECE = 4 << 20
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 TEMPORARY = re.compile(r"\.tmp-[0-9]+-[0-9]+")
 
 # Tests replace it by a recording or a failing one.
@@ -45,7 +45,7 @@ def put(path: Path, data: bytes | Iterable[bytes]) -> str:
     """Write a file like `write_atomic` without syncing the folder: until then a power cut may lose the name."""
     digest, needed = hashlib.sha256(), 0
     try:
-        with renaming(path) as file:
+        with _renaming(path) as file:
             for chunk in [data] if isinstance(data, bytes) else data:
                 needed += len(chunk)
                 write_all(file, memoryview(chunk), digest)
@@ -57,13 +57,13 @@ def put(path: Path, data: bytes | Iterable[bytes]) -> str:
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[int]:
     """Yield a new file that durably replaces `path` at the end; it is removed if anything fails before."""
-    with renaming(path) as file:
+    with _renaming(path) as file:
         yield file
     disk.fsync_folder(path.parent)
 
 
 @contextlib.contextmanager
-def renaming(path: Path) -> Iterator[int]:
+def _renaming(path: Path) -> Iterator[int]:
     """Yield a new file like `replacing`, without syncing the folder."""
     temporary, file = fresh(path.parent)
     try:
@@ -99,7 +99,7 @@ def write_all(file: int, data: memoryview, digest: hashlib._Hash) -> None:
 def refusal(path: Path, error: OSError, needed: int = 0) -> StorageError:
     """Return the StorageError for an OSError, with the bytes needed and free if the disk is full."""
     room = ""
-    if error.errno in NO_ROOM:
+    if error.errno in _NO_ROOM:
         room = f" (needs at least {needed} bytes, {shutil.disk_usage(path.parent).free} are free)"
     return StorageError(f"{shown(path)}: {error.strerror}{room}")
 
@@ -168,7 +168,7 @@ def sweep(folder: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[int]:
+def _reading(path: Path) -> Iterator[int]:
     """Open a regular file for reading, without following links or waiting for pipes; raises OSError."""
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -181,7 +181,7 @@ def reading(path: Path) -> Iterator[int]:
 
 def read(path: Path, limit: int) -> bytes:
     """Return the bytes of a regular file of at most `limit` bytes; anything else is an OSError."""
-    with reading(path) as file:
+    with _reading(path) as file:
         size = os.fstat(file).st_size
         if size > limit:
             raise OSError(errno.EFBIG, f"holds {size} bytes, at most {limit} are expected", str(path))
@@ -191,5 +191,5 @@ def read(path: Path, limit: int) -> bytes:
 
 def sha256_of(path: Path) -> str:
     """Return the sha256 of a regular file, read in pieces; anything else is an OSError."""
-    with reading(path) as file, open(file, "rb", closefd=False) as stream:
+    with _reading(path) as file, open(file, "rb", closefd=False) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

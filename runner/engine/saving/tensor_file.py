@@ -15,8 +15,17 @@ from runner.engine.saving import storage
 from runner.engine.saving.manifest import File
 from runner.errors import CheckpointError
 
-HEADER = 2 << 20  # bytes of names and shapes, about 20,000 tensors: each takes 1.5 kB of memory, a name takes 60 bytes
-MALFORMED = (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, AssertionError, MemoryError)
+_HEADER = 2 << 20  # bytes of names and shapes, about 20,000 tensors: each takes 1.5 kB of memory, a name takes 60 bytes
+_MALFORMED = (
+    SafetensorError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    AssertionError,
+    MemoryError,
+)
 
 
 def write(path: Path, tensors: Mapping[str, Tensor]) -> File:
@@ -25,7 +34,7 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> File:
     Its name is durable once the folder is synced.
     """
     data = save(on_cpu(tensors), metadata={"format": "pt"})
-    bounded(data, path.name)
+    _bounded(data, path.name)
     return File(path.name, len(data), storage.put(path, data))
 
 
@@ -60,14 +69,14 @@ def read_bytes(path: Path, limit: int = sys.maxsize) -> bytes:
 
 def parse(data: bytes, name: str) -> dict[str, Tensor]:
     """Return the tensors in the bytes of a safetensors file, which checks the header before it allocates."""
-    bounded(data, name)
+    _bounded(data, name)
     try:
         return dict(load(data))
-    except MALFORMED as error:
+    except _MALFORMED as error:
         raise CheckpointError(f"{name}: no safetensors file ({ascii(str(error))[1:-1][:100]})") from error
 
 
-def bounded(data: bytes, name: str) -> None:
+def _bounded(data: bytes, name: str) -> None:
     """Raise CheckpointError if the header, whose length comes first, would need far more memory than its size."""
-    if (size := int.from_bytes(data[:8], "little")) > HEADER:
-        raise CheckpointError(f"{name}: a header of {size} bytes, at most {HEADER} are taken")
+    if (size := int.from_bytes(data[:8], "little")) > _HEADER:
+        raise CheckpointError(f"{name}: a header of {size} bytes, at most {_HEADER} are taken")

@@ -26,7 +26,7 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _LIBRARIES = ("torchvision.models", "timm.models", "runner.components.model.surgery.torchvision_blocks")
 
 
-class FilledSlot(Slot):
+class _FilledSlot(Slot):
     """A slot that holds the model's own module until a regularizer replaces it."""
 
     def __init__(self, where: str, own: nn.Module) -> None:
@@ -95,7 +95,7 @@ def _slots_from_own_dropout(model: nn.Module, seen: Trace, names: dict[nn.Module
         where = _slot_kind(call, seen, names)
         if where and call.module not in filled:
             for name in module_names(model, call.module):
-                fill(model, name, FilledSlot(where, call.module))
+                fill(model, name, _FilledSlot(where, call.module))
             filled.add(call.module)
     return filled
 
