@@ -78,7 +78,7 @@ class Fields:
     one_of: tuple[str, ...] = ()
 
 
-class Relation(Protocol):
+class _Relation(Protocol):
     """A rule about a knob that reads another of its component; where one of the two is null it says nothing."""
 
     @property
@@ -140,7 +140,7 @@ class With:
         return f"be {self.allowed} with {self.knob}={self.other if isinstance(self.other, str) else shown(self.other)}"
 
 
-def is_relation(rule: object) -> TypeGuard[Relation]:
+def is_relation(rule: object) -> TypeGuard[_Relation]:
     """Return True for a rule that reads another knob.
 
     An `isinstance` of a protocol takes ten times as long, and the config of each trial asks for hundreds of rules.

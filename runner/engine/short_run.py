@@ -42,8 +42,7 @@ def short_run(
 ) -> _Curves:
     """Train some steps from the learner's step on, and return what the run logs; nothing is written to the disk.
 
-    The steps are those of the whole run, bit for bit. A second short run with the same learner continues after them.
-    Raises Diverged as the whole run would.
+    The steps are those of the whole run, bit for bit; a second call continues after them. Raises Diverged as it would.
 
     Args:
         recipe: The recipe of the whole run.
