@@ -120,7 +120,7 @@ def close(word: str, other: str) -> bool:
 
 
 def distance(a: str, b: str) -> int:
-    """Return the edits (insert, delete, replace, swap of neighbours) between two words of at most 64 letters."""
+    """Return the edits (insert, delete, replace, swap of neighbors) between two words of at most 64 letters."""
     a, b = a[:64], b[:64]
     table = [list(range(len(b) + 1))] + [[i] + [0] * len(b) for i in range(1, len(a) + 1)]
     for i, x in enumerate(a, 1):

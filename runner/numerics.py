@@ -4,7 +4,7 @@ A change that alters a number is an entry of `CHANGES` and a line in CHANGELOG.m
 Each checkpoint's manifest carries the version that wrote it, one without it is of version 1. A run of an older version
 is evaluated as ever, but goes on only if its config uses no part that has changed since, or with `resume_numerics=new`.
 
-A key that is new is an entry of `ADDED`, with the value that reproduces the behaviour before there was such a key.
+A key that is new is an entry of `ADDED`, with the value that reproduces the behavior before there was such a key.
 Imports no torch.
 """
 
