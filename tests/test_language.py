@@ -50,7 +50,7 @@ def module_of(path: Path) -> str:
 
 
 def public_names(path: Path) -> Iterator[str]:
-    """Yield a file's public functions, constants and classes: not components and modules, whose names users see."""
+    """Yield a file's public names, but for components, modules and optimizers, whose names users see."""
     tree = ast.parse(path.read_text())
     components = {
         word.id
@@ -63,7 +63,8 @@ def public_names(path: Path) -> Iterator[str]:
         names = []
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             words = [*map(ast.unparse, node.decorator_list), *map(ast.unparse, getattr(node, "bases", ()))]
-            names = [] if any("register" in word or "Module" in word for word in words) else [node.name]
+            shown = ("register", "Module", "nn.", "Optimizer")
+            names = [] if any(part in word for word in words for part in shown) else [node.name]
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names = [name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]

@@ -165,7 +165,7 @@ def check_bf16_state(optimizer: Optimizer) -> None:
     NAdam's product over all steps is float32, but torch rounds it when a run is resumed.
     """
     if isinstance(optimizer, (Adagrad, NAdam)) or hasattr(optimizer, "averaged"):
-        kind = type(optimizer).__name__.lstrip("_")
+        kind = type(optimizer).__name__
         raise ConfigError(f"precision: pure_bf16 cannot hold what {kind} gathers over all steps; {_USE_BF16}")
     for key, remains in _decays(optimizer):
         if 1 - remains < _BF16_STEP:

@@ -11,7 +11,7 @@ from runner.registry import register
 from runner.schema import Positive, Unit
 
 
-class _IdentityActivation(nn.Identity):
+class IdentityActivation(nn.Identity):
     """Return the input unchanged; `activation = True` makes probes treat it as an activation."""
 
     activation = True
@@ -113,4 +113,4 @@ def hardswish() -> nn.Module:
 @register("activation")
 def identity() -> nn.Module:
     """Return the identity: without an activation the layers collapse into one linear map."""
-    return _IdentityActivation()
+    return IdentityActivation()

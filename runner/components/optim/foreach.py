@@ -74,7 +74,7 @@ def _count_steps(optimizer: Optimizer, tensors: list[Tensor]) -> list[int]:
     return counts
 
 
-class _Lamb(Optimizer):
+class Lamb(Optimizer):
     """LAMB: Adam's direction, scaled per parameter; see `lamb`."""
 
     @torch.no_grad()
@@ -106,10 +106,10 @@ def lamb(groups: Groups, *, betas: Betas, eps: Positive) -> Optimizer:
     as in the authors' code: a bias that starts at zero would hardly move otherwise.
     """
     settings = {"lr": groups.lr, "betas": pair(betas), "eps": eps, "weight_decay": groups.weight_decay}
-    return _Lamb(groups.param_groups(), settings)
+    return Lamb(groups.param_groups(), settings)
 
 
-class _Lion(Optimizer):
+class Lion(Optimizer):
     """Lion: the sign of a momentum; see `lion`."""
 
     @torch.no_grad()
@@ -133,10 +133,10 @@ def lion(groups: Groups, *, betas: Betas) -> Optimizer:
     `betas: [a, b]`. The weight decay is decoupled.
     """
     settings = {"lr": groups.lr, "betas": pair(betas), "weight_decay": groups.weight_decay}
-    return _Lion(groups.param_groups(), settings)
+    return Lion(groups.param_groups(), settings)
 
 
-class _ScheduleFree(Optimizer):
+class ScheduleFree(Optimizer):
     """Schedule-free AdamW (see `schedulefree`): the model holds y, `averaged` returns x.
 
     The state holds z and v only, because x follows from y and z.
@@ -187,4 +187,4 @@ def schedulefree(groups: Groups, *, betas: _ScheduleFreeBetas, eps: Positive) ->
     `scheduler=constant`, with or without warm-up. `betas: [a, b]` with a > 0: at a = 0, y is z and x is lost.
     """
     settings = {"lr": groups.lr, "betas": pair(betas), "eps": eps, "weight_decay": groups.weight_decay}
-    return _ScheduleFree(groups.param_groups(), {**settings, "step": 0, "squares": 0.0})
+    return ScheduleFree(groups.param_groups(), {**settings, "step": 0, "squares": 0.0})

@@ -21,7 +21,7 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _SMALLEST = 1e-12
 
 
-class _Muon(Optimizer):
+class Muon(Optimizer):
     """Muon for the groups with `orthogonal`, AdamW for the others; `torch.optim.Muon` supports only 2-D tensors."""
 
     @torch.no_grad()
@@ -106,10 +106,10 @@ def muon(groups: Groups, *, momentum: HalfOpenUnit, ns_steps: PositiveInt, betas
     """
     parts = groups.split(_hidden(groups.model), ("muon", "adamw"))
     shared = {"lr": groups.lr, "momentum": momentum, "ns_steps": ns_steps, "betas": pair(betas), "eps": eps}
-    return _Muon(parts, {**shared, "weight_decay": groups.weight_decay})
+    return Muon(parts, {**shared, "weight_decay": groups.weight_decay})
 
 
-class _MuonSGD(Optimizer):
+class MuonSGD(Optimizer):
     """Muon for the groups with `orthogonal`, SGD with Nesterov momentum for the others; see `muon_sgd`."""
 
     @torch.no_grad()
@@ -170,4 +170,4 @@ def muon_sgd(
     parts = groups.split(_hidden(groups.model), ("muon", "sgd"), lr=sgd_lr)
     for part in parts:
         part["momentum"] = momentum if part["orthogonal"] else sgd_momentum
-    return _MuonSGD(parts, {"lr": groups.lr, "ns_steps": ns_steps, "fixed_norm": fixed_norm})
+    return MuonSGD(parts, {"lr": groups.lr, "ns_steps": ns_steps, "fixed_norm": fixed_norm})

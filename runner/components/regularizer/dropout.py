@@ -103,7 +103,7 @@ def alpha_dropout(*, p: HalfOpenUnit, where: _Where) -> Regularizer:
     return Regularizer(rewire=rewire)
 
 
-class _DropConnectLinear(nn.Linear):
+class DropConnectLinear(nn.Linear):
     """Linear layer that zeroes random weights in every training step."""
 
     drops_at_random = True
@@ -114,7 +114,7 @@ class _DropConnectLinear(nn.Linear):
         return F.linear(x, F.dropout(self.weight, self.drop, self.training), self.bias)
 
 
-class _DropConnectConv2d(nn.Conv2d):
+class DropConnectConv2d(nn.Conv2d):
     """Convolution that zeroes random weights in every training step."""
 
     drops_at_random = True
@@ -127,8 +127,8 @@ class _DropConnectConv2d(nn.Conv2d):
 
 
 _DROPCONNECT_CLASSES: dict[str, dict[type[nn.Module], type[nn.Module]]] = {
-    "linear": {nn.Linear: _DropConnectLinear},
-    "conv": {nn.Conv2d: _DropConnectConv2d},
+    "linear": {nn.Linear: DropConnectLinear},
+    "conv": {nn.Conv2d: DropConnectConv2d},
 }
 
 
