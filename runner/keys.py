@@ -23,6 +23,9 @@ def key_marks(key: str) -> Marks:
     if key in _SETTINGS:
         return _SETTINGS[key]
     group, _, knob = key.partition(".")
+    # A choice of an option has no marks, and those of its knobs are in the source of all options.
+    if not knob:
+        return NO_MARKS
     return marks_of_kind(group).get(knob.rpartition(".")[2], NO_MARKS)
 
 

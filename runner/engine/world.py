@@ -6,7 +6,6 @@ Every process calls the same exchanges in the same order.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -148,6 +147,9 @@ class ProcessGroup:
 
     def from_main(self, make: Callable[[], str]) -> str:
         """Broadcast the text that rank 0 makes, or its error."""
+        # The front door imports this file for each command line, and none needs it before this exchange.
+        import json
+
         failure: RunnerError | None = None
         answer: dict[str, Any] = {}
         if self.is_main:
