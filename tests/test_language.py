@@ -106,6 +106,18 @@ def test_what_only_its_own_file_uses_begins_with_an_underscore():
     assert alone == []
 
 
+def test_functions_and_files_keep_to_their_size():
+    files = [path for folder in ("runner", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    long = [str(path.relative_to(ROOT)) for path in files if len(path.read_text().splitlines()) > 250]
+    long += [
+        f"{path.relative_to(ROOT)}:{node.name}"
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 40
+    ]
+    assert long == []
+
+
 def keys(value: object) -> Iterator[str]:
     """Yield every key of nested mappings."""
     if isinstance(value, dict):
