@@ -31,6 +31,8 @@ _QUIET = "6"
 # Operations that make the host wait, and whether they count on a GPU. cudaDeviceSynchronize is left out, because the
 # profiler itself ends with one.
 _WAITS = {"aten::_local_scalar_dense": False, "cudaStreamSynchronize": True, "cudaEventSynchronize": True}
+# Of an operation: autograd puts `autograd::engine::evaluate_function: ` before the names of backward passes
+_LONGEST_NAME = 48
 
 
 @dataclass(frozen=True)
@@ -149,12 +151,17 @@ def _show(folder: Path, experiment: Experiment, cost: dict[str, float], recordin
     sys.stdout.write("\n".join(lines) + "\n")
 
 
+def _shortened(name: str) -> str:
+    """Return an operation's name, cut at its start so that the table is at most 100 columns wide."""
+    return name if len(name) <= _LONGEST_NAME else f"...{name[3 - _LONGEST_NAME :]}"
+
+
 def operation_table(recording: Recording, most: int) -> list[dict[str, str]]:
     """Return a table row for each of the `most` most expensive operations."""
     total = sum(map(recording.own, recording.operations))
     return [
         {
-            "operation": row.key,
+            "operation": _shortened(row.key),
             "calls per step": f"{row.count / recording.steps:>14.4g}",
             **({"GPU, ms per step": f"{recording.device(row):>16.3f}"} if recording.on_gpu else {}),
             "own time, ms per step": f"{recording.host(row):>21.3f}",

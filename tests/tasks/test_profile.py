@@ -161,3 +161,10 @@ def test_on_a_gpu_its_own_time_decides_and_its_waits_count():
     first, second = operation_table(found, 2)
     assert (first["GPU, ms per step"].strip(), first["share"].strip()) == ("5.000", "83.3%")
     assert (second["calls per step"].strip(), second["own time, ms per step"].strip()) == ("2", "0.500")
+
+
+def test_a_long_name_of_an_operation_keeps_its_end_and_the_table_its_width():
+    name = "autograd::engine::evaluate_function: NativeBatchNormBackward0"
+    (row,) = operation_table(Recording([line(name, 2, 1.0, 0.0)], 1, False), 1)
+    assert row["operation"].startswith("...") and row["operation"].endswith(": NativeBatchNormBackward0")
+    assert len(row["operation"]) == 48
