@@ -163,7 +163,7 @@ def test_a_trial_that_held_much_memory_is_over_when_it_has_given_it_back(tmp_pat
 
 
 def runs(pid):
-    """Tell whether a process lives: not one that is over, and waits for whoever buries orphans here."""
+    """Return True if a process lives; a zombie, which only waits for its parent to collect it, does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
