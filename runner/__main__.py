@@ -11,12 +11,18 @@ from collections.abc import Sequence
 from runner.engine.garbage import paused
 from runner.engine.interruption import raising
 from runner.status import print_error
+from runner.streams import check_printed, guard, lost_output
 
 
 def command() -> int:
     """Answer the command line of this process and return its exit code, without searching imports for garbage."""
+    guard()
     with paused():
-        return main()
+        code = main()
+    if code == 0 and (problem := lost_output()):
+        # What a task leaves in files is complete
+        sys.stderr.write(f"runner: warning: {problem}\n")
+    return code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,6 +49,7 @@ def _answer(argv: list[str]) -> int:
 
         conf = find_conf(arguments.config_dir)
         sys.stdout.write(version_text() + "\n" if arguments.version else help_text(conf))
+        check_printed()
         return 0
     from runner.door.command import run
 

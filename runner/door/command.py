@@ -18,6 +18,7 @@ from runner.door.resume_sweep import sweep_command
 from runner.door.task_context import start_task
 from runner.engine.garbage import collecting
 from runner.errors import ConfigError
+from runner.streams import check_printed
 
 if TYPE_CHECKING:
     from runner.sweeps.launcher import LauncherSettings
@@ -98,4 +99,5 @@ def _launches(config: dict[str, Any]) -> bool:
 def _show(conf: Conf, parts: Parts, given: list[ParsedOverride], *, resolve: bool) -> int:
     """Print the config that this command line gives."""
     sys.stdout.write(OmegaConf.to_yaml(with_values_set(conf, parts, given), resolve=resolve))
+    check_printed()
     return 0

@@ -16,6 +16,7 @@ import socket
 import sys
 
 from runner.engine.garbage import collecting, paused
+from runner.streams import guard
 from runner.sweeps import loading
 from runner.sweeps.channel import Channel, Closed, Message
 from runner.sweeps.forks import Forks, TemplateEnded
@@ -28,6 +29,7 @@ _MANY = 100
 
 def main(descriptor: int) -> None:
     """Serve the sweep at the other end of a socket until it closes the socket."""
+    guard()
     # The terminal sends Ctrl-C to all processes, but the sweep decides which of them end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = Channel(socket.socket(fileno=descriptor))

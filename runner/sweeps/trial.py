@@ -12,6 +12,7 @@ from pathlib import Path
 
 from runner.engine.saving.folder import Result
 from runner.status import Ending, ending_of_code, print_error
+from runner.streams import open_screen
 from runner.sweeps.channel import Message
 from runner.sweeps.outcome import LOG, finalize_result, folder_of
 from runner.tasks.job import Job
@@ -88,8 +89,7 @@ def _redirect_output(folder: Path) -> None:
     for stream in (1, 2):
         os.dup2(log, stream)
     os.close(log)
-    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    sys.stdout, sys.stderr = open_screen(1), open_screen(2)
 
 
 def _flush() -> None:
@@ -110,7 +110,7 @@ def _limit_memory(gigabytes: float) -> None:
 def isolate(parent: int) -> None:
     """Give this forked process default signal handlers and a process group, and end it when its parent ends."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGPIPE):
+    for number in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.setpgid(0, 0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 import textwrap
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -52,10 +51,7 @@ def compare(
     found = make_report(_patterns(job.config["runs"], job), Criterion(metric=metric, at=at, margin=margin), baseline)
     folder = _save(found, job, out)
     end = f"saved in      {folder}\nview          {folder / 'comparison.html'}\n"
-    # The reader may stop early (`| head`)
-    with suppress(BrokenPipeError):
-        sys.stdout.write(_render(found) + end)
-        sys.stdout.flush()
+    sys.stdout.write(_render(found) + end)
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import textwrap
@@ -14,6 +13,7 @@ import runner.components  # noqa: F401
 from runner.errors import unknown
 from runner.registry import register
 from runner.roles import Role
+from runner.streams import check_printed
 from runner.tasks import load_tasks
 from runner.tasks.catalog import Group, Option, read_catalog
 from runner.tasks.job import Job
@@ -49,22 +49,14 @@ def list_task(
     if kind is not None:
         groups = [group for group in groups if group.name == kind] or _raise_unknown_kind(kind, groups)
     page = reference_page(groups, with_contracts=kind is None) if format == "markdown" else _text_page(groups)
-    _print_page(page)
+    sys.stdout.write(page)
+    check_printed()
     return 0
 
 
 def _raise_unknown_kind(kind: str, groups: list[Group]) -> list[Group]:
     """Raise ConfigError for an unknown kind."""
     raise unknown("task.kind", "kind", kind, [group.name for group in groups])
-
-
-def _print_page(page: str) -> None:
-    """Write a page to standard output; a reader that stops early (`| head`) is not an error."""
-    try:
-        sys.stdout.write(page)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _text_page(groups: list[Group]) -> str:
