@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from runner.registry import shipped
+from runner.plain_yaml import shipped
 from runner.roles import NO_MARKS, Marks, marks_of
 from runner.source_reader import (
     PACKAGE,

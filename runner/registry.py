@@ -18,6 +18,7 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 
 from runner.errors import ConfigError, unknown
+from runner.plain_yaml import shipped
 from runner.relations import check_relations
 from runner.schema import check
 
@@ -148,12 +149,6 @@ def _asked(factory: Callable[..., Any], what: str, context: Mapping[str, Any]) -
 def asks(kind: str, name: str, context: str) -> bool:
     """Return True if a component asks for a piece of context (some are expensive to make)."""
     return context in inspect.signature(find(kind, name)).parameters
-
-
-def shipped() -> Path:
-    """Return our own config folder: inside the installed package, else beside it."""
-    package = Path(__file__).resolve().parent
-    return next(path for path in (package / "conf", package.parent / "conf") if (path / "config.yaml").is_file())
 
 
 def option(kind: str, name: str, *, key: str, folders: Sequence[Path] = ()) -> dict[str, Any]:

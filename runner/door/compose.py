@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -22,7 +22,7 @@ from runner.door.options import RECIPE, Conf, chosen_options, default_choice, op
 from runner.door.overrides import ParsedOverride
 from runner.errors import ConfigError, RunnerError, unknown
 from runner.expand_user import expand_paths
-from runner.plain_yaml import refers_only
+from runner.plain_yaml import refers_only, where
 
 # Interpolations can refer to each other, so that n of them can expand to 3^(n/3) values
 _MOST_REFERENCES = 12
@@ -34,8 +34,7 @@ _LAUNCHERS = {
 }
 
 
-@dataclass(frozen=True)
-class Parts:
+class Parts(NamedTuple):
     """A composition of choices only: what Hydra makes of the groups and the recipe."""
 
     config: DictConfig
@@ -75,6 +74,10 @@ def compose_parts(conf: Conf, given: Sequence[ParsedOverride]) -> Parts:
         config = compose(conf.primary, words, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise hydra_error(error) from error
+    except yaml.YAMLError as error:
+        # Hydra's parser refuses some of what libyaml takes, such as a tab after a colon
+        mark = getattr(error, "problem_mark", None)
+        raise ConfigError(where(Path(mark.name if mark else "config"), error)) from error
     except (AssertionError, AttributeError, KeyError, TypeError) as error:
         # OmegaConf raises these for a wrong value in Hydra's own config
         keys = [each.key for each in given if each.sets_hydra]
@@ -104,16 +107,18 @@ def _chosen_in_group(conf: Conf, group: str, choices: Mapping[str, Any], given: 
 
 
 def with_values_set(conf: Conf, parts: Parts, given: Iterable[ParsedOverride]) -> DictConfig:
-    """Return a copy of the composed config with the plain values of the overrides set."""
+    """Return the composed config with the plain values of the overrides set; a copy if there are any."""
+    values = [each for each in given if not each.sets_hydra and not picks_option(conf, each)]
+    if not values:
+        return parts.config
     config = copy.deepcopy(parts.config)
-    for each in given:
-        if not each.sets_hydra and not picks_option(conf, each):
-            if each.value == {} and OmegaConf.select(config, each.key, default={}):
-                raise ConfigError(f"{each.key}: got {{}}, which is merged into what is there and would change nothing")
-            try:
-                OmegaConf.update(config, each.key, each.value, merge=True, force_add=True)
-            except (OmegaConfBaseException, TypeError, ValueError) as error:
-                raise ConfigError(f"{each.key}: cannot be set there: {first_line(error)}") from error
+    for each in values:
+        if each.value == {} and OmegaConf.select(config, each.key, default={}):
+            raise ConfigError(f"{each.key}: got {{}}, which is merged into what is there and would change nothing")
+        try:
+            OmegaConf.update(config, each.key, each.value, merge=True, force_add=True)
+        except (OmegaConfBaseException, TypeError, ValueError) as error:
+            raise ConfigError(f"{each.key}: cannot be set there: {first_line(error)}") from error
     return config
 
 

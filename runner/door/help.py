@@ -6,12 +6,9 @@ import os
 import re
 import textwrap
 from collections.abc import Iterable, Iterator
-from importlib.metadata import PackageNotFoundError, version
-from platform import python_version
 
 import runner
 from runner.door.options import RECIPE, Conf
-from runner.settings import SETTINGS
 
 # Fewest and most columns of the page
 _LEAST, _MOST = 60, 100
@@ -86,18 +83,23 @@ def _groups(conf: Conf, width: int, *, several: bool) -> Iterator[str]:
 def _settings(conf: Conf) -> Iterator[tuple[str, str]]:
     """Yield the settings with default and comment, as config.yaml has them."""
     for line in (conf.folders[0] / "config.yaml").read_text(encoding="utf-8").splitlines():
-        if (match := _FIELD.fullmatch(line)) and match["key"] in SETTINGS:
+        if (match := _FIELD.fullmatch(line)) and match["key"] in conf.settings:
             yield f"{match['key']}={match['value']}", match["comment"]
 
 
 def version_text() -> str:
     """Return our version and those that results depend on."""
+    # Late: `--help` takes a sixth longer with it
+    from platform import python_version
+
     packages = [_installed(package) for package in ("torch", "hydra-core")]
     return ", ".join([f"runner {runner.__version__}", *packages, f"python {python_version()}"])
 
 
 def _installed(package: str) -> str:
     """Return a package with its version, found without importing it."""
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return f"{package} {version(package)}"
     except PackageNotFoundError:

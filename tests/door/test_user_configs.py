@@ -124,6 +124,7 @@ REFUSED = {
         {"recipe/mine": f"{GLOBAL}optim: {{lr: 1\nseed: 2\n"},
         "{folder}/recipe/mine.yaml:3: ",
     ),
+    "a tab after a colon": ({"recipe/mine": f"{GLOBAL}seed:\t1\n"}, "{folder}/recipe/mine.yaml:2: found character"),
     "a tab": ({"recipe/mine": f"{GLOBAL}optim:\n\tlr: 1\n"}, "{folder}/recipe/mine.yaml:3: found character"),
     "a key twice": (
         {"recipe/mine": f"{GLOBAL}seed: 1\nseed: 2\n"},
