@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 # The messages of torch, numpy and the allocators about sizes that do not fit into memory.
-_TOO_LARGE = re.compile(
+_TOO_LARGE = (
     r"allocate memory|out of memory|Unable to allocate|overflowed|multiplication overflow|Overflow when"
     r"|Python int too large|array is too big|Maximum allowed dimension|negative dimension"
 )
@@ -77,7 +77,7 @@ def too_large(error: BaseException) -> ConfigError | None:
     """Return the ConfigError for an error about sizes that do not fit into memory, None for other errors."""
     text = next(iter(str(error).splitlines()), "") or type(error).__name__
     if isinstance(error, MemoryError) or (
-        isinstance(error, (RuntimeError, OverflowError, ValueError)) and _TOO_LARGE.search(str(error))
+        isinstance(error, (RuntimeError, OverflowError, ValueError)) and re.search(_TOO_LARGE, str(error))
     ):
         return ConfigError(f"out of memory; choose a smaller model, batch or image ({brief(text, KEY)})")
     return None

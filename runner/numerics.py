@@ -11,8 +11,7 @@ Imports no torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from runner.errors import CheckpointError
 
@@ -21,8 +20,7 @@ _FIRST = 1
 META = "numerics"  # the entry of a manifest's `meta`
 
 
-@dataclass(frozen=True, kw_only=True)
-class Change:
+class Change(NamedTuple):
     """A change after which the runs that use a part have other numbers."""
 
     version: int  # one more than that of the change before, or the same if they are released together

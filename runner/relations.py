@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard
 
 from runner.errors import ConfigError, shown
+from runner.roles import ByValue
 
 
-@dataclass(frozen=True)
-class Whole:
+class Whole(ByValue):
     """Whole numbers `first`, `first + step`, ... and those of `also`, with the words that explain them."""
 
-    says: str
-    first: float = float("inf")
-    step: int = 1
-    also: tuple[int, ...] = ()
+    def __init__(self, says: str, first: float = float("inf"), step: int = 1, also: tuple[int, ...] = ()) -> None:
+        self.says, self.first, self.step, self.also = says, first, step, also
 
     def __contains__(self, value: int) -> bool:
         return value in self.also or (value >= self.first and (value - self.first) % self.step == 0)
@@ -29,11 +26,11 @@ class Whole:
         return self.says
 
 
-@dataclass(frozen=True)
-class OneOf:
+class OneOf(ByValue):
     """Some values."""
 
-    values: tuple[Any, ...]
+    def __init__(self, values: tuple[Any, ...]) -> None:
+        self.values = values
 
     def __contains__(self, value: Any) -> bool:
         return value in self.values
@@ -42,11 +39,11 @@ class OneOf:
         return " or ".join(map(shown, self.values))
 
 
-@dataclass(frozen=True)
-class Regular:
+class Regular(ByValue):
     """A regular expression, with the words that say for what."""
 
-    says: str
+    def __init__(self, says: str) -> None:
+        self.says = says
 
     def __contains__(self, text: str) -> bool:
         try:
@@ -55,12 +52,11 @@ class Regular:
             return False
 
 
-@dataclass(frozen=True)
-class OfLength:
+class OfLength(ByValue):
     """Lists of `count` entries, with the words that explain them."""
 
-    count: int
-    says: str
+    def __init__(self, count: int, says: str) -> None:
+        self.count, self.says = count, says
 
     def __contains__(self, values: list[Any]) -> bool:
         return len(values) == self.count
@@ -69,55 +65,50 @@ class OfLength:
         return self.says
 
 
-@dataclass(frozen=True)
-class Fields:
+class Fields(ByValue):
     """The keys of a mapping with their types, those that must be there, and those that exclude one another."""
 
-    types: tuple[tuple[str, Any], ...]
-    needed: tuple[str, ...]
-    one_of: tuple[str, ...] = ()
+    def __init__(
+        self, types: tuple[tuple[str, Any], ...], needed: tuple[str, ...], one_of: tuple[str, ...] = ()
+    ) -> None:
+        self.types, self.needed, self.one_of = types, needed, one_of
 
 
 class _Relation(Protocol):
-    """A rule about a knob that reads another of its component; where one of the two is null it says nothing."""
+    """A rule about a knob that reads another of its component, `knob`; it says nothing if one of the two is null."""
 
-    @property
-    def knob(self) -> str:
-        """Return the name of the other knob."""
-        ...
+    knob: str
 
     def broken(self, key: str, value: Any, values: Mapping[str, Any]) -> str | None:
         """Return what the value must do, None if it does; `values` are all knobs of the component at `key`."""
         ...
 
 
-@dataclass(frozen=True)
-class Divides:
-    """The number divides that of another knob."""
+class _Other(ByValue):
+    """Base of the relations to one other knob."""
 
-    knob: str
+    def __init__(self, knob: str) -> None:
+        self.knob = knob
+
+
+class Divides(_Other):
+    """The number divides that of another knob."""
 
     def broken(self, key: str, value: int, values: Mapping[str, Any]) -> str | None:
         """Return what the number must divide if it does not."""
         return f"divide {key}.{self.knob} ({values[self.knob]})" if values[self.knob] % value else None
 
 
-@dataclass(frozen=True)
-class AtMost:
+class AtMost(_Other):
     """The number is not above that of another knob."""
-
-    knob: str
 
     def broken(self, key: str, value: float, values: Mapping[str, Any]) -> str | None:
         """Return what the number must not be above if it is."""
         return f"be <= {key}.{self.knob} ({values[self.knob]:g})" if value > values[self.knob] else None
 
 
-@dataclass(frozen=True)
-class Leaves:
+class Leaves(_Other):
     """A share of a whole that leaves something of it beside the share of another knob."""
-
-    knob: str
 
     def broken(self, key: str, value: float, values: Mapping[str, Any]) -> str | None:
         """Return what the share must be below if the two leave nothing."""
@@ -125,13 +116,12 @@ class Leaves:
         return f"be < 1 - {key}.{self.knob} (1 - {other:g})" if value + other >= 1 else None
 
 
-@dataclass(frozen=True)
-class With:
+class With(_Other):
     """The value is among some where another knob has a certain one; `allowed` says in words which these are."""
 
-    knob: str
-    other: str | bool
-    allowed: Container[Any]
+    def __init__(self, knob: str, other: str | bool, allowed: Container[Any]) -> None:
+        super().__init__(knob)
+        self.other, self.allowed = other, allowed
 
     def broken(self, key: str, value: Any, values: Mapping[str, Any]) -> str | None:
         """Return what goes with the other knob's value if this does not."""

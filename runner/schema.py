@@ -8,22 +8,21 @@ from __future__ import annotations
 import math
 import re
 import types
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from runner.errors import ConfigError, unknown, wrong
 from runner.relations import Fields, Regular, is_relation
-from runner.roles import Mark
+from runner.roles import ByValue, Mark
 
 
-@dataclass(frozen=True)
-class Range:
+class Range(ByValue):
     """Bounds of a number, closed unless said open."""
 
-    low: float = -math.inf
-    high: float = math.inf
-    open_low: bool = False
-    open_high: bool = False
+    def __init__(
+        self, low: float = -math.inf, high: float = math.inf, *, open_low: bool = False, open_high: bool = False
+    ) -> None:
+        self.low, self.high, self.open_low, self.open_high = low, high, open_low, open_high
 
     def __contains__(self, value: float) -> bool:
         above = value > self.low if self.open_low else value >= self.low
@@ -40,24 +39,29 @@ class Pattern:
     """The form of a string, with the words that explain it."""
 
     def __init__(self, expression: str, says: str) -> None:
-        self.expression, self.says = re.compile(expression), says
+        self._text, self.says = expression, says
+
+    @cached_property
+    def expression(self) -> re.Pattern[str]:
+        """Return the compiled expression; late, because most command lines use few of them."""
+        return re.compile(self._text)
 
     def __contains__(self, text: str) -> bool:
         return self.expression.fullmatch(text) is not None
 
 
-@dataclass(frozen=True)
-class NotEmpty:
+class NotEmpty(ByValue):
     """Marks a list that must name at least one thing."""
 
 
-@dataclass(frozen=True)
-class Pair:
+_ANY = Range()
+
+
+class Pair(ByValue):
     """Two numbers, with the words that explain them; the first of bounds is not above the second."""
 
-    says: str
-    bounds: bool = False
-    first: Range = Range()
+    def __init__(self, says: str, *, bounds: bool = False, first: Range = _ANY) -> None:
+        self.says, self.bounds, self.first = says, bounds, first
 
     def __contains__(self, values: list[float]) -> bool:
         return len(values) == 2 and values[0] in self.first and not (self.bounds and values[0] > values[1])

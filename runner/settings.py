@@ -1,17 +1,13 @@
 """The global fields of a config, with their types, ranges and roles; imports no torch."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Annotated, Literal, get_type_hints
+from typing import Annotated, Literal, NamedTuple
 
 from runner.relations import OneOf, With
 from runner.roles import Aspect, FilePath, ReadBy, Role, Unnamed, Unswept, Verbatim
 from runner.schema import Duration, FolderName, ModuleName, Pattern, Positive, PositiveInt, Range
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(NamedTuple):
     """The global fields of `conf/config.yaml`, checked; a field without a role changes the experiment."""
 
     epochs: Annotated[Positive, Aspect.BUDGET]
@@ -47,5 +43,5 @@ class Settings:
     note: Annotated[str, Role.OBSERVATION, Verbatim(), Unnamed(), Unswept()]
 
 
-SETTINGS = get_type_hints(Settings, include_extras=True)
+SETTINGS = dict(Settings.__annotations__)
 GROUPS = {"probe": Role.OBSERVATION}  # groups whose every option and knob has one role

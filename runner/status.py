@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-import traceback
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -52,8 +50,7 @@ class Status(StrEnum):
         return self in (Status.FAILED, Status.TIMEOUT)
 
 
-@dataclass(frozen=True)
-class Ending:
+class Ending(NamedTuple):
     """How a run ended."""
 
     status: Status
@@ -104,13 +101,20 @@ def print_error(error: BaseException, *, run: str = "") -> Ending:
     if found.status is Status.INTERRUPTED:
         return found
     if isinstance(error, PluginError) and error.__cause__ is not None:
-        traceback.print_exception(error.__cause__)
+        _print_traceback(error.__cause__)
     elif found.exit_code == BUG:
-        traceback.print_exception(error)
+        _print_traceback(error)
     bug = " (this is a bug in runner, please report it with the lines above)" if found.exit_code == BUG else ""
     where = f"{run}: " if run else ""
     sys.stderr.write(f"runner: error: {one_line(f'{where}{found.reason}')}{bug}\n")
     return found
+
+
+def _print_traceback(error: BaseException) -> None:
+    # Few command lines need it
+    import traceback
+
+    traceback.print_exception(error)
 
 
 def one_line(text: str) -> str:

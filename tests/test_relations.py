@@ -8,6 +8,7 @@ from runner.components.model.resnet import _LARGE_STEM, _SMALL_STEM, _stage_plan
 from runner.errors import ConfigError
 from runner.registry import build, register
 from runner.relations import AtMost, Divides, Leaves, OneOf, Whole, With
+from runner.roles import FilePath, Unnamed, Unswept
 from runner.schema import PositiveInt, Range
 
 
@@ -58,6 +59,16 @@ UNLIKE = [{"rings": 7}, {"rings": 6, "wood": "ash"}, {"coats": 2, "wet": False}]
 @pytest.mark.parametrize("change", [{}, {"length": 4}, {"low": 0.5}, {"low": None}, *UNLIKE])
 def test_what_goes_together_is_built(change):
     assert build("shelf", {**GOOD, **change}) == (GOOD | change)["length"] // 4
+
+
+def test_rules_are_equal_by_class_and_values():
+    same = [(Range(0, 1), Range(0, 1)), (Divides("a"), Divides("a")), (FilePath(), FilePath(expand=True))]
+    assert all(one == other and hash(one) == hash(other) for one, other in same)
+    unlike = [(Range(0, 1), Range(0, 2)), (Divides("a"), AtMost("a")), (Unnamed(), Unswept()), (OneOf((1,)), (1,))]
+    assert all(one != other for one, other in unlike)
+    # Python caches what it annotates by the equality of the rules
+    assert Annotated[str, Unnamed()].__metadata__ != Annotated[str, Unswept()].__metadata__
+    assert repr(With("a", True, OneOf((1,)))) == "With(knob='a', other=True, allowed=OneOf(values=(1,)))"
 
 
 def test_whole_numbers_of_a_form():

@@ -62,6 +62,19 @@ def test_a_set_that_torchvision_reads_does_not_bring_all_of_it(tmp_path):
     ended(PROGRAM.replace(', "PIL"', "") + "assert not late, late\n", words, cwd=tmp_path)
 
 
+ANSWERED = """
+import sys
+from runner.__main__ import main
+assert main(["--help"]) == 0
+late = {"omegaconf", "hydra", "dataclasses", "inspect", "importlib.metadata", "traceback", "runner.settings"}
+assert not late & set(sys.modules), late & set(sys.modules)
+"""
+
+
+def test_the_help_imports_neither_hydra_nor_what_takes_long_to_define(tmp_path):
+    assert "Usage" in ended(ANSWERED, cwd=tmp_path)
+
+
 COLLECTED = """
 import gc, sys
 from runner import tasks

@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -59,8 +58,7 @@ def resolve(settings: Settings, device: torch.device) -> Settings:
     never = settings.compile == "auto" and (device.type != "cuda" or lacking)
     if settings.cuda_graphs and device.type != "cuda":
         raise ConfigError(f"cuda_graphs: got true, but the run computes on {device.type}, must be false there")
-    return replace(
-        settings,
+    return settings._replace(
         precision=precision,
         memory_format=layout,
         compile=False if never else settings.compile,

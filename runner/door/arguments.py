@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from runner.errors import ConfigError, unknown
 
@@ -13,8 +12,7 @@ _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 COMPLETION = ("-sc", "--shell-completion")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(NamedTuple):
     """The parsed command line: flags and overrides."""
 
     overrides: tuple[str, ...]

@@ -15,11 +15,11 @@ from runner.errors import ConfigError, unknown, wrong
 from runner.keys import read_by_one_task
 from runner.plain_yaml import plain
 from runner.relations import check_relations
-from runner.schema import PLAIN, Duration, check
+from runner.schema import PLAIN, Duration, Pattern, check
 from runner.settings import SETTINGS
 from runner.source_reader import PACKAGE
 
-_DURATION = Duration.__metadata__[0].expression  # type: ignore[attr-defined]
+_DURATION: Pattern = Duration.__metadata__[0]  # type: ignore[attr-defined]
 
 
 def check_config(conf: Conf, config: Mapping[str, Any], chosen: Mapping[str, list[str]]) -> None:
@@ -105,7 +105,7 @@ def check_type(key: str, value: Any, example: Any) -> None:
     """Check that a value is of the example's type; null on either side leaves it to assembly."""
     if value is None or example is None or (isinstance(example, str) and "${" in example):
         return
-    if isinstance(example, str) and _DURATION.fullmatch(example):
+    if isinstance(example, str) and example in _DURATION:
         check(key, value, Duration)
     elif type(example) in PLAIN:
         check(key, value, type(example))

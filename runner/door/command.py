@@ -11,11 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from runner.annotations import context_of
 from runner.door.arguments import Arguments
 from runner.door.compose import Parts, compose_parts, compose_run, hydra_opened, with_values_set
-from runner.door.jobs import single_job
 from runner.door.options import Conf, find_conf
 from runner.door.overrides import ParsedOverride, read_overrides
 from runner.door.resume_sweep import sweep_command
-from runner.door.task_context import start_task
 from runner.engine.garbage import collecting
 from runner.errors import ConfigError
 from runner.streams import check_printed
@@ -56,6 +54,10 @@ def run(arguments: Arguments) -> int:
         from runner.door.sweep import run_sweep
 
         return run_sweep(conf, sweep, given)
+    # Late: an answer or an error needs no job
+    from runner.door.jobs import single_job
+    from runner.door.task_context import start_task
+
     job = replace(single_job(config, given), folders=conf.folders)
     return start_task(job, settings=lambda: _settings_of(parts))
 

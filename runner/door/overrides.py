@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
@@ -23,10 +22,10 @@ from runner.settings import SETTINGS
 _FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 # Hydra's parser gets slow with many brackets
 _MAX_BRACKETS = 200
-_OPEN_HYDRA_KEYS = re.compile(
+_OPEN_HYDRA_KEYS = (
     r"hydra/(launcher|sweeper(/(sampler|pruner))?)|hydra\.(launcher|sweeper|sweep)\..+|hydra\.(run\.dir|mode)"
 )
-_KEY = re.compile(r"[A-Za-z_$][\w$-]*([./]([A-Za-z_$][\w$-]*|\d+))*", re.ASCII)
+_KEY = r"(?a)[A-Za-z_$][\w$-]*([./]([A-Za-z_$][\w$-]*|\d+))*"
 # Examples of the functions of Hydra's grammar
 _EXAMPLES = {
     "choice": "choice(a,b)",
@@ -39,11 +38,10 @@ _EXAMPLES = {
     "shuffle": "shuffle(range(0,5))",
 }
 # Python's int() refuses numbers of more than 4300 digits
-_LONG_NUMBER = re.compile(r"[\d_]{4000}")
+_LONG_NUMBER = r"[\d_]{4000}"
 
 
-@dataclass(frozen=True)
-class ParsedOverride:
+class ParsedOverride(NamedTuple):
     """One override: key without `+`, value as text in Hydra's grammar, Hydra's parse, and the word as typed."""
 
     key: str
@@ -128,14 +126,14 @@ def _refuse_brackets(key: str, text: str) -> None:
 
 def _syntax_error(key: str, text: str) -> str:
     """Return why Hydra cannot parse an override."""
-    if not _KEY.fullmatch(key):
+    if not re.fullmatch(_KEY, key):
         return f"'{brief(key)}' is not a key; must be key=value, as in optim.lr=0.1"
     for left, right, what in (("[", "]", "brackets"), ("{", "}", "braces"), ("(", ")", "parentheses")):
         if text.count(left) != text.count(right):
             return f"the {what} do not match"
     if text.count("'") % 2 or text.count('"') % 2:
         return "the quotes do not match"
-    if _LONG_NUMBER.search(text):
+    if re.search(_LONG_NUMBER, text):
         return "holds a number of more than 4000 digits"
     if function := re.fullmatch(r"(\w+)\(.*\)", text):
         if like := _EXAMPLES.get(function[1]):
@@ -163,7 +161,7 @@ def check_allowed(conf: Conf, given: ParsedOverride) -> None:
 
 def _check_hydra_key(given: ParsedOverride) -> None:
     """Refuse keys that make Hydra run code, and sweeps over Hydra's own config."""
-    if not _OPEN_HYDRA_KEYS.fullmatch(given.key):
+    if not re.fullmatch(_OPEN_HYDRA_KEYS, given.key):
         raise ConfigError(
             f"{given.key}: cannot be set (what can: hydra/launcher, hydra/sweeper, hydra.launcher.*, hydra.sweeper.*, "
             "hydra.run.dir, hydra.sweep.*, hydra.mode)"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from runner.door.arguments import Arguments
 from runner.door.compose import quote
 from runner.door.options import Conf
 from runner.door.overrides import ParsedOverride, parse_override
-from runner.engine.saving.storage import write_atomic
 from runner.errors import ConfigError, wrong
 from runner.expand_user import expanded
 from runner.keys import settings_with
@@ -26,13 +24,15 @@ from runner.roles import Role
 _FILE = "sweep.yaml"
 # Keys that follow from the folder itself
 _PLACE = ("hydra.sweep.dir", "hydra.mode", "sweep", "outputs")
-_MAY_CHANGE = re.compile("|".join((*settings_with(Role.EXECUTION), r"hydra/launcher|hydra\.launcher\..*")))
 # A file must not import code
 _CODE = "plugins"
 
 
 def save_command(folder: Path, conf: Conf, given: Sequence[ParsedOverride]) -> None:
     """Write the command of a sweep into its folder. Plugins are only named there: a resume must give them again."""
+    # Late: this module is imported for each command line
+    from runner.engine.saving.storage import write_atomic
+
     words = [each.typed for each in given if each.key not in (*_PLACE, _CODE)]
     plugins = [each.typed for each in given if each.key == _CODE]
     kept = {
@@ -55,9 +55,10 @@ def sweep_command(arguments: Arguments) -> Arguments:
             raise wrong("resume", str(asked), f"the folder of a sweep, because of -m (it has no {_FILE})")
         return arguments
     others = {key: word for key, word in given.items() if key != "resume"}
+    execution = settings_with(Role.EXECUTION)
     for key in others:
-        if not _MAY_CHANGE.fullmatch(key):
-            can = ", ".join(sorted(settings_with(Role.EXECUTION)))
+        if key not in execution and not re.fullmatch(r"hydra/launcher|hydra\.launcher\..*", key):
+            can = ", ".join(sorted(execution))
             raise ConfigError(f"{key}: cannot be changed with resume=... (of a sweep: {can}, hydra.launcher.*)")
     kept = _read_command(folder / _FILE)
     for word in kept["give_again"]:
@@ -66,8 +67,8 @@ def sweep_command(arguments: Arguments) -> Arguments:
             raise ConfigError(f"resume: this sweep was started with {word}, which must be given again")
     words = [word for word in kept["overrides"] if word.lstrip("+").partition("=")[0] not in others]
     place = f"hydra.sweep.dir={quote(folder)}"
-    return replace(
-        arguments, overrides=(*words, *others.values(), place), multirun=True, config_name=kept["config_name"]
+    return arguments._replace(
+        overrides=(*words, *others.values(), place), multirun=True, config_name=kept["config_name"]
     )
 
 

@@ -9,7 +9,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import FrameType
 
 from runner.engine.world import ALONE, World
@@ -26,7 +25,6 @@ class Interrupted(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
-@dataclass(slots=True)
 class Stop:
     """A request to end the work, by the number of a signal; 0 means none.
 
@@ -34,9 +32,10 @@ class Stop:
     since the last `agree`: decisions that all must make alike (to end after this step) follow it.
     """
 
-    signal: int = 0
-    world: World = ALONE
-    agreed: int = 0
+    __slots__ = ("agreed", "signal", "world")
+
+    def __init__(self, signal: int = 0, world: World = ALONE) -> None:
+        self.signal, self.world, self.agreed = signal, world, 0
 
     def agree(self) -> int:
         """Return the signal that any process received; all processes call this at the same place."""

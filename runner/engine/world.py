@@ -7,7 +7,6 @@ Every process calls the same exchanges in the same order.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from runner.errors import RunnerError
@@ -67,13 +66,12 @@ class World(Protocol):
         ...
 
 
-@dataclass(frozen=True)
 class _Alone:
     """One process."""
 
-    rank: int = 0
-    size: int = 1
-    is_main: bool = True
+    rank = 0
+    size = 1
+    is_main = True
 
     def any(self, flag: Tensor) -> Tensor:
         return flag
@@ -97,16 +95,14 @@ class _Alone:
 ALONE: World = _Alone()
 
 
-@dataclass(frozen=True)
 class ProcessGroup:
     """The processes of `torch.distributed`'s default group, which must be initialized before any exchange.
 
     `local_rank` is the number of this process on its machine, which chooses its GPU.
     """
 
-    rank: int
-    size: int
-    local_rank: int = 0
+    def __init__(self, rank: int, size: int, local_rank: int = 0) -> None:
+        self.rank, self.size, self.local_rank = rank, size, local_rank
 
     @property
     def is_main(self) -> bool:

@@ -48,7 +48,7 @@ def cuda(monkeypatch):
 def settled(device="cpu", **changes):
     settings = assemble(config(small({}))).settings
     given = {"precision": "auto", "memory_format": "auto", "compile": "auto", "cuda_graphs": False}
-    return resolve(replace(settings, **(given | changes)), torch.device(device))
+    return resolve(settings._replace(**(given | changes)), torch.device(device))
 
 
 # What auto means
