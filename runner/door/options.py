@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from runner import plain_yaml
-from runner.errors import ConfigError, brief, unknown
+from runner.errors import ConfigError, brief, unknown, wrong
 from runner.plain_yaml import shipped
 
 # One word in Hydra's grammar
@@ -121,6 +121,8 @@ def templates(conf: Conf, group: str, chosen: list[str]) -> dict[str, dict[str, 
     found: dict[str, dict[str, Any]] = {}
     for option in chosen:
         for entry, knobs in option_values(conf, group, option).items():
+            if not isinstance(knobs, Mapping):
+                raise wrong(f"{conf.files[group][option]}: {entry}", knobs, "a mapping of its knobs {a: b}")
             file = conf.files[group].get(entry)
             found[entry] = read_yaml(file)[entry] if file and conf.ours(file) else knobs
     return found

@@ -236,6 +236,15 @@ def test_a_users_file_is_refused(bench, user, refused, case):
     assert given == expected or (given.startswith(expected) and not line.endswith(")"))
 
 
+@pytest.mark.parametrize("content", ["blur: 5\n", "crop: [1]\n", "5: x\n", "blur: null\n"])
+def test_an_entry_without_knobs_is_refused(bench, user, refused, content):
+    folder = user({"augment/mine": content})
+    entry, value = content.strip().split(": ")
+    shown = {"x": "'x'", "null": "null"}.get(value, value)
+    line = f"runner: error: {folder}/augment/mine.yaml: {entry}: got {shown}, must be a mapping of its knobs {{a: b}}"
+    assert refused("augment=[mine]", "--config-dir", str(folder)) == line
+
+
 def test_a_file_that_is_not_chosen_does_no_harm(bench, user):
     folder = user({"recipe/broken": "{", "optim/mine": "name: adam\nlr: 0.5\nbetas: []\nrules: {}\n"})
     assert composed(folder, "optim=mine")["optim"]["lr"] == 0.5

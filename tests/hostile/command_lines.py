@@ -22,7 +22,7 @@ from runner.settings import SETTINGS
 from runner.tasks import load_tasks
 
 load_tasks()
-TEXTS = ("name", "sweep", "note", "outputs", "resume", "run", "data.root", "model.weights")  # taken as typed
+TEXTS = ("name", "sweep", "note", "outputs", "resume", "run", "data.root", "data.cache", "model.weights")
 SHOW = ("--cfg", "job", "--resolve")
 
 
