@@ -22,6 +22,7 @@ Every figure is a ratio within one run, with n, median and spread. `python -m be
     event_log   time per logged scalar
     memory      peak memory of the training loop
     speedrun    the CIFAR-10 speed run
+    threads     time of whole runs by the number of CPU threads
     sweep       time per trial of a sweep
     search      quality of hyperparameter search
     accuracy    test accuracies of optimizers and of ResNet-20

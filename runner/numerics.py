@@ -52,6 +52,7 @@ CHANGES: tuple[Change, ...] = (
 ADDED: dict[str, Any] = {
     "runs": None,
     "resume_numerics": "same",
+    "threads": "auto",
 }
 
 

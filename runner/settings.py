@@ -18,6 +18,7 @@ class Settings(NamedTuple):
     ]
     precision: Literal["auto", "fp32", "bf16", "fp16", "pure_bf16"]
     memory_format: Annotated[Literal["auto", "channels_last", "contiguous"], Role.EXECUTION]
+    threads: Annotated[PositiveInt | Literal["auto"], Role.EXECUTION, Unnamed()]
     compile: Annotated[bool | Literal["auto"], Role.EXECUTION]
     cuda_graphs: Annotated[
         bool, With("device", "cpu", OneOf((False,))), With("device", "mps", OneOf((False,))), Role.EXECUTION

@@ -6,6 +6,7 @@ learner    optimizer, schedule, average, patience
 model      the model, with its norms, regularizers and initialization
 norms      the check that no norm normalizes a single value
 recipe     everything that stays fixed, durations in steps
+threads    the number of CPU threads
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from runner.assemble.execution import convert_model, describe_execution, resolve
 from runner.assemble.learner import build_learner, describe_host_syncs
 from runner.assemble.model import build_model
 from runner.assemble.recipe import build_recipe
+from runner.assemble.threads import begin, choose
 from runner.components.optim.groups import describe
 from runner.engine.batches import EvalBatches, TrainBatches
 from runner.engine.contracts import Data
@@ -72,6 +74,7 @@ def assemble(
         ConfigError, DataError: settings are not supported together; data are missing or broken.
     """
     settings, device = _settings_and_device(config, world)
+    begin(settings.threads)
     data = load(config["data"])
     check_labels(data)
     preprocess = _build_preprocess(config, data, device, fit=fit)
@@ -79,6 +82,7 @@ def assemble(
     regularizers = build_many("regularizer", config)
     torch.manual_seed(key(settings.seed, "init"))
     model, model_lines = build_model(config, data, batches, regularizers)
+    choose(settings.threads, model, shape=data.shape, examples=batches.batch, world=world)
     convert_model(model, settings)
     recipe = build_recipe(config, settings, data, batches, regularizers, model, device, world)
     learner = build_learner(config, settings, recipe, model.to(device), preprocess, device, search, world)

@@ -58,15 +58,19 @@ class LauncherSettings:
     """The checked `hydra.launcher.*` of our launcher; conf/hydra/launcher/runner.yaml holds the defaults."""
 
     workers: PositiveInt | None  # runs at once; null: one per core, or one per GPU
-    threads: PositiveInt  # of each run
+    threads: PositiveInt | None  # of each run; null: those of its config, 1 for auto
     timeout: Positive | None  # seconds that a run may take
     retries: NonNegativeInt  # attempts after a failed one
     memory: Positive | None  # gigabytes that a run may take
 
-    @property
-    def on_cores(self) -> int:
-        """Return how many runs compute at the same time on CPU cores."""
-        return self.workers or max(1, cores() // self.threads)
+    def threads_of(self, job: Job) -> int:
+        """Return the number of CPU threads of a run."""
+        asked = self.threads or job.config["threads"]
+        return 1 if asked == "auto" else int(asked)
+
+    def on_cores(self, like: Job) -> int:
+        """Return how many runs like this one compute at the same time on CPU cores."""
+        return self.workers or max(1, cores() // self.threads_of(like))
 
 
 def check_launcher_settings(values: Mapping[str, Any]) -> LauncherSettings:

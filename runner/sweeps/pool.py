@@ -7,6 +7,7 @@ import select
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -138,7 +139,10 @@ class Pool:
     def _message(self, job: Job, worker: Worker) -> Message:
         # No limit on CUDA, which maps far more memory than it uses
         memory = None if worker.inline else self._settings.memory
-        return {"job": message_of(job), "threads": self._settings.threads, "memory": memory}
+        words = (f"threads={self._settings.threads}",) if self._settings.threads else ()
+        config = {**job.config, "threads": self._settings.threads_of(job)}
+        ready = replace(job, config=config, overrides=(*job.overrides, *words))
+        return {"job": message_of(ready), "memory": memory}
 
     def _handle_message(self, worker: Worker, message: Mapping[str, Any]) -> None:
         if message["did"] == "load":

@@ -29,11 +29,8 @@ def load_start(message: Message) -> Start:
 
 def run_trial(message: Message, start: Start) -> int:
     """Run the trial in a message and return its exit code; raises nothing that a trial can raise."""
-    import torch
-
     job = job_of(message["job"])
     _redirect_output(folder_of(job))
-    torch.set_num_threads(message["threads"])
     if message["memory"]:
         _limit_memory(message["memory"])
     ended, _ = run_here(job, start)

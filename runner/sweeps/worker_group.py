@@ -34,6 +34,7 @@ class WorkerGroup:
 
     def __init__(self, settings: LauncherSettings, like: Job, entry: str) -> None:
         self._settings, self._like, self._entry = settings, like.config, entry
+        self._seats = settings.on_cores(like)
         self.workers: list[Worker] = []
         self.ready: set[Worker] = set()
         self._trials = self._deaths = 0
@@ -44,7 +45,7 @@ class WorkerGroup:
         """Start the fork server unless it runs; it loads in the background. `trials` is the least number of trials."""
         self._trials = trials
         if not self.workers:
-            self._add(Worker(seats=self._settings.on_cores, inline=False))
+            self._add(Worker(seats=self._seats, inline=False))
 
     def loaded(self, worker: Worker, gpus: int) -> None:
         """Record that a process is ready; if it found GPUs, replace it by one process per GPU."""

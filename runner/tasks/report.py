@@ -46,7 +46,8 @@ def device_name(experiment: Experiment) -> str:
     """Return the name of the run's device."""
     if experiment.device.type == "cuda":
         return f"{experiment.device} ({torch.cuda.get_device_name(experiment.device)})"
-    return f"{experiment.device} ({torch.get_num_threads()} threads)"
+    threads = torch.get_num_threads()
+    return f"{experiment.device} ({threads} thread{'s' if threads > 1 else ''})"
 
 
 def make_console(experiment: Experiment) -> Console:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from runner import numerics
-from runner.assemble import Experiment, assemble
+from runner.assemble import Experiment, assemble, threads
 from runner.engine.evaluation import evaluate
 from runner.engine.interruption import deferred
 from runner.engine.learner import Learner
@@ -45,9 +45,12 @@ def train_task(job: Job) -> int:
         resumed = held.enter_context(existing_run(folder, job.world)) if folder else None
         snapshot = checkpoint.load(folder) if folder else None
         versions = _numerics_of(resumed.folder, job.config, snapshot) if resumed and snapshot else None
+        if snapshot:
+            job = replace(job, config=threads.with_saved(job.config, job.overrides, snapshot.meta))
         experiment = assemble(job.config, fit=snapshot is None, search=job.search, world=job.world)
         lost = experiment.look() if experiment.settings.test == "end" else ()
-        experiment = replace(experiment, summary=[*lost, *experiment.summary])
+        changed = threads.changed(snapshot.meta) if snapshot else ()
+        experiment = replace(experiment, summary=[*lost, *changed, *experiment.summary])
         if resumed and snapshot:
             snapshot = _restore(resumed.folder, experiment.learner, snapshot)
         finished = resumed if resumed and resumed.result.status.finished else None

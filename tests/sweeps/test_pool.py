@@ -251,7 +251,7 @@ message |= { "plugins": ["faulty"], "data": job["config"]["data"], "device": "cp
 load(message)
 start = load_start(message)
 before, said = set(sys.modules), os.dup(1)
-code = run_trial({"job": job, "threads": 1, "memory": None}, start)
+code = run_trial({"job": job, "memory": None}, start)
 os.write(said, repr((code, sorted(set(sys.modules) - before))).encode())
 """
 

@@ -93,7 +93,7 @@ def test_no_steps_are_refused_in_one_line(knob, tmp_path):
 def test_on_the_screen_stand_a_table_and_figures_and_no_talk_of_the_profiler(tmp_path):
     said = command("task=profile", *MLP, "task.steps=2", "name=run", cwd=tmp_path, OMP_NUM_THREADS="1")
     assert said.returncode == 0
-    assert said.stderr.splitlines() == ["run outputs/run on cpu (1 threads)"]
+    assert said.stderr.splitlines() == ["run outputs/run on cpu (1 thread)"]
     assert max(map(len, said.stdout.splitlines())) <= 100
 
 
