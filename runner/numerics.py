@@ -5,12 +5,13 @@ Each checkpoint's manifest carries the version that wrote it, one without it is 
 is evaluated as ever, but goes on only if its config uses no part that has changed since, or with `resume_numerics=new`.
 
 A key that is new is an entry of `ADDED`, with the value that reproduces the behavior before there was such a key.
+A knob that got another name is an entry of `RENAMED`: command lines, config files and saved configs may use the old.
 Imports no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from runner.errors import CheckpointError
@@ -53,6 +54,11 @@ ADDED: dict[str, Any] = {
     "runs": None,
     "resume_numerics": "same",
     "threads": "auto",
+}
+
+# The old name `<group>=<option>.<knob>`, and the knob's name now
+RENAMED: dict[str, str] = {
+    "data=imagefolder.centre": "center",
 }
 
 
@@ -101,8 +107,11 @@ def check_unchanged(config: _Config, version: int, where: object, *, accept: boo
 
 
 def completed(config: _Config) -> dict[str, Any]:
-    """Return a saved config with the keys that came after it, each with the value that reproduces the old numbers."""
-    found = dict(config)
+    """Return a saved config with the keys that came after it, each with the value that reproduces the old numbers.
+
+    Renamed knobs have their new names.
+    """
+    found = renamed(config)
     for key, value in ADDED.items():
         group, option, knob = _place(key)
         if not option:
@@ -112,6 +121,33 @@ def completed(config: _Config) -> dict[str, Any]:
     return found
 
 
+def renamed(config: _Config) -> dict[str, Any]:
+    """Return a config with the new names of its knobs; a value under the old name replaces one under the new name."""
+    found = dict(config)
+    for key, new in RENAMED.items():
+        group, option, old = _place(key)
+        knobs = _knobs(found, group, option)
+        if knobs is not None and old in knobs:
+            kept = {name: value for name, value in knobs.items() if name not in (old, new)}
+            found[group] = _with_knobs(found[group], option, {**kept, new: knobs[old]})
+    return found
+
+
+def old_names(config: _Config) -> Iterator[tuple[str, str]]:
+    """Yield the old names that a config uses for renamed knobs, each with the new name, as dotted keys."""
+    for key, new in RENAMED.items():
+        group, option, old = _place(key)
+        knobs = _knobs(config, group, option)
+        if knobs is not None and old in knobs:
+            place = group if "name" in config[group] else f"{group}.{option}"
+            yield f"{place}.{old}", f"{place}.{new}"
+
+
+def mentions_old_name(text: str) -> bool:
+    """Return False if a text has no old name of a knob in it."""
+    return any(_place(key)[2] in text for key in RENAMED)
+
+
 def same_config(saved: Any, config: _Config) -> bool:
     """Return True if a saved config, which an older version may have written, is this one but for `resume_numerics`."""
     command_only = {"resume_numerics": None}
@@ -119,9 +155,9 @@ def same_config(saved: Any, config: _Config) -> bool:
 
 
 def stripped(config: _Config) -> dict[str, Any]:
-    """Return a config without the added keys that have their old values: its form before there were such keys.
+    """Return a config without the added keys that have their old values, and with the old names of renamed knobs.
 
-    Hashes are taken of this form, so that a new key does not change the hash of every configuration.
+    Hashes are taken of this form, so that a new key or a new name does not change the hash of every configuration.
     """
     found = dict(config)
     for key, value in ADDED.items():
@@ -131,11 +167,15 @@ def stripped(config: _Config) -> dict[str, Any]:
                 del found[group]
         elif (knobs := _knobs(found, group, option)) is not None and knob in knobs and knobs[knob] == value:
             found[group] = _with_knobs(found[group], option, {k: v for k, v in knobs.items() if k != knob})
+    for key, new in RENAMED.items():
+        group, option, old = _place(key)
+        if (knobs := _knobs(found, group, option)) is not None and new in knobs:
+            found[group] = _with_knobs(found[group], option, {old if k == new else k: v for k, v in knobs.items()})
     return found
 
 
 def _place(key: str) -> tuple[str, str, str]:
-    """Return group, option and knob of a key of `ADDED`; a setting has neither option nor knob."""
+    """Return group, option and knob of a key of `ADDED` or `RENAMED`; a setting has neither option nor knob."""
     group, _, rest = key.partition("=")
     option, _, knob = rest.partition(".")
     return group, option, knob

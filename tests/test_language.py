@@ -13,7 +13,6 @@ PRONOUNS = ("it", "its", "they", "this", "that", "these", "those", "what", "whic
 BRITISH = re.compile(
     r"colour|behaviour|favour|neighbour|centre|grey|(?:normal|initial|optim|regular|quant|vectori)is[ea]"
 )
-KNOWN_KEYS = {"centre"}  # of data=imagefolder; the only one left
 
 
 def starts(text: str) -> str:
@@ -135,7 +134,7 @@ def test_names_and_keys_of_configs_are_spelled_american():
         for path in (ROOT / "conf").rglob("*.yaml")
     }
     wrong = [(path, key) for path, found in names.items() for key in found if BRITISH.search(key)]
-    assert {key for _, key in wrong} == KNOWN_KEYS, wrong
+    assert wrong == []
 
 
 def test_the_rules_find_what_they_forbid():

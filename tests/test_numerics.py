@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -15,10 +16,14 @@ from runner import numerics
 from runner.__main__ import main
 from runner.comparing.comparability import find_warnings
 from runner.comparing.runs import find_runs
-from runner.door.naming import hash8
+from runner.door.compose import compose_parts, compose_run, hydra_opened
+from runner.door.naming import group_hash, hash8
 from runner.door.options import find_conf
+from runner.door.overrides import read_overrides
+from runner.door.plan import plan_sweep
+from runner.door.variants import vary
 from runner.engine.saving import checkpoint
-from runner.errors import CheckpointError
+from runner.errors import CheckpointError, ConfigError
 from runner.numerics import Change, completed, same_config, stripped
 from runner.tasks import evaluate as task_evaluate
 from runner.tasks import start
@@ -73,7 +78,8 @@ def test_every_key_that_is_new_has_the_value_that_reproduces_what_was_before():
     for group, option, path in options:
         content = yaml.safe_load(path.read_text())
         knobs = set(content if "name" in content else content.get(option, {})) - {"name", "defaults"}
-        added = knobs - set(FIRST.get(f"{group}={option}", knobs))
+        renamed = {new for old, new in numerics.RENAMED.items() if old.startswith(f"{group}={option}.")}
+        added = knobs - renamed - set(FIRST.get(f"{group}={option}", knobs))
         missing += [key for knob in added if (key := f"{group}={option}.{knob}") not in numerics.ADDED]
     assert missing == [], "give each in runner.numerics.ADDED the value that reproduces the behavior before it"
 
@@ -167,6 +173,66 @@ def test_keys_that_came_later_have_the_values_of_before(monkeypatch):
     assert stripped(filled) == old and "eps" not in old["optim"]
     assert completed(now) == now and same_config(old, filled) and not same_config(old, now)
     assert hash8(filled) == hash8(old) != hash8(now)
+
+
+OLD_NAME = ("data=imagefolder", "data.root=/images", "data.centre=0.5")
+NEW_NAME = (*OLD_NAME[:2], "data.center=0.5")
+
+
+def test_a_saved_config_with_the_old_name_of_a_knob_is_that_of_the_new_name():
+    now = job(*NEW_NAME).config
+    old = {**now, "data": {"centre" if knob == "center" else knob: value for knob, value in now["data"].items()}}
+    assert completed(old) == now and completed(now) == now and same_config(old, now)
+    assert not same_config(old, {**now, "data": {**now["data"], "center": 0.75}})
+    assert stripped(now)["data"] == stripped(old)["data"] == old["data"]
+    other = {**now, "data": {"name": "mine", "centre": 1}}  # a user's own data set may have such a knob
+    assert completed(other) == other and stripped(other)["data"] == other["data"]
+
+
+def test_the_hash_of_a_renamed_knob_is_that_of_its_old_name(monkeypatch):
+    now = job(*NEW_NAME)
+    monkeypatch.setattr(numerics, "RENAMED", {})
+    old = {**now.config, "data": {**now.config["data"], "centre": 0.5}}
+    del old["data"]["center"]
+    assert (now.hash8, now.group_hash) == (hash8(old), group_hash(old)) and now.hash8 != hash8(now.config)
+
+
+def test_the_command_line_reads_the_old_name_of_a_knob():
+    now = job(*NEW_NAME)
+    for words in (OLD_NAME, OLD_NAME[::-1]):
+        found = job(*words)
+        assert found.config == now.config and found.hash8 == now.hash8
+    assert job(*OLD_NAME).folder_name == "data=imagefolder,data.centre=0.5"  # the same command, the same folder
+    assert vary(find_conf(), job().config, OLD_NAME) == now.config
+    with pytest.raises(ConfigError, match=r"data\.centre: given together with data\.center, its new name"):
+        job(*NEW_NAME, "data.centre=0.75")
+    with pytest.raises(ConfigError, match=r"data\.center: got 2, must be > 0 and <= 1"):
+        job(*OLD_NAME[:2], "data.centre=2")
+    with pytest.raises(ConfigError, match=r"data\.centre: unknown key 'centre'"):
+        job("data.centre=0.5")
+
+
+def test_a_config_file_with_the_old_name_of_a_knob_is_read_and_the_command_line_goes_first(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").write_text("defaults: [imagefolder]\nroot: /images\ncentre: 0.75\n")
+    conf = find_conf(str(tmp_path))
+    for words, value in (((), 0.75), (("data.center=0.5",), 0.5), (("data.centre=0.5",), 0.5)):
+        given = read_overrides(conf, ["data=mine", *words])
+        with hydra_opened(conf):
+            data = compose_run(conf, compose_parts(conf, given), given)["data"]
+        assert data["center"] == value and "centre" not in data
+        assert vary(conf, job().config, ["data=mine", *words])["data"] == data
+
+
+def test_trials_of_a_sweep_over_the_old_name_are_those_of_the_new_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    conf = find_conf()
+    given = read_overrides(conf, ["data=imagefolder", "data.root=.", "data.centre=0.5,0.75"])
+    with hydra_opened(conf):
+        parts = compose_parts(conf, [each for each in given if not each.swept])
+        jobs = plan_sweep(conf, parts, given).jobs
+    assert [each.config["data"]["center"] for each in jobs] == [0.5, 0.75]
+    assert [Path(each.folder).name[:-9] for each in jobs] == ["data.centre=0.5", "data.centre=0.75"]
 
 
 def test_an_old_run_without_later_keys_ends_as_with_their_old_values(monkeypatch, folder, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from runner.door.options import RECIPE, Conf, chosen_options, default_choice, op
 from runner.door.overrides import ParsedOverride
 from runner.errors import ConfigError, RunnerError, unknown
 from runner.expand_user import expand_paths
+from runner.numerics import mentions_old_name, old_names, renamed
 from runner.plain_yaml import refers_only, where
 
 # Interpolations can refer to each other, so that n of them can expand to 3^(n/3) values
@@ -84,9 +85,8 @@ def compose_parts(conf: Conf, given: Sequence[ParsedOverride]) -> Parts:
         raise ConfigError(f"{', '.join(keys) or 'config'}: cannot be set: {first_line(error)}") from error
     with open_dict(config):
         hydra = config.pop("hydra")
-    return Parts(
-        config, hydra, {group: _chosen_in_group(conf, group, hydra.runtime.choices, given) for group in conf.defaults}
-    )
+    chosen = {group: _chosen_in_group(conf, group, hydra.runtime.choices, given) for group in conf.defaults}
+    return Parts(_with_new_names(config), hydra, chosen)
 
 
 def choice_words(conf: Conf, given: Sequence[ParsedOverride]) -> list[str]:
@@ -112,6 +112,7 @@ def with_values_set(conf: Conf, parts: Parts, given: Iterable[ParsedOverride]) -
     if not values:
         return parts.config
     config = copy.deepcopy(parts.config)
+    keys = {each.key for each in given}
     for each in values:
         if each.value == {} and OmegaConf.select(config, each.key, default={}):
             raise ConfigError(f"{each.key}: got {{}}, which is merged into what is there and would change nothing")
@@ -119,7 +120,20 @@ def with_values_set(conf: Conf, parts: Parts, given: Iterable[ParsedOverride]) -
             OmegaConf.update(config, each.key, each.value, merge=True, force_add=True)
         except (OmegaConfBaseException, TypeError, ValueError) as error:
             raise ConfigError(f"{each.key}: cannot be set there: {first_line(error)}") from error
+        if mentions_old_name(each.word):
+            config = _with_new_names(config, keys)
     return config
+
+
+def _with_new_names(config: DictConfig, typed: Container[str] = ()) -> DictConfig:
+    """Return a config with the new names of its knobs; ConfigError if both names of one are `typed`."""
+    # As it is written: reading values would resolve interpolations
+    raw: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
+    names = dict(old_names(raw))
+    for old, new in names.items():
+        if old in typed and new in typed:
+            raise ConfigError(f"{old}: given together with {new}, its new name; must be one of the two")
+    return OmegaConf.create(renamed(raw)) if names else config
 
 
 def compose_run(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> dict[str, Any]:
@@ -146,6 +160,7 @@ def resolve(config: DictConfig) -> dict[str, Any]:
         found: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or 'config'}: {first_line(error)}") from error
+    found = renamed(found)
     expand_paths(found)
     return found
 

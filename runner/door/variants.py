@@ -16,6 +16,7 @@ from runner.door.options import RECIPE, Conf, chosen_options, option_values
 from runner.door.overrides import ParsedOverride, read_overrides
 from runner.errors import ConfigError, RunnerError
 from runner.expand_user import as_in_config, expand_paths
+from runner.numerics import renamed
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def vary(conf: Conf, config: Mapping[str, Any], overrides: Sequence[str] | Mappi
             varied[each.key] = _option_values(conf, varied, each.key, chosen[each.key])
         else:
             varied = _merge_at(varied, each.key.split("."), each.value, each.key)
+        varied = renamed(varied)
     expand_paths(varied)
     check_config(conf, varied, chosen)
     return varied

@@ -104,7 +104,7 @@ def test_a_file_that_changes_is_noticed_even_with_its_old_size_and_time(root: Pa
     assert torch.equal(pixels(after), pixels(imagefolder(root, None)))
 
 
-@pytest.mark.parametrize("change", [{"size": [4, 4]}, {"centre": 0.5}])
+@pytest.mark.parametrize("change", [{"size": [4, 4]}, {"center": 0.5}])
 def test_another_view_is_another_cache(root: Path, cache: Path, change: dict[str, Any]) -> None:
     before = pixels(imagefolder(root, cache))
     assert torch.equal(pixels(imagefolder(root, cache, **change)), pixels(imagefolder(root, None, **change)))

@@ -133,7 +133,7 @@ def test_the_same_numbers_give_the_same_windows_and_others_give_others(root: Pat
 @pytest.mark.parametrize("share", [1.0, 0.875])
 def test_evaluation_looks_at_the_center(root: Path, share: float) -> None:
     """As Resize(32 / share) and CenterCrop(32), but in one step and without rounding the first to whole pixels."""
-    found = imagefolder(root, size=[32, 32], centre=share)
+    found = imagefolder(root, size=[32, 32], center=share)
     assert isinstance(found.val, ImageFiles)
     made = found.val.fetch(torch.arange(len(found.val.labels)))
     for path, image in zip(found.val.files, made, strict=True):

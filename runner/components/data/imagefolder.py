@@ -33,7 +33,7 @@ def imagefolder(
     *,
     root: Annotated[str, Role.PATH, FilePath(expand=False), Aspect.EXAMPLES],
     size: Annotated[list[PositiveInt], Pair("[height, width]")],
-    centre: _Share,
+    center: _Share,
     crop: Annotated[Literal["resized"] | None, Aspect.TRAINING],
     crop_scale: Annotated[list[_Share], BOUNDS, Aspect.TRAINING],
     crop_ratio: Annotated[list[Positive], BOUNDS, Aspect.TRAINING],
@@ -61,7 +61,7 @@ def imagefolder(
         DataError: A folder, class or file is missing, empty, unknown or broken; the message names it.
     """
     window = CropBounds((crop_scale[0], crop_scale[1]), (crop_ratio[0], crop_ratio[1]))
-    view = View((size[0], size[1]), centre, window if crop else None)
+    view = View((size[0], size[1]), center, window if crop else None)
     folder = Path(root).expanduser()
     layout = read_layout(folder, val_fraction=val_fraction, test_fraction=test_fraction)
     placement = _resolve_placement(placement, layout, view, memory)
