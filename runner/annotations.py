@@ -20,6 +20,7 @@ from runner.roles import NO_MARKS, Marks, marks_of
 from runner.source_reader import (
     PACKAGE,
     Unread,
+    constructors,
     knobs_of,
     read_marks,
     read_type,
@@ -73,10 +74,11 @@ def marks_of_kind(kind: str) -> Mapping[str, Marks]:
     if kind not in _kinds():
         return _NO_KNOBS
     found: dict[str, Marks] = {}
-    for path in _marked_sources(kind):
+    for path in filter(_has_marks, _sources(kind)):
         for node in statements(path):
-            if isinstance(node, ast.FunctionDef):
-                found = _marks_of(node, path) | found
+            for function in constructors(node) if isinstance(node, ast.ClassDef) else [node]:
+                if isinstance(function, ast.FunctionDef):
+                    found = _marks_of(function, path) | found
     return found
 
 
@@ -118,8 +120,16 @@ def _sources(kind: str) -> Iterator[Path]:
 
 
 def _marked_sources(kind: str) -> Iterator[Path]:
-    """Yield the files of a kind that have marks at all: most have none, and need not be parsed for them."""
-    yield from (path for path in _sources(kind) if "runner.roles" in source_text(path))
+    """Yield the files of a kind whose knobs may have marks: most have none, and need not be parsed for them."""
+    files = list(_sources(kind))
+    marked = list(filter(_has_marks, files))
+    # Shared knobs are marked in one file, and any other may ask for them
+    yield from files if any("@shared_knobs" in source_text(path) for path in marked) else marked
+
+
+def _has_marks(path: Path) -> bool:
+    """Return True if marks may stand in a file."""
+    return "runner.roles" in source_text(path)
 
 
 def _plugin_sources(modules: Iterable[str], option: str) -> Iterator[Path]:

@@ -95,7 +95,8 @@ def _experiment_of_component(group: str, name: Any, knobs: Any, plugins: tuple[s
     if not isinstance(knobs, Mapping) or not isinstance(name, str):
         return knobs
     found = marks(group, name, plugins)
-    return {knob: value for knob, value in knobs.items() if found.get(knob, NO_MARKS).role is Role.EXPERIMENT}
+    kept = {knob: found.get(knob, NO_MARKS) for knob in knobs}
+    return {knob: kept[knob].experiment(value) for knob, value in knobs.items() if kept[knob].role is Role.EXPERIMENT}
 
 
 def _components(group: str, value: Any) -> Iterator[tuple[str, str, dict[str, Any]]]:

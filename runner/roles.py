@@ -2,31 +2,18 @@
 
     workers: Annotated[NonNegativeInt | None, Role.EXECUTION]
 
-A key without a role changes the experiment. Hashes, groups of seeds, hyperparameters, comparability, what may change on
-resume, `~` and the reference page all follow from these marks (`runner.keys`).
+A key without a role changes the experiment. So does a field of the mappings in a knob's value (`Fields`). Hashes,
+groups of seeds, hyperparameters, comparability, what may change on resume, `~` and the reference page all follow from
+these marks (`runner.keys`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_origin
 
-
-class ByValue:
-    """Base of the objects in annotations: equal to another of the same class with equal fields.
-
-    They are no dataclasses, because each command line defines them all, and a frozen dataclass takes 0.5 ms.
-    """
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and vars(self) == vars(other)
-
-    def __hash__(self) -> int:
-        return hash((type(self), *vars(self).values()))
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+from runner.relations import ByValue, Fields
 
 
 class Role(StrEnum):
@@ -95,11 +82,21 @@ class Marks(NamedTuple):
     unnamed: bool = False
     unswept: bool = False
     reader: str | None = None
+    fields: tuple[tuple[str, Role], ...] = ()  # fields of the knob's entries that do not change the experiment
 
     def typed(self, text: str) -> bool:
         """Return True if the command line takes this text as typed; a list in brackets is read where one is allowed."""
         mark = self.path or self.verbatim
         return mark is not None and not (mark.lists and text.startswith("[") and text.endswith("]"))
+
+    def experiment(self, value: Any) -> Any:
+        """Return the part of a knob's value that changes the numbers: its entries without the fields that do not."""
+        without = dict(self.fields)
+        if without and isinstance(value, (list, tuple)):
+            return [self.experiment(entry) for entry in value]
+        if without and isinstance(value, Mapping):
+            return {name: item for name, item in value.items() if name not in without}
+        return value
 
 
 NO_MARKS = Marks()
@@ -107,10 +104,17 @@ NO_MARKS = Marks()
 
 def marks_in(annotation: Any) -> Marks:
     """Return the marks of an annotated type."""
-    return marks_of([rule for rule in getattr(annotation, "__metadata__", ()) if isinstance(rule, Mark)])
+    return marks_of(list(_rules_in(annotation)))
 
 
-def marks_of(found: Sequence[Mark]) -> Marks:
+def _rules_in(annotation: Any) -> Iterator[Mark | Fields]:
+    """Yield the marks of a type, and the fields of its entries."""
+    yield from (rule for rule in getattr(annotation, "__metadata__", ()) if isinstance(rule, Mark | Fields))
+    if get_origin(annotation) is list:
+        yield from (rule for rule in _rules_in(get_args(annotation)[0]) if isinstance(rule, Fields))
+
+
+def marks_of(found: Sequence[Mark | Fields]) -> Marks:
     """Return the marks of a list as one record. Of several roles the last counts: the one beside the knob itself."""
     if not found:
         return NO_MARKS
@@ -124,4 +128,11 @@ def marks_of(found: Sequence[Mark]) -> Marks:
         unnamed=Unnamed in kinds,
         unswept=Unswept in kinds,
         reader=reader.task if isinstance(reader, ReadBy) else None,
+        fields=tuple(
+            (name, role)
+            for rule in found
+            if isinstance(rule, Fields)
+            for name, kind in rule.types
+            if (role := marks_in(kind).role) is not Role.EXPERIMENT
+        ),
     )

@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from runner.errors import ConfigError, unknown, wrong
-from runner.relations import Fields, Regular, is_relation
-from runner.roles import ByValue, Mark
+from runner.relations import ByValue, Fields, Regular, is_relation
+from runner.roles import Mark
 
 
 class Range(ByValue):

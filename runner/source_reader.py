@@ -88,14 +88,20 @@ def _shared_class(name: str, path: Path) -> tuple[ast.FunctionDef, Path] | None:
     """Return the constructor, and its file, of a `@shared_knobs` class that a file defines or imports from `runner`."""
     for node in statements(path):
         match node:
-            case ast.ClassDef(name=defined, decorator_list=[ast.Name(id="shared_knobs")]) if defined == name:
-                methods = (each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__")
-                return next(((each, path) for each in methods), None)
+            case ast.ClassDef(name=defined) if defined == name:
+                return next(((each, path) for each in constructors(node)), None)
             case ast.ImportFrom(module=str(module), names=imported) if home := _file_of(module):
                 for alias in imported:
                     if (alias.asname or alias.name) == name:
                         return _shared_class(alias.name, home)
     return None
+
+
+def constructors(node: ast.ClassDef) -> Iterator[ast.FunctionDef]:
+    """Yield the constructor of a `@shared_knobs` class; nothing for another class."""
+    match node.decorator_list:
+        case [ast.Name(id="shared_knobs")]:
+            yield from (each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__")
 
 
 def read_type(node: ast.expr, path: Path) -> Any:
@@ -125,8 +131,11 @@ def read_type(node: ast.expr, path: Path) -> Any:
     raise Unread
 
 
-def read_marks(node: ast.expr | None, path: Path) -> Iterator[roles.Mark]:
-    """Yield the marks of an annotation, or of the alias in its file that it names; the type itself is not read."""
+def read_marks(node: ast.expr | None, path: Path) -> Iterator[roles.Mark | relations.Fields]:
+    """Yield the marks of an annotation, or of the alias in its file that it names, and the fields of its entries.
+
+    Of the type itself nothing else is read.
+    """
     match node:
         case ast.Name(id=name):
             for each in statements(path):
@@ -139,8 +148,10 @@ def read_marks(node: ast.expr | None, path: Path) -> Iterator[roles.Mark]:
                 with suppress(Unread):
                     if isinstance(rule, (ast.Attribute, ast.Call)):
                         mark = read_type(rule, path)
-                        if isinstance(mark, roles.Mark):
+                        if isinstance(mark, roles.Mark | relations.Fields):
                             yield mark
+        case ast.Subscript(ast.Name(id="list"), inner):
+            yield from (mark for mark in read_marks(inner, path) if isinstance(mark, relations.Fields))
 
 
 def _value_of(name: str, path: Path) -> Any:

@@ -115,6 +115,32 @@ def test_a_knob_changes_what_its_role_says(group, option):
         assert same(before, after) == expected(role, group), f"{group}={option}: {knob}"
 
 
+def test_a_field_of_an_entry_changes_what_its_role_says():
+    """A rule of an optimizer is one knob, but its label is an observation."""
+    found = []
+    for group, option in OPTIONS:
+        for knob, annotation in registry.knobs(registry.find(group, option)).items():
+            rule = alone(get_args(annotation)[0])[1] if get_origin(annotation) is list else None
+            if not isinstance(rule, Fields):
+                continue
+            needed = {name: next(iter(candidates(kind))) for name, kind in rule.types if name in rule.needed}
+            for name, kind in rule.types:
+                before, after = config_with(group, option), config_with(group, option)
+                holder(before, group, option)[knob] = [needed, needed]
+                holder(after, group, option)[knob] = [needed, {**needed, name: others(kind, needed.get(name))}]
+                found.append((name, marks_in(kind).role))
+                assert same(before, after) == expected(found[-1][1]), f"{group}={option}: {knob}: {name}"
+    assert {name for name, role in found if role is Role.OBSERVATION} == {"name"}
+    changing = {"match", "lr", "weight_decay", "active", "until"}
+    assert {name for name, role in found if role is Role.EXPERIMENT} == changing
+
+
+@pytest.mark.parametrize("rules", [None, "name", ["name"], [["name"]], [{"name": None}], {"name": 1}])
+def test_rules_of_another_form_in_an_edited_config_have_a_hash(rules):
+    config = job().config
+    assert hash8({**config, "optim": {**config["optim"], "rules": rules}})
+
+
 @pytest.mark.parametrize("group", sorted({group for group, _ in OPTIONS}))
 def test_another_option_is_another_experiment_but_for_probes(group):
     first, second = [option for each, option in OPTIONS if each == group][:2]

@@ -106,7 +106,7 @@ def _chosen_in_group(conf: Conf, group: str, choices: Mapping[str, Any], given: 
     return chosen_options(conf, group, typed[0]) if typed else default_choice(conf, group, choices.get(RECIPE))
 
 
-def with_values_set(conf: Conf, parts: Parts, given: Iterable[ParsedOverride]) -> DictConfig:
+def with_values_set(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> DictConfig:
     """Return the composed config with the plain values of the overrides set; a copy if there are any."""
     values = [each for each in given if not each.sets_hydra and not picks_option(conf, each)]
     if not values:

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from runner.door.naming import digest, group_hash, hash8, run_name, value_in_name
+from runner.keys import experiment
 from runner.schema import FolderName, check
 
 CONFIG = {
@@ -105,6 +106,16 @@ def test_the_hash_does_not_count_where_the_data_lie(key):
 )
 def test_the_hash_counts_all_else_and_the_order_of_augmentations(change):
     assert hash8({**CONFIG, **change}) != hash8(CONFIG)
+
+
+RULE = {"match": "fc", "lr": 0.5}
+
+
+def test_the_hash_does_not_count_the_label_of_a_rule_and_is_that_of_the_rule_without_it():
+    plain, named = ({**CONFIG, "optim": {**CONFIG["optim"], "rules": [rule]}} for rule in (RULE, {**RULE, "name": "a"}))
+    assert (hash8(named), group_hash(named)) == (hash8(plain), group_hash(plain))
+    assert digest([{**experiment(CONFIG), "optim": plain["optim"]}, 0]) == hash8(named)
+    assert hash8({**CONFIG, "optim": {**CONFIG["optim"], "rules": [{**RULE, "lr": 2}]}}) != hash8(plain)
 
 
 def test_the_group_hash_is_the_same_for_all_seeds():

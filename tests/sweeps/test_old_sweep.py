@@ -15,7 +15,9 @@ from running import ROOT, command, metrics
 
 from runner import numerics, plain_yaml
 from runner.__main__ import main
-from runner.door.naming import hash8, legacy_hash8
+from runner.door.naming import digest, hash8, legacy_hash8
+from runner.keys import experiment
+from runner.numerics import completed, stripped
 from runner.status import Status
 
 FIRST = ROOT / "tests" / "fixtures" / "sweeps" / "first"
@@ -64,6 +66,27 @@ def test_a_wider_command_adds_to_an_old_sweep(tmp_path):
     assert done.stdout.count("already done") == 1
     (added,) = [path for path in place.iterdir() if path.is_dir() and path.name not in (DONE, KILLED)]
     assert added.name.endswith(hash8(plain_yaml.load(added / "config.yaml")))
+
+
+@pytest.mark.parametrize("label", ["head", "first"])
+def test_a_trial_whose_hash_counts_the_label_of_a_rule_is_not_done_again(label, tmp_path):
+    """The hashes of the development versions between roles of keys and roles of fields."""
+    words = [word for word in WORDS if not word.startswith("optim.lr=")]
+    words += ["optim.lr=0.1,0.3", f"optim.rules=[{{match: bias, lr: 2, name: {label}}}]"]
+    config = plain_yaml.load(FIRST / DONE / "config.yaml")
+    config["optim"]["rules"] = [{"match": "bias", "lr": 2, "name": "head"}]
+    counted = {**experiment(completed(config)), "optim": config["optim"]}
+    place = tmp_path / "outputs" / "sweeps" / "old"
+    older = place / f"optim.lr=0.1-{digest([stripped(counted), config['seed']])}"
+    assert not older.name.endswith(hash8(completed(config)))
+    shutil.copytree(FIRST / DONE, older)
+    (older / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    before = content(older)
+    done = command("-m", *words, f"hydra.sweep.dir={place}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("already done") == 1 and content(older) == before
+    (added,) = [path for path in place.iterdir() if path.is_dir() and path != older]
+    assert added.name.startswith("optim.lr=0.3-") and added.name.endswith(hash8(plain_yaml.load(added / "config.yaml")))
 
 
 def test_an_old_trial_that_uses_a_changed_part_goes_on_only_when_told_to(tmp_path, monkeypatch, capfd):

@@ -15,6 +15,7 @@ from runner.engine.parts import is_norm
 from runner.errors import ConfigError
 from runner.registry import shared_knobs
 from runner.relations import Fields, OfLength, Regular
+from runner.roles import Role
 from runner.schema import Duration, NonNegative, Positive, TagName
 
 _NoDecay = list[Literal["bias", "norm"]]
@@ -27,7 +28,7 @@ _Rule = Annotated[
             ("weight_decay", NonNegative),
             ("active", Annotated[list[Duration | None], OfLength(2, "[from, until], each a duration or null")]),
             ("until", Duration),
-            ("name", TagName),
+            ("name", Annotated[TagName, Role.OBSERVATION]),
         ),
         needed=("match",),
         one_of=("until", "active"),
