@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 import runner.components  # noqa: F401  (registers them)
-from runner.assemble.data import check_labels, load, test_batches, train_batches, validation_batches
+from runner.assemble.data import augmentations, check_labels, load, test_batches, train_batches, validation_batches
 from runner.assemble.execution import convert_model, describe_execution, resolve
 from runner.assemble.learner import build_learner, describe_host_syncs
 from runner.assemble.model import build_model
@@ -27,7 +27,7 @@ from runner.assemble.recipe import build_recipe
 from runner.assemble.threads import begin, choose
 from runner.components.optim.groups import describe
 from runner.engine.batches import EvalBatches, TrainBatches
-from runner.engine.contracts import Data
+from runner.engine.contracts import Augment, Data
 from runner.engine.learner import Learner
 from runner.engine.randomness import key
 from runner.engine.recipe import Recipe
@@ -49,6 +49,8 @@ class Experiment:
     recipe: Recipe
     learner: Learner
     batches: TrainBatches
+    # Each by itself, by name: in `batches` adjacent geometric ones are fused.
+    augmentations: dict[str, Augment]
     validation: dict[str, EvalBatches]
     # Opens the test split.
     test: Callable[[], EvalBatches] | None
@@ -78,7 +80,8 @@ def assemble(
     data = load(config["data"])
     check_labels(data)
     preprocess = _build_preprocess(config, data, device, fit=fit)
-    batches = train_batches(config, settings, data, preprocess, device, world)
+    augments = augmentations(config, data)
+    batches = train_batches(settings, data, augments, preprocess, device, world)
     regularizers = build_many("regularizer", config)
     torch.manual_seed(key(settings.seed, "init"))
     model, model_lines = build_model(config, data, batches, regularizers)
@@ -93,6 +96,7 @@ def assemble(
         recipe=recipe,
         learner=learner,
         batches=batches,
+        augmentations=augments,
         validation=validation_batches(data, batches, preprocess, device),
         test=test_batches(data, preprocess, device, world),
         look=data.look,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import get_args
 
@@ -10,7 +10,7 @@ import torch
 
 from runner.components.augment.warp import fuse_geometric
 from runner.engine.batches import EvalBatches, TrainBatches, placed
-from runner.engine.contracts import Data, InMemory, Preprocess
+from runner.engine.contracts import Augment, Data, InMemory, Preprocess
 from runner.engine.randomness import order
 from runner.engine.world import World
 from runner.errors import ConfigError, DataError
@@ -35,20 +35,27 @@ def keep(config: Config) -> None:
         _kept[repr(config)] = build("data", config)
 
 
-def train_batches(
-    config: Config, settings: Settings, data: Data, preprocess: Preprocess, device: torch.device, world: World
-) -> TrainBatches:
-    """Return the training split as augmented batches, one per optimizer step.
-
-    Raises ConfigError for augmentations of images of 1x1 pixel.
-    """
+def augmentations(config: Config, data: Data) -> dict[str, Augment]:
+    """Return the augmentations by name, in their order; raises ConfigError for images of 1x1 pixel."""
     if config["augment"] and data.shape[1:] == (1, 1):
         raise ConfigError("augment: points (images of 1x1 pixel) have no pixels to move or cover; choose augment=[]")
+    return dict(zip(config["augment"], build_many("augment", config, shape=data.shape), strict=True))
+
+
+def train_batches(
+    settings: Settings,
+    data: Data,
+    augments: Mapping[str, Augment],
+    preprocess: Preprocess,
+    device: torch.device,
+    world: World,
+) -> TrainBatches:
+    """Return the training split as augmented batches, one per optimizer step."""
     return TrainBatches(
         placed(data.train, data.placement, device),
         batch=data.batch_size * settings.accumulate,
         seed=settings.seed,
-        augments=fuse_geometric(build_many("augment", config, shape=data.shape)),
+        augments=fuse_geometric(list(augments.values())),
         preprocess=preprocess,
         device=device,
         world=world,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from copy import copy
 from dataclasses import dataclass
 from itertools import tee
 
@@ -110,12 +111,22 @@ class TrainBatches:
         draws = generator(self.seed, "window", epoch)
         return torch.rand((len(self.split.labels), count), generator=draws) if count else None
 
+    def with_augments(self, augments: Sequence[Augment]) -> TrainBatches:
+        """Return these batches with other augmentations."""
+        found = copy(self)
+        found.augments = augments
+        return found
+
     def prepared(self, images: Tensor, visit: Visit) -> Tensor:
         """Return raw images augmented and preprocessed."""
+        return self.preprocess(self.augmented(images, visit))
+
+    def augmented(self, images: Tensor, visit: Visit) -> Tensor:
+        """Return raw images augmented."""
         for augment, table in zip(self.augments, visit.tables, strict=True):
             uniform = table.index_select(0, visit.index).to(self.device, non_blocking=True)
             images = augment.apply(images, Draws(uniform, visit.epoch))
-        return self.preprocess(images)
+        return images
 
     @torch.no_grad()
     def ready(self) -> Images | None:

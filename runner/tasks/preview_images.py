@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from runner.assemble import Experiment
-from runner.engine.batches import TrainBatches, Visit
+from runner.engine.batches import Visit
 from runner.engine.contracts import Augment
 from runner.engine.figures.preview import ImageRow, shares, shortened
 from runner.engine.loading import fetch
 from runner.engine.randomness import order
-from runner.registry import build, build_many
 from runner.tasks.job import Job
 
 # Steps that are searched for mixed images.
@@ -31,13 +30,11 @@ def image_rows(job: Job, experiment: Experiment, examples: int) -> Iterator[Imag
     index = choose_examples(order(experiment.recipe.seed, 0, len(labels)), labels, examples)
     names = [shortened(experiment.classes[label]) for label in labels[index].tolist()]
     bare = [""] * len(index)
-    originals = _augment(experiment, [], index)
-    yield ImageRow("original", _to_uint8(originals), names)
-    alone = build_many("augment", job.config, shape=tuple(originals.shape[1:]))
-    for name, augment in zip(job.config["augment"], alone, strict=True):
+    yield ImageRow("original", _to_uint8(_augment(experiment, [], index)), names)
+    for name, augment in experiment.augmentations.items():
         yield ImageRow(name.replace("_", " "), _to_uint8(_augment(experiment, [augment], index)), bare)
     together = _augment(experiment, experiment.batches.augments, index)
-    if len(alone) > 1:
+    if len(experiment.augmentations) > 1:
         yield ImageRow("all, in order", _to_uint8(together), bare)
     yield from _mixed_rows(job, experiment, together, labels[index].to(experiment.device))
 
@@ -55,17 +52,9 @@ def choose_examples(visits: Tensor, labels: Tensor, count: int) -> Tensor:
 
 def _augment(experiment: Experiment, augments: Sequence[Augment], index: Tensor) -> Tensor:
     """Return the images at `index`, augmented as in the first epoch: (n, C, H, W) float32 in 0..255."""
-    batches = experiment.batches
-    raw = TrainBatches(
-        batches.split,
-        batch=batches.batch,
-        seed=batches.seed,
-        augments=augments,
-        preprocess=build("preprocess", {"name": "none"}),
-        device=batches.device,
-    )
-    visit = Visit(0, index.to(raw.home), raw.tables(0), raw.window(0))
-    return raw.prepared(fetch(raw.split, *visit.request()).to(raw.device), visit)
+    batches = experiment.batches.with_augments(augments)
+    visit = Visit(0, index.to(batches.home), batches.tables(0), batches.window(0))
+    return batches.augmented(fetch(batches.split, *visit.request()).to(batches.device), visit).float()
 
 
 def _mixed_rows(job: Job, experiment: Experiment, images: Tensor, labels: Tensor) -> Iterator[ImageRow]:

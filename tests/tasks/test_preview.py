@@ -77,6 +77,23 @@ def test_rows_are_the_originals_each_augmentation_all_together_and_the_mix():
     assert [row.name for row in rows("augment=[]")[0]] == ["original"]
 
 
+def test_each_augmentation_alone_is_as_assembled_before_fusing():
+    """Two geometric augmentations, which the batches apply as one: each alone is the run's own with only this one."""
+    words = ("augment=[rotate,shear]", "mix=none")
+    (original, first, second, both), experiment = rows(*words)
+    assert list(experiment.augmentations) == ["rotate", "shear"] and len(experiment.batches.augments) == 1
+    (_, alone), _ = rows("augment=[rotate]")
+    assert np.array_equal(first.images, alone.images) and not np.array_equal(first.images, second.images)
+    assert not np.array_equal(first.images, original.images) and not np.array_equal(both.images, second.images)
+
+
+def test_a_picture_shows_raw_pixels_whatever_preprocesses_them():
+    (raw, flipped), _ = rows("augment=[hflip]")
+    asked = job(*MLP, "task=preview", "preprocess=standardize", "augment=[hflip]")
+    other, too = image_rows(asked, assemble(asked.config), 8)
+    assert np.array_equal(raw.images, other.images) and np.array_equal(flipped.images, too.images)
+
+
 def test_columns_are_the_same_examples():
     (original, flipped), experiment = rows("augment=[hflip]", "augment.hflip.p=1")
     assert np.array_equal(flipped.images, original.images[..., ::-1])
