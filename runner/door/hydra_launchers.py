@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import hydra
-from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobStatus
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode
@@ -30,10 +30,10 @@ from runner.engine.interruption import Interrupted, raising
 from runner.errors import ConfigError, RunnerError, TrialsFailed
 from runner.status import Status
 from runner.sweeps.channel import Message
+from runner.sweeps.launcher import Queued
 from runner.sweeps.outcome import (
     Ended,
     finalize_result,
-    finished_result,
     folder_of,
     lost_ending,
     read_saved_result,
@@ -68,33 +68,22 @@ class _HydraTask:
             raise KeyboardInterrupt if ending.exit_code == 130 else SystemExit(ending.exit_code)
 
 
-class HydraLauncher:
+class HydraLauncher(Queued):
     """A launcher of Hydra's: runs are collected, begun together, and waited for together."""
 
     def __init__(self, conf: Conf, given: Sequence[ParsedOverride], folder: Path, batch: int | None) -> None:
         """Prepare for the runs of a sweep; at most `batch` of them begin together, all if it is None."""
+        super().__init__()
         self._conf, self._given, self._folder, self._most = conf, given, folder, batch
-        self._batch: deque[tuple[int, Job]] = deque()
-        self._done: deque[Ended] = deque()
-        self._count = 0
 
     def free(self) -> int:
         """Return how many more runs the next batch takes."""
-        return 0 if self._done or self._most is None else self._most - len(self._batch)
-
-    def submit(self, job: Job) -> int:
-        """Put a run into a batch, unless its folder has a result."""
-        number, self._count = self._count, self._count + 1
-        if result := finished_result(job):
-            self._done.append(Ended(number=number, job=job, result=result, ran=False))
-        else:
-            self._batch.append((number, job))
-        return number
+        return 0 if self._done or self._most is None else self._most - len(self._queue)
 
     def next_done(self, timeout: float | None = None) -> Ended | None:
         """Return a run that ended; run the next batch if there is none. Raises Interrupted if a signal ended it."""
-        if not self._done and self._batch:
-            batch = [self._batch.popleft() for _ in range(min(len(self._batch), self._most or len(self._batch)))]
+        if not self._done and self._queue:
+            batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._most or len(self._queue)))]
             try:
                 self._launch(batch)
             except Interrupted:
@@ -102,29 +91,6 @@ class HydraLauncher:
                 raise
             self._done += [_ended_by_folder(number, job) or _ended_without_result(number, job) for number, job in batch]
         return self._done.popleft() if self._done else None
-
-    def stop_all(self) -> None:
-        """Forget the runs that have not begun."""
-        self._batch.clear()
-
-    def idle(self) -> bool:
-        """Return True if nothing is left."""
-        return not self._batch and not self._done
-
-    def loaded(self) -> bool:
-        """Return True: Hydra's launchers do not tell when their processes are ready."""
-        return True
-
-    def running(self) -> list[Job]:
-        """Return nothing: what runs is not seen from here."""
-        return []
-
-    def waiting(self) -> int:
-        """Return how many runs have not begun."""
-        return len(self._batch)
-
-    def close(self) -> None:
-        """Do nothing: no process of a launcher lives between two batches."""
 
     def _launch(self, batch: Sequence[tuple[int, Job]]) -> None:
         """Run a batch to its end."""
@@ -138,7 +104,7 @@ class HydraLauncher:
                 for each in launcher.launch(words, initial_job_idx=0):
                     # An error outside the run; those of the run are in its folder
                     if each.status is JobStatus.FAILED:
-                        raise each._return_value
+                        _raise_error_of(each)
         except RunnerError:
             raise
         except SystemExit as error:
@@ -147,6 +113,29 @@ class HydraLauncher:
             raise error if isinstance(error, Interrupted) else Interrupted(2) from error
         except Exception as error:
             raise TrialsFailed(f"the launcher ended the sweep: {type(error).__name__}: {first_line(error)}") from error
+
+
+def _raise_error_of(failed: JobReturn) -> None:
+    """Raise the error of a failed run of Hydra's, as reading its return value does."""
+    # Hydra prints the overrides of the run, too
+    with redirect_stderr(io.StringIO()):
+        _ = failed.return_value
+
+
+class _NoCallbacks:
+    """The callbacks of Hydra for a sweep without any: a launcher calls `on_job_start`, for example.
+
+    Hydra's class is in a private module. Launchers only call its methods, which all begin with `on_`.
+    """
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if not name.startswith("on_"):
+            raise AttributeError(name)
+        return _ignore
+
+
+def _ignore(*args: Any, **kwargs: Any) -> None:
+    """Do nothing."""
 
 
 def _words_of(conf: Conf, job: Job) -> list[str]:
@@ -182,7 +171,8 @@ def _opened_launcher(conf: Conf, given: Sequence[ParsedOverride], folder: Path, 
     """Give the launcher that a command line chooses, made by Hydra."""
     with hydra_opened(conf):
         config = _sweep_config(conf, given, folder)
-        context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks())
+        callbacks: Any = _NoCallbacks()
+        context = HydraContext(GlobalHydra.instance().config_loader(), callbacks)
         yield Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
@@ -12,7 +14,7 @@ from runner.engine.interruption import Interrupted, collected
 from runner.errors import unknown
 from runner.schema import NonNegativeInt, Positive, PositiveInt, check
 from runner.sweeps.display import Display
-from runner.sweeps.outcome import Ended
+from runner.sweeps.outcome import Ended, finished_result
 from runner.tasks.job import Job
 
 # Seconds between two checks of time limits and logs
@@ -51,6 +53,47 @@ class Launcher(Protocol):
 
     def close(self) -> None:
         """End all processes at once."""
+
+
+class Queued:
+    """The part that launchers share which run the waiting runs while `next_done` is called, and nothing in between."""
+
+    def __init__(self) -> None:
+        self._queue: deque[tuple[int, Job]] = deque()
+        self._done: deque[Ended] = deque()
+        self._numbers = itertools.count()
+
+    def submit(self, job: Job) -> int:
+        """Take a run; one that has a result in its folder is not run again."""
+        number = next(self._numbers)
+        if result := finished_result(job):
+            self._done.append(Ended(number=number, job=job, result=result, ran=False))
+        else:
+            self._queue.append((number, job))
+        return number
+
+    def stop_all(self) -> None:
+        """Forget the runs that have not begun."""
+        self._queue.clear()
+
+    def idle(self) -> bool:
+        """Return True if nothing is left."""
+        return not self._queue and not self._done
+
+    def loaded(self) -> bool:
+        """Return True: there is nothing to wait for."""
+        return True
+
+    def running(self) -> list[Job]:
+        """Return nothing: while runs compute, nobody asks."""
+        return []
+
+    def waiting(self) -> int:
+        """Return how many runs have not begun."""
+        return len(self._queue)
+
+    def close(self) -> None:
+        """Do nothing: no process lives between two calls."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from runner.__main__ import main
+from runner.door import hydra_launchers
 from runner.door.compose import compose_parts, hydra_opened
 from runner.door.grid import Axes, check_trials, combinations
 from runner.door.naming import hash8
@@ -233,6 +234,15 @@ def test_a_trial_whose_config_files_changed_after_the_plan_fails(bench, echo, mo
     assert "as planned; do config files differ?" in err[0]
     assert err[-1].startswith("runner: error: 2 of 2 trials failed: ")
     assert jobs() == []
+
+
+def test_an_error_of_a_launcher_outside_its_runs_ends_the_sweep_in_one_line(echo, monkeypatch, capsys):
+    def fail(*arguments):
+        raise OSError("no queue")
+
+    monkeypatch.setattr(hydra_launchers._HydraTask, "__call__", fail)
+    assert main(["-m", *echo, "seed=1,2", "sweep=x"]) == 1
+    assert capsys.readouterr().err == "runner: error: the launcher ended the sweep: OSError: no queue\n"
 
 
 def test_recipes_and_none_can_be_swept(echo):
