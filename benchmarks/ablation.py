@@ -52,7 +52,7 @@ class Run:
         made = self.made
         with tempfile.TemporaryDirectory() as folder, closing(open_logs(Path(folder), positions=None, step=0)) as log:
             self.log: Log = log
-            log.keep_up = lambda: None  # type: ignore[method-assign]
+            log.flush_if_due = lambda: None  # type: ignore[method-assign]
             train(made.recipe, made.learner, made.batches, {}, log, lambda: None)
 
     def paced(self, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -27,7 +27,7 @@ from torchvision.models.resnet import BasicBlock
 from benchmarks.experiments import experiment
 from benchmarks.rounds import interleave
 from runner.engine.logs.log import Log
-from runner.engine.randomness import order
+from runner.engine.randomness import epoch_order
 from runner.engine.train import train
 
 STEPS, _BATCH, _WIDTH = 2, 128, 64  # the optimizer state exists from the second step on
@@ -59,7 +59,7 @@ def _by_hand(folder: Path, device: str) -> float:
     rest = [p for p in model.parameters() if p.ndim == 1]
     groups = [{"params": decay, "weight_decay": 0.0005}, {"params": rest, "weight_decay": 0.0}]
     optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9, fused=True)
-    for index in order(0, 0, len(labels)).to(device).split(_BATCH)[:STEPS]:
+    for index in epoch_order(0, 0, len(labels)).to(device).split(_BATCH)[:STEPS]:
         optimizer.zero_grad()
         loss = F.cross_entropy(model((pixels[index] - mean) * scale), labels[index])
         loss.backward()

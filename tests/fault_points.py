@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from runner.engine.logs.event_file import FORM
+from runner.engine.logs.event_file import FILE_NAME
 from runner.engine.logs.sinks import METRICS
 from runner.engine.recipe import Recipe
 from runner.engine.saving import storage
@@ -142,4 +142,4 @@ class FaultyDisk(Disk):
 
     def _kind(self, file: int) -> str:
         path = self._paths[file]
-        return "log" if path.name == METRICS or FORM.fullmatch(path.name) else path.parent.name
+        return "log" if path.name == METRICS or FILE_NAME.fullmatch(path.name) else path.parent.name

@@ -222,7 +222,7 @@ def probe_values(values):
         if isinstance(value, Numbers):
             assert not any(tensor.ndim or tensor.requires_grad for tensor in value.tensors)
             numbers = [tensor.item() for tensor in value.tensors]
-            found |= {each: torch.tensor(number) for each, number in value.say(numbers).items()}
+            found |= {each: torch.tensor(number) for each, number in value.to_scalars(numbers).items()}
         else:
             found[tag] = value
     return found

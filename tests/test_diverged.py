@@ -24,14 +24,14 @@ WORDS = (
 )
 STEP, KEPT = 25, 20  # steps done before the bad one, the checkpoint before that
 SAID = {
-    "input": "diverged at step 26: 1 of its 64 input images are not finite; the weights are those before it",
-    "loss": "diverged at step 26: the loss is not finite (the model's output is); the weights are those before it",
+    "input": "diverged at step 26: 1 of its 64 input images are not finite; the weights are those before this step",
+    "loss": "diverged at step 26: the loss is not finite (the model's output is); the weights are those before this",
     "gradient": f"diverged at step 26: the gradient of {WEIGHT} is not finite (the loss is); the weights are those",
     "output": f"diverged at step 26: the output of {LAYER} (Linear) is not finite (its input and the weights are); the",
-    "weight": f"diverged at step 26: the weight {WEIGHT} is not finite, already before it",
-    "statistics": f"diverged at step 30: train/loss is nan after it: buffer {NORM}.running_mean is not finite",
-    "lr": "diverged at step 26: the learning rate of the tensors in 'decay' is nan; the weights are those before it",
-    "score": "diverged at step 30: train/loss is nan after it: no output of a module is infinite or NaN when it is",
+    "weight": f"diverged at step 26: the weight {WEIGHT} was not finite before this step",
+    "statistics": f"diverged at step 30: train/loss is nan after this step: buffer {NORM}.running_mean is not finite",
+    "lr": "diverged at step 26: the learning rate of the tensors in 'decay' is nan; the weights are those before this",
+    "score": "diverged at step 30: train/loss is nan after this step: all module outputs were finite when the",
 }
 
 
@@ -112,7 +112,7 @@ def test_a_process_ends_with_one_line_and_exit_code_5(tmp_path):
     line = done.stderr.splitlines()[-1]
     assert line == (
         "runner: error: diverged at step 2: the output of head (Linear) is not finite (its input and the weights are); "
-        "the weights are those before it; a smaller optim.lr may help; the checkpoint of step 1 is kept"
+        "the weights are those before this step; a smaller optim.lr may help; the checkpoint of step 1 is kept"
     )
     assert done.stderr.count("runner:") == 1
     assert result(tmp_path / "outputs" / "run")["reason"] == line.removeprefix("runner: error: ")

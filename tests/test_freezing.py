@@ -221,8 +221,8 @@ def test_the_faster_forward_is_made_again_when_other_parameters_are_frozen() -> 
         made.append(experiment.learner.step)
         return lambda images: plain_forward(model, images)
 
-    fast = FastForward(experiment.learner.model, make, examples=16, failed=lambda error: None)
-    experiment.learner.freezing._changed = fast.renew
+    fast = FastForward(experiment.learner.model, make, examples=16, on_failure=lambda error: None)
+    experiment.learner.freezing._changed = fast.reset
     for images, _ in experiment.batches.stream(0, STEPS):
         experiment.learner.set_lr()
         fast(experiment.learner.model, images)

@@ -105,7 +105,7 @@ def test_a_result_of_a_later_schema_is_refused_in_one_line(run):
     folder, _ = run
     record = json.loads((folder / "result.json").read_text())
     (folder / "result.json").write_text(json.dumps(record | {"schema": 2, "more": 1}))
-    with pytest.raises(CheckpointError, match=r"result\.json: malformed \(is no result of schema 1\)"):
+    with pytest.raises(CheckpointError, match=r"result\.json: malformed \(not a result of schema 1\)"):
         start(job(f"resume={folder}"))
 
 

@@ -55,7 +55,7 @@ class Experiment:
     # Opens the test split.
     test: Callable[[], EvalBatches] | None
     # Checks that the test split can be opened, and returns lines for the summary.
-    look: Callable[[], tuple[str, ...]]
+    check_test: Callable[[], tuple[str, ...]]
     classes: tuple[str, ...]
     # Lines that describe the parts.
     summary: list[str]
@@ -99,7 +99,7 @@ def assemble(
         augmentations=augments,
         validation=validation_batches(data, batches, preprocess, device),
         test=test_batches(data, preprocess, device, world),
-        look=data.look,
+        check_test=data.check_test,
         classes=data.classes,
         summary=[*data.notes, *model_lines, *_describe(model, settings, recipe, learner, device)],
     )

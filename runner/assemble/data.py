@@ -9,9 +9,9 @@ from typing import get_args
 import torch
 
 from runner.components.augment.warp import fuse_geometric
-from runner.engine.batches import EvalBatches, TrainBatches, placed
+from runner.engine.batches import EvalBatches, TrainBatches, place_split
 from runner.engine.contracts import Augment, Data, InMemory, Preprocess
-from runner.engine.randomness import order
+from runner.engine.randomness import epoch_order
 from runner.engine.world import World
 from runner.errors import ConfigError, DataError
 from runner.registry import Config, build, build_many, find, knobs
@@ -52,7 +52,7 @@ def train_batches(
 ) -> TrainBatches:
     """Return the training split as augmented batches, one per optimizer step."""
     return TrainBatches(
-        placed(data.train, data.placement, device),
+        place_split(data.train, data.placement, device),
         batch=data.batch_size * settings.accumulate,
         seed=settings.seed,
         augments=fuse_geometric(list(augments.values())),
@@ -67,10 +67,10 @@ def validation_batches(
 ) -> dict[str, EvalBatches]:
     """Return the validation split, and as many training examples without augmentation to compare it with."""
     size = min(len(data.train.labels), len(data.val.labels))
-    some = order(0, 0, len(data.train.labels))[:size].sort().values
+    some = epoch_order(0, 0, len(data.train.labels))[:size].sort().values
     batch = max(data.batch_size, _MIN_EVAL_BATCH)
     make = partial(EvalBatches, batch=batch, preprocess=preprocess, device=device, world=train.world)
-    val = placed(data.val, data.placement, device)
+    val = place_split(data.val, data.placement, device)
     return {"train": make(train.split, index=some), "val": make(val)}
 
 

@@ -21,7 +21,7 @@ from runner.engine.forward import (
     compiled_with_graphs,
     plain_forward,
     raise_config_error,
-    warn_and_train_plainly,
+    warn_and_use_plain_forward,
 )
 from runner.engine.parts import is_norm
 from runner.engine.recipe import Recipe
@@ -99,11 +99,17 @@ def forward_of(
     compiling = required or (settings.compile == "auto" and compiling_pays(model, shape, step, steps))
     if compiling:
         what = "torch cannot compile this model"
-        failed = raise_config_error("compile", what) if required else warn_and_train_plainly(f"compile=auto: {what}")
-        return FastForward(model, compiled_with_graphs if graphs else compiled, examples=examples, failed=failed), True
+        on_failure = (
+            raise_config_error("compile", what) if required else warn_and_use_plain_forward(f"compile=auto: {what}")
+        )
+        return FastForward(
+            model, compiled_with_graphs if graphs else compiled, examples=examples, on_failure=on_failure
+        ), True
     if graphs:
         what = "this model cannot be captured"
-        return FastForward(model, captured, examples=examples, failed=raise_config_error("cuda_graphs", what)), False
+        return FastForward(
+            model, captured, examples=examples, on_failure=raise_config_error("cuda_graphs", what)
+        ), False
     return plain_forward, False
 
 

@@ -16,7 +16,7 @@ from runner.engine.fast_step import avoid_dynamo, fast_stepper
 from runner.engine.finite import Gate
 from runner.engine.forward import FastForward
 from runner.engine.learner import Learner
-from runner.engine.patience import Patience, let_run
+from runner.engine.patience import Patience, never_prune
 from runner.engine.recipe import Recipe
 from runner.engine.schedules import Pure, freezing
 from runner.engine.world import ALONE, World
@@ -48,7 +48,8 @@ def build_learner(
     context = {"clock": clock, **vars(clock)}
     _set_windows(optimizer, clock)
     schedule = build("scheduler", config["scheduler"], **context)
-    judge = pruning.judge(search, every=recipe.validate_every, total=recipe.total_steps) if search else let_run
+    every, total = recipe.validate_every, recipe.total_steps
+    should_prune = pruning.make_should_prune(search, every=every, total=total) if search else never_prune
     return Learner(
         model=model,
         preprocess=preprocess,
@@ -56,11 +57,11 @@ def build_learner(
         schedule=schedule if hasattr(schedule, "observe") else Pure(schedule),
         scaler=GradScaler(device.type, enabled=settings.precision == "fp16"),
         average=build("average", config["average"], model=model, optimizer=optimizer, **context),
-        patience=Patience(settings.monitor, limit=settings.patience, judge=judge),
+        patience=Patience(settings.monitor, limit=settings.patience, should_prune=should_prune),
         stepper=fast_stepper(optimizer),
         gate=Gate(optimizer, world),
         freezing=freezing(
-            model, optimizer, recipe.forward.renew if isinstance(recipe.forward, FastForward) else lambda: None
+            model, optimizer, recipe.forward.reset if isinstance(recipe.forward, FastForward) else lambda: None
         ),
     )
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from runner.assemble.execution import forward_of
 from runner.engine.batches import TrainBatches
 from runner.engine.contracts import Clock, Data, Mix, Regularizer
-from runner.engine.randomness import reseeder, stepwise
+from runner.engine.randomness import reseeder, step_keys
 from runner.engine.recipe import Batch, Recipe
 from runner.engine.world import World
 from runner.registry import Config, build, build_many
@@ -60,7 +60,7 @@ def build_recipe(
 
 def _keyed(mix: Mix, seed: int, world: World) -> Callable[[Tensor, Tensor, int], Batch]:
     """Return the mix as a function of the step; each process mixes its own share of the examples."""
-    key_of = stepwise(seed, "mix", rank=world.rank)
+    key_of = step_keys(seed, "mix", rank=world.rank)
     return lambda images, labels, step: mix(images, labels, key_of(step))
 
 

@@ -16,7 +16,7 @@ from runner.engine.logs.plugin_pages import flat_hparams
 from runner.engine.logs.sinks import METRICS, read_metrics
 from runner.engine.monitor import Monitor
 from runner.engine.saving.folder import RESULT, Result, read_result
-from runner.engine.saving.storage import read, shown
+from runner.engine.saving.storage import printable, read
 from runner.errors import CheckpointError, ConfigError
 from runner.keys import hyperparameters
 from runner.numerics import completed
@@ -110,7 +110,7 @@ def _none_found(pattern: str, matches: Sequence[Path]) -> str:
     """Return the message for a pattern without a run."""
     wanted = f"a run folder has a {CONFIG} and a {RESULT}"
     if not matches:
-        return f"runs: no run found for '{pattern}' (there is no such folder in {shown(Path.cwd())}; {wanted})"
+        return f"runs: no run found for '{pattern}' (there is no such folder in {printable(Path.cwd())}; {wanted})"
     return f"runs: '{pattern}' is not a run folder and contains none ({wanted})"
 
 
@@ -133,7 +133,7 @@ def _read_into(found: Found, folder: Path) -> None:
     except (CheckpointError, ConfigError) as error:
         found.unreadable[folder] = str(error)
     except (KeyError, TypeError, ValueError):
-        found.unreadable[folder] = f"{shown(folder / CONFIG)}: is not the config of a run"
+        found.unreadable[folder] = f"{printable(folder / CONFIG)}: is not the config of a run"
     else:
         if name != "train":
             found.others.append(folder)

@@ -1,4 +1,4 @@
-"""Statistics of the activations of a model in one forward pass, and of the gradients that reach them."""
+"""Statistics of a model's activations in one forward pass, and of the gradients at their outputs."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_Listener = Callable[[str, nn.Module, Tensor], None]  # (name of the call, activation module, its output)
+_Hook = Callable[[str, nn.Module, Tensor], None]  # (name of the call, activation module, its output)
 
 # Absolute value below which an output is nearly zero.
 _NEAR_ZERO = 0.01
 _BINS = 51
-# Columns from which on torch reduces a table at full speed on a CPU: fifty times the speed at 16 columns.
-_WIDE = 32
+# On a CPU torch reduces a matrix along its rows 50 times as fast with 32 columns as with 16.
+_MIN_COLUMNS = 32
 
-# Outputs at or beyond which the function is flat, or nearly.
-ENDS: dict[type[nn.Module], tuple[float, float]] = {
+# An output at or beyond these bounds is saturated: there the function is (nearly) flat.
+SATURATION: dict[type[nn.Module], tuple[float, float]] = {
     nn.Tanh: (-0.99, 0.99),
     nn.Softsign: (-0.99, 0.99),
     nn.Sigmoid: (0.01, 0.99),
@@ -29,35 +29,35 @@ ENDS: dict[type[nn.Module], tuple[float, float]] = {
     nn.ReLU6: (0.0, 6.0),
 }
 
-_Places = list[tuple[str, nn.Module]]
+_NamedModules = list[tuple[str, nn.Module]]
 
 
-def places(model: nn.Module) -> _Places:
+def activation_modules(model: nn.Module) -> _NamedModules:
     """Return the activation modules of a model with their names."""
-    return [(name or "model", module) for name, module in model.named_modules() if acts(module)]
+    return [(name or "model", module) for name, module in model.named_modules() if is_activation(module)]
 
 
 @contextmanager
-def listening(model: nn.Module, places: _Places, listener: _Listener) -> Iterator[None]:
-    """Call `listener` for each activation among `places` in the model's first forward pass, in order of execution.
+def activation_hooks(model: nn.Module, modules: _NamedModules, hook: _Hook) -> Iterator[None]:
+    """Call `hook` after each call of `modules` in the model's first forward pass, in order of execution.
 
-    The name of a call is the module's; the second call of a module in the pass is `<name>.call2`.
+    The hook gets the name of the module; the second call of a module in the pass is named `<name>.call2`.
     """
     passes: list[None] = []
 
-    def listen(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+    def forward_hook(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         # One forward pass may call a module several times.
         calls: list[None] = []
 
-        def hook(module: nn.Module, _: Any, output: Tensor) -> None:
+        def call_hook(module: nn.Module, _: Any, output: Tensor) -> None:
             if len(passes) == 1:
                 calls.append(None)
-                listener(name if len(calls) == 1 else f"{name}.call{len(calls)}", module, output)
+                hook(name if len(calls) == 1 else f"{name}.call{len(calls)}", module, output)
 
-        return hook
+        return call_hook
 
     handles = [model.register_forward_pre_hook(lambda *_: passes.append(None))]
-    handles += [module.register_forward_hook(listen(name)) for name, module in places]
+    handles += [module.register_forward_hook(forward_hook(name)) for name, module in modules]
     try:
         yield
     finally:
@@ -65,67 +65,94 @@ def listening(model: nn.Module, places: _Places, listener: _Listener) -> Iterato
             handle.remove()
 
 
-def acts(module: nn.Module) -> bool:
-    """Return whether a module is an activation: one of torch's (not attention), or one with `activation = True`."""
-    torchs = type(module).__module__ == nn.Tanh.__module__ and not isinstance(module, nn.MultiheadAttention)
-    return torchs or getattr(module, "activation", None) is True
+def is_activation(module: nn.Module) -> bool:
+    """Return True for torch's activations and for modules with the attribute `activation = True`."""
+    # torch defines MultiheadAttention in the same file as its activations.
+    of_torch = type(module).__module__ == nn.Tanh.__module__ and not isinstance(module, nn.MultiheadAttention)
+    return of_torch or getattr(module, "activation", None) is True
 
 
 @torch.no_grad()
 def statistics(module: nn.Module, output: Tensor) -> dict[str, Tensor]:
-    """Return the statistics of an activation's output (B, units), (B, C, H, W) or (B, tokens, units), as 0-dim tensors.
+    """Return the statistics of an activation's output as 0-dim tensors on its device.
+
+    Args:
+        module: The activation.
+        output: Its output: (B, units), (B, C, H, W) or (B, tokens, units).
 
     Returns:
-        `mean`, `std`; `dead`, the share of units with one value for the whole batch; `saturated`, the share of outputs
-        at the flat ends, for functions in `ENDS`.
+        `mean` and `std` over all outputs; `dead`, the share of units with the same value for the whole batch;
+        `saturated`, the share of outputs at or beyond the bounds in `SATURATION`, for the functions listed there.
     """
     output = output.detach().float()
     mean = output.mean()
     # Seven times as fast as torch.std on a CPU.
     std = torch.linalg.vector_norm(output - mean) / output.numel() ** 0.5
-    found = {"mean": mean, "std": std}
-    if type(module) in ENDS:
-        low, high = ENDS[type(module)]
-        # Ones and zeros as floats: ten times as fast as bools on a CPU.
-        flat = output.clone().le_(low)
-        found["saturated"] = (flat if high == torch.inf else flat + output.clone().ge_(high)).mean()
-    least, most = extremes(output, output.ndim - 1 if output.ndim == 3 else 1)
-    return found | {"dead": (least == most).mean(dtype=torch.float32)}
+    stats = {"mean": mean, "std": std}
+    if type(module) in SATURATION:
+        low, high = SATURATION[type(module)]
+        # The comparison as float ones and zeros is ten times as fast as with bools on a CPU.
+        saturated = output.clone().le_(low)
+        stats["saturated"] = (saturated if high == torch.inf else saturated + output.clone().ge_(high)).mean()
+    smallest, largest = unit_extremes(output, output.ndim - 1 if output.ndim == 3 else 1)
+    return stats | {"dead": (smallest == largest).mean(dtype=torch.float32)}
 
 
-def extremes(output: Tensor, unit: int) -> tuple[Tensor, Tensor]:
-    """Return the smallest and the largest output of each unit; the units lie along the axis `unit`."""
+def unit_extremes(output: Tensor, unit: int) -> tuple[Tensor, Tensor]:
+    """Return the smallest and the largest output of each unit, each (units,).
+
+    Args:
+        output: An activation's output.
+        unit: The axis of the units (channels).
+    """
     units = output.shape[unit]
-    if output.ndim == 2 and units >= _WIDE:
+    if output.ndim == 2 and units >= _MIN_COLUMNS:
         return output.amin(0), output.amax(0)
     last = output.movedim(unit, -1)
     if not last.is_contiguous():
-        rest = [axis for axis in range(output.ndim) if axis != unit]
-        return output.amin(rest), output.amax(rest)
+        other_axes = [axis for axis in range(output.ndim) if axis != unit]
+        return output.amin(other_axes), output.amax(other_axes)
+    # Several rows are joined into one until the matrix has enough columns.
     rows = last.reshape(-1, units)
-    while rows.shape[1] < _WIDE and rows.shape[0] % 2 == 0:
+    while rows.shape[1] < _MIN_COLUMNS and rows.shape[0] % 2 == 0:
         rows = rows.reshape(len(rows) // 2, -1)
-    least, most = rows.amin(0), rows.amax(0)
-    return (least, most) if len(least) == units else (least.view(-1, units).amin(0), most.view(-1, units).amax(0))
+    low, high = rows.amin(0), rows.amax(0)
+    return (low, high) if len(low) == units else (low.view(-1, units).amin(0), high.view(-1, units).amax(0))
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One activation on one batch: shares of all its outputs, gradients of each example's own loss."""
+    """The statistics of one activation on one batch.
+
+    Attributes:
+        name: The name of the module, with `.call2` for its second call.
+        kind: The class of the module.
+        shape: The shape of one example's output.
+        mean: The mean over all outputs.
+        std: The standard deviation over all outputs.
+        saturated: The share of saturated outputs; None unless the function has two bounds.
+        zero: The share of outputs that are exactly zero.
+        near_zero: The share of outputs of an absolute value below 0.01.
+        dead: The share of units with the same value for the whole batch.
+        grad_std: The standard deviation of the gradient at the outputs.
+        grad_norm: The root mean square over the examples of the L2 norm of an example's gradient.
+        counts: The histogram of the nonzero outputs.
+        edges: The first and the last edge of the histogram.
+    """
 
     name: str
-    kind: str  # class of the module
-    shape: tuple[int, ...]  # of one example's output
+    kind: str
+    shape: tuple[int, ...]
     mean: float
     std: float
-    saturated: float | None  # at the flat ends; None where the function has not two of them
-    zero: float  # exactly
+    saturated: float | None
+    zero: float
     near_zero: float
-    dead: float  # units with one value for the whole batch
+    dead: float
     grad_std: float
-    grad_norm: float  # root mean square over the examples of the L2 norm of an example's gradient
-    counts: tuple[float, ...]  # of a histogram of what is not exactly zero
-    edges: tuple[float, float]  # where the histogram begins and ends
+    grad_norm: float
+    counts: tuple[float, ...]
+    edges: tuple[float, float]
 
 
 @dataclass
@@ -137,47 +164,51 @@ class _Output:
     output: Tensor
 
 
-def measure(model: nn.Module, images: Tensor, cotangent: Callable[[Tensor, Tensor], Tensor]) -> list[Layer]:
-    """Return the numbers of each activation of the model for a batch, in order of execution.
+def measure(model: nn.Module, images: Tensor, objective: Callable[[Tensor, Tensor], Tensor]) -> list[Layer]:
+    """Return the statistics of each activation of the model on a batch, in order of execution.
 
-    The model runs once, in its present mode; its parameters get no gradient.
+    The model runs one forward and one backward pass in its current mode. The `grad` of its parameters does not change.
 
     Args:
         model: The model.
         images: The batch (B, ...).
-        cotangent: Returns the scalar to differentiate from the model's output and the output of its last activation.
+        objective: (logits, output of the last activation) -> scalar to differentiate.
     """
-    heard: list[_Output] = []
-    with listening(model, places(model), lambda name, module, output: heard.append(_Output(name, module, output))):
+    outputs: list[_Output] = []
+
+    def keep(name: str, module: nn.Module, output: Tensor) -> None:
+        outputs.append(_Output(name, module, output))
+
+    with activation_hooks(model, activation_modules(model), keep):
         # An input that requires a gradient gives frozen layers gradients too.
         logits = model(images.detach().requires_grad_())
-    if not heard:
+    if not outputs:
         return []
-    scalar = cotangent(logits, heard[-1].output)
-    gradients = torch.autograd.grad(scalar, [each.output for each in heard], allow_unused=True)
+    scalar = objective(logits, outputs[-1].output)
+    gradients = torch.autograd.grad(scalar, [each.output for each in outputs], allow_unused=True)
     return [
         _describe(each, torch.zeros_like(each.output) if gradient is None else gradient)
-        for each, gradient in zip(heard, gradients, strict=True)
+        for each, gradient in zip(outputs, gradients, strict=True)
     ]
 
 
 @torch.no_grad()
-def _describe(heard: _Output, gradient: Tensor) -> Layer:
-    """Return the numbers of one activation."""
-    output = heard.output.detach().float()
-    numbers = {name: float(value) for name, value in statistics(heard.module, output).items()}
-    two_ended = ENDS.get(type(heard.module), (0.0, torch.inf))[1] < torch.inf
-    counts, edges = _histogram(output, ENDS.get(type(heard.module)))
+def _describe(call: _Output, gradient: Tensor) -> Layer:
+    """Return the statistics of one call of an activation; `gradient` has the shape of its output."""
+    output = call.output.detach().float()
+    stats = {name: float(value) for name, value in statistics(call.module, output).items()}
+    bounds = SATURATION.get(type(call.module))
+    counts, edges = _histogram(output, bounds)
     return Layer(
-        name=heard.name,
-        kind=type(heard.module).__name__,
+        name=call.name,
+        kind=type(call.module).__name__,
         shape=tuple(output.shape[1:]),
-        mean=numbers["mean"],
-        std=numbers["std"],
-        saturated=numbers["saturated"] if two_ended else None,
+        mean=stats["mean"],
+        std=stats["std"],
+        saturated=stats["saturated"] if bounds is not None and bounds[1] < torch.inf else None,
         zero=float((output == 0).float().mean()),
         near_zero=float((output.abs() < _NEAR_ZERO).float().mean()),
-        dead=numbers["dead"],
+        dead=stats["dead"],
         grad_std=float(gradient.float().std(correction=0)),
         grad_norm=float(torch.linalg.vector_norm(gradient.float()) / len(gradient) ** 0.5),
         counts=counts,
@@ -185,17 +216,17 @@ def _describe(heard: _Output, gradient: Tensor) -> Layer:
     )
 
 
-def _histogram(output: Tensor, ends: tuple[float, float] | None) -> tuple[tuple[float, ...], tuple[float, float]]:
-    """Return the counts of the nonzero values in `_BINS` bins, and the first and last edge.
+def _histogram(output: Tensor, bounds: tuple[float, float] | None) -> tuple[tuple[float, ...], tuple[float, float]]:
+    """Return the counts of the finite nonzero values in `_BINS` bins, and the first and last edge.
 
-    The bins cover the range of a function with two flat ends, else the range of the values.
+    The bins cover the range of the function if both its bounds are finite, else the range of the values.
     """
     values = output[torch.isfinite(output) & (output != 0)].cpu()
     if values.numel() == 0:
         return (0.0,) * _BINS, (0.0, 1.0)
     low, high = float(values.min()), float(values.max())
-    if ends is not None and ends[1] < torch.inf:
-        low, high = (round(end) for end in ends)
+    if bounds is not None and bounds[1] < torch.inf:
+        low, high = (round(bound) for bound in bounds)
     if low == high:
         low, high = low - 0.5, high + 0.5
     return tuple(torch.histc(values, _BINS, low, high).tolist()), (low, high)

@@ -1,4 +1,4 @@
-"""Batches on the device; their order and augmentation are functions of (seed, step), so nothing here is state."""
+"""Batches on the device. Order and augmentation depend only on (seed, step), so checkpoints need no state of them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torch import Tensor
 
 from runner.engine.contracts import Augment, Draws, Images, Placement, Preprocess, Split
 from runner.engine.loading import Request, prefetched
-from runner.engine.randomness import generator, order
+from runner.engine.randomness import epoch_order, generator
 from runner.engine.world import ALONE, World
 
-# Bytes. Preprocessed pixels up to this size are kept if nothing augments them first.
-_KEPT_LIMIT = 256 * 2**20
+# Bytes. A preprocessed split up to this size stays on the device if it is not augmented.
+_CACHE_LIMIT = 256 * 2**20
 # `placement=auto` uses at most this part of the device's free memory.
 _MEMORY_SHARE = 1 / 4
 
 
-def placed(split: Split, placement: Placement, device: torch.device) -> Split:
-    """Return a split with pixels and labels on the device; as it is if it is not in memory or does not fit."""
+def place_split(split: Split, placement: Placement, device: torch.device) -> Split:
+    """Move a split to the device; return it unchanged if it is not in memory, must stay on the host or does not fit."""
     if not isinstance(split, Images) or placement in ("host", "disk"):
         return split
     if placement == "auto" and not _fits(split.pixels.nbytes, device):
@@ -33,29 +33,45 @@ def placed(split: Split, placement: Placement, device: torch.device) -> Split:
 
 
 def _fits(size: int, device: torch.device) -> bool:
-    """Return True if so many bytes are a small part of the device's free memory, or the device shares the host's."""
+    """Return True if `size` bytes are at most `_MEMORY_SHARE` of the free memory of a GPU; always True elsewhere."""
     return device.type != "cuda" or size <= torch.cuda.mem_get_info(device)[0] * _MEMORY_SHARE
 
 
 @dataclass(slots=True)
-class Visit:
-    """The examples of one step, by their index in the split, and the random numbers of their epoch."""
+class StepExamples:
+    """The examples of one step and the random numbers of their epoch; N is the number of examples in the split.
+
+    Attributes:
+        epoch: The epoch, from 0.
+        index: The positions (B,) int64 of the examples in the split.
+        augment_uniforms: For each augmentation uniform random numbers (N, k).
+        crop_uniforms: Uniform random numbers (N, k) for a split that crops its images; None for any other.
+    """
 
     epoch: int
     index: Tensor
-    tables: Sequence[Tensor]
-    window: Tensor | None  # (N, k), for a split that crops its images from larger ones
+    augment_uniforms: Sequence[Tensor]
+    crop_uniforms: Tensor | None
 
     def request(self) -> Request:
-        """Return the request to the split."""
-        return self.index, None if self.window is None else self.window.index_select(0, self.index)
+        """Return the arguments of the split's `fetch`."""
+        return self.index, None if self.crop_uniforms is None else self.crop_uniforms.index_select(0, self.index)
 
 
 class TrainBatches:
-    """The training split as an endless, repeatable sequence of augmented and preprocessed batches.
+    """The training split as an endless, reproducible sequence of augmented and preprocessed batches.
 
-    One optimizer step uses `batch` examples, of which each process of `world` gets its share; the last step of an epoch
-    uses the remaining ones.
+    One optimizer step uses `batch` examples; the last step of an epoch uses the remaining ones. Each process of `world`
+    gets its share of them.
+
+    Args:
+        split: The training split.
+        batch: The number of examples of a step, over all processes.
+        seed: The seed of order and augmentation.
+        augments: The augmentations, applied in this order.
+        preprocess: Turns raw images into the model's input.
+        device: Where the batches are.
+        world: The processes that train together.
     """
 
     def __init__(
@@ -71,45 +87,45 @@ class TrainBatches:
     ) -> None:
         self.split, self.batch, self.seed, self.device, self.world = split, batch, seed, device, world
         self.augments, self.preprocess = augments, preprocess
-        self.home = split.labels.device
+        self.split_device = split.labels.device
         self.steps_per_epoch = math.ceil(len(split.labels) / batch)
 
     def stream(self, start: int, stop: int) -> Generator[tuple[Tensor, Tensor], None, None]:
         """Yield (images (B, C, H, W) float32, labels (B,) int64) for the steps from `start` up to before `stop`."""
-        visits, ahead = tee(self.visits(start, stop))
-        ready = self.ready()
-        source = self.split if ready is None else ready
-        requests = (visit.request() for visit in ahead)
-        with closing(_fetched(source, requests, self.device, stop - start)) as found:
-            for visit, images in zip(visits, found, strict=True):
-                labels = self.split.labels.index_select(0, visit.index)
-                if self.home != self.device:
+        steps, prefetched_steps = tee(self.step_examples(start, stop))
+        preprocessed = self.preprocessed_split()
+        source = self.split if preprocessed is None else preprocessed
+        requests = (examples.request() for examples in prefetched_steps)
+        with closing(_fetch_all(source, requests, self.device, stop - start)) as batches:
+            for examples, images in zip(steps, batches, strict=True):
+                labels = self.split.labels.index_select(0, examples.index)
+                if self.split_device != self.device:
                     labels = labels.to(self.device, non_blocking=True)
-                yield (self.prepared(images, visit) if ready is None else images), labels
+                yield (self.augment_and_preprocess(images, examples) if preprocessed is None else images), labels
 
-    def visits(self, start: int, stop: int) -> Iterator[Visit]:
-        """Yield the examples of each step."""
+    def step_examples(self, start: int, stop: int) -> Iterator[StepExamples]:
+        """Yield the examples of the steps from `start` up to before `stop`."""
         for epoch in range(start // self.steps_per_epoch, math.ceil(stop / self.steps_per_epoch)):
             first = epoch * self.steps_per_epoch
-            steps = torch.split(order(self.seed, epoch, len(self.split.labels)).to(self.home), self.batch)
-            tables, window = self.tables(epoch), self.window(epoch)
-            for index in steps[max(0, start - first) : stop - first]:
-                yield Visit(epoch, self.world.slice(index), tables, window)
+            order = epoch_order(self.seed, epoch, len(self.split.labels)).to(self.split_device)
+            augment_uniforms, crop_uniforms = self.augment_uniforms(epoch), self.crop_uniforms(epoch)
+            for index in torch.split(order, self.batch)[max(0, start - first) : stop - first]:
+                yield StepExamples(epoch, self.world.slice(index), augment_uniforms, crop_uniforms)
 
-    def tables(self, epoch: int) -> list[Tensor]:
-        """Return each augmentation's uniform numbers of an epoch, (N, k): row i belongs to example i."""
+    def augment_uniforms(self, epoch: int) -> list[Tensor]:
+        """Return for each augmentation the uniform random numbers (N, k) of an epoch; row i is for example i."""
         shapes = [(len(self.split.labels), augment.uniforms) for augment in self.augments]
         keys = [epoch if augment.per_epoch else -1 for augment in self.augments]
         return [
-            torch.rand(shape, generator=generator(self.seed, "augment", key, position)).to(self.home)
+            torch.rand(shape, generator=generator(self.seed, "augment", key, position)).to(self.split_device)
             for position, (shape, key) in enumerate(zip(shapes, keys, strict=True))
         ]
 
-    def window(self, epoch: int) -> Tensor | None:
-        """Return the uniform numbers (N, k) by which a split crops its images in an epoch; None if it does not crop."""
+    def crop_uniforms(self, epoch: int) -> Tensor | None:
+        """Return the uniform random numbers (N, k) of an epoch for a split that crops its images, else None."""
         count = getattr(self.split, "uniforms", 0)
-        draws = generator(self.seed, "window", epoch)
-        return torch.rand((len(self.split.labels), count), generator=draws) if count else None
+        source = generator(self.seed, "window", epoch)
+        return torch.rand((len(self.split.labels), count), generator=source) if count else None
 
     def with_augments(self, augments: Sequence[Augment]) -> TrainBatches:
         """Return these batches with other augmentations."""
@@ -117,33 +133,41 @@ class TrainBatches:
         found.augments = augments
         return found
 
-    def prepared(self, images: Tensor, visit: Visit) -> Tensor:
-        """Return raw images augmented and preprocessed."""
-        return self.preprocess(self.augmented(images, visit))
+    def augment_and_preprocess(self, images: Tensor, examples: StepExamples) -> Tensor:
+        """Return the raw images (B, C, H, W) of a step augmented and preprocessed."""
+        return self.preprocess(self.augment(images, examples))
 
-    def augmented(self, images: Tensor, visit: Visit) -> Tensor:
-        """Return raw images augmented."""
-        for augment, table in zip(self.augments, visit.tables, strict=True):
-            uniform = table.index_select(0, visit.index).to(self.device, non_blocking=True)
-            images = augment.apply(images, Draws(uniform, visit.epoch))
+    def augment(self, images: Tensor, examples: StepExamples) -> Tensor:
+        """Return the raw images (B, C, H, W) of a step augmented."""
+        for augment, uniforms in zip(self.augments, examples.augment_uniforms, strict=True):
+            uniform = uniforms.index_select(0, examples.index).to(self.device, non_blocking=True)
+            images = augment.apply(images, Draws(uniform, examples.epoch))
         return images
 
     @torch.no_grad()
-    def ready(self) -> Images | None:
-        """Return the whole split preprocessed, if nothing augments it first and it is small; else None."""
+    def preprocessed_split(self) -> Images | None:
+        """Return the whole split preprocessed; None if it is augmented, large or not on the device."""
         split = self.split
-        if self.augments or not isinstance(split, Images) or self.home != self.device:
+        if self.augments or not isinstance(split, Images) or self.split_device != self.device:
             return None
-        if split.pixels.numel() * 4 > _KEPT_LIMIT:
+        if split.pixels.numel() * 4 > _CACHE_LIMIT:
             return None
         parts = [self.preprocess(pixels) for pixels in torch.split(split.pixels, self.batch)]
         return Images(torch.cat(parts), split.labels)
 
 
 class EvalBatches:
-    """A split, or a fixed part of it, in order: preprocessed, never augmented.
+    """The preprocessed batches of a split, or of a fixed part of it, in order; without augmentation.
 
-    Iterating gives this process's share of the examples; the length counts those of all processes.
+    Iteration yields this process's share of the examples. `len` counts the examples of all processes.
+
+    Args:
+        split: The split.
+        batch: The number of examples of a batch.
+        preprocess: Turns raw images into the model's input.
+        device: Where the batches are.
+        index: The positions (M,) int64 of the examples to use; all by default.
+        world: The processes that share the examples.
     """
 
     def __init__(
@@ -164,18 +188,18 @@ class EvalBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         share = self.world.slice(self.index).to(self.split.labels.device)
-        # torch.split gives one empty part of an empty share.
+        # torch.split of an empty tensor returns one empty part.
         parts = [part for part in torch.split(share, self.batch) if len(part)]
-        with closing(_fetched(self.split, [(index, None) for index in parts], self.device, len(parts))) as found:
-            for index, images in zip(parts, found, strict=True):
+        with closing(_fetch_all(self.split, [(index, None) for index in parts], self.device, len(parts))) as batches:
+            for index, images in zip(parts, batches, strict=True):
                 labels = self.split.labels.index_select(0, index)
                 yield self.preprocess(images), labels.to(self.device, non_blocking=True)
 
 
-def _fetched(
+def _fetch_all(
     split: Split, requests: Iterable[Request], device: torch.device, count: int
 ) -> Generator[Tensor, None, None]:
-    """Yield the images of `count` requests on the device: directly if they are stored there, else prefetched."""
+    """Yield the images of `count` requests on the device; prefetch them unless the split is on the device."""
     if isinstance(split, Images) and split.labels.device == device:
         return (split.fetch(index) for index, _ in requests)
     return prefetched(split, requests, device, workers=min(getattr(split, "workers", 0), count))

@@ -1,6 +1,7 @@
-"""The types between components and the engine: small records and plain callables.
+"""The types that components and the engine exchange: dataclasses, protocols and callables.
 
-Shapes: B examples, C channels, H x W pixels, K classes. Images are uint8 in 0..255 until `preprocess` makes them float.
+Shapes: N examples in a split, B in a batch, C channels, H x W pixels, K classes. Images are uint8 in 0..255 until
+`preprocess` turns them into float32.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from runner.schema import steps_of
 
 
 class Split(Protocol):
-    """One split of a data set; `fetch` is the only way to its pixels."""
+    """One split of a data set. The engine reads its pixels with `fetch` only."""
 
     @property
     def labels(self) -> Tensor:
@@ -23,23 +24,24 @@ class Split(Protocol):
         ...
 
     def fetch(self, index: Tensor) -> Tensor:
-        """Return the images (B, C, H, W), uint8, of the examples at `index` (B,) int64 on the CPU."""
+        """Return the images (B, C, H, W) uint8 at the positions `index` (B,) int64, both on the CPU."""
         ...
 
 
 @dataclass(frozen=True)
 class Images:
-    """A split in memory: `pixels` (N, C, H, W) uint8 and `labels` (N,) int64, both on one device."""
+    """A split in memory: `pixels` (N, C, H, W) uint8 and `labels` (N,) int64 on the same device."""
 
     pixels: Tensor
     labels: Tensor
 
     def fetch(self, index: Tensor) -> Tensor:
-        """Return the images (B, C, H, W) uint8 at `index` (B,) int64, which lies where they lie."""
-        return self.pixels.index_select(0, index)  # nine times as fast as pixels[index] for small images
+        """Return the images (B, C, H, W) uint8 at the positions `index` (B,) int64, which is on the same device."""
+        # Nine times as fast as pixels[index] for small images.
+        return self.pixels.index_select(0, index)
 
     def part(self, index: Tensor) -> Images:
-        """Return a copy of the examples at `index`."""
+        """Return a copy of the examples at the positions `index` (M,) int64."""
         return Images(self.fetch(index), self.labels[index])
 
 
@@ -49,35 +51,50 @@ Placement = Literal["auto", "device", "host", "disk"]
 
 @dataclass(frozen=True)
 class Data:
-    """A data set in three parts that never mix; the test part is opened only by calling it.
+    """A data set in three disjoint splits.
 
-    `look` makes sure that it can be, before a run that will do so trains, and returns what the summary says of it.
+    Attributes:
+        train, val: The training and the validation split.
+        test: Opens the test split; None if the data set has none.
+        shape: (C, H, W) of an image.
+        classes: The names of the classes.
+        batch_size: The number of examples of an optimizer step.
+        placement: Where the pixels are kept; `auto` is the device if they fit.
+        notes: Lines about the data for the summary of a run.
+        check_test: Raises DataError if the test split cannot be opened, and returns lines for the summary. It is called
+            before training if the run will evaluate on the test split. The default checks nothing.
     """
 
     train: Split
     val: Split
     test: Callable[[], Split] | None
-    shape: tuple[int, int, int]  # C, H, W
+    shape: tuple[int, int, int]
     classes: tuple[str, ...]
     batch_size: int
-    placement: Placement = "auto"  # where the pixels are to lie
-    notes: tuple[str, ...] = ()  # what the run's summary says of them
-    look: Callable[[], tuple[str, ...]] = tuple  # tuple() has nothing to say
+    placement: Placement = "auto"
+    notes: tuple[str, ...] = ()
+    check_test: Callable[[], tuple[str, ...]] = tuple
 
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of one augmentation for one batch: a function of (seed, epoch, sample, position)."""
+    """The random numbers `uniform` (B, k) float32 in [0, 1) of one augmentation for one batch, on the images' device.
 
-    uniform: Tensor  # (B, k) float32 in [0, 1) on the images' device
+    They depend on the seed, the `epoch` (from 0), the example and the position of the augmentation only.
+    """
+
+    uniform: Tensor
     epoch: int
 
 
 @dataclass(frozen=True)
 class Augment:
-    """An augmentation of whole batches: `apply(images, draws) -> images`, `uniforms` random numbers per image.
+    """An augmentation of batches.
 
-    With `per_epoch=False` an image gets the same numbers in every epoch.
+    Attributes:
+        apply: (images (B, C, H, W), draws) -> augmented images.
+        uniforms: The uniform random numbers that it needs per image, `draws.uniform.shape[1]`.
+        per_epoch: False gives an image the same random numbers in every epoch.
     """
 
     apply: Callable[[Tensor, Draws], Tensor]
@@ -87,9 +104,13 @@ class Augment:
 
 @dataclass(frozen=True)
 class Regularizer:
-    """A penalty `model -> scalar Tensor` on the loss, a rewiring of the model, or a constraint after each step.
+    """A penalty, a change of the model, or a constraint on the weights; each part is optional.
 
-    `rewire` changes the model in place and returns what it did, for the run's summary ("dropout 0.5 before the head").
+    Attributes:
+        penalty: model -> a term () that is added to the loss.
+        rewire: Changes the model in place before training and returns a line for the summary of the run, such as
+            "dropout 0.5 before the head".
+        constrain: Changes the weights in place after each step.
     """
 
     penalty: Callable[[nn.Module], Tensor] | None = None
@@ -99,9 +120,11 @@ class Regularizer:
 
 @dataclass(frozen=True)
 class Clock:
-    """How long a run is, in optimizer steps; components ask for it as `clock` to turn durations into steps.
+    """The length of a run in optimizer steps. A component with a parameter `clock` gets it to convert durations.
 
-    `batch` is the number of examples of one optimizer step.
+    Attributes:
+        total_steps, steps_per_epoch: The steps of the run and of an epoch.
+        batch: The number of examples of a step.
     """
 
     total_steps: int
@@ -109,46 +132,54 @@ class Clock:
     batch: int
 
     def steps(self, duration: str) -> int:
-        """Return a duration (`2epochs`, `500steps`, `10%`) in steps, rounded to the nearest, never below 0."""
+        """Return a duration (`2epochs`, `500steps`, `10%`) in steps, rounded to the nearest integer, at least 0."""
         return steps_of(duration, total_steps=self.total_steps, steps_per_epoch=self.steps_per_epoch, batch=self.batch)
 
     def period(self, duration: str) -> int:
-        """Return a duration in steps, at least 1: what recurs cannot recur within a step."""
+        """Return the duration between two repetitions in steps, at least 1."""
         return max(1, self.steps(duration))
 
 
 class Average(Protocol):
-    """Weights that evaluation reads: the model itself, or an average over its past."""
+    """The weights that are evaluated, in `module`: those of the model, or an average over past steps."""
 
     module: nn.Module
 
     def update(self, model: nn.Module, step: int) -> None:
-        """Take in the model after optimizer step number `step` (1 for the first)."""
+        """Update the average with the weights after optimizer step `step`; the first step is 1."""
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what a resumed run needs beyond the weights of `module`."""
+        """Return the state that a resumed run needs besides the weights of `module`."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore a state that `state_dict` returned."""
         ...
 
 
 @dataclass(slots=True)
 class Watched:
-    """The state that a probe reads and must not change. `images` are the augmented, preprocessed inputs."""
+    """The state that a probe reads and must not change.
+
+    Attributes:
+        model: The model in training.
+        parameters: The parameters of the model by name.
+        images: The augmented and preprocessed inputs (B, C, H, W) float.
+        labels: The labels (B,) int64, or soft labels (B, K) float after a mix.
+        step: The number of optimizer steps done before this one.
+    """
 
     model: nn.Module
-    parameters: Mapping[str, nn.Parameter]  # the model's, by name
-    images: Tensor  # (B, C, H, W) float
-    labels: Tensor  # (B,) int64, or (B, K) float where a mix made them soft
-    step: int  # optimizer steps before this one
+    parameters: Mapping[str, nn.Parameter]
+    images: Tensor
+    labels: Tensor
+    step: int
 
 
 @dataclass(slots=True)
 class Outcome:
-    """The result of one update: its mean loss and, where clipping computed it, the gradient's norm before clipping."""
+    """The result of one update: the mean loss (), and the gradient norm () before clipping if clipping computed it."""
 
     loss: Tensor
     grad_norm: Tensor | None
@@ -159,20 +190,32 @@ Watch = Generator[None, Outcome, "Mapping[str, Tensor | Numbers]"]
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """Numbers on the device, 0-dim, and what they say, by tag, once they are on the host at the next flush."""
+    """Scalars that are computed on the host from numbers on the device, once the log has copied these to the host.
+
+    Attributes:
+        tensors: Tensors () on the device.
+        to_scalars: (the values of `tensors`) -> the scalars to log, by tag.
+    """
 
     tensors: Sequence[Tensor]
-    say: Callable[[list[float]], Mapping[str, float]]
+    to_scalars: Callable[[list[float]], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A measurement round one optimizer step, made at step 1 and then every `every` steps.
+    """A measurement around one optimizer step, at step 1 and then every `every` steps.
 
-    `watch(watched)` is a generator with one `yield`. Before it the old weights are at hand; while it is suspended hooks
-    see activations; the `yield` gives the Outcome, when gradients and new weights are there. What it returns is
-    logged by the rank of each tensor: 0 a scalar, 1 the values of a histogram, 3 (C, H, W) or 4 (B, C, H, W) images.
-    `Numbers` stand for all that they say, in the place of their own tag.
+    `watch(watched)` is a generator with one `yield`. Before the `yield` the model has the old weights. During it the
+    step runs, and hooks see activations. The `yield` returns the Outcome; now the parameters have their gradients and
+    the new weights.
+
+    The generator returns the values to log by tag. The rank of a tensor decides how it is logged: 0 is a scalar, 1 the
+    values of a histogram, 3 (C, H, W) an image, 4 (B, C, H, W) images. In place of a `Numbers`, its scalars are logged
+    with their own tags.
+
+    Attributes:
+        every: The steps between two measurements.
+        watch: Measures one step.
     """
 
     every: int
@@ -180,9 +223,9 @@ class Probe:
 
 
 class Preprocess(Protocol):
-    """A module from raw images to the model's float32 input, with statistics in buffers.
+    """A module that turns raw images into the model's float32 input; its statistics are buffers.
 
-    `fit` is called once, on a fresh run, with the training split; a resumed or evaluated run loads the buffers instead.
+    A new run calls `fit` once. A resumed or evaluated run loads the buffers from a checkpoint instead.
     """
 
     def fit(self, train: Split) -> None:
@@ -194,11 +237,11 @@ class Preprocess(Protocol):
         ...
 
 
-Schedule = Callable[[int], float]  # optimizer steps done -> factor on each group's learning rate
+Schedule = Callable[[int], float]  # optimizer steps done -> factor of the initial learning rate of each group
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits (B, K), labels (B,) or (B, K)) -> mean loss
-Mix = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]  # (images, labels, random key) -> (images, labels)
+Mix = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]  # (images, labels, random key) -> mixed (images, labels)
 Predict = Callable[[nn.Module, Tensor], Tensor]  # (model, images) -> log-probabilities (B, K)
-Init = Callable[[nn.Module], None]  # sets the weights in place, from torch's global generator
+Init = Callable[[nn.Module], None]  # initializes the weights in place, with torch's global generator
 ActivationMaker = Callable[[], nn.Module]
-Judge = Callable[[float, int], bool]  # (monitored score of a validation, its step) -> whether the run is to end here
+ShouldPrune = Callable[[float, int], bool]  # (monitored score of a validation, its step) -> True ends the run
 NormMaker = Callable[[int, int], nn.Module]  # (channels, spatial dimensions: 0 or 2) -> module

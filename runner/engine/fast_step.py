@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim import optimizer as torch_optimizer
 
-from runner.engine.fused_step import fused_step, own_step
+from runner.engine.fused_step import fused_step, torch_step
 
 # Methods of an optimizer whose first call imports torch._dynamo.
 METHODS = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
@@ -38,21 +38,20 @@ class Stepper:
     zero_grad: Callable[[], object]  # sets all gradients to None
 
 
-def own_stepper(optimizer: Optimizer) -> Stepper:
-    """Return torch's own way."""
+def torch_stepper(optimizer: Optimizer) -> Stepper:
+    """Return the `step` and `zero_grad` of the optimizer itself."""
     return Stepper(lambda gradients: optimizer.step(), optimizer.zero_grad)
 
 
 def fast_stepper(optimizer: Optimizer) -> Stepper:
-    """Return the fastest way known for an optimizer, the same to the last bit; torch's own where none is known."""
-    own = own_stepper(optimizer)
-    return Stepper(fast_step(optimizer) or own.step, fast_zero_grad(optimizer))
+    """Return the fastest known step with the same bits as `optimizer.step`, else `optimizer.step` itself."""
+    return Stepper(fast_step(optimizer) or torch_stepper(optimizer).step, fast_zero_grad(optimizer))
 
 
 def avoid_dynamo() -> None:
     """Let optimizers be built, zeroed, saved and loaded without importing torch._dynamo.
 
-    If anything else imports it (torch.compile does), torch's own way is back from the next call on.
+    After anything else has imported it (as torch.compile does), the next call uses torch's wrapper again.
     """
     for name in METHODS:
         wrapper: Any = getattr(Optimizer, name)
@@ -79,15 +78,15 @@ def _dynamo_is_imported() -> bool:
 
 
 def fast_step(optimizer: Optimizer) -> Callable[[list[Tensor]], object] | None:
-    """Return the step of an optimizer without torch's wrappers; None if it has a form that is not known here.
+    """Return the step of an optimizer without torch's wrappers; None if this module does not support it.
 
-    While there are hooks (checked at each step), or where a torch schedule has replaced it, it calls `optimizer.step`.
-    A profiler sees the operations of the step but no range around them.
+    It calls `optimizer.step` if the optimizer has hooks, or if a scheduler of torch has replaced `step`. Both are
+    checked at each step. A profiler sees the operations of the step but no range around them.
     """
-    bare, without_grad = bare_step(type(optimizer))
-    if bare is None or optimizer.defaults.get("differentiable"):
+    class_step, without_grad = unwrapped_step(type(optimizer))
+    if class_step is None or optimizer.defaults.get("differentiable"):
         return None
-    step = fused_step(optimizer, bare) or partial(own_step, optimizer, bare)
+    step = fused_step(optimizer, class_step) or partial(torch_step, optimizer, class_step)
 
     def fast(gradients: list[Tensor]) -> object:
         if _hooked(optimizer):
@@ -100,7 +99,7 @@ def fast_step(optimizer: Optimizer) -> Callable[[list[Tensor]], object] | None:
     return fast
 
 
-def bare_step(kind: type[Optimizer]) -> tuple[Callable[..., object] | None, bool]:
+def unwrapped_step(kind: type[Optimizer]) -> tuple[Callable[..., object] | None, bool]:
     """Return the step as the author of an optimizer wrote it, and True if torch disables gradients around it.
 
     The step is None if it cannot be found or requires a closure.
@@ -117,7 +116,7 @@ def bare_step(kind: type[Optimizer]) -> tuple[Callable[..., object] | None, bool
 
 
 def _hooked(optimizer: Optimizer) -> object:
-    """Return a true value if `optimizer.step` now does more than the bare step."""
+    """Return a true value if `optimizer.step` now does more than the unwrapped step."""
     return (
         optimizer._optimizer_step_pre_hooks
         or optimizer._optimizer_step_post_hooks
@@ -146,5 +145,5 @@ def fast_zero_grad(optimizer: Optimizer) -> Callable[[], object]:
 
 
 def _code_name(function: object) -> str:
-    """Return the qualified name of a function's code, which a wrapper does not take over as it does other names."""
+    """Return the qualified name of a function's code; unlike `__name__`, `functools.wraps` does not copy it."""
     return function.__code__.co_qualname if isinstance(function, FunctionType) else ""

@@ -1,6 +1,6 @@
-"""How training calls the model: plainly, compiled, or as captured CUDA graphs.
+"""How training calls the model: directly, compiled by torch.compile, or as captured CUDA graphs.
 
-The model itself is neither wrapped nor changed: checkpoints, averages and evaluation are the same in all forms.
+The model itself is neither wrapped nor changed, so checkpoints, averages and evaluation do not depend on it.
 """
 
 from __future__ import annotations
@@ -15,122 +15,136 @@ from torch import Tensor, nn
 from runner.errors import ConfigError
 
 Forward = Callable[[nn.Module, Tensor], Tensor]  # (the run's model, images of a micro-batch) -> logits
-_Form = Callable[[Tensor], Tensor]
-_Make = Callable[[nn.Module, Tensor], _Form]  # (the run's model, its first images) -> its faster form
+_FastCall = Callable[[Tensor], Tensor]  # images -> logits
+_Make = Callable[[nn.Module, Tensor], _FastCall]  # (the run's model, its first images) -> a faster call of the model
 
-BACKEND = "inductor"  # torch.compile's default; tests use a quicker one
+# The default of torch.compile. Tests use a backend that compiles faster.
+BACKEND = "inductor"
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 plain_forward: Forward = nn.Module.__call__
 
 
 class FastForward:
-    """The forward of one model in a faster form, which `make` creates at the first micro-batch of `examples` images.
+    """A faster forward pass of one model, compiled or captured at its first micro-batch of `examples` images.
 
-    A shorter micro-batch uses the plain forward: another shape would be compiled or captured for one step of an epoch.
-    So does a step in which a module has a hook, which neither form would call. If the first call fails, `failed` may
-    raise an error; if it returns, every step uses the plain forward.
+    Two kinds of steps use the plain forward: a smaller micro-batch, because its shape would have to be compiled or
+    captured for one step per epoch, and a step with hooks on a module (probes), which the faster forward does not call.
+
+    Args:
+        model: The model in training.
+        make: Compiles or captures the model.
+        examples: The number of images of a full micro-batch.
+        on_failure: Called with the error if the first faster call fails. If it returns, all steps use the plain
+            forward.
     """
 
-    def __init__(self, model: nn.Module, make: _Make, *, examples: int, failed: Callable[[RuntimeError], None]) -> None:
-        self.make, self.examples, self.failed = make, examples, failed
+    def __init__(
+        self, model: nn.Module, make: _Make, *, examples: int, on_failure: Callable[[RuntimeError], None]
+    ) -> None:
+        self.make, self.examples, self.on_failure = make, examples, on_failure
         self.hooks = [getattr(module, name) for module in model.modules() for name in _HOOKS]
         self.own_hooks = self._hook_count()
-        self.form: _Form | None = None
+        self.fast_call: _FastCall | None = None
 
     def __call__(self, model: nn.Module, images: Tensor) -> Tensor:
         """Return the logits (B, K) of a micro-batch."""
         if len(images) != self.examples or self._hook_count() != self.own_hooks:
             return plain_forward(model, images)
-        return self._first(model, images) if self.form is None else self.form(images)
+        return self._first_call(model, images) if self.fast_call is None else self.fast_call(images)
 
-    def renew(self) -> None:
-        """Make the form again at the next call: a CUDA graph gives gradients to what was trained at its capture."""
-        self.form = None
+    def reset(self) -> None:
+        """Compile or capture again at the next call, after parameters were frozen or unfrozen.
+
+        A CUDA graph computes gradients for the parameters that were trainable at its capture.
+        """
+        self.fast_call = None
 
     def _hook_count(self) -> int:
-        """Return how many hooks the modules have now."""
+        """Return the current number of hooks on the modules."""
         return sum(map(len, self.hooks))
 
-    def _first(self, model: nn.Module, images: Tensor) -> Tensor:
-        """Create the faster form and call it for the first time."""
+    def _first_call(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Compile or capture the model, and call it."""
         try:
-            self.form = self.make(model, images)
-            return self.form(images)
+            self.fast_call = self.make(model, images)
+            return self.fast_call(images)
         except torch.OutOfMemoryError:
+            # Not a failure of compilation: the plain forward would run out of memory, too.
             raise
         except RuntimeError as error:
-            self.failed(error)
+            self.on_failure(error)
+            # No micro-batch has zero images, so all further calls are plain.
             self.examples = 0
             return plain_forward(model, images)
 
 
-def compiled(model: nn.Module, images: Tensor) -> _Form:
-    """Return a model compiled for one shape."""
-    form: _Form = torch.compile(model, dynamic=False, backend=BACKEND)
-    return form
+def compiled(model: nn.Module, images: Tensor) -> _FastCall:
+    """Return the model compiled for one input shape."""
+    fast_call: _FastCall = torch.compile(model, dynamic=False, backend=BACKEND)
+    return fast_call
 
 
-def compiled_with_graphs(model: nn.Module, images: Tensor) -> _Form:
-    """Return a model compiled, its kernels replayed as CUDA graphs."""
-    form = torch.compile(model, dynamic=False, mode="reduce-overhead")
+def compiled_with_graphs(model: nn.Module, images: Tensor) -> _FastCall:
+    """Return the compiled model with its kernels replayed as CUDA graphs (`mode="reduce-overhead"`)."""
+    fast_call = torch.compile(model, dynamic=False, mode="reduce-overhead")
 
     def call(images: Tensor) -> Tensor:
-        # Allows this step to overwrite the memory that the graphs used in the last one.
+        # From here on the graphs may overwrite the outputs of the previous step.
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        logits: Tensor = form(images)
+        logits: Tensor = fast_call(images)
         return logits
 
     return call
 
 
 class _Wrapper(nn.Module):
-    """A module around a model whose `forward` torch may replace."""
+    """A wrapper whose `forward` torch replaces, so that the model keeps its own."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the model's logits."""
+        """Return the logits (B, K)."""
         logits: Tensor = self.model(images)
         return logits
 
 
-def captured(model: nn.Module, images: Tensor) -> _Form:
-    """Return a model whose forward and backward replay CUDA graphs (`torch.cuda.make_graphed_callables`).
+def captured(model: nn.Module, images: Tensor) -> _FastCall:
+    """Return the model with forward and backward replayed as CUDA graphs (`torch.cuda.make_graphed_callables`).
 
-    Torch runs the model a few times first; norm statistics and random generators are restored afterwards. Autocast must
-    not cache its casts.
+    torch runs the model a few times before the capture. Buffers (running statistics) and random generators are restored
+    afterwards. Autocast must run with `cache_enabled=False`.
     """
     before = [buffer.clone() for buffer in model.buffers()]
     with torch.random.fork_rng([images.device]):
-        form = torch.cuda.make_graphed_callables(_Wrapper(model), (images.clone(),), allow_unused_input=True)
+        fast_call = torch.cuda.make_graphed_callables(_Wrapper(model), (images.clone(),), allow_unused_input=True)
     with torch.no_grad():
-        for buffer, was in zip(model.buffers(), before, strict=True):
-            buffer.copy_(was)
-    return cast(_Form, form)
+        for buffer, old in zip(model.buffers(), before, strict=True):
+            buffer.copy_(old)
+    return cast(_FastCall, fast_call)
 
 
 def raise_config_error(key: str, what: str) -> Callable[[RuntimeError], None]:
-    """Return a function that turns a failure into a one-line error about a config key."""
+    """Return an `on_failure` that raises a ConfigError about a config key."""
 
-    def failed(error: RuntimeError) -> None:
-        raise ConfigError(f"{key}: {what} ({_brief(error)}); {key}=false trains it as it is") from error
+    def on_failure(error: RuntimeError) -> None:
+        raise ConfigError(f"{key}: {what} ({_brief(error)}); {key}=false trains without it") from error
 
-    return failed
+    return on_failure
 
 
-def warn_and_train_plainly(what: str) -> Callable[[RuntimeError], None]:
-    """Return a function that warns that the plain forward is used."""
+def warn_and_use_plain_forward(what: str) -> Callable[[RuntimeError], None]:
+    """Return an `on_failure` that warns; the run then uses the plain forward."""
 
-    def failed(error: RuntimeError) -> None:
-        warnings.warn(f"{what} ({_brief(error)}): it is trained as it is", stacklevel=2)
+    def on_failure(error: RuntimeError) -> None:
+        warnings.warn(f"{what} ({_brief(error)}): the run trains without it", stacklevel=2)
 
-    return failed
+    return on_failure
 
 
 def _brief(error: RuntimeError) -> str:
-    """Return the type and the first two lines of an error: torch's compiler gives the cause on the second."""
+    """Return the type and the first two lines of an error; torch.compile gives the cause in the second line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return ": ".join([type(error).__name__, " ".join(lines[:2])])

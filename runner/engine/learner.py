@@ -1,4 +1,4 @@
-"""Everything that changes during a run: exactly what a checkpoint holds, so that a resumed run misses no part."""
+"""The learner: all state that changes during a run. A checkpoint stores exactly this."""
 
 from __future__ import annotations
 
@@ -13,17 +13,27 @@ from torch.optim import Optimizer
 
 from runner.engine.contracts import Average
 from runner.engine.fast_step import Stepper, present_gradients
-from runner.engine.finite import Gate, named, not_finite, states
+from runner.engine.finite import Gate, named_tensors, not_finite, optimizer_tensors
 from runner.engine.patience import Patience
 from runner.engine.schedules import Freezing, NeverFrozen, Observing, rate_tags
 
 
 @dataclass
 class Learner:
-    """Model, optimizer and everything else that a step or a validation changes; `step` is the only clock.
+    """The state of a run: everything that a step or a validation changes.
 
-    `stepper` steps the optimizer and `gate` decides whether it may; both belong to `optimizer` and have no state of
-    their own.
+    Attributes:
+        model: The model in training.
+        preprocess: The module that turns raw images into inputs; its buffers are part of the weights.
+        optimizer: The optimizer; each parameter group has a `name` and an `initial_lr`.
+        schedule: The learning-rate schedule.
+        scaler: The loss scaler of fp16; disabled in other precisions.
+        average: The weight average, whose `module` is evaluated.
+        patience: The early stopping.
+        stepper: Calls the optimizer; has no state to save.
+        gate: Skips non-finite steps; has no state to save.
+        freezing: Freezes parameter groups outside their window of steps.
+        step: The number of optimizer steps done.
     """
 
     model: nn.Module
@@ -44,13 +54,13 @@ class Learner:
         self.zero_grad = self.stepper.zero_grad
         self.freezing.apply(self.step)
         self._rate_tags = rate_tags(self.optimizer.param_groups)
-        # Buffers that are infinite on purpose, such as an attention mask of -inf.
+        # Some buffers are infinite from the start, such as an attention mask of -inf.
         self._infinite_by_design = not_finite(dict(self.model.named_buffers()))
 
     def step_optimizer(self, loss: Tensor) -> None:
-        """Step the optimizer, unless the loss () or a gradient is not finite: then all weights and its state stay.
+        """Step the optimizer, unless the loss () or a gradient is not finite: then weights and state do not change.
 
-        A loss scaler skips such a step itself, and the run continues with a smaller scale.
+        With a loss scaler, the scaler skips such a step and reduces its scale, and the run continues.
         """
         if self.scaling:
             self.scaler.step(self.optimizer)
@@ -61,9 +71,10 @@ class Learner:
                 self.stepper.step(gradients)
 
     def set_lr(self) -> float:
-        """Give each parameter group the learning rate of this step, and freeze the groups that it does not train.
+        """Set the learning rate of each parameter group for the next step and freeze the groups that do not train.
 
-        Return the factor of the groups that are always trained.
+        Returns:
+            The factor of the schedule for the groups that always train.
         """
         factor = self.schedule(self.step)
         for group in self.optimizer.param_groups:
@@ -72,10 +83,10 @@ class Learner:
         return factor
 
     def rate(self, group: Mapping[str, Any], step: int) -> float:
-        """Return the learning rate of a group after `step` steps.
+        """Return the learning rate of a parameter group after `step` steps.
 
-        A group with a window goes through the whole schedule, warm-up included, inside it: the schedule runs `pace`
-        times as fast. Outside its rate is 0.
+        A group with a window of steps (`active`) runs the whole schedule, including warm-up, within the window, `pace`
+        times as fast. Outside the window its learning rate is 0.
         """
         initial: float = group["initial_lr"]
         if "active" not in group:
@@ -84,33 +95,37 @@ class Learner:
         return initial * self.schedule(int((step - first) * group["pace"])) if first <= step < end else 0.0
 
     def rates(self) -> dict[str, float]:
-        """Return the learning rates to log, by tag: `train/lr`, and `train/lr/<label>` where groups differ."""
+        """Return the learning rates to log by tag: `train/lr`, and `train/lr/<label>` if groups differ."""
         groups = self.optimizer.param_groups
         return {tag: groups[number]["lr"] for tag, number in self._rate_tags.items()}
 
     def record_scores(self, scores: Mapping[str, float]) -> None:
-        """Record the scores of a validation after the present step."""
+        """Pass the scores of the validation after the current step to early stopping and to the schedule."""
         self.patience.observe(scores, self.step)
         self.schedule.observe(self.patience.rank(scores))
 
     def faults(self) -> list[str]:
-        """Return the names of all tensors in a checkpoint that are not finite; waits for the device once."""
-        tensors = named(self.model) | states(self.optimizer, self.parameters) | named(self.preprocess)
+        """Return the names of the checkpoint's tensors that are not finite; waits for the device."""
+        tensors = (
+            named_tensors(self.model)
+            | optimizer_tensors(self.optimizer, self.parameters)
+            | named_tensors(self.preprocess)
+        )
         if self.average.module is not self.model:
-            tensors |= named(self.average.module, "averaged ")
+            tensors |= named_tensors(self.average.module, "averaged ")
         return [name for name in not_finite(tensors) if name.partition("buffer ")[2] not in self._infinite_by_design]
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the tensors that evaluation needs: the averaged (or plain) model and the preprocessing statistics."""
+        """Return the tensors that evaluation needs: the model (averaged, if weights are averaged) and `preprocess`."""
         return _prefixed("model", self.average.module) | _prefixed("preprocess", self.preprocess)
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Load weights into the module that evaluation reads."""
+        """Load the result of `weights` into the evaluated model and into `preprocess`."""
         self.average.module.load_state_dict(_part("model", weights))
         self.preprocess.load_state_dict(_part("preprocess", weights))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything besides `weights` that the next step depends on."""
+        """Return the state that a resumed run needs besides `weights`."""
         return {
             "step": self.step,
             "model": self.model.state_dict(),
@@ -122,12 +137,12 @@ class Learner:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load what `state_dict` returned."""
+        """Restore a state that `state_dict` returned."""
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(_completed(self.optimizer, state["optimizer"]))
         _check_shapes(self.optimizer)
-        lay_like_weights(self.optimizer)
+        match_memory_format(self.optimizer)
         self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
         self.average.load_state_dict(state["average"])
@@ -135,27 +150,32 @@ class Learner:
 
 
 def _completed(optimizer: Optimizer, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the saved state of an optimizer with the group entries that older versions did not save."""
-    now, saved = optimizer.state_dict()["param_groups"], state["param_groups"]
-    if len(now) != len(saved):  # torch refuses it
+    """Return the saved state of an optimizer, completed with the group options that an older version did not save."""
+    current, saved = optimizer.state_dict()["param_groups"], state["param_groups"]
+    if len(current) != len(saved):
+        # `Optimizer.load_state_dict` raises the error.
         return dict(state)
-    return {**state, "param_groups": [{**mine, **theirs} for mine, theirs in zip(now, saved, strict=True)]}
+    return {**state, "param_groups": [{**new, **old} for new, old in zip(current, saved, strict=True)]}
 
 
 def _check_shapes(optimizer: Optimizer) -> None:
-    """Raise ValueError if a fused optimizer's state has another shape than its weight: kernels would write past it."""
+    """Raise ValueError if a fused optimizer's state has another shape than its parameter.
+
+    The fused kernels do not check it and would write outside the tensor's memory.
+    """
     for group in optimizer.param_groups:
         for parameter in group["params"] if group.get("fused") else ():
             for name, value in optimizer.state.get(parameter, {}).items():
                 shape = torch.Size() if name == "step" else parameter.shape
                 if isinstance(value, Tensor) and value.shape != shape:
-                    raise ValueError(f"the optimizer's {name} is {tuple(value.shape)}, its weight {tuple(shape)}")
+                    raise ValueError(f"the optimizer's {name} has shape {tuple(value.shape)}, must have {tuple(shape)}")
 
 
-def lay_like_weights(optimizer: Optimizer) -> None:
-    """Give each state tensor the memory layout of its weight: a run may be resumed in another memory format.
+def match_memory_format(optimizer: Optimizer) -> None:
+    """Give each state tensor the strides of its parameter, because a run may resume in another memory format.
 
-    Fused optimizers on the CPU read both as blocks of memory and would otherwise mix up their elements.
+    Fused optimizers on the CPU loop over both in memory order. With different strides they would combine the wrong
+    elements.
     """
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
@@ -164,7 +184,7 @@ def lay_like_weights(optimizer: Optimizer) -> None:
 
 
 def strides(tensor: Tensor) -> list[int]:
-    """Return the strides of a tensor without those of dimensions of size 1, which mean nothing."""
+    """Return the strides of a tensor for its dimensions of more than one element; the others are arbitrary."""
     return [stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]
 
 
@@ -175,5 +195,5 @@ def _prefixed(prefix: str, module: nn.Module) -> dict[str, Tensor]:
 
 
 def _part(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors below `prefix.`, without it."""
+    """Return the tensors whose names begin with `prefix.`, without that prefix."""
     return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}

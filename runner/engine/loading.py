@@ -1,4 +1,4 @@
-"""Batches of a split that is not in memory: decoded in advance by processes, pinned, copied during the computation."""
+"""Batches of a split that is not in memory: worker processes prefetch them, and copies overlap with computation."""
 
 from __future__ import annotations
 
@@ -21,57 +21,66 @@ from torch.utils.data import DataLoader, Dataset
 from runner.engine.contracts import Split
 from runner.errors import DataError, RunnerError
 
-# The index (B,) int64 and the uniforms (B, k) in [0, 1), both on the CPU.
+# The arguments of `fetch`: positions (B,) int64 and uniform random numbers (B, k) in [0, 1), both on the CPU.
 Request = tuple[Tensor, Tensor | None]
 # A request as a worker receives it.
 _WorkerRequest = tuple[NDArray[Any], NDArray[Any] | None]
 
-# Part of torch's message about a worker that ended.
+# Part of torch's error message if a worker was killed.
 _WORKER_LOST = "DataLoader worker"
 
 
 class _Streamed(Split, Protocol):
-    """A split whose images are loaded on request, from random numbers if it crops them."""
+    """A split that loads its images on request."""
 
     @property
     def workers(self) -> int:
-        """Return the number of processes that load it, 0 for none."""
+        """Return the number of worker processes; 0 loads in the calling thread."""
         ...
 
     @property
     def uniforms(self) -> int:
-        """Return the number of random numbers per image in training."""
+        """Return how many uniform random numbers an image needs in training; 0 if images are not cropped."""
         ...
 
     def fetch(self, index: Tensor, uniforms: Tensor | None = None) -> Tensor:
-        """Return the images (B, C, H, W) uint8 at `index`; with `uniforms` (B, k) they are cropped for training."""
+        """Return the images (B, C, H, W) uint8 at `index` (B,); `uniforms` (B, k) give random crops for training."""
         ...
 
 
 def prefetched(
     split: Split, requests: Iterable[Request], device: torch.device, *, workers: int, ahead: int = 4
 ) -> Generator[Tensor, None, None]:
-    """Yield the images (B, C, H, W) uint8 that each request asks for, in order, on the device.
+    """Yield the images (B, C, H, W) uint8 of each request, in order, on the device.
 
-    `workers` processes load `ahead` batches in advance; with 0 the calling thread loads each batch on request. The
-    images are the same. On CUDA they are copied from pinned memory on a separate stream. No global random number is
-    drawn. When the generator ends or is closed, all its processes, threads and shared memory are released. Raises the
-    errors of the split as one line, and DataError if a process was killed.
+    On CUDA the images are copied from pinned memory on a separate stream. torch's global generators are not used. When
+    the generator ends or is closed, its processes, threads and shared memory are released.
+
+    Args:
+        split: Where the images come from.
+        requests: The arguments of `split.fetch` for each batch.
+        device: Where the images go.
+        workers: The number of worker processes; 0 loads each batch in the calling thread. The images are the same.
+        ahead: The number of batches to prefetch.
+
+    Raises:
+        RunnerError: What the split raised in a worker.
+        DataError: A worker process was killed.
     """
     pin = device.type == "cuda"
-    made = _load_in_workers(split, requests, workers, ahead, pin) if workers else _load_inline(split, requests, pin)
-    with contextlib.closing(made):
-        yield from _copy_to_gpu(made, device) if pin else (images.to(device) for images in made)
+    loaded = _load_in_workers(split, requests, workers, ahead, pin) if workers else _load_inline(split, requests, pin)
+    with contextlib.closing(loaded):
+        yield from _copy_to_gpu(loaded, device) if pin else (images.to(device) for images in loaded)
 
 
 def fetch(split: Any, index: Tensor, uniforms: Tensor | None) -> Tensor:
-    """Return the images of a request; only a split that takes random numbers is given any."""
+    """Return the images (B, C, H, W) uint8 of a request; `uniforms` is None for a split that does not crop."""
     images: Tensor = split.fetch(index) if uniforms is None else split.fetch(index, uniforms)
     return images
 
 
 def _load_inline(split: Split, requests: Iterable[Request], pin: bool) -> Generator[Tensor, None, None]:
-    """Yield the images, each loaded on request."""
+    """Yield the images of each request, loaded in the calling thread."""
     for request in requests:
         images = fetch(split, *request)
         yield images.pin_memory() if pin else images
@@ -80,7 +89,7 @@ def _load_inline(split: Split, requests: Iterable[Request], pin: bool) -> Genera
 def _load_in_workers(
     split: Split, requests: Iterable[Request], workers: int, ahead: int, pin: bool
 ) -> Generator[Tensor, None, None]:
-    """Yield the images, loaded in advance by processes."""
+    """Yield the images of each request, prefetched by worker processes."""
     loader: DataLoader[Tensor | RunnerError] = DataLoader(
         _WorkerSplit(split),
         sampler=(_as_arrays(request) for request in requests),
@@ -88,7 +97,7 @@ def _load_in_workers(
         num_workers=workers,
         prefetch_factor=math.ceil(ahead / workers),
         pin_memory=pin,
-        # Without a generator iter() would draw from the global one.
+        # Without a generator, iter() draws a seed from the global one, which would change the run's random numbers.
         generator=torch.Generator(),
         worker_init_fn=_start_worker,
         multiprocessing_context=_start_method(split),
@@ -101,7 +110,7 @@ def _load_in_workers(
                 return
             yield images
     finally:
-        # The garbage collector would do it later.
+        # Release the workers now instead of at the next garbage collection.
         iterator._shutdown_workers()
         # A worker that hangs ignores the SIGTERM that torch sends.
         for process in iterator._workers:
@@ -110,33 +119,33 @@ def _load_in_workers(
 
 
 def _next_images(iterator: Any) -> Tensor | None:
-    """Return the next images of torch's loader, or None at the end; raises what the split raised."""
-    lost = False
+    """Return the next images of the loader, or None at the end; raise what the split raised."""
+    worker_killed = False
     try:
         images = next(iterator, None)
     except (OSError, EOFError):
-        # A worker died while it sent images.
-        lost = True
+        # The worker died while sending images.
+        worker_killed = True
     except RuntimeError as error:
         if _WORKER_LOST not in str(error):
             raise
-        lost = True
-    # Raised outside of the `except`: a traceback would keep the loader and its files open.
-    if lost:
-        raise DataError("a process that loads images was killed (out of memory, or of /dev/shm?); fewer: data.workers")
+        worker_killed = True
+    # Not raised in the `except`: the traceback of the first error would keep the loader and its files open.
+    if worker_killed:
+        raise DataError("data.workers: a worker was killed (out of memory or of /dev/shm?); use fewer workers")
     if isinstance(images, RunnerError):
         raise type(images)(str(images))
     return images
 
 
 class _WorkerSplit(Dataset[Tensor | RunnerError]):
-    """A split in a worker: returns a RunnerError as a value, so that its message stays one line."""
+    """A split in a worker; returns a RunnerError instead of raising it, because torch would add a traceback to it."""
 
     def __init__(self, split: Split) -> None:
         self.split = split
 
     def __getitem__(self, request: _WorkerRequest) -> Tensor | RunnerError:
-        """Return the images of a request, or the error that the split raised."""
+        """Return the images of a request, or the RunnerError that the split raised."""
         index, uniforms = request
         try:
             return fetch(self.split, torch.from_numpy(index), None if uniforms is None else torch.from_numpy(uniforms))
@@ -145,32 +154,33 @@ class _WorkerSplit(Dataset[Tensor | RunnerError]):
 
 
 def _as_arrays(request: Request) -> _WorkerRequest:
-    """Return a request as arrays: each tensor would need a file of shared memory."""
+    """Return a request as numpy arrays: to send a tensor to a worker needs a file in shared memory."""
     index, uniforms = request
     return index.numpy(), None if uniforms is None else uniforms.numpy()
 
 
 def _start_worker(_: int) -> None:
-    """Ignore signals in a worker, and end it with its parent.
+    """Ignore signals in a worker, and make it exit when its parent ends.
 
-    The parent handles the signals of the process group and stops its workers. torch's own check watches the process
-    that forked the worker, which here is the fork server, and that waits for its workers.
+    The parent handles signals that go to the whole process group, and stops its workers. torch has a check for the
+    parent, but it watches the process that forked the worker. Here that is the fork server, which outlives the parent
+    because it waits for the workers.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    threading.Thread(target=_exit_with, args=[multiprocessing.parent_process()], daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=[multiprocessing.parent_process()], daemon=True).start()
 
 
-def _exit_with(parent: BaseProcess) -> None:
+def _exit_with_parent(parent: BaseProcess) -> None:
     """Exit this process when its parent ends for any reason."""
     parent.join()
     os._exit(1)
 
 
 def _start_method(split: Split) -> BaseContext:
-    """Return the start method of workers: a fork server without threads and CUDA, which has imported their modules.
+    """Return the start method of workers: a fork server that has imported their modules; `spawn` without one.
 
-    Forking this process would be faster the first time, but is unsafe when threads or CUDA are in use.
+    To fork this process would be faster the first time, but is unsafe after threads or CUDA have started.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -180,13 +190,13 @@ def _start_method(split: Split) -> BaseContext:
 
 
 def _copy_to_gpu(batches: Iterable[Tensor], device: torch.device) -> Generator[Tensor, None, None]:
-    """Yield pinned batches on a CUDA device; the copies overlap with the work that the caller has queued."""
-    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    """Yield pinned batches on a CUDA device; the copies overlap with the kernels that the caller has launched."""
+    copy_stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     for images in batches:
-        with torch.cuda.stream(side):
+        with torch.cuda.stream(copy_stream):
             copy = images.to(device, non_blocking=True)
         current = torch.cuda.current_stream(device)
-        current.wait_stream(side)
-        # The allocator must not reuse the memory while the caller's stream may read it.
+        current.wait_stream(copy_stream)
+        # The allocator must not reuse the memory before the caller's stream has read it.
         copy.record_stream(current)
         yield copy

@@ -1,4 +1,4 @@
-"""Find the first tensor that is not finite: the failed computation is repeated and each module is checked."""
+"""The non-finite trace: repeat the failed computation with hooks and find the first tensor that is not finite."""
 
 from __future__ import annotations
 
@@ -20,14 +20,24 @@ from runner.engine.recipe import Recipe
 from runner.engine.train import update
 from runner.errors import Diverged
 
-_BEFORE = "; the weights are those before it"
+_BEFORE = "; the weights are those before this step"
 _ADVICE = "; a smaller optim.lr may help"
 
 
-def explained(
+def explain_divergence(
     error: Diverged, recipe: Recipe, learner: Learner, batches: TrainBatches, validation: Mapping[str, EvalBatches]
 ) -> Diverged:
-    """Return the error of a run with the first tensor that was not finite; the run cannot continue afterwards."""
+    """Return the error of a run, completed with the first tensor that was not finite.
+
+    It changes the learner, so the run cannot continue afterwards.
+
+    Args:
+        error: What `train` raised. Only BadStep and BadScore are traced; any other error is returned unchanged.
+        recipe: The fixed part of the run.
+        learner: The state of the run, before the failed step or after the step with the non-finite score.
+        batches: The training batches.
+        validation: The validation batches by the name of the split.
+    """
     if isinstance(error, BadStep):
         return Diverged(f"diverged at step {learner.step + 1}: {_trace_step(recipe, learner, batches)}")
     if isinstance(error, BadScore):
@@ -36,11 +46,11 @@ def explained(
 
 
 def _trace_step(recipe: Recipe, learner: Learner, batches: TrainBatches) -> str:
-    """Repeat the step after the present one up to the optimizer and return the first tensor that is not finite.
+    """Repeat the failed step up to the optimizer's step and return a text about the first tensor that is not finite.
 
-    The recipe's own update asks for the gradients, so that each of its passes is checked.
+    It runs the recipe's `update`, so all forward and backward passes of the step are checked (SAM has two).
     """
-    # The same parameters are frozen as in that step.
+    # Freeze the same parameters as in the failed step.
     learner.set_lr()
     with closing(batches.stream(learner.step, learner.step + 1)) as stream:
         images, labels = next(stream)
@@ -48,44 +58,51 @@ def _trace_step(recipe: Recipe, learner: Learner, batches: TrainBatches) -> str:
         count = int((~images.isfinite()).flatten(1).any(1).sum())
         return f"{count} of its {len(images)} input images are not finite{_BEFORE}"
     if weights := not_finite(dict(learner.model.named_parameters())):
-        return f"the weight {weights[0]} is not finite, already before it"
+        return f"the weight {weights[0]} was not finite before this step"
     images, labels = recipe.mix(images, labels, learner.step)
     penalties = [_checked("a penalty", penalty) for penalty in recipe.penalties]
     checked = replace(recipe, loss=_checked("the loss", recipe.loss), penalties=penalties)
-    rehearsal = _Rehearsal(**{field.name: getattr(learner, field.name) for field in fields(Learner)})
-    found = first_in(learner.model, lambda: update(checked, rehearsal, images, labels))
-    return f"{found or 'the loss or a gradient was not finite, and is when the step is made again'}{_BEFORE}{_ADVICE}"
+    dry_run = _DryRun(**{field.name: getattr(learner, field.name) for field in fields(Learner)})
+    found = find_first_nonfinite(learner.model, lambda: update(checked, dry_run, images, labels))
+    if found is None:
+        found = "the loss or a gradient was not finite, but all were finite when the step was repeated"
+    return f"{found}{_BEFORE}{_ADVICE}"
 
 
-class _Rehearsed(Exception):
-    """A rehearsed step has reached its optimizer."""
+class _ReachedOptimizer(Exception):
+    """A dry run has reached the optimizer's step."""
 
 
-class _Rehearsal(Learner):
-    """A learner whose update ends where the optimizer would step."""
+class _DryRun(Learner):
+    """A learner whose update ends before the optimizer's step."""
 
     def step_optimizer(self, loss: Tensor) -> None:
         """End the update."""
-        raise _Rehearsed
+        raise _ReachedOptimizer
 
 
 def _trace_evaluation(recipe: Recipe, learner: Learner, batches: EvalBatches) -> str:
-    """Return the first tensor that is not finite in the evaluation of a split."""
+    """Repeat the evaluation of a split and return a text about the first tensor that is not finite."""
     if faults := learner.faults():
         return f"{faults[0]} is not finite"
-    found = first_in(learner.average.module, lambda: evaluate(recipe, learner, batches))
-    return f"{found or 'no output of a module is infinite or NaN when it is evaluated again'}{_ADVICE}"
+    found = find_first_nonfinite(learner.average.module, lambda: evaluate(recipe, learner, batches))
+    return f"{found or 'all module outputs were finite when the evaluation was repeated'}{_ADVICE}"
 
 
 class _Found(Exception):
-    """The first tensor that is not finite, in words; it ends the computation."""
+    """Ends the computation; its message describes the first tensor that is not finite."""
 
 
-def first_in(model: nn.Module, compute: Callable[[], object]) -> str | None:
-    """Compute, and return in words the first tensor that is not finite in order of execution; None if all are finite.
+def find_first_nonfinite(model: nn.Module, compute: Callable[[], object]) -> str | None:
+    """Run a computation and return a text about the first tensor that is not finite; None if all are finite.
 
-    Checked are the input, the output of each module whose input is finite, and in the backward pass the gradients at
-    those outputs and of the weights. The innermost module is named, not those around it. Buffers are restored.
+    The forward pass is checked at the input of the model and at the output of each module with a finite input. The
+    backward pass is checked at the gradients of these outputs and of the weights. The text names the innermost module.
+    The buffers of the model are restored.
+
+    Args:
+        model: The model.
+        compute: Calls the model, and may compute gradients.
     """
     before = [buffer.clone() for buffer in model.buffers()]
     try:
@@ -93,18 +110,18 @@ def first_in(model: nn.Module, compute: Callable[[], object]) -> str | None:
             compute()
     except _Found as found:
         return str(found)
-    except _Rehearsed:
+    except _ReachedOptimizer:
         return None
     finally:
         with torch.no_grad():
-            for buffer, was in zip(model.buffers(), before, strict=True):
-                buffer.copy_(was)
+            for buffer, old in zip(model.buffers(), before, strict=True):
+                buffer.copy_(old)
     return None
 
 
 @contextmanager
 def _checking(model: nn.Module) -> Iterator[None]:
-    """Check every module and every gradient of a weight by hooks."""
+    """Register hooks that check every module and the gradient of every weight; remove them at the end."""
     handles: list[RemovableHandle] = []
     for name, module in model.named_modules():
         what = f"{name or 'the model'} ({type(module).__name__})"
@@ -123,7 +140,10 @@ def _checking(model: nn.Module) -> Iterator[None]:
 def _check_output(
     what: str, outermost: bool, module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any
 ) -> None:
-    """Check the input and the output of a module."""
+    """Raise _Found if an output of a module is not finite; register checks of the gradients at its outputs.
+
+    The input is reported for the whole model only: a non-finite input of an inner module is the output of another one.
+    """
     input_is_finite = all(map(_is_finite, _tensors_in((args, named))))
     if outermost and not input_is_finite:
         raise _Found("the input is not finite")
@@ -136,22 +156,22 @@ def _check_output(
 
 
 def _check_weight(name: str, weight: Tensor) -> None:
-    """Check the gradient of a weight."""
+    """Raise _Found if the gradient of a weight is not finite."""
     if weight.grad is not None:
         _check_gradient(f"the gradient of {name}", weight.grad)
 
 
 def _check_gradient(what: str, gradient: Tensor) -> None:
-    """Check a gradient; the loss was checked before there is one."""
+    """Raise _Found if a gradient is not finite; the loss was checked before the backward pass."""
     if not _is_finite(gradient):
         raise _Found(f"{what} is not finite (the loss is)")
 
 
 def _checked(what: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return a function whose result is checked."""
+    """Return the function with a check of its result that raises _Found."""
 
-    def call(*given: Any) -> Tensor:
-        result = function(*given)
+    def call(*args: Any) -> Tensor:
+        result = function(*args)
         if not _is_finite(result):
             raise _Found(f"{what} is not finite (the model's output is)")
         return result
@@ -160,7 +180,7 @@ def _checked(what: str, function: Callable[..., Tensor]) -> Callable[..., Tensor
 
 
 def _tensors_in(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors of a module's arguments or result: a tensor, or tuples, lists and mappings of such."""
+    """Yield the tensors in the arguments or the result of a module, including those in tuples, lists and mappings."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):

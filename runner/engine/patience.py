@@ -1,4 +1,4 @@
-"""Early stopping: the best score so far, and the validations since then."""
+"""Early stopping: the best score so far and the number of validations since then."""
 
 from __future__ import annotations
 
@@ -6,35 +6,47 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from runner.engine.contracts import Judge
+from runner.engine.contracts import ShouldPrune
 from runner.engine.monitor import Monitor
 
 
-def let_run(score: float, step: int) -> bool:
-    """Prune no run: the judge of runs outside a search."""
+def never_prune(score: float, step: int) -> bool:
+    """Return False: a run outside a search is never pruned."""
     return False
 
 
 class Patience:
-    """Keep the best and the last scores by one monitored value, and count the validations since the best.
+    """Early stopping by one monitored score.
 
-    A search passes a judge, which may end the run as `pruned`.
+    Args:
+        monitor: The tag of the monitored score, such as `val/accuracy`.
+        limit: The number of validations without a better score after which the run stops; None never stops it.
+        should_prune: Called with each monitored score and its step; True ends the run as `pruned`.
+
+    Attributes:
+        best: The scores of the best validation, with its `step`; empty before the first.
+        last: The scores of the last validation, with its `step`; empty before the first.
+        waited: The number of validations since the best.
+        pruned: True if `should_prune` ended the run.
     """
 
-    def __init__(self, monitor: str, *, limit: int | None, judge: Judge = let_run) -> None:
+    def __init__(self, monitor: str, *, limit: int | None, should_prune: ShouldPrune = never_prune) -> None:
         self.monitor = monitor
         self._rank = Monitor(monitor).rank
         self.limit = math.inf if limit is None else limit
         self.best: dict[str, float] = {}
         self.last: dict[str, float] = {}
         self.waited = 0
-        self.judge = judge
+        self.should_prune = should_prune
         self.pruned = False
 
     def observe(self, scores: Mapping[str, float], step: int) -> bool:
-        """Record the scores of a step and return whether they are the best (of equals the first; NaN never is)."""
+        """Record the scores of a step and return True if they are the best so far.
+
+        Of equal scores the first is the best. NaN is worse than any number.
+        """
         self.last = {**scores, "step": step}
-        self.pruned = self.judge(scores[self.monitor], step)
+        self.pruned = self.should_prune(scores[self.monitor], step)
         if not self.best or self.rank(self.last) > self.rank(self.best):
             self.best, self.waited = self.last, 0
             return True
@@ -42,24 +54,24 @@ class Patience:
         return False
 
     def rank(self, scores: Mapping[str, float]) -> float:
-        """Return the monitored value with larger as better, NaN as the worst."""
+        """Return the monitored score as a number that is larger for better scores; NaN is the worst."""
         return self._rank(scores[self.monitor])
 
     @property
     def best_step(self) -> int:
-        """The step with the best scores, 0 before the first validation."""
+        """The step of the best scores; 0 before the first validation."""
         return int(self.best.get("step", 0))
 
     @property
-    def spent(self) -> bool:
-        """True after `limit` validations without a better score, or if the judge ended the run."""
+    def should_stop(self) -> bool:
+        """True after `limit` validations without a better score, or if the run was pruned."""
         return self.pruned or self.waited >= self.limit
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best and last scores, the validations since the best, and whether the run was pruned."""
+        """Return the best and last scores, the number of validations since the best, and `pruned`."""
         return {"best": dict(self.best), "last": dict(self.last), "waited": self.waited, "pruned": self.pruned}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state that `state_dict` returned."""
+        """Restore a state that `state_dict` returned."""
         self.best, self.last, self.waited = dict(state["best"]), dict(state["last"]), state["waited"]
         self.pruned = state.get("pruned", False)

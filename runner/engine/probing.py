@@ -1,4 +1,4 @@
-"""Run probes around one update."""
+"""Probes: which are due, and how they run around an update."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ from runner.engine.contracts import Numbers, Outcome, Probe, Watch, Watched
 
 
 def due(probes: Sequence[Probe], step: int) -> list[Probe]:
-    """Return the probes that measure the update number `step`: at step 1 and every `every` steps."""
+    """Return the probes that measure optimizer step `step`: step 1 and every `every` steps."""
     return [probe for probe in probes if step % probe.every == 0 or step == 1]
 
 
-class probing:  # noqa: N801  (a context manager, read as a verb; a generator function would cost 4 us a step)
-    """Run each probe to its `yield`, then the body, which makes the update, then each probe to its end.
+# A class instead of a generator with `contextmanager`, which costs 4 us per step; named like a function.
+class probing:  # noqa: N801
+    """Context manager that runs each probe to its `yield`, then the body with the update, then each probe to its end.
+
+    Args:
+        probes: The probes that are due.
+        watched: The state that they read.
 
     Attributes:
         outcome: The body stores the result of the update here.
-        values: What the probes measured, by tag; filled at the end.
+        values: The measurements by tag; filled after the body.
     """
 
     __slots__ = ("outcome", "values", "watches")
@@ -50,4 +55,4 @@ def _finish(watch: Watch, outcome: Outcome) -> dict[str, Tensor | Numbers]:
         watch.send(outcome)
     except StopIteration as stop:
         return dict(stop.value)
-    raise TypeError("a probe yields twice: its one yield marks the update, and its values are returned")
+    raise TypeError("a probe yielded twice; expected one yield, around the update, and a return of the values")

@@ -1,4 +1,4 @@
-"""Provenance of a run: code, versions, machine and settings outside the config. Collecting it never fails."""
+"""Provenance of a run: code, versions, machine and environment variables. Collecting it never raises an error."""
 
 from __future__ import annotations
 
@@ -20,30 +20,35 @@ import runner
 _PACKAGES = ("torch", "numpy", "hydra-core", "tensorboard", "safetensors")
 _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG")
 _PREFIXES = ("PYTORCH_", "RUNNER_")
-# Seconds to wait for git, in a repository on a slow disk.
-PATIENCE = 1.0
-# The query must not start programs that a repository names (core.fsmonitor) nor write to it (optional locks).
+# Seconds to wait for git: a repository on a slow disk must not delay the run.
+GIT_TIMEOUT = 1.0
+# The query must neither start a program that the repository configures (core.fsmonitor) nor write (optional locks).
 _GIT = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false"]
 _STATUS = [*_GIT, "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
 
-# Commits of the code that this process loaded, by repository; its forks run the same code.
-_kept: dict[Path, dict[str, Any] | None] = {}
+# The commit of each repository when this process imported its code. Forked workers run that code even if the
+# repository changes in the meantime.
+_loaded_commits: dict[Path, dict[str, Any] | None] = {}
 
 
 def provenance(overrides: Sequence[str], *, device: str) -> dict[str, Any]:
-    """Return what a run depends on beside its config, ready for JSON.
+    """Return what a run depends on besides its config, as JSON values.
 
     Args:
-        overrides: The overrides of the command line.
+        overrides: The overrides on the command line.
         device: The name of the device.
+
+    Returns:
+        The content of `environment.json`. `git` is about the repository of the current folder, `git_package` about that
+        of the package if it is another one; null outside a repository.
     """
     here, package = _repositories()
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "argv": list(sys.argv),
         "overrides": list(overrides),
-        "git": None if here is None else _loaded(here),
-        "git_package": None if package in (None, here) else _loaded(package),
+        "git": None if here is None else _loaded_commit(here),
+        "git_package": None if package in (None, here) else _loaded_commit(package),
         "versions": _versions(),
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "device": device,
@@ -57,15 +62,15 @@ def provenance(overrides: Sequence[str], *, device: str) -> dict[str, Any]:
     }
 
 
-def keep() -> None:
-    """Determine commits and versions once for all forks of this process, which run the code that it has loaded."""
-    _kept.update({top: commit(top) for top in _repositories() if top is not None})
+def cache_for_forks() -> None:
+    """Read commits and versions once, before forking: the forks run the code that this process has imported."""
+    _loaded_commits.update({top: commit(top) for top in _repositories() if top is not None})
     _versions()
 
 
-def _loaded(top: Path) -> dict[str, Any] | None:
-    """Return the commit of the running code: of the time when it was loaded, if `keep` was called."""
-    return _kept[top] if top in _kept else commit(top)
+def _loaded_commit(top: Path) -> dict[str, Any] | None:
+    """Return the commit of the imported code if `cache_for_forks` was called, else the current commit."""
+    return _loaded_commits[top] if top in _loaded_commits else commit(top)
 
 
 def _repositories() -> tuple[Path | None, Path | None]:
@@ -74,23 +79,32 @@ def _repositories() -> tuple[Path | None, Path | None]:
 
 
 def repository(folder: Path) -> Path | None:
-    """Return the top of the git working tree that contains a folder; None for an installed package."""
+    """Return the root of the git working tree that contains a folder; None outside one and for an installed package."""
     try:
         folder = folder.resolve()
         tops = (top for top in (folder, *folder.parents) if (top / ".git").exists())
         return None if "site-packages" in folder.parts else next(tops, None)
     except OSError:
-        # The working directory is gone or not readable.
+        # The current folder was deleted or is not readable.
         return None
 
 
 def commit(top: Path) -> dict[str, Any] | None:
-    """Return the commit of a working tree and whether tracked files differ from it; None if git fails."""
-    # Inside a git hook GIT_DIR names another repository than the folder's.
-    outside = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    """Return `{"commit": hash, "dirty": bool}` of a working tree, or None if git fails.
+
+    `dirty` is True if tracked files differ from the commit.
+    """
+    # In a git hook, GIT_DIR and other variables point to the repository of the hook.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         output = subprocess.run(
-            _STATUS, cwd=top, env=outside, capture_output=True, stdin=subprocess.DEVNULL, timeout=PATIENCE, check=True
+            _STATUS,
+            cwd=top,
+            env=environment,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=GIT_TIMEOUT,
+            check=True,
         ).stdout.decode(errors="replace")
     except (OSError, subprocess.SubprocessError):
         return None

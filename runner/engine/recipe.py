@@ -1,4 +1,4 @@
-"""The recipe, which stays fixed during a run, and the default step: the plain update and the plain gradients."""
+"""The recipe, which is the fixed part of a run, and the default way to make a step."""
 
 from __future__ import annotations
 
@@ -22,15 +22,20 @@ Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) float; labels (B,) int64, o
 def _plain_update(
     recipe: Recipe, learner: Learner, images: Tensor, labels: Tensor
 ) -> Generator[Batch, Tensor, Outcome]:
-    """Make one optimizer step by the gradients at the present weights."""
+    """Make one optimizer step with the gradients at the current weights."""
     mean_loss = yield images, labels
     return apply_gradients(recipe, learner, mean_loss)
 
 
 def apply_gradients(recipe: Recipe, learner: Learner, mean_loss: Tensor) -> Outcome:
-    """Clip the gradients in place, step the optimizer, constrain the weights, count the step and update the average.
+    """Finish a step: clip the gradients in place, step the optimizer, apply constraints, update the weight average.
 
-    Every update ends with it; `mean_loss` () is the loss to report and to check.
+    Every update ends with this call.
+
+    Args:
+        recipe: The fixed part of the run.
+        learner: The state of the run; `learner.step` increases by one.
+        mean_loss: The loss () to log; the step is skipped if it is not finite.
     """
     model = learner.model
     learner.scaler.unscale_(learner.optimizer) if learner.scaling else None
@@ -44,10 +49,10 @@ def apply_gradients(recipe: Recipe, learner: Learner, mean_loss: Tensor) -> Outc
 
 
 def _plain_gradients(recipe: Recipe, learner: Learner, images: Tensor, labels: Tensor) -> Tensor:
-    """Put a step's gradients into the parameters and return the mean loss () without penalties.
+    """Compute the gradients of a batch into the parameters' `grad` and return the mean loss () without penalties.
 
-    The examples (B, ...) go through the model in `accumulate` micro-batches, weighted by their size. Penalties enter
-    the gradients once. Two calls within a step draw the same dropout masks.
+    The batch is split into `accumulate` micro-batches, whose losses are weighted by their size (gradient accumulation).
+    The gradients of the penalties are added once. Two calls in the same step use the same dropout masks.
     """
     model = learner.model
     learner.zero_grad()
@@ -64,25 +69,47 @@ def _plain_gradients(recipe: Recipe, learner: Learner, images: Tensor, labels: T
 
 
 def _micro_batches(images: Tensor, labels: Tensor, count: int) -> Iterable[Batch]:
-    """Return a batch in `count` parts of about the same size, fewer where it is too small."""
+    """Split a batch into `count` parts of about the same size, fewer if the batch is too small."""
     return [(images, labels)] if count == 1 else zip(images.chunk(count), labels.chunk(count), strict=True)
 
 
 def _share(loss: Tensor, part: int, whole: int) -> Tensor:
-    """Return a part's mean loss weighted by its share of the examples."""
+    """Return the mean loss of `part` examples times their share of the `whole` batch."""
     return loss if part == whole else loss * (part / whole)
 
 
-# A number of steps between two events that never happen, not even after the last step.
+# An interval in steps for an event that never happens, not even after the last step.
 NEVER_DUE = sys.maxsize
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The fixed part of a run. Steps are optimizer steps, counted from 1 as they are done.
+    """The fixed part of a run. Steps are optimizer steps; the first one has number 1.
 
-    `update` makes a step. It asks for gradients by `mean_loss = yield images, labels`, any number of times, and
-    `gradients` answers. Neither knows the other: every update works with every way to compute gradients.
+    `update` makes a step. It requests gradients with `mean_loss = yield images, labels`, any number of times, and
+    `gradients` computes them. Every `update` works with every `gradients`.
+
+    Attributes:
+        seed: The seed of the run.
+        total_steps: The last step.
+        steps_per_epoch: The steps of an epoch.
+        validate_every: The steps between validations.
+        checkpoint_every: The steps between checkpoints.
+        log_every: The steps between writes of the log.
+        accumulate: The micro-batches of a step.
+        loss: The training loss.
+        mix: (images, labels, step) -> mixed (images, labels), as mixup does.
+        predict: Turns images into log-probabilities in evaluation.
+        penalties: Terms that are added to the loss.
+        constraints: Functions that change the weights in place after each step.
+        probes: Measurements during some steps.
+        clip: Clips the gradients in place and returns their norm before clipping, if it computed it.
+        autocast: Returns a context manager for mixed precision.
+        reseed: Seeds torch's global generators, which dropout draws from.
+        forward: How training calls the model. Evaluation calls the model itself.
+        compiled: True if torch.compile made `forward`.
+        update: Makes one step.
+        gradients: Computes the gradients that `update` requests.
     """
 
     seed: int
@@ -93,48 +120,51 @@ class Recipe:
     log_every: int
     accumulate: int
     loss: Loss
-    mix: Callable[[Tensor, Tensor, int], Batch]  # (images, labels, step) -> (images, labels)
+    mix: Callable[[Tensor, Tensor, int], Batch]
     predict: Predict
     penalties: Sequence[Callable[[nn.Module], Tensor]]
     constraints: Sequence[Callable[[nn.Module], None]]
     probes: Sequence[Probe]
-    clip: Callable[[nn.Module], Tensor | None]  # clips gradients in place, returns their norm before
+    clip: Callable[[nn.Module], Tensor | None]
     autocast: Callable[[], AbstractContextManager[None]]
-    reseed: Callable[[int], None]  # seeds torch's global generators, which dropout draws from
-    forward: Forward = plain_forward  # how training calls the model; evaluation calls the model itself
-    compiled: bool = False  # True if torch.compile made `forward`
+    reseed: Callable[[int], None]
+    forward: Forward = plain_forward
+    compiled: bool = False
     update: Update = _plain_update
     gradients: _Gradients = _plain_gradients
 
     def due(self, every: int, step: int) -> bool:
-        """Return whether an event is due after `step`: after every so many steps and the last, unless `NEVER_DUE`."""
+        """Return True if an event is due after `step`: every `every` steps and after the last, unless `NEVER_DUE`."""
         return step % every == 0 or (step == self.total_steps and every != NEVER_DUE)
 
 
-# A generator that makes one step of (recipe, learner, images, labels). It yields the examples whose gradients it needs
-# and is sent their mean loss () when the gradients are in the parameters; it ends with `apply_gradients` and returns
-# its Outcome. It may be closed at a `yield`: weights that it has perturbed are put back in a `finally`.
+# (recipe, learner, images, labels) -> a generator that makes one step. It yields the batch whose gradients it needs and
+# receives the mean loss () once the gradients are in the parameters. It ends with `apply_gradients` and returns its
+# Outcome. The caller may close it at a `yield`, so an update that perturbs weights (SAM) restores them in a `finally`.
 Update = Callable[[Recipe, Learner, Tensor, Tensor], Generator[Batch, Tensor, Outcome]]
 
-# Replaces the gradients in the parameters by those of the examples' mean loss, and returns that loss () detached.
+# (recipe, learner, images, labels) -> the mean loss () of the batch, detached. Replaces the `grad` of the parameters.
 _Gradients = Callable[[Recipe, Learner, Tensor, Tensor], Tensor]
 
 
-def drive(asking: Generator[Batch, Tensor, _Result], recipe: Recipe, learner: Learner) -> _Result:
-    """Answer a generator that asks for gradients (an update, or the loop `steps`) by the recipe's; return its value.
+def drive(requests: Generator[Batch, Tensor, _Result], recipe: Recipe, learner: Learner) -> _Result:
+    """Run a generator that requests gradients, with the recipe's `gradients`, and return its value.
 
-    An error in the gradients closes the generator first.
+    Args:
+        requests: An update or the training loop `steps`. It is closed if `gradients` raises an error.
+        recipe: The fixed part of the run.
+        learner: The state of the run.
     """
     gradients = recipe.gradients
-    with closing(asking):
+    with closing(requests):
         try:
-            images, labels = next(asking)
+            images, labels = next(requests)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
         while True:
-            # Outside of any `try`: a StopIteration in here is an error, not the end.
+            # Not in the `try`: a StopIteration raised in here is an error and not the end of the generator.
             mean_loss = gradients(recipe, learner, images, labels)
             try:
-                images, labels = asking.send(mean_loss)
+                images, labels = requests.send(mean_loss)
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]

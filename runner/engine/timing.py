@@ -1,4 +1,4 @@
-"""Wall time, data wait and memory of the steps of a run: measured here, logged under `time/`."""
+"""Cost of the steps of a run: wall time, time waiting for data, and memory; logged under `time/`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _Batch = tuple[Tensor, Tensor]
 
 
 class _Lap(NamedTuple):
-    """Some consecutive steps and the wall time that they took."""
+    """The number and the wall time of some consecutive steps."""
 
     steps: int
     seconds: float
@@ -39,7 +39,7 @@ class _Lap(NamedTuple):
 
 
 class Stopwatch:
-    """Measures laps of steps by the host's clock; stands still from `stop` until the next `start`.
+    """Measures laps of steps with the host's clock; paused from `stop` until the next `start`.
 
     Args:
         step: Optimizer steps done before the first lap.
@@ -50,13 +50,13 @@ class Stopwatch:
         self._began: float | None = None
 
     def start(self, now: float) -> None:
-        """Begin a lap at the time `now`, unless one is under way."""
+        """Start a lap at the time `now` (`perf_counter`), unless one is running."""
         if self._began is None:
             self._began = now
 
     def stop(self, step: int) -> _Lap:
         """End the lap after `step` optimizer steps and return it."""
-        assert self._began is not None, "no lap is under way"
+        assert self._began is not None, "no lap is running"
         lap = _Lap(step - self._step, perf_counter() - self._began)
         self._began, self._step = None, step
         return lap
@@ -72,12 +72,12 @@ class Stopwatch:
 class Timing:
     """Times the steps of the training loop, without validation and checkpoints.
 
-    A lap begins when the loop asks for its first batch and ends in `lap`; what the loop does between a lap and the next
-    batch counts in none. The device is never waited for: call `lap` after a flush, which waits anyway. Where batches
-    are made on a GPU, the wait for one is the time to launch that work.
+    A lap starts when the loop requests a batch and ends with a call of `lap`. Time between the end of a lap and the
+    next request is not measured. This class does not synchronize with the device, so call `lap` after a flush of the
+    log, which does. If batches are made on a GPU, the data wait is the time to launch the kernels.
 
     Args:
-        batches: The batches that the loop reads; says how many examples a step takes, and the device.
+        batches: The batches of the loop; gives the number of examples of a step, and the device.
         step: Optimizer steps done so far.
     """
 
@@ -86,11 +86,11 @@ class Timing:
         self._stopwatch = Stopwatch(step)
         self._waited = 0.0
         if batches.device.type == "cuda":
-            # An earlier run in this process may have used more.
+            # An earlier run in this process may have had a higher peak.
             torch.cuda.reset_peak_memory_stats(batches.device)
 
-    def watched(self, stream: Iterator[_Batch]) -> Iterator[_Batch]:
-        """Yield the batches of a stream and time the wait for each."""
+    def timed(self, stream: Iterator[_Batch]) -> Iterator[_Batch]:
+        """Yield the batches of a stream and measure the wait for each."""
         asked = perf_counter()
         self._stopwatch.start(asked)
         for batch in stream:
@@ -100,11 +100,12 @@ class Timing:
             self._stopwatch.start(asked)
 
     def lap(self, step: int) -> dict[str, float]:
-        """End a lap after `step` optimizer steps and return its cost.
+        """End the lap after `step` optimizer steps and return its cost per step.
 
         Returns:
-            `time/step_ms`, the mean wall time of a step; `time/examples_per_second`; `time/data_wait`, the share of the
-            time in [0, 1]; `time/peak_memory_mb`, the largest so far in 10^6 bytes.
+            `time/step_ms`, the mean wall time of a step in milliseconds; `time/examples_per_second`; `time/data_wait`,
+            the share of the time in [0, 1] spent waiting for batches; `time/peak_memory_mb`, the peak so far in 10^6
+            bytes.
         """
         lap = self._stopwatch.stop(step)
         examples, waited = self._examples(step) - self._examples(self._step), self._waited
@@ -117,17 +118,17 @@ class Timing:
         }
 
     def _examples(self, step: int) -> int:
-        """Return how many examples the first `step` steps take; the last step of an epoch takes what is left."""
+        """Return the number of examples of the first `step` steps; the last step of an epoch may have fewer."""
         epochs, steps = divmod(step, self._batches.steps_per_epoch)
         return epochs * len(self._batches.split.labels) + steps * self._batches.batch
 
 
-def typical(metrics: Path) -> dict[str, float]:
-    """Return the typical cost of a run's steps from its `metrics.jsonl`.
+def median_cost(metrics: Path) -> dict[str, float]:
+    """Return the cost of a run's steps from its `metrics.jsonl`.
 
     Returns:
-        The median of each `time/` tag over the laps of all sessions, so that a slow start does not count, and the
-        largest peak memory. Empty for a run without a lap and for a missing file.
+        The median of each `time/` tag over all laps, which ignores a slow start, and the largest peak memory. Empty if
+        the file is missing or has no lap.
     """
     if not metrics.exists():
         return {}
@@ -139,12 +140,12 @@ def typical(metrics: Path) -> dict[str, float]:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the peak memory so far in bytes: of the tensors on a GPU, else of the whole process.
+    """Return the peak memory so far in bytes: of the tensors on a CUDA device, else of the whole process.
 
-    On Linux a process inherits the peak of its parent, so a small run that a large process started shows the large one.
+    On Linux a forked process starts with the peak of its parent. On MPS it is the current memory of the driver.
     """
     if device.type == "cuda":
-        # max_memory_allocated sorts all 200 statistics of the allocator first.
+        # torch.cuda.max_memory_allocated is slower: it sorts all 200 statistics of the allocator.
         peak: int = torch.cuda.memory_stats_as_nested_dict(device)["allocated_bytes"]["all"]["peak"]
         return peak
     if device.type == "mps":

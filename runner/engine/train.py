@@ -1,4 +1,4 @@
-"""The training loop: updates, and the logging, validation and checkpoints that are due after a step."""
+"""The training loop: updates, and the logging, validation and checkpoints after them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from runner.engine.timing import Timing
 from runner.errors import Diverged
 from runner.status import Status
 
-# Saves a checkpoint of the learner's step.
+# Saves a checkpoint of the current step.
 _Commit = Callable[[], None]
 
 
@@ -34,9 +34,23 @@ def train(
     commit: _Commit,
     stop: Stop = NEVER,
 ) -> Status:
-    """Train from the learner's step on with the recipe's own gradients; returns and raises the same as `steps`.
+    """Train a run from its current step.
 
-    A run that trains on its own is trained this way.
+    Args:
+        recipe: The fixed part of the run.
+        learner: The state of the run; training continues after `learner.step` steps.
+        batches: The training batches.
+        validation: The batches to validate on, by the name of the split.
+        log: Gets losses, scores and probe values.
+        commit: Saves a checkpoint of the current step.
+        stop: If it is set, the current step is saved; a resumed run repeats an unfinished validation.
+
+    Returns:
+        DONE, or STOPPED if early stopping, a pruner or `stop` ended the run.
+
+    Raises:
+        Diverged: A loss, gradient, learning rate or score is not finite. If a step caused it, the weights are those
+            before that step.
     """
     return drive(steps(recipe, learner, batches, validation, log, commit, stop), recipe, learner)
 
@@ -50,54 +64,52 @@ def steps(
     commit: _Commit,
     stop: Stop = NEVER,
 ) -> Generator[Batch, Tensor, Status]:
-    """Train from the learner's step on; return DONE, or STOPPED if patience or `stop` ended the run.
+    """Train a run from its current step, as a generator that requests gradients.
 
-    Yields the examples whose gradients an update needs. The caller stores the gradients in the parameters and sends
-    the mean loss (); it may compute the gradients of several runs together.
-
-    When `stop` is set, the present step is saved, and an unfinished validation is left to the resumed run. Raises
-    Diverged, with the weights before the bad step, if a loss or a gradient was not finite.
+    It yields a batch (images, labels) whenever an update needs gradients. The caller stores the gradients in the
+    parameters and sends the mean loss (); it may compute the gradients of several runs together. Arguments, result and
+    errors are those of `train`.
     """
     timing = Timing(batches, learner.step)
     if _lacks_validation(recipe, learner):
         _validate_and_save(recipe, learner, validation, log, commit, stop)
     stop.agree()
     with closing(batches.stream(learner.step, recipe.total_steps)) as stream:
-        for images, labels in timing.watched(stream):
-            if learner.patience.spent or stop.agreed:
+        for images, labels in timing.timed(stream):
+            if learner.patience.should_stop or stop.agreed:
                 break
             _set_lr(learner, log)
             images, labels = recipe.mix(images, labels, learner.step)
             watched = Watched(learner.model, learner.parameters, images, labels, learner.step)
-            with probing(due(recipe.probes, learner.step + 1), watched) as seen:
-                seen.outcome = yield from recipe.update(recipe, learner, images, labels)
-            log.add(learner.step, {"train/loss": seen.outcome.loss, **seen.values})
+            with probing(due(recipe.probes, learner.step + 1), watched) as probed:
+                probed.outcome = yield from recipe.update(recipe, learner, images, labels)
+            log.add(learner.step, {"train/loss": probed.outcome.loss, **probed.values})
             _log_and_check(recipe, learner, log, timing)
             saved = _validate_and_save(recipe, learner, validation, log, commit, stop)
             if stop.agree() and not saved:
                 _raise_if_diverged(learner, log)
                 _save(learner, commit)
-    return Status.STOPPED if learner.patience.spent or stop.agreed else Status.DONE
+    return Status.STOPPED if learner.patience.should_stop or stop.agreed else Status.DONE
 
 
 def update(recipe: Recipe, learner: Learner, images: Tensor, labels: Tensor) -> Outcome:
-    """Make one optimizer step from its examples (B, ...), as the loop does."""
+    """Make one optimizer step on a batch of images (B, C, H, W) with labels (B,) or (B, K), as the loop does."""
     return drive(recipe.update(recipe, learner, images, labels), recipe, learner)
 
 
 def _set_lr(learner: Learner, log: Log) -> None:
-    """Give the optimizer the learning rate of its next step; raise Diverged if it is not finite."""
+    """Set the learning rate of the next step; raise Diverged if it is not finite."""
     learner.set_lr()
     for group in learner.optimizer.param_groups:
         if not math.isfinite(group["lr"]):
-            # An earlier step may have been the first to go wrong.
+            # An earlier step that was not checked yet may have diverged first.
             _raise_if_diverged(learner, log)
-            which = f"the learning rate of the tensors in '{group['name']}' is {group['lr']}"
-            raise Diverged(f"diverged at step {learner.step + 1}: {which}; the weights are those before it")
+            problem = f"the learning rate of the tensors in '{group['name']}' is {group['lr']}"
+            raise Diverged(f"diverged at step {learner.step + 1}: {problem}; the weights are those before this step")
 
 
 def _log_and_check(recipe: Recipe, learner: Learner, log: Log, timing: Timing) -> None:
-    """If something is due after a step, log its learning rate and cost, and check that all steps so far were finite."""
+    """Log learning rates and cost, and check that all steps so far were finite, if anything is due after this step."""
     step, due = learner.step, recipe.due
     if due(recipe.log_every, step) or due(recipe.validate_every, step) or due(recipe.checkpoint_every, step):
         log.add(step, learner.rates())
@@ -106,25 +118,25 @@ def _log_and_check(recipe: Recipe, learner: Learner, log: Log, timing: Timing) -
 
 
 def _raise_if_diverged(learner: Learner, log: Log) -> None:
-    """Bring the log up to date; raise BadStep if a step since the last check had a loss or gradient not finite.
+    """Flush the log if due; raise BadStep if a step since the last check had a non-finite loss or gradient.
 
-    Then the learner's step and the log are set back to before the first such step.
+    In that case the learner's step is set back to the step before it, and the log ends with it.
     """
-    missed = learner.gate.missed()
-    if missed:
-        # Nothing changed in the steps after the first bad one.
-        log.forget(after=learner.step - missed + 1)
+    skipped = learner.gate.skipped_steps()
+    if skipped:
+        # The gate also skipped all steps after the non-finite one, so their values mean nothing.
+        log.discard(after=learner.step - skipped + 1)
     loss = log.latest("train/loss") or 0.0
-    log.keep_up()
-    # A loss scaler skips steps for their gradients, and the run continues, but never for their loss.
-    if missed or not math.isfinite(loss):
-        learner.step -= missed or 1
-        what = "the loss or a gradient is not finite; the weights are those before it"
-        raise BadStep(f"diverged at step {learner.step + 1}: {what}")
+    log.flush_if_due()
+    # A loss scaler skips steps with non-finite gradients as part of its work. A non-finite loss is always an error.
+    if skipped or not math.isfinite(loss):
+        learner.step -= skipped or 1
+        problem = "the loss or a gradient is not finite; the weights are those before this step"
+        raise BadStep(f"diverged at step {learner.step + 1}: {problem}")
 
 
 def _lacks_validation(recipe: Recipe, learner: Learner) -> bool:
-    """Return True if the validation after the present step is missing: the run was interrupted in it."""
+    """Return True if a validation is due after the current step but was interrupted."""
     step = learner.step
     return step > 0 and recipe.due(recipe.validate_every, step) and learner.patience.last.get("step") != step
 
@@ -132,17 +144,19 @@ def _lacks_validation(recipe: Recipe, learner: Learner) -> bool:
 def _validate_and_save(
     recipe: Recipe, learner: Learner, validation: dict[str, EvalBatches], log: Log, commit: _Commit, stop: Stop
 ) -> bool:
-    """Validate and save where that is due after a step; return True if the step is saved."""
+    """Validate and save a checkpoint if due after the current step; return True if a checkpoint was saved."""
     step = learner.step
     if recipe.due(recipe.validate_every, step):
         scores = validate(recipe, learner, validation, stop)
         if stop.agree():
-            log.hold()
+            log.keep_row_open()
             return False
         log.add(step, scores)
         _raise_if_bad_score(learner, scores)
         learner.record_scores(scores)
-    saving = recipe.due(recipe.checkpoint_every, step) or learner.patience.best_step == step or learner.patience.spent
+    saving = (
+        recipe.due(recipe.checkpoint_every, step) or learner.patience.best_step == step or learner.patience.should_stop
+    )
     if saving:
         _save(learner, commit)
     return saving
@@ -152,11 +166,11 @@ def _raise_if_bad_score(learner: Learner, scores: dict[str, float]) -> None:
     """Raise BadScore if a score is not finite."""
     for tag, score in scores.items():
         if not math.isfinite(score):
-            raise BadScore(f"diverged at step {learner.step}: {tag} is {score} after it", tag.partition("/")[0])
+            raise BadScore(f"diverged at step {learner.step}: {tag} is {score} after this step", tag.partition("/")[0])
 
 
 def _save(learner: Learner, commit: _Commit) -> None:
-    """Save the present step; raise Diverged if a tensor of it is not finite."""
+    """Save a checkpoint of the current step; raise Diverged if one of its tensors is not finite."""
     if faults := learner.faults():
-        raise Diverged(f"diverged at step {learner.step}: {faults[0]} is not finite after it")
+        raise Diverged(f"diverged at step {learner.step}: {faults[0]} is not finite after this step")
     commit()

@@ -14,52 +14,53 @@ from torch import Tensor
 
 @torch.no_grad()
 def to_host(tensors: Sequence[Tensor]) -> list[Any]:
-    """Return each 0-dim tensor as a float and any other as an array, with one transfer per device.
+    """Return each 0-dim tensor as a float and any other as an array, with one copy per device.
 
-    Tensors on the host are read one by one, which takes half the time of joining them.
+    CPU tensors are read one by one, which takes half the time of concatenating them.
     """
-    found: list[Any] = [None] * len(tensors)
+    values: list[Any] = [None] * len(tensors)
     devices: dict[torch.device, list[int]] = {}
-    for place, tensor in enumerate(tensors):
+    for position, tensor in enumerate(tensors):
         if tensor.is_cpu:
-            found[place] = float(tensor.item()) if tensor.ndim == 0 else _as_array(tensor).copy()
+            values[position] = float(tensor.item()) if tensor.ndim == 0 else _as_array(tensor).copy()
         else:
-            devices.setdefault(tensor.device, []).append(place)
-    for places in devices.values():
-        for place, value in zip(places, transferred([tensors[place] for place in places]), strict=True):
-            found[place] = value
-    return found
+            devices.setdefault(tensor.device, []).append(position)
+    for positions in devices.values():
+        copied = copy_from_one_device([tensors[position] for position in positions])
+        for position, value in zip(positions, copied, strict=True):
+            values[position] = value
+    return values
 
 
-def transferred(tensors: Sequence[Tensor]) -> list[Any]:
-    """Return the floats and arrays of tensors of one device.
+def copy_from_one_device(tensors: Sequence[Tensor]) -> list[Any]:
+    """Return the floats and arrays of tensors on one device, with one copy.
 
-    Tensors of one type are joined on the device, and the types joined as bytes, widest first so that each part stays
-    aligned. The transfer of these is the only wait for the device.
+    Tensors of the same dtype are concatenated on the device, then the dtypes as bytes. The widest dtype comes first, so
+    that each part stays aligned. The copy is the only synchronization.
     """
-    found: list[Any] = [None] * len(tensors)
-    types: dict[torch.dtype, list[int]] = {}
-    for place, tensor in enumerate(tensors):
-        types.setdefault(tensor.dtype, []).append(place)
-    order = sorted(types, key=lambda dtype: -dtype.itemsize)
-    groups = [sorted(types[dtype], key=lambda place: tensors[place].ndim > 0) for dtype in order]
-    parts = [[tensors[place] for place in places] for places in groups]
-    for places, part, host in zip(groups, parts, _moved([_join(part) for part in parts]), strict=True):
-        for place, value in zip(places, _split(host, part), strict=True):
-            found[place] = value
-    return found
+    values: list[Any] = [None] * len(tensors)
+    dtypes: dict[torch.dtype, list[int]] = {}
+    for position, tensor in enumerate(tensors):
+        dtypes.setdefault(tensor.dtype, []).append(position)
+    widest_first = sorted(dtypes, key=lambda dtype: -dtype.itemsize)
+    groups = [sorted(dtypes[dtype], key=lambda position: tensors[position].ndim > 0) for dtype in widest_first]
+    parts = [[tensors[position] for position in positions] for positions in groups]
+    for positions, part, host in zip(groups, parts, _copy_to_cpu([_join(part) for part in parts]), strict=True):
+        for position, value in zip(positions, _split(host, part), strict=True):
+            values[position] = value
+    return values
 
 
 def _join(tensors: list[Tensor]) -> Tensor:
-    """Return all elements of tensors of one type in one row, those of 0-dim tensors first."""
+    """Return the elements of tensors of one dtype as one tensor (n,); the 0-dim tensors come first."""
     scalars = [tensor for tensor in tensors if tensor.ndim == 0]
     rows = [torch.stack(scalars)] if scalars else []
     rows += [tensor.reshape(-1) for tensor in tensors[len(scalars) :]]
     return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
-def _moved(joined: list[Tensor]) -> list[Tensor]:
-    """Return tensors of one device on the CPU."""
+def _copy_to_cpu(joined: list[Tensor]) -> list[Tensor]:
+    """Return 1-dim tensors of one device on the CPU, with one copy."""
     if len(joined) == 1:
         return [joined[0].cpu()]
     host = torch.cat([part.view(torch.uint8) for part in joined]).cpu()
@@ -68,16 +69,16 @@ def _moved(joined: list[Tensor]) -> list[Tensor]:
 
 
 def _split(host: Tensor, like: list[Tensor]) -> list[Any]:
-    """Return the elements of a row as floats and as arrays of the shapes of `like`."""
+    """Return the elements of `host` (n,) as floats and arrays, with the shapes of the tensors `like`."""
     numbers = _as_array(host)
     scalars = sum(tensor.ndim == 0 for tensor in like)
     arrays = like[scalars:]
     ends = np.cumsum([scalars, *(tensor.numel() for tensor in arrays)]).tolist()
-    cut = [numbers[a:b].reshape(tensor.shape) for (a, b), tensor in zip(pairwise(ends), arrays, strict=True)]
-    return [*map(float, numbers[:scalars].tolist()), *cut]
+    shaped = [numbers[a:b].reshape(tensor.shape) for (a, b), tensor in zip(pairwise(ends), arrays, strict=True)]
+    return [*map(float, numbers[:scalars].tolist()), *shaped]
 
 
 def _as_array(host: Tensor) -> NDArray[Any]:
-    """Return a CPU tensor as an array that shares its memory; bfloat16, which numpy lacks, becomes float32."""
+    """Return a CPU tensor as a numpy array that shares its memory; bfloat16 is converted to float32."""
     array: NDArray[Any] = (host.float() if host.dtype == torch.bfloat16 else host).numpy()
     return array

@@ -74,7 +74,7 @@ def record(folder: Path, outputs: Path) -> None:
         # The run folder is outside `outputs`
         return
     except (OSError, RunnerError) as error:
-        path = storage.shown(outputs / NAME)
+        path = storage.printable(outputs / NAME)
         sys.stderr.write(f"runner: warning: {path}: cannot write ({error}); write it later with task=notebook\n")
 
 
@@ -99,7 +99,7 @@ def rebuild(outputs: Path) -> int:
 @contextmanager
 def _locked(outputs: Path) -> Iterator[None]:
     """Lock the notebook of a folder against other processes; the kernel unlocks it when this one ends."""
-    with storage.refusing(outputs):
+    with storage.convert_os_errors(outputs):
         folder = os.open(outputs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
@@ -110,7 +110,7 @@ def _locked(outputs: Path) -> Iterator[None]:
 
 def _write(path: Path, text: str) -> None:
     """Replace a file atomically, without waiting for the disk: a lost notebook can be written again."""
-    temporary, file = storage.fresh(path.parent)
+    temporary, file = storage.create_temporary(path.parent)
     try:
         with os.fdopen(file, "wb") as stream:
             stream.write(text.encode())

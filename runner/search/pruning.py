@@ -16,7 +16,7 @@ from runner.search.storage import open_storage
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
 
-    from runner.engine.contracts import Judge
+    from runner.engine.contracts import ShouldPrune
 
 # Trials that differ in these keys cannot be compared before their end
 NOT_COMPARABLE = (*settings_with(Aspect.BUDGET), *settings_with(Aspect.CADENCE))
@@ -41,7 +41,7 @@ def make_pruner(knobs: Mapping[str, Any]) -> BasePruner:
             raise ConfigError(f"hydra.sweeper.pruner: {str(error).splitlines()[0]}") from error
 
 
-def judge(search: Mapping[str, Any], *, every: int, total: int) -> Judge:
+def make_should_prune(search: Mapping[str, Any], *, every: int, total: int) -> ShouldPrune:
     """Return a function (score, optimizer step) -> True if the run of a search should stop.
 
     Args:
@@ -57,9 +57,9 @@ def judge(search: Mapping[str, Any], *, every: int, total: int) -> Judge:
         knobs["max_resource"] = math.ceil(total / every)
     study = optuna.load_study(study_name=search["study"], storage=storage, pruner=make_pruner(knobs))
 
-    def stop(score: float, step: int) -> bool:
+    def should_prune(score: float, step: int) -> bool:
         storage.set_trial_intermediate_value(search["trial"], math.ceil(step / every), score)
         # A plain bool instead of numpy's
         return step < total and bool(study.pruner.prune(study, storage.get_trial(search["trial"])))
 
-    return stop
+    return should_prune

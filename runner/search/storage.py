@@ -101,13 +101,13 @@ class Journal:
         self._path = path
         # Number of complete records read so far, and their size in bytes
         self._known = (0, 0)
-        with storage.refusing(path):
+        with storage.convert_os_errors(path):
             path.open("ab").close()
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         """Yield the records from a number on."""
         number, start = self._known if log_number_from >= self._known[0] else (0, 0)
-        with storage.refusing(self._path), self._path.open("rb") as file:
+        with storage.convert_os_errors(self._path), self._path.open("rb") as file:
             file.seek(start)
             data = file.read()
         for text, end in _complete_records(data, self._path):
@@ -121,7 +121,7 @@ class Journal:
         """Add records after the last whole one."""
         logs = list(logs)
         data = b"".join(map(_record_line, logs))
-        with storage.refusing(self._path), self._path.open("r+b") as file:
+        with storage.convert_os_errors(self._path), self._path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             start = self._known[1]
             file.seek(start)
@@ -150,7 +150,7 @@ def _complete_records(data: bytes, path: Path) -> Iterator[tuple[bytes, int]]:
     later = position
     while later := data.find(b"\n", later) + 1:
         if _record_at(data, later) is not None:
-            raise CheckpointError(f"{storage.shown(path)}: damaged at byte {position} of what was read")
+            raise CheckpointError(f"{storage.printable(path)}: damaged at byte {position} of what was read")
 
 
 def _record_at(data: bytes, position: int) -> tuple[bytes, int] | None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from runner.engine.logs.console import clock
+from runner.engine.logs.console import format_duration
 from runner.engine.monitor import Monitor
 from runner.sweeps.outcome import LOG, Ended, folder_of
 from runner.tasks.job import Job
@@ -119,7 +119,7 @@ class _LiveTable:
         words = [f"{count} {status}" for status, count in sorted(self._counts.items())]
         words += [f"{running} running", f"{waiting} waiting"] if self._loaded else ["loading torch and the data"]
         left = _seconds_left(time.monotonic() - self._began, self._ran, running + waiting)
-        return "  ".join([*words, *([f"left {clock(left)}"] if left is not None else [])])
+        return "  ".join([*words, *([f"left {format_duration(left)}"] if left is not None else [])])
 
 
 def _trial_table(names: Sequence[str], *, title: str) -> Any:

@@ -47,7 +47,7 @@ def load(message: Message) -> int:
     # The trial meets the same error and reports it
     with contextlib.suppress(Exception):
         _load_data(message["plugins"], message["data"])
-    provenance.keep()
+    provenance.cache_for_forks()
     return torch.cuda.device_count() if message["device"] != "cpu" else 0
 
 

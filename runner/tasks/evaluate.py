@@ -33,7 +33,7 @@ def evaluate_task(job: Job, *, split: Literal["test", "val", "train"]) -> int:
     experiment = assemble(config, fit=False)
     if split == "test":
         # Check the files before the read is counted
-        experiment.look()
+        experiment.check_test()
     with existing_run(folder) as run:
         path = folder / run.result.weights if run.result.weights else _newest_weights(folder)
         accept = config["resume_numerics"] == "new"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from runner.assemble import assemble
-from runner.engine.figures.search import Try, search_figure
+from runner.engine.figures.search import Trial, search_figure
 from runner.engine.monitor import Monitor
 from runner.engine.saving.folder import Result
 from runner.engine.saving.storage import write_atomic
@@ -62,8 +62,8 @@ def grid_vs_random(
         print_progress(f"  {len(points)} short trainings")
         monitor = job.config["monitor"]
         results = launch(variants, run.folder / "runs")
-        tries = [Try(*point, _score(each, monitor)) for point, each in zip(points, results, strict=True)]
-        grid, *random = [tries[first : first + side**2] for first in range(0, len(tries), side**2)]
+        trials = [Trial(*point, _score(each, monitor)) for point, each in zip(points, results, strict=True)]
+        grid, *random = [trials[first : first + side**2] for first in range(0, len(trials), side**2)]
         write_atomic(run.folder / "grid_vs_random.png", search_figure(grid, random[0], (matters, other), monitor))
         lines, report = _compare(grid, random, (matters, other), monitor)
         write_atomic(run.folder / "report.json", json.dumps(report, indent=1).encode())
@@ -94,13 +94,13 @@ def _score(result: Result, monitor: str) -> float:
     return math.nan if value is None else float(value)
 
 
-def _best(tries: Sequence[Try], monitor: str) -> Try:
+def _best(trials: Sequence[Trial], monitor: str) -> Trial:
     """Return the try with the best score."""
-    return max(tries, key=lambda each: Monitor(monitor).rank(each.score))
+    return max(trials, key=lambda each: Monitor(monitor).rank(each.score))
 
 
 def _compare(
-    grid: Sequence[Try], random: Sequence[Sequence[Try]], keys: tuple[str, str], monitor: str
+    grid: Sequence[Trial], random: Sequence[Sequence[Trial]], keys: tuple[str, str], monitor: str
 ) -> tuple[list[str], dict[str, Any]]:
     """Return the comparison in words and as numbers."""
     best_of_grid, best_of_random = _best(grid, monitor), [_best(each, monitor) for each in random]
@@ -128,7 +128,7 @@ def _compare(
     return lines, json.loads(json.dumps(report).replace("NaN", "null"))
 
 
-def _effect(grid: Sequence[Try], axis: int) -> float:
+def _effect(grid: Sequence[Trial], axis: int) -> float:
     """Return the range of the mean scores over the values of one knob."""
     values = {each[axis] for each in grid}
     means = [statistics.fmean(each.score for each in grid if each[axis] == value) for value in values]

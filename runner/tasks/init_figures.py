@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from runner.engine.activations import ENDS, Layer
+from runner.engine.activations import SATURATION, Layer
 from runner.engine.figures import new_figure, png
 from runner.tasks.init_verdicts import Case
 
@@ -17,7 +17,7 @@ _BARS = "#4878a8"
 _GRAY = "0.45"
 # Width of a histogram as a share of the x axis at least, so that a collapsed layer stays visible.
 _MIN_WIDTH = 0.015
-_BOUNDED = {kind.__name__ for kind, (_, high) in ENDS.items() if math.isfinite(high)}
+_BOUNDED = {kind.__name__ for kind, (_, high) in SATURATION.items() if math.isfinite(high)}
 
 
 def histogram_figure(cases: Sequence[Case]) -> bytes:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from runner.assemble import Experiment, assemble
-from runner.engine.activations import acts, measure
+from runner.engine.activations import is_activation, measure
 from runner.engine.batches import EvalBatches
 from runner.engine.parts import Residual
-from runner.engine.randomness import generator, order
+from runner.engine.randomness import epoch_order, generator
 from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import Range
@@ -46,7 +46,7 @@ def init_report(
     experiments = (assemble(vary(job.config, {**a.overrides, **i.overrides})) for a, i in pairs)
     # Refuse what does not fit together before a folder exists
     first = next(experiments)
-    if not any(map(acts, first.learner.model.modules())):
+    if not any(map(is_activation, first.learner.model.modules())):
         raise ConfigError(f"model={job.config['model']['name']}: has no activation that task=init_report could show")
     with run_folder(job, first) as run:
         cases = [
@@ -111,7 +111,7 @@ def _measure_case(
 ) -> Case:
     """Return the measurements of an untrained model's layers, with the problems found."""
     batches, recipe, model = experiment.batches, experiment.recipe, experiment.learner.model
-    index = order(recipe.seed, 0, len(batches.split.labels))[:examples]
+    index = epoch_order(recipe.seed, 0, len(batches.split.labels))[:examples]
     clean = EvalBatches(
         batches.split, batch=len(index), preprocess=batches.preprocess, device=experiment.device, index=index
     )

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from runner.assemble import Experiment
-from runner.engine.batches import Visit
+from runner.engine.batches import StepExamples
 from runner.engine.contracts import Augment
-from runner.engine.figures.preview import ImageRow, shares, shortened
+from runner.engine.figures.preview import ImageRow, label_caption, truncate_name
 from runner.engine.loading import fetch
-from runner.engine.randomness import order
+from runner.engine.randomness import epoch_order
 from runner.tasks.job import Job
 
 # Steps that are searched for mixed images.
@@ -27,8 +27,8 @@ _HARDLY_MIXED = 0.9
 def image_rows(job: Job, experiment: Experiment, examples: int) -> Iterator[ImageRow]:
     """Yield rows as in the first epoch: originals, each augmentation alone, all augmentations, mixed images."""
     labels = experiment.batches.split.labels
-    index = choose_examples(order(experiment.recipe.seed, 0, len(labels)), labels, examples)
-    names = [shortened(experiment.classes[label]) for label in labels[index].tolist()]
+    index = choose_examples(epoch_order(experiment.recipe.seed, 0, len(labels)), labels, examples)
+    names = [truncate_name(experiment.classes[label]) for label in labels[index].tolist()]
     bare = [""] * len(index)
     yield ImageRow("original", _to_uint8(_augment(experiment, [], index)), names)
     for name, augment in experiment.augmentations.items():
@@ -53,8 +53,9 @@ def choose_examples(visits: Tensor, labels: Tensor, count: int) -> Tensor:
 def _augment(experiment: Experiment, augments: Sequence[Augment], index: Tensor) -> Tensor:
     """Return the images at `index`, augmented as in the first epoch: (n, C, H, W) float32 in 0..255."""
     batches = experiment.batches.with_augments(augments)
-    visit = Visit(0, index.to(batches.home), batches.tables(0), batches.window(0))
-    return batches.augmented(fetch(batches.split, *visit.request()).to(batches.device), visit).float()
+    chosen = StepExamples(0, index.to(batches.split_device), batches.augment_uniforms(0), batches.crop_uniforms(0))
+    images = fetch(batches.split, *chosen.request()).to(batches.device)
+    return batches.augment(images, chosen).float()
 
 
 def _mixed_rows(job: Job, experiment: Experiment, images: Tensor, labels: Tensor) -> Iterator[ImageRow]:
@@ -70,7 +71,9 @@ def _mixed_rows(job: Job, experiment: Experiment, images: Tensor, labels: Tensor
             found.append((kept > _HARDLY_MIXED, step, _to_uint8(mixed), soft.tolist()))
     for _, step, pictures, weights in sorted(found, key=lambda each: each[:2])[:_MIXED_ROWS]:
         name = job.config["mix"]["name"].replace("_", " ")
-        yield ImageRow(f"{name}\nstep {step + 1}", pictures, [shares(row, experiment.classes) for row in weights])
+        yield ImageRow(
+            f"{name}\nstep {step + 1}", pictures, [label_caption(row, experiment.classes) for row in weights]
+        )
 
 
 def _to_uint8(images: Tensor) -> np.ndarray:

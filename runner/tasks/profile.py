@@ -129,7 +129,7 @@ def _record(experiment: Experiment, steps: int, folder: Path) -> Recording:
         short_run(recipe, learner, batches, steps=1 + steps, log_every=recipe.log_every, probes=[Probe(1, mark)])
     storage.make_folder(folder / "profile")
     path = folder / "profile" / _TRACE
-    with storage.refusing(path):
+    with storage.convert_os_errors(path):
         recorder.export_chrome_trace(str(path))
     return Recording(list(recorder.key_averages()), steps, on_gpu)
 

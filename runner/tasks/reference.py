@@ -23,7 +23,7 @@ _FILE_ENTRY = re.compile(r"(- )?`?\w+(\.py|/)")
 COMMAND = "python -m runner task=list task.format=markdown > docs/reference.md"
 _RECIPE = "recipe"
 # Google style sections; Args of components are left out, because knobs are listed with type, default and comment
-_SECTIONS = ("Args", "Returns", "Raises", "Yields")
+_SECTIONS = ("Args", "Attributes", "Returns", "Raises", "Yields")
 
 
 def usage(group: Group) -> tuple[str, str, str]:
@@ -91,12 +91,29 @@ def _docstring_lines(doc: str, *, with_args: bool = False) -> Iterator[str]:
         title, _, body = paragraph.partition(":\n")
         if title not in _SECTIONS:
             yield from ("", _escape(" ".join(paragraph.split())))
-        elif title != "Args" or with_args:
-            items = [" ".join(item.split()) for item in re.split(r"\n(?=\S)", inspect.cleandoc(body))]
-            if title == "Args":
-                yield from ("", *(f"- `{name}`: {_escape(about)}" for name, about in (i.split(": ", 1) for i in items)))
-            else:
-                yield from (line for item in items for line in ("", f"**{title}** {_escape(item)}"))
+        elif title == "Args" and with_args:
+            yield from ("", *(f"- `{name}`: {_escape(about)}" for name, about in map(_named, _items(body))))
+        # The attributes of a class are listed with its members
+        elif title not in ("Args", "Attributes"):
+            yield from (line for item in _items(body) for line in ("", f"**{title}** {_escape(item)}"))
+
+
+def _items(body: str) -> list[str]:
+    """Return the items of a section of a docstring, one line each."""
+    return [" ".join(item.split()) for item in re.split(r"\n(?=\S)", inspect.cleandoc(body))]
+
+
+def _named(item: str) -> tuple[str, str]:
+    """Return the name and the description of an item of Args or Attributes."""
+    name, _, about = item.partition(": ")
+    return name, about
+
+
+def _attributes(doc: str) -> dict[str, str]:
+    """Return the descriptions in the Attributes section of a docstring by name; `a, b: ...` describes both."""
+    sections = (paragraph.partition(":\n") for paragraph in doc.split("\n\n"))
+    items = [_named(item) for title, _, body in sections if title == "Attributes" for item in _items(body)]
+    return {name: about for names, about in items for name in names.split(", ")}
 
 
 def _contract_lines() -> Iterator[str]:
@@ -125,8 +142,9 @@ def _definition(lines: list[str], node: ast.stmt) -> Iterator[str]:
     """Yield the lines of a class with its members, of a function with its signature, or of a type alias."""
     yield from ("", f"### {_name_of(node)}")
     if isinstance(node, ast.ClassDef):
-        yield from _docstring_lines(ast.get_docstring(node) or "", with_args=True)
-        members = [_member(lines, member) for member in node.body]
+        doc = ast.get_docstring(node) or ""
+        yield from _docstring_lines(doc, with_args=True)
+        members = [_member(lines, member, _attributes(doc)) for member in node.body]
         yield from ("", *filter(None, members)) if any(members) else ()
     elif isinstance(node, ast.FunctionDef):
         returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
@@ -138,12 +156,15 @@ def _definition(lines: list[str], node: ast.stmt) -> Iterator[str]:
         yield from ("", _escape(comment)) if comment else ()
 
 
-def _member(lines: list[str], node: ast.stmt) -> str:
-    """Return a public field or method of a class as a list item, empty for anything else."""
+def _member(lines: list[str], node: ast.stmt, attributes: dict[str, str]) -> str:
+    """Return a public field or method of a class as a list item, empty for anything else.
+
+    A field is described in the Attributes section of the class, or by its comment.
+    """
     if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
         default = f" = {ast.unparse(node.value)}" if node.value else ""
         field = f"- `{node.target.id}: {ast.unparse(node.annotation)}{default}`"
-        return f"{field} {_escape(_comment_of(lines, node))}".rstrip()
+        return f"{field} {_escape(attributes.get(node.target.id) or _comment_of(lines, node))}".rstrip()
     if isinstance(node, ast.FunctionDef) and (node.name == "__call__" or not node.name.startswith("_")):
         returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
         about = " ".join((ast.get_docstring(node) or "").split())

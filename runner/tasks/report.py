@@ -15,12 +15,12 @@ from runner.assemble import Experiment
 from runner.engine.figures.curves import loss_figure
 from runner.engine.logs.console import Console, summary_table
 from runner.engine.logs.log import Log
-from runner.engine.logs.plugin_pages import flat_hparams, layout, session_end, session_start
+from runner.engine.logs.plugin_pages import chart_layout, flat_hparams, session_end, session_start
 from runner.engine.logs.sinks import METRICS
 from runner.engine.saving.checkpoint import Snapshot
 from runner.engine.saving.folder import Result
 from runner.engine.saving.storage import write_atomic
-from runner.engine.timing import MEMORY, SPEED, STEP, WAIT, typical
+from runner.engine.timing import MEMORY, SPEED, STEP, WAIT, median_cost
 from runner.keys import hyperparameters
 from runner.status import Status
 from runner.tasks.job import Job
@@ -66,7 +66,7 @@ def log_start(log: Log, job: Job) -> None:
         0,
         {
             "hparams": session_start(flat_hparams(hyperparameters(job.config)), job.group_hash),
-            "layout": layout(),
+            "layout": chart_layout(),
             "config": f"{note}```yaml\n{text}```",
         },
     )
@@ -99,7 +99,7 @@ def show_summary(folder: Path, job: Job, result: Result) -> None:
     summary_table(
         rows, title=f"{ended} after {result.steps} steps ({result.epochs:.4g} epochs) in {result.seconds:.1f} s"
     )
-    cost = typical(folder / METRICS)
+    cost = median_cost(folder / METRICS)
     lines = [
         *([f"speed         {speed_in_words(cost)}"] if cost else []),
         f"saved in      {folder}",

@@ -17,7 +17,7 @@ from runner import plain_yaml
 from runner.assemble import Experiment
 from runner.engine.provenance import provenance
 from runner.engine.saving.folder import LOCK, RESULT, Result, candidates, create, lock, read_result, write_result
-from runner.engine.saving.storage import TEMPORARY, put, write_atomic
+from runner.engine.saving.storage import TEMPORARY, write_atomic, write_unsynced
 from runner.engine.world import ALONE, World
 from runner.errors import ConfigError, StorageError, wrong
 from runner.keys import settings_with
@@ -143,7 +143,7 @@ def _describe(folder: Path, job: Job, *, device: str) -> None:
 
     The config comes last: a folder that has it can be resumed.
     """
-    put(folder / "overrides.yaml", plain_yaml.dump(list(job.overrides)))
+    write_unsynced(folder / "overrides.yaml", plain_yaml.dump(list(job.overrides)))
     environment = provenance(job.overrides, device=device)
     write_atomic(folder / "environment.json", json.dumps(environment, indent=1).encode())
     write_atomic(folder / _CONFIG, plain_yaml.dump(job.config))

@@ -17,7 +17,7 @@ from runner.engine.interruption import deferred
 from runner.engine.learner import Learner
 from runner.engine.logs.log import Log, open_logs
 from runner.engine.logs.plugin_pages import session_end
-from runner.engine.nonfinite_trace import explained
+from runner.engine.nonfinite_trace import explain_divergence
 from runner.engine.saving import checkpoint
 from runner.engine.saving.checkpoint import Snapshot
 from runner.engine.saving.folder import Result
@@ -48,7 +48,7 @@ def train_task(job: Job) -> int:
         if snapshot:
             job = replace(job, config=threads.with_saved(job.config, job.overrides, snapshot.meta))
         experiment = assemble(job.config, fit=snapshot is None, search=job.search, world=job.world)
-        lost = experiment.look() if experiment.settings.test == "end" else ()
+        lost = experiment.check_test() if experiment.settings.test == "end" else ()
         changed = threads.changed(snapshot.meta) if snapshot else ()
         experiment = replace(experiment, summary=[*lost, *changed, *experiment.summary])
         if resumed and snapshot:
@@ -87,7 +87,7 @@ def _train_in(run: Run, job: Job, experiment: Experiment, snapshot: Snapshot | N
     learner, folder, result = experiment.learner, run.folder, run.result
     clean(folder)
     if snapshot:
-        checkpoint.finish(folder, snapshot.step, keep=[learner.patience.best_step])
+        checkpoint.remove_outdated(folder, snapshot.step, keep=[learner.patience.best_step])
     with closing(_open_run_logs(folder, experiment, snapshot)) as log:
         if not snapshot:
             log_start(log, job)
@@ -111,7 +111,7 @@ def _train_until_end(folder: Path, experiment: Experiment, log: Log) -> Status:
         with deferred(experiment.world) as stop:
             return train(recipe, learner, batches, validation, log, _make_commit(folder, learner, log), stop)
     except Diverged as error:
-        found = explained(error, recipe, learner, batches, validation)
+        found = explain_divergence(error, recipe, learner, batches, validation)
         raise Diverged(f"{found}; {_last_checkpoint_in_words(folder)}") from error
 
 

@@ -17,7 +17,7 @@ from runner.assemble.execution import compiling_pays, operations, resolve
 from runner.assemble.learner import describe_host_syncs
 from runner.components.optim.muon import orthogonalized
 from runner.engine import forward
-from runner.engine.learner import lay_like_weights, strides
+from runner.engine.learner import match_memory_format, strides
 from runner.engine.logs.log import Log
 from runner.errors import ConfigError
 from runner.tasks import start
@@ -164,7 +164,7 @@ def test_layouts_of_scalars_and_of_equal_strides_are_left():
     weight.grad = torch.ones_like(weight)
     optimizer.step()
     held = dict(optimizer.state[weight])
-    lay_like_weights(optimizer)
+    match_memory_format(optimizer)
     assert all(optimizer.state[weight][name] is held[name] for name in held)
 
 
@@ -253,7 +253,7 @@ def test_what_torch_cannot_compile_is_refused_in_one_line(quick, monkeypatch):
         uninterrupted({**LEARNS, "compile": True}, 2)
     words = str(refusal.value)
     assert words.startswith("compile: torch cannot compile this model (") and "\n" not in words
-    assert "no such operation" in words and words.endswith("compile=false trains it as it is")
+    assert "no such operation" in words and words.endswith("compile=false trains without it")
 
 
 def test_auto_goes_on_without_compiling_what_torch_cannot(quick, monkeypatch):
@@ -261,10 +261,10 @@ def test_auto_goes_on_without_compiling_what_torch_cannot(quick, monkeypatch):
     _, plain = uninterrupted(LEARNS, 3)
     experiment = build(LEARNS)
     model = experiment.learner.model
-    failed = forward.warn_and_train_plainly("compile=auto: it cannot")
-    given = forward.FastForward(model, forward.compiled, examples=16, failed=failed)
+    on_failure = forward.warn_and_use_plain_forward("compile=auto: it cannot")
+    given = forward.FastForward(model, forward.compiled, examples=16, on_failure=on_failure)
     experiment = replace(experiment, recipe=replace(experiment.recipe, forward=given))
-    with pytest.warns(UserWarning, match="compile=auto: it cannot .*no such operation.*: it is trained as it is"):
+    with pytest.warns(UserWarning, match="compile=auto: it cannot .*no such operation.*: the run trains without it"):
         left = trained(experiment, 3)
     assert left.state == plain.state
 

@@ -202,7 +202,7 @@ def test_a_file_that_breaks_after_the_look_is_an_error_that_names_it(
     root: Path, tmp_path: Path, bad_images: str, placement: str
 ) -> None:
     found = imagefolder(root, bad_images=bad_images, placement=placement, cache=str(tmp_path / "cache"))
-    assert found.look() == ()
+    assert found.check_test() == ()
     victim = damaged_in_its_middle(root / "test" / "b" / "07.png")
     with pytest.raises(DataError, match="cannot be read as an image") as caught:
         pixels(opened(found))
@@ -252,27 +252,27 @@ def test_a_second_start_looks_at_nothing(root: Path, tmp_path: Path, broken: boo
         damaged_in_its_middle(root / "test" / "b" / "07.png")
     knobs: dict[str, Any] = {"bad_images": "skip", "cache": str(tmp_path / "cache")}
     first = imagefolder(root, **knobs)
-    lost = first.look()
+    lost = first.check_test()
     assert len(lost) == broken
 
     def again() -> None:
         unread(root)
         for size in ([8, 8], [6, 6]):  # a look is of any size
             found = imagefolder(root, **knobs, size=size)
-            assert found.look() == lost
+            assert found.check_test() == lost
             assert len(opened(found).labels) == 20 - broken
 
     assert in_child(again) == 0
 
 
 def test_a_file_that_changes_is_looked_at_again(root: Path, tmp_path: Path) -> None:
-    assert imagefolder(root, cache=str(tmp_path / "cache")).look() == ()
+    assert imagefolder(root, cache=str(tmp_path / "cache")).check_test() == ()
     victim = root / "test" / "b" / "07.png"
     before = victim.stat()
     damaged_in_its_middle(victim)
     os.utime(victim, ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.raises(DataError, match=r"07\.png"):
-        imagefolder(root, cache=str(tmp_path / "cache")).look()
+        imagefolder(root, cache=str(tmp_path / "cache")).check_test()
 
 
 def test_a_look_that_is_killed_leaves_nothing_that_is_believed(root: Path, tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ def test_a_look_that_is_killed_leaves_nothing_that_is_believed(root: Path, tmp_p
     for _ in range(10):
         child = os.fork()
         if child == 0:
-            imagefolder(root, cache=str(cache), bad_images="skip").look()
+            imagefolder(root, cache=str(cache), bad_images="skip").check_test()
             os._exit(0)
         time.sleep(draw.uniform(0, 0.04))
         os.kill(child, signal.SIGKILL)

@@ -166,13 +166,13 @@ def test_activations_are_those_of_the_step():
 @pytest.mark.parametrize("shape", [(64, 128), (7, 5), (8, 16, 6, 6), (3, 300, 2, 2), (4, 9, 24)], ids=str)
 @pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_extremes_are_those_of_each_unit_in_every_layout(shape, form):
-    from runner.engine.activations import extremes
+    from runner.engine.activations import unit_extremes
 
     output = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     output = output.to(memory_format=form) if len(shape) == 4 else output
     unit = 2 if len(shape) == 3 else 1
     by_unit = output.numpy().swapaxes(0, unit).reshape(shape[unit], -1)
-    least, most = extremes(output, unit)
+    least, most = unit_extremes(output, unit)
     assert least.tolist() == by_unit.min(1).tolist() and most.tolist() == by_unit.max(1).tolist()
 
 

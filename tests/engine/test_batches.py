@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from runner.engine.batches import EvalBatches, TrainBatches
 from runner.engine.contracts import Augment
-from runner.engine.randomness import key, order, stepwise
+from runner.engine.randomness import epoch_order, key, step_keys
 
 CPU = torch.device("cpu")
 
@@ -93,9 +93,9 @@ def test_draws_without_epoch_stay_the_same_in_every_epoch():
 
 
 def test_the_seed_changes_order_and_draws():
-    assert order(0, 0, 100).tolist() != order(1, 0, 100).tolist()
+    assert epoch_order(0, 0, 100).tolist() != epoch_order(1, 0, 100).tolist()
     assert key(0, "order", 1) != key(0, "order", 2) != key(1, "order", 2)
-    keys = {stepwise(seed, word)(step) for seed in range(3) for word in ("mix", "layers") for step in range(1000)}
+    keys = {step_keys(seed, word)(step) for seed in range(3) for word in ("mix", "layers") for step in range(1000)}
     assert len(keys) == 6000
     assert all(0 <= k < 2**63 for k in keys)
 

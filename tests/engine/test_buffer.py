@@ -10,7 +10,7 @@ from runner.engine.contracts import Numbers
 from runner.engine.logs import buffer, event_file
 from runner.engine.logs.buffer import Transfer
 from runner.engine.logs.log import Log, open_logs
-from runner.engine.transfer import transferred
+from runner.engine.transfer import copy_from_one_device
 
 LANES, STEPS = 3, 24
 
@@ -26,7 +26,7 @@ def copies(monkeypatch):
         return cpu(tensor)
 
     monkeypatch.setattr(torch.Tensor, "cpu", counted)
-    monkeypatch.setattr(buffer, "to_host", lambda tensors: transferred(tensors) if tensors else [])
+    monkeypatch.setattr(buffer, "to_host", lambda tensors: copy_from_one_device(tensors) if tensors else [])
     return made
 
 
@@ -111,7 +111,7 @@ def test_what_is_forgotten_is_forgotten_on_the_host_too():
         for each in logs:
             each.add(step, {"train/loss": torch.tensor(math.nan if step > 1 else 1.0)})
     assert math.isnan(logs[1].latest("train/loss"))
-    logs[0].forget(after=1)
+    logs[0].discard(after=1)
     assert logs[0].latest("train/loss") == logs[0].flush()["train/loss"] == 1.0
     assert math.isnan(logs[1].flush()["train/loss"])
 

@@ -178,7 +178,7 @@ def test_weights_are_verified_where_their_manifest_is(run, tmp_path_factory):
 def test_weights_that_the_manifest_does_not_list_are_refused(run):
     stray = run / "checkpoints" / "00000020.1.weights.safetensors"
     shutil.copy(run / "checkpoints" / SLOTS[0], stray)
-    assert "is not of the checkpoint that 00000020.json commits" in refused(read_weights, stray)
+    assert "does not belong to the checkpoint 00000020.json" in refused(read_weights, stray)
 
 
 def test_another_models_weights_are_told_by_the_first_three_differences():

@@ -72,7 +72,7 @@ def test_what_a_killed_save_had_yet_to_remove_can_be_removed_later(tmp_path):
         step = load(run).step
         late += step == 20
         rotation.clean(run)
-        checkpoint.finish(run, step, keep=[], newest=1)
+        checkpoint.remove_outdated(run, step, keep=[], newest=1)
         assert storage.names(run / "checkpoints") == sorted(slot.replace("20", str(step)) for slot in SLOTS)
     assert late >= 4  # the sync of the names, and three files to remove
 
@@ -83,9 +83,9 @@ def test_what_is_newer_and_what_is_to_stay_is_not_removed_later(run):
     (run / "checkpoints" / "00000050.json").write_bytes(b"damaged")
     (run / "checkpoints" / "notes.txt").write_bytes(b"x")
     before = contents(run)
-    checkpoint.finish(run, 40, keep=[20])
+    checkpoint.remove_outdated(run, 40, keep=[20])
     assert contents(run) == before
-    checkpoint.finish(run, 40, keep=[])
+    checkpoint.remove_outdated(run, 40, keep=[])
     assert {path.name for path in before.keys() - contents(run).keys()} == set(SLOTS)
 
 
@@ -230,7 +230,7 @@ def test_a_disk_that_lies_is_caught_before_the_old_checkpoint_goes(run, monkeypa
             return super().write(file, memoryview(bytes(data[:-1]) + b"?"))
 
     monkeypatch.setattr(storage, "disk", Lying())
-    with pytest.raises(StorageError, match="what is read back is not what was written"):
+    with pytest.raises(StorageError, match="the file read back differs from what was written"):
         put(run, 30, newest=1)
     assert is_of(load(run), 20)
 

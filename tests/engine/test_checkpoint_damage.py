@@ -129,7 +129,7 @@ def test_none_valid_is_an_error_and_none_at_all_is_none(run, tmp_path_factory):
 
 
 def test_a_step_that_is_asked_for_is_given_or_refused(run):
-    assert refused(load, run, step=15) == f"{run}/checkpoints: no checkpoint of step 15 (there are: [10, 20])"
+    assert refused(load, run, step=15) == f"{run}/checkpoints: no checkpoint of step 15 (available: [10, 20])"
     (run / "checkpoints" / SLOTS[0]).write_bytes(b"")
     refused(load, run, step=20)
     assert is_of(load(run, step=10), 10)

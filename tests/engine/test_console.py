@@ -6,7 +6,7 @@ import pty
 
 import torch
 
-from runner.engine.logs.console import Console, clock, summary_table
+from runner.engine.logs.console import Console, format_duration, summary_table
 from runner.engine.logs.log import Log
 from runner.engine.logs.sinks import Row
 
@@ -106,7 +106,7 @@ def test_a_terminal_gets_a_bar_that_is_gone_at_the_end(monkeypatch):
 
 
 def test_times_are_read_as_on_a_clock():
-    assert [clock(s) for s in (0.4, 7, 59.6, 3599, 3600, 90061)] == [
+    assert [format_duration(s) for s in (0.4, 7, 59.6, 3599, 3600, 90061)] == [
         "0:00",
         "0:07",
         "1:00",

@@ -15,12 +15,12 @@ import runner.components  # noqa: F401  (registers all)
 from runner.engine.fast_step import (
     METHODS,
     avoid_dynamo,
-    bare_step,
     fast_step,
     fast_stepper,
     fast_zero_grad,
-    own_stepper,
     present_gradients,
+    torch_stepper,
+    unwrapped_step,
 )
 from runner.registry import build, names, option
 from tests.running import ROOT
@@ -72,10 +72,10 @@ def test_direct_steps_equal_the_standard_ones_bit_for_bit(name, fused):
 
 
 @pytest.mark.parametrize("name", names("optim"))
-def test_every_optimizer_of_ours_has_a_bare_step(name):
+def test_every_optimizer_of_ours_has_an_unwrapped_step(name):
     optimizer, _ = made(name, None)
     assert fast_step(optimizer) is not None
-    step, _ = bare_step(type(optimizer))
+    step, _ = unwrapped_step(type(optimizer))
     assert inspect.unwrap(step).__code__.co_name == "step"
 
 
@@ -155,7 +155,7 @@ def test_steps_wrapped_by_others_step_the_standard_way(one, monkeypatch):
     monkeypatch.setattr(kind, "step", lambda self, closure=None: wrapped(self, closure))
     assert fast_step(optimizer) is None
     before = one[1].item()
-    for number, stepper in enumerate([fast_stepper(optimizer), own_stepper(optimizer)], 1):
+    for number, stepper in enumerate([fast_stepper(optimizer), torch_stepper(optimizer)], 1):
         stepper.step(present_gradients(optimizer))
         assert one[1].item() == before - 0.25 * number
 

@@ -6,7 +6,7 @@ import json
 import numpy as np
 from PIL import Image
 
-from runner.engine.figures.curves import ceiling, loss_figure
+from runner.engine.figures.curves import loss_axis_top, loss_figure
 
 
 def write(path, rows):
@@ -41,5 +41,5 @@ def test_a_run_of_nothing_and_one_that_diverged_can_be_drawn(tmp_path):
 
 def test_one_spike_does_not_flatten_the_curve():
     rows = [(step, {"train/loss": 1.0}) for step in range(200)] + [(200, {"train/loss": 1e6})]
-    assert ceiling(rows) == 1.1
-    assert ceiling([]) is None and ceiling([(1, {"train/loss": 0.0})]) is None
+    assert loss_axis_top(rows) == 1.1
+    assert loss_axis_top([]) is None and loss_axis_top([(1, {"train/loss": 0.0})]) is None

@@ -11,9 +11,9 @@ from small_runs import Kept, build, exact, small, state
 from torch import nn
 
 from runner.engine import finite
-from runner.engine.finite import Gate, mark, mark_by_torch, not_finite
+from runner.engine.finite import Gate, flag_nonfinite, flag_nonfinite_amp, not_finite
 from runner.engine.logs.log import Log
-from runner.engine.nonfinite_trace import explained, first_in
+from runner.engine.nonfinite_trace import explain_divergence, find_first_nonfinite
 from runner.engine.train import train
 from runner.errors import Diverged
 from runner.registry import names
@@ -21,7 +21,7 @@ from runner.registry import names
 NAN, INF = math.nan, math.inf
 STEP, STEPS = 7, 20  # steps done before the bad one, steps in all
 FLAT = {"norm": "batch", "model": "mlp", "log_every": 50, "validate_every": "20steps", "checkpoint_every": "20steps"}
-MARKS = [mark_by_torch, mark]
+MARKS = [flag_nonfinite_amp, flag_nonfinite]
 
 
 def experiment(where, bad, step=STEP, **more):
@@ -35,7 +35,7 @@ def diverged(made, commit=lambda: None):
     with pytest.raises(Diverged) as caught:
         train(made.recipe, made.learner, made.batches, made.validation, log, commit)
     log.close()
-    return str(explained(caught.value, made.recipe, made.learner, made.batches, made.validation)), rows
+    return str(explain_divergence(caught.value, made.recipe, made.learner, made.batches, made.validation)), rows
 
 
 def weights_and_states(learner):
@@ -54,17 +54,17 @@ def weights_and_states(learner):
 def test_one_bad_gradient_leaves_weights_and_optimizer_as_they_were(optim, precision, beside, monkeypatch):
     monkeypatch.setattr(finite, "is_host_memory", lambda device: not beside)
     for bad, implementation in zip((NAN, INF), MARKS, strict=True):
-        monkeypatch.setattr(finite, "torch_can_mark", lambda device, own=implementation is mark_by_torch: own)
+        monkeypatch.setattr(finite, "has_amp_check", lambda device, own=implementation is flag_nonfinite_amp: own)
         made = experiment("gradient", bad, optim=optim, precision=precision)
         was = {}
         made = before(made, STEP, lambda made=made, was=was: was or was.update(weights_and_states(made.learner)))
         said, rows = diverged(made)
-        assert made.learner.gate._mark is implementation
+        assert made.learner.gate._flag_nonfinite is implementation
         assert weights_and_states(made.learner) == was
         assert made.learner.step == STEP
         assert said == (
             f"diverged at step {STEP + 1}: the gradient of {WEIGHT} is not finite (the loss is); "
-            "the weights are those before it; a smaller optim.lr may help"
+            "the weights are those before this step; a smaller optim.lr may help"
         )
         assert {step for step, _, _ in rows} == set(range(1, STEP + 2)), "later steps moved nothing, and are not logged"
 
@@ -75,14 +75,14 @@ def test_one_bad_gradient_leaves_weights_and_optimizer_as_they_were(optim, preci
 @pytest.mark.parametrize(
     ("where", "found"),
     [
-        ("input", "1 of its 16 input images are not finite; the weights are those before it"),
-        ("loss", "the loss is not finite (the model's output is); the weights are those before it; a smaller"),
+        ("input", "1 of its 16 input images are not finite; the weights are those before this step"),
+        ("loss", "the loss is not finite (the model's output is); the weights are those before this step; a smaller"),
         ("output", f"the output of {LAYER} (Linear) is not finite (its input and the weights are); the weights are"),
-        ("weight", f"the weight {WEIGHT} is not finite, already before it"),
+        ("weight", f"the weight {WEIGHT} was not finite before this step"),
     ],
 )
 def test_what_was_first_not_finite_is_named(where, found, bad, precision, implementation, monkeypatch):
-    monkeypatch.setattr(finite, "torch_can_mark", lambda device: implementation is mark_by_torch)
+    monkeypatch.setattr(finite, "has_amp_check", lambda device: implementation is flag_nonfinite_amp)
     made = experiment(where, bad, precision=precision)
     was = {}
     made = before(made, STEP, lambda: was or was.update(weights_and_states(made.learner)))
@@ -112,7 +112,7 @@ def test_a_learning_rate_that_is_not_finite_is_never_used(bad, precision):
     made = experiment("lr", bad, precision=precision)
     said, _ = diverged(made)
     rate = f"the learning rate of the tensors in 'decay' is {bad}"
-    assert said == f"diverged at step {STEP + 1}: {rate}; the weights are those before it"
+    assert said == f"diverged at step {STEP + 1}: {rate}; the weights are those before this step"
     assert made.learner.step == STEP
     assert made.learner.faults() == []
 
@@ -128,7 +128,9 @@ def test_statistics_that_only_evaluation_reads_are_found_by_it_and_named(average
     made = experiment("statistics", NAN, average=average)
     commits = []
     said, _ = diverged(made, commit=lambda: commits.append(made.learner.step))
-    assert said.startswith(f"diverged at step {STEPS}: train/loss is nan after it: buffer {NORM}.running_mean is not")
+    assert said.startswith(
+        f"diverged at step {STEPS}: train/loss is nan after this step: buffer {NORM}.running_mean is not"
+    )
     assert not commits
     assert made.learner.patience.best == {}, "a score that is not finite is never the best"
 
@@ -139,14 +141,14 @@ def test_a_variance_that_hides_its_infinity_from_the_scores_is_never_saved():
     commits = []
     made = before(made, STEP, lambda: norm.running_var[0].fill_(INF))
     said, _ = diverged(made, commit=lambda: commits.append(made.learner.step))
-    assert said == f"diverged at step {STEPS}: buffer {NORM}.running_var is not finite after it"
+    assert said == f"diverged at step {STEPS}: buffer {NORM}.running_var is not finite after this step"
     assert not commits
 
 
 def test_a_state_of_the_optimizer_that_overflows_is_never_saved():
     made = experiment("gradient", 1e30, optim="adam", average="none")  # its square is beyond float32
     said, _ = diverged(made)
-    assert said == f"diverged at step {STEPS}: exp_avg_sq of {WEIGHT} is not finite after it"
+    assert said == f"diverged at step {STEPS}: exp_avg_sq of {WEIGHT} is not finite after this step"
 
 
 @pytest.mark.parametrize("bad", [NAN, INF])
@@ -154,7 +156,7 @@ def test_a_score_that_is_not_finite_ends_the_run(bad):
     made = experiment("score", bad, step=STEPS - 1)
     said, _ = diverged(made)
     assert said.startswith(f"diverged at step {STEPS}: train/loss is ")
-    assert "no output of a module is infinite or NaN when it is evaluated again" in said
+    assert "all module outputs were finite when the evaluation was repeated" in said
 
 
 def test_a_layer_that_only_evaluation_overflows_is_named():
@@ -162,7 +164,7 @@ def test_a_layer_that_only_evaluation_overflows_is_named():
     layer = made.learner.model.get_submodule(LAYER)
     layer.register_forward_hook(lambda module, inputs, output: output if module.training else output / 0)
     said, _ = diverged(made)
-    assert f"train/loss is nan after it: the output of {LAYER} (Linear) is not finite" in said
+    assert f"train/loss is nan after this step: the output of {LAYER} (Linear) is not finite" in said
 
 
 def test_a_buffer_that_is_meant_to_be_infinite_is_no_fault():
@@ -198,7 +200,7 @@ def test_looking_changes_nothing_but_gradients_and_leaves_no_hooks():
     def compute():
         made.recipe.loss(model(images), labels).backward()
 
-    assert first_in(model, compute) is None
+    assert find_first_nonfinite(model, compute) is None
     assert all(weight.grad is not None for weight in model.parameters()), "all was looked at"
     assert state(made) == was, "statistics of norms too"
     hooks = [getattr(module, name) for module in model.modules() for name in ("_forward_hooks", "_backward_hooks")]
@@ -215,7 +217,7 @@ def test_looking_changes_nothing_but_gradients_and_leaves_no_hooks():
 )
 def test_the_innermost_module_is_named_where_a_function_between_modules_is_at_fault(model, found):
     model = model if isinstance(model, nn.Module) else model()
-    assert first_in(model, lambda: model(torch.tensor([[-1.0, 2.0]]))) == found
+    assert find_first_nonfinite(model, lambda: model(torch.tensor([[-1.0, 2.0]]))) == found
 
 
 class Root(nn.Module):
@@ -243,7 +245,7 @@ def test_a_gradient_that_a_function_spoils_is_found_at_the_output_that_it_reache
     def compute():
         model(torch.ones(1, 2)).sqrt().sum().backward()
 
-    assert first_in(model, compute) == "the gradient at the output of 1 (ReLU) is not finite (the loss is)"
+    assert find_first_nonfinite(model, compute) == "the gradient at the output of 1 (ReLU) is not finite (the loss is)"
 
 
 @pytest.mark.parametrize("implementation", MARKS)

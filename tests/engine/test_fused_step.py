@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW
 
 from runner.engine import fused_step
-from runner.engine.fast_step import bare_step, fast_step, present_gradients
+from runner.engine.fast_step import fast_step, present_gradients, unwrapped_step
 
 MAKERS = {
     "sgd": lambda groups: SGD(groups, lr=0.1, fused=True),
@@ -115,9 +115,9 @@ def test_steps_are_torchs_whatever_happens_between_them(name, happening):
 @pytest.mark.parametrize("name", MAKERS)
 def test_torchs_own_step_makes_the_first_step_only(name, absent):
     optimizer = MAKERS[name](groups(weights()))
-    bare, _ = bare_step(type(optimizer))
+    class_step, _ = unwrapped_step(type(optimizer))
     calls = []
-    step = fused_step.fused_step(optimizer, lambda it: (calls.append(it), bare(it)))
+    step = fused_step.fused_step(optimizer, lambda it: (calls.append(it), class_step(it)))
     assert isinstance(step, fused_step.FusedStep)
     calls.clear()  # those of the trial
     for _ in range(4):
@@ -144,8 +144,8 @@ def test_types_of_one_group_are_stepped_apart():
 @pytest.mark.parametrize("name", ORDINARY)
 def test_what_is_not_known_steps_as_torch_does(name):
     optimizer = ORDINARY[name](weights())
-    bare, _ = bare_step(type(optimizer))
-    assert fused_step.fused_step(optimizer, bare) is None
+    class_step, _ = unwrapped_step(type(optimizer))
+    assert fused_step.fused_step(optimizer, class_step) is None
 
 
 @pytest.mark.parametrize("error", [None, AttributeError, TypeError], ids=["other numbers", "no kernel", "other words"])
@@ -157,5 +157,5 @@ def test_a_kernel_that_does_otherwise_is_not_called(error, monkeypatch):
 
     monkeypatch.setitem(fused_step.RULES, SGD, replace(fused_step.RULES[SGD], step=other))
     optimizer = MAKERS["momentum"](weights())
-    bare, _ = bare_step(SGD)
-    assert fused_step.fused_step(optimizer, bare) is None
+    class_step, _ = unwrapped_step(SGD)
+    assert fused_step.fused_step(optimizer, class_step) is None

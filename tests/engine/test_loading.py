@@ -179,7 +179,7 @@ def test_a_killed_worker_is_one_line(files: list[str]) -> None:
         (worker,) = workers_of(os.getpid())
         os.kill(worker, signal.SIGKILL)
         line = refusal(batches)
-    assert line.startswith("a process that loads images was killed") and "\n" not in line
+    assert line.startswith("data.workers: a worker was killed") and "\n" not in line
 
 
 @pytest.mark.usefixtures("clean")

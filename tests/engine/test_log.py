@@ -19,7 +19,7 @@ from runner.engine.logs.log import Log, open_logs
 from runner.engine.logs.sinks import METRICS, JsonLines, Row, read_metrics
 from runner.engine.saving import storage
 from runner.engine.saving.disk import Disk
-from runner.engine.transfer import to_host, transferred
+from runner.engine.transfer import copy_from_one_device, to_host
 from runner.errors import CheckpointError, StorageError
 
 
@@ -60,7 +60,7 @@ def scalars(folder):
     ]
 
 
-@pytest.mark.parametrize("bring", [to_host, transferred])
+@pytest.mark.parametrize("bring", [to_host, copy_from_one_device])
 def test_every_type_and_shape_comes_to_the_host_unchanged_and_is_its_own(bring):
     tensors = [
         torch.tensor(0.1),
@@ -118,7 +118,7 @@ def test_a_log_that_keeps_up_waits_between_flushes_and_knows_the_latest_number_a
     for step in (1, 2, 3):
         log.add(step, {"train/loss": torch.tensor(float(step)), "other": 0.0})
         log.add(step, {"more": 1.0})
-        log.keep_up()
+        log.flush_if_due()
         seen.append((len(sink.rows), log.latest("train/loss")))
     assert seen == [(0, 1.0), (0, 2.0), (2, 3.0)]
     assert log.latest("val/loss") is None
@@ -269,7 +269,7 @@ def test_positions_that_do_not_fit_are_refused_in_one_line(tmp_path):
     log.close()
     positions = kept[10][0]
     name = event_files(tmp_path)[0]
-    with pytest.raises(CheckpointError, match="and the checkpoint says"):
+    with pytest.raises(CheckpointError, match="; the checkpoint expects"):
         open_logs(tmp_path, positions={**positions, METRICS: positions[METRICS] + 1}, step=10)
     (tmp_path / name).unlink()
     with pytest.raises(CheckpointError, match="missing"):
@@ -284,7 +284,7 @@ def test_a_checkpoint_cannot_have_other_files_cut(tmp_path, name):
     folder = tmp_path / "run"
     folder.mkdir()
     (tmp_path / "victim").write_text("precious")
-    with pytest.raises(CheckpointError, match="names"):
+    with pytest.raises(CheckpointError, match="lists the log file"):
         open_logs(folder, positions={name: 0}, step=1)
     assert (tmp_path / "victim").read_text() == "precious"
 
@@ -351,7 +351,7 @@ def test_a_full_disk_ends_no_run_and_no_step_is_missing_after_a_resume(tmp_path,
     if frees:
         monkeypatch.setattr(storage, "disk", Disk())
         kept = {30: (log.positions(), log.state_dict())}
-        assert f"{parts / METRICS}: written again, nothing is missing" in capfd.readouterr().err
+        assert f"{parts / METRICS}: can be written again; no rows were lost" in capfd.readouterr().err
         start, (positions, state) = 40, kept[30]
     else:
         start, (positions, state) = 30, kept[30]
@@ -384,7 +384,7 @@ def test_a_log_that_was_taken_away_is_no_position(tmp_path, replaced):
     (tmp_path / METRICS).unlink()
     if replaced:
         (tmp_path / METRICS).write_text("")
-    with pytest.raises(StorageError, match=r"metrics\.jsonl: (No such file|another file)"):
+    with pytest.raises(StorageError, match=r"metrics\.jsonl: (No such file|the file was replaced)"):
         log.positions()
     kill(log)
 

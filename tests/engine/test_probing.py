@@ -43,7 +43,7 @@ def test_a_second_yield_is_an_error_that_says_so():
         yield
         return {}
 
-    with pytest.raises(TypeError, match="yields twice"), probing([Probe(1, watch)], watched()) as seen:
+    with pytest.raises(TypeError, match="yielded twice"), probing([Probe(1, watch)], watched()) as seen:
         seen.outcome = outcome()
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import runner
-from runner.engine.provenance import commit, keep, provenance, repository
+from runner.engine.provenance import cache_for_forks, commit, provenance, repository
 
 
 def git(folder, *words):
@@ -46,8 +46,8 @@ def test_the_commit_and_whether_it_is_what_runs(work):
 
 
 def test_what_was_kept_is_of_when_the_code_was_loaded(work, monkeypatch):
-    monkeypatch.setattr("runner.engine.provenance._kept", {})
-    keep()
+    monkeypatch.setattr("runner.engine.provenance._loaded_commits", {})
+    cache_for_forks()
     (work / "file").write_text("2")
     assert provenance([], device="cpu")["git"]["dirty"] is False
 
@@ -83,7 +83,7 @@ def test_a_git_that_hangs_is_given_up(work, monkeypatch, tmp_path_factory):
     (folder / "git").write_text("#!/bin/sh\nexec sleep 30\n")
     (folder / "git").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    monkeypatch.setattr("runner.engine.provenance.PATIENCE", 0.2)
+    monkeypatch.setattr("runner.engine.provenance.GIT_TIMEOUT", 0.2)
     began = time.monotonic()
     assert provenance([], device="cpu")["git"] is None
     assert time.monotonic() - began < 5

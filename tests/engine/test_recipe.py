@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from runner.engine.logs.log import Log
-from runner.engine.nonfinite_trace import explained
+from runner.engine.nonfinite_trace import explain_divergence
 from runner.engine.recipe import apply_gradients, drive
 from runner.engine.train import steps, train, update
 from runner.errors import Diverged
@@ -217,7 +217,7 @@ def test_a_second_pass_that_is_not_finite_is_traced_and_leaves_the_weights():
         train(seen, made.learner, made.batches, {}, Log(), lambda: None)
     assert made.learner.step == 2
     assert torch.equal(flat(made.learner.model), before[0])
-    said = str(explained(caught.value, made.recipe, made.learner, made.batches, {}))
+    said = str(explain_divergence(caught.value, made.recipe, made.learner, made.batches, {}))
     assert said.startswith("diverged at step 3: the loss is not finite (the model's output is)")
     assert torch.equal(flat(made.learner.model), before[0])
 

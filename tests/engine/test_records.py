@@ -11,7 +11,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import crc32c as slow_crc32c
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from runner.engine.logs.event_file import CHUNK, EventFile, crc32c, framed
+from runner.engine.logs.event_file import CHUNK, EventFile, crc32c, to_tfrecords
 from runner.engine.logs.sinks import Row
 
 
@@ -39,7 +39,7 @@ def test_framed_records_are_those_of_tensorboards_writer():
         writer = RecordWriter(file)
         for record in records:
             writer.write(record)
-        assert b"".join(framed(rows(*records))) == file.getvalue()
+        assert b"".join(to_tfrecords(rows(*records))) == file.getvalue()
 
 
 def test_events_of_many_steps_are_those_that_protobuf_makes(tmp_path):

@@ -146,14 +146,14 @@ def test_leftovers_of_a_killed_process_with_this_pid_do_no_harm(path):
     storage.write_atomic(path, NEW)
     assert path.read_bytes() == NEW
     assert all(leftover.read_bytes() == b"half" for leftover in leftovers)
-    storage.sweep(path.parent)
+    storage.remove_temporary(path.parent)
     assert contents(path.parent) == {path: NEW}
 
 
 def test_sweeping_takes_only_what_is_ours(tmp_path):
     for name in (".tmp-1-2", ".tmp-", ".tmp-1-2x", "tmp-1-2", ".tmp-a-b"):
         (tmp_path / name).write_bytes(b"")
-    storage.sweep(tmp_path)
+    storage.remove_temporary(tmp_path)
     assert storage.names(tmp_path) == [".tmp-", ".tmp-1-2x", ".tmp-a-b", "tmp-1-2"]
 
 
@@ -199,7 +199,7 @@ def test_truncate_cuts_and_refuses_to_grow(path, monkeypatch):
     storage.truncate(path, 100)
     assert path.read_bytes() == OLD[:100]
     assert synced == ["open", "truncate", "fsync", "close"]
-    assert refused(storage.truncate, path, 101) == f"{path}: holds 100 bytes, cannot be cut to 101"
+    assert refused(storage.truncate, path, 101) == f"{path}: has 100 bytes, cannot be truncated to 101"
     assert path.read_bytes() == OLD[:100]
 
 
@@ -227,7 +227,7 @@ def test_only_regular_files_of_bounded_size_are_read(path, alarm):
     (path.parent / "link").symlink_to(path)
     os.mkfifo(path.parent / "pipe")
     assert storage.read(path, len(OLD)) == OLD
-    with pytest.raises(OSError, match="at most 14999 are expected"):
+    with pytest.raises(OSError, match="expected at most 14999"):
         storage.read(path, len(OLD) - 1)
     for name in ("link", "pipe", ".", "missing"):
         with pytest.raises(OSError):

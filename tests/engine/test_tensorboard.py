@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from runner.engine.logs.log import open_logs
-from runner.engine.logs.plugin_pages import flat_hparams, layout, session_end, session_start
+from runner.engine.logs.plugin_pages import chart_layout, flat_hparams, session_end, session_start
 from runner.keys import hyperparameters
 
 STEPS = 30
@@ -45,7 +45,9 @@ def write_run(folder, optim, lr, seed):
     folder.mkdir()
     log = open_logs(folder, positions=None, step=0)
     flat = flat_hparams(hyperparameters(config(optim, lr, seed)))
-    log.add(0, {"hparams": session_start(flat, f"{optim}-{lr}"), "layout": layout(), "config": "```yaml\nlr: 1\n```"})
+    log.add(
+        0, {"hparams": session_start(flat, f"{optim}-{lr}"), "layout": chart_layout(), "config": "```yaml\nlr: 1\n```"}
+    )
     final = accuracy(optim, lr, seed)
     write_steps(log, range(1, 11), final)
     positions, state = log.positions(), log.state_dict()

@@ -11,7 +11,7 @@ import torch
 from running import MLP, job
 
 from runner.engine import timing
-from runner.engine.timing import Timing, peak_memory, typical
+from runner.engine.timing import Timing, median_cost, peak_memory
 from runner.tasks import start
 
 CPU = torch.device("cpu")
@@ -54,7 +54,7 @@ def waiting(clock, waits):
 def test_a_lap_is_waiting_and_work_but_not_what_follows_it(clock):
     times, laps = Timing(batches(70, 20), 0), []
     clock.spend(50.0)  # before the first batch is asked for
-    for step, _ in enumerate(times.watched(waiting(clock, [4, 0, 0, 2, 1, 1])), 1):
+    for step, _ in enumerate(times.timed(waiting(clock, [4, 0, 0, 2, 1, 1])), 1):
         clock.spend(1.0)
         if step in (2, 5):
             laps.append(times.lap(step))
@@ -68,7 +68,7 @@ def test_a_lap_is_waiting_and_work_but_not_what_follows_it(clock):
 
 def test_laps_go_on_from_the_step_that_a_resumed_run_starts_at(clock):
     times = Timing(batches(70, 20), 6)
-    for _ in times.watched(waiting(clock, [1, 1])):
+    for _ in times.timed(waiting(clock, [1, 1])):
         clock.spend(1.0)
     found = times.lap(8)
     assert found["time/step_ms"] == 2000.0
@@ -85,7 +85,7 @@ def test_a_loop_that_breaks_off_closes_the_stream():
         finally:
             closed.append(True)
 
-    for _ in Timing(batches(70, 20), 0).watched(stream()):
+    for _ in Timing(batches(70, 20), 0).timed(stream()):
         break
     assert closed
 
@@ -111,7 +111,7 @@ def test_a_run_logs_what_its_steps_cost_at_each_flush_and_says_it_at_its_end(tmp
         assert 0 < row["time/data_wait"] < 1
         assert 50e6 < row["time/peak_memory_mb"] * 1e6 <= peak_memory(CPU)
         since = step
-    cost = typical(tmp_path / "run" / "metrics.jsonl")
+    cost = median_cost(tmp_path / "run" / "metrics.jsonl")
     for tag in TAGS - {"time/peak_memory_mb"}:
         assert cost[tag] == np.median([row[tag] for row in timed.values()])
     assert cost["time/peak_memory_mb"] == timed[25]["time/peak_memory_mb"]
@@ -124,6 +124,6 @@ def test_a_run_logs_what_its_steps_cost_at_each_flush_and_says_it_at_its_end(tmp
 
 
 def test_a_run_without_a_lap_has_no_usual_cost(tmp_path):
-    assert typical(tmp_path / "none") == {}
+    assert median_cost(tmp_path / "none") == {}
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "train/loss": 1.0}\n{"step": 2, "time/step_ms": 3')
-    assert typical(tmp_path / "metrics.jsonl") == {}
+    assert median_cost(tmp_path / "metrics.jsonl") == {}

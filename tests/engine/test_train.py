@@ -192,7 +192,7 @@ def test_patience_keeps_the_best_and_stops_after_its_limit():
     seen = [patience.observe({"val/accuracy": s}, i) for i, s in enumerate([0.5, math.nan, 0.7, 0.7, 0.6], 1)]
     assert seen == [True, False, True, False, False]
     assert patience.best_step == 3
-    assert patience.spent
+    assert patience.should_stop
     copy = Patience("val/accuracy", limit=2)
     copy.load_state_dict(patience.state_dict())
     assert copy.state_dict() == patience.state_dict()
@@ -204,7 +204,7 @@ def test_patience_minimises_a_loss_and_survives_a_nan_first():
     assert patience.observe({"val/loss": 2.0}, 2)
     assert not patience.observe({"val/loss": 3.0}, 3)
     assert patience.best == {"val/loss": 2.0, "step": 2}
-    assert not patience.spent
+    assert not patience.should_stop
 
 
 def test_a_signal_that_comes_while_the_loop_waits_for_a_batch_ends_it_after_that_step_saved():

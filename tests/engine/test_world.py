@@ -18,7 +18,7 @@ from runner.assemble import device_of
 from runner.engine.batches import EvalBatches, TrainBatches
 from runner.engine.finite import Gate
 from runner.engine.interruption import Stop
-from runner.engine.randomness import reseeder, stepwise
+from runner.engine.randomness import reseeder, step_keys
 from runner.engine.world import ALONE, ProcessGroup
 
 CPU = torch.device("cpu")
@@ -71,7 +71,7 @@ def test_the_shares_of_an_evaluation_make_up_the_split_and_its_length_counts_all
 
 
 def test_random_keys_are_those_of_one_process_on_rank_0_and_others_on_other_ranks():
-    plain, first, second = stepwise(3, "mix"), stepwise(3, "mix", rank=0), stepwise(3, "mix", rank=1)
+    plain, first, second = step_keys(3, "mix"), step_keys(3, "mix", rank=0), step_keys(3, "mix", rank=1)
     assert [plain(step) for step in range(9)] == [first(step) for step in range(9)]
     assert not {plain(step) for step in range(1000)} & {second(step) for step in range(1000)}
 
@@ -143,7 +143,7 @@ seen["stop"] = stop.agree()
 weight = torch.nn.Parameter(torch.ones(2))
 gate = Gate(torch.optim.SGD([weight], lr=0.1), world)
 bad = torch.full((2,), float("nan") if rank else 1.0)
-seen["gate"] = [gate.check(torch.zeros(()), [torch.ones(2)]), gate.check(torch.zeros(()), [bad]), gate.missed()]
+seen["gate"] = [gate.check(torch.zeros(()), [torch.ones(2)]), gate.check(torch.zeros(()), [bad]), gate.skipped_steps()]
 seen["made"] = Path(world.from_main(lambda: str(create(folder / "run")))).name
 with lock(folder / "run", world):
     try:

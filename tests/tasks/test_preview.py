@@ -10,7 +10,7 @@ from PIL import Image
 from running import MLP, events, job, metrics, result
 
 from runner.assemble import assemble
-from runner.engine.figures.preview import ImageRow, image_figure, shares
+from runner.engine.figures.preview import ImageRow, image_figure, label_caption
 from runner.tasks import start
 from runner.tasks.preview import evenly_spaced_steps, lr_curves
 from runner.tasks.preview_images import choose_examples, image_rows
@@ -138,8 +138,8 @@ def test_points_have_a_curve_and_no_images(tmp_path):
 
 def test_labels_name_what_weighs_heaviest_first():
     classes = ("cat", "dog", "a class with a long name")
-    assert shares([0.2, 0.0, 0.8], classes) == "a class wit… 80%\ncat 20%"
-    assert shares([0.0, 1.0, 0.0], classes) == "dog 100%"
+    assert label_caption([0.2, 0.0, 0.8], classes) == "a class wit… 80%\ncat 20%"
+    assert label_caption([0.0, 1.0, 0.0], classes) == "dog 100%"
 
 
 def test_images_are_drawn_in_their_colours():

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from runner.engine.saving.storage import shown
+from runner.engine.saving.storage import printable
 from runner.errors import DataError
 
 _Result = TypeVar("_Result")
@@ -58,7 +58,7 @@ def call_decoder(path: str, work: Callable[[str], _Result]) -> _Result:
     except Exception as error:
         # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
         problem = f"cannot be read as an image ({_error_text(error, path)})"
-        raise DataError(f"{shown(Path(path))}: {problem}") from error
+        raise DataError(f"{printable(Path(path))}: {problem}") from error
 
 
 def _error_text(error: Exception, path: str) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from runner.components.data.splitting import split_order, stratified_split
-from runner.engine.saving.storage import shown
+from runner.engine.saving.storage import printable
 from runner.errors import DataError
 
 _EXTENSIONS = ("jpg", "jpeg", "png", "bmp", "webp", "gif", "ppm", "tif", "tiff")
@@ -53,8 +53,8 @@ def read_layout(root: Path, *, val_fraction: float, test_fraction: float) -> Lay
         if root.is_dir():
             return _read_splits(root, val_fraction, test_fraction)
     except OSError as error:
-        raise DataError(f"data.root: {shown(Path(error.filename or root))}: {error.strerror}") from error
-    raise DataError(f"data.root: {shown(root)} is not a folder")
+        raise DataError(f"data.root: {printable(Path(error.filename or root))}: {error.strerror}") from error
+    raise DataError(f"data.root: {printable(root)} is not a folder")
 
 
 def _read_splits(root: Path, val_fraction: float, test_fraction: float) -> Layout:

@@ -57,18 +57,18 @@ def load_or_build(place: Path, make: Callable[[], Manifest], needed: int) -> Man
     """
     with contextlib.suppress(OSError, ValueError):
         return _read_verified(place)
-    with storage.refusing(place), locked(place):
+    with storage.convert_os_errors(place), locked(place):
         try:
             # Another process may have built it in the meantime
             return _read_verified(place)
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
-            print_note(f"{storage.shown(place)}: damaged ({error}), made again")
+            print_note(f"{storage.printable(place)}: damaged ({error}), made again")
         try:
-            storage.sweep(place)
+            storage.remove_temporary(place)
             if needed > (free := shutil.disk_usage(place).free):
-                raise StorageError(f"{storage.shown(place)}: needs {needed} bytes, {free} are free")
+                raise StorageError(f"{storage.printable(place)}: needs {needed} bytes, {free} are free")
             manifest = make()
             body = json.dumps(asdict(manifest))
             storage.write_atomic(place / "manifest", f"{_text_sha256(body)}\n{body}".encode())

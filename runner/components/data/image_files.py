@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from runner.components.data.decode import CROP_UNIFORMS, View, call_decoder, decode, decode_crop
-from runner.engine.logs.console import Bar, clock
+from runner.engine.logs.console import Bar, format_duration
 from runner.engine.read_ahead import read_ahead
-from runner.engine.saving.storage import shown
+from runner.engine.saving.storage import printable
 from runner.errors import DataError
 
 _Result = TypeVar("_Result")
@@ -114,7 +114,7 @@ def collect_failures(
         except DataError as error:
             if not keep:
                 raise
-            failed[place] = str(error).removeprefix(f"{shown(Path(files[place]))}: ")
+            failed[place] = str(error).removeprefix(f"{printable(Path(files[place]))}: ")
     return failed
 
 
@@ -162,13 +162,13 @@ class Progress:
         passed = time.monotonic() - self._began
         if passed < _SHOW_AFTER or done == 0:
             return
-        left = clock((self._total - done) * passed / done)
+        left = format_duration((self._total - done) * passed / done)
         if self._stream.isatty():
             self._bar = self._bar or Bar(self._stream, self._total)
             self._bar.move(done, f"{self._what}  {done}/{self._total}  {done / passed:.0f}/s  left {left}")
         elif not self._said:
             self._said = True
-            self._stream.write(f"{self._what}: {self._total} in about {clock(self._total * passed / done)}\n")
+            self._stream.write(f"{self._what}: {self._total} in about {format_duration(self._total * passed / done)}\n")
             self._stream.flush()
 
     def close(self) -> None:

@@ -84,7 +84,7 @@ def _build_data(layout: Layout, reading: ReadSettings, placement: Placement, bat
         train=train,
         val=val,
         test=None if validated is None else lambda: _open_validated(validated(), reading, streamed),
-        look=lambda: () if validated is None else validated()[1],
+        check_test=lambda: () if validated is None else validated()[1],
         shape=(3, *reading.view.size),
         classes=layout.classes,
         batch_size=batch_size,

@@ -91,7 +91,7 @@ def _raise_unless_skipped(files: Sequence[str], reading: ReadSettings, bad: Unre
 
 def first_unreadable(files: Sequence[str], bad: Unreadable) -> str:
     """Return the first unreadable file and the reason."""
-    return f"{storage.shown(Path(files[min(bad)]))}: {bad[min(bad)]}"
+    return f"{storage.printable(Path(files[min(bad)]))}: {bad[min(bad)]}"
 
 
 def _decode_to_memory(files: Sequence[str], reading: ReadSettings) -> tuple[Tensor, Unreadable]:
@@ -109,7 +109,7 @@ def _decode_to_file(files: Sequence[str], reading: ReadSettings, path: Path) -> 
     """Decode all images into a file."""
     bad: Unreadable = {}
     digest, count = hashlib.sha256(), 0
-    with storage.replacing(path) as file:
+    with storage.atomic_replacement(path) as file:
         for chunk in _decode_all(files, reading, bad):
             storage.write_all(file, chunk.reshape(-1).data, digest)
             count += len(chunk)

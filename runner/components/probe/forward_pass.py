@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from runner.engine.activations import listening, places, statistics
+from runner.engine.activations import activation_hooks, activation_modules, statistics
 from runner.engine.contracts import Probe, Watch, Watched
 from runner.errors import ConfigError
 from runner.registry import register
@@ -23,7 +23,7 @@ def activations(*, every: PositiveInt) -> Probe:
     is flat: tanh beyond 0.99, sigmoid below 0.01 or above 0.99, ReLU at zero.
     """
     # A run has one model, so its activations are found once
-    find = lru_cache(maxsize=1)(places)
+    find = lru_cache(maxsize=1)(activation_modules)
 
     def watch(watched: Watched) -> Watch:
         measured: dict[str, Tensor] = {}
@@ -31,7 +31,7 @@ def activations(*, every: PositiveInt) -> Probe:
         def measure(name: str, module: nn.Module, output: Tensor) -> None:
             measured.update({f"activations/{name}/{key}": value for key, value in statistics(module, output).items()})
 
-        with listening(watched.model, find(watched.model), measure):
+        with activation_hooks(watched.model, find(watched.model), measure):
             yield
         return measured
 

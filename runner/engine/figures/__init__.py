@@ -1,6 +1,5 @@
 """Figures as PNG bytes, drawn by matplotlib without a display.
 
-- `activations.py`: activations per layer before training (`task=init_report`)
 - `curves.py`: loss and accuracy of a run
 - `preview.py`: learning-rate schedule and augmented images (`task=preview`)
 - `search.py`: grid and random search side by side (`task=grid_vs_random`)
@@ -13,7 +12,7 @@ from typing import Any
 
 
 def new_figure(width: float, height: float, **options: Any) -> Any:
-    """Return an empty matplotlib figure of a size in inches, with a canvas that needs no display."""
+    """Return an empty matplotlib figure with a canvas that needs no display; width and height are in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""The loss and accuracy of a run as a figure."""
+"""Figure of the loss and the accuracy of a run over its steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from runner.engine.figures import new_figure, png
 from runner.engine.logs.sinks import read_metrics
 
-# Points of a curve at most.
+# Maximum number of points of a curve.
 _MAX_POINTS = 4000
 _DOT = {"linestyle": "", "marker": ".", "markersize": 4, "color": "0.8"}
 _LINE = {"color": "C0", "linewidth": 2}
@@ -26,13 +26,13 @@ _Rows = Sequence[tuple[int, dict[str, float]]]
 
 
 def loss_figure(path: Path) -> bytes:
-    """Return a PNG of a run's `metrics.jsonl`: the loss of each step, its moving average, validation, accuracies."""
+    """Return a PNG of the training and validation loss and accuracy in a `metrics.jsonl`."""
     rows = list(read_metrics(path))
     figure = new_figure(11, 4, layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
     _draw(loss, rows, _LOSSES, "loss")
     _draw(accuracy, rows, _ACCURACIES, "accuracy")
-    if top := ceiling(rows):
+    if top := loss_axis_top(rows):
         loss.set_ylim(0, top)
     return png(figure)
 
@@ -42,8 +42,8 @@ def _draw(axes: Any, rows: _Rows, lines: dict[str, tuple[str, dict[str, Any]]], 
     for tag, (label, style) in lines.items():
         points = [(step, row[tag]) for step, row in rows if tag in row]
         if points:
-            shown = points[:: -(-len(points) // _MAX_POINTS)]
-            axes.plot(*zip(*shown, strict=True), label=label, **style)
+            drawn = points[:: -(-len(points) // _MAX_POINTS)]
+            axes.plot(*zip(*drawn, strict=True), label=label, **style)
     if axes.get_lines():
         axes.legend(frameon=False)
     axes.set(xlabel="step", ylabel=name)
@@ -51,8 +51,11 @@ def _draw(axes: Any, rows: _Rows, lines: dict[str, tuple[str, dict[str, Any]]], 
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def ceiling(rows: _Rows) -> float | None:
-    """Return the top of the loss axis: it shows 99 % of the losses, so that one spike does not flatten the curve."""
+def loss_axis_top(rows: _Rows) -> float | None:
+    """Return the upper limit of the loss axis; None without a positive loss.
+
+    It leaves out 1 % of the losses, so that a spike does not flatten the curve.
+    """
     losses = sorted(row["train/loss"] for _, row in rows if math.isfinite(row.get("train/loss", math.nan)))
     top = 1.1 * losses[round(0.99 * (len(losses) - 1))] if losses else 0.0
     return top if top > 0 else None

@@ -13,13 +13,19 @@ from numpy.typing import NDArray
 from runner.engine.figures import new_figure, png
 
 _STYLES = ("-", "--", ":", "-.")
-# Letters of a class name in a caption at most.
+# Maximum number of letters of a class name in a caption.
 _MAX_LETTERS = 12
 
 
 @dataclass(frozen=True)
 class ImageRow:
-    """A row of images (n, C, H, W) uint8 with its name on the left and a caption above each."""
+    """A row of images.
+
+    Attributes:
+        name: The text on the left.
+        images: The images (n, C, H, W) uint8.
+        captions: The text above each image.
+    """
 
     name: str
     images: NDArray[np.uint8]
@@ -29,14 +35,22 @@ class ImageRow:
 def lr_figure(
     steps: Sequence[int], curves: Mapping[str, Sequence[float]], *, title: str, steps_per_epoch: int, log: bool
 ) -> bytes:
-    """Return a PNG of the learning rate of each parameter group at these steps; a log axis omits zeros."""
+    """Return a PNG of the learning rate of each parameter group over the steps; a log axis omits zeros.
+
+    Args:
+        steps: The steps to draw.
+        curves: The learning rates at these steps, by the name of the parameter group.
+        title: The title.
+        steps_per_epoch: The steps of an epoch, for the second x axis.
+        log: True gives a logarithmic y axis.
+    """
     figure = new_figure(9, 4, layout="constrained")
     axes: Any = figure.subplots()
     marker = "." if len(steps) <= 60 else ""
     for number, (name, values) in enumerate(curves.items()):
-        shown = [value if value > 0 or not log else math.nan for value in values]
+        drawn = [value if value > 0 or not log else math.nan for value in values]
         style = _STYLES[number // 10 % len(_STYLES)]
-        axes.plot(steps, shown, label=name, color=f"C{number % 10}", linewidth=2, linestyle=style, marker=marker)
+        axes.plot(steps, drawn, label=name, color=f"C{number % 10}", linewidth=2, linestyle=style, marker=marker)
     axes.set(xlabel="step", ylabel="learning rate", yscale="log" if log else "linear")
     axes.set_title(title, fontsize=11)
     axes.margins(x=0.01)
@@ -52,7 +66,7 @@ def lr_figure(
 
 
 def image_figure(rows: Sequence[ImageRow]) -> bytes:
-    """Return a PNG of rows of images; a column shows one example."""
+    """Return a PNG of rows of images; each column shows the same example."""
     count, _, height, width = rows[0].images.shape
     tall = 1.1 * min(2.0, max(0.5, height / width))  # inches
     lines = [max(caption.count("\n") + 1 if caption else 0 for caption in row.captions) for row in rows]
@@ -79,12 +93,12 @@ def _draw_image(axes: Any, image: NDArray[np.uint8], caption: str) -> None:
         axes.set_title(caption, fontsize=8.5, pad=2, linespacing=1.15)
 
 
-def shares(weights: Sequence[float], classes: Sequence[str]) -> str:
-    """Return the classes of a soft label with at least 1 %, largest first, one per line."""
+def label_caption(weights: Sequence[float], classes: Sequence[str]) -> str:
+    """Return the classes of a soft label with a weight of at least 1 %, largest first, one per line."""
     ranked = sorted(((weight, name) for weight, name in zip(weights, classes, strict=True)), reverse=True)
-    return "\n".join(f"{shortened(name)} {weight:.0%}" for weight, name in ranked if weight >= 0.01)
+    return "\n".join(f"{truncate_name(name)} {weight:.0%}" for weight, name in ranked if weight >= 0.01)
 
 
-def shortened(name: str) -> str:
-    """Return a name, cut at its end if it is long."""
+def truncate_name(name: str) -> str:
+    """Return a name, truncated to `_MAX_LETTERS`."""
     return name if len(name) <= _MAX_LETTERS else f"{name[: _MAX_LETTERS - 1]}…"

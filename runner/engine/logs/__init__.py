@@ -1,11 +1,11 @@
-"""The logs of a run: rows of numbers for files and screens.
+"""The logs of a run: rows of values for files and the terminal.
 
 A value travels `Log.add` -> `Buffer` -> `Transfer` (one device-to-host copy) -> `Log.flush` -> `LogFiles` -> its sinks.
 
 - `log.py`: the log of a run, `open_logs`
 - `derived.py`: moving average of the loss, best and last scores
-- `buffer.py`: values on the device and their transfer to the host, which several logs can share
-- `files.py`: log files that survive a full disk and return to a checkpoint
+- `buffer.py`: values on the device and their copy to the host, which several logs can share
+- `files.py`: log files that continue after a full disk and are truncated to a checkpoint
 - `sinks.py`: rows, the protocols of sinks, the append-only file, `metrics.jsonl`
 - `event_file.py`: TensorBoard's event file
 - `summaries.py`: histograms, images and texts for TensorBoard

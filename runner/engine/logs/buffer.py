@@ -1,4 +1,4 @@
-"""The buffer of a log: values by step on the device, and the one copy that brings those of all its logs to the host."""
+"""The buffer of a log: values by step on the device, and their copy to the host, which several logs can share."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch import Tensor
 from runner.engine.contracts import Numbers
 from runner.engine.transfer import to_host
 
-# (step, time in seconds since 1970, values by tag); a plain tuple, because one is made in each step.
+# (step, time in seconds since 1970, values by tag). A tuple, because each step creates one.
 _Entry = tuple[int, float, Mapping[str, Any]]
 _HostEntry = tuple[int, float, dict[str, Any]]
 
 
 class Transfer:
-    """Copies the pending values of its buffers to the host, in one device-to-host copy for all of them.
+    """Copies the pending values of its buffers to the host, with one device-to-host copy for all of them.
 
-    Usually a transfer serves one buffer. Runs that train together share one, so that K logs cost one wait for the
-    device: the first log that is read or flushed brings the values of all to the host.
+    Usually it has one buffer. Runs that train together share one transfer, so that K logs cost one synchronization: the
+    first log that is read or flushed copies the values of all logs.
     """
 
     def __init__(self) -> None:
@@ -30,11 +30,11 @@ class Transfer:
 
     @property
     def shared(self) -> bool:
-        """True if it serves more than one buffer."""
+        """True if it has more than one buffer."""
         return len(self.buffers) > 1
 
     def run(self) -> None:
-        """Bring all pending values of all buffers to the host; waits for the device."""
+        """Copy the pending values of all buffers to the host; waits for the device."""
         values = (value for buffer in self.buffers for *_, entry in buffer.pending for value in entry.values())
         on_host = iter(to_host([tensor for value in values for tensor in _tensors(value)]))
         for buffer in self.buffers:
@@ -42,10 +42,10 @@ class Transfer:
 
 
 class Buffer:
-    """Holds the values of one log from `add` to `take`.
+    """Stores the values of one log from `add` to `take`.
 
     Args:
-        transfer: Brings the values to the host; shared by the logs of runs that train together.
+        transfer: Copies the values to the host; shared by the logs of runs that train together.
     """
 
     def __init__(self, transfer: Transfer) -> None:
@@ -59,9 +59,9 @@ class Buffer:
         self.pending.append((step, time.time(), values))
 
     def latest(self, tag: str) -> float | None:
-        """Return the last number of a tag that the buffer holds, None if it holds none; may wait for the device."""
+        """Return the last number of a tag in the buffer, or None; may wait for the device."""
         if self._transfer.shared:
-            # One copy for all the logs instead of one for each.
+            # One copy for all logs instead of one for each.
             self._transfer.run()
         for *_, values in chain(reversed(self.pending), reversed(self._received)):
             if tag in values:
@@ -69,40 +69,40 @@ class Buffer:
         return None
 
     def discard(self, after: int) -> None:
-        """Drop the values of all steps after a step."""
+        """Drop the values of all steps later than `after`."""
         self.pending = [entry for entry in self.pending if entry[0] <= after]
         self._received = [entry for entry in self._received if entry[0] <= after]
 
     def take(self) -> list[_HostEntry]:
-        """Bring what is pending to the host; remove and return all entries, in order."""
+        """Copy pending values to the host; remove and return all entries in order."""
         self._transfer.run()
         taken, self._received = self._received, []
         return taken
 
     def receive(self, on_host: Iterator[Any]) -> None:
-        """Replace pending values by those on the host, which `on_host` yields in order of the pending tensors."""
+        """Move the pending entries to the received ones; `on_host` yields the values of their tensors in order."""
         self._received += [(step, moment, _host_values(values, on_host)) for step, moment, values in self.pending]
         self.pending = []
 
     def close(self) -> None:
-        """Leave the transfer."""
+        """Remove this buffer from its transfer."""
         if self in self._transfer.buffers:
             self._transfer.buffers.remove(self)
 
 
 def _tensors(value: Any) -> Sequence[Tensor]:
-    """Return the tensors of a logged value."""
+    """Return the tensors of a logged value; none for a value that is on the host."""
     return (value,) if isinstance(value, Tensor) else value.tensors if isinstance(value, Numbers) else ()
 
 
 def _host_values(values: Mapping[str, Any], on_host: Iterator[Any]) -> dict[str, Any]:
-    """Return an entry's values with each tensor replaced by the next of `on_host`, and numbers as floats."""
-    found: dict[str, Any] = {}
+    """Return the values of an entry with each tensor replaced by the next of `on_host`, and numbers as floats."""
+    result: dict[str, Any] = {}
     for tag, value in values.items():
         if isinstance(value, Tensor):
-            found[tag] = next(on_host)
+            result[tag] = next(on_host)
         elif isinstance(value, Numbers):
-            found.update(value.say([next(on_host) for _ in value.tensors]))
+            result.update(value.to_scalars([next(on_host) for _ in value.tensors]))
         else:
-            found[tag] = float(value) if isinstance(value, Real) else value
-    return found
+            result[tag] = float(value) if isinstance(value, Real) else value
+    return result

@@ -1,4 +1,4 @@
-"""The progress of a run on the terminal: a line per validation and a progress bar; and tables."""
+"""Output on the terminal: progress lines, a progress bar and tables."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, TextIO
 
 from runner.engine.logs.sinks import Row
 
-_SHOWN = {"train/loss_average": "loss", "val/loss": "val loss", "val/accuracy": "val accuracy"}
-# Seconds between two redraws of the bar at least.
+_LABELS = {"train/loss_average": "loss", "val/loss": "val loss", "val/accuracy": "val accuracy"}
+# Minimum time in seconds between two redraws of the bar.
 _REDRAW = 0.1
 
 
@@ -18,8 +18,8 @@ class Console:
     """A sink that prints the progress of a run to standard error, so that standard output can be piped.
 
     One line per validation: `epoch 3/20  step 57/380  loss 0.4123  val loss 0.3977  val accuracy 0.9412  images/s 8123
-    left 0:07`. The loss is the moving average. Speed and time left are measured since the previous line, validation
-    included. A terminal also gets a progress bar.
+    left 0:07`. The loss is the moving average. Speed and remaining time are computed from the time since the previous
+    line, including validation. A terminal also has a progress bar.
 
     Args:
         steps: Optimizer steps of the whole run.
@@ -32,19 +32,20 @@ class Console:
         self._steps, self._per_epoch, self._batch = steps, steps_per_epoch, batch_size
         self._stream = stream or sys.stderr
         self._latest: dict[str, float] = {}
-        self._since: Row | None = None  # the speed is measured from here
+        # The row from which on the speed is measured.
+        self._since: Row | None = None
         self._bar = Bar(self._stream, steps) if self._stream.isatty() else None
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Print a line for each row with a validation; move the bar to the last row."""
+        """Print a line for each row with a validation, and move the bar to the last row."""
         for row in rows:
             self._since = self._since or row
-            self._latest |= {tag: row.values[tag] for tag in _SHOWN if tag in row.values}
+            self._latest |= {tag: row.values[tag] for tag in _LABELS if tag in row.values}
             if "val/loss" in row.values:
-                self._print(self._words(row))
+                self._print(self._progress_text(row))
                 self._since = row
         if self._bar and rows:
-            self._bar.move(rows[-1].step, self._words(rows[-1], without=("step", "val loss")))
+            self._bar.move(rows[-1].step, self._progress_text(rows[-1], without=("step", "val loss")))
 
     def close(self) -> None:
         """Remove the bar from the screen."""
@@ -52,34 +53,37 @@ class Console:
             self._bar.close()
             self._bar = None
 
-    def _print(self, words: str) -> None:
+    def _print(self, text: str) -> None:
         if self._bar:
-            self._bar.print(words)
+            self._bar.print(text)
         else:
-            self._stream.write(words + "\n")
+            self._stream.write(text + "\n")
             self._stream.flush()
 
-    def _words(self, row: Row, *, without: Collection[str] = ()) -> str:
+    def _progress_text(self, row: Row, *, without: Collection[str] = ()) -> str:
         epochs = -(-self._steps // self._per_epoch)
         parts = {"epoch": f"{-(-row.step // self._per_epoch)}/{epochs}", "step": f"{row.step}/{self._steps}"}
-        parts |= {name: f"{self._latest[tag]:.4f}" for tag, name in _SHOWN.items() if tag in self._latest}
+        parts |= {name: f"{self._latest[tag]:.4f}" for tag, name in _LABELS.items() if tag in self._latest}
         since = self._since or row
         if row.step > since.step and row.time > since.time:
             speed = (row.step - since.step) / (row.time - since.time)
-            parts |= {"images/s": f"{speed * self._batch:.0f}", "left": clock((self._steps - row.step) / speed)}
+            parts |= {
+                "images/s": f"{speed * self._batch:.0f}",
+                "left": format_duration((self._steps - row.step) / speed),
+            }
         return "  ".join(f"{name} {value}" for name, value in parts.items() if name not in without)
 
 
 class Bar:
-    """A progress bar at the bottom of a terminal; redrawn by calls, without a thread."""
+    """A progress bar at the bottom of a terminal. It is redrawn by `move`, without a thread."""
 
     def __init__(self, stream: TextIO, steps: int) -> None:
         from rich.console import Console as Screen
         from rich.progress import BarColumn, Progress, TextColumn
         from rich.table import Column
 
-        words = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
-        columns = (BarColumn(bar_width=12), words)
+        text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+        columns = (BarColumn(bar_width=12), text)
         screen = Screen(file=stream, highlight=False)
         self._progress = Progress(
             *columns, console=screen, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
@@ -88,23 +92,23 @@ class Bar:
         self._progress.start()
         self._drawn = 0.0
 
-    def move(self, step: int, words: str) -> None:
-        """Move the bar to a step, with a description beside it."""
+    def move(self, step: int, text: str) -> None:
+        """Move the bar to a step and set the text beside it."""
         now = time.monotonic()
         due = now - self._drawn >= _REDRAW
         self._drawn = now if due else self._drawn
-        self._progress.update(self._task, completed=step, description=words, refresh=due)
+        self._progress.update(self._task, completed=step, description=text, refresh=due)
 
-    def print(self, words: str) -> None:
+    def print(self, text: str) -> None:
         """Print a line above the bar."""
-        self._progress.console.print(words, markup=False, soft_wrap=True)
+        self._progress.console.print(text, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """Remove the bar from the screen."""
         self._progress.stop()
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Format seconds as `m:ss` or `h:mm:ss`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -112,7 +116,7 @@ def clock(seconds: float) -> str:
 
 
 def summary_table(rows: Sequence[Mapping[str, Any]], *, title: str = "", stream: TextIO | None = None) -> None:
-    """Print rows with the same keys as a table; floats have four decimals, numbers are aligned right."""
+    """Print rows with the same keys as a table; floats get four decimals, and numbers are aligned right."""
     from rich import box
     from rich.console import Console as Screen
     from rich.table import Table

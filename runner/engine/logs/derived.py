@@ -1,4 +1,4 @@
-"""Numbers derived from the logged ones: the moving average of the loss, the best and the last validation scores."""
+"""Numbers derived from logged ones: the moving average of the loss, and the best and the last validation scores."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from runner.engine.monitor import Monitor
 
 _LOSS = "train/loss"
 _AVERAGE = "train/loss_average"
-# TensorBoard's HPARAMS page shows the first five tags in order of name, and `_` sorts first.
+# TensorBoard's HPARAMS page shows the first five tags in alphabetical order, and `_` sorts before letters.
 _BEST = {"val/accuracy": "_best/val_accuracy", "val/loss": "_best/val_loss"}
 _LAST = {"val/accuracy": "_last/val_accuracy", "val/loss": "_last/val_loss"}
 
 
 class Derived:
-    """Derive the moving average of the loss and the best and last validation scores from the logged numbers.
+    """Compute the moving average of the training loss, and the best and last validation scores.
 
-    The moving average is exponential over about the last twentieth of the run so far (10 to 200 steps). It starts as
-    the plain mean, so that the first values have no extra weight, and is smoother later, when the loss falls slowly.
+    The moving average is exponential. Its window is about a twentieth of the steps so far, and 10 to 200 steps. It
+    starts as the plain mean, so that the first values do not get extra weight. It becomes smoother later, when the
+    loss falls slowly.
+
+    Args:
+        state: What `state_dict` returned; None for a new run.
     """
 
     def __init__(self, state: Mapping[str, float] | None = None) -> None:
@@ -27,7 +31,7 @@ class Derived:
         self._count, self._mean = self._best.pop("count", 0.0), self._best.pop(_AVERAGE, math.nan)
 
     def state_dict(self) -> dict[str, float]:
-        """Return the numbers that a resumed run continues from."""
+        """Return the state that a resumed run needs."""
         return self._best | ({"count": self._count, _AVERAGE: self._mean} if self._count else {})
 
     def extend(self, values: dict[str, Any]) -> None:

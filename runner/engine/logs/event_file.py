@@ -1,10 +1,12 @@
-"""TensorBoard's event file: one `Event` for all values of a step, written synchronously and without a thread.
+"""TensorBoard event files: one `Event` per step with all its values, written synchronously and without a thread.
 
-A file is a sequence of records (TFRecord: a length, its checksum, the data, their checksum). TensorBoard's own writer
-computes the checksums byte by byte in Python: 10 us for one loss, 10 ms for an image of 100 KB. Here they are looked up
-in a table, for many records at once. Most steps log the same few scalars, so that their events differ only in time,
-step and numbers at fixed places: protobuf builds one event, the others are copies with the places filled, which is ten
-times as fast. Tests compare the bytes with TensorBoard's.
+A file is a sequence of TFRecords: a length, its checksum, the data, their checksum. TensorBoard's own writer computes
+the checksums byte by byte in Python: 10 us for one loss, 10 ms for an image of 100 KB. This module computes them with a
+lookup table for many records at once.
+
+Most steps log the same few scalars, so that their events differ only in the time, the step and the numbers, which have
+fixed byte positions. protobuf encodes the first such event, and the others are copies with other bytes at these
+positions. That is ten times as fast. Tests compare the bytes with those of TensorBoard's writer.
 """
 
 from __future__ import annotations
@@ -22,20 +24,20 @@ from typing import Any
 import numpy as np
 
 from runner.engine.logs import summaries
-from runner.engine.logs.sinks import AppendOnlyFile, Row, total
+from runner.engine.logs.sinks import AppendOnlyFile, Row, sum_of_scalars
 from runner.engine.saving import storage
 
-FORM = re.compile(r"events\.out\.tfevents\.(?P<time>\d{10})\.[^/\0]+\.\d+\.(?P<number>\d+)")
-# Bytes of a record whose checksum is looked up at once.
+FILE_NAME = re.compile(r"events\.out\.tfevents\.(?P<time>\d{10})\.[^/\0]+\.\d+\.(?P<number>\d+)")
+# Bytes of a record that one table lookup covers.
 CHUNK = 512
 _ONES = np.uint32(0xFFFFFFFF)
 
 
 class EventFile:
-    """A new event file; begins with `SessionLog.START`.
+    """A sink that writes a new event file, which begins with `SessionLog.START`.
 
-    TensorBoard drops what earlier files of a run said about the first step and later ones, but only from the second
-    START on, so every file has one.
+    On a START, TensorBoard discards the values that earlier files of the run have for its step and later ones. It
+    ignores the first START of a run, so every file has one.
 
     Args:
         path: The file.
@@ -50,60 +52,63 @@ class EventFile:
         now = time.time()
         version = Event(wall_time=now, file_version="brain.Event:2")
         start = Event(wall_time=now, step=step, session_log=SessionLog(status=SessionLog.START))
-        with storage.refusing(path):
+        with storage.convert_os_errors(path):
             self.file.append(_record(version) + _record(start))
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Append one event per row: scalars as they are, other values in the format of their TensorBoard plugin."""
+        """Append one event per row; values that are not scalars get the format of their TensorBoard plugin."""
         full = [row for row in rows if row.values]
-        alike: dict[object, list[int]] = {}
-        for place, row in enumerate(full):
-            alike.setdefault(_layout(row), []).append(place)
+        by_layout: dict[object, list[int]] = {}
+        for position, row in enumerate(full):
+            by_layout.setdefault(_layout(row), []).append(position)
         records = [b""] * len(full)
-        for layout, places in alike.items():
-            for place, made in zip(places, self._records(layout, [full[place] for place in places]), strict=True):
-                records[place] = made
+        for layout, positions in by_layout.items():
+            encoded = self._records(layout, [full[position] for position in positions])
+            for position, record in zip(positions, encoded, strict=True):
+                records[position] = record
         self.file.append(b"".join(records))
 
     def close(self) -> None:
         """Close the file."""
         self.file.close()
 
-    def _of(self, row: Row) -> Any:
+    def _event_of(self, row: Row) -> Any:
+        """Return the `Event` of a row."""
         event = self._event(wall_time=row.time, step=row.step)
         add = event.summary.value.add
         for tag, value in row.values.items():
             if type(value) is float:
                 add(tag=tag, simple_value=value)
             else:
-                event.summary.value.extend(_rich(tag, value))
+                event.summary.value.extend(_summary_values(tag, value))
         return event
 
     def _records(self, layout: object, rows: Sequence[Row]) -> list[bytes]:
+        """Return the TFRecords of rows with the same layout."""
         if layout is None or len(rows) == 1:
-            return [_record(self._of(row)) for row in rows]
-        return framed(_scalar_events(rows, self._of(rows[0])))
+            return [_record(self._event_of(row)) for row in rows]
+        return to_tfrecords(_scalar_events(rows, self._event_of(rows[0])))
 
 
 def event_files(folder: Path) -> list[str]:
-    """Return the names of a run's event files in order of creation, which is also the order of the names."""
-    return sorted(path.name for path in folder.iterdir() if FORM.fullmatch(path.name))
+    """Return the names of the event files of a run in order of creation, which is also their alphabetical order."""
+    return sorted(path.name for path in folder.iterdir() if FILE_NAME.fullmatch(path.name))
 
 
 def next_name(folder: Path) -> str:
     """Return a name for a new event file that sorts after the existing ones, even if the clock was set back.
 
-    TensorBoard reads the files of a run in order of name and never returns to an earlier one.
+    TensorBoard reads the files of a run in alphabetical order and never returns to an earlier one.
     """
-    taken = event_files(folder)
-    last = FORM.fullmatch(taken[-1]) if taken else None
-    moment = max(int(time.time()), int(last["time"]) + 1 if last else 0)
+    existing = event_files(folder)
+    last = FILE_NAME.fullmatch(existing[-1]) if existing else None
+    seconds = max(int(time.time()), int(last["time"]) + 1 if last else 0)
     number = int(last["number"]) + 1 if last else 0
-    return f"events.out.tfevents.{moment:010d}.{socket.gethostname()}.{os.getpid()}.{number}"
+    return f"events.out.tfevents.{seconds:010d}.{socket.gethostname()}.{os.getpid()}.{number}"
 
 
-def _rich(tag: str, value: Any) -> Iterable[Any]:
-    """Return the `Summary.Value`s of a text, an array, a PNG or a ready summary."""
+def _summary_values(tag: str, value: Any) -> Iterable[Any]:
+    """Return the `Summary.Value`s of a text, an array, a PNG or a `Summary`."""
     if isinstance(value, str):
         return [summaries.text(tag, value)]
     if isinstance(value, np.ndarray):
@@ -115,44 +120,51 @@ def _rich(tag: str, value: Any) -> Iterable[Any]:
 
 
 def _layout(row: Row) -> tuple[str | int, ...] | None:
-    """Return a key that rows share when their events differ only in numbers; None for a row of more than scalars."""
-    return (*row.values, _varint_size(row.step)) if total(row) is not None else None
+    """Return a key that is equal for rows whose encoded events have the same layout; None unless all are scalars."""
+    return (*row.values, _varint_size(row.step)) if sum_of_scalars(row) is not None else None
 
 
 def _scalar_events(rows: Sequence[Row], first: Any) -> np.ndarray:
-    """Return the encoded events (n, bytes) uint8 of rows of one layout; `first` is the event of the first row."""
+    """Return the encoded events (n, length) uint8 of n rows with the same layout.
+
+    Args:
+        rows: The rows.
+        first: The event of the first row.
+    """
     events = np.tile(np.frombuffer(first.SerializeToString(), dtype=np.uint8), (len(rows), 1))
-    events[:, 1:9] = _raw(np.array([row.time for row in rows]), "<f8")
+    # Byte 0 is the key of the wall time, byte 9 that of the step.
+    events[:, 1:9] = _to_bytes(np.array([row.time for row in rows]), "<f8")
     steps, size = np.array([row.step for row in rows]), _varint_size(first.step)
-    for place in range(size):
-        # A varint has 7 bits per byte, lowest first; the eighth bit says that more bytes follow.
-        events[:, 10 + place] = (steps >> 7 * place) & 127 | 128 * (place < size - 1)
+    for position in range(size):
+        # A varint has 7 bits per byte, lowest bits first. The eighth bit is set if more bytes follow.
+        events[:, 10 + position] = (steps >> 7 * position) & 127 | 128 * (position < size - 1)
+    # The values are at the end of the event, each with its float32 in the last four bytes.
     end = events.shape[1]
     columns = np.array([list(row.values.values()) for row in rows]).T
     for value, numbers in zip(first.summary.value[::-1], columns[::-1], strict=True):
-        events[:, end - 4 : end] = _raw(numbers, "<f4")
+        events[:, end - 4 : end] = _to_bytes(numbers, "<f4")
         end -= 1 + _varint_size(value.ByteSize()) + value.ByteSize()
     return events
 
 
-def _raw(numbers: np.ndarray, dtype: str) -> np.ndarray:
-    """Return numbers (n,) as the bytes of a type (n, size); too large ones become infinite."""
+def _to_bytes(numbers: np.ndarray, dtype: str) -> np.ndarray:
+    """Return numbers (n,) as the bytes (n, size) of a dtype; numbers beyond its range become infinite."""
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(numbers).astype(dtype)[:, None].view(np.uint8)
 
 
 def _varint_size(number: int) -> int:
-    """Return the bytes of an integer as a protobuf varint; a step of zero is omitted."""
+    """Return the number of bytes of an integer as a protobuf varint; 0 for zero, which protobuf omits."""
     return -(-number.bit_length() // 7)
 
 
 def _record(event: Any) -> bytes:
-    """Return the record of one event."""
-    return framed(np.frombuffer(event.SerializeToString(), dtype=np.uint8)[None])[0]
+    """Return the TFRecord of one event."""
+    return to_tfrecords(np.frombuffer(event.SerializeToString(), dtype=np.uint8)[None])[0]
 
 
-def framed(records: np.ndarray) -> list[bytes]:
-    """Return data of one length, (n, length) uint8, as n TFRecords."""
+def to_tfrecords(records: np.ndarray) -> list[bytes]:
+    """Return n TFRecords of data of the same length, (n, length) uint8."""
     count, length = records.shape
     head = np.frombuffer(struct.pack("<Q", length), dtype=np.uint8)[None]
     heads = np.broadcast_to(np.concatenate([head, _checksum(head)], axis=1), (count, 12))
@@ -171,7 +183,8 @@ def _checksum(records: np.ndarray) -> np.ndarray:
 def crc32c(records: np.ndarray) -> np.ndarray:
     """Return the CRC-32C (Castagnoli) of each record (n, length) uint8, as (n,) uint32.
 
-    The checksum is linear: that of a chunk is the XOR of what each byte contributes at its distance from the end.
+    The checksum is linear: that of a chunk is the XOR of the contributions of its bytes, and the contribution of a byte
+    depends on its value and its distance from the end of the chunk.
     """
     sums = np.full(len(records), _ONES)
     for start in range(0, records.shape[1], CHUNK):
@@ -182,16 +195,16 @@ def crc32c(records: np.ndarray) -> np.ndarray:
 
 
 def _advance(sums: np.ndarray, length: int) -> np.ndarray:
-    """Return running checksums after `length` more bytes of zero."""
+    """Return running checksums after `length` more zero bytes."""
     after = sums >> np.uint32(8 * length) if length < 4 else np.zeros_like(sums)
-    for place in range(min(length, 4)):
-        after = after ^ _table()[length - 1 - place, (sums >> np.uint32(8 * place)) & np.uint32(255)]
+    for position in range(min(length, 4)):
+        after = after ^ _table()[length - 1 - position, (sums >> np.uint32(8 * position)) & np.uint32(255)]
     return after
 
 
 @functools.cache
 def _table() -> np.ndarray:
-    """Return what each byte value contributes at each distance from the end of a chunk, (CHUNK, 256) uint32."""
+    """Return the contribution of each byte value at each distance from the end of a chunk, (CHUNK, 256) uint32."""
     table = np.zeros((CHUNK, 256), dtype=np.uint32)
     row = np.arange(256, dtype=np.uint32)
     for _ in range(8):

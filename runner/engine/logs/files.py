@@ -1,4 +1,4 @@
-"""The log files of a run: written even when the disk is full, cut back to a checkpoint when a run resumes."""
+"""The log files of a run: a full disk does not lose rows, and a resumed run truncates them to its checkpoint."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from runner.engine.logs.event_file import FORM, event_files
+from runner.engine.logs.event_file import FILE_NAME, event_files
 from runner.engine.logs.sinks import METRICS, AppendOnlyFile, LogFile, Row
 from runner.engine.saving import storage
 from runner.errors import CheckpointError
 
-# Bytes of one file that may wait in memory for a disk that takes no more.
+# Bytes of one file that may be kept in memory while the disk is full.
 MAX_BACKLOG = 64 << 20
 
 
 class LogFiles:
-    """Sinks whose files are part of the state of a run.
+    """The sinks whose files are part of the state of a run.
 
-    A full or failing disk does not end the run: a warning says so, the rest waits in memory, is tried again with the
-    next rows, and is part of a checkpoint.
+    A full or failing disk does not end the run. It prints a warning, and bytes that cannot be written stay in memory
+    (the backlog). They are written before the next rows, and a checkpoint stores them.
 
     Args:
         sinks: The files that this session writes.
-        lengths: Bytes of the files of earlier sessions, by name.
+        lengths: The length in bytes of the files of earlier sessions, by name.
     """
 
     def __init__(self, sinks: Sequence[LogFile] = (), lengths: Mapping[str, int] | None = None) -> None:
@@ -37,34 +37,34 @@ class LogFiles:
         self._behind: set[Path] = set()  # files with a backlog
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Append rows to each file, and its backlog first.
+        """Append the backlog and the rows to each file.
 
         Raises:
-            StorageError: A backlog is larger than `MAX_BACKLOG`.
+            StorageError: The disk is full or fails, and a backlog exceeds `MAX_BACKLOG`.
         """
         for sink in self.sinks if rows or self._behind else ():
             self._write(sink, rows)
 
     def sync(self) -> dict[str, int]:
-        """Wait until all but the backlogs is on the disk; return the bytes of each file by name.
+        """Wait until all written bytes are on the disk; return the length of each file in bytes, by name.
 
         Raises:
-            StorageError: A file is gone or the disk fails.
+            StorageError: A file was removed or replaced, or the disk fails.
         """
         for sink in self.sinks:
-            with storage.refusing(sink.file.path):
+            with storage.convert_os_errors(sink.file.path):
                 self._lengths[sink.file.path.name] = sink.file.sync()
         return dict(self._lengths)
 
     def backlogs(self) -> dict[str, Tensor]:
-        """Return the bytes (n,) uint8 that each file lacks, by name."""
+        """Return the backlog (n,) uint8 of each file that has one, by name."""
         files = [sink.file for sink in self.sinks if sink.file.backlog]
         return {file.path.name: torch.from_numpy(np.frombuffer(file.backlog, np.uint8).copy()) for file in files}
 
     def write_backlogs(self) -> None:
-        """Write what the files lack; StorageError if the disk does not take it."""
+        """Write the backlogs; raise StorageError if that fails."""
         for sink in self.sinks:
-            with storage.refusing(sink.file.path):
+            with storage.convert_os_errors(sink.file.path):
                 sink.file.append(b"")
 
     def close(self) -> None:
@@ -79,35 +79,35 @@ class LogFiles:
             sink.write(rows)
         except OSError as error:
             if len(sink.file.backlog) > MAX_BACKLOG:
-                raise storage.refusal(path, error) from error
+                raise storage.to_storage_error(path, error) from error
             if path not in self._behind:
-                _warn(f"{storage.refusal(path, error)}; the run goes on, and the log waits in memory")
+                _warn(f"{storage.to_storage_error(path, error)}; the run continues and keeps the log in memory")
             self._behind.add(path)
         else:
             if path in self._behind:
-                _warn(f"{storage.shown(path)}: written again, nothing is missing")
+                _warn(f"{storage.printable(path)}: can be written again; no rows were lost")
             self._behind.discard(path)
 
 
 def truncate_logs(folder: Path, positions: Mapping[str, int], backlogs: Mapping[str, Any]) -> dict[str, int]:
-    """Restore the log files of a run folder as they were at a checkpoint, so that a resumed run repeats no step.
+    """Restore the log files of a run folder to a checkpoint, so that a resumed run does not log a step twice.
 
     Args:
         folder: The run folder.
-        positions: Bytes that each file held, by name; log files that are not among them are deleted.
-        backlogs: Bytes (n,) uint8 that a file lacked, by name; they are appended.
+        positions: The length of each file in bytes, by name. Log files that are not listed are deleted.
+        backlogs: The backlog (n,) uint8 of files that had one, by name. It is appended.
 
     Returns:
-        The bytes that each file holds now, by name.
+        The new length of each file in bytes, by name.
 
     Raises:
-        CheckpointError: A file is missing or shorter than it was; nothing is changed then.
+        CheckpointError: A file is missing or shorter than at the checkpoint. No file was changed.
     """
     for name, length in positions.items():
         check_log(folder, name, length)
     for name, data in backlogs.items():
         if name not in positions or not isinstance(data, Tensor):
-            raise CheckpointError(f"the checkpoint says that {name!r} lacks something, which is no log of it")
+            raise CheckpointError(f"the checkpoint has a backlog of {name!r}, which is not one of its log files")
     for name in {METRICS, *event_files(folder)} - set(positions):
         storage.remove(folder / name)
     for name, length in positions.items():
@@ -117,21 +117,21 @@ def truncate_logs(folder: Path, positions: Mapping[str, int], backlogs: Mapping[
 
 
 def check_log(folder: Path, name: str, length: int) -> None:
-    """Raise CheckpointError unless a name is that of a log file that holds at least `length` bytes."""
+    """Raise CheckpointError unless `name` is a log file of at least `length` bytes."""
     path = folder / name
-    if name != METRICS and not FORM.fullmatch(name):
-        raise CheckpointError(f"the checkpoint names {name!r} as a log, which it is not")
+    if name != METRICS and not FILE_NAME.fullmatch(name):
+        raise CheckpointError(f"the checkpoint lists the log file {name!r}; expected {METRICS} or an event file")
     if not path.is_file():
-        raise CheckpointError(f"{path}: missing, and the checkpoint says that it held {length} bytes")
+        raise CheckpointError(f"{path}: missing; the checkpoint expects {length} bytes")
     if path.stat().st_size < length:
-        raise CheckpointError(f"{path}: holds {path.stat().st_size} bytes, and the checkpoint says {length}")
+        raise CheckpointError(f"{path}: has {path.stat().st_size} bytes; the checkpoint expects {length}")
 
 
 def _append(path: Path, data: Tensor) -> int:
-    """Append bytes (n,) uint8 to a file, durably; return its size."""
+    """Append bytes (n,) uint8 to a file durably; return its length."""
     file = AppendOnlyFile(path)
     try:
-        with storage.refusing(path):
+        with storage.convert_os_errors(path):
             file.append(data.numpy().tobytes())
             return file.sync()
     finally:
@@ -139,5 +139,5 @@ def _append(path: Path, data: Tensor) -> int:
 
 
 def _warn(line: str) -> None:
-    """Write a warning to standard error."""
+    """Print a warning to standard error."""
     sys.stderr.write(f"runner: warning: {line}\n")

@@ -1,4 +1,4 @@
-"""The log of a run: collects values without waiting for the device, and writes them as rows to screens and files."""
+"""The log of a run: collects values without waiting for the device, and writes them as rows to its sinks."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ from runner.engine.logs.sinks import METRICS, JsonLines, LogFile, Row, Sink
 from runner.engine.saving import storage
 from runner.errors import CheckpointError
 
-# At least so many seconds lie between two flushes of `keep_up`; more flushes would cost small models several percent.
-_PAUSE = 0.5
+# Minimum time in seconds between two flushes by `flush_if_due`. More flushes would slow the training of small models
+# by several percent.
+_MIN_FLUSH_INTERVAL = 0.5
 
 
 class Log:
-    """Buffer values on the device; write them as rows, with derived numbers, to screens and files at each flush.
+    """Buffers values on the device; writes them as rows, with derived numbers, at each flush.
 
-    All values of one step form one row, however often `flush` is called: the last step's row stays open until a later
-    step, a checkpoint or the end closes it. So nothing may be logged for a step after its checkpoint.
+    All values of a step form one row, even if `flush` is called in between: the row of the last step stays open until a
+    later step, a checkpoint or the end of the log. Therefore nothing may be logged for a step after its checkpoint.
 
-    Without arguments it is a log in memory, which stores only the latest number of each tag.
+    A log without sinks stores only the latest number of each tag.
 
     Args:
         files: Sinks whose files are part of the state of the run (`LogFiles`).
-        screens: Other sinks, which get each row first.
-        lengths: Bytes of the files of earlier sessions, by name.
-        transfer: Brings the values to the host; logs of runs that train together share one.
+        screens: Other sinks. They get each row before the files do.
+        lengths: The length in bytes of the files of earlier sessions, by name.
+        transfer: Copies the values to the host; logs of runs that train together share one.
     """
 
     def __init__(
@@ -56,31 +57,31 @@ class Log:
         self._latest: dict[str, float] = {}
 
     def add(self, step: int, values: Mapping[str, Any]) -> None:
-        """Add values of a step (1 is the first); costs no more than an append.
+        """Add values of a step; costs one append to a list.
 
         Args:
-            step: Optimizer steps done.
-            values: By tag: tensors and `Numbers` on the device, detached and never changed later; or host values:
-                numbers, texts in Markdown, PNG bytes, TensorBoard summaries.
+            step: The number of optimizer steps done.
+            values: The values by tag: tensors and `Numbers` on the device, which are detached and do not change later;
+                or numbers, Markdown texts, PNG bytes and TensorBoard summaries.
         """
         self._buffer.add(step, values)
 
     def latest(self, tag: str) -> float | None:
-        """Return the last number of a tag, None if there is none; may wait for the device."""
-        found = self._buffer.latest(tag)
-        return self._latest.get(tag) if found is None else found
+        """Return the latest number of a tag, or None; may wait for the device."""
+        number = self._buffer.latest(tag)
+        return self._latest.get(tag) if number is None else number
 
-    def keep_up(self) -> None:
-        """Flush, unless the last flush was less than `_PAUSE` ago."""
-        if time.monotonic() - self._flushed >= _PAUSE:
+    def flush_if_due(self) -> None:
+        """Flush, unless the last flush was less than `_MIN_FLUSH_INTERVAL` ago."""
+        if time.monotonic() - self._flushed >= _MIN_FLUSH_INTERVAL:
             self.flush()
 
     def flush(self) -> dict[str, float]:
-        """Write all rows but the open one to screens and files, after one transfer; return each tag's latest number."""
+        """Copy the values to the host and write all rows except the open one; return the latest number of each tag."""
         rows = [] if self._open is None else [self._open]
-        for step, moment, values in self._buffer.take():
+        for step, added, values in self._buffer.take():
             if not rows or rows[-1].step != step:
-                rows.append(Row(step, moment, {}))
+                rows.append(Row(step, added, {}))
             self._derived.extend(values)
             rows[-1].values.update(values)
         self._remember(rows)
@@ -89,32 +90,32 @@ class Log:
         self._flushed = time.monotonic()
         return dict(self._latest)
 
-    def forget(self, after: int) -> None:
-        """Drop the values of all steps after a step that were added since the last flush."""
+    def discard(self, after: int) -> None:
+        """Drop the values of all steps later than `after`, unless they were flushed already."""
         self._buffer.discard(after)
 
-    def hold(self) -> None:
-        """Keep the last row open through the next checkpoint, which stores it, so that a resumed run completes it.
+    def keep_row_open(self) -> None:
+        """Keep the last row open at the next checkpoint, which stores it, so that a resumed run can add values to it.
 
         Nothing may be logged for a later step.
         """
         self._keep_open = True
 
     def positions(self) -> dict[str, int]:
-        """Write all rows, wait until they are on the disk, and return the bytes of each file by name.
+        """Write all rows, wait until they are on the disk, and return the length of each file in bytes, by name.
 
-        A later `state_dict` contains the rows that could not be written.
+        Rows that cannot be written are in the next `state_dict`.
         """
-        self._finish()
+        self._write_all()
         return self.files.sync()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs besides the files at their last `positions`."""
+        """Return the state that a resumed run needs besides the files at their last `positions`."""
         row = {} if self._open is None else {**self._open._asdict(), "values": _as_tensors(self._open.values)}
         return {"derived": self._derived.state_dict(), "owed": self.files.backlogs(), "held": row}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore derived numbers and an open row; `open_logs` restores the files."""
+        """Restore derived numbers and the open row; `open_logs` restores the files."""
         self._derived = Derived(state["derived"])
         if row := state["held"]:
             self._open = Row(row["step"], row["time"], _as_arrays(row["values"]))
@@ -123,13 +124,14 @@ class Log:
         """Write the remaining rows and close the files.
 
         Raises:
-            StorageError: The rows cannot be written, and no other exception is being handled.
+            StorageError: The rows cannot be written. It is not raised while another exception is being handled,
+                because it would hide that one.
         """
-        failing = sys.exception() is not None
+        handling_exception = sys.exception() is not None
         self._keep_open = False
         try:
-            self._finish()
-            if not failing:
+            self._write_all()
+            if not handling_exception:
                 self.files.write_backlogs()
         finally:
             self._buffer.close()
@@ -145,14 +147,15 @@ class Log:
             latest.update(row.values)
         self._latest.update({tag: value for tag, value in latest.items() if type(value) is float})
 
-    def _finish(self) -> None:
-        """Flush, and write the open row unless it is held."""
+    def _write_all(self) -> None:
+        """Flush, and write the open row unless it must stay open."""
         self.flush()
         if not self._keep_open and self._open is not None:
             last, self._open = self._open, None
             self._write([last])
 
     def _write(self, rows: Sequence[Row]) -> None:
+        """Write rows to all sinks."""
         for screen in self.screens if rows else ():
             screen.write(rows)
         self.files.write(rows)
@@ -167,20 +170,20 @@ def open_logs(
     screens: Sequence[Sink] = (),
     transfer: Transfer | None = None,
 ) -> Log:
-    """Open the logs of a run folder, as they were at a checkpoint if the run resumes.
+    """Open the logs of a run folder; a resumed run restores them to its checkpoint.
 
-    A resumed run writes a new event file beside the old ones.
+    A resumed run writes a new event file beside the existing ones.
 
     Args:
         folder: The run folder.
         positions: `Log.positions` of the checkpoint; None for a new run.
-        step: Optimizer steps done.
+        step: The number of optimizer steps done.
         state: `Log.state_dict` of the checkpoint.
         screens: Other sinks that get each row (`console.Console`).
         transfer: Shared by the logs of runs that train together.
 
     Raises:
-        CheckpointError: A file is missing or shorter than it was; nothing is changed then.
+        CheckpointError: A file is missing or shorter than at the checkpoint. No file was changed.
     """
     state = Log().state_dict() if state is None else {"held": {}, **state}
     if state.keys() != {"derived", "owed", "held"} or not all(isinstance(part, dict) for part in state.values()):
@@ -188,7 +191,7 @@ def open_logs(
     lengths = truncate_logs(folder, positions or {}, state["owed"])
     first = step + 1 if positions else 0
     files: list[LogFile] = [JsonLines(folder / METRICS), EventFile(folder / next_name(folder), first)]
-    with storage.refusing(folder):
+    with storage.convert_os_errors(folder):
         storage.disk.fsync_folder(folder)
     log = Log(files, screens, lengths, transfer)
     log.load_state_dict(state)
@@ -196,10 +199,10 @@ def open_logs(
 
 
 def _as_tensors(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row's values as a checkpoint stores them: arrays as tensors."""
+    """Return the values of a row as a checkpoint stores them, with arrays as tensors."""
     return {tag: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for tag, v in values.items()}
 
 
 def _as_arrays(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row's values from a checkpoint: tensors as arrays."""
+    """Return the values of a row from a checkpoint, with tensors as arrays."""
     return {tag: v.numpy() if isinstance(v, Tensor) else v for tag, v in values.items()}

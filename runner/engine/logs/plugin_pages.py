@@ -1,11 +1,11 @@
-"""TensorBoard's HPARAMS page, which shows a run's config, and the charts of its CUSTOM SCALARS page.
+"""TensorBoard's HPARAMS page, which shows the config of a run, and the charts of its CUSTOM SCALARS page.
 
-The hyperparameters are flat, typed, and grouped so that seeds share a row. They are written without an experiment
-record: TensorBoard then infers types and domains, shows first the hyperparameters that differ between runs, uses every
-scalar tag as a metric, and averages the runs of one group.
+The hyperparameters are flat and typed, and runs that differ only in the seed are one group. No experiment record is
+written. TensorBoard then infers types and domains, shows the hyperparameters that differ between runs first, uses every
+scalar tag as a metric, and averages over the runs of a group.
 
-The tags of charts are regular expressions, so that every run has the same layout: TensorBoard merges the layouts of all
-runs, and only equal charts become one.
+The tags of the charts are regular expressions, so that every run has the same layout. TensorBoard merges the layouts of
+all runs and combines equal charts only.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ _CHARTS = {
 
 
 def flat_hparams(config: Mapping[str, Any]) -> dict[str, bool | float | str]:
-    """Return a config, or a part of one, on one level: `{optim: adam, optim.lr: 0.001, augment.crop.padding: 4.0}`.
+    """Return a config, or a part of one, as a flat dict: `{optim: adam, optim.lr: 0.001, augment.crop.padding: 4.0}`.
 
-    A number becomes a float, a list its items joined by `+`, and null or an empty list becomes "none".
+    A number becomes a float, a list becomes its items joined by `+`, and null or an empty list becomes "none".
     """
     return {key: _typed(value) for key, value in _flat(config)}
 
 
 def _flat(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (dotted key, value) pairs; a group yields its option under its own name, then the knobs."""
-    for word, value in config.items():
-        key = f"{above}{word}"
+    """Yield (dotted key, value) pairs; a group yields the name of its option under its own key, then the knobs."""
+    for name, value in config.items():
+        key = f"{above}{name}"
         if not isinstance(value, Mapping):
             yield key, value
         else:
@@ -78,7 +78,7 @@ def _typed(value: Any) -> bool | float | str:
 
 
 def session_start(hparams: Mapping[str, bool | float | str], group: str) -> Any:
-    """Return the summary that starts a session; runs of the same `group` share one row."""
+    """Return the summary that starts a session on the HPARAMS page; runs of the same `group` share a row."""
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionStartInfo
 
     info = SessionStartInfo(group_name=group, start_time_secs=time.time())
@@ -88,7 +88,7 @@ def session_start(hparams: Mapping[str, bool | float | str], group: str) -> Any:
 
 
 def session_end(*, succeeded: bool) -> Any:
-    """Return the summary that ends a session; without one its status stays unknown."""
+    """Return the summary that ends a session on the HPARAMS page; without it the status is unknown."""
     from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo
 
@@ -99,17 +99,17 @@ def session_end(*, succeeded: bool) -> Any:
 def _hparams_summary(tag: str, content: Any) -> Any:
     """Return the summary of a message to the HPARAMS plugin, which reads it from the metadata of an empty tensor.
 
-    TensorBoard's own functions for it import far more than the messages (see `summaries.tensor`).
+    TensorBoard has functions for it, but they import far more modules (see `summaries.tensor`).
     """
     from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 
-    about = SummaryMetadata.PluginData(plugin_name="hparams", content=content.SerializeToString())
+    plugin_data = SummaryMetadata.PluginData(plugin_name="hparams", content=content.SerializeToString())
     empty = np.zeros(0, dtype=np.float32)
-    return Summary(value=[summaries.value(f"_hparams_/{tag}", empty, SummaryMetadata(plugin_data=about))])
+    return Summary(value=[summaries.value(f"_hparams_/{tag}", empty, SummaryMetadata(plugin_data=plugin_data))])
 
 
-def layout() -> Any:
-    """Return the summary with the layout of the charts; written once per run."""
+def chart_layout() -> Any:
+    """Return the summary with the layout of the CUSTOM SCALARS page; a run writes it once."""
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 
@@ -122,7 +122,7 @@ def layout() -> Any:
 
 
 def _chart(title: str, tags: list[str]) -> Any:
-    """Return a line chart of all tags that match."""
+    """Return a line chart of all tags that match one of the regular expressions."""
     from tensorboard.plugins.custom_scalar import layout_pb2
 
     return layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=tags))

@@ -1,4 +1,4 @@
-"""Sinks of logged rows: their protocols, the file that they append to, and `metrics.jsonl`."""
+"""Sinks, which rows are written to: their protocols, the append-only file, and `metrics.jsonl`."""
 
 from __future__ import annotations
 
@@ -18,31 +18,34 @@ METRICS = "metrics.jsonl"
 
 
 class Row(NamedTuple):
-    """All that was logged for one step, on the host.
+    """All values that were logged for one step, on the host.
 
-    A value is a number, an array (rank 1: the values of a histogram, rank 3 or 4: images), a text in Markdown, the
-    bytes of a PNG, or a TensorBoard `Summary` (hyperparameters, the layout of charts).
+    Attributes:
+        step: The number of optimizer steps done.
+        time: When the values were logged, in seconds since 1970.
+        values: The values by tag: floats, arrays (rank 1: the values of a histogram; rank 3 or 4: images), Markdown
+            texts, the bytes of a PNG, or a TensorBoard `Summary` (hyperparameters, chart layout).
     """
 
     step: int
-    time: float  # seconds since 1970
+    time: float
     values: dict[str, Any]
 
 
 class Sink(Protocol):
-    """Takes rows; ignores values of kinds that it cannot show."""
+    """Writes rows; ignores values of kinds that it does not support."""
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Write rows, in order of step; a reader of the file or the screen sees them after the call."""
+        """Write rows in order of step; they are visible to readers of the file after the call."""
         ...
 
     def close(self) -> None:
-        """Close the file or leave the screen."""
+        """Close the file, or release the terminal."""
         ...
 
 
 class LogFile(Sink, Protocol):
-    """A sink whose file is part of the state of the run; when `write` raises OSError, the rows stay in the backlog."""
+    """A sink whose file is part of the state of the run; if `write` raises OSError, its backlog keeps the rows."""
 
     @property
     def file(self) -> AppendOnlyFile:
@@ -51,16 +54,20 @@ class LogFile(Sink, Protocol):
 
 
 class AppendOnlyFile:
-    """A new or existing file, open at its end; bytes that the disk does not take now are kept and written first later.
+    """A new or existing file, opened at its end; bytes that cannot be written are kept for the next `append`.
+
+    Args:
+        path: The file.
 
     Attributes:
-        size: The bytes that it certainly holds.
-        backlog: The bytes that follow and that the disk has not taken yet.
+        path: The file.
+        size: The number of bytes that were written completely.
+        backlog: The bytes that could not be written yet.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self.backlog = path, b""
-        with storage.refusing(path):
+        with storage.convert_os_errors(path):
             try:
                 self._file = storage.disk.create(path)
             except FileExistsError:
@@ -68,26 +75,31 @@ class AppendOnlyFile:
         self.size = os.lseek(self._file, 0, os.SEEK_END)
 
     def append(self, data: bytes) -> None:
-        """Write backlog and data whole; or raise OSError, write nothing and keep all of it as the backlog."""
+        """Write the backlog and `data` completely; or raise OSError, write nothing and keep both as the backlog."""
         self.backlog += data
         rest = memoryview(self.backlog)
         try:
+            # The previous call failed and could not remove its partial write.
             if os.lseek(self._file, 0, os.SEEK_CUR) != self.size:
-                self._cut()
+                self._truncate()
             while rest:
                 rest = rest[storage.disk.write(self._file, rest) :]
         except OSError:
-            # A torn write that cannot be cut now is cut before the next try.
+            # Remove a partial write. If that fails now, the next call does it.
             with contextlib.suppress(OSError):
-                self._cut()
+                self._truncate()
             raise
         self.size, self.backlog = self.size + len(self.backlog), b""
 
     def sync(self) -> int:
-        """Wait until all but the backlog is on the disk; return those bytes. Raises OSError if the file is gone."""
-        here, named = os.fstat(self._file), self.path.lstat()
-        if (here.st_dev, here.st_ino) != (named.st_dev, named.st_ino):
-            raise OSError(errno.ENOENT, "another file has taken its place")
+        """Wait until the written bytes are on the disk and return their number.
+
+        Raises:
+            OSError: The file was removed or replaced, or the disk fails.
+        """
+        opened, current = os.fstat(self._file), self.path.lstat()
+        if (opened.st_dev, opened.st_ino) != (current.st_dev, current.st_ino):
+            raise OSError(errno.ENOENT, "the file was replaced by another one")
         storage.disk.fsync(self._file)
         return self.size
 
@@ -95,16 +107,18 @@ class AppendOnlyFile:
         """Close the file."""
         storage.disk.close(self._file)
 
-    def _cut(self) -> None:
+    def _truncate(self) -> None:
+        """Truncate the file to the bytes that were written completely."""
         storage.disk.truncate(self._file, self.size)
         os.lseek(self._file, self.size, os.SEEK_SET)
 
 
 class JsonLines:
-    """`metrics.jsonl`: one JSON object per logged step, `{"step": 7, "train/loss": 0.25}`, numbers only.
+    """A sink that writes `metrics.jsonl`: one JSON object per logged step, such as `{"step": 7, "train/loss": 0.25}`.
 
-    A number has all its digits, so that reading it gives the same bits. JSON has no non-finite numbers: they are the
-    strings "NaN", "Infinity" and "-Infinity", which Python's `float` and JavaScript's `Number` read.
+    It writes numbers only, with all their digits, so that reading one gives the same bits. JSON has no non-finite
+    numbers. They are written as the strings "NaN", "Infinity" and "-Infinity", which Python's `float` and JavaScript's
+    `Number` accept.
     """
 
     def __init__(self, path: Path) -> None:
@@ -120,41 +134,41 @@ class JsonLines:
 
 
 def _line(row: Row) -> str:
-    """Return the row's numbers as one line of JSON, the empty string if it has none."""
-    values, sum_of_all = row.values, total(row)
-    # Nearly all rows hold finite numbers only: a finite sum shows it in one pass.
+    """Return the numbers of a row as one line of JSON; an empty string if it has none."""
+    values, sum_of_all = row.values, sum_of_scalars(row)
+    # The fast path for a row of finite numbers, which nearly all are: if the sum is finite, all numbers are.
     if sum_of_all is not None and math.isfinite(sum_of_all):
         return _template(tuple(values)) % (row.step, *values.values())
     numbers = [f", {json.dumps(tag)}: {_number(value)}" for tag, value in values.items() if type(value) is float]
     return f'{{"step": {row.step}{"".join(numbers)}}}\n' if numbers else ""
 
 
-def total(row: Row) -> float | None:
-    """Return the sum of a row that holds only numbers, None for any other row."""
-    found = 0.0
+def sum_of_scalars(row: Row) -> float | None:
+    """Return the sum of the values of a row; None if a value is not a number or there are no values."""
+    total = 0.0
     for value in row.values.values():
         if type(value) is not float:
             return None
-        found += value
-    return found if row.values else None
+        total += value
+    return total if row.values else None
 
 
 @functools.cache
 def _template(tags: tuple[str, ...]) -> str:
-    """Return the line of a step with these tags as a %-template; a run has few such tuples of tags."""
-    words = (json.dumps(tag).replace("%", "%%") for tag in tags)
-    return '{"step": %d' + "".join(f", {word}: %r" for word in words) + "}\n"
+    """Return the JSON line of a row with these tags as a %-template; a run has few different tuples of tags."""
+    keys = (json.dumps(tag).replace("%", "%%") for tag in tags)
+    return '{"step": %d' + "".join(f", {key}: %r" for key in keys) + "}\n"
 
 
 def _number(value: float) -> str:
-    """Return a number as JSON, a non-finite one as a string."""
+    """Return a number as JSON; a non-finite one as a string."""
     if math.isfinite(value):
         return repr(value)
     return '"NaN"' if math.isnan(value) else '"Infinity"' if value > 0 else '"-Infinity"'
 
 
 def read_metrics(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
-    """Yield (step, numbers) of each line of a `metrics.jsonl`; skip a last line that a crash cut short."""
+    """Yield (step, numbers by tag) of each line of a `metrics.jsonl`; skip a last line that a crash left incomplete."""
     with path.open(encoding="utf-8") as lines:
         for text in lines:
             if text.endswith("\n"):

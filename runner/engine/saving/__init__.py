@@ -3,9 +3,9 @@
 - `folder.py`: the run folder, its lock, `result.json`
 - `checkpoint.py`: save and load checkpoints
 - `manifest.py`: the file that commits a checkpoint, with sizes and checksums
-- `rotation.py`: removal of old checkpoints and of the leftovers of killed saves
+- `rotation.py`: removal of old checkpoints and of files that killed saves left
 - `state.py`: nested state as named tensors and a JSON tree
 - `tensor_file.py`: safetensors files, written durably and verified when read
 - `storage.py`: atomic writes and safe reads
-- `disk.py`: the system calls, which tests replace
+- `disk.py`: the system calls that change a disk, which tests replace
 """

@@ -1,8 +1,8 @@
-"""Checkpoints: written so that a crash at any moment leaves a valid one, read so that a damaged one is never used.
+"""Checkpoints: a crash at any moment leaves a valid one, and a damaged one is never loaded.
 
-In `<run>/checkpoints/` a step has `<step>.weights.safetensors` (what evaluation loads), `<step>.state.safetensors` and,
-last, `<step>.json`, which commits it. There is no pickle and no pointer: the newest checkpoint is the newest whose
-checksums hold.
+A checkpoint has three files in `<run>/checkpoints/`: `<step>.weights.safetensors` (which evaluation loads),
+`<step>.state.safetensors` and the manifest `<step>.json`, which is written last and commits the checkpoint. There is no
+pickle and no file that points to the newest checkpoint: that is the newest one with correct checksums.
 """
 
 from __future__ import annotations
@@ -17,19 +17,25 @@ from torch import Tensor
 
 from runner.engine.saving import manifest, storage, tensor_file
 from runner.engine.saving.manifest import DATA_NAME, FOLDER, Manifest, NewerFormat, name_of
-from runner.engine.saving.rotation import older, rotate, steps_in, tidied, unused_stem
+from runner.engine.saving.rotation import names_before, remove_leftovers, rotate, steps_in, unused_stem
 from runner.engine.saving.state import flatten, restore
 from runner.errors import CheckpointError, StorageError
 
-# Number of the newest checkpoints to keep, besides those asked for.
+# Number of the newest checkpoints to keep, besides the steps in `keep`.
 _NEWEST = 2
-# Differing tensors that one line names at most.
-_MOST_NAMES = 3
+# Tensors that the message of `mismatch` names at most.
+_MAX_NAMES = 3
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A checkpoint as read: `logs` are bytes per log file, `notes` say which newer ones were damaged."""
+    """A loaded checkpoint.
+
+    Attributes:
+        step: The number of optimizer steps done.
+        weights, state, logs, meta: What was given to `save`.
+        notes: One line for each newer checkpoint that was damaged and skipped.
+    """
 
     step: int
     weights: dict[str, Tensor]
@@ -50,139 +56,158 @@ def save(
     keep: Collection[int],
     newest: int = _NEWEST,
 ) -> Path:
-    """Write the checkpoint of a step into a run folder and return the path of its weights.
+    """Write the checkpoint of a step into a run folder, verify it, and remove old checkpoints.
 
-    Once it is read back whole, all others go but the `newest` (at least 1, this one among them) and the steps in
-    `keep`; those of later steps too, which a run that went back to an older one has left. Call it with the run's lock
-    held. Raises StorageError; a checkpoint that was valid before is then still there.
+    Returns the path of the weights file. Raises StorageError and keeps the earlier checkpoints if writing fails.
+
+    Args:
+        folder: The run folder; the caller holds its lock.
+        step: The number of optimizer steps done.
+        weights: The tensors that evaluation needs, by name.
+        state: The rest of the state: nested dicts, lists and tuples of tensors, numbers and strings.
+        logs: The length of each log file in bytes.
+        meta: JSON values to store beside the state.
+        keep: Steps to keep; later steps that are not listed are removed.
+        newest: The number of newest checkpoints to keep, at least 1, this one included.
     """
-    place = _opened(folder)
-    names = tidied(place)
-    stem = unused_stem(names, step)
+    checkpoints = _make_checkpoint_folder(folder)
+    names = remove_leftovers(checkpoints)
     tensors, tree = flatten(state, weights)
-    files = (
-        tensor_file.write(place / f"{stem}.weights.safetensors", weights),
-        tensor_file.write(place / f"{stem}.state.safetensors", tensors),
-    )
-    with storage.refusing(place):
-        storage.disk.fsync_folder(place)  # both names, before the one that lists them
+    stem = checkpoints / unused_stem(names, step)
+    weights_entry = tensor_file.write(Path(f"{stem}.weights.safetensors"), weights)
+    files = (weights_entry, tensor_file.write(Path(f"{stem}.state.safetensors"), tensors))
+    with storage.convert_os_errors(checkpoints):
+        # Both names must be durable before the manifest that lists them.
+        storage.disk.fsync_folder(checkpoints)
     commit = manifest.encode(Manifest(step, *files, logs=dict(logs), tree=tree, meta=dict(meta)))
-    seal = storage.write_atomic(place / name_of(step), commit)
-    _verify(place, {name_of(step): seal, **{file.name: file.sha256 for file in files}})
-    rotate(place, names, step, keep, newest)
-    return place / files[0].name
+    manifest_sha256 = storage.write_atomic(checkpoints / name_of(step), commit)
+    _verify(checkpoints, {name_of(step): manifest_sha256, **{file.name: file.sha256 for file in files}})
+    rotate(checkpoints, names, step, keep, newest)
+    return checkpoints / files[0].name
 
 
-def finish(folder: Path, step: int, *, keep: Collection[int], newest: int = _NEWEST) -> None:
-    """Remove the older checkpoints that the save of a step had yet to remove when it was killed."""
-    place = folder / FOLDER
-    rotate(place, older(storage.names(place), step), step, keep, newest)
+def remove_outdated(folder: Path, step: int, *, keep: Collection[int], newest: int = _NEWEST) -> None:
+    """Remove the older checkpoints that a killed `save` of a step did not remove; see `save` for the arguments."""
+    checkpoints = folder / FOLDER
+    rotate(checkpoints, names_before(storage.names(checkpoints), step), step, keep, newest)
 
 
-def _opened(folder: Path) -> Path:
-    """Return the folder of a run's checkpoints, made if it is not there."""
-    place = folder / FOLDER
-    with storage.refusing(place):
-        if not place.is_dir() or place.is_symlink():
-            storage.make_folder(place)
-    return place
+def _make_checkpoint_folder(folder: Path) -> Path:
+    """Return the checkpoint folder of a run; create it if it does not exist."""
+    checkpoints = folder / FOLDER
+    with storage.convert_os_errors(checkpoints):
+        if not checkpoints.is_dir() or checkpoints.is_symlink():
+            storage.make_folder(checkpoints)
+    return checkpoints
 
 
-def _verify(place: Path, digests: Mapping[str, str]) -> None:
-    """Read the files of a new checkpoint back; StorageError if they are not what was written."""
+def _verify(checkpoints: Path, digests: Mapping[str, str]) -> None:
+    """Read the files of a new checkpoint back; raise StorageError if a sha256 differs from what was written."""
     for name, digest in digests.items():
-        with storage.refusing(place / name):
-            if storage.sha256_of(place / name) != digest:
-                raise StorageError(f"{storage.shown(place / name)}: what is read back is not what was written")
+        with storage.convert_os_errors(checkpoints / name):
+            if storage.sha256_of(checkpoints / name) != digest:
+                raise StorageError(
+                    f"{storage.printable(checkpoints / name)}: the file read back differs from what was written"
+                )
 
 
 def load(folder: Path, *, step: int | None = None, before: int | None = None) -> Snapshot | None:
-    """Return the newest valid checkpoint of a run folder (or that of `step`, or one `before` a step), None without any.
+    """Return the newest valid checkpoint of a run folder; None if there is no checkpoint.
 
-    Writes nothing. Newer ones that are damaged are named in `notes`, a line each. Raises CheckpointError if there are
-    some and none is valid, or if the newest whole one is of a later format.
+    Args:
+        folder: The run folder.
+        step: Load the checkpoint of this step only.
+        before: Load a checkpoint of an earlier step only.
+
+    Raises:
+        CheckpointError: There are checkpoints but none is valid, there is none of `step`, or the newest valid manifest
+            has the format of a later version.
     """
-    place = folder / FOLDER
-    with storage.refusing(place):
-        if not os.path.lexists(place):
+    checkpoints = folder / FOLDER
+    with storage.convert_os_errors(checkpoints):
+        if not os.path.lexists(checkpoints):
             return None
-        if place.is_symlink() or not place.is_dir():
-            raise CheckpointError(f"{storage.shown(place)}: is not a folder")
-    steps = steps_in(storage.names(place))
+        if checkpoints.is_symlink() or not checkpoints.is_dir():
+            raise CheckpointError(f"{storage.printable(checkpoints)}: is not a folder")
+    steps = steps_in(storage.names(checkpoints))
     if step is not None:
         if step not in steps:
-            raise CheckpointError(f"{storage.shown(place)}: no checkpoint of step {step} (there are: {steps})")
+            raise CheckpointError(
+                f"{storage.printable(checkpoints)}: no checkpoint of step {step} (available: {steps})"
+            )
         steps = [step]
     steps = [each for each in steps if before is None or each < before]
-    return _newest_valid(place, steps)
+    return _newest_valid(checkpoints, steps)
 
 
-def _newest_valid(place: Path, steps: list[int]) -> Snapshot | None:
-    """Return the newest of some checkpoints that holds what its manifest says."""
+def _newest_valid(checkpoints: Path, steps: list[int]) -> Snapshot | None:
+    """Return the newest of the checkpoints whose files match their manifest."""
     rejected: list[str] = []
     for step in reversed(steps):
         try:
-            snapshot = _read(place, step)
+            snapshot = _read(checkpoints, step)
         except NewerFormat as error:
-            raise CheckpointError(f"{storage.shown(place)}/{error}") from error
+            raise CheckpointError(f"{storage.printable(checkpoints)}/{error}") from error
         except CheckpointError as error:
             rejected.append(str(error))
         else:
-            where = storage.shown(place)
+            where = storage.printable(checkpoints)
             notes = [f"checkpoint {where}/{reason}; going back to {name_of(step)}" for reason in rejected]
             return replace(snapshot, notes=notes)
     if rejected:
-        raise CheckpointError(f"{storage.shown(place)}: no valid checkpoint among {len(rejected)}; {rejected[0]}")
+        raise CheckpointError(
+            f"{storage.printable(checkpoints)}: no valid checkpoint among {len(rejected)}; {rejected[0]}"
+        )
     return None
 
 
-def _read(place: Path, step: int) -> Snapshot:
-    """Return the checkpoint of a step, every byte of it verified."""
-    found = manifest.read(place, step)
-    weights = tensor_file.read(place, found.weights)
-    tensors = tensor_file.read(place, found.state)
+def _read(checkpoints: Path, step: int) -> Snapshot:
+    """Return the checkpoint of a step after verifying all checksums."""
+    listed = manifest.read(checkpoints, step)
+    weights = tensor_file.read(checkpoints, listed.weights)
+    tensors = tensor_file.read(checkpoints, listed.state)
     try:
-        state = restore(found.tree, tensors, weights)
+        state = restore(listed.tree, tensors, weights)
     except ValueError as error:
         raise CheckpointError(f"{name_of(step)}: {error}") from error
     if type(state) is not dict:
-        raise CheckpointError(f"{name_of(step)}: the state is no mapping")
-    return Snapshot(step, weights, state, found.logs, found.meta)
+        raise CheckpointError(f"{name_of(step)}: the state is not a mapping")
+    return Snapshot(step, weights, state, listed.logs, listed.meta)
 
 
 def weights_file(folder: Path, step: int) -> Path:
-    """Return the path of the weights of a step; CheckpointError if it has no readable manifest."""
-    place = folder / FOLDER
+    """Return the path of the weights of a step; raise CheckpointError if it has no readable manifest."""
+    checkpoints = folder / FOLDER
     try:
-        return place / manifest.read(place, step).weights.name
+        return checkpoints / manifest.read(checkpoints, step).weights.name
     except CheckpointError as error:
-        raise CheckpointError(f"{storage.shown(place)}/{error}") from error
+        raise CheckpointError(f"{storage.printable(checkpoints)}/{error}") from error
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a weights file, verified against its manifest if that lies beside it (else a lone copy)."""
+    """Return the tensors of a weights file; verify size and checksum if the manifest is in the same folder."""
     try:
-        if found := _manifest_beside(path):
-            files = {file.name: file for file in found.files}
+        if listed := _manifest_beside(path):
+            files = {file.name: file for file in listed.files}
             if path.name not in files:
-                raise CheckpointError(f"{path.name}: is not of the checkpoint that {name_of(found.step)} commits")
+                raise CheckpointError(f"{path.name}: does not belong to the checkpoint {name_of(listed.step)}")
             return tensor_file.read(path.parent, files[path.name])
         return tensor_file.parse(tensor_file.read_bytes(path), path.name)
     except CheckpointError as error:
-        raise CheckpointError(f"{storage.shown(path.parent)}/{error}") from error
+        raise CheckpointError(f"{storage.printable(path.parent)}/{error}") from error
 
 
 def meta_of(path: Path) -> dict[str, Any]:
-    """Return the `meta` of the checkpoint that a weights file is of; empty for a lone copy."""
+    """Return the `meta` of the checkpoint of a weights file; empty if there is no manifest in its folder."""
     try:
-        found = _manifest_beside(path)
+        listed = _manifest_beside(path)
     except CheckpointError as error:
-        raise CheckpointError(f"{storage.shown(path.parent)}/{error}") from error
-    return found.meta if found else {}
+        raise CheckpointError(f"{storage.printable(path.parent)}/{error}") from error
+    return listed.meta if listed else {}
 
 
 def _manifest_beside(path: Path) -> Manifest | None:
-    """Return the manifest that lies beside a data file, None if there is none."""
+    """Return the manifest in the folder of a data file; None if there is none."""
     match = DATA_NAME.fullmatch(path.name)
     if match is None or not os.path.lexists(path.with_name(f"{match['step']}.json")):
         return None
@@ -190,25 +215,26 @@ def _manifest_beside(path: Path) -> Manifest | None:
 
 
 def mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
-    """Return the first differences between the tensors a model expects and those found, in one line, or None."""
+    """Return the first differences in names, shapes and dtypes as one line; None if there are none."""
     names = [*expected, *(name for name in found if name not in expected)]
-    differing = [name for name in names if _form(expected, name) != _form(found, name)]
+    differing = [name for name in names if _shape_and_dtype(expected, name) != _shape_and_dtype(found, name)]
     if not differing:
         return None
     parts = [
-        f"{_printable(n)}: expected {_form(expected, n)}, found {_form(found, n)}" for n in differing[:_MOST_NAMES]
+        f"{_printable(name)}: expected {_shape_and_dtype(expected, name)}, found {_shape_and_dtype(found, name)}"
+        for name in differing[:_MAX_NAMES]
     ]
-    more = f"; and {len(differing) - _MOST_NAMES} more" if len(differing) > _MOST_NAMES else ""
+    more = f"; and {len(differing) - _MAX_NAMES} more" if len(differing) > _MAX_NAMES else ""
     return "; ".join(parts) + more
 
 
-def _form(tensors: Mapping[str, Tensor], name: str) -> str:
-    """Return the shape and type of a tensor in words."""
+def _shape_and_dtype(tensors: Mapping[str, Tensor], name: str) -> str:
+    """Return the shape and dtype of a tensor as text; "none" if there is no such tensor."""
     if name not in tensors:
         return "none"
     return f"{tuple(tensors[name].shape)} {str(tensors[name].dtype).removeprefix('torch.')}"
 
 
 def _printable(name: str) -> str:
-    """Return a tensor's name, which may come from a foreign file, as short printable text."""
+    """Return the name of a tensor as short printable text: in a file from elsewhere it may contain anything."""
     return name if name.isprintable() and len(name) <= 120 else ascii(name)[:120]

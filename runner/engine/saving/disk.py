@@ -1,4 +1,4 @@
-"""The system calls that change a disk, in one place, so that a test can record them or make them fail."""
+"""The system calls that change a disk. They are in one class, so that tests can record them or make them fail."""
 
 from __future__ import annotations
 
@@ -6,30 +6,31 @@ import errno
 import os
 from pathlib import Path
 
-_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)  # what SMB and some FUSE mounts say to fsync on a folder
+# The errors of `fsync` on a folder where the file system does not support it (SMB, some FUSE mounts).
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)
 
 
 class Disk:
-    """Every system call that changes a disk. A test puts its own into `storage.disk`, to record or to fail."""
+    """Every system call that changes a disk; tests replace `storage.disk` by a subclass."""
 
     def create(self, path: Path) -> int:
-        """Create a file that must not exist yet, open for writing."""
+        """Create a file that must not exist, open it for writing, and return its file descriptor."""
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
     def open(self, path: Path) -> int:
-        """Open an existing file for writing; a symbolic link is refused, a pipe nobody reads does not block."""
+        """Open an existing file for writing; raise OSError for a symbolic link, and do not block on a pipe."""
         return os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def write(self, file: int, data: memoryview) -> int:
-        """Write what fits and return how many bytes that were."""
+        """Write bytes and return how many were written, which may be fewer than given."""
         return os.write(file, data)
 
     def truncate(self, file: int, size: int) -> None:
-        """Cut a file."""
+        """Truncate a file to `size` bytes."""
         os.ftruncate(file, size)
 
     def fsync(self, file: int) -> None:
-        """Return when the file's bytes are on the disk."""
+        """Wait until the bytes of a file are on the disk."""
         os.fsync(file)
 
     def close(self, file: int) -> None:
@@ -37,15 +38,16 @@ class Disk:
         os.close(file)
 
     def replace(self, old: Path, new: Path) -> None:
-        """Rename a file, over another one if it is there."""
-        os.replace(old, new)  # noqa: PTH105  (one row of system calls)
+        """Rename a file atomically; replace an existing one."""
+        # This class calls `os` only, so that each method is one system call.
+        os.replace(old, new)  # noqa: PTH105
 
     def unlink(self, path: Path) -> None:
-        """Remove a file (of a symbolic link, the link)."""
+        """Remove a file or a symbolic link."""
         os.unlink(path)  # noqa: PTH108
 
     def mkdir(self, path: Path) -> None:
-        """Make a folder that must not exist yet."""
+        """Create a folder that must not exist."""
         os.mkdir(path)  # noqa: PTH102
 
     def rmdir(self, path: Path) -> None:
@@ -53,7 +55,7 @@ class Disk:
         os.rmdir(path)  # noqa: PTH106
 
     def fsync_folder(self, path: Path) -> None:
-        """Return when the folder's names (creations, renames, removals) are on the disk."""
+        """Wait until the entries of a folder (created, renamed and removed files) are on the disk."""
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(folder)

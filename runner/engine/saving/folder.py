@@ -1,4 +1,4 @@
-"""Run folders: created, locked by one process, and left with a result that says how the run ended."""
+"""Run folders: creation, the lock, and `result.json` with the status of the run."""
 
 from __future__ import annotations
 
@@ -25,40 +25,47 @@ from runner.status import Status
 _SCHEMA = 1
 RESULT = "result.json"
 LOCK = ".lock"
-_LIMIT = 1 << 20  # bytes of a result
-_STARTING = {
+# Bytes of a `result.json`. A larger file is rejected before it is read.
+_LIMIT = 1 << 20
+# The files that exist before the first step.
+_INITIAL_FILES = {
     LOCK,
     RESULT,
     "config.yaml",
     "overrides.yaml",
     "environment.json",
-}  # files that exist before the first step
+}
 _HOLDER = re.compile(rb"(?P<pid>[0-9]+) (?P<host>[A-Za-z0-9._-]+)\n")
 _StatusWord = Annotated[Status, Pattern("|".join(Status), f"one of {', '.join(Status)}")]
 
 
 def within(root: Path, name: str) -> Path:
-    """Return the path of `name` (parts joined by /) below `root`.
+    """Return the path `root / name` after checking that it is inside `root`.
 
-    Every name from the user or from a file becomes a path here. Raises ConfigError if a part is no plain name, or if a
-    symbolic link leads out of `root`.
+    Args:
+        root: A folder.
+        name: A relative path from the user or from a file, with parts separated by `/`.
+
+    Raises:
+        ConfigError: A part is not a valid file name (such as `..`), or a symbolic link leads out of `root`.
     """
     for part in name.split("/"):
         check("name", part, FolderName)
     path = root / name
     try:
         inside = path.resolve().is_relative_to(root.resolve())
-    except (OSError, RuntimeError):  # a loop of symbolic links
+    except (OSError, RuntimeError):
+        # A loop of symbolic links.
         inside = False
     if not inside:
-        raise ConfigError(f"name: got '{name}', must lie in {storage.shown(root)} (a symbolic link leads out)")
+        raise ConfigError(f"name: got '{name}', must lie in {storage.printable(root)} (a symbolic link leads out)")
     return path
 
 
 def create(path: Path) -> Path:
-    """Make a new folder and return it: `path`, or `path-2`, `path-3`, ... if it exists.
+    """Create a new folder and return it: `path`, or `path-2`, `path-3`, ... if it exists.
 
-    Processes that call this at the same instant get different folders.
+    Processes that call it at the same time get different folders.
     """
     missing = [parent for parent in path.parents if not parent.is_dir()]
     for parent in reversed(missing):
@@ -70,24 +77,24 @@ def create(path: Path) -> Path:
         except FileExistsError:
             continue
         return free
-    raise AssertionError("counting has no end")
+    raise AssertionError("`candidates` never ends")
 
 
 def candidates(path: Path) -> Iterator[Path]:
-    """Yield the names to try, without end."""
+    """Yield the paths to try, without end: `path`, `path-2`, `path-3`, ..."""
     yield path
     for number in itertools.count(2):
         yield path.with_name(f"{path.name}-{number}")
 
 
 class _Lock:
-    """A run folder locked by this process until `release`, the end of a `with`, or the death of the process."""
+    """The lock of a run folder; held until `release`, the end of a `with` block, or the end of the process."""
 
     def __init__(self, file: int | None) -> None:
         self._file = file
 
     def release(self) -> None:
-        """Unlock the folder; a second call does nothing."""
+        """Unlock the folder. A second call does nothing."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -100,24 +107,27 @@ class _Lock:
 
 
 def lock(path: Path, world: World = ALONE) -> _Lock:
-    """Lock a run folder for this run; raises Locked, with the holder's pid and host, if another run has it.
+    """Lock a run folder.
 
-    The kernel releases the lock (flock) when this process and its forked children end, so no lock is ever stale.
-    Of several processes the main one holds it, and all of them raise what it raises.
+    The kernel releases the lock (flock) when this process and its forks have ended, so a lock is never stale. With
+    several processes, the main process holds the lock, and an error is raised in all of them.
+
+    Raises:
+        Locked: Another process holds the lock; the message gives its pid and host.
     """
-    held = _Lock(None)
+    acquired = _Lock(None)
 
-    def take() -> str:
-        held._file = _locked_file(path)
+    def acquire() -> str:
+        acquired._file = _open_lock_file(path)
         return ""
 
-    world.from_main(take)
-    return held
+    world.from_main(acquire)
+    return acquired
 
 
-def _locked_file(path: Path) -> int:
-    """Return the descriptor of the lock file, locked."""
-    with storage.refusing(path / LOCK):
+def _open_lock_file(path: Path) -> int:
+    """Open and lock the lock file and return its descriptor."""
+    with storage.convert_os_errors(path / LOCK):
         file = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -126,7 +136,7 @@ def _locked_file(path: Path) -> int:
         except BlockingIOError as error:
             holder = _holder_in(file)
             os.close(file)
-            raise Locked(f"{storage.shown(path)}: locked by {holder}") from error
+            raise Locked(f"{storage.printable(path)}: locked by {holder}") from error
         except OSError:
             os.close(file)
             raise
@@ -134,29 +144,42 @@ def _locked_file(path: Path) -> int:
 
 
 def _holder_in(file: int) -> str:
-    """Return the holder that a lock file names; for an instant after locking it names none."""
+    """Return the holder written in a lock file; "another process" if it has not written it yet."""
     match = _HOLDER.fullmatch(os.pread(file, 300, 0))
     return f"pid {match['pid'].decode()} on {match['host'].decode()}" if match else "another process"
 
 
 @dataclass(kw_only=True)
 class Result:
-    """The content of `result.json`: how a run stands or ended. Non-finite numbers become null."""
+    """The content of `result.json`. Non-finite numbers are written as null.
+
+    Attributes:
+        status: The status of the run.
+        exit: The exit code of the process; null while it runs.
+        reason: Why the run ended, in one line; null after success.
+        steps: The number of optimizer steps done.
+        epochs: The number of epochs done.
+        seconds: The wall time in seconds.
+        scores: `{val: {best: {accuracy, loss, step}, last: {...}}, test: {...}}`.
+        weights: The file of the selected weights, relative to the run folder.
+        test_reads: How often the test split was evaluated.
+        numerics: The versions of the numbers that the run was trained with, if it resumed with a newer version
+            (`runner.numerics`); else the file has no such key.
+    """
 
     status: _StatusWord = Status.RUNNING
-    exit: int | None = None  # the process's exit code, null while it runs
-    reason: str | None = None  # one line, null after success
+    exit: int | None = None
+    reason: str | None = None
     steps: NonNegativeInt = 0
     epochs: NonNegative = 0.0
     seconds: NonNegative = 0.0
-    scores: dict[str, Any] = field(default_factory=dict)  # {val: {best: {accuracy, loss, step}, last}, test: {...}}
-    weights: str | None = None  # file of the selected weights, relative to the folder
+    scores: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
     test_reads: NonNegativeInt = 0
-    # Versions that it was trained with, where it went on over a change of formulas (`runner.numerics`); else left out
     numerics: list[PositiveInt] | None = None
 
     def to_json(self) -> bytes:
-        """Return the bytes of the file; raises ValueError if a field is invalid."""
+        """Return the bytes of the file; raise ValueError if a field is invalid."""
         record = {"schema": _SCHEMA, **asdict(self), "scores": _numbers(self.scores)}
         if self.numerics is None:
             del record["numerics"]
@@ -168,43 +191,44 @@ class Result:
 
 
 _OPTIONAL = {"numerics"}
-_FORM = {name: kind for name, kind in get_type_hints(Result, include_extras=True).items() if name != "scores"}
+# The types of the fields; `_numbers` checks the scores.
+_FIELD_TYPES = {name: kind for name, kind in get_type_hints(Result, include_extras=True).items() if name != "scores"}
 
 
 def write_result(folder: Path, result: Result) -> None:
-    """Write `result.json` into a run folder, atomically."""
+    """Write `result.json` into a run folder atomically."""
     storage.write_atomic(folder / RESULT, result.to_json())
 
 
 def read_result(folder: Path) -> Result:
-    """Return the content of `result.json`; raises CheckpointError if it is missing, damaged or of another version."""
+    """Return the content of `result.json`; raise CheckpointError if it is missing, malformed or of another schema."""
     path = folder / RESULT
     try:
         result = _checked(json.loads(storage.read(path, _LIMIT)))
         if result.weights is not None:
             within(folder, result.weights)
     except OSError as error:
-        raise CheckpointError(f"{storage.shown(path)}: {error.strerror}") from error
+        raise CheckpointError(f"{storage.printable(path)}: {error.strerror}") from error
     except (ValueError, TypeError, RecursionError, ConfigError) as error:
-        raise CheckpointError(f"{storage.shown(path)}: malformed ({ascii(str(error))[1:-1][:160]})") from error
+        raise CheckpointError(f"{storage.printable(path)}: malformed ({ascii(str(error))[1:-1][:160]})") from error
     return result
 
 
 def _checked(record: Any) -> Result:
-    """Return a result from its JSON object, with each field checked."""
+    """Return a result from its JSON object; raise ConfigError or TypeError for a wrong key, type or value."""
     names = {"schema", *(item.name for item in fields(Result))}
     known = type(record) is dict and record.keys() | _OPTIONAL == names
     if not known or record["schema"] != _SCHEMA:
-        raise ConfigError(f"is no result of schema {_SCHEMA}")
+        raise ConfigError(f"not a result of schema {_SCHEMA}")
     if type(record["scores"]) is not dict:
-        raise ConfigError("scores: must be a mapping {a: b}")
-    values = {name: check(name, record[name], kind) for name, kind in _FORM.items() if name in record}
+        raise ConfigError("scores: must be a mapping")
+    values = {name: check(name, record[name], kind) for name, kind in _FIELD_TYPES.items() if name in record}
     values["status"] = Status(values["status"])
     return Result(**values, scores=_numbers(record["scores"]))
 
 
 def _numbers(scores: Any) -> Any:
-    """Return nested scores with None for non-finite numbers; raises TypeError for anything but numbers."""
+    """Return nested scores with None for non-finite numbers; raise TypeError for a value that is not a number."""
     if isinstance(scores, Mapping):
         return {str(name): _numbers(value) for name, value in scores.items()}
     if isinstance(scores, bool) or not isinstance(scores, (int, float, type(None))):
@@ -213,12 +237,12 @@ def _numbers(scores: Any) -> Any:
 
 
 def discard(path: Path) -> bool:
-    """Remove a run folder without a step or foreign files, and return whether it was removed."""
+    """Remove a run folder if it has no step and no files of other origin; return True if it was removed."""
     found = storage.names(path)
-    if not _STARTING.issuperset(found) or (RESULT in found and read_result(path).steps):
+    if not _INITIAL_FILES.issuperset(found) or (RESULT in found and read_result(path).steps):
         return False
     for name in found:
         storage.remove(path / name)
-    with storage.refusing(path):
+    with storage.convert_os_errors(path):
         storage.disk.rmdir(path)
     return True

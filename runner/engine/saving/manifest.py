@@ -1,6 +1,7 @@
 """The manifest, which commits a checkpoint: its files with sizes and checksums, and a checksum of the manifest itself.
 
-A manifest may be damaged or hostile, so it is checked before a file is opened or memory is allocated.
+A manifest may be damaged or malicious. It is checked before any file that it lists is opened and before memory is
+allocated.
 """
 
 from __future__ import annotations
@@ -15,24 +16,26 @@ from typing import Any
 from runner.engine.saving import storage
 from runner.errors import CheckpointError
 
-FOLDER = "checkpoints"  # in the run folder
+# The folder of the checkpoints in the run folder.
+FOLDER = "checkpoints"
 FORMAT = 1
-_LIMIT = 64 << 20  # bytes of a manifest; a ResNet-50 with Adam takes 60 kB
+# Bytes of a manifest. That of a ResNet-50 with Adam has 60 kB.
+_LIMIT = 64 << 20
 _STEP = r"(?P<step>[0-9]{8,12})"
 NAME = re.compile(rf"{_STEP}\.json")
 DATA_NAME = re.compile(rf"{_STEP}(\.[0-9]{{1,3}})?\.(?P<role>weights|state)\.safetensors")
 _LOG_NAME = re.compile(r"(?!\.)[A-Za-z0-9._=,+-]{1,255}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_SEAL = re.compile(rb'(?P<body>\{.*),"sha256":"(?P<digest>[0-9a-f]{64})"\}\n', re.DOTALL)
+_WITH_CHECKSUM = re.compile(rb'(?P<body>\{.*),"sha256":"(?P<digest>[0-9a-f]{64})"\}\n', re.DOTALL)
 
 
 class NewerFormat(CheckpointError):
-    """A complete checkpoint that a later version wrote; no older checkpoint replaces it."""
+    """A valid checkpoint that a later version wrote. It is an error: an older checkpoint would lose steps."""
 
 
 @dataclass(frozen=True)
 class File:
-    """One data file beside the manifest."""
+    """A data file as the manifest lists it; `size` is in bytes."""
 
     name: str
     size: int
@@ -41,13 +44,22 @@ class File:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The content of a checkpoint."""
+    """The content of a manifest.
+
+    Attributes:
+        step: The number of optimizer steps done.
+        weights: The file of the weights.
+        state: The file of the other tensors.
+        logs: The length in bytes of each log file at this step.
+        tree: The state without its tensors (see `state.py`).
+        meta: What the caller stored beside the state.
+    """
 
     step: int
     weights: File
     state: File
-    logs: dict[str, int]  # bytes of each log at this step
-    tree: dict[str, Any]  # the state without its tensors
+    logs: dict[str, int]
+    tree: dict[str, Any]
     meta: dict[str, Any]
 
     @property
@@ -57,12 +69,12 @@ class Manifest:
 
 
 def name_of(step: int) -> str:
-    """Return the file name of a step's manifest."""
+    """Return the file name of the manifest of a step."""
     return f"{step:08d}.json"
 
 
 def encode(manifest: Manifest) -> bytes:
-    """Return the manifest as one line of JSON with its checksum; raises for lengths of logs that `decode` rejects."""
+    """Return the manifest as one line of JSON with its checksum; raise CheckpointError for a malformed log entry."""
     _check_logs(manifest.logs, name_of(manifest.step))
     record = {
         "format": FORMAT,
@@ -77,7 +89,7 @@ def encode(manifest: Manifest) -> bytes:
 
 
 def read(folder: Path, step: int) -> Manifest:
-    """Return the manifest of a step; raises CheckpointError if it is damaged."""
+    """Return the manifest of a step; raise CheckpointError if it is missing or damaged."""
     name = name_of(step)
     try:
         return _decode(storage.read(folder / name, _LIMIT), step)
@@ -88,31 +100,35 @@ def read(folder: Path, step: int) -> Manifest:
 def _decode(data: bytes, step: int) -> Manifest:
     """Return the manifest of a step from its bytes."""
     name = name_of(step)
-    record = _unsealed(data, name)
-    found = record.get("format")
-    if type(found) is int and found > FORMAT:
-        raise NewerFormat(f"{name}: written in format {found} by a later version, this one reads format {FORMAT}")
+    record = _verified(data, name)
+    written = record.get("format")
+    if type(written) is int and written > FORMAT:
+        raise NewerFormat(f"{name}: written in format {written} by a later version, this one reads format {FORMAT}")
     for key, kind in {"files": list, "logs": dict, "state": dict, "meta": dict}.items():
-        _require(type(record.get(key)) is kind, name, f"'{key}' is no {kind.__name__}")
-    _require(type(found) is int and found == FORMAT, name, "unknown format")
+        _require(type(record.get(key)) is kind, name, f"'{key}' must be a {kind.__name__}")
+    _require(type(written) is int and written == FORMAT, name, "unknown format")
     _require(type(record.get("step")) is int and record["step"] == step, name, f"is not of step {step}")
     _check_logs(record["logs"], name)
     files = {_role_of(file, step, name): file for file in record["files"]}
-    _require(len(record["files"]) == 2 and set(files) == {"weights", "state"}, name, "wants one weights and one state")
+    _require(
+        len(record["files"]) == 2 and set(files) == {"weights", "state"},
+        name,
+        "must list one weights and one state file",
+    )
     parts = {role: File(file["name"], file["size"], file["sha256"]) for role, file in files.items()}
     return Manifest(step, **parts, logs=record["logs"], tree=record["state"], meta=record["meta"])
 
 
 def _check_logs(logs: dict[str, int], name: str) -> None:
-    """Raise CheckpointError if the name or length of a log is malformed."""
+    """Raise CheckpointError if the name or the length of a log file is malformed."""
     for log, size in logs.items():
         _require(bool(_LOG_NAME.fullmatch(log)) and type(size) is int and size >= 0, name, "a log is malformed")
 
 
-def _unsealed(data: bytes, name: str) -> dict[str, Any]:
-    """Return the content of a manifest after verifying its checksum."""
-    seal = _SEAL.fullmatch(data)
-    if seal is None or hashlib.sha256(seal["body"]).hexdigest() != seal["digest"].decode():
+def _verified(data: bytes, name: str) -> dict[str, Any]:
+    """Return the JSON object of a manifest after verifying its checksum."""
+    match = _WITH_CHECKSUM.fullmatch(data)
+    if match is None or hashlib.sha256(match["body"]).hexdigest() != match["digest"].decode():
         raise CheckpointError(f"{name}: damaged (does not match its own checksum)")
     try:
         record = json.loads(data)
@@ -122,17 +138,17 @@ def _unsealed(data: bytes, name: str) -> dict[str, Any]:
 
 
 def _role_of(file: Any, step: int, name: str) -> str:
-    """Return the role of a file entry, weights or state; raises CheckpointError for a malformed one or another step."""
+    """Return the role of a file entry, `weights` or `state`; raise CheckpointError if it is malformed."""
     _require(type(file) is dict and set(file) == {"name", "size", "sha256"}, name, "a file entry is malformed")
     match = DATA_NAME.fullmatch(file["name"]) if type(file["name"]) is str else None
     if match is None or int(match["step"]) != step:
-        raise CheckpointError(f"{name}: lists a file that is not of its step, {ascii(file['name'])[:80]}")
+        raise CheckpointError(f"{name}: lists a file of another step, {ascii(file['name'])[:80]}")
     _require(type(file["size"]) is int and file["size"] >= 0, name, "a file size is malformed")
     _require(type(file["sha256"]) is str and bool(_SHA256.fullmatch(file["sha256"])), name, "a sha256 is malformed")
     return match["role"]
 
 
-def _require(condition: bool, name: str, wrong: str) -> None:
-    """Raise CheckpointError with the text `wrong` unless the condition is true."""
+def _require(condition: bool, name: str, problem: str) -> None:
+    """Raise CheckpointError with the text `problem` unless the condition is true."""
     if not condition:
-        raise CheckpointError(f"{name}: {wrong}")
+        raise CheckpointError(f"{name}: {problem}")

@@ -1,7 +1,8 @@
-"""All durable writes: atomic writes, truncation and removal; and reads that follow no links.
+"""Durable writes (atomic writes, truncation, removal) and reads that do not follow symbolic links.
 
-After a crash or a power cut a file written here is the old one or the new one, whole (ALICE, Pillai et al. 2014): bytes
-go to a temporary file in the same folder, are synced, renamed over the old file, and the folder is synced.
+After a crash or a power cut, a file written here has either its complete old or its complete new content (ALICE, Pillai
+et al. 2014). The bytes are written to a temporary file in the same folder and synced; the file is renamed to the final
+name, and the folder is synced.
 """
 
 from __future__ import annotations
@@ -22,50 +23,55 @@ from runner.errors import StorageError
 
 # Bytes hashed and written at a time.
 PIECE = 4 << 20
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 TEMPORARY = re.compile(r"\.tmp-[0-9]+-[0-9]+")
 
-# Tests replace it by a recording or a failing one.
+# Tests replace it to record system calls or to make them fail.
 disk = Disk()
 _numbers = itertools.count()
 
 
 def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> str:
-    """Write a file as a whole and return its sha256; whatever fails, an old file of that name stays as it was.
+    """Write a file atomically and durably and return its sha256 (hex). After an error the old file is unchanged.
 
-    Raises StorageError with the path, the reason and, where there was no room, the bytes needed and free.
+    Raises:
+        StorageError: The file cannot be written; the message has the path, the reason and, if the disk is full, the
+            bytes needed and free.
     """
-    digest = put(path, data)
-    with refusing(path):
+    digest = write_unsynced(path, data)
+    with convert_os_errors(path):
         disk.fsync_folder(path.parent)
     return digest
 
 
-def put(path: Path, data: bytes | Iterable[bytes]) -> str:
-    """Write a file like `write_atomic` without syncing the folder: until then a power cut may lose the name."""
+def write_unsynced(path: Path, data: bytes | Iterable[bytes]) -> str:
+    """Write a file like `write_atomic`, but do not sync the folder: a power cut may bring the old file back."""
     digest, needed = hashlib.sha256(), 0
     try:
-        with _renaming(path) as file:
+        with _renamed_at_end(path) as file:
             for chunk in [data] if isinstance(data, bytes) else data:
                 needed += len(chunk)
                 write_all(file, memoryview(chunk), digest)
     except OSError as error:
-        raise refusal(path, error, needed) from error
+        raise to_storage_error(path, error, needed) from error
     return digest.hexdigest()
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[int]:
-    """Yield a new file that durably replaces `path` at the end; it is removed if anything fails before."""
-    with _renaming(path) as file:
+def atomic_replacement(path: Path) -> Iterator[int]:
+    """Yield the descriptor of a new file that atomically and durably replaces `path` at the end.
+
+    After an error the new file is removed and the old one is unchanged.
+    """
+    with _renamed_at_end(path) as file:
         yield file
     disk.fsync_folder(path.parent)
 
 
 @contextlib.contextmanager
-def _renaming(path: Path) -> Iterator[int]:
-    """Yield a new file like `replacing`, without syncing the folder."""
-    temporary, file = fresh(path.parent)
+def _renamed_at_end(path: Path) -> Iterator[int]:
+    """Yield a new file like `atomic_replacement`, but do not sync the folder."""
+    temporary, file = create_temporary(path.parent)
     try:
         try:
             yield file
@@ -79,8 +85,11 @@ def _renaming(path: Path) -> Iterator[int]:
         raise
 
 
-def fresh(folder: Path) -> tuple[Path, int]:
-    """Create a temporary file; skip the names that a killed process of the same pid left."""
+def create_temporary(folder: Path) -> tuple[Path, int]:
+    """Create a temporary file in a folder and return its path and descriptor.
+
+    A killed process with the same pid may have left files; their names are skipped.
+    """
     while True:
         path = folder / f".tmp-{os.getpid()}-{next(_numbers)}"
         with contextlib.suppress(FileExistsError):
@@ -88,7 +97,7 @@ def fresh(folder: Path) -> tuple[Path, int]:
 
 
 def write_all(file: int, data: memoryview, digest: hashlib._Hash) -> None:
-    """Write and hash all of `data`, piece by piece, so that each piece is hashed while it is in the cache."""
+    """Write and hash all of `data`, in pieces: a piece is still in the CPU cache when it is written."""
     for start in range(0, len(data), PIECE):
         piece = data[start : start + PIECE]
         digest.update(piece)
@@ -96,36 +105,36 @@ def write_all(file: int, data: memoryview, digest: hashlib._Hash) -> None:
             piece = piece[disk.write(file, piece) :]
 
 
-def refusal(path: Path, error: OSError, needed: int = 0) -> StorageError:
-    """Return the StorageError for an OSError, with the bytes needed and free if the disk is full."""
-    room = ""
-    if error.errno in _NO_ROOM:
-        room = f" (needs at least {needed} bytes, {shutil.disk_usage(path.parent).free} are free)"
-    return StorageError(f"{shown(path)}: {error.strerror}{room}")
+def to_storage_error(path: Path, error: OSError, needed: int = 0) -> StorageError:
+    """Return a StorageError with the path and the reason of an OSError, and the bytes needed if the disk is full."""
+    space = ""
+    if error.errno in _DISK_FULL:
+        space = f" (needs at least {needed} bytes, {shutil.disk_usage(path.parent).free} are free)"
+    return StorageError(f"{printable(path)}: {error.strerror}{space}")
 
 
 @contextlib.contextmanager
-def refusing(path: Path) -> Iterator[None]:
-    """Turn an OSError of the body into a StorageError with the path and the reason."""
+def convert_os_errors(path: Path) -> Iterator[None]:
+    """Convert an OSError in the body of a `with` block to a StorageError about `path`."""
     try:
         yield
     except OSError as error:
-        raise refusal(path, error) from error
+        raise to_storage_error(path, error) from error
 
 
-def shown(path: Path) -> str:
+def printable(path: Path) -> str:
     """Return a path as one printable line."""
     return str(path) if str(path).isprintable() else ascii(str(path))
 
 
 def truncate(path: Path, size: int) -> None:
-    """Cut a file durably to its first `size` bytes; raises StorageError if it is shorter, because bytes were lost."""
-    with refusing(path):
+    """Truncate a file durably to `size` bytes; raise StorageError if it is shorter, because bytes were lost."""
+    with convert_os_errors(path):
         file = disk.open(path)
         try:
             found = os.fstat(file).st_size
             if found < size:
-                raise StorageError(f"{shown(path)}: holds {found} bytes, cannot be cut to {size}")
+                raise StorageError(f"{printable(path)}: has {found} bytes, cannot be truncated to {size}")
             disk.truncate(file, size)
             disk.fsync(file)
         finally:
@@ -133,43 +142,44 @@ def truncate(path: Path, size: int) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file if it is there; the folder is not synced, so a power cut may bring it back."""
-    with refusing(path), contextlib.suppress(FileNotFoundError):
+    """Remove a file if it exists. The folder is not synced, so a power cut may bring the file back."""
+    with convert_os_errors(path), contextlib.suppress(FileNotFoundError):
         disk.unlink(path)
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder durably; raises FileExistsError if it exists, StorageError for other failures."""
+    """Create a folder durably; raise FileExistsError if it exists, StorageError for any other error."""
     try:
         disk.mkdir(path)
         disk.fsync_folder(path.parent)
     except FileExistsError:
         raise
     except OSError as error:
-        raise refusal(path, error) from error
+        raise to_storage_error(path, error) from error
 
 
 def names(folder: Path) -> list[str]:
-    """Return the names in a folder, sorted."""
-    with refusing(folder):
-        return sorted(os.listdir(folder))  # noqa: PTH208  (a tenth of `iterdir`'s time, in each save)
+    """Return the sorted names of the files in a folder."""
+    with convert_os_errors(folder):
+        # A tenth of the time of `Path.iterdir`, at each save.
+        return sorted(os.listdir(folder))  # noqa: PTH208
 
 
-def sweep(folder: Path) -> list[str]:
+def remove_temporary(folder: Path) -> list[str]:
     """Remove the temporary files that killed processes left in a folder, and return the other names, sorted.
 
-    Call it with the run's lock held.
+    The caller holds the lock of the run, so no other process is writing such a file.
     """
-    found = names(folder)
-    left = set(filter(TEMPORARY.fullmatch, found))
-    for name in left:
+    present = names(folder)
+    temporary = set(filter(TEMPORARY.fullmatch, present))
+    for name in temporary:
         remove(folder / name)
-    return [name for name in found if name not in left]
+    return [name for name in present if name not in temporary]
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[int]:
-    """Open a regular file for reading, without following links or waiting for pipes; raises OSError."""
+def _open_for_reading(path: Path) -> Iterator[int]:
+    """Open a regular file for reading; raise OSError for anything else, such as a symbolic link or a pipe."""
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(file).st_mode):
@@ -180,16 +190,16 @@ def _reading(path: Path) -> Iterator[int]:
 
 
 def read(path: Path, limit: int) -> bytes:
-    """Return the bytes of a regular file of at most `limit` bytes; anything else is an OSError."""
-    with _reading(path) as file:
+    """Return the bytes of a regular file; raise OSError for anything else and for more than `limit` bytes."""
+    with _open_for_reading(path) as file:
         size = os.fstat(file).st_size
         if size > limit:
-            raise OSError(errno.EFBIG, f"holds {size} bytes, at most {limit} are expected", str(path))
+            raise OSError(errno.EFBIG, f"has {size} bytes, expected at most {limit}", str(path))
         with open(file, "rb", closefd=False) as stream:
             return stream.read(size)
 
 
 def sha256_of(path: Path) -> str:
-    """Return the sha256 of a regular file, read in pieces; anything else is an OSError."""
-    with _reading(path) as file, open(file, "rb", closefd=False) as stream:
+    """Return the sha256 (hex) of a regular file, read in pieces; raise OSError for anything else."""
+    with _open_for_reading(path) as file, open(file, "rb", closefd=False) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
