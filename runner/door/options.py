@@ -121,7 +121,7 @@ def templates(conf: Conf, group: str, chosen: list[str]) -> dict[str, dict[str, 
     found: dict[str, dict[str, Any]] = {}
     for option in chosen:
         for entry, knobs in option_values(conf, group, option).items():
-            if not isinstance(knobs, Mapping):
+            if not isinstance(knobs, dict):
                 raise wrong(f"{conf.files[group][option]}: {entry}", knobs, "a mapping of its knobs {a: b}")
             file = conf.files[group].get(entry)
             found[entry] = read_yaml(file)[entry] if file and conf.ours(file) else knobs
