@@ -22,6 +22,8 @@ from runner.settings import GROUPS
 
 _Lines = Sequence[str]
 _Pairs = list[tuple[yaml.Node, yaml.Node]]
+# The sections of a Google style docstring
+SECTIONS = ("Args", "Returns", "Raises", "Yields")
 _NOT_KNOBS = ("name", "defaults")
 
 
@@ -51,11 +53,15 @@ class Option:
     # The docstring of its component, empty if there is none
     doc: str
     knobs: tuple[Knob, ...]
+    # False if the YAML is missing or begins without a comment: then the docstring says what the option is
+    has_comment: bool = True
 
     @property
-    def meaning(self) -> str:
-        """Return the first line of the docstring."""
-        return re.sub("^Return ", "Gives ", self.doc.partition("\n")[0])
+    def details(self) -> list[str]:
+        """Return the docstring's paragraphs without its sections, and without a summary that the comment repeats."""
+        summary, *paragraphs = self.doc.split("\n\n")
+        found = [text for text in paragraphs if text.partition(":\n")[0] not in SECTIONS]
+        return found if self.has_comment else [re.sub("^Return ", "Gives ", summary), *found]
 
 
 @dataclass(frozen=True)
@@ -107,8 +113,9 @@ def _read_option(group: str, path: Path, *, several: bool) -> Option:
         found = [replace(knob, name=knob.name.removeprefix(f"{path.stem}.")) for knob in found]
     kinds = knobs(find(group, str(part))) if str(part) in names(group) else {}
     typed = (_with_type(knob, group, kinds.get(knob.name)) for knob in found)
-    doc = _docstring(group, str(part)) or _base_options(words.get("defaults"))
-    return Option(path.stem, _header_comment(lines), doc, tuple(typed))
+    comment, base = _header_comment(lines), _base_options(words.get("defaults"))
+    about = ". ".join(filter(None, (comment.removesuffix(".") if base else comment, base)))
+    return Option(path.stem, about, _docstring(group, str(part)), tuple(typed), has_comment=bool(comment))
 
 
 def _with_type(knob: Knob, group: str, annotation: Any) -> Knob:
@@ -194,7 +201,8 @@ def _option_without_yaml(kind: str, name: str) -> Option:
         Knob(knob, "?", type_in_words(annotation), role=marks_in(annotation).role)
         for knob, annotation in knobs(find(kind, name)).items()
     )
-    return Option(name, f"Requires {kind}/{name}.yaml in --config-dir.", _docstring(kind, name), tuple(found))
+    about = f"Requires {kind}/{name}.yaml in --config-dir."
+    return Option(name, about, _docstring(kind, name), tuple(found), has_comment=False)
 
 
 def type_in_words(annotation: Any) -> str:

@@ -22,7 +22,10 @@ from runner.tasks.reference import reference_page, usage
 if TYPE_CHECKING:
     from rich.text import Text
 
-_WIDTH = 100
+# Fewest and most columns of the page; longer lines are hard to read
+_MIN_WIDTH, _MAX_WIDTH = 60, 100
+# Columns before a knob
+_KNOB_INDENT = 6
 # Columns of a knob and its default, at most
 _KNOB_WIDTH = 26
 
@@ -60,58 +63,53 @@ def _raise_unknown_kind(kind: str, groups: list[Group]) -> list[Group]:
 
 
 def _text_page(groups: list[Group]) -> str:
-    """Return the groups as text of at most 100 columns, colored if standard output is a terminal."""
+    """Return the groups as text, as wide as the terminal (60 to 100 columns), and colored if there is one."""
     from rich.console import Console
 
     screen = Console(file=sys.stdout, highlight=False, markup=False)
+    width = min(_MAX_WIDTH, max(_MIN_WIDTH, screen.width)) if screen.is_terminal else _MAX_WIDTH
     with screen.capture() as page:
         for group in groups:
-            for line in _group_lines(group):
+            for line in _group_lines(group, width):
                 screen.print(line, soft_wrap=True)
     return re.sub(" +$", "", page.get(), flags=re.MULTILINE)
 
 
-def _group_lines(group: Group) -> Iterator[Text]:
+def _group_lines(group: Group, width: int) -> Iterator[Text]:
     """Yield the lines of a group."""
     from rich.text import Text
 
     column = max(len(option.name) for option in group.options) + 4
     how, example, default = usage(group)
-    title, *more = _wrap(f"{group.name}  {how}: {example}; default {default}", 0, hanging=4)
+    title, *more = _wrap(f"{group.name}  {how}: {example}; default {default}", width, 0, hanging=4)
     yield Text.assemble((group.name, "bold"), title[len(group.name) :])
     yield from map(Text, more)
     for option in group.options:
         yield Text()
-        for number, line in enumerate(_wrap(option.about, column) or [""]):
+        for number, line in enumerate(_wrap(option.about, width, column) or [""]):
             yield Text.assemble((f"  {option.name if number == 0 else '':<{column - 2}}", "bold cyan"), line)
-        for line in _wrap(_summary(option), column):
-            yield Text(" " * column + line, style="dim")
-        yield from _knob_lines(option, column + 2)
+        for paragraph in option.details:
+            yield from (Text(" " * column + line, style="dim") for line in _wrap(paragraph, width, column))
+        yield from _knob_lines(option, width)
     yield Text("\n")
 
 
-def _knob_lines(option: Option, column: int) -> Iterator[Text]:
-    """Yield the lines of an option's knobs, indented to a column."""
+def _knob_lines(option: Option, width: int) -> Iterator[Text]:
+    """Yield the lines of an option's knobs: name and default, then the comment."""
     from rich.text import Text
 
     settings = [f"{knob.name} = {knob.default}" for knob in option.knobs]
-    width = min(_KNOB_WIDTH, max(map(len, settings), default=0))
-    indent = column + width + 2
+    size = min(_KNOB_WIDTH, max(map(len, settings), default=0))
+    indent = _KNOB_INDENT + size + 2
     for setting, knob in zip(settings, option.knobs, strict=True):
-        lines = _wrap(knob.note, indent)
-        beside = lines.pop(0) if lines and len(setting) <= width else ""
-        *above, last = _wrap(setting, column, hanging=4) or [setting]
-        yield from (Text(" " * column + line, style="cyan") for line in above)
-        yield Text.assemble((f"{'':{column}}{last:<{width}}  ", "cyan"), beside)
+        lines = _wrap(knob.note, width, indent)
+        beside = lines.pop(0) if lines and len(setting) <= size else ""
+        *above, last = _wrap(setting, width, _KNOB_INDENT, hanging=4) or [setting]
+        yield from (Text(" " * _KNOB_INDENT + line, style="cyan") for line in above)
+        yield Text.assemble((f"{'':{_KNOB_INDENT}}{last:<{size}}  ", "cyan"), beside)
         yield from (Text(" " * indent + line) for line in lines)
 
 
-def _wrap(words: str, indent: int, hanging: int = 0) -> list[str]:
-    """Return text wrapped to lines of at most 100 columns."""
-    return textwrap.wrap(words, _WIDTH - indent, subsequent_indent=" " * hanging, break_on_hyphens=False)
-
-
-def _summary(option: Option) -> str:
-    """Return an option's first docstring line, without a source in parentheses that its comment names already."""
-    source = re.search(r" \(([^()]*)\)\.?$", option.meaning)
-    return option.meaning[: source.start()] + "." if source and source[1] in option.about else option.meaning
+def _wrap(words: str, width: int, indent: int, hanging: int = 0) -> list[str]:
+    """Return text wrapped to lines that fit into `width` columns after an indent."""
+    return textwrap.wrap(words, width - indent, subsequent_indent=" " * hanging, break_on_hyphens=False)

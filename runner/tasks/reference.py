@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from runner import components
 from runner.components.optim import groups as parameter_groups
 from runner.engine import contracts, recipe
-from runner.tasks.catalog import Group, Knob, Option
+from runner.tasks.catalog import SECTIONS, Group, Knob, Option
 
 # Modules whose classes, functions and type aliases a plugin's author needs, and which of them; None for all
 _CONTRACTS = (
@@ -22,8 +22,6 @@ _CONTRACTS = (
 _FILE_ENTRY = re.compile(r"(- )?`?\w+(\.py|/)")
 COMMAND = "python -m runner task=list task.format=markdown > docs/reference.md"
 _RECIPE = "recipe"
-# Google style sections; Args of components are left out, because knobs are listed with type, default and comment
-_SECTIONS = ("Args", "Attributes", "Returns", "Raises", "Yields")
 
 
 def usage(group: Group) -> tuple[str, str, str]:
@@ -89,7 +87,7 @@ def _docstring_lines(doc: str, *, with_args: bool = False) -> Iterator[str]:
     """Yield a docstring's paragraphs and its Returns, Raises and Yields sections, and Args if asked for."""
     for paragraph in filter(None, doc.split("\n\n")):
         title, _, body = paragraph.partition(":\n")
-        if title not in _SECTIONS:
+        if title not in SECTIONS:
             yield from ("", _escape(" ".join(paragraph.split())))
         elif title == "Args" and with_args:
             yield from ("", *(f"- `{name}`: {_escape(about)}" for name, about in map(_named, _items(body))))

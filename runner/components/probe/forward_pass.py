@@ -40,7 +40,10 @@ def activations(*, every: PositiveInt) -> Probe:
 
 @register("probe")
 def images(*, every: PositiveInt, count: PositiveInt) -> Probe:
-    """Return a probe of the first `count` images of the batch, augmented and preprocessed: `images/batch`."""
+    """Return a probe of the first `count` images of the batch, augmented, preprocessed and mixed.
+
+    Logs `images/batch`.
+    """
 
     def watch(watched: Watched) -> Watch:
         measured = {"images/batch": watched.images[:count].detach().clone()}
@@ -52,10 +55,10 @@ def images(*, every: PositiveInt, count: PositiveInt) -> Probe:
 
 @register("probe")
 def filters(*, every: PositiveInt, count: PositiveInt) -> Probe:
-    """Return a probe of the first layer's first `count` units as images, after the step: `filters/first_layer`.
+    """Return a probe of the first `count` units of the first layer as images, after the step.
 
-    A convolution gives its kernels (their first channel, unless they have 1 or 3); a fully connected layer on the
-    pixels gives its templates (CS231n, "Interpretation of linear classifiers as template matching").
+    Logs `filters/first_layer`: the kernels of a convolution (their first channel, unless they have 1 or 3), or the
+    templates of a fully connected layer (CS231n, "Interpretation of linear classifiers as template matching").
 
     Raises:
         ConfigError: The first layer does not read pixels.
@@ -75,10 +78,10 @@ def filters(*, every: PositiveInt, count: PositiveInt) -> Probe:
 
 @register("probe")
 def confusion(*, every: PositiveInt) -> Probe:
-    """Return a probe of the batch's confusion matrix as an image: `confusion/batch`.
+    """Return a probe of the batch's confusion matrix as an image.
 
-    Rows are true classes, columns predicted ones; white is 100 % of a class. The true class of a mixed label is the one
-    with the largest weight.
+    Logs `confusion/batch`: rows are true classes, columns predicted ones, and white is 100 % of a class. The true class
+    of a mixed label is the one with the largest weight.
     """
 
     def watch(watched: Watched) -> Watch:

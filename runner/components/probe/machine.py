@@ -39,7 +39,10 @@ def throughput(*, every: PositiveInt) -> Probe:
 
 @register("probe")
 def memory(*, every: PositiveInt) -> Probe:
-    """Return a probe of the peak memory so far in MiB: `time/memory_host`, and on a GPU `time/memory_device`."""
+    """Return a probe of the peak memory so far, in MiB.
+
+    Logs `time/memory_host`, and on a GPU `time/memory_device`.
+    """
 
     def watch(watched: Watched) -> Watch:
         yield

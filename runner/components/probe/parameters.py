@@ -81,7 +81,10 @@ def _ratios(names: tuple[str, ...], sizes: list[int], orders: list[int], measure
 
 @register("probe")
 def weight_norm(*, every: PositiveInt) -> Probe:
-    """Return a probe of the L2 norm of each trainable parameter after the step: `weight_norm/<parameter>`."""
+    """Return a probe of the L2 norm of each trainable parameter after the step.
+
+    Logs `weight_norm/<parameter>`.
+    """
 
     def watch(watched: Watched) -> Watch:
         yield
@@ -97,9 +100,9 @@ def weight_norm(*, every: PositiveInt) -> Probe:
 
 @register("probe")
 def histograms(*, every: PositiveInt, values: PositiveInt) -> Probe:
-    """Return a probe of the values of each trainable parameter after the step: `weights/<parameter>`, a histogram.
+    """Return a probe of the values of each trainable parameter after the step.
 
-    Copies at most `values` values of each parameter, evenly spread.
+    Logs the histogram `weights/<parameter>` of at most `values` values, evenly spread over the parameter.
     """
 
     def watch(watched: Watched) -> Watch:
@@ -112,7 +115,10 @@ def histograms(*, every: PositiveInt, values: PositiveInt) -> Probe:
 
 @register("probe")
 def grad_norm(*, every: PositiveInt) -> Probe:
-    """Return a probe of the gradient's L2 norm before clipping: `grad_norm/<parameter>`, and of all as `_global`."""
+    """Return a probe of the gradient's L2 norm before clipping, per parameter and of all together.
+
+    Logs `grad_norm/<parameter>` and `grad_norm/_global`.
+    """
 
     def watch(watched: Watched) -> Watch:
         outcome = yield
@@ -143,9 +149,9 @@ def _unclipped(names: tuple[str, ...], numbers: list[float]) -> dict[str, float]
 
 @register("probe")
 def gradients(*, every: PositiveInt, values: PositiveInt) -> Probe:
-    """Return a probe of the gradient's values after clipping: `gradients/<parameter>`, a histogram.
+    """Return a probe of the gradient's values after clipping.
 
-    Copies at most `values` values of each parameter, evenly spread.
+    Logs the histogram `gradients/<parameter>` of at most `values` values, evenly spread over the parameter.
     """
 
     def watch(watched: Watched) -> Watch:
