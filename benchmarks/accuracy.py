@@ -24,7 +24,7 @@ from benchmarks.experiments import experiment
 from runner.assemble import Experiment
 from runner.engine.evaluation import evaluate
 from runner.engine.train import update
-from runner.registry import names, option
+from runner.registry import names, option_config
 
 _BATCH = 128
 
@@ -153,7 +153,7 @@ def _optimizers(seeds: int = 3) -> None:
     for name in names("optim"):
         words = [f"optim={name}", "probe=[]", *_SPECIAL.get(name, ["average=none"])]
         found = [_train_runner(experiment([*words, f"seed={seed}"])) for seed in range(seeds)]
-        lr = option("optim", name, key="optim")["lr"]
+        lr = option_config("optim", name, key="optim")["lr"]
         print(
             f"| {name} | {lr:g} | {statistics.median(found):.4f} | {min(found):.4f} | {max(found):.4f} | {seeds} |",
             flush=True,

@@ -26,7 +26,7 @@ import runner.components  # noqa: F401
 from benchmarks.rounds import interleave
 from runner.engine.batches import TrainBatches
 from runner.engine.contracts import Images
-from runner.registry import build, option
+from runner.registry import build, option_config
 
 COUNT, _BATCH, _PADDING = 12_800, 128, 4
 _Pixels = np.ndarray  # (N, 32, 32, 3) uint8
@@ -50,7 +50,7 @@ def ours(pixels: _Pixels, batch: int) -> TrainBatches:
     """Return the batches that a run with augment=[crop,hflip] trains on."""
     shape = (3, 32, 32)
     split = Images(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.arange(len(pixels)) % 10)
-    crop, hflip = (option("augment", name, key="augment")[name] for name in ("crop", "hflip"))
+    crop, hflip = (option_config("augment", name, key="augment")[name] for name in ("crop", "hflip"))
     preprocess = build("preprocess", {"name": "standardize"}, shape=shape)
     preprocess.fit(split)
     augments = [

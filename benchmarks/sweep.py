@@ -81,14 +81,14 @@ def swept(trials: int, *words: str, trial: Sequence[str] = _TRIAL) -> float:
     return seconds("-m", *trial, f"seed=range({trials})", *words)
 
 
-def _by_themselves(trials: int, *words: str) -> float:
+def _one_process_each(trials: int, *words: str) -> float:
     """Return the seconds of the same trials, each with its own command, one after the other."""
     return sum(seconds(*_TRIAL, "test=never", f"seed={seed}", *words) for seed in range(trials))
 
 
 def _against_processes(rounds: int, trials: int, few: int) -> Pairs:
     """Return the seconds per trial of each round: sweep, one process per trial (a few are timed)."""
-    return [(swept(trials) / trials, _by_themselves(few) / few) for _ in range(rounds)]
+    return [(swept(trials) / trials, _one_process_each(few) / few) for _ in range(rounds)]
 
 
 def _against_basic(rounds: int, trials: int) -> Pairs:

@@ -1,7 +1,7 @@
-"""The types and marks of components' knobs, found in their source files: they are known before torch is imported.
+"""Types and marks of the components' knobs, read from the source files so that they are known without torch.
 
-A value whose type `runner.source_reader` does not know (a user's component, an unusual expression) is checked after the
-import, by the same function.
+Where `runner.source_reader` does not support an annotation (of a user's component, for example), the same function
+checks the value after the import.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from runner.plain_yaml import shipped
+from runner.plain_yaml import conf_folder
 from runner.roles import NO_MARKS, Marks, marks_of
 from runner.source_reader import (
     PACKAGE,
-    Unread,
+    UnknownAnnotation,
     constructors,
     knobs_of,
     read_marks,
@@ -32,19 +32,19 @@ from runner.source_reader import (
 _NO_KNOBS: Mapping[str, Marks] = {}
 _NAME = re.compile(r"[A-Za-z_]\w{0,99}")
 _MODULE = re.compile(r"[A-Za-z_]\w{0,99}(\.[A-Za-z_]\w{0,99}){0,9}")
-# A config may name any installed package as a plugin: reading one must not take long.
+# A config may name any installed package as a plugin, and reading it must not take long.
 _MOST_FILES = 200
 
 
 @cache
 def annotation(kind: str, option: str, knob: str) -> Any:
-    """Return the type of a knob of a built-in component, None where it is known after the import only."""
+    """Return the type of a knob of a built-in component, None if it is known only after the import."""
     for function, path in _functions(_sources(kind), kind, option):
         for argument, home in knobs_of(function, path):
             if argument.arg == knob and argument.annotation:
                 try:
                     return read_type(argument.annotation, home)
-                except Unread:
+                except UnknownAnnotation:
                     return None
     return None
 
@@ -59,10 +59,10 @@ def context_of(kind: str, option: str) -> list[str]:
 def marks(kind: str, option: str, plugins: tuple[str, ...] = ()) -> Mapping[str, Marks]:
     """Return the marked knobs of a component.
 
-    A user's component is looked up in the source of the `plugins`. If it is not found there, a knob has the marks that
-    the built-in components of this kind give to a knob of its name.
+    A user's component is searched in the source of the `plugins`. If it is not there, its knobs have the marks that
+    knobs of the same name have in the built-in components of this kind.
     """
-    if kind in _kinds() and _NAME.fullmatch(option) and (shipped() / kind / f"{option}.yaml").is_file():
+    if kind in _kinds() and _NAME.fullmatch(option) and (conf_folder() / kind / f"{option}.yaml").is_file():
         return _first_marked(_marked_sources(kind), kind, option) or {}
     found = _first_marked(_plugin_sources(plugins, option), kind, option)
     return marks_of_kind(kind) if found is None else found
@@ -70,7 +70,7 @@ def marks(kind: str, option: str, plugins: tuple[str, ...] = ()) -> Mapping[str,
 
 @cache
 def marks_of_kind(kind: str) -> Mapping[str, Marks]:
-    """Return the marked knobs of all built-in components of a kind; a name has the same marks in each of them."""
+    """Return the marked knobs of all built-in components of a kind; a knob has the same marks in each of them."""
     if kind not in _kinds():
         return _NO_KNOBS
     found: dict[str, Marks] = {}
@@ -96,13 +96,13 @@ def _functions(paths: Iterable[Path], kind: str, option: str) -> Iterator[tuple[
 
 
 def _may_define(path: Path, option: str) -> bool:
-    """Return True unless a file, which need not be parsed then, registers no component of a name."""
+    """Return False if the text of a file shows that it does not register an option, so it need not be parsed."""
     text, name = source_text(path).lower(), option.lower()
     return any(f"{before}{name}{after}" in text for before, after in (("def ", "("), ('"', '"'), ("'", "'")))
 
 
 def _first_marked(paths: Iterable[Path], kind: str, option: str) -> dict[str, Marks] | None:
-    """Return the marked knobs of a component that one of some files registers, None if none does."""
+    """Return the marked knobs of a component from the first file that registers it, None if no file does."""
     return next((_marks_of(function, path) for function, path in _functions(paths, kind, option)), None)
 
 
@@ -120,15 +120,15 @@ def _sources(kind: str) -> Iterator[Path]:
 
 
 def _marked_sources(kind: str) -> Iterator[Path]:
-    """Yield the files of a kind whose knobs may have marks: most have none, and need not be parsed for them."""
+    """Yield the files of a kind that may have marks; most have none and need not be parsed."""
     files = list(_sources(kind))
     marked = list(filter(_has_marks, files))
-    # Shared knobs are marked in one file, and any other may ask for them
+    # Shared knobs are marked in one file, and any other may use them
     yield from files if any("@shared_knobs" in source_text(path) for path in marked) else marked
 
 
 def _has_marks(path: Path) -> bool:
-    """Return True if marks may stand in a file."""
+    """Return True if a file may have marks."""
     return "runner.roles" in source_text(path)
 
 

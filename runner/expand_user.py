@@ -1,4 +1,4 @@
-"""`~` in the paths of a config: a shell expands it on the command line only in some places, and in a file never."""
+"""`~` in the paths of a config. A shell expands it in few places of the command line, and never in a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def expand_paths(config: dict[str, Any]) -> None:
 
     Paths that the config keeps as written (`FilePath(expand=False)`) are only checked.
     """
-    # Hardly any key holds one, and the marks of the other components need not be read
+    # Few keys have a `~`, and the marks of the other components need not be read
     tildes = [key for key, value in config.items() if _holds_tilde(value)]
     for holder, name, key, marks in marked_keys(config, tildes):
         if marks.path:
@@ -32,19 +32,19 @@ def as_in_config(key: str, value: Any) -> Any:
 
 
 def expanded(key: str, value: Any) -> Any:
-    """Return a path, or each of a list of paths, with `~` replaced; anything else as it is."""
+    """Return a path, or each path of a list, with `~` replaced; other values stay as they are."""
     if isinstance(value, list):
         return [expanded(key, each) for each in value]
     if not isinstance(value, str) or not value.startswith("~"):
         return value
-    path = os.path.expanduser(value)  # noqa: PTH111  (a Path's raises RuntimeError where there is no such user)
+    path = os.path.expanduser(value)  # noqa: PTH111  (Path.expanduser raises RuntimeError for an unknown user)
     if path.startswith("~"):
         raise wrong(key, value, "a path (there is no such user; ./~ is a folder of that name)")
     return path
 
 
 def _holds_tilde(value: Any) -> bool:
-    """Return True if a text that begins with `~` is anywhere in a value."""
+    """Return True if a value contains a text that begins with `~`."""
     if isinstance(value, dict):
         return any(map(_holds_tilde, value.values()))
     if isinstance(value, list):

@@ -19,11 +19,11 @@ _SETTINGS = {key: marks_in(annotation) for key, annotation in SETTINGS.items()}
 
 
 def key_marks(key: str) -> Marks:
-    """Return the marks of a key as the command line writes it, whichever option of its group is chosen."""
+    """Return the marks of a key as written on the command line, for any option of its group."""
     if key in _SETTINGS:
         return _SETTINGS[key]
     group, _, knob = key.partition(".")
-    # A choice of an option has no marks, and those of its knobs are in the source of all options.
+    # The choice of an option has no marks. A knob has the same marks in all options of a group.
     if not knob:
         return NO_MARKS
     return marks_of_kind(group).get(knob.rpartition(".")[2], NO_MARKS)
@@ -42,7 +42,7 @@ def read_by_one_task() -> dict[str, str]:
 def experiment(config: _Config) -> dict[str, Any]:
     """Return the part of a config that changes the numbers, without the seed.
 
-    Runs of which this part is equal are repeats of one configuration.
+    Runs with equal parts are repetitions of one configuration.
     """
     found = {}
     for key, value in config.items():
@@ -55,12 +55,12 @@ def experiment(config: _Config) -> dict[str, Any]:
 
 
 def hyperparameters(config: _Config) -> dict[str, Any]:
-    """Return the part of a config that tells training runs apart: `experiment` without the task, the same in all."""
+    """Return the part of a config that distinguishes training runs: `experiment` without the task."""
     return {key: value for key, value in experiment(config).items() if key != "task"}
 
 
 def marked_keys(config: dict[str, Any], among: Iterable[str]) -> Iterator[tuple[dict[str, Any], str, str, Marks]]:
-    """Yield (mapping that holds the value, name in it, dotted key, marks) of the marked keys at or below some keys."""
+    """Yield (mapping with the value, name in it, dotted key, marks) of the marked keys at or below some keys."""
     for key in among:
         if key in _SETTINGS:
             yield config, key, key, _SETTINGS[key]
@@ -77,7 +77,7 @@ def knob_marks(group: str, values: _Config, config: _Config) -> Mapping[str, Mar
 
 
 def _plugins_of(config: _Config) -> tuple[str, ...]:
-    """Return the modules with a user's components that a config names."""
+    """Return the modules of a user's components that a config names."""
     listed = config.get("plugins")
     return tuple(each for each in listed if isinstance(each, str)) if isinstance(listed, (list, tuple)) else ()
 

@@ -1,11 +1,12 @@
-"""The numerics version: which changes of this code gave other numbers, and which values reproduce the numbers before.
+"""The numerics version: which changes of the code changed results, and which values reproduce the old results.
 
-A change that alters a number is an entry of `CHANGES` and a line in CHANGELOG.md; the version is the last entry's.
-Each checkpoint's manifest carries the version that wrote it, one without it is of version 1. A run of an older version
-is evaluated as ever, but goes on only if its config uses no part that has changed since, or with `resume_numerics=new`.
+A change that alters a number gets an entry in `CHANGES` and a line in CHANGELOG.md; the version is that of the last
+entry. A checkpoint's manifest stores the version that wrote it; a manifest without a version has version 1. A run of an
+older version is evaluated as before. It resumes only if its config uses no part that has changed since, or with
+`resume_numerics=new`.
 
-A key that is new is an entry of `ADDED`, with the value that reproduces the behavior before there was such a key.
-A knob that got another name is an entry of `RENAMED`: command lines, config files and saved configs may use the old.
+A new key gets an entry in `ADDED`, with the value that reproduces the behavior before the key existed.
+A renamed knob gets an entry in `RENAMED`: command lines, config files and saved configs may use the old name.
 Imports no torch.
 """
 
@@ -22,13 +23,13 @@ META = "numerics"  # the entry of a manifest's `meta`
 
 
 class Change(NamedTuple):
-    """A change after which the runs that use a part have other numbers."""
+    """A change that alters the numbers of the runs that use a part."""
 
-    version: int  # one more than that of the change before, or the same if they are released together
-    part: str  # what a user calls it: `optim=lamb`, `mix`, `clip`
+    version: int  # one more than that of the change before, or equal if they are released together
+    part: str  # as users call it: `optim=lamb`, `mix`, `clip`
     concerns: Callable[[_Config], bool]  # True if a config uses the part
     says: str  # what changed, in one line, as in CHANGELOG.md
-    scores: bool = False  # True if given weights get other scores, too
+    scores: bool = False  # True if the scores of given weights change, too
 
 
 def _freezes(config: _Config) -> bool:
@@ -80,14 +81,14 @@ def version_in(meta: Mapping[str, Any], where: object) -> int:
 
 
 def check_unchanged(config: _Config, version: int, where: object, *, accept: bool, scores_only: bool = False) -> bool:
-    """Return True if the numbers of a run go on with formulas other than those it began with.
+    """Return True if a run would continue with formulas other than those that it began with.
 
     Args:
         config: The run's config, completed.
         version: The numerics version that wrote its checkpoint.
         where: The run's folder, for the message.
-        accept: True for `resume_numerics=new`; otherwise such a run is refused.
-        scores_only: Only look for changes of the scores that given weights get, as for an evaluation.
+        accept: True for `resume_numerics=new`; otherwise such a run is rejected.
+        scores_only: Consider only changes of the scores of given weights, as an evaluation does.
 
     Raises:
         CheckpointError: A part that the config uses has changed and this is not accepted.
@@ -100,14 +101,14 @@ def check_unchanged(config: _Config, version: int, where: object, *, accept: boo
     if changed and not accept:
         parts = "; ".join(f"{each.part}: {each.says}" for each in changed)
         raise CheckpointError(
-            f"{where}: is of numerics version {version} and uses what has changed since ({parts}); "
-            "to go on with the new numbers: resume_numerics=new"
+            f"{where}: was trained with numerics version {version} and uses what has changed since ({parts}); "
+            "to continue with the new numbers: resume_numerics=new"
         )
     return bool(changed)
 
 
 def completed(config: _Config) -> dict[str, Any]:
-    """Return a saved config with the keys that came after it, each with the value that reproduces the old numbers.
+    """Return a saved config with the keys that were added later, at the values that reproduce the old numbers.
 
     Renamed knobs have their new names.
     """
@@ -149,7 +150,7 @@ def mentions_old_name(text: str) -> bool:
 
 
 def same_config(saved: Any, config: _Config) -> bool:
-    """Return True if a saved config, which an older version may have written, is this one but for `resume_numerics`."""
+    """Return True if a saved config, also of an older version, equals this one except for `resume_numerics`."""
     command_only = {"resume_numerics": None}
     return isinstance(saved, Mapping) and completed(saved) | command_only == {**config, **command_only}
 
@@ -157,7 +158,7 @@ def same_config(saved: Any, config: _Config) -> bool:
 def stripped(config: _Config) -> dict[str, Any]:
     """Return a config without the added keys that have their old values, and with the old names of renamed knobs.
 
-    Hashes are taken of this form, so that a new key or a new name does not change the hash of every configuration.
+    Hashes use this form, so that a new key or a new name does not change the hash of every configuration.
     """
     found = dict(config)
     for key, value in ADDED.items():
@@ -175,7 +176,7 @@ def stripped(config: _Config) -> dict[str, Any]:
 
 
 def _place(key: str) -> tuple[str, str, str]:
-    """Return group, option and knob of a key of `ADDED` or `RENAMED`; a setting has neither option nor knob."""
+    """Return group, option and knob of a key of `ADDED` or `RENAMED`; for a setting, option and knob are empty."""
     group, _, rest = key.partition("=")
     option, _, knob = rest.partition(".")
     return group, option, knob

@@ -1,4 +1,4 @@
-"""Untrusted config files: checked for size, nesting, tags and anchors before any object is built from them."""
+"""Load untrusted config files: size, nesting, tags and anchors are checked before any object is built."""
 
 from __future__ import annotations
 
@@ -11,21 +11,26 @@ import yaml
 
 from runner.errors import KEY, ConfigError, brief, wrong
 
-_SIZE = 1_000_000  # bytes of a file
-_MOST = 2_000  # values in it
-DEEPEST = 24  # levels of nesting
-_ODD = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
-LONGEST = 10_000  # characters of a text, a key or a whole override
-_REFERENCE = r"(?<!\\)(\\\\)*\\\$\{|\$\{[\w.\[\]-]+\}"  # \${ is no interpolation
+# Limits of a file: bytes, values, levels of nesting
+_MAX_BYTES = 1_000_000
+_MAX_VALUES = 2_000
+MAX_DEPTH = 24
+# Numbers that YAML 1.1 reads in base 8 or 60
+_NOT_DECIMAL = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
+# Characters of a text, a key or an override
+MAX_LENGTH = 10_000
+# An interpolation that refers to a value, or an escaped \${, which is no interpolation
+_REFERENCE = r"(?<!\\)(\\\\)*\\\$\{|\$\{[\w.\[\]-]+\}"
 _MISSING = "???"
-_LARGEST = 2**63 - 1  # what torch and numpy take for a whole number
+# The largest integer of torch and numpy
+_MAX_INT = 2**63 - 1
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _YAML = "tag:yaml.org,2002"
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
-def shipped() -> Path:
-    """Return our own config folder: inside the installed package, else beside it."""
+def conf_folder() -> Path:
+    """Return runner's config folder: inside the installed package, else beside it."""
     package = Path(__file__).resolve().parent
     return next(path for path in (package / "conf", package.parent / "conf") if (path / "config.yaml").is_file())
 
@@ -33,11 +38,11 @@ def shipped() -> Path:
 def _read(path: Path) -> str:
     """Return the text of a plain YAML file.
 
-    Raises ConfigError, with file and line, if it is too large or too deep, has anchors or tags, or is no mapping.
+    Raises ConfigError, with file and line, if it is too large or too deep, has anchors or tags, or is not a mapping.
     """
     try:
-        if path.stat().st_size > _SIZE:
-            raise ConfigError(f"{path}: is larger than {_SIZE} bytes, too large for a config")
+        if path.stat().st_size > _MAX_BYTES:
+            raise ConfigError(f"{path}: is larger than {_MAX_BYTES} bytes, too large for a config")
         text = path.read_text(encoding="utf-8")
         _inspect(path, text)
     except UnicodeDecodeError as error:
@@ -45,17 +50,17 @@ def _read(path: Path) -> str:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
-        raise ConfigError(where(path, error)) from error
+        raise ConfigError(error_message(path, error)) from error
     return text
 
 
 def load(path: Path) -> Any:
     """Return the content of a plain YAML file; raises ConfigError like `_read`, and for values that no config has."""
     try:
-        content = _Loader(_read(path)).get_single_data()  # as `safe_load`, by libyaml where it is there
+        content = _Loader(_read(path)).get_single_data()  # `safe_load` by libyaml, if installed
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
-    plain(content, f"{path}: ")
+    check_values(content, f"{path}: ")
     return content
 
 
@@ -95,7 +100,7 @@ def load_config(path: Path) -> dict[str, Any]:
     try:
         return _ConfigLoader(_read(path)).get_single_data() or {}
     except yaml.YAMLError as error:
-        raise ConfigError(where(path, error)) from error
+        raise ConfigError(error_message(path, error)) from error
     except ValueError as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
 
@@ -106,77 +111,77 @@ def dump(content: Any) -> bytes:
 
 
 def _inspect(path: Path, text: str) -> None:
-    """Raise ConfigError for YAML that no config needs and that could harm a parser, without building any object."""
+    """Raise ConfigError for YAML features that no config needs and that can harm a parser; build no object."""
     depth = values = 0
     for event in yaml.parse(text, Loader=_Loader):
         line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise ConfigError(f"{path}:{line}: anchors and aliases (& and *) are not taken in a config")
+            raise ConfigError(f"{path}:{line}: anchors and aliases (& and *) are not supported in a config")
         if tag := getattr(event, "tag", None):
-            raise ConfigError(f"{path}:{line}: tags ({tag}) are not taken in a config")
+            raise ConfigError(f"{path}:{line}: tags ({tag}) are not supported in a config")
         if depth == 0 and isinstance(event, (yaml.ScalarEvent, yaml.SequenceStartEvent)):
             raise ConfigError(f"{path}:{line}: must be a mapping of words to values, key: value")
-        if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and _ODD.fullmatch(event.value):
+        if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and _NOT_DECIMAL.fullmatch(event.value):
             raise ConfigError(f"{path}:{line}: {event.value} would be read in base 8 or 60; write it in base 10")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         values += isinstance(event, yaml.NodeEvent)
-        if depth > DEEPEST:
-            raise ConfigError(f"{path}:{line}: is nested deeper than {DEEPEST} levels")
-        if values > _MOST:
-            raise ConfigError(f"{path}:{line}: holds more than {_MOST} values, too many for a config")
+        if depth > MAX_DEPTH:
+            raise ConfigError(f"{path}:{line}: is nested deeper than {MAX_DEPTH} levels")
+        if values > _MAX_VALUES:
+            raise ConfigError(f"{path}:{line}: holds more than {_MAX_VALUES} values, too many for a config")
 
 
-def where(path: Path, error: yaml.YAMLError) -> str:
-    """Return file, line and problem of a YAML error."""
+def error_message(path: Path, error: yaml.YAMLError) -> str:
+    """Return the message of a YAML error: file, line and problem."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     return f"{path}{f':{mark.line + 1}' if mark else ''}: {problem or str(error).splitlines()[0]}"
 
 
-def plain(content: Any, key: str = "") -> None:
+def check_values(content: Any, key: str = "") -> None:
     """Raise ConfigError for keys that begin with an underscore, which Hydra imports and calls, and for unusable values.
 
-    `key` is the place of the content, with a dot at its end.
+    `key` is the key of the content, with a dot at its end.
     """
     if isinstance(content, Mapping):
         for name, value in content.items():
-            _plain_value(name, f"{key}{name}")
-            plain_key(str(name), f"{key}{name}")
-            plain(value, f"{key}{name}.")
+            _check_value(name, f"{key}{name}")
+            check_key_name(str(name), f"{key}{name}")
+            check_values(value, f"{key}{name}.")
     elif isinstance(content, (list, tuple)):
         for item in content:
-            plain(item, key)
+            check_values(item, key)
     else:
-        _plain_value(content, key.removesuffix("."))
+        _check_value(content, key.removesuffix("."))
 
 
-def plain_key(name: str, key: str) -> None:
-    """Raise ConfigError for a part of a key that is not a plain name."""
+def check_key_name(name: str, key: str) -> None:
+    """Raise ConfigError for a part of a key that begins with an underscore or a dollar sign."""
     if name.startswith(("_", "$")):
-        raise ConfigError(f"{brief(key, KEY)}: a key must not start with '{name[0]}' (a config can call nothing)")
+        raise ConfigError(f"{brief(key, KEY)}: a key must not start with '{name[0]}' (a config cannot call code)")
 
 
-def _plain_value(value: Any, key: str) -> None:
+def _check_value(value: Any, key: str) -> None:
     """Raise ConfigError for a text that cannot be stored in a file or path, and for a number beyond 64 bits."""
     if isinstance(value, str) and not _storable(value):
         raise wrong(key, value, "text that UTF-8 can write, without NUL")
-    if isinstance(value, str) and len(value) > LONGEST:
-        raise wrong(key, value, f"at most {LONGEST} characters")
+    if isinstance(value, str) and len(value) > MAX_LENGTH:
+        raise wrong(key, value, f"at most {MAX_LENGTH} characters")
     if value == _MISSING:
-        raise wrong(key, value, "a value (OmegaConf would leave what was there)")
-    if isinstance(value, int) and abs(value) > _LARGEST:
-        raise ConfigError(f"{brief(key, KEY)}: got a number of {value.bit_length()} bits, must be at most {_LARGEST}")
+        raise wrong(key, value, "a value (OmegaConf would keep the old one)")
+    if isinstance(value, int) and abs(value) > _MAX_INT:
+        raise ConfigError(f"{brief(key, KEY)}: got a number of {value.bit_length()} bits, must be at most {_MAX_INT}")
 
 
-def refers_only(content: Any, key: str = "") -> None:
-    """Raise ConfigError for interpolations that call a resolver, `${oc.env:...}`; references to own values are fine."""
+def check_interpolations(content: Any, key: str = "") -> None:
+    """Raise ConfigError for interpolations that call a resolver, `${oc.env:...}`; `${optim.lr}` is allowed."""
     if isinstance(content, Mapping):
         for name, value in content.items():
-            refers_only(value, f"{key}{name}.")
+            check_interpolations(value, f"{key}{name}.")
     elif isinstance(content, (list, tuple)):
         for item in content:
-            refers_only(item, key)
+            check_interpolations(item, key)
     elif isinstance(content, str) and "${" in content and "${" in re.sub(_REFERENCE, "", content):
-        raise wrong(key.removesuffix("."), content, "plain or point to a value, as in ${optim.lr}")
+        raise wrong(key.removesuffix("."), content, "a value, or a reference to one, as in ${optim.lr}")
 
 
 def _storable(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""The registry of components, the one place that turns an option's name into an object.
+"""The registry of components: the only place that turns an option's name into an object.
 
 A component is a function (or class) under `@register("<kind>")`. Its positional parameters are run-time context, which
 it asks for by name; its keyword-only parameters are knobs, whose values are in `conf/<kind>/<name>.yaml`.
@@ -18,7 +18,7 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 
 from runner.errors import ConfigError, unknown
-from runner.plain_yaml import shipped
+from runner.plain_yaml import conf_folder
 from runner.relations import check_relations
 from runner.schema import check
 
@@ -27,17 +27,18 @@ _Class = TypeVar("_Class", bound=type)
 Config = Mapping[str, Any]
 
 _parts: dict[str, dict[str, Callable[..., Any]]] = {}
-_knob_classes: set[type] = set()  # the classes under `@shared_knobs`
+# The classes under `@shared_knobs`
+_knob_classes: set[type] = set()
 
 
 def shared_knobs(kind: _Class) -> _Class:
-    """Mark a class of which the keyword-only parameters are knobs of every component that asks for an object of it."""
+    """Mark a class whose keyword-only parameters are knobs of every component that asks for an object of the class."""
     _knob_classes.add(kind)
     return kind
 
 
 def register(kind: str, name: str | None = None) -> Callable[[_Factory], _Factory]:
-    """Register a component under its lower-cased name; a second one of that name is an error that names both."""
+    """Register a component under a name, by default its own in lower case; raises ConfigError if the name is taken."""
 
     def enter(factory: _Factory) -> _Factory:
         word = name or factory.__name__.lower()
@@ -94,10 +95,10 @@ def _shared(factory: Callable[..., Any]) -> dict[str, type]:
 
 
 def build(kind: str, config: Mapping[str, Any], /, *, key: str | None = None, **context: Any) -> Any:
-    """Build the component that `config["name"]` names from its other keys, and the context that it asks for.
+    """Build the component that `config["name"]` names, with its knobs from `config` and the context that it asks for.
 
-    `key` is where the config stands (for messages; the kind itself unless given). Raises ConfigError for an unknown
-    name, for knobs missing, superfluous, mistyped or out of range, and for context that this run cannot give.
+    `key` is the config's key in error messages, by default the kind. Raises ConfigError for an unknown name, for
+    missing, unknown, mistyped or out-of-range knobs, and for context that is not available.
     """
     values = dict(config)
     name = values.pop("name")
@@ -106,7 +107,7 @@ def build(kind: str, config: Mapping[str, Any], /, *, key: str | None = None, **
 
 
 def build_many(kind: str, config: Config, **context: Any) -> list[Any]:
-    """Build the components of a pick-many group, in the order that a whole config lists them."""
+    """Build the components of a pick-many group, in the order in which the config lists them."""
     chosen = config[kind] or {}
     return [
         build(kind, {"name": name, **(knobs or {})}, key=f"{kind}.{name}", **context) for name, knobs in chosen.items()
@@ -114,7 +115,7 @@ def build_many(kind: str, config: Config, **context: Any) -> list[Any]:
 
 
 def _make(factory: Callable[..., Any], what: str, values: Mapping[str, Any], context: Mapping[str, Any]) -> Any:
-    """Call a component with its own knobs, out of `values`, and the context and shared objects that it asks for."""
+    """Call a component with its knobs from `values`, and with the context and shared objects that it asks for."""
     shared = {name: _make(each, what, values, context) for name, each in _shared(factory).items()}
     own = {p.name: values[p.name] for p in _parameters(factory) if p.kind is p.KEYWORD_ONLY}
     return factory(**_asked(factory, what, {**context, **shared}), **own)
@@ -142,22 +143,24 @@ def _asked(factory: Callable[..., Any], what: str, context: Mapping[str, Any]) -
     wanted = [p.name for p in _parameters(factory) if p.kind is p.POSITIONAL_OR_KEYWORD]
     missing = [name for name in wanted if name not in context]
     if missing:
-        raise ConfigError(f"{what}: asks for '{missing[0]}', which is not known here (known: {', '.join(context)})")
+        raise ConfigError(
+            f"{what}: asks for '{missing[0]}', which is not available here (available: {', '.join(context)})"
+        )
     return {name: context[name] for name in wanted}
 
 
 def asks(kind: str, name: str, context: str) -> bool:
-    """Return True if a component asks for a piece of context (some are expensive to make)."""
+    """Return True if a component asks for a piece of context, which may be expensive to make."""
     return context in inspect.signature(find(kind, name)).parameters
 
 
-def option(kind: str, name: str, *, key: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
-    """Return the config of an option by its word alone: its YAML's values, or just the name of a user's own component.
+def option_config(kind: str, name: str, *, key: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
+    """Return the config of an option: the values of its YAML, or only the name if a user's component has no YAML.
 
-    `key` is where the word stands, `folders` the config folders (ours unless given). Raises ConfigError for a word that
-    is neither.
+    `key` is the key for error messages, `folders` are the config folders, by default runner's. Raises ConfigError for
+    an unknown option.
     """
-    files = {path.stem: path for folder in folders or [shipped()] for path in (folder / kind).glob("*.yaml")}
+    files = {path.stem: path for folder in folders or [conf_folder()] for path in (folder / kind).glob("*.yaml")}
     if name in files:
         return dict(yaml.safe_load(files[name].read_text(encoding="utf-8")))
     if name in _parts.get(kind, {}):

@@ -1,7 +1,7 @@
-"""Functions, types and marks read from a source file with `ast`, without running it: no torch is imported.
+"""Read functions, types and marks from a source file with `ast`. Nothing is run, so no torch is imported.
 
 The annotation of a knob is an expression over Python's types, `typing`, `runner.schema`, `runner.relations` and
-`runner.roles`. Every other expression raises `Unread`.
+`runner.roles`. Every other expression raises `UnknownAnnotation`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ _RULES = {
     )
 }
 _ENUMS = {"Role": roles.Role, "Aspect": roles.Aspect}
-_Knob = tuple[ast.arg, Path]  # the parameter of a knob, and the file that it stands in
+# The parameter of a knob, and its file
+_Knob = tuple[ast.arg, Path]
 
 
-class Unread(Exception):
-    """The annotation is an expression that this reader does not know."""
+class UnknownAnnotation(Exception):
+    """The annotation is an expression that this reader does not support."""
 
 
 @cache
@@ -105,10 +106,10 @@ def constructors(node: ast.ClassDef) -> Iterator[ast.FunctionDef]:
 
 
 def read_type(node: ast.expr, path: Path) -> Any:
-    """Return the value of an annotation, or of a part of one, that stands in a file.
+    """Return the value of an annotation in a file, or of a part of one.
 
     Raises:
-        Unread: The expression is none that this reader knows.
+        UnknownAnnotation: This reader does not support the expression.
     """
     match node:
         case ast.Constant(value):
@@ -128,13 +129,13 @@ def read_type(node: ast.expr, path: Path) -> Any:
         case ast.Call(ast.Name(id=name), arguments, keywords) if name in _RULES:
             options = {str(each.arg): read_type(each.value, path) for each in keywords}
             return _RULES[name](*(read_type(each, path) for each in arguments), **options)
-    raise Unread
+    raise UnknownAnnotation
 
 
 def read_marks(node: ast.expr | None, path: Path) -> Iterator[roles.Mark | relations.Fields]:
-    """Yield the marks of an annotation, or of the alias in its file that it names, and the fields of its entries.
+    """Yield the marks of an annotation, also through an alias of its file, and the fields of its entries.
 
-    Of the type itself nothing else is read.
+    The type itself is not read.
     """
     match node:
         case ast.Name(id=name):
@@ -145,7 +146,7 @@ def read_marks(node: ast.expr | None, path: Path) -> Iterator[roles.Mark | relat
         case ast.Subscript(ast.Name(id="Annotated"), ast.Tuple([kind, *rules])):
             yield from read_marks(kind, path)
             for rule in rules:
-                with suppress(Unread):
+                with suppress(UnknownAnnotation):
                     if isinstance(rule, (ast.Attribute, ast.Call)):
                         mark = read_type(rule, path)
                         if isinstance(mark, roles.Mark | relations.Fields):
@@ -166,7 +167,7 @@ def _value_of(name: str, path: Path) -> Any:
                         return _imported_value(module, alias.name)
     if name in _TYPES:
         return _TYPES[name]
-    raise Unread
+    raise UnknownAnnotation
 
 
 def _imported_value(module: str, name: str) -> Any:
@@ -175,7 +176,7 @@ def _imported_value(module: str, name: str) -> Any:
         return getattr(typing if module == "typing" else schema, name)
     if path := _file_of(module):
         return _value_of(name, path)
-    raise Unread
+    raise UnknownAnnotation
 
 
 def _file_of(module: str) -> Path | None:

@@ -5,7 +5,7 @@ execution  precision, memory format, compile, CUDA graphs
 learner    optimizer, schedule, average, patience
 model      the model, with its norms, regularizers and initialization
 norms      the check that no norm normalizes a single value
-recipe     everything that stays fixed, durations in steps
+recipe     everything that stays constant, with durations in steps
 threads    the number of CPU threads
 """
 
@@ -67,13 +67,14 @@ def assemble(
     """Build a run from its config; nothing is trained or written.
 
     Args:
-        config: the composed and checked config.
-        fit: False leaves the preprocessing statistics to be loaded.
-        search: where a trial of a search reports its scores.
-        world: the processes that train together.
+        config: The composed and checked config.
+        fit: Compute the preprocessing statistics; False if they will be loaded.
+        search: Where a trial of a search reports its scores.
+        world: The processes that train together.
 
     Raises:
-        ConfigError, DataError: settings are not supported together; data are missing or broken.
+        ConfigError: Settings are not supported together.
+        DataError: Data are missing or broken.
     """
     settings, device = _settings_and_device(config, world)
     begin(settings.threads)
@@ -114,7 +115,7 @@ def _settings_and_device(config: Config, world: World) -> tuple[Settings, torch.
 
 
 def _build_preprocess(config: Config, data: Data, device: torch.device, *, fit: bool) -> Any:
-    """Return the preprocessing, a `Preprocess` and a module, on a device; `fit` computes its statistics."""
+    """Return the preprocessing, a `Preprocess` and a module, on a device; with `fit`, compute its statistics."""
     preprocess = build("preprocess", config["preprocess"], shape=data.shape)
     if fit:
         preprocess.fit(data.train)
@@ -134,9 +135,9 @@ def _describe(
 
 
 def device_of(name: str, world: World = ALONE) -> torch.device:
-    """Return the device that a name stands for, with its number; `auto` is the first available of cuda, mps and cpu.
+    """Return the device of a name, with its number; `auto` is the first available of cuda, mps and cpu.
 
-    Without a number each process on a machine gets a GPU of its own.
+    Without a number, each process on a machine gets its own GPU.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":

@@ -19,20 +19,20 @@ from runner.settings import Settings
 
 # The smallest batch for evaluation, in examples.
 _MIN_EVAL_BATCH = 256
-# Data sets that this process keeps for all its runs, by their config.
-_kept: dict[str, Data] = {}
+# Data sets that this process keeps in memory for all its runs, by their config.
+_preloaded: dict[str, Data] = {}
 
 
 def load(config: Config) -> Data:
     """Return the data set that a config's `data` describes."""
-    return _kept.get(repr(config)) or build("data", config)
+    return _preloaded.get(repr(config)) or build("data", config)
 
 
-def keep(config: Config) -> None:
-    """Read a data set once for all runs in this process that use it, if it is stored in memory."""
+def preload(config: Config) -> None:
+    """Read a data set once for all runs in this process, if it is stored in memory."""
     placement = knobs(find("data", config["name"])).get("placement")
     if InMemory in (placement, *get_args(placement)[:1]):
-        _kept[repr(config)] = build("data", config)
+        _preloaded[repr(config)] = build("data", config)
 
 
 def augmentations(config: Config, data: Data) -> dict[str, Augment]:
@@ -65,7 +65,7 @@ def train_batches(
 def validation_batches(
     data: Data, train: TrainBatches, preprocess: Preprocess, device: torch.device
 ) -> dict[str, EvalBatches]:
-    """Return the validation split, and as many training examples without augmentation to compare it with."""
+    """Return the validation split, and as many training examples, not augmented, for comparison."""
     size = min(len(data.train.labels), len(data.val.labels))
     some = epoch_order(0, 0, len(data.train.labels))[:size].sort().values
     batch = max(data.batch_size, _MIN_EVAL_BATCH)
@@ -86,7 +86,7 @@ def test_batches(
 
 
 def check_labels(data: Data) -> None:
-    """Raise DataError for an empty split or a label outside the classes, which the loss would fail on."""
+    """Raise DataError for an empty split or a label outside the classes, on which the loss would fail."""
     for split, labels in {"training": data.train.labels, "validation": data.val.labels}.items():
         if len(labels) == 0:
             raise DataError(f"data: the {split} split is empty")

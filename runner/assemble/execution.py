@@ -28,17 +28,21 @@ from runner.engine.recipe import Recipe
 from runner.errors import ConfigError
 from runner.settings import Settings
 
-# compile=auto assumes these of CUDA: guesses of the right order, for a large GPU in half precision.
-_MIN_GAIN = 20.0  # a run is compiled if it takes so many times as long as compiling it
-_COMPILE_SECONDS = 0.6  # for each module without children
-_LAUNCH_SECONDS = 60e-6  # of such a module in a step, however small: its kernels are launched forward and backward
-_FLOPS = 5e13  # floating-point operations per second of large convolutions
+# Assumptions of compile=auto about CUDA: orders of magnitude for a large GPU in half precision.
+# A run is compiled if it takes at least this many times as long as compiling it.
+_MIN_GAIN = 20.0
+# Seconds to compile one module without children.
+_COMPILE_SECONDS = 0.6
+# Least seconds of such a module in a step: its kernels are launched in the forward and in the backward pass.
+_LAUNCH_SECONDS = 60e-6
+# Floating-point operations per second of large convolutions.
+_FLOPS = 5e13
 
-# precision=pure_bf16.
+# The storage type of precision=pure_bf16.
 _BF16 = torch.bfloat16
-# The largest share of a bfloat16 number that a subtraction may round away, whatever the number.
+# The largest share of a bfloat16 number that a subtraction can round away, for any number.
 _BF16_STEP = 2.0**-8
-# Options of an optimizer's group that say how much of a running average remains after a step.
+# Options of a parameter group that give the share of a running average that remains after a step.
 _DECAYS = ("betas", "momentum", "alpha")
 _USE_BF16 = "choose precision=bf16"
 
@@ -54,7 +58,9 @@ def resolve(settings: Settings, device: torch.device) -> Settings:
     layout = ("channels_last" if last else "contiguous") if settings.memory_format == "auto" else settings.memory_format
     lacking = _missing_for_compile(device)
     if settings.compile is True and lacking:
-        raise ConfigError(f"compile: got true, but torch.compile needs {lacking}, which is not here; compile=false")
+        raise ConfigError(
+            f"compile: got true, but torch.compile needs {lacking}, which this machine lacks; set compile=false"
+        )
     never = settings.compile == "auto" and (device.type != "cuda" or lacking)
     if settings.cuda_graphs and device.type != "cuda":
         raise ConfigError(f"cuda_graphs: got true, but the run computes on {device.type}, must be false there")
@@ -87,16 +93,16 @@ def convert_model(model: nn.Module, settings: Settings) -> None:
 
 
 def forward_of(
-    model: nn.Module, settings: Settings, *, shape: tuple[int, ...], step: int, steps: int
+    model: nn.Module, settings: Settings, *, shape: tuple[int, ...], batch: int, steps: int
 ) -> tuple[Forward, bool]:
-    """Return the training forward that the settings ask for, and True if it is compiled.
+    """Return the training forward pass that the settings ask for, and True if it is compiled.
 
-    A full optimizer step has `step` examples, and there are `steps` of them.
+    `batch` is the number of examples of a full optimizer step, `steps` the number of steps.
     """
     # The size of the first micro-batch, as Tensor.chunk cuts.
-    examples = -(-step // settings.accumulate)
+    examples = -(-batch // settings.accumulate)
     required, graphs = settings.compile is True, settings.cuda_graphs
-    compiling = required or (settings.compile == "auto" and compiling_pays(model, shape, step, steps))
+    compiling = required or (settings.compile == "auto" and compiling_pays(model, shape, batch, steps))
     if compiling:
         what = "torch cannot compile this model"
         on_failure = (
@@ -113,15 +119,15 @@ def forward_of(
     return plain_forward, False
 
 
-def compiling_pays(model: nn.Module, shape: tuple[int, ...], step: int, steps: int) -> bool:
-    """Return True if compiling costs a twentieth of the run's time or less, reckoned from its operations."""
+def compiling_pays(model: nn.Module, shape: tuple[int, ...], batch: int, steps: int) -> bool:
+    """Return True if compiling takes at most a twentieth of the run's time, estimated from its operations."""
     modules = sum(not list(module.children()) for module in model.modules())
-    seconds = max(modules * _LAUNCH_SECONDS, 3 * step * operations(model, shape) / _FLOPS)
+    seconds = max(modules * _LAUNCH_SECONDS, 3 * batch * count_flops(model, shape) / _FLOPS)
     return steps * seconds >= _MIN_GAIN * modules * _COMPILE_SECONDS
 
 
-def operations(model: nn.Module, shape: tuple[int, ...]) -> float:
-    """Return the floating-point operations of one example's forward pass; 0 if meta tensors cannot tell."""
+def count_flops(model: nn.Module, shape: tuple[int, ...]) -> float:
+    """Return the floating-point operations of one example's forward pass; 0 if it cannot run on the meta device."""
     # Imported here because it takes 0.2 s.
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -141,7 +147,7 @@ def _as_meta_float(tensor: Tensor) -> Tensor:
 
 
 def describe_execution(model: nn.Module, settings: Settings, recipe: Recipe) -> list[str]:
-    """Return one summary line on how a run computes, or none if it computes in the plain way."""
+    """Return a summary line on how a run computes, or nothing for the plain way."""
     kernels = any(parameter.ndim == 4 for parameter in model.parameters())
     parts: list[str] = [settings.precision] if settings.precision != "fp32" else []
     parts += ["channels_last"] if kernels and settings.memory_format == "channels_last" else []
@@ -153,9 +159,9 @@ def describe_execution(model: nn.Module, settings: Settings, recipe: Recipe) -> 
 def _round_to_bf16(model: nn.Module) -> None:
     """Round the weights of a model to bfloat16 in place, except those of norms; buffers stay as they are.
 
-    The forward pass is that of `bf16`: autocast finds the weights already cast, rounds the images once in the first
+    The forward pass is that of `bf16`: autocast does not cast the weights again, rounds the images once in the first
     layer, and computes norms and losses in float32. Averages of weights are in float32. There is no pure fp16: a loss
-    scaler refuses float16 gradients, and without one values below 6e-8 are lost.
+    scaler rejects float16 gradients, and without one values below 6e-8 are lost.
     """
     for module in model.modules():
         if not is_norm(module):
@@ -164,23 +170,23 @@ def _round_to_bf16(model: nn.Module) -> None:
 
 
 def check_bf16_state(optimizer: Optimizer) -> None:
-    """Raise ConfigError for an optimizer whose state would silently stop changing in bfloat16.
+    """Raise ConfigError for an optimizer whose state would stop changing in bfloat16, without a warning.
 
-    NAdam's product over all steps is float32, but torch rounds it when a run is resumed.
+    NAdam keeps its product over all steps in float32, but torch rounds it when a run is resumed.
     """
     if isinstance(optimizer, (Adagrad, NAdam)) or hasattr(optimizer, "averaged"):
         kind = type(optimizer).__name__
-        raise ConfigError(f"precision: pure_bf16 cannot hold what {kind} gathers over all steps; {_USE_BF16}")
+        raise ConfigError(f"precision: pure_bf16 cannot hold what {kind} accumulates over all steps; {_USE_BF16}")
     for key, remains in _decays(optimizer):
         if 1 - remains < _BF16_STEP:
             raise ConfigError(
-                f"precision: pure_bf16 cannot hold an average that keeps {remains:g} of itself in each step ({key}): "
-                f"it never fades; at most {1 - _BF16_STEP:.3f} does, or {_USE_BF16}"
+                f"precision: pure_bf16 cannot hold a running average that keeps {remains:g} of its value in each step "
+                f"({key}), because it would never decay; use at most {1 - _BF16_STEP:.3f}, or {_USE_BF16}"
             )
 
 
 def _decays(optimizer: Optimizer) -> Iterator[tuple[str, float]]:
-    """Yield how much of each running average of an optimizer remains after a step, with the name of its option."""
+    """Yield the name of each decay option of an optimizer, with the share of the average that remains after a step."""
     for group in optimizer.param_groups:
         for key in _DECAYS:
             value: Any = group.get(key, 0.0)

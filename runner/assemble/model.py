@@ -26,7 +26,7 @@ _DROPOUT = ("Drop", "StochasticDepth")
 def build_model(
     config: Config, data: Data, batches: TrainBatches, regularizers: list[Regularizer]
 ) -> tuple[nn.Module, list[str]]:
-    """Return the rewired and initialized model on the CPU, and summary lines about it."""
+    """Return the model on the CPU, with regularizers inserted and weights initialized, and summary lines about it."""
     model: nn.Module = build(
         "model",
         config["model"],
@@ -59,7 +59,7 @@ def _set_prior(head: nn.Linear, data: Data) -> str:
         raise ConfigError("init.head: got 'prior', but this model's classifier has no bias to hold it")
     counts = data.train.labels.bincount(minlength=len(data.classes)).clamp_min(1)
     head.bias.copy_((counts / counts.sum()).log())
-    return "the classifier starts at the classes' shares"
+    return "the classifier starts with the log class frequencies as bias"
 
 
 def inventory(model: nn.Module) -> str:

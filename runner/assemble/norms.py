@@ -1,4 +1,4 @@
-"""The check that no norm normalizes a single value, by one forward pass on the meta device before training."""
+"""Check that no norm normalizes a single value, by one forward pass on the meta device before training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PER_EXAMPLE = (nn.modules.instancenorm._InstanceNorm, nn.GroupNorm, nn.LayerNor
 
 
 def check_norms(model: nn.Module, data: Data, batch: int) -> None:
-    """Raise ConfigError if a norm would normalize single values in training: torch raises there, or returns 0.
+    """Raise ConfigError if a norm would normalize single values in training, where torch raises or returns 0.
 
     `batch` is the number of examples of one optimizer step. A model that cannot run on the meta device is not checked.
     """
@@ -58,8 +58,8 @@ def _size_check(name: str, examples: int) -> Callable[[nn.Module, tuple[Any, ...
             )
         size = "x".join(map(str, x.shape[1:]))
         raise ConfigError(
-            f"norm: '{name}' ({type(norm).__name__}) gets {size} values per example, each of which is its own mean: it "
-            "leaves nothing"
+            f"norm: '{name}' ({type(norm).__name__}) gets {size} values per example, one per mean, so its output is "
+            "always 0"
         )
 
     return hook

@@ -28,14 +28,14 @@ def build_recipe(
     device: torch.device,
     world: World,
 ) -> Recipe:
-    """Return everything that stays fixed, with all durations in steps."""
+    """Return everything that stays constant in a run, with all durations in steps."""
     per_epoch = batches.steps_per_epoch
     total = settings.steps or max(1, round(settings.epochs * per_epoch))
     clock = Clock(total, per_epoch, batches.batch)
     classes = len(data.classes)
-    # The examples of a step that is not the last of an epoch.
+    # The examples of any step but the last of an epoch.
     full = min(batches.batch, len(data.train.labels))
-    forward, compiled = forward_of(model, settings, shape=data.shape, step=full, steps=total)
+    forward, compiled = forward_of(model, settings, shape=data.shape, batch=full, steps=total)
     return Recipe(
         seed=settings.seed,
         total_steps=total,
@@ -45,7 +45,7 @@ def build_recipe(
         log_every=settings.log_every,
         accumulate=settings.accumulate,
         loss=build("loss", config["loss"], num_classes=classes),
-        mix=_keyed(build("mix", config["mix"], num_classes=classes, shape=data.shape), settings.seed, world),
+        mix=_seeded_by_step(build("mix", config["mix"], num_classes=classes, shape=data.shape), settings.seed, world),
         predict=build("predict", config["predict"], model=model, shape=data.shape),
         penalties=[r.penalty for r in regularizers if r.penalty],
         constraints=[r.constrain for r in regularizers if r.constrain],
@@ -58,7 +58,7 @@ def build_recipe(
     )
 
 
-def _keyed(mix: Mix, seed: int, world: World) -> Callable[[Tensor, Tensor, int], Batch]:
+def _seeded_by_step(mix: Mix, seed: int, world: World) -> Callable[[Tensor, Tensor, int], Batch]:
     """Return the mix as a function of the step; each process mixes its own share of the examples."""
     key_of = step_keys(seed, "mix", rank=world.rank)
     return lambda images, labels, step: mix(images, labels, key_of(step))

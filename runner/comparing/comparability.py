@@ -20,16 +20,16 @@ _SHOWN = 3
 _SHOWN_SEEDS = 5
 # Most characters of a run's reason in a warning
 _MAX_REASON = 100
-# From this many configurations on, the best one leads noticeably by chance
+# With this many configurations or more, the best one leads noticeably by chance
 _MANY = 5
-# Seeds from which on the t-interval hardly depends on normality
+# With this many seeds or more, the t-interval hardly depends on normality
 _RELIABLE = 5
 # Correlation below which pairing by seed gains nothing
 _WEAK = 0.2
 
 
 def _data_of(run: Run) -> tuple[tuple[str, str], ...]:
-    """Return the settings that decide which examples a run is scored on; a download folder is none of them."""
+    """Return the settings that decide which examples a run is scored on, without download folders, for example."""
     data: dict[str, Any] = run.config["data"]
     marks = knob_marks("data", data, run.config)
     return tuple(sorted((key, str(value)) for key, value in data.items() if _chooses_examples(marks.get(key))))
@@ -72,7 +72,7 @@ def find_warnings(groups: Sequence[Group], found: Found, criterion: Criterion) -
     ]
     if criterion.at == "best":
         lines.append(
-            "scores are the best validation of each run: selected and reported on the same examples, so too good"
+            "scores are the best validation of each run: selected and reported on the same examples, so optimistic"
         )
     return lines
 
@@ -119,7 +119,7 @@ def _device(run: Run) -> str:
 
 
 def _numerics(run: Run) -> str:
-    """Return the numerics versions that a run was trained with if there were several."""
+    """Return the numerics versions that a run was trained with, if there were several."""
     return " then ".join(map(str, run.result.numerics or ())) or "one version"
 
 
@@ -170,7 +170,7 @@ def find_notes(rows: Sequence[ComparedRow], criterion: Criterion) -> list[str]:
 
 
 def _power_note(others: Sequence[ComparedRow]) -> list[str]:
-    """Return a note on the power: without it "not distinguishable" says nothing."""
+    """Return a note on the power, without which "not distinguishable" is meaningless."""
     seen = [row.detectable for row in others if row.detectable == row.detectable]
     if not seen:
         return []

@@ -1,4 +1,4 @@
-"""Configurations: runs that differ in their seed only, and the hyperparameters that tell them apart."""
+"""Configurations: runs that differ only in their seed, and the hyperparameters that distinguish configurations."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _differing_keys(configs: Sequence[Mapping[str, Value]]) -> list[str]:
 
 
 def _label_keys(keys: Sequence[str], configs: Sequence[Mapping[str, Value]]) -> list[str]:
-    """Return the keys that a label needs: without knobs that the choice of their component determines.
+    """Return the keys that a label needs; knobs that follow from the choice of their component are left out.
 
     `optim` determines `optim.lr` if every adam has the same rate and every sgd has the same rate.
     """
@@ -111,7 +111,7 @@ def sort_key(value: Value | None) -> tuple[int, float, str]:
 
 
 def find_baseline(groups: Sequence[Group], wanted: str | None) -> Group:
-    """Return the baseline: the one named, else the configuration with the most complete seeds, the earliest of these.
+    """Return the baseline: the one named, else the first configuration among those with the most complete seeds.
 
     `wanted` names it by its label, by as many `key=value` pairs as are needed, or by one of its run folders.
     Raises ConfigError if no configuration fits, or more than one does.
@@ -125,13 +125,13 @@ def find_baseline(groups: Sequence[Group], wanted: str | None) -> Group:
         return found[0]
     labels = [group.label for group in groups]
     many = f", ... {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
-    what = f"fits {len(found)} configurations" if found else "is none of the configurations"
+    what = f"matches {len(found)} configurations" if found else "matches no configuration"
     listed = "; ".join((nearest(wanted, labels) if many else labels)[:_SHOWN])
     raise ConfigError(f"task.baseline: '{brief(wanted)}' {what} (there are: {listed}{many})")
 
 
 def _has_folder(group: Group, wanted: str) -> bool:
-    """Return True if one of a group's runs lies in a folder of this name or path."""
+    """Return True if one of a group's runs has a folder of this name or path."""
     return any(wanted.rstrip("/") in (str(run.folder), run.folder.name) for run in group.runs)
 
 
@@ -142,12 +142,12 @@ def _matches(group: Group, wanted: str) -> bool:
 
 
 def _keys_for(group: Group, word: str) -> list[str]:
-    """Return the key that a word names exactly, else the keys that end in it."""
+    """Return the key that equals a word, else the keys that end in it."""
     return [key for key in group.values if key == word] or [key for key in group.values if key.endswith(f".{word}")]
 
 
 def _equals(value: Value | None, text: str) -> bool:
-    """Return True if a text means a value: 1e-1 is 0.1."""
+    """Return True if a text stands for a value: 1e-1 is 0.1."""
     try:
         return value == float(text) if isinstance(value, float) else format_value(value) == text
     except ValueError:

@@ -1,4 +1,4 @@
-"""A comparison as Markdown with pictures beside it, and as one HTML page with everything inside."""
+"""A comparison as Markdown with separate pictures, and as one HTML page with everything inside."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def remarks(report: Report) -> list[str]:
 
 
 def markdown_page(report: Report, drawn: Mapping[str, bytes], command: str) -> str:
-    """Return the comparison as Markdown; the pictures lie beside it as `<name>.svg`."""
+    """Return the comparison as Markdown; its pictures are `<name>.svg` in the same folder."""
     lines = ["# Comparison", "", escape_markdown(headline(report)) + ".", ""]
     lines += [f"> **Warning:** {escape_markdown(line)}\n>" for line in report.warnings]
     lines += [

@@ -13,7 +13,7 @@ from runner.comparing.verdicts import ComparedRow, Criterion
 
 # An axis is logarithmic if its largest value is at least this many times its smallest
 _LOG_AXIS_RATIO = 10.0
-# Up to this many values stand at equal distances
+# Up to this many values are drawn at equal distances
 _MAX_EVEN = 8
 # Panels in a row
 _COLUMNS = 3
@@ -68,7 +68,7 @@ def _panel(axes: Any, rows: Sequence[ComparedRow], key: str, criterion: Criterio
 
 
 def _scale(axes: Any, values: Sequence[float]) -> None:
-    """Make the axis logarithmic if the values span a factor of ten; a zero stands at its left end."""
+    """Make the axis logarithmic if the values span a factor of ten; a zero is drawn at its left end."""
     positive = [value for value in values if value > 0]
     if not positive or min(values) < 0 or max(positive) < _LOG_AXIS_RATIO * min(positive):
         return
@@ -105,7 +105,7 @@ def draw_parallel(rows: Sequence[ComparedRow], criterion: Criterion) -> bytes:
 def _heights(values: Sequence[Value | None], *, even: int = _MAX_EVEN) -> tuple[list[float], list[tuple[float, str]]]:
     """Return the height in [0, 1] of each value on its axis, and the labelled ticks.
 
-    Text, and up to `even` numbers, stand at equal distances.
+    Text, and up to `even` numbers, are drawn at equal distances.
     """
     different = sorted(set(values), key=sort_key)
     numbers = [value for value in different if isinstance(value, float)]
@@ -145,7 +145,7 @@ def importance(rows: Sequence[ComparedRow]) -> Importance:
 
 
 def _cross_validate(scored: Sequence[ComparedRow], method: str) -> Importance:
-    """Cross-validate over configurations, so that the seeds of one are never in both parts."""
+    """Cross-validate over configurations, so that no configuration has seeds in both parts."""
     import numpy as np
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.inspection import permutation_importance

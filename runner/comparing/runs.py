@@ -1,4 +1,4 @@
-"""Training runs, read from their folders; nothing is written, and unreadable folders are reported."""
+"""Read training runs from their folders; nothing is written, and unreadable folders are reported."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def _paired_differences(scores: Mapping[int, float], others: Mapping[int, float]
 
 
 def _verdict(row: ComparedRow, baseline: Group, criterion: Criterion) -> str:
-    """Return the verdict on a row. A p above .05 is no proof of equality, so it only says `not distinguishable`."""
+    """Return the verdict on a row; a p above .05 does not prove equality, so it is `not distinguishable`."""
     if row.is_baseline:
         return "baseline"
     count = len(row.differences)

@@ -1,4 +1,4 @@
-"""Parse the flags of the command line, which may stand anywhere among the overrides."""
+"""Parse the flags of the command line, which may be anywhere among the overrides."""
 
 from __future__ import annotations
 

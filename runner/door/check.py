@@ -1,7 +1,7 @@
-"""Check a whole composed config: groups and keys, types and ranges; without torch.
+"""Check a composed config without torch: groups and keys, types and ranges.
 
-Keys are compared with the YAML files, values with the types in the components' source; a user's own component gets its
-types from its YAML. Assembly checks what needs the data or the model.
+Keys are compared with the YAML files, values with the types in the components' source. The types of a user's component
+come from its YAML. Assembly checks what needs the data or the model.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from runner.annotations import annotation
 from runner.door.options import RECIPE, Conf, template, templates
 from runner.errors import ConfigError, unknown, wrong
 from runner.keys import read_by_one_task
-from runner.plain_yaml import plain
+from runner.plain_yaml import check_values
 from runner.relations import check_relations
 from runner.schema import PLAIN, Duration, Pattern, check
 from runner.settings import SETTINGS
@@ -27,7 +27,7 @@ def check_config(conf: Conf, config: Mapping[str, Any], chosen: Mapping[str, lis
 
     `chosen` holds the options of each group.
     """
-    plain(config)
+    check_values(config)
     for key, value in config.items():
         if key in SETTINGS:
             check(key, value, SETTINGS[key])
@@ -67,7 +67,7 @@ def _check_group(conf: Conf, group: str, values: Any, chosen: list[str]) -> None
 
 
 def _check_name(group: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    """Refuse a component's name set apart from its option's knobs."""
+    """Reject a change of a component's `name`, because its knobs would be those of another option."""
     if "name" in known and values.get("name") != known["name"]:
         given = values.get("name")
         expected = f"'{known['name']}' as in its YAML; choose another option with {group}={given}"
@@ -82,7 +82,7 @@ def _not_chosen(conf: Conf, group: str, entry: str, chosen: list[str]) -> Config
 
 
 def _check_knobs(key: str, values: Mapping[str, Any], known: Mapping[str, Any], component: tuple[str, str]) -> None:
-    """Check that a component's keys are those of its YAML, with values of the types that it takes."""
+    """Check that a component's keys are those of its YAML, and that their values have the right types."""
     for name, value in values.items():
         if name not in known:
             raise unknown(f"{key}.{name}", "key", str(name), known)
@@ -102,7 +102,7 @@ def _check_knobs(key: str, values: Mapping[str, Any], known: Mapping[str, Any], 
 
 
 def check_type(key: str, value: Any, example: Any) -> None:
-    """Check that a value is of the example's type; null on either side leaves it to assembly."""
+    """Check that a value has the type of an example; if either is null, assembly checks it."""
     if value is None or example is None or (isinstance(example, str) and "${" in example):
         return
     if isinstance(example, str) and example in _DURATION:

@@ -14,7 +14,7 @@ from typing import Any
 
 from runner.door.options import OPTION, RECIPE, Conf, chosen_options, primary_file, read_yaml
 from runner.errors import ConfigError, unknown
-from runner.plain_yaml import plain, refers_only
+from runner.plain_yaml import check_interpolations, check_values
 
 _HYDRA_KEYS = ("mode", "sweeper", "launcher")
 _HYDRA_GROUPS = ("/hydra/sweeper", "/hydra/sweeper/sampler", "/hydra/sweeper/pruner", "/hydra/launcher")
@@ -22,34 +22,34 @@ _HEADER = re.compile(r"\s*#\s*@(.*)")
 
 
 def check_option_file(conf: Conf, group: str, option: str) -> None:
-    """Raise ConfigError if the file of a chosen option, or of one that it builds on, sets what no config may set."""
+    """Raise ConfigError if the file of an option, or of one that it extends, sets keys that a file must not set."""
     _check_file(conf, group, conf.files[group][option], ())
 
 
 def check_primary_file(conf: Conf) -> None:
-    """Raise ConfigError if the config of `--config-name`, or an option in it, sets what no config may set."""
+    """Raise ConfigError if the config of `--config-name`, or an option in it, sets keys that a file must not set."""
     _check_file(conf, "", primary_file(conf, conf.primary), ())
 
 
 def _check_file(conf: Conf, group: str, path: Path, trail: tuple[Path, ...]) -> None:
     """Check one file and those that its defaults list names."""
     if path in trail:
-        raise ConfigError(f"{path}: builds on itself")
+        raise ConfigError(f"{path}: extends itself")
     content = read_yaml(path)
-    if conf.ours(path):
+    if conf.is_shipped(path):
         return
     _check_header(path, recipe=group == RECIPE)
-    plain(content, f"{path}: ")
+    check_values(content, f"{path}: ")
     if group in ("", RECIPE):
         _check_global_keys(path, content)
-    refers_only(content, f"{path}: ")
+    check_interpolations(content, f"{path}: ")
     for place, name in _files_in_defaults(conf, group, path, content.get("defaults", [])):
         file = conf.files[place][name] if place else primary_file(conf, name)
         _check_file(conf, place, file, (*trail, path))
 
 
 def _check_header(path: Path, *, recipe: bool) -> None:
-    """Refuse a header that puts a file's values elsewhere than into its group (a recipe's: at the top)."""
+    """Reject a header that puts a file's values anywhere but into its group, or for a recipe at the top."""
     given = _header(path)
     if recipe and given != "package _global_":
         raise ConfigError(f"{path}: a recipe starts with the line '# @package _global_'")
@@ -58,19 +58,19 @@ def _check_header(path: Path, *, recipe: bool) -> None:
 
 
 def _header(path: Path) -> str:
-    """Return what Hydra reads as a file's header: the lines '# @...' before the first line of content."""
+    """Return the header that Hydra reads in a file: the lines '# @...' before the first line of content."""
     lines = (line for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     return " ".join(match[1].strip() for match in takewhile(bool, map(_HEADER.match, lines)) if match)
 
 
 def _check_global_keys(path: Path, content: dict[str, Any]) -> None:
-    """Refuse what only the command line may set."""
+    """Reject keys that only the command line may set."""
     if content.get("plugins"):
-        raise ConfigError(f"{path}: plugins: may be given on the command line only, a file must not import code")
+        raise ConfigError(f"{path}: plugins: allowed on the command line only, because a file must not import code")
     hydra = content.get("hydra") or {}
     for name in hydra if isinstance(hydra, dict) else [str(hydra)]:
         if name not in _HYDRA_KEYS:
-            raise ConfigError(f"{path}: hydra.{name}: is not for a config file (only {', '.join(_HYDRA_KEYS)})")
+            raise ConfigError(f"{path}: hydra.{name}: is not allowed in a file (allowed: {', '.join(_HYDRA_KEYS)})")
     if "${" in str(hydra):
         raise ConfigError(f"{path}: hydra: must be plain values, without ${{...}}")
 
@@ -89,7 +89,7 @@ def _files_in_defaults(conf: Conf, group: str, path: Path, defaults: Any) -> Ite
             ((place, value),) = entry.items()
             yield from _files_of_group(conf, group, path, str(place), value)
         else:
-            raise ConfigError(f"{path}: defaults: cannot take {entry}")
+            raise ConfigError(f"{path}: defaults: {entry} is not supported")
 
 
 def _file_in_same_folder(conf: Conf, group: str, path: Path, entry: str) -> Iterator[tuple[str, str]]:
@@ -104,7 +104,7 @@ def _file_in_same_folder(conf: Conf, group: str, path: Path, entry: str) -> Iter
 def _files_of_group(conf: Conf, group: str, path: Path, place: str, value: Any) -> Iterator[tuple[str, str]]:
     """Yield the files that `group: option` in a defaults list names."""
     if group not in ("", RECIPE):
-        raise ConfigError(f"{path}: defaults: {place}: an option can build on options of its own group only")
+        raise ConfigError(f"{path}: defaults: {place}: an option can extend only options of its own group")
     target = ("" if group else "/") + place.removeprefix("override ").strip().removeprefix("" if group else "/")
     if target in _HYDRA_GROUPS and place.startswith("override "):
         if not OPTION.fullmatch(str(value)):

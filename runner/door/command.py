@@ -1,4 +1,4 @@
-"""Start what a checked command line asks for: print its config, one run, or a sweep."""
+"""Execute a checked command line: print its config, or start a run or a sweep."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(arguments: Arguments) -> int:
         if many and not arguments.cfg and not arguments.info:
             from runner.door.plan import plan_sweep
 
-            # Each composition of a trial leaves garbage
+            # Each composition of a trial creates garbage
             with collecting():
                 sweep = plan_sweep(conf, parts, given)
         else:
@@ -63,14 +63,14 @@ def run(arguments: Arguments) -> int:
 
 
 def _settings_of(parts: Parts) -> LauncherSettings | None:
-    """Return the settings of our launcher, for runs that a task launches; imported late, since most launch nothing."""
+    """Return the settings of runner's launcher for a task that launches runs; imported late, because most do not."""
     from runner.door.plan import launcher_settings
 
     return launcher_settings(parts)
 
 
 def _refuse_several(conf: Conf, given: list[ParsedOverride], config: DictConfig) -> None:
-    """Refuse several values for one key where one run is asked for."""
+    """Reject several values for a key of a single run."""
     for each in given:
         if each.swept:
             many = each.key in conf.defaults and conf.several(each.key)
@@ -80,7 +80,7 @@ def _refuse_several(conf: Conf, given: list[ParsedOverride], config: DictConfig)
 
 
 def _refuse_sweep_keys(parts: Parts, given: list[ParsedOverride], config: dict[str, Any]) -> None:
-    """Refuse settings of a sweep where one run is asked for; a task that launches runs has those of our launcher."""
+    """Reject settings of a sweep for a single run; a task that launches runs may set those of runner's launcher."""
     for each in given:
         if each.key.startswith("hydra.launcher.") and _launches(config):
             _settings_of(parts)
@@ -89,7 +89,7 @@ def _refuse_sweep_keys(parts: Parts, given: list[ParsedOverride], config: dict[s
 
 
 def _launches(config: dict[str, Any]) -> bool:
-    """Return True if the task of a config, or of the run that it resumes, is one of ours and launches runs."""
+    """Return True if the task of a config, or of the run that it resumes, comes with runner and launches runs."""
     task = config["task"]["name"]
     if config["resume"]:
         from runner.tasks import saved_task
@@ -99,7 +99,7 @@ def _launches(config: dict[str, Any]) -> bool:
 
 
 def _show(conf: Conf, parts: Parts, given: list[ParsedOverride], *, resolve: bool) -> int:
-    """Print the config that this command line gives."""
+    """Print the config of this command line."""
     sys.stdout.write(OmegaConf.to_yaml(with_values_set(conf, parts, given), resolve=resolve))
     check_printed()
     return 0

@@ -23,7 +23,7 @@ from runner.door.overrides import ParsedOverride
 from runner.errors import ConfigError, RunnerError, unknown
 from runner.expand_user import expand_paths
 from runner.numerics import mentions_old_name, old_names, renamed
-from runner.plain_yaml import refers_only, where
+from runner.plain_yaml import check_interpolations, error_message
 
 # Interpolations can refer to each other, so that n of them can expand to 3^(n/3) values
 _MOST_REFERENCES = 12
@@ -36,7 +36,7 @@ _LAUNCHERS = {
 
 
 class Parts(NamedTuple):
-    """A composition of choices only: what Hydra makes of the groups and the recipe."""
+    """Hydra's composition of the choices: the groups and the recipe, without plain values."""
 
     config: DictConfig
     hydra: DictConfig
@@ -45,7 +45,7 @@ class Parts(NamedTuple):
 
 @contextmanager
 def hydra_opened(conf: Conf) -> Iterator[None]:
-    """Have Hydra read our config folders, unless it does so already; nothing is run."""
+    """Initialize Hydra with the config folders, unless that is done already; nothing is run."""
     if GlobalHydra.instance().is_initialized():
         yield
         return
@@ -54,7 +54,7 @@ def hydra_opened(conf: Conf) -> Iterator[None]:
 
 
 def _home(conf: Conf) -> Path:
-    """Return the folder of the primary config: Hydra looks for it in its main folder only."""
+    """Return the folder of the primary config, because Hydra searches it only in its main folder."""
     return primary_file(conf, conf.primary).parent
 
 
@@ -64,7 +64,7 @@ def picks_option(conf: Conf, given: ParsedOverride) -> bool:
 
 
 def compose_parts(conf: Conf, given: Sequence[ParsedOverride]) -> Parts:
-    """Return the composition of what overrides choose, screened before Hydra reads a user's file."""
+    """Return the composition of the overrides' choices; the user's files are checked before Hydra reads them."""
     check_primary_file(conf)
     for each in given:
         if picks_option(conf, each):
@@ -78,7 +78,7 @@ def compose_parts(conf: Conf, given: Sequence[ParsedOverride]) -> Parts:
     except yaml.YAMLError as error:
         # Hydra's parser refuses some of what libyaml takes, such as a tab after a colon
         mark = getattr(error, "problem_mark", None)
-        raise ConfigError(where(Path(mark.name if mark else "config"), error)) from error
+        raise ConfigError(error_message(Path(mark.name if mark else "config"), error)) from error
     except (AssertionError, AttributeError, KeyError, TypeError) as error:
         # OmegaConf raises these for a wrong value in Hydra's own config
         keys = [each.key for each in given if each.sets_hydra]
@@ -90,7 +90,7 @@ def compose_parts(conf: Conf, given: Sequence[ParsedOverride]) -> Parts:
 
 
 def choice_words(conf: Conf, given: Sequence[ParsedOverride]) -> list[str]:
-    """Return the words that have Hydra compose what overrides choose; `null` is the absence of a choice."""
+    """Return the choices of the overrides as words for Hydra; a choice of `null` is left out."""
     others = [quote(f"file://{folder}") for folder in conf.folders if folder != _home(conf)]
     chosen = [each for each in given if each.sets_hydra or (picks_option(conf, each) and each.value is not None)]
     return [f"hydra.searchpath=[{','.join(others)}]", *(each.word for each in chosen)]
@@ -115,7 +115,7 @@ def with_values_set(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -
     keys = {each.key for each in given}
     for each in values:
         if each.value == {} and OmegaConf.select(config, each.key, default={}):
-            raise ConfigError(f"{each.key}: got {{}}, which is merged into what is there and would change nothing")
+            raise ConfigError(f"{each.key}: got {{}}, which would be merged into the old value and change nothing")
         try:
             OmegaConf.update(config, each.key, each.value, merge=True, force_add=True)
         except (OmegaConfBaseException, TypeError, ValueError) as error:
@@ -141,7 +141,7 @@ def compose_run(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> di
     config = resolve(with_values_set(conf, parts, given))
     typed = [each.key for each in given if not picks_option(conf, each)]
     if config.get("plugins") and "plugins" not in typed:
-        raise ConfigError("plugins: may be given on the command line only, a file must not import code")
+        raise ConfigError("plugins: allowed on the command line only, because a file must not import code")
     try:
         check_config(conf, config, parts.chosen)
     except RunnerError as error:
@@ -150,9 +150,9 @@ def compose_run(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> di
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
-    """Return a config as plain dicts, with its interpolations resolved and its paths as they are here."""
+    """Return a config as plain dicts, with interpolations resolved and `~` expanded in paths."""
     raw = OmegaConf.to_container(config, resolve=False)
-    refers_only(raw)
+    check_interpolations(raw)
     references = str(raw).count("${")
     if references > _MOST_REFERENCES:
         raise ConfigError(f"config: holds {references} interpolations, must be at most {_MOST_REFERENCES}")
@@ -166,7 +166,7 @@ def resolve(config: DictConfig) -> dict[str, Any]:
 
 
 def _origin(conf: Conf, parts: Parts, key: str, typed: Iterable[str]) -> str:
-    """Return the words that say which file sets a wrong key, if it was not typed."""
+    """Return words that name the file that sets a wrong key, empty if the command line sets it."""
     if any(key == word or key.startswith(f"{word}.") or word.startswith(f"{key}.") for word in typed):
         return ""
     for group in (RECIPE, key.partition(".")[0]):
@@ -187,7 +187,7 @@ def _holds(content: Any, key: str) -> bool:
 
 
 def hydra_error(error: Exception) -> ConfigError:
-    """Return Hydra's composition error as ours."""
+    """Return a ConfigError for an error of Hydra's composition."""
     cause = error.__cause__
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, option = str(error.missing_cfg_file).rpartition("/")

@@ -22,7 +22,7 @@ _MOST = 10_000
 
 @dataclass(frozen=True)
 class Axes:
-    """The overrides of a sweep: those of the command line replace those of the YAML's `hydra.sweeper.params`."""
+    """The overrides of a sweep; those of the command line replace those in the YAML's `hydra.sweeper.params`."""
 
     given: list[ParsedOverride]  # of the command line, Hydra's own included
     searched: list[ParsedOverride]  # of the YAML
@@ -47,18 +47,18 @@ def swept_axes(conf: Conf, parts: Parts, given: list[ParsedOverride]) -> Axes:
 
 
 def override_in_yaml(conf: Conf, key: str, text: object, *, example: str) -> ParsedOverride:
-    """Return an override that stands under `hydra.sweeper.params`; `example` is such a text for `optim.lr`."""
+    """Return an entry of `hydra.sweeper.params` as an override; `example` is a valid value of `optim.lr`."""
     if not isinstance(text, (str, int, float)):
         raise ConfigError(f"hydra.sweeper.params.{key}: must be text, as in 'optim.lr: {example}' in a recipe")
     each = parse_override(f"{key}={str(text).lower() if isinstance(text, bool) else text}")
     if each.key == "plugins":
-        raise ConfigError("plugins: may be given on the command line only, a file must not import code")
+        raise ConfigError("plugins: allowed on the command line only, because a file must not import code")
     check_allowed(conf, each)
     return expand_glob(conf, each)
 
 
 def check_trials(conf: Conf, axes: Axes) -> dict[str, Trial]:
-    """Return the trials by the names of their folders; raises ConfigError if any is wrong, or if two are the same."""
+    """Return the trials by the names of their folders; raises ConfigError if one is wrong or two are the same."""
     composer = Composer(conf, [each for each in axes.given if each.sets_hydra])
     found: dict[str, Trial] = {}
     swept = set(axes.swept)
@@ -97,7 +97,7 @@ def _texts(each: ParsedOverride) -> list[str]:
         found = list(itertools.islice(each.parsed.sweep_string_iterator(), _MOST + 1))
     except (ValueError, OverflowError) as error:
         # A range with step 0 or infinite ends
-        raise ConfigError(f"{each.key}: got {each.text}, which is no range ({error})") from error
+        raise ConfigError(f"{each.key}: got {each.text}, which is not a valid range ({error})") from error
     if not found:
         raise ConfigError(f"{each.key}: got {each.text}, which has no values")
     return found

@@ -48,7 +48,7 @@ def help_text(conf: Conf, columns: int | None = None) -> str:
 
 
 def _terminal_columns() -> int:
-    """Return the width of the terminal that standard output is, else the most."""
+    """Return the width of the terminal, the maximum if standard output is not a terminal."""
     try:
         return int(os.environ.get("COLUMNS") or os.get_terminal_size(1).columns)
     except (OSError, ValueError):
@@ -88,7 +88,7 @@ def _settings(conf: Conf) -> Iterator[tuple[str, str]]:
 
 
 def version_text() -> str:
-    """Return our version and those that results depend on."""
+    """Return the version of runner and of the packages that results depend on."""
     # Late: `--help` takes a sixth longer with it
     from platform import python_version
 

@@ -1,4 +1,4 @@
-"""Hydra's own launchers (basic, joblib, submitit) behind our protocol, and the flags that Hydra answers itself."""
+"""Hydra's launchers (basic, joblib, submitit) as a `Launcher`, and the flags that Hydra answers itself."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class _HydraTask:
     jobs: dict[int, Message]  # by number
 
     def __call__(self, config: DictConfig) -> None:
-        """Run a job. A failing one does not raise: some launchers would end the runs of later batches with it."""
+        """Run a job. A failure does not raise, because some launchers would then end the runs of later batches."""
         job = job_of(self.jobs[int(HydraConfig.get().job.num)])
 
         def start_planned(job: Job) -> int:
@@ -69,10 +69,10 @@ class _HydraTask:
 
 
 class HydraLauncher(Queued):
-    """A launcher of Hydra's: runs are collected, begun together, and waited for together."""
+    """A launcher of Hydra: runs are collected in a batch, which starts together and ends together."""
 
     def __init__(self, conf: Conf, given: Sequence[ParsedOverride], folder: Path, batch: int | None) -> None:
-        """Prepare for the runs of a sweep; at most `batch` of them begin together, all if it is None."""
+        """Prepare for the runs of a sweep; at most `batch` of them start together, all if it is None."""
         super().__init__()
         self._conf, self._given, self._folder, self._most = conf, given, folder, batch
 
@@ -139,9 +139,9 @@ def _ignore(*args: Any, **kwargs: Any) -> None:
 
 
 def _words_of(conf: Conf, job: Job) -> list[str]:
-    """Return the overrides by which Hydra composes a run.
+    """Return the overrides with which Hydra composes a run.
 
-    Values go in by `++`, which also adds a key to an open mapping. A choice of `null` is the absence of the choice.
+    Values are set by `++`, which also adds a key to an open mapping. A choice of `null` is left out.
     """
     found = []
     for each in map(parse_override, job.overrides):
@@ -153,7 +153,7 @@ def _words_of(conf: Conf, job: Job) -> list[str]:
 
 
 def _ended_by_folder(number: int, job: Job) -> Ended | None:
-    """Return how a run ended, by what it left in its folder; None if it left nothing."""
+    """Return how a run ended, from its folder; None if the folder has no result."""
     result = read_saved_result(folder_of(job))
     if result is None or result.status is Status.RUNNING:
         return None
@@ -168,7 +168,7 @@ def _ended_without_result(number: int, job: Job) -> Ended:
 
 @contextmanager
 def _opened_launcher(conf: Conf, given: Sequence[ParsedOverride], folder: Path, task: _HydraTask) -> Iterator[Launcher]:
-    """Give the launcher that a command line chooses, made by Hydra."""
+    """Yield the launcher that a command line chooses, instantiated by Hydra."""
     with hydra_opened(conf):
         config = _sweep_config(conf, given, folder)
         callbacks: Any = _NoCallbacks()
@@ -177,7 +177,7 @@ def _opened_launcher(conf: Conf, given: Sequence[ParsedOverride], folder: Path, 
 
 
 def _sweep_config(conf: Conf, given: Sequence[ParsedOverride], folder: Path) -> DictConfig:
-    """Return the config of a sweep as Hydra makes it, from the choices and what is set under `hydra`."""
+    """Return Hydra's config of a sweep, from the choices and the values under `hydra`."""
     fixed = [each for each in given if not each.swept and each.key not in ("hydra.sweep.dir", "hydra.mode")]
     words = [*choice_words(conf, fixed), f"hydra.sweep.dir={quote(folder)}"]
     global_hydra = GlobalHydra.instance().hydra
@@ -202,7 +202,7 @@ def in_subfolders(conf: Conf, given: Sequence[ParsedOverride], folder: Path, job
 
 
 def through_hydra(words: Sequence[str], conf: Conf | None = None) -> int:
-    """Have Hydra answer `--info` or shell completion; raises ConfigError for what Hydra refuses."""
+    """Have Hydra answer `--info` or shell completion; raises ConfigError if Hydra rejects it."""
     conf = conf or find_conf()
     flags = [f"--config-dir={folder}" for folder in conf.folders[1:]] + [f"--config-name={conf.primary}"]
     main = hydra.main(version_base="1.3", config_path=str(conf.folders[0]), config_name="config")(lambda config: None)
@@ -218,7 +218,7 @@ def through_hydra(words: Sequence[str], conf: Conf | None = None) -> int:
 
 @contextmanager
 def _command_line(words: list[str]) -> Iterator[None]:
-    """Have Hydra see another command line, and raise its errors instead of printing them."""
+    """Give Hydra another command line, and make it raise its errors instead of printing them."""
     argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv, os.environ["HYDRA_FULL_ERROR"] = [argv[0], *words], "1"
     try:

@@ -13,7 +13,7 @@ from runner.tasks.job import Job
 
 
 def single_job(config: dict[str, Any], given: Sequence[ParsedOverride]) -> Job:
-    """Return the job of a run by itself, which reads the test split at its end."""
+    """Return the job of a single run, which reads the test split at its end."""
     name = config["name"] or run_name((each.key, each.value) for each in given)
     folder = next((str(each.value) for each in given if each.key == "hydra.run.dir"), None)
     words = tuple(each.typed for each in given if not each.sets_hydra)
@@ -44,7 +44,7 @@ def variant_jobs(variants: Sequence[Mapping[str, Any]], folder: Path, folders: S
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the values of nested mappings by dotted keys; a component's name stands under its group alone."""
+    """Return the values of nested mappings by dotted keys; a component's name has its group as key."""
     found: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
@@ -57,7 +57,7 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _make_job(
     config: Mapping[str, Any], words: Sequence[str], *, name: str, folder: str | None, auto: Mapping[str, str]
 ) -> Job:
-    """Return a job with its hashes, with the words that `auto` stands for in each key."""
+    """Return a job with its hashes; `auto` is replaced by its meaning in each key."""
     resolved = {**config, **{key: word for key, word in auto.items() if config[key] == "auto"}}
     return Job(
         config=resolved,

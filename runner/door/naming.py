@@ -20,7 +20,7 @@ from runner.roles import Role
 # Most characters of a folder's name
 _MAX_NAME = 100
 
-# What hashes left out before roles: frozen, it finds the trials of sweeps that were begun then (`legacy_hash8`)
+# Keys that hashes left out before keys had roles. Never change it: it finds trials of old sweeps (`legacy_hash8`)
 _LEGACY_UNHASHED = (
     *("outputs", "name", "sweep", "resume", "run", "runs", "note", "plugins", "device", "log_every", "figures", "test"),
     *("data.root", "data.workers", "data.cache", "data.placement", "hydra", "resume_numerics"),
@@ -28,7 +28,7 @@ _LEGACY_UNHASHED = (
 
 
 def run_name(given: Iterable[tuple[str, Any]]) -> str:
-    """Return a folder name from keys and values in the given order, `default` if none counts."""
+    """Return a folder name from keys and values in the given order, `default` if there are none to name."""
     return _name_of((key, value) for key, value in given if is_named(key))
 
 
@@ -39,7 +39,7 @@ def _name_of(given: Iterable[tuple[str, Any]]) -> str:
 
 
 def is_named(key: str) -> bool:
-    """Return True if a key on the command line is part of the folder's name: paths and notes, for example, are not."""
+    """Return True if a key is part of a folder's name; paths and notes, for example, are not."""
     marks = key_marks(key)
     return not marks.unnamed and marks.role is not Role.PATH
 
@@ -58,17 +58,17 @@ def value_in_name(value: Any) -> str:
 
 
 def truncate_name(name: str) -> str:
-    """Return a name cut to a folder's length, a hash of the whole in place of the rest."""
+    """Return a name, cut to a folder name's length, with a hash of the whole name at its end."""
     return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 9]}-{digest(name)}"
 
 
 def hash8(config: Mapping[str, Any]) -> str:
-    """Return the hash that names a configuration and its seed: of the keys that change the numbers, and only those."""
+    """Return the hash of a configuration and its seed: only keys that change the numbers count."""
     return digest([stripped(experiment(config)), config["seed"]])
 
 
 def group_hash(config: Mapping[str, Any]) -> str:
-    """Return the hash that all seeds of one configuration share."""
+    """Return the hash of a configuration, equal for all its seeds."""
     return digest(stripped(experiment(config)))
 
 
@@ -78,7 +78,7 @@ def legacy_hash8(config: Mapping[str, Any]) -> str:
 
 
 def name_in(sweep: Path, name: str, config: Mapping[str, Any]) -> str:
-    """Return the name of a trial's folder in a sweep: the one that an older version gave it, if that is there."""
+    """Return the name of a trial's folder in a sweep: the one by an older version, if that folder exists."""
     if not os.path.isdir(sweep) or not name.endswith(f"-{hash8(config)}"):  # noqa: PTH112  (Path's raises for long names)
         return name
     older = f"{name[:-9]}-{legacy_hash8(config)}"
@@ -91,7 +91,7 @@ def name_in(sweep: Path, name: str, config: Mapping[str, Any]) -> str:
 
 @cache
 def _folders(sweep: Path) -> dict[str, list[str]]:
-    """Return the trials in a sweep's folder by their names without hash, as they are when the process begins."""
+    """Return the trials in a sweep's folder by their names without hash, as they are on the first call."""
     found: dict[str, list[str]] = {}
     for entry in os.scandir(sweep):
         if entry.is_dir():
@@ -127,7 +127,7 @@ def digest(value: Any) -> str:
 
 
 def _canonical(value: Any) -> Any:
-    """Return a value in the one form that equal values share.
+    """Return a value in a canonical form, the same for equal values.
 
     Keys are sorted, but not those of a pick-many group, whose order is the order of work; 1.0 is 1.
     """

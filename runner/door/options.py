@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from runner import plain_yaml
 from runner.errors import ConfigError, brief, unknown, wrong
-from runner.plain_yaml import shipped
+from runner.plain_yaml import conf_folder
 
 # One word in Hydra's grammar
 OPTION = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
@@ -20,26 +20,26 @@ RECIPE = "recipe"
 
 
 class Conf(NamedTuple):
-    """The config folders, ours first, and what may be chosen in them."""
+    """The config folders, runner's first, and the options in them."""
 
     folders: tuple[Path, ...]
     primary: str  # name of the config that composition starts from
     defaults: Mapping[str, Any]  # group -> option, or list of options for a pick-many group
     files: Mapping[str, Mapping[str, Path]]  # group -> option -> file
-    settings: Mapping[str, Any]  # the global fields as our config.yaml sets them
+    settings: Mapping[str, Any]  # the global fields, as runner's config.yaml sets them
 
     def several(self, group: str) -> bool:
         """Return True if any number of a group's options may be chosen."""
         return isinstance(self.defaults[group], list)
 
-    def ours(self, path: Path) -> bool:
+    def is_shipped(self, path: Path) -> bool:
         """Return True if a file is shipped with runner."""
         return self.folders[0] in path.parents
 
 
 def find_conf(config_dir: str | None = None, primary: str = "config") -> Conf:
-    """Return the configs: ours, and those of the user's folder if one is given."""
-    folders = [shipped()]
+    """Return runner's configs, and those of the user's folder if one is given."""
+    folders = [conf_folder()]
     if config_dir is not None:
         folders.append(_user_folder(config_dir))
     main = read_yaml(folders[0] / "config.yaml")
@@ -60,23 +60,25 @@ def _user_folder(config_dir: str) -> Path:
     if (folder / "hydra").exists():
         raise ConfigError(f"{folder / 'hydra'}: a config folder must not set Hydra up (it runs code from there)")
     if (folder / "config.yaml").exists():
-        raise ConfigError(f"{folder / 'config.yaml'}: would not be read, ours has this name; rename it: --config-name")
+        raise ConfigError(
+            f"{folder / 'config.yaml'}: is hidden by the config of runner; rename it and use --config-name"
+        )
     return folder
 
 
 def _groups(defaults: list[Any]) -> list[tuple[str, Any]]:
-    """Return group and default of our defaults list; Hydra's own entries left out."""
+    """Return the groups and defaults of runner's defaults list, without Hydra's own entries."""
     pairs = [pair for entry in defaults if isinstance(entry, dict) for pair in entry.items()]
     return [(str(group), option) for group, option in pairs if not group.startswith("override ")]
 
 
 def _options(group: str, folders: list[Path]) -> dict[str, Path]:
-    """Return the options of a group with their files; two files of one name are an error."""
+    """Return the options of a group with their files; raises ConfigError for two files of one name."""
     found: dict[str, Path] = {}
     for folder in folders:
         for path in _yaml_files(folder / group):
             if path.stem in found:
-                raise ConfigError(f"{path}: {group}={path.stem} is ours; give the file another name")
+                raise ConfigError(f"{path}: {group}={path.stem} comes with runner; give the file another name")
             if OPTION.fullmatch(path.stem):
                 found[path.stem] = path
     return found
@@ -92,12 +94,12 @@ def _yaml_files(folder: Path) -> list[Path]:
 
 
 def primary_file(conf: Conf, name: str) -> Path:
-    """Return the file of a config that stands beside the groups."""
+    """Return the file of a config that is in a config folder itself, not in a group."""
     return next(path for path in (folder / f"{name}.yaml" for folder in conf.folders) if path.is_file())
 
 
 def option_values(conf: Conf, group: str, option: str) -> dict[str, Any]:
-    """Return the values of an option's file, merged over those of the options that it builds on."""
+    """Return the values of an option's file, merged over those of the options that it extends."""
     own = read_yaml(conf.files[group][option])
     values: dict[str, Any] = {}
     for below in own.get("defaults", []):
@@ -109,11 +111,11 @@ def option_values(conf: Conf, group: str, option: str) -> dict[str, Any]:
 def template(conf: Conf, group: str, option: str) -> dict[str, Any]:
     """Return the keys of a chosen pick-one option, with values that give their types.
 
-    They stand in our file of the component that the option names, and in the option itself where that is a user's own.
+    They are in runner's file of the component, or in the option's own file for a user's component.
     """
     values = option_values(conf, group, option)
     file = conf.files[group].get(str(values.get("name")))
-    return read_yaml(file) | {"name": values["name"]} if file and conf.ours(file) else values
+    return read_yaml(file) | {"name": values["name"]} if file and conf.is_shipped(file) else values
 
 
 def templates(conf: Conf, group: str, chosen: list[str]) -> dict[str, dict[str, Any]]:
@@ -124,7 +126,7 @@ def templates(conf: Conf, group: str, chosen: list[str]) -> dict[str, dict[str, 
             if not isinstance(knobs, dict):
                 raise wrong(f"{conf.files[group][option]}: {entry}", knobs, "a mapping of its knobs {a: b}")
             file = conf.files[group].get(entry)
-            found[entry] = read_yaml(file)[entry] if file and conf.ours(file) else knobs
+            found[entry] = read_yaml(file)[entry] if file and conf.is_shipped(file) else knobs
     return found
 
 
@@ -132,7 +134,7 @@ def templates(conf: Conf, group: str, chosen: list[str]) -> dict[str, dict[str, 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping that a YAML file holds, interpolations unresolved.
 
-    Raises ConfigError, naming file and line, for what is no plain YAML mapping: too large or deep, anchors, tags.
+    Raises ConfigError, with file and line, if the file is too large or too deep, has anchors or tags, or is no mapping.
     """
     content = plain_yaml.load_config(path)
     if "${" in str(content):
@@ -153,9 +155,9 @@ def _check_references(path: Path, content: dict[str, Any]) -> None:
 
 
 def chosen_options(conf: Conf, group: str, value: Any) -> list[str]:
-    """Return the options that a group is given, in order; none for an empty list and for `recipe=null`.
+    """Return the chosen options of a group, in order; none for an empty list and for `recipe=null`.
 
-    Raises ConfigError for an unknown option, several where one is asked for, and one given twice.
+    Raises ConfigError for an unknown option, an option that is given twice, and several options where one is allowed.
     """
     if value is None and group == RECIPE:
         return []
@@ -190,7 +192,7 @@ def default_choice(conf: Conf, group: str, recipe: Any) -> list[str]:
 
 
 def _values_in_defaults(conf: Conf, group: str, name: str, keys: tuple[str, ...]) -> Iterator[Any]:
-    """Yield the values of keys in a config's defaults list, then in those of the configs that it builds on."""
+    """Yield the values of keys in a config's defaults list, then in those of the configs that it extends."""
     entries = read_yaml(conf.files[group][name] if group else primary_file(conf, name)).get("defaults", [])
     yield from (value for entry in entries if isinstance(entry, dict) for key, value in entry.items() if key in keys)
     for entry in entries:

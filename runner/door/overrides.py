@@ -16,7 +16,7 @@ from runner.door.options import OPTION, RECIPE, Conf, chosen_options
 from runner.errors import ConfigError, brief, unknown
 from runner.expand_user import expanded
 from runner.keys import key_marks
-from runner.plain_yaml import DEEPEST, LONGEST, plain, plain_key
+from runner.plain_yaml import MAX_DEPTH, MAX_LENGTH, check_key_name, check_values
 from runner.settings import SETTINGS
 
 _FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
@@ -56,7 +56,7 @@ class ParsedOverride(NamedTuple):
 
     @property
     def value(self) -> Any:
-        """Return the value; it has no meaning for a sweep."""
+        """Return the value; undefined for a sweep."""
         return self.parsed.value()
 
     @property
@@ -71,7 +71,7 @@ class ParsedOverride(NamedTuple):
 
 
 def read_overrides(conf: Conf, words: Iterable[str]) -> list[ParsedOverride]:
-    """Return the overrides; raises ConfigError for what cannot be read, is unknown, refused or given twice."""
+    """Return the overrides; raises ConfigError for those that are malformed, unknown, not allowed or given twice."""
     found: dict[str, ParsedOverride] = {}
     for word in words:
         _refuse_bare_word(conf, word)
@@ -87,7 +87,7 @@ def read_overrides(conf: Conf, words: Iterable[str]) -> list[ParsedOverride]:
 
 
 def _refuse_bare_word(conf: Conf, word: str) -> None:
-    """Refuse a word that is neither a flag nor key=value, or that removes a key."""
+    """Reject a word that is neither a flag nor key=value, or that removes a key."""
     if word.startswith("~"):
         raise ConfigError(f"{brief(word)}: removing a key is not supported; choose another option, or set [] or null")
     if not word.partition("=")[0].strip("+ ") or "=" not in word:
@@ -100,10 +100,10 @@ def _refuse_bare_word(conf: Conf, word: str) -> None:
 def parse_override(word: str) -> ParsedOverride:
     """Return one override, parsed."""
     key, _, text = word.lstrip("+").partition("=")
-    if len(word) > LONGEST:
-        raise ConfigError(f"{brief(key)}: is longer than {LONGEST} characters")
+    if len(word) > MAX_LENGTH:
+        raise ConfigError(f"{brief(key)}: is longer than {MAX_LENGTH} characters")
     text = expanded(key, text) if key in _FOLDERS else text
-    # Folders hold , and =
+    # Names of folders may contain , and =
     typed = key in _FOLDERS or key_marks(key).typed(text)
     if not typed:
         _refuse_brackets(key, text)
@@ -116,12 +116,12 @@ def parse_override(word: str) -> ParsedOverride:
 
 
 def _refuse_brackets(key: str, text: str) -> None:
-    """Refuse a value that takes Hydra's parser long, or that is nested too deep to be merged."""
+    """Reject a value that is too slow for Hydra's parser, or nested too deep for a merge."""
     if sum(map(text.count, "[{(")) > _MAX_BRACKETS:
         raise ConfigError(f"{brief(key)}: holds more than {_MAX_BRACKETS} brackets")
     steps = ((letter in "[{(") - (letter in "]})") for letter in text)
-    if max(key.count("."), *accumulate(steps), 0) > DEEPEST:
-        raise ConfigError(f"{brief(key)}: is nested deeper than {DEEPEST} levels")
+    if max(key.count("."), *accumulate(steps), 0) > MAX_DEPTH:
+        raise ConfigError(f"{brief(key)}: is nested deeper than {MAX_DEPTH} levels")
 
 
 def _syntax_error(key: str, text: str) -> str:
@@ -143,12 +143,12 @@ def _syntax_error(key: str, text: str) -> str:
 
 
 def check_allowed(conf: Conf, given: ParsedOverride) -> None:
-    """Refuse an override that sets what may not be set, or what is unknown at its first word."""
+    """Reject an override of a key that must not be set, or with an unknown first word."""
     key, top = given.key, re.split(r"[./]", given.key)[0]
     for part in re.split(r"[./]", key):
-        plain_key(part, key)
+        check_key_name(part, key)
     if given.parsed.package is not None:
-        raise ConfigError(f"{key}: values go where their group is, without '@'")
+        raise ConfigError(f"{key}: '@' is not supported; an option's values are always in its group")
     if given.sets_hydra:
         _check_hydra_key(given)
     elif "/" in key or (top not in conf.defaults and top not in SETTINGS):
@@ -160,10 +160,10 @@ def check_allowed(conf: Conf, given: ParsedOverride) -> None:
 
 
 def _check_hydra_key(given: ParsedOverride) -> None:
-    """Refuse keys that make Hydra run code, and sweeps over Hydra's own config."""
+    """Reject keys that make Hydra run code, and sweeps over Hydra's own config."""
     if not re.fullmatch(_OPEN_HYDRA_KEYS, given.key):
         raise ConfigError(
-            f"{given.key}: cannot be set (what can: hydra/launcher, hydra/sweeper, hydra.launcher.*, hydra.sweeper.*, "
+            f"{given.key}: cannot be set (allowed: hydra/launcher, hydra/sweeper, hydra.launcher.*, hydra.sweeper.*, "
             "hydra.run.dir, hydra.sweep.*, hydra.mode)"
         )
     if given.swept:
@@ -171,8 +171,8 @@ def _check_hydra_key(given: ParsedOverride) -> None:
     if "/" in given.key and not OPTION.fullmatch(str(given.value)):
         raise ConfigError(f"{given.key}: got {_quoted_value(given)}, must be one word")
     if given.key == "hydra.run.dir" and (given.value == "" or "${" in given.text):
-        raise ConfigError(f"{given.key}: got {_quoted_value(given)}, must be a folder as it is, without ${{...}}")
-    plain(given.value, f"{given.key}.")
+        raise ConfigError(f"{given.key}: got {_quoted_value(given)}, must be the path of a folder, without ${{...}}")
+    check_values(given.value, f"{given.key}.")
 
 
 def expand_glob(conf: Conf, given: ParsedOverride) -> ParsedOverride:

@@ -31,18 +31,18 @@ class Plan:
     outputs: Path  # where its notebook is
     jobs: tuple[Job, ...] = ()
     search: PlannedSearch | None = None
-    settings: LauncherSettings | None  # of our launcher; None: one of Hydra's was chosen
+    settings: LauncherSettings | None  # of runner's launcher; None: one of Hydra's is chosen
     batch: int | None = None  # runs that a launcher of Hydra's begins together; None: all
 
 
 def plan_sweep(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> Plan:
-    """Return the sweep that a command line asks for; raises ConfigError if any of its runs is wrong."""
+    """Return the sweep of a command line; raises ConfigError if any of its runs is wrong."""
     for each in given:
         if each.key in ("name", "hydra.run.dir"):
             other = "sweep" if each.key == "name" else "hydra.sweep.dir"
-            raise ConfigError(f"{each.key}: belongs to one run; for a sweep set {other}")
+            raise ConfigError(f"{each.key}: names a single run; for a sweep set {other}")
     sweeper = parts.hydra.sweeper.get("_target_")
-    # Our search, which Hydra never instantiates
+    # runner's search, which Hydra never instantiates
     if sweeper is None:
         return _search(conf, parts, given)
     if sweeper != _BASIC:
@@ -52,7 +52,7 @@ def plan_sweep(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> Pla
 
 
 def launcher_settings(parts: Parts) -> LauncherSettings | None:
-    """Return the settings of our launcher, None if one of Hydra's was chosen."""
+    """Return the settings of runner's launcher, None if one of Hydra's is chosen."""
     values = to_plain(parts.hydra.launcher)
     return None if "_target_" in values else check_launcher_settings(values)
 
@@ -94,7 +94,7 @@ def _search(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> Plan:
 
 
 def _folder(conf: Conf, config: dict[str, Any], axes: Axes) -> Path:
-    """Return the folder of a sweep, the same for every sweep over the same keys with the same fixed values."""
+    """Return the folder of a sweep; sweeps over the same keys with the same fixed values share it."""
     for each in axes.given:
         if each.key == "hydra.sweep.dir":
             return Path(str(each.value))

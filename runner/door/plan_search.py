@@ -106,7 +106,7 @@ def _study_name(space: Space, sampler: dict[str, Any], seeds: int) -> str:
 
 
 def _check_ends(conf: Conf, composer: Composer, space: Space, fixed: Sequence[ParsedOverride]) -> dict[str, Any]:
-    """Check each axis at its ends, or at each choice, under every option that it applies to; return one config."""
+    """Check each axis at its ends, or at each choice, with every option that it applies to; return one config."""
     first = {axis.name: axis.end_texts()[0] for axis in space.axes}
     for axis in space.axes:
         group = axis.when[0] if axis.when else axis.key.partition(".")[0]
@@ -133,6 +133,6 @@ def _check_point(
 
 
 def _with_point(fixed: Sequence[ParsedOverride], own: Sequence[ParsedOverride]) -> list[ParsedOverride]:
-    """Return overrides, options before knobs, the point's in place of those that are the same for all."""
+    """Return overrides, options before knobs; those of the point replace those that all points share."""
     keys = {each.key for each in own}
     return [*(each for each in fixed if each.key not in keys), *own]

@@ -18,7 +18,7 @@ from runner.door.overrides import ParsedOverride, parse_override
 from runner.errors import ConfigError, wrong
 from runner.expand_user import expanded
 from runner.keys import settings_with
-from runner.plain_yaml import refers_only
+from runner.plain_yaml import check_interpolations
 from runner.roles import Role
 
 _FILE = "sweep.yaml"
@@ -29,7 +29,7 @@ _CODE = "plugins"
 
 
 def save_command(folder: Path, conf: Conf, given: Sequence[ParsedOverride]) -> None:
-    """Write the command of a sweep into its folder. Plugins are only named there: a resume must give them again."""
+    """Write the command of a sweep into its folder; plugins are only named, because a resume must give them again."""
     # Late: this module is imported for each command line
     from runner.engine.saving.storage import write_atomic
 
@@ -44,7 +44,7 @@ def save_command(folder: Path, conf: Conf, given: Sequence[ParsedOverride]) -> N
 
 
 def sweep_command(arguments: Arguments) -> Arguments:
-    """Return the command line that `resume=<sweep folder>` stands for; any other stays as it is."""
+    """Return the saved command line for `resume=<sweep folder>`; any other command line stays as it is."""
     given = {word.lstrip("+").partition("=")[0]: word for word in arguments.overrides}
     asked = parse_override(given["resume"]).value if "resume" in given else None
     if asked is None:
@@ -86,9 +86,9 @@ def _read_command(path: Path) -> dict[str, Any]:
 
 
 def _check_saved_word(path: Path, word: str) -> None:
-    """Refuse a saved word that imports code, or that leads out of the sweep's folder."""
+    """Reject a saved word that imports code, or that points outside the sweep's folder."""
     key, _, text = word.lstrip("+").partition("=")
     leads_out = key == "hydra.sweep.subdir" and (".." in text or text.lstrip("'\" ").startswith("/"))
     if key in (*_PLACE, _CODE, "resume", "hydra.run.dir") or leads_out:
-        raise ConfigError(f"{path}: {key}: may be given on the command line only")
-    refers_only(text, f"{path}: {key}")
+        raise ConfigError(f"{path}: {key}: is allowed on the command line only")
+    check_interpolations(text, f"{path}: {key}")

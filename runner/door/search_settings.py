@@ -75,13 +75,13 @@ def check_part(values: Any, what: str, known: dict[str, dict[str, Any]], more: d
     kinds = {**more, **known[name]}
     if wrong := (set(values) ^ {"name", *kinds}):
         raise ConfigError(
-            f"{where}.{min(map(str, wrong))}: does not fit '{name}'; choose it with hydra/sweeper/{what}={name}"
+            f"{where}.{min(map(str, wrong))}: not supported with '{name}'; choose it with hydra/sweeper/{what}={name}"
         )
     return {"name": name, **{key: check(f"{where}.{key}", values[key], kind) for key, kind in kinds.items()}}
 
 
 def check_fits(space: Space, sampler: dict[str, Any], pruner: dict[str, Any], settings: SearchSettings) -> None:
-    """Raise ConfigError if a sampler or a pruner does not support a space."""
+    """Raise ConfigError if the sampler or the pruner does not support the space."""
     name = sampler["name"]
     if name == "grid":
         space.grid()
@@ -105,7 +105,7 @@ def check_fits(space: Space, sampler: dict[str, Any], pruner: dict[str, Any], se
 
 
 def monitor_of(given: str | None, config: dict[str, Any]) -> Monitor:
-    """Return the score of a search; ConfigError if the `given` direction is not its own, or no task logs it."""
+    """Return the score of a search; raises ConfigError if the `given` direction is wrong or the task logs no score."""
     monitor = Monitor(config["monitor"])
     if given not in (None, monitor.direction):
         expected = f"with monitor={monitor.tag} it is {monitor.direction}"

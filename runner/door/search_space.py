@@ -23,7 +23,7 @@ _EXAMPLE = "tag(log,interval(1e-3,1))"
 
 @dataclass(frozen=True)
 class _SearchOverride:
-    """An override of a search, and the option of a group (or value of a key) that it applies to; None: to all."""
+    """An override of a search, and the option of a group (or value of a key) that it applies to; None for all."""
 
     given: ParsedOverride
     condition: tuple[str, str] | None = None
@@ -81,7 +81,7 @@ def _conditional(
     unconditional: Mapping[str, Axis],
     override: _SearchOverride,
 ) -> list[Axis]:
-    """Return the axis of a override that applies to one option; without condition if every point has that option."""
+    """Return the axis of an override that applies to one option; unconditional if every point has that option."""
     assert override.condition is not None
     key, option = override.condition
     axis = replace(_make_axis(override.given), label=option)
@@ -94,7 +94,7 @@ def _conditional(
 
 
 def _restricted(conf: Conf, axis: Axis, unconditional: Mapping[str, Axis], conditional: Sequence[Axis]) -> Axis:
-    """Return an axis with the choices it depends on: those of its group that have the knob and no axis of their own."""
+    """Return an axis that applies to the options of its group that have the knob and no axis of their own."""
     group, _, knob = axis.key.partition(".")
     others = {each.when[0]: each.when[0] for each in conditional if each.key == axis.key and each.when}
     key = next(iter(others), group if knob and group in conf.defaults else None)
@@ -145,7 +145,7 @@ def _numeric_axis(given: ParsedOverride, log: bool) -> Axis:
     try:
         values = [float(each) for each in itertools.islice(value.range(), MAX_GRID_POINTS + 1)]
     except (ValueError, OverflowError) as error:
-        raise ConfigError(f"{given.key}: got {given.text}, which is no range ({error})") from error
+        raise ConfigError(f"{given.key}: got {given.text}, which is not a valid range ({error})") from error
     if not 0 < len(values) <= MAX_GRID_POINTS:
         raise ConfigError(f"{given.key}: got {given.text}, which has {'no' if not values else 'too many'} values")
     whole = all(isinstance(each, int) for each in (value.start, value.stop, value.step))
@@ -161,7 +161,7 @@ def _choice_axis(given: ParsedOverride, log: bool) -> Axis:
     if log:
         raise ConfigError(f"{given.key}: got {given.text}, but only an interval or a range can be logarithmic")
     texts = list(given.parsed.sweep_string_iterator())
-    # shuffle() gives another order each time, but the space must stay the same
+    # shuffle() gives another order each time, but a resumed search needs the same space
     if getattr(given.value, "shuffle", False):
         texts.sort()
     if twice := [text for index, text in enumerate(texts) if text in texts[:index]]:

@@ -41,7 +41,7 @@ def run_sweep(conf: Conf, plan: Plan, given: Sequence[ParsedOverride]) -> int:
         try:
             return _run_search(conf, plan, plan.search, given) if plan.search else _run_grid(conf, plan, given)
         finally:
-            # All trials at once: each on its own would write the whole notebook again.
+            # All trials together, because each one would write the whole notebook again.
             from runner.notebook.book import record
 
             record(plan.folder, plan.outputs)
@@ -64,7 +64,7 @@ def _max_trials(search: Search) -> int:
 
 
 def _make_launcher(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], like: Job) -> Launcher:
-    """Return the launcher of a sweep: ours, or the one of Hydra's that was chosen; `like` is any of the runs."""
+    """Return the launcher of a sweep, runner's or the chosen one of Hydra; `like` is any of the runs."""
     if plan.settings:
         return Pool(plan.settings, like=like, entry=ENTRY)
     from runner.door.hydra_launchers import HydraLauncher
@@ -116,7 +116,7 @@ def _run_search(conf: Conf, plan: Plan, planned: PlannedSearch, given: Sequence[
 
 
 def _example_job(planned: PlannedSearch) -> Job:
-    """Return a job like those of the search, for processes to prepare for: with Optuna, where runs are pruned."""
+    """Return a job like those of the search, so that processes can prepare: with Optuna, if runs are pruned."""
     like = planned.like
     more = ["optuna"] if planned.search.prunes else []
     return replace(like, config={**like.config, "plugins": [*like.config["plugins"], *more]})

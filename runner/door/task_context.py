@@ -15,7 +15,7 @@ ENTRY = __name__
 
 
 def start(job: Job) -> int:
-    """Run the task of a trial in this process. A task that launches runs here too, one run after the other."""
+    """Run the task of a trial in this process, including all runs that it launches, one after the other."""
     return start_task(job, settings=lambda: None)
 
 

@@ -57,7 +57,7 @@ _Sections = dict[str, _Section]
 
 
 def record(folder: Path, outputs: Path) -> None:
-    """Write the training runs in a folder (a run's, or a sweep's) into the notebook of `outputs`, if they lie there.
+    """Write the training runs of a run folder or sweep folder into the notebook of `outputs`, if the folder is there.
 
     A notebook that cannot be written is a warning, not an error.
     """
@@ -98,7 +98,7 @@ def rebuild(outputs: Path) -> int:
 
 @contextmanager
 def _locked(outputs: Path) -> Iterator[None]:
-    """Lock the notebook of a folder against other processes; the kernel unlocks it when this one ends."""
+    """Lock the notebook of a folder for this process; the kernel unlocks it when the process ends."""
     with storage.convert_os_errors(outputs):
         folder = os.open(outputs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -129,7 +129,7 @@ def _read(outputs: Path) -> str:
 
 
 def _insert_runs(sections: _Sections, outputs: Path, links: Sequence[str]) -> None:
-    """Put runs into the sections, replacing what is there; the trials of a sweep share one section."""
+    """Put runs into the sections, replacing older entries; the trials of a sweep share one section."""
     sweeps: dict[str, list[str]] = {}
     for link in links:
         parts = link.split("/")

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from runner.engine.contracts import ShouldPrune
 
-# Trials that differ in these keys cannot be compared before their end
+# Trials that differ in these keys cannot be compared before they end
 NOT_COMPARABLE = (*settings_with(Aspect.BUDGET), *settings_with(Aspect.CADENCE))
 
 
 def make_pruner(knobs: Mapping[str, Any]) -> BasePruner:
-    """Return Optuna's pruner for its settings; its steps are validations."""
+    """Return Optuna's pruner with these settings; its steps are validations."""
     import optuna
 
     kinds: dict[str, type[BasePruner]] = {

@@ -18,7 +18,7 @@ from runner.search.records import RankedPoint, Search
 # The name that hydra-optuna-sweeper uses
 _RESULTS = "optimization_results.yaml"
 _RANKING = "ranking.csv"
-# Most points of the table on the screen; the file has all
+# Most points of the table in the terminal; the file has all
 _MAX_ROWS = 20
 
 
@@ -63,11 +63,11 @@ def show_ranking(folder: Path, rows: Sequence[RankedPoint], search: Search, moni
         values = dict(row.words)
         score = "" if row.value is None else f"{row.value:.4f}"
         sd = [f"{_spread(row):.4f}" if len(row.scores) > 1 else ""] if seeds else []
-        table.add_row(str(rank), score, *sd, _shown_state(row.state), *(values.get(key, "") for key in keys))
+        table.add_row(str(rank), score, *sd, _state_in_words(row.state), *(values.get(key, "") for key in keys))
     width = None if sys.stdout.isatty() else 200
     Console(highlight=False, markup=False, width=width).print(table)
     counts = {state: sum(row.state == state for row in rows) for state in sorted({row.state for row in rows})}
-    words = ", ".join(f"{number} {_shown_state(state)}" for state, number in counts.items())
+    words = ", ".join(f"{number} {_state_in_words(state)}" for state, number in counts.items())
     count = f"{len(rows)} point" if len(rows) == 1 else f"{len(rows)} points"
     sys.stdout.write(f"{count} ({words}); all in {folder / _RANKING}, the best in {folder / _RESULTS}\n")
     for row in rows:
@@ -76,8 +76,8 @@ def show_ranking(folder: Path, rows: Sequence[RankedPoint], search: Search, moni
     sys.stdout.flush()
 
 
-def _shown_state(state: str) -> str:
-    """Return a state in words: no point runs any more when the table is printed."""
+def _state_in_words(state: str) -> str:
+    """Return a state for the table: when it is printed, a `running` point is one that did not finish."""
     return "unfinished" if state == "running" else state
 
 

@@ -26,7 +26,7 @@ class Search:
     study_name: str
     n_trials: int | None
     n_jobs: int | None
-    seeds: tuple[int, ...]  # of each point's runs; its score is their mean
+    seeds: tuple[int, ...]  # of the runs of each point; its score is their mean
     max_failure_rate: float
 
     @property
@@ -83,5 +83,5 @@ def point_state(runs: Sequence[RunResult]) -> tuple[str, str | None]:
         if not each.status.complete:
             return "fail", each.reason or each.status
         if math.isnan(each.score):
-            return "fail", "left no score"
+            return "fail", "has no score"
     return "complete", None

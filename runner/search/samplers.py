@@ -21,9 +21,9 @@ _MAX_REPEATS = 10_000
 
 
 def distinct_points(space: Space, knobs: Mapping[str, Any]) -> Iterator[Point]:
-    """Yield the distinct points of a non-adaptive sampler, the same for the same space and seed.
+    """Yield the distinct points of a non-adaptive sampler; they depend only on the space and the seed.
 
-    A resumed search therefore tries the same points, whatever the number of workers.
+    So a resumed search tries the same points, with any number of workers.
     """
     points = {"grid": _shuffled_grid, "random": random_points, "qmc": _quasi_random_points}[knobs["name"]]
     seen: set[tuple[Any, ...]] = set()
@@ -56,7 +56,7 @@ def random_points(space: Space, seed: int) -> Iterator[Point]:
 
 
 def _quasi_random_points(space: Space, seed: int) -> Iterator[Point]:
-    """Yield a scrambled Sobol sequence, which covers the space evenly (Sobol 1967, Owen 1995), without conditions."""
+    """Yield a scrambled Sobol sequence over all axes, which covers the space evenly (Sobol 1967, Owen 1995)."""
     from scipy.stats.qmc import Sobol
 
     sequence = Sobol(len(space.axes), scramble=True, rng=seed)

@@ -48,7 +48,7 @@ class Axis:
         return self._inside(round(value)) if self.kind == "int" else _round_inside(value, self.low, self.high)
 
     def values(self) -> list[_Value] | None:
-        """Return all values, None for a continuous axis."""
+        """Return all values of the axis, None if it is continuous."""
         if self.kind == "choice":
             return list(self.choices)
         if self.step is None:
@@ -59,7 +59,7 @@ class Axis:
         return [_round_inside(self.low + index * self.step, self.low, self.high) for index in range(count)]
 
     def end_texts(self) -> list[str]:
-        """Return the texts to check for the whole axis: every choice, or both ends."""
+        """Return the values to check, as text: every choice, or both ends."""
         if self.kind == "choice":
             return list(self.choices)
         return [self.text(int(end) if self.kind == "int" else end) for end in (self.low, self.high)]
@@ -69,7 +69,7 @@ class Axis:
         return value if isinstance(value, str) else repr(value)
 
     def rounded(self, value: _Value) -> _Value:
-        """Return the value to run for a sampled one: floats are rounded to six digits."""
+        """Return a sampled value as the run gets it: floats are rounded to six digits."""
         return _round_inside(value, self.low, self.high) if isinstance(value, float) else value
 
     def _inside(self, value: int) -> int:
@@ -77,14 +77,14 @@ class Axis:
 
 
 def _round_inside(value: float, low: float, high: float) -> float:
-    """Return a number rounded to six digits, which name folders, or unrounded if that would leave the interval."""
+    """Return a number rounded to six digits, because it names folders, and clipped to the interval."""
     short = float(f"{value:.6g}")
     return short if low <= short <= high else min(max(value, low), high)
 
 
 @dataclass(frozen=True)
 class Space:
-    """All axes; those that others depend on come first."""
+    """All axes; an axis comes after those that it depends on."""
 
     axes: tuple[Axis, ...]
 
@@ -130,7 +130,7 @@ class Space:
         return list(self._distinct(columns))
 
     def size(self) -> float:
-        """Return the number of different points, inf if an axis is continuous."""
+        """Return the number of different points, inf if an axis is continuous or the grid is too large."""
         listed = [axis.values() for axis in self.axes]
         if any(each is None for each in listed) or math.prod(len(each or ()) for each in listed) > MAX_GRID_POINTS:
             return math.inf

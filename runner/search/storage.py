@@ -1,9 +1,9 @@
 """The storage of a study: a journal in the sweep's folder, or a database by URL.
 
-The journal is Optuna's, in our own file format, which survives a torn last record and is shared by processes. Optuna's
-own file is unreadable after a write that a full disk or a power failure cut short: the next record is appended to the
-torn one. Here each record follows its length and checksum; a torn record at the end is ignored, and the next writer
-removes it.
+The journal is an Optuna journal in a file format of its own, which processes can share and which survives an incomplete
+last record. Optuna's own file becomes unreadable if a full disk or a power failure cuts a write short, because the next
+record is appended to the incomplete one. Here a length and a checksum precede each record. An incomplete record at the
+end is ignored, and the next writer removes it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def check_optuna_installed() -> None:
     except importlib.metadata.PackageNotFoundError as error:
         raise ConfigError(f"hydra/sweeper: optuna is not installed: {command}") from error
     if not _SUPPORTED[0] <= int(version.partition(".")[0]) < _SUPPORTED[1]:
-        raise ConfigError(f"hydra/sweeper: optuna {version} does not fit: {command}")
+        raise ConfigError(f"hydra/sweeper: optuna {version} is not supported: {command}")
 
 
 def open_storage(url: str | None, folder: Path) -> BaseStorage:
@@ -63,7 +63,7 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
     except (StorageError, CheckpointError) as error:
         raise ConfigError(f"hydra.sweeper.storage: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(f"hydra.sweeper.storage: {path} is no journal of Optuna's ({error})") from error
+        raise ConfigError(f"hydra.sweeper.storage: {path} is not a journal of Optuna ({error})") from error
 
 
 def _database(url: str) -> BaseStorage:
@@ -92,8 +92,8 @@ def _without_password(url: str) -> str:
 class Journal:
     """The records of a study in a file, for `optuna.storages.JournalStorage`.
 
-    Writers lock the file itself with `flock`, which the kernel releases when a process dies. Records survive the death
-    of the process; a result and all records before it survive that of the machine. Raises CheckpointError if a record
+    Writers lock the file itself with `flock`, which the kernel releases when a process dies. All records survive a kill
+    of the process. A result and all records before it also survive a power cut. Raises CheckpointError if a record
     before the last one is damaged.
     """
 
@@ -105,7 +105,7 @@ class Journal:
             path.open("ab").close()
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """Yield the records from a number on."""
+        """Yield the records from this number on."""
         number, start = self._known if log_number_from >= self._known[0] else (0, 0)
         with storage.convert_os_errors(self._path), self._path.open("rb") as file:
             file.seek(start)
@@ -118,7 +118,7 @@ class Journal:
                 yield json.loads(text)
 
     def append_logs(self, logs: Iterable[dict[str, Any]]) -> None:
-        """Add records after the last whole one."""
+        """Add records after the last complete one."""
         logs = list(logs)
         data = b"".join(map(_record_line, logs))
         with storage.convert_os_errors(self._path), self._path.open("r+b") as file:
@@ -142,7 +142,7 @@ def _record_line(log: dict[str, Any]) -> bytes:
 
 
 def _complete_records(data: bytes, path: Path) -> Iterator[tuple[bytes, int]]:
-    """Yield text and end of each record up to the first torn one, which must be the last."""
+    """Yield text and end of each record up to the first incomplete one, which must be the last."""
     position = 0
     while (found := _record_at(data, position)) is not None:
         yield found
@@ -154,7 +154,7 @@ def _complete_records(data: bytes, path: Path) -> Iterator[tuple[bytes, int]]:
 
 
 def _record_at(data: bytes, position: int) -> tuple[bytes, int] | None:
-    """Return text and end of the record at a position, None if it is torn."""
+    """Return text and end of the record at a position, None if it is incomplete."""
     match = _HEADER.match(data, position)
     if match is None:
         return None

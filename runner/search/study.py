@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class Study:
     """The trials of a search. Only one process at a time runs the trials of a folder.
 
-    A point is stored before it is tried. The next process therefore begins with the points that a killed one left:
-    running trials continue, failed ones are tried again.
+    A point is stored before it is tried. If a process is killed, the next one therefore begins with the points that it
+    left: running trials continue, and failed ones are tried again.
     """
 
     def __init__(self, search: Search, folder: Path) -> None:
@@ -77,8 +77,8 @@ class Study:
 
     def rows(self) -> list[RankedPoint]:
         """Return the points, the best first and points without a score last."""
-        again = self._retried()
-        rows = [self._row(each) for each in self._trials() if self._is_counted(each) and each.number not in again]
+        retried = self._retried()
+        rows = [self._row(each) for each in self._trials() if self._is_counted(each) and each.number not in retried]
         order, rank = {"complete": 0, "pruned": 1}, self._search.monitor.rank
         return sorted(
             rows,
@@ -130,7 +130,8 @@ class Study:
         name = self._search.study_name
         if self._study.direction.name.lower() != self._search.monitor.direction:
             raise ConfigError(
-                f"hydra.sweeper.study_name: '{name}' has the direction {self._study.direction.name.lower()}"
+                f"hydra.sweeper.study_name: '{name}' exists with direction {self._study.direction.name.lower()}; "
+                "choose another name"
             )
         ours = {axis.name: distribution(axis) for axis in self._search.space.axes}
         for each in self._trials():
@@ -139,17 +140,17 @@ class Study:
                     check_distribution_compatibility(theirs, ours.get(axis, theirs))
                 except ValueError as error:
                     raise ConfigError(
-                        f"hydra.sweeper.study_name: '{name}' is over other values of {axis}; choose another name"
+                        f"hydra.sweeper.study_name: '{name}' exists with other values of {axis}; choose another name"
                     ) from error
 
     def _unfinished(self) -> list[StudyTrial]:
-        """Return the points that an earlier process left in this folder: running ones, failed ones as new trials."""
+        """Return the points that an earlier process left in this folder: running trials, failed ones as new trials."""
         from optuna.trial import TrialState
 
-        again, left = self._retried(), []
+        retried, left = self._retried(), []
         for each in self._trials():
             ours = each.user_attrs.get("sweep", self._folder if self._search.storage is None else None) == self._folder
-            if not ours or (each.state.is_finished() and each.state != TrialState.FAIL) or each.number in again:
+            if not ours or (each.state.is_finished() and each.state != TrialState.FAIL) or each.number in retried:
                 continue
             if not self._search.space.is_complete(each.params):
                 # The process was killed between two values of the point

@@ -1,8 +1,8 @@
 """Run many trials, each in its own process, and lose none; the sweep's own process imports no torch.
 
-launcher.py      the launcher protocol, our launcher's settings, and the loop over known runs
+launcher.py      the launcher protocol, the settings of runner's launcher, and the loop over known runs
 search_loop.py   the loop of a search
-pool.py          our launcher: a pool of processes
+pool.py          runner's launcher: a pool of processes
 in_process.py    the launcher that runs everything in this process
 worker_group.py  the processes of a pool
 running.py       a trial that waits or runs

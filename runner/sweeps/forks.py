@@ -1,4 +1,4 @@
-"""The forked processes of trials, as the server sees them: each is forked ahead and then waits for its trial."""
+"""The forked processes of trials, as the server sees them: each is forked in advance and waits for its trial."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Forks:
     """
 
     def __init__(self, message: Message, before: Callable[[], None]) -> None:
-        """Start a template, which calls `before` and then loads what the message names; `gpus` is None until it has."""
+        """Start a template, which calls `before` and loads what the message names; until then `gpus` is None."""
         self.gpus: int | None = None
-        # True while a fork is requested and not yet there
+        # True while a requested fork does not exist yet
         self._requested = False
         self._waiting: tuple[int, Channel] | None = None
         # pid -> number of the trial
@@ -71,7 +71,7 @@ class Forks:
         return [self._messages.fileno(), self._deaths]
 
     def start_trial(self, number: int, message: Message) -> int:
-        """Give a trial to the process that waits, as soon as one does, and return its pid; raises Lost."""
+        """Give a trial to a waiting process, wait for one if necessary, and return its pid; raises Lost."""
         while self._waiting is None:
             # The previous fork ended before it could wait
             if not self._requested:

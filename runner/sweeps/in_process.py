@@ -12,10 +12,10 @@ from runner.sweeps.trial import Start, run_here
 
 
 class InProcess(Queued):
-    """Runs jobs here: for a single run, and for runs inside a trial, whose process is one of many already.
+    """Runs jobs in this process: a single run, or the runs inside a trial, which is already one of many processes.
 
-    The output of a run goes to its log, as with our other launcher. A run that crashes takes this process with it;
-    there is no timeout, no retry and no memory limit.
+    The output of a run goes to its log, as in `Pool`. A run that crashes also ends this process. There is no timeout,
+    no retry and no memory limit.
     """
 
     def __init__(self, start: Start) -> None:
@@ -24,7 +24,7 @@ class InProcess(Queued):
         self._start = start
 
     def free(self) -> int:
-        """Return 1 if nothing waits."""
+        """Return 1 if no run waits, else 0."""
         return int(self.idle())
 
     def next_done(self, timeout: float | None = None) -> Ended | None:

@@ -1,4 +1,4 @@
-"""The launcher protocol, the settings of our launcher, and the loop that runs known jobs."""
+"""The launcher protocol, the settings of runner's launcher, and the loop that runs known jobs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAUSE = 0.25
 
 
 class Launcher(Protocol):
-    """Runs checked configs. Our own (`Pool`), one of Hydra's (`HydraLauncher`) or this process (`InProcess`)."""
+    """Runs checked configs: in runner's pool (`Pool`), by Hydra (`HydraLauncher`) or in this process (`InProcess`)."""
 
     def free(self) -> int:
         """Return how many more runs a search may submit now."""
@@ -52,7 +52,7 @@ class Launcher(Protocol):
         """Return how many runs have not begun."""
 
     def close(self) -> None:
-        """End all processes at once."""
+        """End all processes immediately."""
 
 
 class Queued:
@@ -98,9 +98,9 @@ class Queued:
 
 @dataclass(frozen=True, kw_only=True)
 class LauncherSettings:
-    """The checked `hydra.launcher.*` of our launcher; conf/hydra/launcher/runner.yaml holds the defaults."""
+    """The checked `hydra.launcher.*` of runner's launcher; conf/hydra/launcher/runner.yaml holds the defaults."""
 
-    workers: PositiveInt | None  # runs at once; null: one per core, or one per GPU
+    workers: PositiveInt | None  # runs at the same time; null: one per core, or one per GPU
     threads: PositiveInt | None  # of each run; null: those of its config, 1 for auto
     timeout: Positive | None  # seconds that a run may take
     retries: NonNegativeInt  # attempts after a failed one
@@ -117,7 +117,7 @@ class LauncherSettings:
 
 
 def check_launcher_settings(values: Mapping[str, Any]) -> LauncherSettings:
-    """Return the settings of our launcher; raises ConfigError for an unknown key or a wrong value."""
+    """Return the settings of runner's launcher; raises ConfigError for an unknown key or a wrong value."""
     kinds = get_type_hints(LauncherSettings, include_extras=True)
     for name in values:
         if name not in kinds:
@@ -134,7 +134,7 @@ def cores() -> int:
 def run_all(jobs: Sequence[Job], launcher: Launcher, display: Display) -> tuple[list[Ended], int]:
     """Run known jobs.
 
-    The first signal lets the runs save themselves, a second one ends them at once.
+    The first signal lets the runs save themselves, a second one ends them immediately.
 
     Returns:
         How each job ended, in the given order (without those that a signal kept from running), and the number of the

@@ -52,9 +52,9 @@ def load(message: Message) -> int:
 
 
 def _load_data(plugins: list[str], data: dict[str, Any]) -> None:
-    """Read the data set that the trials share, if it is one that lies in memory."""
-    from runner.assemble.data import keep
+    """Read the data set that the trials share, if it is stored in memory."""
+    from runner.assemble.data import preload
     from runner.tasks.plugins import load_plugins
 
     load_plugins(plugins)
-    keep(data)
+    preload(data)

@@ -1,4 +1,4 @@
-"""Our launcher: a pool of processes that take trials and return results as they come."""
+"""runner's launcher: a pool of processes that run trials and return results in the order in which they end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Pool:
     """Runs jobs, each in its own process, several at once.
 
         with Pool(settings, like=job) as pool:
-            number = pool.submit(job)            # returns at once; the job's `folder` is where the trial lies
+            number = pool.submit(job)            # returns immediately; the trial is in the job's `folder`
             ended = pool.next_done(timeout=1.0)  # an Ended; None after the timeout or if nothing is left
             pool.stop(number)                    # it saves itself and ends: `interrupted`
 
@@ -73,7 +73,7 @@ class Pool:
             stop(self._running[number], Status.INTERRUPTED, "stopped", GRACE)
 
     def stop_all(self) -> None:
-        """End all trials that run, and forget those that wait."""
+        """End all running trials, and drop the waiting ones."""
         self._queue.clear()
         for each in self._running.values():
             stop(each, Status.INTERRUPTED, "stopped", GRACE)
@@ -87,7 +87,7 @@ class Pool:
         return bool(self._group.ready)
 
     def free(self) -> int:
-        """Return how many more trials could begin now; before the processes are ready that is one, to load them for."""
+        """Return how many more trials could begin now; one before the processes are ready, so that they load for it."""
         if self.idle():
             return 1
         return sum(worker.seats for worker in self._group.ready) - len(self._running) - len(self._queue)
@@ -101,7 +101,7 @@ class Pool:
         return [each.job for each in self._running.values()]
 
     def close(self) -> None:
-        """End all processes at once."""
+        """End all processes immediately."""
         self._group.close()
 
     def __enter__(self) -> Pool:
@@ -152,7 +152,7 @@ class Pool:
             self._attempt_ended(self._running.pop(message["number"]), message["code"])
 
     def _worker_ended(self, worker: Worker) -> None:
-        """Handle the trials of a process that ended: that of a GPU failed too, those of a fork server start again."""
+        """Handle the trials of a process that ended: on a GPU the trial failed, those of a fork server start again."""
         its = [each for each in self._running.values() if each.worker is worker]
         code = self._group.worker_ended(worker)
         for each in its:

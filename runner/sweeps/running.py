@@ -44,7 +44,7 @@ def stop(each: Running, status: Status, reason: str, grace: float) -> None:
 
 
 def watch(each: Running, timeout: float | None) -> None:
-    """End a trial that takes too long, does not end after SIGTERM, or prints too much."""
+    """End a trial that exceeds its time limit, ignores SIGTERM, or prints too much."""
     now = time.monotonic()
     if each.deadline and now > each.deadline and each.worker is not None:
         each.worker.kill(each.number, signal.SIGKILL)
@@ -62,7 +62,7 @@ def seconds_left(each: Running, timeout: float | None) -> float:
 
 
 def outcome(each: Running, code: int, seconds: float) -> Result:
-    """Return how a trial ended, given its exit code or minus a signal's number; its folder holds the same."""
+    """Return how a trial ended, given its exit code or minus a signal's number, and write that into its folder."""
     folder = folder_of(each.job)
     _truncate(folder / LOG)
     result = read_saved_result(folder)

@@ -1,4 +1,4 @@
-"""The loop of a search: start points while the launcher has room, and tell the study how each point ended."""
+"""The loop of a search: start points while the launcher has room, and report to the study how each point ended."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class SearchLoop:
             self._waiting.appendleft(point)
 
     def _run_ended(self, point: _Point, seed: int, ended: Ended, *, stopping: bool) -> None:
-        """Record one run; tell the study its point if that was the last run."""
+        """Record one run; after the last run of its point, report the point to the study."""
         point.running -= 1
         if stopping and not ended.has_result:
             # The next command continues this point

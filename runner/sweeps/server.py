@@ -22,8 +22,8 @@ from runner.sweeps.channel import Channel, Closed, Message
 from runner.sweeps.forks import Forks, TemplateEnded
 from runner.sweeps.trial import load_start, run_trial
 
-# From so many trials on, collapsing memory into large pages saves more than it costs. A sweep of unknown length that
-# has run so many probably runs as many again.
+# With this many trials or more, collapsing memory into large pages saves more than it costs. A sweep of unknown length
+# that has run this many will probably run as many again.
 _MANY = 100
 
 
@@ -119,7 +119,7 @@ def _exit_as(code: int) -> None:
 
 
 def _free_memory() -> None:
-    """Free the memory that a trial in this process has left."""
+    """Free the memory that the last trial in this process left behind."""
     import torch
 
     gc.collect()

@@ -1,4 +1,4 @@
-"""The template process, which trials are forks of: it has loaded what they need, and does almost nothing itself.
+"""The template process, which is forked for each trial: it loads what trials need, and does little else.
 
 Each memory page that it writes to after a fork is copied, and splits a large page into 512 small ones for all later
 forks. It therefore gets its requests as single bytes, and the server (`forks`) does everything else.
@@ -110,7 +110,7 @@ def _is_light() -> bool:
 
 
 def _collapse() -> None:
-    """Put the memory of this process into large pages, if the system can (Linux 6.1).
+    """Put the memory of this process into large pages, if the system supports it (Linux 6.1).
 
     torch built with CUDA holds 300 MB in 75,000 pages. Each fork copies their entries, and each exit walks them. With
     large pages a fork takes half the time, and a trial's process a third less system time. The call takes 0.05 to

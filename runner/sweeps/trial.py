@@ -1,4 +1,4 @@
-"""Run one trial in its process: write its output to its log, and its result whatever it raises."""
+"""Run one trial in its process: write its output to its log, and always write a result."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def load_start(message: Message) -> Start:
 
 
 def run_trial(message: Message, start: Start) -> int:
-    """Run the trial in a message and return its exit code; raises nothing that a trial can raise."""
+    """Run the trial in a message and return its exit code; no exception of the trial escapes."""
     job = job_of(message["job"])
     _redirect_output(folder_of(job))
     if message["memory"]:
@@ -39,7 +39,7 @@ def run_trial(message: Message, start: Start) -> int:
 
 
 def run_here(job: Job, start: Start, *, run: str = "") -> tuple[Ending, Result]:
-    """Run a job in this process; raises nothing that its task can raise.
+    """Run a job in this process; no exception of its task escapes.
 
     Args:
         job: The run.
@@ -96,7 +96,7 @@ def _flush() -> None:
 
 
 def _limit_memory(gigabytes: float) -> None:
-    """Limit the memory of this process to so many gigabytes on top of what it has mapped now."""
+    """Limit the memory of this process to this many gigabytes in addition to what it has mapped now."""
     import resource
 
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
@@ -115,7 +115,7 @@ def isolate(parent: int) -> None:
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel end this process when its parent ends, however that happens (Linux; elsewhere nothing)."""
+    """Have the kernel end this process when its parent ends in any way (Linux only)."""
     if sys.platform == "linux":
         import ctypes
 

@@ -21,7 +21,7 @@ START = (
     "import ast, sys; sys.path[:] = ast.literal_eval(sys.argv[1]); "
     "from runner.sweeps.server import main; main(int(sys.argv[2]))"
 )
-# malloc takes its memory in large pages where it can, so that each fork copies a third less.
+# malloc uses large pages where possible, so that each fork copies a third less.
 _LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 # Seconds that a process has to end after its channel is closed
 _PATIENCE = 5.0
@@ -30,7 +30,7 @@ _DEATHS = 3
 
 
 class WorkerGroup:
-    """Starts processes, replaces those that end, and gives up where they keep ending."""
+    """Starts processes, replaces those that end, and gives up if they keep ending."""
 
     def __init__(self, settings: LauncherSettings, like: Job, entry: str) -> None:
         self._settings, self._like, self._entry = settings, like.config, entry
@@ -80,7 +80,7 @@ class WorkerGroup:
             self._add(worker.successor())
 
     def close(self) -> None:
-        """End all processes at once."""
+        """End all processes immediately."""
         for worker in self.workers:
             worker.close()
         self.workers, self.ready = [], set()
@@ -97,7 +97,7 @@ class WorkerGroup:
 
 
 class Worker:
-    """A process that trials are sent to: a fork server with several at once, or the process of a GPU with one.
+    """A process that runs trials: a fork server runs several at the same time, the process of a GPU one.
 
     It runs until `close`, and ends when this process does: the channel between them is closed then.
     """
@@ -123,11 +123,11 @@ class Worker:
         return self._channel.fileno()
 
     def load(self, **message: Any) -> None:
-        """Let it load what trials need; it answers with the number of GPUs."""
+        """Ask it to load what trials need; it answers with the number of GPUs."""
         self._channel.send({"do": "load", "argv": sys.argv, "inline": self.inline, **message})
 
     def run(self, number: int, message: Message) -> None:
-        """Let it run a trial."""
+        """Ask it to run a trial."""
         self._channel.send({"do": "run", "number": number, **message})
 
     def kill(self, number: int, sent: signal.Signals) -> None:
@@ -140,7 +140,7 @@ class Worker:
                 self._channel.send({"do": "kill", "number": number, "signal": int(sent)})
 
     def receive(self) -> Iterator[Message]:
-        """Yield its messages; raises Closed when it has ended."""
+        """Yield the messages of the process; raises Closed if it has ended."""
         for message in self._channel.receive():
             if message["did"] == "start":
                 self.groups[message["number"]] = message["pid"]
@@ -153,7 +153,7 @@ class Worker:
         return Worker(seats=self.seats, inline=self.inline, environment=self._environment)
 
     def close(self) -> int:
-        """End it and its trials; return its exit code, or minus the number of the signal that ended it."""
+        """End the process and its trials; return its exit code, or minus the number of the signal that ended it."""
         self._channel.close()
         # A fork server ends its trials first
         try:

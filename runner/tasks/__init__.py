@@ -1,4 +1,4 @@
-"""Tasks, one file each, and how one is started.
+"""Tasks, one file each, and the function that starts one.
 
 train.py            train, validate, select the best checkpoint, read the test split once
 evaluate.py         score a finished run again
@@ -48,7 +48,7 @@ def start(job: Job, *, vary: Vary | None = None, launch: Launch | None = None) -
     A task with a parameter `vary` or `launch` gets the function given here.
 
     Raises:
-        RunnerError: For errors that the user can mend, including errors in plugins and sizes beyond the memory.
+        RunnerError: For errors that the user can fix, such as errors in plugins and sizes that exceed the memory.
 
     """
     if "torch" not in sys.modules:
@@ -57,7 +57,7 @@ def start(job: Job, *, vary: Vary | None = None, launch: Launch | None = None) -
     if job.config["resume"]:
         job = _resumed(job)
     _load_task(job.config["task"]["name"])
-    # Most of the time so far went into imports, when signals may have arrived
+    # Signals may have arrived during the imports, which take most of the time so far
     heed()
     context: dict[str, Any] = {"vary": vary, "launch": launch}
     context = {name: given for name, given in context.items() if given}
@@ -90,7 +90,7 @@ def prefetch_matching(folder: Path, pattern: str) -> None:
 
 
 def _load_task(name: str) -> None:
-    """Import the task of a name, if it is one of ours and not a plugin's."""
+    """Import the task of this name, if it comes with runner and not from a plugin."""
     if name in {module.name for module in pkgutil.iter_modules(__path__)}:
         importlib.import_module(f"{__name__}.{name}")
 
@@ -110,7 +110,7 @@ def _resumed(job: Job) -> Job:
 
 
 def saved_task(folder: str) -> str | None:
-    """Return the name of the task that a run folder is of, None if there is no config in it."""
+    """Return the name of the task of a run folder, None if the folder has no config."""
     path = Path(folder) / "config.yaml"
     config = plain_yaml.load(path) if os.path.isfile(path) else None  # noqa: PTH113
     task = config.get("task") if isinstance(config, dict) else None

@@ -23,7 +23,7 @@ from runner.settings import GROUPS
 _Lines = Sequence[str]
 _Pairs = list[tuple[yaml.Node, yaml.Node]]
 # The sections of a Google style docstring
-SECTIONS = ("Args", "Returns", "Raises", "Yields")
+SECTIONS = ("Args", "Attributes", "Returns", "Raises", "Yields")
 _NOT_KNOBS = ("name", "defaults")
 
 
@@ -153,7 +153,7 @@ def _base_options(entries: yaml.Node | None) -> str:
     """Return the options of its own group that a file extends, in words; empty if there are none."""
     scalars = [entry.value for entry in entries.value if isinstance(entry, yaml.ScalarNode)] if entries else []
     named = [value for value in scalars if value != "_self_"]
-    return f"Builds on {', '.join(named)}." if named else ""
+    return f"Extends {', '.join(named)}." if named else ""
 
 
 def _leaf_knobs(lines: _Lines, pairs: _Pairs, prefix: str = "") -> Iterator[Knob]:

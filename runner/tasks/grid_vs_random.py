@@ -26,7 +26,7 @@ from runner.tasks.report import print_progress
 from runner.tasks.run_folder import continued_run_folder
 
 _Interval = list[Positive]
-# Overrides of each training
+# Overrides of each training run
 _TRAINING_OVERRIDES = {"task": "train", "name": None, "test": "never", "figures": "never"}
 
 
@@ -43,7 +43,7 @@ def grid_vs_random(
     side: Annotated[int, Range(2, 10)],
     draws: PositiveInt,
 ) -> int:
-    """Try side x side points of two knobs on a grid, and as many at random, `draws` times; both on logarithmic axes.
+    """Try side x side points of two knobs on a grid, and as many random points `draws` times, on logarithmic axes.
 
     Leaves `grid_vs_random.png`, `report.json`, and the trainings as ordinary runs in `runs/`. After an interrupt, the
     same command or `resume=<folder>` continues. The claim (Bergstra & Bengio 2012; CS231n): a grid tries only `side`
@@ -56,7 +56,7 @@ def grid_vs_random(
     ]
     points += [point for seed in range(draws) for point in _random_pairs(axes, side**2, seed)]
     variants = [vary(job.config, _TRAINING_OVERRIDES | {matters: point[0], other: point[1]}) for point in points]
-    # Refuse what does not fit together before a folder exists
+    # Reject unsupported combinations before a folder exists
     experiment = assemble(job.config)
     with continued_run_folder(job, experiment) as run:
         print_progress(f"  {len(points)} short trainings")
@@ -72,7 +72,7 @@ def grid_vs_random(
 
 
 def _log_axis(job: Job, name: str, key: str, between: Sequence[float]) -> Axis:
-    """Return the logarithmic axis of a knob of the config."""
+    """Return the logarithmic axis of a knob."""
     group, _, knob = key.partition(".")
     if not isinstance(job.config.get(group), dict) or not isinstance(job.config[group].get(knob), float):
         raise ConfigError(f"task.{name}: got '{key}', must be a knob that is a number, as in optim.lr")
@@ -88,7 +88,7 @@ def _random_pairs(axes: Sequence[Axis], count: int, seed: int) -> list[tuple[Any
 
 
 def _score(result: Result, monitor: str) -> float:
-    """Return the best monitored score of a training, nan if it diverged."""
+    """Return the best monitored score of a run, nan if it diverged."""
     found = Monitor(monitor)
     value = None if result.status is Status.DIVERGED else result.scores[found.split]["best"][found.metric]
     return math.nan if value is None else float(value)

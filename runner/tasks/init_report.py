@@ -44,7 +44,7 @@ def init_report(
     activations = _choices(job, vary, "activation", activation)
     pairs = list(itertools.product(activations, _choices(job, vary, "init", init)))
     experiments = (assemble(vary(job.config, {**a.overrides, **i.overrides})) for a, i in pairs)
-    # Refuse what does not fit together before a folder exists
+    # Reject unsupported combinations before a folder exists
     first = next(experiments)
     if not any(map(is_activation, first.learner.model.modules())):
         raise ConfigError(f"model={job.config['model']['name']}: has no activation that task=init_report could show")
@@ -67,7 +67,7 @@ class _Choice:
 
 
 def _choices(job: Job, vary: Vary, kind: str, given: str | list[_Entry] | None) -> list[_Choice]:
-    """Return the options given: the run's own for None, and with its own knobs for its own name.
+    """Return the options to report: the config's for None; the config's own option keeps the config's knobs.
 
     Raises ConfigError for an unknown name, a wrong knob, or an option that is given twice.
     """
@@ -130,7 +130,7 @@ def _measure_case(
 
 
 def _differentiate_loss(experiment: Experiment, labels: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the loss summed over the examples, so that their number does not scale gradients."""
+    """Return the loss, summed over the examples, so that gradients do not depend on their number."""
     return lambda logits, last: experiment.recipe.loss(logits, labels) * len(labels)
 
 

@@ -21,7 +21,7 @@ _SEVERITIES: tuple[_Severity, ...] = ("hint", "warning", "error")
 # Factor per layer, for rows of at least _LONG layers
 _HEALTHY_GAIN = (0.75, 1.33)
 _LONG = 4
-# Factor over a row of any number of layers that is healthy
+# Healthy factor over a row of any number of layers
 _HEALTHY_TOTAL = (0.1, 10.0)
 # Factor over a row outside which a network does not train
 _HOPELESS_TOTAL = (1e-3, 1e3)
@@ -55,7 +55,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Return what the case is called."""
+        """Return the name of the case."""
         return f"{self.activation}, {self.init}"
 
     @property
@@ -65,13 +65,13 @@ class Case:
 
     @property
     def severity(self) -> _Severity | None:
-        """Return that of the worst finding, None if there is none."""
+        """Return the severity of the worst finding, None if there are no findings."""
         return self.findings[0].severity if self.findings else None
 
 
 @dataclass(frozen=True)
 class Gain:
-    """How a signal changes over a row of layers: the whole factor, and the one of each layer."""
+    """How a signal changes over a row of layers: the total factor, and the factor of each layer."""
 
     layers: int
     total: float
@@ -100,7 +100,7 @@ def find_problems(layers: Sequence[Layer], *, residual: bool, examples: int) -> 
 
 
 def _find_collapsed(layers: Sequence[Layer]) -> Iterator[_Finding]:
-    """Yield a finding if a later layer's outputs hardly differ any more."""
+    """Yield a finding if the outputs of a later layer are almost constant."""
     least = min(layers, key=lambda layer: layer.std)
     if least.std == 0 or least.std < _COLLAPSED * layers[0].std:
         share = f"{least.std / layers[0].std:.2g} of the first layer's" if layers[0].std else "as the first layer's"
@@ -111,7 +111,7 @@ def _find_collapsed(layers: Sequence[Layer]) -> Iterator[_Finding]:
 
 
 def _find_saturated(layers: Sequence[Layer]) -> Iterator[_Finding]:
-    """Yield a finding if many outputs lie where a two-ended function is flat."""
+    """Yield a finding if many outputs are in the flat ends of a bounded function."""
     most = max(layers, key=lambda layer: layer.saturated or 0.0)
     share = most.saturated or 0.0
     if share > _SATURATED[0]:
@@ -145,7 +145,7 @@ def _find_unhealthy_gains(layers: Sequence[Layer], *, residual: bool) -> Iterato
 
 
 def _gain_in_words(gain: Gain) -> str:
-    """Return a gain with what would be healthy."""
+    """Return a gain and the healthy range, in words."""
     whole = f"times {gain.total:.2g} in all (healthy from {_HEALTHY_TOTAL[0]:g} to {_HEALTHY_TOTAL[1]:g})"
     return (
         f"times {gain.each:.2f} per layer (healthy from {_HEALTHY_GAIN[0]} to {_HEALTHY_GAIN[1]}), {whole}"

@@ -18,18 +18,18 @@ Config = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One run as asked for: the checked config as plain dicts, and the folder of the run."""
+    """One run of a task: the checked config as plain dicts, and the folder of the run."""
 
     config: Config
     overrides: tuple[str, ...]  # as given on the command line
-    folder_name: str  # below `outputs`, a number is added if it is taken
+    folder_name: str  # below `outputs`; gets a number if it exists
     folder: str | None = None  # exactly this folder instead (a trial of a sweep, or hydra.run.dir)
     hash8: str = ""  # names the configuration, seed included
     group_hash: str = ""  # names the configuration without its seed
     notes: bool = True  # its task writes it into the notebook; a sweep writes all its trials itself, at its end
     search: dict[str, Any] | None = None  # the trial of a search that it reports its scores to
     world: World = ALONE  # the processes that run it together
-    folders: tuple[Path, ...] = ()  # the config folders, ours first, which task=list and `vary` read
+    folders: tuple[Path, ...] = ()  # the config folders that task=list and `vary` read, runner's first
     resumed: bool = False  # `folder` holds this very run, which `resume=` continues
 
 

@@ -31,9 +31,9 @@ def load_plugins(modules: Sequence[str]) -> None:
 
 
 def known_cause(error: BaseException, plugins: Sequence[str]) -> BaseException:
-    """Return the error that names the cause in one line: sizes that no memory holds, or a plugin; else `error`.
+    """Return a one-line error if the cause is a size that exceeds the memory, or a plugin; else `error`.
 
-    An error is a plugin's if its code is anywhere on the way to it, also where torch or runner raised it.
+    An error is a plugin's if the traceback contains its code, even if torch or runner raised the error.
     """
     if isinstance(error, (RunnerError, KeyboardInterrupt)):
         return error
@@ -64,7 +64,7 @@ def _place(error: BaseException, plugins: Sequence[str]) -> str | None:
 
 
 def _plugin_paths(plugins: Sequence[str]) -> Iterator[str]:
-    """Yield the files and package folders that the plugins' code lies in."""
+    """Yield the files and package folders of the plugins' code."""
     for name in {name.partition(".")[0] for name in plugins} - {"runner"}:
         try:
             spec = importlib.util.find_spec(name)

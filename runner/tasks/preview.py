@@ -68,7 +68,7 @@ def lr_curves(experiment: Experiment, steps: Sequence[int]) -> dict[str, list[fl
 
 
 def evenly_spaced_steps(count: int, most: int) -> list[int]:
-    """Return at most so many of the numbers 0 to count - 1, evenly, the first and the last among them."""
+    """Return at most `most` of the numbers 0 to count - 1, evenly spaced, with the first and the last."""
     if count <= most:
         return list(range(count))
     return [i * (count - 1) // (most - 1) for i in range(most)]

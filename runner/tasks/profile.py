@@ -26,7 +26,7 @@ from runner.tasks.run_folder import run_folder
 # TensorBoard's profiler plugin looks for this ending; Perfetto opens it too.
 _TRACE = "steps.pt.trace.json.gz"
 _SHOWN = 10
-# Level of the profiler's own log at which it no longer prints each start and stop, and that there is no GPU.
+# Log level at which the profiler does not print each start and stop, or that there is no GPU.
 _QUIET = "6"
 # Operations that make the host wait, and whether they count on a GPU. cudaDeviceSynchronize is left out, because the
 # profiler itself ends with one.

@@ -126,7 +126,7 @@ def _is_allowed_before_run(name: str) -> bool:
 
 
 def begun_folder(job: Job) -> Path | None:
-    """Return the folder that the job names if it already holds the same run, else None.
+    """Return the folder that the job names if it already contains the same run, else None.
 
     It does if its name ends in the hash of the config, as in a sweep; keys that the hash omits (paths, device, workers,
     logging) may then differ. Any other folder must hold an equal config.
