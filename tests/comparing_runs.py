@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from small_runs import default
+from small_runs import default_config
 
 from runner.engine.saving.folder import Result, write_result
 
 STARTED = "2026-11-21T10:00:{:02}+00:00"
 
 
-def config(**changes: Any) -> dict[str, Any]:
+def changed_config(**changes: Any) -> dict[str, Any]:
     """Return the default config with changes, `optim__lr=0.1` for a knob."""
-    made = copy.deepcopy(default())
+    made = copy.deepcopy(default_config())
     for key, value in changes.items():
         *path, last = key.split("__")
         place = made
@@ -27,7 +27,7 @@ def config(**changes: Any) -> dict[str, Any]:
     return made
 
 
-def run(
+def write_run(
     folder: Path,
     accuracy: float | None,
     *,
@@ -42,7 +42,7 @@ def run(
 ) -> Path:
     """Write a run folder whose last validation has this accuracy; None: it left no score."""
     folder.mkdir(parents=True)
-    made = config(**changes)
+    made = changed_config(**changes)
     (folder / "config.yaml").write_text(yaml.safe_dump(made, sort_keys=False, allow_unicode=True))
     words = [f"{key.replace('__', '.')}={value}" for key, value in changes.items()]
     (folder / "overrides.yaml").write_text(yaml.safe_dump(words))
@@ -67,12 +67,12 @@ def run(
     )  # fmt: skip
     write_result(folder, result)
     if curve:
-        rows = [row(step, accuracy if accuracy is not None else 0.1) for step in range(1, 21)]
+        rows = [logged_row(step, accuracy if accuracy is not None else 0.1) for step in range(1, 21)]
         (folder / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
     return folder
 
 
-def row(step: int, accuracy: float) -> dict[str, float]:
+def logged_row(step: int, accuracy: float) -> dict[str, float]:
     """Return a logged step."""
     found: dict[str, float] = {"step": step, "train/loss": 2 / step, "train/loss_average": 2 / step}
     if step % 5 == 0:
@@ -84,12 +84,12 @@ def row(step: int, accuracy: float) -> dict[str, float]:
     return found
 
 
-def sweep(folder: Path, scores: dict[float, list[float | None]], *, gain: float = 0.0, **changes: Any) -> Path:
+def write_sweep(folder: Path, scores: dict[float, list[float | None]], *, gain: float = 0.0, **changes: Any) -> Path:
     """Write a sweep over the learning rate with the last scores of its seeds (None: diverged); the best are larger."""
     for rate, values in scores.items():
         for seed, accuracy in enumerate(values):
             name = f"optim.lr={rate},seed={seed}-{abs(hash((rate, seed))) % 16**8:08x}"
             ended = {} if accuracy is not None else {"status": "diverged", "reason": "diverged at step 3: loss is nan"}
             best = None if accuracy is None else accuracy + gain
-            run(folder / name, accuracy, best=best, optim__lr=rate, seed=seed, **ended, **changes)
+            write_run(folder / name, accuracy, best=best, optim__lr=rate, seed=seed, **ended, **changes)
     return folder

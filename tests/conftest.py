@@ -1,4 +1,4 @@
-"""Settings of all tests. One thread: two on a busy machine wait for each other more than they compute."""
+"""Settings of all tests. torch uses one thread: on a busy machine two threads mostly wait for each other."""
 
 import atexit
 import os

@@ -49,7 +49,7 @@ class Fault:
 
 
 def install(fault: Fault) -> None:
-    """Have the next training in this process die at a point: its recipe and its disk reach the points."""
+    """Make the next training in this process die at a point of its steps or of its disk operations."""
     from runner.tasks import train as task
 
     assemble = task.assemble

@@ -40,7 +40,7 @@ class Child:
     def __init__(self, cwd: Path, *words: str, **changes: str) -> None:
         strict = "error,ignore::ResourceWarning"  # a signal may come while Python itself reads a module's file
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": strict, "OMP_NUM_THREADS": "1"}
-        self._before = of_children()
+        self._before = children_cpu_seconds()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "runner", *words],
             cwd=cwd,
@@ -48,7 +48,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=own_group,
+            preexec_fn=in_own_process_group,
         )
 
     def __enter__(self) -> Child:
@@ -78,34 +78,34 @@ class Child:
         words = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
-    def end(self) -> tuple[int, list[str], Stopped]:
+    def end(self) -> tuple[int, list[str], StopTimes]:
         """Wait; return the exit code as a shell has it, the lines on stderr, and how long it took from the signal.
 
         Fails if anything that it started is still there.
         """
         _, printed = self.process.communicate(timeout=200)
-        took = Stopped(time.monotonic() - self._signalled, of_children() - self._before - self._spent)
+        took = StopTimes(time.monotonic() - self._signalled, children_cpu_seconds() - self._before - self._spent)
         assert not group_is_alive(self.process.pid)
         code = self.process.returncode
         return (code if code >= 0 else 128 - code), printed.splitlines(), took
 
 
 @dataclass(frozen=True)
-class Stopped:
-    """How long a process took to end: by the clock, and of computing, which others on the machine do not lengthen."""
+class StopTimes:
+    """How long a process took to end: wall clock, and CPU time, which other load does not change."""
 
     seconds: float
     computing: float
 
 
-def of_children() -> float:
+def children_cpu_seconds() -> float:
     """Return the seconds of computing of all children that have ended, theirs included."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
-def own_group() -> None:
-    """Make the child a group, which hears SIGINT: shells have their jobs in the background ignore it."""
+def in_own_process_group() -> None:
+    """Give the child its own process group and default SIGINT, which shells make background jobs ignore."""
     os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -122,8 +122,8 @@ def group_is_alive(group: int, patience: float = 20.0) -> bool:
     return True
 
 
-def logged(folder: Path) -> int:
-    """Return the last step that a run has written down."""
+def last_logged_step(folder: Path) -> int:
+    """Return the last step that a run has logged."""
     try:
         lines = (folder / "metrics.jsonl").read_text().splitlines()
         return json.loads(lines[-1])["step"] if lines else 0
@@ -133,14 +133,14 @@ def logged(folder: Path) -> int:
 
 @dataclass(frozen=True)
 class Reference:
-    """A run that nobody interrupted, and the seconds of computing before its folder was there."""
+    """A run without an interruption, and the CPU seconds before its folder existed."""
 
     folder: Path
     start: float
 
 
 def whole(cwd: Path) -> Reference:
-    """Make the run that nobody interrupts."""
+    """Make the run without an interruption."""
     folder = cwd / "outputs" / "run"
     with Child(cwd, *LONG) as child:
         child.wait_for((folder / "config.yaml").exists)
@@ -150,7 +150,7 @@ def whole(cwd: Path) -> Reference:
     return Reference(folder, spent)
 
 
-def interrupted(one: Reference, cwd: Path, number: int, share: float, *, group: bool = False) -> Stopped:
+def interrupted(one: Reference, cwd: Path, number: int, share: float, *, group: bool = False) -> StopTimes:
     """Send a signal to a run at a share of its steps, or before them (negative: of its start); go on with it.
 
     Fails unless it stopped saved, printed so, and ended as if nothing had been; returns how long it took to stop.
@@ -160,7 +160,7 @@ def interrupted(one: Reference, cwd: Path, number: int, share: float, *, group: 
         if share < 0:  # while Python, torch and the data are loaded
             child.wait_for(lambda: child.spent() >= -share * one.start)
         else:
-            child.wait_for(lambda: logged(folder) >= share * STEPS)
+            child.wait_for(lambda: last_logged_step(folder) >= share * STEPS)
         child.signal(number, group=group)
         code, printed, took = child.end()
     assert code == 128 + number, printed
@@ -173,13 +173,19 @@ def interrupted(one: Reference, cwd: Path, number: int, share: float, *, group: 
     assert (found["status"], found["exit"]) == ("interrupted", code), found
     assert found["steps"] == (saved.step if saved else 0), found
     assert start(kills.job(f"resume={folder}")) == 0
-    assert differing(one.folder, folder) == ""
+    assert differences(one.folder, folder) == ""
     return took
 
 
-def differing(one: Path, other: Path) -> str:
+def differences(one: Path, other: Path) -> str:
     """Return what differs between the ends of two runs; an interruption may leave other checkpoints behind it."""
-    looks = {"state": newest, "metrics.jsonl": metrics, "event files": events, "times": kills.timed, "rows": rows}
+    looks = {
+        "state": newest_checkpoint,
+        "metrics.jsonl": metrics,
+        "event files": events,
+        "times": kills.timed,
+        "rows": logged_steps,
+    }
     looks["scores"] = lambda folder: [result(folder)[key] for key in ("status", "exit", "steps", "epochs", "scores")]
     for name, look in looks.items():
         if (wanted := look(one)) != (found := look(other)):
@@ -187,28 +193,28 @@ def differing(one: Path, other: Path) -> str:
     return ""
 
 
-def newest(folder: Path) -> object:
+def newest_checkpoint(folder: Path) -> object:
     """Return all of the newest checkpoint, as something that compares bit for bit."""
     snapshot = checkpoint.load(folder)
     assert snapshot is not None
     assert not snapshot.notes
-    return kills.frozen({"weights": snapshot.weights, "state": snapshot.state})
+    return kills.as_bytes({"weights": snapshot.weights, "state": snapshot.state})
 
 
-def rows(folder: Path) -> list[int]:
+def logged_steps(folder: Path) -> list[int]:
     """Return the step of each line of metrics.jsonl."""
     return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def trial(one: Reference, cwd: Path, index: int) -> Stopped:
+def trial(one: Reference, cwd: Path, index: int) -> StopTimes:
     """Interrupt a run at a moment that follows from a number: half by SIGTERM, a quarter as it starts."""
     draw = random.Random(index)
     share = draw.uniform(-1.0, 0) if index % 4 == 0 else draw.uniform(0, 0.97)
     return interrupted(one, cwd, (TERM, INT)[index % 2], share, group=index % 3 == 0)
 
 
-def quietly(work: Callable[..., Stopped], *arguments: object) -> Stopped:
-    """Call a function whose words nobody needs."""
+def silently(work: Callable[..., StopTimes], *arguments: object) -> StopTimes:
+    """Call a function without its output."""
     with Path(os.devnull).open("w") as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(null):
         return work(*arguments)
 
@@ -222,7 +228,7 @@ def main(count: int = 20) -> int:
             cwd = Path(name) / str(index)
             cwd.mkdir()
             try:
-                took.append(quietly(trial, one, cwd, index))
+                took.append(silently(trial, one, cwd, index))
             except AssertionError as error:
                 wrong += 1
                 print(f"trial {index}: {error}")

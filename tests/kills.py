@@ -24,7 +24,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch then has no threads that 
 
 import fault_points
 from running import events, job, metrics, result
-from small_runs import exact, write_color_images
+from small_runs import as_bits, write_color_images
 
 import runner.tasks.train  # noqa: F401  (once, before the forks)
 from runner.engine.saving import checkpoint
@@ -81,7 +81,7 @@ SHARES = {
 
 @dataclass(frozen=True)
 class Reference:
-    """A run that nobody killed: its folder, its job, the seconds it took and how often it came by each point."""
+    """A run without a kill: its folder, its job, its seconds, and how often it reached each point."""
 
     bench: str
     folder: Path
@@ -92,7 +92,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Trial:
-    """A run, the point where it is killed, and perhaps one where it is killed again as it goes on."""
+    """A run, the point where it is killed, and optionally one where it is killed again after it resumes."""
 
     number: int
     reference: Reference
@@ -114,7 +114,7 @@ counts: dict[str, int] = {}
 
 
 def make_reference(bench: str, place: Path, *, images: str) -> Reference:
-    """Make the run of a bench that nobody kills."""
+    """Run a bench without a kill."""
     folder = place / f"whole {bench}"
     more = (f"data.root={images}", f"data.cache={place / 'cache'}") if "data=imagefolder" in BENCHES[bench] else ()
     words = {word.partition("=")[0]: word for word in (*COMMON, *BENCHES[bench], *more)}  # the last one of a key
@@ -178,7 +178,7 @@ def run_child(work, output: Path) -> tuple[int, str]:
 
 
 def run_and_kill(reference: Reference, made: Job, kill: str, output: Path) -> bool:
-    """Run a job and kill it where it is asked for; return True if it died before its end."""
+    """Run a job and kill it at its point; return True if it died before its end."""
     point, _, when = kill.partition(":")
     if point != "any time":
         code, printed = run_child(lambda: run(made, kill), output)
@@ -192,14 +192,14 @@ def run_and_kill(reference: Reference, made: Job, kill: str, output: Path) -> bo
 
 
 def resume_job(reference: Reference, folder: Path, resume: Job) -> Job:
-    """Return the job that goes on in a folder: the same command if the run had not even said what it is."""
+    """Return the job that resumes a folder: the same command if the run was killed before it wrote its config."""
     if not (folder / "config.yaml").exists():
         return replace(reference.job, folder=str(folder))
     return replace(resume, config={**resume.config, "resume": str(folder)}, overrides=(f"resume={folder}",))
 
 
 def check_trial(trial: Trial, place: Path, resume: Job) -> str:
-    """Make a trial; return what is wrong with how it ended, or nothing."""
+    """Run a trial; return what is wrong with its end, or nothing."""
     folder, output = place / f"{trial.number}", place / f"{trial.number}.txt"
     for number, kill in enumerate(trial.kills):
         died = run_and_kill(trial.reference, resume_job(trial.reference, folder, resume), kill, output)
@@ -214,19 +214,19 @@ def check_trial(trial: Trial, place: Path, resume: Job) -> str:
     start = f"resumes after step {max(steps)} of" if steps else "no checkpoint: starts at step 0 of"
     if has_config and not finished and start not in printed:
         return f"does not say that it {start}: {printed}"
-    return differing(trial.reference.folder, folder)
+    return differences(trial.reference.folder, folder)
 
 
-def differing(one: Path, other: Path) -> str:
+def differences(one: Path, other: Path) -> str:
     """Return what differs between two finished runs that should be equal, or nothing."""
     for name, read in {
-        "files": names,
+        "files": file_names,
         "state": state,
         "metrics.jsonl": metrics,
         "event files": events,
         "times": timed,
         "result": outcome,
-        "description": described,
+        "description": saved_command,
     }.items():
         if (wanted := read(one)) != (found := read(other)):
             return f"{name} differ: {wanted!s:.300} / {found!s:.300}"
@@ -236,8 +236,8 @@ def differing(one: Path, other: Path) -> str:
 AGAIN = re.compile(r"(\d{8})\.\d+\.")  # in the names of a step's files where another checkpoint of it was there
 
 
-def names(folder: Path) -> set[str]:
-    """Return the names of what is in a run folder, event files and the pid in them aside."""
+def file_names(folder: Path) -> set[str]:
+    """Return the names of the files in a run folder, without event files and the pid in their names."""
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if ".tfevents." not in path.name}
     return {AGAIN.sub(r"\1.", name) for name in found}
 
@@ -249,17 +249,17 @@ def state(folder: Path) -> object:
         snapshot = checkpoint.load(folder, step=int(path.stem))
         assert snapshot is not None
         snapshot.state["log"].pop("owed")  # what the disk had not taken: by now it is in the logs
-        found[path.name] = frozen({"weights": snapshot.weights, "state": snapshot.state})
+        found[path.name] = as_bytes({"weights": snapshot.weights, "state": snapshot.state})
     return found
 
 
-def frozen(value: object) -> object:
+def as_bytes(value: object) -> object:
     """Return nested state with its tensors as bytes."""
     if isinstance(value, dict):
-        return {repr(key): frozen(item) for key, item in value.items()}
+        return {repr(key): as_bytes(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [frozen(item) for item in value]
-    return exact(value)
+        return [as_bytes(item) for item in value]
+    return as_bits(value)
 
 
 def timed(folder: Path) -> list[tuple[int, str]]:
@@ -274,8 +274,8 @@ def outcome(folder: Path) -> dict[str, object]:
     return {**found, "seconds": 0, "weights": AGAIN.sub(r"\1.", found["weights"])}
 
 
-def described(folder: Path) -> list[bytes]:
-    """Return what was asked for."""
+def saved_command(folder: Path) -> list[bytes]:
+    """Return the saved command line."""
     return [(folder / name).read_bytes() for name in ("config.yaml", "overrides.yaml")]
 
 
@@ -286,14 +286,14 @@ def draw_trials(wholes: list[Reference], count: int, seed: int, *, again: float 
     draw.shuffle(points)
     for number in range(count):
         one = wholes[number % len(wholes)]
-        kills = [at(points[number % len(points)], one.counts, draw)]
+        kills = [with_time(points[number % len(points)], one.counts, draw)]
         if draw.random() < again:
             few = {point: min(times, 6) for point, times in one.counts.items()}
-            kills.append(at(draw.choice(points), few, draw))
+            kills.append(with_time(draw.choice(points), few, draw))
         yield Trial(number, one, tuple(kills))
 
 
-def at(point: str, counts: dict[str, int], draw: random.Random) -> str:
+def with_time(point: str, counts: dict[str, int], draw: random.Random) -> str:
     """Return a point with the time at which to die there."""
     if point == "any time":
         return f"{point}:{draw.uniform(0.02, 0.98):.3f}"
@@ -301,7 +301,7 @@ def at(point: str, counts: dict[str, int], draw: random.Random) -> str:
 
 
 def check_trials(trials: Iterable[Trial], place: Path, *, at_once: int = 2) -> dict[str, str]:
-    """Make trials, some at once, each in a process of its own; return what was wrong, by trial."""
+    """Run trials, some in parallel, each in its own process; return what was wrong, by trial."""
     resume = job("resume=somewhere")
     running_trials: dict[int, Trial] = {}
     found: dict[str, str] = {}

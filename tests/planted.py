@@ -14,11 +14,11 @@ WEIGHT, LAYER, NORM = "hidden.fc2.linear.weight", "hidden.fc2.linear", "hidden.f
 
 
 def planted(experiment: Experiment, where: str, bad: float, step: int) -> Experiment:
-    """Return a run that goes wrong in the step after `step` steps, and again when that step is made again."""
+    """Return a run with a non-finite number in the step after `step` steps, also if that step is repeated."""
     return PLANTS[where](experiment, bad, step)
 
 
-def before(experiment: Experiment, step: int, act: Callable[[], object]) -> Experiment:
+def before_step(experiment: Experiment, step: int, act: Callable[[], object]) -> Experiment:
     """Do something just before the step after `step` steps."""
     mix = experiment.recipe.mix
 
@@ -81,12 +81,12 @@ def in_output(experiment, bad, step):
 
 
 def in_weight(experiment, bad, step):
-    return before(experiment, step, lambda: experiment.learner.parameters[WEIGHT].data[1, 2].fill_(bad))
+    return before_step(experiment, step, lambda: experiment.learner.parameters[WEIGHT].data[1, 2].fill_(bad))
 
 
 def in_statistics(experiment, bad, step):
     norm = experiment.learner.model.get_submodule(NORM)
-    return before(experiment, step, lambda: norm.running_mean[1].fill_(bad))
+    return before_step(experiment, step, lambda: norm.running_mean[1].fill_(bad))
 
 
 def in_lr(experiment, bad, step):
@@ -107,6 +107,6 @@ def in_score(experiment, bad, step):
 PLANTS = {name.removeprefix("in_"): function for name, function in list(globals().items()) if name.startswith("in_")}
 
 
-def bits(tensors: dict[str, torch.Tensor]) -> dict[str, bytes]:
+def tensor_bytes(tensors: dict[str, torch.Tensor]) -> dict[str, bytes]:
     """Return the bytes of tensors, so that NaN equals itself."""
     return {name: tensor.detach().contiguous().view(torch.uint8).numpy().tobytes() for name, tensor in tensors.items()}

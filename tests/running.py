@@ -30,7 +30,7 @@ def job(*overrides: str) -> Job:
         return single_job(compose_run(conf, compose_parts(conf, given), given), given)
 
 
-def in_child(work) -> int:
+def run_in_child(work) -> int:
     """Run a function in a forked child; return its exit code, or minus the signal's number.
 
     What it prints is thrown away, unless it raises: then that fails the test here.
@@ -56,8 +56,8 @@ def in_child(work) -> int:
     return code
 
 
-def killed_at(step: int, work):
-    """Return the work with a SIGKILL of the process inside the update after which `step` steps would be done."""
+def killed_in_step(step: int, work):
+    """Return the job with a SIGKILL inside the update that would complete step `step`."""
 
     def run():
         from runner.engine.learner import Learner
@@ -90,12 +90,12 @@ def command(*arguments: str, cwd: Path, **changes: str) -> subprocess.CompletedP
 
 
 def result(folder: Path) -> dict:
-    """Return what a run's result.json says."""
+    """Return the content of a run's result.json."""
     return json.loads((folder / "result.json").read_text())
 
 
 def metrics(folder: Path) -> list[tuple[int, str, str]]:
-    """Return (step, tag, digits) of metrics.jsonl in order, what depends on time left out."""
+    """Return (step, tag, digits) of metrics.jsonl in order, without times."""
     rows = [json.loads(line, parse_float=str) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [
         (row["step"], tag, str(value))
@@ -118,7 +118,7 @@ def events(folder: Path) -> list[tuple[int, str, bytes]]:
     return found
 
 
-def states(folder: Path) -> dict[str, str]:
+def checkpoint_checksums(folder: Path) -> dict[str, str]:
     """Return the checksum of each file of the newest checkpoint, as its manifest has them."""
     newest = max((folder / "checkpoints").glob("*.json"))
     manifest = json.loads(newest.read_text())

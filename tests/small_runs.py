@@ -47,14 +47,14 @@ EXAMPLES = 16  # of each split, that a small experiment is scored on
 
 
 @cache
-def option(kind: str, name: str) -> Any:
+def option_yaml(kind: str, name: str) -> Any:
     """Return the content of an option's YAML."""
     return yaml.safe_load((CONF / kind / f"{name}.yaml").read_text())
 
 
 @cache
-def default() -> dict[str, Any]:
-    """Return the config of a command line without words."""
+def default_config() -> dict[str, Any]:
+    """Return the config of an empty command line."""
     return job().config
 
 
@@ -63,34 +63,34 @@ def config(choices: Mapping[str, Any]) -> dict[str, Any]:
 
     It takes a hundredth of the front door's time; a test holds the two against each other.
     """
-    made = copy.deepcopy(default())
+    made = copy.deepcopy(default_config())
     for key, value in choices.items():
         if key in MANY:
-            made[key] = {name: knobs for each in value for name, knobs in copy.deepcopy(option(key, each)).items()}
+            made[key] = {name: knobs for each in value for name, knobs in copy.deepcopy(option_yaml(key, each)).items()}
         elif key in ONE:
-            made[key] = copy.deepcopy(option(key, value))
+            made[key] = copy.deepcopy(option_yaml(key, value))
     for key, value in choices.items():
         if key not in (*MANY, *ONE):
             *path, last = key.split(".")
             place = made
             for word in path:
                 place = place[word]
-            assert not path or last in place or key in default(), key
+            assert not path or last in place or key in default_config(), key
             place[last] = copy.deepcopy(value)
     return made
 
 
-def words(choices: Mapping[str, Any]) -> list[str]:
-    """Return the same as words of a command line."""
-    return [f"{key}={literal(value)}" for key, value in choices.items()]
+def command_line_words(choices: Mapping[str, Any]) -> list[str]:
+    """Return the same choices as words of a command line."""
+    return [f"{key}={parsed_value(value)}" for key, value in choices.items()]
 
 
-def literal(value: Any) -> str:
-    """Return a value as the front door reads it."""
+def parsed_value(value: Any) -> str:
+    """Return a value as the command line parses it."""
     if isinstance(value, list):
-        return f"[{','.join(map(literal, value))}]"
+        return f"[{','.join(map(parsed_value, value))}]"
     if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{literal(item)}" for key, item in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{parsed_value(item)}" for key, item in value.items()) + "}"
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -123,18 +123,18 @@ def build(choices: Mapping[str, Any], *, fit: bool = True) -> Experiment:
     return experiment
 
 
-class Kept(list):
-    """A screen that keeps the rows of a log: (step, tag, value as bytes or text)."""
+class RecordedRows(list):
+    """A sink that records the rows of a log: (step, tag, value as bytes or text)."""
 
     def write(self, rows) -> None:
         for row in rows:
-            self += [(row.step, tag, exact(value)) for tag, value in row.values.items()]
+            self += [(row.step, tag, as_bits(value)) for tag, value in row.values.items()]
 
     def close(self) -> None:
         pass
 
 
-def exact(value: Any) -> Any:
+def as_bits(value: Any) -> Any:
     """Return a value as something that compares bit for bit (NaN with itself too)."""
     if isinstance(value, torch.Tensor):
         raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # numpy has no bfloat16
@@ -144,41 +144,46 @@ def exact(value: Any) -> Any:
     return repr(value)
 
 
-def steps(experiment: Experiment, until: int, log: Log) -> None:
-    """Go on with the real loop up to a step, scored after each."""
+def train_to(experiment: Experiment, until: int, log: Log) -> None:
+    """Train with the real loop up to a step, with a validation after each step."""
     recipe = replace(experiment.recipe, total_steps=until)
     train(recipe, experiment.learner, experiment.batches, experiment.validation, log, lambda: None)
     log.positions()  # as a checkpoint does: closes the row of the last step
 
 
 @dataclass(frozen=True)
-class Left:
+class RunResults:
     """The complete results of a run, for comparison bit for bit: weights and state, log-probabilities, logged rows.
 
     `rows` leaves out the tags of `time/`, on which no two runs agree; `tags` has every tag with its steps.
     """
 
-    state: dict[str, Any]
-    printed: Any
+    checkpoint_content: dict[str, Any]
+    log_probabilities: Any
     rows: list[tuple[int, str, Any]]
     tags: frozenset[tuple[int, str]]
 
 
-def left(experiment: Experiment, rows: Kept) -> Left:
-    """Return what a run has left so far."""
+def results_of(experiment: Experiment, rows: RecordedRows) -> RunResults:
+    """Return the results of a run so far."""
     timeless = [row for row in rows if not row[1].startswith("time/")]
-    return Left(state(experiment), exact(printed(experiment)), timeless, frozenset(row[:2] for row in rows))
+    return RunResults(
+        checkpoint_content(experiment),
+        as_bits(log_probabilities(experiment)),
+        timeless,
+        frozenset(row[:2] for row in rows),
+    )
 
 
-def state(experiment: Experiment) -> dict[str, Any]:
+def checkpoint_content(experiment: Experiment) -> dict[str, Any]:
     """Return everything that a checkpoint holds, by name."""
     weights = experiment.learner.weights()
     tensors, tree = flatten(experiment.learner.state_dict(), weights)
-    return {**{name: exact(t) for name, t in {**weights, **tensors}.items()}, "tree": json.dumps(tree)}
+    return {**{name: as_bits(t) for name, t in {**weights, **tensors}.items()}, "tree": json.dumps(tree)}
 
 
 @torch.no_grad()
-def printed(experiment: Experiment, split: str = "val") -> torch.Tensor:
+def log_probabilities(experiment: Experiment, split: str = "val") -> torch.Tensor:
     """Return the log-probabilities of the split's first examples, as evaluation has them."""
     model, batches = experiment.learner.average.module, experiment.validation[split]
     assert isinstance(batches, EvalBatches)
@@ -187,32 +192,32 @@ def printed(experiment: Experiment, split: str = "val") -> torch.Tensor:
         return torch.cat([experiment.recipe.predict(model, images).float() for images, _ in batches])
 
 
-def uninterrupted(choices: Mapping[str, Any], count: int) -> tuple[Experiment, Left]:
-    """Run `count` steps in one go."""
+def uninterrupted(choices: Mapping[str, Any], count: int) -> tuple[Experiment, RunResults]:
+    """Run `count` steps without interruption."""
     experiment = build(choices)
-    return experiment, trained(experiment, count)
+    return experiment, results_after(experiment, count)
 
 
-def trained(experiment: Experiment, count: int) -> Left:
-    """Run `count` steps with an experiment that has made none."""
-    rows = Kept()
-    steps(experiment, count, Log(screens=[rows]))
-    return left(experiment, rows)
+def results_after(experiment: Experiment, count: int) -> RunResults:
+    """Run `count` steps with a new experiment, and return the results."""
+    rows = RecordedRows()
+    train_to(experiment, count, Log(screens=[rows]))
+    return results_of(experiment, rows)
 
 
-def interrupted(choices: Mapping[str, Any], at: int, count: int, folder: Path) -> Left:
+def interrupted(choices: Mapping[str, Any], at: int, count: int, folder: Path) -> RunResults:
     """Run up to a step, save a checkpoint, read it into a fresh assembly, and go on to `count` steps."""
-    rows = Kept()
+    rows = RecordedRows()
     experiment, log = build(choices), Log(screens=[rows])
-    steps(experiment, at, log)
+    train_to(experiment, at, log)
     saved = {"learner": experiment.learner.state_dict(), "log": log.state_dict()}
     checkpoint.save(folder, at, experiment.learner.weights(), saved, logs={}, meta={}, keep=[])
     snapshot = checkpoint.load(folder)
     experiment, log = build(choices, fit=False), Log(screens=[rows])
     restore_snapshot(experiment.learner, snapshot)
     log.load_state_dict(snapshot.state["log"])
-    steps(experiment, count, log)
-    return left(experiment, rows)
+    train_to(experiment, count, log)
+    return results_of(experiment, rows)
 
 
 def probe_values(values):

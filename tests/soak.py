@@ -34,8 +34,8 @@ FAILING = {
 }  # exit code: words
 
 
-def taken() -> dict[str, float]:
-    """Return what this process has: MiB of memory, open files, threads, children, temporary files, tensors."""
+def resources_in_use() -> dict[str, float]:
+    """Return the resources of this process: MiB of memory, open files, threads, children, temporary files, tensors."""
     gc.collect()
     own = Path("/proc/self")
     pages = int((own / "statm").read_text().split()[1])
@@ -49,7 +49,7 @@ def taken() -> dict[str, float]:
     }
 
 
-def once(number: int) -> None:
+def one_run(number: int) -> None:
     """Make one run, every tenth of which fails."""
     code, extra = 0, ()
     if number % 10 == 9:
@@ -68,11 +68,11 @@ def soak(runs: int, warm_up: int) -> dict[str, object]:
     with open(os.devnull, "w") as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(null):  # noqa: PTH123
         for number in range(runs):
             if number == warm_up:
-                start = taken()
+                start = resources_in_use()
             began = time.process_time()
-            once(number)
+            one_run(number)
             times.append(time.process_time() - began)
-    grown = {name: round(now - start[name], 2) for name, now in taken().items()}
+    grown = {name: round(now - start[name], 2) for name, now in resources_in_use().items()}
     first, last = sorted(times[warm_up : warm_up + 50]), sorted(times[-50:])
     return {
         "runs": runs,

@@ -11,7 +11,7 @@ import pytest
 from runner import annotations, registry
 from runner.annotations import annotation
 from runner.door.options import find_conf
-from runner.source_reader import Unread, read_type
+from runner.source_reader import UnknownAnnotation, read_type
 from runner.tasks import load_tasks
 from tests.running import ROOT
 
@@ -67,7 +67,7 @@ def test_an_annotation_that_cannot_be_read_is_left_to_the_import(tmp_path, monke
 
 @pytest.mark.parametrize("text", ["f(1)", "__import__('os')", "[].append", "lambda: 0", "'x' if 1 else 2", "int.real"])
 def test_only_types_are_read(text):
-    with pytest.raises(Unread):
+    with pytest.raises(UnknownAnnotation):
         read_type(ast.parse(text, mode="eval").body, Path(annotations.__file__))
 
 

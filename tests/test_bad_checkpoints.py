@@ -49,15 +49,15 @@ def older(run):
     return max(int(path.stem) for path in (run / "checkpoints").glob("*.json") if path.name != FILES[0])
 
 
-def goes_back(run, runs, tmp_path, because):
-    """Go on, check that it is from the older checkpoint, for a reason, and that it ends as if nothing had been."""
+def check_fallback(run, runs, tmp_path, because):
+    """Resume; check that the older checkpoint is used, with a reason, and that the run ends like an undamaged one."""
     step = older(run)
     code, printed = command(tmp_path, f"resume={run}")
     assert code == 0, printed
     assert because in printed
     assert f"going back to {step:08d}.json" in printed or f"going back to step {step}" in printed
     assert f"resumes after step {step} of 12" in printed
-    assert kills.differing(runs / "whole", run) == ""
+    assert kills.differences(runs / "whole", run) == ""
 
 
 DAMAGE = {
@@ -81,7 +81,7 @@ def flipped(data, bit):
 )
 def test_a_run_goes_back_to_the_newest_whole_checkpoint_and_says_so(run, runs, tmp_path, name, damage):
     DAMAGE[damage](run / "checkpoints" / name)
-    goes_back(run, runs, tmp_path, "checkpoints/00000008.")
+    check_fallback(run, runs, tmp_path, "checkpoints/00000008.")
 
 
 def test_a_folder_in_the_place_of_a_checkpoint_is_left_alone_and_named(run, tmp_path):
@@ -95,7 +95,9 @@ def test_a_folder_in_the_place_of_a_checkpoint_is_left_alone_and_named(run, tmp_
 def test_a_run_goes_back_from_another_models_checkpoint_and_says_so(run, runs, tmp_path):
     for name in FILES:
         shutil.copy(runs / "foreign" / "checkpoints" / name, run / "checkpoints" / name)
-    goes_back(run, runs, tmp_path, "the checkpoint of step 8 is of another model: model.hidden.fc1.linear.weight: ")
+    check_fallback(
+        run, runs, tmp_path, "the checkpoint of step 8 is of another model: model.hidden.fc1.linear.weight: "
+    )
 
 
 def test_three_hundred_flipped_bits_of_a_runs_own_checkpoint_are_seen(run):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from planted import LAYER, NORM, PLANTS, WEIGHT, planted
-from running import command, events, job, metrics, result, states
+from running import checkpoint_checksums, command, events, job, metrics, result
 
 import runner.tasks.train as task
 from runner.engine.saving import checkpoint
@@ -37,7 +37,7 @@ SAID = {
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Return the folder of the run that nothing happens to."""
+    """Return the folder of the undisturbed run."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     assert start(job(*WORDS, f"hydra.run.dir={folder}")) == 0
     return folder
@@ -74,7 +74,7 @@ def test_the_line_names_step_and_place_and_the_checkpoint_before_it_is_whole(
     assert (snapshot.step, snapshot.notes) == (KEPT, [])
     assert all(torch.isfinite(tensor).all() for tensor in snapshot.weights.values() if tensor.is_floating_point())
     assert start(job(f"resume={folder}")) == 0, "without what was planted the run goes on"
-    assert states(folder) == states(whole)
+    assert checkpoint_checksums(folder) == checkpoint_checksums(whole)
     assert metrics(folder) == metrics(whole)
     assert events(folder) == events(whole)
 

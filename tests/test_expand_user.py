@@ -1,4 +1,4 @@
-"""`~` in a path is the home folder, wherever the path was written, and never a folder of that name."""
+"""`~` in a path is the home folder wherever the path is given, and never a folder with that name."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Frozen parameters do not change by a bit, thaw when their window begins, and do so in resumed runs too."""
+"""Frozen parameters do not change by a bit, and change again when their window begins, also in resumed runs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from running import job
+from small_runs import as_bits, interrupted, small, uninterrupted
 from small_runs import build as build_choices
-from small_runs import exact, interrupted, small, uninterrupted
 from torch import Tensor
 
 from runner.assemble import Experiment, assemble
@@ -33,27 +33,27 @@ def build(given: dict[str, Any]) -> Experiment:
 
 
 def choices(optim: str, **more: Any) -> dict[str, Any]:
-    """Return a run in which the first layers have a window, under all that pulls at weights."""
+    """Return a run whose first layers have a window, with everything that could change their weights."""
     schedule = {"scheduler": "constant"} if optim == "schedulefree" else {"scheduler": "linear"}
     return {**WINDOWS, **PULLED, **schedule, "optim": optim, **more}
 
 
 def frozen_in(step: int) -> bool:
-    """Return True if the window is closed in a step, 0 for the first."""
+    """Return True if the layers are frozen in a step; the first step is 0."""
     return not FIRST <= step < END
 
 
 def snapshot(experiment: Experiment) -> dict[str, Any]:
     """Return weights, buffers and optimizer state of the layers with the window, bit for bit."""
     model, optimizer = experiment.learner.model, experiment.learner.optimizer
-    found = {name: exact(tensor) for name, tensor in model.state_dict().items() if name.startswith("block")}
+    found = {name: as_bits(tensor) for name, tensor in model.state_dict().items() if name.startswith("block")}
     for name, parameter in model.named_parameters():
         kept = optimizer.state.get(parameter, {}) if name.startswith("block") else {}
-        found |= {f"{key} of {name}": exact(value) for key, value in kept.items()}
+        found |= {f"{key} of {name}": as_bits(value) for key, value in kept.items()}
     return found
 
 
-def walk(experiment: Experiment) -> list[dict[str, Any]]:
+def train_step_by_step(experiment: Experiment) -> list[dict[str, Any]]:
     """Train step by step, with a validation after each, and return the snapshots before and after all steps."""
     found = [snapshot(experiment)]
     validation = experiment.validation["val"]
@@ -68,7 +68,7 @@ def walk(experiment: Experiment) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("optim", names("optim"))
 def test_weights_statistics_and_state_stand_still_while_frozen_and_move_inside_the_window(optim: str) -> None:
     experiment = build(choices(optim))
-    found = walk(experiment)
+    found = train_step_by_step(experiment)
     for step, (before, after) in enumerate(itertools.pairwise(found)):
         if frozen_in(step):
             assert before == after, f"step {step}"
@@ -83,17 +83,17 @@ def test_weights_statistics_and_state_stand_still_while_frozen_and_move_inside_t
 @pytest.mark.parametrize("average", ["lookahead", "ema", "polyak", "swa"])
 def test_no_average_moves_a_frozen_weight(average: str) -> None:
     extra = {"average": average, **({"average.every": 2} if average == "lookahead" else {})}
-    found = walk(build(choices("momentum", **extra)))
+    found = train_step_by_step(build(choices("momentum", **extra)))
     assert [a == b for a, b in itertools.pairwise(found)] == [frozen_in(step) for step in range(STEPS)]
 
 
 def test_the_average_of_a_weight_frozen_from_the_start_is_the_weight() -> None:
     experiment = build(choices("momentum", average="ema", **{"optim.rules": [{**WINDOW, "active": ["100%", None]}]}))
     start = snapshot(experiment)
-    assert walk(experiment)[-1] == start
+    assert train_step_by_step(experiment)[-1] == start
     averaged = experiment.learner.average.module.state_dict()
     kept = {name: value for name, value in start.items() if name in averaged}
-    assert kept and {name: exact(averaged[name]) for name in kept} == kept
+    assert kept and {name: as_bits(averaged[name]) for name in kept} == kept
 
 
 def adam_by_hand(w: np.ndarray, gradients: list[np.ndarray], rates: list[float]) -> np.ndarray:
@@ -235,7 +235,7 @@ def test_a_state_saved_before_groups_had_these_entries_goes_on_the_same() -> Non
     ends = []
     for stripped in (False, True):
         first, second = build(given), build(given)
-        walk(first)
+        train_step_by_step(first)
         state = first.learner.state_dict()
         for group in state["optimizer"]["param_groups"] if stripped else ():
             for key in ("label", "decays", "active"):
@@ -245,7 +245,7 @@ def test_a_state_saved_before_groups_had_these_entries_goes_on_the_same() -> Non
         for images, labels in second.batches.stream(STEPS, STEPS + 3):
             second.learner.set_lr()
             update(second.recipe, second.learner, images, labels)
-        ends.append({name: exact(value) for name, value in second.learner.model.state_dict().items()})
+        ends.append({name: as_bits(value) for name, value in second.learner.model.state_dict().items()})
     assert ends[0] == ends[1]
 
 

@@ -65,7 +65,7 @@ def reasons() -> Iterator[tuple[Path, str]]:
 
 
 def is_listed(line: str) -> bool:
-    """Return True if the page explains a rejection."""
+    """Return True if the page lists a rejection."""
     known = [pattern for _, pattern in reasons() if any(re.fullmatch(pattern, row) for row in ROWS.values())]
     return any(re.fullmatch(pattern, line) for pattern in known)
 

@@ -44,7 +44,7 @@ def test_ten_runs_started_in_the_same_instant_have_ten_folders(tmp_path):
     folders = sorted(path for path in (tmp_path / "outputs").iterdir() if path.is_dir())
     assert {folder.name for folder in folders} == {"twin", *(f"twin-{number}" for number in range(2, 11))}
     for folder in folders[1:]:
-        assert kills.differing(folders[0], folder) == ""
+        assert kills.differences(folders[0], folder) == ""
 
 
 @pytest.mark.parametrize("hours", [-1, -24 * 365], ids=["an hour", "a year"])
@@ -62,14 +62,14 @@ def test_a_clock_that_goes_backwards_changes_nothing(tmp_path, hours):
 
     code, printed = kills.wait_for_child(*started(tmp_path, f"resume={tmp_path / 'run'}", before=before))
     assert code == 0, printed
-    assert kills.differing(tmp_path / "whole", tmp_path / "run") == ""
+    assert kills.differences(tmp_path / "whole", tmp_path / "run") == ""
     steps = [step for step, tag, _ in events(tmp_path / "run") if tag == "train/loss"]
     assert steps == list(range(1, 9))  # in the order in which TensorBoard reads the files
 
 
 @pytest.fixture
 def busy(tmp_path):
-    """The folder of a run whose process stays in its first validation until it is let go, and that process."""
+    """Yield the folder of a run whose process waits in its first validation, and that process."""
     folder, go = tmp_path / "run", tmp_path / "go"
 
     def before():

@@ -17,7 +17,7 @@ import fault_points
 import interrupting
 import kills
 import pytest
-from interrupting import HINT, INT, TERM, Child, differing, group_is_alive, logged
+from interrupting import HINT, INT, TERM, Child, differences, group_is_alive, last_logged_step
 from running import ROOT, result
 
 from runner.__main__ import main
@@ -43,8 +43,8 @@ def wholes(tmp_path_factory):
     return [kills.make_reference(bench, place, images=images) for bench in kills.BENCHES]
 
 
-def signalled(made, point, number, output):
-    """Run a job in a forked child that gets a signal at a point; return its exit code and what it says."""
+def run_with_signal(made, point, number, output):
+    """Run a job in a forked child that gets a signal at a point; return its exit code and its output."""
 
     def work():
         fault_points.die = lambda: os.kill(os.getpid(), number)
@@ -57,10 +57,10 @@ def signalled(made, point, number, output):
     return kills.run_child(work, output)
 
 
-def trial(whole, folder, point, number, output, resume):
-    """Interrupt a run at a point, go on with it, and return what is wrong, or nothing."""
+def check_interrupted_run(whole, folder, point, number, output, resume):
+    """Interrupt a run at a point, resume it, and return what is wrong, or nothing."""
     made = kills.resume_job(whole, folder, resume)
-    code, printed = signalled(made, point, number, output)
+    code, printed = run_with_signal(made, point, number, output)
     if code != 128 + number:
         return f"{point}: ended with {code}: {printed}"
     found = result(folder)
@@ -76,7 +76,7 @@ def trial(whole, folder, point, number, output, resume):
     code, printed = kills.run_child(lambda: kills.run(kills.resume_job(whole, folder, resume)), output)
     if code or f"resumes after step {saved.step} of" not in printed:
         return f"{point}: goes on with {code}: {printed}"
-    return differing(whole.folder, folder)
+    return differences(whole.folder, folder)
 
 
 @pytest.mark.parametrize("number", [TERM, INT])
@@ -86,7 +86,7 @@ def test_a_run_interrupted_at_each_point_stops_saved_and_goes_on(wholes_of_one, 
     count = max(1, whole.counts[point] // 2)
     folder = place / f"{point} {number}"
     resume = kills.job("resume=somewhere")
-    assert trial(whole, folder, f"{point}:{count}:0", number, place / "printed", resume) == ""
+    assert check_interrupted_run(whole, folder, f"{point}:{count}:0", number, place / "printed", resume) == ""
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,9 @@ def test_interrupted_runs_of_every_kind_end_as_if_they_never_were(wholes, place)
         point = draw.choice(TRAINING)
         count = draw.randint(1, whole.counts[point])
         wrong.append(
-            trial(whole, place / f"{index}", f"{point}:{count}:0", (TERM, INT)[index % 2], place / "s", resume)
+            check_interrupted_run(
+                whole, place / f"{index}", f"{point}:{count}:0", (TERM, INT)[index % 2], place / "s", resume
+            )
         )
     assert not list(filter(None, wrong))
 
@@ -112,20 +114,20 @@ def test_interrupted_runs_of_every_kind_end_as_if_they_never_were(wholes, place)
 def test_a_run_interrupted_twice_still_ends_as_if_it_never_was(wholes_of_one, place):
     whole, resume, folder = wholes_of_one, kills.job("resume=somewhere"), place / "twice"
     for point in ("evaluate:2:0", "evaluate:1:0", "step.forward:5:0"):  # in a validation, and again as it is repeated
-        assert signalled(kills.resume_job(whole, folder, resume), point, TERM, place / "printed")[0] == 143
-    assert trial(whole, folder, "evaluate:3:0", INT, place / "printed", resume) == ""
+        assert run_with_signal(kills.resume_job(whole, folder, resume), point, TERM, place / "printed")[0] == 143
+    assert check_interrupted_run(whole, folder, "evaluate:3:0", INT, place / "printed", resume) == ""
 
 
 def test_the_last_validation_can_be_interrupted_too(wholes_of_one, place):
     whole, resume, folder = wholes_of_one, kills.job("resume=somewhere"), place / "last"
     count = whole.counts["evaluate"] - 1  # the last one is of the test split
-    assert trial(whole, folder, f"evaluate:{count}:0", TERM, place / "printed", resume) == ""
+    assert check_interrupted_run(whole, folder, f"evaluate:{count}:0", TERM, place / "printed", resume) == ""
 
 
 def test_a_run_interrupted_while_it_reads_the_test_split_counts_both_reads(wholes_of_one, place):
     whole, resume, folder = wholes_of_one, kills.job("resume=somewhere"), place / "test"
     count = whole.counts["evaluate"]
-    assert trial(whole, folder, f"evaluate:{count}:0", TERM, place / "printed", resume) == ""
+    assert check_interrupted_run(whole, folder, f"evaluate:{count}:0", TERM, place / "printed", resume) == ""
     assert (result(whole.folder)["test_reads"], result(folder)["test_reads"]) == (1, 2)
 
 
@@ -157,7 +159,7 @@ def test_processes_that_load_images_end_with_the_run(tmp_path, number):
     (tmp_path / "images").mkdir()
     words = (*IMAGES, f"data.root={kills.write_color_images(tmp_path / 'images')}", "figures=never", "name=run")
     with Child(tmp_path, *words) as child:
-        child.wait_for(lambda: logged(tmp_path / "outputs" / "run") >= 30)
+        child.wait_for(lambda: last_logged_step(tmp_path / "outputs" / "run") >= 30)
         child.signal(number, group=True)
         code, printed, took = child.end()
     assert code == 128 + number, printed
@@ -231,7 +233,7 @@ def test_a_signal_ends_a_sweep_and_finished_trials_stay(tmp_path):
     words = ("-m", "hydra/launcher=basic", "model=mlp", "epochs=0.2,2000,1", "sweep=s", "log_every=5")
     with Child(tmp_path, *words) as child:
         trials = tmp_path / "outputs" / "sweeps" / "s"
-        child.wait_for(lambda: any(logged(path.parent) >= 20 for path in trials.glob("*/metrics.jsonl")))
+        child.wait_for(lambda: any(last_logged_step(path.parent) >= 20 for path in trials.glob("*/metrics.jsonl")))
         child.signal(TERM)
         code, printed, _ = child.end()
     assert code == 143, printed

@@ -60,7 +60,7 @@ def test_a_killed_command_goes_on_as_if_it_never_was(place, number, tmp_path):
     assert result(killed / "outputs" / "run")["status"] == "running"
     again = command("resume=outputs/run", cwd=killed)
     assert again.returncode == 0, again.stderr
-    assert kills.differing(whole / "outputs" / "run", killed / "outputs" / "run") == ""
+    assert kills.differences(whole / "outputs" / "run", killed / "outputs" / "run") == ""
 
 
 # What the trials are made with
@@ -93,7 +93,7 @@ def test_a_run_killed_before_it_said_what_it_is_begins_again_in_its_folder(tmp_p
 
 
 class DiesBetween(Disk):
-    """Dies when the last checkpoint is there, before an older one goes."""
+    """Kills the process after the last checkpoint is written, before an older one is removed."""
 
     def unlink(self, path):
         if path.name == "00000002.json":
@@ -113,7 +113,7 @@ def test_a_run_killed_after_its_last_commit_leaves_no_checkpoint_too_many(tmp_pa
     assert code == -signal.SIGKILL, printed
     assert (tmp_path / "killed" / "checkpoints" / "00000004.json").exists()
     assert start(kills.job(f"resume={tmp_path / 'killed'}")) == 0
-    assert kills.names(tmp_path / "killed") == kills.names(tmp_path / "whole")
+    assert kills.file_names(tmp_path / "killed") == kills.file_names(tmp_path / "whole")
 
 
 def test_the_product_has_no_fault_points():

@@ -33,7 +33,7 @@ OPTIONS = [(group.name, option) for group in GROUPS.values() for option in group
 
 
 def listed(capsys, *overrides):
-    """Return what a command line prints, from a job as the front door hands it over."""
+    """Return the output of a command line, from the job that the command line gives."""
     assert tasks.start(dataclasses.replace(job("task=list", *overrides), folders=find_conf().folders)) == 0
     return capsys.readouterr().out
 
@@ -178,7 +178,7 @@ def test_values_comments_and_chapters_of_any_form_are_read(tmp_path):
         Knob("nested.b.d", "3", "both"),
         Knob("bare", "null", ""),
     )
-    assert part.options[1].about == "Builds on odd."
+    assert part.options[1].about == "Extends odd."
     assert part.options[1].knobs == (Knob("a", "2", "mine"),)
     assert many.several
     assert many.options[0].knobs == (Knob("p", "0.5", "share"),)

@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 from running import job
-from small_runs import MANY, ONE, build, config, interrupted, small, trained, words, write_color_images
+from small_runs import (
+    MANY,
+    ONE,
+    build,
+    command_line_words,
+    config,
+    interrupted,
+    results_after,
+    small,
+    write_color_images,
+)
 from test_incompatible import is_listed
 
 import runner.components  # noqa: F401
@@ -33,7 +43,7 @@ DROPOUTS = {"dropout", "dropout_vanilla", "alpha_dropout"}
 DROPPING = (*sorted(DROPOUTS), "dropconnect")
 
 
-def draw(number: int, color: str) -> dict[str, Any]:
+def draw_choices(number: int, color: str) -> dict[str, Any]:
     """Return choices over all groups, a function of the number; `color` is a folder of color pictures.
 
     Images, places and a few knobs are drawn from those that the other parts can use. All else is left to chance.
@@ -43,8 +53,8 @@ def draw(number: int, color: str) -> dict[str, Any]:
         kind: rng.choice([name for name in names(kind) if name not in NEED_PACKAGES]) for kind in ONE if kind != "data"
     }
     made |= {kind: rng.sample(names(kind), rng.randint(0, most)) for kind, most in zip(MANY, (3, 2, 2), strict=True)}
-    made |= shape(made, rng)
-    made |= images(made, rng, color)
+    made |= model_shape(made, rng)
+    made |= image_choice(made, rng, color)
     if made["average"] == "schedulefree" and rng.random() < 0.9:
         made["optim"] = "schedulefree"
     if made["predict"] == "mc_dropout":
@@ -61,7 +71,7 @@ def draw(number: int, color: str) -> dict[str, Any]:
     return small(made)
 
 
-def shape(made: dict[str, Any], rng: random.Random) -> dict[str, Any]:
+def model_shape(made: dict[str, Any], rng: random.Random) -> dict[str, Any]:
     """Return knobs of the model's shape."""
     if made["model"] in HIDDEN and (made["norm"] == "instance" or rng.random() < 0.5):
         return {"model.hidden": []}
@@ -71,19 +81,19 @@ def shape(made: dict[str, Any], rng: random.Random) -> dict[str, Any]:
     return {}
 
 
-def images(made: dict[str, Any], rng: random.Random, color: str) -> dict[str, Any]:
+def image_choice(made: dict[str, Any], rng: random.Random, color: str) -> dict[str, Any]:
     """Return the choice of images that are large enough for the model, and colored where an augmentation asks."""
     large = made["model"] in LARGE or "model.stem" in made
     side = 64 if large and made["norm"] == "instance" else 32 if large else 16
     if "pca_color" in made["augment"] or rng.random() < 0.1:
-        return {"data": "imagefolder", "data.root": color, "data.size": [side, side], **quick(made, side)}
+        return {"data": "imagefolder", "data.root": color, "data.size": [side, side], **quick_preprocess(made, side)}
     if large or made["norm"] == "instance" or rng.random() < 0.2:
         pictures = {"data": "synthetic", "data.kind": "shapes", "data.size": side, "data.classes": 5, "data.train": 64}
-        return {**pictures, **(quick(made, side) if side > 32 else {})}
+        return {**pictures, **(quick_preprocess(made, side) if side > 32 else {})}
     return {"data": "digits"}
 
 
-def quick(made: dict[str, Any], side: int) -> dict[str, Any]:
+def quick_preprocess(made: dict[str, Any], side: int) -> dict[str, Any]:
     """Return another preprocessing where the one drawn would decompose a matrix of thousands of rows."""
     return {"preprocess": "standardize"} if made["preprocess"] in SLOW and side > 16 else {}
 
@@ -104,7 +114,7 @@ def outcome(choices: dict[str, Any], folder: Path) -> str:
     except RunnerError as error:
         assert error.exit_code == 2, error
         return str(error)
-    whole = trained(experiment, STEPS)
+    whole = results_after(experiment, STEPS)
     again = interrupted(choices, STEPS // 2, STEPS, folder)
     assert again.state == whole.state
     assert again.printed == whole.printed
@@ -113,7 +123,7 @@ def outcome(choices: dict[str, Any], folder: Path) -> str:
 
 
 def refusal(choices: dict[str, Any]) -> str:
-    """Return the line that assembly refuses a config with, or nothing."""
+    """Return the error line of assembly for a config, or nothing."""
     try:
         build(choices)
     except RunnerError as error:
@@ -121,9 +131,9 @@ def refusal(choices: dict[str, Any]) -> str:
     return ""
 
 
-def check(number: int, color: str, folder: Path) -> None:
-    """Hold one config against the promise."""
-    choices = draw(number, color)
+def check_config(number: int, color: str, folder: Path) -> None:
+    """Check that one config trains and resumes bit for bit, or is rejected with a listed error."""
+    choices = draw_choices(number, color)
     ending = outcome(choices, folder)
     assert ending == "works" or is_listed(ending), f"docs/incompatible.md does not explain: {ending}"
     assert "\n" not in ending
@@ -131,23 +141,23 @@ def check(number: int, color: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("number", range(SLICE))
 def test_drawn_configs_work_or_are_refused(number: int, color: str, tmp_path: Path) -> None:
-    check(number, color, tmp_path)
+    check_config(number, color, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(SLICE, COUNT))
 def test_more_drawn_configs_work_or_are_refused(number: int, color: str, tmp_path: Path) -> None:
-    check(number, color, tmp_path)
+    check_config(number, color, tmp_path)
 
 
 @pytest.mark.slow
 def test_at_most_three_in_ten_are_refused(color: str) -> None:
-    lines = [refusal(draw(number, color)) for number in range(COUNT)]
+    lines = [refusal(draw_choices(number, color)) for number in range(COUNT)]
     assert 0 < sum(map(bool, lines)) <= 0.3 * COUNT
 
 
 def test_the_draws_reach_every_option(color: str) -> None:
-    drawn = [draw(number, color) for number in range(COUNT)]
+    drawn = [draw_choices(number, color) for number in range(COUNT)]
     for kind in (*ONE, *MANY):
         seen = {name for each in drawn for name in ([each[kind]] if kind in ONE else each[kind])}
         assert seen >= set(names(kind)) - NEED_PACKAGES or kind == "data"
@@ -155,5 +165,5 @@ def test_the_draws_reach_every_option(color: str) -> None:
 
 @pytest.mark.parametrize("number", [0, 3, 6])
 def test_a_drawn_config_is_what_the_front_door_makes(number: int, color: str) -> None:
-    choices = draw(number, color)
-    assert config({**choices, "test": "end"}) == job(*words(choices)).config
+    choices = draw_choices(number, color)
+    assert config({**choices, "test": "end"}) == job(*command_line_words(choices)).config

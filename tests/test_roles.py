@@ -1,4 +1,4 @@
-"""Every key has one role, from which its part in hash, session group and hyperparameters follows."""
+"""Every key has one role, which determines its part in hash, session group and hyperparameters."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def candidates(annotation: Any) -> list[Any]:
     if origin is Union or type(annotation).__name__ == "UnionType":
         return [value for each in arguments for value in candidates(each)]
     if origin is list:
-        items = [value for value in candidates(arguments[0]) if fits(arguments[0], value)][:9]
+        items = [value for value in candidates(arguments[0]) if is_valid(arguments[0], value)][:9]
         return [list(some) for n in (0, 1, 2, 3) for some in itertools.islice(itertools.product(items, repeat=n), 90)]
     if origin is dict:
         return [{}, *({"word": value} for value in candidates(arguments[1])[:3])]
     return {bool: [True, False], int: [*NUMBERS], float: [*NUMBERS], str: [*TEXTS], type(None): [None]}[annotation]
 
 
-def fits(annotation: Any, value: Any) -> bool:
+def is_valid(annotation: Any, value: Any) -> bool:
     try:
         check("key", value, annotation)
     except ConfigError:
@@ -65,10 +65,10 @@ def fits(annotation: Any, value: Any) -> bool:
     return True
 
 
-def others(annotation: Any, value: Any) -> Any:
+def other_value(annotation: Any, value: Any) -> Any:
     """Return a value of a type that is another one."""
 
-    return next(each for each in candidates(annotation) if fits(annotation, each) and each != value)
+    return next(each for each in candidates(annotation) if is_valid(annotation, each) and each != value)
 
 
 def config_with(group: str, option: str) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def holder(config: dict[str, Any], group: str, option: str) -> dict[str, Any]:
     return config[group] if "name" in config[group] else config[group][option]
 
 
-def same(before: dict[str, Any], after: dict[str, Any]) -> tuple[bool, bool, bool]:
+def equal_hashes(before: dict[str, Any], after: dict[str, Any]) -> tuple[bool, bool, bool]:
     return (
         hash8(before) == hash8(after),
         group_hash(before) == group_hash(after),
@@ -98,8 +98,8 @@ def expected(role: Role, group: str = "") -> tuple[bool, bool, bool]:
 @pytest.mark.parametrize("key", SETTINGS)
 def test_a_setting_changes_what_its_role_says(key):
     before = job().config
-    after = {**before, key: others(SETTINGS[key], before[key])}
-    assert same(before, after) == expected(marks_in(SETTINGS[key]).role)
+    after = {**before, key: other_value(SETTINGS[key], before[key])}
+    assert equal_hashes(before, after) == expected(marks_in(SETTINGS[key]).role)
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -110,9 +110,9 @@ def test_a_knob_changes_what_its_role_says(group, option):
     for knob, annotation in knobs.items():
         after = copy.deepcopy(before)
         values = holder(after, group, option)
-        values[knob] = others(annotation, values[knob])
+        values[knob] = other_value(annotation, values[knob])
         role = Role.OBSERVATION if group == "probe" else marks_in(annotation).role
-        assert same(before, after) == expected(role, group), f"{group}={option}: {knob}"
+        assert equal_hashes(before, after) == expected(role, group), f"{group}={option}: {knob}"
 
 
 def test_a_field_of_an_entry_changes_what_its_role_says():
@@ -144,7 +144,7 @@ def test_rules_of_another_form_in_an_edited_config_have_a_hash(rules):
 @pytest.mark.parametrize("group", sorted({group for group, _ in OPTIONS}))
 def test_another_option_is_another_experiment_but_for_probes(group):
     first, second = [option for each, option in OPTIONS if each == group][:2]
-    found = same(config_with(group, first), config_with(group, second))
+    found = equal_hashes(config_with(group, first), config_with(group, second))
     assert found == expected(Role.OBSERVATION if group == "probe" else Role.EXPERIMENT, group)
 
 
@@ -215,8 +215,8 @@ def test_a_user_s_component_says_its_roles_before_it_is_imported(package, tmp_pa
     before = {**job().config, "plugins": ["lab_nets"]}
     before["model"] = {"name": "lab_net", "width": 1, "threads": 1, "folder": "a"}
     moved = {**before, "model": {**before["model"], "threads": 2, "folder": "b"}}
-    assert same(before, moved) == expected(Role.EXECUTION)
-    assert same(before, {**before, "model": {**before["model"], "width": 2}}) == expected(Role.EXPERIMENT)
+    assert equal_hashes(before, moved) == expected(Role.EXECUTION)
+    assert equal_hashes(before, {**before, "model": {**before["model"], "width": 2}}) == expected(Role.EXPERIMENT)
     annotations.marks.cache_clear()
 
 
@@ -224,8 +224,8 @@ def test_a_user_s_component_says_its_roles_before_it_is_imported(package, tmp_pa
 def test_a_component_that_is_found_nowhere_has_the_roles_of_ours_by_name(plugins):
     before = {**job().config, "plugins": plugins, "data": {"name": "elsewhere", "root": "a", "workers": 1, "size": 1}}
     moved = {**before, "data": {**before["data"], "root": "b", "workers": 2}}
-    assert same(before, moved) == expected(Role.PATH)
-    assert same(before, {**before, "data": {**before["data"], "size": 2}}) == expected(Role.EXPERIMENT)
+    assert equal_hashes(before, moved) == expected(Role.PATH)
+    assert equal_hashes(before, {**before, "data": {**before["data"], "size": 2}}) == expected(Role.EXPERIMENT)
 
 
 def test_the_settings_that_resume_and_evaluate_may_change():

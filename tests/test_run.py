@@ -194,5 +194,5 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path):
 
 
 def allow_interrupts():
-    """Undo what a shell does to children in the background: it has them ignore the signal."""
+    """Make a child hear SIGINT, which shells make background processes ignore."""
     signal.signal(signal.SIGINT, signal.default_int_handler)

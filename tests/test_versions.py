@@ -80,7 +80,7 @@ def test_a_config_of_another_version_is_refused_in_one_line(run, change):
 
 
 def of_a_later_format(path):
-    """Give a manifest the format number of a later version, and the right checksum."""
+    """Give a manifest the format number of a later version, and a valid checksum."""
     record = json.loads(path.read_bytes())
     del record["sha256"]
     body = json.dumps(record | {"format": manifest.FORMAT + 1}, separators=(",", ":")).encode()[:-1]

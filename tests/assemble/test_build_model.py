@@ -1,4 +1,4 @@
-"""The run's summary says what a model is made of and what was done to it."""
+"""The summary of a run describes the model and what was changed in it."""
 
 import sys
 from pathlib import Path

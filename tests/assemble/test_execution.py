@@ -1,4 +1,4 @@
-"""How a run computes: each option acts or is refused; none changes names, checkpoints or (much) the numbers."""
+"""Execution settings: each has an effect or is rejected; parameter names stay, and results differ by rounding only."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from running import MLP, job
-from small_runs import Kept, build, config, interrupted, small, steps, trained, uninterrupted
+from small_runs import RecordedRows, build, config, interrupted, results_after, small, train_to, uninterrupted
 from torch import nn
 
 from runner.assemble import assemble, execution
-from runner.assemble.execution import compiling_pays, operations, resolve
+from runner.assemble.execution import compiling_pays, count_flops, resolve
 from runner.assemble.learner import describe_host_syncs
 from runner.components.optim.muon import orthogonalized
 from runner.engine import forward
@@ -84,7 +84,8 @@ def test_compile_without_a_compiler_is_refused_in_one_line_and_auto_does_without
     with pytest.raises(ConfigError) as refusal:
         start(job(*MLP, "compile=true", f"hydra.run.dir={tmp_path / 'run'}"))
     assert str(refusal.value) == (
-        "compile: got true, but torch.compile needs a C++ compiler (no-such-compiler), which is not here; compile=false"
+        "compile: got true, but torch.compile needs a C++ compiler (no-such-compiler), which this machine lacks; "
+        "set compile=false"
     )
     assert not (tmp_path / "run").exists()
     assert not assemble(config(small({}))).recipe.compiled
@@ -93,7 +94,7 @@ def test_compile_without_a_compiler_is_refused_in_one_line_and_auto_does_without
 def test_operations_are_counted_as_by_hand():
     model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 36, 10))
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    assert operations(model, (3, 6, 6)) == 2 * (3 * 9 * 8 * 36) + 2 * (8 * 36 * 10)
+    assert count_flops(model, (3, 6, 6)) == 2 * (3 * 9 * 8 * 36) + 2 * (8 * 36 * 10)
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
 
 
@@ -116,7 +117,7 @@ def test_channels_last_reaches_kernels_maps_gradients_averages_and_optimizer():
     for module in learner.model.modules():
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(lambda _, __, out: seen.append(out))
-    trained(experiment, 2)
+    results_after(experiment, 2)
     kernels = [p for model in (learner.model, learner.average.module) for p in model.parameters() if p.ndim == 4]
     kernels += [t for held in learner.optimizer.state.values() for t in held.values() if t is not None and t.ndim == 4]
     kernels += [p.grad for p in learner.model.parameters() if p.ndim == 4]
@@ -150,7 +151,7 @@ def test_a_run_goes_on_in_another_memory_format_than_it_began_in(optim):
         )
     before = copy.deepcopy(whole.learner.model.state_dict())
     for experiment in (whole, went_on):
-        steps(experiment, 3, Log(screens=[]))
+        train_to(experiment, 3, Log(screens=[]))
     moved = {name: (t - before[name]).norm() for name, t in whole.learner.model.named_parameters()}
     for (name, one), other in zip(
         whole.learner.model.named_parameters(), went_on.learner.model.parameters(), strict=True
@@ -265,7 +266,7 @@ def test_auto_goes_on_without_compiling_what_torch_cannot(quick, monkeypatch):
     given = forward.FastForward(model, forward.compiled, examples=16, on_failure=on_failure)
     experiment = replace(experiment, recipe=replace(experiment.recipe, forward=given))
     with pytest.warns(UserWarning, match="compile=auto: it cannot .*no such operation.*: the run trains without it"):
-        left = trained(experiment, 3)
+        left = results_after(experiment, 3)
     assert left.state == plain.state
 
 
@@ -295,8 +296,8 @@ def test_cuda_graphs_give_the_losses_of_the_plain_forward(changed):
     given = {**LEARNS, "device": "cuda", "average": "ema", "optim": "sgd", **changed}
     rows = []
     for graphs in (False, True):
-        experiment, kept = build({**given, "cuda_graphs": graphs}), Kept()
-        steps(experiment, 9, Log(screens=[kept]))
+        experiment, kept = build({**given, "cuda_graphs": graphs}), RecordedRows()
+        train_to(experiment, 9, Log(screens=[kept]))
         rows.append([float(value) for _, tag, value in kept if tag == "train/loss"])
         assert all(torch.isfinite(t).all() for t in experiment.learner.weights().values())
     assert rows[1] == pytest.approx(rows[0], rel=0.05)

@@ -1,4 +1,4 @@
-"""init.head=prior: an untrained classifier predicts the shares of the classes."""
+"""init.head=prior: an untrained classifier predicts the class frequencies."""
 
 import pytest
 import torch
@@ -16,4 +16,4 @@ def test_the_first_loss_is_the_entropy_of_the_shares():
     assert torch.allclose(logits.softmax(1), shares.expand_as(logits), atol=1e-6)
     loss = torch.nn.functional.cross_entropy(logits[:1].expand(len(labels), -1), labels)
     assert loss.item() == pytest.approx(-(shares * shares.log()).sum().item(), rel=1e-5)
-    assert "the classifier starts at the classes' shares" in made.summary
+    assert "the classifier starts with the log class frequencies as bias" in made.summary

@@ -1,4 +1,4 @@
-"""Python imports this file at start-up if its folder is on the path; the command then dies at the point FAULT_POINT."""
+"""Python imports this file at start-up if its folder is on the path; the process then dies at the point FAULT_POINT."""
 
 import importlib.util
 import os

@@ -1,4 +1,4 @@
-"""task=compare on run folders whose scores are known: what it says, what it does not, and what it refuses."""
+"""task=compare on run folders with known scores: what it reports, what it leaves open, and what it rejects."""
 
 import contextlib
 import csv
@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from comparing_runs import run, sweep
+from comparing_runs import write_run, write_sweep
 from running import command, job
 from scipy import stats
 
@@ -37,7 +37,7 @@ def asked(folder, *words):
 
 
 def test_seeds_are_averaged_and_differences_taken_seed_by_seed(tmp_path):
-    rows, _ = compared(sweep(tmp_path / "s", {0.1: LOW, 0.5: HIGH}), baseline="optim.lr=0.1")
+    rows, _ = compared(write_sweep(tmp_path / "s", {0.1: LOW, 0.5: HIGH}), baseline="optim.lr=0.1")
     assert rows["optim.lr=0.1"].verdict == "baseline"
     row = rows["optim.lr=0.5"]
     known = stats.ttest_rel(HIGH, LOW)
@@ -50,7 +50,7 @@ def test_seeds_are_averaged_and_differences_taken_seed_by_seed(tmp_path):
 
 
 def test_what_is_not_distinguishable_is_never_called_no_effect(tmp_path):
-    rows, found = compared(sweep(tmp_path / "s", {0.1: LOW, 0.5: NEAR}), baseline="lr=0.1")
+    rows, found = compared(write_sweep(tmp_path / "s", {0.1: LOW, 0.5: NEAR}), baseline="lr=0.1")
     row = rows["optim.lr=0.5"]
     gaps = np.subtract(NEAR, LOW)
     assert row.p_holm > 0.05
@@ -60,7 +60,7 @@ def test_what_is_not_distinguishable_is_never_called_no_effect(tmp_path):
 
 
 def test_only_a_stated_margin_makes_anything_equivalent(tmp_path):
-    folder = sweep(tmp_path / "s", {0.1: LOW, 0.5: NEAR})
+    folder = write_sweep(tmp_path / "s", {0.1: LOW, 0.5: NEAR})
     for margin, verdict in ((0.05, "within +-0.05"), (0.001, "not distinguishable")):
         rows, _ = compared(
             folder, criterion=Criterion(metric="val/accuracy", at="last", margin=margin), baseline="lr=0.1"
@@ -71,7 +71,7 @@ def test_only_a_stated_margin_makes_anything_equivalent(tmp_path):
 def test_a_smaller_loss_is_better(tmp_path):
     for rate, values in ((0.1, LOW), (0.5, HIGH)):
         for seed, value in enumerate(values):
-            run(tmp_path / f"{rate}-{seed}", 0.5, loss=1 - value, optim__lr=rate, seed=seed)
+            write_run(tmp_path / f"{rate}-{seed}", 0.5, loss=1 - value, optim__lr=rate, seed=seed)
     rows, _ = compared(tmp_path, criterion=Criterion(metric="val/loss", at="last"), baseline="lr=0.1")
     assert rows["optim.lr=0.5"].verdict == "better"
     rows, _ = compared(tmp_path, criterion=Criterion(metric="val/loss", at="last"), baseline="lr=0.5")
@@ -80,7 +80,7 @@ def test_a_smaller_loss_is_better(tmp_path):
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_one_or_two_seeds_give_no_verdict_and_no_p(tmp_path, count):
-    rows, found = compared(sweep(tmp_path / "s", {0.1: LOW[:count], 0.5: HIGH[:count]}), baseline="lr=0.1")
+    rows, found = compared(write_sweep(tmp_path / "s", {0.1: LOW[:count], 0.5: HIGH[:count]}), baseline="lr=0.1")
     row = rows["optim.lr=0.5"]
     assert row.verdict == f"none: {'one seed' if count == 1 else '2 seeds'}, 3 needed"
     assert math.isnan(row.p_holm) and math.isnan(row.sd)
@@ -89,8 +89,8 @@ def test_one_or_two_seeds_give_no_verdict_and_no_p(tmp_path, count):
 
 def test_other_seeds_are_no_pairs(tmp_path):
     for seed, value in enumerate(LOW):
-        run(tmp_path / f"a{seed}", value, optim__lr=0.1, seed=seed)
-        run(tmp_path / f"b{seed}", HIGH[seed], optim__lr=0.5, seed=seed + 10)
+        write_run(tmp_path / f"a{seed}", value, optim__lr=0.1, seed=seed)
+        write_run(tmp_path / f"b{seed}", HIGH[seed], optim__lr=0.5, seed=seed + 10)
     rows, _ = compared(tmp_path, baseline="lr=0.1")
     row = rows["optim.lr=0.5"]
     assert row.verdict == "none: 0 seeds in common, 3 needed"
@@ -98,7 +98,7 @@ def test_other_seeds_are_no_pairs(tmp_path):
 
 
 def test_a_diverged_seed_is_shown_and_takes_the_verdict(tmp_path):
-    rows, found = compared(sweep(tmp_path / "s", {0.1: LOW, 0.5: [*HIGH[:4], None]}), baseline="lr=0.1")
+    rows, found = compared(write_sweep(tmp_path / "s", {0.1: LOW, 0.5: [*HIGH[:4], None]}), baseline="lr=0.1")
     row = rows["optim.lr=0.5"]
     assert row.verdict == "none: 1 of 5 diverged" and row.failed and math.isnan(row.p_holm)
     assert "optim.lr=0.5: 1 of 5 diverged (seed 4), excluded from the mean: at step 3: loss is nan" in found.warnings
@@ -107,20 +107,20 @@ def test_a_diverged_seed_is_shown_and_takes_the_verdict(tmp_path):
 
 
 def test_an_interrupted_seed_is_shown_and_leaves_the_others_their_verdict(tmp_path):
-    folder = sweep(tmp_path / "s", {0.1: LOW, 0.5: HIGH[:4]})
-    run(folder / "x", None, status="interrupted", reason="SIGINT", optim__lr=0.5, seed=4)
+    folder = write_sweep(tmp_path / "s", {0.1: LOW, 0.5: HIGH[:4]})
+    write_run(folder / "x", None, status="interrupted", reason="SIGINT", optim__lr=0.5, seed=4)
     rows, found = compared(folder, baseline="lr=0.1")
     assert rows["optim.lr=0.5"].verdict == "better" and rows["optim.lr=0.5"].failed
     assert "optim.lr=0.5: 1 of 5 interrupted (seed 4), excluded from the mean: SIGINT" in found.warnings
 
 
 def test_scores_equal_to_the_bit_are_suspected(tmp_path):
-    rows, _ = compared(sweep(tmp_path / "s", {0.1: LOW, 0.5: LOW}), baseline="lr=0.1")
+    rows, _ = compared(write_sweep(tmp_path / "s", {0.1: LOW, 0.5: LOW}), baseline="lr=0.1")
     assert rows["optim.lr=0.5"].verdict == "none: all scores are bit-identical; does the setting have any effect?"
 
 
 def test_p_is_adjusted_over_the_rows_that_something_is_said_of(tmp_path):
-    folder = sweep(tmp_path / "s", {0.1: LOW, 0.2: NEAR, 0.5: HIGH, 0.9: HIGH[:2]})
+    folder = write_sweep(tmp_path / "s", {0.1: LOW, 0.2: NEAR, 0.5: HIGH, 0.9: HIGH[:2]})
     rows, _ = compared(folder, baseline="lr=0.1")
     p = sorted(rows[f"optim.lr={rate}"].paired.p for rate in (0.2, 0.5))
     assert rows["optim.lr=0.5"].p_holm == pytest.approx(2 * p[0])
@@ -129,26 +129,26 @@ def test_p_is_adjusted_over_the_rows_that_something_is_said_of(tmp_path):
 
 
 def test_a_repeated_seed_is_no_replication(tmp_path):
-    folder = sweep(tmp_path / "s", {0.1: LOW})
-    run(folder / "again", LOW[0], optim__lr=0.1, seed=0, started=9)
+    folder = write_sweep(tmp_path / "s", {0.1: LOW})
+    write_run(folder / "again", LOW[0], optim__lr=0.1, seed=0, started=9)
     rows, found = compared(folder)
     assert len(next(iter(rows.values())).scores) == 5
     assert any(line.startswith("1 runs repeat a seed") for line in found.warnings)
 
 
 def test_a_failed_first_try_gives_way_to_the_one_that_ended_well(tmp_path):
-    run(tmp_path / "a", None, status="failed", seed=0)
-    run(tmp_path / "b", 0.7, seed=0, started=9)
+    write_run(tmp_path / "a", None, status="failed", seed=0)
+    write_run(tmp_path / "b", 0.7, seed=0, started=9)
     rows, _ = compared(tmp_path)
     assert next(iter(rows.values())).scores == {0: 0.7}
 
 
 def test_other_data_are_refused_and_another_batch_size_is_not(tmp_path):
-    run(tmp_path / "a", 0.8)
-    run(tmp_path / "b", 0.8, data__batch_size=32)
+    write_run(tmp_path / "a", 0.8)
+    write_run(tmp_path / "b", 0.8, data__batch_size=32)
     rows, _ = compared(tmp_path)
     assert set(rows) == {"data.batch_size=32", "data.batch_size=64"}
-    run(tmp_path / "c", 0.8, data={"name": "gaussian", "batch_size": 64, "placement": "auto"})
+    write_run(tmp_path / "c", 0.8, data={"name": "gaussian", "batch_size": 64, "placement": "auto"})
     with pytest.raises(ConfigError, match=r"different data \(name=digits: 2 runs; name=gaussian: 1 runs\)"):
         compared(tmp_path)
 
@@ -162,50 +162,48 @@ def test_other_data_are_refused_and_another_batch_size_is_not(tmp_path):
     ],
 )
 def test_unequal_conditions_are_told_above_the_table(tmp_path, change, said):
-    run(tmp_path / "a", 0.8)
-    run(tmp_path / "b", 0.8, **change)
+    write_run(tmp_path / "a", 0.8)
+    write_run(tmp_path / "b", 0.8, **change)
     _, found = compared(tmp_path)
     assert any(line.startswith(said) for line in found.warnings)
 
 
 def test_unreadable_runs_are_told_of(tmp_path):
-    run(tmp_path / "a", 0.8)
-    (run(tmp_path / "b", 0.8, seed=1) / "result.json").write_text("{")
-    (run(tmp_path / "c", 0.8, seed=2) / "config.yaml").write_text("model: [")
-    (run(tmp_path / "d", 0.8, seed=3) / "config.yaml").write_text("model: mlp\n")
+    write_run(tmp_path / "a", 0.8)
+    (write_run(tmp_path / "b", 0.8, seed=1) / "result.json").write_text("{")
+    (write_run(tmp_path / "c", 0.8, seed=2) / "config.yaml").write_text("model: [")
+    (write_run(tmp_path / "d", 0.8, seed=3) / "config.yaml").write_text("model: mlp\n")
     _, found = compared(tmp_path)
     assert sum(line.startswith("unreadable: ") for line in found.warnings) == 3
     assert found.runs == 1
 
 
 def test_the_best_of_many_is_told_as_such_and_test_reads_are_counted(tmp_path):
-    sweep(tmp_path / "s", {rate: [x + rate / 100 for x in LOW] for rate in (0.1, 0.2, 0.3, 0.4, 0.5)})
+    write_sweep(tmp_path / "s", {rate: [x + rate / 100 for x in LOW] for rate in (0.1, 0.2, 0.3, 0.4, 0.5)})
     _, found = compared(tmp_path)
     error = np.std(LOW, ddof=1) / math.sqrt(5)
     lead = float(re.search(r"leads the mean by ([\d.]+)", "\n".join(found.notes))[1])
     assert lead == pytest.approx(1.16296 * error, abs=1e-4)  # E[max of 5 standard normals], Teichroew 1956
     assert not any("test split" in line for line in found.notes)
-    run(tmp_path / "t", 0.9, test=0.88, seed=7)
+    write_run(tmp_path / "t", 0.9, test=0.88, seed=7)
     assert any("the test split was read 1 times" in line for line in compared(tmp_path)[1].notes)
 
 
 def test_the_baseline_is_the_one_with_most_seeds_and_can_be_named(tmp_path):
-    folder = sweep(tmp_path / "s", {0.1: LOW[:2], 0.5: HIGH})
+    folder = write_sweep(tmp_path / "s", {0.1: LOW[:2], 0.5: HIGH})
     assert compared(folder)[1].baseline.label == "optim.lr=0.5"
     for wanted in ("optim.lr=0.1", "lr=1e-1", next(folder.glob("optim.lr=0.1*")).name):
         assert compared(folder, baseline=wanted)[1].baseline.label == "optim.lr=0.1"
-    with pytest.raises(
-        ConfigError, match=r"task.baseline: 'lr=7' is none of the configurations \(there are: optim.lr=0.1"
-    ):
+    with pytest.raises(ConfigError, match=r"task.baseline: 'lr=7' matches no configuration \(there are: optim.lr=0.1"):
         compared(folder, baseline="lr=7")
 
 
 def test_knobs_that_follow_their_part_are_left_out_of_the_names(tmp_path):
-    run(tmp_path / "a", 0.8, optim={"name": "momentum", "lr": 0.1, "momentum": 0.9})
-    run(tmp_path / "b", 0.8, optim={"name": "adam", "lr": 0.001, "beta1": 0.9})
+    write_run(tmp_path / "a", 0.8, optim={"name": "momentum", "lr": 0.1, "momentum": 0.9})
+    write_run(tmp_path / "b", 0.8, optim={"name": "adam", "lr": 0.001, "beta1": 0.9})
     rows, _ = compared(tmp_path)
     assert set(rows) == {"optim=momentum", "optim=adam"}
-    run(tmp_path / "c", 0.8, optim={"name": "adam", "lr": 0.01, "beta1": 0.9})
+    write_run(tmp_path / "c", 0.8, optim={"name": "adam", "lr": 0.01, "beta1": 0.9})
     rows, _ = compared(tmp_path)
     assert set(rows) == {"optim=momentum,optim.lr=0.1", "optim=adam,optim.lr=0.001", "optim=adam,optim.lr=0.01"}
 
@@ -214,7 +212,7 @@ def test_knobs_that_follow_their_part_are_left_out_of_the_names(tmp_path):
 def saved(tmp_path_factory):
     """Compare ten runs, one of them diverged, twice; return the two folders and what the first run printed."""
     top = tmp_path_factory.mktemp("saved")
-    folder = sweep(top / "s", {0.1: LOW, 0.5: HIGH, 0.7: [*HIGH[:4], None]}, augment={})
+    folder = write_sweep(top / "s", {0.1: LOW, 0.5: HIGH, 0.7: [*HIGH[:4], None]}, augment={})
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         asked(folder, "task.baseline=lr=0.1")
@@ -278,8 +276,8 @@ def test_a_second_comparison_says_the_same_in_another_folder(saved):
 
 
 def test_strangers_words_stay_words(tmp_path):
-    run(tmp_path / "a", None, status="failed", reason="<script>alert(1)</script>|x", optim__lr=0.5)
-    run(tmp_path / "b", 0.8, model={"name": "<img src=x>"})
+    write_run(tmp_path / "a", None, status="failed", reason="<script>alert(1)</script>|x", optim__lr=0.5)
+    write_run(tmp_path / "b", 0.8, model={"name": "<img src=x>"})
     _, found = compared(tmp_path)
     page, text = html_page(found, {}, "<b>"), markdown_page(found, {}, "x")
     assert not re.search("<(script|img|b)[ >]", page) and "&lt;script&gt;" in page
@@ -293,12 +291,12 @@ def test_strangers_words_stay_words(tmp_path):
         (["runs=empty"], "runs: 'empty' is not a run folder and contains none (a run folder has"),
         (["run=s"], "run: requires task=evaluate; got task=compare"),
         (["runs=[]"], "runs: got [], must name at least one"),
-        (["runs=s", "task.baseline=lr=9"], "task.baseline: 'lr=9' is none of the configurations"),
+        (["runs=s", "task.baseline=lr=9"], "task.baseline: 'lr=9' matches no configuration"),
         (["runs=s", "task.metric=test/accuracy"], "task.metric: unknown value 'test/accuracy'"),
     ],
 )
 def test_errors_take_one_line_and_leave_nothing(tmp_path, words, said):
-    sweep(tmp_path / "s", {0.1: LOW[:1], 0.5: HIGH[:1]})
+    write_sweep(tmp_path / "s", {0.1: LOW[:1], 0.5: HIGH[:1]})
     (tmp_path / "empty").mkdir()
     done = command("task=compare", *words, cwd=tmp_path)
     assert done.returncode == 2 and done.stderr.startswith(f"runner: error: {said}") and done.stderr.count("\n") == 1
@@ -306,7 +304,7 @@ def test_errors_take_one_line_and_leave_nothing(tmp_path, words, said):
 
 
 def test_folders_with_commas_and_lists_of_them_are_taken_as_typed(tmp_path):
-    folder = sweep(tmp_path / "s", {0.1: LOW, 0.5: HIGH})
+    folder = write_sweep(tmp_path / "s", {0.1: LOW, 0.5: HIGH})
     first = sorted(folder.iterdir())[0]
     assert job("task=compare", f"runs={first}").config["runs"] == str(first)
     patterns = job("task=compare", f"runs=['{first}','{folder}/optim.lr=0.5*']").config["runs"]

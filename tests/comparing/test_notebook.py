@@ -1,17 +1,17 @@
-"""The notebook: what was added run by run is what is made again from the folders, and the user's own lines stay."""
+"""The notebook: recording run by run gives the same file as a rebuild, and the user's own lines stay."""
 
 import multiprocessing
 import re
 
 import pytest
-from comparing_runs import STARTED, run
+from comparing_runs import STARTED, write_run
 from running import command, job
-from small_runs import small, words
+from small_runs import command_line_words, small
 
 from runner.notebook.book import rebuild, record
 from runner.tasks import start
 
-MLP = words(small({"steps": 3}))
+MLP = command_line_words(small({"steps": 3}))
 
 
 def text(outputs):
@@ -25,15 +25,15 @@ def entries(outputs):
 def filled(outputs):
     """Write two sweeps and three runs by themselves, and return their folders in an order unlike that of beginning."""
     return [
-        run(outputs / "b", 0.7, started=5, optim__lr=0.5, note="is a larger step better?"),
-        run(outputs / "sweeps" / "s" / "optim.lr=0.2,seed=0-0123abcd", 0.6, started=3, optim__lr=0.2),
-        run(outputs / "a", 0.5, best=0.55, test=0.52, started=1),
-        run(
+        write_run(outputs / "b", 0.7, started=5, optim__lr=0.5, note="is a larger step better?"),
+        write_run(outputs / "sweeps" / "s" / "optim.lr=0.2,seed=0-0123abcd", 0.6, started=3, optim__lr=0.2),
+        write_run(outputs / "a", 0.5, best=0.55, test=0.52, started=1),
+        write_run(
             outputs / "sweeps" / "s" / "optim.lr=0.1,seed=0-4567abcd",
             None, status="failed", reason="x|y", started=2, epochs=3,
         ),
-        run(outputs / "sweeps" / "t" / "seed=0-89ababcd", 0.6, started=9),
-        run(outputs / "c", 0.9, started=7, seed=4, model={"name": "linear"}),
+        write_run(outputs / "sweeps" / "t" / "seed=0-89ababcd", 0.6, started=9),
+        write_run(outputs / "c", 0.9, started=7, seed=4, model={"name": "linear"}),
     ]  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def test_own_lines_stay_with_their_entry(tmp_path):
         record(folder, tmp_path)
     path = tmp_path / "notebook.md"
     path.write_text(text(tmp_path).replace("is a larger step better?", "is a larger step better?\n> no: see a\n\nlost"))
-    record(run(tmp_path / "z", 0.7, started=6), tmp_path)
+    record(write_run(tmp_path / "z", 0.7, started=6), tmp_path)
     assert "> no: see a" in entries(tmp_path)[2] and "lost" in entries(tmp_path)[2]
     before = text(tmp_path)
     rebuild(tmp_path)
@@ -94,17 +94,17 @@ def test_a_resumed_run_takes_its_own_place(tmp_path):
 
 
 def test_a_run_elsewhere_is_not_written_down(tmp_path):
-    record(run(tmp_path / "elsewhere", 0.5), (tmp_path / "outputs"))
+    record(write_run(tmp_path / "elsewhere", 0.5), (tmp_path / "outputs"))
     assert [path.name for path in tmp_path.iterdir()] == ["elsewhere"]
 
 
 def test_other_tasks_are_no_runs(tmp_path):
-    run(tmp_path / "a", 0.5, task={"name": "preview", "examples": 8, "lr_axis": "linear"})
+    write_run(tmp_path / "a", 0.5, task={"name": "preview", "examples": 8, "lr_axis": "linear"})
     assert rebuild(tmp_path) == 0
 
 
 def write_down(place, number):
-    record(run(place / f"r{number:02}", number / 100, started=number), place)
+    record(write_run(place / f"r{number:02}", number / 100, started=number), place)
 
 
 def test_runs_that_end_at_once_are_all_written_down(tmp_path):
@@ -125,14 +125,14 @@ def test_runs_that_end_at_once_are_all_written_down(tmp_path):
 )
 def test_a_damaged_notebook_harms_nobody(tmp_path, damage):
     (tmp_path / "notebook.md").write_text(damage)
-    record(run(tmp_path / "a", 0.5), tmp_path)
+    record(write_run(tmp_path / "a", 0.5), tmp_path)
     assert "[a](a)" in text(tmp_path)
     assert ("[gone](gone)" in text(tmp_path)) == ("gone" in damage)
 
 
 def test_a_folder_that_takes_no_notebook_is_a_warning(tmp_path, capfd):
     (tmp_path / "notebook.md").mkdir()
-    record(run(tmp_path / "a", 0.5), tmp_path)
+    record(write_run(tmp_path / "a", 0.5), tmp_path)
     warning = capfd.readouterr().err
     assert warning.startswith(f"runner: warning: {tmp_path}/notebook.md: cannot write ") and warning.count("\n") == 1
 

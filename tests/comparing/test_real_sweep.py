@@ -1,4 +1,4 @@
-"""A real sweep compared: what is said to matter is what does, and a sweep over one key has no parallel coordinates."""
+"""A comparison of a real sweep: important knobs are found, and one swept key gives no parallel coordinates."""
 
 import pytest
 from running import command

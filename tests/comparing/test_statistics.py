@@ -1,4 +1,4 @@
-"""Intervals, tests and power against scipy, tables and closed forms; how often they are wrong, by simulation."""
+"""Intervals, tests and power against scipy, tables and closed forms, and their error rates in simulations."""
 
 import itertools
 import math

@@ -38,7 +38,7 @@ def draws(part: Augment, batch: int = BATCH, seed: int = 0) -> Draws:
     return Draws(torch.rand(batch, part.uniforms, generator=torch.Generator().manual_seed(seed)), 0)
 
 
-def far(a: Tensor, b: Tensor) -> float:
+def largest_difference(a: Tensor, b: Tensor) -> float:
     return (a.double() - b.double()).abs().max().item()
 
 
@@ -52,14 +52,14 @@ def test_color_jitter_is_torchvisions_on_floats_rounded(shape: tuple[int, int, i
         wanted = TF.adjust_brightness(image / 255, 0.1 + 1.8 * a)
         wanted = TF.adjust_contrast(wanted, 0.3 + 1.4 * b)
         wanted = TF.adjust_saturation(wanted, 2.5 * c)  # from 0 on, not from -0.5
-        assert far(out, wanted * 255) <= 0.5 + 0.1  # its weights of gray have four digits
+        assert largest_difference(out, wanted * 255) <= 0.5 + 0.1  # its weights of gray have four digits
 
 
 def test_color_jitter_of_four_channels_takes_their_mean_as_grey() -> None:
     batch = images((4, 9, 6))
     part = augment("color_jitter", (4, 9, 6), brightness=0, contrast=0, saturation=1)
     out = part.apply(batch, Draws(torch.zeros(BATCH, 3), 0))
-    assert far(out, batch.double().mean(1, keepdim=True).expand(batch.shape)) <= 0.5
+    assert largest_difference(out, batch.double().mean(1, keepdim=True).expand(batch.shape)) <= 0.5
 
 
 def test_pca_color_shifts_along_imagenets_directions_by_normal_amounts() -> None:
@@ -108,7 +108,7 @@ def test_random_erasing_fills_with_even_and_independent_noise() -> None:
 # The ops of random policies
 
 
-def wanted(name: str, image: Tensor, amount: float) -> Tensor:
+def expected(name: str, image: Tensor, amount: float) -> Tensor:
     from torchvision.transforms.v2 import InterpolationMode
     from torchvision.transforms.v2 import functional as TF
 
@@ -152,7 +152,7 @@ def test_every_op_is_torchvisions(name: str, shape: tuple[int, int, int]) -> Non
     for amount in AMOUNTS.get(name, [-0.9, -0.3, 0.0, 0.5, 0.99]):
         found = apply_ops(batch, torch.full((6,), OPS.index(name)), torch.full((6,), amount))
         for image, out in zip(batch, found, strict=True):
-            assert far(out, wanted(name, image, amount)) <= TOLERANCE.get(name, 0)
+            assert largest_difference(out, expected(name, image, amount)) <= TOLERANCE.get(name, 0)
 
 
 def test_equalize_and_autocontrast_leave_one_color_alone() -> None:
@@ -161,7 +161,7 @@ def test_equalize_and_autocontrast_leave_one_color_alone() -> None:
     for name in ("equalize", "autocontrast"):
         found = apply_ops(batch, torch.full((2,), OPS.index(name)), torch.zeros(2))
         for image, out in zip(batch, found, strict=True):
-            assert far(out, wanted(name, image, 0.0)) <= TOLERANCE.get(name, 0)
+            assert largest_difference(out, expected(name, image, 0.0)) <= TOLERANCE.get(name, 0)
 
 
 def test_each_image_of_a_batch_gets_its_own_op() -> None:
@@ -169,7 +169,7 @@ def test_each_image_of_a_batch_gets_its_own_op() -> None:
     amount = torch.tensor([AMOUNTS.get(name, [0.4])[0] for name in OPS])
     found = apply_ops(batch, torch.arange(len(OPS)), amount)
     for image, out, name, given in zip(batch, found, OPS, amount.tolist(), strict=True):
-        assert far(out, wanted(name, image, given)) <= TOLERANCE.get(name, 0)
+        assert largest_difference(out, expected(name, image, given)) <= TOLERANCE.get(name, 0)
 
 
 NAMES = {"color": "Color", "autocontrast": "AutoContrast", "shear_x": "ShearX", "shear_y": "ShearY"}
@@ -203,27 +203,27 @@ def test_the_strengths_are_those_of_torchvisions_policies(policy: str) -> None:
     assert checked == (set(OPS[1:10]) if policy == "AugMix" else set(OPS))
 
 
-def told_apart(part: Augment, batch: int) -> list[str]:
-    """Return for each draw which op (of a few that are easy to tell) it did to one picture."""
+def recognized_ops(part: Augment, batch: int) -> list[str]:
+    """Return for each draw which op (of a few that are easy to recognize) changed a picture."""
     image = images((3, 30, 41), 1).expand(batch, 3, 30, 41)
     found = part.apply(image, draws(part, batch))
     same = torch.equal
-    equal = {name: wanted(name, image[0], 0.0) for name in ("identity", "autocontrast", "equalize")}
+    equal = {name: expected(name, image[0], 0.0) for name in ("identity", "autocontrast", "equalize")}
     return [next((name for name, one in equal.items() if same(out, one)), "other") for out in found]
 
 
 def test_trivialaugment_draws_its_ops_evenly() -> None:
-    seen = told_apart(augment("trivialaugment", (3, 30, 41)), 2800)
+    seen = recognized_ops(augment("trivialaugment", (3, 30, 41)), 2800)
     assert abs(seen.count("equalize") - 200) < 4 * 14
     # strength 0 of ten others is identity too (translations below one pixel, posterize of eight bits, ...)
     assert 200 - 4 * 14 < seen.count("identity") < 200 + 2000 / 31 * 1.8 + 4 * 16
 
 
 def test_randaugment_of_one_op_draws_evenly_and_of_magnitude_0_changes_little() -> None:
-    seen = told_apart(augment("randaugment", (3, 30, 41), ops=1, magnitude=30), 2800)
+    seen = recognized_ops(augment("randaugment", (3, 30, 41), ops=1, magnitude=30), 2800)
     assert abs(seen.count("equalize") - 200) < 4 * 14 and abs(seen.count("identity") - 200) < 4 * 14
     part = augment("randaugment", (3, 30, 41), ops=1, magnitude=0)
-    still = told_apart(part, 1400)
+    still = recognized_ops(part, 1400)
     assert abs(still.count("identity") - 1400 * 12 / 14) < 60  # all but autocontrast and equalize
 
 
@@ -254,7 +254,7 @@ def test_augmix_is_the_weighted_mean_of_its_chains() -> None:
                 signed = torch.tensor([-1.0 if sign < 0.5 else 1.0])
                 one = apply_ops(one, op, space.amounts(op, (strength * 10).floor()[None] / 9, signed))
             mixed = mixed + u[0] * weight * one[0]
-        assert far(out, mixed) <= 0.5001
+        assert largest_difference(out, mixed) <= 0.5001
 
 
 def test_augmix_without_a_share_is_the_image() -> None:

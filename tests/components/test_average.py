@@ -22,10 +22,10 @@ CLOCK = Clock(total_steps=20, steps_per_epoch=5, batch=8)
 
 def average(name: str, model: nn.Module, **changes: Any) -> Average:
     config = {**yaml.safe_load((CONF / f"{name}.yaml").read_text()), **changes}
-    return build("average", config, model=model, optimizer=free(model), clock=CLOCK)
+    return build("average", config, model=model, optimizer=schedulefree(model), clock=CLOCK)
 
 
-def free(model: nn.Module) -> torch.optim.Optimizer:
+def schedulefree(model: nn.Module) -> torch.optim.Optimizer:
     """Return the schedule-free optimizer of a model, the same one at each call."""
     if not hasattr(model, "optimizer"):
         config = yaml.safe_load((CONF.parent / "optim" / "schedulefree.yaml").read_text())
@@ -42,9 +42,9 @@ def flat(model: nn.Module) -> Tensor:
     return torch.cat([t.detach().double().flatten() for t in model.state_dict().values()])
 
 
-def walk(model: nn.Module, averaged: Average, steps: range, schedule_free: bool = False) -> list[Tensor]:
+def train_on_noise(model: nn.Module, averaged: Average, steps: range, schedule_free: bool = False) -> list[Tensor]:
     """Train on noise and return the iterates before the average acts on them, running statistics included."""
-    optimizer = free(model) if schedule_free else torch.optim.SGD(model.parameters(), lr=0.3)
+    optimizer = schedulefree(model) if schedule_free else torch.optim.SGD(model.parameters(), lr=0.3)
     iterates = []
     for step in steps:
         generator = torch.Generator().manual_seed(step)
@@ -56,8 +56,8 @@ def walk(model: nn.Module, averaged: Average, steps: range, schedule_free: bool 
     return iterates
 
 
-def same(averaged: Average, expected: Tensor) -> None:
-    """Hold weights and running statistics against those expected; counts are not averaged."""
+def assert_same(averaged: Average, expected: Tensor) -> None:
+    """Compare weights and running statistics with those expected; counts are not averaged."""
     floating = torch.cat(
         [torch.full((t.numel(),), t.is_floating_point()) for t in averaged.module.state_dict().values()]
     )
@@ -67,7 +67,7 @@ def same(averaged: Average, expected: Tensor) -> None:
 def test_none_is_the_model_itself() -> None:
     model = network()
     averaged = average("none", model)
-    walk(model, averaged, range(1, 4))
+    train_on_noise(model, averaged, range(1, 4))
     assert averaged.module is model
     assert averaged.state_dict() == {}
 
@@ -76,19 +76,19 @@ def test_none_is_the_model_itself() -> None:
 def test_ema_is_the_normalized_weighted_mean_of_the_stored_iterates(decay: float) -> None:
     model = network()
     averaged = average("ema", model, decay=decay)
-    iterates = torch.stack(walk(model, averaged, range(1, 11)))
+    iterates = torch.stack(train_on_noise(model, averaged, range(1, 11)))
     weights = torch.tensor([decay ** (10 - i) for i in range(1, 11)], dtype=torch.float64)
     expected = (weights[:, None] * iterates).sum(0) / weights.sum()
-    same(averaged, expected)
+    assert_same(averaged, expected)
     assert averaged.module[1].num_batches_tracked == 10
 
 
 def test_ema_after_one_step_is_the_model_and_leaves_it_alone() -> None:
     model, twin = network(), network()
     averaged = average("ema", model, decay=0.99)
-    walk(model, averaged, range(1, 2))
+    train_on_noise(model, averaged, range(1, 2))
     torch.testing.assert_close(flat(averaged.module), flat(model))
-    walk(twin, average("none", twin), range(1, 2))
+    train_on_noise(twin, average("none", twin), range(1, 2))
     assert torch.equal(flat(model), flat(twin))
 
 
@@ -96,26 +96,26 @@ def test_ema_after_one_step_is_the_model_and_leaves_it_alone() -> None:
 def test_polyak_is_the_mean_of_the_last_iterates_and_the_model_before(stop: int) -> None:
     model = network()
     averaged = average("polyak", model, last="1epoch", blocks=1)
-    iterates = torch.stack(walk(model, averaged, range(1, stop + 1)))
-    same(averaged, iterates[15:].mean(0) if stop > 15 else iterates[-1])
+    iterates = torch.stack(train_on_noise(model, averaged, range(1, stop + 1)))
+    assert_same(averaged, iterates[15:].mean(0) if stop > 15 else iterates[-1])
 
 
 @pytest.mark.parametrize("stop", [1, 3, 4, 7, 9, 10, 17, 20])
 def test_polyak_in_blocks_is_the_mean_over_the_last_blocks_at_any_time(stop: int) -> None:
     model = network()
     averaged = average("polyak", model, last="9steps", blocks=3)
-    iterates = torch.stack(walk(model, averaged, range(1, stop + 1)))
+    iterates = torch.stack(train_on_noise(model, averaged, range(1, stop + 1)))
     block = (stop - 1) // 3
-    same(averaged, iterates[max(0, block - 2) * 3 :].mean(0))
+    assert_same(averaged, iterates[max(0, block - 2) * 3 :].mean(0))
 
 
 def test_swa_is_the_mean_of_the_snapshots_from_its_start_on() -> None:
     model = network()
     averaged = average("swa", model, start="50%", every="3steps")
-    iterates = torch.stack(walk(model, averaged, range(1, 10)))
-    same(averaged, iterates[-1])
-    iterates = torch.stack([*iterates, *walk(model, averaged, range(10, 21))])
-    same(averaged, iterates[[9, 12, 15, 18]].mean(0))
+    iterates = torch.stack(train_on_noise(model, averaged, range(1, 10)))
+    assert_same(averaged, iterates[-1])
+    iterates = torch.stack([*iterates, *train_on_noise(model, averaged, range(10, 21))])
+    assert_same(averaged, iterates[[9, 12, 15, 18]].mean(0))
 
 
 def test_lookahead_pulls_the_model_back_to_its_slow_weights() -> None:
@@ -139,8 +139,8 @@ def test_schedulefree_reads_the_averages_of_its_optimizer() -> None:
     model = network()
     model[3].bias.requires_grad_(False)
     averaged = average("schedulefree", model)
-    walk(model, averaged, range(1, 8), schedule_free=True)
-    expected = free(model).averaged()
+    train_on_noise(model, averaged, range(1, 8), schedule_free=True)
+    expected = schedulefree(model).averaged()
     for own, p in zip(averaged.module.parameters(), model.parameters(), strict=True):
         assert torch.equal(own, expected.get(p, p.detach()))
     assert not torch.equal(averaged.module[0].weight, model[0].weight)
@@ -158,9 +158,9 @@ def test_schedulefree_needs_its_optimizer() -> None:
 def test_an_average_reads_whichever_model_it_is_given(name: str) -> None:
     first, second = network(), network()
     averaged, expected = average(name, first), average(name, second)
-    walk(second, averaged, range(1, 8))
+    train_on_noise(second, averaged, range(1, 8))
     twin = network()
-    walk(twin, expected, range(1, 8))
+    train_on_noise(twin, expected, range(1, 8))
     assert torch.equal(flat(averaged.module), flat(expected.module))
 
 
@@ -179,15 +179,15 @@ def test_a_state_saved_in_mid_run_goes_on_bit_for_bit(name: str, stop: int) -> N
     model = network()
     averaged = average(name, model)
     steer = name == "schedulefree"
-    walk(model, averaged, range(1, stop + 1), steer)
+    train_on_noise(model, averaged, range(1, stop + 1), steer)
     saved = copy.deepcopy(
-        (free(model).state_dict(), model.state_dict(), averaged.module.state_dict(), averaged.state_dict())
+        (schedulefree(model).state_dict(), model.state_dict(), averaged.module.state_dict(), averaged.state_dict())
     )
-    walk(model, averaged, range(stop + 1, 21), steer)
+    train_on_noise(model, averaged, range(stop + 1, 21), steer)
     again = network()
     resumed = average(name, again)
-    for part, state in zip((free(again), again, resumed.module, resumed), saved, strict=True):
+    for part, state in zip((schedulefree(again), again, resumed.module, resumed), saved, strict=True):
         part.load_state_dict(state)
-    walk(again, resumed, range(stop + 1, 21), steer)
+    train_on_noise(again, resumed, range(stop + 1, 21), steer)
     assert torch.equal(flat(resumed.module), flat(averaged.module))
     assert torch.equal(flat(again), flat(model))

@@ -21,7 +21,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from running import ROOT, in_child
+from running import ROOT, run_in_child
 from torch import Tensor
 
 from runner import components  # noqa: F401  (registers all)
@@ -140,15 +140,15 @@ def test_a_cache_that_nobody_used_for_long_goes_when_another_is_made(root: Path,
 # Damage
 
 
-def flip(path: Path) -> None:
+def flip_bit(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 16
     path.write_bytes(content)
 
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
-    "bit of the pixels": lambda place: flip(place / "pixels"),
-    "bit of the manifest": lambda place: flip(place / "manifest"),
+    "bit of the pixels": lambda place: flip_bit(place / "pixels"),
+    "bit of the manifest": lambda place: flip_bit(place / "manifest"),
     "pixels cut off": lambda place: os.truncate(place / "pixels", 100),
     "pixels empty": lambda place: os.truncate(place / "pixels", 0),
     "pixels gone": lambda place: (place / "pixels").unlink(),
@@ -176,8 +176,8 @@ def test_a_damaged_cache_is_made_again(
         assert files(cache) == ["manifest", "manifest", "pixels", "pixels"]
 
 
-class Fatal(disk.Disk):
-    """Kills the process at the n-th system call that changes the disk; counts them if n is 0."""
+class KillingDisk(disk.Disk):
+    """Kills the process at the n-th system call that changes the disk; with n = 0, only counts these calls."""
 
     def __init__(self, at: int) -> None:
         self.at, self.calls = at, 0
@@ -190,17 +190,17 @@ class Fatal(disk.Disk):
         return super().__getattribute__(name)
 
 
-def killed(root: Path, cache: Path, at: int) -> int:
+def kill_at(root: Path, cache: Path, at: int) -> int:
     def work() -> None:
-        storage.disk = Fatal(at)
+        storage.disk = KillingDisk(at)
         imagefolder(root, cache)
 
-    return in_child(work)
+    return run_in_child(work)
 
 
 def test_preparation_killed_at_each_of_its_steps_recovers(root: Path, cache: Path) -> None:
     wanted = pixels(imagefolder(root, None))
-    counting = storage.disk = Fatal(0)
+    counting = storage.disk = KillingDisk(0)
     try:
         imagefolder(root, cache / "counted")
     finally:
@@ -208,7 +208,7 @@ def test_preparation_killed_at_each_of_its_steps_recovers(root: Path, cache: Pat
     points = range(1, counting.calls + 1)
     assert len(points) >= 20
     for point in points:
-        assert killed(root, cache / str(point), point) == -signal.SIGKILL
+        assert kill_at(root, cache / str(point), point) == -signal.SIGKILL
         assert torch.equal(pixels(imagefolder(root, cache / str(point))), wanted), point
         assert files(cache / str(point)) == ["manifest", "manifest", "pixels", "pixels"], point
 
@@ -247,7 +247,7 @@ def test_two_processes_that_want_the_same_cache_both_get_it(root: Path, cache: P
         assert os.waitstatus_to_exitcode(os.waitpid(others[0], 0)[1]) == 0
 
     for _ in range(3):
-        assert in_child(both) == 0
+        assert run_in_child(both) == 0
         assert files(cache) == ["manifest", "manifest", "pixels", "pixels"]
         for place in cache.iterdir():
             (place / "manifest").unlink()
@@ -293,7 +293,7 @@ def without_cache(work: Callable[[], Tensor], wanted: Tensor, message: Path, *wo
         with message.open("w") as sys.stderr:
             assert torch.equal(work(), wanted)
 
-    assert in_child(run) == 0
+    assert run_in_child(run) == 0
     lines = message.read_text().splitlines()
     assert len(lines) == 2
     for line in lines:

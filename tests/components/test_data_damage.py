@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from running import ROOT, command, in_child, job, result
+from running import ROOT, command, job, result, run_in_child
 
 import runner.tasks.train  # noqa: F401
 from runner.assemble import assemble
@@ -51,7 +51,7 @@ def pixels(split: Split) -> torch.Tensor:
 
 
 def refusal(root: Path, **changes: Any) -> str:
-    """Return the one line that a folder is refused with, kept and streamed alike."""
+    """Return the error line for a folder, the same whether its images are kept in memory or streamed."""
     lines = []
     for placement in ("host", "disk"):
         with pytest.raises(DataError) as caught:
@@ -61,7 +61,7 @@ def refusal(root: Path, **changes: Any) -> str:
     return lines[0]
 
 
-def as_nobody(work: Callable[[], object]) -> None:
+def run_without_root(work: Callable[[], object]) -> None:
     """Run in a child without root's rights, which read anything."""
     if os.getuid() != 0:
         work()
@@ -73,7 +73,7 @@ def as_nobody(work: Callable[[], object]) -> None:
         os.setuid(NOBODY)
         work()
 
-    assert in_child(run) == 0
+    assert run_in_child(run) == 0
 
 
 def test_a_file_that_may_not_be_read_is_named(root: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_file_that_may_not_be_read_is_named(root: Path) -> None:
     def work() -> None:
         assert refusal(root) == f"{closed}: cannot be read as an image (Permission denied)"
 
-    as_nobody(work)
+    run_without_root(work)
 
 
 @pytest.mark.parametrize("place", ["", "a", "a/deep"])
@@ -95,7 +95,7 @@ def test_a_folder_that_may_not_be_listed_is_named(root: Path, place: str) -> Non
     def work() -> None:
         assert refusal(root).endswith(": Permission denied") and str(closed) in refusal(root)
 
-    as_nobody(work)
+    run_without_root(work)
     closed.chmod(0o755)
 
 
@@ -105,7 +105,7 @@ def test_a_folder_below_one_that_is_closed_is_named(root: Path) -> None:
     def work() -> None:
         assert refusal(root) == f"data.root: {root}: Permission denied"
 
-    as_nobody(work)
+    run_without_root(work)
 
 
 def test_links_that_go_round_are_named(root: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_run_refused_for_its_images_leaves_nothing(root: Path, tmp_path: Path)
 
 
 def test_a_run_with_loader_processes_is_the_run_without(root: Path, tmp_path: Path) -> None:
-    from running import metrics, states
+    from running import checkpoint_checksums, metrics
 
     words = ("data=imagefolder", f"data.root={root}", "data.size=[8,8]", "data.crop=resized", "data.batch_size=8",
              "model=linear", "augment=[hflip]", "steps=12", "figures=never", "probe=[]")  # fmt: skip
@@ -235,4 +235,4 @@ def test_a_run_with_loader_processes_is_the_run_without(root: Path, tmp_path: Pa
         start(job(*words, f"data.workers={workers}", f"hydra.run.dir={tmp_path / str(workers)}"))
     assert result(tmp_path / "2")["status"] == "done"
     assert metrics(tmp_path / "0") == metrics(tmp_path / "2")
-    assert states(tmp_path / "0") == states(tmp_path / "2")
+    assert checkpoint_checksums(tmp_path / "0") == checkpoint_checksums(tmp_path / "2")

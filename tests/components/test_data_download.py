@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from running import ROOT, in_child
+from running import ROOT, run_in_child
 from test_data import write_cifar
 
 from runner import components  # noqa: F401  (registers all)
@@ -222,5 +222,5 @@ def test_two_processes_download_once(server: Server, tmp_path: Path) -> None:
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]) == 0
 
-    assert in_child(work) == 0
+    assert run_in_child(work) == 0
     assert server.asked == alone

@@ -1,4 +1,4 @@
-"""Validation of image files before training: which files, which checks, and what is remembered."""
+"""Validation of image files before training: which files, which checks, and which results are cached."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from running import ROOT, in_child, job, result
+from running import ROOT, job, result, run_in_child
 
 import runner.tasks.train  # noqa: F401
 from runner.components.data import validate_images
@@ -262,7 +262,7 @@ def test_a_second_start_looks_at_nothing(root: Path, tmp_path: Path, broken: boo
             assert found.check_test() == lost
             assert len(opened(found).labels) == 20 - broken
 
-    assert in_child(again) == 0
+    assert run_in_child(again) == 0
 
 
 def test_a_file_that_changes_is_looked_at_again(root: Path, tmp_path: Path) -> None:

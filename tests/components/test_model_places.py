@@ -1,4 +1,4 @@
-"""Slots for regularizers and ends of residual branches in models of torchvision."""
+"""Slots for regularizers, and the ends of residual branches, in torchvision models."""
 
 import copy
 from functools import partial

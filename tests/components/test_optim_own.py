@@ -113,7 +113,7 @@ def test_muon_sgd_replaces_a_share_of_matrices_of_fixed_norm_and_leaves_the_head
 
 
 class Heard(TorchDispatchMode):
-    """Hears the names of all operations."""
+    """Records the names of all operations."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Configs in which the options of a kind, and the knobs of an option, have an effect within three steps."""
+"""Small configs in which an option, and each of its knobs, has an effect within three steps."""
 
 from __future__ import annotations
 

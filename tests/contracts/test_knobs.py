@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 from cases import DOWNLOADS, PICTURES, STEPS, choices, color_images
-from small_runs import MANY, ONE, ROOT, exact, option, small, uninterrupted
+from small_runs import MANY, ONE, ROOT, as_bits, option_yaml, small, uninterrupted
 from test_options import curve
 
 from runner.registry import find, knobs, names
@@ -100,7 +100,7 @@ SAME_PIXELS: dict[str, Any] = {
 
 def values(kind: str, name: str) -> dict[str, Any]:
     """Return an option's knobs with their values."""
-    content = option(kind, name)
+    content = option_yaml(kind, name)
     return content[name] if kind in MANY else {key: value for key, value in content.items() if key != "name"}
 
 
@@ -138,7 +138,7 @@ def shown(kind: str, given: dict[str, Any]) -> Any:
     test = None
     if kind == "data" and experiment.test:
         images, labels = next(iter(experiment.test()))
-        test = exact(images), exact(labels)
+        test = as_bits(images), as_bits(labels)
     return left.state, left.printed, left.rows, left.tags, test
 
 

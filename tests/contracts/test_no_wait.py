@@ -1,4 +1,4 @@
-"""No host syncs between two flushes: no step reads a number from the device, with any component."""
+"""No host syncs between two log flushes: no component reads a number from the device in a step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HOST_SYNC = "runner/engine/finite.py"  # before each step of an optimizer that c
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Return a count of the reads of tensors by lines of ours; the CPU is taken for a device that works beside us."""
+    """Return a count of the tensor reads by runner's code; the CPU stands for a device that works in parallel."""
     monkeypatch.setattr(finite, "is_host_memory", lambda device: False)
     seen: Counter[str] = Counter()
 
@@ -51,7 +51,7 @@ class Stopped(Exception):
 
 
 def between_flushes(experiment: Any, reads: Counter[str]) -> None:
-    """Make steps 2 and on of a run that flushes at its end only; the first may prepare what lasts."""
+    """Make steps 2 and later of a run that flushes only at its end; the first step may prepare caches."""
 
     def mixed(images: torch.Tensor, labels: torch.Tensor, step: int) -> Any:
         if step == 1:
@@ -72,8 +72,8 @@ def between_flushes(experiment: Any, reads: Counter[str]) -> None:
             torch.cuda.set_sync_debug_mode("default")
 
 
-def far(given: dict[str, Any]) -> dict[str, Any]:
-    """Return choices of a run whose first flush is out of sight."""
+def without_flushes(given: dict[str, Any]) -> dict[str, Any]:
+    """Return choices of a run that is too short for a flush."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     late = {"steps": 1000, "log_every": 1000, "validate_every": "1000steps", "checkpoint_every": "1000steps"}
     often = {f"probe.{name}.every": 1 for name in given.get("probe", [])}
@@ -82,7 +82,7 @@ def far(given: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("kind", "name"), [each for each in OPTIONS if each[0] in KINDS])
 def test_no_part_of_a_step_waits_for_the_device(kind: str, name: str, reads: Counter[str]) -> None:
-    experiment = build(far(choices(kind, name)))
+    experiment = build(without_flushes(choices(kind, name)))
     between_flushes(experiment, reads)
     reads.pop(ON_THE_HOST, None)
     if experiment.learner.gate.needs_host_sync:
@@ -93,7 +93,7 @@ def test_no_part_of_a_step_waits_for_the_device(kind: str, name: str, reads: Cou
 
 @pytest.mark.parametrize("extra", [{"accumulate": 2}, {"clip": 1.0}, {"precision": "bf16"}, {"precision": "pure_bf16"}])
 def test_no_way_of_making_a_step_waits_for_the_device(extra: dict[str, Any], reads: Counter[str]) -> None:
-    experiment = build(far({"model": "mlp", **extra}))
+    experiment = build(without_flushes({"model": "mlp", **extra}))
     between_flushes(experiment, reads)
     pure = extra.get("precision") == "pure_bf16"
     # A CPU has no fused step under torch up to 2.13.
@@ -102,7 +102,7 @@ def test_no_way_of_making_a_step_waits_for_the_device(extra: dict[str, Any], rea
 
 
 def test_a_read_would_be_seen(reads: Counter[str]) -> None:
-    experiment = build(far({"model": "mlp"}))
+    experiment = build(without_flushes({"model": "mlp"}))
     experiment.learner.gate.needs_host_sync = True
     between_flushes(experiment, reads)
     assert reads == {f"{HOST_SYNC}: item": STEPS - 1}

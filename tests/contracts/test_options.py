@@ -10,7 +10,7 @@ import pytest
 import torch
 from cases import DOWNLOADS, OPTIONS, PICTURES, STEPS, choices
 from running import job
-from small_runs import MANY, ONE, Left, build, config, interrupted, small, uninterrupted, words
+from small_runs import MANY, ONE, RunResults, build, command_line_words, config, interrupted, small, uninterrupted
 
 from runner.assemble import Experiment
 from runner.errors import ConfigError, DataError
@@ -18,8 +18,8 @@ from runner.registry import names
 
 
 @cache
-def run(kind: str, name: str) -> tuple[Experiment, Left]:
-    """Return what three steps with an option leave."""
+def run(kind: str, name: str) -> tuple[Experiment, RunResults]:
+    """Return the results of three steps with an option."""
     return uninterrupted(choices(kind, name), STEPS)
 
 
@@ -129,4 +129,4 @@ def test_timm_is_there_or_refused_in_one_line() -> None:
     ],
 )
 def test_these_configs_are_what_the_front_door_makes(given: dict[str, Any]) -> None:
-    assert config({**given, "test": "end"}) == job(*words(given)).config
+    assert config({**given, "test": "end"}) == job(*command_line_words(given)).config

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comparing_runs import sweep
+from comparing_runs import write_sweep
 from running import job, metrics
-from small_runs import literal, option, small, words
+from small_runs import command_line_words, option_yaml, parsed_value, small
 
 import runner.tasks
 from runner.door.options import find_conf
@@ -56,23 +56,27 @@ READ_RUNS = ("compare", "notebook")
 SCORES: dict[float, list[float | None]] = {0.1: [0.7, 0.6, 0.8], 0.5: [0.7, 0.65, 0.71]}
 
 
-def left(name: str, place: Path, capfd: Any, **knobs: Any) -> Any:
-    """Return what a task prints and leaves, but for times, paths and the config itself."""
+def output_left(name: str, place: Path, capfd: Any, **knobs: Any) -> Any:
+    """Return a task's output and files, without times, paths and the config itself."""
     place.mkdir()
     with contextlib.chdir(place):
-        return leaves(name, Path("run"), capfd, knobs)
+        return output_of_task(name, Path("run"), capfd, knobs)
 
 
-def leaves(name: str, folder: Path, capfd: Any, knobs: dict[str, Any]) -> Any:
-    """Run a task and return what it leaves, from the folder that it is run in."""
+def output_of_task(name: str, folder: Path, capfd: Any, knobs: dict[str, Any]) -> Any:
+    """Run a task in a folder and return its output and files."""
     if name in READ_RUNS:
-        return told_of_runs(name, capfd, knobs)
+        return output_about_runs(name, capfd, knobs)
     given = {**small({"steps": 3, "task": name}), **LESS.get(name, {})}
     given |= {f"task.{key}": value for key, value in knobs.items()}
-    overrides = words(given)
+    overrides = command_line_words(given)
     if name in NEED_RUN:
-        assert start(job(*words(small({"steps": 3})), f"hydra.run.dir={folder}")) == 0
-        overrides = [f"task={name}", *(f"task.{key}={literal(value)}" for key, value in knobs.items()), f"run={folder}"]
+        assert start(job(*command_line_words(small({"steps": 3})), f"hydra.run.dir={folder}")) == 0
+        overrides = [
+            f"task={name}",
+            *(f"task.{key}={parsed_value(value)}" for key, value in knobs.items()),
+            f"run={folder}",
+        ]
     else:
         overrides.append(f"hydra.run.dir={folder}")
     capfd.readouterr()
@@ -81,12 +85,12 @@ def leaves(name: str, folder: Path, capfd: Any, knobs: dict[str, Any]) -> Any:
     pictures = {path.name: path.read_bytes() for path in sorted(folder.rglob("*.png"))}
     logged = metrics(folder) if (folder / "metrics.jsonl").exists() else []
     result = json.loads((folder / "result.json").read_text()) if (folder / "result.json").exists() else {}
-    return printed, pictures, logged, operations(folder), result.get("scores"), result.get("steps")
+    return printed, pictures, logged, count_operations(folder), result.get("scores"), result.get("steps")
 
 
-def told_of_runs(name: str, capfd: Any, knobs: dict[str, Any]) -> Any:
+def output_about_runs(name: str, capfd: Any, knobs: dict[str, Any]) -> Any:
     """Run a task that reads finished runs, and return what it prints and writes."""
-    sweep(Path("outputs/s"), SCORES, gain=0.05)
+    write_sweep(Path("outputs/s"), SCORES, gain=0.05)
     before = set(Path().rglob("*"))
     capfd.readouterr()
     assert start(job(f"task={name}", *(f"task.{key}={value}" for key, value in knobs.items()))) == 0
@@ -94,7 +98,7 @@ def told_of_runs(name: str, capfd: Any, knobs: dict[str, Any]) -> Any:
     return capfd.readouterr().out, made
 
 
-def operations(folder: Path) -> Counter[str]:
+def count_operations(folder: Path) -> Counter[str]:
     """Return how often each operation stands in the traces that a task leaves."""
     traces = [json.loads(gzip.decompress(path.read_bytes())) for path in folder.rglob("*.trace.json.gz")]
     return Counter(event["name"] for trace in traces for event in trace["traceEvents"] if event.get("cat") == "cpu_op")
@@ -102,14 +106,14 @@ def operations(folder: Path) -> Counter[str]:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_does_the_same_twice(name: str, tmp_path: Path, capfd: Any) -> None:
-    first, second = (left(name, tmp_path / word, capfd) for word in ("one", "two"))
+    first, second = (output_left(name, tmp_path / word, capfd) for word in ("one", "two"))
     assert any(first)
     assert first == second
 
 
-@pytest.mark.parametrize(("name", "knob"), [(n, k) for n in TASKS for k in option("task", n) if k != "name"])
+@pytest.mark.parametrize(("name", "knob"), [(n, k) for n in TASKS for k in option_yaml("task", n) if k != "name"])
 def test_another_value_of_a_tasks_knob_changes_something(name: str, knob: str, tmp_path: Path, capfd: Any) -> None:
-    default = option("task", name)[knob]
+    default = option_yaml("task", name)[knob]
     assert isinstance(default, bool) or f"{name}.{knob}" in OTHER, "say in OTHER what else it can be"
     other = OTHER.get(f"{name}.{knob}", not default)
-    assert left(name, tmp_path / "one", capfd) != left(name, tmp_path / "other", capfd, **{knob: other})
+    assert output_left(name, tmp_path / "one", capfd) != output_left(name, tmp_path / "other", capfd, **{knob: other})

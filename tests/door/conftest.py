@@ -1,4 +1,4 @@
-"""A small bench of configs, so that error lines can be held to the letter whatever options are shipped."""
+"""A small set of configs, so that exact error lines can be tested whatever options are shipped."""
 
 import textwrap
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from runner.__main__ import main
 from runner.door import check, options
 
-SHIPPED = options.shipped()
+SHIPPED = options.conf_folder()
 
 FILES = {
     "data/digits": "name: digits\nbatch_size: 64\n",
@@ -76,7 +76,7 @@ def bench_config() -> str:
 def bench(tmp_path, monkeypatch):
     """Put the small configs in the place of ours, and the process into an empty folder."""
     conf = write(tmp_path / "conf", {**FILES, "config": bench_config()})
-    monkeypatch.setattr(options, "shipped", lambda: conf)
+    monkeypatch.setattr(options, "conf_folder", lambda: conf)
     monkeypatch.setattr(check, "annotation", lambda *knob: None)  # behind these configs there are no components
     work = tmp_path / "work"
     work.mkdir()

@@ -1,4 +1,4 @@
-"""The front door as a process: fast, without torch, leaving nothing behind; help, version, config; a run started."""
+"""The command line as a process: fast, without torch, without leftover files; help, version, config, and a run."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Every wrong command line is answered by one line to the letter, exit code 2, and nothing is created."""
+"""Every wrong command line gets one exact error line and exit code 2, and creates nothing."""
 
 import sys
 
@@ -8,7 +8,7 @@ from runner.__main__ import main
 from runner.status import one_line
 
 HYDRA = (
-    "cannot be set (what can: hydra/launcher, hydra/sweeper, hydra.launcher.*, hydra.sweeper.*, "
+    "cannot be set (allowed: hydra/launcher, hydra/sweeper, hydra.launcher.*, hydra.sweeper.*, "
     "hydra.run.dir, hydra.sweep.*, hydra.mode)"
 )
 LINES = [
@@ -101,16 +101,16 @@ LINES = [
     (["-m", "--cfg", "job"], "--cfg: not supported with -m; it prints the config of one run"),
     (["--resolve"], "--resolve: requires --cfg job"),
     # what calls, and what Hydra keeps to itself
-    (["+optim._target_=os.system"], "optim._target_: a key must not start with '_' (a config can call nothing)"),
-    (["optim={_target_: os.system}"], "optim._target_: a key must not start with '_' (a config can call nothing)"),
+    (["+optim._target_=os.system"], "optim._target_: a key must not start with '_' (a config cannot call code)"),
+    (["optim={_target_: os.system}"], "optim._target_: a key must not start with '_' (a config cannot call code)"),
     (["optim=adam", "optim.rules={a: [{_target_: x}]}"], None),
     (
         ["hydra.launcher._target_=x"],
-        "hydra.launcher._target_: a key must not start with '_' (a config can call nothing)",
+        "hydra.launcher._target_: a key must not start with '_' (a config cannot call code)",
     ),
     (
         ["hydra.sweeper.a={_target_: x}"],
-        "hydra.sweeper.a._target_: a key must not start with '_' (a config can call nothing)",
+        "hydra.sweeper.a._target_: a key must not start with '_' (a config cannot call code)",
     ),
     (["hydra.callbacks.x=1"], f"hydra.callbacks.x: {HYDRA}"),
     (["hydra/job_logging=stdout"], f"hydra/job_logging: {HYDRA}"),
@@ -121,7 +121,7 @@ LINES = [
     (["hydra/launcher=no_such"], "hydra/launcher: unknown option 'no_such' (choose from: basic)"),
     (["hydra.launcher.jobs=2"], "hydra.launcher.jobs: unknown key 'jobs' (choose from: nothing, it has no keys)"),
     (["hydra.mode=FOO"], "hydra.mode: Invalid value 'FOO', expected one of [RUN, MULTIRUN]"),
-    (["model@teacher=mlp"], "model@teacher: values go where their group is, without '@'"),
+    (["model@teacher=mlp"], "model@teacher: '@' is not supported; an option's values are always in its group"),
 ]
 
 

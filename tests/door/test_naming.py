@@ -1,4 +1,4 @@
-"""Names of folders, and hashes that say when two runs are the same configuration."""
+"""Names of folders, and hashes that are equal for runs of the same configuration."""
 
 import re
 

@@ -117,8 +117,8 @@ REFUSED = [
     ),
     (["model=glob(x*)"], "model: unknown option 'glob(x*)' (choose from: cnn, mlp, resnet)"),
     (["seed=glob(*)"], "seed: got glob(*), but only options of a group can be globbed"),
-    (["name=x", "seed=0,1"], "name: belongs to one run; for a sweep set sweep"),
-    (["hydra.run.dir=x", "seed=0,1"], "hydra.run.dir: belongs to one run; for a sweep set hydra.sweep.dir"),
+    (["name=x", "seed=0,1"], "name: names a single run; for a sweep set sweep"),
+    (["hydra.run.dir=x", "seed=0,1"], "hydra.run.dir: names a single run; for a sweep set hydra.sweep.dir"),
     (["plugins=[a],[b]"], "plugins: cannot be swept"),
     (["hydra/launcher=basic,joblib"], "hydra/launcher: cannot be swept"),
     (["sweep=a/b", "seed=0,1"], "sweep: got 'a/b', must be letters, digits and . _ = , + - (at most 120)"),
@@ -137,7 +137,7 @@ def test_a_wrong_trial_is_found_before_the_first_one_starts(refused, argv, line)
 @pytest.mark.parametrize(
     ("params", "line"),
     [
-        ("{plugins: 'a,b'}", "plugins: may be given on the command line only, a file must not import code"),
+        ("{plugins: 'a,b'}", "plugins: allowed on the command line only, because a file must not import code"),
         ("{optim.lr: '0.1,x'}", "optim.lr: got 'x', must be a number"),
         ("{optim.lrr: '0.1,1'}", "optim.lrr: unknown key 'lrr'; did you mean 'lr'? (choose from: fused, lr, name)"),
         ("{hydra.callbacks.x: '1,2'}", "hydra.callbacks.x: cannot be set"),
@@ -321,7 +321,7 @@ def test_trials_run_in_other_processes_with_the_same_names(echo, tmp_path):
     words = ["-m", "--config-dir", echo[1], "plugins=[lab_echo]", "seed=1,2", "hydra/launcher=fresh", "sweep=x"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path / "site"), echo[1]])}
     program = "from runner.door import options; from pathlib import Path\n"
-    program += f"options.shipped = lambda: Path({str(tmp_path / 'conf')!r})\n"
+    program += f"options.conf_folder = lambda: Path({str(tmp_path / 'conf')!r})\n"
     program += "import sys; from runner.__main__ import main\nif __name__ == '__main__': sys.exit(main())\n"
     (tmp_path / "start.py").write_text(program)
     command = [sys.executable, str(tmp_path / "start.py"), *words]

@@ -1,4 +1,4 @@
-"""The door knows types from the YAMLs only; it must not refuse what a component takes."""
+"""The command line knows types from the YAML files only, and accepts every value that a component accepts."""
 
 import importlib
 import pkgutil

@@ -1,4 +1,4 @@
-"""A user's own folder of configs adds options and recipes, and can neither err silently nor run code."""
+"""A user's config folder adds options and recipes; its errors are reported, and it cannot run code."""
 
 import re
 from pathlib import Path
@@ -112,13 +112,13 @@ REFUSED = {
     ),
     "our option's name": (
         {"optim/mine": "name: sgd\n", "optim/adam": "name: adam\n"},
-        "{folder}/optim/adam.yaml: optim=adam is ours; give the file another name",
+        "{folder}/optim/adam.yaml: optim=adam comes with runner; give the file another name",
     ),
     "our config's name": (
         {"optim/mine": "name: sgd\n", "config": "seed: 1\n"},
-        "{folder}/config.yaml: would not be read, ours has this name; rename it: --config-name",
+        "{folder}/config.yaml: is hidden by the config of runner; rename it and use --config-name",
     ),
-    "a circle": ({"recipe/mine": f"{GLOBAL}defaults: [mine]\n"}, "{folder}/recipe/mine.yaml: builds on itself"),
+    "a circle": ({"recipe/mine": f"{GLOBAL}defaults: [mine]\n"}, "{folder}/recipe/mine.yaml: extends itself"),
     # what is no plain YAML
     "a broken file": (
         {"recipe/mine": f"{GLOBAL}optim: {{lr: 1\nseed: 2\n"},
@@ -156,7 +156,7 @@ REFUSED = {
     # what would run code
     "plugins": (
         {"recipe/mine": f"{GLOBAL}plugins: [os]\n"},
-        "{folder}/recipe/mine.yaml: plugins: may be given on the command line only, a file must not import code",
+        "{folder}/recipe/mine.yaml: plugins: allowed on the command line only, because a file must not import code",
     ),
     "plugins by interpolation": (
         {"recipe/mine": f"{GLOBAL}plugins: ${{oc.decode:'[os]'}}\n"},
@@ -172,15 +172,15 @@ REFUSED = {
     ),
     "a target by interpolation": (
         {"recipe/mine": f'{GLOBAL}optim: {{lr: "${{oc.create:{{_target_: x}}}}"}}\n'},
-        "{folder}/recipe/mine.yaml: optim.lr: got '${oc.create:{_target_: x}}', must be plain or point to a value",
+        "{folder}/recipe/mine.yaml: optim.lr: got '${oc.create:{_target_: x}}', must be a value, or a reference to one",
     ),
     "callbacks": (
         {"recipe/mine": f"{GLOBAL}hydra: {{callbacks: {{x: {{made: 1}}}}}}\n"},
-        "{folder}/recipe/mine.yaml: hydra.callbacks: is not for a config file (only mode, sweeper, launcher)",
+        "{folder}/recipe/mine.yaml: hydra.callbacks: is not allowed in a file (allowed: mode, sweeper, launcher)",
     ),
     "logging": (
         {"recipe/mine": f"{GLOBAL}hydra: {{job_logging: {{formatters: {{x: {{(): os.mkdir}}}}}}}}\n"},
-        "{folder}/recipe/mine.yaml: hydra.job_logging: is not for a config file",
+        "{folder}/recipe/mine.yaml: hydra.job_logging: is not allowed in a file",
     ),
     "a search path": (
         {"recipe/mine": f"{GLOBAL}hydra: {{searchpath: [x]}}\n"},
@@ -221,7 +221,7 @@ REFUSED = {
     ),
     "a bad file below a good one": (
         {"recipe/mine": f"{GLOBAL}defaults: [other]\n", "recipe/other": f"{GLOBAL}hydra: {{env: 1}}\n"},
-        "{folder}/recipe/other.yaml: hydra.env: is not for a config file",
+        "{folder}/recipe/other.yaml: hydra.env: is not allowed in a file",
     ),
 }
 
@@ -253,7 +253,9 @@ def test_a_file_that_is_not_chosen_does_no_harm(bench, user):
 def test_a_primary_config_is_screened_too(bench, user, refused):
     folder = user({"lab": "defaults: [config]\nhydra: {job_logging: {x: 1}}\n"})
     line = refused("--config-dir", str(folder), "--config-name", "lab")
-    assert line.startswith(f"runner: error: {folder}/lab.yaml: hydra.job_logging: is not for a config file (only mode,")
+    assert line.startswith(
+        f"runner: error: {folder}/lab.yaml: hydra.job_logging: is not allowed in a file (allowed: mode,"
+    )
 
 
 def test_text_that_is_not_utf8_is_refused(bench, user, refused):

@@ -1,4 +1,4 @@
-"""`vary`: a variant of a config is the config that the same words compose, or one line that says what is wrong."""
+"""`vary`: a variant of a config equals the config that the same overrides compose; errors are one line."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Real faults for tests: children that die or hit limits, disks that fail, record, or lose power."""
+"""Real faults for tests: child processes that die or hit limits, disks that fail, record, or lose power."""
 
 import itertools
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 from runner.engine.saving.disk import Disk
 
 
-def start(body):
+def start_child(body):
     """Run `body()` in a forked child; returns its pid."""
     sys.stdout.flush()
     with warnings.catch_warnings():
@@ -28,20 +28,20 @@ def start(body):
         os._exit(1)
 
 
-def end(pid):
+def wait_for_child(pid):
     """Wait for a child; returns its exit code, negative for a signal."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def in_child(body):
-    return end(start(body))
+def run_in_child(body):
+    return wait_for_child(start_child(body))
 
 
 def limit_file_size(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-class Watching(Disk):
+class WatchedDisk(Disk):
     """A disk that calls `before(number, operation, *arguments)` before each operation."""
 
     OPERATIONS = ("create", "open", "write", "truncate", "fsync", "close", "replace", "unlink", "mkdir", "rmdir")
@@ -51,7 +51,7 @@ class Watching(Disk):
 
     def __getattribute__(self, name):
         operation = object.__getattribute__(self, name)
-        if name not in (*Watching.OPERATIONS, "fsync_folder"):
+        if name not in (*WatchedDisk.OPERATIONS, "fsync_folder"):
             return operation
 
         def call(*arguments):
@@ -61,8 +61,8 @@ class Watching(Disk):
         return call
 
 
-def killing(at):
-    """A disk that dies by SIGKILL before operation number `at`, a write half done."""
+def disk_that_kills(at):
+    """Return a disk that kills the process before operation number `at`, or in the middle of a write."""
 
     def before(number, operation, *arguments):
         if number == at:
@@ -70,21 +70,21 @@ def killing(at):
                 os.write(arguments[0], arguments[1][: len(arguments[1]) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
 
-    return Watching(before)
+    return WatchedDisk(before)
 
 
-def failing(at, error):
-    """A disk whose operation number `at` fails with an errno, and everything works again afterwards."""
+def disk_that_fails(at, error):
+    """Return a disk whose operation number `at` fails with an errno; all later ones succeed."""
 
     def before(number, operation, *_):
         if number == at and operation != "close":
             raise OSError(error, os.strerror(error))
 
-    return Watching(before)
+    return WatchedDisk(before)
 
 
-class Recording(Disk):
-    """A disk that works, and writes down what it was asked for."""
+class RecordingDisk(Disk):
+    """A disk that works and records all operations."""
 
     def __init__(self):
         self.events, self.paths = [], {}
@@ -151,6 +151,6 @@ def power_cuts(before, events):
         yield {path: synced for path, (_, synced) in found.items()}
 
 
-def contents(folder):
-    """The bytes of every file below a folder."""
+def file_contents(folder):
+    """Return the bytes of every file below a folder."""
     return {path: path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()}

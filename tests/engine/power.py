@@ -1,4 +1,4 @@
-"""What a disk holds when the power goes: every operation of a run is recorded, and any prefix of them played back.
+"""What a disk holds after a power cut: all operations of a run are recorded, and any prefix of them is replayed.
 
 After ALICE (Pillai et al. 2014) and CrashMonkey (Mohan et al. 2018): bytes that were not synced may be lost, and names
 that were not synced too, each by itself.
@@ -13,8 +13,8 @@ NAMES = ("lost", "kept")  # what becomes of names that no sync of their folder f
 BYTES = ("lost", "kept")  # what becomes of bytes that no sync of their file followed
 
 
-class Recorder(Disk):
-    """A disk that works, and writes down what it was asked for."""
+class RecordingDisk(Disk):
+    """A disk that works and records all operations."""
 
     def __init__(self):
         self.events, self._paths = [], {}
@@ -64,18 +64,18 @@ class Recorder(Disk):
         return file
 
 
-class Body:
+class FileBytes:
     """A file's bytes, as written and as synced."""
 
     def __init__(self, data=b""):
         self.written = self.synced = data
 
 
-class Played:
-    """A disk after some of the recorded operations; a name leads to a `Body`, or to None for a folder."""
+class ReplayedDisk:
+    """A disk after some of the recorded operations; a name leads to a `FileBytes`, or to None for a folder."""
 
     def __init__(self, held):
-        self.names = {path: None if data is None else Body(data) for path, data in held.items()}
+        self.names = {path: None if data is None else FileBytes(data) for path, data in held.items()}
         self.durable = dict(self.names)
         self.open = {}
 
@@ -84,7 +84,7 @@ class Played:
         getattr(self, f"_{kind}")(*what)
 
     def left(self, names, data):
-        """What is found afterwards: {path: bytes, or None for a folder}."""
+        """Return what the disk holds: {path: bytes, or None for a folder}."""
         found = self.names if names == "kept" else self.durable
         there = {path: body for path, body in found.items() if self._reached(path, found)}
         return {path: body and getattr(body, "written" if data == "kept" else "synced") for path, body in there.items()}
@@ -93,7 +93,7 @@ class Played:
         return all(parent in found for parent in path.parents if parent in self.names)
 
     def _create(self, file, path):
-        self.names[path] = self.open[file] = Body()
+        self.names[path] = self.open[file] = FileBytes()
 
     def _open(self, file, path):
         self.open[file] = self.names[path]
@@ -125,12 +125,12 @@ class Played:
         self.durable = kept | {path: body for path, body in self.names.items() if path.parent == folder}
 
 
-def cuts(held, events, promised):
+def power_cuts(held, events, promised):
     """Every disk that the power may leave at each moment, in each way: (what was promised by then, {path: bytes}).
 
     `promised` has an entry for each number of events; a disk that was seen with the same promise is left out.
     """
-    played, seen = Played(held), set()
+    played, seen = ReplayedDisk(held), set()
     for moment in range(len(events) + 1):
         for names in NAMES:
             for data in BYTES:
@@ -143,13 +143,13 @@ def cuts(held, events, promised):
             played.play(events[moment])
 
 
-def held_in(folder):
-    """What lies below a folder now: {path: bytes, or None for a folder}."""
+def disk_contents(folder):
+    """Return the current content of a folder: {path: bytes, or None for a folder}."""
     return {path: path.read_bytes() if path.is_file() else None for path in Path(folder).rglob("*")}
 
 
 def restore(disk, root, place):
-    """Write a disk that was below `root` to another place."""
+    """Write the content of a disk below `root` to another folder."""
     for path, data in sorted(disk.items()):
         if path.is_relative_to(root):
             target = place / path.relative_to(root)

@@ -1,4 +1,4 @@
-"""A small checkpoint that tells its step everywhere, and how its loading is to end."""
+"""A small checkpoint whose content depends on its step, and the expected ends of loading it."""
 
 import pytest
 import torch
@@ -22,15 +22,15 @@ def state_at(step):
     }
 
 
-def put(folder, step, **options):
-    """Save a small checkpoint that tells its step everywhere."""
+def save_step(folder, step, **options):
+    """Save a small checkpoint whose content depends on its step."""
     weights = weights_at(step)
     options = {"keep": [], "logs": {"metrics.jsonl": step}, "meta": {"threads": step}, **options}
     return save(folder, step, weights, {**state_at(step), "model": weights}, **options)
 
 
-def is_of(snapshot, step):
-    """Whether a snapshot is exactly the one that `put` saved at a step."""
+def is_checkpoint_of(snapshot, step):
+    """True if a snapshot equals the one that `save_step` saved at a step."""
     weights, state = weights_at(step), state_at(step)
     return (
         snapshot.step == snapshot.state["step"] == snapshot.meta["threads"] == step
@@ -42,10 +42,10 @@ def is_of(snapshot, step):
     )
 
 
-def falls_back(run):
+def load_older(run):
     """Load, check that it is the checkpoint of step 10 with one note, and return the note."""
     snapshot = load(run)
-    assert is_of(snapshot, 10)
+    assert is_checkpoint_of(snapshot, 10)
     assert len(snapshot.notes) == 1 and "\n" not in snapshot.notes[0]
     assert snapshot.notes[0].startswith(f"checkpoint {run}/checkpoints/00000020.")
     assert snapshot.notes[0].endswith("going back to 00000010.json")

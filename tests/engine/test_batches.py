@@ -1,4 +1,4 @@
-"""Order and augmentation are functions of (seed, epoch, sample): of nothing else."""
+"""Order and augmentation are functions of (seed, epoch, example) only."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Logs of runs that train together: one copy from the device for all of them, and the bytes of logs that are alone."""
+"""Logs of runs that train together: one copy from the device for all, and the same bytes as separate logs."""
 
 import itertools
 import math

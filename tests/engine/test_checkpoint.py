@@ -1,4 +1,4 @@
-"""Checkpoints: what was saved comes back bit for bit, what is to stay stays, evaluation reads verified weights."""
+"""Checkpoints load bit for bit, rotation keeps the right ones, and evaluation reads verified weights."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from saving import SLOTS, is_of, put, refused, weights_at
+from saving import SLOTS, is_checkpoint_of, refused, save_step, weights_at
 
 from runner.engine.saving import storage
 from runner.engine.saving.checkpoint import load, mismatch, read_weights, save, weights_file
@@ -17,8 +17,8 @@ from runner.engine.saving.checkpoint import load, mismatch, read_weights, save, 
 @pytest.fixture
 def run(tmp_path):
     """A run folder with the checkpoints of steps 10 and 20."""
-    put(tmp_path, 10)
-    put(tmp_path, 20)
+    save_step(tmp_path, 10)
+    save_step(tmp_path, 20)
     return tmp_path
 
 
@@ -27,8 +27,8 @@ def run(tmp_path):
 
 def test_what_was_saved_is_loaded(run):
     snapshot = load(run)
-    assert is_of(snapshot, 20) and snapshot.notes == []
-    assert is_of(load(run, step=10), 10)
+    assert is_checkpoint_of(snapshot, 20) and snapshot.notes == []
+    assert is_checkpoint_of(load(run, step=10), 10)
 
 
 def test_files_are_as_promised(run):
@@ -44,7 +44,7 @@ def test_files_are_as_promised(run):
 
 
 def test_save_returns_the_weights_that_evaluation_reads(tmp_path):
-    path = put(tmp_path, 30)
+    path = save_step(tmp_path, 30)
     assert path == tmp_path / "checkpoints" / "00000030.weights.safetensors" == weights_file(tmp_path, 30)
     assert all(torch.equal(tensor, weights_at(30)[name]) for name, tensor in read_weights(path).items())
 
@@ -74,43 +74,43 @@ def steps(run):
 
 def test_the_newest_and_those_to_keep_stay(tmp_path):
     for step in range(1, 8):
-        put(tmp_path, step, keep=[3])
+        save_step(tmp_path, step, keep=[3])
     assert steps(tmp_path) == [3, 6, 7]
     assert len(storage.names(tmp_path / "checkpoints")) == 9
-    put(tmp_path, 8, keep=[], newest=1)
+    save_step(tmp_path, 8, keep=[], newest=1)
     assert steps(tmp_path) == [8]
-    put(tmp_path, 9, keep=[], newest=5)
+    save_step(tmp_path, 9, keep=[], newest=5)
     assert steps(tmp_path) == [8, 9]
 
 
 def test_a_step_can_be_saved_again(run):
-    put(run, 20, meta={"threads": 20, "again": True})
+    save_step(run, 20, meta={"threads": 20, "again": True})
     snapshot = load(run)
-    assert is_of(snapshot, 20) and snapshot.meta["again"]
+    assert is_checkpoint_of(snapshot, 20) and snapshot.meta["again"]
     assert steps(run) == [10, 20] and len(storage.names(run / "checkpoints")) == 6
-    assert is_of(load(run, step=10), 10)
+    assert is_checkpoint_of(load(run, step=10), 10)
     read_weights(weights_file(run, 20))
-    put(run, 20)
-    assert is_of(load(run), 20) and len(storage.names(run / "checkpoints")) == 6
+    save_step(run, 20)
+    assert is_checkpoint_of(load(run), 20) and len(storage.names(run / "checkpoints")) == 6
 
 
 def test_going_back_leaves_the_later_steps_behind(run):
-    put(run, 15)
+    save_step(run, 15)
     assert steps(run) == [10, 15]
-    put(run, 12, keep=[15])
+    save_step(run, 12, keep=[15])
     assert steps(run) == [10, 12, 15]
 
 
 def test_a_checkpoint_that_lost_bytes_is_not_counted_among_the_newest(run):
     os.truncate(run / "checkpoints" / SLOTS[1], 10)
-    put(run, 30)
+    save_step(run, 30)
     assert steps(run) == [10, 30]
 
 
 def test_steps_of_more_than_eight_digits_are_in_order(tmp_path):
     for step in (99_999_999, 100_000_000):
-        put(tmp_path, step)
-    assert is_of(load(tmp_path), 100_000_000)
+        save_step(tmp_path, step)
+    assert is_checkpoint_of(load(tmp_path), 100_000_000)
 
 
 # Optimizers

@@ -1,4 +1,4 @@
-"""Crashes while saving: killed, out of room or out of power at any moment, a valid checkpoint is left."""
+"""A kill, a full disk or a power cut at any moment of a save leaves a valid checkpoint."""
 
 import errno
 import itertools
@@ -9,8 +9,19 @@ import signal
 import time
 
 import pytest
-from faults import Recording, Watching, contents, end, failing, in_child, killing, limit_file_size, power_cuts, start
-from saving import SLOTS, is_of, put
+from faults import (
+    RecordingDisk,
+    WatchedDisk,
+    disk_that_fails,
+    disk_that_kills,
+    file_contents,
+    limit_file_size,
+    power_cuts,
+    run_in_child,
+    start_child,
+    wait_for_child,
+)
+from saving import SLOTS, is_checkpoint_of, save_step
 
 from runner.engine.saving import checkpoint, rotation, storage
 from runner.engine.saving.checkpoint import load
@@ -20,8 +31,8 @@ from runner.errors import CheckpointError, StorageError
 @pytest.fixture
 def run(tmp_path):
     """A run folder with the checkpoints of steps 10 and 20."""
-    put(tmp_path, 10)
-    put(tmp_path, 20)
+    save_step(tmp_path, 10)
+    save_step(tmp_path, 20)
     return tmp_path
 
 
@@ -30,27 +41,27 @@ def run(tmp_path):
 
 def operations(folder, step):
     """How many operations on the disk a save makes."""
-    disk = Watching(lambda *_: None)
+    disk = WatchedDisk(lambda *_: None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(storage, "disk", disk)
-        put(folder, step, newest=1)
+        save_step(folder, step, newest=1)
     return next(disk.count)
 
 
 def killed_saves(tmp_path):
     """Yield for each operation of a save the folder of a run that was killed before it, in its second save."""
     (tmp_path / "count").mkdir()
-    put(tmp_path / "count", 10)
+    save_step(tmp_path / "count", 10)
     for at in range(operations(tmp_path / "count", 20)):
         run = tmp_path / str(at)
         run.mkdir()
-        put(run, 10)
+        save_step(run, 10)
 
         def body(run=run, at=at):
-            storage.disk = killing(at)
-            put(run, 20, newest=1)
+            storage.disk = disk_that_kills(at)
+            save_step(run, 20, newest=1)
 
-        assert in_child(body) == -signal.SIGKILL
+        assert run_in_child(body) == -signal.SIGKILL
         yield run
 
 
@@ -59,10 +70,10 @@ def test_a_kill_before_any_operation_leaves_a_valid_checkpoint(tmp_path):
     for run in killed_saves(tmp_path):
         count += 1
         snapshot = load(run)
-        assert is_of(snapshot, snapshot.step) and snapshot.step in (10, 20) and snapshot.notes == []
-        put(run, 30, newest=1)
-        assert is_of(load(run), 30)
-        assert len(contents(run)) == 3  # nothing is left over
+        assert is_checkpoint_of(snapshot, snapshot.step) and snapshot.step in (10, 20) and snapshot.notes == []
+        save_step(run, 30, newest=1)
+        assert is_checkpoint_of(load(run), 30)
+        assert len(file_contents(run)) == 3  # nothing is left over
     assert count > 15
 
 
@@ -78,15 +89,15 @@ def test_what_a_killed_save_had_yet_to_remove_can_be_removed_later(tmp_path):
 
 
 def test_what_is_newer_and_what_is_to_stay_is_not_removed_later(run):
-    put(run, 30)
-    put(run, 40, keep=[20])
+    save_step(run, 30)
+    save_step(run, 40, keep=[20])
     (run / "checkpoints" / "00000050.json").write_bytes(b"damaged")
     (run / "checkpoints" / "notes.txt").write_bytes(b"x")
-    before = contents(run)
+    before = file_contents(run)
     checkpoint.remove_outdated(run, 40, keep=[20])
-    assert contents(run) == before
+    assert file_contents(run) == before
     checkpoint.remove_outdated(run, 40, keep=[])
-    assert {path.name for path in before.keys() - contents(run).keys()} == set(SLOTS)
+    assert {path.name for path in before.keys() - file_contents(run).keys()} == set(SLOTS)
 
 
 def test_a_kill_in_the_first_save_leaves_none_or_a_valid_one(tmp_path):
@@ -96,45 +107,45 @@ def test_a_kill_in_the_first_save_leaves_none_or_a_valid_one(tmp_path):
         run.mkdir()
 
         def body(run=run, at=at):
-            storage.disk = killing(at)
-            put(run, 10)
+            storage.disk = disk_that_kills(at)
+            save_step(run, 10)
 
-        assert in_child(body) == -signal.SIGKILL
+        assert run_in_child(body) == -signal.SIGKILL
         snapshot = load(run)
-        assert snapshot is None or is_of(snapshot, 10)
+        assert snapshot is None or is_checkpoint_of(snapshot, 10)
 
 
 def test_a_kill_at_any_time_leaves_a_valid_checkpoint(run):
     draw = random.Random(0)
     moments = [time.monotonic()]
     for _ in range(5):
-        put(run, 20)
+        save_step(run, 20)
         moments.append(time.monotonic())
     usual = min(end - begin for begin, end in itertools.pairwise(moments))
 
     def body():
         for step in itertools.count(30, 10):
-            put(run, step, newest=1)
+            save_step(run, step, newest=1)
 
     for _ in range(20):
-        pid = start(body)
+        pid = start_child(body)
         time.sleep(draw.uniform(0, 2.5 * usual))
         os.kill(pid, signal.SIGKILL)
-        assert end(pid) == -signal.SIGKILL
+        assert wait_for_child(pid) == -signal.SIGKILL
         snapshot = load(run)
-        assert is_of(snapshot, snapshot.step) and snapshot.notes == []
-        put(run, 20)
+        assert is_checkpoint_of(snapshot, snapshot.step) and snapshot.notes == []
+        save_step(run, 20)
 
 
 @pytest.mark.parametrize("step", [20, 10], ids=["the next step", "the same step again"])
 def test_power_may_go_at_any_moment(tmp_path, monkeypatch, step):
     run = tmp_path / "run"
     run.mkdir()
-    put(run, 10)
-    before = contents(run)
-    disk = Recording()
+    save_step(run, 10)
+    before = file_contents(run)
+    disk = RecordingDisk()
     monkeypatch.setattr(storage, "disk", disk)
-    put(run, step, newest=1, meta={"threads": step, "new": True})
+    save_step(run, step, newest=1, meta={"threads": step, "new": True})
     monkeypatch.undo()
     seen = survivors(tmp_path / "cut", run, before, disk.events)
     assert len(seen) > 10 and all(seen)
@@ -160,7 +171,7 @@ def after_cut(place, files):
         (place / path).write_bytes(data)
     try:
         snapshot = load(place)
-        assert snapshot is None or is_of(snapshot, snapshot.step)
+        assert snapshot is None or is_checkpoint_of(snapshot, snapshot.step)
         return snapshot
     except CheckpointError:
         return None
@@ -172,11 +183,11 @@ def after_cut(place, files):
 def test_a_save_syncs_no_more_than_the_power_asks_for(tmp_path, monkeypatch, missing):
     run = tmp_path / "run"
     run.mkdir()
-    put(run, 10)
-    before = contents(run)
-    disk = Recording()
+    save_step(run, 10)
+    before = file_contents(run)
+    disk = RecordingDisk()
     monkeypatch.setattr(storage, "disk", disk)
-    put(run, 20, newest=1)
+    save_step(run, 20, newest=1)
     syncs = [number for number, event in enumerate(disk.events) if event[0].startswith("fsync")]
     assert len(syncs) == 5
     assert all(snapshot and not snapshot.notes for snapshot in survivors(tmp_path / "cut", run, before, disk.events))
@@ -188,57 +199,57 @@ def test_a_save_syncs_no_more_than_the_power_asks_for(tmp_path, monkeypatch, mis
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO], ids=errno.errorcode.get)
 def test_a_failing_disk_is_a_storage_error_and_the_old_checkpoint_stays(tmp_path, monkeypatch, error):
     (tmp_path / "count").mkdir()
-    put(tmp_path / "count", 10)
+    save_step(tmp_path / "count", 10)
     failures = 0
     for at in range(operations(tmp_path / "count", 20)):
         run = tmp_path / str(at)
         run.mkdir()
-        put(run, 10)
-        old = contents(run)
+        save_step(run, 10)
+        old = file_contents(run)
         with monkeypatch.context() as patch:
-            patch.setattr(storage, "disk", failing(at, error))
+            patch.setattr(storage, "disk", disk_that_fails(at, error))
             try:
-                put(run, 20, newest=1)
+                save_step(run, 20, newest=1)
             except StorageError as refusal:
                 failures += 1
                 assert os.strerror(error) in str(refusal) and "\n" not in str(refusal)
         snapshot = load(run)
-        assert is_of(snapshot, snapshot.step)
+        assert is_checkpoint_of(snapshot, snapshot.step)
         if snapshot.step == 10:
-            assert {path: contents(run)[path] for path in old} == old
+            assert {path: file_contents(run)[path] for path in old} == old
     assert failures > 15
 
 
 @pytest.mark.parametrize("size", [0, 50, 200, 600])
 def test_under_a_file_size_limit_the_old_checkpoint_stays(run, size):
-    old = contents(run)
+    old = file_contents(run)
 
     def body():
         limit_file_size(size)
         with pytest.raises(StorageError, match="File too large"):
-            put(run, 30)
+            save_step(run, 30)
 
-    assert in_child(body) == 0
-    assert is_of(load(run), 20)
-    assert {path: contents(run)[path] for path in old} == old
+    assert run_in_child(body) == 0
+    assert is_checkpoint_of(load(run), 20)
+    assert {path: file_contents(run)[path] for path in old} == old
     assert not list(run.rglob(".tmp-*"))
 
 
 def test_a_disk_that_lies_is_caught_before_the_old_checkpoint_goes(run, monkeypatch):
-    class Lying(Recording):
+    class Lying(RecordingDisk):
         def write(self, file, data):
             return super().write(file, memoryview(bytes(data[:-1]) + b"?"))
 
     monkeypatch.setattr(storage, "disk", Lying())
     with pytest.raises(StorageError, match="the file read back differs from what was written"):
-        put(run, 30, newest=1)
-    assert is_of(load(run), 20)
+        save_step(run, 30, newest=1)
+    assert is_checkpoint_of(load(run), 20)
 
 
 def test_a_deleted_folder_is_a_storage_error(run):
     shutil.rmtree(run)
     with pytest.raises(StorageError, match="No such file or directory"):
-        put(run, 30)
+        save_step(run, 30)
 
 
 def test_what_killed_saves_left_is_cleaned_and_nothing_else(run):
@@ -255,7 +266,7 @@ def test_what_killed_saves_left_is_cleaned_and_nothing_else(run):
 def test_leftovers_make_room_before_anything_is_written(run, monkeypatch):
     leftover = run / "checkpoints" / "00000030.state.safetensors"
     leftover.write_bytes(b"half")
-    monkeypatch.setattr(storage, "disk", failing(1, errno.ENOSPC))
+    monkeypatch.setattr(storage, "disk", disk_that_fails(1, errno.ENOSPC))
     with pytest.raises(StorageError):
-        put(run, 30)
+        save_step(run, 30)
     assert not leftover.exists()

@@ -1,4 +1,4 @@
-"""Damaged and hostile checkpoints: seen before a byte is believed, and the older one is taken with a note."""
+"""Damaged and hostile checkpoints are detected before they are used, and the older one is loaded with a note."""
 
 import hashlib
 import json
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from faults import contents
-from saving import SLOTS, falls_back, is_of, put, refused
+from faults import file_contents
+from saving import SLOTS, is_checkpoint_of, load_older, refused, save_step
 
 from runner.engine.saving import storage
 from runner.engine.saving.checkpoint import load, read_weights
@@ -23,8 +23,8 @@ from runner.errors import CheckpointError, StorageError
 @pytest.fixture
 def run(tmp_path):
     """A run folder with the checkpoints of steps 10 and 20."""
-    put(tmp_path, 10)
-    put(tmp_path, 20)
+    save_step(tmp_path, 10)
+    save_step(tmp_path, 20)
     return tmp_path
 
 
@@ -49,9 +49,9 @@ def test_every_flipped_bit_is_seen(run):
         flipped = bytearray(data)
         flipped[bit // 8] ^= 1 << bit % 8
         (place / name).write_bytes(flipped)
-        falls_back(run)
+        load_older(run)
         (place / name).write_bytes(data)
-    assert is_of(load(run), 20)
+    assert is_checkpoint_of(load(run), 20)
 
 
 def test_every_truncation_is_seen(run):
@@ -61,11 +61,11 @@ def test_every_truncation_is_seen(run):
         data = (place / name).read_bytes()
         for size in [0, 1, 8, len(data) - 1, *(draw.randrange(len(data)) for _ in range(14))]:
             (place / name).write_bytes(data[:size])
-            falls_back(run)
+            load_older(run)
         (place / name).write_bytes(data + b"\0")
-        falls_back(run)
+        load_older(run)
         (place / name).write_bytes(data)
-    assert is_of(load(run), 20)
+    assert is_checkpoint_of(load(run), 20)
 
 
 class Canary:
@@ -102,19 +102,19 @@ def test_what_is_no_checkpoint_is_passed_over(run, slot, what, alarm):
     path.unlink()
     dict(foreign(path))[what]()
     if slot.endswith(".json") and what == "nothing":  # as if killed before the commit
-        assert is_of(load(run), 10)
+        assert is_checkpoint_of(load(run), 10)
     else:
-        falls_back(run)
+        load_older(run)
     assert not (path.parent / "canary").exists()
 
 
 def test_the_newest_of_several_valid_ones_is_taken_and_each_damaged_one_named(tmp_path):
     for step in (10, 20, 30, 40):
-        put(tmp_path, step, newest=9)
+        save_step(tmp_path, step, newest=9)
     for step in (30, 40):
         (tmp_path / "checkpoints" / f"{step:08d}.state.safetensors").unlink()
     snapshot = load(tmp_path)
-    assert is_of(snapshot, 20)
+    assert is_checkpoint_of(snapshot, 20)
     assert [note.split("/")[-1][:8] for note in snapshot.notes] == ["00000040", "00000030"]
 
 
@@ -132,7 +132,7 @@ def test_a_step_that_is_asked_for_is_given_or_refused(run):
     assert refused(load, run, step=15) == f"{run}/checkpoints: no checkpoint of step 15 (available: [10, 20])"
     (run / "checkpoints" / SLOTS[0]).write_bytes(b"")
     refused(load, run, step=20)
-    assert is_of(load(run, step=10), 10)
+    assert is_checkpoint_of(load(run, step=10), 10)
 
 
 def test_the_folder_of_checkpoints_must_be_one(run):
@@ -140,7 +140,7 @@ def test_the_folder_of_checkpoints_must_be_one(run):
     (run / "checkpoints").symlink_to(run / "elsewhere")
     assert refused(load, run) == f"{run}/checkpoints: is not a folder"
     with pytest.raises((StorageError, FileExistsError)):
-        put(run, 30)
+        save_step(run, 30)
     (run / "checkpoints").unlink()
     (run / "checkpoints").write_bytes(b"")
     refused(load, run)
@@ -150,9 +150,9 @@ def test_loading_writes_nothing(run):
     (run / "checkpoints" / ".tmp-1-1").write_bytes(b"half")
     (run / "checkpoints" / "00000030.weights.safetensors").write_bytes(b"half")
     (run / "checkpoints" / SLOTS[0]).write_bytes(b"")
-    before = contents(run)
+    before = file_contents(run)
     load(run)
-    assert contents(run) == before
+    assert file_contents(run) == before
 
 
 # Hostility: everything fits together, checksums included, and still it must not be believed
@@ -209,25 +209,25 @@ HOSTILE = {
 @pytest.mark.parametrize("edit", HOSTILE.values(), ids=HOSTILE)
 def test_a_hostile_manifest_is_passed_over(run, edit):
     reseal(run, edit)
-    falls_back(run)
+    load_older(run)
 
 
 def test_resealing_alone_changes_nothing(run):
     reseal(run, lambda record: record)
-    assert is_of(load(run), 20)
+    assert is_checkpoint_of(load(run), 20)
 
 
 def test_a_manifest_of_nested_lists_is_passed_over(run):
     body = b'{"format":1,"meta":' + b"[" * 200_000 + b"]" * 200_000
     seal = b',"sha256":"' + hashlib.sha256(body).hexdigest().encode() + b'"}\n'
     (run / "checkpoints" / "00000020.json").write_bytes(body + seal)
-    falls_back(run)
+    load_older(run)
 
 
 def test_a_huge_manifest_is_not_read(run):
     os.truncate(run / "checkpoints" / "00000020.json", 1 << 40)
     began = time.monotonic()
-    assert "at most" in falls_back(run)
+    assert "at most" in load_older(run)
     assert time.monotonic() - began < 1
 
 
@@ -264,7 +264,7 @@ HOSTILE_TENSORS = {
 def test_a_hostile_tensor_file_is_passed_over(run, data):
     (run / "checkpoints" / SLOTS[1]).write_bytes(data)
     reseal(run, file_entry(size=len(data), sha256=hashlib.sha256(data).hexdigest()))
-    falls_back(run)
+    load_older(run)
     refused(read_weights, run / "checkpoints" / SLOTS[1])
 
 
@@ -274,13 +274,13 @@ def test_a_later_format_is_refused_and_nothing_older_taken(run):
 
 
 def test_what_could_not_be_loaded_is_not_committed(run):
-    before = contents(run)
+    before = file_contents(run)
     for options in ({"logs": {"../x": 1}}, {"logs": {"a": -1}}):
         with pytest.raises(CheckpointError):
-            put(run, 30, **options)
-        assert is_of(load(run), 20)
+            save_step(run, 30, **options)
+        assert is_checkpoint_of(load(run), 20)
     with pytest.raises(ValueError, match="JSON compliant"):
-        put(run, 30, meta={"loss": float("nan")})
+        save_step(run, 30, meta={"loss": float("nan")})
     storage.names(run)
-    put(run, 20)
-    assert len(contents(run)) == len(before)
+    save_step(run, 20)
+    assert len(file_contents(run)) == len(before)

@@ -1,4 +1,4 @@
-"""What a run says, on a pipe and on a terminal."""
+"""The progress lines of a run, in a pipe and on a terminal."""
 
 import io
 import os
@@ -69,7 +69,7 @@ def test_a_log_tells_its_screens_and_closes_them(tmp_path):
 
 
 def on_terminal(write):
-    """Return what a terminal gets."""
+    """Return the output on a terminal."""
     master, slave = pty.openpty()
     with os.fdopen(slave, "w") as stream:
         write(stream)

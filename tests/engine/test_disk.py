@@ -1,4 +1,4 @@
-"""Disks that fill up, fail, close or go away under a run: the last checkpoint stays, and one line says why."""
+"""Disks that fill up, fail or disappear during a run: the last checkpoint stays, and one line names the reason."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import kills
 import pytest
-from faults import Watching, contents, limit_file_size
+from faults import WatchedDisk, file_contents, limit_file_size
 from running import ROOT
 
 from runner.__main__ import main
@@ -49,29 +49,29 @@ def whole(tmp_path_factory):
 def count(tmp_path_factory):
     """How many operations on the disk a run makes."""
     place = tmp_path_factory.mktemp("count")
-    disk = Watching(lambda number, *_: (place / "count").write_text(str(number)))
+    disk = WatchedDisk(lambda number, *_: (place / "count").write_text(str(number)))
     run(place, *WORDS, f"hydra.run.dir={place / 'run'}", before=lambda: setattr(storage, "disk", disk))
     return int((place / "count").read_text())
 
 
 def refusal(said):
-    """The one line that says why a run has ended."""
+    """Return the error line of a run that has ended."""
     errors = [line for line in said.splitlines() if line.startswith("runner: error: ")]
     assert len(errors) == 1 and "/" in errors[0].partition(": ")[2], said
     assert "Traceback" not in said
     return errors[0].removeprefix("runner: error: ")
 
 
-def goes_on(place, whole, folder):
-    """Let a run go on, on a disk that is well again, and compare it with the one that met no fault."""
+def check_resume(place, whole, folder):
+    """Resume a run on a repaired disk, and compare it with a run without faults."""
     told = (folder / "config.yaml").exists()
     words = [f"resume={folder}"] if told else [*WORDS, f"hydra.run.dir={folder}"]
     code, said = run(place, *words)
     assert code == 0, said
-    assert kills.differing(whole, folder) == ""
+    assert kills.differences(whole, folder) == ""
 
 
-class Broken(Watching):
+class BrokenDisk(WatchedDisk):
     """A disk that refuses operations from number `at` on: all of them, or those that `which` chooses."""
 
     def __init__(self, at, error, kept, *, times=10**9, which=lambda *_: True):
@@ -84,8 +84,8 @@ class Broken(Watching):
         super().__init__(before)
 
 
-def stays(folder, kept):
-    """Whether the newest checkpoint from before a fault is there, byte for byte, or a newer valid one."""
+def checkpoint_survives(folder, kept):
+    """True if the newest checkpoint before a fault exists byte for byte, or a newer valid one."""
     old = load(kept) if kept.exists() else None
     if old is None:
         return True
@@ -98,15 +98,15 @@ def stays(folder, kept):
 
 
 def fault_at(place, whole, at, error, **options):
-    """Break the disk of a run, and check all that must hold; returns the exit code and what was said."""
+    """Break the disk of a run, check all promises, and return the exit code and the output."""
     folder, kept = place / "run", place / "kept"
-    disk = Broken(at, error, kept, **options)
+    disk = BrokenDisk(at, error, kept, **options)
     code, said = run(place, *WORDS, f"hydra.run.dir={folder}", before=lambda: setattr(storage, "disk", disk))
     assert code in (0, 4), said
     if code:
         assert refusal(said).rpartition(": ")[2].startswith(os.strerror(error))
-    assert stays(folder, kept)
-    goes_on(place, whole, folder)
+    assert checkpoint_survives(folder, kept)
+    check_resume(place, whole, folder)
     return code, said
 
 
@@ -164,7 +164,7 @@ def test_files_that_may_not_grow_cost_no_checkpoint(whole, tmp_path, size):
     assert "File too large" in refusal(said)
     if (folder / "checkpoints").exists():
         load(folder)
-    goes_on(tmp_path, whole, folder)
+    check_resume(tmp_path, whole, folder)
 
 
 def mounted(size, place, *words):
@@ -202,8 +202,8 @@ def open_place():
         yield Path(name)
 
 
-def as_nobody():
-    """Drop root once all is imported that a run needs: the interpreter's own files may be closed to others."""
+def run_without_root():
+    """Give up root after all imports of a run, because other users may not read the interpreter's files."""
     with tempfile.TemporaryDirectory() as name:
         assert main([*WORDS, f"hydra.run.dir={name}/warm"]) == 0
     os.setuid(65534)
@@ -215,7 +215,7 @@ needs_root = pytest.mark.skipif(os.getuid() != 0, reason="drops root")
 @needs_root
 def test_a_read_only_folder_is_refused_in_one_line(whole, open_place):
     shutil.copytree(whole, open_place / "run")
-    before = contents(open_place / "run")
+    before = file_contents(open_place / "run")
     path = open_place / "run" / "result.json"
     path.write_text(path.read_text().replace('"done"', '"running"'))
     before[path] = path.read_bytes()
@@ -224,10 +224,10 @@ def test_a_read_only_folder_is_refused_in_one_line(whole, open_place):
         (*WORDS, f"outputs={open_place}/outputs"),
         (*WORDS, f"hydra.run.dir={open_place}/new"),
     ):
-        code, said = run(open_place, *words, before=as_nobody)
+        code, said = run(open_place, *words, before=run_without_root)
         assert code == 4, said
         assert refusal(said).endswith("Permission denied")
-    assert contents(open_place / "run") == before
+    assert file_contents(open_place / "run") == before
 
 
 @needs_root
@@ -237,7 +237,7 @@ def test_a_folder_that_becomes_read_only_under_a_run_costs_no_checkpoint(whole, 
     os.chown(folder.parent, 65534, 65534)
 
     def before():
-        as_nobody()
+        run_without_root()
         disk = Disk()
 
         def closing(number, operation, *arguments):
@@ -245,14 +245,14 @@ def test_a_folder_that_becomes_read_only_under_a_run_costs_no_checkpoint(whole, 
                 disk.replace(*arguments)
                 (folder / "checkpoints").chmod(0o555)
 
-        storage.disk = Watching(closing)
+        storage.disk = WatchedDisk(closing)
 
     code, said = run(open_place, *WORDS, f"hydra.run.dir={folder}", before=before)
     assert code == 4, said
     assert "checkpoints/" in refusal(said)
     (folder / "checkpoints").chmod(0o755)
     assert load(folder).step in (4, 6)
-    goes_on(open_place, whole, folder)
+    check_resume(open_place, whole, folder)
 
 
 @pytest.mark.parametrize("what", ["the folder", "checkpoints", "metrics.jsonl"])
@@ -269,7 +269,7 @@ def test_what_is_taken_away_under_a_run_ends_it_in_one_line(tmp_path, whole, wha
                     "metrics.jsonl": lambda: (folder / "metrics.jsonl").unlink(),
                 }[what]()
 
-        storage.disk = Watching(taking)
+        storage.disk = WatchedDisk(taking)
 
     code, said = run(tmp_path, *WORDS, f"hydra.run.dir={folder}", before=before)
     assert code == 4, said
@@ -279,7 +279,7 @@ def test_what_is_taken_away_under_a_run_ends_it_in_one_line(tmp_path, whole, wha
 
 def test_an_interrupt_is_told_of_though_the_log_cannot_be_finished(tmp_path):
     folder = tmp_path / "run"
-    disk = Broken(40, errno.ENOSPC, tmp_path / "kept", which=of_the_log)
+    disk = BrokenDisk(40, errno.ENOSPC, tmp_path / "kept", which=of_the_log)
 
     def before():
         storage.disk = disk

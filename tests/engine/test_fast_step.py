@@ -1,4 +1,4 @@
-"""Steps without torch's wrappers: the same numbers, nothing skipped, torch._dynamo not imported until it is used."""
+"""Steps without torch's wrappers: the same numbers, no skipped hooks, and no import of torch._dynamo before its use."""
 
 import copy
 import inspect
@@ -22,7 +22,7 @@ from runner.engine.fast_step import (
     torch_stepper,
     unwrapped_step,
 )
-from runner.registry import build, names, option
+from runner.registry import build, names, option_config
 from tests.running import ROOT
 
 
@@ -54,7 +54,7 @@ def same(a, b):
 def made(name, fused):
     net = model()
     context = {"model": net, "fused": fused}
-    return build("optim", option("optim", name, key="optim"), **context), net
+    return build("optim", option_config("optim", name, key="optim"), **context), net
 
 
 @pytest.mark.parametrize("fused", [None, True], ids=["plain", "fused"])
@@ -119,7 +119,7 @@ def test_a_schedule_of_torchs_sees_its_optimizer_step(one):
 
 
 class Plain(Optimizer):
-    """Does not turn gradients off, and says whether they were on."""
+    """Does not disable gradients, and records whether they were enabled."""
 
     def step(self):
         return torch.is_grad_enabled()

@@ -1,4 +1,4 @@
-"""No step is made of what is not finite, and what was first so is named."""
+"""A step with a non-finite number is never applied, and the error names where the number first appeared."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from planted import LAYER, NORM, WEIGHT, before, planted
-from small_runs import Kept, build, exact, small, state
+from planted import LAYER, NORM, WEIGHT, before_step, planted
+from small_runs import RecordedRows, as_bits, build, checkpoint_content, small
 from torch import nn
 
 from runner.engine import finite
@@ -30,7 +30,7 @@ def experiment(where, bad, step=STEP, **more):
 
 def diverged(made, commit=lambda: None):
     """Train until it raises; return what it says, then and with the finding, and the rows of the log."""
-    rows = Kept()
+    rows = RecordedRows()
     log = Log(screens=[rows])
     with pytest.raises(Diverged) as caught:
         train(made.recipe, made.learner, made.batches, made.validation, log, commit)
@@ -41,7 +41,7 @@ def diverged(made, commit=lambda: None):
 def weights_and_states(learner):
     kept = {"weights": dict(learner.model.named_parameters()), "states": learner.optimizer.state_dict()["state"]}
     return {
-        (kind, name, key): exact(value)
+        (kind, name, key): as_bits(value)
         for kind, named in kept.items()
         for name, values in named.items()
         for key, value in (values.items() if isinstance(values, dict) else [("", values)])
@@ -57,7 +57,7 @@ def test_one_bad_gradient_leaves_weights_and_optimizer_as_they_were(optim, preci
         monkeypatch.setattr(finite, "has_amp_check", lambda device, own=implementation is flag_nonfinite_amp: own)
         made = experiment("gradient", bad, optim=optim, precision=precision)
         was = {}
-        made = before(made, STEP, lambda made=made, was=was: was or was.update(weights_and_states(made.learner)))
+        made = before_step(made, STEP, lambda made=made, was=was: was or was.update(weights_and_states(made.learner)))
         said, rows = diverged(made)
         assert made.learner.gate._flag_nonfinite is implementation
         assert weights_and_states(made.learner) == was
@@ -85,7 +85,7 @@ def test_what_was_first_not_finite_is_named(where, found, bad, precision, implem
     monkeypatch.setattr(finite, "has_amp_check", lambda device: implementation is flag_nonfinite_amp)
     made = experiment(where, bad, precision=precision)
     was = {}
-    made = before(made, STEP, lambda: was or was.update(weights_and_states(made.learner)))
+    made = before_step(made, STEP, lambda: was or was.update(weights_and_states(made.learner)))
     said, _ = diverged(made)
     assert said.startswith(f"diverged at step {STEP + 1}: {found}")
     now = weights_and_states(made.learner)
@@ -100,7 +100,7 @@ def test_nothing_moves_in_other_ways_of_making_a_step(more, beside, monkeypatch)
     monkeypatch.setattr(finite, "is_host_memory", lambda device: not beside)
     made = experiment("output", NAN, **more)
     was = {}
-    made = before(made, STEP, lambda: was or was.update(weights_and_states(made.learner)))
+    made = before_step(made, STEP, lambda: was or was.update(weights_and_states(made.learner)))
     said, _ = diverged(made)
     assert said.startswith(f"diverged at step {STEP + 1}: the output of {LAYER} (Linear) is not finite")
     assert weights_and_states(made.learner) == was
@@ -139,7 +139,7 @@ def test_a_variance_that_hides_its_infinity_from_the_scores_is_never_saved():
     made = experiment("statistics", 0.0, average="none")
     norm = made.learner.model.get_submodule(NORM)
     commits = []
-    made = before(made, STEP, lambda: norm.running_var[0].fill_(INF))
+    made = before_step(made, STEP, lambda: norm.running_var[0].fill_(INF))
     said, _ = diverged(made, commit=lambda: commits.append(made.learner.step))
     assert said == f"diverged at step {STEPS}: buffer {NORM}.running_var is not finite after this step"
     assert not commits
@@ -195,14 +195,14 @@ def test_looking_changes_nothing_but_gradients_and_leaves_no_hooks():
     made = build(small({**FLAT, "steps": STEPS}))
     model = made.learner.model.train()
     images, labels = next(made.batches.stream(0, 1))
-    was = state(made)
+    was = checkpoint_content(made)
 
     def compute():
         made.recipe.loss(model(images), labels).backward()
 
     assert find_first_nonfinite(model, compute) is None
     assert all(weight.grad is not None for weight in model.parameters()), "all was looked at"
-    assert state(made) == was, "statistics of norms too"
+    assert checkpoint_content(made) == was, "statistics of norms too"
     hooks = [getattr(module, name) for module in model.modules() for name in ("_forward_hooks", "_backward_hooks")]
     assert not any(hooks)
     assert not any(weight._post_accumulate_grad_hooks for weight in model.parameters())

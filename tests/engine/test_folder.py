@@ -1,4 +1,4 @@
-"""Run folders: one for each who asks, one process in each, a result that is strict JSON, and no way out of them."""
+"""Run folders: one per run, one process per folder, a result in strict JSON, and no path that leads out."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faults import contents, end, in_child, start
+from faults import file_contents, run_in_child, start_child, wait_for_child
 
 from runner.engine.saving import storage
 from runner.engine.saving.folder import RESULT, Result, create, discard, lock, read_result, within, write_result
@@ -58,9 +58,9 @@ def test_ten_processes_at_the_same_instant_get_ten_folders(tmp_path):
         os.read(gate, 1)  # returns when the parent closes its end, in all children at once
         (create(tmp_path / "run") / "mine").touch(exist_ok=False)
 
-    pids = [start(body) for _ in range(10)]
+    pids = [start_child(body) for _ in range(10)]
     os.close(opener)
-    assert [end(pid) for pid in pids] == [0] * 10
+    assert [wait_for_child(pid) for pid in pids] == [0] * 10
     os.close(gate)
     assert sorted(storage.names(tmp_path)) == sorted(["run", *(f"run-{n}" for n in range(2, 11))])
 
@@ -83,7 +83,7 @@ def test_a_second_process_is_told_who_holds_the_folder(tmp_path):
 
     (tmp_path / ".lock").write_text("1234567890 a-longer-name-than-ours.of.an.earlier.host\n")
     with lock(tmp_path):
-        assert in_child(body) == 0
+        assert run_in_child(body) == 0
     lock(tmp_path).release()
 
 
@@ -103,13 +103,13 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
         (tmp_path / "ready").touch()
         time.sleep(60)
 
-    pid = start(body)
+    pid = start_child(body)
     while not (tmp_path / "ready").exists():
         time.sleep(0.005)
     with pytest.raises(Locked, match=f"pid {pid} on "):
         lock(tmp_path)
     os.kill(pid, signal.SIGKILL)
-    end(pid)
+    wait_for_child(pid)
     lock(tmp_path).release()
 
 
@@ -284,9 +284,9 @@ def test_a_folder_with_anything_else_stays(tmp_path, name):
     write_result(tmp_path, Result())
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).touch()
-    before = contents(tmp_path)
+    before = file_contents(tmp_path)
     assert not discard(tmp_path)
-    assert contents(tmp_path) == before
+    assert file_contents(tmp_path) == before
 
 
 def test_a_folder_in_which_a_step_was_made_stays(tmp_path):

@@ -1,4 +1,4 @@
-"""Steps with tensors gathered once: the same as torch's own to the last bit, whatever happens between two of them."""
+"""Fused steps with tensors gathered once equal torch's own to the last bit, whatever happens between two steps."""
 
 from dataclasses import replace
 

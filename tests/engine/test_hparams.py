@@ -1,4 +1,4 @@
-"""The flat form of a config, and which parts of it say what is computed."""
+"""The flat form of a config, and which parts of it count as hyperparameters."""
 
 from runner.engine.logs.plugin_pages import flat_hparams, session_end, session_start
 from runner.keys import hyperparameters
@@ -56,7 +56,7 @@ def test_seeds_and_places_do_not_tell_runs_apart():
     assert flat_hparams(hyperparameters(moved)) == flat_hparams(hyperparameters(CONFIG))
 
 
-def told(summary):
+def split_summary(summary):
     """Return a summary without its plugin's content, and that content as a message (a map has no order)."""
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
@@ -73,9 +73,11 @@ def test_a_session_is_told_in_the_words_of_tensorboards_own_api(monkeypatch):
 
     monkeypatch.setattr("time.time", lambda: 12.5)
     hparams = flat_hparams(hyperparameters(CONFIG))
-    assert told(session_start(hparams, "group")) == told(hparams_pb(hparams, trial_id="group", start_time_secs=12.5))
+    assert split_summary(session_start(hparams, "group")) == split_summary(
+        hparams_pb(hparams, trial_id="group", start_time_secs=12.5)
+    )
     for succeeded, status in ((True, api_pb2.STATUS_SUCCESS), (False, api_pb2.STATUS_FAILURE)):
         end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=12.5)
         about = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(session_end_info=end))
         value = Summary.Value(tag=metadata.SESSION_END_INFO_TAG, metadata=about, tensor=metadata.NULL_TENSOR)
-        assert told(session_end(succeeded=succeeded)) == told(Summary(value=[value]))
+        assert split_summary(session_end(succeeded=succeeded)) == split_summary(Summary(value=[value]))

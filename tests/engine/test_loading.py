@@ -1,4 +1,4 @@
-"""Batches made ahead by processes: the same whatever their number, and nothing left of them, however it ends."""
+"""Batches from worker processes: equal for any number of workers, and nothing is left when loading ends."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def entries(folder: str) -> set[str]:
 
 
 def traces() -> tuple[set[int], int, int]:
-    """Return what loading could leave in this process: workers, threads, open files."""
+    """Return what loading could leave behind in this process: workers, threads, open files."""
     return workers_of(os.getpid()), threading.active_count(), len(entries("/proc/self/fd"))
 
 
@@ -118,7 +118,7 @@ def eventually(holds: Callable[[], bool], seconds: float = 5.0) -> bool:
 
 @pytest.fixture
 def clean(files: list[str]) -> Iterator[None]:
-    """Hold that the test leaves nothing that loading brings."""
+    """Check that the test leaves no workers, threads or files of loading behind."""
     list(prefetched(split(files), requests(), CPU, workers=1))  # starts the fork server
     gc.collect()  # what earlier tests left; what this one leaves must go by itself
     before, shared = traces(), entries("/dev/shm")

@@ -1,4 +1,4 @@
-"""The log: what goes in comes out bit for bit, once, in order, and a resumed run goes on where it was cut."""
+"""The log: values are written bit for bit, once and in order, and a resumed run continues where the log was cut."""
 
 import json
 import math
@@ -23,8 +23,8 @@ from runner.engine.transfer import copy_from_one_device, to_host
 from runner.errors import CheckpointError, StorageError
 
 
-class Rows:
-    """A sink that keeps what it gets."""
+class RecordedRows:
+    """A sink that records its rows."""
 
     path, backlog = Path("rows"), b""
 
@@ -89,7 +89,7 @@ def test_every_type_and_shape_comes_to_the_host_unchanged_and_is_its_own(bring):
 
 def test_values_of_a_step_form_one_row_however_often_the_log_is_flushed():
     for flush_after in range(4):
-        sink = Rows()
+        sink = RecordedRows()
         log = Log([sink])
         parts = [(1, {"a": torch.tensor(1.0)}), (1, {"b": 2}), (2, {"a": torch.tensor(3.0)}), (2, {"c": 4.0})]
         for place, (step, values) in enumerate(parts):
@@ -101,7 +101,7 @@ def test_values_of_a_step_form_one_row_however_often_the_log_is_flushed():
 
 
 def test_flush_returns_the_latest_number_of_each_tag():
-    log = Log([Rows()])
+    log = Log([RecordedRows()])
     log.add(1, {"val/accuracy": 0.5, "note": "text"})
     for step in (1, 2, 3):
         log.add(step, {"train/loss": torch.tensor(float(step))})
@@ -111,7 +111,7 @@ def test_flush_returns_the_latest_number_of_each_tag():
 
 
 def test_a_log_that_keeps_up_waits_between_flushes_and_knows_the_latest_number_all_the_same(monkeypatch):
-    sink, clock = Rows(), iter([10.0, 10.0, 10.4, 10.6, 10.6])
+    sink, clock = RecordedRows(), iter([10.0, 10.0, 10.4, 10.6, 10.6])
     log = Log([sink])
     monkeypatch.setattr(log_module.time, "monotonic", lambda: next(clock))
     seen = []
@@ -128,7 +128,7 @@ def test_a_log_that_keeps_up_waits_between_flushes_and_knows_the_latest_number_a
 
 def test_moving_average_starts_as_the_mean_and_skips_what_is_not_finite():
     losses = [2.0, 1.0, math.nan, 0.5, math.inf, 0.25]
-    sink = Rows()
+    sink = RecordedRows()
     log = Log([sink])
     for step, loss in enumerate(losses, 1):
         log.add(step, {"train/loss": torch.tensor(loss)})
@@ -139,7 +139,7 @@ def test_moving_average_starts_as_the_mean_and_skips_what_is_not_finite():
 
 
 def test_moving_average_forgets_what_is_long_past_and_follows_a_slow_change():
-    sink = Rows()
+    sink = RecordedRows()
     log = Log([sink])
     for step in range(1, 2001):
         log.add(step, {"train/loss": 5.0 if step <= 1000 else 1.0})
@@ -151,7 +151,7 @@ def test_moving_average_forgets_what_is_long_past_and_follows_a_slow_change():
 
 
 def test_the_best_validation_so_far_is_kept():
-    sink = Rows()
+    sink = RecordedRows()
     log = Log([sink])
     for step, (accuracy, loss) in enumerate([(0.5, 1.0), (0.7, 1.2), (math.nan, math.nan), (0.6, 0.9)], 1):
         log.add(step, {"val/accuracy": accuracy, "val/loss": loss})
@@ -162,7 +162,7 @@ def test_the_best_validation_so_far_is_kept():
 
 
 def test_numbers_come_out_as_what_they_say_of_themselves_on_the_host():
-    sink = Rows()
+    sink = RecordedRows()
     log = Log([sink])
     halved = Numbers(torch.tensor([3.0, 5.0, math.nan]).unbind(), lambda found: {"a": found[0] / 2, "b": found[1] / 2})
     log.add(1, {"first": torch.tensor(0.5), "pair": halved, "last": torch.tensor(math.nan)})
@@ -216,8 +216,8 @@ def train(folder, *, steps, positions=None, state=None, start=0, checkpoints=(),
     return log, kept
 
 
-def kill(log):
-    """Leave the files as a killed process does: nothing more is written."""
+def leave_as_killed(log):
+    """Leave the files as a killed process does, without a final flush."""
     for sink in log.files.sinks:
         sink.close()
 
@@ -228,9 +228,9 @@ def test_resumed_logs_equal_the_uninterrupted_ones(tmp_path):
     parts.mkdir()
     train(whole, steps=60, checkpoints=(13, 30, 45))[0].close()
     log, first = train(parts, steps=41, checkpoints=(13, 30))
-    kill(log)
+    leave_as_killed(log)
     log, second = train(parts, steps=52, positions=first[30][0], state=first[30][1], start=30, checkpoints=(45,))
-    kill(log)
+    leave_as_killed(log)
     third, _ = train(parts, steps=60, positions=second[45][0], state=second[45][1], start=45)
     third.close()
     assert len(event_files(parts)) == 3
@@ -242,7 +242,7 @@ def test_resumed_logs_equal_the_uninterrupted_ones(tmp_path):
 
 def test_going_back_to_an_older_checkpoint_deletes_what_came_after_it(tmp_path):
     log, kept = train(tmp_path, steps=20, checkpoints=(10, 20))
-    kill(log)
+    leave_as_killed(log)
     train(tmp_path, steps=30, positions=kept[20][0], state=kept[20][1], start=20)[0].close()
     again, _ = train(tmp_path, steps=12, positions=kept[10][0], state=kept[10][1], start=10)
     again.close()
@@ -300,8 +300,8 @@ def test_a_log_that_is_a_link_is_refused(tmp_path):
     assert (tmp_path / "victim").read_text() == "precious"
 
 
-class Tight(Disk):
-    """A disk whose files hold `room` bytes each; without `whole`, a torn write cannot be taken back."""
+class SmallDisk(Disk):
+    """A disk whose files hold `room` bytes each; without `whole`, an incomplete write cannot be undone."""
 
     def __init__(self, room, *, whole=True):
         self.room, self.whole = room, whole
@@ -320,7 +320,7 @@ class Tight(Disk):
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_what_a_full_disk_does_not_take_is_written_later_in_order(tmp_path, monkeypatch, whole):
-    monkeypatch.setattr(storage, "disk", Tight(100, whole=whole))
+    monkeypatch.setattr(storage, "disk", SmallDisk(100, whole=whole))
     sink = JsonLines(tmp_path / METRICS)
     sink.write([Row(1, 0.0, {"x": 1.0})])
     for step in (2, 3):
@@ -342,9 +342,9 @@ def test_a_full_disk_ends_no_run_and_no_step_is_missing_after_a_resume(tmp_path,
     parts.mkdir()
     train(whole, steps=60)[0].close()
     log, kept = train(parts, steps=10, checkpoints=(10,))
-    kill(log)
+    leave_as_killed(log)
     positions, state = kept[10]
-    monkeypatch.setattr(storage, "disk", Tight(positions[METRICS] + room))
+    monkeypatch.setattr(storage, "disk", SmallDisk(positions[METRICS] + room))
     log, kept = train(parts, steps=40, positions=positions, state=state, start=10, checkpoints=(30,))
     said = capfd.readouterr().err
     assert said.count("warning") == said.count("\n") and f"{parts / METRICS}: No space left on device" in said
@@ -356,7 +356,7 @@ def test_a_full_disk_ends_no_run_and_no_step_is_missing_after_a_resume(tmp_path,
     else:
         start, (positions, state) = 30, kept[30]
         assert state["owed"][METRICS].numel() > 0
-    kill(log)
+    leave_as_killed(log)
     monkeypatch.setattr(storage, "disk", Disk())
     train(parts, steps=60, positions=positions, state=state, start=start)[0].close()
     assert scalars(parts) == scalars(whole)
@@ -364,7 +364,7 @@ def test_a_full_disk_ends_no_run_and_no_step_is_missing_after_a_resume(tmp_path,
 
 
 def test_a_log_that_cannot_be_finished_is_a_storage_error_unless_another_is_on_its_way(tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "disk", Tight(300))
+    monkeypatch.setattr(storage, "disk", SmallDisk(300))
     with pytest.raises(StorageError, match=r"metrics\.jsonl: No space left"):
         train(tmp_path, steps=60)[0].close()
     with pytest.raises(KeyboardInterrupt), closing(train(tmp_path, steps=60)[0]):
@@ -373,7 +373,7 @@ def test_a_log_that_cannot_be_finished_is_a_storage_error_unless_another_is_on_i
 
 def test_what_waits_in_memory_has_a_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "MAX_BACKLOG", 500)
-    monkeypatch.setattr(storage, "disk", Tight(300))
+    monkeypatch.setattr(storage, "disk", SmallDisk(300))
     with pytest.raises(StorageError, match=r"metrics\.jsonl: No space left"):
         train(tmp_path, steps=60, checkpoints=(10, 20, 30))
 
@@ -386,7 +386,7 @@ def test_a_log_that_was_taken_away_is_no_position(tmp_path, replaced):
         (tmp_path / METRICS).write_text("")
     with pytest.raises(StorageError, match=r"metrics\.jsonl: (No such file|the file was replaced)"):
         log.positions()
-    kill(log)
+    leave_as_killed(log)
 
 
 @pytest.mark.parametrize("state", [{}, {"derived": {}}, {"derived": {}, "owed": []}, {"derived": {}, "owed": {"x": 1}}])

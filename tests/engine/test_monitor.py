@@ -1,4 +1,4 @@
-"""Which way each monitored score gets better."""
+"""The direction of each monitored score."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Power that goes at any moment of a whole run, and of one that goes on: what is left can always be gone on with."""
+"""A power cut at any moment of a run, or of a resumed run: the run can always be resumed."""
 
 import json
 import pickle
@@ -7,7 +7,7 @@ import signal
 
 import kills
 import pytest
-from power import Recorder, cuts, held_in, restore
+from power import RecordingDisk, disk_contents, power_cuts, restore
 
 from runner.__main__ import main
 from runner.engine.logs import files
@@ -22,10 +22,10 @@ WORDS = (
 
 
 def recorded(place, *words):
-    """Answer a command line in a child, and return what it did to the disk."""
+    """Run a command line in a child, and return its disk operations."""
 
     def work():
-        storage.disk = Recorder()
+        storage.disk = RecordingDisk()
         code = main(list(words))
         (place / "events").write_bytes(pickle.dumps(storage.disk.events))
         return code
@@ -42,20 +42,20 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fresh(root):
-    """A whole run, from an empty disk, and what it did to it."""
+    """A complete run on an empty disk, and its disk operations."""
     events = recorded(root, *WORDS, f"hydra.run.dir={root / 'outputs' / 'run'}")
     return root / "outputs" / "run", {}, events
 
 
 @pytest.fixture(scope="module")
 def resumed(tmp_path_factory):
-    """A run that was killed and goes on, and what it did to the disk then."""
+    """A resumed run, and its disk operations after the kill."""
     place = tmp_path_factory.mktemp("resumed")
     folder = place / "outputs" / "run"
     made = kills.job(*WORDS, f"hydra.run.dir={folder}")
     code, said = kills.run_child(lambda: kills.run(made, "step.forward:9"), place / "said")
     assert code == -signal.SIGKILL, said
-    held = held_in(place)
+    held = disk_contents(place)
     return folder, held, recorded(place, f"resume={folder}")
 
 
@@ -81,9 +81,9 @@ def committed(events):
 
 
 def whole_up_to_the_last_commit(held, events, root, tmp_path):
-    """Look at every disk that the power may leave; returns how many there are."""
+    """Check every disk that a power cut can leave; return their number."""
     count = 0
-    for count, (step, disk) in enumerate(cuts(held, events, committed(events)), 1):  # noqa: B007
+    for count, (step, disk) in enumerate(power_cuts(held, events, committed(events)), 1):  # noqa: B007
         restore(disk, root, tmp_path / "disk")
         run = tmp_path / "disk" / "outputs" / "run"
         snapshot = load(run)
@@ -114,7 +114,7 @@ def test_a_missing_sync_would_be_found(fresh, tmp_path, missing):
 @pytest.mark.parametrize("part", [pytest.param(9, marks=pytest.mark.ci_slice), 1], ids=["every ninth", "every"])
 def test_whatever_the_power_leaves_goes_on_as_if_it_never_went(case, fresh, tmp_path, part):
     folder, held, events = case
-    disks = [disk for _, disk in cuts(held, events, [0] * (len(events) + 1))]
+    disks = [disk for _, disk in power_cuts(held, events, [0] * (len(events) + 1))]
     place = folder.parent.parent
     wrong = {}
     for number in range(0, len(disks), part):
@@ -125,7 +125,7 @@ def test_whatever_the_power_leaves_goes_on_as_if_it_never_went(case, fresh, tmp_
         words = [f"resume={run}"] if (run / "config.yaml").exists() else [*WORDS, f"hydra.run.dir={run}"]
         output = tmp_path / f"{number}.txt"
         code, said = kills.run_child(lambda words=words: main(words), output)
-        differing = said if code else kills.differing(fresh[0], run)
+        differing = said if code else kills.differences(fresh[0], run)
         if differing:
             wrong[number] = differing
         shutil.rmtree(where)

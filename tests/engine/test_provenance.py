@@ -1,4 +1,4 @@
-"""Provenance: what the run depends on beside its config, from a real repository, and never at the cost of the run."""
+"""Provenance: the code and machine that a run depends on are recorded, and a failure never ends the run."""
 
 import json
 import os

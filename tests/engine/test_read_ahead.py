@@ -1,4 +1,4 @@
-"""Files that are read ahead are in memory soon after, all of them; what is no file harms nothing."""
+"""Files that are read ahead are soon in memory; paths that are not files do no harm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An update asks for gradients as often as it likes; who answers is free: the recipe's own, or one that drives many."""
+"""An update may ask for gradients several times, and the gradients may come from the recipe or from outside."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_runs import Kept, build, left, small
+from small_runs import RecordedRows, build, results_of, small
 from test_train import examples, flat, learner, net, recipe
 from torch import nn
 from torch.nn import functional as F
@@ -135,16 +135,16 @@ def lane(number, **more):
 
 
 def alone(made):
-    rows = Kept()
+    rows = RecordedRows()
     log = Log(screens=[rows])
     status = train(made.recipe, made.learner, made.batches, made.validation, log, lambda: None)
     log.close()
-    return status, left(made, rows)
+    return status, results_of(made, rows)
 
 
 def packed(lanes):
     """Drive runs in lock step with one backward pass through the sum of their losses; return what each leaves."""
-    rows = [Kept() for _ in lanes]
+    rows = [RecordedRows() for _ in lanes]
     logs = [Log(screens=[kept]) for kept in rows]
     loops = [
         steps(made.recipe, made.learner, made.batches, made.validation, log, lambda: None)
@@ -163,7 +163,7 @@ def packed(lanes):
                 ended[number] = end.value
     for log in logs:
         log.close()
-    return [(ended[number], left(made, rows[number])) for number, made in enumerate(lanes)]
+    return [(ended[number], results_of(made, rows[number])) for number, made in enumerate(lanes)]
 
 
 def loss_of(made, images, labels):

@@ -1,12 +1,12 @@
-"""A short run against the ordinary loop: the same losses bit for bit, no validation unless asked, no file."""
+"""A short run against the ordinary loop: the same losses bit for bit, no validation unless asked, no files."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from small_runs import Kept, build, exact, state
-from small_runs import steps as ordinary
+from small_runs import RecordedRows, as_bits, build, checkpoint_content
+from small_runs import train_to as ordinary
 
 from runner.engine.contracts import Probe
 from runner.engine.logs.log import Log
@@ -23,7 +23,7 @@ TIMED = {"time/step_ms", "time/examples_per_second", "time/data_wait", "time/pea
 @pytest.fixture(scope="module")
 def whole():
     """The loss of steps 1 to 11 of the ordinary run; a validation would put the scored training split in its place."""
-    rows = Kept()
+    rows = RecordedRows()
     ordinary(build({**CHOICES, "validate_every": "12steps"}), 12, Log(screens=[rows]))
     return [value for step, tag, value in rows if tag == "train/loss" and step < 12]
 
@@ -37,7 +37,7 @@ def refuse(*_):
 
 
 def losses(curves):
-    return [exact(value) for value in curves["train/loss"].values.tolist()]
+    return [as_bits(value) for value in curves["train/loss"].values.tolist()]
 
 
 def test_losses_are_those_of_the_first_steps_of_the_run(whole, tmp_path, monkeypatch):
@@ -60,19 +60,19 @@ def test_a_second_short_run_continues_and_all_state_is_that_of_one(whole):
     found = [losses(short(parts, steps)) for steps in (3, 4)]
     assert found == [whole[:3], whole[3:7]]
     short(one, 7)
-    assert state(parts) == state(one)
+    assert checkpoint_content(parts) == checkpoint_content(one)
 
 
 def test_validation_is_that_of_the_run_when_asked_for(whole):
     experiment, compared = build(CHOICES), build(CHOICES)
     curves = short(experiment, 6, validation=experiment.validation)
-    rows = Kept()
+    rows = RecordedRows()
     ordinary(compared, 6, Log(screens=[rows]))
     for tag in ("train/loss", "train/loss_average", "val/loss", "val/accuracy", "_best/val_accuracy"):
         wanted = [(step, value) for step, each, value in rows if each == tag]
-        assert list(zip(curves[tag].steps.tolist(), map(exact, curves[tag].values.tolist()), strict=True)) == wanted
+        assert list(zip(curves[tag].steps.tolist(), map(as_bits, curves[tag].values.tolist()), strict=True)) == wanted
     assert curves["val/loss"].steps.tolist() == [4, 6]
-    assert state(experiment) == state(compared)
+    assert checkpoint_content(experiment) == checkpoint_content(compared)
 
 
 def test_probes_and_looks_come_as_often_as_asked():
@@ -89,7 +89,7 @@ def test_probes_and_looks_come_as_often_as_asked():
 
 
 def test_a_run_that_diverges_says_so_and_a_sink_has_what_it_logged():
-    rows = Kept()
+    rows = RecordedRows()
     experiment = build({**CHOICES, "optim.lr": 1e30, "scheduler.warmup": "0steps"})
     with pytest.raises(Diverged):
         short(experiment, 12, log_every=1, sinks=[rows])

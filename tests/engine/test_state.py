@@ -1,4 +1,4 @@
-"""State: whatever an optimizer or a score keeps comes back bit for bit and type for type; a strange tree does not."""
+"""State of optimizers and scores is restored bit for bit and type for type; an unknown structure is rejected."""
 
 import json
 import math
@@ -23,7 +23,7 @@ def through_json(state, known=None):
     )
 
 
-def form(value):
+def comparable(value):
     """A value in which == means: same types, same bits."""
     if isinstance(value, torch.Tensor):
         packed = torch.empty(value.numel(), dtype=value.dtype)
@@ -32,9 +32,9 @@ def form(value):
     if type(value) is float:
         return ("float", struct.pack("<d", value))
     if isinstance(value, dict):
-        return ("dict", [(form(key), form(item)) for key, item in value.items()])
+        return ("dict", [(comparable(key), comparable(item)) for key, item in value.items()])
     if type(value) in (list, tuple):
-        return (type(value), [form(item) for item in value])
+        return (type(value), [comparable(item) for item in value])
     return (type(value), value)
 
 
@@ -51,12 +51,12 @@ states = st.recursive(
 @given(states)
 @settings(max_examples=100, deadline=None, derandomize=True, database=None)
 def test_nested_values_come_back_type_for_type_and_bit_for_bit(state):
-    assert form(through_json(state)) == form(state)
+    assert comparable(through_json(state)) == comparable(state)
 
 
 def test_dicts_that_look_like_our_own_tags_come_back():
     for state in ({"tuple": [1]}, {"tensor": "x"}, {"dict": []}, {"float": "00"}, {"known": {}}, {"value": 1}):
-        assert form(through_json(state)) == form(state)
+        assert comparable(through_json(state)) == comparable(state)
 
 
 DTYPES = (
@@ -73,7 +73,7 @@ def test_tensors_of_every_type_and_shape_come_back(dtype, shape, tmp_path):
     tensor = bits.view(dtype).reshape(shape)
     file = tensor_file.write(tmp_path / "x.safetensors", flatten(tensor, {})[0])
     back = restore(flatten(tensor, {})[1], tensor_file.read(tmp_path, file), {})
-    assert form(back) == form(tensor)
+    assert comparable(back) == comparable(tensor)
 
 
 LAYOUTS = {
@@ -89,7 +89,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("tensor", LAYOUTS.values(), ids=LAYOUTS)
 def test_dense_layouts_keep_their_strides(tensor):
-    assert form(through_json(tensor)) == form(tensor)
+    assert comparable(through_json(tensor)) == comparable(tensor)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_dense_layouts_keep_their_strides(tensor):
 )
 def test_views_with_gaps_or_overlaps_come_back_contiguous(tensor):
     back = through_json([tensor])[0]
-    assert form(back) == form(tensor.contiguous())
+    assert comparable(back) == comparable(tensor.contiguous())
 
 
 def test_conjugate_and_negative_views_come_back():
@@ -114,7 +114,7 @@ def test_the_same_memory_is_stored_once_and_comes_back_as_one():
     tensors, _ = flatten(state, {})
     assert len(tensors) == 4
     back = through_json(state)
-    assert form(back) == form(state)
+    assert comparable(back) == comparable(state)
     assert back["b"][0] is back["a"] and back["b"][1] is back["a"]
     assert back["c"] is not back["a"]
     back["d"].zero_()
@@ -126,12 +126,12 @@ def test_what_is_known_is_not_stored_again():
     state = {"model": dict(weights), "momentum": weights["w"].clone()}
     tensors, _ = flatten(state, weights)
     assert list(tensors) == ["/momentum"]
-    assert form(through_json(state, weights)) == form(state)
+    assert comparable(through_json(state, weights)) == comparable(state)
 
 
 def test_places_that_read_the_same_do_not_collide():
     state = {1: torch.zeros(1), "1": torch.ones(1), "1'": torch.full((1,), 2.0)}
-    assert form(through_json(state)) == form(state)
+    assert comparable(through_json(state)) == comparable(state)
 
 
 def test_ordered_dicts_and_numpy_floats_come_back_plain():

@@ -1,4 +1,4 @@
-"""Storage: a file is the old one or the new one, whole, whatever fails; what is refused is one line that says why."""
+"""Storage: after any failure a file is the old one or the new one, complete; errors are one line with the reason."""
 
 import errno
 import hashlib
@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from faults import Recording, Watching, contents, failing, in_child, limit_file_size
+from faults import RecordingDisk, WatchedDisk, disk_that_fails, file_contents, limit_file_size, run_in_child
 
 from runner.engine.saving import storage
 from runner.engine.saving.disk import Disk
@@ -43,7 +43,7 @@ def refused(call, *arguments):
 @pytest.mark.parametrize("data", [b"", b"x", NEW, os.urandom(storage.PIECE + 17)], ids=len)
 def test_what_is_written_is_there_with_its_sha256(path, data):
     assert storage.write_atomic(path, data) == hashlib.sha256(data).hexdigest()
-    assert contents(path.parent) == {path: data}
+    assert file_contents(path.parent) == {path: data}
     assert storage.sha256_of(path) == hashlib.sha256(data).hexdigest()
 
 
@@ -63,7 +63,7 @@ def test_new_files_have_the_rights_of_the_umask(tmp_path):
 
 
 def test_bytes_are_synced_before_the_name_and_the_name_before_the_return(path, monkeypatch):
-    disk = Recording()
+    disk = RecordingDisk()
     monkeypatch.setattr(storage, "disk", disk)
     storage.write_atomic(path, b"new")
     temporary = disk.events[0][1]
@@ -87,17 +87,19 @@ def test_under_a_file_size_limit_the_old_file_stays(path, size):
         said = refused(storage.write_atomic, path, (NEW[i : i + 1000] for i in range(0, len(NEW), 1000)))
         assert f"needs at least {(size // 1000 + 1) * 1000} bytes" in said
 
-    assert in_child(body) == 0
-    assert contents(path.parent) == {path: OLD}
+    assert run_in_child(body) == 0
+    assert file_contents(path.parent) == {path: OLD}
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EIO], ids=errno.errorcode.get)
 @pytest.mark.parametrize("at", range(4))
 def test_whatever_operation_fails_the_old_file_stays(path, monkeypatch, error, at):
-    monkeypatch.setattr(storage, "disk", failing(at + (at == 3), error))  # create, write, fsync, (close), replace
+    monkeypatch.setattr(
+        storage, "disk", disk_that_fails(at + (at == 3), error)
+    )  # create, write, fsync, (close), replace
     said = refused(storage.write_atomic, path, NEW)
     assert said.startswith(f"{path}: {os.strerror(error)}")
-    assert contents(path.parent) == {path: OLD}
+    assert file_contents(path.parent) == {path: OLD}
     if error == errno.EIO:
         assert "free" not in said
     else:
@@ -107,9 +109,9 @@ def test_whatever_operation_fails_the_old_file_stays(path, monkeypatch, error, a
 
 
 def test_a_folder_that_cannot_be_synced_is_an_error(path, monkeypatch):
-    monkeypatch.setattr(storage, "disk", failing(5, errno.EIO))
+    monkeypatch.setattr(storage, "disk", disk_that_fails(5, errno.EIO))
     refused(storage.write_atomic, path, NEW)
-    assert contents(path.parent) == {path: NEW}
+    assert file_contents(path.parent) == {path: NEW}
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a file system without fsync on folders")
@@ -132,10 +134,10 @@ def test_an_interrupt_leaves_the_old_file_and_nothing_else(path, monkeypatch):
         if operation == "fsync":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(storage, "disk", Watching(interrupt))
+    monkeypatch.setattr(storage, "disk", WatchedDisk(interrupt))
     with pytest.raises(KeyboardInterrupt):
         storage.write_atomic(path, NEW)
-    assert contents(path.parent) == {path: OLD}
+    assert file_contents(path.parent) == {path: OLD}
 
 
 def test_leftovers_of_a_killed_process_with_this_pid_do_no_harm(path):
@@ -147,7 +149,7 @@ def test_leftovers_of_a_killed_process_with_this_pid_do_no_harm(path):
     assert path.read_bytes() == NEW
     assert all(leftover.read_bytes() == b"half" for leftover in leftovers)
     storage.remove_temporary(path.parent)
-    assert contents(path.parent) == {path: NEW}
+    assert file_contents(path.parent) == {path: NEW}
 
 
 def test_sweeping_takes_only_what_is_ours(tmp_path):
@@ -178,8 +180,8 @@ def test_a_folder_of_others_is_refused():
             assert refused(storage.remove, path) == f"{path}: Permission denied"
             assert refused(storage.truncate, path, 1) == f"{path}: Permission denied"
 
-        assert in_child(body) == 0
-        assert contents(path.parent) == {path: OLD}
+        assert run_in_child(body) == 0
+        assert file_contents(path.parent) == {path: OLD}
 
 
 def test_a_symbolic_link_is_replaced_not_followed(path):
@@ -195,7 +197,7 @@ def test_a_path_with_a_line_break_is_shown_in_one_line(tmp_path):
 
 def test_truncate_cuts_and_refuses_to_grow(path, monkeypatch):
     synced = []
-    monkeypatch.setattr(storage, "disk", Watching(lambda number, operation, *_: synced.append(operation)))
+    monkeypatch.setattr(storage, "disk", WatchedDisk(lambda number, operation, *_: synced.append(operation)))
     storage.truncate(path, 100)
     assert path.read_bytes() == OLD[:100]
     assert synced == ["open", "truncate", "fsync", "close"]
@@ -246,7 +248,7 @@ def test_no_descriptor_is_left_open(path, monkeypatch):
     storage.write_atomic(path, NEW)
     for at in range(6):
         with monkeypatch.context() as patch:
-            patch.setattr(storage, "disk", failing(at, errno.EIO))
+            patch.setattr(storage, "disk", disk_that_fails(at, errno.EIO))
             with suppress(StorageError):
                 storage.write_atomic(path, NEW)
     storage.read(path, 1 << 20), storage.sha256_of(path), storage.truncate(path, 1)

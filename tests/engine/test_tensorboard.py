@@ -1,4 +1,4 @@
-"""A real TensorBoard server on the loopback, asked over HTTP what it makes of our run folders."""
+"""A real TensorBoard server on the loopback interface, queried over HTTP for our run folders."""
 
 import io
 import json
@@ -109,7 +109,7 @@ def ask(request, runs, tmp_path_factory):
 
 
 def wait(condition, server, said):
-    """Return what the condition gives once it is true; fail when the server ends or 60 s are over."""
+    """Return the value of a condition once it is true; fail if the server ends or after 60 s."""
     end = time.monotonic() + 60
     while time.monotonic() < end and server.poll() is None:
         found = condition()

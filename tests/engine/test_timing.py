@@ -1,4 +1,4 @@
-"""What is logged under time/: laps of steps without what lies between them, at every transfer to the host."""
+"""Tags under time/: the time of steps without validation and checkpoints, at every transfer to the host."""
 
 import json
 import re
@@ -19,7 +19,7 @@ TAGS = {"time/step_ms", "time/examples_per_second", "time/data_wait", "time/peak
 
 
 class Clock:
-    """A clock that stands still but for what is spent."""
+    """A clock that only moves when a test advances it."""
 
     def __init__(self):
         self.now = 100.0

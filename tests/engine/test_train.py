@@ -1,4 +1,4 @@
-"""One update equals the arithmetic it stands for; evaluation counts every example once."""
+"""One update equals its formula, and evaluation counts every example once."""
 
 import contextlib
 import math

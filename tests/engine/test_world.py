@@ -90,7 +90,7 @@ def test_each_process_computes_on_its_own_gpu_unless_one_is_numbered():
 
 
 class Agreeing(ProcessGroup):
-    """Two processes, of which the other one says yes to everything."""
+    """Two processes, of which the other one agrees to everything."""
 
     def any(self, flag):
         return flag.fill_(1)

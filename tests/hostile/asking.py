@@ -50,7 +50,7 @@ class Answer:
 
 
 def answer(argv: Sequence[str]) -> Answer:
-    """Ask the front door in this process and in this folder, which must be empty."""
+    """Answer a command line in this process and in this folder, which must be empty."""
     out, err, began = io.StringIO(), io.StringIO(), time.process_time()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
@@ -78,13 +78,13 @@ def answers(command_lines: Iterable[Sequence[str]]) -> Iterator[Answer]:
         try:
             with os.fdopen(reader, encoding="utf-8") as stream:
                 for argv in lines:
-                    yield Answer(**json.loads(waited(stream, argv)))
+                    yield Answer(**json.loads(next_line(stream, argv)))
         finally:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
 
 
-def waited(stream: io.TextIOWrapper, argv: Sequence[str]) -> str:
+def next_line(stream: io.TextIOWrapper, argv: Sequence[str]) -> str:
     """Return the child's next line."""
     ready, _, _ = select.select([stream], [], [], PATIENCE)
     line = stream.readline() if ready else ""

@@ -73,19 +73,19 @@ def option_word(conf: Conf, group: str, name: str) -> str:
     return f"{group}=[{name}]" if conf.several(group) else f"{group}={name}"
 
 
-def written(key: str, value: Any) -> str:
-    """Return a value as one types it after `key=`."""
+def as_typed(key: str, value: Any) -> str:
+    """Return a value as typed after `key=`."""
     if isinstance(value, str):
         plain = key in TEXTS or (value.isascii() and re.fullmatch(r"[\w/%.]+", value))
         return value if plain and not value.endswith("\\") else "'" + value.replace("'", "\\'") + "'"
     if isinstance(value, list):
-        return "[" + ",".join(written("", item) for item in value) + "]"
+        return "[" + ",".join(as_typed("", item) for item in value) + "]"
     if isinstance(value, dict):
-        return "{" + ",".join(f"{name}:{written('', item)}" for name, item in value.items()) + "}"
+        return "{" + ",".join(f"{name}:{as_typed('', item)}" for name, item in value.items()) + "}"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
 
 
-def other(value: Any, rng: random.Random) -> Any:
+def other_value(value: Any, rng: random.Random) -> Any:
     """Return another value of the same type."""
     if isinstance(value, bool):
         return not value
@@ -97,13 +97,13 @@ def other(value: Any, rng: random.Random) -> Any:
         return rng.choice(["3steps", "1.5epochs", "12%", "640examples"])
     if isinstance(value, str):
         return rng.choice(["word", "some words", "it's", "a/b", "ünï", "x" * 300])
-    return [other(item, rng) for item in value] if isinstance(value, list) else value
+    return [other_value(item, rng) for item in value] if isinstance(value, list) else value
 
 
-def fitting(place: str, value: Any, kind: Any, rng: random.Random) -> Any:
-    """Return another value of a knob, one that its type holds, or the same where ten draws find none."""
+def other_valid_value(place: str, value: Any, kind: Any, rng: random.Random) -> Any:
+    """Return another valid value of a knob, or the same if ten draws find none."""
     for _ in range(10):
-        drawn = other(value, rng)
+        drawn = other_value(value, rng)
         with contextlib.suppress(ConfigError):
             check(place, drawn, kind)
             return drawn
@@ -131,8 +131,8 @@ FIELDS: dict[str, list[Any]] = {
 }
 
 
-def true(conf: Conf, rng: random.Random) -> Case:
-    """A line that says only what may be printed."""
+def valid_line(conf: Conf, rng: random.Random) -> Case:
+    """Return a valid line, which is only printed."""
     given: dict[str, Any] = {}
     words = []
     for group in rng.sample([group for group in conf.defaults if group != RECIPE], rng.randint(0, 3)):
@@ -142,7 +142,7 @@ def true(conf: Conf, rng: random.Random) -> Case:
         given[group if conf.several(group) else f"{group}.name"] = None if conf.several(group) else name
         place, kinds = place_of(conf, group, name), types(find(group, name))
         chosen_keys = rng.sample(sorted(knobs), rng.randint(0, min(3, len(knobs))))
-        drawn = {key: fitting(f"{place}.{key}", knobs[key], kinds[key], rng) for key in chosen_keys}
+        drawn = {key: other_valid_value(f"{place}.{key}", knobs[key], kinds[key], rng) for key in chosen_keys}
         try:
             check_relations(place, knobs | drawn, {key: kinds[key] for key in knobs})
         except ConfigError:  # each fits, but not beside the others
@@ -151,7 +151,7 @@ def true(conf: Conf, rng: random.Random) -> Case:
     given |= {key: rng.choice(FIELDS[key]) for key in rng.sample(sorted(FIELDS), rng.randint(0, 4))}
     chosen = {word.partition("=")[0] for word in words}
     keys = [key for key in given if key not in chosen and not key.endswith(".name")]
-    words += [f"{rng.choice(['', '', '+', '++'])}{key}={written(key, given[key])}" for key in keys]
+    words += [f"{rng.choice(['', '', '+', '++'])}{key}={as_typed(key, given[key])}" for key in keys]
     shown = {key: value for key, value in given.items() if key in keys or key.endswith(".name")}
     shown = {key: value.replace("${seed}", str(shown.get("seed", 0))) if value == "${seed} apples" else value
              for key, value in shown.items()}  # fmt: skip
@@ -162,32 +162,32 @@ def true(conf: Conf, rng: random.Random) -> Case:
 # --- slips
 
 
-def slip(conf: Conf, rng: random.Random) -> Case:
-    """A key or an option with one or two slips of the finger, among true words."""
+def line_with_typos(conf: Conf, rng: random.Random) -> Case:
+    """Return a line with one or two typos in a key or an option, among valid words."""
     group, name = drawn_option(conf, rng)
     knobs = sorted(knobs_of(conf, group, name))
     which = rng.randrange(4)
     if which == 0 or not knobs:
-        word = f"{twice(name, rng)}"
+        word = f"{with_typos(name, rng)}"
         return Case("typo of an option", (option_word(conf, group, word),), refused=None)
     if which == 1:
-        return Case("typo of a field", (f"{twice(rng.choice([*SETTINGS]), rng)}=1",), refused=None)
+        return Case("typo of a field", (f"{with_typos(rng.choice([*SETTINGS]), rng)}=1",), refused=None)
     if which == 2:
-        return Case("typo of a group", (f"{twice(group, rng)}={name}",), refused=None)
+        return Case("typo of a group", (f"{with_typos(group, rng)}={name}",), refused=None)
     key = rng.choice(knobs)
-    words = (option_word(conf, group, name), f"{place_of(conf, group, name)}.{twice(key, rng)}=1")
+    words = (option_word(conf, group, name), f"{place_of(conf, group, name)}.{with_typos(key, rng)}=1")
     return Case("typo of a knob", words, refused=None)
 
 
-def twice(word: str, rng: random.Random) -> str:
-    """Return a word with one slip, or with two."""
+def with_typos(word: str, rng: random.Random) -> str:
+    """Return a word with one typo, or with two."""
     for _ in range(rng.randint(1, 2)):
         word = rng.choice(list(typos(word, rng, 1)) or [word + "x"])
     return word
 
 
-def foreign(conf: Conf, rng: random.Random) -> Case:
-    """A knob of another option, or a key that a part has nowhere."""
+def line_with_unknown_knob(conf: Conf, rng: random.Random) -> Case:
+    """Return a line with a knob of another option, or with an unknown key."""
     group, name = drawn_option(conf, rng)
     made_up = rng.choice(["nesterov_typo", "foo", "Lr", "kernel-size", "a.b.c", "0", "name.x", "x" * 3000])
     return Case("foreign key", (option_word(conf, group, name), f"{group}.{made_up}=1"), refused=True)
@@ -206,12 +206,12 @@ WRONG: dict[type, list[str]] = {
 }  # fmt: skip
 
 
-def mistyped(conf: Conf, rng: random.Random) -> Case:
-    """A knob with a value of another type."""
+def line_with_wrong_type(conf: Conf, rng: random.Random) -> Case:
+    """Return a line with a value of the wrong type."""
     group, name = drawn_option(conf, rng)
     knobs = {key: value for key, value in knobs_of(conf, group, name).items() if type(value) in WRONG}
     if not knobs:
-        return foreign(conf, rng)
+        return line_with_unknown_knob(conf, rng)
     key = rng.choice(sorted(knobs))
     place = f"{place_of(conf, group, name)}.{key}"
     word = rng.choice(WRONG[type(knobs[key])])
@@ -250,8 +250,8 @@ OUT = {
 }  # fmt: skip
 
 
-def out_of_range(conf: Conf, rng: random.Random) -> Case:
-    """A global field or a group with a value that it does not take."""
+def line_out_of_range(conf: Conf, rng: random.Random) -> Case:
+    """Return a line with a value out of range."""
     key = rng.choice(sorted(OUT))
     text = rng.choice(OUT[key])
     taken = (key, text) in {("augment", "crop"), ("name", "a\\b")}
@@ -266,9 +266,9 @@ NOISE = ["[", "]", "{", "}", "(", ")", ",", ":", "=", "'", '"', "\\", "$", "${",
          "\x1b[31m"]  # fmt: skip
 
 
-def noisy(conf: Conf, rng: random.Random) -> Case:
-    """A true line with characters put in, taken out or doubled anywhere."""
-    case = true(conf, rng)
+def line_with_noise(conf: Conf, rng: random.Random) -> Case:
+    """Return a valid line with characters inserted, removed or doubled anywhere."""
+    case = valid_line(conf, rng)
     words = list(case.words) or ["seed=1"]
     for _ in range(rng.randint(1, 3)):
         index = rng.randrange(len(words))
@@ -323,8 +323,8 @@ FORMS = [
 FINE = {("hydra.run.dir=x",)}
 
 
-def form(conf: Conf, rng: random.Random) -> Case:
-    """A line of a wrong form."""
+def malformed_line(conf: Conf, rng: random.Random) -> Case:
+    """Return a malformed line."""
     return Case("form", rng.choice(FORMS), refused=None)
 
 
@@ -341,8 +341,8 @@ INTERPOLATIONS = [
 ]  # fmt: skip
 
 
-def interpolated(conf: Conf, rng: random.Random) -> Case:
-    """Interpolations: broken, of what is not there, in circles."""
+def line_with_interpolation(conf: Conf, rng: random.Random) -> Case:
+    """Return a line with a broken, dangling or circular interpolation."""
     key = rng.choice(
         ["seed", "optim.lr", "note", "data.batch_size", "model", "augment", "plugins", "outputs", "optim.rules"]
     )
@@ -360,8 +360,8 @@ SWEEPS = ["1,2", "range(0,4)", "choice(1,2)", "interval(0,1)", "range(0,1e12)", 
           "1,1", "null,1"]  # fmt: skip
 
 
-def swept(conf: Conf, rng: random.Random) -> Case:
-    """A sweep that cannot be made: its last word is wrong, so that no trial ever starts."""
+def impossible_sweep(conf: Conf, rng: random.Random) -> Case:
+    """Return a sweep whose last word is wrong, so that no trial starts."""
     key = rng.choice(
         ["seed", "optim.lr", "model", "augment", "name", "epochs", "optim.lrr", "data.batch_size", "hydra.mode"]
     )
@@ -376,4 +376,15 @@ def swept(conf: Conf, rng: random.Random) -> Case:
     return Case("sweep", words, refused=True)
 
 
-SOURCES: list[Source] = [true, slip, mistyped, noisy, out_of_range, slip, foreign, form, interpolated, swept]
+SOURCES: list[Source] = [
+    valid_line,
+    line_with_typos,
+    line_with_wrong_type,
+    line_with_noise,
+    line_out_of_range,
+    line_with_typos,
+    line_with_unknown_knob,
+    malformed_line,
+    line_with_interpolation,
+    impossible_sweep,
+]

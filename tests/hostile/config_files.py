@@ -118,18 +118,18 @@ RECIPES = {
 }
 
 
-def listed(conf: Conf, rng: random.Random) -> Case:
+def listed_recipe(conf: Conf, rng: random.Random) -> Case:
     """A recipe of the list above."""
     name = rng.choice(sorted(RECIPES))
-    return of_recipe(f"recipe: {name}", RECIPES[name].encode("utf-8", "surrogatepass"))
+    return case_of_recipe(f"recipe: {name}", RECIPES[name].encode("utf-8", "surrogatepass"))
 
 
-def of_recipe(kind: str, data: bytes) -> Case:
+def case_of_recipe(kind: str, data: bytes) -> Case:
     """Return the case of a recipe file."""
     return Case(kind, ("recipe=mine", "--config-dir", "{folder}"), files={"recipe/mine.yaml": data})
 
 
-def mutated(conf: Conf, rng: random.Random) -> Case:
+def damaged_file(conf: Conf, rng: random.Random) -> Case:
     """A shipped file with bytes changed, taken out, doubled or shuffled, as a user's own option."""
     group, name = drawn_option(conf, rng)
     data = bytearray(conf.files[group][name].read_bytes())

@@ -4,7 +4,7 @@ import tempfile
 
 import pytest
 import torch
-from watching import SMALL, watched
+from watching import SMALL, run_watched
 
 from runner.tasks import load_tasks
 
@@ -25,7 +25,7 @@ def imported():
 def run(imported, tmp_path_factory):
     """The folder of a small run with its checkpoints."""
     folder = tmp_path_factory.mktemp("run")
-    seen = watched([*SMALL, "name=run"], folder)
+    seen = run_watched([*SMALL, "name=run"], folder)
     assert seen.code == 0 and seen.events == [], (seen.err, seen.events)
     return folder / "outputs/run"
 

@@ -1,4 +1,4 @@
-"""Run folders altered on purpose: consistent, and not to be trusted."""
+"""Run folders that were altered on purpose: consistent, but not trustworthy."""
 
 from __future__ import annotations
 

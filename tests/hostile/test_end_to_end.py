@@ -68,7 +68,7 @@ def test_wrong_command_lines_in_processes_of_their_own(tmp_path):
 
 @pytest.mark.slow
 def test_wrong_config_files_in_processes_of_their_own(tmp_path):
-    from config_files import RECIPES, of_recipe
+    from config_files import RECIPES, case_of_recipe
 
     wrong = (
         "bomb",
@@ -83,5 +83,5 @@ def test_wrong_config_files_in_processes_of_their_own(tmp_path):
     )
     (tmp_path / "work").mkdir()
     for name in wrong:
-        words = argv(of_recipe(name, RECIPES[name].encode()), tmp_path / name)
+        words = argv(case_of_recipe(name, RECIPES[name].encode()), tmp_path / name)
         refused(words, tmp_path / "work")

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from asking import Answer, answers, write
 from command_lines import SHOW, Case, cases
-from config_files import listed, mutated
+from config_files import damaged_file, listed_recipe
 from omegaconf import OmegaConf
 
 from runner.door.options import Conf, find_conf
@@ -26,7 +26,7 @@ def drawn(conf: Conf, seed: int, count: int) -> list[Case]:
     """Return the cases of a seed: four command lines to one file."""
     rng = random.Random(seed)
     lines = cases(conf, seed, count)
-    files = (source(conf, rng) for source in itertools.cycle((listed, mutated)))
+    files = (source(conf, rng) for source in itertools.cycle((listed_recipe, damaged_file)))
     return [next(files) if index % 5 == 4 else next(lines) for index in range(count)]
 
 
@@ -36,16 +36,16 @@ def argv(case: Case, folder: Path) -> list[str]:
     return words if "-m" in words or "--cfg" in words else [*words, *SHOW]
 
 
-def problem(case: Case, answer: Answer) -> str:
+def problem_with(case: Case, answer: Answer) -> str:
     """Return what is wrong with the answer to a case, empty if nothing is."""
     if answer.wrong:
         return answer.wrong
     if case.refused is not None and case.refused != (answer.code == 2):
         return f"{'accepted' if case.refused else 'refused'}: {answer.err}"
-    return ignored(case, answer) if answer.code == 0 and "--help" not in answer.out else ""
+    return first_ignored_key(case, answer) if answer.code == 0 and "--help" not in answer.out else ""
 
 
-def ignored(case: Case, answer: Answer) -> str:
+def first_ignored_key(case: Case, answer: Answer) -> str:
     """Return the first key that the shown config does not have as it was given."""
     config = OmegaConf.create(answer.out)
     for key, value in case.given.items():
@@ -64,7 +64,7 @@ def ignored(case: Case, answer: Answer) -> str:
     return ""
 
 
-def once_more(conf: Conf, shown: str, folder: Path) -> list[str]:
+def as_recipe(conf: Conf, shown: str, folder: Path) -> list[str]:
     """Return a command line that gives a shown config again, as a recipe."""
     config: dict[str, Any] = yaml.safe_load(shown)
     groups = [group for group in conf.defaults if group in config and group != "recipe"]
@@ -79,14 +79,14 @@ def once_more(conf: Conf, shown: str, folder: Path) -> list[str]:
     return ["--config-dir", str(folder), "recipe=again", *plugins, *SHOW]
 
 
-def wrong(conf: Conf, drawn: list[Case], tmp_path: Path) -> tuple[Counter[str], list[str]]:
+def count_outcomes(conf: Conf, drawn: list[Case], tmp_path: Path) -> tuple[Counter[str], list[str]]:
     """Return how many cases were accepted and refused, and a line for each that went wrong."""
     lines = [argv(case, tmp_path / str(index)) for index, case in enumerate(drawn)]
     given = list(answers(lines))
     found = [
         f"{case.kind}: {[word[:120] for word in case.words]}: {what}"
         for case, answer in zip(drawn, given, strict=True)
-        if (what := problem(case, answer))
+        if (what := problem_with(case, answer))
     ]
     shown = [
         (case, answer)
@@ -95,7 +95,7 @@ def wrong(conf: Conf, drawn: list[Case], tmp_path: Path) -> tuple[Counter[str], 
         and answer.out.startswith("data:")
         and not any("--config-dir" in word for word in case.words)
     ]
-    again = answers(once_more(conf, answer.out, tmp_path / f"again{index}") for index, (_, answer) in enumerate(shown))
+    again = answers(as_recipe(conf, answer.out, tmp_path / f"again{index}") for index, (_, answer) in enumerate(shown))
     for (case, first), second in zip(shown, again, strict=True):
         if second.out != first.out:
             found.append(f"{case.kind}: {[word[:120] for word in case.words]}: comes back otherwise: {second.err}")
@@ -104,7 +104,7 @@ def wrong(conf: Conf, drawn: list[Case], tmp_path: Path) -> tuple[Counter[str], 
 
 def test_a_slice_of_the_drawn_configs(tmp_path):
     conf = find_conf()
-    counts, found = wrong(conf, drawn(conf, SEED, SLICE), tmp_path)
+    counts, found = count_outcomes(conf, drawn(conf, SEED, SLICE), tmp_path)
     assert counts[2] > counts[0] > 0
     assert not found, "\n".join(found)
 
@@ -113,6 +113,6 @@ def test_a_slice_of_the_drawn_configs(tmp_path):
 @pytest.mark.parametrize("part", range(10))
 def test_drawn_configs(tmp_path, part):
     conf = find_conf()
-    counts, found = wrong(conf, drawn(conf, SEED + part, FULL // 10), tmp_path)
+    counts, found = count_outcomes(conf, drawn(conf, SEED + part, FULL // 10), tmp_path)
     print(dict(counts))  # noqa: T201
     assert not found, "\n".join(found)

@@ -6,8 +6,8 @@ import random
 from typing import Any
 
 import pytest
-from command_lines import RECIPE, knobs_of, option_word, place_of, written
-from watching import child, sliced
+from command_lines import RECIPE, as_typed, knobs_of, option_word, place_of
+from watching import run_in_child, split_cases
 
 import runner.components  # noqa: F401  (registers them)
 from runner.__main__ import main
@@ -75,14 +75,16 @@ def wrong_values(conf: Conf, count: int) -> list[list[str]]:
             "task",
         ):
             value = rng.choice(beyond(kind))
-            found.append([option_word(conf, group, name), f"{place_of(conf, group, name)}.{knob}={written('', value)}"])
+            found.append(
+                [option_word(conf, group, name), f"{place_of(conf, group, name)}.{knob}={as_typed('', value)}"]
+            )
     return found
 
 
-@pytest.mark.parametrize("words", sliced(wrong_values(find_conf(), 100), 40, " ".join))
+@pytest.mark.parametrize("words", split_cases(wrong_values(find_conf(), 100), 40, " ".join))
 def test_a_run_with_a_value_out_of_range_ends_in_one_line(imported, tmp_path, words):
     small = [] if words[0].startswith("model=") else ["model=mlp"]
-    code, err, left = child(lambda: ran([*small, *words]), tmp_path)
+    code, err, left = run_in_child(lambda: ran([*small, *words]), tmp_path)
     assert code == 2, err
     assert err.startswith("runner: error: ") and err.count("\n") == 1
     assert left == []

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hostile_runs import HEADERS, Canary, entry, in_place_of, pickled, saved, tensors, zipped
 from PIL import Image
-from watching import REFUSED, SMALL, child, harmless, sliced, watched
+from watching import REFUSED, SMALL, assert_harmless, run_in_child, run_watched, split_cases
 
 from runner.components.model.library_models import _read_weights
 from runner.engine.saving import checkpoint
@@ -22,7 +22,7 @@ from runner.errors import RunnerError
 FOREIGN = ("model=torchvision", "augment=[]", "probe=[]", "figures=never", "epochs=1", "average=none")
 
 
-def climbing(folder: Path) -> bytes:
+def escaping_tar(folder: Path) -> bytes:
     """Return a tar whose members climb out of where it is unpacked."""
     with tarfile.open(fileobj=(buffer := io.BytesIO()), mode="w:gz") as archive:
         for name in ("../../canary", "/tmp/canary", "cifar-10-batches-py/../../../canary"):
@@ -45,7 +45,7 @@ PT = {
     "pickle": pickled,
     "torch.save": saved,
     "zip that climbs": zipped,
-    "tar that climbs": climbing,
+    "tar that climbs": escaping_tar,
     "a list": lambda folder: torch_saved([1, 2]),
     "a tensor": lambda folder: torch_saved(torch.zeros(3)),
     "words": lambda folder: torch_saved({"state_dict": {"a": "os.system"}}),
@@ -59,11 +59,11 @@ WEIGHTS = {f"{name}.pt": make for name, make in PT.items()} | {
 }
 
 
-@pytest.mark.parametrize("name", sliced(WEIGHTS, 15))
+@pytest.mark.parametrize("name", split_cases(WEIGHTS, 15))
 def test_hostile_weights_harm_nobody(work, name):
     path = work / f"weights{Path(name).suffix}"
     path.write_bytes(WEIGHTS[name](work / "it"))
-    harmless(watched([*FOREIGN, f"model.weights={path.name}"], work), work)
+    assert_harmless(run_watched([*FOREIGN, f"model.weights={path.name}"], work), work)
 
 
 def batches(root: Path, data: bytes) -> None:
@@ -77,34 +77,34 @@ def batches(root: Path, data: bytes) -> None:
         "test_batch",
         "batches.meta",
     ):
-        put(root / "cifar-10-batches-py" / name, data)
+        write_file(root / "cifar-10-batches-py" / name, data)
     for name in ("training.pt", "test.pt"):
-        put(root / "MNIST/processed" / name, data)
+        write_file(root / "MNIST/processed" / name, data)
     for name in (
         "train-images-idx3-ubyte",
         "train-labels-idx1-ubyte",
         "t10k-images-idx3-ubyte",
         "t10k-labels-idx1-ubyte",
     ):
-        put(root / "MNIST/raw" / name, data)
+        write_file(root / "MNIST/raw" / name, data)
     for name in ("train_32x32.mat", "test_32x32.mat"):
-        put(root / name, data)
+        write_file(root / name, data)
 
 
-def put(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes) -> None:
     """Write a file, its folders too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("data", sliced(["cifar10", "mnist", "svhn"], 3))
-@pytest.mark.parametrize("what", sliced(["pickle", "torch.save", "zip that climbs", "tar that climbs"], 4))
+@pytest.mark.parametrize("data", split_cases(["cifar10", "mnist", "svhn"], 3))
+@pytest.mark.parametrize("what", split_cases(["pickle", "torch.save", "zip that climbs", "tar that climbs"], 4))
 def test_hostile_data_sets_harm_nobody(work, data, what):
     content = PT[what](work / "it")
     batches(work / "data", content)
-    put(work / "data/cifar-10-python.tar.gz", climbing(work / "it"))
-    seen = watched([*SMALL, f"data={data}", "data.root=data", "data.download=false"], work)
-    harmless(seen, work, REFUSED | {7})
+    write_file(work / "data/cifar-10-python.tar.gz", escaping_tar(work / "it"))
+    seen = run_watched([*SMALL, f"data={data}", "data.root=data", "data.download=false"], work)
+    assert_harmless(seen, work, REFUSED | {7})
 
 
 PICTURES = {
@@ -131,10 +131,10 @@ def pictures(root: Path, odd: str = "0", data: bytes | None = None) -> None:
 FOLDER = ("data=imagefolder", "data.root=data", "data.size=[8,8]", "data.batch_size=8", "data.cache=null")
 
 
-@pytest.mark.parametrize("what", sliced(PICTURES, 5))
+@pytest.mark.parametrize("what", split_cases(PICTURES, 5))
 def test_hostile_pictures_harm_nobody(work, what):
     pictures(work / "data", data=PICTURES[what](work / "it"))
-    harmless(watched([*SMALL, *FOLDER], work), work, {7})
+    assert_harmless(run_watched([*SMALL, *FOLDER], work), work, {7})
 
 
 MARKUP = "[bold]<script>alert(1)<|script>\x1b[31m‮[|x]"
@@ -146,13 +146,13 @@ def test_markup_in_names_stays_text(work):
     """A class folder and a note with HTML, ANSI and rich's markup: the run ends well, and no terminal is moved."""
     pictures(work / "data", odd=MARKUP)
     words = [word for word in SMALL if not word.startswith(("probe", "figures"))]
-    seen = watched([*words, *FOLDER, "probe=[confusion,images]", f"note={MARKUP}", "name=run"], work)
+    seen = run_watched([*words, *FOLDER, "probe=[confusion,images]", f"note={MARKUP}", "name=run"], work)
     assert (seen.code, seen.events) == (0, []), seen.err
     assert "\x1b" not in seen.out + seen.err
-    assert all(tag.isprintable() and "<" not in tag for tag in tags(work / "outputs/run"))
+    assert all(tag.isprintable() and "<" not in tag for tag in event_tags(work / "outputs/run"))
 
 
-def tags(run: Path) -> set[str]:
+def event_tags(run: Path) -> set[str]:
     """Return the tags in the event files of a run."""
     from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
     from tensorboard.compat.proto.event_pb2 import Event
@@ -166,7 +166,7 @@ def tags(run: Path) -> set[str]:
 def test_a_run_folder_that_is_a_link_is_used_where_it_leads(run, work):
     shutil.copytree(run, work / "there")
     (work / "it").symlink_to(work / "there")
-    assert watched(["task=evaluate", "run=it"], work).code == 0
+    assert run_watched(["task=evaluate", "run=it"], work).code == 0
 
 
 @pytest.mark.parametrize("name", ["out", "out/x"])
@@ -175,7 +175,7 @@ def test_a_link_in_the_place_of_a_new_run_is_not_followed(work, name):
     away.mkdir()
     (work / "outputs").mkdir()
     (work / "outputs/run").symlink_to(away / name)
-    seen = watched([*SMALL, "name=run"], work)
+    seen = run_watched([*SMALL, "name=run"], work)
     assert (seen.code, seen.events) == (0, []), seen.err
     assert not list(away.iterdir()) and (work / "outputs/run-2/result.json").is_file()
 
@@ -212,16 +212,16 @@ def test_a_hostile_file_takes_at_most_twice_its_size(run, work, name, slot):
     size = len(data)
 
     def load() -> int:
-        before = memory("VmRSS")
+        before = memory_in_use("VmRSS")
         with contextlib.suppress(RunnerError):
             _read_weights("w.safetensors") if slot == "model.weights" else checkpoint.load(Path("it"))
-        return memory("VmHWM") - before
+        return memory_in_use("VmHWM") - before
 
-    taken = child(load, work)
+    taken = run_in_child(load, work)
     assert taken <= 2 * size + SLACK, f"{taken / size:.1f} times the file"
 
 
-def memory(what: str) -> int:
+def memory_in_use(what: str) -> int:
     """Return bytes of memory of this process; the peak is forgotten when the present is asked for."""
     if what == "VmRSS":
         Path("/proc/self/clear_refs").write_text("5")

@@ -8,20 +8,20 @@ import pytest
 import yaml
 from config_files import RECIPES
 from hostile_runs import CHECKPOINTS, FOLDERS, STATES
-from watching import REFUSED, SMALL, harmless, sliced, watched
+from watching import REFUSED, SMALL, assert_harmless, run_watched, split_cases
 
 TASKS = {"resume": ["resume=it"], "evaluate": ["task=evaluate", "run=it"]}
 ALTERED = {**CHECKPOINTS, **STATES, **FOLDERS}
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("case", sliced(ALTERED, 28))
+@pytest.mark.parametrize("case", split_cases(ALTERED, 28))
 def test_an_altered_run_folder_harms_nobody(run, work, case, task):
     shutil.copytree(run, work / "it", symlinks=True)
     ALTERED[case](work / "it")
     unread = {0} if task == "evaluate" and case in STATES else set()
     storage = {4} if case == "lock as a link" else set()
-    harmless(watched(TASKS[task], work), work, REFUSED | unread | storage)
+    assert_harmless(run_watched(TASKS[task], work), work, REFUSED | unread | storage)
 
 
 # --- command lines and config files
@@ -90,13 +90,13 @@ LINES = [
 FINE = {"data.batch_size": {0}, "plugins": {2}, "data": {2, 7}, "hydra.run.dir": {2, 4}}
 
 
-@pytest.mark.parametrize("words", sliced(LINES, 15, " ".join))
+@pytest.mark.parametrize("words", split_cases(LINES, 15, " ".join))
 def test_a_hostile_command_line_harms_nobody(work, words):
     given = [word for word in SMALL if word.partition("=")[0] not in {each.partition("=")[0] for each in words}]
     if any(word.startswith("model=") for word in words):
         given = [word for word in given if not word.startswith("model.")]
     codes = REFUSED | FINE.get(words[0].partition("=")[0], set())
-    harmless(watched([*given, *words], work), work, codes)
+    assert_harmless(run_watched([*given, *words], work), work, codes)
     assert codes & {0} or not list(work.iterdir())
 
 
@@ -104,11 +104,11 @@ HARMFUL = ("_target_", "hydra", "os.", "!!", "&a", "oc.", "plugins")
 FILES = [name for name in RECIPES if any(word in RECIPES[name] for word in HARMFUL)]
 
 
-@pytest.mark.parametrize("name", sliced(FILES, 15))
+@pytest.mark.parametrize("name", split_cases(FILES, 15))
 def test_a_hostile_config_file_harms_nobody(work, tmp_path, name):
     (tmp_path / "mine/recipe").mkdir(parents=True)
     (tmp_path / "mine/recipe/mine.yaml").write_text(RECIPES[name])
-    harmless(watched(["recipe=mine", "--config-dir", str(tmp_path / "mine")], work), work)
+    assert_harmless(run_watched(["recipe=mine", "--config-dir", str(tmp_path / "mine")], work), work)
     assert not list(work.iterdir())
 
 
@@ -135,10 +135,10 @@ SWEEPS = {
 }
 
 
-@pytest.mark.parametrize("name", sliced(SWEEPS, 9))
+@pytest.mark.parametrize("name", split_cases(SWEEPS, 9))
 def test_a_hostile_sweep_file_harms_nobody(work, name):
     (work / "it").mkdir()
     content = {**KEPT, **SWEEPS[name]} if SWEEPS[name] else None
     (work / "it/sweep.yaml").write_text(yaml.safe_dump(content))
-    harmless(watched(["resume=it"], work), work)
+    assert_harmless(run_watched(["resume=it"], work), work)
     assert [path.name for path in work.rglob("*")] == ["it", "sweep.yaml"]

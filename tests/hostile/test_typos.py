@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
-from typos import among_the_first, typos
+from typos import is_suggested, typos
 
 import runner.components  # noqa: F401  (registers them)
 from runner.door.compose import compose_parts, compose_run, hydra_opened
@@ -15,7 +15,7 @@ from runner.door.options import Conf, find_conf
 from runner.door.overrides import read_overrides
 from runner.errors import ConfigError
 from runner.registry import checked as checked_knobs
-from runner.registry import find, knobs, option
+from runner.registry import find, knobs, option_config
 from runner.schema import check
 from runner.settings import SETTINGS
 from runner.tasks import load_tasks
@@ -25,7 +25,7 @@ SHARE = 0.95
 
 
 def refusal(work) -> str | None:
-    """Return the line that work is refused with, None if it is not (the typo is a word of its own)."""
+    """Return the error line, None if there is none because the typo is a valid word."""
     try:
         work()
     except ConfigError as error:
@@ -84,7 +84,7 @@ def every_option(conf: Conf) -> list[tuple[str, str]]:
 
 def knob_values(group: str, name: str, rng: random.Random, each: int) -> Iterator[tuple[str, str, str]]:
     """Yield (true word, typo, line) of the words that the knobs of one option can be."""
-    given = option(group, name, key=group)
+    given = option_config(group, name, key=group)
     given = given if "name" in given else given[name]
     given = {key: value for key, value in given.items() if key != "name"}
     for key, kind in knobs(find(group, name)).items():
@@ -117,7 +117,7 @@ def share(kind: str, each: int, step: int) -> tuple[int, list[tuple[str, str, st
     load_tasks()
     with hydra_opened(conf):
         found = list(KINDS[kind](conf, random.Random(SEED), each, step))
-    return len(found), [case for case in found if not among_the_first(case[2], case[0])]
+    return len(found), [case for case in found if not is_suggested(case[2], case[0])]
 
 
 @pytest.mark.parametrize("kind", KINDS)

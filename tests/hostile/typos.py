@@ -43,13 +43,13 @@ def swapped(word: str, rng: random.Random) -> str:
     return word[:place] + word[place + 1] + word[place] + word[place + 2 :]
 
 
-def offered(line: str) -> list[str]:
-    """Return the names that an error line offers, in the order in which they stand in it."""
+def suggestions_in(line: str) -> list[str]:
+    """Return the names that an error line suggests, in their order."""
     hint, choices = HINT.search(line), CHOICES.search(line)
     listed = choices[1].split(", ") if choices else WORDS.findall(line.partition(", must be ")[2])
     return list(dict.fromkeys([*([hint[1]] if hint else []), *listed]))
 
 
-def among_the_first(line: str, word: str) -> bool:
+def is_suggested(line: str, word: str) -> bool:
     """Return True if an error line suggests a word among its first names."""
-    return word in offered(line)[:COUNT]
+    return word in suggestions_in(line)[:COUNT]

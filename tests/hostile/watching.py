@@ -78,7 +78,7 @@ def _opens_to_write(path: Any, mode: str | None, flags: int) -> bool:
     return bool(set(mode or "") & set("wax+")) or bool(flags & WRITING)
 
 
-def sliced(values: Iterable[Any], every: int, name: Callable[[Any], str] = str) -> list[Any]:
+def split_cases(values: Iterable[Any], every: int, name: Callable[[Any], str] = str) -> list[Any]:
     """Return parameters of a test of which one in `every` is in the fast suite, and the others are in CI's."""
     rest = (pytest.mark.slow, pytest.mark.ci_slice)
     return [
@@ -88,7 +88,7 @@ def sliced(values: Iterable[Any], every: int, name: Callable[[Any], str] = str) 
 
 
 @dataclass(frozen=True)
-class Seen:
+class Effects:
     """The effects of a hostile input."""
 
     code: int
@@ -97,7 +97,7 @@ class Seen:
     events: list[str]
 
 
-def watched(argv: list[str], folder: Path) -> Seen:
+def run_watched(argv: list[str], folder: Path) -> Effects:
     """Run a command line in a forked child, in a folder that is the only place it may write to."""
 
     def run() -> list[Any]:
@@ -107,10 +107,10 @@ def watched(argv: list[str], folder: Path) -> Seen:
         events, watch.allowed = list(watch.seen), [Path("/")]
         return [code, out.getvalue()[-9000:], err.getvalue()[-9000:], events]
 
-    return Seen(*child(run, folder))
+    return Effects(*run_in_child(run, folder))
 
 
-def child(work: Callable[[], Any], folder: Path) -> Any:
+def run_in_child(work: Callable[[], Any], folder: Path) -> Any:
     """Return what a function gives in a forked child, as JSON has it; one that gives nothing is a failure here."""
     reader, writer = os.pipe()
     process = os.fork()
@@ -130,8 +130,8 @@ def child(work: Callable[[], Any], folder: Path) -> Any:
     return json.loads(data)
 
 
-def harmless(seen: Seen, folder: Path, codes: set[int] = REFUSED) -> None:
-    """Check that an input was refused in one line and did nothing."""
+def assert_harmless(seen: Effects, folder: Path, codes: set[int] = REFUSED) -> None:
+    """Check that an input was rejected in one line and did nothing."""
     assert seen.events == []
     assert not (folder.parent / "canary").exists() and not (folder / "canary").exists()
     assert "Traceback" not in seen.err, seen.err

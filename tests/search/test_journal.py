@@ -1,10 +1,10 @@
-"""The journal: what a torn write leaves is passed over and written over; processes share it; damage is told of."""
+"""The journal: an incomplete record is ignored and replaced, processes can share the file, damage is reported."""
 
 import os
 from pathlib import Path
 
 import pytest
-from running import in_child
+from running import run_in_child
 
 from runner.errors import CheckpointError, ConfigError
 from runner.search.storage import Journal, open_storage
@@ -87,7 +87,7 @@ def test_a_reader_sees_what_another_process_appends(tmp_path):
     ours = Journal(tmp_path / "j")
     ours.append_logs([{"n": 0}, {"n": 1}])
     assert [each["n"] for each in ours.read_logs(0)] == [0, 1]
-    in_child(lambda: Journal(tmp_path / "j").append_logs([{"n": 2}]))
+    run_in_child(lambda: Journal(tmp_path / "j").append_logs([{"n": 2}]))
     assert [each["n"] for each in ours.read_logs(2)] == [2]
     assert [each["n"] for each in ours.read_logs(1)] == [1, 2]
 
@@ -102,5 +102,5 @@ def test_a_storage_that_cannot_be_opened_is_one_line(url):
 def test_a_file_that_is_no_journal_is_told_of(tmp_path):
     journal = Journal(tmp_path / "j")
     journal.append_logs([{"something": "else"}])
-    with pytest.raises(ConfigError, match="is no journal of Optuna's"):
+    with pytest.raises(ConfigError, match="is not a journal of Optuna"):
         open_storage(str(tmp_path / "j"), Path())

@@ -1,4 +1,4 @@
-"""Searches through the front door, on digits: as many points as asked, pruned or averaged, killed and gone on with."""
+"""Searches from the command line, on digits: number of points, pruning, averaging over seeds, kill and resume."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Studies: points that are sensible and distinct, none lost or repeated when a process ends anywhere."""
+"""Studies: distinct points within the space, none lost or repeated when a process is killed at any moment."""
 
 import itertools
 import math
@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from running import in_child
+from running import run_in_child
 
 from runner.engine.monitor import Monitor
 from runner.errors import ConfigError
@@ -123,7 +123,7 @@ def test_no_point_is_lost_or_repeated_wherever_the_process_is_killed(tmp_path, s
     for records in range(2, 42, 4) if sampler == "tpe" else range(1, 20, 2):
         folder = tmp_path / str(records)
         folder.mkdir()
-        assert in_child(lambda: killed_after(records, folder, sampler)) in (0, -signal.SIGKILL)  # noqa: B023
+        assert run_in_child(lambda: killed_after(records, folder, sampler)) in (0, -signal.SIGKILL)  # noqa: B023
         study = Study(search(MIXED, sampler, 6), folder)
         points(study)
         rows = study.rows()
@@ -193,15 +193,15 @@ def test_how_the_runs_of_a_point_count(statuses, state):
 
 
 def test_a_run_without_a_score_is_a_failure_that_says_so():
-    assert point_state(came(math.nan)) == ("fail", "left no score")
+    assert point_state(came(math.nan)) == ("fail", "has no score")
 
 
 def test_a_study_of_other_choices_or_direction_is_refused(tmp_path):
     Study(search(MIXED, "random"), tmp_path).ask()
     other = Space((Axis(key="optim", kind="choice", choices=("sgd", "lion")), LR))
-    with pytest.raises(ConfigError, match="'s' is over other values of optim; choose another name"):
+    with pytest.raises(ConfigError, match="'s' exists with other values of optim; choose another name"):
         Study(search(other, "random"), tmp_path)
-    with pytest.raises(ConfigError, match="'s' has the direction minimize"):
+    with pytest.raises(ConfigError, match="'s' exists with direction minimize; choose another name"):
         Study(search(MIXED, "random", monitor=Monitor("val/accuracy")), tmp_path)
 
 

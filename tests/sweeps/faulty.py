@@ -1,4 +1,4 @@
-"""Components that misbehave, for sweeps whose trials go wrong in every way there is (given by `plugins=[faulty]`)."""
+"""Components that fail in many ways, for sweeps with failing trials (`plugins=[faulty]`)."""
 
 import ctypes
 import os
@@ -66,7 +66,7 @@ WAYS = [broken, leave, vanish, killed, crash, no_memory, too_much, no_gpu_memory
 
 @register("mix")
 def faulty(*, which: int, at: int):
-    """Return a mix that leaves even trials alone and has each odd one go wrong its own way at its `at`-th batch."""
+    """Return a mix that leaves even trials alone; each odd one fails in its own way at its `at`-th batch."""
     seen = 0
 
     def mix(images, labels, key):
@@ -90,14 +90,14 @@ def nothing(job):
 
 @register("task")
 def wait(job):
-    """Wait until somebody ends it."""
+    """Wait until the process is ended."""
     (Path(job.folder) / "begun").touch()
     time.sleep(987654)
 
 
 @register("task")
 def stay(job):
-    """Let nobody end it who asks politely, and start others that do the same."""
+    """Ignore SIGTERM, and start processes that do the same."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     subprocess.Popen(["sleep", "987654"])
     (Path(job.folder) / "begun").touch()
@@ -106,14 +106,14 @@ def stay(job):
 
 @register("task")
 def leave_running(job):
-    """End, and leave behind a process that does not."""
+    """End, and leave a running process behind."""
     (Path(job.folder) / "pid").write_text(str(subprocess.Popen(["sleep", "987654"]).pid))
     return 0
 
 
 @register("task")
 def hold_much(job):
-    """Use more than a gigabyte."""
+    """Allocate more than a gigabyte."""
     (Path(job.folder) / "pid").write_text(str(os.getpid()))
     torch.ones(3 << 27)
     return 0
@@ -121,7 +121,7 @@ def hold_much(job):
 
 @register("task")
 def flaky(job):
-    """Succeed the third time."""
+    """Succeed at the third attempt."""
     attempts = Path(f"{job.folder}.attempts")
     attempts.write_text((attempts.read_text() if attempts.exists() else "") + "x")
     if len(attempts.read_text()) < 3:

@@ -1,11 +1,11 @@
-"""A sweep with trials that go wrong in every way: each costs itself alone, and says why."""
+"""A sweep whose trials fail in many ways: each fails alone and reports the reason."""
 
 import re
 import uuid
 
 import pytest
 from running import command, result
-from trials import PATHS, PLUGIN, SMALL, folders, left, sweep
+from trials import PATHS, PLUGIN, SMALL, surviving_processes, sweep, trial_folders
 
 REASONS = {
     1: ("failed", r"plugin \S*faulty\.py:\d+: ZeroDivisionError: a mistake"),
@@ -29,8 +29,8 @@ def ended(tmp_path_factory):
     words = ["mix=faulty", "mix.which=range(24)", "mix.at=10", "epochs=1", *PLUGIN]
     limits = ["hydra.launcher.timeout=8", "hydra.launcher.memory=2", "hydra.launcher.workers=2"]
     done = sweep(*words, *limits, cwd=where, RUNNER_TEST_MARK=mark)
-    assert left(mark) == []
-    return done, {int(name.partition("=")[2].partition("-")[0]): path for name, path in folders(where).items()}
+    assert surviving_processes(mark) == []
+    return done, {int(name.partition("=")[2].partition("-")[0]): path for name, path in trial_folders(where).items()}
 
 
 def test_every_healthy_trial_completes(ended):
@@ -80,6 +80,6 @@ def test_a_trial_that_fails_is_tried_again(tmp_path):
     words = ["-m", *SMALL, "task=flaky", *PLUGIN, "seed=0,1", "hydra.launcher.retries=2"]
     done = command(*words, cwd=tmp_path, PYTHONPATH=PATHS)
     assert done.returncode == 0, done.stderr
-    for path in folders(tmp_path).values():
+    for path in trial_folders(tmp_path).values():
         assert (path.parent / f"{path.name}.attempts").read_text() == "xxx"
         assert result(path)["status"] == "done"

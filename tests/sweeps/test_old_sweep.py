@@ -1,4 +1,4 @@
-"""A sweep of a version whose hashes counted other keys: its trials are found, finished ones stay, the others go on.
+"""A sweep of a version with other hashes: its trials are found, finished ones stay, the others are resumed.
 
 `tests/fixtures/sweeps/first` was written by 91d65ec: `python -m runner -m` with the words of its `sweep.yaml`. One
 trial is complete. The other was killed in step 7 of 9 (RUNNER_FAULT=step.backward:7).

@@ -1,4 +1,4 @@
-"""The pool by itself: jobs come and go, and its processes may be killed under it."""
+"""The pool of processes: jobs are submitted and returned, also if its processes are killed."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from trials import PATHS, settings, trial
+from trials import PATHS, launcher_settings, trial
 
 from runner.door.jobs import trial_job
 from runner.errors import TrialsFailed
@@ -30,7 +30,7 @@ def importable(monkeypatch):
 
 def test_jobs_are_submitted_while_others_run_and_stopped_one_by_one(tmp_path, importable, monkeypatch):
     waiting, staying = trial(tmp_path / "waits", "task=wait"), trial(tmp_path / "stays", "task=stay")
-    with Pool(settings(workers=2), like=waiting) as pool:
+    with Pool(launcher_settings(workers=2), like=waiting) as pool:
         first, second = pool.submit(waiting), pool.submit(staying)
         third = pool.submit(trial(tmp_path / "never", "task=wait"))
         deadline = time.monotonic() + 60
@@ -63,13 +63,13 @@ def test_jobs_are_submitted_while_others_run_and_stopped_one_by_one(tmp_path, im
 def test_a_finished_trial_is_not_run_again(tmp_path, importable):
     job = trial(tmp_path / "x", "task=nothing")
     job = trial(tmp_path / f"x-{job.hash8}", "task=nothing")
-    with Pool(settings(), like=job) as pool:
+    with Pool(launcher_settings(), like=job) as pool:
         assert [ended.ran for ended in all_done(pool, [job])] == [True]
         assert [ended.ran for ended in all_done(pool, [job, job])] == [False, False]
 
 
 def until(happened, pool):
-    """Let the pool work until something is true."""
+    """Run the pool until a condition is true."""
     deadline = time.monotonic() + 60
     while not happened():
         assert pool.next_done(timeout=0.1) is None
@@ -84,7 +84,7 @@ def children(pid):
 @pytest.mark.parametrize("lost", ["server", "template"])
 def test_trials_survive_the_death_of_the_process_that_they_come_from(tmp_path, importable, lost):
     waits = trial(tmp_path / "waits", "task=wait")
-    with Pool(settings(workers=1), like=waits) as pool:
+    with Pool(launcher_settings(workers=1), like=waits) as pool:
         number = pool.submit(waits)
         until((tmp_path / "waits" / "begun").exists, pool)
         (worker,) = pool._group.workers
@@ -104,7 +104,7 @@ def test_trials_survive_the_death_of_the_process_that_they_come_from(tmp_path, i
 
 def test_a_process_that_waits_for_a_trial_is_replaced_when_it_is_killed(tmp_path, importable):
     jobs = [trial(tmp_path / str(number), "task=nothing") for number in range(3)]
-    with Pool(settings(workers=1), like=jobs[0]) as pool:
+    with Pool(launcher_settings(workers=1), like=jobs[0]) as pool:
         for job in jobs:
             pool.submit(job)
             assert pool.next_done().result.status == "done"
@@ -113,7 +113,7 @@ def test_a_process_that_waits_for_a_trial_is_replaced_when_it_is_killed(tmp_path
 
 
 def none_left(template):
-    """Kill the forks of a template, and tell whether all are buried."""
+    """Kill the forks of a template; True if their parent has collected all of them."""
     left = children(template)
     for pid in left:
         with contextlib.suppress(ProcessLookupError):
@@ -138,7 +138,7 @@ server.main(int(sys.argv[2]))
 def test_a_fork_that_the_system_refuses_is_asked_for_again(tmp_path, importable, monkeypatch):
     monkeypatch.setattr("runner.sweeps.worker_group.START", REFUSED_TWICE)
     jobs = [trial(tmp_path / str(number), "task=nothing") for number in range(3)]
-    with Pool(settings(workers=1), like=jobs[0]) as pool:
+    with Pool(launcher_settings(workers=1), like=jobs[0]) as pool:
         pool._group.start(3)
         (first,) = pool._group.workers
         assert [each.result.status for each in all_done(pool, jobs)] == ["done"] * 3
@@ -147,7 +147,7 @@ def test_a_fork_that_the_system_refuses_is_asked_for_again(tmp_path, importable,
 
 def test_what_a_trial_leaves_running_ends_with_it(tmp_path, importable):
     job = trial(tmp_path / "x", "task=leave_running")
-    with Pool(settings(workers=1), like=job) as pool:
+    with Pool(launcher_settings(workers=1), like=job) as pool:
         pool.submit(job)
         assert pool.next_done().result.status == "done"
         pid = int((tmp_path / "x" / "pid").read_text())
@@ -156,7 +156,7 @@ def test_what_a_trial_leaves_running_ends_with_it(tmp_path, importable):
 
 def test_a_trial_that_held_much_memory_is_over_when_it_has_given_it_back(tmp_path, importable):
     job = trial(tmp_path / "x", "task=hold_much")
-    with Pool(settings(workers=1), like=job) as pool:
+    with Pool(launcher_settings(workers=1), like=job) as pool:
         pool.submit(job)
         assert pool.next_done().result.status == "done"
         assert not runs(int((tmp_path / "x" / "pid").read_text()))
@@ -173,7 +173,7 @@ def runs(pid):
 def test_a_process_that_never_starts_ends_the_sweep(tmp_path, importable, monkeypatch):
     monkeypatch.setattr("runner.sweeps.worker_group.START", "raise SystemExit(3)")
     job = trial(tmp_path / "x", "task=nothing")
-    with Pool(settings(), like=job) as pool:
+    with Pool(launcher_settings(), like=job) as pool:
         pool.submit(job)
         with pytest.raises(TrialsFailed, match="ended 3 times"):
             pool.next_done()
@@ -200,7 +200,7 @@ def test_workers_gpu_environments_run_one_trial_after_the_other_and_one_that_die
         trial(tmp_path / str(number), "mix=faulty", f"mix.which={way}", "mix.at=2", "steps=20")
         for number, way in enumerate(ways)
     ]
-    with Pool(settings(workers=None, retries=1), like=jobs[0]) as pool:
+    with Pool(launcher_settings(workers=None, retries=1), like=jobs[0]) as pool:
         ended = all_done(pool, jobs)
         assert [worker.inline for worker in pool._group.workers] == [True, True]
     assert [each.result.status for each in ended] == ["failed" if way else "done" for way in ways]
@@ -267,7 +267,7 @@ def test_a_trial_finds_loaded_all_that_it_imports(tmp_path):
 @pytest.mark.parametrize("count", [pytest.param(200, marks=pytest.mark.ci_slice), 1000])
 def test_trials_leave_nothing_behind_in_the_processes_that_run_them(tmp_path, importable, count):
     like = trial(tmp_path / "like", "task=nothing")
-    with Pool(settings(workers=2), like=like) as pool:
+    with Pool(launcher_settings(workers=2), like=like) as pool:
         all_done(pool, [trial_job(like.config, [], tmp_path / f"w{number}") for number in range(110)])
         server = pool._group.workers[0]._process.pid
         pids = [server, *children(server), os.getpid()]

@@ -1,4 +1,4 @@
-"""docs/sweeps.md, what is refused: each row ends in its line, before anything is written."""
+"""docs/sweeps.md, "What is rejected": each row gives its error line, before anything is written."""
 
 import re
 
@@ -7,7 +7,7 @@ from running import ROOT
 
 from runner.__main__ import main
 
-PAGE = (ROOT / "docs" / "sweeps.md").read_text().partition("## What is refused")[2].partition("\n## ")[0]
+PAGE = (ROOT / "docs" / "sweeps.md").read_text().partition("## What is rejected")[2].partition("\n## ")[0]
 ROWS = re.findall(r"^\| `([^`]+)` \| `(.+?)` \| .+ \|$", PAGE, re.M)
 
 

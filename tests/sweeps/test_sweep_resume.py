@@ -1,4 +1,4 @@
-"""Sweeps that are ended at any moment and go on: nothing finished is done again, nothing is lost, nothing differs."""
+"""Sweeps that are ended at any moment and resumed: no finished trial is repeated, none is lost, results are equal."""
 
 import random
 import shutil
@@ -6,8 +6,8 @@ import signal
 import time
 
 import pytest
-from running import command, metrics, result, states
-from trials import PATHS, PLUGIN, SMALL, Started, folders, marked, sweep
+from running import checkpoint_checksums, command, metrics, result
+from trials import PATHS, PLUGIN, SMALL, BackgroundSweep, marked_processes, sweep, trial_folders
 
 GRID = ("optim.lr=0.1,0.01", "seed=0,1", "epochs=3", "checkpoint_every=7steps", "hydra.launcher.workers=2")
 FINAL = ("done", "stopped", "diverged", "pruned")
@@ -22,18 +22,18 @@ def uninterrupted(tmp_path_factory):
 
 
 def outcome(path):
-    """What a trial found, without what depends on time."""
+    """Return the results of a trial, without times."""
     found = result(path)
-    return {**found, "seconds": None}, metrics(path), states(path)
+    return {**found, "seconds": None}, metrics(path), checkpoint_checksums(path)
 
 
 def files(path):
-    """What changes if a trial is done again."""
+    """Return what changes if a trial is repeated."""
     return {each.name: each.stat().st_mtime_ns for each in path.iterdir() if each.name != ".lock"}
 
 
 def same(where, other):
-    ours, theirs = folders(where), folders(other)
+    ours, theirs = trial_folders(where), trial_folders(other)
     assert ours.keys() == theirs.keys()
     for name, path in ours.items():
         assert outcome(path) == outcome(theirs[name])
@@ -42,20 +42,20 @@ def same(where, other):
 def killed_and_resumed(where, moments, *, by_folder):
     """Kill the sweep at each of some moments (seconds after it began), then end it by its command or folder."""
     for moment in moments:
-        before = {name: files(path) for name, path in folders(where).items() if result(path)["status"] in FINAL}
-        going = Started(*GRID, cwd=where)
+        before = {name: files(path) for name, path in trial_folders(where).items() if result(path)["status"] in FINAL}
+        going = BackgroundSweep(*GRID, cwd=where)
         deadline = time.monotonic() + moment
         while time.monotonic() < deadline and going.process.poll() is None:
             time.sleep(0.02)
         going.end(signal.SIGKILL)
         assert going.left() == []
-        assert {name: files(folders(where)[name]) for name in before} == before
-    before = {name: files(path) for name, path in folders(where).items() if result(path)["status"] in FINAL}
+        assert {name: files(trial_folders(where)[name]) for name in before} == before
+    before = {name: files(path) for name, path in trial_folders(where).items() if result(path)["status"] in FINAL}
     begun = list(where.glob("outputs/sweeps/*/sweep.yaml"))
     resume = [f"resume={path.parent.relative_to(where)}" for path in begun]
     done = command(*resume, cwd=where) if by_folder and begun else sweep(*GRID, cwd=where)
     assert done.returncode == 0, done.stderr
-    assert {name: files(folders(where)[name]) for name in before} == before
+    assert {name: files(trial_folders(where)[name]) for name in before} == before
     assert len(done.stdout.split("val/accuracy")[1].splitlines()) >= 4
 
 
@@ -83,16 +83,16 @@ def test_how_many_run_at_once_changes_no_result(uninterrupted, tmp_path):
 
 def test_a_wider_sweep_adds_what_is_new_and_resume_knows_the_command(uninterrupted, tmp_path):
     shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
-    before = {name: files(path) for name, path in folders(tmp_path).items()}
+    before = {name: files(path) for name, path in trial_folders(tmp_path).items()}
     wider = ["optim.lr=0.1,0.01,0.001", *GRID[1:]]
     done = sweep(*wider, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("already done") == 4
-    added = set(folders(tmp_path)) - set(before)
+    added = set(trial_folders(tmp_path)) - set(before)
     assert len(added) == 2
-    assert {name: files(path) for name, path in folders(tmp_path).items() if name in before} == before
+    assert {name: files(path) for name, path in trial_folders(tmp_path).items() if name in before} == before
     (lost,) = [name for name in added if "seed=0" in name]
-    place = folders(tmp_path)[lost]
+    place = trial_folders(tmp_path)[lost]
     shutil.rmtree(place)
     again = command(f"resume={place.parent.relative_to(tmp_path)}", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
@@ -117,14 +117,16 @@ def test_code_that_a_sweep_was_given_must_be_given_again(tmp_path):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_all_trials_soon_even_those_that_refuse(tmp_path, number, code):
-    going = Started("task=stay", "seed=range(9)", *PLUGIN, "hydra.launcher.workers=2", cwd=tmp_path)
+    going = BackgroundSweep("task=stay", "seed=range(9)", *PLUGIN, "hydra.launcher.workers=2", cwd=tmp_path)
     going.until(lambda: len(list(tmp_path.glob("outputs/sweeps/*/*/begun"))) == 2)
-    going.until(lambda: len(marked(going.mark)) == 8)  # sweep, server, template, a fork that waits, two trials, theirs
+    going.until(
+        lambda: len(marked_processes(going.mark)) == 8
+    )  # sweep, server, template, a fork that waits, two trials, theirs
     began = time.monotonic()
     assert going.end(number)[0] == code
     assert time.monotonic() - began < 8
     assert going.left(2) == []
-    assert sorted(result(path)["status"] for path in folders(tmp_path).values()) == ["interrupted"] * 2
+    assert sorted(result(path)["status"] for path in trial_folders(tmp_path).values()) == ["interrupted"] * 2
 
 
 def test_a_signal_that_is_ignored_stays_so(tmp_path):
@@ -134,20 +136,20 @@ def test_a_signal_that_is_ignored_stays_so(tmp_path):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
-    going = Started("task=wait", "seed=0,1", *PLUGIN, "hydra.launcher.workers=2", cwd=tmp_path, before=ignore)
+    going = BackgroundSweep("task=wait", "seed=0,1", *PLUGIN, "hydra.launcher.workers=2", cwd=tmp_path, before=ignore)
     going.until(lambda: len(list(tmp_path.glob("outputs/sweeps/*/*/begun"))) == 2)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGINT):
         going.process.send_signal(number)
     time.sleep(1)
     assert going.process.poll() is None
-    assert {result(path)["status"] for path in folders(tmp_path).values()} <= {"running"}
+    assert {result(path)["status"] for path in trial_folders(tmp_path).values()} <= {"running"}
     assert going.end(signal.SIGTERM)[0] == 143
     assert going.left() == []
 
 
 def test_a_second_process_on_the_same_sweep_is_refused(tmp_path):
     words = ("task=wait", "seed=0,1", *PLUGIN)
-    going = Started(*words, cwd=tmp_path)
+    going = BackgroundSweep(*words, cwd=tmp_path)
     try:
         going.until(lambda: list(tmp_path.glob("outputs/sweeps/*/*/begun")))
         second = sweep(*words, cwd=tmp_path, PYTHONPATH=PATHS)
@@ -162,9 +164,14 @@ def test_a_second_process_on_the_same_sweep_is_refused(tmp_path):
 def test_the_launchers_of_hydra_still_work(tmp_path):
     done = sweep("epochs=1", "seed=0,1", "hydra/launcher=basic", "scheduler.warmup=0%,9epochs", cwd=tmp_path)
     assert done.returncode == 1
-    for name, path in folders(tmp_path).items():
+    for name, path in trial_folders(tmp_path).items():
         assert (f"failed: {name}: scheduler.warmup: 9epochs is " in done.stderr) == (result(path)["status"] == "failed")
-    assert sorted(result(path)["status"] for path in folders(tmp_path).values()) == ["done", "done", "failed", "failed"]
+    assert sorted(result(path)["status"] for path in trial_folders(tmp_path).values()) == [
+        "done",
+        "done",
+        "failed",
+        "failed",
+    ]
     done = sweep("epochs=1", "seed=0,1", "scheduler.warmup=0%,9epochs", cwd=tmp_path)
     assert (done.returncode, done.stdout.count("already done")) == (1, 2)
 

@@ -1,4 +1,4 @@
-"""What the tests of sweeps share: command lines with the misbehaving parts, jobs of trials, processes left over."""
+"""Helpers of the sweep tests: command lines with failing components, jobs of trials, leftover processes."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def sweep(*arguments: str, cwd: Path, **changes: str) -> subprocess.CompletedPro
     return command("-m", *SMALL, *arguments, cwd=cwd, **{"PYTHONPATH": PATHS, **changes})
 
 
-class Started:
-    """A sweep of small runs that goes on in the background."""
+class BackgroundSweep:
+    """A sweep of small runs that runs in the background."""
 
     def __init__(self, *arguments: str, cwd: Path, before=None) -> None:
         """Start it; its process calls `before` first."""
@@ -61,19 +61,19 @@ class Started:
         return self.process.returncode, output
 
     def left(self, seconds: float = 8.0) -> list[int]:
-        """Return the pids of its processes that are still there after a while."""
-        return left(self.mark, seconds)
+        """Return the pids of its processes that are still alive after a while."""
+        return surviving_processes(self.mark, seconds)
 
 
-def left(mark: str, seconds: float = 8.0) -> list[int]:
-    """Return the pids of the processes that carry a mark in their environment and do not go away."""
+def surviving_processes(mark: str, seconds: float = 8.0) -> list[int]:
+    """Return the pids of the processes that have a mark in their environment and do not end."""
     deadline = time.monotonic() + seconds
-    while (found := marked(mark)) and time.monotonic() < deadline:
+    while (found := marked_processes(mark)) and time.monotonic() < deadline:
         time.sleep(0.05)
     return found
 
 
-def marked(mark: str) -> list[int]:
+def marked_processes(mark: str) -> list[int]:
     """Return the pids of processes that were started with a mark in their environment."""
     found = []
     for path in Path("/proc").glob("[0-9]*/environ"):
@@ -85,7 +85,7 @@ def marked(mark: str) -> list[int]:
     return found
 
 
-def folders(cwd: Path) -> dict[str, Path]:
+def trial_folders(cwd: Path) -> dict[str, Path]:
     """Return the trials of the only sweep below a folder, by name."""
     return {path.parent.name: path.parent for path in cwd.glob("outputs/sweeps/*/*/result.json")}
 
@@ -99,6 +99,6 @@ def trial(folder: Path, *overrides: str):
     return trial_job(config, [each.word for each in given], folder)
 
 
-def settings(**changes) -> LauncherSettings:
+def launcher_settings(**changes) -> LauncherSettings:
     """Return the launcher's settings."""
     return LauncherSettings(**{"workers": 2, "threads": 1, "timeout": None, "retries": 0, "memory": None, **changes})

@@ -1,4 +1,4 @@
-"""task=grid_vs_random: its trainings are ordinary runs, which a killed process loses none of."""
+"""task=grid_vs_random: its runs are ordinary runs, and a killed process loses none of the finished ones."""
 
 import itertools
 import json
@@ -37,7 +37,7 @@ def runs(folder: Path) -> dict[str, Path]:
 
 
 def touched(folder: Path) -> dict[str, int]:
-    """Return when each finished training began."""
+    """Return the start time of each finished run."""
     finished = {name: path for name, path in runs(folder).items() if result(path)["status"] == "done"}
     return {name: (path / "environment.json").stat().st_mtime_ns for name, path in finished.items()}
 
@@ -79,7 +79,7 @@ def started(*words: str) -> subprocess.Popen:
 
 
 def end_when(count: int, folder: Path, number: int, words: list[str]) -> tuple[int, str]:
-    """Start the task, send it a signal once so many trainings are done, and return exit code and output."""
+    """Start the task, send it a signal after this many finished runs, and return exit code and output."""
     process = started(*words)
     until = time.monotonic() + 120
     while len(touched(folder)) < count and time.monotonic() < until:

@@ -1,4 +1,4 @@
-"""task=init_report: the lectures' experiment, gradients by hand, verdicts, and what a report leaves."""
+"""task=init_report: the lectures' experiment, gradients by hand, verdicts, and the files of a report."""
 
 import json
 import math
@@ -32,7 +32,7 @@ def by_name(found: dict) -> dict[str, dict]:
 
 
 def hold(case: dict, reference: dict, *, units: int) -> None:
-    """Hold a case against the reference: 3 % for tanh, 15 % for ReLU (whose few rows become alike with depth)."""
+    """Compare a case with the reference: 3 % for tanh, 15 % for ReLU, whose few rows become alike with depth."""
     near = 0.03 if reference["activation"] == "tanh" else 0.15
     layers = case["layers"]
     assert [layer["std"] for layer in layers] == pytest.approx(reference["std"], rel=near)

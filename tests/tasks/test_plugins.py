@@ -1,4 +1,4 @@
-"""A fault in a user's plugin is the user's: one line with its file and line, wherever it is raised."""
+"""An error in a user's plugin is one line with its file and line, wherever it is raised."""
 
 import pytest
 from running import command, result

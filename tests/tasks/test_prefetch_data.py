@@ -1,4 +1,4 @@
-"""A run's data are asked for before torch is imported: the very files that torchvision will read."""
+"""Data files are read ahead before torch is imported: exactly the files that torchvision will read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""task=preview: the curve, the images and the groups are those of the run that it previews; nothing is trained."""
+"""task=preview: curve, images and parameter groups equal those of the run; nothing is trained."""
 
 import io
 import math

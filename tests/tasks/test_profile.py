@@ -1,4 +1,4 @@
-"""task=profile: the loop of a run under torch's profiler; a table, figures per step and a trace, and nothing else."""
+"""task=profile: the training loop under torch's profiler, with a table, figures per step and a trace."""
 
 import gzip
 import json
