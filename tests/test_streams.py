@@ -12,7 +12,7 @@ import threading
 import time
 
 import pytest
-from running import MLP, ROOT, command, in_child, result
+from running import MLP, ROOT, command, result, run_in_child
 
 import runner.assemble  # noqa: F401  (once, not in each child)
 from runner import __main__ as entry
@@ -77,7 +77,7 @@ def run_with_lost(arguments, folder, make_stream):
         sys.argv = ["runner", *arguments]
         return entry.command()
 
-    return in_child(work)
+    return run_in_child(work)
 
 
 def run(*arguments, folder):
