@@ -158,8 +158,8 @@ class RunResults:
     `rows` leaves out the tags of `time/`, on which no two runs agree; `tags` has every tag with its steps.
     """
 
-    checkpoint_content: dict[str, Any]
-    log_probabilities: Any
+    state: dict[str, Any]
+    printed: Any
     rows: list[tuple[int, str, Any]]
     tags: frozenset[tuple[int, str]]
 

@@ -114,7 +114,7 @@ def test_the_command_line_wins_over_the_yaml():
         (["seed=0,1"], {"optim": {"optim.lr": "1,2"}}, "hydra.sweeper.params.optim: must be text, or a condition like"),
         (["seed=0,1"], {"optim=addam": {"optim.lr": "1,2"}}, "unknown option 'addam'; did you mean 'adam'?"),
         (["optim=adam,sgd"], {"seed": {"seed": "1"}}, "hydra.sweeper.params.seed: must be text"),
-        ([], {"plugins": "a,b"}, "plugins: is allowed on the command line only"),
+        ([], {"plugins": "a,b"}, "plugins: allowed on the command line only"),
         ([], {"hydra.callbacks.x": "1,2"}, "hydra.callbacks.x: cannot be set"),
     ],
 )
