@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from runner.errors import ConfigError
-from runner.plain_yaml import load_config, refers_only, shipped
+from runner.plain_yaml import check_interpolations, conf_folder, load_config
 
-SHIPPED = sorted(shipped().rglob("*.yaml"))
+SHIPPED = sorted(conf_folder().rglob("*.yaml"))
 NUMBERS = [
     "1e-3",
     "1e3",
@@ -101,10 +101,10 @@ def test_an_empty_file_is_an_empty_mapping(tmp_path, text):
 
 @pytest.mark.parametrize("text", ["${a.b}", "x ${a} ${b[0]}", r"\${oc.env:HOME}", "$a", "{$"])
 def test_references_and_plain_texts_are_taken(text):
-    refers_only({"a": [text]})
+    check_interpolations({"a": [text]})
 
 
 @pytest.mark.parametrize("text", ["${oc.env:HOME}", "${", "${a", r"\\${oc.env:HOME}", "${a} ${oc.env:HOME}"])
 def test_resolvers_and_broken_references_are_refused(text):
     with pytest.raises(ConfigError, match="must be plain or point to a value"):
-        refers_only({"a": [text]})
+        check_interpolations({"a": [text]})

@@ -127,9 +127,9 @@ def test_a_field_of_an_entry_changes_what_its_role_says():
             for name, kind in rule.types:
                 before, after = config_with(group, option), config_with(group, option)
                 holder(before, group, option)[knob] = [needed, needed]
-                holder(after, group, option)[knob] = [needed, {**needed, name: others(kind, needed.get(name))}]
+                holder(after, group, option)[knob] = [needed, {**needed, name: other_value(kind, needed.get(name))}]
                 found.append((name, marks_in(kind).role))
-                assert same(before, after) == expected(found[-1][1]), f"{group}={option}: {knob}: {name}"
+                assert equal_hashes(before, after) == expected(found[-1][1]), f"{group}={option}: {knob}: {name}"
     assert {name for name, role in found if role is Role.OBSERVATION} == {"name"}
     changing = {"match", "lr", "weight_decay", "active", "until"}
     assert {name for name, role in found if role is Role.EXPERIMENT} == changing

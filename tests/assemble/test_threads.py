@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from running import MLP, job, metrics, result, states
+from running import MLP, checkpoint_checksums, job, metrics, result
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -115,7 +115,7 @@ def test_a_resumed_run_keeps_its_number_whatever_the_default_is_now(tmp_path, ca
     assert main([f"resume={folder}"]) == 0
     assert "threads:" not in capfd.readouterr().err
     assert torch.get_num_threads() == 2
-    assert (metrics(folder), states(folder)) == (metrics(whole), states(whole))
+    assert (metrics(folder), checkpoint_checksums(folder)) == (metrics(whole), checkpoint_checksums(whole))
 
 
 def test_a_run_that_was_saved_before_there_was_a_setting_keeps_its_number_too(tmp_path):
