@@ -40,7 +40,7 @@ def write_run(
     curve: bool = True,
     **changes: Any,
 ) -> Path:
-    """Write a run folder whose last validation has this accuracy; None: it left no score."""
+    """Write a run folder whose last validation has this accuracy; None: it has no score."""
     folder.mkdir(parents=True)
     made = changed_config(**changes)
     (folder / "config.yaml").write_text(yaml.safe_dump(made, sort_keys=False, allow_unicode=True))
