@@ -87,6 +87,12 @@ def test_the_reference_has_every_contract_with_its_public_members():
             assert f"\n- `{field}: " in entry
 
 
+@pytest.mark.parametrize("name", ["Groups", "Batch", "Update", "Gradients", "apply_gradients", "Recipe"])
+def test_the_reference_has_the_contracts_of_methods_that_make_steps(name):
+    page = (ROOT / "docs" / "reference.md").read_text().partition("\n## Engine contracts\n")[2]
+    assert f"\n### {name}\n" in page
+
+
 @pytest.mark.parametrize(
     ("annotation", "words"),
     [

@@ -131,7 +131,7 @@ class Recipe:
     forward: Forward = plain_forward
     compiled: bool = False
     update: Update = _plain_update
-    gradients: _Gradients = _plain_gradients
+    gradients: Gradients = _plain_gradients
 
     def due(self, every: int, step: int) -> bool:
         """Return True if an event is due after `step`: every `every` steps and after the last, unless `NEVER_DUE`."""
@@ -144,7 +144,7 @@ class Recipe:
 Update = Callable[[Recipe, Learner, Tensor, Tensor], Generator[Batch, Tensor, Outcome]]
 
 # (recipe, learner, images, labels) -> the mean loss () of the batch, detached. Replaces the `grad` of the parameters.
-_Gradients = Callable[[Recipe, Learner, Tensor, Tensor], Tensor]
+Gradients = Callable[[Recipe, Learner, Tensor, Tensor], Tensor]
 
 
 def drive(requests: Generator[Batch, Tensor, _Result], recipe: Recipe, learner: Learner) -> _Result:
