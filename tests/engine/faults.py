@@ -44,7 +44,7 @@ def limit_file_size(size):
 class WatchedDisk(Disk):
     """A disk that calls `before(number, operation, *arguments)` before each operation."""
 
-    OPERATIONS = ("create", "open", "write", "truncate", "fsync", "close", "replace", "unlink", "mkdir", "rmdir")
+    OPERATIONS = ("create", "open", "write", "truncate", "fsync", "close", "replace", "unlink", "mkdir")
 
     def __init__(self, before):
         self.before, self.count = before, itertools.count()

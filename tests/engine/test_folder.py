@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faults import file_contents, run_in_child, start_child, wait_for_child
+from faults import run_in_child, start_child, wait_for_child
 
 from runner.engine.saving import storage
-from runner.engine.saving.folder import RESULT, Result, create, discard, lock, read_result, within, write_result
+from runner.engine.saving.folder import RESULT, Result, create, lock, read_result, within, write_result
 from runner.errors import CheckpointError, ConfigError, Locked, StorageError
 
 DONE = Result(
@@ -265,34 +265,6 @@ def test_a_root_that_is_a_link_is_as_good_as_its_target(tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "outputs").symlink_to(tmp_path / "disk")
     assert within(tmp_path / "outputs", "run") == tmp_path / "outputs" / "run"
-
-
-# Discarding
-
-
-def test_a_folder_without_a_step_is_discarded(tmp_path):
-    run = create(tmp_path / "run")
-    with lock(run):
-        write_result(run, Result())
-        (run / "config.yaml").touch()
-        assert discard(run)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("name", ["metrics.jsonl", "notes.txt", "checkpoints/00000010.json"])
-def test_a_folder_with_anything_else_stays(tmp_path, name):
-    write_result(tmp_path, Result())
-    (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / name).touch()
-    before = file_contents(tmp_path)
-    assert not discard(tmp_path)
-    assert file_contents(tmp_path) == before
-
-
-def test_a_folder_in_which_a_step_was_made_stays(tmp_path):
-    write_result(tmp_path, DONE)
-    assert not discard(tmp_path)
-    assert read_result(tmp_path) == DONE
 
 
 def test_no_descriptor_stays_open(tmp_path):

@@ -50,10 +50,6 @@ class Disk:
         """Create a folder that must not exist."""
         os.mkdir(path)  # noqa: PTH102
 
-    def rmdir(self, path: Path) -> None:
-        """Remove an empty folder."""
-        os.rmdir(path)  # noqa: PTH106
-
     def fsync_folder(self, path: Path) -> None:
         """Wait until the entries of a folder (created, renamed and removed files) are on the disk."""
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -27,14 +27,6 @@ RESULT = "result.json"
 LOCK = ".lock"
 # Bytes of a `result.json`. A larger file is rejected before it is read.
 _LIMIT = 1 << 20
-# The files that exist before the first step.
-_INITIAL_FILES = {
-    LOCK,
-    RESULT,
-    "config.yaml",
-    "overrides.yaml",
-    "environment.json",
-}
 _HOLDER = re.compile(rb"(?P<pid>[0-9]+) (?P<host>[A-Za-z0-9._-]+)\n")
 _StatusWord = Annotated[Status, Pattern("|".join(Status), f"one of {', '.join(Status)}")]
 
@@ -234,15 +226,3 @@ def _numbers(scores: Any) -> Any:
     if isinstance(scores, bool) or not isinstance(scores, (int, float, type(None))):
         raise TypeError(f"a score is a {type(scores).__name__}")
     return scores if scores is None or math.isfinite(scores) else None
-
-
-def discard(path: Path) -> bool:
-    """Remove a run folder if it has no step and no files of other origin; return True if it was removed."""
-    found = storage.names(path)
-    if not _INITIAL_FILES.issuperset(found) or (RESULT in found and read_result(path).steps):
-        return False
-    for name in found:
-        storage.remove(path / name)
-    with storage.convert_os_errors(path):
-        storage.disk.rmdir(path)
-    return True
