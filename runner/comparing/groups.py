@@ -127,7 +127,7 @@ def find_baseline(groups: Sequence[Group], wanted: str | None) -> Group:
     many = f", ... {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
     what = f"matches {len(found)} configurations" if found else "matches no configuration"
     listed = "; ".join((nearest(wanted, labels) if many else labels)[:_SHOWN])
-    raise ConfigError(f"task.baseline: '{brief(wanted)}' {what} (there are: {listed}{many})")
+    raise ConfigError(f"task.baseline: '{brief(wanted)}' {what} (available: {listed}{many})")
 
 
 def _has_folder(group: Group, wanted: str) -> bool:

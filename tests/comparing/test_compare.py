@@ -194,7 +194,7 @@ def test_the_baseline_is_the_one_with_most_seeds_and_can_be_named(tmp_path):
     assert compared(folder)[1].baseline.label == "optim.lr=0.5"
     for wanted in ("optim.lr=0.1", "lr=1e-1", next(folder.glob("optim.lr=0.1*")).name):
         assert compared(folder, baseline=wanted)[1].baseline.label == "optim.lr=0.1"
-    with pytest.raises(ConfigError, match=r"task.baseline: 'lr=7' matches no configuration \(there are: optim.lr=0.1"):
+    with pytest.raises(ConfigError, match=r"task.baseline: 'lr=7' matches no configuration \(available: optim.lr=0.1"):
         compared(folder, baseline="lr=7")
 
 
