@@ -99,7 +99,7 @@ def test_what_cannot_work_is_refused_before_anything_is_made(overrides, error, l
 
 def test_resume_refuses_other_settings(folder):
     can = "compile, cuda_graphs, device, memory_format, plugins, resume_numerics"
-    with pytest.raises(ConfigError, match=rf"optim\.lr: cannot be changed with resume=\.\.\. \(what can: {can}\)"):
+    with pytest.raises(ConfigError, match=rf"optim\.lr: cannot be changed with resume=\.\.\. \(allowed: {can}\)"):
         start(job(f"resume={folder}", "optim.lr=0.5"))
 
 

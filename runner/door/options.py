@@ -144,7 +144,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def _check_references(path: Path, content: dict[str, Any]) -> None:
     """Raise ConfigError for interpolations that OmegaConf cannot parse."""
-    # Late: none of our files has one, and `--help` does without OmegaConf
+    # Late: no file of runner has one, and `--help` does without OmegaConf
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 

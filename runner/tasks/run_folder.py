@@ -169,7 +169,7 @@ def saved_config(
     for override in job.overrides:
         name = override.lstrip("+").partition("=")[0]
         if name != key and name.partition(".")[0] not in may_change:
-            raise ConfigError(f"{name}: cannot be changed with {key}=... (what can: {', '.join(sorted(may_change))})")
+            raise ConfigError(f"{name}: cannot be changed with {key}=... (allowed: {', '.join(sorted(may_change))})")
     config = plain_yaml.load(path)
     if (
         not isinstance(config, dict)
