@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from runner.engine.logs.log import Log
 from runner.engine.nonfinite_trace import explain_divergence
-from runner.engine.recipe import apply_gradients, drive
+from runner.engine.recipe import Gradients, apply_gradients, drive
 from runner.engine.train import steps, train, update
 from runner.errors import Diverged
 
@@ -107,18 +107,23 @@ def test_an_error_in_the_gradients_reaches_the_caller_and_leaves_the_weights():
     assert torch.equal(flat(made.model), before)
 
 
-def test_gradients_of_ones_own_answer_every_update():
-    asked = []
+def all_ones(asked: list[int]) -> Gradients:
+    """Return a function that sets each gradient to 1, and appends the sizes of its batches to `asked`."""
 
-    def zeros(recipe, learner, images, labels):
+    def gradients(recipe, learner, images, labels):
         asked.append(len(images))
         for p in learner.parameters.values():
             p.grad = torch.ones_like(p)
         return torch.tensor(7.0)
 
+    return gradients
+
+
+def test_gradients_of_ones_own_answer_every_update():
+    asked = []
     made = learner(net(), lr=0.25)
     before = flat(made.model)
-    assert update(recipe(gradients=zeros, update=sharpness_aware(0.5)), made, *examples(8)).loss == 7.0
+    assert update(recipe(gradients=all_ones(asked), update=sharpness_aware(0.5)), made, *examples(8)).loss == 7.0
     assert asked == [8, 8]
     assert torch.allclose(flat(made.model), before - 0.25, atol=1e-15)
 
