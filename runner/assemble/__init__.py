@@ -73,13 +73,10 @@ def assemble(
         world: The processes that train together.
 
     Raises:
-        ConfigError: Settings are not supported together.
-        DataError: Data are missing or broken.
+        ConfigError, DataError: Settings are not supported together; data are missing or broken.
     """
     settings, device = _settings_and_device(config, world)
-    begin(settings.threads)
-    data = load(config["data"])
-    check_labels(data)
+    data = _load_data(config)
     preprocess = _build_preprocess(config, data, device, fit=fit)
     augments = augmentations(config, data)
     batches = train_batches(settings, data, augments, preprocess, device, world)
@@ -107,11 +104,20 @@ def assemble(
 
 
 def _settings_and_device(config: Config, world: World) -> tuple[Settings, torch.device]:
-    """Return the global settings, checked and resolved for a device, and the device."""
+    """Return the global settings, checked and resolved for a device, and the device; begin with their threads."""
     settings = Settings(**{name: check(name, config[name], kind) for name, kind in SETTINGS.items()})
     check_relations("", config, SETTINGS)
     device = device_of(settings.device, world)
-    return resolve(settings, device), device
+    resolved = resolve(settings, device)
+    begin(resolved.threads)
+    return resolved, device
+
+
+def _load_data(config: Config) -> Data:
+    """Return the data set of a config. Raises DataError for an empty split or a label outside the classes."""
+    data = load(config["data"])
+    check_labels(data)
+    return data
 
 
 def _build_preprocess(config: Config, data: Data, device: torch.device, *, fit: bool) -> Any:
