@@ -195,11 +195,11 @@ def test_cifar10_recovers_from_a_download_that_was_cut_off(cifar: dict[str, np.n
     shutil.copytree(tmp_path / "source" / "cifar-10-batches-py", root / "cifar-10-batches-py")
     broken = root / "cifar-10-batches-py" / "data_batch_3"
     broken.write_bytes(broken.read_bytes()[:1000])
-    (root / ".download").mkdir()
-    (root / ".download" / "cifar-10-python.tar.gz").write_bytes(b"half")
-    (root / ".download" / "scrap").write_bytes(b"of another try")
+    (root / ".runner-download").mkdir()
+    (root / ".runner-download" / "cifar-10-python.tar.gz").write_bytes(b"half")
+    (root / ".runner-download" / "scrap").write_bytes(b"of another try")
     assert len(data("cifar10", root=str(root), val_size=10).train.labels) == 90
-    assert not (root / ".download").exists() and not (root / "scrap").exists()
+    assert not (root / ".runner-download").exists() and not (root / "scrap").exists()
 
 
 @pytest.mark.parametrize("download", [True, False])

@@ -177,19 +177,19 @@ def test_a_download_killed_at_any_time_recovers(server: Server, tmp_path: Path) 
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         assert torch.equal(cifar10(root).train.fetch(torch.arange(90)), wanted)
-        assert ".download" not in left(root)
+        assert ".runner-download" not in left(root)
 
 
 def test_what_a_killed_download_left_goes_when_nobody_downloads(server: Server, tmp_path: Path) -> None:
     cifar10(tmp_path)
-    (tmp_path / ".download").mkdir()
-    (tmp_path / ".download" / "cifar-10-python.tar.gz").write_bytes(b"left")
+    (tmp_path / ".runner-download").mkdir()
+    (tmp_path / ".runner-download" / "cifar-10-python.tar.gz").write_bytes(b"left")
     with (tmp_path / ".lock").open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # another download is under way
         cifar10(tmp_path)
-        assert (tmp_path / ".download" / "cifar-10-python.tar.gz").exists()
+        assert (tmp_path / ".runner-download" / "cifar-10-python.tar.gz").exists()
     cifar10(tmp_path)
-    assert ".download" not in left(tmp_path)
+    assert ".runner-download" not in left(tmp_path)
 
 
 @pytest.mark.slow
@@ -207,7 +207,7 @@ def test_a_download_killed_at_twenty_times_recovers(server: Server, tmp_path: Pa
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         assert torch.equal(cifar10(root).train.fetch(torch.arange(90)), wanted), number
-        assert ".download" not in left(root)
+        assert ".runner-download" not in left(root)
 
 
 def test_two_processes_download_once(server: Server, tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
 """Atomic downloads, and folder locks between processes.
 
 A download goes to a folder of its own and is then moved, by one process at a time, so that a killed one leaves nothing.
+No file of the user is removed: the download is merged file by file, and an earlier file of the same name is kept.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import filecmp
+import itertools
 import os
 import shutil
 import socket
@@ -16,18 +20,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from runner.engine.saving.storage import shown
+
 # (root, download=...) -> torchvision data set
 OpenDataset = Callable[..., Any]
-# Holds a download until it is complete
-DOWNLOAD_FOLDER = ".download"
+# Holds a download until it is complete; no user has a folder of this name, because it is removed
+DOWNLOAD_FOLDER = ".runner-download"
 # Seconds without data before a download is aborted
 _TIMEOUT = 60.0
 
 
 def download_into(make: OpenDataset, root: Path) -> None:
-    """Download to a temporary folder and move the result into `root`, so that `root` never holds half of it.
+    """Download to a temporary folder and move its files into `root`, so that `root` never holds half a file.
 
     Do nothing if another process has downloaded it in the meantime.
+
+    Raises:
+        FileExistsError: Something that is no file is where a file must go, or no folder where a folder must go.
     """
     with contextlib.suppress(Exception):
         make(root, download=False)
@@ -40,14 +49,58 @@ def download_into(make: OpenDataset, root: Path) -> None:
         with _socket_timeout(_TIMEOUT), _safe_extraction():
             make(part, download=True)
         _fsync_files(part)
-        for item in part.iterdir():
-            old = root / item.name
-            if old.is_dir():
-                # An undamaged folder would have been opened above
-                shutil.rmtree(old)
-            os.replace(item, old)  # noqa: PTH105
+        _merge(part, root)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _merge(part: Path, root: Path) -> None:
+    """Move all files of a download into `root`, into the folders that are there already."""
+    moves = [(file, root / file.relative_to(part)) for file in sorted(part.rglob("*")) if not file.is_dir()]
+    for _, target in moves:
+        _check_place(target, root)
+    for file, target in moves:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(target):
+            if target.is_file() and filecmp.cmp(file, target, shallow=False):
+                continue
+            _keep_earlier(target)
+        _move(file, target)
+
+
+def _check_place(target: Path, root: Path) -> None:
+    """Raise FileExistsError if a file cannot be put at `target`, because of what stands there or above it."""
+    above = [folder for folder in target.parents if folder.is_relative_to(root)]
+    wrong = [folder for folder in above if os.path.lexists(folder) and not folder.is_dir()]
+    if os.path.lexists(target) and not target.is_file() and not target.is_symlink():
+        wrong.append(target)
+    if wrong:
+        raise FileExistsError(f"{shown(wrong[-1])} is in the way; move it, or choose another data.root")
+
+
+def _keep_earlier(target: Path) -> None:
+    """Rename a file that the download replaces: it may be the user's own."""
+    names = (f"{target.name}.old{number or ''}" for number in itertools.count())
+    kept = next(path for path in map(target.with_name, names) if not os.path.lexists(path))
+    target.rename(kept)
+    sys.stderr.write(f"runner: {shown(target)}: differs from the download's file; kept as {shown(Path(kept.name))}\n")
+    sys.stderr.flush()
+
+
+def _move(file: Path, target: Path) -> None:
+    """Move a file to a path that is free, also to another file system, where a link of the user may lead."""
+    try:
+        os.replace(file, target)  # noqa: PTH105
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        half = target.with_name(f"{target.name}{DOWNLOAD_FOLDER}")
+        try:
+            shutil.copyfile(file, half)
+            _fsync(half)
+            os.replace(half, target)  # noqa: PTH105
+        finally:
+            half.unlink(missing_ok=True)
 
 
 def remove_leftovers(part: Path) -> None:
@@ -72,8 +125,13 @@ def _fsync_files(folder: Path) -> None:
     """Flush all files below a folder to disk."""
     for path in folder.rglob("*"):
         if path.is_file():
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
+            _fsync(path)
+
+
+def _fsync(path: Path) -> None:
+    """Flush a file to disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 @contextlib.contextmanager
@@ -114,7 +172,8 @@ def locked(folder: Path) -> Iterator[None]:
     path = folder / ".lock"
     while True:
         folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError), path.open("w") as file:
+        # Mode "w" would empty a file of the user that has this name
+        with contextlib.suppress(FileNotFoundError), path.open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

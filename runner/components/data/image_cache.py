@@ -15,12 +15,14 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from runner.components.data.download import locked
 from runner.components.data.image_files import Unreadable
@@ -29,6 +31,8 @@ from runner.errors import StorageError
 
 # Limit of the manifest, which lists unreadable files
 _MAX_MANIFEST_BYTES = 1 << 28
+# Name of the folder of a cache
+_KEY = re.compile(r"[0-9a-f]{32}")
 # A cache unused for 90 days is removed
 _MAX_UNUSED_SECONDS = 90 * 24 * 3600
 
@@ -73,7 +77,7 @@ def load_or_build(place: Path, make: Callable[[], Manifest], needed: int) -> Man
             body = json.dumps(asdict(manifest))
             storage.write_atomic(place / "manifest", f"{_text_sha256(body)}\n{body}".encode())
         except BaseException:
-            shutil.rmtree(place, ignore_errors=True)
+            _remove(place)
             raise
     _remove_stale(place.parent)
     return manifest
@@ -81,16 +85,22 @@ def load_or_build(place: Path, make: Callable[[], Manifest], needed: int) -> Man
 
 def _read_verified(place: Path) -> Manifest:
     """Return the manifest of an unaltered cache. Raises OSError or ValueError otherwise."""
-    digest, body = storage.read(place / "manifest", _MAX_MANIFEST_BYTES).decode().split("\n")
-    if digest != _text_sha256(body):
-        raise ValueError("its manifest was altered")
-    values = json.loads(body)
+    values = _read_manifest(place / "manifest")
     if values["sha256"] and storage.sha256_of(place / "pixels") != values["sha256"]:
         raise ValueError("its pixels were altered")
     with contextlib.suppress(OSError):
         # The modification time records the last use
         os.utime(place / "manifest")
     return Manifest(values["count"], values["sha256"], {int(number): why for number, why in values["bad"].items()})
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """Return what an unaltered manifest says. Raises OSError or ValueError otherwise."""
+    digest, body = storage.read(path, _MAX_MANIFEST_BYTES).decode().split("\n")
+    if digest != _text_sha256(body):
+        raise ValueError("its manifest was altered")
+    values: dict[str, Any] = json.loads(body)
+    return values
 
 
 def _text_sha256(text: str) -> str:
@@ -101,9 +111,20 @@ def _text_sha256(text: str) -> str:
 def _remove_stale(caches: Path) -> None:
     """Remove caches unused for long: of changed files, or of settings no longer asked for."""
     for manifest in caches.glob("*/manifest"):
-        with contextlib.suppress(OSError):
-            if manifest.stat().st_mtime < time.time() - _MAX_UNUSED_SECONDS:
-                shutil.rmtree(manifest.parent)
+        with contextlib.suppress(OSError, ValueError):
+            old = manifest.stat().st_mtime < time.time() - _MAX_UNUSED_SECONDS
+            # `data.cache` may be a folder that holds more than caches
+            if old and _KEY.fullmatch(manifest.parent.name) and _read_manifest(manifest):
+                _remove(manifest.parent)
+
+
+def _remove(place: Path) -> None:
+    """Remove the files of a cache, and its folder if it holds nothing else."""
+    with contextlib.suppress(OSError, StorageError):
+        storage.sweep(place)
+        for name in ("manifest", "pixels", ".lock"):
+            (place / name).unlink(missing_ok=True)
+        place.rmdir()
 
 
 def cache_folder(word: str | None) -> Path | None:
