@@ -104,6 +104,22 @@ def shown(value: Any) -> str:
     return repr(value) if isinstance(value, str) else str(value)
 
 
+def escaped(name: str) -> str:
+    r"""Return the name of a file or class on one line; control characters and bytes that are not UTF-8 are escaped.
+
+    Python holds such a byte as a lone surrogate (PEP 383): the byte 0xE9 is shown as `\xe9`.
+    """
+    if name.isprintable():
+        return name
+    return "".join(character if character.isprintable() else _escape_character(character) for character in name)
+
+
+def _escape_character(character: str) -> str:
+    """Return the escape of a character that cannot be printed."""
+    undecoded = 0xDC80 <= ord(character) <= 0xDCFF
+    return f"\\x{ord(character) - 0xDC00:02x}" if undecoded else character.encode("unicode_escape").decode()
+
+
 def brief(text: str, most: int = _VALUE_LENGTH) -> str:
     """Return a text cut to a length that leaves room for the message about it."""
     return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -55,6 +55,11 @@ ADDED: dict[str, Any] = {
     "runs": None,
     "resume_numerics": "same",
     "threads": "auto",
+    "data=imagefolder.splits": "exact",
+    "data=imagefolder.classes": None,
+    "data=imagefolder.class_order": "text",
+    "data=imagefolder.limit": None,
+    "data=imagefolder.data_seed": 0,
 }
 
 # The old name `<group>=<option>.<knob>`, and the knob's name now

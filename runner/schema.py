@@ -172,6 +172,9 @@ def _check_union(key: str, value: Any, options: tuple[Any, ...]) -> Any:
     if value is None and type(None) in options:
         return None
     options = tuple(option for option in options if option is not type(None))
+    # The error about a mapping's own keys says more than one about all types
+    if isinstance(value, dict) and (mappings := [option for option in options if _is_mapping(option)]):
+        options = tuple(mappings)
     if len(options) == 1:
         return check(key, value, options[0])
     for option in options:
@@ -182,12 +185,18 @@ def _check_union(key: str, value: Any, options: tuple[Any, ...]) -> Any:
     raise wrong(key, value, " or ".join(map(described, options)))
 
 
+def _is_mapping(annotation: Any) -> bool:
+    """Return True for the type of a mapping."""
+    kind = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    return get_origin(kind) is dict
+
+
 def described(annotation: Any) -> str:
     """Return what a type takes, in words."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         kind, rule = alone(annotation)
-        if rule is None or isinstance(rule, NotEmpty):
+        if rule is None or isinstance(rule, (NotEmpty, Fields)):
             return described(kind)
         return rule.says if isinstance(rule, (Pattern, Pair)) else f"{PLAIN[kind]} {rule}"
     if origin is Literal:

@@ -6,7 +6,7 @@ import sys
 from enum import StrEnum
 from typing import NamedTuple
 
-from runner.errors import Diverged, PluginError, RunnerError
+from runner.errors import Diverged, PluginError, RunnerError, escaped
 
 BUG = 70  # exit code of an error that no user can act on
 _LONGEST_LINE = 2000  # characters of an error line
@@ -119,7 +119,7 @@ def _print_traceback(error: BaseException) -> None:
 
 def one_line(text: str) -> str:
     """Return a text without line breaks and control characters, cut to a readable length."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    shown = escaped(text)
     return shown if len(shown) <= _LONGEST_LINE else shown[: _LONGEST_LINE - 3] + "..."
 
 

@@ -28,6 +28,7 @@ from runner.assemble.threads import begin, choose
 from runner.components.optim.groups import describe
 from runner.engine.batches import EvalBatches, TrainBatches
 from runner.engine.contracts import Augment, Data
+from runner.engine.data_summary import DataSummary, summarize
 from runner.engine.learner import Learner
 from runner.engine.randomness import key
 from runner.engine.recipe import Recipe
@@ -57,6 +58,7 @@ class Experiment:
     # Checks that the test split can be opened, and returns lines for the summary.
     check_test: Callable[[], tuple[str, ...]]
     classes: tuple[str, ...]
+    data: DataSummary
     # Lines that describe the parts.
     summary: list[str]
 
@@ -77,6 +79,7 @@ def assemble(
     """
     settings, device = _settings_and_device(config, world)
     data = _load_data(config)
+    about = summarize(data)
     preprocess = _build_preprocess(config, data, device, fit=fit)
     augments = augmentations(config, data)
     batches = train_batches(settings, data, augments, preprocess, device, world)
@@ -99,7 +102,8 @@ def assemble(
         test=test_batches(data, preprocess, device, world),
         check_test=data.check_test,
         classes=data.classes,
-        summary=[*data.notes, *model_lines, *_describe(model, settings, recipe, learner, device)],
+        data=about,
+        summary=[about.line, *data.notes, *model_lines, *_describe(model, settings, recipe, learner, device)],
     )
 
 

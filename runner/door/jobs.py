@@ -66,4 +66,5 @@ def _make_job(
         folder=folder,
         hash8=hash8(resolved),
         group_hash=group_hash(resolved),
+        given=frozenset(key for key in auto if config[key] != "auto"),
     )

@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
+from runner.engine.data_summary import Found
 from runner.schema import steps_of
 
 
@@ -63,6 +64,8 @@ class Data:
         notes: Lines about the data for the summary of a run.
         check_test: Raises DataError if the test split cannot be opened, and returns lines for the summary. It is called
             before training if the run will evaluate on the test split. The default checks nothing.
+        found: The number of examples per class and split; None counts them in the open splits.
+        no_test: The reason why there is no test split, if it is known.
     """
 
     train: Split
@@ -74,6 +77,8 @@ class Data:
     placement: Placement = "auto"
     notes: tuple[str, ...] = ()
     check_test: Callable[[], tuple[str, ...]] = tuple
+    found: Found | None = None
+    no_test: str | None = None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ def keys(seed: int, *words: int | str, each: Iterable[int | str]) -> Tensor:
 
     def digest(item: int | str) -> bytes:
         hashed = prefix.copy()
-        hashed.update(str(item).encode())
+        # Names of files need not be UTF-8
+        hashed.update(str(item).encode(errors="surrogateescape"))
         return hashed.digest()
 
     return torch.from_numpy((np.frombuffer(b"".join(map(digest, each)), "<u8") >> 1).astype(np.int64))

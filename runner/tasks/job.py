@@ -30,6 +30,7 @@ class Job:
     search: dict[str, Any] | None = None  # the trial of a search that it reports its scores to
     world: World = ALONE  # the processes that run it together
     folders: tuple[Path, ...] = ()  # the config folders that task=list and `vary` read, runner's first
+    given: frozenset[str] = frozenset()  # of the keys that may be `auto`, those that are not
     resumed: bool = False  # `folder` holds this very run, which `resume=` continues
 
 

@@ -1,9 +1,9 @@
-"""task=preview: learning-rate schedule, augmented images and parameter groups of a run, without training."""
+"""task=preview: data, learning-rate schedule, augmented images and parameter groups of a run, without training."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from typing import Any, Literal
 import yaml
 
 from runner.assemble import Experiment, assemble
-from runner.engine.figures.preview import image_figure, lr_figure
+from runner.engine.figures.preview import counts_figure, image_figure, lr_figure
 from runner.engine.logs.console import summary_table
 from runner.engine.logs.log import open_logs
 from runner.engine.saving.storage import make_folder, write_atomic
@@ -26,17 +26,19 @@ from runner.tasks.run_folder import run_folder
 _FIGURE_POINTS = 2000
 # Points of it in TensorBoard.
 _SCALAR_POINTS = 500
+# Rows of the table of classes on the terminal.
+_MAX_CLASS_ROWS = 24
 
 
 @register("task")
 def preview(job: Job, *, examples: PositiveInt, lr_axis: Literal["linear", "log"]) -> int:
-    """Draw the learning rate of each step and a few augmented images, and list the parameter groups.
+    """Draw the learning rate of each step and a few augmented images, and list parameter groups and classes.
 
-    Leaves a run folder with `preview/lr.png`, `preview/images.png` (unless the examples are single points) and an event
-    file.
+    Leaves a run folder with `preview/lr.png`, `preview/classes.png` (examples per class and split),
+    `preview/images.png` (unless the examples are single points) and an event file.
     """
     experiment = assemble(job.config)
-    pictures = {"lr": _draw_lr(job, experiment, log=lr_axis == "log")}
+    pictures = {"lr": _draw_lr(job, experiment, log=lr_axis == "log"), "classes": _draw_counts(experiment)}
     rows = list(image_rows(job, experiment, examples))
     if rows[0].images.shape[2:] != (1, 1):
         pictures["images"] = image_figure(rows)
@@ -53,6 +55,12 @@ def _draw_lr(job: Job, experiment: Experiment, *, log: bool) -> bytes:
     about = ", ".join(f"{knob} {value}" for knob, value in job.config["scheduler"].items() if knob != "name")
     title = f"{job.config['scheduler']['name']}{f': {about}' if about else ''}"
     return lr_figure(steps, lr_curves(experiment, steps), title=title, steps_per_epoch=recipe.steps_per_epoch, log=log)
+
+
+def _draw_counts(experiment: Experiment) -> bytes:
+    """Return a PNG of the examples per class and split."""
+    about = experiment.data
+    return counts_figure(about.counts, about.classes, noun=about.noun)
 
 
 def lr_curves(experiment: Experiment, steps: Sequence[int]) -> dict[str, list[float]]:
@@ -82,7 +90,14 @@ def _save(folder: Path, job: Job, experiment: Experiment, pictures: dict[str, by
     with closing(open_logs(folder, positions=None, step=0)) as log:
         text = yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True)
         log.add(0, {f"preview/{name}": picture for name, picture in pictures.items()})
-        log.add(0, {"preview/groups": _group_table(experiment), "config": f"```yaml\n{text}```"})
+        log.add(
+            0,
+            {
+                "preview/groups": _group_table(experiment),
+                "preview/classes_table": _class_table(experiment),
+                "config": f"```yaml\n{text}```",
+            },
+        )
         steps = evenly_spaced_steps(experiment.recipe.total_steps, _SCALAR_POINTS)
         found = lr_curves(experiment, steps)
         for index, step in enumerate(steps):
@@ -115,17 +130,34 @@ def _group_rows(experiment: Experiment) -> list[dict[str, str]]:
 def _group_table(experiment: Experiment) -> str:
     """Return the parameter groups as a Markdown table, with the names of their tensors."""
     rows = [{name: text.strip() for name, text in row.items()} for row in _group_rows(experiment)]
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
     names = {parameter: name for name, parameter in experiment.learner.model.named_parameters()}
     tensors = [
         f"* {row['group']}: {', '.join(f'`{names[parameter]}`' for parameter in group['params'])}"
         for row, group in zip(rows, experiment.learner.optimizer.param_groups, strict=True)
     ]
-    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *tensors])
+    return "\n".join([*_markdown_table(rows), "", *tensors])
+
+
+def _class_table(experiment: Experiment) -> str:
+    """Return what the data hold as Markdown: the line of the run's start, and examples per class and split."""
+    rows = experiment.data.rows()
+    cells = [
+        {key: "" if value is None else str(value).replace("|", "\\|") for key, value in row.items()} for row in rows
+    ]
+    return "\n".join([experiment.data.line, "", *_markdown_table(cells)])
+
+
+def _markdown_table(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the lines of a Markdown table of rows with the same keys."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return [f"| {' | '.join(line)} |" for line in lines]
 
 
 def _show(folder: Path, job: Job, experiment: Experiment, pictures: dict[str, bytes]) -> None:
-    """Print the parameter groups and the paths of the figures."""
+    """Print the data, the parameter groups and the paths of the figures."""
+    for line in (experiment.data.line, *experiment.data.notes):
+        sys.stdout.write(f"{line}\n")
+    summary_table(shortened_rows(experiment.data.rows()))
     recipe = experiment.recipe
     title = (
         f"{recipe.total_steps} steps of {experiment.batches.batch} examples, {recipe.steps_per_epoch} steps per epoch"
@@ -134,3 +166,12 @@ def _show(folder: Path, job: Job, experiment: Experiment, pictures: dict[str, by
     for name in pictures:
         sys.stdout.write(f"view          {folder / 'preview' / name}.png\n")
     sys.stdout.write(f"              tensorboard --logdir {tensorboard_folder(folder, job)}\n")
+
+
+def shortened_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the first rows of a long table, a row that counts those left out, and the last row."""
+    cut = len(rows) - _MAX_CLASS_ROWS
+    if cut <= 0:
+        return rows
+    gap = {**dict.fromkeys(rows[0]), "class": f"... {cut + 1} more"}
+    return [*rows[: _MAX_CLASS_ROWS - 2], gap, rows[-1]]

@@ -63,7 +63,7 @@ def run_folder(job: Job, experiment: Experiment, *, resumed: Run | None = None) 
             held.callback(record, run.folder, Path(job.config["outputs"]))
         held.enter_context(_keeping_result(run, job.config["plugins"]))
         if not (run.folder / _CONFIG).exists():
-            _describe(run.folder, job, device=device_name(experiment))
+            _describe(run.folder, job, experiment)
         yield run
 
 
@@ -138,13 +138,13 @@ def begun_folder(job: Job) -> Path | None:
     return path.parent if named or same_config(plain_yaml.load(path), job.config) else None
 
 
-def _describe(folder: Path, job: Job, *, device: str) -> None:
-    """Write the overrides, code, versions, machine and resolved config of a run.
+def _describe(folder: Path, job: Job, experiment: Experiment) -> None:
+    """Write the overrides, code, versions, machine, data and resolved config of a run.
 
     The config comes last: a folder that has it can be resumed.
     """
     write_unsynced(folder / "overrides.yaml", plain_yaml.dump(list(job.overrides)))
-    environment = provenance(job.overrides, device=device)
+    environment = {**provenance(job.overrides, device=device_name(experiment)), "data": experiment.data.as_json()}
     write_atomic(folder / "environment.json", json.dumps(environment, indent=1).encode())
     write_atomic(folder / _CONFIG, plain_yaml.dump(job.config))
 

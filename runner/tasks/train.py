@@ -23,7 +23,7 @@ from runner.engine.saving.checkpoint import Snapshot
 from runner.engine.saving.folder import Result
 from runner.engine.saving.rotation import clean
 from runner.engine.train import train
-from runner.errors import CheckpointError, Diverged
+from runner.errors import CheckpointError, DataError, Diverged
 from runner.registry import register
 from runner.status import Status
 from runner.tasks.job import Job
@@ -48,9 +48,9 @@ def train_task(job: Job) -> int:
         if snapshot:
             job = replace(job, config=threads.with_saved(job.config, job.overrides, snapshot.meta))
         experiment = assemble(job.config, fit=snapshot is None, search=job.search, world=job.world)
-        lost = experiment.check_test() if experiment.settings.test == "end" else ()
+        missing = _check_test_split(job, experiment)
         changed = threads.changed(snapshot.meta) if snapshot else ()
-        experiment = replace(experiment, summary=[*lost, *changed, *experiment.summary])
+        experiment = replace(experiment, summary=[*experiment.summary, *missing, *changed])
         if resumed and snapshot:
             snapshot = _restore(resumed.folder, experiment.learner, snapshot)
         finished = resumed if resumed and resumed.result.status.finished else None
@@ -59,6 +59,21 @@ def train_task(job: Job) -> int:
         run = finished or _train_from(job, experiment, resumed, snapshot)
     show_summary(run.folder, job, run.result)
     return 0
+
+
+def _check_test_split(job: Job, experiment: Experiment) -> tuple[str, ...]:
+    """Check the test split if the run will read it, and return lines for the summary.
+
+    Raises DataError if there is none and the user has asked for it (`test=end`).
+    """
+    if experiment.settings.test != "end":
+        return ()
+    if experiment.test is not None:
+        return experiment.check_test()
+    reason = experiment.data.no_test or "the data have no test split"
+    if "test" in job.given:
+        raise DataError(f"test: got end, but {reason}; choose test=never, or name a labelled folder in data.splits")
+    return (f"no test score: {reason}",)
 
 
 def _numerics_of(folder: Path, config: Mapping[str, Any], snapshot: Snapshot) -> tuple[int, int] | None:

@@ -135,7 +135,7 @@ def test_a_root_that_cannot_be_is_one_line(root: Path) -> None:
 
 def test_a_file_whose_name_breaks_the_line_stays_on_one(root: Path) -> None:
     (root / "a" / "two\nlines.png").write_bytes(b"no image")
-    assert r"two\nlines.png': cannot be read as an image" in refusal(root)
+    assert r"two\nlines.png: cannot be read as an image" in refusal(root)
 
 
 def test_a_picture_of_another_kind_than_its_name_says_is_read(root: Path) -> None:

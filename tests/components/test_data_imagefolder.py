@@ -230,7 +230,8 @@ def test_an_empty_class_is_named(flat: Path) -> None:
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_a_class_unknown_to_train_is_named(photographs: Path, tmp_path: Path, split: str) -> None:
     shutil.copytree(photographs, tmp_path / "train")
-    shutil.copytree(photographs / "airplane", tmp_path / split / "glider")
+    shutil.copytree(photographs, tmp_path / split)
+    (tmp_path / split / "airplane").rename(tmp_path / split / "glider")
     refused(tmp_path, f"{split}/glider", "class 'glider' is not in the training split")
 
 

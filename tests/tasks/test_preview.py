@@ -10,9 +10,9 @@ from PIL import Image
 from running import MLP, events, job, metrics, result
 
 from runner.assemble import assemble
-from runner.engine.figures.preview import ImageRow, image_figure, label_caption
+from runner.engine.figures.preview import ImageRow, counts_figure, drawable_names, image_figure, label_caption
 from runner.tasks import start
-from runner.tasks.preview import evenly_spaced_steps, lr_curves
+from runner.tasks.preview import evenly_spaced_steps, lr_curves, shortened_rows
 from runner.tasks.preview_images import choose_examples, image_rows
 
 SMALL = (*MLP, "task=preview", "preprocess=none")
@@ -34,7 +34,7 @@ def test_a_preview_leaves_a_run_folder_and_trains_nothing(tmp_path, capfd):
     folder = ran(
         tmp_path / "run", "epochs=20", "augment=[crop,hflip]", "mix=mixup", "optim.rules=[{match: head, lr: 0.1}]"
     )
-    assert {path.name for path in (folder / "preview").iterdir()} == {"lr.png", "images.png"}
+    assert {path.name for path in (folder / "preview").iterdir()} == {"classes.png", "lr.png", "images.png"}
     assert not (folder / "checkpoints").exists()
     assert {"config.yaml", "overrides.yaml", "environment.json"} <= {path.name for path in folder.iterdir()}
     found = result(folder)
@@ -44,7 +44,10 @@ def test_a_preview_leaves_a_run_folder_and_trains_nothing(tmp_path, capfd):
     line = next(line.split() for line in out.splitlines() if line.startswith(" decay head"))
     assert line[2:5] == ["1", "160", "0.01"] and line[-1] == "0.0005"  # 16 x 10 weights, 0.1 * 0.1
     logged = {tag for step, tag, _ in events(folder) if step == 0}
-    assert logged == {"preview/lr", "preview/images", "preview/groups", "config"}
+    assert logged == {f"preview/{name}" for name in ("lr", "images", "groups", "classes", "classes_table")} | {"config"}
+    assert "found 1797 images in 10 classes (0 178, 1 182, 2 177, " in out
+    rows = [line.split() for line in out.splitlines()]
+    assert ["0", "0", "119", "29", "30"] in rows and ["all", "1200", "297", "300"] in rows
     groups = next(raw for _, tag, raw in events(folder) if tag == "preview/groups").decode(errors="ignore")
     assert "`head.weight`" in groups and "`hidden.fc1.linear.weight`" in groups
 
@@ -133,7 +136,7 @@ def test_examples_are_of_different_classes_first():
 
 def test_points_have_a_curve_and_no_images(tmp_path):
     folder = ran(tmp_path / "run", "data=synthetic", "augment=[]", "steps=1", "task.lr_axis=log")
-    assert [path.name for path in (folder / "preview").iterdir()] == ["lr.png"]
+    assert sorted(path.name for path in (folder / "preview").iterdir()) == ["classes.png", "lr.png"]
 
 
 def test_labels_name_what_weighs_heaviest_first():
@@ -147,3 +150,27 @@ def test_images_are_drawn_in_their_colours():
     red[:, 0] = 255
     picture = np.asarray(Image.open(io.BytesIO(image_figure([ImageRow("red", red, ["", ""])]))).convert("RGB"))
     assert (picture == (255, 0, 0)).all(2).sum() > 2 * 90**2
+
+
+def test_class_names_are_drawn_as_they_are_or_by_number(recwarn):
+    assert drawable_names(["cat", "caf\\xe9", "Grüße", "猫"]) == ["cat", "caf\\xe9", "Grüße", "class 3"]
+    red = np.zeros((2, 3, 4, 4), np.uint8)
+    image_figure([ImageRow("red", red, ["$x$", "a_b^$"])])
+    counts_figure({"train": [1, 2], "val": [1, 1]}, ["$x$", "猫"], noun="images")
+    assert not recwarn
+
+
+@pytest.mark.parametrize("classes", [2, 60, 61, 1000])
+def test_counts_are_drawn_for_few_and_many_classes(classes):
+    counts = {"train": list(range(1, classes + 1)), "val": [1] * classes, "test": [0] * classes}
+    picture = counts_figure(counts, [f"n{label:08}" for label in range(classes)], noun="images")
+    assert Image.open(io.BytesIO(picture)).size[0] == 990
+
+
+def test_a_long_table_of_classes_ends_with_the_sums():
+    def rows(count):
+        table = [{"label": i, "class": str(i), "train": 1} for i in range(count)]
+        return shortened_rows([*table, {"label": None, "class": "all", "train": count}])
+
+    assert len(rows(23)) == 24 and rows(23)[22]["class"] == "22"
+    assert len(rows(1000)) == 24 and [row["class"] for row in rows(1000)[-3:]] == ["21", "... 978 more", "all"]

@@ -6,8 +6,13 @@ digits.py: scikit-learn's handwritten digits.
 torchvision_sets.py: CIFAR-10, CIFAR-100, MNIST, Fashion-MNIST and SVHN, downloaded by torchvision.
 synthetic.py: spirals, blobs, shapes and Gaussian noise, generated from a seed.
 imagefolder.py: any folder of images.
-folder_layout.py: the image files of a folder, their classes and splits.
-splitting.py: fixed, stratified splits.
+folder_layout.py: the splits of a folder, with the files and labels of each.
+layout_settings.py: the knobs that choose images, classes and splits.
+split_folders.py: which folders hold which split.
+folder_listing.py: folders and image files, without hidden and system ones.
+class_names.py: which class folders are used, and the order of their labels.
+image_kinds.py: which files count as images.
+splitting.py: fixed, stratified splits and samples.
 decode.py: one image file to pixels, whole or as a random crop.
 image_files.py: many image files to pixels, by a pool of threads, with a progress bar.
 prepare_images.py: a split decoded into cache or memory, or validated.

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from runner.components.data.splitting import split_order, stratified_split
 from runner.engine.contracts import Data, Images, InMemory
+from runner.engine.data_summary import Found, count_labels
 from runner.errors import DataError
 from runner.registry import register
 from runner.roles import Aspect, Role
@@ -50,7 +53,13 @@ def digits(
         classes=tuple("0123456789"),
         batch_size=batch_size,
         placement=placement,
+        found=_found(everything.labels, {"train": remaining[train], "val": remaining[val], "test": test}),
     )
+
+
+def _found(labels: Tensor, splits: Mapping[str, Tensor]) -> Found:
+    """Return the number of examples per class and split, of the positions in each split."""
+    return Found(count_labels(labels, 10), {name: count_labels(labels[at], 10) for name, at in splits.items()})
 
 
 def _digits_file() -> Path:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from runner.engine.saving.storage import shown
+from runner.engine.saving.storage import printable
 
 # (root, download=...) -> torchvision data set
 OpenDataset = Callable[..., Any]
@@ -75,7 +75,7 @@ def _check_place(target: Path, root: Path) -> None:
     if os.path.lexists(target) and not target.is_file() and not target.is_symlink():
         wrong.append(target)
     if wrong:
-        raise FileExistsError(f"{shown(wrong[-1])} is in the way; move it, or choose another data.root")
+        raise FileExistsError(f"{printable(wrong[-1])} is in the way; move it, or choose another data.root")
 
 
 def _keep_earlier(target: Path) -> None:
@@ -83,7 +83,7 @@ def _keep_earlier(target: Path) -> None:
     names = (f"{target.name}.old{number or ''}" for number in itertools.count())
     kept = next(path for path in map(target.with_name, names) if not os.path.lexists(path))
     target.rename(kept)
-    sys.stderr.write(f"runner: {shown(target)}: differs from the download's file; kept as {shown(Path(kept.name))}\n")
+    sys.stderr.write(f"runner: {printable(target)}: differs from the download's file; kept as {kept.name}\n")
     sys.stderr.flush()
 
 

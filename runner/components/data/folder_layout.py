@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +10,23 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from runner.components.data.splitting import split_order, stratified_split
+from runner.components.data.class_names import chosen_classes
+from runner.components.data.folder_listing import (
+    Skipped,
+    has_images,
+    images_under,
+    kind_of,
+    list_folder,
+    relative_paths,
+)
+from runner.components.data.image_kinds import is_image
+from runner.components.data.layout_settings import LayoutSettings
+from runner.components.data.split_folders import SplitFolders, find_splits
+from runner.components.data.splitting import split_order, stratified_sample, stratified_split
+from runner.engine.data_summary import Found, count_labels
+from runner.engine.randomness import keys
 from runner.engine.saving.storage import printable
-from runner.errors import DataError
-
-_EXTENSIONS = ("jpg", "jpeg", "png", "bmp", "webp", "gif", "ppm", "tif", "tiff")
-_VAL_FOLDERS = ("val", "valid", "validation")
+from runner.errors import ConfigError, DataError, escaped
 
 
 @dataclass(frozen=True)
@@ -32,127 +43,196 @@ class Listing:
 
 @dataclass(frozen=True)
 class Layout:
-    """The three splits of a folder (test may be missing) and the classes, sorted by name."""
+    """The three splits of a folder and the names of the classes, as they are printed.
+
+    Without a test split `no_test` says why. `notes` name what was left out.
+    """
 
     train: Listing
     val: Listing
     test: Listing | None
     classes: tuple[str, ...]
+    found: Found
+    notes: tuple[str, ...] = ()
+    no_test: str | None = None
 
 
-def read_layout(root: Path, *, val_fraction: float, test_fraction: float) -> Layout:
+def read_layout(root: Path, settings: LayoutSettings) -> Layout:
     """Return the splits under `root`; a missing split is a fixed part of an existing one.
 
-    Either `root/train/<class>/*`, with `root/val` (or `valid`, `validation`) and `root/test` if they exist, or
-    `root/<class>/*`.
+    Either a folder per split (`split_folders`) with a folder per class in each, or `root/<class>/*`. Which files are
+    in a split depends on their paths only; a choice of classes or a limit takes images away from it.
 
     Raises:
-        DataError: The folder cannot be listed, or not be trained on.
+        DataError: The folder cannot be listed, is ambiguous, or cannot be trained on.
     """
     try:
         if root.is_dir():
-            return _read_splits(root, val_fraction, test_fraction)
+            return _Reader(root, settings).read()
     except OSError as error:
         raise DataError(f"data.root: {printable(Path(error.filename or root))}: {error.strerror}") from error
     raise DataError(f"data.root: {printable(root)} is not a folder")
 
 
-def _read_splits(root: Path, val_fraction: float, test_fraction: float) -> Layout:
-    """Return the splits under a folder."""
-    if not (root / "train").is_dir():
-        classes = _class_names(root)
-        return _split_by_hash(_list_images(root, classes), classes, root, val_fraction, test_fraction)
-    classes = _class_names(root / "train")
-    train = _list_images(root / "train", classes)
-    test = _list_images(root / "test", classes) if (root / "test").is_dir() else None
-    folders = [root / word for word in _VAL_FOLDERS if (root / word).is_dir()]
-    if len(folders) > 1:
-        raise DataError(f"data.root: {folders[0]} and {folders[1]} both look like the validation split; keep one")
-    if folders:
-        return Layout(train, _list_images(folders[0], classes), test, classes)
-    rank = split_order(relative_paths(root / "train", train.files))
-    val, remaining = stratified_split(train.labels, rank, _split_size(val_fraction, train, root, "val"))
-    return Layout(train.part(remaining), train.part(val), test, classes)
+class _Reader:
+    """Reads one folder. Labels count the class folders in the order of their text until the classes are chosen."""
 
+    def __init__(self, root: Path, settings: LayoutSettings) -> None:
+        self.root, self.settings = root, settings
+        self.skipped = Skipped()
+        self.folders: SplitFolders = find_splits(root, settings.splits, self.skipped)
+        if root != self.folders.train:
+            # Count what is left out beside the split folders
+            self._class_folders(root)
+        # Class folders, sorted, and those that are used, in the order of the labels
+        self.names = self._class_folders(self.folders.train)
+        self.chosen = chosen_classes(self.names, settings.classes, settings.class_order, self.folders.train)
 
-def _split_by_hash(
-    everything: Listing, classes: tuple[str, ...], root: Path, val_fraction: float, test_fraction: float
-) -> Layout:
-    """Return fixed, stratified splits of a folder without split folders."""
-    rank = split_order(relative_paths(root, everything.files))
-    test_count = _split_size(test_fraction, everything, root, "test") if test_fraction else 0
-    test, remaining = stratified_split(everything.labels, rank, test_count)
-    val, train = stratified_split(
-        everything.labels[remaining], rank[remaining], _split_size(val_fraction, everything, root, "val")
-    )
-    return Layout(
-        train=everything.part(remaining[train]),
-        val=everything.part(remaining[val]),
-        test=everything.part(test) if test_fraction else None,
-        classes=classes,
-    )
+    def read(self) -> Layout:
+        """Return the layout."""
+        folders, settings = self.folders, self.settings
+        pool = train = self._list_images(folders.train)
+        test, no_test = None, None
+        if folders.flat:
+            test, train = self._split_off(pool, "test", settings.test_fraction, pool)
+            no_test = "data.test_fraction is 0" if test is None else None
+        elif folders.test:
+            test, no_test = self._list_test(folders.test)
+        else:
+            no_test = f"{printable(self.root)} has no folder of test images"
+        if folders.val:
+            val: Listing | None = self._list_images(folders.val)
+        else:
+            val, train = self._split_off(train, "val", settings.val_fraction, pool)
+        assert val is not None
+        train, val, test = self._select(train), self._select(val), None if test is None else self._select(test)
+        if test is not None and not test.files:
+            test, no_test = None, f"{printable(self.root)} has no test images of these classes"
+        limited = self._limit(train)
+        apart = [self._select(pool), *([val] if folders.val else [])]
+        found = self._found(apart, limited, len(train.files), val, test, no_test)
+        return Layout(limited, val, test, self._class_names(), found, self._notes(no_test), no_test)
 
+    def _class_folders(self, folder: Path) -> list[str]:
+        """Return the sorted names of the class folders in the folder of a split."""
+        names, files = list_folder(folder, self.skipped)
+        for file in files:
+            if is_image(str(folder / file)):
+                self.skipped.loose.append(str(folder / file))
+            else:
+                self.skipped.others[kind_of(file)] += 1
+        other_splits = self.folders.below(folder)
+        return [name for name in names if name not in other_splits]
 
-def _split_size(fraction: float, listing: Listing, root: Path, split: str) -> int:
-    """Return the number of examples of a fraction. Raises DataError for zero."""
-    count = round(fraction * len(listing.files))
-    if count == 0:
-        raise DataError(
-            f"data.{split}_fraction: got {fraction:g}; "
-            f"must select at least one of the {len(listing.files)} images in {root}"
-        )
-    return count
+    def _list_images(self, folder: Path, *, names: Sequence[str] | None = None) -> Listing:
+        """Return a split's images, sorted by class and path. Raises DataError for empty or unknown class folders."""
+        files: list[str] = []
+        labels: list[int] = []
+        numbers = {name: number for number, name in enumerate(self.names)}
+        if names is None:
+            names = self.names if folder == self.folders.train else self._class_folders(folder)
+        for name in names:
+            if self.settings.classes is not None and name not in self.chosen:
+                # Its images count in the splits of a folder, so that a choice of classes moves none to another split
+                paths = images_under(folder / name, Skipped()) if name in numbers else []
+            else:
+                paths = self._images_of_class(folder, name)
+            files += paths
+            labels += [numbers.get(name, 0)] * len(paths)
+        if not files:
+            raise DataError(
+                f"data.root: {printable(folder)} has no class folders (want {printable(folder)}/<class>/<image>)"
+            )
+        return Listing(files, torch.tensor(labels))
 
-
-def _class_names(folder: Path) -> tuple[str, ...]:
-    """Return the sorted names of the class folders. Raises DataError for fewer than two."""
-    names = _subfolders(folder)
-    if len(names) < 2:
-        problem = f"only one class, '{names[0]}'" if names else f"no class folders (want {folder}/<class>/<image>)"
-        raise DataError(f"data.root: {folder} has {problem}")
-    return tuple(names)
-
-
-def _subfolders(folder: Path) -> list[str]:
-    """Return the sorted names of subfolders, without hidden ones and macOS's `__MACOSX`."""
-    with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith(".") and e.name != "__MACOSX")
-
-
-def _list_images(folder: Path, classes: Sequence[str]) -> Listing:
-    """Return a split's images, sorted by class and path. Raises DataError for empty or unknown class folders."""
-    files: list[str] = []
-    labels: list[int] = []
-    for name in _subfolders(folder):
-        if name not in classes:
-            raise DataError(f"data.root: {folder / name}: class '{name}' is not in the training split")
-        paths = _images_under(folder / name)
+    def _images_of_class(self, folder: Path, name: str) -> list[str]:
+        """Return the images of a class in the folder of a split."""
+        place, name_shown = printable(folder / name), escaped(name)
+        if name not in self.names:
+            raise DataError(f"data.root: {place}: class '{name_shown}' is not in the training split")
+        before = Counter(self.skipped.others)
+        paths = images_under(folder / name, self.skipped)
         if not paths:
-            raise DataError(f"data.root: {folder / name}: class '{name}' has no images ({', '.join(_EXTENSIONS)})")
-        files += paths
-        labels += [classes.index(name)] * len(paths)
-    if not files:
-        raise DataError(f"data.root: {folder} has no class folders (want {folder}/<class>/<image>)")
-    return Listing(files, torch.tensor(labels))
+            others = ", ".join(f"{kind} {count}" for kind, count in (self.skipped.others - before).items())
+            raise DataError(
+                f"data.root: {place}: class '{name_shown}' has no images{f' (only {others})' if others else ''}"
+            )
+        return paths
 
+    def _list_test(self, folder: Path) -> tuple[Listing | None, str | None]:
+        """Return the images of the test folder; None and the reason if they have no labels."""
+        before = len(self.skipped.loose)
+        names = self._class_folders(folder)
+        labelled = [name for name in names if name in self.names]
+        if labelled or len(names) > 1:
+            return self._list_images(folder, names=names), None
+        del self.skipped.loose[before:]
+        content = "its images are not in class folders" if has_images(folder) else "it has no images"
+        return None, f"{printable(folder)} has no labels: {content}"
 
-def relative_paths(root: Path, files: Sequence[str]) -> list[str]:
-    """Return paths relative to a folder that contains all of them (os.path.relpath is ten times slower)."""
-    start = 0 if root == Path() else len(os.path.join(root, ""))  # noqa: PTH118
-    return [file[start:] for file in files]
+    def _split_off(
+        self, listing: Listing, split: str, fraction: float, pool: Listing
+    ) -> tuple[Listing | None, Listing]:
+        """Return a fixed, stratified part of a listing, as large as a fraction of the pool, and what remains."""
+        if split == "test" and fraction == 0:
+            return None, listing
+        count = round(fraction * len(pool.files))
+        if count == 0:
+            raise DataError(
+                f"data.{split}_fraction: got {fraction:g}; "
+                f"must select at least one of the {len(pool.files)} images in {printable(self.root)}"
+            )
+        rank = split_order(relative_paths(self.folders.train, listing.files))
+        part, remaining = stratified_split(listing.labels, rank, count)
+        return listing.part(part), listing.part(remaining)
 
+    def _select(self, listing: Listing) -> Listing:
+        """Return the images of the chosen classes, with the labels of the run."""
+        label_of = torch.full((len(self.names),), -1)
+        label_of[[self.names.index(name) for name in self.chosen]] = torch.arange(len(self.chosen))
+        labels = label_of[listing.labels]
+        return Listing(listing.files, labels).part((labels >= 0).nonzero().flatten())
 
-def _images_under(folder: Path) -> list[str]:
-    """Return the sorted paths of all images under a folder, without following links to folders (no loops)."""
+    def _limit(self, train: Listing) -> Listing:
+        """Return as many training images as `data.limit` says, of each class its share and at least one."""
+        limit = self.settings.limit
+        if limit is None or limit >= len(train.files):
+            return train
+        if limit < len(self.chosen):
+            raise ConfigError(f"data.limit: got {limit}, must be >= {len(self.chosen)}, one image of each class")
+        rank = keys(self.settings.data_seed, "limit", each=relative_paths(self.folders.train, train.files))
+        return train.part(stratified_sample(train.labels, rank, limit))
 
-    def refuse(error: OSError) -> None:
-        # os.walk skips folders that cannot be listed
-        raise error
+    def _class_names(self) -> tuple[str, ...]:
+        """Return the names of the chosen classes as they are printed."""
+        return tuple(map(escaped, self.chosen))
 
-    return sorted(
-        # A Path per file takes ten times as long
-        os.path.join(place, file)  # noqa: PTH118
-        for place, _, files in os.walk(folder, onerror=refuse)
-        for file in files
-        if file.rpartition(".")[2].lower() in _EXTENSIONS and not file.startswith(".")
-    )
+    def _found(
+        self,
+        pools: Sequence[Listing],
+        train: Listing,
+        before: int,
+        val: Listing,
+        test: Listing | None,
+        no_test: str | None,
+    ) -> Found:
+        """Return what the folder holds; `before` is the number of training images without `data.limit`."""
+        count = len(self.chosen)
+        splits = {"train": train, "val": val, **({} if test is None else {"test": test})}
+        made = [name for name, folder in (("val", self.folders.val), ("test", self.folders.test)) if not folder]
+        remarks = {name: "split from train" for name in made if name in splits}
+        if before > len(train.files):
+            remarks["train"] = f"of {before}, data.limit"
+        if no_test and self.folders.test:
+            remarks["test"] = "no labels"
+        return Found(
+            total=[sum(each) for each in zip(*(count_labels(pool.labels, count) for pool in pools), strict=True)],
+            counts={name: count_labels(listing.labels, count) for name, listing in splits.items()},
+            remarks=remarks,
+            among=len(self.names),
+        )
+
+    def _notes(self, no_test: str | None) -> tuple[str, ...]:
+        """Return lines about what was left out."""
+        ignored = (f"data: {no_test}; it is ignored",) if no_test and self.folders.test else ()
+        return (*ignored, *self.skipped.notes())

@@ -121,7 +121,7 @@ def _remove_stale(caches: Path) -> None:
 def _remove(place: Path) -> None:
     """Remove the files of a cache, and its folder if it holds nothing else."""
     with contextlib.suppress(OSError, StorageError):
-        storage.sweep(place)
+        storage.remove_temporary(place)
         for name in ("manifest", "pixels", ".lock"):
             (place / name).unlink(missing_ok=True)
         place.rmdir()

@@ -15,13 +15,15 @@ from runner.components.data.decode import CropBounds, View
 from runner.components.data.folder_layout import Layout, Listing, read_layout
 from runner.components.data.image_cache import cache_folder, print_note
 from runner.components.data.image_files import ImageFiles, Unreadable
+from runner.components.data.layout_settings import LayoutSettings
 from runner.components.data.prepare_images import ReadSettings, first_unreadable, load_images, validate_files
 from runner.engine.contracts import Data, Images, Placement, Split
+from runner.engine.saving.storage import printable
 from runner.errors import DataError
 from runner.registry import register
-from runner.relations import Leaves, OneOf, With
+from runner.relations import OneOf, With
 from runner.roles import Aspect, FilePath, Role, Unnamed
-from runner.schema import BOUNDS, HalfOpenUnit, NonNegativeInt, Pair, Positive, PositiveInt, Range
+from runner.schema import BOUNDS, NonNegativeInt, Pair, Positive, PositiveInt, Range
 
 _Share = Annotated[float, Range(0, 1, open_low=True)]
 # Bytes. For smaller files decoders hold the GIL so often that a second thread slows them down
@@ -30,6 +32,7 @@ _SMALL_FILE = 16384
 
 @register("data")
 def imagefolder(
+    layout: LayoutSettings,
     *,
     root: Annotated[str, Role.PATH, FilePath(expand=False), Aspect.EXAMPLES],
     size: Annotated[list[PositiveInt], Pair("[height, width]")],
@@ -38,8 +41,6 @@ def imagefolder(
     crop_scale: Annotated[list[_Share], BOUNDS, Aspect.TRAINING],
     crop_ratio: Annotated[list[Positive], BOUNDS, Aspect.TRAINING],
     batch_size: Annotated[PositiveInt, Aspect.TRAINING],
-    val_fraction: Annotated[float, Range(0, 1, open_low=True, open_high=True), Leaves("test_fraction")],
-    test_fraction: HalfOpenUnit,
     bad_images: Literal["error", "skip"],
     placement: Annotated[Placement, With("crop", "resized", OneOf(("auto", "disk"))), Role.EXECUTION],
     memory: Annotated[NonNegativeInt, Role.EXECUTION],
@@ -48,27 +49,28 @@ def imagefolder(
 ) -> Data:
     """Load the images under `root` as RGB, scaled and center-cropped to `size`, decoded once into a cache.
 
-    Layouts: `root/train/<class>/*` with `root/val` and `root/test` if they exist, or `root/<class>/*`. Missing splits
-    (except a test split beside `train`) are fixed, stratified parts by a hash of each file's path, whatever the seed. A
-    set larger than `memory`, or one with random crops (`crop`), is decoded batch by batch.
+    Layouts: `root/<split>/<class>/*`, the splits by the usual words in any case (`Training`, `dev`, `test_set`, ...) or
+    by `splits`, or `root/<class>/*`. Missing splits (except a test split beside one for training) are fixed, stratified
+    parts by a hash of each file's path, whatever the seed. Hidden and system files and folders do not count. A set
+    larger than `memory`, or one with random crops (`crop`), is decoded batch by batch.
     Every file that is not decoded at the start, and the test split if the run will read it, is validated before
     training, once and after each change. A file that breaks later raises DataError with its name when it is read.
 
     Returns:
-        Images (N, 3, H, W) uint8, classes sorted by name.
+        Images (N, 3, H, W) uint8, classes sorted by name, numbers in names as numbers.
 
     Raises:
-        DataError: A folder, class or file is missing, empty, unknown or broken; the message names it.
+        DataError, ConfigError: A folder, class or file is missing, empty, unknown, ambiguous or broken.
     """
     window = CropBounds((crop_scale[0], crop_scale[1]), (crop_ratio[0], crop_ratio[1]))
     view = View((size[0], size[1]), center, window if crop else None)
     folder = Path(root).expanduser()
-    layout = read_layout(folder, val_fraction=val_fraction, test_fraction=test_fraction)
-    placement = _resolve_placement(placement, layout, view, memory)
-    threads = _default_threads(layout.train.files) if workers is None else max(1, workers)
+    files = read_layout(folder, layout)
+    placement = _resolve_placement(placement, files, view, memory)
+    threads = _default_threads(files.train.files) if workers is None else max(1, workers)
     processes = (_cpu_count() if workers is None else workers) if placement == "disk" else 0
     reading = ReadSettings(folder, view, threads, processes, bad_images == "skip", cache_folder(cache))
-    return _build_data(layout, reading, placement, batch_size)
+    return _build_data(files, reading, placement, batch_size)
 
 
 def _build_data(layout: Layout, reading: ReadSettings, placement: Placement, batch_size: int) -> Data:
@@ -89,7 +91,9 @@ def _build_data(layout: Layout, reading: ReadSettings, placement: Placement, bat
         classes=layout.classes,
         batch_size=batch_size,
         placement=placement,
-        notes=(*train_messages, *val_messages),
+        notes=(*layout.notes, *train_messages, *val_messages),
+        found=layout.found,
+        no_test=layout.no_test,
     )
 
 
@@ -145,7 +149,9 @@ def _check_classes(train: Split, classes: tuple[str, ...], root: Path) -> None:
     """Raise DataError for a class without a readable training image."""
     for label, count in enumerate(train.labels.bincount(minlength=len(classes)).tolist()):
         if count == 0:
-            raise DataError(f"data.root: {root}: class '{classes[label]}' has no image to train on that can be read")
+            raise DataError(
+                f"data.root: {printable(root)}: class '{classes[label]}' has no image to train on that can be read"
+            )
 
 
 def _count_images(layout: Layout) -> int:

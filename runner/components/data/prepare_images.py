@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from runner.components.data.decode import View
-from runner.components.data.folder_layout import relative_paths
+from runner.components.data.folder_listing import relative_paths
 from runner.components.data.image_cache import Manifest, load_or_build, print_note
 from runner.components.data.image_files import Unreadable, decode_in_chunks
 from runner.components.data.validate_images import find_unreadable

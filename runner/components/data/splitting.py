@@ -29,3 +29,21 @@ def stratified_split(labels: Tensor, rank: Tensor, count: int) -> tuple[Tensor, 
         owed -= share
         aside[members[rank[members].argsort()[:share]]] = True
     return aside.nonzero().flatten(), (~aside).nonzero().flatten()
+
+
+def stratified_sample(labels: Tensor, rank: Tensor, count: int) -> Tensor:
+    """Return the positions, ascending, of exactly `count` examples: of each class those of the lowest rank.
+
+    A class gets its share by the largest remainder, and at least one. `count` is at least the number of classes and at
+    most that of the examples.
+    """
+    sizes: list[int] = labels.bincount().tolist()
+    shares = [size * count / len(labels) for size in sizes]
+    quotas = [max(min(1, size), int(share)) for size, share in zip(sizes, shares, strict=True)]
+    while (missing := count - sum(quotas)) != 0:
+        step = 1 if missing > 0 else -1
+        free = [i for i, quota in enumerate(quotas) if (quota < sizes[i] if step > 0 else quota > 1)]
+        quotas[max(free, key=lambda i: step * (shares[i] - quotas[i]))] += step
+    members = torch.split(labels.argsort(stable=True), sizes)
+    picked = [each[rank[each].argsort()[:quota]] for each, quota in zip(members, quotas, strict=True)]
+    return torch.cat(picked).sort().values

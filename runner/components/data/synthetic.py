@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from runner.engine.contracts import Data, Images, InMemory
+from runner.engine.data_summary import Found
 from runner.engine.randomness import key, numpy_generator
 from runner.registry import register
 from runner.relations import With
@@ -74,7 +75,18 @@ def synthetic(
         classes=tuple(_SHAPES)[:classes] if kind == "shapes" else tuple(map(str, range(classes))),
         batch_size=batch_size,
         placement=placement,
+        found=_found(classes, train, val, test),
     )
+
+
+def _found(classes: int, train: int, val: int, test: int) -> Found:
+    """Return the number of examples per class and split, where labels cycle through the classes."""
+
+    def cycle(count: int) -> list[int]:
+        return [len(range(label, count, classes)) for label in range(classes)]
+
+    counts = {"train": cycle(train), "val": cycle(val), "test": cycle(test)}
+    return Found([sum(each) for each in zip(*counts.values(), strict=True)], counts)
 
 
 def _spirals(random: np.random.Generator, labels: _Array, *, classes: int, noise: float) -> _Array:
@@ -141,4 +153,5 @@ def gaussian(
         classes=tuple(map(str, range(classes))),
         batch_size=batch_size,
         placement=placement,
+        found=_found(classes, train, val, test),
     )

@@ -15,6 +15,7 @@ import torch
 from runner.components.data.download import DOWNLOAD_FOLDER, OpenDataset, download_into, locked, remove_leftovers
 from runner.components.data.splitting import split_order, stratified_split
 from runner.engine.contracts import Data, Images, InMemory
+from runner.engine.data_summary import Found, count_labels
 from runner.errors import ConfigError, DataError
 from runner.registry import register
 from runner.roles import Aspect, FilePath, Role
@@ -144,15 +145,19 @@ def _torchvision_data(
         raise ConfigError(f"data.val_size: got {val_size}, must be < {len(images.labels)}, the images to train on")
     _, channels, height, width = images.pixels.shape
     val, remaining = stratified_split(images.labels, split_order(range(len(images.labels))), val_size)
+    # SVHN has no class names: its classes are the digits
+    classes = tuple(getattr(dataset, "classes", "0123456789"))
+    parts = {"train": images.part(remaining), "val": images.part(val)}
+    counts = {split: count_labels(part.labels, len(classes)) for split, part in parts.items()}
     return Data(
-        train=images.part(remaining),
-        val=images.part(val),
+        train=parts["train"],
+        val=parts["val"],
         test=lambda: _to_images(_open_or_download(name, test, root, download)),
         shape=(channels, height, width),
-        # SVHN has no class names: its classes are the digits
-        classes=tuple(getattr(dataset, "classes", "0123456789")),
+        classes=classes,
         batch_size=batch_size,
         placement=placement,
+        found=Found(count_labels(images.labels, len(classes)), {**counts, "test": None}, {"val": "split from train"}),
     )
 
 

@@ -1,4 +1,4 @@
-"""Figures of `task=preview`: the learning rate over the steps, and augmented images."""
+"""Figures of `task=preview`: the learning rate over the steps, augmented images, and examples per class and split."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 from runner.engine.figures import new_figure, png
 
 _STYLES = ("-", "--", ":", "-.")
-# Maximum number of letters of a class name in a caption.
+# Maximum number of letters of a class name in a caption, and beside a bar.
 _MAX_LETTERS = 12
+_MAX_LETTERS_OF_BAR = 30
+# Classes that are drawn as bars with their names; more are a curve.
+_MAX_BARS = 60
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,58 @@ def _draw_image(axes: Any, image: NDArray[np.uint8], caption: str) -> None:
     axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set_axis_off()
     if caption:
-        axes.set_title(caption, fontsize=8.5, pad=2, linespacing=1.15)
+        # A dollar sign in a name starts no formula
+        axes.set_title(caption, fontsize=8.5, pad=2, linespacing=1.15, parse_math=False)
+
+
+def counts_figure(counts: Mapping[str, Sequence[int]], classes: Sequence[str], *, noun: str) -> bytes:
+    """Return a PNG of the examples per class and split: bars, or for many classes curves over the ranked classes."""
+    bars = len(classes) <= _MAX_BARS
+    figure = new_figure(9, 1.1 + 0.22 * len(classes) if bars else 4, layout="constrained")
+    axes: Any = figure.subplots()
+    sizes = {split: f"{split} {sum(found)}" for split, found in counts.items()}
+    if bars:
+        _draw_bars(axes, counts, classes, sizes)
+        axes.set_xlabel(noun)
+        axes.grid(alpha=0.3, axis="x")
+    else:
+        for split, found in counts.items():
+            axes.plot(range(1, len(classes) + 1), sorted(found, reverse=True), label=sizes[split], linewidth=2)
+        axes.set(xlabel=f"rank of the class, of {len(classes)}", ylabel=f"{noun} of the class", ylim=(0, None))
+        axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper right", frameon=False, fontsize=9, ncols=len(counts))
+    return png(figure)
+
+
+def _draw_bars(
+    axes: Any, counts: Mapping[str, Sequence[int]], classes: Sequence[str], labels: Mapping[str, str]
+) -> None:
+    """Draw a bar per class from top to bottom, with a part per split and the numbers at its end."""
+    places = range(len(classes))
+    ends = [0] * len(classes)
+    for split, found in counts.items():
+        axes.barh(places, found, left=ends, label=labels[split], height=0.8)
+        ends = [end + count for end, count in zip(ends, found, strict=True)]
+    for place, end in enumerate(ends):
+        numbers = " + ".join(str(found[place]) for found in counts.values())
+        axes.annotate(numbers, (end, place), (3, 0), textcoords="offset points", va="center", fontsize=8)
+    axes.set_yticks(places, [truncate_name(name, _MAX_LETTERS_OF_BAR) for name in drawable_names(classes)], fontsize=8)
+    for text in axes.get_yticklabels():
+        text.set_parse_math(False)
+    axes.margins(x=0.12)
+    axes.set_ylim(len(classes) - 0.4, -0.6)
+
+
+def drawable_names(classes: Sequence[str]) -> list[str]:
+    """Return the class names; one with a letter that the font lacks becomes the number of its class."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    letters = get_font(findfont(FontProperties())).get_charmap()
+    return [
+        name if all(ord(letter) in letters for letter in name) else f"class {label}"
+        for label, name in enumerate(classes)
+    ]
 
 
 def label_caption(weights: Sequence[float], classes: Sequence[str]) -> str:
@@ -99,6 +153,6 @@ def label_caption(weights: Sequence[float], classes: Sequence[str]) -> str:
     return "\n".join(f"{truncate_name(name)} {weight:.0%}" for weight, name in ranked if weight >= 0.01)
 
 
-def truncate_name(name: str) -> str:
-    """Return a name, truncated to `_MAX_LETTERS`."""
-    return name if len(name) <= _MAX_LETTERS else f"{name[: _MAX_LETTERS - 1]}…"
+def truncate_name(name: str, most: int = _MAX_LETTERS) -> str:
+    """Return a name, truncated to `most` letters."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"

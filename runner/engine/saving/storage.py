@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from runner.engine.saving.disk import Disk
-from runner.errors import StorageError
+from runner.errors import StorageError, escaped
 
 # Bytes hashed and written at a time.
 PIECE = 4 << 20
@@ -124,7 +124,7 @@ def convert_os_errors(path: Path) -> Iterator[None]:
 
 def printable(path: Path) -> str:
     """Return a path as one printable line."""
-    return str(path) if str(path).isprintable() else ascii(str(path))
+    return escaped(str(path))
 
 
 def truncate(path: Path, size: int) -> None:
