@@ -14,7 +14,8 @@ from PIL import Image
 from running import ROOT
 
 from runner import components  # noqa: F401  (registers all)
-from runner.components.data.split_folders import _by_words
+from runner.components.data.split_folders import splits_by_name
+from runner.components.data.splitting import stratified_sample
 from runner.engine.contracts import Data
 from runner.engine.data_summary import Found, found_in
 from runner.errors import ConfigError, DataError
@@ -109,7 +110,7 @@ def test_usual_words_in_any_case_name_the_splits(tmp_path: Path, train: str, val
     ],
 )
 def test_names_of_classes_with_other_words_are_classes(tmp_path: Path, classes: tuple[str, ...]) -> None:
-    assert _by_words(sorted(classes)) == {}
+    assert splits_by_name(sorted(classes)) == {}
     for name in classes:
         fill(tmp_path / name, 10)
     assert imagefolder(tmp_path).classes == tuple(sorted(classes))
@@ -155,6 +156,12 @@ def test_a_folder_without_images_beside_the_splits_is_named_and_left_out(tmp_pat
     (root / "annotations").mkdir()
     (root / "annotations" / "train.json").write_text("{}")
     assert any("folders that are not a split" in note and "annotations" in note for note in imagefolder(root).notes)
+
+
+def test_split_folders_inside_class_folders_are_named(tmp_path: Path) -> None:
+    data = imagefolder(draw(tmp_path, cat__train=8, cat__test=2, dog__train=8, dog__test=2))
+    (note,) = data.notes
+    assert "no splits" in note and "cat/test, cat/train" in note and data.classes == ("cat", "dog")
 
 
 @pytest.mark.parametrize(
@@ -249,7 +256,7 @@ def test_hidden_and_system_folders_do_not_count_at_any_level(tmp_path: Path, lev
     assert counts(data) == {"train": [9, 9], "val": [1, 1], "test": [3, 3]}
     (note,) = data.notes
     first = "$RECYCLE.BIN 1, .Trash-1000 1, .git 1, .ipynb_checkpoints 1, .thumbnails 1, ... 6 more names"
-    assert note == f"data: left out {len(JUNK)} hidden or system files and folders ({first})"
+    assert note == f"data: left out hidden or system files and folders: {len(JUNK)} ({first})"
 
 
 def test_hidden_files_are_counted_by_name_in_one_line(tmp_path: Path) -> None:
@@ -263,10 +270,10 @@ def test_hidden_files_are_counted_by_name_in_one_line(tmp_path: Path) -> None:
     data = imagefolder(root)
     assert sum(map(sum, counts(data).values())) == 20
     assert data.notes == (
-        "data: left out 6 hidden or system files and folders (.DS_Store 2, ._* 2, Thumbs.db 1, desktop.ini 1)",
-        "data: left out 2 files that are not images (.txt 1, no suffix 1)",
-        f"data: left out 1 images outside the class folders ({root}/stray.png)",
-        f"data: left out 1 links to folders, inside class folders ({root}/b/link)",
+        "data: left out hidden or system files and folders: 6 (.DS_Store 2, ._* 2, Thumbs.db 1, desktop.ini 1)",
+        "data: left out files that are not images: 2 (.txt 1, no suffix 1)",
+        f"data: left out images outside the class folders: 1 ({root}/stray.png)",
+        f"data: left out links to folders inside class folders: 1 ({root}/b/link)",
     )
 
 
@@ -377,6 +384,15 @@ def test_a_limit_takes_its_share_of_each_class_and_at_least_one(tmp_path: Path, 
     for count, size in zip(found["train"], sizes.values(), strict=True):
         # A quota is off by less than one, but for the examples that small classes get in any case
         assert 1 <= count <= size and abs(count - limit * size / 162) <= 2
+
+
+@pytest.mark.parametrize("count", [1000, 1001, 1500, 9999, 20_000, 102_999])
+def test_a_sample_of_many_classes_has_exactly_its_size(count: int) -> None:
+    labels = torch.cat([torch.arange(1000), torch.zeros(100_000, dtype=torch.int64), torch.arange(2000) // 2])
+    found = stratified_sample(labels, torch.arange(len(labels)), count)
+    quotas = labels[found].bincount(minlength=1000)
+    assert len(found) == len(found.unique()) == count and (quotas >= 1).all() and (found.diff() > 0).all()
+    assert (quotas <= labels.bincount()).all() and quotas[0] == quotas.max()
 
 
 def test_a_limit_depends_on_its_seed_and_smaller_ones_are_part_of_larger_ones(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from runner.components.data.folder_listing import (
 )
 from runner.components.data.image_kinds import is_image
 from runner.components.data.layout_settings import LayoutSettings
-from runner.components.data.split_folders import SplitFolders, find_splits
+from runner.components.data.split_folders import SplitFolders, find_splits, splits_by_name
 from runner.components.data.splitting import split_order, stratified_sample, stratified_split
 from runner.engine.data_summary import Found, count_labels
 from runner.engine.randomness import keys
@@ -86,7 +86,9 @@ class _Reader:
             self._class_folders(root)
         # Class folders, sorted, and those that are used, in the order of the labels
         self.names = self._class_folders(self.folders.train)
+        self.numbers = {name: number for number, name in enumerate(self.names)}
         self.chosen = chosen_classes(self.names, settings.classes, settings.class_order, self.folders.train)
+        self.used = frozenset(self.chosen)
 
     def read(self) -> Layout:
         """Return the layout."""
@@ -128,17 +130,16 @@ class _Reader:
         """Return a split's images, sorted by class and path. Raises DataError for empty or unknown class folders."""
         files: list[str] = []
         labels: list[int] = []
-        numbers = {name: number for number, name in enumerate(self.names)}
         if names is None:
             names = self.names if folder == self.folders.train else self._class_folders(folder)
         for name in names:
-            if self.settings.classes is not None and name not in self.chosen:
+            if self.settings.classes is not None and name not in self.used:
                 # Its images count in the splits of a folder, so that a choice of classes moves none to another split
-                paths = images_under(folder / name, Skipped()) if name in numbers else []
+                paths = images_under(folder / name, Skipped()) if name in self.numbers else []
             else:
                 paths = self._images_of_class(folder, name)
             files += paths
-            labels += [numbers.get(name, 0)] * len(paths)
+            labels += [self.numbers.get(name, 0)] * len(paths)
         if not files:
             raise DataError(
                 f"data.root: {printable(folder)} has no class folders (want {printable(folder)}/<class>/<image>)"
@@ -148,7 +149,7 @@ class _Reader:
     def _images_of_class(self, folder: Path, name: str) -> list[str]:
         """Return the images of a class in the folder of a split."""
         place, name_shown = printable(folder / name), escaped(name)
-        if name not in self.names:
+        if name not in self.numbers:
             raise DataError(f"data.root: {place}: class '{name_shown}' is not in the training split")
         before = Counter(self.skipped.others)
         paths = images_under(folder / name, self.skipped)
@@ -163,7 +164,7 @@ class _Reader:
         """Return the images of the test folder; None and the reason if they have no labels."""
         before = len(self.skipped.loose)
         names = self._class_folders(folder)
-        labelled = [name for name in names if name in self.names]
+        labelled = [name for name in names if name in self.numbers]
         if labelled or len(names) > 1:
             return self._list_images(folder, names=names), None
         del self.skipped.loose[before:]
@@ -189,7 +190,7 @@ class _Reader:
     def _select(self, listing: Listing) -> Listing:
         """Return the images of the chosen classes, with the labels of the run."""
         label_of = torch.full((len(self.names),), -1)
-        label_of[[self.names.index(name) for name in self.chosen]] = torch.arange(len(self.chosen))
+        label_of[[self.numbers[name] for name in self.chosen]] = torch.arange(len(self.chosen))
         labels = label_of[listing.labels]
         return Listing(listing.files, labels).part((labels >= 0).nonzero().flatten())
 
@@ -234,5 +235,10 @@ class _Reader:
 
     def _notes(self, no_test: str | None) -> tuple[str, ...]:
         """Return lines about what was left out."""
-        ignored = (f"data: {no_test}; it is ignored",) if no_test and self.folders.test else ()
-        return (*ignored, *self.skipped.notes())
+        notes = [f"data: {no_test}; it is ignored"] if no_test and self.folders.test else []
+        # Classes with a folder per split in each would be split again, without a word
+        inner = splits_by_name(list_folder(self.folders.train / self.chosen[0], Skipped())[0])
+        if "train" in inner.values():
+            places = ", ".join(escaped(f"{self.chosen[0]}/{name}") for name in inner)
+            notes.append(f"data: folders in class folders are no splits, their images count together ({places}, ...)")
+        return (*notes, *self.skipped.notes())

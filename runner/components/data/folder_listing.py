@@ -45,15 +45,15 @@ class Skipped:
         listed = {
             "folders that are not a split": self.folders,
             "images outside the class folders": self.loose,
-            "links to folders, inside class folders": self.links,
+            "links to folders inside class folders": self.links,
         }
         return (
             *(
-                f"data: left out {found.total()} {what} ({_most_frequent(found)})"
+                f"data: left out {what}: {found.total()} ({_most_frequent(found)})"
                 for what, found in counted.items()
                 if found
             ),
-            *(f"data: left out {len(found)} {what} ({_first(found)})" for what, found in listed.items() if found),
+            *(f"data: left out {what}: {len(found)} ({_first(found)})" for what, found in listed.items() if found),
         )
 
 

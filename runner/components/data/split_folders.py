@@ -66,7 +66,7 @@ def find_splits(root: Path, splits: Splits, skipped: Skipped) -> SplitFolders:
     names, _ = list_folder(root, Skipped())
     if splits == "exact":
         return _exact(root, names, skipped)
-    found = _by_words(names)
+    found = splits_by_name(names)
     others = [name for name in names if name not in found]
     if not found:
         return SplitFolders(root, flat=True)
@@ -110,7 +110,7 @@ def _exact(root: Path, names: Sequence[str], skipped: Skipped) -> SplitFolders:
     return _folders_of({split: root / name for name, split in found.items()})
 
 
-def _by_words(names: Sequence[str]) -> dict[str, str]:
+def splits_by_name(names: Sequence[str]) -> dict[str, str]:
     """Return the split of each folder whose name says one."""
     read = {name: split for name in names if (split := _split_in_name(name, _SPLIT_OF))}
     short = {name: split for name in names if (split := _split_in_name(name, _SPLIT_OF | _SHORT_SPLIT_OF))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable
 
 import torch
@@ -40,10 +41,17 @@ def stratified_sample(labels: Tensor, rank: Tensor, count: int) -> Tensor:
     sizes: list[int] = labels.bincount().tolist()
     shares = [size * count / len(labels) for size in sizes]
     quotas = [max(min(1, size), int(share)) for size, share in zip(sizes, shares, strict=True)]
-    while (missing := count - sum(quotas)) != 0:
-        step = 1 if missing > 0 else -1
-        free = [i for i, quota in enumerate(quotas) if (quota < sizes[i] if step > 0 else quota > 1)]
-        quotas[max(free, key=lambda i: step * (shares[i] - quotas[i]))] += step
+    missing = count - sum(quotas)
+    step = 1 if missing > 0 else -1
+    # The class that is furthest from its share comes first
+    heap = [(step * (quota - share), i) for i, (quota, share) in enumerate(zip(quotas, shares, strict=True))]
+    heapq.heapify(heap)
+    while missing:
+        _, i = heapq.heappop(heap)
+        if 1 <= quotas[i] + step <= sizes[i]:
+            quotas[i] += step
+            missing -= step
+            heapq.heappush(heap, (step * (quotas[i] - shares[i]), i))
     members = torch.split(labels.argsort(stable=True), sizes)
     picked = [each[rank[each].argsort()[:quota]] for each, quota in zip(members, quotas, strict=True)]
     return torch.cat(picked).sort().values
