@@ -57,10 +57,14 @@ class Experiment:
     test: Callable[[], EvalBatches] | None
     # Checks that the test split can be opened, and returns lines for the summary.
     check_test: Callable[[], tuple[str, ...]]
-    classes: tuple[str, ...]
     data: DataSummary
     # Lines that describe the parts.
     summary: list[str]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the names of the classes."""
+        return self.data.classes
 
 
 def assemble(
@@ -79,7 +83,6 @@ def assemble(
     """
     settings, device = _settings_and_device(config, world)
     data = _load_data(config)
-    about = summarize(data)
     preprocess = _build_preprocess(config, data, device, fit=fit)
     augments = augmentations(config, data)
     batches = train_batches(settings, data, augments, preprocess, device, world)
@@ -101,9 +104,8 @@ def assemble(
         validation=validation_batches(data, batches, preprocess, device),
         test=test_batches(data, preprocess, device, world),
         check_test=data.check_test,
-        classes=data.classes,
-        data=about,
-        summary=[about.line, *data.notes, *model_lines, *_describe(model, settings, recipe, learner, device)],
+        data=summarize(data),
+        summary=[*_describe_data(data), *model_lines, *_describe(model, settings, recipe, learner, device)],
     )
 
 
@@ -131,6 +133,11 @@ def _build_preprocess(config: Config, data: Data, device: torch.device, *, fit: 
         preprocess.fit(data.train)
     preprocess.to(device)
     return preprocess
+
+
+def _describe_data(data: Data) -> list[str]:
+    """Return the summary lines about the data: what was found, and what is left out."""
+    return [summarize(data).line, *data.notes]
 
 
 def _describe(

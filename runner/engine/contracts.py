@@ -65,7 +65,6 @@ class Data:
         check_test: Raises DataError if the test split cannot be opened, and returns lines for the summary. It is called
             before training if the run will evaluate on the test split. The default checks nothing.
         found: The number of examples per class and split; None counts them in the open splits.
-        no_test: The reason why there is no test split, if it is known.
     """
 
     train: Split
@@ -78,7 +77,6 @@ class Data:
     notes: tuple[str, ...] = ()
     check_test: Callable[[], tuple[str, ...]] = tuple
     found: Found | None = None
-    no_test: str | None = None
 
 
 @dataclass(frozen=True)

@@ -24,13 +24,15 @@ class Found:
     """Examples per class (K,) of each split, and of all that is there but for a test split that stands apart.
 
     `counts` has None for a split that is not read before it is needed, and no entry for one that does not exist.
-    `remarks` say where a split comes from ("split from train"). `among` is the number of classes of which K are used.
+    `remarks` say where a split comes from ("split from train"). `among` is the number of classes of which K are used,
+    `no_test` the reason why there is no test split.
     """
 
     total: Sequence[int]
     counts: Mapping[str, Sequence[int] | None]
     remarks: Mapping[str, str] = field(default_factory=dict)
     among: int | None = None
+    no_test: str | None = None
 
     def line(self, classes: Sequence[str], noun: str) -> str:
         """Return one line that says what was found; `noun` is what the examples are ("images")."""
@@ -65,14 +67,13 @@ def count_labels(labels: Tensor, classes: int) -> list[int]:
 class DataSummary:
     """Summary of a run's data: the line at its start, its entry in environment.json, and a table row per class.
 
-    `notes` are lines about what is left out; `no_test` says why there is no test split.
+    `notes` are lines about what is left out.
     """
 
     found: Found
     classes: tuple[str, ...]
     noun: str
     notes: tuple[str, ...]
-    no_test: str | None
 
     @property
     def line(self) -> str:
@@ -102,7 +103,7 @@ class DataSummary:
 def summarize(data: Data) -> DataSummary:
     """Return the summary of a data set."""
     noun = "examples" if data.shape[1:] == (1, 1) else "images"
-    return DataSummary(found_in(data), data.classes, noun, data.notes, data.no_test)
+    return DataSummary(found_in(data), data.classes, noun, data.notes)
 
 
 def found_in(data: Data) -> Found:

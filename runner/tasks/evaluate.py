@@ -65,5 +65,5 @@ def _open_split(experiment: Experiment, split: str) -> EvalBatches:
     if split != "test":
         return experiment.validation[split]
     if experiment.test is None:
-        raise DataError(f"task.split: got test, but {experiment.data.no_test or 'the data have no test split'}")
+        raise DataError(f"task.split: got test, but {experiment.data.found.no_test or 'the data have no test split'}")
     return experiment.test()

@@ -70,7 +70,7 @@ def _check_test_split(job: Job, experiment: Experiment) -> tuple[str, ...]:
         return ()
     if experiment.test is not None:
         return experiment.check_test()
-    reason = experiment.data.no_test or "the data have no test split"
+    reason = experiment.data.found.no_test or "the data have no test split"
     if "test" in job.given:
         raise DataError(f"test: got end, but {reason}; choose test=never, or name a labelled folder in data.splits")
     return (f"no test score: {reason}",)

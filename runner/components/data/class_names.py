@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from runner.components.data.folder_listing import Skipped, list_folder
+from runner.components.data.folder_listing import folders_in
 from runner.components.data.layout_settings import ClassOrder
 from runner.engine.saving.storage import printable
 from runner.errors import MOST_CHOICES, ConfigError, DataError, escaped, nearest, wrong
@@ -51,7 +51,7 @@ def _fewer_than_two(names: Sequence[str], folder: Path) -> str:
     """Return what is wrong with a folder of one class or none, and where the classes may be."""
     if not names:
         return f"no class folders (want {printable(folder)}/<class>/<image>)"
-    inner, _ = list_folder(folder / names[0], Skipped())
+    inner = folders_in(folder / names[0])
     problem = f"only one class, '{escaped(names[0])}'"
     if len(inner) < 2:
         return problem

@@ -13,6 +13,7 @@ from torch import Tensor
 from runner.components.data.class_names import chosen_classes
 from runner.components.data.folder_listing import (
     Skipped,
+    folders_in,
     has_images,
     images_under,
     kind_of,
@@ -45,7 +46,7 @@ class Listing:
 class Layout:
     """The three splits of a folder and the names of the classes, as they are printed.
 
-    Without a test split `no_test` says why. `notes` name what was left out.
+    `notes` name what was left out.
     """
 
     train: Listing
@@ -54,7 +55,6 @@ class Layout:
     classes: tuple[str, ...]
     found: Found
     notes: tuple[str, ...] = ()
-    no_test: str | None = None
 
 
 def read_layout(root: Path, settings: LayoutSettings) -> Layout:
@@ -113,7 +113,7 @@ class _Reader:
         limited = self._limit(train)
         apart = [self._select(pool), *([val] if folders.val else [])]
         found = self._found(apart, limited, len(train.files), val, test, no_test)
-        return Layout(limited, val, test, self._class_names(), found, self._notes(no_test), no_test)
+        return Layout(limited, val, test, self._class_names(), found, self._notes(no_test))
 
     def _class_folders(self, folder: Path) -> list[str]:
         """Return the sorted names of the class folders in the folder of a split."""
@@ -231,13 +231,14 @@ class _Reader:
             counts={name: count_labels(listing.labels, count) for name, listing in splits.items()},
             remarks=remarks,
             among=len(self.names),
+            no_test=no_test,
         )
 
     def _notes(self, no_test: str | None) -> tuple[str, ...]:
         """Return lines about what was left out."""
         notes = [f"data: {no_test}; it is ignored"] if no_test and self.folders.test else []
         # Classes with a folder per split in each would be split again, without a word
-        inner = splits_by_name(list_folder(self.folders.train / self.chosen[0], Skipped())[0])
+        inner = splits_by_name(folders_in(self.folders.train / self.chosen[0]))
         if "train" in inner.values():
             places = ", ".join(escaped(f"{self.chosen[0]}/{name}") for name in inner)
             notes.append(f"data: folders in class folders are no splits, their images count together ({places}, ...)")

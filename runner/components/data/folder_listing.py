@@ -94,6 +94,12 @@ def list_folder(folder: Path, skipped: Skipped) -> tuple[list[str], list[str]]:
     return [name for name in names if kinds[name]], [name for name in names if not kinds[name]]
 
 
+def folders_in(folder: Path) -> list[str]:
+    """Return the sorted names of the subfolders, for a message; a link that goes round is no folder here."""
+    names: list[str] = next(os.walk(folder), ("", [], []))[1]
+    return sorted(name for name in names if not _is_hidden(name))
+
+
 def images_under(folder: Path, skipped: Skipped) -> list[str]:
     """Return the sorted paths of all images under a folder; count all that is left out."""
     found = []

@@ -93,7 +93,6 @@ def _build_data(layout: Layout, reading: ReadSettings, placement: Placement, bat
         placement=placement,
         notes=(*layout.notes, *train_messages, *val_messages),
         found=layout.found,
-        no_test=layout.no_test,
     )
 
 
