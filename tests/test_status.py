@@ -1,5 +1,7 @@
 """Properties of each status, and the exit code of each exception."""
 
+import os
+
 import pytest
 
 from runner.engine.interruption import Interrupted
@@ -12,6 +14,7 @@ from runner.errors import (
     PluginError,
     StorageError,
     TrialsFailed,
+    escaped,
 )
 from runner.status import Status, ending, ending_of_code, print_error
 
@@ -70,3 +73,12 @@ def test_a_signal_prints_nothing_and_a_plugin_its_traceback_first(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "KeyError: 'x'"
     assert lines[-1] == "runner: error: seed=1: plugin a.py:1: KeyError: 'x'"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("café 猫", "café 猫"), ("caf\udce9", r"caf\xe9"), ("a\nb\x1b[0m", r"a\nb\x1b[0m"), ("\ud800\x00", r"\ud800\x00")],
+)
+def test_a_name_is_escaped_where_it_cannot_be_printed(name, shown):
+    assert escaped(name) == shown and escaped(name).isprintable()
+    assert escaped(os.fsdecode(os.fsencode("ü") + b"\xff")) == r"ü\xff"
