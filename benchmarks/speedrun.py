@@ -138,7 +138,7 @@ def _by_the_rule(made: Experiment, init: dict[str, Any], log: Log, *, scored: bo
     """Train an experiment from its first step, and return its result by the timing rule."""
     clock, scores = _Clock(made.device), []
     test = made.test() if made.test else made.validation["val"]
-    plain = replace(made.recipe, predict=build("predict", {"name": "plain"}))
+    plain = replace(made.recipe, predict=build("predict", {"name": "plain"}, loss=made.recipe.loss))
     clock.start()
     images = next(made.batches.stream(0, 1))[0]
     build("init", init, images=images)(

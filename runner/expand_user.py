@@ -7,6 +7,7 @@ from typing import Any
 
 from runner.errors import wrong
 from runner.keys import key_marks, marked_keys
+from runner.numerics import renamed_value
 
 
 def expand_paths(config: dict[str, Any]) -> None:
@@ -26,7 +27,7 @@ def as_in_config(key: str, value: Any) -> Any:
     """Return the value that a config has at a key when the command line gives `value`."""
     mark = key_marks(key).path
     if mark is None:
-        return value
+        return renamed_value(key, value)
     path = expanded(key, value)
     return path if mark.expand else value
 

@@ -6,7 +6,8 @@ older version is evaluated as before. It resumes only if its config uses no part
 `resume_numerics=new`.
 
 A new key gets an entry in `ADDED`, with the value that reproduces the behavior before the key existed.
-A renamed knob gets an entry in `RENAMED`: command lines, config files and saved configs may use the old name.
+A renamed knob gets an entry in `RENAMED`, a renamed value of a setting one in `RENAMED_VALUES`: command lines, config
+files and saved configs may use the old name.
 Imports no torch.
 """
 
@@ -19,6 +20,7 @@ from runner.errors import CheckpointError
 
 _Config = Mapping[str, Any]
 _FIRST = 1
+BEFORE_SCHEMA_2 = 2  # the last version that wrote results of schema 1
 META = "numerics"  # the entry of a manifest's `meta`
 
 
@@ -41,12 +43,38 @@ def _freezes(config: _Config) -> bool:
     return any(isinstance(rule, Mapping) and not rule.keys().isdisjoint(("until", "active")) for rule in listed)
 
 
+def _trains_no_likelihood(config: _Config) -> bool:
+    """Return True if a config's loss without label smoothing is not the negative log-likelihood of the softmax."""
+    loss = config.get("loss")
+    return isinstance(loss, Mapping) and (loss.get("name") != "cross_entropy" or bool(loss.get("class_weights")))
+
+
+def _averages_predictions(config: _Config) -> bool:
+    """Return True if a prediction is a mean over several views or passes."""
+    predict = config.get("predict")
+    return isinstance(predict, Mapping) and predict.get("name") in ("tta", "ten_crop", "mc_dropout")
+
+
 CHANGES: tuple[Change, ...] = (
     Change(
         version=2,
         part="optim.rules with `until` or `active`",
         concerns=_freezes,
         says="a frozen BatchNorm runs in evaluation mode and keeps its statistics",
+    ),
+    Change(
+        version=3,
+        part="a loss other than unweighted cross-entropy",
+        concerns=_trains_no_likelihood,
+        says="the reported loss is the configured one instead of the negative log-likelihood of the softmax",
+        scores=True,
+    ),
+    Change(
+        version=3,
+        part="predict=tta, ten_crop or mc_dropout",
+        concerns=_averages_predictions,
+        says="the reported loss is that of the averaged logits instead of the averaged probabilities",
+        scores=True,
     ),
 )
 
@@ -65,6 +93,11 @@ ADDED: dict[str, Any] = {
 # The old name `<group>=<option>.<knob>`, and the knob's name now
 RENAMED: dict[str, str] = {
     "data=imagefolder.centre": "center",
+}
+
+# By setting: the old name of a value, and its name now
+RENAMED_VALUES: dict[str, dict[str, str]] = {
+    "monitor": {"train/accuracy": "train_eval/accuracy"},
 }
 
 
@@ -115,7 +148,7 @@ def check_unchanged(config: _Config, version: int, where: object, *, accept: boo
 def completed(config: _Config) -> dict[str, Any]:
     """Return a saved config with the keys that were added later, at the values that reproduce the old numbers.
 
-    Renamed knobs have their new names.
+    Renamed knobs and values have their new names.
     """
     found = renamed(config)
     for key, value in ADDED.items():
@@ -128,8 +161,11 @@ def completed(config: _Config) -> dict[str, Any]:
 
 
 def renamed(config: _Config) -> dict[str, Any]:
-    """Return a config with the new names of its knobs; a value under the old name replaces one under the new name."""
-    found = dict(config)
+    """Return a config with the new names of its knobs; a value under the old name replaces one under the new name.
+
+    Values of settings have their new names, too.
+    """
+    found = {key: renamed_value(key, value) for key, value in dict(config).items()}
     for key, new in RENAMED.items():
         group, option, old = _place(key)
         knobs = _knobs(found, group, option)
@@ -157,15 +193,15 @@ def mentions_old_name(text: str) -> bool:
 def same_config(saved: Any, config: _Config) -> bool:
     """Return True if a saved config, also of an older version, equals this one except for `resume_numerics`."""
     command_only = {"resume_numerics": None}
-    return isinstance(saved, Mapping) and completed(saved) | command_only == {**config, **command_only}
+    return isinstance(saved, Mapping) and completed(saved) | command_only == completed(config) | command_only
 
 
 def stripped(config: _Config) -> dict[str, Any]:
-    """Return a config without the added keys that have their old values, and with the old names of renamed knobs.
+    """Return a config without the added keys that have their old values, and with the old names of knobs and values.
 
     Hashes use this form, so that a new key or a new name does not change the hash of every configuration.
     """
-    found = dict(config)
+    found = {key: _old_name(key, value) for key, value in dict(config).items()}
     for key, value in ADDED.items():
         group, option, knob = _place(key)
         if not option:
@@ -178,6 +214,17 @@ def stripped(config: _Config) -> dict[str, Any]:
         if (knobs := _knobs(found, group, option)) is not None and new in knobs:
             found[group] = _with_knobs(found[group], option, {old if k == new else k: v for k, v in knobs.items()})
     return found
+
+
+def renamed_value(key: str, value: Any) -> Any:
+    """Return the new name of a setting's value."""
+    # Other values may not be hashable
+    return RENAMED_VALUES.get(key, {}).get(value, value) if isinstance(value, str) else value
+
+
+def _old_name(key: str, value: Any) -> Any:
+    """Return the old name of a setting's value."""
+    return next((old for old, new in RENAMED_VALUES.get(key, {}).items() if new == value), value)
 
 
 def _place(key: str) -> tuple[str, str, str]:

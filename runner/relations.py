@@ -148,6 +148,21 @@ class With(_Other):
         return f"be {self.allowed} with {self.knob}={self.other if isinstance(self.other, str) else shown(self.other)}"
 
 
+class NotWithOption(_Other):
+    """The value is not a certain one with some options of a group; `reason` says why."""
+
+    def __init__(self, group: str, options: tuple[str, ...], value: str, reason: str) -> None:
+        super().__init__(group)
+        self.options, self.value, self.reason = options, value, reason
+
+    def broken(self, key: str, value: Any, values: Mapping[str, Any]) -> str | None:
+        """Return what the value must be if it does not go with the option."""
+        option = values[self.knob].get("name")
+        if value != self.value or option not in self.options:
+            return None
+        return f"be another one with {self.knob}={option}: {self.reason}"
+
+
 def is_relation(rule: object) -> TypeGuard[_Relation]:
     """Return True for a rule that reads another knob.
 
@@ -163,7 +178,7 @@ def check_relations(key: str, values: Mapping[str, Any], types: Mapping[str, Any
     """
     for knob, kind in types.items():
         for rule in getattr(kind, "__metadata__", ()):
-            if not is_relation(rule) or None in (values[knob], values[rule.knob]):
+            if not is_relation(rule) or None in (values[knob], values.get(rule.knob)):
                 continue
             if words := rule.broken(key, values[knob], values):
                 place = f"{key}.{knob}" if key else knob

@@ -2,9 +2,11 @@
 
 from typing import Annotated, Literal, NamedTuple
 
-from runner.relations import OneOf, With
+from runner.relations import NotWithOption, OneOf, With
 from runner.roles import Aspect, FilePath, ReadBy, Role, Unnamed, Unswept, Verbatim
 from runner.schema import Duration, FolderName, ModuleName, Pattern, Positive, PositiveInt, Range
+
+NO_LIKELIHOOD = "its outputs are scores without probabilities"
 
 
 class Settings(NamedTuple):
@@ -26,7 +28,11 @@ class Settings(NamedTuple):
     # A graph writes where it wrote before: each micro-batch's gradients would be written over the last's
     accumulate: Annotated[int, Range(1), With("cuda_graphs", True, OneOf((1,)))]
     clip: Positive | None
-    monitor: Annotated[Literal["val/accuracy", "val/loss", "train/accuracy"], Aspect.SELECTION]
+    monitor: Annotated[
+        Literal["val/accuracy", "val/loss", "val/nll", "train_eval/accuracy"],
+        NotWithOption("loss", ("hinge", "mse"), "val/nll", NO_LIKELIHOOD),
+        Aspect.SELECTION,
+    ]
     patience: Annotated[PositiveInt | None, Aspect.SELECTION]
     validate_every: Annotated[Duration, Aspect.SELECTION, Aspect.CADENCE]
     checkpoint_every: Annotated[Duration, Role.OBSERVATION]

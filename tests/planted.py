@@ -48,10 +48,10 @@ def in_loss(experiment, bad, step):
     loss, learner = experiment.recipe.loss, experiment.learner
 
     def spoilt(logits, labels):
-        value = loss(logits, labels)
-        return value * bad if learner.step == step and logits.requires_grad else value
+        value = loss.train(logits, labels)
+        return value * bad if learner.step == step else value
 
-    return replace(experiment, recipe=replace(experiment.recipe, loss=spoilt))
+    return replace(experiment, recipe=replace(experiment.recipe, loss=replace(loss, train=spoilt)))
 
 
 def in_gradient(experiment, bad, step):
@@ -99,7 +99,8 @@ def in_score(experiment, bad, step):
     predict, learner = experiment.recipe.predict, experiment.learner
 
     def spoilt(model, images):
-        return predict(model, images) * (bad if learner.step == step + 1 else 1)
+        found, factor = predict(model, images), bad if learner.step == step + 1 else 1
+        return replace(found, logits=found.logits * factor, log_p=found.log_p * factor)
 
     return replace(experiment, recipe=replace(experiment.recipe, predict=spoilt))
 

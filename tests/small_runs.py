@@ -19,6 +19,7 @@ from runner.assemble import Experiment, assemble
 from runner.engine.batches import EvalBatches
 from runner.engine.contracts import Numbers
 from runner.engine.logs.log import Log
+from runner.engine.losses import Prediction
 from runner.engine.parts import mode
 from runner.engine.saving import checkpoint
 from runner.engine.saving.state import flatten
@@ -189,7 +190,12 @@ def log_probabilities(experiment: Experiment, split: str = "val") -> torch.Tenso
     assert isinstance(batches, EvalBatches)
     experiment.recipe.reseed(-1)
     with mode(model, training=False), experiment.recipe.autocast():
-        return torch.cat([experiment.recipe.predict(model, images).float() for images, _ in batches])
+        return torch.cat([_scores(experiment.recipe.predict(model, images)) for images, _ in batches])
+
+
+def _scores(prediction: Prediction) -> torch.Tensor:
+    """Return the log-probabilities of a prediction, the logits if it has none."""
+    return (prediction.logits if prediction.log_p is None else prediction.log_p).float()
 
 
 def uninterrupted(choices: Mapping[str, Any], count: int) -> tuple[Experiment, RunResults]:

@@ -29,9 +29,9 @@ SAID = {
     "gradient": f"diverged at step 26: the gradient of {WEIGHT} is not finite (the loss is); the weights are those",
     "output": f"diverged at step 26: the output of {LAYER} (Linear) is not finite (its input and the weights are); the",
     "weight": f"diverged at step 26: the weight {WEIGHT} was not finite before this step",
-    "statistics": f"diverged at step 30: train/loss is nan after this step: buffer {NORM}.running_mean is not finite",
+    "statistics": f"diverged at step 30: train_eval/loss is nan after this step: buffer {NORM}.running_mean is not",
     "lr": "diverged at step 26: the learning rate of the tensors in 'decay' is nan; the weights are those before this",
-    "score": "diverged at step 30: train/loss is nan after this step: all module outputs were finite when the",
+    "score": "diverged at step 30: train_eval/loss is nan after this step: all module outputs were finite when the",
 }
 
 

@@ -102,7 +102,7 @@ class DiesBetween(Disk):
 
 
 def test_a_run_killed_after_its_last_commit_leaves_no_checkpoint_too_many(tmp_path):
-    words = (*QUICK, "checkpoint_every=1steps", "monitor=train/accuracy")
+    words = (*QUICK, "checkpoint_every=1steps", "monitor=train_eval/accuracy")
     assert start(kills.job(*words, f"hydra.run.dir={tmp_path / 'whole'}")) == 0
 
     def work():

@@ -71,9 +71,17 @@ def test_tensorboard_shows_the_runs_with_curves_and_pictures(ask):
     assert len(runs) == 8
     scalars = ask("data/plugin/scalars/tags")
     for run in runs:
-        assert {"train/loss", "train/loss_average", "val/loss", "val/accuracy", "train/accuracy", "train/lr"} <= set(
-            scalars[run]
-        )
+        assert {
+            "train/loss",
+            "train/loss_average",
+            "val/loss",
+            "val/accuracy",
+            "val/nll",
+            "train_eval/loss",
+            "train_eval/accuracy",
+            "train_eval/nll",
+            "train/lr",
+        } <= set(scalars[run])
         assert any(tag.startswith("ratio/l2/") for tag in scalars[run])
     curve = ask(f"data/plugin/scalars/scalars?run={urllib.request.quote(runs[0])}&tag=train/loss")
     assert [step for _, step, _ in curve] == list(range(1, 39))
@@ -99,8 +107,8 @@ def test_tensorboard_shows_one_row_per_configuration_seeds_averaged(ask, outputs
     assert row == pytest.approx(sum(losses) / 2, rel=1e-6)
     assert {group["sessions"][0]["status"] for group in groups} == {"STATUS_SUCCESS"}
     assert [info["name"] for info in experiment["hparamInfos"]][:2] == ["optim", "optim.lr"]
-    shown = [info["name"]["tag"] for info in experiment["metricInfos"]][:4]  # the page ticks the first five
-    assert shown == ["_best/val_accuracy", "_best/val_loss", "_last/val_accuracy", "_last/val_loss"]
+    shown = [info["name"]["tag"] for info in experiment["metricInfos"]][:5]  # those that the page ticks
+    assert shown == ["_best/val_accuracy", "_best/val_loss", "_best/val_nll", "_last/val_accuracy", "_last/val_loss"]
     last = next(m["value"] for m in one["metricValues"] if m["name"]["tag"] == "_last/val_loss")
     assert last == pytest.approx(row, rel=1e-6)
 

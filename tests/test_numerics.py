@@ -22,6 +22,7 @@ from runner.door.options import find_conf
 from runner.door.overrides import read_overrides
 from runner.door.plan import plan_sweep
 from runner.door.variants import vary
+from runner.engine.logs.sinks import read_metrics
 from runner.engine.saving import checkpoint
 from runner.errors import CheckpointError, ConfigError
 from runner.numerics import Change, completed, same_config, stripped
@@ -111,8 +112,13 @@ def test_an_older_run_that_freezes_resumes_only_when_told_to(freezing, capfd):
     error = capfd.readouterr().err
     assert error.count("\n") == 1
     assert "optim.rules with `until` or `active`: a frozen BatchNorm" in error and "resume_numerics=new" in error
+    current = numerics.current()
     assert main([f"resume={freezing}", "device=cpu", "resume_numerics=new"]) == 0
-    assert (result(freezing)["status"], result(freezing)["numerics"], version(freezing)) == ("done", [1, 2], 2)
+    assert (result(freezing)["status"], result(freezing)["numerics"], version(freezing)) == (
+        "done",
+        [1, current],
+        current,
+    )
 
 
 def test_an_older_run_that_freezes_is_evaluated(freezing):
@@ -142,6 +148,84 @@ def test_which_configs_freeze(rules, freezes):
     assert numerics.check_unchanged(config, 1, "here", accept=True) is freezes
     assert not numerics.check_unchanged(config, 1, "here", accept=True, scores_only=True)
     assert not numerics.check_unchanged(config, 2, "here", accept=True)
+
+
+@pytest.mark.parametrize(
+    ("loss", "predict", "changed"),
+    [
+        ({"name": "cross_entropy", "label_smoothing": 0.1, "class_weights": None}, "plain", False),
+        ({"name": "cross_entropy", "label_smoothing": 0.0, "class_weights": [1.0, 2.0]}, "plain", True),
+        ({"name": "cross_entropy", "label_smoothing": 0.0, "class_weights": None}, "tta", True),
+        ({"name": "mse"}, "plain", True),
+        ({"name": "of_ones_own"}, "plain", True),
+    ],
+)
+def test_which_configs_have_another_loss_of_evaluation(loss, predict, changed):
+    config = {"loss": loss, "predict": {"name": predict}}
+    for scores_only in (False, True):
+        assert numerics.check_unchanged(config, 2, "here", accept=True, scores_only=scores_only) is changed
+    assert not numerics.check_unchanged(config, 3, "here", accept=True)
+
+
+def with_config(folder, **changes):
+    """Change the saved config of a run."""
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}, sort_keys=False))
+    return folder
+
+
+@pytest.mark.parametrize("words", [["resume={}"], ["run={}", "task=evaluate", "task.split=val"]])
+def test_an_older_run_whose_loss_was_reported_in_another_way_goes_on_only_when_told_to(words, folder, capfd):
+    with_config(folder, loss={"name": "mse"})
+    words = [*(word.format(folder) for word in words), "device=cpu"]
+    assert main(words) == 3
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1 and "the reported loss is the configured one" in error
+    assert "resume_numerics=new" in error
+    assert main([*words, "resume_numerics=new"]) == 0
+
+
+@pytest.mark.parametrize("monitor", ["val/accuracy", "val/loss"])
+def test_losses_of_the_older_way_enter_no_result(monitor, folder):
+    with_config(folder, loss={"name": "mse"}, monitor=monitor)
+    assert main([f"resume={folder}", "device=cpu", "resume_numerics=new"]) == 0
+    found = result(folder)
+    assert found["schema"] == 2 and found["numerics"] == [1, numerics.current()]
+    losses = {step: float(value) for step, tag, value in metrics(folder) if tag == "val/loss" and step > 6}
+    best, last = (found["scores"]["val"][at] for at in ("best", "last"))
+    assert last["loss"] == losses[9] and "nll" not in last
+    assert best.get("loss") == losses.get(best["step"])
+    if monitor == "val/loss":
+        assert best["step"] == 9
+    assert [float(value) for step, tag, value in metrics(folder) if (step, tag) == (9, "_best/val_loss")] == [losses[9]]
+
+
+def test_an_older_run_goes_on_under_the_present_names_of_its_scores(folder):
+    with_config(folder, monitor="train/accuracy")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    before = checkpoint.load(folder).state["learner"]["patience"]["best"]
+    assert "train/accuracy" in before and "train_eval/accuracy" not in before
+    assert main([f"resume={folder}", "device=cpu"]) == 0
+    found = result(folder)
+    assert found["schema"] == 2 and found["scores"].keys() >= {"val", "train_eval"}
+    best = found["scores"]["train_eval"]["best"]
+    rows = {(step, tag): float(value) for step, tag, value in metrics(folder)}
+    old = {step: value for (step, tag), value in rows.items() if tag == "train/accuracy"}
+    new = {step: value for (step, tag), value in rows.items() if tag == "train_eval/accuracy"}
+    assert set(old) == {3, 6} and set(new) == {9}
+    assert best["accuracy"] == max([*old.values(), *new.values()])
+    now = {**config, "monitor": "train_eval/accuracy"}
+    assert hash8(config) == hash8(now) != hash8({**config, "monitor": "val/loss"})
+    assert same_config(config, now) and same_config(now, config)
+
+
+def test_old_rows_are_read_by_the_present_names(folder):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    raw = {row.pop("step"): row for row in rows}
+    read = dict(read_metrics(folder / "metrics.jsonl"))
+    assert read[1] == raw[1] and "train/loss" in read[1]
+    assert read[3]["train_eval/loss"] == raw[3]["train/loss"] and "train/loss" not in read[3]
+    assert read[3]["train_eval/accuracy"] == raw[3]["train/accuracy"]
 
 
 def test_a_checkpoint_says_which_version_wrote_it(tmp_path):
@@ -262,7 +346,7 @@ def test_an_old_run_that_uses_a_changed_part_goes_on_only_when_told_to(folder, p
     assert {path: path.read_bytes() for path in before} == before
     assert main([f"resume={folder}", "device=cpu", "resume_numerics=new"]) == 0
     found = result(folder)
-    assert (found["status"], found["schema"], found["numerics"]) == ("done", 1, [1, 2])
+    assert (found["status"], found["schema"], found["numerics"]) == ("done", 2, [1, 2])
     assert version(folder) == 2
     assert main([f"resume={folder}", "device=cpu"]) == 0  # it is of this version now
     assert result(folder)["numerics"] == [1, 2]

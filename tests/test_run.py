@@ -39,11 +39,11 @@ def test_a_run_leaves_what_it_promises(folder):
 
 def test_the_result_says_how_the_run_ended(folder):
     found = result(folder)
-    assert found["schema"] == 1
+    assert found["schema"] == 2
     assert (found["status"], found["exit"], found["steps"], found["epochs"]) == ("done", 0, 57, 3.0)
     assert found["scores"]["val"].keys() == {"best", "last"}
-    assert found["scores"]["val"]["last"].keys() == {"accuracy", "loss", "step"}
-    assert found["scores"]["test"].keys() == {"accuracy", "loss"}
+    assert found["scores"]["val"]["last"].keys() == {"accuracy", "loss", "nll", "step"}
+    assert found["scores"]["test"].keys() == {"accuracy", "loss", "nll"}
     assert found["test_reads"] == 1
     assert 0.3 < found["scores"]["test"]["accuracy"] <= 1
     assert read_weights(folder / found["weights"]).keys() >= {"model.hidden.fc1.linear.weight", "preprocess.mean"}

@@ -104,8 +104,8 @@ def test_a_later_format_is_refused_in_one_line_and_nothing_is_changed(run, which
 def test_a_result_of_a_later_schema_is_refused_in_one_line(run):
     folder, _ = run
     record = json.loads((folder / "result.json").read_text())
-    (folder / "result.json").write_text(json.dumps(record | {"schema": 2, "more": 1}))
-    with pytest.raises(CheckpointError, match=r"result\.json: malformed \(not a result of schema 1\)"):
+    (folder / "result.json").write_text(json.dumps(record | {"schema": 3, "more": 1}))
+    with pytest.raises(CheckpointError, match=r"result\.json: malformed \(not a result of schema 1 to 2\)"):
         start(job(f"resume={folder}"))
 
 

@@ -71,7 +71,7 @@ def validation_batches(
     batch = max(data.batch_size, _MIN_EVAL_BATCH)
     make = partial(EvalBatches, batch=batch, preprocess=preprocess, device=device, world=train.world)
     val = place_split(data.val, data.placement, device)
-    return {"train": make(train.split, index=some), "val": make(val)}
+    return {"train_eval": make(train.split, index=some), "val": make(val)}
 
 
 def test_batches(

@@ -11,11 +11,14 @@ from torch import Tensor, nn
 from runner.assemble.execution import forward_of
 from runner.engine.batches import TrainBatches
 from runner.engine.contracts import Clock, Data, Mix, Regularizer
+from runner.engine.losses import Loss, as_loss
+from runner.engine.monitor import Monitor
 from runner.engine.randomness import reseeder, step_keys
 from runner.engine.recipe import Batch, Recipe
 from runner.engine.world import World
+from runner.errors import ConfigError
 from runner.registry import Config, build, build_many
-from runner.settings import Settings
+from runner.settings import NO_LIKELIHOOD, Settings
 
 
 def build_recipe(
@@ -35,6 +38,7 @@ def build_recipe(
     classes = len(data.classes)
     # The examples of any step but the last of an epoch.
     full = min(batches.batch, len(data.train.labels))
+    loss = _build_loss(config, settings, classes)
     forward, compiled = forward_of(model, settings, shape=data.shape, batch=full, steps=total)
     return Recipe(
         seed=settings.seed,
@@ -44,9 +48,9 @@ def build_recipe(
         checkpoint_every=clock.period(settings.checkpoint_every),
         log_every=settings.log_every,
         accumulate=settings.accumulate,
-        loss=build("loss", config["loss"], num_classes=classes),
+        loss=loss,
         mix=_seeded_by_step(build("mix", config["mix"], num_classes=classes, shape=data.shape), settings.seed, world),
-        predict=build("predict", config["predict"], model=model, shape=data.shape),
+        predict=build("predict", config["predict"], model=model, shape=data.shape, loss=loss),
         penalties=[r.penalty for r in regularizers if r.penalty],
         constraints=[r.constrain for r in regularizers if r.constrain],
         probes=build_many("probe", config),
@@ -56,6 +60,15 @@ def build_recipe(
         forward=forward,
         compiled=compiled,
     )
+
+
+def _build_loss(config: Config, settings: Settings, classes: int) -> Loss:
+    """Return the loss; raises ConfigError if the monitored score has no meaning for it."""
+    loss = as_loss(build("loss", config["loss"], num_classes=classes))
+    if loss.log_probabilities is None and Monitor(settings.monitor).metric == "nll":
+        name = config["loss"]["name"]
+        raise ConfigError(f"monitor: got '{settings.monitor}', must be another one with loss={name}: {NO_LIKELIHOOD}")
+    return loss
 
 
 def _seeded_by_step(mix: Mix, seed: int, world: World) -> Callable[[Tensor, Tensor, int], Batch]:

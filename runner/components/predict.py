@@ -1,6 +1,7 @@
-"""Prediction methods: `(model, images (B, C, H, W)) -> log-probabilities (B, K)`, with the model in evaluation mode.
+"""Prediction methods: `(model, images (B, C, H, W)) -> Prediction`, with the model in evaluation mode.
 
-Methods with several views or passes average probabilities (not logits) and return the logarithm.
+Methods with several views or passes average probabilities for accuracy and `val/nll`, and logits for `val/loss`. The
+loss says what its probabilities are; with hinge and mse, which have none, accuracy is that of the mean logits.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from runner.engine.contracts import Predict
+from runner.engine.losses import Loss, Prediction, at_least_float32
 from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import NotEmpty, PositiveInt, Range
@@ -38,13 +40,15 @@ _LIBRARY_DROPOUTS = frozenset(
 
 
 @register("predict")
-def plain() -> Predict:
-    """Return log-softmax of the model's logits, one forward pass per image."""
-    return _log_probabilities
+def plain(loss: Loss) -> Predict:
+    """Return the model's logits and their probabilities, one forward pass per image."""
+    return lambda model, images: _mean_prediction([model(images)], loss)
 
 
 @register("predict")
-def tta(shape: _Shape, *, views: Annotated[list[Literal["flip", "shift"]], NotEmpty()], shift: PositiveInt) -> Predict:
+def tta(
+    shape: _Shape, loss: Loss, *, views: Annotated[list[Literal["flip", "shift"]], NotEmpty()], shift: PositiveInt
+) -> Predict:
     """Return test-time augmentation: the mean probability over each image and its views.
 
     `flip` mirrors left to right (Krizhevsky et al. 2012, section 4.1). `shift` translates by `shift` pixels to the
@@ -53,6 +57,7 @@ def tta(shape: _Shape, *, views: Annotated[list[Literal["flip", "shift"]], NotEm
 
     Args:
         shape: Image shape (C, H, W).
+        loss: The loss, which says what its probabilities are.
         views: Views beside the image itself: `flip`, `shift` or both.
         shift: Translation in pixels, >= 1.
 
@@ -63,16 +68,16 @@ def tta(shape: _Shape, *, views: Annotated[list[Literal["flip", "shift"]], NotEm
     if "shift" in views and shift >= min(shape[1:]):
         raise ConfigError(f"predict.shift: got {shift}, must be < {min(shape[1:])}, the image's shorter side")
 
-    def predict(model: nn.Module, images: Tensor) -> Tensor:
+    def predict(model: nn.Module, images: Tensor) -> Prediction:
         seen = [images, *(_diagonal_shifts(images, shift) if "shift" in views else [])]
         seen += [view.flip(-1) for view in seen] if "flip" in views else []
-        return _mean_probabilities([_log_probabilities(model, view) for view in seen])
+        return _mean_prediction([model(view) for view in seen], loss)
 
     return predict
 
 
 @register("predict")
-def ten_crop(shape: _Shape, *, crop: Annotated[float, Range(0, 1, open_low=True)]) -> Predict:
+def ten_crop(shape: _Shape, loss: Loss, *, crop: Annotated[float, Range(0, 1, open_low=True)]) -> Predict:
     """Return ten-crop prediction: the mean over four corners, the center and their mirror images.
 
     Each crop is resized (bilinear) to the full image size, so that every model accepts it (Krizhevsky et al. 2012,
@@ -80,6 +85,7 @@ def ten_crop(shape: _Shape, *, crop: Annotated[float, Range(0, 1, open_low=True)
 
     Args:
         shape: Image shape (C, H, W).
+        loss: The loss, which says what its probabilities are.
         crop: Share of height and width that a crop shows, in (0, 1].
 
     Raises:
@@ -87,14 +93,14 @@ def ten_crop(shape: _Shape, *, crop: Annotated[float, Range(0, 1, open_low=True)
     """
     _require_pixels("ten_crop", shape)
 
-    def predict(model: nn.Module, images: Tensor) -> Tensor:
-        return _mean_probabilities([_log_probabilities(model, view) for view in _ten_crops(images, crop)])
+    def predict(model: nn.Module, images: Tensor) -> Prediction:
+        return _mean_prediction([model(view) for view in _ten_crops(images, crop)], loss)
 
     return predict
 
 
 @register("predict")
-def mc_dropout(model: nn.Module, *, passes: PositiveInt) -> Predict:
+def mc_dropout(model: nn.Module, loss: Loss, *, passes: PositiveInt) -> Predict:
     """Return Monte Carlo dropout: the mean over passes with dropout on (Gal and Ghahramani 2015, arXiv 1506.02142).
 
     Dropout of every kind is on: dropout, DropBlock, DropConnect, stochastic depth, and modules of plugins with a class
@@ -102,6 +108,7 @@ def mc_dropout(model: nn.Module, *, passes: PositiveInt) -> Predict:
 
     Args:
         model: The model that predicts.
+        loss: The loss, which says what its probabilities are.
         passes: Forward passes per image, >= 1.
 
     Raises:
@@ -110,9 +117,9 @@ def mc_dropout(model: nn.Module, *, passes: PositiveInt) -> Predict:
     if not any(_is_dropout(module) for module in model.modules()):
         raise ConfigError("predict=mc_dropout: requires a model with dropout; add regularizer=[dropout]")
 
-    def predict(model: nn.Module, images: Tensor) -> Tensor:
+    def predict(model: nn.Module, images: Tensor) -> Prediction:
         with _dropout_enabled(model):
-            return _mean_probabilities([_log_probabilities(model, images) for _ in range(passes)])
+            return _mean_prediction([model(images) for _ in range(passes)], loss)
 
     return predict
 
@@ -123,15 +130,17 @@ def _require_pixels(name: str, shape: _Shape) -> None:
         raise ConfigError(f"predict={name}: points (images of 1x1 pixel) have one view only; choose predict=plain")
 
 
-def _log_probabilities(model: nn.Module, images: Tensor) -> Tensor:
-    """Return the log-softmax (B, K) of a model's logits, in at least float32."""
-    logits: Tensor = model(images)
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(1)
+def _mean_prediction(outputs: list[Tensor], loss: Loss) -> Prediction:
+    """Return the prediction over the logits (B, K) of several views: mean logits, and mean probabilities.
 
-
-def _mean_probabilities(predictions: list[Tensor]) -> Tensor:
-    """Return the logarithm of the mean probability, stable for tiny probabilities."""
-    return torch.stack(predictions).logsumexp(0) - math.log(len(predictions))
+    The logarithm of the mean probability is stable for tiny probabilities.
+    """
+    views = [at_least_float32(logits) for logits in outputs]
+    mean = views[0] if len(views) == 1 else torch.stack(views).mean(0)
+    if loss.log_probabilities is None:
+        return Prediction(mean, None)
+    each = torch.stack([loss.log_probabilities(logits) for logits in views])
+    return Prediction(mean, each.logsumexp(0) - math.log(len(views)))
 
 
 def _diagonal_shifts(images: Tensor, by: int) -> list[Tensor]:

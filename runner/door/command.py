@@ -16,6 +16,7 @@ from runner.door.overrides import ParsedOverride, read_overrides
 from runner.door.resume_sweep import sweep_command
 from runner.engine.garbage import collecting
 from runner.errors import ConfigError
+from runner.numerics import RENAMED_VALUES
 from runner.streams import check_printed
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def run(arguments: Arguments) -> int:
     with hydra_opened(conf):
         fixed = [each for each in given if not each.swept]
         parts = compose_parts(conf, fixed)
+        _print_new_names(parts, given)
         many = arguments.multirun or getattr(parts.hydra.mode, "name", None) == "MULTIRUN"
         if many and not arguments.cfg and not arguments.info:
             from runner.door.plan import plan_sweep
@@ -60,6 +62,16 @@ def run(arguments: Arguments) -> int:
 
     job = replace(single_job(config, given), folders=conf.folders)
     return start_task(job, settings=lambda: _settings_of(parts))
+
+
+def _print_new_names(parts: Parts, given: list[ParsedOverride]) -> None:
+    """Print a line for each value that has a new name, set by the command line or by a file."""
+    for key, names in RENAMED_VALUES.items():
+        typed = [each.text for each in given if each.key == key]
+        text = str((typed or [OmegaConf.select(parts.config, key)])[0])
+        for old, new in names.items():
+            if old in text:
+                sys.stderr.write(f"runner: {key}: '{old}' is now called '{new}'\n")
 
 
 def _settings_of(parts: Parts) -> LauncherSettings | None:

@@ -150,7 +150,7 @@ def compose_run(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> di
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
-    """Return a config as plain dicts, with interpolations resolved and `~` expanded in paths."""
+    """Return a config as plain dicts: interpolations resolved, `~` expanded in paths, values under their new names."""
     raw = OmegaConf.to_container(config, resolve=False)
     check_interpolations(raw)
     references = str(raw).count("${")

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 from torch import Tensor, nn
 
 from runner.engine.data_summary import Found
+from runner.engine.losses import Prediction
 from runner.schema import steps_of
 
 
@@ -241,9 +242,8 @@ class Preprocess(Protocol):
 
 
 Schedule = Callable[[int], float]  # optimizer steps done -> factor of the initial learning rate of each group
-Loss = Callable[[Tensor, Tensor], Tensor]  # (logits (B, K), labels (B,) or (B, K)) -> mean loss
 Mix = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]  # (images, labels, random key) -> mixed (images, labels)
-Predict = Callable[[nn.Module, Tensor], Tensor]  # (model, images) -> log-probabilities (B, K)
+Predict = Callable[[nn.Module, Tensor], Prediction | Tensor]  # (model, images); a tensor is log-probabilities (B, K)
 Init = Callable[[nn.Module], None]  # initializes the weights in place, with torch's global generator
 ActivationMaker = Callable[[], nn.Module]
 ShouldPrune = Callable[[float, int], bool]  # (monitored score of a validation, its step) -> True ends the run

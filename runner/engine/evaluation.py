@@ -1,19 +1,22 @@
-"""Accuracy and loss of a model on the examples of a split."""
+"""Accuracy, loss and negative log-likelihood of a model on the examples of a split."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from runner.engine.batches import EvalBatches
 from runner.engine.interruption import NEVER, Stop
 from runner.engine.learner import Learner
+from runner.engine.losses import Loss, Prediction, as_loss, at_least_float32, log_softmax
 from runner.engine.parts import mode
 from runner.engine.recipe import Recipe
+from runner.errors import ConfigError
 
 
 def validate(recipe: Recipe, learner: Learner, validation: dict[str, EvalBatches], stop: Stop) -> dict[str, float]:
-    """Return `<split>/accuracy` and `<split>/loss` of the averaged model for each split given."""
+    """Return `<split>/accuracy`, `<split>/loss` and `<split>/nll` of the averaged model for each split given."""
     return {
         f"{split}/{name}": value
         for split, batches in validation.items()
@@ -23,22 +26,49 @@ def validate(recipe: Recipe, learner: Learner, validation: dict[str, EvalBatches
 
 @torch.no_grad()
 def evaluate(recipe: Recipe, learner: Learner, batches: EvalBatches, stop: Stop = NEVER) -> dict[str, float]:
-    """Return accuracy in [0, 1] and mean negative log-likelihood of the predictions over all examples.
+    """Return accuracy in [0, 1], loss and, if the loss has probabilities, `nll`, over all examples.
 
-    With several processes each predicts its share of the examples, and all return the same. If `stop` is set, the
-    evaluation ends early and its result is meaningless.
+    The loss is the recipe's without label smoothing. `nll` is the mean negative log-likelihood. With several processes
+    each predicts its share of the examples, and all return the same. If `stop` is set, the evaluation ends early and
+    its result is meaningless.
+
+    Raises:
+        ConfigError: The prediction method of a plugin returns no logits, and the loss needs them.
     """
     recipe.reseed(-1)
-    totals = torch.zeros(2, device=batches.device)
+    loss = as_loss(recipe.loss)
+    totals = torch.zeros(4, device=batches.device)
     with mode(learner.average.module, training=False) as model:
         for images, labels in batches:
             if stop.signal:
                 break
             with recipe.autocast():
-                log_p = recipe.predict(model, images).float()
-            correct = (log_p.argmax(1) == labels).sum()
-            totals += torch.stack([correct.float(), F.nll_loss(log_p, labels, reduction="sum")])
+                predicted = recipe.predict(model, images)
+            totals += _totals(loss, predicted, labels)
     # In float64, on the CPU because MPS has none.
-    totals = batches.world.sum(totals.cpu().double())
-    accuracy, loss = (totals / len(batches)).tolist()
-    return {"accuracy": accuracy, "loss": loss}
+    correct, total, weight, nll = batches.world.sum(totals.cpu().double()).tolist()
+    scores = {"accuracy": correct / len(batches), "loss": total / weight if weight else float("nan")}
+    return scores if loss.log_probabilities is None else {**scores, "nll": nll / len(batches)}
+
+
+def _totals(loss: Loss, predicted: Prediction | Tensor, labels: Tensor) -> Tensor:
+    """Return the sums (4,) over a batch: correct predictions, losses, their weights, negative log-likelihood."""
+    logits, log_p = _completed(loss, predicted)
+    correct = ((logits if log_p is None else log_p).argmax(1) == labels).sum()
+    nll = torch.zeros_like(correct) if log_p is None else F.nll_loss(log_p, labels, reduction="sum")
+    return torch.stack([each.float() for each in (correct, *loss.totals(logits, labels), nll)])
+
+
+def _completed(loss: Loss, predicted: Prediction | Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return the logits and the log-probabilities of a prediction, None if the loss has no probabilities."""
+    found = predicted if isinstance(predicted, Prediction) else Prediction(None, predicted)
+    log_p = None if found.log_p is None or loss.log_probabilities is None else found.log_p.float()
+    if found.logits is not None:
+        logits = at_least_float32(found.logits)
+        return logits, loss.log_probabilities(logits) if log_p is None and loss.log_probabilities else log_p
+    if log_p is None or loss.log_probabilities is not log_softmax:
+        raise ConfigError(
+            "predict: returns no logits, and `loss` is computed from them; return Prediction(logits, log_p)"
+        )
+    # The softmax of log-probabilities are the probabilities.
+    return log_p, log_p

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-_SMALLER_IS_BETTER = ("loss",)  # metrics; of all others larger is better
+_SMALLER_IS_BETTER = ("loss", "nll")  # metrics; of all others larger is better
+# Older versions gave the scores of training examples the split of the steps' loss.
+_RENAMED = {"train/accuracy": "train_eval/accuracy", "train/loss": "train_eval/loss"}
 _Direction = Literal["maximize", "minimize"]
 
 
@@ -23,7 +26,7 @@ class Monitor:
 
     @property
     def metric(self) -> str:
-        """The metric: `accuracy`, `loss`."""
+        """The metric: `accuracy`, `loss`, `nll`."""
         return self.tag.partition("/")[2]
 
     @property
@@ -41,6 +44,10 @@ class Monitor:
         """1 if a larger value is better, else -1."""
         return 1.0 if self.larger_is_better else -1.0
 
+    def changes_with(self, key: str) -> bool:
+        """Return True if a config's key, `loss` or one of its knobs, changes what the score measures."""
+        return self.metric == "loss" and key.partition(".")[0] == "loss" and key != "loss.label_smoothing"
+
     def rank(self, value: float) -> float:
         """Return the value such that larger is better, NaN as the worst."""
         return -math.inf if math.isnan(value) else self.sign * value
@@ -48,3 +55,13 @@ class Monitor:
     def better(self, value: float, other: float) -> bool:
         """Return True if a value is better than another; NaN never is."""
         return self.rank(value) > self.rank(other)
+
+
+def with_new_tags(values: Mapping[str, float]) -> dict[str, float]:
+    """Return the numbers of a step by the tags of this version.
+
+    Only older versions wrote `train/accuracy`, and then `train/loss` beside it is the evaluation of training examples.
+    """
+    if "train/accuracy" not in values:
+        return dict(values)
+    return {_RENAMED.get(tag, tag): value for tag, value in values.items()}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from runner.engine.contracts import ShouldPrune
-from runner.engine.monitor import Monitor
+from runner.engine.monitor import Monitor, with_new_tags
 
 
 def never_prune(score: float, step: int) -> bool:
@@ -72,6 +72,6 @@ class Patience:
         return {"best": dict(self.best), "last": dict(self.last), "waited": self.waited, "pruned": self.pruned}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a state that `state_dict` returned."""
-        self.best, self.last, self.waited = dict(state["best"]), dict(state["last"]), state["waited"]
+        """Restore a state that `state_dict` returned, in this version or an older one."""
+        self.best, self.last, self.waited = with_new_tags(state["best"]), with_new_tags(state["last"]), state["waited"]
         self.pruned = state.get("pruned", False)

@@ -11,9 +11,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from runner.engine.contracts import Loss, Outcome, Predict, Probe
+from runner.engine.contracts import Outcome, Predict, Probe
 from runner.engine.forward import Forward, plain_forward
 from runner.engine.learner import Learner
+from runner.engine.losses import Loss, LossFunction
 
 _Result = TypeVar("_Result")
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) float; labels (B,) int64, or (B, K) float
@@ -119,7 +120,7 @@ class Recipe:
     checkpoint_every: int
     log_every: int
     accumulate: int
-    loss: Loss
+    loss: Loss | LossFunction
     mix: Callable[[Tensor, Tensor, int], Batch]
     predict: Predict
     penalties: Sequence[Callable[[nn.Module], Tensor]]

@@ -118,8 +118,9 @@ def _score_lines(result: Result) -> Iterator[str]:
 
 
 def _accuracy_and_loss(found: Mapping[str, Any]) -> str:
-    """Return accuracy and loss as text."""
-    return f"accuracy {_four_decimals(found.get('accuracy'))}, loss {_four_decimals(found.get('loss'))}"
+    """Return accuracy and loss as text, and the negative log-likelihood where it is another number."""
+    accuracy, loss, nll = (_four_decimals(found.get(name)) for name in ("accuracy", "loss", "nll"))
+    return f"accuracy {accuracy}, loss {loss}" + (f", nll {nll}" if nll not in ("", loss) else "")
 
 
 def _four_decimals(value: Any) -> str:

@@ -16,6 +16,7 @@ catalog.py          the catalog that task=list prints
 reference.py        docs/reference.md
 notebook.py         rebuild outputs/notebook.md
 job.py              the job of a task, and the contracts of `vary` and `launch`
+old_scores.py       scores in a checkpoint of an older version
 run_folder.py       the folder of a run, its lock and its result
 report.py           messages of a run to the terminal and TensorBoard
 plugins.py          the user's plugins

@@ -61,9 +61,9 @@ def _newest_weights(folder: Path) -> Path:
 
 
 def _open_split(experiment: Experiment, split: str) -> EvalBatches:
-    """Return the batches of a split."""
+    """Return the batches of a split; of the training split as many examples as validation has."""
     if split != "test":
-        return experiment.validation[split]
+        return experiment.validation["train_eval" if split == "train" else split]
     if experiment.test is None:
         raise DataError(f"task.split: got test, but {experiment.data.found.no_test or 'the data have no test split'}")
     return experiment.test()

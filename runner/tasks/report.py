@@ -65,7 +65,7 @@ def log_start(log: Log, job: Job) -> None:
     log.add(
         0,
         {
-            "hparams": session_start(flat_hparams(hyperparameters(job.config)), job.group_hash),
+            "hparams/start": session_start(flat_hparams(hyperparameters(job.config)), job.group_hash),
             "layout": chart_layout(),
             "config": f"{note}```yaml\n{text}```",
         },
@@ -81,7 +81,7 @@ def log_end(folder: Path, log: Log, experiment: Experiment, *, figures: bool) ->
         picture = loss_figure(folder / "metrics.jsonl")
         write_atomic(folder / "curves.png", picture)
         log.add(step, {"curves": picture})
-    log.add(step, {"hparams": session_end(succeeded=True)})
+    log.add(step, {"hparams/end": session_end(succeeded=True)})
     log.positions()
 
 
@@ -91,13 +91,14 @@ def show_summary(folder: Path, job: Job, result: Result) -> None:
     rows = [
         _score_row("validation, best", scores["val"]["best"]),
         _score_row("validation, last", scores["val"]["last"]),
-        _score_row("training examples, last", scores["train"]["last"]),
+        _score_row("training examples, last", scores["train_eval"]["last"]),
     ]
     if "test" in scores:
         rows.append(_score_row("test, best weights", scores["test"]))
     ended = "stopped early" if result.status is Status.STOPPED else result.status
     summary_table(
-        rows, title=f"{ended} after {result.steps} steps ({result.epochs:.4g} epochs) in {result.seconds:.1f} s"
+        _without_repeated_column(rows),
+        title=f"{ended} after {result.steps} steps ({result.epochs:.4g} epochs) in {result.seconds:.1f} s",
     )
     cost = median_cost(folder / METRICS)
     lines = [
@@ -121,9 +122,17 @@ def _score_row(name: str, scores: Mapping[str, float]) -> dict[str, object]:
     return {
         "split": name,
         "accuracy": scores["accuracy"],
-        "loss": scores["loss"],
+        "loss": scores.get("loss"),
+        "nll": scores.get("nll"),
         "step": None if step is None else int(step),
     }
+
+
+def _without_repeated_column(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Return the rows without `nll` where it says nothing new: it equals the loss, or there is none."""
+    told = [f"{row['nll']:.4f}" for row in rows if isinstance(row["nll"], float)]
+    losses = [f"{row['loss']:.4f}" for row in rows if isinstance(row["loss"], float)]
+    return [{k: v for k, v in row.items() if k != "nll"} for row in rows] if told in ([], losses) else rows
 
 
 def tensorboard_folder(folder: Path, job: Job) -> str:
@@ -137,4 +146,4 @@ def show_scores(folder: Path, split: str, scores: Mapping[str, float], weights: 
     """Print the scores of an evaluation."""
     # Not as the title of the table, which wraps at the width of the columns
     sys.stdout.write(f"{folder}: {weights.name}\n")
-    summary_table([_score_row(split, scores)])
+    summary_table(_without_repeated_column([_score_row(split, scores)]))

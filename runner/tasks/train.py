@@ -20,13 +20,14 @@ from runner.engine.logs.plugin_pages import session_end
 from runner.engine.nonfinite_trace import explain_divergence
 from runner.engine.saving import checkpoint
 from runner.engine.saving.checkpoint import Snapshot
-from runner.engine.saving.folder import Result
+from runner.engine.saving.folder import SCHEMA, Result
 from runner.engine.saving.rotation import clean
 from runner.engine.train import train
 from runner.errors import CheckpointError, DataError, Diverged
 from runner.registry import register
 from runner.status import Status
 from runner.tasks.job import Job
+from runner.tasks.old_scores import without_old_losses
 from runner.tasks.report import log_end, log_start, make_console, print_progress, show_start, show_summary
 from runner.tasks.run_folder import MAY_CHANGE, Run, begun_folder, existing_run, run_folder, saved_config
 
@@ -52,7 +53,7 @@ def train_task(job: Job) -> int:
         changed = threads.changed(snapshot.meta) if snapshot else ()
         experiment = replace(experiment, summary=[*experiment.summary, *missing, *changed])
         if resumed and snapshot:
-            snapshot = _restore(resumed.folder, experiment.learner, snapshot)
+            snapshot = _restore(resumed.folder, experiment.learner, snapshot, job.config)
         finished = resumed if resumed and resumed.result.status.finished else None
         if resumed and versions:
             resumed.result.numerics = sorted({*(resumed.result.numerics or ()), *versions})
@@ -109,7 +110,7 @@ def _train_in(run: Run, job: Job, experiment: Experiment, snapshot: Snapshot | N
         try:
             status = _train_until_end(folder, experiment, log)
         except Exception:
-            log.add(learner.step, {"hparams": session_end(succeeded=False)})
+            log.add(learner.step, {"hparams/end": session_end(succeeded=False)})
             raise
         finally:
             result.steps, result.epochs = learner.step, learner.step / experiment.recipe.steps_per_epoch
@@ -143,8 +144,9 @@ def _open_run_logs(folder: Path, experiment: Experiment, snapshot: Snapshot | No
     return open_logs(folder, positions=positions, state=state, step=experiment.learner.step, screens=screens)
 
 
-def _restore(folder: Path, learner: Learner, snapshot: Snapshot) -> Snapshot:
+def _restore(folder: Path, learner: Learner, snapshot: Snapshot, config: Mapping[str, Any]) -> Snapshot:
     """Restore the newest checkpoint that fits this model and return it, with a note for each that does not."""
+    snapshot = without_old_losses(snapshot, config, folder)
     try:
         restore_snapshot(learner, snapshot)
     except CheckpointError as error:
@@ -152,7 +154,7 @@ def _restore(folder: Path, learner: Learner, snapshot: Snapshot) -> Snapshot:
         if older is None:
             raise
         note = f"{error}; going back to step {older.step}"
-        return _restore(folder, learner, replace(older, notes=[*snapshot.notes, note, *older.notes]))
+        return _restore(folder, learner, replace(older, notes=[*snapshot.notes, note, *older.notes]), config)
     return snapshot
 
 
@@ -196,8 +198,8 @@ def _record_scores(folder: Path, experiment: Experiment, result: Result) -> None
     """Select the best checkpoint, read the test split once with it if the config says so, and fill in the result."""
     learner, settings = experiment.learner, experiment.settings
     selected = checkpoint.weights_file(folder, learner.patience.best_step)
-    result.weights = str(selected.relative_to(folder))
-    for split in ("train", "val"):
+    result.weights, result.schema, result.scores = str(selected.relative_to(folder)), SCHEMA, {}
+    for split in experiment.validation:
         result.scores[split] = {
             "best": _scores_of_split(split, learner.patience.best),
             "last": _scores_of_split(split, learner.patience.last),
@@ -209,6 +211,6 @@ def _record_scores(folder: Path, experiment: Experiment, result: Result) -> None
 
 
 def _scores_of_split(split: str, scores: Mapping[str, float]) -> dict[str, float]:
-    """Return the accuracy and loss of one split, with their step."""
-    names = {f"{split}/accuracy": "accuracy", f"{split}/loss": "loss", "step": "step"}
+    """Return the scores of one split, with their step."""
+    names = {**{f"{split}/{metric}": metric for metric in ("accuracy", "loss", "nll")}, "step": "step"}
     return {short: scores[name] for name, short in names.items() if name in scores}

@@ -16,9 +16,11 @@ from torch.nn import functional as F
 
 from runner import components  # noqa: F401  (registers all)
 from runner.components.loss import _initial_loss
-from runner.engine.contracts import Loss
+from runner.engine.losses import Loss
 from runner.errors import ConfigError
 from runner.registry import build, names
+from runner.relations import NotWithOption
+from runner.settings import SETTINGS
 
 CONF = Path(__file__).parents[2] / "conf" / "loss"
 
@@ -185,3 +187,50 @@ def test_half_precision_logits_give_a_float32_loss_even_where_they_are_huge(name
     assert value.dtype == torch.float32
     assert math.isfinite(value.item())
     assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("name", names("loss"))
+def test_the_totals_of_unequal_parts_give_the_loss_of_the_whole(name: str) -> None:
+    """Also with class weights, of which each part has others."""
+    logits, labels = some()
+    weights = {"class_weights": [1.0, 2.0, 0.5, 4.0]} if name == "cross_entropy" else {}
+    compute = loss(name, **weights)
+    parts = [compute.totals(logits[rows], labels[rows]) for rows in (slice(0, 1), slice(1, 6))]
+    total, weight = (sum(values) for values in zip(*parts, strict=True))
+    torch.testing.assert_close(total / weight, compute(logits, labels))
+
+
+SMOOTHED = {"cross_entropy": "label_smoothing", "bce": "label_smoothing"}
+
+
+@pytest.mark.parametrize("name", SMOOTHED)
+@pytest.mark.parametrize("weights", [None, [1.0, 2.0, 0.5, 4.0]])
+def test_totals_have_no_label_smoothing(name: str, weights: list[float] | None) -> None:
+    logits, labels = some()
+    given = {"class_weights": weights} if name == "cross_entropy" else {"positive_weight": 3.0}
+    plain, smoothed = (loss(name, **given, **{SMOOTHED[name]: share}) for share in (0.0, 0.5))
+    total, weight = smoothed.totals(logits, labels)
+    torch.testing.assert_close(total / weight, plain(logits, labels))
+    assert smoothed(logits, labels) != plain(logits, labels)
+
+
+def test_every_knob_that_smooths_is_tested() -> None:
+    knobs = {path.stem: yaml.safe_load(path.read_text()) for path in CONF.glob("*.yaml")}
+    assert {name: "label_smoothing" for name, found in knobs.items() if "label_smoothing" in found} == SMOOTHED
+
+
+@pytest.mark.parametrize("name", names("loss"))
+def test_log_probabilities_sum_to_one_and_have_the_order_of_the_logits(name: str) -> None:
+    log_probabilities = loss(name).log_probabilities
+    if log_probabilities is None:
+        assert name in ("hinge", "mse")
+        return
+    logits, _ = some()
+    log_p = log_probabilities(logits)
+    torch.testing.assert_close(log_p.exp().sum(1), torch.ones(6, dtype=torch.float64))
+    assert torch.equal(log_p.argsort(1), logits.argsort(1))
+
+
+def test_the_door_knows_which_losses_have_no_probabilities() -> None:
+    rule = next(rule for rule in SETTINGS["monitor"].__metadata__ if isinstance(rule, NotWithOption))
+    assert set(rule.options) == {name for name in names("loss") if loss(name).log_probabilities is None}

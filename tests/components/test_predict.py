@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torchvision.transforms.v2 import functional as transforms
 from runner import components  # noqa: F401  (registers all)
 from runner.components.predict import _is_dropout
 from runner.engine.contracts import Predict
+from runner.engine.losses import Prediction
 from runner.engine.parts import Slot
 from runner.errors import ConfigError
 from runner.registry import build, names
@@ -23,9 +25,22 @@ from runner.registry import build, names
 CONF = Path(__file__).parents[2] / "conf" / "predict"
 
 
-def predict(name: str, **changes: Any) -> Predict:
+def method(name: str, loss: str = "cross_entropy", **changes: Any) -> Predict:
     config = {**yaml.safe_load((CONF / f"{name}.yaml").read_text()), **changes}
-    return build("predict", config, model=nn.Dropout(), shape=(1, 8, 8))
+    knobs = yaml.safe_load((CONF.parent / "loss" / f"{loss}.yaml").read_text())
+    trained = build("loss", knobs, num_classes=10)
+    return build("predict", config, model=nn.Dropout(), shape=(1, 8, 8), loss=trained)
+
+
+def predict(name: str, **changes: Any) -> Callable[[nn.Module, Tensor], Tensor]:
+    """Return the log-probabilities of a method for cross-entropy."""
+
+    def log_p(model: nn.Module, images: Tensor) -> Tensor:
+        found = method(name, **changes)(model, images)
+        assert isinstance(found, Prediction) and found.log_p is not None
+        return found.log_p
+
+    return log_p
 
 
 def images() -> Tensor:
@@ -54,7 +69,7 @@ def test_flip_averages_the_probabilities_not_the_logits() -> None:
 
 def test_tta_without_views_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"predict.views: got \[\], must name at least one"):
-        predict("tta", views=[])
+        method("tta", views=[])
 
 
 def moved(images: Tensor, down: int, right: int) -> Tensor:
@@ -148,9 +163,10 @@ def test_mc_dropout_takes_a_plugins_word_for_what_drops() -> None:
         drops_at_random = True
 
     model = nn.Sequential(Noise())
-    build("predict", {"name": "mc_dropout", "passes": 1}, model=model)
+    given = {"loss": build("loss", {"name": "mse"})}
+    build("predict", {"name": "mc_dropout", "passes": 1}, model=model, **given)
     with pytest.raises(ConfigError, match="requires a model with dropout"):
-        build("predict", {"name": "mc_dropout", "passes": 1}, model=nn.Sequential(nn.Linear(1, 1)))
+        build("predict", {"name": "mc_dropout", "passes": 1}, model=nn.Sequential(nn.Linear(1, 1)), **given)
 
 
 @pytest.mark.parametrize("name", names("predict"))
@@ -181,3 +197,38 @@ def test_a_view_without_any_probability_does_not_break_the_mean() -> None:
 def test_half_precision_logits_give_float32_log_probabilities() -> None:
     model = network().bfloat16()
     assert predict("plain")(model, images().bfloat16()).dtype == torch.float32
+
+
+def normalized(sigmoids: Tensor) -> Tensor:
+    return sigmoids / sigmoids.sum(1, keepdim=True)
+
+
+def test_logits_are_averaged_beside_probabilities() -> None:
+    model, x = network(), images()
+    z = [model(x), model(x.flip(3))]
+    found = method("tta", views=["flip"])(model, x)
+    assert isinstance(found, Prediction)
+    torch.testing.assert_close(found.logits, (z[0] + z[1]) / 2)
+
+
+def test_the_probabilities_of_bce_are_sigmoids_divided_by_their_sum() -> None:
+    model, x = network(), images()
+    views = [normalized(1 / (1 + torch.exp(-model(view)))) for view in (x, x.flip(3))]
+    found = method("tta", "bce", views=["flip"])(model, x)
+    assert isinstance(found, Prediction) and found.log_p is not None
+    torch.testing.assert_close(found.log_p.exp(), (views[0] + views[1]) / 2)
+
+
+def test_a_bce_of_huge_logits_has_finite_log_probabilities() -> None:
+    found = method("plain", "bce")(nn.Identity(), torch.tensor([[-1e4, -2e4, -1e4]]))
+    assert isinstance(found, Prediction) and found.log_p is not None
+    torch.testing.assert_close(found.log_p.exp(), torch.tensor([[0.5, 0.0, 0.5]]))
+    assert torch.isfinite(found.log_p).all()
+
+
+@pytest.mark.parametrize("name", names("predict"))
+@pytest.mark.parametrize("loss", ["hinge", "mse"])
+def test_a_loss_without_probabilities_predicts_scores_only(name: str, loss: str) -> None:
+    found = method(name, loss)(network(), images())
+    assert isinstance(found, Prediction) and found.log_p is None
+    assert found.logits is not None and found.logits.shape == (16, 10)

@@ -97,7 +97,7 @@ def test_feature_maps_are_bfloat16_in_training_and_evaluation():
                 module.register_forward_hook(lambda module, given, made: seen.add(made.dtype))
         with recipe.autocast():
             recipe.forward(model, images)
-            assert recipe.predict(model, images).dtype == SINGLE
+            assert recipe.predict(model, images).log_p.dtype == SINGLE
         assert seen == {HALF}
         seen.clear()
 

@@ -23,7 +23,7 @@ LINES = [
     (
         ["monitor=val/acuracy"],
         "monitor: unknown value 'val/acuracy'; did you mean 'val/accuracy'? "
-        "(choose from: train/accuracy, val/accuracy, val/loss)",
+        "(choose from: train_eval/accuracy, val/accuracy, val/loss, val/nll)",
     ),
     (
         ["optim.name=adam"],

@@ -4,11 +4,13 @@ import copy
 
 import pytest
 
+from runner.__main__ import main
 from runner.door.compose import compose_parts, compose_run, hydra_opened
+from runner.door.naming import hash8
 from runner.door.options import find_conf
 from runner.door.overrides import read_overrides
 from runner.door.task_context import _Vary
-from runner.door.variants import vary
+from runner.door.variants import Composer, vary
 from runner.errors import ConfigError
 
 
@@ -38,6 +40,37 @@ def test_a_variant_equals_what_the_words_compose(words):
     before = copy.deepcopy(base)
     assert vary(conf, base, words) == composed(conf, "model=mlp", *words)
     assert base == before
+
+
+OLD, NEW = "monitor=train/accuracy", "monitor=train_eval/accuracy"
+
+
+def test_an_old_name_of_a_value_is_the_present_one():
+    conf = find_conf()
+    base = composed(conf, "model=mlp")
+    now = composed(conf, "model=mlp", NEW)
+    assert now["monitor"] == "train_eval/accuracy"
+    assert composed(conf, "model=mlp", OLD) == vary(conf, base, [OLD]) == vary(conf, base, [NEW]) == now
+    assert hash8(composed(conf, "model=mlp", OLD)) == hash8(now) != hash8(base)
+    with hydra_opened(conf):
+        composer = Composer(conf)
+        found = [composer.trial(read_overrides(conf, ["model=mlp", word])).config for word in ("monitor=val/loss", OLD)]
+    assert [each["monitor"] for each in found] == ["val/loss", "train_eval/accuracy"]
+
+
+SAID = "runner: monitor: 'train/accuracy' is now called 'train_eval/accuracy'\n"
+
+
+@pytest.mark.parametrize(("words", "lines"), [([OLD], 1), ([NEW], 0), ([], 0)])
+def test_one_line_says_the_present_name(words, lines, capfd):
+    assert main([*words, "--cfg=job"]) == 0
+    assert capfd.readouterr().err == SAID * lines
+
+
+def test_one_line_says_the_present_name_for_all_trials_of_a_sweep(capfd):
+    assert main(["-m", f"{OLD},val/loss", "seed=0,-1"]) == 2
+    first, second = capfd.readouterr().err.splitlines(keepends=True)
+    assert first == SAID and second.startswith("runner: error: seed: got -1")
 
 
 def test_values_may_be_given_as_a_mapping():

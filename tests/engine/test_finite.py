@@ -129,7 +129,7 @@ def test_statistics_that_only_evaluation_reads_are_found_by_it_and_named(average
     commits = []
     said, _ = diverged(made, commit=lambda: commits.append(made.learner.step))
     assert said.startswith(
-        f"diverged at step {STEPS}: train/loss is nan after this step: buffer {NORM}.running_mean is not"
+        f"diverged at step {STEPS}: train_eval/loss is nan after this step: buffer {NORM}.running_mean is not"
     )
     assert not commits
     assert made.learner.patience.best == {}, "a score that is not finite is never the best"
@@ -155,7 +155,7 @@ def test_a_state_of_the_optimizer_that_overflows_is_never_saved():
 def test_a_score_that_is_not_finite_ends_the_run(bad):
     made = experiment("score", bad, step=STEPS - 1)
     said, _ = diverged(made)
-    assert said.startswith(f"diverged at step {STEPS}: train/loss is ")
+    assert said.startswith(f"diverged at step {STEPS}: train_eval/loss is ")
     assert "all module outputs were finite when the evaluation was repeated" in said
 
 
@@ -164,7 +164,7 @@ def test_a_layer_that_only_evaluation_overflows_is_named():
     layer = made.learner.model.get_submodule(LAYER)
     layer.register_forward_hook(lambda module, inputs, output: output if module.training else output / 0)
     said, _ = diverged(made)
-    assert f"train/loss is nan after this step: the output of {LAYER} (Linear) is not finite" in said
+    assert f"train_eval/loss is nan after this step: the output of {LAYER} (Linear) is not finite" in said
 
 
 def test_a_buffer_that_is_meant_to_be_infinite_is_no_fault():

@@ -136,7 +136,7 @@ def test_a_lock_that_is_no_file_or_has_no_folder_is_refused(tmp_path):
 def test_a_result_is_what_was_promised(tmp_path):
     write_result(tmp_path, DONE)
     assert json.loads((tmp_path / RESULT).read_bytes()) == {
-        "schema": 1,
+        "schema": 2,
         "status": "done",
         "exit": 0,
         "reason": None,
@@ -178,6 +178,18 @@ def test_a_wrong_result_is_our_bug_and_leaves_the_old_one(tmp_path, wrong):
     assert read_result(tmp_path) == DONE
 
 
+OLD_SCORES = {"val": {"best": {"accuracy": 0.5, "loss": 1.0}}, "train": {"best": {"accuracy": 0.75, "loss": 0.5}}}
+
+
+def test_a_result_of_schema_1_is_read_with_the_present_names_and_written_back_as_it_was(tmp_path):
+    content = edited(schema=1, scores=OLD_SCORES)
+    (tmp_path / RESULT).write_bytes(content)
+    found = read_result(tmp_path)
+    assert found.schema == 1 and found.scores == {"val": OLD_SCORES["val"], "train_eval": OLD_SCORES["train"]}
+    write_result(tmp_path, replace(found, test_reads=2))
+    assert json.loads((tmp_path / RESULT).read_bytes()) == json.loads(content) | {"test_reads": 2}
+
+
 def edited(**changes):
     return json.dumps({**json.loads(DONE.to_json()), **changes}).encode()
 
@@ -189,7 +201,8 @@ STRANGE = {
     "binary": b"\x89PNG\r\n",
     "cut": DONE.to_json()[:-10],
     "big": b" " * (1 << 20) + b"{}",
-    "later schema": edited(schema=2),
+    "later schema": edited(schema=3),
+    "schema of truth": edited(schema=True),
     "more fields": edited(extra=1),
     "status": edited(status="\x1b[31mdone"),
     "weights outside": edited(weights="../other/checkpoints/00000080.weights.safetensors"),

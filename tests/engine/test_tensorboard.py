@@ -46,7 +46,12 @@ def write_run(folder, optim, lr, seed):
     log = open_logs(folder, positions=None, step=0)
     flat = flat_hparams(hyperparameters(config(optim, lr, seed)))
     log.add(
-        0, {"hparams": session_start(flat, f"{optim}-{lr}"), "layout": chart_layout(), "config": "```yaml\nlr: 1\n```"}
+        0,
+        {
+            "hparams/start": session_start(flat, f"{optim}-{lr}"),
+            "layout": chart_layout(),
+            "config": "```yaml\nlr: 1\n```",
+        },
     )
     final = accuracy(optim, lr, seed)
     write_steps(log, range(1, 11), final)
@@ -59,7 +64,7 @@ def write_run(folder, optim, lr, seed):
     log.load_state_dict(state)
     write_steps(log, range(11, STEPS + 1), final)
     if (optim, lr, seed) != ("adam", 0.01, 1):
-        log.add(STEPS, {"hparams": session_end(succeeded=(optim, seed) != ("adam", 1))})
+        log.add(STEPS, {"hparams/end": session_end(succeeded=(optim, seed) != ("adam", 1))})
     log.close()
 
 
@@ -70,6 +75,7 @@ def write_steps(log, steps, final):
             log.add(step, {"ratio/log10/_global": torch.tensor(-3.0), "weights": torch.arange(100.0)})
             log.add(step, {"images/batch": torch.rand(4, 3, 8, 8)})
             log.add(step, {"val/accuracy": final * step / STEPS, "val/loss": 1.0})
+            log.add(step, {"train_eval/accuracy": 1.0, "train_eval/loss": 0.5})
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +155,7 @@ def test_images_histograms_and_texts_are_shown(ask):
 def test_the_layout_of_all_runs_is_one_and_its_charts_find_their_tags(ask):
     shown = ask("data/plugin/custom_scalars/layout")
     charts = {chart["title"]: chart["multiline"]["tag"] for part in shown["category"] for chart in part["chart"]}
-    assert sum(len(part["chart"]) for part in shown["category"]) == len(charts) == 14
+    assert sum(len(part["chart"]) for part in shown["category"]) == len(charts) == 15
     found = {}
     for title, tags in charts.items():
         queries = [urllib.parse.urlencode({"run": "sgd-0.1-0", "tag": tag}) for tag in tags]
@@ -157,6 +163,8 @@ def test_the_layout_of_all_runs_is_one_and_its_charts_find_their_tags(ask):
         assert all(answer["regex_valid"] for answer in answers)
         found[title] = {tag for answer in answers for tag in answer["tag_to_events"]}
     assert found["loss: training steps, moving average, validation"] == {"train/loss", "train/loss_average", "val/loss"}
+    assert found["loss without augmentation: training examples, validation"] == {"train_eval/loss", "val/loss"}
+    assert found["accuracy: training examples, validation"] == {"train_eval/accuracy", "val/accuracy"}
     assert found["update/weight ratio of all weights"] == {"ratio/log10/_global"}
     assert found["update/weight ratio per weight tensor"] == set()
 

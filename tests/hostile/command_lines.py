@@ -117,7 +117,7 @@ FIELDS: dict[str, list[Any]] = {
     "precision": ["fp32", "bf16", "fp16", "pure_bf16"],
     "accumulate": [1, 9],
     "clip": [None, 0.5, 3],
-    "monitor": ["val/loss", "train/accuracy"],
+    "monitor": ["val/loss", "train_eval/accuracy"],
     "patience": [None, 4],
     "validate_every": ["200steps", "5%", ".5epochs"],
     "checkpoint_every": ["2epochs", "10000examples"],

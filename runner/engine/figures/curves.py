@@ -14,13 +14,18 @@ from runner.engine.logs.sinks import read_metrics
 _MAX_POINTS = 4000
 _DOT = {"linestyle": "", "marker": ".", "markersize": 4, "color": "0.8"}
 _LINE = {"color": "C0", "linewidth": 2}
+_SMALL_POINTS = {"marker": "o", "markersize": 4, "color": "C0", "linestyle": "--"}
 _POINTS = {"marker": "o", "markersize": 4, "color": "C1"}
 _LOSSES = {
     "train/loss": ("training, each step", _DOT),
     "train/loss_average": ("training, moving average", _LINE),
+    "train_eval/loss": ("training examples, evaluated", _SMALL_POINTS),
     "val/loss": ("validation", _POINTS),
 }
-_ACCURACIES = {"train/accuracy": ("training", _LINE), "val/accuracy": ("validation", _POINTS)}
+_ACCURACIES = {
+    "train_eval/accuracy": ("training examples, evaluated", _SMALL_POINTS),
+    "val/accuracy": ("validation", _POINTS),
+}
 
 _Rows = Sequence[tuple[int, dict[str, float]]]
 

@@ -11,8 +11,8 @@ from runner.engine.monitor import Monitor
 _LOSS = "train/loss"
 _AVERAGE = "train/loss_average"
 # TensorBoard's HPARAMS page shows the first five tags in alphabetical order, and `_` sorts before letters.
-_BEST = {"val/accuracy": "_best/val_accuracy", "val/loss": "_best/val_loss"}
-_LAST = {"val/accuracy": "_last/val_accuracy", "val/loss": "_last/val_loss"}
+_BEST = {f"val/{metric}": f"_best/val_{metric}" for metric in ("accuracy", "loss", "nll")}
+_LAST = {f"val/{metric}": f"_last/val_{metric}" for metric in ("accuracy", "loss", "nll")}
 
 
 class Derived:

@@ -23,7 +23,8 @@ _VALUE_FIELDS = {bool: "bool_value", float: "number_value", str: "string_value"}
 _CHARTS = {
     "1 Learning curves": {
         "loss: training steps, moving average, validation": [r"train/loss$", r"train/loss_average$", r"val/loss$"],
-        "accuracy": [r"train/accuracy$", r"val/accuracy$"],
+        "loss without augmentation: training examples, validation": [r"train_eval/loss$", r"val/loss$"],
+        "accuracy: training examples, validation": [r"train_eval/accuracy$", r"val/accuracy$"],
         "learning rate": [r"train/lr(/.+)?$"],
     },
     "2 Update/weight ratio (log10; about -3 is usual) and gradient norm": {

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from runner.engine.monitor import with_new_tags
 from runner.engine.saving import storage
 
 METRICS = "metrics.jsonl"
@@ -168,9 +169,12 @@ def _number(value: float) -> str:
 
 
 def read_metrics(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
-    """Yield (step, numbers by tag) of each line of a `metrics.jsonl`; skip a last line that a crash left incomplete."""
+    """Yield (step, numbers by tag) of each line of a `metrics.jsonl`; skip a last line that a crash left incomplete.
+
+    The numbers have the tags of this version, whichever version wrote them.
+    """
     with path.open(encoding="utf-8") as lines:
         for text in lines:
             if text.endswith("\n"):
                 row = json.loads(text)
-                yield row.pop("step"), {tag: float(value) for tag, value in row.items()}
+                yield row.pop("step"), with_new_tags({tag: float(value) for tag, value in row.items()})

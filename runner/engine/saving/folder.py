@@ -19,10 +19,12 @@ from typing import Annotated, Any, get_type_hints
 from runner.engine.saving import storage
 from runner.engine.world import ALONE, World
 from runner.errors import CheckpointError, ConfigError, Locked
-from runner.schema import FolderName, NonNegative, NonNegativeInt, Pattern, PositiveInt, check
+from runner.schema import FolderName, NonNegative, NonNegativeInt, Pattern, PositiveInt, Range, check
 from runner.status import Status
 
-_SCHEMA = 1
+# In a result of schema 1 `loss` is the negative log-likelihood of the softmax, whatever the loss that was trained, and
+# the scores of training examples, now `train_eval`, have the name `train`.
+SCHEMA = 2
 RESULT = "result.json"
 LOCK = ".lock"
 # Bytes of a `result.json`. A larger file is rejected before it is read.
@@ -145,20 +147,24 @@ def _holder_in(file: int) -> str:
 class Result:
     """The content of `result.json`. Non-finite numbers are written as null.
 
+    A result of an older schema is written back in it, because its scores keep their meaning.
+
     Attributes:
+        schema: The version of this form. In schema 1 `loss` is the negative log-likelihood of the softmax.
         status: The status of the run.
         exit: The exit code of the process; null while it runs.
         reason: Why the run ended, in one line; null after success.
         steps: The number of optimizer steps done.
         epochs: The number of epochs done.
         seconds: The wall time in seconds.
-        scores: `{val: {best: {accuracy, loss, step}, last: {...}}, test: {...}}`.
+        scores: `{val: {best: {accuracy, loss, nll, step}, last: {...}}, train_eval: {...}, test: {...}}`.
         weights: The file of the selected weights, relative to the run folder.
         test_reads: How often the test split was evaluated.
         numerics: The versions of the numbers that the run was trained with, if it resumed with a newer version
             (`runner.numerics`); else the file has no such key.
     """
 
+    schema: Annotated[int, Range(1, SCHEMA)] = SCHEMA
     status: _StatusWord = Status.RUNNING
     exit: int | None = None
     reason: str | None = None
@@ -172,9 +178,8 @@ class Result:
 
     def to_json(self) -> bytes:
         """Return the bytes of the file; raise ValueError if a field is invalid."""
-        record = {"schema": _SCHEMA, **asdict(self), "scores": _numbers(self.scores)}
-        if self.numerics is None:
-            del record["numerics"]
+        record = {**asdict(self), "scores": _renamed_splits(_numbers(self.scores), self.schema, reading=False)}
+        record = {name: value for name, value in record.items() if value is not None or name not in _OPTIONAL}
         try:
             _checked(record)
         except ConfigError as error:
@@ -182,6 +187,7 @@ class Result:
         return json.dumps(record, indent=1, allow_nan=False).encode() + b"\n"
 
 
+# Fields that are left out if they are None
 _OPTIONAL = {"numerics"}
 # The types of the fields; `_numbers` checks the scores.
 _FIELD_TYPES = {name: kind for name, kind in get_type_hints(Result, include_extras=True).items() if name != "scores"}
@@ -208,15 +214,22 @@ def read_result(folder: Path) -> Result:
 
 def _checked(record: Any) -> Result:
     """Return a result from its JSON object; raise ConfigError or TypeError for a wrong key, type or value."""
-    names = {"schema", *(item.name for item in fields(Result))}
-    known = type(record) is dict and record.keys() | _OPTIONAL == names
-    if not known or record["schema"] != _SCHEMA:
-        raise ConfigError(f"not a result of schema {_SCHEMA}")
+    names = {item.name for item in fields(Result)}
+    if type(record) is not dict or record.keys() | _OPTIONAL != names:
+        raise ConfigError(f"not a result of schema 1 to {SCHEMA}")
     if type(record["scores"]) is not dict:
         raise ConfigError("scores: must be a mapping")
     values = {name: check(name, record[name], kind) for name, kind in _FIELD_TYPES.items() if name in record}
     values["status"] = Status(values["status"])
-    return Result(**values, scores=_numbers(record["scores"]))
+    return Result(**values, scores=_renamed_splits(_numbers(record["scores"]), values["schema"], reading=True))
+
+
+def _renamed_splits(scores: dict[str, Any], schema: int, *, reading: bool) -> dict[str, Any]:
+    """Return the scores of a file with the present names of splits, or for writing with those of the file's schema."""
+    if schema > 1:
+        return scores
+    old, new = ("train", "train_eval") if reading else ("train_eval", "train")
+    return {new if split == old else split: found for split, found in scores.items()}
 
 
 def _numbers(scores: Any) -> Any:
