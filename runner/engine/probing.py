@@ -8,6 +8,7 @@ from types import TracebackType
 from torch import Tensor
 
 from runner.engine.contracts import Numbers, Outcome, Probe, Watch, Watched
+from runner.errors import ConfigError
 
 
 def due(probes: Sequence[Probe], step: int) -> list[Probe]:
@@ -43,10 +44,16 @@ class probing:  # noqa: N801
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
             for watch in self.watches if kind is None else ():
-                self.values.update(_finish(watch, self.outcome))
+                self._add(_finish(watch, self.outcome))
         finally:
             for watch in self.watches:
                 watch.close()
+
+    def _add(self, values: dict[str, Tensor | Numbers]) -> None:
+        """Add a probe's values; raises ConfigError for a tag of another probe, or of the loop."""
+        if twice := (self.values.keys() | {"train/loss"}) & values.keys():
+            raise ConfigError(f"probe: two of them log '{min(twice)}'; a probe needs tags of its own")
+        self.values.update(values)
 
 
 def _finish(watch: Watch, outcome: Outcome) -> dict[str, Tensor | Numbers]:

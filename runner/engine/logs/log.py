@@ -19,7 +19,7 @@ from runner.engine.logs.event_file import EventFile, next_name
 from runner.engine.logs.files import LogFiles, truncate_logs
 from runner.engine.logs.sinks import METRICS, JsonLines, LogFile, Row, Sink
 from runner.engine.saving import storage
-from runner.errors import CheckpointError
+from runner.errors import CheckpointError, ConfigError
 
 # Minimum time in seconds between two flushes by `flush_if_due`. More flushes would slow the training of small models
 # by several percent.
@@ -83,7 +83,7 @@ class Log:
             if not rows or rows[-1].step != step:
                 rows.append(Row(step, added, {}))
             self._derived.extend(values)
-            rows[-1].values.update(values)
+            _add_to_row(rows[-1], values)
         self._remember(rows)
         self._open = rows.pop() if rows else None
         self._write(rows)
@@ -196,6 +196,13 @@ def open_logs(
     log = Log(files, screens, lengths, transfer)
     log.load_state_dict(state)
     return log
+
+
+def _add_to_row(row: Row, values: Mapping[str, Any]) -> None:
+    """Add values to a row; raises ConfigError for a second value of a tag, which would replace the first."""
+    if twice := row.values.keys() & values.keys():
+        raise ConfigError(f"probe: '{min(twice)}' is logged twice in step {row.step}; a probe needs tags of its own")
+    row.values.update(values)
 
 
 def _as_tensors(values: Mapping[str, Any]) -> dict[str, Any]:
