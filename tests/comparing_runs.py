@@ -38,6 +38,8 @@ def write_run(
     reason: str | None = None,
     started: int = 0,
     curve: bool = True,
+    schema: int = 2,
+    nll: float | None = None,
     **changes: Any,
 ) -> Path:
     """Write a run folder whose last validation has this accuracy; None: it has no score."""
@@ -58,11 +60,13 @@ def write_run(
         loss = 1 - accuracy if loss is None else loss
         last = {"accuracy": accuracy, "loss": loss, "step": 20}
         top = {"accuracy": best if best is not None else accuracy, "loss": loss, "step": 20}
+        for each in (last, top) if nll is not None else ():
+            each["nll"] = nll
         scores = {"val": {"best": top, "last": last}}
     if test is not None:
         scores["test"] = {"accuracy": test, "loss": 1.0}
     result = Result(
-        status=status, exit=0, reason=reason, steps=20, epochs=2.0, seconds=1.5, scores=scores,
+        schema=schema, status=status, exit=0, reason=reason, steps=20, epochs=2.0, seconds=1.5, scores=scores,
         test_reads=int(test is not None),
     )  # fmt: skip
     write_result(folder, result)

@@ -5,6 +5,7 @@
 - `statistics`: intervals, tests and power of paired differences; plain numbers in and out.
 - `curves`: curves, costs and update ratios of a configuration.
 - `verdicts`: each configuration against the baseline.
+- `score_meaning`: scores with several meanings.
 - `comparability`: limits of a comparison: errors, warnings and notes.
 - `report`: the complete comparison.
 - `tables`, `csv_tables`: its numbers for the screen, Markdown and HTML, and as CSV.

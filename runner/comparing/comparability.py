@@ -8,6 +8,7 @@ from typing import Any
 
 from runner.comparing.groups import Group
 from runner.comparing.runs import Found, Run
+from runner.comparing.score_meaning import SCORES, shared_scores
 from runner.comparing.statistics import expected_lead_of_best
 from runner.comparing.verdicts import MIN_SEEDS, SCORE_FORMAT, ComparedRow, Criterion
 from runner.errors import ConfigError, brief
@@ -67,6 +68,7 @@ def find_warnings(groups: Sequence[Group], found: Found, criterion: Criterion) -
             "more validations give a better best",
         ),
         *_unequal(runs, ("precision",), "precision differs", "this alone changes scores"),
+        *_left_out(runs),
         *_conditions(runs),
         *_missing(groups, found),
     ]
@@ -75,6 +77,12 @@ def find_warnings(groups: Sequence[Group], found: Found, criterion: Criterion) -
             "scores are the best validation of each run: selected and reported on the same examples, so optimistic"
         )
     return lines
+
+
+def _left_out(runs: Sequence[Run]) -> list[str]:
+    """Return a warning if the results of some runs measure the loss in another way."""
+    both = set(SCORES) == set(shared_scores(runs))
+    return [] if both else ["val/loss is left out: results of schema 1 hold val/nll in its place"]
 
 
 def _unequal(runs: Sequence[Run], keys: Sequence[str], what: str, why: str) -> list[str]:

@@ -11,7 +11,6 @@ from runner.comparing.curves import COST, cost, median_update_ratio, seconds
 from runner.comparing.groups import format_value
 from runner.comparing.report import Report
 from runner.comparing.runs import Run
-from runner.comparing.tables import SCORES
 from runner.comparing.verdicts import ComparedRow
 
 
@@ -37,12 +36,13 @@ def _configuration(row: ComparedRow, keys: Sequence[str]) -> dict[str, object]:
 
 def runs_csv(report: Report) -> str:
     """Return a row per run, incomplete and repeated ones included."""
-    return _to_csv([_run(row, run) for row in report.rows for run in (*row.group.runs, *row.group.repeats)])
+    lines = [(row, run) for row in report.rows for run in (*row.group.runs, *row.group.repeats)]
+    return _to_csv([_run(row, run, report.scores) for row, run in lines])
 
 
-def _run(row: ComparedRow, run: Run) -> dict[str, object]:
+def _run(row: ComparedRow, run: Run, metrics: Sequence[str]) -> dict[str, object]:
     """Return the cells of one run."""
-    scores = {f"{metric} {at}": run.score(metric, at) for metric in SCORES for at in ("last", "best")}
+    scores = {f"{metric} {at}": run.score(metric, at) for metric in metrics for at in ("last", "best")}
     result = run.result
     return {
         "folder": str(run.folder), "configuration": row.group.label, "seed": run.seed, "status": result.status,

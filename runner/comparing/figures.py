@@ -21,6 +21,7 @@ _PANELS = {
     "train/loss_average": "training loss, moving average",
     RATIO: "update / weights, log10 (-3 is usual)",
 }
+_NLL_PANEL = ("val/nll", "validation negative log-likelihood")
 # Characters of a label that fit beside a picture
 _MAX_LABEL = 44
 # Upper limit of a loss axis as a multiple of the largest first loss
@@ -73,14 +74,18 @@ def _colors(rows: Sequence[ComparedRow], criterion: Criterion) -> dict[str, str]
     }
 
 
-def draw_curves(rows: Sequence[ComparedRow], criterion: Criterion) -> bytes:
-    """Draw the learning curves: mean over seeds, a band of one standard deviation, failed runs dashed to their end."""
+def draw_curves(rows: Sequence[ComparedRow], criterion: Criterion, scores: Sequence[str]) -> bytes:
+    """Draw the learning curves: mean over seeds, a band of one standard deviation, failed runs dashed to their end.
+
+    The negative log-likelihood takes the place of the validation loss if that is not among the shared `scores`.
+    """
     figure, color = empty_figure(10, 7), _colors(rows, criterion)
-    for axes, (tag, name) in zip(figure.subplots(2, 2).flat, _PANELS.items(), strict=True):
+    panels = [each if each[0] != "val/loss" or each[0] in scores else _NLL_PANEL for each in _PANELS.items()]
+    for axes, (tag, name) in zip(figure.subplots(2, 2).flat, panels, strict=True):
         for row in sorted(rows, key=lambda row: color[row.group.label] != _GRAY):
             _draw_curve(axes, row, tag, color[row.group.label])
         label_axes(axes, xlabel="step", ylabel=name)
-        if "loss" in tag:
+        if "loss" in tag or tag == _NLL_PANEL[0]:
             _limit_loss_axis(axes, rows, tag)
     _draw_legend(figure, rows, color)
     return to_svg(figure)

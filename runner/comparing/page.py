@@ -54,7 +54,10 @@ _CAPTIONS = {
 def draw_pictures(report: Report) -> dict[str, bytes]:
     """Return the pictures of a comparison by name, as SVG; pictures without content are left out."""
     rows, criterion = report.rows, report.criterion
-    found = {"curves": figures.draw_curves(rows, criterion), "seeds": figures.draw_seeds(rows, criterion)}
+    found = {
+        "curves": figures.draw_curves(rows, criterion, report.scores),
+        "seeds": figures.draw_seeds(rows, criterion),
+    }
     if responses.numeric_keys(rows):
         found["response"] = responses.draw_response(rows, criterion)
     if len({key for row in rows for key in row.group.values}) > 1 and any(row.scores for row in rows):

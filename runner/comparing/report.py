@@ -9,6 +9,7 @@ from runner.comparing.comparability import check_same_data, count_test_reads, fi
 from runner.comparing.groups import Group, find_baseline, group_runs
 from runner.comparing.responses import Importance, importance
 from runner.comparing.runs import Found, find_runs
+from runner.comparing.score_meaning import SCORES, check_same_score, shared_scores
 from runner.comparing.verdicts import ComparedRow, Criterion, compare_with_baseline
 from runner.errors import ConfigError
 
@@ -24,6 +25,7 @@ class Report:
     warnings: list[str]
     notes: list[str]
     importance: Importance
+    scores: tuple[str, ...] = SCORES  # the scores with one meaning in all runs
 
     @property
     def runs(self) -> int:
@@ -34,12 +36,14 @@ class Report:
 def make_report(patterns: Sequence[str], criterion: Criterion, wanted: str | None) -> Report:
     """Compare the runs that patterns name.
 
-    Raises ConfigError if there are none, if they use different data, or if `wanted` names no single baseline.
+    Raises ConfigError if there are none, if they use different data, if the score has several meanings in them, or if
+    `wanted` names no single baseline.
     """
     found = find_runs(patterns)
     if not found.runs:
         raise ConfigError(f"runs: {_no_runs(found)}")
     check_same_data(found.runs)
+    check_same_score(found.runs, criterion.metric)
     groups = group_runs(found.runs)
     baseline = find_baseline(groups, wanted)
     rows = compare_with_baseline(groups, baseline, criterion)
@@ -53,6 +57,7 @@ def make_report(patterns: Sequence[str], criterion: Criterion, wanted: str | Non
         warnings=find_warnings(groups, found, criterion),
         notes=[*find_notes(rows, criterion), *count_test_reads(runs)],
         importance=importance(rows),
+        scores=shared_scores(runs),
     )
 
 

@@ -19,11 +19,13 @@ from runner.engine.saving.folder import RESULT, Result, read_result
 from runner.engine.saving.storage import printable, read
 from runner.errors import CheckpointError, ConfigError
 from runner.keys import hyperparameters
-from runner.numerics import completed
+from runner.numerics import BEFORE_SCHEMA_2, check_unchanged, completed
 
 CONFIG = "config.yaml"
 # Limit for environment.json, which a user may have replaced
 _MAX_BYTES = 1 << 20
+# Losses whose probabilities, if any, are not the softmax of the logits
+_NOT_SOFTMAX = ("bce", "hinge", "mse")
 Series = list[tuple[int, float]]
 
 
@@ -61,18 +63,32 @@ class Run:
 
     def series(self, tag: str) -> Series:
         """Return the curve of one tag as (step, number)."""
-        return [(step, row[tag]) for step, row in self.metrics if tag in row]
+        found = [(step, row[tag]) for step, row in self.metrics if tag in row]
+        if not found and Monitor(tag).metric == "nll" and self._loss_is_nll:
+            return self.series(f"{Monitor(tag).split}/loss")
+        return found
+
+    @property
+    def _loss_is_nll(self) -> bool:
+        """True if the losses of evaluations are negative log-likelihoods of the probabilities that the loss trains.
+
+        In results of schema 1 they are those of the softmax; in later ones only where the loss is the same number.
+        """
+        if self.result.schema == 1:
+            return self.config["loss"].get("name") not in _NOT_SOFTMAX
+        return not check_unchanged(self.config, BEFORE_SCHEMA_2, self.folder, accept=True, scores_only=True)
 
     def score(self, metric: str, at: str) -> float | None:
         """Return a score of a complete run, None if there is none.
 
         Args:
-            metric: `<split>/<metric>`, as in `val/accuracy`.
+            metric: `<split>/<metric>`, as in `val/accuracy`. `nll` of an older run is its loss, where that is one.
             at: `last` or `best` validation; ignored for the test split.
         """
         if not self.result.status.complete:
             return None
         split, name = Monitor(metric).split, Monitor(metric).metric
+        name = "loss" if name == "nll" and self._loss_is_nll else name
         found: Any = self.result.scores
         for word in (split, name) if split == "test" else (split, at, name):
             found = found.get(word) if isinstance(found, dict) else None

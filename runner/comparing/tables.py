@@ -12,7 +12,6 @@ from runner.comparing.statistics import Interval, sample_sd
 from runner.comparing.verdicts import MIN_SEEDS, SCORE_FORMAT, ComparedRow
 
 Table = list[dict[str, str]]
-SCORES = ("val/accuracy", "val/loss")
 DAGGER = "†"
 
 
@@ -72,7 +71,7 @@ def other_scores_table(report: Report) -> Table:
             "configuration": row.group.label,
             **{
                 f"{metric} {at}": _mean_and_sd(list(row.group.scores(metric, at).values()))
-                for metric in SCORES
+                for metric in report.scores
                 for at in ("last", "best")
             },
         }

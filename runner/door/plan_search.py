@@ -69,7 +69,7 @@ def plan_search(
         space=space,
         sampler=sampler,
         pruner=pruner,
-        monitor=monitor_of(settings.direction, config),
+        monitor=monitor_of(settings.direction, config, space),
         storage=settings.storage,
         study_name=settings.study_name or _study_name(space, sampler, settings.seeds),
         n_trials=settings.n_trials,

@@ -104,9 +104,17 @@ def check_fits(space: Space, sampler: dict[str, Any], pruner: dict[str, Any], se
             raise ConfigError("monitor: cannot be searched, it is the score")
 
 
-def monitor_of(given: str | None, config: dict[str, Any]) -> Monitor:
-    """Return the score of a search; raises ConfigError if the `given` direction is wrong or the task logs no score."""
+def monitor_of(given: str | None, config: dict[str, Any], space: Space) -> Monitor:
+    """Return the score of a search.
+
+    Raises ConfigError if the `given` direction is not its own, if the space changes its meaning, or if no task logs it.
+    """
     monitor = Monitor(config["monitor"])
+    for axis in space.axes:
+        if monitor.changes_with(axis.key):
+            raise ConfigError(
+                f"{axis.key}: is searched, so {monitor.tag} differs in meaning; use monitor=val/accuracy or val/nll"
+            )
     if given not in (None, monitor.direction):
         expected = f"with monitor={monitor.tag} it is {monitor.direction}"
         raise ConfigError(f"hydra.sweeper.direction: got '{given}', but {expected}")

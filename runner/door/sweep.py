@@ -20,7 +20,7 @@ from runner.search.samplers import NON_ADAPTIVE
 from runner.status import Status
 from runner.sweeps.display import make_display, show_final_table, show_reasons
 from runner.sweeps.launcher import Launcher, run_all
-from runner.sweeps.outcome import Ended, raise_if_failed
+from runner.sweeps.outcome import Ended, check_scores, raise_if_failed
 from runner.sweeps.pool import Pool
 from runner.tasks.job import Job
 
@@ -98,6 +98,7 @@ def _run_search(conf: Conf, plan: Plan, planned: PlannedSearch, given: Sequence[
     from runner.sweeps.search_loop import SearchLoop
 
     study = Study(planned.search, plan.folder)
+    check_scores((folder for row in study.rows() for folder in row.folders), planned.like.config)
     loop = SearchLoop(planned.search, study, planned.jobs(study))
     signal = loop.run(
         _make_launcher(conf, plan, given, _example_job(planned)), make_display(_max_trials(planned.search))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from runner import plain_yaml
 from runner.engine.monitor import Monitor
-from runner.engine.saving.folder import RESULT, Result, create, read_result, write_result
+from runner.engine.saving.folder import RESULT, SCHEMA, Result, create, read_result, write_result
 from runner.engine.saving.storage import write_atomic
 from runner.errors import MOST_CHOICES, CheckpointError, ConfigError, TrialsFailed
-from runner.numerics import same_config
+from runner.numerics import BEFORE_SCHEMA_2, check_unchanged, same_config
 from runner.status import BUG, Ending, Status
 from runner.tasks.job import Job
 
@@ -72,10 +73,30 @@ def read_saved_result(folder: Path) -> Result | None:
 
 
 def finished_result(job: Job) -> Result | None:
-    """Return the result of a trial that need not run again, else None."""
+    """Return the result of a trial that need not run again, else None.
+
+    Raises CheckpointError if its score cannot be compared with those of the trials to come.
+    """
     folder = folder_of(job)
     result = read_saved_result(folder) if (folder / RESULT).is_file() else None
-    return result if result and result.status.is_result and _is_same_run(folder, job) else None
+    if not result or not result.status.is_result or not _is_same_run(folder, job):
+        return None
+    _check_score(folder, result, job.config)
+    return result
+
+
+def check_scores(folders: Iterable[str], config: Mapping[str, Any]) -> None:
+    """Raise CheckpointError if a run of a search has a score that cannot be compared with those of runs to come."""
+    for folder in map(Path, folders):
+        if (result := read_saved_result(folder)) is not None:
+            _check_score(folder, result, config)
+
+
+def _check_score(folder: Path, result: Result, config: Mapping[str, Any]) -> None:
+    """Raise CheckpointError if an older version measured the monitored loss in another way than this one."""
+    if result.schema < SCHEMA and Monitor(config["monitor"]).metric == "loss":
+        accept = config["resume_numerics"] == "new"
+        check_unchanged(config, BEFORE_SCHEMA_2, folder, accept=accept, scores_only=True)
 
 
 def _is_same_run(folder: Path, job: Job) -> bool:

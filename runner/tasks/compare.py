@@ -38,7 +38,7 @@ def compare(
     job: Job,
     *,
     baseline: Annotated[str | None, Verbatim(lists=True)],
-    metric: Literal["val/accuracy", "val/loss"],
+    metric: Literal["val/accuracy", "val/loss", "val/nll"],
     at: Literal["last", "best"],
     margin: Positive | None,
     out: Annotated[str | None, Role.PATH, FilePath()],
@@ -46,7 +46,8 @@ def compare(
     """Compare runs: mean and sd over seeds, paired differences with intervals, and a verdict.
 
     Leaves a folder with `comparison.html` (one file, no network), `comparison.md`, `comparison.csv`, `runs.csv` and
-    the pictures. Runs on different data are an error; unequal budgets, failed and unreadable runs are warnings.
+    the pictures. Runs on different data, or with a `metric` of different meaning, are an error; unequal budgets, failed
+    and unreadable runs are warnings.
     """
     found = make_report(_patterns(job.config["runs"], job), Criterion(metric=metric, at=at, margin=margin), baseline)
     folder = _save(found, job, out)

@@ -74,6 +74,10 @@ def grid_vs_random(
 def _log_axis(job: Job, name: str, key: str, between: Sequence[float]) -> Axis:
     """Return the logarithmic axis of a knob."""
     group, _, knob = key.partition(".")
+    monitor = Monitor(job.config["monitor"])
+    if monitor.changes_with(key):
+        other = "use monitor=val/accuracy or val/nll"
+        raise ConfigError(f"task.{name}: got '{key}', but {monitor.tag} changes its meaning with it; {other}")
     if not isinstance(job.config.get(group), dict) or not isinstance(job.config[group].get(knob), float):
         raise ConfigError(f"task.{name}: got '{key}', must be a knob that is a number, as in optim.lr")
     if len(between) != 2 or between[0] >= between[1]:

@@ -13,6 +13,7 @@ from comparing_runs import write_run, write_sweep
 from running import command, job
 from scipy import stats
 
+from runner.comparing.csv_tables import runs_csv
 from runner.comparing.page import html_page, markdown_page
 from runner.comparing.report import make_report
 from runner.comparing.verdicts import Criterion
@@ -76,6 +77,57 @@ def test_a_smaller_loss_is_better(tmp_path):
     assert rows["optim.lr=0.5"].verdict == "better"
     rows, _ = compared(tmp_path, criterion=Criterion(metric="val/loss", at="last"), baseline="lr=0.5")
     assert rows["optim.lr=0.1"].verdict == "worse"
+
+
+def by_schema(folder, *, old, new, **changes):
+    """Write runs of two configurations by a version that wrote schema 1, and by this one."""
+    for seed in range(3):
+        run(folder / f"old-{seed}", 0.5, loss=old + seed / 100, schema=1, optim__lr=0.1, seed=seed, **changes)
+        run(folder / f"new-{seed}", 0.6, loss=9.0, nll=new + seed / 50, optim__lr=0.5, seed=seed, **changes)
+
+
+def test_losses_of_two_schemas_are_not_compared_but_likelihoods_are(tmp_path):
+    by_schema(tmp_path, old=1.0, new=0.8, loss__name="focal")
+    with pytest.raises(ConfigError) as caught:
+        compared(tmp_path, criterion=Criterion(metric="val/loss", at="last"))
+    assert "val/loss" in str(caught.value) and "3 of schema 1, 3 of schema 2" in str(caught.value)
+    assert str(caught.value).endswith("use val/nll") and "\n" not in str(caught.value)
+    rows, found = compared(tmp_path, criterion=Criterion(metric="val/nll", at="last"), baseline="lr=0.1")
+    assert rows["optim.lr=0.1"].mean == pytest.approx(1.01) and rows["optim.lr=0.5"].mean == pytest.approx(0.82)
+    assert rows["optim.lr=0.5"].verdict == "better"
+    assert "val/loss is left out: results of schema 1 hold val/nll in its place" in found.warnings
+    header = runs_csv(found).splitlines()[0]
+    assert "val/nll last" in header and "val/loss" not in header
+
+
+def test_an_older_result_of_scores_without_probabilities_has_no_likelihood(tmp_path):
+    by_schema(tmp_path, old=1.0, new=0.8, loss__name="mse")
+    rows, _ = compared(tmp_path, criterion=Criterion(metric="val/nll", at="last"), baseline="lr=0.5")
+    assert rows["optim.lr=0.1"].scores == {}
+
+
+def test_runs_of_schema_1_are_compared_by_their_loss_as_ever(tmp_path):
+    for rate, values in ((0.1, LOW), (0.5, HIGH)):
+        for seed, value in enumerate(values):
+            run(tmp_path / f"{rate}-{seed}", 0.5, loss=1 - value, schema=1, optim__lr=rate, seed=seed)
+    for metric in ("val/loss", "val/nll"):
+        rows, found = compared(tmp_path, criterion=Criterion(metric=metric, at="last"), baseline="lr=0.1")
+        assert rows["optim.lr=0.5"].verdict == "better"
+        assert not [line for line in found.warnings if "schema" in line]
+
+
+def test_different_losses_are_not_compared(tmp_path):
+    run(tmp_path / "a", 0.5, loss__name="mse", seed=0)
+    run(tmp_path / "b", 0.5, loss__name="focal", seed=0)
+    with pytest.raises(ConfigError, match=r"another loss in some runs \(.*mse in 1.*\); use val/nll or val/accuracy"):
+        compared(tmp_path, criterion=Criterion(metric="val/loss", at="last"))
+    compared(tmp_path, criterion=Criterion(metric="val/accuracy", at="last"))
+
+
+def test_label_smoothing_leaves_losses_comparable(tmp_path):
+    for smoothing in (0.0, 0.1):
+        run(tmp_path / f"{smoothing}", 0.5, loss__label_smoothing=smoothing, seed=0)
+    compared(tmp_path, criterion=Criterion(metric="val/loss", at="last"))
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -154,6 +154,12 @@ def test_what_diverges_is_a_result_and_what_fails_is_told_of_and_tried_again(cap
         ([LR, "hydra.sweeper.sampler.n_startup_trials=x"], "hydra.sweeper.sampler.n_startup_trials: got 'x', must be"),
         ([LR, "hydra.sweeper.direction=minimize"], "got 'minimize', but with monitor=val/accuracy it is maximize"),
         ([LR, "monitor=val/f1"], "monitor: unknown value 'val/f1'"),
+        ([LR, "loss=bce,focal", "monitor=val/loss"], "loss: is searched, so val/loss differs in meaning; use monitor="),
+        (
+            ["loss=focal", "loss.gamma=interval(0.5,2)", "monitor=val/loss"],
+            "loss.gamma: is searched, so val/loss differs in meaning; use monitor=val/accuracy or val/nll",
+        ),
+        ([LR, "loss=mse", "monitor=val/nll"], "monitor: got 'val/nll', must be another one with loss=mse: its outputs"),
         ([LR, "task=preview"], "task: got 'preview', but only task=train logs val/accuracy, the score of a search"),
         ([LR, "hydra.sweeper.custom_search_space=a.b"], "hydra.sweeper.custom_search_space: not supported"),
         ([LR, "hydra.sweeper.storage=/no/such/x"], "hydra.sweeper.storage: /no/such/x: No such file or directory"),

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import yaml
-from running import ROOT, command, metrics
+from comparing_runs import run
+from running import ROOT, command, job, metrics
 
 from runner import numerics, plain_yaml
 from runner.__main__ import main
 from runner.door.naming import digest, hash8, legacy_hash8
+from runner.errors import CheckpointError
 from runner.keys import experiment
 from runner.numerics import completed, stripped
 from runner.status import Status
+from runner.sweeps.outcome import check_scores, finished_result
 
 FIRST = ROOT / "tests" / "fixtures" / "sweeps" / "first"
 DONE, KILLED = "optim.lr=0.1-19da66d9", "optim.lr=0.2-7aa29098"
@@ -103,3 +107,27 @@ def test_an_old_trial_that_uses_a_changed_part_goes_on_only_when_told_to(tmp_pat
     assert (results[KILLED]["status"], results[KILLED]["numerics"]) == ("done", [1, 2])
     assert "numerics" not in results[DONE]
     assert sorted(path.name for path in place.iterdir() if path.is_dir()) == [DONE, KILLED]
+
+
+@pytest.mark.parametrize(
+    ("loss", "monitor", "schema", "counts"),
+    [
+        ("mse", "val/loss", 1, False),
+        ("mse", "val/loss", 2, True),
+        ("mse", "val/accuracy", 1, True),
+        ("cross_entropy", "val/loss", 1, True),
+    ],
+)
+def test_an_old_score_that_was_measured_in_another_way_is_not_taken_for_one_of_now(
+    loss, monitor, schema, counts, tmp_path
+):
+    folder = run(tmp_path / "trial", 0.5, schema=schema, monitor=monitor, loss__name=loss)
+    made = replace(job("model=mlp"), config=plain_yaml.load(folder / "config.yaml"), folder=str(folder))
+    if counts:
+        assert finished_result(made).scores["val"]["best"]["accuracy"] == 0.5
+        check_scores([str(folder)], made.config)
+    else:
+        for ask in (lambda: finished_result(made), lambda: check_scores([str(folder)], made.config)):
+            with pytest.raises(CheckpointError, match=r"the reported loss is .*resume_numerics=new"):
+                ask()
+        assert finished_result(replace(made, config={**made.config, "resume_numerics": "new"}))

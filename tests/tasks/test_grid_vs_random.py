@@ -141,6 +141,10 @@ def test_a_training_that_diverges_is_a_result_and_one_that_fails_is_not(capfd):
     ("words", "line"),
     [
         (["task.matters=optim.lrr"], "task.matters: got 'optim.lrr', must be a knob that is a number, as in optim.lr"),
+        (
+            ["loss=focal", "task.matters=loss.gamma"],
+            "task.matters: got 'loss.gamma', but val/loss changes its meaning with it; use monitor=val/accuracy",
+        ),
         (["task.between=[1.0,0.1]"], "task.between: must be [low, high]"),
         (["task.matters=optim.momentum", "task.between=[0.1,2]"], "optim.momentum: got "),
         (["hydra.launcher.workers=0"], "hydra.launcher.workers: got 0, must be >= 1"),
