@@ -173,6 +173,13 @@ def a_sum_in_bfloat16_stops_growing() -> None:
     assert total == 256
 
 
+def outputs_above_one_fit_best() -> None:
+    """The least squares of one-hot labels on x = 0, 0, 2 predict 1.2 beyond the data: no probability."""
+    x, targets = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 2.0]]), torch.tensor([0.0, 0.0, 1.0])
+    line = torch.linalg.lstsq(x, targets[:, None]).solution
+    assert (torch.tensor([1.0, 2.4]) @ line).item() == pytest.approx(1.2)
+
+
 PROOFS: dict[str, Callable[[], None]] = {
     "model=mlp norm=instance": nothing_but_the_shift,
     "model=resnet9 norm=instance": torch_refuses(lambda: nn.InstanceNorm2d(8)(torch.randn(4, 8, 1, 1))),
@@ -203,6 +210,7 @@ PROOFS: dict[str, Callable[[], None]] = {
     "optim=schedulefree optim.betas=[0.0,0.999]": no_average_without_a_share,
     "precision=pure_bf16 optim=adam": a_thousandth_is_lost_in_bfloat16,
     "precision=pure_bf16 optim=adagrad": a_sum_in_bfloat16_stops_growing,
+    "monitor=val/nll loss=mse": outputs_above_one_fit_best,
     "loss.class_weights=[1.0,2.0]": torch_refuses(
         lambda: F.cross_entropy(torch.zeros(4, 10), torch.zeros(4).long(), weight=torch.ones(2))
     ),

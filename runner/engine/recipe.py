@@ -100,7 +100,7 @@ class Recipe:
         accumulate: The micro-batches of a step.
         loss: The training loss.
         mix: (images, labels, step) -> mixed (images, labels), as mixup does.
-        predict: Turns images into log-probabilities in evaluation.
+        predict: Turns images into predictions in evaluation.
         penalties: Terms that are added to the loss.
         constraints: Functions that change the weights in place after each step.
         probes: Measurements during some steps.
