@@ -14,7 +14,7 @@ from runner.door.plan import Plan
 from runner.door.resume_sweep import save_command
 from runner.door.task_context import ENTRY
 from runner.engine.saving import storage
-from runner.engine.saving.folder import lock
+from runner.engine.saving.locking import lock
 from runner.errors import TrialsFailed
 from runner.search.samplers import NON_ADAPTIVE
 from runner.status import Status

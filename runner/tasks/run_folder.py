@@ -16,7 +16,8 @@ from typing import Any
 from runner import plain_yaml
 from runner.assemble import Experiment
 from runner.engine.provenance import provenance
-from runner.engine.saving.folder import LOCK, RESULT, Result, candidates, create, lock, read_result, write_result
+from runner.engine.saving.folder import RESULT, Result, candidates, create, read_result, write_result
+from runner.engine.saving.locking import LOCK, lock
 from runner.engine.saving.storage import TEMPORARY, write_atomic, write_unsynced
 from runner.engine.world import ALONE, World
 from runner.errors import ConfigError, StorageError, wrong

@@ -14,7 +14,8 @@ import pytest
 from faults import run_in_child, start_child, wait_for_child
 
 from runner.engine.saving import storage
-from runner.engine.saving.folder import RESULT, Result, create, lock, read_result, within, write_result
+from runner.engine.saving.folder import RESULT, Result, create, read_result, within, write_result
+from runner.engine.saving.locking import lock
 from runner.errors import CheckpointError, ConfigError, Locked, StorageError
 
 DONE = Result(

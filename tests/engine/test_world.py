@@ -122,7 +122,8 @@ from runner.engine.evaluation import evaluate
 from runner.engine.finite import Gate
 from runner.engine.interruption import Stop
 from runner.engine.logs.log import Log
-from runner.engine.saving.folder import create, lock
+from runner.engine.saving.folder import create
+from runner.engine.saving.locking import lock
 from runner.engine.train import train
 from runner.engine.world import ProcessGroup
 from runner.errors import Locked
