@@ -82,8 +82,8 @@ def test_a_smaller_loss_is_better(tmp_path):
 def by_schema(folder, *, old, new, **changes):
     """Write runs of two configurations by a version that wrote schema 1, and by this one."""
     for seed in range(3):
-        run(folder / f"old-{seed}", 0.5, loss=old + seed / 100, schema=1, optim__lr=0.1, seed=seed, **changes)
-        run(folder / f"new-{seed}", 0.6, loss=9.0, nll=new + seed / 50, optim__lr=0.5, seed=seed, **changes)
+        write_run(folder / f"old-{seed}", 0.5, loss=old + seed / 100, schema=1, optim__lr=0.1, seed=seed, **changes)
+        write_run(folder / f"new-{seed}", 0.6, loss=9.0, nll=new + seed / 50, optim__lr=0.5, seed=seed, **changes)
 
 
 def test_losses_of_two_schemas_are_not_compared_but_likelihoods_are(tmp_path):
@@ -109,7 +109,7 @@ def test_an_older_result_of_scores_without_probabilities_has_no_likelihood(tmp_p
 def test_runs_of_schema_1_are_compared_by_their_loss_as_ever(tmp_path):
     for rate, values in ((0.1, LOW), (0.5, HIGH)):
         for seed, value in enumerate(values):
-            run(tmp_path / f"{rate}-{seed}", 0.5, loss=1 - value, schema=1, optim__lr=rate, seed=seed)
+            write_run(tmp_path / f"{rate}-{seed}", 0.5, loss=1 - value, schema=1, optim__lr=rate, seed=seed)
     for metric in ("val/loss", "val/nll"):
         rows, found = compared(tmp_path, criterion=Criterion(metric=metric, at="last"), baseline="lr=0.1")
         assert rows["optim.lr=0.5"].verdict == "better"
@@ -117,8 +117,8 @@ def test_runs_of_schema_1_are_compared_by_their_loss_as_ever(tmp_path):
 
 
 def test_different_losses_are_not_compared(tmp_path):
-    run(tmp_path / "a", 0.5, loss__name="mse", seed=0)
-    run(tmp_path / "b", 0.5, loss__name="focal", seed=0)
+    write_run(tmp_path / "a", 0.5, loss__name="mse", seed=0)
+    write_run(tmp_path / "b", 0.5, loss__name="focal", seed=0)
     with pytest.raises(ConfigError, match=r"another loss in some runs \(.*mse in 1.*\); use val/nll or val/accuracy"):
         compared(tmp_path, criterion=Criterion(metric="val/loss", at="last"))
     compared(tmp_path, criterion=Criterion(metric="val/accuracy", at="last"))
@@ -126,7 +126,7 @@ def test_different_losses_are_not_compared(tmp_path):
 
 def test_label_smoothing_leaves_losses_comparable(tmp_path):
     for smoothing in (0.0, 0.1):
-        run(tmp_path / f"{smoothing}", 0.5, loss__label_smoothing=smoothing, seed=0)
+        write_run(tmp_path / f"{smoothing}", 0.5, loss__label_smoothing=smoothing, seed=0)
     compared(tmp_path, criterion=Criterion(metric="val/loss", at="last"))
 
 

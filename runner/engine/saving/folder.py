@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 from runner.engine.saving import storage
-from runner.engine.saving.locking import LOCK
 from runner.errors import CheckpointError, ConfigError
 from runner.schema import FolderName, NonNegative, NonNegativeInt, Pattern, PositiveInt, Range, check
 from runner.status import Status
