@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 import yaml
-from comparing_runs import run
+from comparing_runs import write_run
 from running import ROOT, command, job, metrics
 
 from runner import numerics, plain_yaml
@@ -121,7 +121,7 @@ def test_an_old_trial_that_uses_a_changed_part_goes_on_only_when_told_to(tmp_pat
 def test_an_old_score_that_was_measured_in_another_way_is_not_taken_for_one_of_now(
     loss, monitor, schema, counts, tmp_path
 ):
-    folder = run(tmp_path / "trial", 0.5, schema=schema, monitor=monitor, loss__name=loss)
+    folder = write_run(tmp_path / "trial", 0.5, schema=schema, monitor=monitor, loss__name=loss)
     made = replace(job("model=mlp"), config=plain_yaml.load(folder / "config.yaml"), folder=str(folder))
     if counts:
         assert finished_result(made).scores["val"]["best"]["accuracy"] == 0.5
