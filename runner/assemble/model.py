@@ -43,9 +43,17 @@ def build_model(
         context["images"] = next(batches.stream(0, 1))[0]
     build("init", config["init"], **context)(model)
     prior = [_set_prior(classifier(model), data)] if config["init"]["head"] == "prior" else []
+    _check_state(model)
     count = sum(parameter.numel() for parameter in model.parameters())
     first = f"{config['model']['name']}: {count:,} parameters; {inventory(model)}"
     return model, [first, *notes(model), *rewired, *prior]
+
+
+def _check_state(model: nn.Module) -> None:
+    """Raise ConfigError for a module whose state has something else than tensors, which checkpoints cannot hold."""
+    for name, value in model.state_dict(keep_vars=True).items():
+        if not isinstance(value, torch.Tensor):
+            raise ConfigError(f"model: '{name}' in its state is a {type(value).__name__}, must be a tensor")
 
 
 @torch.no_grad()

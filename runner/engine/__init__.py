@@ -11,6 +11,7 @@
 - `schedules.py`, `parts.py`, `randomness.py`: schedules and freezing, parts of models, random keys
 - `probing.py`, `activations.py`, `timing.py`: measurements
 - `short_run.py`: a short training without a folder
+- `state_dict.py`: tensors of modules, with the versions of their layout
 - `interruption.py`, `garbage.py`, `provenance.py`: signals, garbage collection, versions of code and machine
 - `world.py`: the processes that train together
 - `logs/`, `saving/`, `figures/`: logs, run folders and checkpoints, figures

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from runner.engine.fast_step import Stepper, present_gradients
 from runner.engine.finite import Gate, named_tensors, not_finite, optimizer_tensors
 from runner.engine.patience import Patience
 from runner.engine.schedules import Freezing, NeverFrozen, Observing, rate_tags
+from runner.engine.state_dict import StateDict, load_part, load_state, state_of, versions_in
 
 
 @dataclass
@@ -115,20 +116,22 @@ class Learner:
             tensors |= named_tensors(self.average.module, "averaged ")
         return [name for name in not_finite(tensors) if name.partition("buffer ")[2] not in self._infinite_by_design]
 
-    def weights(self) -> dict[str, Tensor]:
+    def weights(self) -> StateDict:
         """Return the tensors that evaluation needs: the model (averaged, if weights are averaged) and `preprocess`."""
-        return _prefixed("model", self.average.module) | _prefixed("preprocess", self.preprocess)
+        return state_of(model=self.average.module, preprocess=self.preprocess)
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Load the result of `weights` into the evaluated model and into `preprocess`."""
-        self.average.module.load_state_dict(_part("model", weights))
-        self.preprocess.load_state_dict(_part("preprocess", weights))
+        load_part("model", self.average.module, weights)
+        load_part("preprocess", self.preprocess, weights)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state that a resumed run needs besides `weights`."""
+        model = self.model.state_dict()
         return {
             "step": self.step,
-            "model": self.model.state_dict(),
+            "model": model,
+            "versions": versions_in(model),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -139,7 +142,8 @@ class Learner:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
         self.step = state["step"]
-        self.model.load_state_dict(state["model"])
+        # A state of an older version of runner has no versions
+        load_state(self.model, state["model"], state.get("versions"))
         self.optimizer.load_state_dict(_completed(self.optimizer, state["optimizer"]))
         _check_shapes(self.optimizer)
         match_memory_format(self.optimizer)
@@ -186,14 +190,3 @@ def match_memory_format(optimizer: Optimizer) -> None:
 def strides(tensor: Tensor) -> list[int]:
     """Return the strides of a tensor for its dimensions of more than one element; the others are arbitrary."""
     return [stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]
-
-
-def _prefixed(prefix: str, module: nn.Module) -> dict[str, Tensor]:
-    """Return a module's state with `prefix.` before each name."""
-    state = cast(Mapping[str, Tensor], module.state_dict())
-    return {f"{prefix}.{name}": tensor for name, tensor in state.items()}
-
-
-def _part(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors whose names begin with `prefix.`, without that prefix."""
-    return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}

@@ -16,6 +16,7 @@ from runner.components.model.surgery import adapt
 from runner.engine.contracts import ActivationMaker, NormMaker
 from runner.engine.parts import keep
 from runner.engine.saving import tensor_file
+from runner.engine.state_dict import StateDict, load_state, versions_in
 from runner.errors import CheckpointError, ConfigError, unknown
 from runner.registry import register
 from runner.roles import FilePath
@@ -132,7 +133,8 @@ def _load_weights(model: nn.Module, path: str) -> None:
         ConfigError: The file is missing.
         CheckpointError: The file cannot be read or is of another model.
     """
-    expected, state = model.state_dict(), _rename_densenet_keys(_read_weights(path), model)
+    file = _read_weights(path)
+    expected, state = model.state_dict(), _rename_densenet_keys(file, model)
     head = _classifier_name(model)
     body = {name: tensor for name, tensor in expected.items() if not name.startswith(f"{head}.")}
     missing = [name for name in body if name not in state and not name.endswith("num_batches_tracked")]
@@ -141,11 +143,11 @@ def _load_weights(model: nn.Module, path: str) -> None:
     for names, what in ((missing, "are missing"), (extra, "are not of this model"), (wrong, "have another shape")):
         if names:
             raise CheckpointError(f"model.weights: {path}: {len(names)} weights {what}, the first is {names[0]}")
-    model.load_state_dict({name: state[name] for name in body if name in state}, strict=False)
+    load_state(model, {name: state[name] for name in body if name in state}, file.versions, strict=False)
     keep(parameter for name, parameter in model.named_parameters() if name in body)
 
 
-def _read_weights(path: str) -> dict[str, Tensor]:
+def _read_weights(path: str) -> StateDict:
     """Return the tensors of a .safetensors file or of a file saved by torch; nothing in it is executed."""
     if not Path(path).is_file():
         raise ConfigError(f"model.weights: no file at {path}")
@@ -161,7 +163,9 @@ def _read_weights(path: str) -> dict[str, Tensor]:
         state = next((state[key] for key in ("state_dict", "model") if key in state), state)
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise CheckpointError(f"model.weights: {path} holds no tensors by name")
-    return {str(name): tensor for name, tensor in state.items()}
+    found = StateDict((str(name), tensor) for name, tensor in state.items())
+    found.versions = versions_in(state) if hasattr(state, "_metadata") else None
+    return found
 
 
 def _rename_densenet_keys(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

@@ -19,10 +19,13 @@ from runner.engine.saving import manifest, storage, tensor_file
 from runner.engine.saving.manifest import DATA_NAME, FOLDER, Manifest, NewerFormat, name_of
 from runner.engine.saving.rotation import names_before, remove_leftovers, rotate, steps_in, unused_stem
 from runner.engine.saving.state import flatten, restore
+from runner.engine.state_dict import StateDict
 from runner.errors import CheckpointError, StorageError
 
 # Number of the newest checkpoints to keep, besides the steps in `keep`.
 _NEWEST = 2
+# Entry of a manifest's `meta` for the versions of modules (`runner.engine.state_dict`).
+_VERSIONS = "versions"
 # Tensors that the message of `mismatch` names at most.
 _MAX_NAMES = 3
 
@@ -38,7 +41,7 @@ class Snapshot:
     """
 
     step: int
-    weights: dict[str, Tensor]
+    weights: StateDict
     state: dict[str, Any]
     logs: dict[str, int]
     meta: dict[str, Any]
@@ -79,7 +82,8 @@ def save(
     with storage.convert_os_errors(checkpoints):
         # Both names must be durable before the manifest that lists them.
         storage.disk.fsync_folder(checkpoints)
-    commit = manifest.encode(Manifest(step, *files, logs=dict(logs), tree=tree, meta=dict(meta)))
+    described = {**meta, _VERSIONS: weights.versions} if isinstance(weights, StateDict) else dict(meta)
+    commit = manifest.encode(Manifest(step, *files, logs=dict(logs), tree=tree, meta=described))
     manifest_sha256 = storage.write_atomic(checkpoints / name_of(step), commit)
     _verify(checkpoints, {name_of(step): manifest_sha256, **{file.name: file.sha256 for file in files}})
     rotate(checkpoints, names, step, keep, newest)
@@ -165,6 +169,7 @@ def _read(checkpoints: Path, step: int) -> Snapshot:
     """Return the checkpoint of a step after verifying all checksums."""
     listed = manifest.read(checkpoints, step)
     weights = tensor_file.read(checkpoints, listed.weights)
+    weights.versions = _versions_in(listed)
     tensors = tensor_file.read(checkpoints, listed.state)
     try:
         state = restore(listed.tree, tensors, weights)
@@ -184,17 +189,29 @@ def weights_file(folder: Path, step: int) -> Path:
         raise CheckpointError(f"{storage.printable(checkpoints)}/{error}") from error
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> StateDict:
     """Return the tensors of a weights file; verify size and checksum if the manifest is in the same folder."""
     try:
         if listed := _manifest_beside(path):
             files = {file.name: file for file in listed.files}
             if path.name not in files:
                 raise CheckpointError(f"{path.name}: does not belong to the checkpoint {name_of(listed.step)}")
-            return tensor_file.read(path.parent, files[path.name])
+            weights = tensor_file.read(path.parent, files[path.name])
+            weights.versions = _versions_in(listed)
+            return weights
         return tensor_file.parse(tensor_file.read_bytes(path), path.name)
     except CheckpointError as error:
         raise CheckpointError(f"{storage.printable(path.parent)}/{error}") from error
+
+
+def _versions_in(listed: Manifest) -> dict[str, int] | None:
+    """Return the versions of modules in a manifest, None if it has none; raise CheckpointError if malformed."""
+    versions = listed.meta.get(_VERSIONS)
+    if versions is None:
+        return None
+    if type(versions) is not dict or any(type(version) is not int for version in versions.values()):
+        raise CheckpointError(f"{name_of(listed.step)}: the versions of modules are malformed")
+    return versions
 
 
 def meta_of(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from runner.engine.saving import storage
 from runner.engine.saving.manifest import File
+from runner.engine.state_dict import StateDict
 from runner.errors import CheckpointError
 
 # Bytes of the header, which has the names and shapes: enough for 20,000 tensors. The limit bounds the memory for a
@@ -52,7 +53,7 @@ def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return separate
 
 
-def read(folder: Path, file: File) -> dict[str, Tensor]:
+def read(folder: Path, file: File) -> StateDict:
     """Return the tensors of a file; raise CheckpointError if its size or checksum is not that of the manifest."""
     data = read_bytes(folder / file.name, file.size)
     if len(data) != file.size:
@@ -70,14 +71,14 @@ def read_bytes(path: Path, limit: int = sys.maxsize) -> bytes:
         raise CheckpointError(f"{path.name}: {error.strerror}") from error
 
 
-def parse(data: bytes, name: str) -> dict[str, Tensor]:
+def parse(data: bytes, name: str) -> StateDict:
     """Return the tensors in the bytes of a safetensors file; raise CheckpointError if they are malformed.
 
     safetensors checks the header before it allocates memory for tensors.
     """
     _check_header(data, name)
     try:
-        return dict(load(data))
+        return StateDict(load(data))
     except _MALFORMED as error:
         raise CheckpointError(f"{name}: not a safetensors file ({ascii(str(error))[1:-1][:100]})") from error
 
