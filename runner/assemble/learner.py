@@ -15,7 +15,7 @@ from runner.engine.contracts import Clock
 from runner.engine.fast_step import avoid_dynamo, fast_stepper
 from runner.engine.finite import Gate
 from runner.engine.forward import FastForward
-from runner.engine.learner import Learner
+from runner.engine.learner import Learner, is_dense
 from runner.engine.patience import Patience, never_prune
 from runner.engine.recipe import Recipe
 from runner.engine.schedules import Pure, freezing
@@ -38,7 +38,8 @@ def build_learner(
 ) -> Learner:
     """Return everything that changes, at step 0; `search` is where a trial of a search reports its scores."""
     avoid_dynamo()
-    fused = device.type in ("cpu", "cuda", "mps") or None
+    # Torch's fused steps loop over memory, whatever the strides
+    fused = (device.type in ("cpu", "cuda", "mps") and all(map(is_dense, model.parameters()))) or None
     optimizer = build("optim", config["optim"], model=model, fused=fused)
     if settings.precision == "pure_bf16":
         check_bf16_state(optimizer)

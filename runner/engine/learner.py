@@ -187,6 +187,21 @@ def match_memory_format(optimizer: Optimizer) -> None:
                 state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
+def is_dense(tensor: Tensor) -> bool:
+    """Return True if the elements of a tensor fill a block of memory, each one once; their order is arbitrary.
+
+    A view such as `weight[:, ::2]` is not dense: it leaves elements out.
+    """
+    expected = 1
+    for stride, size in sorted((stride, size) for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
+        if size == 0:
+            return True
+        if size > 1 and stride != expected:
+            return False
+        expected *= size
+    return True
+
+
 def strides(tensor: Tensor) -> list[int]:
     """Return the strides of a tensor for its dimensions of more than one element; the others are arbitrary."""
     return [stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]
