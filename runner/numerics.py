@@ -88,6 +88,9 @@ ADDED: dict[str, Any] = {
     "data=imagefolder.class_order": "text",
     "data=imagefolder.limit": None,
     "data=imagefolder.data_seed": 0,
+    "average=swa.statistics": "average",
+    "average=polyak.statistics": "average",
+    "average=schedulefree.statistics": "model",
 }
 
 # The old name `<group>=<option>.<knob>`, and the knob's name now

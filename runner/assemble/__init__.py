@@ -21,7 +21,7 @@ from torch import nn
 import runner.components  # noqa: F401  (registers them)
 from runner.assemble.data import augmentations, check_labels, load, test_batches, train_batches, validation_batches
 from runner.assemble.execution import convert_model, describe_execution, resolve
-from runner.assemble.learner import build_learner, describe_host_syncs
+from runner.assemble.learner import build_learner, describe_host_syncs, describe_recalibration
 from runner.assemble.model import build_model
 from runner.assemble.recipe import build_recipe
 from runner.assemble.threads import begin, choose
@@ -92,7 +92,7 @@ def assemble(
     choose(settings.threads, model, shape=data.shape, examples=batches.batch, world=world)
     convert_model(model, settings)
     recipe = build_recipe(config, settings, data, batches, regularizers, model, device, world)
-    learner = build_learner(config, settings, recipe, model.to(device), preprocess, device, search, world)
+    learner = build_learner(config, settings, recipe, model.to(device), preprocess, batches, search)
     return Experiment(
         settings=settings,
         world=world,
@@ -148,6 +148,7 @@ def _describe(
         *describe_execution(model, settings, recipe),
         *describe(learner.optimizer),
         *describe_host_syncs(learner, device),
+        *describe_recalibration(learner),
     ]
 
 

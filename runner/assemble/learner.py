@@ -11,15 +11,16 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from runner.assemble.execution import check_bf16_state
-from runner.engine.contracts import Clock
+from runner.engine.batches import TrainBatches
+from runner.engine.contracts import Average, Clock
 from runner.engine.fast_step import avoid_dynamo, fast_stepper
 from runner.engine.finite import Gate
 from runner.engine.forward import FastForward
-from runner.engine.learner import Learner, is_dense
+from runner.engine.learner import Learner, Recalibrate, is_dense
 from runner.engine.patience import Patience, never_prune
+from runner.engine.recalibration import Recalibration, batch_norms, no_recalibration
 from runner.engine.recipe import Recipe
 from runner.engine.schedules import Pure, freezing
-from runner.engine.world import ALONE, World
 from runner.errors import ConfigError
 from runner.registry import Config, build
 from runner.search import pruning
@@ -32,39 +33,58 @@ def build_learner(
     recipe: Recipe,
     model: nn.Module,
     preprocess: nn.Module,
-    device: torch.device,
+    batches: TrainBatches,
     search: Mapping[str, Any] | None = None,
-    world: World = ALONE,
 ) -> Learner:
     """Return everything that changes, at step 0; `search` is where a trial of a search reports its scores."""
     avoid_dynamo()
     # Torch's fused steps loop over memory, whatever the strides
+    device = batches.device
     fused = (device.type in ("cpu", "cuda", "mps") and all(map(is_dense, model.parameters()))) or None
     optimizer = build("optim", config["optim"], model=model, fused=fused)
     if settings.precision == "pure_bf16":
         check_bf16_state(optimizer)
-    batch = config["data"]["batch_size"] * settings.accumulate
-    clock = Clock(recipe.total_steps, recipe.steps_per_epoch, batch)
+    clock = Clock(recipe.total_steps, recipe.steps_per_epoch, batches.batch)
     # Users' components may ask for each number by its name.
     context = {"clock": clock, **vars(clock)}
     _set_windows(optimizer, clock)
     schedule = build("scheduler", config["scheduler"], **context)
     every, total = recipe.validate_every, recipe.total_steps
     should_prune = pruning.make_should_prune(search, every=every, total=total) if search else never_prune
+    average = build("average", config["average"], model=model, optimizer=optimizer, **context)
     return Learner(
         model=model,
         preprocess=preprocess,
         optimizer=optimizer,
         schedule=schedule if hasattr(schedule, "observe") else Pure(schedule),
         scaler=GradScaler(device.type, enabled=settings.precision == "fp16"),
-        average=build("average", config["average"], model=model, optimizer=optimizer, **context),
+        average=average,
         patience=Patience(settings.monitor, limit=settings.patience, should_prune=should_prune),
         stepper=fast_stepper(optimizer),
-        gate=Gate(optimizer, world),
+        gate=Gate(optimizer, batches.world),
         freezing=freezing(
             model, optimizer, recipe.forward.reset if isinstance(recipe.forward, FastForward) else lambda: None
         ),
+        recalibrate=_recalibration(recipe, average, batches),
     )
+
+
+def _recalibration(recipe: Recipe, average: Average, batches: TrainBatches) -> Recalibrate:
+    """Return what prepares the averaged model for validations; an average of a plugin may leave it out."""
+    is_needed = getattr(average, "needs_statistics", None)
+    if is_needed is None or not is_needed(recipe.total_steps) or not batch_norms(average.module):
+        return no_recalibration
+    return Recalibration(recipe, batches, is_needed)
+
+
+def describe_recalibration(learner: Learner) -> list[str]:
+    """Return a summary line if averaged weights get statistics of their own, which takes time."""
+    if not isinstance(learner.recalibrate, Recalibration):
+        return []
+    norms, steps = len(batch_norms(learner.model)), learner.recalibrate.batches.steps_per_epoch
+    return [
+        f"recomputes the statistics of {norms} BatchNorms from {steps} batches before it validates averaged weights"
+    ]
 
 
 def describe_host_syncs(learner: Learner, device: torch.device) -> list[str]:

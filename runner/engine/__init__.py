@@ -7,6 +7,7 @@
 - `forward.py`, `fast_step.py`, `fused_step.py`: the forward pass and the optimizer step
 - `finite.py`, `nonfinite_trace.py`: the check that all is finite, and the search for what is not
 - `losses.py`: the forms of a loss, and predictions
+- `recalibration.py`: BatchNorm statistics of averaged weights
 - `evaluation.py`, `monitor.py`, `patience.py`: scores, the monitored score, early stopping
 - `schedules.py`, `parts.py`, `randomness.py`: schedules and freezing, parts of models, random keys
 - `probing.py`, `activations.py`, `timing.py`: measurements

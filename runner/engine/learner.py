@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +14,13 @@ from torch.optim import Optimizer
 from runner.engine.contracts import Average
 from runner.engine.fast_step import Stepper, present_gradients
 from runner.engine.finite import Gate, named_tensors, not_finite, optimizer_tensors
+from runner.engine.interruption import Stop
 from runner.engine.patience import Patience
 from runner.engine.schedules import Freezing, NeverFrozen, Observing, rate_tags
 from runner.engine.state_dict import StateDict, load_part, load_state, state_of, versions_in
+
+# Prepares the averaged model for a validation, unless it is stopped, and returns what to log
+Recalibrate = Callable[["Learner", Stop], dict[str, float]]
 
 
 @dataclass
@@ -34,6 +38,7 @@ class Learner:
         stepper: Calls the optimizer; has no state to save.
         gate: Skips non-finite steps; has no state to save.
         freezing: Freezes parameter groups outside their window of steps.
+        recalibrate: Prepares the averaged model for a validation (`runner.engine.recalibration`); returns what to log.
         step: The number of optimizer steps done.
     """
 
@@ -47,6 +52,7 @@ class Learner:
     stepper: Stepper
     gate: Gate
     freezing: Freezing | NeverFrozen = field(default_factory=NeverFrozen)
+    recalibrate: Recalibrate = lambda learner, stop: {}
     step: int = 0
 
     def __post_init__(self) -> None:

@@ -147,11 +147,12 @@ def _validate_and_save(
     """Validate and save a checkpoint if due after the current step; return True if a checkpoint was saved."""
     step = learner.step
     if recipe.due(recipe.validate_every, step):
+        cost = learner.recalibrate(learner, stop)
         scores = validate(recipe, learner, validation, stop)
         if stop.agree():
             log.keep_row_open()
             return False
-        log.add(step, scores)
+        log.add(step, {**cost, **scores})
         _raise_if_bad_score(learner, scores)
         learner.record_scores(scores)
     saving = (

@@ -7,7 +7,9 @@ does not change, and its average converges to it.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ from runner.registry import register
 from runner.schema import Duration, HalfOpenUnit, PositiveInt
 
 _Tensors = tuple[list[Tensor], list[Tensor]]
+_Statistics = Literal["recompute", "average"]
 
 
 class _NoAverage:
@@ -27,6 +30,10 @@ class _NoAverage:
 
     def update(self, model: nn.Module, step: int) -> None:
         """Do nothing: `module` is the model that was trained."""
+
+    def needs_statistics(self, step: int) -> bool:
+        """Return False: the statistics of norms fit the weights."""
+        return False
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return no tensors: `module` has all weights."""
@@ -76,9 +83,13 @@ class _Running(ModelCopy):
     makes it a copy of the model, weight 0 leaves it unchanged.
     """
 
-    def __init__(self, model: nn.Module, weight: Callable[[int], float]) -> None:
+    def __init__(self, model: nn.Module, weight: Callable[[int], float], recompute_after: float = math.inf) -> None:
         super().__init__(model)
-        self.weight = weight
+        self.weight, self._recompute_after = weight, recompute_after
+
+    def needs_statistics(self, step: int) -> bool:
+        """Return True if the average after `step` steps needs statistics of norms that are computed from data."""
+        return step > self._recompute_after
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
@@ -109,11 +120,11 @@ def ema(model: nn.Module, *, decay: HalfOpenUnit) -> Average:
 
 
 @register("average")
-def swa(model: nn.Module, clock: Clock, *, start: Duration, every: Duration) -> Average:
+def swa(model: nn.Module, clock: Clock, *, start: Duration, every: Duration, statistics: _Statistics) -> Average:
     """Return the plain mean of the weights at `start` and after each `every` from there (SWA, arXiv 1803.05407).
 
-    Before `start` it is the model itself. The running statistics of norms are averaged like weights; the paper
-    (algorithm 1) computes them in an extra pass over the training data.
+    Before `start` it is the model itself. The statistics of BatchNorms are recomputed by a pass over the training data
+    before each validation (algorithm 1 of the paper), or averaged like weights.
     """
     first, period = clock.steps(start), clock.period(every)
 
@@ -121,7 +132,7 @@ def swa(model: nn.Module, clock: Clock, *, start: Duration, every: Duration) -> 
         snapshots, remainder = divmod(t - first, period)
         return 1.0 if t <= first else 1 / (snapshots + 1) if remainder == 0 else 0.0
 
-    return _Running(model, weight)
+    return _Running(model, weight, first if statistics == "recompute" else math.inf)
 
 
 class _BlockMeans(ModelCopy):
@@ -131,9 +142,9 @@ class _BlockMeans(ModelCopy):
     floating-point buffers are averaged, other buffers copied.
     """
 
-    def __init__(self, model: nn.Module, size: int, count: int) -> None:
+    def __init__(self, model: nn.Module, size: int, count: int, *, recompute: bool) -> None:
         super().__init__(model)
-        self.size = size
+        self.size, self._recompute = size, recompute
         self.ring = [[torch.zeros_like(t) for t in self.floats] for _ in range(count)]
 
     @torch.no_grad()
@@ -150,6 +161,10 @@ class _BlockMeans(ModelCopy):
             torch._foreach_lerp_(self.floats, self.ring[(block - back) % len(self.ring)], self.size / spanned)
         copy_tensors(self.counts, counts)
 
+    def needs_statistics(self, step: int) -> bool:
+        """Return True if the mean after `step` steps needs statistics of norms that are computed from data."""
+        return self._recompute and step > 1
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return the means of the blocks."""
         return {f"{i}.{j}": t for i, block in enumerate(self.ring) for j, t in enumerate(block)}
@@ -161,14 +176,16 @@ class _BlockMeans(ModelCopy):
 
 
 @register("average")
-def polyak(model: nn.Module, clock: Clock, *, last: Duration, blocks: PositiveInt) -> Average:
+def polyak(model: nn.Module, clock: Clock, *, last: Duration, blocks: PositiveInt, statistics: _Statistics) -> Average:
     """Return the plain mean of the weights after the last steps (Polyak and Juditsky 1992).
 
     With one block the mean starts at step `total_steps - last`, and is the model itself before: this suits a run of
     known length and takes one copy of the weights. With more blocks the mean spans `last` steps, or up to one block
-    less, at any step, as early stopping needs: `blocks + 1` copies.
+    less, at any step, as early stopping needs: `blocks + 1` copies. Statistics of BatchNorms are as in `swa`.
     """
     window = clock.period(last)
+    recompute = statistics == "recompute"
     if blocks == 1:
-        return _Running(model, lambda t: 1 / max(1, t - (clock.total_steps - window)))
-    return _BlockMeans(model, max(1, round(window / blocks)), blocks)
+        start = clock.total_steps - window
+        return _Running(model, lambda t: 1 / max(1, t - start), start + 1 if recompute else math.inf)
+    return _BlockMeans(model, max(1, round(window / blocks)), blocks, recompute=recompute)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import nn
 from torch.optim import Optimizer
@@ -36,9 +38,13 @@ class _Lookahead(ModelCopy):
 class _ScheduleFreeAverage(ModelCopy):
     """The averaged weights of a schedule-free optimizer, which evaluation reads; buffers are copied from the model."""
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
+    def __init__(self, model: nn.Module, optimizer: Optimizer, *, recompute: bool) -> None:
         super().__init__(model)
-        self.optimizer = optimizer
+        self.optimizer, self._recompute = optimizer, recompute
+
+    def needs_statistics(self, step: int) -> bool:
+        """Return True if the average needs statistics of norms that are computed from data."""
+        return self._recompute
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
@@ -61,14 +67,15 @@ def lookahead(model: nn.Module, *, every: PositiveInt, alpha: Unit) -> Average:
 
 
 @register("average")
-def schedulefree(model: nn.Module, optimizer: Optimizer) -> Average:
+def schedulefree(model: nn.Module, optimizer: Optimizer, *, statistics: Literal["recompute", "model"]) -> Average:
     """Return the averaged weights x that `optim=schedulefree` keeps (arXiv 2405.15682, algorithm 1).
 
-    The running statistics of norms are the model's: they are computed at its own weights, y.
+    The statistics of BatchNorms are recomputed by a pass over the training data before each validation, or are the
+    model's, which are computed at its own weights, y.
 
     Raises:
         ConfigError: The optimizer is another one.
     """
     if not hasattr(optimizer, "averaged"):
         raise ConfigError("average=schedulefree: needs optim=schedulefree, whose average it reads")
-    return _ScheduleFreeAverage(model, optimizer)
+    return _ScheduleFreeAverage(model, optimizer, recompute=statistics == "recompute")
