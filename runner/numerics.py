@@ -1,6 +1,6 @@
 """The numerics version: which changes of the code changed results, and which values reproduce the old results.
 
-A change that alters a number gets an entry in `CHANGES` and a line in CHANGELOG.md; the version is that of the last
+A change that alters a number gets an entry in `runner.changes` and a line in CHANGELOG.md; the version is that of the last
 entry. A checkpoint's manifest stores the version that wrote it; a manifest without a version has version 1. A run of an
 older version is evaluated as before. It resumes only if its config uses no part that has changed since, or with
 `resume_numerics=new`.
@@ -13,70 +13,16 @@ Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+from runner.changes import CHANGES
 from runner.errors import CheckpointError
 
 _Config = Mapping[str, Any]
 _FIRST = 1
 BEFORE_SCHEMA_2 = 2  # the last version that wrote results of schema 1
 META = "numerics"  # the entry of a manifest's `meta`
-
-
-class Change(NamedTuple):
-    """A change that alters the numbers of the runs that use a part."""
-
-    version: int  # one more than that of the change before, or equal if they are released together
-    part: str  # as users call it: `optim=lamb`, `mix`, `clip`
-    concerns: Callable[[_Config], bool]  # True if a config uses the part
-    says: str  # what changed, in one line, as in CHANGELOG.md
-    scores: bool = False  # True if the scores of given weights change, too
-
-
-def _freezes(config: _Config) -> bool:
-    """Return True if a rule of the optimizer freezes parameters in some steps."""
-    optim = config.get("optim")
-    rules = optim.get("rules") if isinstance(optim, Mapping) else None
-    # The user may have edited a saved config, and its values are checked later.
-    listed = rules if isinstance(rules, (list, tuple)) else ()
-    return any(isinstance(rule, Mapping) and not rule.keys().isdisjoint(("until", "active")) for rule in listed)
-
-
-def _trains_no_likelihood(config: _Config) -> bool:
-    """Return True if a config's loss without label smoothing is not the negative log-likelihood of the softmax."""
-    loss = config.get("loss")
-    return isinstance(loss, Mapping) and (loss.get("name") != "cross_entropy" or bool(loss.get("class_weights")))
-
-
-def _averages_predictions(config: _Config) -> bool:
-    """Return True if a prediction is a mean over several views or passes."""
-    predict = config.get("predict")
-    return isinstance(predict, Mapping) and predict.get("name") in ("tta", "ten_crop", "mc_dropout")
-
-
-CHANGES: tuple[Change, ...] = (
-    Change(
-        version=2,
-        part="optim.rules with `until` or `active`",
-        concerns=_freezes,
-        says="a frozen BatchNorm runs in evaluation mode and keeps its statistics",
-    ),
-    Change(
-        version=3,
-        part="a loss other than unweighted cross-entropy",
-        concerns=_trains_no_likelihood,
-        says="the reported loss is the configured one instead of the negative log-likelihood of the softmax",
-        scores=True,
-    ),
-    Change(
-        version=3,
-        part="predict=tta, ten_crop or mc_dropout",
-        concerns=_averages_predictions,
-        says="the reported loss is that of the averaged logits instead of the averaged probabilities",
-        scores=True,
-    ),
-)
 
 # A setting or group is `<key>`, a knob is `<group>=<option>.<knob>`
 ADDED: dict[str, Any] = {

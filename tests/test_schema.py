@@ -1,12 +1,28 @@
 """Values against their types: every error is one line that says what is allowed."""
 
 import math
+from fractions import Fraction
 from typing import Annotated, Literal
 
 import pytest
 
 from runner.errors import ConfigError, close, distance, nearest, unknown
-from runner.schema import BOUNDS, Duration, HalfOpenUnit, NotEmpty, Pair, Positive, PositiveInt, Unit, check, steps_of
+from runner.schema import (
+    BOUNDS,
+    Duration,
+    HalfOpenUnit,
+    NotEmpty,
+    Pair,
+    Positive,
+    PositiveInt,
+    Unit,
+    check,
+    date,
+    dates_until,
+    exact_steps_of,
+    is_date,
+    steps_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +85,26 @@ def test_right_values_come_back_typed():
 )
 def test_durations_become_steps(duration, steps):
     assert steps_of(duration, total_steps=190, steps_per_epoch=19, batch=64) == steps
+
+
+def test_an_exact_duration_is_not_rounded():
+    length = {"total_steps": 190, "steps_per_epoch": 19, "batch": 64}
+    assert exact_steps_of("0.3epochs", **length) == Fraction(57, 10)
+    assert exact_steps_of("100examples", **length) == Fraction(25, 16)
+    assert exact_steps_of("5%", **length) == Fraction(19, 2)
+    assert exact_steps_of(".5steps", **length) == Fraction(1, 2)
+
+
+PERIODS = [1, 3, 7, *(Fraction(a, b) for b in (1, 2, 3, 7, 10, 16, 100) for a in range(b, 4 * b, 3 if b < 10 else 17))]
+
+
+@pytest.mark.parametrize("period", PERIODS, ids=str)
+def test_dates_are_the_rounded_multiples_of_the_period(period):
+    dates = [round(k * period) for k in range(1, 700)]
+    assert [date(k, period) for k in range(1, 700)] == dates
+    for step in range(600):
+        assert dates_until(step, period) == sum(d <= step for d in dates)
+        assert is_date(step, period) == (step == 0 or step in dates)
 
 
 def test_distance_counts_single_edits():

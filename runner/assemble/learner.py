@@ -121,7 +121,7 @@ def _set_windows(optimizer: Optimizer, clock: Clock) -> None:
 def _window(active: list[str | None], clock: Clock) -> tuple[int, int]:
     """Return a window of durations in steps, cut to the run; an end is at step 1 or later."""
     first = 0 if active[0] is None else clock.steps(active[0])
-    end = clock.total_steps if active[1] is None else clock.period(active[1])
+    end = clock.total_steps if active[1] is None else max(1, clock.steps(active[1]))
     if active[1] is not None and first >= end:
         raise ConfigError(f"optim.rules: got active=[{active[0]},{active[1]}], must begin before it ends")
     return min(clock.total_steps, first), min(clock.total_steps, end)

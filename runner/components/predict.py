@@ -78,10 +78,10 @@ def tta(
 
 @register("predict")
 def ten_crop(shape: _Shape, loss: Loss, *, crop: Annotated[float, Range(0, 1, open_low=True)]) -> Predict:
-    """Return ten-crop prediction: the mean over four corners, the center and their mirror images.
+    """Return ten-crop prediction: the mean over four corners and the center of the image and of its mirror image.
 
     Each crop is resized (bilinear) to the full image size, so that every model accepts it (Krizhevsky et al. 2012,
-    section 4.1).
+    section 4.1). The center crop begins at `round(margin / 2)`, as in torchvision.
 
     Args:
         shape: Image shape (C, H, W).
@@ -151,14 +151,14 @@ def _diagonal_shifts(images: Tensor, by: int) -> list[Tensor]:
 
 
 def _ten_crops(images: Tensor, crop: float) -> list[Tensor]:
-    """Return corners, center and their mirror images, resized to the size of the images."""
+    """Return corners and center of the images and of their mirror images, resized to the size of the images."""
     height, width = images.shape[2:]
     h, w = max(1, round(crop * height)), max(1, round(crop * width))
     down, right = height - h, width - w
-    corners = [(0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)]
-    views = [images[:, :, y : y + h, x : x + w] for y, x in corners]
-    full = [F.interpolate(v, (height, width), mode="bilinear", align_corners=False) for v in views]
-    return full + [view.flip(-1) for view in full]
+    corners = [(0, 0), (0, right), (down, 0), (down, right), (round(down / 2), round(right / 2))]
+    # At an odd margin the center of the mirror image is not the mirror image of the center
+    views = [whole[:, :, y : y + h, x : x + w] for whole in (images, images.flip(-1)) for y, x in corners]
+    return [F.interpolate(v, (height, width), mode="bilinear", align_corners=False) for v in views]
 
 
 @contextmanager

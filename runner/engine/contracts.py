@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
 from runner.engine.data_summary import Found
 from runner.engine.losses import Prediction
-from runner.schema import steps_of
+from runner.schema import exact_steps_of, steps_of
 
 
 class Split(Protocol):
@@ -137,11 +138,11 @@ class Clock:
 
     def steps(self, duration: str) -> int:
         """Return a duration (`2epochs`, `500steps`, `10%`) in steps, rounded to the nearest integer, at least 0."""
-        return steps_of(duration, total_steps=self.total_steps, steps_per_epoch=self.steps_per_epoch, batch=self.batch)
+        return steps_of(duration, **vars(self))
 
-    def period(self, duration: str) -> int:
-        """Return the duration between two repetitions in steps, at least 1."""
-        return max(1, self.steps(duration))
+    def interval(self, duration: str) -> Fraction:
+        """Return the exact time between two repetitions in steps, at least 1; `schema.date` gives their steps."""
+        return max(Fraction(1), exact_steps_of(duration, **vars(self)))
 
 
 class Average(Protocol):

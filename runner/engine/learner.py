@@ -22,6 +22,9 @@ from runner.engine.state_dict import StateDict, load_part, load_state, state_of,
 # Prepares the averaged model for a validation, unless it is stopped, and returns what to log
 Recalibrate = Callable[["Learner", Stop], dict[str, float]]
 
+# Exceeds the rounding error of a quotient and a product, and is less than a step
+_NUDGE = 1 + 1e-15
+
 
 @dataclass
 class Learner:
@@ -99,7 +102,8 @@ class Learner:
         if "active" not in group:
             return initial * self.schedule(step)
         first, end = group["active"]
-        return initial * self.schedule(int((step - first) * group["pace"])) if first <= step < end else 0.0
+        # The pace is a rounded quotient: without the nudge, a product that should be whole may end just below
+        return initial * self.schedule(int((step - first) * group["pace"] * _NUDGE)) if first <= step < end else 0.0
 
     def rates(self) -> dict[str, float]:
         """Return the learning rates to log by tag: `train/lr`, and `train/lr/<label>` if groups differ."""

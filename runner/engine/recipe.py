@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TypeVar
 
 import torch
@@ -15,6 +16,7 @@ from runner.engine.contracts import Outcome, Predict, Probe
 from runner.engine.forward import Forward, plain_forward
 from runner.engine.learner import Learner
 from runner.engine.losses import Loss, LossFunction
+from runner.schema import is_date
 
 _Result = TypeVar("_Result")
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) float; labels (B,) int64, or (B, K) float
@@ -94,8 +96,8 @@ class Recipe:
         seed: The seed of the run.
         total_steps: The last step.
         steps_per_epoch: The steps of an epoch.
-        validate_every: The steps between validations.
-        checkpoint_every: The steps between checkpoints.
+        validate_every: The steps between validations; a fraction is rounded per date, to round(k * validate_every).
+        checkpoint_every: The steps between checkpoints, likewise.
         log_every: The steps between writes of the log.
         accumulate: The micro-batches of a step.
         loss: The training loss.
@@ -116,8 +118,8 @@ class Recipe:
     seed: int
     total_steps: int
     steps_per_epoch: int
-    validate_every: int
-    checkpoint_every: int
+    validate_every: int | Fraction
+    checkpoint_every: int | Fraction
     log_every: int
     accumulate: int
     loss: Loss | LossFunction
@@ -134,9 +136,9 @@ class Recipe:
     update: Update = _plain_update
     gradients: Gradients = _plain_gradients
 
-    def due(self, every: int, step: int) -> bool:
+    def due(self, every: int | Fraction, step: int) -> bool:
         """Return True if an event is due after `step`: every `every` steps and after the last, unless `NEVER_DUE`."""
-        return step % every == 0 or (step == self.total_steps and every != NEVER_DUE)
+        return is_date(step, every) or (step == self.total_steps and every != NEVER_DUE)
 
 
 # (recipe, learner, images, labels) -> a generator that makes one step. It yields the batch whose gradients it needs and

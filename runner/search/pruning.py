@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ConfigError
 from runner.keys import settings_with
 from runner.roles import Aspect
+from runner.schema import dates_until, is_date
 from runner.search.storage import open_storage
 
 if TYPE_CHECKING:
@@ -41,12 +42,12 @@ def make_pruner(knobs: Mapping[str, Any]) -> BasePruner:
             raise ConfigError(f"hydra.sweeper.pruner: {str(error).splitlines()[0]}") from error
 
 
-def make_should_prune(search: Mapping[str, Any], *, every: int, total: int) -> ShouldPrune:
+def make_should_prune(search: Mapping[str, Any], *, every: int | Fraction, total: int) -> ShouldPrune:
     """Return a function (score, optimizer step) -> True if the run of a search should stop.
 
     Args:
         search: The trial of the run: `storage`, `study`, `trial`, `pruner`.
-        every: Optimizer steps between validations.
+        every: Optimizer steps between validations; a fraction is rounded per date.
         total: Optimizer steps of the run; a complete run is never pruned.
     """
     import optuna
@@ -54,12 +55,17 @@ def make_should_prune(search: Mapping[str, Any], *, every: int, total: int) -> S
     storage = open_storage(search["storage"], Path())
     knobs = dict(search["pruner"])
     if knobs.get("max_resource", 0) is None:
-        knobs["max_resource"] = math.ceil(total / every)
+        knobs["max_resource"] = _validations(total, every)
     study = optuna.load_study(study_name=search["study"], storage=storage, pruner=make_pruner(knobs))
 
     def should_prune(score: float, step: int) -> bool:
-        storage.set_trial_intermediate_value(search["trial"], math.ceil(step / every), score)
+        storage.set_trial_intermediate_value(search["trial"], _validations(step, every), score)
         # A plain bool instead of numpy's
         return step < total and bool(study.pruner.prune(study, storage.get_trial(search["trial"])))
 
     return should_prune
+
+
+def _validations(step: int, every: int | Fraction) -> int:
+    """Return the number of validations up to the one after `step`; the last step of a run may be between two dates."""
+    return dates_until(step, every) + (not is_date(step, every))

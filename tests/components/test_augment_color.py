@@ -83,19 +83,56 @@ def test_random_erasing_is_torchvisions_erase(shape: tuple[int, int, int]) -> No
 
     part, batch = augment("random_erasing", shape, p=0.7, scale=[0.05, 0.9], ratio=[0.3, 3], fill=9), images(shape)
     drawn = draws(part)
-    _, height, width = shape
     for image, out, u in zip(batch, part.apply(batch, drawn), drawn.uniform.tolist(), strict=True):
-        area, slope = height * width * (0.05 + 0.85 * u[1]), 0.3 * 10 ** u[2]
-        high, wide = min(height, round(math.sqrt(area * slope))), min(width, round(math.sqrt(area / slope)))
-        top, left = int(u[3] * (height - high + 1)), int(u[4] * (width - wide + 1))
+        top, left, high, wide = torchvisions_box(image, u, [0.05, 0.9], [0.3, 3])
         erased = TF.erase(image, top, left, high, wide, torch.tensor(9, dtype=torch.uint8))
-        assert torch.equal(out, erased if u[0] < 0.7 else image)
+        assert torch.equal(out, erased if u[20] < 0.7 else image)
+
+
+def torchvisions_box(image: Tensor, uniform: list[float], scale: list[float], ratio: list[float]) -> tuple[int, ...]:
+    """Return top, left, height and width that torchvision's RandomErasing draws from given random numbers."""
+    from torchvision.transforms import RandomErasing
+
+    asked = iter([number for pair in zip(uniform[:10], uniform[10:20], strict=True) for number in pair])
+    place = iter(uniform[21:23])
+
+    class Given:
+        def __init__(self, size: int) -> None:
+            assert size == 1
+
+        def uniform_(self, low: float, high: float) -> Tensor:
+            return torch.tensor([float(low) + next(asked) * (float(high) - float(low))])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.empty", Given)
+        patch.setattr("torch.randint", lambda low, high, size: torch.tensor([low + int(next(place) * (high - low))]))
+        top, left, high, wide, erased = RandomErasing.get_params(image, scale, ratio, [9.0])
+    return (0, 0, 0, 0) if erased is image else (top, left, high, wide)
+
+
+def test_a_box_that_never_fits_leaves_the_image() -> None:
+    part, batch = augment("random_erasing", (1, 8, 8), p=1.0, scale=[0.9, 1.0], ratio=[3.0, 4.0]), images((1, 8, 8))
+    assert torch.equal(part.apply(batch, draws(part)), batch)
+
+
+def test_the_mean_erased_area_is_torchvisions() -> None:
+    from torchvision.transforms import RandomErasing
+
+    part, count = augment("random_erasing", (1, 32, 32), p=1.0, fill=1), 4000
+    found = part.apply(torch.zeros(count, 1, 32, 32, dtype=torch.uint8), draws(part, count)).double().mean().item()
+    theirs = RandomErasing(1.0, (0.02, 0.4), (0.3, 3.3333), value=1)
+    torch.manual_seed(0)
+    expected = sum(theirs(torch.zeros(1, 32, 32)).mean().item() for _ in range(count)) / count
+    assert abs(found - expected) < 0.008  # a standard error of the difference: 0.0024
 
 
 def test_random_erasing_fills_with_even_and_independent_noise() -> None:
-    shape = (3, 16, 16)
-    part = augment("random_erasing", shape, p=1.0, scale=[1.0, 1.0], ratio=[1.0, 1.0], fill=None)
-    noise = part.apply(images(shape, 200), draws(part, 200))
+    # A box has to be smaller than the image, so it is taken from images of one pixel more per side
+    size = (3, 17, 17)
+    part = augment("random_erasing", size, p=1.0, scale=[256 / 289] * 2, ratio=[1.0, 1.0], fill=None)
+    drawn = draws(part, 200)
+    drawn.uniform[:, 21:23] = 0
+    noise = part.apply(images(size, 200), drawn)[:, :, :16, :16]
     count = noise.flatten().bincount(minlength=256).double()
     expected = noise.numel() / 256
     assert ((count - expected).square() / expected).sum() < 255 + 5 * math.sqrt(2 * 255)  # chi squared
@@ -217,6 +254,30 @@ def test_trivialaugment_draws_its_ops_evenly() -> None:
     assert abs(seen.count("equalize") - 200) < 4 * 14
     # strength 0 of ten others is identity too (translations below one pixel, posterize of eight bits, ...)
     assert 200 - 4 * 14 < seen.count("identity") < 200 + 2000 / 31 * 1.8 + 4 * 16
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 8, 40), (3, 30, 12), (1, 32, 32), (3, 64, 48)], ids=str)
+def test_trivialaugment_translates_no_farther_than_the_image_or_32_pixels(shape: tuple[int, int, int]) -> None:
+    """A translation by s of the reach leaves this share of the ones: the strengths are those of 0..30 thirtieths."""
+    part = augment("trivialaugment", shape)
+    white = torch.full((31, *shape), 255, dtype=torch.uint8)
+    for op, length in (("translate_x", shape[2]), ("translate_y", shape[1])):
+        which = torch.full((31,), (OPS.index(op) + 0.5) / len(OPS))
+        drawn = torch.stack([which, torch.full((31,), 0.9), (torch.arange(31) + 0.5) / 31], 1)
+        seen = (part.apply(white, Draws(drawn, 0)) > 127).double().mean((1, 2, 3))
+        expected = [1 - int(min(32, length) * k / 30 + 1e-6) / length for k in range(31)]
+        assert seen.tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("policy", ["trivialaugment", "randaugment"])
+@pytest.mark.parametrize("side", [8, 16, 28])
+def test_policies_blacken_small_images_no_more_often_than_those_of_32_pixels(policy: str, side: int) -> None:
+    shares = []
+    for length in (side, 32):
+        part = augment(policy, (1, length, length))
+        white = torch.full((3000, 1, length, length), 255, dtype=torch.uint8)
+        shares.append((part.apply(white, draws(part, 3000)).amax((1, 2, 3)) < 64).double().mean().item())
+    assert abs(shares[0] - shares[1]) < 0.006  # full translations of TrivialAugment and its darkest images: 2 %
 
 
 def test_randaugment_of_one_op_draws_evenly_and_of_magnitude_0_changes_little() -> None:

@@ -153,14 +153,64 @@ def test_resized_crop_is_torchvisions(shape: tuple[int, int, int]) -> None:
     drawn = draws(part, 60)
     _, height, width = shape
     whole = 0
-    for image, out, (a, b, c, d) in zip(batch, part.apply(batch, drawn), drawn.uniform.tolist(), strict=True):
-        area, aspect = height * width * (0.1 + 0.9 * a), 0.5 * 4**b
-        wide = min(width, max(1, round(math.sqrt(area * aspect))))
-        high = min(height, max(1, round(math.sqrt(area / aspect))))
-        left, top = int(c * (width - wide + 1)), int(d * (height - high + 1))
-        assert far(out, TF.resized_crop(image, top, left, high, wide, [height, width])) <= 1
-        whole += (wide, high) == (width, height)
+    for image, out, u in zip(batch, part.apply(batch, drawn), drawn.uniform.tolist(), strict=True):
+        window = torchvisions_window(image, u, [0.1, 1.0], [0.5, 2.0])
+        assert far(out, TF.resized_crop(image, *window, [height, width])) <= 1
+        whole += window[2:] == (height, width)
     assert whole < 20
+
+
+def torchvisions_window(image: Tensor, uniform: list[float], scale: list[float], ratio: list[float]) -> tuple[int, ...]:
+    """Return top, left, height and width that torchvision's RandomResizedCrop draws from given random numbers."""
+    from torchvision.transforms import RandomResizedCrop
+
+    # In the order in which torchvision asks: area and aspect ratio of each try, then top and left
+    asked = iter([number for pair in zip(uniform[:10], uniform[10:20], strict=True) for number in pair])
+    place = iter([uniform[21], uniform[20]])
+
+    class Given:
+        def __init__(self, size: int) -> None:
+            assert size == 1
+
+        def uniform_(self, low: float, high: float) -> Tensor:
+            return torch.tensor([float(low) + next(asked) * (float(high) - float(low))])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.empty", Given)
+        patch.setattr("torch.randint", lambda low, high, size: torch.tensor([low + int(next(place) * (high - low))]))
+        return RandomResizedCrop.get_params(image, scale, ratio)
+
+
+RESIZED = [([0.08, 1.0], [0.75, 4 / 3]), ([0.9, 1.0], [0.75, 4 / 3]), ([1.0, 1.0], [0.2, 0.3]), ([0.5, 1], [3.0, 4.0])]
+
+
+@pytest.mark.parametrize(("scale", "ratio"), RESIZED)
+@pytest.mark.parametrize("shape", [(1, 24, 64), (1, 64, 24), (1, 17, 17), (1, 1, 9), (1, 8, 3)], ids=str)
+def test_windows_are_drawn_again_as_torchvision_draws_them(
+    shape: tuple[int, int, int], scale: list[float], ratio: list[float]
+) -> None:
+    from torchvision.transforms.v2 import functional as TF
+
+    part, batch = augment("resized_crop", shape, scale=scale, ratio=ratio), images(shape, 60)
+    drawn = draws(part, 60)
+    for image, out, u in zip(batch, part.apply(batch, drawn), drawn.uniform.tolist(), strict=True):
+        window = torchvisions_window(image, u, scale, ratio)
+        if min(window[2:]) == 0:
+            continue  # torchvision's last resort may be empty, ours has at least one pixel
+        assert far(out, TF.resized_crop(image, *window, list(shape[1:]))) <= 1
+
+
+def test_the_mean_area_of_a_window_is_torchvisions_in_wide_images() -> None:
+    """The slope of a ramp in the crop is the window's share of each side: 0.248 of 24x64 in the mean, never clipped."""
+    shape = (1, 24, 64)
+    part, count = augment("resized_crop", shape), 4000
+    assert isinstance(part, Geometric)
+    grid = (torch.arange(64.0)[None, None] - 31.5, torch.arange(24.0)[None, :, None] - 11.5)
+    x, y = part.trace(grid, draws(part, count))
+    wide, high = (x[:, 0, 32] - x[:, 0, 31]) * 64, (y[:, 12, 0] - y[:, 11, 0]) * 24
+    areas = (wide.double() * high.double() / (24 * 64)).numpy()
+    assert abs(areas.mean() - 0.248) < 0.01
+    assert (wide / high).max() < 4 / 3 * 1.4 and (wide / high).min() > 3 / 4 / 1.4
 
 
 @pytest.mark.parametrize("place", [(0.0, 0.0), (1.0, 1.0), (0.4, 0.8)])

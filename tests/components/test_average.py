@@ -118,6 +118,27 @@ def test_swa_is_the_mean_of_the_snapshots_from_its_start_on() -> None:
     assert_same(averaged, iterates[[9, 12, 15, 18]].mean(0))
 
 
+@pytest.mark.parametrize("start", ["0%", "0steps", "1%"])
+def test_swa_from_the_start_leaves_out_the_untrained_weights(start: str) -> None:
+    model = network()
+    averaged = average("swa", model, start=start, every="3steps")
+    iterates = train_on_noise(model, averaged, range(1, 3))
+    assert_same(averaged, iterates[-1])
+    iterates += train_on_noise(model, averaged, range(3, 6))
+    assert_same(averaged, iterates[2])
+    iterates = torch.stack([*iterates, *train_on_noise(model, averaged, range(6, 21))])
+    assert_same(averaged, iterates[[2, 5, 8, 11, 14, 17]].mean(0))
+
+
+@pytest.mark.parametrize("start", [0, 4])
+def test_swa_takes_its_snapshots_at_rounded_dates(start: int) -> None:
+    model = network()
+    averaged = average("swa", model, start=f"{start}steps", every="0.5epochs")  # 2.5 steps
+    iterates = torch.stack(train_on_noise(model, averaged, range(1, 21)))
+    dates = [start + round(2.5 * k) for k in range(10) if 0 < start + round(2.5 * k) <= 20]
+    assert_same(averaged, iterates[[d - 1 for d in dates]].mean(0))
+
+
 def test_lookahead_pulls_the_model_back_to_its_slow_weights() -> None:
     model = network()
     slow = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from runner import components  # noqa: F401  (registers all)
+from runner.components.optim.muon import orthogonalized
 from runner.registry import build
 
 CONF = Path(__file__).parents[2] / "conf" / "optim"
@@ -65,6 +66,19 @@ def test_muon_orthogonalizes_the_momentum_of_hidden_kernels_and_leaves_the_head_
         else:
             w = hand_adamw(w, gradients[key], config, 0.1 if key == "3.weight" else 0.0)
         np.testing.assert_allclose(p.detach().numpy(), w, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(("steps", "least"), [(5, 0.002), (3, 0.02)])
+def test_singular_values_end_in_the_documented_range(steps: int, least: float) -> None:
+    random = np.random.default_rng(0)
+    u, v = (np.linalg.qr(random.normal(size=(40, 40)))[0] for _ in range(2))
+    values = np.concatenate([np.geomspace(least * 1.01, 0.3, 20), np.geomspace(1e-6, least / 10, 19)])
+    values = np.append(values, np.sqrt(1 - (values**2).sum()))
+    (found,) = orthogonalized([torch.tensor(u @ np.diag(values) @ v)], steps)
+    after = np.diag(u.T @ found.numpy() @ v.T)
+    large = values >= least
+    assert (after[large] > 0.68).all() and (after[large] < 1.21).all()
+    assert (after[~large] < 0.68).all() and (after[~large] < 3.4446**steps * values[~large] * (1 + 1e-9)).all()
 
 
 def test_muon_agrees_with_torch_where_torch_reaches() -> None:

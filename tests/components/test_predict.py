@@ -91,11 +91,12 @@ def test_shift_and_flip_average_six_views() -> None:
     torch.testing.assert_close(predict("tta", views=["flip", "shift"], shift=2)(model, x).exp(), by_hand)
 
 
-def test_ten_crop_averages_corners_centre_and_their_mirror_images() -> None:
+@pytest.mark.parametrize("side", range(1, 9))
+def test_ten_crop_averages_corners_centre_and_their_mirror_images(side: int) -> None:
     model, x = network(), images()
-    crops = transforms.ten_crop(x, 6)
+    crops = transforms.ten_crop(x, side)
     by_hand = sum(model(transforms.resize(v, [8, 8], antialias=False)).softmax(1) for v in crops) / 10
-    torch.testing.assert_close(predict("ten_crop", crop=0.75)(model, x).exp(), by_hand)
+    torch.testing.assert_close(predict("ten_crop", crop=side / 8)(model, x).exp(), by_hand)
 
 
 def test_ten_crop_of_the_whole_image_is_a_flip() -> None:

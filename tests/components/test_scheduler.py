@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -116,11 +117,51 @@ def test_triangular_goes_up_once_and_down() -> None:
     assert [factor(s) for s in (0, 15, 30, 75, 120)] == pytest.approx([0.2, 0.6, 1.0, 0.55, 0.1])
 
 
-@pytest.mark.parametrize("growth", [1, 2])
-def test_cosine_restarts_equals_torch(growth: int) -> None:
-    expected = of_torch(lambda o: lr.CosineAnnealingWarmRestarts(o, T_0=24, T_mult=growth, eta_min=0.05))
-    found = curve(schedule("cosine_restarts", cycle="2epochs", growth=growth, final=0.05))
+@pytest.mark.parametrize(("growth", "total"), [(1, 24), (1, 120), (2, 72), (2, 168), (3, 312), (10, 264)])
+def test_cosine_restarts_equals_torch_where_whole_cycles_fill_the_run(growth: int, total: int) -> None:
+    expected = of_torch(lambda o: lr.CosineAnnealingWarmRestarts(o, T_0=24, T_mult=growth, eta_min=0.05), total)
+    found = curve(schedule("cosine_restarts", total, cycle="2epochs", growth=growth, final=0.05), total)
     assert found == pytest.approx(expected, rel=1e-9)
+
+
+def lengths_of_cycles(values: list[float]) -> list[int]:
+    """Return the lengths of half cosines in a row of factors, each of which begins with 1."""
+    starts = [i for i, value in enumerate(values) if value == 1]
+    return [b - a for a, b in zip(starts, [*starts[1:], len(values)], strict=True)]
+
+
+@pytest.mark.parametrize("growth", [1, 2, 3])
+@pytest.mark.parametrize("cycle", ["20%", "7%", "1epoch", "37steps", "2.5epochs", "150%"])
+@pytest.mark.parametrize("warmup", ["0%", "10%", "3steps"])
+def test_restarts_tile_every_run_after_its_warmup(warmup: str, cycle: str, growth: int) -> None:
+    for total in [*range(4, 80), *range(83, 601, 37), 600]:
+        factor = schedule("cosine_restarts", total, cycle=cycle, growth=growth, warmup=warmup)
+        skipped = 3 if warmup == "3steps" else round(total * 0.1) if warmup == "10%" else 0
+        values = [factor(s) for s in range(skipped, total)]
+        lengths = lengths_of_cycles(values)
+        assert values[0] == 1 and values[-1] == min(values) and (values[-1] <= 0.5 or len(values) == 1)
+        assert sum(lengths) == total - skipped
+        assert lengths[-1] == max(lengths)
+        ideal = [growth**k / sum(growth**j for j in range(len(lengths))) * len(values) for k in range(len(lengths))]
+        assert all(abs(a - b) < 1 for a, b in zip(lengths, ideal, strict=True))
+        for length, start in zip(lengths, [sum(lengths[:k]) for k in range(len(lengths))], strict=True):
+            cosine = [(1 + math.cos(math.pi * t / length)) / 2 for t in range(length)]
+            assert values[start : start + length] == pytest.approx(cosine)
+
+
+def test_the_number_of_cycles_needs_the_least_stretching() -> None:
+    # 100 steps: three cycles of 14, 28 and 57 are nearer to a first one of 20 than two of 33 and 67
+    values = curve(schedule("cosine_restarts", 100, cycle="20steps", growth=2), 100)
+    assert lengths_of_cycles(values) == [14, 28, 58]
+    # 90 steps after the warm-up: five of 18, not four of 22.5
+    values = curve(schedule("cosine_restarts", 100, warmup="10%"), 100)[10:]
+    assert lengths_of_cycles(values) == [18] * 5
+
+
+def test_a_cycle_has_two_steps_if_the_run_has_them() -> None:
+    assert lengths_of_cycles(curve(schedule("cosine_restarts", 7, cycle="1step"), 7)) == [2, 2, 3]
+    assert curve(schedule("cosine_restarts", 2), 2) == pytest.approx([1, 0.5])
+    assert curve(schedule("cosine_restarts", 1), 1) == [1]
 
 
 def test_onecycle_equals_torch() -> None:
@@ -129,6 +170,57 @@ def test_onecycle_equals_torch() -> None:
     )
     assert curve(schedule("onecycle"), TOTAL - 1) == pytest.approx(expected, rel=1e-9)
     assert schedule("onecycle")(TOTAL - 1) == pytest.approx(4e-6)
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 7, 10, 37, 64, 101])
+def test_onecycle_equals_torch_at_peaks_between_two_steps(total: int) -> None:
+    for percent in ("0", "0.3", "4", "7.1", "12.5", "30", "33.3333", "50", "77.7", "95", "99.9", "100"):
+        share = float(percent) / 100
+        if share * total == 1:
+            continue  # torch divides by zero
+        expected = of_torch(
+            lambda o, share=share: lr.OneCycleLR(o, 1.0, total, pct_start=share, div_factor=25, final_div_factor=1e4),
+            max(1, total - 1),
+        )
+        factor = schedule("onecycle", total, peak=f"{percent}%")
+        assert curve(factor, max(1, total - 1)) == pytest.approx(expected, rel=1e-9), percent
+        assert factor(total - 1) == pytest.approx(1 if percent == "100" else 4e-6, rel=1e-9), percent
+
+
+def test_onecycle_whose_rise_ends_with_the_first_step_begins_at_its_peak() -> None:
+    factor = schedule("onecycle", 10, peak="1step")
+    assert [factor(0), factor(9)] == pytest.approx([1, 4e-6])
+
+
+PERIODS = [
+    ("0.3epochs", 3.6),
+    ("1.5steps", 1.5),
+    ("2.5steps", 2.5),
+    ("7%", 8.4),
+    ("0.01epochs", 1),
+    ("100examples", 3.125),
+]
+
+
+@pytest.mark.parametrize(("every", "period"), PERIODS)
+def test_step_drops_at_rounded_dates(every: str, period: float) -> None:
+    dates = [round(k * period) for k in range(1, 200)]
+    expected = [0.9 ** sum(d <= s for d in dates) for s in range(TOTAL)]
+    assert curve(schedule("step", every=every, gamma=0.9)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("half", "period"), PERIODS)
+def test_cyclic_turns_at_rounded_dates(half: str, period: float) -> None:
+    dates = [round(k * period) for k in range(200)]
+    corners = [0.1 if k % 2 == 0 else 1.0 for k in range(200)]
+    expected = np.interp(range(TOTAL), dates, corners)
+    assert curve(schedule("cyclic", low=0.1, half=half)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("every", "period"), PERIODS)
+def test_exponential_has_the_exact_period(every: str, period: float) -> None:
+    expected = [0.9 ** (s / period) for s in range(TOTAL)]
+    assert curve(schedule("exponential", every=every, gamma=0.9)) == pytest.approx(expected)
 
 
 SCORES = [0.1, 0.5, 0.5, 0.4, 0.45, 0.5004, 0.6, 0.6, 0.6, 0.6, 0.6, math.nan, 0.6, 0.7, 0.6, 0.6, 0.6, 0.6]

@@ -4,6 +4,7 @@ crop_flip.py: random crops, random resized crops and flips.
 geometry.py: rotation, translation, shear, stretch, lens distortion and perspective.
 warp.py: geometric augmentations as coordinate maps; neighbors are fused into one resampling.
 color.py: brightness, contrast, saturation and PCA color shifts.
+boxes.py: random boxes, drawn again where they do not fit.
 erase.py: cutout and random erasing.
 policy.py: RandAugment, TrivialAugment and AugMix.
 policy_ops.py: the operations that these policies draw from.

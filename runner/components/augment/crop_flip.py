@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from runner.components.augment.boxes import BOX_TRIES, draw_boxes, first_fitting
 from runner.components.augment.pixels import crop_windows, select
 from runner.components.augment.warp import Geometric, Grid, make_geometric, uniform_between
 from runner.engine.contracts import Augment, Draws
@@ -53,7 +53,8 @@ def resized_crop(
 ) -> Geometric:
     """Cut a window of random area and aspect ratio and resize it to the image size (arXiv 1409.4842, section 6).
 
-    A window longer than the image is clipped to it.
+    As in torchvision, a window that does not fit into the image is drawn again. After ten that do not, the window is
+    the largest one in the center with the nearest allowed aspect ratio.
 
     Args:
         shape: Image shape (C, H, W).
@@ -61,17 +62,22 @@ def resized_crop(
         ratio: [low, high] width / height, > 0; log-uniform.
     """
     height, width = shape[1:]
+    slope = min(max(width / height, ratio[0]), ratio[1])
+    # The window after ten failures: (height, width)
+    largest = max(1, round(min(height, width / slope))), max(1, round(min(width, height * slope)))
 
     def trace(grid: Grid, draws: Draws) -> Grid:
-        area = uniform_between(draws.uniform[:, 0], *scale) * (height * width)
-        aspect = uniform_between(draws.uniform[:, 1], math.log(ratio[0]), math.log(ratio[1])).exp()
-        wide, high = (area * aspect).sqrt(), (area / aspect).sqrt()
-        return (
-            _window_coordinates(grid[0], wide.round().clamp(1, width), width, draws.uniform[:, 2]),
-            _window_coordinates(grid[1], high.round().clamp(1, height), height, draws.uniform[:, 3]),
+        wide, high = draw_boxes(draws.uniform, scale, ratio, (height, width))
+        fits = (wide >= 1) & (wide <= width) & (high >= 1) & (high <= height)
+        found, (wide, high) = first_fitting(fits, wide, high)
+        wide, high = wide.where(found, largest[1]), high.where(found, largest[0])
+        left, top = (
+            torch.where(found, (uniform * (room + 1)).floor(), (room / 2).floor())
+            for uniform, room in ((draws.uniform[:, -2], width - wide), (draws.uniform[:, -1], height - high))
         )
+        return _window_coordinates(grid[0], wide, width, left), _window_coordinates(grid[1], high, height, top)
 
-    return make_geometric(trace, uniforms=4, mode="border")
+    return make_geometric(trace, uniforms=2 * BOX_TRIES + 2, mode="border")
 
 
 @register("augment")
@@ -106,9 +112,9 @@ def _reflect_pad(images: Tensor, padding: int) -> Tensor:
     return images
 
 
-def _window_coordinates(axis: Tensor, window: Tensor, length: int, uniform: Tensor) -> Tensor:
-    """Return coordinates along one axis of a whole-pixel window resized to `length`, clamped to the window."""
-    start = (uniform[:, None, None] * (length - window + 1)).floor()
+def _window_coordinates(axis: Tensor, window: Tensor, length: int, start: Tensor) -> Tensor:
+    """Return coordinates along one axis of whole-pixel windows (B,) resized to `length`, clamped to the window."""
+    window, start = window[:, None, None], start[:, None, None]
     place = (axis + length / 2) * (window / length) - 0.5
     return place.clamp(min=0).minimum(window - 1) + start - (length - 1) / 2
 

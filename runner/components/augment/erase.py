@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import math
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from runner.components.augment.boxes import BOX_TRIES, draw_boxes, first_fitting
 from runner.components.augment.crop_flip import Shape
 from runner.components.augment.pixels import box_masks, select, select_bits
 from runner.engine.contracts import Augment, Draws
@@ -64,7 +64,8 @@ def random_erasing(
 ) -> Augment:
     """Cover a box of random area, aspect ratio and position inside the image (arXiv 1708.04896, algorithm 1).
 
-    A side longer than the image is clipped to it.
+    As in torchvision, a box that is not smaller than the image on both sides is drawn again. After ten such boxes, the
+    image is left as it is.
 
     Args:
         p: Probability, in [0, 1].
@@ -75,16 +76,16 @@ def random_erasing(
 
     def apply(images: Tensor, draws: Draws) -> Tensor:
         height, width = images.shape[2:]
-        happens, area, aspect, down, right, noise = draws.uniform.unbind(1)
-        pixels = (scale[0] + area * (scale[1] - scale[0])) * (height * width)
-        slope = (math.log(ratio[0]) + aspect * math.log(ratio[1] / ratio[0])).exp()
-        high = (pixels * slope).sqrt().round().clamp(max=height)
-        wide = (pixels / slope).sqrt().round().clamp(max=width)
+        happens, down, right, noise = draws.uniform[:, 2 * BOX_TRIES :].unbind(1)
+        # The ratio is height / width here: height and width change places
+        high, wide = draw_boxes(draws.uniform, scale, ratio, (height, width))
+        found, (high, wide) = first_fitting((high < height) & (wide < width), high, wide)
         top, left = (down * (height - high + 1)).floor(), (right * (width - wide + 1)).floor()
-        box = box_masks(images, top, left, top + high, left + wide) & (happens < p)[:, None, None, None]
+        chosen = (found & (happens < p))[:, None, None, None]
+        box = box_masks(images, top, left, top + high, left + wide) & chosen
         return select(box, _hash_noise(noise, images) if fill is None else fill, images)
 
-    return Augment(apply, uniforms=6)
+    return Augment(apply, uniforms=2 * BOX_TRIES + 4)
 
 
 def _hash_noise(uniform: Tensor, images: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ from runner.schema import PositiveInt, Range
 _Shape = tuple[int, int, int]
 # Most operations in a chain
 _AUGMIX_MAX_DEPTH = 3
+# Largest translation of TrivialAugment in pixels, which the paper chose for images of 32 pixels or more
+_TRIVIAL_SHIFT = 32.0
 # AugMix draws from operations 1 to this one: none that CIFAR-10-C tests
 _AUGMIX_LAST_OP = OPS.index("equalize")
 
@@ -70,12 +72,14 @@ def randaugment(shape: _Shape, *, ops: PositiveInt, magnitude: Annotated[float, 
 
 
 @register("augment")
-def trivialaugment() -> Augment:
+def trivialaugment(shape: _Shape) -> Augment:
     """Apply one random operation at one of 31 random strengths (TrivialAugment, arXiv 2103.10158, wide space).
 
     It is drawn from 14 operations, with a random sign. Geometric ones resample bilinearly and fill with black.
+    Translations reach 32 pixels, but never farther than the image's own width or height.
     """
-    space = _OpRanges(0.99, 32.0, 32.0, 135.0, 0.99, (8, 2))
+    across, down = (min(_TRIVIAL_SHIFT, float(length)) for length in (shape[2], shape[1]))
+    space = _OpRanges(0.99, across, down, 135.0, 0.99, (8, 2))
 
     def apply(images: Tensor, draws: Draws) -> Tensor:
         which, sign, strength = draws.uniform.unbind(1)

@@ -7,6 +7,7 @@ does not change, and its average converges to it.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from runner.engine.contracts import Average, Clock
 from runner.registry import register
-from runner.schema import Duration, HalfOpenUnit, PositiveInt
+from runner.schema import Duration, HalfOpenUnit, PositiveInt, dates_until, is_date
 
 _Tensors = tuple[list[Tensor], list[Tensor]]
 _Statistics = Literal["recompute", "average"]
@@ -123,16 +124,21 @@ def ema(model: nn.Module, *, decay: HalfOpenUnit) -> Average:
 def swa(model: nn.Module, clock: Clock, *, start: Duration, every: Duration, statistics: _Statistics) -> Average:
     """Return the plain mean of the weights at `start` and after each `every` from there (SWA, arXiv 1803.05407).
 
-    Before `start` it is the model itself. The statistics of BatchNorms are recomputed by a pass over the training data
-    before each validation (algorithm 1 of the paper), or averaged like weights.
+    Before the first of these it is the model itself. With a `start` of 0 the untrained weights are not in the mean. The
+    statistics of BatchNorms are recomputed by a pass over the training data before each validation (algorithm 1 of the
+    paper), or averaged like weights.
     """
-    first, period = clock.steps(start), clock.period(every)
+    first, interval = clock.steps(start), clock.interval(every)
 
     def weight(t: int) -> float:
-        snapshots, remainder = divmod(t - first, period)
-        return 1.0 if t <= first else 1 / (snapshots + 1) if remainder == 0 else 0.0
+        # Snapshots up to step t; the weights before the first step are none
+        snapshots = dates_until(t - first, interval) + (first > 0)
+        if t <= first or snapshots == 0:
+            return 1.0
+        return 1 / snapshots if is_date(t - first, interval) else 0.0
 
-    return _Running(model, weight, first if statistics == "recompute" else math.inf)
+    alone = first or next(step for step in itertools.count(1) if is_date(step, interval))
+    return _Running(model, weight, alone if statistics == "recompute" else math.inf)
 
 
 class _BlockMeans(ModelCopy):
@@ -183,7 +189,7 @@ def polyak(model: nn.Module, clock: Clock, *, last: Duration, blocks: PositiveIn
     known length and takes one copy of the weights. With more blocks the mean spans `last` steps, or up to one block
     less, at any step, as early stopping needs: `blocks + 1` copies. Statistics of BatchNorms are as in `swa`.
     """
-    window = clock.period(last)
+    window = max(1, clock.steps(last))
     recompute = statistics == "recompute"
     if blocks == 1:
         start = clock.total_steps - window

@@ -66,10 +66,11 @@ def orthogonalized(matrices: list[Tensor], steps: int) -> list[Tensor]:
 
 
 def _newton_schulz(matrices: Tensor, steps: int) -> Tensor:
-    """Return matrices (n, rows, columns) with their singular values brought near 1 (between about 0.7 and 1.2).
+    """Return matrices (n, rows, columns) with their singular values brought near 1 by Newton-Schulz iterations.
 
-    Newton-Schulz iterations; the computation is in bfloat16 on CUDA, whose error the iteration tolerates, and in
-    the given precision elsewhere.
+    Relative to the matrix's Frobenius norm, singular values of 0.002 or more end between 0.68 and 1.21 after five
+    iterations, those of 0.02 or more after three. An iteration multiplies smaller ones by up to 3.44. The computation
+    is in bfloat16 on CUDA, whose error the iteration tolerates, and in the given precision elsewhere.
     """
     a, b, c = _COEFFICIENTS
     x = matrices.to(torch.bfloat16 if matrices.is_cuda else matrices.dtype)
@@ -99,7 +100,8 @@ def muon(groups: Groups, *, momentum: HalfOpenUnit, ns_steps: PositiveInt, betas
 
     Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon): `m <- momentum * m + (1 - momentum) * g;
     u = momentum * m + (1 - momentum) * g; w <- w - lr * (0.2 * sqrt(max(rows, columns)) * orth(u) + weight_decay * w)`.
-    `orth(u)` brings all singular values near 1 in `ns_steps` Newton-Schulz iterations. A kernel (out, in, h, w) is the
+    `orth(u)` brings the singular values between 0.68 and 1.21 in `ns_steps` Newton-Schulz iterations; with five, those
+    below 0.002 of the Frobenius norm stay smaller, with three those below 0.02. A kernel (out, in, h, w) is the
     matrix (out, in * h * w). The scale gives the step the root mean square of AdamW's, so that both share `lr` (arXiv
     2502.16982, section 2.2). `betas` and `eps` are AdamW's. Groups are named `muon ...` and `adamw ...`; both have
     decoupled weight decay.

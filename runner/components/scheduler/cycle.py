@@ -6,12 +6,15 @@ The package's docstring defines t, n and s.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
+from fractions import Fraction
+from functools import cache
 from typing import Annotated
 
 from runner.components.scheduler.decay import with_warmup
 from runner.engine.contracts import Clock, Schedule
 from runner.registry import register
-from runner.schema import Duration, Positive, PositiveInt, Range, Unit
+from runner.schema import Duration, Positive, PositiveInt, Range, Unit, date, dates_until, exact_steps_of
 
 _Share = Annotated[float, Range(0, 1, open_low=True)]
 
@@ -21,12 +24,15 @@ def cyclic(clock: Clock, *, low: _Share, half: Duration, gamma: Positive, warmup
     """Return triangles from `low` up to 1 and back; each half takes `half`, and each height is `gamma` times the last.
 
     Smith 2017 (arXiv 1506.01186): gamma 1 is the paper's `triangular`, gamma 0.5 its `triangular2`. torch's CyclicLR.
+    The turning points are at t = `round(k * half)`.
     """
-    h = clock.period(half)
+    interval = clock.interval(half)
 
     def curve(t: int, n: int) -> float:
-        cycle, position = divmod(t, 2 * h)
-        return low + (1 - low) * gamma**cycle * (1 - abs(position / h - 1))
+        halves = dates_until(t, interval)
+        begin, end = date(halves, interval), date(halves + 1, interval)
+        share = (t - begin) / (end - begin)
+        return low + (1 - low) * gamma ** (halves // 2) * (1 - share if halves % 2 else share)
 
     return with_warmup(curve, warmup, clock)
 
@@ -48,32 +54,49 @@ def triangular(clock: Clock, *, start: _Share, peak: Duration, final: Unit, warm
 def cosine_restarts(clock: Clock, *, cycle: Duration, growth: PositiveInt, final: Unit, warmup: Duration) -> Schedule:
     """Return half cosines from 1 to `final`, each `growth` times as long as the last (SGDR, arXiv 1608.03983).
 
-    The first takes `cycle`. A snapshot ensemble takes one model from the end of each (arXiv 1704.00109).
+    Whole cycles fill the n steps after the warm-up, so that the run ends at the smallest factor. There are m of them,
+    the number that needs the least stretching for a first cycle of length `cycle`. With `S_k = 1 + growth + ... +
+    growth ** (k - 1)`, cycle k starts at t = `floor(n * S_k / S_m)`; no cycle is longer than the last. Where cycles do
+    not grow, each has two steps or more. torch's CosineAnnealingWarmRestarts where `n = cycle * S_m`. A snapshot
+    ensemble takes one model from the end of each cycle (arXiv 1704.00109).
     """
-    first = clock.period(cycle)
+    starts = cache(lambda n: _restarts(n, clock.interval(cycle), growth))
 
     def curve(t: int, n: int) -> float:
-        length = first
-        if growth == 1:
-            t %= length
-        while t >= length:
-            t, length = t - length, length * growth
-        return final + (1 - final) * (1 + math.cos(math.pi * t / length)) / 2
+        number = bisect_right(starts(n), t, hi=len(starts(n)) - 1)
+        begin, end = starts(n)[number - 1], starts(n)[number]
+        return final + (1 - final) * (1 + math.cos(math.pi * min(1.0, (t - begin) / (end - begin)))) / 2
 
     return with_warmup(curve, warmup, clock)
+
+
+def _restarts(n: int, first: Fraction, growth: int) -> list[int]:
+    """Return the first step of each cycle, and n at the end; `first` is the length of the first cycle to aim at."""
+    sums = [0, 1]
+    # One more cycle as long as n is above the geometric mean of both total lengths
+    while n**2 > first**2 * sums[-1] * (sums[-1] * growth + 1):
+        sums.append(sums[-1] * growth + 1)
+    if growth == 1:
+        # A cycle of one step would stay at the full rate
+        sums = sums[: max(1, n // 2) + 1]
+    return [n * each // sums[-1] for each in sums]
 
 
 @register("scheduler")
 def onecycle(clock: Clock, *, start: _Share, peak: Duration, final: Unit, warmup: Duration) -> Schedule:
     """Return half cosines from `start` up to 1 and down to `final`, which is the factor of the last step.
 
-    The rise takes `peak` after the warm-up. This is the learning rate of torch's OneCycleLR (Smith and Topin 2018,
-    arXiv 1708.07120); the momentum is not cycled.
+    The rise takes `peak` after the warm-up: the factor is 1 at `t = peak - 1`, which may lie between two steps. This is
+    the learning rate of torch's OneCycleLR (Smith and Topin 2018, arXiv 1708.07120); the momentum is not cycled.
     """
-    top = clock.steps(peak) - 1
+    top = float(exact_steps_of(peak, **vars(clock))) - 1
 
     def curve(t: int, n: int) -> float:
-        low, share = (start, 1 - t / top) if t < top else (final, (t - max(0, top)) / max(1, n - 1 - max(0, top)))
-        return low + (1 - low) * (1 + math.cos(math.pi * min(1.0, share))) / 2
+        if t < top:
+            low, share = start, 1 - t / top
+        else:
+            # The last step has the factor `final`, unless it is the peak
+            low, share = final, (t - top) / (n - 1 - top) if t < n - 1 else float(t > top)
+        return low + (1 - low) * (1 + math.cos(math.pi * share)) / 2
 
     return with_warmup(curve, warmup, clock)

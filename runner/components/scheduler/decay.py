@@ -16,7 +16,7 @@ from typing import Any
 from runner.engine.contracts import Clock, Schedule
 from runner.errors import ConfigError
 from runner.registry import register
-from runner.schema import Duration, NonNegative, NonNegativeInt, Positive, Unit
+from runner.schema import Duration, NonNegative, NonNegativeInt, Positive, Unit, dates_until
 
 # (t, n) -> factor
 _Curve = Callable[[int, int], float]
@@ -64,9 +64,9 @@ def constant(clock: Clock, *, warmup: Duration) -> Schedule:
 
 @register("scheduler")
 def step(clock: Clock, *, every: Duration, gamma: Positive, warmup: Duration) -> Schedule:
-    """Return `gamma ** (s // every)`: a drop after every `every`, counted from the start of the run."""
-    period = clock.period(every)
-    return _times_warmup(lambda s: gamma ** (s // period), warmup, clock)
+    """Return `gamma ** k` after k drops: one at each step `round(k * every)`, counted from the start of the run."""
+    interval = clock.interval(every)
+    return _times_warmup(lambda s: gamma ** dates_until(s, interval), warmup, clock)
 
 
 @register("scheduler")
@@ -86,7 +86,7 @@ def inverse_sqrt(clock: Clock, *, timescale: Duration, warmup: Duration) -> Sche
     With `timescale` equal to `warmup`, w steps, it is `sqrt(w / s)` after the warm-up: the schedule of the transformer
     (arXiv 1706.03762, section 5.3).
     """
-    scale = clock.period(timescale)
+    scale = max(1, clock.steps(timescale))
     return with_warmup(lambda t, n: 1 / math.sqrt(1 + t / scale), warmup, clock)
 
 
@@ -100,8 +100,8 @@ def multistep(clock: Clock, *, milestones: list[Duration], gamma: Positive, warm
 @register("scheduler")
 def exponential(clock: Clock, *, every: Duration, gamma: Positive, warmup: Duration) -> Schedule:
     """Return `gamma ** (t / every)`: the decay of `step` in equal factors per step."""
-    period = clock.period(every)
-    return with_warmup(lambda t, n: gamma ** (t / period), warmup, clock)
+    interval = float(clock.interval(every))
+    return with_warmup(lambda t, n: gamma ** (t / interval), warmup, clock)
 
 
 @register("scheduler")
