@@ -1,8 +1,8 @@
 """The numerics version: which changes of the code changed results, and which values reproduce the old results.
 
-A change that alters a number gets an entry in `runner.changes` and a line in CHANGELOG.md; the version is that of the last
-entry. A checkpoint's manifest stores the version that wrote it; a manifest without a version has version 1. A run of an
-older version is evaluated as before. It resumes only if its config uses no part that has changed since, or with
+A change that alters a number gets an entry in `runner.changes` and a line in CHANGELOG.md. The version is that of the
+last entry. A checkpoint's manifest stores the version that wrote it; a manifest without a version has version 1. A run
+of an older version is evaluated as before. It resumes only if its config uses no part that has changed since, or with
 `resume_numerics=new`.
 
 A new key gets an entry in `ADDED`, with the value that reproduces the behavior before the key existed.

@@ -14,6 +14,7 @@ from running import ROOT, events, job, metrics, result
 import runner.tasks.train  # noqa: F401
 from runner import numerics
 from runner.__main__ import main
+from runner.changes import Change
 from runner.comparing.comparability import find_warnings
 from runner.comparing.runs import find_runs
 from runner.door.compose import compose_parts, compose_run, hydra_opened
@@ -25,7 +26,6 @@ from runner.door.variants import vary
 from runner.engine.logs.sinks import read_metrics
 from runner.engine.saving import checkpoint
 from runner.errors import CheckpointError, ConfigError
-from runner.changes import Change
 from runner.numerics import completed, same_config, stripped
 from runner.tasks import evaluate as task_evaluate
 from runner.tasks import start

@@ -64,8 +64,7 @@ class Data:
         batch_size: The number of examples of an optimizer step.
         placement: Where the pixels are kept; `auto` is the device if they fit.
         notes: Lines about the data for the summary of a run.
-        check_test: Raises DataError if the test split cannot be opened, and returns lines for the summary. It is called
-            before training if the run will evaluate on the test split. The default checks nothing.
+        check_test: Raises DataError if the test split cannot be opened, and returns lines for the summary.
         found: The number of examples per class and split; None counts them in the open splits.
     """
 

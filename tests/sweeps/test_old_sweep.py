@@ -17,6 +17,7 @@ from running import ROOT, command, job, metrics
 
 from runner import numerics, plain_yaml
 from runner.__main__ import main
+from runner.changes import Change
 from runner.door.naming import digest, hash8, legacy_hash8
 from runner.errors import CheckpointError
 from runner.keys import experiment
@@ -97,7 +98,7 @@ def test_an_old_trial_that_uses_a_changed_part_goes_on_only_when_told_to(tmp_pat
     place = tmp_path / PLACE
     shutil.copytree(FIRST, place)
     monkeypatch.chdir(tmp_path)
-    changed = numerics.Change(version=2, part="clip", concerns=lambda config: config["clip"] is None, says="other")
+    changed = Change(version=2, part="clip", concerns=lambda config: config["clip"] is None, says="other")
     monkeypatch.setattr(numerics, "CHANGES", (changed,))
     here = "hydra/launcher=basic"  # in this process, where the change is planted
     assert main([f"resume={PLACE}", here]) == 1
