@@ -108,6 +108,8 @@ def _train_by_hand(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], ep
 def _recipe(folder: str, epochs: int, seed: int) -> Experiment:
     """Return the experiment of recipe=cifar10_resnet."""
     words = ["recipe=cifar10_resnet", "data=imagefolder", f"data.root={folder}", f"epochs={epochs}", f"seed={seed}"]
+    # The hand-written recipe draws the classifier as the paper does, like other layers
+    words.append("init.head=null")
     return experiment([*words, "probe=[]"])
 
 

@@ -118,4 +118,16 @@ CHANGES: tuple[Change, ...] = (
         says="the center crop begins at `round(margin / 2)`, also in the mirror image, as in torchvision",
         scores=True,
     ),
+    Change(
+        version=3,
+        part="regularizer=l1, l2, elastic_net or max_norm",
+        concerns=concerns.penalizes_tokens,
+        says="penalties and max_norm act on the weights of layers only, not on positions, class tokens and layer scale",
+    ),
+    Change(
+        version=3,
+        part="optim=muon or muon_sgd",
+        concerns=concerns.orthogonalizes_others,
+        says="Muon orthogonalizes the weights of layers only, not gains of kernels and attention's learned keys",
+    ),
 )

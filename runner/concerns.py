@@ -20,6 +20,11 @@ Config = Mapping[str, Any]
 # Height and width of the images of data sets that have one size
 _SIDES = {"digits": 8, "mnist": 28, "fashion_mnist": 28, "cifar10": 32, "cifar100": 32, "svhn": 32}
 
+# Models of this package whose tensors of two or more dimensions, besides norms, are all weights of layers
+_PLAIN_MODELS = ("cnn", "linear", "mlp", "patch_cnn", "resnet", "resnet9", "vgg", "wide_resnet")
+# The models of torchvision with positions, tokens or scales of two or more dimensions
+_TORCHVISION_TOKENS = ("convnext", "maxvit", "swin", "vit")
+
 
 def _knobs_of(config: Config, group: str, *options: str) -> list[Mapping[str, Any]]:
     """Return the knobs of those of the options that a config uses."""
@@ -185,3 +190,30 @@ def _may_be_fraction(config: Config, duration: object) -> bool:
             return True
     measured = _measured(config, duration)
     return measured is None or measured.denominator != 1
+
+
+def _option(config: Config, group: str) -> str:
+    """Return the name of a group's option, empty if a user's edit has left none."""
+    values = config.get(group)
+    return str(values.get("name")) if isinstance(values, Mapping) else ""
+
+
+def _has_tokens(config: Config) -> bool:
+    """Return True if the model has, or may have, tensors of two or more dimensions that are no weights of layers."""
+    name, model = _option(config, "model"), config.get("model")
+    if name == "torchvision":
+        return isinstance(model, Mapping) and str(model.get("arch")).startswith(_TORCHVISION_TOKENS)
+    return name not in ("", *_PLAIN_MODELS)
+
+
+def penalizes_tokens(config: Config) -> bool:
+    """Return True if a penalty or constraint on the weights meets such tensors."""
+    chosen = config.get("regularizer")
+    names = chosen.keys() if isinstance(chosen, Mapping) else ()
+    return not {"l1", "l2", "elastic_net", "max_norm"}.isdisjoint(names) and _has_tokens(config)
+
+
+def orthogonalizes_others(config: Config) -> bool:
+    """Return True if Muon has a model that may have matrices in its layers besides their weights."""
+    known = ("", *_PLAIN_MODELS, "vit", "torchvision")
+    return _option(config, "optim") in ("muon", "muon_sgd") and _option(config, "model") not in known

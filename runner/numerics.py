@@ -39,6 +39,13 @@ ADDED: dict[str, Any] = {
     "average=schedulefree.statistics": "model",
 }
 
+# Defaults that have changed, with what they were. A saved run has its own values; a sweep that is resumed keeps those
+# its trials began with.
+FORMER_DEFAULTS: dict[str, Any] = {
+    "init.head": None,
+    "optim.no_decay": ["bias", "norm"],
+}
+
 # The old name `<group>=<option>.<knob>`, and the knob's name now
 RENAMED: dict[str, str] = {
     "data=imagefolder.centre": "center",

@@ -98,7 +98,7 @@ REFUSED = {
     "scheduler=multistep scheduler.milestones=[10%,x]": "scheduler.milestones[1]: got 'x', must be a duration",
     "loss=focal loss.gamma=-1": "loss.gamma: got -1, must be >= 0",
     "mix=mixup mix.p=2": "mix.p: got 2, must be >= 0 and <= 1",
-    "init.head=-1": "init.head: got -1, must be 'zeros', 'prior' or a number > 0",
+    "init.head=-1": "init.head: got -1, must be 'small', 'zeros', 'prior' or a number > 0",
     "data.batch_size=0": "data.batch_size: got 0, must be >= 1",
     "data.placement=disk": "data.placement: unknown value 'disk'",
     "average.decay=1": "average.decay: got 1, must be >= 0 and < 1",

@@ -10,10 +10,12 @@ import torch
 from torch import nn
 
 from runner.assemble.norms import check_norms
-from runner.components.init.layers import classifier
+from runner.components.init.layers import listed
 from runner.engine.batches import TrainBatches
 from runner.engine.contracts import Data, Regularizer
-from runner.engine.parts import close_slots, notes
+from runner.engine.parametrized import detach_computed
+from runner.engine.parts import close_slots, is_kept, notes
+from runner.engine.weights import classifiers, named_kinds
 from runner.errors import ConfigError
 from runner.registry import Config, asks, build
 
@@ -41,12 +43,34 @@ def build_model(
     context: dict[str, Any] = {}
     if asks("init", config["init"]["name"], "images"):
         context["images"] = next(batches.stream(0, 1))[0]
+    before = _fingerprints(model)
     build("init", config["init"], **context)(model)
-    prior = [_set_prior(classifier(model), data)] if config["init"]["head"] == "prior" else []
+    detach_computed(model)
+    untouched = _describe_untouched(model, before)
+    prior = [_set_prior(model, data)] if config["init"].get("head") == "prior" else []
     _check_state(model)
     count = sum(parameter.numel() for parameter in model.parameters())
     first = f"{config['model']['name']}: {count:,} parameters; {inventory(model)}"
-    return model, [first, *notes(model), *rewired, *prior]
+    return model, [first, *notes(model), *untouched, *rewired, *prior]
+
+
+def _fingerprints(model: nn.Module) -> dict[str, tuple[int, int, float]]:
+    """Return what tells for each parameter whether it is written: its identity, torch's count of writes and its sum."""
+    return {name: (id(p), p._version, float(p.detach().sum())) for name, p in model.named_parameters()}
+
+
+def _describe_untouched(model: nn.Module, before: dict[str, tuple[int, int, float]]) -> list[str]:
+    """Return a summary line about the weights that no initialization has written, besides those from a file.
+
+    Norms start as the identity and biases belong to their weights; neither is listed.
+    """
+    after, found = _fingerprints(model), dict[str, list[str]]()
+    for name, parameter, kinds in named_kinds(model):
+        own = kinds - {"norm", "bias"}
+        if before.get(name) == after[name] and not is_kept(parameter) and (own or not kinds):
+            found.setdefault(next(iter(own), "weight"), []).append(name)
+    parts = [f"{len(names)} {kind}{'s' * (len(names) > 1)} ({listed(names)})" for kind, names in found.items()]
+    return [f"init: left as constructed: {', '.join(parts)}"] if parts else []
 
 
 def _check_state(model: nn.Module) -> None:
@@ -57,16 +81,17 @@ def _check_state(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _set_prior(head: nn.Linear, data: Data) -> str:
+def _set_prior(model: nn.Module, data: Data) -> str:
     """Set the classifier's bias to the log of each class's share of the training examples; return a summary line.
 
     With weights of zero the first loss is then the entropy of the shares (Karpathy 2019, "init well"). A class without
     examples counts as one, so that its logit is finite.
     """
-    if head.bias is None:
-        raise ConfigError("init.head: got 'prior', but this model's classifier has no bias to hold it")
     counts = data.train.labels.bincount(minlength=len(data.classes)).clamp_min(1)
-    head.bias.copy_((counts / counts.sum()).log())
+    for head in classifiers(model):
+        if not isinstance(bias := head.module.bias, nn.Parameter):
+            raise ConfigError("init.head: got 'prior', but this model's classifier has no bias to hold it")
+        bias.copy_((counts / counts.sum()).log())
     return "the classifier starts with the log class frequencies as bias"
 
 

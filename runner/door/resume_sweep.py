@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from runner.door.overrides import ParsedOverride, parse_override
 from runner.errors import ConfigError, wrong
 from runner.expand_user import expanded
 from runner.keys import settings_with
+from runner.numerics import FORMER_DEFAULTS
 from runner.plain_yaml import check_interpolations
 from runner.roles import Role
 
@@ -66,10 +68,31 @@ def sweep_command(arguments: Arguments) -> Arguments:
         if missing:
             raise ConfigError(f"resume: this sweep was started with {word}, which must be given again")
     words = [word for word in kept["overrides"] if word.lstrip("+").partition("=")[0] not in others]
+    words += _former_defaults(folder, words)
     place = f"hydra.sweep.dir={quote(folder)}"
     return arguments._replace(
         overrides=(*words, *others.values(), place), multirun=True, config_name=kept["config_name"]
     )
+
+
+def _former_defaults(folder: Path, words: Sequence[str]) -> list[str]:
+    """Return words for the defaults that have changed since a sweep began, as its trials have them."""
+    given = {word.lstrip("+").partition("=")[0] for word in words}
+    wanted = {key: value for key, value in FORMER_DEFAULTS.items() if key not in given}
+    trials = sorted(folder.glob("*/config.yaml"))
+    for path in trials:
+        if not wanted:
+            break
+        config = plain_yaml.load(path)
+        wanted = {key: value for key, value in wanted.items() if _has(config, key, value)}
+    return [f"{key}={json.dumps(value)}" for key, value in wanted.items()] if trials else []
+
+
+def _has(config: Any, key: str, value: Any) -> bool:
+    """Return True if a saved config has this value."""
+    group, _, knob = key.partition(".")
+    knobs = config.get(group) if isinstance(config, dict) else None
+    return isinstance(knobs, dict) and knob in knobs and knobs[knob] == value
 
 
 def _read_command(path: Path) -> dict[str, Any]:

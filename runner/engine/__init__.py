@@ -10,6 +10,7 @@
 - `recalibration.py`: BatchNorm statistics of averaged weights
 - `evaluation.py`, `monitor.py`, `patience.py`: scores, the monitored score, early stopping
 - `schedules.py`, `parts.py`, `randomness.py`: schedules and freezing, parts of models, random keys
+- `weights.py`, `parametrized.py`: the weights of layers, and how they are read and written
 - `probing.py`, `activations.py`, `timing.py`: measurements
 - `short_run.py`: a short training without a folder
 - `state_dict.py`: tensors of modules, with the versions of their layout

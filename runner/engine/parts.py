@@ -12,13 +12,32 @@ _LAST = "last_of_a_residual_branch"
 _NOTES = "notes_for_the_summary"
 _POOL_CALLS = "max_pooling_called_as_a_function"
 
+# Torch's layers that multiply their inputs by weights
+WEIGHT_LAYERS = (
+    nn.Linear,
+    nn.modules.conv._ConvNd,
+    nn.Bilinear,
+    nn.MultiheadAttention,
+    nn.RNNBase,
+    nn.RNNCellBase,
+    nn.Embedding,
+    nn.EmbeddingBag,
+)
 # Torch's normalization layers; BatchNorm and InstanceNorm are `_NormBase`
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Return True for a normalization layer: one of torch's, or a class that has `Norm` in its name."""
-    return isinstance(module, NORMS) or "Norm" in type(module).__name__
+    """Return True for a normalization layer: one of torch's, or a class that has `Norm` in its name.
+
+    A linear layer with normalized weights is none, whatever its name.
+    """
+    return is_norm_class(type(module))
+
+
+def is_norm_class(kind: type) -> bool:
+    """Return True if the modules of a class are normalization layers, see `is_norm`."""
+    return issubclass(kind, NORMS) or ("Norm" in kind.__name__ and not issubclass(kind, WEIGHT_LAYERS))
 
 
 def has_running_statistics(module: nn.Module) -> bool:
@@ -117,6 +136,11 @@ def ends_branch(layer: nn.Module) -> bool:
 def set_notes(model: nn.Module, lines: list[str]) -> None:
     """Store lines about how a model was made, for the run's summary."""
     setattr(model, _NOTES, lines)
+
+
+def add_note(model: nn.Module, line: str) -> None:
+    """Append a line to those that `set_notes` stored."""
+    set_notes(model, [*getattr(model, _NOTES, []), line])
 
 
 def notes(model: nn.Module) -> list[str]:

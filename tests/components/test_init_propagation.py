@@ -44,9 +44,9 @@ def measured(activation, scale, seed):
     ]
     net = nn.Sequential(*(module for pair in layers for module in pair))
     if scale in ("xavier", "kaiming"):
-        init(scale, net, mode="fan_in")
+        init(scale, net, mode="fan_in", head=None)
     else:
-        init("normal", net, std=sqrt(GAIN2[scale] / D))
+        init("normal", net, std=sqrt(GAIN2[scale] / D), head=None)
     h, outs = torch.randn(N, D).requires_grad_(), []
     for linear, act in layers:
         h = act(linear(h))
@@ -79,7 +79,7 @@ def test_the_closed_forms_are_those_of_the_published_table():
 
 def test_he_keeps_relu_signals_where_twice_over_the_root_grows_them():
     torch.manual_seed(0)
-    linear = init("kaiming", nn.Linear(D, D))
+    linear = init("kaiming", nn.Linear(D, D), head=None)
     std = linear.weight.std().item()
     assert std == pytest.approx(sqrt(2 / D), rel=0.01)
     assert std != pytest.approx(2 / sqrt(D), rel=0.2) and std != pytest.approx(1 / sqrt(2 / D), rel=0.2)

@@ -59,7 +59,7 @@ def test_residual_knows_which_layer_of_a_branch_is_last():
 
 
 def test_orthogonal_rows_have_length_gain_and_right_angles():
-    zoo = init("orthogonal", Zoo(), gain=1.5)
+    zoo = init("orthogonal", Zoo(), gain=1.5, head=None)
     for name in ("linear", "conv"):
         rows = zoo.get_submodule(name).weight.flatten(1)
         torch.testing.assert_close(rows @ rows.T, 2.25 * torch.eye(len(rows)), atol=1e-4, rtol=0)
@@ -78,11 +78,11 @@ def test_dirac_convolutions_pass_their_inputs_through(groups):
 def test_lsuv_gives_every_layer_unit_variance_on_the_images():
     images, spreads = digits(), []
     for net in (model("cnn"), model("resnet", activation="tanh"), model("resnet", norm="batch")):
-        init("lsuv", net, images=images, bias=0.0)
+        init("lsuv", net, images=images, bias=0.0, head=None)
         assert net.training
         for layer in (m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear))):
             layer.register_forward_hook(lambda m, i, output: spreads.append(output.std().item()))
-        net.eval()(images)
+        net(images)
     np.testing.assert_allclose(spreads, 1, rtol=1e-3)
     assert len(spreads) > 10
 

@@ -90,7 +90,7 @@ def test_describe_names_group_tensors_parameters_and_rates() -> None:
     optim = optimizer("momentum", convnet(), lr=0.05, weight_decay=0.0005)
     assert describe(optim) == [
         "decay: 2 tensors, 792 parameters, lr 0.05, weight decay 0.0005",
-        "no_decay: 4 tensors, 34 parameters, lr 0.05, weight decay 0",
+        "no_decay: 4 tensors (2 bias, 2 norm), 34 parameters, lr 0.05, weight decay 0",
     ]
 
 

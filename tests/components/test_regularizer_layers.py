@@ -57,6 +57,12 @@ def test_dropconnect_says_where_it_has_no_layer() -> None:
         regularizer("dropconnect", layers=["linear", "conv"]).rewire(nn.Linear(2, 2))
 
 
+def test_dropconnect_counts_the_layers_that_keep_their_weights() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)), nn.Conv2d(1, 1, 1))
+    summary = regularizer("dropconnect", p=0.4, layers=["linear"]).rewire(model)
+    assert summary == "dropconnect 0.4 at 1 place (linear); 1 of other classes not"
+
+
 @pytest.mark.parametrize(("size", "p"), [(3, 0.1), (4, 0.1), (1, 0.3)])
 def test_dropblock_drops_whole_squares_and_keeps_the_expectation(size: int, p: float) -> None:
     model = nn.Sequential(Slot("block"))

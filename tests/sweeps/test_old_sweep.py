@@ -29,6 +29,8 @@ FIRST = ROOT / "tests" / "fixtures" / "sweeps" / "first"
 DONE, KILLED = "optim.lr=0.1-19da66d9", "optim.lr=0.2-7aa29098"
 WORDS = yaml.safe_load((FIRST / "sweep.yaml").read_text())["overrides"]
 PLACE = "outputs/sweeps/optim.lr-9cf64be1"  # where the same words put it
+# The same configs: defaults that have changed since have their former values, and the folder is the one of then
+SAME = [*WORDS, "init.head=null", "optim.no_decay=[bias,norm]", f"hydra.sweep.dir={PLACE}"]
 
 
 def test_the_old_hash_is_that_of_the_old_code_and_the_new_one_is_another():
@@ -44,7 +46,7 @@ def content(folder):
 
 @pytest.mark.parametrize(
     "words",
-    [["-m", *WORDS], [f"resume={PLACE}"], ["-m", *WORDS, "hydra/launcher=basic"], [f"resume={PLACE}", "compile=false"]],
+    [["-m", *SAME], [f"resume={PLACE}"], ["-m", *SAME, "hydra/launcher=basic"], [f"resume={PLACE}", "compile=false"]],
     ids=["the same command", "resume", "Hydra's launcher", "resume, compiled otherwise"],
 )
 def test_an_old_sweep_goes_on_and_nothing_is_done_again(words, tmp_path):
@@ -65,7 +67,7 @@ def test_an_old_sweep_goes_on_and_nothing_is_done_again(words, tmp_path):
 def test_a_wider_command_adds_to_an_old_sweep(tmp_path):
     place = tmp_path / PLACE
     shutil.copytree(FIRST, place)
-    words = [word if not word.startswith("optim.lr=") else "optim.lr=0.1,0.3" for word in WORDS]
+    words = [word if not word.startswith("optim.lr=") else "optim.lr=0.1,0.3" for word in SAME]
     done = command("-m", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("already done") == 1
@@ -76,7 +78,7 @@ def test_a_wider_command_adds_to_an_old_sweep(tmp_path):
 @pytest.mark.parametrize("label", ["head", "first"])
 def test_a_trial_whose_hash_counts_the_label_of_a_rule_is_not_done_again(label, tmp_path):
     """The hashes of the development versions between roles of keys and roles of fields."""
-    words = [word for word in WORDS if not word.startswith("optim.lr=")]
+    words = [word for word in SAME if not word.startswith(("optim.lr=", "hydra.sweep.dir="))]
     words += ["optim.lr=0.1,0.3", f"optim.rules=[{{match: bias, lr: 2, name: {label}}}]"]
     config = plain_yaml.load(FIRST / DONE / "config.yaml")
     config["optim"]["rules"] = [{"match": "bias", "lr": 2, "name": "head"}]
@@ -132,3 +134,14 @@ def test_an_old_score_that_was_measured_in_another_way_is_not_taken_for_one_of_n
             with pytest.raises(CheckpointError, match=r"the reported loss is .*resume_numerics=new"):
                 ask()
         assert finished_result(replace(made, config={**made.config, "resume_numerics": "new"}))
+
+
+def test_the_same_words_with_new_defaults_are_another_sweep(tmp_path):
+    place = tmp_path / PLACE
+    shutil.copytree(FIRST, place)
+    done = command("-m", *WORDS, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "already done" not in done.stdout
+    begun = [path for path in place.iterdir() if path.is_dir() and path.name not in (DONE, KILLED)]
+    assert len(begun) == 2
+    assert {plain_yaml.load(path / "config.yaml")["init"]["head"] for path in begun} == {"small"}

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from runner.components.init.layers import Head, make_init, set_biases, set_head
+from runner.components.init.layers import Head, listed, make_init, set_biases, set_head
 from runner.components.init.structured import dirac
+from runner.components.init.unit_variance import scale_to_unit_variance
 from runner.components.init.variance_scaling import kaiming
 from runner.engine.contracts import Init
-from runner.engine.parts import is_kept, mode
+from runner.engine.parametrized import LayerWeight
+from runner.engine.parts import add_note
 from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import Positive
@@ -29,36 +31,30 @@ def lsuv(images: Tensor, *, bias: float, head: Head) -> Init:
     """Draw orthonormal weights, then divide each by its layer's output std: every layer has output variance 1.
 
     Layer-sequential unit variance (Mishkin and Matas 2015, arXiv 1511.06422, algorithm 1). Biases are zero while this
-    is measured, so that a layer is linear and one division is exact where the paper iterates. Norms are in evaluation
-    mode.
+    is measured, so that a layer is linear and one division is exact where the paper iterates. It is measured as in a
+    training step without dropout: a BatchNorm normalizes by the statistics of the images. A layer that is called
+    several times is scaled at its first call, and of attention each projection is a layer.
 
     Args:
         images: Preprocessed training images (B, C, H, W).
         bias: Value of all biases, set afterwards.
-        head: Classifier weights, see the package.
+        head: Classifier weights, set afterwards, see the package; null keeps the classifier's variance 1.
+
+    Raises:
+        ConfigError: All outputs of a layer are equal, or a parametrization fixes the size of its weight.
     """
     orthonormal = make_init(lambda layer: nn.init.orthogonal_(layer.weight), bias=0.0, head=None)
 
     @torch.no_grad()
     def init(model: nn.Module) -> None:
         orthonormal(model)
-        layers = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d)) and not is_kept(m.weight)]
-        hooks = [layer.register_forward_hook(_divide_by_std) for layer in layers]
-        with mode(model, training=False):
-            model(images.cpu())
-        for hook in hooks:
-            hook.remove()
+        unscaled = scale_to_unit_variance(model, images.cpu())
+        if unscaled:
+            add_note(model, f"init=lsuv: not scaled, because the forward pass does not call them: {listed(unscaled)}")
         set_biases(model, bias)
         set_head(model, head)
 
     return init
-
-
-def _divide_by_std(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-    """Divide a layer's weight, and its output, by the output's standard deviation."""
-    std = output.std()
-    layer.get_parameter("weight").div_(std)
-    return output / std
 
 
 @register("init")
@@ -87,16 +83,27 @@ def whiten(
     @torch.no_grad()
     def init(model: nn.Module) -> None:
         conv = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-        if conv is None or conv.weight.shape[1] != images.shape[1] or is_kept(conv.weight):
+        weight = None if conv is None else LayerWeight(conv, "first convolution", "weight")
+        if conv is None or weight is None or conv.weight.shape[1] != images.shape[1] or weight.is_kept:
             raise ConfigError("init=whiten: the model has no convolution that reads the image; choose another init")
         draw(model)
-        filters = _whitening_filters(images, conv.weight.shape[2:], eps)[: conv.out_channels // 2]
-        both = torch.cat([filters, -filters])
-        conv.weight[: len(both)] = both.view(-1, *conv.weight.shape[1:])
-        if frozen:
-            conv.weight.requires_grad_(False)
+        _set_filters(weight, _whitening_filters(images, conv.weight.shape[2:], eps)[: conv.out_channels // 2])
+        for parameter in weight.parameters if frozen else ():
+            parameter.requires_grad_(False)
 
     return init
+
+
+def _set_filters(weight: LayerWeight, filters: Tensor) -> None:
+    """Set the first filters of a convolution to the given ones with both signs."""
+    both = torch.cat([filters, -filters])
+    values = weight.read().detach().clone()
+    values[: len(both)] = both.view(-1, *values.shape[1:])
+    if not weight.write(values):
+        raise ConfigError(
+            f"init=whiten: not supported with the parametrization {weight.how} of the first convolution, "
+            "which changes the filters; choose another init"
+        )
 
 
 def _whitening_filters(images: Tensor, kernel: torch.Size, eps: float) -> Tensor:

@@ -8,12 +8,13 @@ from torch import nn
 from runner.components.init.layers import Head, WeightLayer, make_init
 from runner.components.init.variance_scaling import kaiming
 from runner.engine.contracts import Init
-from runner.engine.parts import Residual, ends_branch, is_kept
+from runner.engine.parametrized import LayerWeight
+from runner.engine.parts import Residual, ends_branch
 from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import Positive
 
-_Weighted = nn.Conv2d | nn.Linear | nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm
+_Weighted = nn.modules.conv._ConvNd | nn.Linear | nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm
 
 
 @register("init")
@@ -39,7 +40,7 @@ def dirac(*, bias: float, head: Head) -> Init:
 
     def draw(layer: WeightLayer) -> None:
         nn.init.normal_(layer.weight, std=(2 / layer.fan_in) ** 0.5)
-        if layer.weight.dim() == 4:
+        if isinstance(layer.module, nn.modules.conv._ConvNd):
             for filters in layer.weight.chunk(layer.groups):
                 nn.init.dirac_(filters[: layer.weight.shape[1]])
 
@@ -76,9 +77,11 @@ def residual(*, bias: float, head: Head) -> Init:
                 "init=residual: not supported with norm.scale=false, which keeps the scales at 1; choose another init"
             )
         he(model)
+        names = {module: path for path, module in model.named_modules()}
         for last in ends:
-            if not is_kept(last.weight):
-                nn.init.zeros_(last.weight)
+            weight = LayerWeight(last, names[last], "weight")
+            if not weight.is_kept:
+                weight.write(torch.zeros_like(weight.read()))
 
     return init
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Container, Iterator
+from collections import Counter
+from collections.abc import Container
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from torch import nn
 from torch.optim import Optimizer
 
-from runner.engine.parts import is_norm
+from runner.engine.weights import KINDS, Kind, named_kinds
 from runner.errors import ConfigError
 from runner.registry import shared_knobs
 from runner.relations import Fields, OfLength, Regular
 from runner.roles import Role
 from runner.schema import Duration, NonNegative, Positive, TagName
 
-_NoDecay = list[Literal["bias", "norm"]]
+_NoDecay = list[Kind]
 _Rule = Annotated[
     dict[str, Any],
     Fields(
@@ -63,8 +64,9 @@ class Groups:
         model: the model to train. Parameters with `requires_grad=False` are left out.
         lr: learning rate of a group without a rule, > 0.
         weight_decay: weight decay of the parameters that decay, >= 0; L2 or decoupled, as the optimizer defines it.
-        no_decay: the parameters without weight decay: `bias`, `norm` (weights and biases of normalization layers).
-            PReLU slopes, class tokens and position embeddings decay unless a rule gives them weight_decay 0.
+        no_decay: the parameters without weight decay: `bias`, `norm` (weights and biases of normalization layers),
+            `prelu` (slopes), `position` (learned positions), `token` (class tokens), `scale` (layer scale and other
+            factors on channels). The weights of layers are none of these and always decay.
         rules: `{match, lr, weight_decay, active, name}`. The first rule whose regular expression `match` is found in
             a parameter's name applies. `lr` and `weight_decay` are factors, 1 unless given. `active: [from, until]`
             are durations, null for an open end: outside of that window the parameters are frozen
@@ -80,19 +82,21 @@ class Groups:
     ) -> None:
         self.model, self.lr, self.weight_decay = model, lr, weight_decay
         self._no_decay = set(no_decay)
+        self._trainable = [each for each in named_kinds(model) if each[1].requires_grad]
         self._rules = [_resolve(rule, label) for rule, label in zip(rules, _labels(rules), strict=True)]
 
     def param_groups(self, lr: float | None = None) -> list[dict[str, Any]]:
         """Return the trainable parameters, each once, as groups for a torch optimizer; `lr` replaces the knob.
 
         A group has `name` (`decay`, `no_decay`, or these with the rule's expression), `label` (for the log), `decays`
-        (False for what `no_decay` excludes) and, where a rule has it, `active`.
+        (False for what `no_decay` excludes), `kinds` (what it holds besides weights, as text) and, where a rule has it,
+        `active`.
         """
         base = self.lr if lr is None else lr
         groups: dict[str, _Group] = {}
         default = _ResolvedRule("", 1.0, 1.0, _DEFAULT, {})
         used: set[str] = set()
-        for name, parameter, kinds in _trainable(self.model):
+        for name, parameter, kinds in self._trainable:
             rule = next((rule for rule in self._rules if re.search(rule.match, name)), default)
             decays = not kinds & self._no_decay
             title = f"{'decay' if decays else 'no_decay'} {rule.match}".strip()
@@ -105,7 +109,7 @@ class Groups:
                 raise ConfigError(f"optim.rules[{i}].match: '{rule.match}' matches no trainable parameter of the model")
         if not groups:
             raise ConfigError("optim: the model has no trainable parameter")
-        return [groups[title] for title in sorted(groups)]
+        return [self._with_kinds(groups[title]) for title in sorted(groups)]
 
     def split(
         self, chosen: Container[nn.Parameter], words: tuple[str, str], lr: float | None = None
@@ -123,8 +127,17 @@ class Groups:
                 if lr is not None:
                     label = word if label == _DEFAULT else f"{word}-{label}"
                 if members:
-                    parts.append({**source, "name": name, "label": label, "params": members, "orthogonal": orthogonal})
+                    part = {**source, "name": name, "label": label, "params": members, "orthogonal": orthogonal}
+                    parts.append(self._with_kinds(part))
         return parts
+
+    def _with_kinds(self, group: _Group) -> _Group:
+        """Return a group with what it holds besides weights of layers: `2 bias, 4 norm`."""
+        kinds_of = {parameter: kinds for _, parameter, kinds in self._trainable}
+        # A norm's bias counts as a norm
+        first = [next((kind for kind in ("norm", *KINDS) if kind in kinds_of[p]), None) for p in group["params"]]
+        counts = Counter(kind for kind in first if kind)
+        return {**group, "kinds": ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if kind in counts)}
 
 
 def _resolve(rule: _Rule, label: str) -> _ResolvedRule:
@@ -154,24 +167,19 @@ def _labels(rules: _Rules) -> list[str]:
     return labels
 
 
-def _trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, set[str]]]:
-    """Yield name, parameter and kinds (`bias`, `norm`) of each trainable parameter, a tied one once."""
-    seen: set[nn.Parameter] = set()
-    for path, module in model.named_modules():
-        norm = {"norm"} if is_norm(module) else set()
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter.requires_grad and parameter not in seen:
-                seen.add(parameter)
-                yield f"{path}.{name}".lstrip("."), parameter, norm | ({"bias"} if name.endswith("bias") else set())
-
-
 def describe(optimizer: Optimizer) -> list[str]:
     """Return one printable line per group: its tensors, parameters, learning rate and weight decay."""
     return [
-        f"{group['name']}: {len(group['params'])} tensors, {sum(p.numel() for p in group['params']):,} parameters, "
+        f"{group['name']}: {len(group['params'])} tensors{_in_brackets(group.get('kinds'))}, "
+        f"{sum(p.numel() for p in group['params']):,} parameters, "
         f"lr {group['lr']:g}, weight decay {group['weight_decay']:g}{_window(group.get('active'))}"
         for group in optimizer.param_groups
     ]
+
+
+def _in_brackets(kinds: str | None) -> str:
+    """Return what a group holds besides weights as text; empty if it holds nothing else."""
+    return f" ({kinds})" if kinds else ""
 
 
 def _window(active: list[int] | None) -> str:

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from runner.components.optim.adaptive import Betas, pair
 from runner.components.optim.foreach import adam_direction, decay, gather
 from runner.components.optim.groups import Groups
+from runner.engine.weights import classifiers, layer_weights
 from runner.registry import register
 from runner.schema import HalfOpenUnit, Positive, PositiveInt
 
@@ -86,12 +87,12 @@ def _newton_schulz(matrices: Tensor, steps: int) -> Tensor:
 def _hidden(model: nn.Module) -> set[nn.Parameter]:
     """Return the weights of linear, convolution and attention layers, except those of the last layer, the classifier.
 
-    The first layer is included. Embeddings, positions, class tokens, biases and norms are not.
+    The first layer is included. Embeddings, parametrized weights, and what is no weight of a layer are not.
     """
     kinds = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention)
-    layers = [m for m in model.modules() if isinstance(m, kinds)]
-    matrices = [p for m in layers for p in m.parameters(recurse=False) if p.ndim >= 2]
-    return set(matrices) - set(layers[-1].parameters() if layers else ())
+    matrices = [w.parameters[0] for w in layer_weights(model) if w.is_plain and isinstance(w.module, kinds)]
+    last = {parameter for weight in classifiers(model) for parameter in weight.parameters}
+    return set(matrices) - last
 
 
 @register("optim")
@@ -103,7 +104,8 @@ def muon(groups: Groups, *, momentum: HalfOpenUnit, ns_steps: PositiveInt, betas
     `orth(u)` brings the singular values between 0.68 and 1.21 in `ns_steps` Newton-Schulz iterations; with five, those
     below 0.002 of the Frobenius norm stay smaller, with three those below 0.02. A kernel (out, in, h, w) is the
     matrix (out, in * h * w). The scale gives the step the root mean square of AdamW's, so that both share `lr` (arXiv
-    2502.16982, section 2.2). `betas` and `eps` are AdamW's. Groups are named `muon ...` and `adamw ...`; both have
+    2502.16982, section 2.2). `betas` and `eps` are AdamW's. The classifier, embeddings, parametrized weights (weight
+    norm), and biases, norms, positions and tokens have AdamW. Groups are named `muon ...` and `adamw ...`; both have
     decoupled weight decay.
     """
     parts = groups.split(_hidden(groups.model), ("muon", "adamw"))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from runner.engine.contracts import Numbers, Probe, Watch, Watched
+from runner.engine.weights import trainable_weights
 from runner.registry import register
 from runner.schema import PositiveInt
 
@@ -27,10 +28,11 @@ _ZERO = 1e-8
 
 @register("probe")
 def update_ratio(*, every: PositiveInt, norm: Literal["l2", "l1", "both"]) -> Probe:
-    """Return a probe of the ratio |update| / |weights before the step| of each weight tensor and of all as `_global`.
+    """Return a probe of the ratio |update| / |weights before the step| of each layer's weight and of all as `_global`.
 
-    The update is the difference of the weights, so it includes optimizer, clipping and weight decay. Tensors of fewer
-    than two dimensions (biases, norms) are left out. A tensor that is zero before the step has no ratio.
+    The update is the difference of the weights, so it includes optimizer, clipping and weight decay. Biases, norms,
+    positions, class tokens and other tensors that are no weights of layers are left out. A tensor that is zero before
+    the step has no ratio.
 
     Logs `ratio/l1/<parameter>` and `ratio/l2/<parameter>` as `norm` asks, and `ratio/log10/<parameter>`, the logarithm
     of the L2 ratio if there is one, with constants at 1e-4, 1e-3 and 1e-2 as reference lines. About 1e-3 is usual
@@ -39,7 +41,8 @@ def update_ratio(*, every: PositiveInt, norm: Literal["l2", "l1", "both"]) -> Pr
     orders = [order for order in (1, 2) if norm in (f"l{order}", "both")]
 
     def watch(watched: Watched) -> Watch:
-        weights = {name: p for name, p in watched.parameters.items() if p.requires_grad and p.ndim > 1}
+        chosen = {parameter for weight in trainable_weights(watched.model) for parameter in weight.parameters}
+        weights = {name: p for name, p in watched.parameters.items() if p.requires_grad and p in chosen}
         if not weights:
             yield
             return {}

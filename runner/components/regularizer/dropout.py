@@ -137,7 +137,8 @@ def dropconnect(*, p: HalfOpenUnit, layers: Annotated[list[Literal["linear", "co
     """Return DropConnect: zero random weights, not biases, in training (Wan et al. 2013).
 
     One mask per step serves the whole batch (the paper draws one per example). Surviving weights are divided by 1 - p.
-    Evaluation uses all weights (the paper samples a Gaussian). Parameter names stay the same.
+    Evaluation uses all weights (the paper samples a Gaussian). Parameter names stay the same. Layers of other classes
+    keep their weights (parametrized ones, the output of torch's attention); the summary counts them.
 
     Args:
         p: Probability to drop a weight, in [0, 1).
@@ -157,9 +158,18 @@ def dropconnect(*, p: HalfOpenUnit, layers: Annotated[list[Literal["linear", "co
                 module.__class__ = _DROPCONNECT_CLASSES[kind][type(module)]
                 module.drop = p  # type: ignore[assignment]
         total = sum(len(modules) for modules in targets.values())
-        return f"dropconnect {p:g} at {count_places(total)} ({', '.join(targets)})"
+        others = _count_others(model, layers)
+        kept = f"; {others} of other classes not" if others else ""
+        return f"dropconnect {p:g} at {count_places(total)} ({', '.join(targets)}){kept}"
 
     return Regularizer(rewire=rewire)
+
+
+def _count_others(model: nn.Module, layers: Sequence[Literal["linear", "conv"]]) -> int:
+    """Return the number of layers of these kinds whose class cannot be replaced: parametrized ones, among others."""
+    plain = tuple(kind for word in layers for kind in _DROPCONNECT_CLASSES[word])
+    replaced = tuple(kind for word in layers for kind in _DROPCONNECT_CLASSES[word].values())
+    return sum(isinstance(module, plain) and not isinstance(module, replaced) for module in model.modules())
 
 
 def fill_slots(key: str, model: nn.Module, where: Sequence[str], make: Callable[[], nn.Module]) -> int:

@@ -1,6 +1,7 @@
 """Penalties on the weights, added to the loss, and a constraint on them after each step.
 
-They apply to weight matrices and convolution kernels, not to biases and norms. The gradient of a penalty passes through
+They apply to the weights of layers (`runner.engine.weights`) as the layers apply them, also through a parametrization;
+not to biases, norms, PReLU slopes, positions, class tokens and layer scale. The gradient of a penalty passes through
 the optimizer, so that adaptive optimizers rescale it; decoupled weight decay (`adamw`) avoids that.
 """
 
@@ -10,32 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from runner.engine.contracts import Regularizer
-from runner.engine.parts import is_norm
+from runner.engine.weights import trainable_weights
 from runner.registry import register
 from runner.schema import NonNegative, Positive
 
 
-def _penalized_weights(model: nn.Module) -> list[Tensor]:
-    """Return the trainable tensors of two or more dimensions outside norms, each once."""
-    weights = [
-        parameter
-        for module in model.modules()
-        if not is_norm(module)
-        for parameter in module.parameters(recurse=False)
-        if parameter.requires_grad and parameter.ndim >= 2
-    ]
-    return list(dict.fromkeys(weights))
-
-
 def _l1_norm(model: nn.Module) -> Tensor:
     """Return the sum () of the absolute weights, 0 while all of them are frozen."""
-    weights = _penalized_weights(model)
+    weights = [weight.read() for weight in trainable_weights(model)]
     return torch.stack(torch._foreach_norm(weights, 1)).sum() if weights else _zero(model)
 
 
 def _squared_l2_norm(model: nn.Module) -> Tensor:
     """Return the sum () of the squared weights, 0 while all of them are frozen."""
-    weights = _penalized_weights(model)
+    weights = [weight.read() for weight in trainable_weights(model)]
     return torch.stack(torch._foreach_norm(weights, 2)).square().sum() if weights else _zero(model)
 
 
@@ -90,7 +79,22 @@ def max_norm(*, limit: Positive) -> Regularizer:
 
     @torch.no_grad()
     def constrain(model: nn.Module) -> None:
-        for weight in _penalized_weights(model):
-            weight.renorm_(2, 0, limit)
+        for weight in trainable_weights(model):
+            if weight.is_plain:
+                _shorten(weight.module, weight.read(), limit)
+            else:
+                values = weight.read().clone()
+                _shorten(weight.module, values, limit)
+                weight.write(values)
 
     return Regularizer(constrain=constrain)
+
+
+def _shorten(module: nn.Module, weight: Tensor, limit: float) -> None:
+    """Scale down the incoming weights of each unit in place."""
+    if not isinstance(module, nn.modules.conv._ConvTransposeNd):
+        weight.renorm_(2, 0, limit)
+        return
+    # Inputs come first here: (in, out / groups, *kernel)
+    for part in weight.chunk(module.groups):
+        part.renorm_(2, 1, limit)
