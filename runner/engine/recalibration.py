@@ -20,7 +20,7 @@ from runner.engine.learner import Learner
 from runner.engine.parts import mode
 from runner.engine.recipe import Recipe
 
-BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
+_BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 # Log tag of the seconds that a pass takes
 SECONDS = "time/statistics"
 # Key of the random numbers of the pass, for dropout; steps have keys from 0, evaluations have -1
@@ -58,7 +58,7 @@ class Recalibration:
         return {SECONDS: time.monotonic() - began}
 
     @torch.no_grad()
-    def _pass(self, model: nn.Module, norms: list[BatchNorm], step: int, stop: Stop) -> None:
+    def _pass(self, model: nn.Module, norms: list[_BatchNorm], step: int, stop: Stop) -> None:
         """Run the batches of an epoch through a model whose other BatchNorms are in evaluation mode."""
         chosen, momenta = set(norms), [norm.momentum for norm in norms]
         per_epoch = self.batches.steps_per_epoch
@@ -66,7 +66,7 @@ class Recalibration:
         self.recipe.reseed(_KEY)
         with mode(model, training=True):
             for module in model.modules():
-                module.training = module in chosen if isinstance(module, BatchNorm) else module.training
+                module.training = module in chosen if isinstance(module, _BatchNorm) else module.training
             for norm in norms:
                 norm.reset_running_stats()
                 # A cumulative mean over all batches
@@ -84,7 +84,7 @@ class Recalibration:
                     norm.momentum = momentum
         self._average_over_processes(norms)
 
-    def _average_over_processes(self, norms: list[BatchNorm]) -> None:
+    def _average_over_processes(self, norms: list[_BatchNorm]) -> None:
         """Replace the statistics by their mean over the processes, each of which has seen its share of the data."""
         world = self.batches.world
         statistics = [each for norm in norms for each in (norm.running_mean, norm.running_var) if each is not None]
@@ -98,12 +98,12 @@ def no_recalibration(learner: Learner, stop: Stop) -> dict[str, float]:
     return {}
 
 
-def batch_norms(model: nn.Module) -> list[BatchNorm]:
+def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     """Return the BatchNorms of a model that keep statistics."""
-    return [module for module in model.modules() if isinstance(module, BatchNorm) and module.track_running_stats]
+    return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
 
 
-def _unfrozen_norms(learner: Learner) -> list[BatchNorm]:
+def _unfrozen_norms(learner: Learner) -> list[_BatchNorm]:
     """Return the BatchNorms of the averaged model that are not frozen in the trained model."""
     pairs = zip(batch_norms(learner.average.module), batch_norms(learner.model), strict=True)
     return [averaged for averaged, trained in pairs if trained.training]

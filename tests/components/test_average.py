@@ -172,7 +172,7 @@ def test_schedulefree_needs_its_optimizer() -> None:
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(ConfigError, match=r"^average=schedulefree: needs optim=schedulefree, whose average it reads$"):
-        build("average", {"name": "schedulefree"}, model=model, optimizer=optimizer)
+        build("average", {"name": "schedulefree", "statistics": "model"}, model=model, optimizer=optimizer)
 
 
 @pytest.mark.parametrize("name", ["ema", "polyak", "swa"])
