@@ -130,4 +130,11 @@ CHANGES: tuple[Change, ...] = (
         concerns=concerns.orthogonalizes_others,
         says="Muon orthogonalizes the weights of layers only, not gains of kernels and attention's learned keys",
     ),
+    Change(
+        version=3,
+        part="data=imagefolder",
+        concerns=concerns.uses("data", "imagefolder"),
+        says="images of more formats are read, and orientations in XMP and behind the pixels are applied",
+        scores=True,
+    ),
 )

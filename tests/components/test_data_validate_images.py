@@ -20,6 +20,7 @@ from running import ROOT, job, result, run_in_child
 
 import runner.tasks.train  # noqa: F401
 from runner.components.data import validate_images
+from runner.components.data.color_modes import Colors
 from runner.components.data.decode import CropBounds, View, check_decodable, decode, decode_crop
 from runner.door.task_context import start
 from runner.engine.contracts import Data, Split
@@ -117,7 +118,7 @@ def test_a_look_refuses_what_any_later_decode_refuses_and_nothing_else(tmp_path:
         coarse.convert(mode).save(buffer, form, **knobs)
         for _ in range(25):
             Path(path).write_bytes(damaged(buffer.getvalue(), draw))
-            looks.append(refuses(lambda: check_decodable(path)))
+            looks.append(refuses(lambda: check_decodable(path, Colors())))
             uniforms = [draw.random() for _ in range(4)]
             works = [lambda view=view: decode(path, view) for view in views]
             works.append(lambda uniforms=uniforms: decode_crop(path, crop, uniforms))
@@ -220,16 +221,16 @@ def test_processes_find_what_threads_find(root: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(validate_images, "_MIN_FILES_FOR_PROCESSES", 1)
     monkeypatch.setattr(validate_images, "FILES_PER_TASK", 8)
     files = sorted(str(path) for path in (root / "train").rglob("*.png"))
-    assert validate_images.find_unreadable(files, 1, 2, "looking", keep=True) == {}
+    assert validate_images.find_unreadable(files, 1, 2, "looking", keep=True, colors=Colors()).bad == {}
     for place in (3, 4, 41, 59):
         damaged_in_its_middle(Path(files[place]))
-    one = validate_images.find_unreadable(files, 1, 0, "looking", keep=True)
-    assert list(one) == [3, 4, 41, 59]
-    assert validate_images.find_unreadable(files, 1, 2, "looking", keep=True) == one
+    one = validate_images.find_unreadable(files, 1, 0, "looking", keep=True, colors=Colors())
+    assert list(one.bad) == [3, 4, 41, 59]
+    assert validate_images.find_unreadable(files, 1, 2, "looking", keep=True, colors=Colors()) == one
     for processes in (0, 2):
         with pytest.raises(DataError) as caught:
-            validate_images.find_unreadable(files, 1, processes, "looking", keep=False)
-        assert str(caught.value) == f"{files[3]}: {one[3]}"
+            validate_images.find_unreadable(files, 1, processes, "looking", keep=False, colors=Colors())
+        assert str(caught.value) == f"{files[3]}: {one.bad[3]}"
 
 
 # What is remembered

@@ -13,19 +13,26 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from runner.components.data.color_modes import Colors, DeepImageError, check_bands, to_eight_bits
+from runner.components.data.decoder_messages import collected, note
+from runner.components.data.fit_image import Fit, fit_image
+from runner.components.data.image_kinds import open_image
 from runner.engine.saving.storage import printable
 from runner.errors import DataError
 
 _Result = TypeVar("_Result")
-# (3, H, W)
+# (C, H, W)
 _Pixels = NDArray[np.uint8]
 
-# Formats that Pillow may detect, whatever the file's name: PostScript would start Ghostscript
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "PPM", "TIFF")
 # A JPEG is decoded at the smallest eighth of its size that has this many times the requested side
 _JPEG_OVERSAMPLING = 2
-# EXIF tag of the orientation; values 5 to 8 are rotated by 90 degrees
-_EXIF_ORIENTATION = 0x0112
+# EXIF tag of the orientation; values from 5 on swap width and height
+_EXIF_ORIENTATION, _SIDEWAYS = 0x0112, 5
+# Keys of Image.info that may hold an orientation
+_ORIENTATION_SOURCES = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
+# Formats that are decoded at a fraction of their size. All their metadata come before the pixels
+_JPEG = ("JPEG", "MPO")
+_RGB = Colors()
 # Random numbers per image: area, aspect ratio, left, top
 CROP_UNIFORMS = 4
 
@@ -46,19 +53,32 @@ class View:
     size: tuple[int, int]
     center: float = 1.0
     crop: CropBounds | None = None
+    fit: Fit = "crop"
+    colors: Colors = _RGB
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Return (C, H, W)."""
+        return (self.colors.channels, *self.size)
 
 
-def call_decoder(path: str, work: Callable[[str], _Result]) -> _Result:
-    """Return `work(path)`; raise DataError with the path for whatever a decoder raises."""
-    try:
-        # Opening a pipe would block
-        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
-            raise ValueError("not a regular file")
-        return work(path)
-    except Exception as error:
-        # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
-        problem = f"cannot be read as an image ({_error_text(error, path)})"
-        raise DataError(f"{printable(Path(path))}: {problem}") from error
+def call_decoder(path: str, work: Callable[[str], _Result]) -> tuple[_Result, list[str]]:
+    """Return `work(path)` and what decoders say about the file; raise DataError with the path for whatever they raise.
+
+    To be called inside `with routed:`.
+    """
+    with collected() as messages:
+        try:
+            # Opening a pipe would block
+            if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
+                raise ValueError("not a regular file")
+            return work(path), messages
+        except DeepImageError:
+            raise
+        except Exception as error:
+            # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
+            reasons = "; ".join(dict.fromkeys([_error_text(error, path), *messages[:1]]))
+            raise DataError(f"{printable(Path(path))}: cannot be read as an image ({reasons})") from error
 
 
 def _error_text(error: Exception, path: str) -> str:
@@ -69,29 +89,23 @@ def _error_text(error: Exception, path: str) -> str:
 
 
 def decode(path: str, view: View) -> _Pixels:
-    """Return an image file as (3, H, W) uint8: upright (EXIF), scaled to cover the size and center-cropped.
+    """Return an image file as (C, H, W) uint8: upright, in 8-bit RGB or gray, and fitted to the size.
 
-    Gray, palette and CMYK images become RGB, alpha is dropped, 16-bit gray keeps its upper byte, and animations keep
-    their first frame. Scaling is bilinear with antialiasing. A large JPEG is decoded at the smallest fraction that
+    Orientations in EXIF and XMP are applied, wherever they stand in the file. Animations and files with several pages
+    keep their first frame. Scaling is bilinear with antialiasing. A large JPEG is decoded at the smallest fraction that
     still has twice the requested size. With `view.center` below 1 only that central share of both sides is kept.
     """
-    from PIL import Image, ImageOps
-
-    height, width = view.size
-    with Image.open(path, formats=_FORMATS) as image:
+    with open_image(path) as image:
+        check_bands(image, view.colors)
         enough = int(_JPEG_OVERSAMPLING * max(view.size) / view.center)
         # None keeps the color mode
         image.draft(None, (enough, enough))
-        rgb = _to_rgb(_apply_exif_orientation(image))
-        if rgb.size != (width, height) or view.center < 1:
-            # Share cut from each side
-            bleed = (1 - view.center) / 2
-            rgb = ImageOps.fit(rgb, (width, height), Image.Resampling.BILINEAR, bleed)
-        return np.asarray(rgb).transpose(2, 0, 1)
+        pixels = to_eight_bits(_upright(image), view.colors)
+        return _to_array(fit_image(pixels, view.size, view.center, view.fit))
 
 
 def decode_crop(path: str, view: View, uniforms: Sequence[float]) -> _Pixels:
-    """Return a random crop of an image file, scaled to (3, H, W) uint8; `uniforms` are four numbers in [0, 1).
+    """Return a random crop of an image file, scaled to (C, H, W) uint8; `uniforms` are four numbers in [0, 1).
 
     Equals torchvision's `resized_crop` (bilinear, antialias) of the same window, pixel for pixel. A JPEG whose window
     is more than four times the requested size is decoded at a fraction of its size, and is close to it.
@@ -100,54 +114,69 @@ def decode_crop(path: str, view: View, uniforms: Sequence[float]) -> _Pixels:
 
     assert view.crop is not None
     height, width = view.size
-    with Image.open(path, formats=_FORMATS) as image:
-        sideways = "exif" in image.info and image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
-        whole = image.size[::-1] if sideways else image.size
+    with open_image(path) as image:
+        check_bands(image, view.colors)
+        # Before it is loaded, a PNG does not know the orientation that stands behind its pixels
+        turned = None if image.format in _JPEG else _upright(image)
+        whole = turned.size if turned else image.size[::-1] if _orientation(image) >= _SIDEWAYS else image.size
         left, top, wide, high = _random_crop_box(whole, view.crop, uniforms)
-        spare = min(wide / width, high / height) / _JPEG_OVERSAMPLING
-        part = next(eighths for eighths in (8, 4, 2, 1) if spare >= eighths or eighths == 1)
-        image.draft(None, (image.width // part, image.height // part))
-        turned = _apply_exif_orientation(image)
-        # Only JPEGs are decoded at a fraction of their size
+        if turned is None:
+            spare = min(wide / width, high / height) / _JPEG_OVERSAMPLING
+            part = next(eighths for eighths in (8, 4, 2, 1) if spare >= eighths or eighths == 1)
+            image.draft(None, (image.width // part, image.height // part))
+            turned = _upright(image)
         part = round(whole[0] / turned.width)
         edges = (left, top, left + wide, top + high)
-        rgb = _to_rgb(turned.crop(edges) if part == 1 else turned)
+        pixels = to_eight_bits(turned.crop(edges) if part == 1 else turned, view.colors)
         box = None if part == 1 else tuple(edge / part for edge in edges)
-        return np.asarray(rgb.resize((width, height), Image.Resampling.BILINEAR, box)).transpose(2, 0, 1)
+        return _to_array(pixels.resize((width, height), Image.Resampling.BILINEAR, box))
 
 
-def _apply_exif_orientation(image: Any) -> Any:
-    """Return a Pillow image rotated as its EXIF orientation says."""
-    from PIL import ImageOps
-
-    return ImageOps.exif_transpose(image) if "exif" in image.info else image
-
-
-def _to_rgb(image: Any) -> Any:
-    """Return a Pillow image of any mode as RGB."""
-    from PIL import Image
-
-    if image.mode in ("I", "F"):
-        raise ValueError("32-bit pixels have no range that maps to 0..255")
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode == "P" and "transparency" in image.info:
-        # Pillow warns about a direct conversion to RGB
-        image = image.convert("RGBA")
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def check_decodable(path: str) -> None:
+def check_decodable(path: str, colors: Colors) -> None:
     """Raise what `decode` and `decode_crop` would raise for a file, at a quarter of the cost for a JPEG.
 
     The whole file is read. A JPEG is decoded at an eighth of its size, which reads every bit but saves the arithmetic.
     """
+    with open_image(path) as image:
+        check_bands(image, colors)
+        image.draft(None, (1, 1))
+        to_eight_bits(_upright(image), colors)
+
+
+def _upright(image: Any) -> Any:
+    """Return a loaded image, rotated and flipped as its orientation says."""
     from PIL import Image
 
-    with Image.open(path, formats=_FORMATS) as image:
-        image.draft(None, (1, 1))
-        image.load()
-        _to_rgb(_apply_exif_orientation(image))
+    image.load()
+    turn = Image.Transpose
+    methods = (
+        *(None, turn.FLIP_LEFT_RIGHT, turn.ROTATE_180, turn.FLIP_TOP_BOTTOM),
+        *(turn.TRANSPOSE, turn.ROTATE_270, turn.TRANSVERSE, turn.ROTATE_90),
+    )
+    method = methods[_orientation(image) - 1]
+    return image if method is None else image.transpose(method)
+
+
+def _orientation(image: Any) -> int:
+    """Return the orientation in an image's EXIF or XMP, 1 (upright) if there is none.
+
+    Pillow turns TIFF images while it loads them, and takes the orientation away.
+    """
+    if image.format == "TIFF" or not any(key in image.info for key in _ORIENTATION_SOURCES):
+        return 1
+    try:
+        found = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception as error:
+        # An image without readable EXIF is an image still
+        note(f"its EXIF cannot be read ({error})")
+        return 1
+    return found if found in range(1, 9) else 1
+
+
+def _to_array(image: Any) -> _Pixels:
+    """Return an L or RGB image as (C, H, W)."""
+    pixels = np.asarray(image)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
 def _random_crop_box(size: tuple[int, int], crop: CropBounds, uniforms: Sequence[float]) -> tuple[int, int, int, int]:

@@ -20,12 +20,12 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from runner.components.data.decoder_messages import Findings
 from runner.components.data.download import locked
-from runner.components.data.image_files import Unreadable
 from runner.engine.saving import storage
 from runner.errors import StorageError
 
@@ -39,11 +39,12 @@ _MAX_UNUSED_SECONDS = 90 * 24 * 3600
 
 @dataclass(frozen=True)
 class Manifest:
-    """Summary of a split: number of readable images, sha256 of their pixels, and why others are unreadable."""
+    """Summary of a split: number of readable images, sha256 of their pixels, what decoders found, and other facts."""
 
     count: int
     sha256: str
-    bad: Unreadable
+    findings: Findings
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def load_or_build(place: Path, make: Callable[[], Manifest], needed: int) -> Manifest:
@@ -91,7 +92,10 @@ def _read_verified(place: Path) -> Manifest:
     with contextlib.suppress(OSError):
         # The modification time records the last use
         os.utime(place / "manifest")
-    return Manifest(values["count"], values["sha256"], {int(number): why for number, why in values["bad"].items()})
+    found = values["findings"]
+    bad = {int(number): why for number, why in found["bad"].items()}
+    kinds = {kind: (count, place, text) for kind, (count, place, text) in found["kinds"].items()}
+    return Manifest(values["count"], values["sha256"], Findings(bad, kinds), values["facts"])
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

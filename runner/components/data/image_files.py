@@ -18,15 +18,13 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from runner.components.data.decode import CROP_UNIFORMS, View, call_decoder, decode, decode_crop
+from runner.components.data.decoder_messages import Findings, routed
 from runner.engine.logs.console import Bar, format_duration
 from runner.engine.read_ahead import read_ahead
 from runner.engine.saving.storage import printable
 from runner.errors import DataError
 
 _Result = TypeVar("_Result")
-# Position of an unreadable file -> reason
-Unreadable = dict[int, str]
-
 # Files per task of a thread
 FILES_PER_TASK = 64
 # Chunks per thread that may wait to be consumed
@@ -55,67 +53,68 @@ class ImageFiles:
         return CROP_UNIFORMS if self.view.crop else 0
 
     def fetch(self, index: Tensor, uniforms: Tensor | None = None) -> Tensor:
-        """Return the images (B, 3, H, W) uint8 at `index` (B,) int64. Raises DataError that names a broken file.
+        """Return the images (B, C, H, W) uint8 at `index` (B,) int64. Raises DataError that names a broken file.
 
         `uniforms` (B, 4) in [0, 1) choose a crop of each.
         """
         files = [self.files[i] for i in index.tolist()]
-        out = np.empty((len(files), 3, *self.view.size), np.uint8)
+        out = np.empty((len(files), *self.view.shape), np.uint8)
         draws = None if uniforms is None else uniforms.tolist()
         read_ahead(files)
 
         def fill(place: int) -> None:
-            out[place] = call_decoder(files[place], lambda path: self.pixels(path, draws and draws[place]))
+            # What the decoder says is known since the files were validated
+            out[place], _ = call_decoder(files[place], lambda path: self.pixels(path, draws and draws[place]))
 
-        if self.threads == 1 or get_worker_info():
-            for place in range(len(files)):
-                fill(place)
-        else:
-            with ThreadPoolExecutor(self.threads) as pool:
-                for _ in pool.map(fill, range(len(files))):
-                    pass
+        with routed:
+            if self.threads == 1 or get_worker_info():
+                for place in range(len(files)):
+                    fill(place)
+            else:
+                with ThreadPoolExecutor(self.threads) as pool:
+                    for _ in pool.map(fill, range(len(files))):
+                        pass
         return torch.from_numpy(out)
 
     def pixels(self, path: str, draw: Sequence[float] | None) -> NDArray[np.uint8]:
-        """Return one image (3, H, W)."""
+        """Return one image (C, H, W)."""
         return decode(path, self.view) if draw is None else decode_crop(path, self.view, draw)
 
 
 def decode_in_chunks(
-    files: Sequence[str], view: View, threads: int, bad: Unreadable | None, what: str
+    files: Sequence[str], view: View, threads: int, findings: Findings, what: str, *, keep: bool
 ) -> Iterator[NDArray[np.uint8]]:
-    """Yield the images of `files` in order, in chunks (n, 3, H, W) uint8.
+    """Yield the images of `files` in order, in chunks (n, C, H, W) uint8, and add what decoders say to `findings`.
 
-    Raises DataError for the first unreadable file. With `bad`, unreadable files are left out and noted there instead.
+    Raises DataError for the first unreadable file. With `keep`, unreadable files are left out and noted there instead.
     """
 
-    def chunk(start: int, stop: int) -> tuple[NDArray[np.uint8], Unreadable]:
-        found: list[NDArray[np.uint8]] = []
-        failed = collect_failures(
-            files, range(start, stop), lambda path: found.append(decode(path, view)), keep=bad is not None
-        )
-        return np.stack(found) if found else np.empty((0, 3, *view.size), np.uint8), failed
+    def chunk(start: int, stop: int) -> tuple[NDArray[np.uint8], Findings]:
+        images: list[NDArray[np.uint8]] = []
+        found = examine(files, range(start, stop), lambda path: images.append(decode(path, view)), keep=keep)
+        return np.stack(images) if images else np.empty((0, *view.shape), np.uint8), found
 
-    for images, failed in map_chunks(chunk, len(files), threads, what):
-        if bad is not None:
-            bad |= failed
+    for images, found in map_chunks(chunk, len(files), threads, what):
+        findings.merge(found)
         yield images
 
 
-def collect_failures(
-    files: Sequence[str], places: Sequence[int], work: Callable[[str], Any], *, keep: bool
-) -> Unreadable:
-    """Call `work` for each file and return those that fail if `keep`; else raise the first DataError."""
-    failed: Unreadable = {}
+def examine(files: Sequence[str], places: Sequence[int], work: Callable[[str], Any], *, keep: bool) -> Findings:
+    """Call `work` for each file; return which fail if `keep` (else raise the first error), and what decoders say."""
+    findings = Findings()
     read_ahead(files[place] for place in places)
-    for place in places:
-        try:
-            call_decoder(files[place], work)
-        except DataError as error:
-            if not keep:
-                raise
-            failed[place] = str(error).removeprefix(f"{printable(Path(files[place]))}: ")
-    return failed
+    with routed:
+        for place in places:
+            try:
+                _, messages = call_decoder(files[place], work)
+            except DataError as error:
+                if not keep:
+                    raise
+                findings.bad[place] = str(error).removeprefix(f"{printable(Path(files[place]))}: ")
+            else:
+                if messages:
+                    findings.add(place, messages)
+    return findings
 
 
 def map_chunks(work: Callable[[int, int], _Result], count: int, threads: int, what: str) -> Iterator[_Result]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import replace
 from functools import cache as cached
@@ -11,11 +12,14 @@ from typing import Annotated, Literal
 
 import torch
 
+from runner.components.data.auto_colors import open_training, resolve_colors
 from runner.components.data.decode import CropBounds, View
+from runner.components.data.decoder_messages import Findings
 from runner.components.data.folder_layout import Layout, Listing, read_layout
 from runner.components.data.image_cache import cache_folder, print_note
-from runner.components.data.image_files import ImageFiles, Unreadable
+from runner.components.data.image_files import ImageFiles
 from runner.components.data.layout_settings import LayoutSettings
+from runner.components.data.pixel_settings import PixelSettings
 from runner.components.data.prepare_images import ReadSettings, first_unreadable, load_images, validate_files
 from runner.engine.contracts import Data, Images, Placement, Split
 from runner.engine.saving.storage import printable
@@ -33,6 +37,7 @@ _SMALL_FILE = 16384
 @register("data")
 def imagefolder(
     layout: LayoutSettings,
+    pixels: PixelSettings,
     *,
     root: Annotated[str, Role.PATH, FilePath(expand=False), Aspect.EXAMPLES],
     size: Annotated[list[PositiveInt], Pair("[height, width]")],
@@ -47,7 +52,7 @@ def imagefolder(
     cache: Annotated[str | None, Role.PATH, FilePath(expand=False)],
     workers: Annotated[NonNegativeInt | None, Role.EXECUTION, Unnamed()],
 ) -> Data:
-    """Load the images under `root` as RGB, scaled and center-cropped to `size`, decoded once into a cache.
+    """Load the images under `root` in RGB or gray, scaled to `size`, decoded once into a cache.
 
     Layouts: `root/<split>/<class>/*`, the splits by the usual words in any case (`Training`, `dev`, `test_set`, ...) or
     by `splits`, or `root/<class>/*`. Missing splits (except a test split beside one for training) are fixed, stratified
@@ -57,59 +62,67 @@ def imagefolder(
     training, once and after each change. A file that breaks later raises DataError with its name when it is read.
 
     Returns:
-        Images (N, 3, H, W) uint8, classes sorted by name, numbers in names as numbers.
+        Images (N, 3, H, W) uint8, or (N, 1, H, W) if gray, classes sorted by name, numbers in names as numbers.
 
     Raises:
         DataError, ConfigError: A folder, class or file is missing, empty, unknown, ambiguous or broken.
     """
     window = CropBounds((crop_scale[0], crop_scale[1]), (crop_ratio[0], crop_ratio[1]))
-    view = View((size[0], size[1]), center, window if crop else None)
+    view = View((size[0], size[1]), center, window if crop else None, pixels.fit)
     folder = Path(root).expanduser()
     files = read_layout(folder, layout)
-    placement = _resolve_placement(placement, files, view, memory)
     threads = _default_threads(files.train.files) if workers is None else max(1, workers)
+    reading = ReadSettings(folder, view, threads, 0, bad_images == "skip", cache_folder(cache))
+    reading, notes = resolve_colors(files.train.files, reading, pixels)
+    placement = _resolve_placement(placement, files, reading.view, memory)
     processes = (_cpu_count() if workers is None else workers) if placement == "disk" else 0
-    reading = ReadSettings(folder, view, threads, processes, bad_images == "skip", cache_folder(cache))
-    return _build_data(files, reading, placement, batch_size)
+    return _build_data(files, replace(reading, processes=processes), placement, batch_size, notes)
 
 
-def _build_data(layout: Layout, reading: ReadSettings, placement: Placement, batch_size: int) -> Data:
+def _build_data(
+    layout: Layout, reading: ReadSettings, placement: Placement, batch_size: int, notes: tuple[str, ...]
+) -> Data:
     """Return the splits of a folder; the test split is validated when it is asked for."""
     streamed = placement == "disk"
-    (train, train_messages), (val, val_messages) = (
-        _open_split(part, reading, streamed) for part in (layout.train, layout.val)
+    files = layout.train.files
+    opened, reading, range_notes = open_training(
+        files, reading, lambda reading: _open_split(layout.train, reading, streamed)
     )
+    train, findings, train_messages = opened
+    val, val_findings, val_messages = _open_split(layout.val, reading, streamed)
+    findings.merge(val_findings.moved(len(files)))
+    messages = findings.lines(files + layout.val.files)
     _check_classes(train, layout.classes, reading.root)
     test = layout.test
-    validated = None if test is None else cached(partial(_validate_split, test, reading))
+    validated = None if test is None else cached(partial(_validate_test, test, reading))
     return Data(
         train=train,
         val=val,
-        test=None if validated is None else lambda: _open_validated(validated(), reading, streamed),
+        test=None if validated is None else lambda: _open_test(validated(), reading, streamed),
         check_test=lambda: () if validated is None else validated()[1],
-        shape=(3, *reading.view.size),
+        shape=reading.view.shape,
         classes=layout.classes,
         batch_size=batch_size,
         placement=placement,
-        notes=(*layout.notes, *train_messages, *val_messages),
+        notes=(*layout.notes, *notes, *range_notes, *train_messages, *val_messages, *messages),
         found=layout.found,
     )
 
 
 def _resolve_placement(placement: Placement, layout: Layout, view: View, memory: int) -> Placement:
     """Return where images are kept: on disk if they are cropped at random or exceed `memory` MiB."""
-    too_large = _count_images(layout) * 3 * view.size[0] * view.size[1] > memory * 2**20
+    too_large = _count_images(layout) * math.prod(view.shape) > memory * 2**20
     return "disk" if view.crop or (placement == "auto" and too_large) else placement
 
 
-def _open_split(listing: Listing, reading: ReadSettings, streamed: bool) -> tuple[Split, tuple[str, ...]]:
-    """Return a split, in memory or decoded batch by batch, and messages about skipped files."""
+def _open_split(listing: Listing, reading: ReadSettings, streamed: bool) -> tuple[Split, Findings, tuple[str, ...]]:
+    """Return a split, in memory or decoded batch by batch, what decoders found, and messages about skipped files."""
     if streamed:
-        good, messages = _validate_split(listing, reading)
-        return _stream(good, reading), messages
-    pixels, bad = load_images(listing.files, reading)
-    good, messages = _drop_unreadable(listing, bad)
-    return Images(pixels, good.labels), messages
+        good, findings, messages = _validate_split(listing, reading)
+        return _stream(good, reading), findings, messages
+    images, findings = load_images(listing.files, reading)
+    good, messages = _drop_unreadable(listing, findings)
+    return Images(images, good.labels), findings, messages
 
 
 def _stream(listing: Listing, reading: ReadSettings) -> ImageFiles:
@@ -117,24 +130,32 @@ def _stream(listing: Listing, reading: ReadSettings) -> ImageFiles:
     return ImageFiles(listing.files, listing.labels, reading.view, reading.threads, reading.processes)
 
 
-def _open_validated(result: tuple[Listing, tuple[str, ...]], reading: ReadSettings, streamed: bool) -> Split:
-    """Return a split that was validated before and print skipped files; a file broken since then is an error."""
+def _open_test(result: tuple[Listing, tuple[str, ...]], reading: ReadSettings, streamed: bool) -> Split:
+    """Return a test split that was validated before and print the messages; a file broken since then is an error."""
     listing, messages = result
     for message in messages:
         print_note(message)
     if streamed:
         return _stream(listing, reading)
-    split, _ = _open_split(listing, replace(reading, skip=False), streamed=False)
-    return split
+    return _open_split(listing, replace(reading, skip=False), streamed=False)[0]
 
 
-def _validate_split(listing: Listing, reading: ReadSettings) -> tuple[Listing, tuple[str, ...]]:
-    """Return the decodable part of a split, and messages about skipped files."""
-    return _drop_unreadable(listing, validate_files(listing.files, reading))
+def _validate_test(listing: Listing, reading: ReadSettings) -> tuple[Listing, tuple[str, ...]]:
+    """Return the decodable part of a test split, and messages about its files."""
+    good, findings, messages = _validate_split(listing, reading)
+    return good, (*messages, *findings.lines(listing.files))
 
 
-def _drop_unreadable(listing: Listing, bad: Unreadable) -> tuple[Listing, tuple[str, ...]]:
+def _validate_split(listing: Listing, reading: ReadSettings) -> tuple[Listing, Findings, tuple[str, ...]]:
+    """Return the decodable part of a split, what decoders found, and messages about skipped files."""
+    findings = validate_files(listing.files, reading)
+    good, messages = _drop_unreadable(listing, findings)
+    return good, findings, messages
+
+
+def _drop_unreadable(listing: Listing, findings: Findings) -> tuple[Listing, tuple[str, ...]]:
     """Return a split without unreadable files, and a message about them."""
+    bad = findings.bad
     if not bad:
         return listing, ()
     good = torch.tensor([place not in bad for place in range(len(listing.files))])

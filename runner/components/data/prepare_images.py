@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from runner.components.data.color_modes import DeepImageError
 from runner.components.data.decode import View
+from runner.components.data.decoder_messages import Findings, Unreadable
 from runner.components.data.folder_listing import relative_paths
 from runner.components.data.image_cache import Manifest, load_or_build, print_note
-from runner.components.data.image_files import Unreadable, decode_in_chunks
+from runner.components.data.image_files import decode_in_chunks
+from runner.components.data.scan_images import Scan, scan_images
 from runner.components.data.validate_images import find_unreadable
 from runner.engine.saving import storage
 from runner.errors import DataError, StorageError
 
 # Version of the cache format and of `decode`: raise it when either changes
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -40,24 +45,26 @@ class ReadSettings:
     caches: Path | None
 
 
-def load_images(files: Sequence[str], reading: ReadSettings) -> tuple[Tensor, Unreadable]:
-    """Return all readable images (N, 3, H, W), memory-mapped from the cache, and why others are unreadable.
+def load_images(files: Sequence[str], reading: ReadSettings) -> tuple[Tensor, Findings]:
+    """Return all readable images (N, C, H, W), memory-mapped from the cache, and what decoders found.
 
     Without a cache, or if it cannot be written, images are decoded into memory. Raises DataError for the first
     unreadable file unless such files are skipped.
     """
     if reading.caches is None:
         return _decode_to_memory(files, reading)
-    place = reading.caches / _cache_key(files, reading, "pixels")
-    shape = (3, *reading.view.size)
+    view = reading.view
+    place = reading.caches / cache_key(files, reading.root, ("pixels", view.size, view.center, view.fit, view.colors))
+    shape = view.shape
     try:
-        manifest = load_or_build(
-            place, lambda: _decode_to_file(files, reading, place / "pixels"), len(files) * int(np.prod(shape))
-        )
+        make = partial(_decode_to_file, files, reading, place / "pixels")
+        manifest = _load_or_build(place, make, files, reading, len(files) * int(np.prod(shape)))
     except StorageError as error:
         print_note(f"{error}; the images are decoded into memory")
         return _decode_to_memory(files, reading)
-    return _memory_map(place / "pixels", (manifest.count, *shape)), _raise_unless_skipped(files, reading, manifest.bad)
+    return _memory_map(place / "pixels", (manifest.count, *shape)), _raise_unless_skipped(
+        files, reading, manifest.findings
+    )
 
 
 def _memory_map(path: Path, shape: tuple[int, ...]) -> Tensor:
@@ -67,26 +74,53 @@ def _memory_map(path: Path, shape: tuple[int, ...]) -> Tensor:
     return torch.from_file(str(path), shared=False, size=int(np.prod(shape)), dtype=torch.uint8).view(shape)
 
 
-def validate_files(files: Sequence[str], reading: ReadSettings) -> Unreadable:
-    """Return why files cannot be decoded, from a cache if they were validated before.
+def validate_files(files: Sequence[str], reading: ReadSettings) -> Findings:
+    """Return what decoders find in the files, from a cache if they were validated before.
 
     Raises DataError for the first one unless such files are skipped.
     """
     if reading.caches is None:
-        return _validate(files, reading).bad
-    place = reading.caches / _cache_key(files, reading, "looks")
+        return _validate(files, reading).findings
+    place = reading.caches / cache_key(files, reading.root, ("looks", reading.view.colors))
     try:
-        return _raise_unless_skipped(files, reading, load_or_build(place, lambda: _validate(files, reading), 0).bad)
+        found = _load_or_build(place, partial(_validate, files, reading), files, reading, 0).findings
+        return _raise_unless_skipped(files, reading, found)
     except StorageError as error:
         print_note(f"{error}; the images are validated at every start")
-        return _validate(files, reading).bad
+        return _validate(files, reading).findings
 
 
-def _raise_unless_skipped(files: Sequence[str], reading: ReadSettings, bad: Unreadable) -> Unreadable:
-    """Return the unreadable files if they are skipped; else raise DataError for the first."""
-    if bad and not reading.skip:
-        raise DataError(first_unreadable(files, bad))
-    return bad
+def _load_or_build(
+    place: Path, make: Callable[[], Manifest], files: Sequence[str], reading: ReadSettings, needed: int
+) -> Manifest:
+    """Return the manifest of a cache, built by `make` if there is none.
+
+    Raises:
+        DeepImageError: The range of the images must be known first; from now on the cache knows it.
+    """
+
+    def make_or_scan() -> Manifest:
+        try:
+            return make()
+        except DeepImageError:
+            return Manifest(0, "", Findings(), vars(scan_range(files, reading)))
+
+    manifest = load_or_build(place, make_or_scan, needed)
+    if manifest.facts:
+        raise DeepImageError(manifest.facts)
+    return manifest
+
+
+def scan_range(files: Sequence[str], reading: ReadSettings) -> Scan:
+    """Return the range of the images that have more than 8 bits."""
+    return scan_images(files, reading.threads, f"reading the range of {reading.root}", want_gray=False)
+
+
+def _raise_unless_skipped(files: Sequence[str], reading: ReadSettings, findings: Findings) -> Findings:
+    """Return the findings if unreadable files are skipped; else raise DataError for the first."""
+    if findings.bad and not reading.skip:
+        raise DataError(first_unreadable(files, findings.bad))
+    return findings
 
 
 def first_unreadable(files: Sequence[str], bad: Unreadable) -> str:
@@ -94,50 +128,51 @@ def first_unreadable(files: Sequence[str], bad: Unreadable) -> str:
     return f"{storage.printable(Path(files[min(bad)]))}: {bad[min(bad)]}"
 
 
-def _decode_to_memory(files: Sequence[str], reading: ReadSettings) -> tuple[Tensor, Unreadable]:
+def _decode_to_memory(files: Sequence[str], reading: ReadSettings) -> tuple[Tensor, Findings]:
     """Return the images decoded into memory."""
-    bad: Unreadable = {}
-    out = np.empty((len(files), 3, *reading.view.size), np.uint8)
+    findings = Findings()
+    out = np.empty((len(files), *reading.view.shape), np.uint8)
     done = 0
-    for chunk in _decode_all(files, reading, bad):
+    for chunk in _decode_all(files, reading, findings):
         out[done : done + len(chunk)] = chunk
         done += len(chunk)
-    return torch.from_numpy(out[:done]), bad
+    return torch.from_numpy(out[:done]), findings
 
 
 def _decode_to_file(files: Sequence[str], reading: ReadSettings, path: Path) -> Manifest:
     """Decode all images into a file."""
-    bad: Unreadable = {}
+    findings = Findings()
     digest, count = hashlib.sha256(), 0
     with storage.atomic_replacement(path) as file:
-        for chunk in _decode_all(files, reading, bad):
+        for chunk in _decode_all(files, reading, findings):
             storage.write_all(file, chunk.reshape(-1).data, digest)
             count += len(chunk)
-    return Manifest(count, digest.hexdigest(), bad)
+    return Manifest(count, digest.hexdigest(), findings)
 
 
-def _decode_all(files: Sequence[str], reading: ReadSettings, bad: Unreadable) -> Iterator[NDArray[np.uint8]]:
+def _decode_all(files: Sequence[str], reading: ReadSettings, findings: Findings) -> Iterator[NDArray[np.uint8]]:
     """Yield all images in chunks, with a progress bar."""
-    noted = bad if reading.skip else None
-    return decode_in_chunks(files, reading.view, reading.threads, noted, f"decoding {reading.root}")
+    what = f"decoding {reading.root}"
+    return decode_in_chunks(files, reading.view, reading.threads, findings, what, keep=reading.skip)
 
 
 def _validate(files: Sequence[str], reading: ReadSettings) -> Manifest:
     """Validate the files without keeping pixels."""
     what = f"validating {reading.root}"
-    bad = find_unreadable(files, reading.threads, reading.processes, what, keep=reading.skip)
-    return Manifest(len(files) - len(bad), "", bad)
+    found = find_unreadable(
+        files, reading.threads, reading.processes, what, keep=reading.skip, colors=reading.view.colors
+    )
+    return Manifest(len(files) - len(found.bad), "", found)
 
 
-def _cache_key(files: Sequence[str], reading: ReadSettings, kind: str) -> str:
-    """Return the name of the cache: 32 hex digits over the files, in order, and for pixels over the view."""
+def cache_key(files: Sequence[str], root: Path, use: tuple[Any, ...]) -> str:
+    """Return the name of a cache: 32 hex digits over the files, in order, and over what is kept of them."""
     from PIL import __version__, features
 
-    codecs = [features.version(name) for name in ("libjpeg_turbo", "jpg", "webp", "libtiff")]
+    codecs = [features.version(name) for name in ("libjpeg_turbo", "jpg", "webp", "libtiff", "avif", "jpg_2000")]
     digest = hashlib.blake2b(digest_size=16)
-    seen = () if kind == "looks" else (reading.view.size, reading.view.center)
-    digest.update(repr((_FORMAT, kind, *seen, __version__, codecs)).encode())
-    for file, name in zip(files, relative_paths(reading.root, files), strict=True):
+    digest.update(repr((_FORMAT, *use, __version__, codecs)).encode())
+    for file, name in zip(files, relative_paths(root, files), strict=True):
         try:
             # A Path per file takes ten times as long
             status = os.stat(file)  # noqa: PTH116
