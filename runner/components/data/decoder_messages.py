@@ -119,8 +119,8 @@ class _Routing:
         self._catch = warnings.catch_warnings()
 
     def __enter__(self) -> None:
-        _catch_libtiff()
         with self._lock:
+            _catch_libtiff()
             self._users += 1
             if self._users == 1:
                 self._catch = warnings.catch_warnings()

@@ -1,9 +1,9 @@
 """Decoded images on disk, so that a folder is decoded once: memory-mapped, verified before use, complete or absent.
 
 A cache is a folder named by a key over the decoded files (relative path, size and modification times of each) and over
-the decoding (size, center, decoder versions). It holds `pixels`, all images one after another, and `manifest`, written
-last, with their number and sha256. Both are written under temporary names, synced and renamed while the folder is
-locked. So a cache whose manifest fits is complete, whatever kills the writer, and any other is built again.
+the decoding (size, fit, colors, decoder versions). It holds `pixels`, all images one after another, and `manifest`,
+written last, with their number and sha256. Both are written under temporary names, synced and renamed while the folder
+is locked. So a cache whose manifest fits is complete, whatever kills the writer, and any other is built again.
 
 The key does not read contents, which takes as long as decoding for small files. It includes the kernel's change time
 (ctime), which no program can set back, so that a changed file is noticed at any size.

@@ -30,7 +30,7 @@ _BY_CONTENT = {
     "SUN": ("ras",),
     "ICNS": ("icns",),
     "XPM": ("xpm",),
-    "FITS": ("fit", "fits"),
+    "FITS": ("fits",),
     "BLP": ("blp",),
     "FTEX": ("ftc", "ftu"),
 }
@@ -43,7 +43,6 @@ _BY_SUFFIX = {
     "CUR": ("cur",),
     "FLI": ("fli", "flc"),
     "MSP": ("msp",),
-    "PCD": ("pcd",),
     "PIXAR": ("pxr",),
     "XBM": ("xbm",),
 }
@@ -61,7 +60,7 @@ _OTHERS = frozenset(
         *("zip", "tar", "gz", "tgz", "bz2", "xz", "7z", "rar", "zst", "npy", "npz", "pkl", "pickle", "pt", "pth"),
         *("ckpt", "onnx", "h5", "hdf", "hdf5", "mat", "parquet", "arrow", "feather", "db", "sqlite"),
         *("sqlite3", "lmdb", "mdb", "tfrecord", "xls", "xlsx", "doc", "docx", "ppt", "pptx", "odt"),
-        *("pdf", "ps", "eps", "ai", "svg", "pts", "lab", "obj", "stl", "ply", "dcm", "nii", "exr", "hdr", "jxl"),
+        *("pdf", "ps", "eps", "ai", "svg", "pts", "lab", "obj", "stl", "ply", "pcd", "dcm", "nii", "exr", "hdr", "jxl"),
         *("dng", "cr2", "cr3", "nef", "arw", "orf", "rw2", "raf", "pef", "srw"),
     }
 )
