@@ -72,8 +72,11 @@ def check_bands(image: Any, colors: Colors) -> None:
     Raises:
         ValueError: A band would be lost, and `colors.extra_bands` does not say that it may.
     """
-    tags = getattr(image, "tag_v2", None)
-    if image.format == "TIFF" and tags is not None:
+    if image.format == "JPEG":
+        # Nothing of that, in the most frequent format
+        return
+    if image.format == "TIFF":
+        tags = image.tag_v2
         extra = _extra_bands(tags)
         if extra and colors.extra_bands == "error":
             raise ValueError(f"has {extra} more than color and transparency; to drop: data.extra_bands=drop")
@@ -112,11 +115,13 @@ def to_eight_bits(image: Any, colors: Colors) -> Any:
         ValueError: The pixels have more than 8 bits and `colors.depth` is None.
         DeepImageError: They have, and it is `auto`.
     """
+    mode = "L" if colors.channels == 1 else "RGB"
+    if image.mode == mode and "transparency" not in image.info:
+        return image
     if is_deep(image.mode):
         image = _scaled(image, colors.depth)
     elif image.has_transparency_data:
         image = _opaque(image, colors.alpha)
-    mode = "L" if colors.channels == 1 else "RGB"
     return image if image.mode == mode else image.convert(mode)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runner.components.data.color_modes import Colors, DeepImageError, check_bands, to_eight_bits
-from runner.components.data.decoder_messages import collected, note
+from runner.components.data.decoder_messages import Collected, note
 from runner.components.data.fit_image import Fit, fit_image
 from runner.components.data.image_kinds import open_image
 from runner.engine.saving.storage import printable
@@ -29,7 +29,7 @@ _JPEG_OVERSAMPLING = 2
 # EXIF tag of the orientation; values from 5 on swap width and height
 _EXIF_ORIENTATION, _SIDEWAYS = 0x0112, 5
 # Keys of Image.info that may hold an orientation
-_ORIENTATION_SOURCES = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
+_ORIENTATION_SOURCES = frozenset({"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"})
 # Formats that are decoded at a fraction of their size. All their metadata come before the pixels
 _JPEG = ("JPEG", "MPO")
 _RGB = Colors()
@@ -67,7 +67,7 @@ def call_decoder(path: str, work: Callable[[str], _Result]) -> tuple[_Result, li
 
     To be called inside `with routed:`.
     """
-    with collected() as messages:
+    with Collected() as messages:
         try:
             # Opening a pipe would block
             if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
@@ -145,16 +145,17 @@ def check_decodable(path: str, colors: Colors) -> None:
 
 def _upright(image: Any) -> Any:
     """Return a loaded image, rotated and flipped as its orientation says."""
-    from PIL import Image
-
     image.load()
-    turn = Image.Transpose
+    orientation = _orientation(image)
+    if orientation == 1:
+        return image
+    from PIL.Image import Transpose
+
     methods = (
-        *(None, turn.FLIP_LEFT_RIGHT, turn.ROTATE_180, turn.FLIP_TOP_BOTTOM),
-        *(turn.TRANSPOSE, turn.ROTATE_270, turn.TRANSVERSE, turn.ROTATE_90),
+        *(Transpose.FLIP_LEFT_RIGHT, Transpose.ROTATE_180, Transpose.FLIP_TOP_BOTTOM),
+        *(Transpose.TRANSPOSE, Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90),
     )
-    method = methods[_orientation(image) - 1]
-    return image if method is None else image.transpose(method)
+    return image.transpose(methods[orientation - 2])
 
 
 def _orientation(image: Any) -> int:
@@ -162,7 +163,7 @@ def _orientation(image: Any) -> int:
 
     Pillow turns TIFF images while it loads them, and takes the orientation away.
     """
-    if image.format == "TIFF" or not any(key in image.info for key in _ORIENTATION_SOURCES):
+    if image.format == "TIFF" or _ORIENTATION_SOURCES.isdisjoint(image.info):
         return 1
     try:
         found = image.getexif().get(_EXIF_ORIENTATION, 1)

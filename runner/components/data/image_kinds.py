@@ -1,4 +1,4 @@
-"""Which files are images, by suffix or first bytes, and which formats Pillow may find in them.
+"""Recognize images by their suffix or first bytes, and open them.
 
 A known suffix decides without opening the file. Any other file, such as one without a suffix, is an image if its first
 bytes say so. The suffix of an image does not choose its decoder: an AVIF file named `.jpg` is read as AVIF.
@@ -34,6 +34,7 @@ _BY_CONTENT = {
     "BLP": ("blp",),
     "FTEX": ("ftc", "ftu"),
 }
+_FORMATS = tuple(_BY_CONTENT)
 # Formats that other files may seem to have: only tried where the suffix names them
 _BY_SUFFIX = {
     "TGA": ("tga", "icb", "vda", "vst"),
@@ -88,7 +89,7 @@ def open_image(path: str) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     weak = _WEAK.get(_suffix(path))
-    formats = (*_BY_CONTENT, weak) if weak else tuple(_BY_CONTENT)
+    formats = (*_FORMATS, weak) if weak else _FORMATS
     try:
         return Image.open(path, formats=formats)
     except KeyError as error:

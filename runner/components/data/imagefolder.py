@@ -57,9 +57,9 @@ def imagefolder(
     Layouts: `root/<split>/<class>/*`, the splits by the usual words in any case (`Training`, `dev`, `test_set`, ...) or
     by `splits`, or `root/<class>/*`. Missing splits (except a test split beside one for training) are fixed, stratified
     parts by a hash of each file's path, whatever the seed. Hidden and system files and folders do not count. A set
-    larger than `memory`, or one with random crops (`crop`), is decoded batch by batch.
-    Every file that is not decoded at the start, and the test split if the run will read it, is validated before
-    training, once and after each change. A file that breaks later raises DataError with its name when it is read.
+    larger than `memory`, or one with random crops (`crop`), is decoded batch by batch. Every file that is not decoded
+    at the start, and the test split if the run will read it, is validated before training, once and after each change.
+    A file that breaks later raises DataError with its name when it is read.
 
     Returns:
         Images (N, 3, H, W) uint8, or (N, 1, H, W) if gray, classes sorted by name, numbers in names as numbers.
@@ -75,8 +75,7 @@ def imagefolder(
     reading = ReadSettings(folder, view, threads, 0, bad_images == "skip", cache_folder(cache))
     reading, notes = resolve_colors(files.train.files, reading, pixels)
     placement = _resolve_placement(placement, files, reading.view, memory)
-    processes = (_cpu_count() if workers is None else workers) if placement == "disk" else 0
-    return _build_data(files, replace(reading, processes=processes), placement, batch_size, notes)
+    return _build_data(files, _with_processes(reading, placement, workers), placement, batch_size, notes)
 
 
 def _build_data(
@@ -107,6 +106,11 @@ def _build_data(
         notes=(*layout.notes, *notes, *range_notes, *train_messages, *val_messages, *messages),
         found=layout.found,
     )
+
+
+def _with_processes(reading: ReadSettings, placement: Placement, workers: int | None) -> ReadSettings:
+    """Return the settings with processes that load batches, if these are decoded one by one."""
+    return replace(reading, processes=_cpu_count() if workers is None else workers) if placement == "disk" else reading
 
 
 def _resolve_placement(placement: Placement, layout: Layout, view: View, memory: int) -> Placement:
