@@ -32,7 +32,7 @@ _DETAILS = re.compile(r"b?'[^']*'|\(x \w+\)|\d+")
 
 @dataclass
 class Findings:
-    """What decoding some files brought to light.
+    """Results of decoding some files, beside their pixels.
 
     Attributes:
         bad: Why files cannot be decoded, by position.
@@ -48,7 +48,7 @@ class Findings:
             self._count(kind, 1, place, text)
 
     def merge(self, later: Findings) -> None:
-        """Add what later files brought to light."""
+        """Add the findings about later files."""
         self.bad |= later.bad
         for kind, found in later.kinds.items():
             self._count(kind, *found)

@@ -67,15 +67,14 @@ def imagefolder(
     Raises:
         DataError, ConfigError: A folder, class or file is missing, empty, unknown, ambiguous or broken.
     """
-    window = CropBounds((crop_scale[0], crop_scale[1]), (crop_ratio[0], crop_ratio[1]))
+    folder, window = Path(root).expanduser(), CropBounds((crop_scale[0], crop_scale[1]), (crop_ratio[0], crop_ratio[1]))
     view = View((size[0], size[1]), center, window if crop else None, pixels.fit)
-    folder = Path(root).expanduser()
     files = read_layout(folder, layout)
     threads = _default_threads(files.train.files) if workers is None else max(1, workers)
     reading = ReadSettings(folder, view, threads, 0, bad_images == "skip", cache_folder(cache))
     reading, notes = resolve_colors(files.train.files, reading, pixels)
-    placement = _resolve_placement(placement, files, reading.view, memory)
-    return _build_data(files, _with_processes(reading, placement, workers), placement, batch_size, notes)
+    place = _resolve_placement(placement, files, reading.view, memory)
+    return _build_data(files, _with_processes(reading, place, workers), place, batch_size, notes)
 
 
 def _build_data(
