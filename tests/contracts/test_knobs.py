@@ -85,6 +85,10 @@ ELSEWHERE = {  # what no run on this machine can show, with the test that does
     **{f"data.{name}.placement": "tests/components/test_data.py" for name in DOWNLOADS},
     "data.imagefolder.bad_images": "tests/components/test_data_damage.py",
     **{f"data.imagefolder.{knob}": "tests/components/test_data_folders.py" for knob in ("splits", "classes")},
+    **{
+        f"data.imagefolder.{knob}": "tests/components/test_data_decoding.py"
+        for knob in ("depth", "alpha", "extra_bands")
+    },
     "data.imagefolder.class_order": "tests/components/test_data_folders.py",
     **{f"data.{name}.val_size": "tests/components/test_data.py" for name in DOWNLOADS},
     **{f"data.{name}.batch_size": "tests/components/test_data.py" for name in DOWNLOADS},
