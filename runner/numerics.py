@@ -42,6 +42,15 @@ ADDED: dict[str, Any] = {
     "average=swa.statistics": "average",
     "average=polyak.statistics": "average",
     "average=schedulefree.statistics": "model",
+    "data=cifar10.sampling": "shuffle",
+    "data=cifar100.sampling": "shuffle",
+    "data=digits.sampling": "shuffle",
+    "data=fashion_mnist.sampling": "shuffle",
+    "data=gaussian.sampling": "shuffle",
+    "data=imagefolder.sampling": "shuffle",
+    "data=mnist.sampling": "shuffle",
+    "data=svhn.sampling": "shuffle",
+    "data=synthetic.sampling": "shuffle",
 }
 
 # Defaults that have changed, with what they were. A saved run has its own values; a sweep that is resumed keeps those

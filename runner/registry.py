@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 
@@ -139,14 +139,18 @@ def checked(factory: Callable[..., Any], key: str, values: Mapping[str, Any]) ->
 
 
 def _asked(factory: Callable[..., Any], what: str, context: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of the context that a component asks for by parameter name."""
+    """Return the part of the context that a component asks for by parameter name.
+
+    A parameter whose type allows None gets None where the caller cannot give it.
+    """
+    hints = _types(factory)
     wanted = [p.name for p in _parameters(factory) if p.kind is p.POSITIONAL_OR_KEYWORD]
-    missing = [name for name in wanted if name not in context]
+    missing = [name for name in wanted if name not in context and type(None) not in get_args(hints.get(name))]
     if missing:
         raise ConfigError(
             f"{what}: asks for '{missing[0]}', which is not available here (available: {', '.join(context)})"
         )
-    return {name: context[name] for name in wanted}
+    return {name: context.get(name) for name in wanted}
 
 
 def asks(kind: str, name: str, context: str) -> bool:

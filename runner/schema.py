@@ -212,6 +212,10 @@ def _check_union(key: str, value: Any, options: tuple[Any, ...]) -> Any:
     # The error about a mapping's own keys says more than one about all types
     if isinstance(value, dict) and (mappings := [option for option in options if _is_mapping(option)]):
         options = tuple(mappings)
+    lists = [option for option in options if get_origin(option) is list]
+    if isinstance(value, (list, tuple)) and len(lists) == 1:
+        # Names the entry that is wrong
+        return check(key, value, lists[0])
     if len(options) == 1:
         return check(key, value, options[0])
     for option in options:

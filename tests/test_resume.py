@@ -91,6 +91,14 @@ def test_resume_of_a_finished_run_trains_nothing(whole, capfd):
     assert "test, best weights" in capfd.readouterr().out
 
 
+@pytest.mark.parametrize("step", [27, 38])
+def test_resume_with_balanced_sampling_equals_uninterrupted(tmp_path, step):
+    assert run_in_child(run(tmp_path / "whole", "data.sampling=balanced")) == 0
+    assert run_in_child(killed_in_step(step, run(tmp_path / "killed", "data.sampling=balanced"))) == -9
+    assert run_in_child(resume(tmp_path / "killed")) == 0
+    same(tmp_path / "whole", tmp_path / "killed")
+
+
 @pytest.mark.parametrize("more", [("optim=adamw", "accumulate=2"), ("scheduler=step", "patience=2", "precision=bf16")])
 def test_resume_equals_uninterrupted_with_other_parts(tmp_path, more):
     assert run_in_child(run(tmp_path / "whole", *more)) == 0

@@ -12,6 +12,7 @@ from runner.components.augment.warp import fuse_geometric
 from runner.engine.batches import EvalBatches, TrainBatches, place_split
 from runner.engine.contracts import Augment, Data, InMemory, Preprocess
 from runner.engine.randomness import epoch_order
+from runner.engine.sampling import SAMPLERS
 from runner.engine.world import World
 from runner.errors import ConfigError, DataError
 from runner.registry import Config, build, build_many, find, knobs
@@ -59,6 +60,7 @@ def train_batches(
         preprocess=preprocess,
         device=device,
         world=world,
+        sampler=SAMPLERS[data.sampling](data.train.labels),
     )
 
 

@@ -39,7 +39,7 @@ def build_model(
     )
     rewired = [regularizer.rewire(model) for regularizer in regularizers if regularizer.rewire]
     close_slots(model)
-    check_norms(model, data, batches.batch)
+    check_norms(model, data, batches)
     context: dict[str, Any] = {}
     if asks("init", config["init"]["name"], "images"):
         context["images"] = next(batches.stream(0, 1))[0]
@@ -47,7 +47,7 @@ def build_model(
     build("init", config["init"], **context)(model)
     detach_computed(model)
     untouched = _describe_untouched(model, before)
-    prior = [_set_prior(model, data)] if config["init"].get("head") == "prior" else []
+    prior = [_set_prior(model, data, batches)] if config["init"].get("head") == "prior" else []
     _check_state(model)
     count = sum(parameter.numel() for parameter in model.parameters())
     first = f"{config['model']['name']}: {count:,} parameters; {inventory(model)}"
@@ -81,13 +81,14 @@ def _check_state(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _set_prior(model: nn.Module, data: Data) -> str:
-    """Set the classifier's bias to the log of each class's share of the training examples; return a summary line.
+def _set_prior(model: nn.Module, data: Data, batches: TrainBatches) -> str:
+    """Set the classifier's bias to the log of each class's share of an epoch; return a summary line.
 
     With weights of zero the first loss is then the entropy of the shares (Karpathy 2019, "init well"). A class without
     examples counts as one, so that its logit is finite.
     """
-    counts = data.train.labels.bincount(minlength=len(data.classes)).clamp_min(1)
+    drawn = data.train.labels[batches.sampler.draw(batches.seed, 0).examples]
+    counts = drawn.bincount(minlength=len(data.classes)).clamp_min(1)
     for head in classifiers(model):
         if not isinstance(bias := head.module.bias, nn.Parameter):
             raise ConfigError("init.head: got 'prior', but this model's classifier has no bias to hold it")

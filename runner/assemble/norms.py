@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from runner.engine.batches import TrainBatches
 from runner.engine.contracts import Data
 from runner.errors import ConfigError
 
@@ -17,12 +18,12 @@ _BATCH = nn.modules.batchnorm._BatchNorm
 _PER_EXAMPLE = (nn.modules.instancenorm._InstanceNorm, nn.GroupNorm, nn.LayerNorm)
 
 
-def check_norms(model: nn.Module, data: Data, batch: int) -> None:
+def check_norms(model: nn.Module, data: Data, batches: TrainBatches) -> None:
     """Raise ConfigError if a norm would normalize single values in training, where torch raises or returns 0.
 
-    `batch` is the number of examples of one optimizer step. A model that cannot run on the meta device is not checked.
+    A model that cannot run on the meta device is not checked.
     """
-    examples = _smallest_batch(len(data.train.labels), batch, batch // data.batch_size)
+    examples = _smallest_batch(batches.examples_per_epoch, batches.batch, batches.batch // data.batch_size)
     kinds = _PER_EXAMPLE if examples > 1 else (*_PER_EXAMPLE, _BATCH)
     found = [(name, module) for name, module in model.named_modules() if isinstance(module, kinds)]
     if not found:

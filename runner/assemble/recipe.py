@@ -37,8 +37,8 @@ def build_recipe(
     clock = Clock(total, per_epoch, batches.batch)
     classes = len(data.classes)
     # The examples of any step but the last of an epoch.
-    full = min(batches.batch, len(data.train.labels))
-    loss = _build_loss(config, settings, classes)
+    full = min(batches.batch, batches.examples_per_epoch)
+    loss = _build_loss(config, settings, data)
     forward, compiled = forward_of(model, settings, shape=data.shape, batch=full, steps=total)
     return Recipe(
         seed=settings.seed,
@@ -62,13 +62,24 @@ def build_recipe(
     )
 
 
-def _build_loss(config: Config, settings: Settings, classes: int) -> Loss:
+def _build_loss(config: Config, settings: Settings, data: Data) -> Loss:
     """Return the loss; raises ConfigError if the monitored score has no meaning for it."""
-    loss = as_loss(build("loss", config["loss"], num_classes=classes))
+    counts = _class_counts(config["loss"], data)
+    loss = as_loss(build("loss", config["loss"], num_classes=len(data.classes), class_counts=counts))
     if loss.log_probabilities is None and Monitor(settings.monitor).metric == "nll":
         name = config["loss"]["name"]
         raise ConfigError(f"monitor: got '{settings.monitor}', must be another one with loss={name}: {NO_LIKELIHOOD}")
     return loss
+
+
+def _class_counts(loss: Config, data: Data) -> Tensor:
+    """Return the number of training examples per class (K,); raise ConfigError if classes would be balanced twice."""
+    if data.sampling == loss.get("class_weights") == "balanced":
+        raise ConfigError(
+            "loss.class_weights: got 'balanced' with data.sampling=balanced, which draws all classes equally often; "
+            "choose one of the two"
+        )
+    return data.train.labels.bincount(minlength=len(data.classes))
 
 
 def _seeded_by_step(mix: Mix, seed: int, world: World) -> Callable[[Tensor, Tensor, int], Batch]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +22,13 @@ from runner.schema import NonNegative, Positive, Unit
 
 
 @register("loss")
-def cross_entropy(num_classes: int, *, label_smoothing: Unit, class_weights: list[Positive] | None) -> Loss:
+def cross_entropy(
+    num_classes: int,
+    class_counts: Tensor | None,
+    *,
+    label_smoothing: Unit,
+    class_weights: list[Positive] | Literal["balanced"] | None,
+) -> Loss:
     """Return softmax cross-entropy with optional label smoothing and class weights.
 
     With class weights it is the weighted mean over examples and classes. That equals PyTorch's for plain hard labels,
@@ -30,23 +37,21 @@ def cross_entropy(num_classes: int, *, label_smoothing: Unit, class_weights: lis
 
     Args:
         num_classes: Number of classes K.
+        class_counts: Number of training examples of each class (K,), for `balanced`.
         label_smoothing: Share of each label spread evenly over all K classes, in [0, 1] (arXiv 1512.00567, section 7).
-        class_weights: One weight > 0 per class, or None for equal weights.
+        class_weights: One weight > 0 per class, None for equal ones, or `balanced`: n / (K n_c), as in scikit-learn.
 
     Returns:
         Mean loss, a 0-dim tensor; ln K for a uniform prediction.
 
     Raises:
-        ConfigError: The number of weights is not the number of classes.
+        ConfigError: The number of weights is not the number of classes, or `balanced` meets an empty class.
     """
-    if class_weights is None:
+    by_class = _resolve_weights(class_weights, class_counts, num_classes)
+    if by_class is None:
         return _unweighted_cross_entropy(label_smoothing)
-    if len(class_weights) != num_classes:
-        raise ConfigError(
-            f"loss.class_weights: got {len(class_weights)} numbers, must be one for each of {num_classes} classes"
-        )
     # Copied to the device once
-    weights = cache(lambda device: torch.tensor(class_weights, device=device))
+    weights = cache(lambda device: torch.tensor(by_class, device=device))
 
     def totals(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
         terms = -log_softmax(logits)
@@ -182,6 +187,28 @@ def _log_of_normalized_sigmoids(logits: Tensor) -> Tensor:
     """Return the logarithm (B, K) of each class's sigmoid divided by the sum over classes."""
     # The softmax of the logarithms divides by the sum
     return F.logsigmoid(at_least_float32(logits)).log_softmax(1)
+
+
+def _resolve_weights(
+    given: list[float] | Literal["balanced"] | None, counts: Tensor | None, num_classes: int
+) -> list[float] | None:
+    """Return one weight per class, or None for equal weights; `balanced` weights come from the counts (K,)."""
+    if given == "balanced":
+        return _balanced_weights(counts)
+    if given is not None and len(given) != num_classes:
+        raise ConfigError(
+            f"loss.class_weights: got {len(given)} numbers, must be one for each of {num_classes} classes"
+        )
+    return given
+
+
+def _balanced_weights(counts: Tensor | None) -> list[float]:
+    """Return n / (K * n_c) for each class, from the number of its training examples."""
+    if counts is None or int(counts.min()) == 0:
+        empty = "the training split is unknown" if counts is None else f"class {int(counts.argmin())} has none"
+        raise ConfigError(f"loss.class_weights: got 'balanced', must have training examples of every class; {empty}")
+    weights: list[float] = (counts.sum() / (len(counts) * counts.double())).tolist()
+    return weights
 
 
 def _initial_loss(loss: LossFunction, labels: Tensor, num_classes: int) -> Tensor:

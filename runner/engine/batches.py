@@ -14,7 +14,8 @@ from torch import Tensor
 
 from runner.engine.contracts import Augment, Draws, Images, Placement, Preprocess, Split
 from runner.engine.loading import Request, prefetched
-from runner.engine.randomness import epoch_order, generator
+from runner.engine.randomness import generator
+from runner.engine.sampling import Sampler, Shuffle
 from runner.engine.world import ALONE, World
 
 # Bytes. A preprocessed split up to this size stays on the device if it is not augmented.
@@ -39,30 +40,32 @@ def _fits(size: int, device: torch.device) -> bool:
 
 @dataclass(slots=True)
 class StepExamples:
-    """The examples of one step and the random numbers of their epoch; N is the number of examples in the split.
+    """The examples of one step and the random numbers of their epoch, which draws L of the N examples of the split.
 
     Attributes:
         epoch: The epoch, from 0.
         index: The positions (B,) int64 of the examples in the split.
-        augment_uniforms: For each augmentation uniform random numbers (N, k).
-        crop_uniforms: Uniform random numbers (N, k) for a split that crops its images; None for any other.
+        rows: The rows (B,) int64 of their random numbers in tables of L rows.
+        augment_uniforms: For each augmentation uniform random numbers (L, k), or (N, k) without `per_epoch`.
+        crop_uniforms: Uniform random numbers (L, k) for a split that crops its images; None for any other.
     """
 
     epoch: int
     index: Tensor
+    rows: Tensor
     augment_uniforms: Sequence[Tensor]
     crop_uniforms: Tensor | None
 
     def request(self) -> Request:
         """Return the arguments of the split's `fetch`."""
-        return self.index, None if self.crop_uniforms is None else self.crop_uniforms.index_select(0, self.index)
+        return self.index, None if self.crop_uniforms is None else self.crop_uniforms.index_select(0, self.rows)
 
 
 class TrainBatches:
     """The training split as an endless, reproducible sequence of augmented and preprocessed batches.
 
     One optimizer step uses `batch` examples; the last step of an epoch uses the remaining ones. Each process of `world`
-    gets its share of them.
+    gets its share of them. An epoch is as long as the sampler's: `examples_per_epoch` draws in `steps_per_epoch` steps.
 
     Args:
         split: The training split.
@@ -72,6 +75,7 @@ class TrainBatches:
         preprocess: Turns raw images into the model's input.
         device: Where the batches are.
         world: The processes that train together.
+        sampler: Draws the examples of an epoch; each one once by default.
     """
 
     def __init__(
@@ -84,11 +88,14 @@ class TrainBatches:
         preprocess: Preprocess,
         device: torch.device,
         world: World = ALONE,
+        sampler: Sampler | None = None,
     ) -> None:
         self.split, self.batch, self.seed, self.device, self.world = split, batch, seed, device, world
         self.augments, self.preprocess = augments, preprocess
         self.split_device = split.labels.device
-        self.steps_per_epoch = math.ceil(len(split.labels) / batch)
+        self.sampler = sampler or Shuffle(split.labels)
+        self.examples_per_epoch = self.sampler.length
+        self.steps_per_epoch = math.ceil(self.examples_per_epoch / batch)
 
     def stream(self, start: int, stop: int) -> Generator[tuple[Tensor, Tensor], None, None]:
         """Yield (images (B, C, H, W) float32, labels (B,) int64) for the steps from `start` up to before `stop`."""
@@ -107,14 +114,21 @@ class TrainBatches:
         """Yield the examples of the steps from `start` up to before `stop`."""
         for epoch in range(start // self.steps_per_epoch, math.ceil(stop / self.steps_per_epoch)):
             first = epoch * self.steps_per_epoch
-            order = epoch_order(self.seed, epoch, len(self.split.labels)).to(self.split_device)
+            drawn = self.sampler.draw(self.seed, epoch)
+            parts = (torch.split(each.to(self.split_device), self.batch) for each in drawn)
             augment_uniforms, crop_uniforms = self.augment_uniforms(epoch), self.crop_uniforms(epoch)
-            for index in torch.split(order, self.batch)[max(0, start - first) : stop - first]:
-                yield StepExamples(epoch, self.world.slice(index), augment_uniforms, crop_uniforms)
+            for index, rows in list(zip(*parts, strict=True))[max(0, start - first) : stop - first]:
+                yield StepExamples(
+                    epoch, self.world.slice(index), self.world.slice(rows), augment_uniforms, crop_uniforms
+                )
 
     def augment_uniforms(self, epoch: int) -> list[Tensor]:
-        """Return for each augmentation the uniform random numbers (N, k) of an epoch; row i is for example i."""
-        shapes = [(len(self.split.labels), augment.uniforms) for augment in self.augments]
+        """Return for each augmentation the uniform random numbers of an epoch: a row per draw, or per example.
+
+        An augmentation without `per_epoch` has a row (N, k) for each example of the split.
+        """
+        drawn, examples = self.examples_per_epoch, len(self.split.labels)
+        shapes = [(drawn if augment.per_epoch else examples, augment.uniforms) for augment in self.augments]
         keys = [epoch if augment.per_epoch else -1 for augment in self.augments]
         return [
             torch.rand(shape, generator=generator(self.seed, "augment", key, position)).to(self.split_device)
@@ -122,10 +136,10 @@ class TrainBatches:
         ]
 
     def crop_uniforms(self, epoch: int) -> Tensor | None:
-        """Return the uniform random numbers (N, k) of an epoch for a split that crops its images, else None."""
+        """Return the uniform random numbers (L, k) of an epoch for a split that crops its images, else None."""
         count = getattr(self.split, "uniforms", 0)
         source = generator(self.seed, "window", epoch)
-        return torch.rand((len(self.split.labels), count), generator=source) if count else None
+        return torch.rand((self.examples_per_epoch, count), generator=source) if count else None
 
     def with_augments(self, augments: Sequence[Augment]) -> TrainBatches:
         """Return these batches with other augmentations."""
@@ -140,7 +154,8 @@ class TrainBatches:
     def augment(self, images: Tensor, examples: StepExamples) -> Tensor:
         """Return the raw images (B, C, H, W) of a step augmented."""
         for augment, uniforms in zip(self.augments, examples.augment_uniforms, strict=True):
-            uniform = uniforms.index_select(0, examples.index).to(self.device, non_blocking=True)
+            rows = examples.rows if augment.per_epoch else examples.index
+            uniform = uniforms.index_select(0, rows).to(self.device, non_blocking=True)
             images = augment.apply(images, Draws(uniform, examples.epoch))
         return images
 

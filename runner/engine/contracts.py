@@ -50,6 +50,7 @@ class Images:
 
 InMemory = Literal["auto", "device", "host"]
 Placement = Literal["auto", "device", "host", "disk"]
+Sampling = Literal["shuffle", "balanced"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Data:
         classes: The names of the classes.
         batch_size: The number of examples of an optimizer step.
         placement: Where the pixels are kept; `auto` is the device if they fit.
+        sampling: Which training examples an epoch draws (`runner.engine.sampling`).
         notes: Lines about the data for the summary of a run.
         check_test: Raises DataError if the test split cannot be opened, and returns lines for the summary.
         found: The number of examples per class and split; None counts them in the open splits.
@@ -75,6 +77,7 @@ class Data:
     classes: tuple[str, ...]
     batch_size: int
     placement: Placement = "auto"
+    sampling: Sampling = "shuffle"
     notes: tuple[str, ...] = ()
     check_test: Callable[[], tuple[str, ...]] = tuple
     found: Found | None = None

@@ -120,7 +120,7 @@ class Timing:
     def _examples(self, step: int) -> int:
         """Return the number of examples of the first `step` steps; the last step of an epoch may have fewer."""
         epochs, steps = divmod(step, self._batches.steps_per_epoch)
-        return epochs * len(self._batches.split.labels) + steps * self._batches.batch
+        return epochs * self._batches.examples_per_epoch + steps * self._batches.batch
 
 
 def median_cost(metrics: Path) -> dict[str, float]:

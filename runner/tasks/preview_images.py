@@ -54,7 +54,9 @@ def choose_examples(visits: Tensor, labels: Tensor, count: int) -> Tensor:
 def _augment(experiment: Experiment, augments: Sequence[Augment], index: Tensor) -> Tensor:
     """Return the images at `index`, augmented as in the first epoch: (n, C, H, W) float32 in 0..255."""
     batches = experiment.batches.with_augments(augments)
-    chosen = StepExamples(0, index.to(batches.split_device), batches.augment_uniforms(0), batches.crop_uniforms(0))
+    place = index.to(batches.split_device)
+    rows = place % batches.examples_per_epoch
+    chosen = StepExamples(0, place, rows, batches.augment_uniforms(0), batches.crop_uniforms(0))
     images = fetch(batches.split, *chosen.request()).to(batches.device)
     return batches.augment(images, chosen).float()
 

@@ -116,7 +116,7 @@ import sys
 from hashlib import md5
 import runner.components
 from runner.registry import build
-data = build("data", {"name": "digits", "batch_size": 1, "placement": "auto"})
+data = build("data", {"name": "digits", "batch_size": 1, "sampling": "shuffle", "placement": "auto"})
 print(md5(data.train.pixels.numpy().tobytes()).hexdigest(), "sklearn" in sys.modules)
 """
 
@@ -186,8 +186,12 @@ def test_cifar10_is_downloaded_split_and_read(cifar: dict[str, np.ndarray], tmp_
     wanted = {row.tobytes() for name, batch in cifar.items() if name != "test_batch" for row in batch}
     assert rows(found.train) | rows(found.val) == wanted and not rows(found.train) & rows(found.val)
     assert rows(opened(found)) == {row.tobytes() for row in cifar["test_batch"]}
-    again = data("cifar10", root=str(tmp_path / "root"), val_size=10, download=False, placement="host")
-    assert torch.equal(pixels(again.val), pixels(found.val)) and again.placement == "host"
+    changes = {"val_size": 10, "download": False, "placement": "host", "sampling": "balanced"}
+    again = data("cifar10", root=str(tmp_path / "root"), **changes)
+    assert torch.equal(pixels(again.val), pixels(found.val)) and (again.placement, again.sampling) == (
+        "host",
+        "balanced",
+    )
 
 
 def test_cifar10_recovers_from_a_download_that_was_cut_off(cifar: dict[str, np.ndarray], tmp_path: Path) -> None:

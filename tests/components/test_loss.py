@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from running import job
+from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 from torch.nn import functional as F
 
 from runner import components  # noqa: F401  (registers all)
+from runner.assemble import assemble
 from runner.components.loss import _initial_loss
 from runner.engine.losses import Loss
 from runner.errors import ConfigError
@@ -77,6 +80,55 @@ def test_class_weights_with_smoothed_soft_labels_by_hand() -> None:
 def test_class_weights_are_one_per_class() -> None:
     with pytest.raises(ConfigError, match=r"^loss.class_weights: got 3 numbers, must be one for each of 4 classes$"):
         loss("cross_entropy", class_weights=[1.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("counts", [(5, 5, 5, 5), (97, 1, 1, 1), (1000, 20, 3, 7)])
+def test_balanced_class_weights_are_those_of_scikit_learn(counts: tuple[int, ...]) -> None:
+    labels = np.repeat(np.arange(4), counts)
+    weights = compute_class_weight("balanced", classes=np.arange(4), y=labels)
+    logits, targets = some()
+    config = {**yaml.safe_load((CONF / "cross_entropy.yaml").read_text()), "class_weights": "balanced"}
+    found = build("loss", config, num_classes=4, class_counts=torch.tensor(counts))(logits, targets)
+    expected = F.cross_entropy(logits, targets, weight=torch.tensor(weights))
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+
+
+def test_balanced_class_weights_come_from_the_labels_of_the_training_split() -> None:
+    recipe = assemble(job("loss.class_weights=balanced", "data=synthetic", "model=mlp", "augment=[]").config)
+    labels = recipe.batches.split.labels  # 1000 examples of 3 classes: 334, 333, 333
+    weights = compute_class_weight("balanced", classes=np.arange(3), y=labels.numpy())
+    logits, targets = some(6, 3)
+    expected = F.cross_entropy(logits, targets, weight=torch.tensor(weights))
+    torch.testing.assert_close(recipe.recipe.loss(logits, targets), expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (
+            {"class_counts": torch.tensor([3, 0, 2, 1])},
+            "'balanced', must have training examples of every class; class 1 has none",
+        ),
+        ({}, "'balanced', must have training examples of every class; the training split is unknown"),
+    ],
+)
+def test_balanced_class_weights_need_examples_of_every_class(given: dict[str, Any], says: str) -> None:
+    config = {**yaml.safe_load((CONF / "cross_entropy.yaml").read_text()), "class_weights": "balanced"}
+    with pytest.raises(ConfigError, match=rf"^loss.class_weights: got {says}$"):
+        build("loss", config, num_classes=4, **given)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("balancd", r"loss.class_weights: got 'balancd', must be a list \[a,b,...\] or 'balanced'"),
+        ([1.0, -1.0, 1.0, 1.0], r"loss.class_weights\[1\]: got -1.0, must be > 0"),
+        (2.0, r"loss.class_weights: got 2.0, must be a list \[a,b,...\] or 'balanced'"),
+    ],
+)
+def test_other_class_weights_are_refused(value: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{says}$"):
+        loss("cross_entropy", class_weights=value)
 
 
 def test_bce_by_hand() -> None:

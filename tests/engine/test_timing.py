@@ -41,7 +41,11 @@ def clock(monkeypatch):
 def batches(n, batch):
     labels = torch.zeros(n, dtype=torch.int64)
     return SimpleNamespace(
-        split=SimpleNamespace(labels=labels), batch=batch, steps_per_epoch=-(-n // batch), device=CPU
+        split=SimpleNamespace(labels=labels),
+        batch=batch,
+        examples_per_epoch=n,
+        steps_per_epoch=-(-n // batch),
+        device=CPU,
     )
 
 

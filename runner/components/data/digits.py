@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from runner.components.data.splitting import split_order, stratified_split
-from runner.engine.contracts import Data, Images, InMemory
+from runner.engine.contracts import Data, Images, InMemory, Sampling
 from runner.engine.data_summary import Found, count_labels
 from runner.errors import DataError
 from runner.registry import register
@@ -27,7 +27,10 @@ _MAX_VALUE = 16
 
 @register("data")
 def digits(
-    *, batch_size: Annotated[PositiveInt, Aspect.TRAINING], placement: Annotated[InMemory, Role.EXECUTION]
+    *,
+    batch_size: Annotated[PositiveInt, Aspect.TRAINING],
+    sampling: Annotated[Sampling, Aspect.TRAINING],
+    placement: Annotated[InMemory, Role.EXECUTION],
 ) -> Data:
     """Load 1,797 handwritten digits (1, 8, 8), scaled to 0..255: 1,200 to train, 297 to validate, 300 to test.
 
@@ -36,6 +39,7 @@ def digits(
 
     Args:
         batch_size: Images per forward pass, >= 1.
+        sampling: Which images an epoch draws: each once (`shuffle`), or every class equally often (`balanced`).
         placement: Where pixels are kept: `device`, `host` or `auto` (the device if they fit).
 
     Raises:
@@ -52,6 +56,7 @@ def digits(
         shape=(1, 8, 8),
         classes=tuple("0123456789"),
         batch_size=batch_size,
+        sampling=sampling,
         placement=placement,
         found=_found(everything.labels, {"train": remaining[train], "val": remaining[val], "test": test}),
     )

@@ -21,7 +21,7 @@ from runner.components.data.image_files import ImageFiles
 from runner.components.data.layout_settings import LayoutSettings
 from runner.components.data.pixel_settings import PixelSettings
 from runner.components.data.prepare_images import ReadSettings, first_unreadable, load_images, validate_files
-from runner.engine.contracts import Data, Images, Placement, Split
+from runner.engine.contracts import Data, Images, Placement, Sampling, Split
 from runner.engine.saving.storage import printable
 from runner.errors import DataError
 from runner.registry import register
@@ -46,6 +46,7 @@ def imagefolder(
     crop_scale: Annotated[list[_Share], BOUNDS, Aspect.TRAINING],
     crop_ratio: Annotated[list[Positive], BOUNDS, Aspect.TRAINING],
     batch_size: Annotated[PositiveInt, Aspect.TRAINING],
+    sampling: Annotated[Sampling, Aspect.TRAINING],
     bad_images: Literal["error", "skip"],
     placement: Annotated[Placement, With("crop", "resized", OneOf(("auto", "disk"))), Role.EXECUTION],
     memory: Annotated[NonNegativeInt, Role.EXECUTION],
@@ -67,14 +68,20 @@ def imagefolder(
     Raises:
         DataError, ConfigError: A folder, class or file is missing, empty, unknown, ambiguous or broken.
     """
-    folder, window = Path(root).expanduser(), CropBounds((crop_scale[0], crop_scale[1]), (crop_ratio[0], crop_ratio[1]))
-    view = View((size[0], size[1]), center, window if crop else None, pixels.fit)
+    folder = Path(root).expanduser()
+    view = View((size[0], size[1]), center, _crop_bounds(crop_scale, crop_ratio) if crop else None, pixels.fit)
     files = read_layout(folder, layout)
     threads = _default_threads(files.train.files) if workers is None else max(1, workers)
     reading = ReadSettings(folder, view, threads, 0, bad_images == "skip", cache_folder(cache))
     reading, notes = resolve_colors(files.train.files, reading, pixels)
     place = _resolve_placement(placement, files, reading.view, memory)
-    return _build_data(files, _with_processes(reading, place, workers), place, batch_size, notes)
+    data = _build_data(files, _with_processes(reading, place, workers), place, batch_size, notes)
+    return replace(data, sampling=sampling)
+
+
+def _crop_bounds(scale: list[float], ratio: list[float]) -> CropBounds:
+    """Return the bounds of a random crop."""
+    return CropBounds((scale[0], scale[1]), (ratio[0], ratio[1]))
 
 
 def _build_data(

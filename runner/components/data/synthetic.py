@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from runner.engine.contracts import Data, Images, InMemory
+from runner.engine.contracts import Data, Images, InMemory, Sampling
 from runner.engine.data_summary import Found
 from runner.engine.randomness import key, numpy_generator
 from runner.registry import register
@@ -48,6 +48,7 @@ def synthetic(
     test: PositiveInt,
     data_seed: NonNegativeInt,
     batch_size: Annotated[PositiveInt, Aspect.TRAINING],
+    sampling: Annotated[Sampling, Aspect.TRAINING],
     placement: Annotated[InMemory, Role.EXECUTION],
 ) -> Data:
     """Generate points of the plane (2, 1, 1) in spirals or blobs, or images (1, size, size) of shapes, as uint8.
@@ -63,9 +64,8 @@ def synthetic(
 
     def generate(split: str, count: int) -> Images:
         labels = np.arange(count) % classes
-        values = make(numpy_generator(key(data_seed, "synthetic", kind, split)), labels)
-        pixels = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
-        return Images(torch.from_numpy(pixels), torch.from_numpy(labels).long())
+        pixels = np.rint(make(numpy_generator(key(data_seed, "synthetic", kind, split)), labels).clip(0, 1) * 255)
+        return Images(torch.from_numpy(pixels.astype(np.uint8)), torch.from_numpy(labels).long())
 
     return Data(
         train=generate("train", train),
@@ -74,6 +74,7 @@ def synthetic(
         shape=(1, size, size) if kind == "shapes" else (2, 1, 1),
         classes=tuple(_SHAPES)[:classes] if kind == "shapes" else tuple(map(str, range(classes))),
         batch_size=batch_size,
+        sampling=sampling,
         placement=placement,
         found=_found(classes, train, val, test),
     )
@@ -129,6 +130,7 @@ def gaussian(
     test: PositiveInt,
     data_seed: NonNegativeInt,
     batch_size: Annotated[PositiveInt, Aspect.TRAINING],
+    sampling: Annotated[Sampling, Aspect.TRAINING],
     placement: Annotated[InMemory, Role.EXECUTION],
 ) -> Data:
     """Generate images (1, size, size) of independent normal pixels with meaningless labels, as uint8.
@@ -152,6 +154,7 @@ def gaussian(
         shape=(1, size, size),
         classes=tuple(map(str, range(classes))),
         batch_size=batch_size,
+        sampling=sampling,
         placement=placement,
         found=_found(classes, train, val, test),
     )

@@ -14,7 +14,7 @@ import torch
 
 from runner.components.data.download import DOWNLOAD_FOLDER, OpenDataset, download_into, locked, remove_leftovers
 from runner.components.data.splitting import split_order, stratified_split
-from runner.engine.contracts import Data, Images, InMemory
+from runner.engine.contracts import Data, Images, InMemory, Sampling
 from runner.engine.data_summary import Found, count_labels
 from runner.errors import ConfigError, DataError
 from runner.registry import register
@@ -25,6 +25,7 @@ _PACKAGE = "torchvision"
 _DATASETS = "torchvision.datasets"
 _Download = Annotated[bool, Role.EXECUTION]
 _BatchSize = Annotated[PositiveInt, Aspect.TRAINING]
+_Sampled = Annotated[Sampling, Aspect.TRAINING]
 _Placed = Annotated[InMemory, Role.EXECUTION]
 
 
@@ -34,6 +35,7 @@ def cifar10(
     root: Annotated[str, Role.PATH, FilePath(expand=False, prefetch="cifar-10-batches-py/*")],
     download: _Download,
     batch_size: _BatchSize,
+    sampling: _Sampled,
     val_size: PositiveInt,
     placement: _Placed,
 ) -> Data:
@@ -43,6 +45,7 @@ def cifar10(
         root: Folder of the files.
         download: Download missing files.
         batch_size: Images per forward pass, >= 1.
+        sampling: Which images an epoch draws: each once (`shuffle`), or every class equally often (`balanced`).
         val_size: Number of the 50,000 training images that validate, >= 1: a fixed, stratified choice.
         placement: Where pixels are kept: `device`, `host` or `auto` (the device if they fit).
 
@@ -50,7 +53,9 @@ def cifar10(
         DataError: The files are missing from `root`, and `download` is false or fails.
     """
     train, test = partial(_import_datasets().CIFAR10, train=True), partial(_import_datasets().CIFAR10, train=False)
-    return _torchvision_data("cifar10", train, test, Path(root).expanduser(), download, batch_size, val_size, placement)
+    return _torchvision_data(
+        "cifar10", train, test, Path(root).expanduser(), download, batch_size, val_size, placement, sampling
+    )
 
 
 @register("data")
@@ -59,6 +64,7 @@ def cifar100(
     root: Annotated[str, Role.PATH, FilePath(expand=False, prefetch="cifar-100-python/*")],
     download: _Download,
     batch_size: _BatchSize,
+    sampling: _Sampled,
     val_size: PositiveInt,
     placement: _Placed,
 ) -> Data:
@@ -68,7 +74,7 @@ def cifar100(
     """
     train, test = partial(_import_datasets().CIFAR100, train=True), partial(_import_datasets().CIFAR100, train=False)
     return _torchvision_data(
-        "cifar100", train, test, Path(root).expanduser(), download, batch_size, val_size, placement
+        "cifar100", train, test, Path(root).expanduser(), download, batch_size, val_size, placement, sampling
     )
 
 
@@ -78,6 +84,7 @@ def mnist(
     root: Annotated[str, Role.PATH, FilePath(expand=False, prefetch="MNIST/raw/train-*-ubyte")],
     download: _Download,
     batch_size: _BatchSize,
+    sampling: _Sampled,
     val_size: PositiveInt,
     placement: _Placed,
 ) -> Data:
@@ -86,7 +93,9 @@ def mnist(
     Knobs and errors are those of `cifar10`.
     """
     train, test = partial(_import_datasets().MNIST, train=True), partial(_import_datasets().MNIST, train=False)
-    return _torchvision_data("mnist", train, test, Path(root).expanduser(), download, batch_size, val_size, placement)
+    return _torchvision_data(
+        "mnist", train, test, Path(root).expanduser(), download, batch_size, val_size, placement, sampling
+    )
 
 
 @register("data")
@@ -95,6 +104,7 @@ def fashion_mnist(
     root: Annotated[str, Role.PATH, FilePath(expand=False, prefetch="FashionMNIST/raw/train-*-ubyte")],
     download: _Download,
     batch_size: _BatchSize,
+    sampling: _Sampled,
     val_size: PositiveInt,
     placement: _Placed,
 ) -> Data:
@@ -107,7 +117,7 @@ def fashion_mnist(
         partial(_import_datasets().FashionMNIST, train=False),
     )
     return _torchvision_data(
-        "fashion_mnist", train, test, Path(root).expanduser(), download, batch_size, val_size, placement
+        "fashion_mnist", train, test, Path(root).expanduser(), download, batch_size, val_size, placement, sampling
     )
 
 
@@ -117,6 +127,7 @@ def svhn(
     root: Annotated[str, Role.PATH, FilePath(expand=False, prefetch="train_32x32.mat")],
     download: _Download,
     batch_size: _BatchSize,
+    sampling: _Sampled,
     val_size: PositiveInt,
     placement: _Placed,
 ) -> Data:
@@ -125,7 +136,9 @@ def svhn(
     The 531,131 "extra" images are not used. Knobs and errors are those of `cifar10`.
     """
     train, test = partial(_import_datasets().SVHN, split="train"), partial(_import_datasets().SVHN, split="test")
-    return _torchvision_data("svhn", train, test, Path(root).expanduser(), download, batch_size, val_size, placement)
+    return _torchvision_data(
+        "svhn", train, test, Path(root).expanduser(), download, batch_size, val_size, placement, sampling
+    )
 
 
 def _torchvision_data(
@@ -137,6 +150,7 @@ def _torchvision_data(
     batch_size: int,
     val_size: int,
     placement: InMemory,
+    sampling: Sampling,
 ) -> Data:
     """Return a torchvision data set with part of its training split set aside for validation."""
     dataset = _open_or_download(name, train, root, download)
@@ -156,6 +170,7 @@ def _torchvision_data(
         shape=(channels, height, width),
         classes=classes,
         batch_size=batch_size,
+        sampling=sampling,
         placement=placement,
         found=Found(count_labels(images.labels, len(classes)), {**counts, "test": None}, {"val": "split from train"}),
     )
