@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from runner import components  # noqa: F401  (registers all)
@@ -35,7 +37,7 @@ def some(channels: int = 3, count: int = 700) -> Tensor:
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[Tensor, Tensor]:
-    data = build("data", {"name": "digits", "batch_size": 1, "placement": "auto"})
+    data = build("data", {"name": "digits", "batch_size": 1, "sampling": "shuffle", "placement": "auto"})
     return data.train.pixels, data.val.pixels
 
 
@@ -205,3 +207,56 @@ def test_too_many_features_are_refused_with_the_memory_they_would_need(name: str
         preprocess(name, (3, 64, 64))
     message = f"preprocess={name}: got 12288 features (3 x 64 x 64), which need 7 GB, must be <= 8192"
     assert str(caught.value) == message and caught.value.exit_code == 2
+
+
+def features(count: int = 700) -> Images:
+    """Features of very different size: near 0, far from 0, large, and a constant."""
+    generator = torch.Generator().manual_seed(4)
+    scale, mean = torch.tensor([1.0, 10.0, 1e5, 0]), torch.tensor([0, 1e4, -3e5, 0.1])
+    return split((torch.randn(count, 4, generator=generator) * scale + mean)[:, :, None, None])
+
+
+@pytest.mark.parametrize("name", ["standardize", "per_feature"])
+def test_features_are_standardized_one_by_one_as_by_scikit_learn(name: str) -> None:
+    train = features()
+    module = preprocess(name, (4, 1, 1))
+    module.fit(train)
+    wanted = StandardScaler().fit_transform(train.pixels.flatten(1).double().numpy())
+    np.testing.assert_allclose(module(train.pixels).flatten(1).numpy(), wanted, atol=1e-4)
+
+
+def test_a_constant_feature_becomes_0_and_other_values_of_it_stay_small() -> None:
+    module = preprocess("standardize", (4, 1, 1))
+    module.fit(features())
+    assert (module(features().pixels)[:, 3] == 0).all()
+    other = torch.full((1, 4, 1, 1), 0.6)
+    assert module(other)[0, 3].item() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_features_are_centered_without_a_division_by_255(name: str) -> None:
+    train = features()
+    module = preprocess(name, (4, 1, 1))
+    module.fit(train)
+    values = train.pixels.double()
+    wanted = values - values.mean(AXES[name], keepdim=True)
+    assert (module(train.pixels).double() - wanted).abs().max() < 0.1  # float32 of values up to 600,000
+
+
+def test_the_principal_components_of_features_are_those_of_scikit_learn() -> None:
+    train = features()
+    module = preprocess("pca", (4, 1, 1))
+    module.fit(train)
+    wanted = np.abs(PCA().fit_transform(train.pixels.flatten(1).double().numpy()))
+    found = module(train.pixels).flatten(1).abs().numpy()
+    np.testing.assert_allclose(found[:, :3], wanted[:, :3], atol=0.2, rtol=1e-4)
+    white = preprocess("pca_whiten", (4, 1, 1))
+    white.fit(train)
+    covariance = np.cov(white(train.pixels).flatten(1).double().numpy()[:, :3].T)
+    np.testing.assert_allclose(covariance, np.eye(3), atol=1e-3)
+
+
+def test_scale01_refuses_features() -> None:
+    with pytest.raises(ConfigError, match=r"^preprocess=scale01: features have no range 0..255"):
+        preprocess("scale01", (4, 1, 1)).fit(features())
+    assert torch.equal(preprocess("none", (4, 1, 1))(features().pixels), features().pixels)

@@ -1,4 +1,7 @@
-"""Scale, center and standardize pixels. Every component maps (B, C, H, W) uint8 to float32 of the same shape."""
+"""Scale, center and standardize. Every component maps (B, C, H, W) to float32 of the same shape.
+
+Pixels are uint8 and are divided by 255 where a component says so. Features are floats, which nothing divides by 255.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,13 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from runner.components.preprocess.values import WHITE, origin_of, white_of
 from runner.engine.contracts import Preprocess, Split
+from runner.errors import ConfigError
 from runner.registry import register
 
 # Images per chunk; larger chunks leave the CPU cache and take five times as long
 _CHUNK = 256
-_WHITE = 255.0
 # (C, H, W)
 _Shape = tuple[int, int, int]
 # Axes that a statistic is computed over
@@ -27,26 +31,30 @@ def none() -> Preprocess:
 
 @register("preprocess")
 def scale01() -> Preprocess:
-    """Return the values divided by 255: black is 0, white is 1."""
-    return Rescale(1 / _WHITE)
+    """Return the values divided by 255: black is 0, white is 1.
+
+    Raises:
+        ConfigError: The data are features, which have no range.
+    """
+    return Rescale(1 / WHITE)
 
 
 @register("preprocess")
 def global_mean(shape: _Shape) -> Preprocess:
     """Return the values / 255 minus their global mean, one number, over the training split."""
-    return CenterAndScale(shape, _GLOBAL, _unit_range)
+    return CenterAndScale(shape, _GLOBAL, _range)
 
 
 @register("preprocess")
 def channel_mean(shape: _Shape) -> Preprocess:
     """Return the values / 255 minus the per-channel mean of the training split (VGG, arXiv 1409.1556, section 2.1)."""
-    return CenterAndScale(shape, _CHANNEL, _unit_range)
+    return CenterAndScale(shape, _CHANNEL, _range)
 
 
 @register("preprocess")
 def mean_image(shape: _Shape) -> Preprocess:
     """Return the values / 255 minus the mean training image (AlexNet, Krizhevsky et al. 2012, section 2)."""
-    return CenterAndScale(shape, _FEATURE, _unit_range)
+    return CenterAndScale(shape, _FEATURE, _range)
 
 
 @register("preprocess")
@@ -55,7 +63,7 @@ def standardize(shape: _Shape) -> Preprocess:
 
     The standard deviation is that of the population (divided by n). A constant channel becomes 0.
     """
-    return CenterAndScale(shape, _CHANNEL, _unit_std)
+    return CenterAndScale(shape, _CHANNEL, _std_or_range)
 
 
 @register("preprocess")
@@ -64,17 +72,17 @@ def per_feature(shape: _Shape) -> Preprocess:
 
     A pixel that is constant in the training split becomes 0 there and is only shifted elsewhere.
     """
-    return CenterAndScale(shape, _FEATURE, _unit_std)
+    return CenterAndScale(shape, _FEATURE, _std_or_range)
 
 
-def _unit_range(std: Tensor) -> Tensor:
-    """Return the divisor that maps 0..255 to 0..1."""
-    return torch.full_like(std, _WHITE)
+def _range(std: Tensor, white: float) -> Tensor:
+    """Return the divisor that maps 0..white to 0..1."""
+    return torch.full_like(std, white)
 
 
-def _unit_std(std: Tensor) -> Tensor:
-    """Return the divisor that makes the standard deviation 1; 255 where it is 0."""
-    return torch.where(std > 0, std, _WHITE)
+def _std_or_range(std: Tensor, white: float) -> Tensor:
+    """Return the divisor that makes the standard deviation 1; `white` where it is 0."""
+    return torch.where(std > 0, std, white)
 
 
 class Rescale(nn.Module):
@@ -85,7 +93,9 @@ class Rescale(nn.Module):
         self.factor = factor
 
     def fit(self, train: Split) -> None:
-        """Do nothing: there are no statistics."""
+        """Raise ConfigError for features if the factor is one of pixels; there are no statistics."""
+        if self.factor != 1 and white_of(train) != WHITE:
+            raise ConfigError("preprocess=scale01: features have no range 0..255; choose standardize or none")
 
     def forward(self, images: Tensor) -> Tensor:
         """Return images (B, C, H, W) float32."""
@@ -93,12 +103,12 @@ class Rescale(nn.Module):
 
 
 class CenterAndScale(nn.Module):
-    """Return `(x - mean) / divide(std)`, with mean and std over `axes` of the training split."""
+    """Return `(x - mean) / divide(std, white)`, with mean and std over `axes` of the training split."""
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, shape: _Shape, axes: tuple[int, ...], divide: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, shape: _Shape, axes: tuple[int, ...], divide: Callable[[Tensor, float], Tensor]) -> None:
         super().__init__()
         self.axes, self.divide = axes, divide
         sizes = [1 if axis in axes else length for axis, length in enumerate((1, *shape))]
@@ -109,7 +119,7 @@ class CenterAndScale(nn.Module):
         """Compute the statistics from the training split."""
         mean, std = _mean_and_std(train, self.axes)
         self.mean.copy_(mean)
-        self.scale.copy_(1 / self.divide(std))
+        self.scale.copy_(1 / self.divide(std, white_of(train)))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return images (B, C, H, W) float32."""
@@ -119,15 +129,17 @@ class CenterAndScale(nn.Module):
 
 def _mean_and_std(train: Split, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Return mean and population standard deviation over the axes (kept, of length 1), in float64."""
+    origin = origin_of(train).mean(axes, keepdim=True)
     total = squares = torch.zeros(())
     count = 0
     for images in _chunks(train):
         # Sums of integers are exact in float64
-        total = total + images.sum(axes, keepdim=True)
-        squares = squares + images.square().sum(axes, keepdim=True)
+        values = images - origin
+        total = total + values.sum(axes, keepdim=True)
+        squares = squares + values.square().sum(axes, keepdim=True)
         count += images.numel() // total.numel()
     mean = total / count
-    return mean, (squares / count - mean.square()).clamp(min=0).sqrt()
+    return mean + origin, (squares / count - mean.square()).clamp(min=0).sqrt()
 
 
 def _chunks(train: Split) -> Iterator[Tensor]:

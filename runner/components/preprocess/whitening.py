@@ -1,6 +1,6 @@
 """Rotate pixels into the principal axes of the training split, and whiten them.
 
-Every component maps (B, C, H, W) uint8 to float32 of the same shape.
+Every component maps (B, C, H, W) to float32 of the same shape. Pixels are divided by 255, features are not.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from runner.components.preprocess.values import WHITE, origin_of, white_of
 from runner.engine.contracts import Preprocess, Split
 from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import Positive
 
-_WHITE = 255.0
 # More features would take minutes and gigabytes for the eigendecomposition
 _MAX_FEATURES = 8192
 # (C, H, W)
@@ -69,7 +69,10 @@ def zca(shape: _Shape, *, eps: Positive) -> Preprocess:
 
 
 class Rotation(nn.Module):
-    """Return `(x / 255 - mean) @ matrix`; the matrix is made of the principal axes (columns) and their variances."""
+    """Return `(x / 255 - mean) @ matrix`; the matrix is made of the principal axes (columns) and their variances.
+
+    For features it is `(x - mean) @ matrix`.
+    """
 
     mean: Tensor
     matrix: Tensor
@@ -92,27 +95,32 @@ class Rotation(nn.Module):
         variances, axes = torch.linalg.eigh(covariance)
         variances, axes = variances.flip(0).clamp(min=0), axes.flip(1)
         largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
-        self.mean.copy_(mean)
-        self.matrix.copy_(self.make(axes * largest.sign(), variances))
+        # Features are divided by 255 like pixels, which the statistics undo
+        undo = WHITE / white_of(train)
+        self.mean.copy_(mean / undo)
+        self.matrix.copy_(self.make(axes * largest.sign(), variances) * undo)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return images (B, C, H, W) float32."""
-        centered = images.to(torch.float32, copy=True).flatten(1).div_(_WHITE).sub_(self.mean)
+        centered = images.to(torch.float32, copy=True).flatten(1).div_(WHITE).sub_(self.mean)
         return torch.mm(centered, self.matrix).view(images.shape)
 
 
 def _mean_and_covariance(train: Split) -> tuple[Tensor, Tensor]:
-    """Return mean (D,) and covariance (D, D), divided by n - 1, of all features / 255 in float64.
+    """Return mean (D,) and covariance (D, D), divided by n - 1, of pixels / 255 or of features, in float64.
 
-    float32 holds the products of values - 128 and their sums over 1,024 images exactly, so that the fast multiplication
-    loses nothing.
+    float32 holds the products of pixels - 128 and their sums over 1,024 images exactly, so that the fast multiplication
+    loses nothing. Features are multiplied in float64, as distances from the first example.
     """
+    white = white_of(train)
+    exact = torch.float32 if white == WHITE else torch.float64
+    origin = origin_of(train).flatten() + (128 if white == WHITE else 0)
     total = products = torch.zeros(())
     for index in torch.split(torch.arange(len(train.labels)), 1024):
-        values = train.fetch(index).flatten(1).float() - 128
+        values = train.fetch(index).flatten(1).to(exact) - origin.to(exact)
         total = total + values.sum(0, dtype=torch.float64)
         products = products + (values.T @ values).double()
     count = len(train.labels)
     mean = total / count
     covariance = (products - count * mean.outer(mean)) / (max(2, count) - 1)
-    return (mean + 128) / _WHITE, covariance / _WHITE**2
+    return (mean + origin) / white, covariance / white**2
