@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+import numpy as np
 from small_runs import MANY, ONE, SMALL, small, write_color_images
 
 import runner.components  # noqa: F401
@@ -42,6 +43,31 @@ OPTION_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("probe", "throughput"): {"every": 1},  # speaks from its second measurement on
     ("regularizer", "max_norm"): {"limit": 0.5},  # no weights of small models are longer than 3
 }
+
+
+@cache
+def array_file(seed: int = 0) -> str:
+    """Return a file of images with labels, and of other images and labels."""
+    random, labels = np.random.default_rng(seed), np.arange(200) ** 2 % 5
+    images = (random.integers(0, 100, (200, 5, 6, 3)) + 30 * labels[:, None, None, None]).astype(np.uint8)
+    path = Path(mkdtemp()) / "x.npz"
+    np.savez(path, x=images, y=labels, dark=images // 2, halves=labels // 2)
+    return str(path)
+
+
+@cache
+def table_file(seed: int = 0) -> str:
+    """Return a table with two numbers, a category, two kinds of classes, and a column of splits."""
+    lines = ["a,b,group,y,part"]
+    for i, (a, b) in enumerate(np.random.default_rng(seed).normal(size=(200, 2))):
+        lines.append(f"{a + i % 3},{b},{i % 3},{i % 3 // 2},{['train', 'val'][i > 150]}")
+    path = Path(mkdtemp()) / "x.csv"
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+OPTION_SETTINGS["data", "arrays"] = {"root": array_file()}
+OPTION_SETTINGS["data", "table"] = {"root": table_file(), "label": "y", "ignore": ["part"]}
 
 
 def choices(kind: str, name: str, /, **changed: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
-from cases import DOWNLOADS, PICTURES, STEPS, choices, color_images
+from cases import DOWNLOADS, PICTURES, STEPS, array_file, choices, color_images, table_file
 from small_runs import MANY, ONE, ROOT, as_bits, option_yaml, small, uninterrupted
 from test_options import curve
 
@@ -20,6 +20,14 @@ OTHER: dict[str, Any] = {  # another valid value, where none follows from the de
     "augment.short_side.low": 1.5,
     "augment.stretch.factor": 1.5,
     "augment.short_side.high": 1.2,
+    "data.arrays.root": array_file(1),
+    "data.arrays.inputs": "dark",
+    "data.arrays.labels": "halves",
+    "data.arrays.kind": "features",
+    "data.arrays.layout": "nchw",
+    "data.*.sampling": "balanced",
+    "data.*.val_fraction": 0.2,
+    "data.*.test_fraction": 0.2,
     "data.imagefolder.crop": "resized",
     "data.imagefolder.crop_scale": [0.3, 0.5],
     "data.imagefolder.crop_ratio": [1.0, 1.1],
@@ -27,6 +35,10 @@ OTHER: dict[str, Any] = {  # another valid value, where none follows from the de
     "data.imagefolder.root": color_images(1),
     "data.imagefolder.limit": 20,
     "data.synthetic.kind": "blobs",
+    "data.table.root": table_file(1),
+    "data.table.label": "group",
+    "data.table.ignore": ["b", "part"],
+    "data.table.one_hot": ["group"],
     "data.*.batch_size": 8,
     "data.*.train": 128,
     "data.*.val": 8,
@@ -83,6 +95,9 @@ BESIDE: dict[str, dict[str, Any]] = {  # what else the option must be set to for
 ELSEWHERE = {  # what no run on this machine can show, with the test that does
     **{f"data.{name}.{knob}": "tests/components/test_data.py" for name in DOWNLOADS for knob in ("root", "download")},
     **{f"data.{name}.placement": "tests/components/test_data.py" for name in DOWNLOADS},
+    **{f"data.{name}.sampling": "tests/components/test_data.py" for name in DOWNLOADS},
+    "data.table.missing": "tests/components/test_data_table.py",
+    "data.table.split": "tests/components/test_data_table.py",
     "data.imagefolder.bad_images": "tests/components/test_data_damage.py",
     **{f"data.imagefolder.{knob}": "tests/components/test_data_folders.py" for knob in ("splits", "classes")},
     **{
@@ -98,6 +113,8 @@ ELSEWHERE = {  # what no run on this machine can show, with the test that does
     "model.torchvision.weights": "tests/components/test_model_library.py",
 }
 SAME_PIXELS: dict[str, Any] = {
+    "data.arrays.memory": 64,
+    "data.table.memory": 64,
     "data.imagefolder.memory": 1,
     "data.imagefolder.workers": 1,
     "data.imagefolder.cache": None,

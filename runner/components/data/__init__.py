@@ -1,4 +1,4 @@
-"""Data sets: embedded, downloaded, folders of images and synthetic.
+"""Data sets: embedded, downloaded, folders of images, arrays, tables and synthetic.
 
 The knobs are described where their defaults stand, in conf/data/.
 
@@ -6,6 +6,15 @@ digits.py: scikit-learn's handwritten digits.
 torchvision_sets.py: CIFAR-10, CIFAR-100, MNIST, Fashion-MNIST and SVHN, downloaded by torchvision.
 synthetic.py: spirals, blobs, shapes and Gaussian noise, generated from a seed.
 imagefolder.py: any folder of images.
+arrays.py: images or features of an .npz file.
+npz_file.py: arrays of an .npz file, read without pickle and within a size.
+array_names.py: which arrays are examples and labels, of which split.
+array_values.py: arrays as pixels or features.
+table.py: features of a CSV or Parquet file.
+table_file.py: columns of a CSV or Parquet file.
+table_columns.py: columns as features.
+class_labels.py: labels as class names and numbers.
+split_examples.py: splits of examples in memory.
 folder_layout.py: the splits of a folder, with the files and labels of each.
 layout_settings.py: the knobs that choose images, classes and splits.
 split_folders.py: which folders hold which split.
