@@ -24,6 +24,8 @@ _FIRST = 1
 BEFORE_SCHEMA_2 = 2  # the last version that wrote results of schema 1
 META = "numerics"  # the entry of a manifest's `meta`
 
+
+_SETS = ("cifar10", "cifar100", "digits", "fashion_mnist", "gaussian", "imagefolder", "mnist", "svhn", "synthetic")
 # A setting or group is `<key>`, a knob is `<group>=<option>.<knob>`
 ADDED: dict[str, Any] = {
     "runs": None,
@@ -42,15 +44,7 @@ ADDED: dict[str, Any] = {
     "average=swa.statistics": "average",
     "average=polyak.statistics": "average",
     "average=schedulefree.statistics": "model",
-    "data=cifar10.sampling": "shuffle",
-    "data=cifar100.sampling": "shuffle",
-    "data=digits.sampling": "shuffle",
-    "data=fashion_mnist.sampling": "shuffle",
-    "data=gaussian.sampling": "shuffle",
-    "data=imagefolder.sampling": "shuffle",
-    "data=mnist.sampling": "shuffle",
-    "data=svhn.sampling": "shuffle",
-    "data=synthetic.sampling": "shuffle",
+    **{f"data={name}.sampling": "shuffle" for name in _SETS},
 }
 
 # Defaults that have changed, with what they were. A saved run has its own values; a sweep that is resumed keeps those

@@ -20,14 +20,12 @@ from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import NonNegative, Positive, Unit
 
+_ClassWeights = list[Positive] | Literal["balanced"] | None
+
 
 @register("loss")
 def cross_entropy(
-    num_classes: int,
-    class_counts: Tensor | None,
-    *,
-    label_smoothing: Unit,
-    class_weights: list[Positive] | Literal["balanced"] | None,
+    num_classes: int, class_counts: Tensor | None, *, label_smoothing: Unit, class_weights: _ClassWeights
 ) -> Loss:
     """Return softmax cross-entropy with optional label smoothing and class weights.
 

@@ -58,13 +58,11 @@ class Data:
     """A data set in three disjoint splits.
 
     Attributes:
-        train, val: The training and the validation split.
-        test: Opens the test split; None if the data set has none.
+        train, val, test: The splits; `test` opens the test split, and is None if the data set has none.
         shape: (C, H, W) of an image.
         classes: The names of the classes.
         batch_size: The number of examples of an optimizer step.
         placement: Where the pixels are kept; `auto` is the device if they fit.
-        sampling: Which training examples an epoch draws (`runner.engine.sampling`).
         notes: Lines about the data for the summary of a run.
         check_test: Raises DataError if the test split cannot be opened, and returns lines for the summary.
         found: The number of examples per class and split; None counts them in the open splits.
@@ -77,7 +75,7 @@ class Data:
     classes: tuple[str, ...]
     batch_size: int
     placement: Placement = "auto"
-    sampling: Sampling = "shuffle"
+    sampling: Sampling = "shuffle"  # what an epoch draws: `runner.engine.sampling`
     notes: tuple[str, ...] = ()
     check_test: Callable[[], tuple[str, ...]] = tuple
     found: Found | None = None

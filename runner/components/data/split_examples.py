@@ -55,7 +55,8 @@ class InMemorySettings:
 def _found(splits: Mapping[str, Images | None], given: Mapping[str, Images], classes: int) -> Found:
     """Return the number of examples per class and split, with a remark about a validation split that was not given."""
     counts = {name: count_labels(part.labels, classes) for name, part in splits.items() if part is not None}
-    total = [sum(each) for each in zip(*counts.values(), strict=True)]
+    together = [counts[name] for name in counts if name != "test" or "test" not in given]
+    total = [sum(each) for each in zip(*together, strict=True)]
     return Found(total, counts, {} if ALL in given or "val" in given else {"val": "split from train"})
 
 

@@ -56,11 +56,7 @@ def synthetic(
     Each split has its own random numbers from `data_seed`, so that the size of one does not change another. Classes are
     equally frequent, to within one example. A point has its two coordinates as channels.
     """
-    make: _Make = {
-        "spirals": partial(_spirals, classes=classes, noise=noise),
-        "blobs": partial(_blobs, classes=classes, noise=noise),
-        "shapes": partial(_shapes, size=size, noise=noise),
-    }[kind]
+    make = _maker(kind, classes, noise, size)
 
     def generate(split: str, count: int) -> Images:
         labels = np.arange(count) % classes
@@ -78,6 +74,16 @@ def synthetic(
         placement=placement,
         found=_found(classes, train, val, test),
     )
+
+
+def _maker(kind: str, classes: int, noise: float, size: int) -> _Make:
+    """Return the function that makes the values of a kind."""
+    made: dict[str, _Make] = {
+        "spirals": partial(_spirals, classes=classes, noise=noise),
+        "blobs": partial(_blobs, classes=classes, noise=noise),
+        "shapes": partial(_shapes, size=size, noise=noise),
+    }
+    return made[kind]
 
 
 def _found(classes: int, train: int, val: int, test: int) -> Found:
