@@ -22,7 +22,8 @@ from small_runs import probe_values
 from torch import nn
 
 import runner.components  # noqa: F401  (registers)
-from runner.engine.contracts import Clock, Outcome, Watched
+from runner.engine.clock import Clock
+from runner.engine.contracts import Outcome, Watched
 from runner.engine.parts import Residual, Slot
 from runner.registry import build
 

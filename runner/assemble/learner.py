@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 
 from runner.assemble.execution import check_bf16_state
 from runner.engine.batches import TrainBatches
-from runner.engine.contracts import Average, Clock
+from runner.engine.clock import Clock
+from runner.engine.contracts import Average
 from runner.engine.fast_step import avoid_dynamo, fast_stepper
 from runner.engine.finite import Gate
 from runner.engine.forward import FastForward

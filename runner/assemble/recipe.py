@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from runner.assemble.execution import forward_of
 from runner.engine.batches import TrainBatches
-from runner.engine.contracts import Clock, Data, Mix, Regularizer
+from runner.engine.clock import Clock
+from runner.engine.contracts import Data, Mix, Regularizer
 from runner.engine.losses import Loss, as_loss
 from runner.engine.monitor import Monitor
 from runner.engine.randomness import reseeder, step_keys

@@ -2,6 +2,7 @@
 
 - `train.py`: the training loop
 - `recipe.py`, `learner.py`: what stays fixed in a run, and what changes
+- `clock.py`: the length of a run
 - `contracts.py`: the types and protocols of components
 - `batches.py`, `loading.py`, `transfer.py`, `read_ahead.py`: data, from files to batches on the device
 - `forward.py`, `fast_step.py`, `fused_step.py`: the forward pass and the optimizer step

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 
 from runner import components
 from runner.components.optim import groups as parameter_groups
-from runner.engine import contracts, losses, recipe
+from runner.engine import clock, contracts, losses, recipe
 from runner.tasks.catalog import SECTIONS, Group, Knob, Option
 
 # Modules whose classes, functions and type aliases a plugin's author needs, and which of them; None for all
 _CONTRACTS = (
     (contracts, None),
+    (clock, None),
     (losses, ("Loss", "LossFunction", "Prediction")),
     (parameter_groups, ("Groups",)),
     (recipe, ("Batch", "Update", "Gradients", "apply_gradients", "Recipe")),

@@ -12,7 +12,8 @@ import yaml
 from torch import Tensor, nn
 
 from runner import components  # noqa: F401  (registers all)
-from runner.engine.contracts import Average, Clock
+from runner.engine.clock import Clock
+from runner.engine.contracts import Average
 from runner.errors import ConfigError
 from runner.registry import build, names
 

@@ -12,7 +12,8 @@ import torch
 import yaml
 
 from runner import components  # noqa: F401  (registers all)
-from runner.engine.contracts import Clock, Schedule
+from runner.engine.clock import Clock
+from runner.engine.contracts import Schedule
 from runner.errors import ConfigError
 from runner.registry import build, names
 

@@ -15,7 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from runner.engine.contracts import Average, Clock
+from runner.engine.clock import Clock
+from runner.engine.contracts import Average
 from runner.registry import register
 from runner.schema import Duration, HalfOpenUnit, PositiveInt, dates_until, is_date
 

@@ -12,7 +12,8 @@ from functools import cache
 from typing import Annotated
 
 from runner.components.scheduler.decay import with_warmup
-from runner.engine.contracts import Clock, Schedule
+from runner.engine.clock import Clock
+from runner.engine.contracts import Schedule
 from runner.registry import register
 from runner.schema import Duration, Positive, PositiveInt, Range, Unit, date, dates_until, exact_steps_of
 

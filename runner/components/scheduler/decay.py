@@ -13,7 +13,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from runner.engine.contracts import Clock, Schedule
+from runner.engine.clock import Clock
+from runner.engine.contracts import Schedule
 from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import Duration, NonNegative, NonNegativeInt, Positive, Unit, dates_until
