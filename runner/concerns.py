@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
+from runner.durations import count_and_unit
 from runner.errors import ConfigError
-from runner.schema import count_and_unit
 
 Config = Mapping[str, Any]
 

@@ -6,23 +6,9 @@ from typing import Annotated, Literal
 
 import pytest
 
+from runner.durations import date, dates_until, exact_steps_of, is_date, steps_of
 from runner.errors import ConfigError, close, distance, nearest, unknown
-from runner.schema import (
-    BOUNDS,
-    Duration,
-    HalfOpenUnit,
-    NotEmpty,
-    Pair,
-    Positive,
-    PositiveInt,
-    Unit,
-    check,
-    date,
-    dates_until,
-    exact_steps_of,
-    is_date,
-    steps_of,
-)
+from runner.schema import BOUNDS, Duration, HalfOpenUnit, NotEmpty, Pair, Positive, PositiveInt, Unit, check
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from runner.schema import exact_steps_of, steps_of
+from runner.durations import exact_steps_of, steps_of
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from runner.durations import is_date
 from runner.engine.contracts import Outcome, Predict, Probe
 from runner.engine.forward import Forward, plain_forward
 from runner.engine.learner import Learner
 from runner.engine.losses import Loss, LossFunction
-from runner.schema import is_date
 
 _Result = TypeVar("_Result")
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) float; labels (B,) int64, or (B, K) float

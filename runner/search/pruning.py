@@ -8,10 +8,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner.durations import dates_until, is_date
 from runner.errors import ConfigError
 from runner.keys import settings_with
 from runner.roles import Aspect
-from runner.schema import dates_until, is_date
 from runner.search.storage import open_storage
 
 if TYPE_CHECKING:

@@ -15,10 +15,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from runner.durations import dates_until, is_date
 from runner.engine.clock import Clock
 from runner.engine.contracts import Average
 from runner.registry import register
-from runner.schema import Duration, HalfOpenUnit, PositiveInt, dates_until, is_date
+from runner.schema import Duration, HalfOpenUnit, PositiveInt
 
 _Tensors = tuple[list[Tensor], list[Tensor]]
 _Statistics = Literal["recompute", "average"]

@@ -57,10 +57,9 @@ def imagefolder(
 
     Layouts: `root/<split>/<class>/*`, the splits by the usual words in any case (`Training`, `dev`, `test_set`, ...) or
     by `splits`, or `root/<class>/*`. Missing splits (except a test split beside one for training) are fixed, stratified
-    parts by a hash of each file's path, whatever the seed. Hidden and system files and folders do not count. A set
-    larger than `memory`, or one with random crops (`crop`), is decoded batch by batch. Every file that is not decoded
-    at the start, and the test split if the run will read it, is validated before training, once and after each change.
-    A file that breaks later raises DataError with its name when it is read.
+    parts by a hash of each file's path, whatever the seed. A set larger than `memory`, or one with random crops
+    (`crop`), is decoded batch by batch; its files, and a test split that the run will read, are validated before
+    training. A file that breaks later raises DataError with its name when it is read.
 
     Returns:
         Images (N, 3, H, W) uint8, or (N, 1, H, W) if gray, classes sorted by name, numbers in names as numbers.

@@ -12,10 +12,11 @@ from functools import cache
 from typing import Annotated
 
 from runner.components.scheduler.decay import with_warmup
+from runner.durations import date, dates_until, exact_steps_of
 from runner.engine.clock import Clock
 from runner.engine.contracts import Schedule
 from runner.registry import register
-from runner.schema import Duration, Positive, PositiveInt, Range, Unit, date, dates_until, exact_steps_of
+from runner.schema import Duration, Positive, PositiveInt, Range, Unit
 
 _Share = Annotated[float, Range(0, 1, open_low=True)]
 

@@ -13,11 +13,12 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from runner.durations import dates_until
 from runner.engine.clock import Clock
 from runner.engine.contracts import Schedule
 from runner.errors import ConfigError
 from runner.registry import register
-from runner.schema import Duration, NonNegative, NonNegativeInt, Positive, Unit, dates_until
+from runner.schema import Duration, NonNegative, NonNegativeInt, Positive, Unit
 
 # (t, n) -> factor
 _Curve = Callable[[int, int], float]

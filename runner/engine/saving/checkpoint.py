@@ -24,8 +24,6 @@ from runner.errors import CheckpointError, StorageError
 
 # Number of the newest checkpoints to keep, besides the steps in `keep`.
 _NEWEST = 2
-# Entry of a manifest's `meta` for the versions of modules (`runner.engine.state_dict`).
-_VERSIONS = "versions"
 # Tensors that the message of `mismatch` names at most.
 _MAX_NAMES = 3
 
@@ -82,7 +80,7 @@ def save(
     with storage.convert_os_errors(checkpoints):
         # Both names must be durable before the manifest that lists them.
         storage.disk.fsync_folder(checkpoints)
-    described = {**meta, _VERSIONS: weights.versions} if isinstance(weights, StateDict) else dict(meta)
+    described = {**meta, manifest.VERSIONS: weights.versions} if isinstance(weights, StateDict) else dict(meta)
     commit = manifest.encode(Manifest(step, *files, logs=dict(logs), tree=tree, meta=described))
     manifest_sha256 = storage.write_atomic(checkpoints / name_of(step), commit)
     _verify(checkpoints, {name_of(step): manifest_sha256, **{file.name: file.sha256 for file in files}})
@@ -169,7 +167,7 @@ def _read(checkpoints: Path, step: int) -> Snapshot:
     """Return the checkpoint of a step after verifying all checksums."""
     listed = manifest.read(checkpoints, step)
     weights = tensor_file.read(checkpoints, listed.weights)
-    weights.versions = _versions_in(listed)
+    weights.versions = manifest.versions_in(listed)
     tensors = tensor_file.read(checkpoints, listed.state)
     try:
         state = restore(listed.tree, tensors, weights)
@@ -197,21 +195,11 @@ def read_weights(path: Path) -> StateDict:
             if path.name not in files:
                 raise CheckpointError(f"{path.name}: does not belong to the checkpoint {name_of(listed.step)}")
             weights = tensor_file.read(path.parent, files[path.name])
-            weights.versions = _versions_in(listed)
+            weights.versions = manifest.versions_in(listed)
             return weights
         return tensor_file.parse(tensor_file.read_bytes(path), path.name)
     except CheckpointError as error:
         raise CheckpointError(f"{storage.printable(path.parent)}/{error}") from error
-
-
-def _versions_in(listed: Manifest) -> dict[str, int] | None:
-    """Return the versions of modules in a manifest, None if it has none; raise CheckpointError if malformed."""
-    versions = listed.meta.get(_VERSIONS)
-    if versions is None:
-        return None
-    if type(versions) is not dict or any(type(version) is not int for version in versions.values()):
-        raise CheckpointError(f"{name_of(listed.step)}: the versions of modules are malformed")
-    return versions
 
 
 def meta_of(path: Path) -> dict[str, Any]:

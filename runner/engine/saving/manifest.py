@@ -19,6 +19,8 @@ from runner.errors import CheckpointError
 # The folder of the checkpoints in the run folder.
 FOLDER = "checkpoints"
 FORMAT = 1
+# Entry of `meta` for the versions of a model's modules (`runner.engine.state_dict`)
+VERSIONS = "versions"
 # Bytes of a manifest. That of a ResNet-50 with Adam has 60 kB.
 _LIMIT = 64 << 20
 _STEP = r"(?P<step>[0-9]{8,12})"
@@ -152,3 +154,13 @@ def _require(condition: bool, name: str, problem: str) -> None:
     """Raise CheckpointError with the text `problem` unless the condition is true."""
     if not condition:
         raise CheckpointError(f"{name}: {problem}")
+
+
+def versions_in(listed: Manifest) -> dict[str, int] | None:
+    """Return the versions of modules in a manifest, None if it has none; raise CheckpointError if malformed."""
+    versions = listed.meta.get(VERSIONS)
+    if versions is None:
+        return None
+    if type(versions) is not dict or any(type(version) is not int for version in versions.values()):
+        raise CheckpointError(f"{name_of(listed.step)}: the versions of modules are malformed")
+    return versions
