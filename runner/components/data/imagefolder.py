@@ -58,24 +58,22 @@ def imagefolder(
     Layouts: `root/<split>/<class>/*`, the splits by the usual words in any case (`Training`, `dev`, `test_set`, ...) or
     by `splits`, or `root/<class>/*`. Missing splits (except a test split beside one for training) are fixed, stratified
     parts by a hash of each file's path, whatever the seed. A set larger than `memory`, or one with random crops
-    (`crop`), is decoded batch by batch; its files, and a test split that the run will read, are validated before
-    training. A file that breaks later raises DataError with its name when it is read.
+    (`crop`), is decoded batch by batch; its files, and a test split that the run will read, are validated first.
 
     Returns:
-        Images (N, 3, H, W) uint8, or (N, 1, H, W) if gray, classes sorted by name, numbers in names as numbers.
+        Images (N, 3, H, W) uint8, or (N, 1, H, W) if gray.
 
     Raises:
         DataError, ConfigError: A folder, class or file is missing, empty, unknown, ambiguous or broken.
     """
-    folder = Path(root).expanduser()
+    files = read_layout(folder := Path(root).expanduser(), layout)
     view = View((size[0], size[1]), center, _crop_bounds(crop_scale, crop_ratio) if crop else None, pixels.fit)
-    files = read_layout(folder, layout)
     threads = _default_threads(files.train.files) if workers is None else max(1, workers)
     reading = ReadSettings(folder, view, threads, 0, bad_images == "skip", cache_folder(cache))
     reading, notes = resolve_colors(files.train.files, reading, pixels)
     place = _resolve_placement(placement, files, reading.view, memory)
-    data = _build_data(files, _with_processes(reading, place, workers), place, batch_size, notes)
-    return replace(data, sampling=sampling)
+    made = _build_data(files, _with_processes(reading, place, workers), place, batch_size, notes)
+    return replace(made, sampling=sampling)
 
 
 def _crop_bounds(scale: list[float], ratio: list[float]) -> CropBounds:
