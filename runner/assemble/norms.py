@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from runner.engine.batches import TrainBatches
 from runner.engine.contracts import Data
+from runner.engine.parts import BATCH_NORMS, INSTANCE_NORMS
 from runner.errors import ConfigError
 
 # Norms with one mean for all examples of a batch, and those with means of each example.
-_BATCH = nn.modules.batchnorm._BatchNorm
-_PER_EXAMPLE = (nn.modules.instancenorm._InstanceNorm, nn.GroupNorm, nn.LayerNorm)
+_PER_EXAMPLE = (*INSTANCE_NORMS, nn.GroupNorm, nn.LayerNorm)
 
 
 def check_norms(model: nn.Module, data: Data, batches: TrainBatches) -> None:
@@ -24,7 +24,7 @@ def check_norms(model: nn.Module, data: Data, batches: TrainBatches) -> None:
     A model that cannot run on the meta device is not checked.
     """
     examples = _smallest_batch(batches.examples_per_epoch, batches.batch, batches.batch // data.batch_size)
-    kinds = _PER_EXAMPLE if examples > 1 else (*_PER_EXAMPLE, _BATCH)
+    kinds = _PER_EXAMPLE if examples > 1 else (*_PER_EXAMPLE, *BATCH_NORMS)
     found = [(name, module) for name, module in model.named_modules() if isinstance(module, kinds)]
     if not found:
         return
@@ -52,7 +52,7 @@ def _size_check(name: str, examples: int) -> Callable[[nn.Module, tuple[Any, ...
         x: Tensor = inputs[0]
         if x.numel() > _count_means(norm, x):
             return
-        if isinstance(norm, _BATCH):
+        if isinstance(norm, BATCH_NORMS):
             raise ConfigError(
                 f"data.batch_size: leaves a (micro-)batch of {examples} example, and the batch norm '{name}' needs two "
                 "values per channel"
@@ -72,4 +72,4 @@ def _count_means(norm: nn.Module, x: Tensor) -> int:
         return x.numel() // torch.Size(norm.normalized_shape).numel()
     if isinstance(norm, nn.GroupNorm):
         return len(x) * norm.num_groups
-    return x.shape[1] if isinstance(norm, _BATCH) else len(x) * x.shape[1]
+    return x.shape[1] if isinstance(norm, BATCH_NORMS) else len(x) * x.shape[1]

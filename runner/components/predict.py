@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from runner.engine.contracts import Predict
 from runner.engine.losses import Loss, Prediction, at_least_float32
+from runner.engine.parts import DROPOUTS
 from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import NotEmpty, PositiveInt, Range
@@ -24,7 +25,7 @@ from runner.schema import NotEmpty, PositiveInt, Range
 _Shape = tuple[int, int, int]
 
 # Attention has a dropout of its own
-_TORCH_DROPOUTS = (nn.modules.dropout._DropoutNd, nn.MultiheadAttention)
+_TORCH_DROPOUTS = (*DROPOUTS, nn.MultiheadAttention)
 # By name, because importing these libraries takes seconds and timm may not be installed
 _LIBRARY_DROPOUTS = frozenset(
     [

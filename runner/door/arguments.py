@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -50,7 +51,7 @@ def read_arguments(argv: Sequence[str]) -> Arguments:
     known, extra = parser.parse_known_intermixed_args(list(argv))
     for word in extra:
         flag = word.partition("=")[0]
-        raise unknown(flag, "flag", flag, [name for name in parser._option_string_actions if name.startswith("--")])
+        raise unknown(flag, "flag", flag, re.findall(r"--[a-z][a-z-]*", parser.format_help()))
     if known.cfg and known.multirun:
         raise ConfigError("--cfg: not supported with -m; it prints the config of one run")
     if known.resolve and not known.cfg:

@@ -12,10 +12,17 @@ _LAST = "last_of_a_residual_branch"
 _NOTES = "notes_for_the_summary"
 _POOL_CALLS = "max_pooling_called_as_a_function"
 
+# Torch's layers by kind; the base class that the layers of a kind share is private
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+NORMS = (*BATCH_NORMS, *INSTANCE_NORMS, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 # Torch's layers that multiply their inputs by weights
 WEIGHT_LAYERS = (
     nn.Linear,
-    nn.modules.conv._ConvNd,
+    *CONVOLUTIONS,
     nn.Bilinear,
     nn.MultiheadAttention,
     nn.RNNBase,
@@ -23,8 +30,6 @@ WEIGHT_LAYERS = (
     nn.Embedding,
     nn.EmbeddingBag,
 )
-# Torch's normalization layers; BatchNorm and InstanceNorm are `_NormBase`
-NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 def is_norm(module: nn.Module) -> bool:

@@ -21,10 +21,9 @@ from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 from runner.engine.parametrized import PARAMETRIZED, LayerWeight, tensor_names, tensor_of
-from runner.engine.parts import WEIGHT_LAYERS, is_norm_class
+from runner.engine.parts import CONVOLUTIONS, WEIGHT_LAYERS, is_norm_class
 
 Kind = Literal["bias", "norm", "prelu", "position", "token", "scale"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -154,7 +153,7 @@ def classifiers(model: nn.Module) -> list[LayerWeight]:
 
 def _last_layer(model: nn.Module) -> nn.Module | None:
     """Return the last linear layer of a module, else its last convolution, else None."""
-    for kind in (nn.Linear, _ConvNd):
+    for kind in (nn.Linear, CONVOLUTIONS):
         if layers := [module for module in model.modules() if isinstance(module, kind)]:
             return layers[-1]
     return None

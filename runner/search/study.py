@@ -157,7 +157,7 @@ class Study:
                 if each.state == TrialState.RUNNING:
                     self._study.tell(each.number, state=TrialState.FAIL)
             elif each.state == TrialState.RUNNING:
-                left.append(StudyTrial(each._trial_id, each.number, self._point(each)))
+                left.append(StudyTrial(self._trial_id(each.number), each.number, self._point(each)))
             else:
                 left.append(self._store(self._point(each), {"again": each.number}))
         return left
@@ -173,7 +173,7 @@ class Study:
             distributions={name: distribution(axes[name]) for name in point},
             user_attrs={"sweep": self._folder, **attributes},
         )
-        identity = self._storage.create_new_trial(self._study._study_id, template_trial=trial)
+        identity = self._storage.create_new_trial(self._study_id(), template_trial=trial)
         return StudyTrial(identity, self._storage.get_trial(identity).number, point)
 
     def _sample(self) -> StudyTrial:
@@ -188,4 +188,12 @@ class Study:
             for axis in self._search.space.axes:
                 if self._search.space.applies(axis, point):
                     point[axis.name] = trial._suggest(axis.name, distribution(axis))
-        return StudyTrial(trial._trial_id, trial.number, point)
+        return StudyTrial(self._trial_id(trial.number), trial.number, point)
+
+    def _study_id(self) -> int:
+        """Return the number of the study in its storage."""
+        return self._storage.get_study_id_from_name(self._study.study_name)
+
+    def _trial_id(self, number: int) -> int:
+        """Return the number in the storage of a trial of the study."""
+        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id(), number)

@@ -18,7 +18,6 @@ from runner.sweeps.channel import Message
 _MODULES = (
     "runner.tasks.train",
     "numpy.ctypeslib",
-    "rich._emoji_codes",
     "rich.console",
     "rich.table",
     "safetensors.torch",
@@ -27,6 +26,10 @@ _MODULES = (
     "tensorboard.plugins.custom_scalar.metadata",
     "tensorboard.plugins.hparams.plugin_data_pb2",
     "tensorboard.plugins.text.metadata",
+)
+# The private modules of libraries among these
+_PRIVATE_MODULES = (
+    "rich._emoji_codes",
     "torch.fx.experimental._constant_symnode",
     "torch.nested._internal.nested_tensor",
 )
@@ -44,6 +47,10 @@ def load(message: Message) -> int:
     sys.argv = message["argv"]
     for name in _MODULES:
         importlib.import_module(name)
+    for name in _PRIVATE_MODULES:
+        # Where another version of the library has no such module, trials import what they need
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     # The trial meets the same error and reports it
     with contextlib.suppress(Exception):
         _load_data(message["plugins"], message["data"])

@@ -9,11 +9,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from runner.engine.contracts import Init
 from runner.engine.parametrized import LayerWeight
-from runner.engine.parts import add_note, is_kept
+from runner.engine.parts import CONVOLUTIONS, TRANSPOSED, add_note, is_kept
 from runner.engine.weights import classifiers, layer_weights
 from runner.errors import ConfigError
 from runner.schema import Positive
@@ -26,7 +25,7 @@ Head = Literal["small", "zeros", "prior"] | Positive | None
 # alone would start above the loss of a guess, ln(classes).
 _SMALL, _SMALL_TIMES_INPUTS = 0.01, 10.0
 # Layers whose weight and bias are called so
-_BIASED = (nn.Linear, nn.Bilinear, _ConvNd)
+_BIASED = (nn.Linear, nn.Bilinear, *CONVOLUTIONS)
 # A line lists so many names; of more it lists the first ones and counts the others
 _LISTED, _FIRST = 10, 3
 
@@ -50,7 +49,7 @@ class WeightLayer:
     @property
     def groups(self) -> int:
         """Return the number of groups of a convolution, else 1."""
-        return self.module.groups if isinstance(self.module, _ConvNd) else 1
+        return self.module.groups if isinstance(self.module, CONVOLUTIONS) else 1
 
     @property
     def fan_in(self) -> float:
@@ -58,7 +57,7 @@ class WeightLayer:
 
         For a transposed convolution with a stride it is the mean over the outputs: K^2 * Cin / groups / stride^2.
         """
-        stride = prod(self.module.stride) if isinstance(self.module, _ConvTransposeNd) else 1
+        stride = prod(self.module.stride) if isinstance(self.module, TRANSPOSED) else 1
         return self.weight[0].numel() / stride
 
     @property
@@ -78,7 +77,7 @@ class WeightLayer:
 
 def _transposed(weight: Tensor, module: nn.Module) -> Tensor:
     """Swap the first two axes of a transposed convolution's weight, group by group; others stay as they are."""
-    if not isinstance(module, _ConvTransposeNd):
+    if not isinstance(module, TRANSPOSED):
         return weight
     return weight.reshape(module.groups, -1, *weight.shape[1:]).transpose(1, 2).flatten(0, 1)
 

@@ -9,12 +9,12 @@ from runner.components.init.layers import Head, WeightLayer, make_init
 from runner.components.init.variance_scaling import kaiming
 from runner.engine.contracts import Init
 from runner.engine.parametrized import LayerWeight
-from runner.engine.parts import Residual, ends_branch
+from runner.engine.parts import BATCH_NORMS, CONVOLUTIONS, INSTANCE_NORMS, Residual, ends_branch
 from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import Positive
 
-_Weighted = nn.modules.conv._ConvNd | nn.Linear | nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm
+_Weighted = (*CONVOLUTIONS, nn.Linear, *BATCH_NORMS, *INSTANCE_NORMS, nn.GroupNorm, nn.LayerNorm)
 
 
 @register("init")
@@ -40,7 +40,7 @@ def dirac(*, bias: float, head: Head) -> Init:
 
     def draw(layer: WeightLayer) -> None:
         nn.init.normal_(layer.weight, std=(2 / layer.fan_in) ** 0.5)
-        if isinstance(layer.module, nn.modules.conv._ConvNd):
+        if isinstance(layer.module, CONVOLUTIONS):
             for filters in layer.weight.chunk(layer.groups):
                 nn.init.dirac_(filters[: layer.weight.shape[1]])
 
@@ -86,7 +86,7 @@ def residual(*, bias: float, head: Head) -> Init:
     return init
 
 
-def _last_weight_layer(branch: nn.Module) -> _Weighted:
+def _last_weight_layer(branch: nn.Module) -> nn.Module:
     """Return the last norm, convolution or linear layer of a branch."""
     for module in reversed(list(branch.modules())):
         if isinstance(module, nn.ReLU):

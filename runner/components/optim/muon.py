@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from runner.components.optim.adaptive import Betas, pair
 from runner.components.optim.foreach import adam_direction, decay, gather
 from runner.components.optim.groups import Groups
+from runner.engine.parts import CONVOLUTIONS
 from runner.engine.weights import classifiers, layer_weights
 from runner.registry import register
 from runner.schema import HalfOpenUnit, Positive, PositiveInt
@@ -89,7 +90,7 @@ def _hidden(model: nn.Module) -> set[nn.Parameter]:
 
     The first layer is included. Embeddings, parametrized weights, and what is no weight of a layer are not.
     """
-    kinds = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention)
+    kinds = (nn.Linear, *CONVOLUTIONS, nn.MultiheadAttention)
     matrices = [w.parameters[0] for w in layer_weights(model) if w.is_plain and isinstance(w.module, kinds)]
     last = {parameter for weight in classifiers(model) for parameter in weight.parameters}
     return set(matrices) - last

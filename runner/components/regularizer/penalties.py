@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from runner.engine.contracts import Regularizer
+from runner.engine.parts import TRANSPOSED
 from runner.engine.weights import trainable_weights
 from runner.registry import register
 from runner.schema import NonNegative, Positive
@@ -92,7 +93,7 @@ def max_norm(*, limit: Positive) -> Regularizer:
 
 def _shorten(module: nn.Module, weight: Tensor, limit: float) -> None:
     """Scale down the incoming weights of each unit in place."""
-    if not isinstance(module, nn.modules.conv._ConvTransposeNd):
+    if not isinstance(module, TRANSPOSED):
         weight.renorm_(2, 0, limit)
         return
     # Inputs come first here: (in, out / groups, *kernel)

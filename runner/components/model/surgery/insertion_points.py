@@ -52,7 +52,7 @@ def _run_after(layer: nn.Module, _: tuple[Any, ...], out: Tensor) -> Tensor:
 
 def _attach_slot(layer: nn.Module, where: str) -> None:
     """Attach a slot to a layer once: before it for the classifier, else after it."""
-    if "slot" in layer._modules:
+    if any(name == "slot" for name, _ in layer.named_children()):
         return
     layer.add_module("slot", Slot(where))
     if where == "head":
