@@ -45,6 +45,7 @@ ADDED: dict[str, Any] = {
     "average=polyak.statistics": "average",
     "average=schedulefree.statistics": "model",
     **{f"data={name}.sampling": "shuffle" for name in _SETS},
+    "resume_data": "same",
 }
 
 # Defaults that have changed, with what they were. A saved run has its own values; a sweep that is resumed keeps those
@@ -58,6 +59,8 @@ FORMER_DEFAULTS: dict[str, Any] = {
 RENAMED: dict[str, str] = {
     "data=imagefolder.centre": "center",
 }
+# Settings of one command: never taken from a saved config
+COMMAND_ONLY = ("resume_numerics", "resume_data")
 
 # By setting: the old name of a value, and its name now
 RENAMED_VALUES: dict[str, dict[str, str]] = {
@@ -155,8 +158,8 @@ def mentions_old_name(text: str) -> bool:
 
 
 def same_config(saved: Any, config: _Config) -> bool:
-    """Return True if a saved config, also of an older version, equals this one except for `resume_numerics`."""
-    command_only = {"resume_numerics": None}
+    """Return True if a saved config, also of an older version, equals this one except for `COMMAND_ONLY`."""
+    command_only = dict.fromkeys(COMMAND_ONLY)
     return isinstance(saved, Mapping) and completed(saved) | command_only == completed(config) | command_only
 
 

@@ -24,6 +24,7 @@ from runner.schema import check
 
 _Factory = TypeVar("_Factory", bound=Callable[..., Any])
 _Class = TypeVar("_Class", bound=type)
+_Value = TypeVar("_Value")
 Config = Mapping[str, Any]
 
 _parts: dict[str, dict[str, Callable[..., Any]]] = {}
@@ -104,6 +105,14 @@ def build(kind: str, config: Mapping[str, Any], /, *, key: str | None = None, **
     name = values.pop("name")
     factory = find(kind, name)
     return _make(factory, f"{kind}={name}", checked(factory, key or kind, values), context)
+
+
+def apply(function: Callable[..., _Value], kind: str, config: Mapping[str, Any]) -> _Value:
+    """Call a function with those checked knobs of a component, and those objects of shared knobs, that it asks for."""
+    values = dict(config)
+    name = values.pop("name")
+    found: _Value = _make(function, f"{kind}={name}", checked(find(kind, name), kind, values), {})
+    return found
 
 
 def build_many(kind: str, config: Config, **context: Any) -> list[Any]:

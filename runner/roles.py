@@ -41,10 +41,14 @@ class FilePath(ByValue):
 
     With `expand=False` the config keeps the `~`, so that it is the same on every machine, and the user of the path
     expands it. `lists` allows a list in brackets. `prefetch` is a pattern below the path: files that a run will read.
+    `reads` is a pattern of all files whose state says whether a data set is still the same, None for a path that it
+    only writes to.
     """
 
-    def __init__(self, *, expand: bool = True, lists: bool = False, prefetch: str | None = None) -> None:
-        self.expand, self.lists, self.prefetch = expand, lists, prefetch
+    def __init__(
+        self, *, expand: bool = True, lists: bool = False, prefetch: str | None = None, reads: str | None = "**"
+    ) -> None:
+        self.expand, self.lists, self.prefetch, self.reads = expand, lists, prefetch, reads
 
 
 class Verbatim(ByValue):

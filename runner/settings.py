@@ -45,6 +45,7 @@ class Settings(NamedTuple):
     sweep: Annotated[FolderName | None, Role.OBSERVATION, Verbatim(), Unnamed(), Unswept()]
     resume: Annotated[str | None, Role.PATH, FilePath()]
     resume_numerics: Annotated[Literal["same", "new"], Role.EXECUTION, Unnamed()]
+    resume_data: Annotated[Literal["same", "new"], Role.EXECUTION, Unnamed()]
     run: Annotated[str | None, Role.PATH, FilePath(), ReadBy("evaluate")]
     runs: Annotated[str | list[str] | None, Role.PATH, FilePath(lists=True), ReadBy("compare")]
     note: Annotated[str, Role.OBSERVATION, Verbatim(), Unnamed(), Unswept()]

@@ -3,6 +3,7 @@
 data       training, validation and test batches
 execution  precision, memory format, compile, CUDA graphs
 learner    optimizer, schedule, average, patience
+load_data  the data set, its fingerprint, and its labels as a model knows them
 model      the model, with its norms, regularizers and initialization
 norms      the check that no norm normalizes a single value
 recipe     everything that stays constant, with durations in steps
@@ -19,9 +20,10 @@ import torch
 from torch import nn
 
 import runner.components  # noqa: F401  (registers them)
-from runner.assemble.data import augmentations, check_labels, load, test_batches, train_batches, validation_batches
+from runner.assemble.data import augmentations, test_batches, train_batches, validation_batches
 from runner.assemble.execution import convert_model, describe_execution, resolve
 from runner.assemble.learner import build_learner, describe_host_syncs, describe_recalibration
+from runner.assemble.load_data import Loaded, load
 from runner.assemble.model import build_model
 from runner.assemble.recipe import build_recipe
 from runner.assemble.threads import begin, choose
@@ -29,6 +31,7 @@ from runner.components.optim.groups import describe
 from runner.engine.batches import EvalBatches, TrainBatches
 from runner.engine.contracts import Augment, Data
 from runner.engine.data_summary import DataSummary, summarize
+from runner.engine.fingerprint import Fingerprint
 from runner.engine.learner import Learner
 from runner.engine.randomness import key
 from runner.engine.recipe import Recipe
@@ -38,6 +41,9 @@ from runner.registry import Config, build, build_many
 from runner.relations import check_relations
 from runner.schema import check
 from runner.settings import SETTINGS, Settings
+
+# Where a trial of a search reports its scores.
+_Search = Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +61,8 @@ class Experiment:
     validation: dict[str, EvalBatches]
     # Opens the test split.
     test: Callable[[], EvalBatches] | None
-    # Checks that the test split can be opened, and returns lines for the summary.
-    check_test: Callable[[], tuple[str, ...]]
     data: DataSummary
+    loaded: Loaded
     # Lines that describe the parts.
     summary: list[str]
 
@@ -66,9 +71,19 @@ class Experiment:
         """Return the names of the classes."""
         return self.data.classes
 
+    @property
+    def check_test(self) -> Callable[[], tuple[str, ...]]:
+        """Return what checks that the test split can be opened, and gives lines for the summary."""
+        return self.loaded.data.check_test
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Return what identifies the data, wherever they lie."""
+        return self.loaded.fingerprint
+
 
 def assemble(
-    config: Config, *, fit: bool = True, search: Mapping[str, Any] | None = None, world: World = ALONE
+    config: Config, *, fit: bool = True, search: _Search = None, world: World = ALONE, loaded: Loaded | None = None
 ) -> Experiment:
     """Build a run from its config; nothing is trained or written.
 
@@ -77,12 +92,13 @@ def assemble(
         fit: Compute the preprocessing statistics; False if they will be loaded.
         search: Where a trial of a search reports its scores.
         world: The processes that train together.
+        loaded: The data that the config describes, if they are loaded already.
 
     Raises:
         ConfigError, DataError: Settings are not supported together; data are missing or broken.
     """
     settings, device = _settings_and_device(config, world)
-    data = _load_data(config)
+    data = (loaded := loaded or load(config)).data
     preprocess = _build_preprocess(config, data, device, fit=fit)
     augments = augmentations(config, data)
     batches = train_batches(settings, data, augments, preprocess, device, world)
@@ -103,8 +119,8 @@ def assemble(
         augmentations=augments,
         validation=validation_batches(data, batches, preprocess, device),
         test=test_batches(data, preprocess, device, world),
-        check_test=data.check_test,
         data=summarize(data),
+        loaded=loaded,
         summary=[*_describe_data(data), *model_lines, *_describe(model, settings, recipe, learner, device)],
     )
 
@@ -117,13 +133,6 @@ def _settings_and_device(config: Config, world: World) -> tuple[Settings, torch.
     resolved = resolve(settings, device)
     begin(resolved.threads)
     return resolved, device
-
-
-def _load_data(config: Config) -> Data:
-    """Return the data set of a config. Raises DataError for an empty split or a label outside the classes."""
-    data = load(config["data"])
-    check_labels(data)
-    return data
 
 
 def _build_preprocess(config: Config, data: Data, device: torch.device, *, fit: bool) -> Any:

@@ -4,36 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import get_args
 
 import torch
 
 from runner.components.augment.warp import fuse_geometric
 from runner.engine.batches import EvalBatches, TrainBatches, place_split
-from runner.engine.contracts import Augment, Data, InMemory, Preprocess
+from runner.engine.contracts import Augment, Data, Preprocess
 from runner.engine.randomness import epoch_order
 from runner.engine.sampling import SAMPLERS
 from runner.engine.world import World
 from runner.errors import ConfigError, DataError
-from runner.registry import Config, build, build_many, find, knobs
+from runner.registry import Config, build_many
 from runner.settings import Settings
 
 # The smallest batch for evaluation, in examples.
 _MIN_EVAL_BATCH = 256
-# Data sets that this process keeps in memory for all its runs, by their config.
-_preloaded: dict[str, Data] = {}
-
-
-def load(config: Config) -> Data:
-    """Return the data set that a config's `data` describes."""
-    return _preloaded.get(repr(config)) or build("data", config)
-
-
-def preload(config: Config) -> None:
-    """Read a data set once for all runs in this process, if it is stored in memory."""
-    placement = knobs(find("data", config["name"])).get("placement")
-    if InMemory in (placement, *get_args(placement)[:1]):
-        _preloaded[repr(config)] = build("data", config)
 
 
 def augmentations(config: Config, data: Data) -> dict[str, Augment]:

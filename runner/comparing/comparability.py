@@ -29,24 +29,29 @@ _RELIABLE = 5
 _WEAK = 0.2
 
 
-def _data_of(run: Run) -> tuple[tuple[str, str], ...]:
-    """Return the settings that decide which examples a run is scored on, without download folders, for example."""
+def _data_of(run: Run, *, by_content: bool) -> tuple[tuple[str, str], ...]:
+    """Return what decides which examples a run is scored on: settings and contents, or settings and paths."""
     data: dict[str, Any] = run.config["data"]
     marks = knob_marks("data", data, run.config)
-    return tuple(sorted((key, str(value)) for key, value in data.items() if _chooses_examples(marks.get(key))))
+    chosen = {key: str(value) for key, value in data.items() if _chooses_examples(marks.get(key), by_content)}
+    if by_content and run.fingerprint:
+        part = run.fingerprint.parts["val"]
+        chosen["validation examples"] = f"{part.listing[:4]}{part.content[:4]}"
+    return tuple(sorted(chosen.items()))
 
 
-def _chooses_examples(marks: Marks | None) -> bool:
-    """Return True if a knob of the data set decides which examples are scored."""
+def _chooses_examples(marks: Marks | None, by_content: bool) -> bool:
+    """Return True if a knob of the data set decides which examples are scored; of known contents no path does."""
     if marks is None:
         return True
     trains_only = marks.role is not Role.EXPERIMENT or Aspect.TRAINING in marks.aspects
-    return Aspect.EXAMPLES in marks.aspects or not trains_only
+    return not trains_only or (Aspect.EXAMPLES in marks.aspects and not by_content)
 
 
 def check_same_data(runs: Sequence[Run]) -> None:
     """Raise ConfigError if the runs are not scored on the same examples."""
-    found = Counter(map(_data_of, runs))
+    by_content = all(run.fingerprint and "val" in run.fingerprint.parts for run in runs)
+    found = Counter(_data_of(run, by_content=by_content) for run in runs)
     if len(found) > 1:
         shared = set.intersection(*map(set, found))
         words = [
@@ -99,7 +104,13 @@ def _unequal(runs: Sequence[Run], keys: Sequence[str], what: str, why: str) -> l
 def _conditions(runs: Sequence[Run]) -> list[str]:
     """Return a warning for each condition outside the config that differs between runs."""
     lines = []
-    for what, given in (("code", _commit), ("torch", _torch_version), ("device", _device), ("numerics", _numerics)):
+    for what, given in (
+        ("code", _commit),
+        ("torch", _torch_version),
+        ("device", _device),
+        ("numerics", _numerics),
+        ("data", _data),
+    ):
         values = Counter(map(given, runs))
         if len(values) > 1:
             words = ", ".join(f"{value} ({count} runs)" for value, count in values.most_common(4))
@@ -129,6 +140,13 @@ def _device(run: Run) -> str:
 def _numerics(run: Run) -> str:
     """Return the numerics versions that a run was trained with, if there were several."""
     return " then ".join(map(str, run.result.numerics or ())) or "one version"
+
+
+def _data(run: Run) -> str:
+    """Return the data that a run was trained on if they changed on the way, or if it does not say which."""
+    if not run.result.data:
+        return "without a fingerprint"
+    return " then ".join(each[:8] for each in run.result.data) if len(run.result.data) > 1 else "one set in a run"
 
 
 def _missing(groups: Sequence[Group], found: Found) -> list[str]:

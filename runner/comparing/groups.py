@@ -42,22 +42,46 @@ class Group:
 
 
 def group_runs(runs: Iterable[Run]) -> list[Group]:
-    """Return the configurations of some runs, sorted by the hyperparameters that differ."""
+    """Return the configurations of some runs, sorted by the hyperparameters that differ.
+
+    Runs of one configuration on other data are another group, told apart by the key `data.fingerprint`.
+    """
     sets: dict[tuple[tuple[str, Value], ...], list[Run]] = {}
-    for run in runs:
-        sets.setdefault(tuple(sorted(run.hparams.items())), []).append(run)
+    for run, values in _with_data(list(runs)):
+        sets.setdefault(tuple(sorted(values.items())), []).append(run)
     keys = _differing_keys([dict(items) for items in sets])
     named = _label_keys(keys, [dict(items) for items in sets])
-    groups = [_make_group(members, keys, named) for members in sets.values()]
+    groups = [_make_group(members, dict(items), keys, named) for items, members in sets.items()]
     return sorted(groups, key=lambda group: [sort_key(group.values.get(key)) for key in named])
 
 
-def _make_group(members: Sequence[Run], keys: Sequence[str], named: Sequence[str]) -> Group:
+def _with_data(runs: Sequence[Run]) -> list[tuple[Run, dict[str, Value]]]:
+    """Return runs with their hyperparameters, and with the fingerprint of their data where several were read.
+
+    A run of an older version, which does not say what it read, counts to the only data of its configuration.
+    """
+    of_config: dict[tuple[tuple[str, Value], ...], set[str]] = {}
+    for run in runs:
+        known = of_config.setdefault(tuple(sorted(run.hparams.items())), set())
+        known |= {run.data} if run.data else set()
+    if len(set().union(*of_config.values())) < 2:
+        return [(run, run.hparams) for run in runs]
+    found = []
+    for run in runs:
+        known = of_config[tuple(sorted(run.hparams.items()))]
+        data = run.data or (next(iter(known)) if len(known) == 1 else "unknown")
+        found.append((run, {**run.hparams, "data.fingerprint": data[:8]}))
+    return found
+
+
+def _make_group(
+    members: Sequence[Run], hparams: Mapping[str, Value], keys: Sequence[str], named: Sequence[str]
+) -> Group:
     """Return the group of some runs; of each seed the first complete run counts, else the first."""
     first: dict[int, Run] = {}
     for run in sorted(members, key=lambda run: (not run.result.status.complete, run.started, str(run.folder))):
         first.setdefault(run.seed, run)
-    values = {key: members[0].hparams[key] for key in keys if key in members[0].hparams}
+    values = {key: hparams[key] for key in keys if key in hparams}
     kept = tuple(run for _, run in sorted(first.items()))
     repeats = tuple(run for run in members if run not in kept)
     words = _short_keys(named)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from runner import plain_yaml
+from runner.engine.fingerprint import Fingerprint, from_record
 from runner.engine.logs.plugin_pages import flat_hparams
 from runner.engine.logs.sinks import METRICS, read_metrics
 from runner.engine.monitor import Monitor
@@ -22,8 +23,8 @@ from runner.keys import hyperparameters
 from runner.numerics import BEFORE_SCHEMA_2, check_unchanged, completed
 
 CONFIG = "config.yaml"
-# Limit for environment.json, which a user may have replaced
-_MAX_BYTES = 1 << 20
+# Limit for environment.json, which a user may have replaced; the names of 22,000 classes take a megabyte
+_MAX_BYTES = 1 << 24
 # Losses whose probabilities, if any, are not the softmax of the logits
 _NOT_SOFTMAX = ("bce", "hinge", "mse")
 Series = list[tuple[int, float]]
@@ -52,6 +53,17 @@ class Run:
     def hparams(self) -> dict[str, bool | float | str]:
         """The hyperparameters as one flat mapping without the seed: equal for all seeds of a configuration."""
         return flat_hparams(hyperparameters(self.config))
+
+    @property
+    def data(self) -> str | None:
+        """The fingerprint of the data that the run read last, None if an older version wrote it."""
+        return self.result.data[-1] if self.result.data else None
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint | None:
+        """The splits and classes behind `data`, None if they are not known."""
+        found = from_record(self.environment.get("data"))
+        return found if found and found.id == self.data else None
 
     @cached_property
     def metrics(self) -> list[tuple[int, dict[str, float]]]:

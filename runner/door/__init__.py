@@ -17,6 +17,7 @@ search_settings.py  the settings of a search
 command.py          start of a run or a sweep
 sweep.py            execution of a planned sweep
 resume_sweep.py     `resume=<sweep folder>`
+saved_choices.py    the options of a saved run of which a command line changes a path
 hydra_launchers.py  Hydra's launchers, `--info` and shell completion
 task_context.py     `vary` and `launch` for tasks
 help.py             `--help` and `--version`

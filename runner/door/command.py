@@ -14,6 +14,7 @@ from runner.door.compose import Parts, compose_parts, compose_run, hydra_opened,
 from runner.door.options import Conf, find_conf
 from runner.door.overrides import ParsedOverride, read_overrides
 from runner.door.resume_sweep import sweep_command
+from runner.door.saved_choices import saved_choices
 from runner.engine.garbage import collecting
 from runner.errors import ConfigError
 from runner.numerics import RENAMED_VALUES
@@ -29,7 +30,9 @@ def run(arguments: Arguments) -> int:
     """Compose and check the config, then print it or start the run or sweep; return the exit code."""
     arguments = sweep_command(arguments)
     conf = find_conf(arguments.config_dir, arguments.config_name)
-    given = read_overrides(conf, arguments.overrides)
+    # Known keys depend on the options of the saved run
+    implied = read_overrides(conf, saved_choices(arguments.overrides))
+    given = read_overrides(conf, [*(each.typed for each in implied), *arguments.overrides])
     with hydra_opened(conf):
         fixed = [each for each in given if not each.swept]
         parts = compose_parts(conf, fixed)
@@ -60,7 +63,7 @@ def run(arguments: Arguments) -> int:
     from runner.door.jobs import single_job
     from runner.door.task_context import start_task
 
-    job = replace(single_job(config, given), folders=conf.folders)
+    job = replace(single_job(config, given[len(implied) :]), folders=conf.folders)
     return start_task(job, settings=lambda: _settings_of(parts))
 
 

@@ -23,7 +23,7 @@ _MAX_NAME = 100
 # Keys that hashes left out before keys had roles. Never change it: it finds trials of old sweeps (`legacy_hash8`)
 _LEGACY_UNHASHED = (
     *("outputs", "name", "sweep", "resume", "run", "runs", "note", "plugins", "device", "log_every", "figures", "test"),
-    *("data.root", "data.workers", "data.cache", "data.placement", "hydra", "resume_numerics"),
+    *("data.root", "data.workers", "data.cache", "data.placement", "hydra", "resume_numerics", "resume_data"),
 )
 
 

@@ -18,7 +18,7 @@ from runner.door.options import Conf
 from runner.door.overrides import ParsedOverride, parse_override
 from runner.errors import ConfigError, wrong
 from runner.expand_user import expanded
-from runner.keys import settings_with
+from runner.keys import key_marks, settings_with
 from runner.numerics import FORMER_DEFAULTS
 from runner.plain_yaml import check_interpolations
 from runner.roles import Role
@@ -41,6 +41,7 @@ def save_command(folder: Path, conf: Conf, given: Sequence[ParsedOverride]) -> N
         "overrides": words,
         "config_name": conf.primary,
         "give_again": [*plugins, *(f"--config-dir={path}" for path in conf.folders[1:])],
+        "cwd": str(Path.cwd()),
     }
     write_atomic(folder / _FILE, yaml.safe_dump(kept, sort_keys=False, allow_unicode=True).encode())
 
@@ -59,15 +60,22 @@ def sweep_command(arguments: Arguments) -> Arguments:
     others = {key: word for key, word in given.items() if key != "resume"}
     execution = settings_with(Role.EXECUTION)
     for key in others:
-        if key not in execution and not re.fullmatch(r"hydra/launcher|hydra\.launcher\..*", key):
+        if (
+            key not in execution
+            and not re.fullmatch(r"hydra/launcher|hydra\.launcher\..*", key)
+            and not _is_data_path(key)
+        ):
             can = ", ".join(sorted(execution))
-            raise ConfigError(f"{key}: cannot be changed with resume=... (of a sweep: {can}, hydra.launcher.*)")
+            raise ConfigError(
+                f"{key}: cannot be changed with resume=... (of a sweep: {can}, hydra.launcher.*, paths as in data.root)"
+            )
     kept = _read_command(folder / _FILE)
     for word in kept["give_again"]:
         missing = _CODE not in given if word.startswith(_CODE) else arguments.config_dir is None
         if missing:
             raise ConfigError(f"resume: this sweep was started with {word}, which must be given again")
     words = [word for word in kept["overrides"] if word.lstrip("+").partition("=")[0] not in others]
+    words = [_as_then(word, kept.get("cwd", "")) for word in words]
     words += _former_defaults(folder, words)
     place = f"hydra.sweep.dir={quote(folder)}"
     return arguments._replace(
@@ -95,11 +103,29 @@ def _has(config: Any, key: str, value: Any) -> bool:
     return isinstance(knobs, dict) and knob in knobs and knobs[knob] == value
 
 
+def _is_data_path(key: str) -> bool:
+    """Return True if a key says where the data of the trials lie."""
+    return key.startswith("data.") and key_marks(key).role is Role.PATH
+
+
+def _as_then(word: str, cwd: str) -> str:
+    """Return a saved word with a relative path of the data as the sweep's first command meant it, if that exists."""
+    key = word.lstrip("+").partition("=")[0]
+    if not cwd or not _is_data_path(key) or (parsed := parse_override(word)).swept:
+        return word
+    value = parsed.value
+    if not isinstance(value, str) or value.startswith(("~", "/")):
+        return word
+    there = Path(cwd) / value
+    return f"{key}={there}" if os.path.exists(there) else word  # noqa: PTH110  (Path's raises for a long name)
+
+
 def _read_command(path: Path) -> dict[str, Any]:
     """Return the saved command of a sweep; raises ConfigError if its form is not that of `save_command`."""
     kept = plain_yaml.load(path)
     fields = {"overrides": list, "config_name": str, "give_again": list}
-    if not isinstance(kept, dict) or {name: type(value) for name, value in kept.items()} != fields:
+    # Older versions wrote no working folder
+    if not isinstance(kept, dict) or {"cwd": str, **{k: type(v) for k, v in kept.items()}} != {**fields, "cwd": str}:
         raise ConfigError(f"{path}: is not a sweep's command")
     if not all(isinstance(word, str) for word in [*kept["overrides"], *kept["give_again"]]):
         raise ConfigError(f"{path}: is not a sweep's command")

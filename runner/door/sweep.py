@@ -18,6 +18,7 @@ from runner.engine.saving.locking import lock
 from runner.errors import TrialsFailed
 from runner.search.samplers import NON_ADAPTIVE
 from runner.status import Status
+from runner.sweeps.data_check import DataCheck
 from runner.sweeps.display import make_display, show_final_table, show_reasons
 from runner.sweeps.launcher import Launcher, run_all
 from runner.sweeps.outcome import Ended, check_scores, raise_if_failed
@@ -27,6 +28,7 @@ from runner.tasks.job import Job
 if TYPE_CHECKING:
     from runner.door.plan_search import PlannedSearch
     from runner.search.records import Search
+    from runner.search.space import Point
     from runner.search.study import Study
 
 
@@ -94,12 +96,12 @@ def _show(ended: Sequence[Ended], monitor: str) -> None:
 
 def _run_search(conf: Conf, plan: Plan, planned: PlannedSearch, given: Sequence[ParsedOverride]) -> int:
     """Run the points that a sampler picks, and show the ranking."""
-    from runner.search.study import Study
     from runner.sweeps.search_loop import SearchLoop
 
-    study = Study(planned.search, plan.folder)
+    check = DataCheck()
+    study = _open_study(plan, planned, check)
     check_scores((folder for row in study.rows() for folder in row.folders), planned.like.config)
-    loop = SearchLoop(planned.search, study, planned.jobs(study))
+    loop = SearchLoop(planned.search, study, planned.jobs(study), check)
     signal = loop.run(
         _make_launcher(conf, plan, given, _example_job(planned)), make_display(_max_trials(planned.search))
     )
@@ -114,6 +116,26 @@ def _run_search(conf: Conf, plan: Plan, planned: PlannedSearch, given: Sequence[
     if failed:
         raise TrialsFailed(f"{failed} points failed; repeat the command to try them again")
     return 0
+
+
+def _open_study(plan: Plan, planned: PlannedSearch, check: DataCheck) -> Study:
+    """Return the study of a search: another one where the points of the first were tried on other data."""
+    from runner.search.study import Study
+
+    def is_other(point: Point, data: Sequence[str | None]) -> bool:
+        """Return True if the runs of a point read other data than they would now."""
+        known = {each for each in data if each}
+        return bool(known) and known != {check.fingerprint(planned.run(point, planned.search.seeds[0]).config)}
+
+    search, number = planned.search, 1
+    while True:
+        study = Study(search, plan.folder)
+        if not (others := sum(is_other(*each) for each in study.finished())):
+            return study
+        suffix = f"-data{check.fingerprint(planned.like.config)[:4]}" + (f"-{number}" if number > 1 else "")
+        search = replace(planned.search, study_name=f"{planned.search.study_name}{suffix}")
+        sys.stderr.write(f"{others} points were tried on other data: the search goes on as study {search.study_name}\n")
+        number += 1
 
 
 def _example_job(planned: PlannedSearch) -> Job:

@@ -69,7 +69,8 @@ class _Launch:
             raise Interrupted(signal)
         show_reasons([each for each in ended if not each.has_result])
         raise_if_failed(ended, len(different), "runs")
-        results = {each.job.folder: each.result for each in ended}
+        # A run on other data than the one in its folder ended in another folder
+        results = {job.folder: each.result for job, each in zip(different, ended, strict=True)}
         return [results[job.folder] for job in jobs]
 
     def _launcher(self, jobs: Sequence[Job]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from runner import plain_yaml
 from runner.comparing.groups import Value, format_value
 from runner.comparing.runs import CONFIG, environment
 from runner.engine.logs.plugin_pages import flat_hparams
+from runner.engine.saving.data_folders import DATA_SUFFIX, data_of
 from runner.engine.saving.folder import Result, read_result
 from runner.engine.saving.storage import read
 from runner.errors import CheckpointError, ConfigError, brief
@@ -28,7 +30,7 @@ _UNDATED = "????-??-?? ??:??:??"
 _MAX_BYTES = 1 << 20
 _COLUMNS = ("date", "trial", "val accuracy", "best", "val loss", "status")
 _TRAINING = re.compile(rb"^task:\n  name: train$", re.MULTILINE)
-_HASH = re.compile(r"-[0-9a-f]{8}$")
+_HASH = re.compile(rf"-[0-9a-f]{{8}}(?=({DATA_SUFFIX})?$)")
 
 
 def is_training(folder: Path) -> bool:
@@ -143,6 +145,15 @@ def _changes(folder: Path, before: Path) -> Iterator[str]:
         follows = key != top and new.get(top) != old.get(top)
         if new.get(key) != old.get(key) and (key in given or not follows):
             yield _inline(f"{key} {format_value(new.get(key))} (was {format_value(old.get(key))})")
+    yield from _data_change(folder, before, new, old)
+
+
+def _data_change(folder: Path, before: Path, new: Mapping[str, Value], old: Mapping[str, Value]) -> Iterator[str]:
+    """Yield that two runs with the same settings of the data read other data."""
+    ids = data_of(folder), data_of(before)
+    settings = ({key: value for key, value in values.items() if key.startswith("data")} for values in (new, old))
+    if None not in ids and ids[0] != ids[1] and operator.eq(*settings):
+        yield f"data.fingerprint {str(ids[0])[:8]} (was {str(ids[1])[:8]})"
 
 
 def _values(folder: Path) -> Mapping[str, Value]:

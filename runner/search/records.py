@@ -57,6 +57,7 @@ class RunResult:
     status: Status
     score: float  # nan if there is none
     reason: str | None = None
+    data: str | None = None  # fingerprint of the data that it read last
 
 
 @dataclass(kw_only=True)

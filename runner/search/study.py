@@ -68,6 +68,7 @@ class Study:
         state, reason = point_state(runs)
         scores = [each.score for each in runs if not math.isnan(each.score)]
         about = {"folders": [each.folder for each in runs], "scores": scores, "status": runs[-1].status}
+        about["data"] = [each.data for each in runs]
         self._storage.set_trial_user_attr(asked.trial, "runs", {**about, "reason": reason})
         value = statistics.fmean(scores) if state == "complete" else None
         with warnings.catch_warnings():
@@ -84,6 +85,11 @@ class Study:
             rows,
             key=lambda row: (order.get(row.state, 2), -rank(math.nan if row.value is None else row.value), row.number),
         )
+
+    def finished(self) -> list[tuple[Point, list[str | None]]]:
+        """Return the points with a result, each with the fingerprints of the data that its runs read."""
+        done = [each for each in self._trials() if each.state.name in ("COMPLETE", "PRUNED")]
+        return [(self._point(each), each.user_attrs.get("runs", {}).get("data", [None])) for each in done]
 
     def pruning_channel(self, asked: StudyTrial) -> dict[str, Any] | None:
         """Return the settings with which a run reports to this study, None if the search does not prune."""

@@ -13,6 +13,7 @@ from typing import Any, Protocol, get_type_hints
 from runner.engine.interruption import Interrupted, collected
 from runner.errors import unknown
 from runner.schema import NonNegativeInt, Positive, PositiveInt, check
+from runner.sweeps.data_check import DataCheck
 from runner.sweeps.display import Display
 from runner.sweeps.outcome import Ended, finished_result
 from runner.tasks.job import Job
@@ -142,8 +143,10 @@ def run_all(jobs: Sequence[Job], launcher: Launcher, display: Display) -> tuple[
 
     """
     ended: list[Ended] = []
+    # While data are looked at, a signal ends the command as everywhere
+    settled = DataCheck().settled(jobs)
     with closing(launcher), collected() as signals, closing(display):
-        for job in jobs:
+        for job in settled:
             launcher.submit(job)
         while not launcher.idle() and len(signals) < 2:
             if one := next_done(launcher, display, signals):

@@ -60,8 +60,8 @@ def load(message: Message) -> int:
 
 def _load_data(plugins: list[str], data: dict[str, Any]) -> None:
     """Read the data set that the trials share, if it is stored in memory."""
-    from runner.assemble.data import preload
+    from runner.assemble.load_data import preload
     from runner.tasks.plugins import load_plugins
 
     load_plugins(plugins)
-    preload(data)
+    preload({"data": data, "plugins": plugins})

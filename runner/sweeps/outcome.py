@@ -14,9 +14,10 @@ from runner.engine.monitor import Monitor
 from runner.engine.saving.folder import RESULT, SCHEMA, Result, create, read_result, write_result
 from runner.engine.saving.storage import write_atomic
 from runner.errors import MOST_CHOICES, CheckpointError, ConfigError, TrialsFailed
-from runner.numerics import BEFORE_SCHEMA_2, check_unchanged, same_config
+from runner.numerics import BEFORE_SCHEMA_2, check_unchanged
 from runner.status import BUG, Ending, Status
 from runner.tasks.job import Job
+from runner.tasks.saved_config import holds_same_run
 
 _CONFIG = "config.yaml"
 LOG = "trial.log"
@@ -79,7 +80,7 @@ def finished_result(job: Job) -> Result | None:
     """
     folder = folder_of(job)
     result = read_saved_result(folder) if (folder / RESULT).is_file() else None
-    if not result or not result.status.is_result or not _is_same_run(folder, job):
+    if not result or not result.status.is_result or not is_same_run(folder, job):
         return None
     _check_score(folder, result, job.config)
     return result
@@ -99,12 +100,10 @@ def _check_score(folder: Path, result: Result, config: Mapping[str, Any]) -> Non
         check_unchanged(config, BEFORE_SCHEMA_2, folder, accept=accept, scores_only=True)
 
 
-def _is_same_run(folder: Path, job: Job) -> bool:
-    """Return True if a folder belongs to this configuration, by the hash in its name or the config in it."""
-    if folder.name.endswith(f"-{job.hash8}"):
-        return True
+def is_same_run(folder: Path, job: Job) -> bool:
+    """Return True if a folder holds the run of a job, on whatever data, and its config can be read."""
     try:
-        return same_config(plain_yaml.load(folder / _CONFIG), job.config)
+        return holds_same_run(folder, job)
     except ConfigError:
         return False
 
@@ -112,7 +111,7 @@ def _is_same_run(folder: Path, job: Job) -> bool:
 def with_free_folder(job: Job) -> Job:
     """Return a job with a new folder if its own holds another run, as names without a hash allow."""
     folder = folder_of(job)
-    if (folder / RESULT).is_file() and not _is_same_run(folder, job):
+    if (folder / RESULT).is_file() and not is_same_run(folder, job):
         return replace(job, folder=str(create(folder)))
     return job
 

@@ -18,6 +18,8 @@ notebook.py         rebuild outputs/notebook.md
 job.py              the job of a task, and the contracts of `vary` and `launch`
 old_scores.py       scores in a checkpoint of an older version
 run_folder.py       the folder of a run, its lock and its result
+saved_config.py     the config of an earlier run, and what a command may change of it
+saved_data.py       the data of an earlier run, compared with those of this command
 report.py           messages of a run to the terminal and TensorBoard
 plugins.py          the user's plugins
 """
@@ -101,7 +103,7 @@ def _resumed(job: Job) -> Job:
 
     task=train resumes its own folders, and says what is wrong with any other.
     """
-    from runner.tasks.run_folder import resumed_job
+    from runner.tasks.saved_config import resumed_job
 
     name = saved_task(job.config["resume"])
     if name is None or name == "train":

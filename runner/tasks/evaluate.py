@@ -7,20 +7,21 @@ from typing import Literal
 
 from runner import numerics
 from runner.assemble import Experiment, assemble
+from runner.assemble.load_data import load
 from runner.engine.batches import EvalBatches
 from runner.engine.evaluation import evaluate
 from runner.engine.saving import checkpoint
 from runner.engine.saving.folder import write_result
 from runner.errors import CheckpointError, ConfigError, DataError
-from runner.keys import settings_with
 from runner.notebook.book import record
 from runner.registry import register
-from runner.roles import Role
-from runner.tasks.job import Job
-from runner.tasks.report import show_scores
-from runner.tasks.run_folder import existing_run, saved_config
+from runner.tasks.job import Config, Job
+from runner.tasks.report import print_progress, show_scores
+from runner.tasks.run_folder import existing_run
+from runner.tasks.saved_config import MAY_CHANGE, saved_config
+from runner.tasks.saved_data import SavedData, evaluated_data, lies_elsewhere, saved_data
 
-_MAY_CHANGE = ("task", "predict", *settings_with(Role.EXECUTION))
+_MAY_CHANGE = ("task", "predict", *MAY_CHANGE)
 
 
 @register("task", name="evaluate")
@@ -30,12 +31,12 @@ def evaluate_task(job: Job, *, split: Literal["test", "val", "train"]) -> int:
         raise ConfigError("run: got null, must be the run folder to evaluate: run=outputs/<name>")
     folder = Path(job.config["run"])
     config = saved_config(str(folder), job, key="run", may_change=_MAY_CHANGE)
-    experiment = assemble(config, fit=False)
-    if split == "test":
-        # Check the files before the read is counted
-        experiment.check_test()
     with existing_run(folder) as run:
         path = folder / run.result.weights if run.result.weights else _newest_weights(folder)
+        experiment = _assemble(config, saved_data(folder, run.result, checkpoint.meta_of(path)))
+        if split == "test":
+            # Check the files before the read is counted
+            experiment.check_test()
         accept = config["resume_numerics"] == "new"
         version = numerics.version_in(checkpoint.meta_of(path), path)
         numerics.check_unchanged(config, version, path, accept=accept, scores_only=True)
@@ -50,6 +51,15 @@ def evaluate_task(job: Job, *, split: Literal["test", "val", "train"]) -> int:
     record(folder, Path(config["outputs"]))
     show_scores(folder, split, scores, path)
     return 0
+
+
+def _assemble(config: Config, saved: SavedData) -> Experiment:
+    """Return the experiment, with the labels that the model of the run knows; print lines about its data."""
+    moved, accept = lies_elsewhere(saved.folder, config), config["resume_data"] == "new"
+    loaded, lines = evaluated_data(saved, load(config), moved=moved, accept=accept)
+    for line in lines:
+        print_progress(line)
+    return assemble(config, fit=False, loaded=loaded)
 
 
 def _newest_weights(folder: Path) -> Path:

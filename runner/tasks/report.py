@@ -13,6 +13,7 @@ import torch
 from runner import plain_yaml
 from runner.assemble import Experiment
 from runner.engine.figures.curves import loss_figure
+from runner.engine.fingerprint import Fingerprint
 from runner.engine.logs.console import Console, summary_table
 from runner.engine.logs.log import Log
 from runner.engine.logs.plugin_pages import chart_layout, flat_hparams, session_end, session_start
@@ -58,14 +59,18 @@ def make_console(experiment: Experiment) -> Console:
     )
 
 
-def log_start(log: Log, job: Job) -> None:
-    """Log hyperparameters, chart layout and config to TensorBoard at the start of a run."""
+def log_start(log: Log, job: Job, fingerprint: Fingerprint) -> None:
+    """Log hyperparameters, chart layout and config to TensorBoard at the start of a run.
+
+    The seeds of one configuration share a row of the HPARAMS page if they read the same data.
+    """
+    group = f"{job.group_hash}-{fingerprint.id[:8]}"
     text = plain_yaml.dump(job.config).decode()
     note = f"{job.config['note']}\n\n" if job.config["note"] else ""
     log.add(
         0,
         {
-            "hparams/start": session_start(flat_hparams(hyperparameters(job.config)), job.group_hash),
+            "hparams/start": session_start(flat_hparams(hyperparameters(job.config)), group),
             "layout": chart_layout(),
             "config": f"{note}```yaml\n{text}```",
         },

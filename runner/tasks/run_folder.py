@@ -7,36 +7,31 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from runner import plain_yaml
 from runner.assemble import Experiment
+from runner.engine.fingerprint import Fingerprint
 from runner.engine.provenance import provenance
+from runner.engine.saving.data_folders import data_of, folder_for_data
 from runner.engine.saving.folder import RESULT, Result, candidates, create, read_result, write_result
 from runner.engine.saving.locking import LOCK, lock
 from runner.engine.saving.storage import TEMPORARY, write_atomic, write_unsynced
 from runner.engine.world import ALONE, World
-from runner.errors import ConfigError, StorageError, wrong
-from runner.keys import settings_with
+from runner.errors import DataError, StorageError
 from runner.notebook.book import record
-from runner.numerics import completed, same_config
-from runner.roles import Role
-from runner.schema import check
-from runner.settings import SETTINGS
+from runner.numerics import same_config
 from runner.status import SUCCESS, Ending, Status, ending
 from runner.tasks.job import Job
 from runner.tasks.plugins import known_cause
 from runner.tasks.report import device_name, print_progress
+from runner.tasks.saved_config import holds_same_run
+from runner.tasks.saved_data import check_resumed, data_entries, record_paths, saved_data
 
 _CONFIG = "config.yaml"
-# Keys that may change with `resume=`
-MAY_CHANGE = settings_with(Role.EXECUTION)
-# Keys that the config of every version has
-_KEYS_OF_EVERY_VERSION = {"data", "model", "optim", "task", "seed", "steps", "epochs"}
 # Files that a folder may hold before its run has begun
 _ALLOWED_BEFORE_RUN = {"trial.log", LOCK, RESULT, "overrides.yaml", "environment.json"}
 
@@ -62,9 +57,13 @@ def run_folder(job: Job, experiment: Experiment, *, resumed: Run | None = None) 
         print_progress(f"run {run.folder} on {device_name(experiment)}")
         if job.notes:
             held.callback(record, run.folder, Path(job.config["outputs"]))
+        if not run.result.data or run.result.data[-1] != experiment.fingerprint.id:
+            run.result.data = [*(run.result.data or ()), experiment.fingerprint.id]
         held.enter_context(_keeping_result(run, job.config["plugins"]))
         if not (run.folder / _CONFIG).exists():
             _describe(run.folder, job, experiment)
+        else:
+            record_paths(run.folder, job.config)
         yield run
 
 
@@ -79,12 +78,18 @@ def existing_run(folder: Path, world: World = ALONE) -> Iterator[Run]:
 def continued_run_folder(job: Job, experiment: Experiment) -> Iterator[Run]:
     """Lock the folder in which an earlier process started the same run and did not finish it, else a new one."""
     with ExitStack() as held:
-        folder = _interrupted_folder(job)
+        job = on_these_data(job, experiment.fingerprint)
+        folder = _interrupted_folder(job, experiment.fingerprint)
         resumed = held.enter_context(existing_run(folder)) if folder else None
+        if resumed:
+            accept = job.config["resume_data"] == "new"
+            saved = saved_data(resumed.folder, resumed.result)
+            for line in check_resumed(saved, experiment.fingerprint, accept=accept):
+                print_progress(f"  {line}")
         yield held.enter_context(run_folder(job, experiment, resumed=resumed))
 
 
-def _interrupted_folder(job: Job) -> Path | None:
+def _interrupted_folder(job: Job, fingerprint: Fingerprint) -> Path | None:
     """Return the folder of a run that an earlier process started and did not finish, else None.
 
     That is the folder that the job names, or the newest of those under `outputs` that have its name.
@@ -96,6 +101,8 @@ def _interrupted_folder(job: Job) -> Path | None:
     if not taken or not (taken[-1] / _CONFIG).is_file():
         return None
     if not same_config(plain_yaml.load(taken[-1] / _CONFIG), job.config):
+        return None
+    if data_of(taken[-1]) not in (None, fingerprint.id) and job.config["resume_data"] != "new":
         return None
     return None if read_result(taken[-1]).status is Status.DONE else taken[-1]
 
@@ -127,16 +134,30 @@ def _is_allowed_before_run(name: str) -> bool:
 
 
 def begun_folder(job: Job) -> Path | None:
-    """Return the folder that the job names if it already contains the same run, else None.
-
-    It does if its name ends in the hash of the config, as in a sweep; keys that the hash omits (paths, device, workers,
-    logging) may then differ. Any other folder must hold an equal config.
-    """
+    """Return the folder that the job names if it already holds the same run, on whatever data, else None."""
     path = Path(job.folder) / _CONFIG if job.folder else None
     if path is None or not os.path.isfile(path) or not (path.parent / RESULT).is_file():  # noqa: PTH113
         return None
-    named = bool(job.hash8) and path.parent.name.endswith(f"-{job.hash8}")
-    return path.parent if named or same_config(plain_yaml.load(path), job.config) else None
+    return path.parent if holds_same_run(path.parent, job) else None
+
+
+def on_these_data(job: Job, fingerprint: Fingerprint) -> Job:
+    """Return a job whose folder holds no run on other data: where its own does, it gets another one, with a line.
+
+    With `resume_data=new` an unfinished run goes on with the other data.
+    """
+    folder = begun_folder(job)
+    if folder is None or job.resumed:
+        return job
+    own = folder_for_data(folder, fingerprint.id)
+    unfinished = not read_result(folder).status.is_result
+    if own == folder or (unfinished and job.config["resume_data"] == "new"):
+        return job
+    if not job.notes:
+        raise DataError(f"{folder}: the data have changed since the sweep began; repeat the command")
+    changes = saved_data(folder, read_result(folder)).changes(fingerprint)
+    print_progress(f"{folder} holds this run on other data ({changes}); this one goes to {own}")
+    return replace(job, folder=str(own), folder_name=own.name)
 
 
 def _describe(folder: Path, job: Job, experiment: Experiment) -> None:
@@ -145,63 +166,10 @@ def _describe(folder: Path, job: Job, experiment: Experiment) -> None:
     The config comes last: a folder that has it can be resumed.
     """
     write_unsynced(folder / "overrides.yaml", plain_yaml.dump(list(job.overrides)))
-    environment = {**provenance(job.overrides, device=device_name(experiment)), "data": experiment.data.as_json()}
+    environment = provenance(job.overrides, device=device_name(experiment))
+    environment |= data_entries(job.config, experiment)
     write_atomic(folder / "environment.json", json.dumps(environment, indent=1).encode())
     write_atomic(folder / _CONFIG, plain_yaml.dump(job.config))
-
-
-def resumed_job(job: Job, task: str) -> Job:
-    """Return the job that `resume=<folder>` continues, of a task other than train."""
-    folder = str(job.config["resume"])
-    config = saved_config(folder, job, key="resume", may_change=MAY_CHANGE, tasks=(task,))
-    return replace(job, config=config, folder=folder, folder_name=Path(folder).name, resumed=True)
-
-
-def saved_config(
-    folder: str, job: Job, *, key: str, may_change: Collection[str], tasks: Collection[str] = ("train",)
-) -> dict[str, Any]:
-    """Return the config of an earlier run, with this command's values for the keys in `may_change`.
-
-    Raises ConfigError if the folder holds no training run, or if the command line sets any other key.
-    """
-    path = Path(folder) / _CONFIG
-    if not os.path.isfile(path):  # noqa: PTH113
-        raise ConfigError(f"{key}: got '{folder}', must be a run folder (it has no {_CONFIG})")
-    for override in job.overrides:
-        name = override.lstrip("+").partition("=")[0]
-        if name != key and name.partition(".")[0] not in may_change:
-            raise ConfigError(f"{name}: cannot be changed with {key}=... (allowed: {', '.join(sorted(may_change))})")
-    config = plain_yaml.load(path)
-    if (
-        not isinstance(config, dict)
-        or not _KEYS_OF_EVERY_VERSION.issubset(config)
-        or not config.keys() <= job.config.keys()
-    ):
-        raise ConfigError(f"{path}: is not a config of this version of runner")
-    config = completed(config)
-    if missing := [name for name in job.config if name not in config]:
-        raise ConfigError(f"{path}: {missing[0]}: missing, and every version of runner writes it")
-    for name, like in job.config.items():
-        _check_saved(path, name, config[name], like)
-    task = config["task"].get("name") if isinstance(config["task"], dict) else config["task"]
-    if task not in tasks:
-        raise ConfigError(f"{key}: got '{folder}', must be the folder of a training run (its task is {task!r})")
-    given = {override.lstrip("+").partition("=")[0].partition(".")[0] for override in job.overrides}
-    # Never the saved value: the user must confirm with each command
-    given.add("resume_numerics")
-    return config | {name: job.config[name] for name in given & set(may_change)}
-
-
-def _check_saved(path: Path, key: str, value: Any, like: Any) -> None:
-    """Check the form of one key of a saved config, which the user may have edited; assembly checks the rest."""
-    if key in SETTINGS:
-        check(f"{path}: {key}", value, SETTINGS[key])
-    elif not isinstance(value, dict):
-        raise wrong(f"{path}: {key}", value, "a mapping {a: b}")
-    elif "name" in like:
-        check(f"{path}: {key}.name", value.get("name"), str)
-    elif strange := [part for part in value.values() if not isinstance(part, dict)]:
-        raise wrong(f"{path}: {key}", strange[0], "a mapping {a: b}")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import torch
 
 from runner import numerics
 from runner.assemble import Experiment, assemble, threads
+from runner.assemble.load_data import Loaded, load
 from runner.engine.evaluation import evaluate
 from runner.engine.interruption import deferred
 from runner.engine.learner import Learner
@@ -29,7 +30,9 @@ from runner.status import Status
 from runner.tasks.job import Job
 from runner.tasks.old_scores import without_old_losses
 from runner.tasks.report import log_end, log_start, make_console, print_progress, show_start, show_summary
-from runner.tasks.run_folder import MAY_CHANGE, Run, begun_folder, existing_run, run_folder, saved_config
+from runner.tasks.run_folder import Run, begun_folder, existing_run, on_these_data, run_folder
+from runner.tasks.saved_config import MAY_CHANGE, saved_config
+from runner.tasks.saved_data import DATA, record_paths, resumed_data, saved_data
 
 _DIVERGES_AGAIN = (
     "it diverged and will diverge again at the same step, unless device, memory_format, compile or cuda_graphs differ"
@@ -39,19 +42,18 @@ _DIVERGES_AGAIN = (
 @register("task", name="train")
 def train_task(job: Job) -> int:
     """Train a model and leave its run folder; `resume=<folder>` continues a run, as does the same trial of a sweep."""
-    folder = Path(job.config["resume"]) if job.config["resume"] else begun_folder(job)
-    if job.config["resume"]:
-        job = replace(job, config=saved_config(str(folder), job, key="resume", may_change=MAY_CHANGE))
+    job, folder, loaded = _resumed(job) if job.config["resume"] else _begun(job)
     with ExitStack() as held:
         resumed = held.enter_context(existing_run(folder, job.world)) if folder else None
         snapshot = checkpoint.load(folder) if folder else None
         versions = _numerics_of(resumed.folder, job.config, snapshot) if resumed and snapshot else None
         if snapshot:
             job = replace(job, config=threads.with_saved(job.config, job.overrides, snapshot.meta))
-        experiment = assemble(job.config, fit=snapshot is None, search=job.search, world=job.world)
+        loaded, lines = _data_of(resumed, job, snapshot, loaded or load(job.config))
+        experiment = assemble(job.config, fit=snapshot is None, search=job.search, world=job.world, loaded=loaded)
         missing = _check_test_split(job, experiment)
         changed = threads.changed(snapshot.meta) if snapshot else ()
-        experiment = replace(experiment, summary=[*experiment.summary, *missing, *changed])
+        experiment = replace(experiment, summary=[*lines, *experiment.summary, *missing, *changed])
         if resumed and snapshot:
             snapshot = _restore(resumed.folder, experiment.learner, snapshot, job.config)
         finished = resumed if resumed and resumed.result.status.finished else None
@@ -60,6 +62,33 @@ def train_task(job: Job) -> int:
         run = finished or _train_from(job, experiment, resumed, snapshot)
     show_summary(run.folder, job, run.result)
     return 0
+
+
+def _resumed(job: Job) -> tuple[Job, Path, None]:
+    """Return the job and the folder of the run that `resume=<folder>` names."""
+    folder = str(job.config["resume"])
+    config = saved_config(folder, job, key="resume", may_change=MAY_CHANGE)
+    return replace(job, config=config), Path(folder), None
+
+
+def _begun(job: Job) -> tuple[Job, Path | None, Loaded | None]:
+    """Return the job, the folder that already holds this run on these data, and the data if they had to be read."""
+    if begun_folder(job) is None:
+        return job, None, None
+    loaded = load(job.config)
+    job = on_these_data(job, loaded.fingerprint)
+    return job, begun_folder(job), loaded
+
+
+def _data_of(resumed: Run | None, job: Job, snapshot: Snapshot | None, loaded: Loaded) -> tuple[Loaded, list[str]]:
+    """Return the data of a run, of a resumed one with the labels that its model knows, and lines about them."""
+    if resumed is None:
+        return loaded, []
+    saved = saved_data(resumed.folder, resumed.result, snapshot.meta if snapshot else None)
+    loaded, lines = resumed_data(saved, loaded, accept=job.config["resume_data"] == "new")
+    if job.world.is_main:
+        record_paths(resumed.folder, job.config)
+    return loaded, lines
 
 
 def _check_test_split(job: Job, experiment: Experiment) -> tuple[str, ...]:
@@ -106,7 +135,7 @@ def _train_in(run: Run, job: Job, experiment: Experiment, snapshot: Snapshot | N
         checkpoint.remove_outdated(folder, snapshot.step, keep=[learner.patience.best_step])
     with closing(_open_run_logs(folder, experiment, snapshot)) as log:
         if not snapshot:
-            log_start(log, job)
+            log_start(log, job, experiment.fingerprint)
         try:
             status = _train_until_end(folder, experiment, log)
         except Exception:
@@ -125,7 +154,7 @@ def _train_until_end(folder: Path, experiment: Experiment, log: Log) -> Status:
     batches, validation = experiment.batches, experiment.validation
     try:
         with deferred(experiment.world) as stop:
-            return train(recipe, learner, batches, validation, log, _make_commit(folder, learner, log), stop)
+            return train(recipe, learner, batches, validation, log, _make_commit(folder, experiment, log), stop)
     except Diverged as error:
         found = explain_divergence(error, recipe, learner, batches, validation)
         raise Diverged(f"{found}; {_last_checkpoint_in_words(folder)}") from error
@@ -172,8 +201,9 @@ def restore_snapshot(learner: Learner, snapshot: Snapshot) -> None:
         raise CheckpointError(f"the state of step {snapshot.step} says that it is of step {learner.step}")
 
 
-def _make_commit(folder: Path, learner: Learner, log: Log) -> Callable[[], None]:
+def _make_commit(folder: Path, experiment: Experiment, log: Log) -> Callable[[], None]:
     """Return a function that saves a checkpoint; the best step's checkpoint is never removed."""
+    learner, data = experiment.learner, experiment.fingerprint.to_record()
 
     def commit() -> None:
         positions = log.positions()
@@ -187,6 +217,7 @@ def _make_commit(folder: Path, learner: Learner, log: Log) -> Callable[[], None]
                 "threads": torch.get_num_threads(),
                 "torch": torch.__version__,
                 numerics.META: numerics.current(),
+                DATA: data,
             },
             keep=[learner.patience.best_step],
         )

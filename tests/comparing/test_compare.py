@@ -3,8 +3,10 @@
 import contextlib
 import csv
 import io
+import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -17,6 +19,8 @@ from runner.comparing.csv_tables import runs_csv
 from runner.comparing.page import html_page, markdown_page
 from runner.comparing.report import make_report
 from runner.comparing.verdicts import Criterion
+from runner.engine.fingerprint import Fingerprint, Part
+from runner.engine.saving.folder import read_result, write_result
 from runner.errors import ConfigError
 from runner.tasks import start
 
@@ -203,6 +207,46 @@ def test_other_data_are_refused_and_another_batch_size_is_not(tmp_path):
     write_run(tmp_path / "c", 0.8, data={"name": "gaussian", "batch_size": 64, "placement": "auto"})
     with pytest.raises(ConfigError, match=r"different data \(name=digits: 2 runs; name=gaussian: 1 runs\)"):
         compared(tmp_path)
+
+
+def reads(folder, *, train="0", val="0", **more):
+    """Let a run say which training and validation examples it read."""
+    parts = {"train": Part(listing=train * 32, content=train * 32), "val": Part(listing=val * 32, content=val * 32)}
+    found = Fingerprint(parts=parts)
+    path = folder / "environment.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "data": found.to_record(), **more}))
+    write_result(folder, replace(read_result(folder), data=[found.id]))
+    return found.id
+
+
+def test_the_same_examples_in_another_place_are_compared_and_other_ones_are_not(tmp_path):
+    folders = {"name": "imagefolder", "batch_size": 64, "size": [8, 8], "val_fraction": 0.1, "test_fraction": 0.1}
+    for seed, root in enumerate(("a", "b")):
+        reads(write_run(tmp_path / root, 0.8, seed=seed, data={**folders, "root": root}))
+    rows, _ = compared(tmp_path)
+    assert [len(row.group.runs) for row in rows.values()] == [2]
+    reads(write_run(tmp_path / "c", 0.8, seed=2, data={**folders, "root": "a"}), val="1")
+    with pytest.raises(
+        ConfigError, match=r"different data \(validation examples=00000000: 2 runs; .*=11111111: 1 runs"
+    ):
+        compared(tmp_path)
+
+
+def test_other_training_examples_are_another_configuration(tmp_path):
+    ids = [reads(write_run(tmp_path / f"{part}{seed}", 0.8, seed=seed), train=part) for part in "01" for seed in (0, 1)]
+    write_run(tmp_path / "old", 0.8, seed=2, optim__lr=0.5)
+    rows, _ = compared(tmp_path, baseline="optim.lr=0.5")
+    named = {label: len(row.group.runs) for label, row in rows.items() if "0.5" not in label}
+    assert sorted(named.values()) == [2, 2]
+    assert all(f"data.fingerprint={each[:8]}" in " ".join(named) for each in ids)
+
+
+def test_a_run_that_does_not_say_what_it_read_counts_to_its_configuration(tmp_path):
+    reads(write_run(tmp_path / "new", 0.8, seed=0))
+    write_run(tmp_path / "old", 0.8, seed=1)
+    rows, found = compared(tmp_path)
+    assert [len(row.group.runs) for row in rows.values()] == [2]
+    assert any(line.startswith("data differs:") and "without a fingerprint" in line for line in found.warnings)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 import multiprocessing
 import re
+from dataclasses import replace
 
 import pytest
 from comparing_runs import STARTED, write_run
 from running import command, job
 from small_runs import command_line_words, small
 
+from runner.engine.saving.folder import read_result, write_result
 from runner.notebook.book import rebuild, record
 from runner.tasks import start
 
@@ -71,6 +73,16 @@ def test_runs_stand_in_order_of_beginning_with_what_was_asked_and_what_differs(t
     assert "- question: is a larger step better?\n- differs from [a](a): optim.lr 0.5 (was 0.1)" in second
     assert "differs from [b](b): model linear (was resnet), optim.lr 0.1 (was 0.5), seed 4 (was 0)" in third
     assert other.startswith(f"{day} 10:00:09 sweep [t](sweeps/t)")
+
+
+def test_a_run_on_other_data_differs_in_them(tmp_path):
+    for number, data in enumerate(("0123456789abcdef", "0123456789abcdef", "fedcba9876543210")):
+        folder = write_run(tmp_path / str(number), 0.5, started=number)
+        write_result(folder, replace(read_result(folder), data=[data]))
+        record(folder, tmp_path)
+    _, same, other = entries(tmp_path)
+    assert "differs from [0](0): in nothing" in same
+    assert "differs from [1](1): data.fingerprint fedcba98 (was 01234567)" in other
 
 
 def test_own_lines_stay_with_their_entry(tmp_path):

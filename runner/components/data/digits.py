@@ -15,17 +15,28 @@ from torch import Tensor
 from runner.components.data.splitting import split_order, stratified_split
 from runner.engine.contracts import Data, Images, InMemory, Sampling
 from runner.engine.data_summary import Found, count_labels
+from runner.engine.file_digests import digest_files
+from runner.engine.fingerprint import Part, digest, identified_by
 from runner.errors import DataError
 from runner.registry import register
 from runner.roles import Aspect, Role
 from runner.schema import PositiveInt
 
 _FILE = "datasets/data/digits.csv.gz"
+_SPLITS = ("train", "val", "test")
 # Largest value in the file
 _MAX_VALUE = 16
 
 
+def _identity() -> dict[str, Part]:
+    """Return what identifies the digits: the file inside scikit-learn, which all splits are parts of."""
+    path = _digits_file()
+    contents = digest_files(path.parent, [path.name])[1]
+    return {split: Part(listing=digest(["digits", split]), content=digest(contents)) for split in _SPLITS}
+
+
 @register("data")
+@identified_by(_identity)
 def digits(
     *,
     batch_size: Annotated[PositiveInt, Aspect.TRAINING],

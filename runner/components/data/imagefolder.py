@@ -15,6 +15,7 @@ import torch
 from runner.components.data.auto_colors import open_training, resolve_colors
 from runner.components.data.decode import CropBounds, View
 from runner.components.data.decoder_messages import Findings
+from runner.components.data.folder_identity import layout_parts
 from runner.components.data.folder_layout import Layout, Listing, read_layout
 from runner.components.data.image_cache import cache_folder, print_note
 from runner.components.data.image_files import ImageFiles
@@ -22,6 +23,7 @@ from runner.components.data.layout_settings import LayoutSettings
 from runner.components.data.pixel_settings import PixelSettings
 from runner.components.data.prepare_images import ReadSettings, first_unreadable, load_images, validate_files
 from runner.engine.contracts import Data, Images, Placement, Sampling, Split
+from runner.engine.fingerprint import Part, identified_by
 from runner.engine.saving.storage import printable
 from runner.errors import DataError
 from runner.registry import register
@@ -34,7 +36,14 @@ _Share = Annotated[float, Range(0, 1, open_low=True)]
 _SMALL_FILE = 16384
 
 
+def _identity(layout: LayoutSettings, *, root: str) -> dict[str, Part]:
+    """Return what identifies the images under a folder: classes, relative names, sizes and contents of each split."""
+    folder = Path(root).expanduser()
+    return layout_parts(read_layout(folder, layout), folder)
+
+
 @register("data")
+@identified_by(_identity)
 def imagefolder(
     layout: LayoutSettings,
     pixels: PixelSettings,
@@ -50,7 +59,7 @@ def imagefolder(
     bad_images: Literal["error", "skip"],
     placement: Annotated[Placement, With("crop", "resized", OneOf(("auto", "disk"))), Role.EXECUTION],
     memory: Annotated[NonNegativeInt, Role.EXECUTION],
-    cache: Annotated[str | None, Role.PATH, FilePath(expand=False)],
+    cache: Annotated[str | None, Role.PATH, FilePath(expand=False, reads=None)],
     workers: Annotated[NonNegativeInt | None, Role.EXECUTION, Unnamed()],
 ) -> Data:
     """Load the images under `root` in RGB or gray, scaled to `size`, decoded once into a cache.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from runner.engine.contracts import Data, Images, InMemory, Sampling
 from runner.engine.data_summary import Found
+from runner.engine.fingerprint import Part, digest, identified_by
 from runner.engine.randomness import key, numpy_generator
 from runner.registry import register
 from runner.relations import With
@@ -36,7 +37,26 @@ _SHAPES: dict[str, Callable[[_Array, _Array], _Array]] = {
 _GAUSSIAN_MEAN, _GAUSSIAN_STD = 127.5, 25.5
 
 
+def _synthetic_identity(
+    *, kind: str, classes: int, noise: float, size: int, train: int, val: int, test: int, data_seed: int
+) -> dict[str, Part]:
+    """Return what identifies a data set of `synthetic`."""
+    return _generated_parts([kind, classes, float(noise), size, data_seed], {"train": train, "val": val, "test": test})
+
+
+def _gaussian_identity(*, size: int, classes: int, train: int, val: int, test: int, data_seed: int) -> dict[str, Part]:
+    """Return what identifies a data set of `gaussian`."""
+    return _generated_parts(["gaussian", classes, size, data_seed], {"train": train, "val": val, "test": test})
+
+
+def _generated_parts(knobs: list[str | int | float], counts: dict[str, int]) -> dict[str, Part]:
+    """Return the parts of a generated data set: its knobs, and the number of examples of each split."""
+    made = digest(map(repr, knobs))
+    return {split: Part(listing=digest([split, str(count)]), content=made) for split, count in counts.items()}
+
+
 @register("data")
+@identified_by(_synthetic_identity)
 def synthetic(
     *,
     kind: Literal["spirals", "blobs", "shapes"],
@@ -127,6 +147,7 @@ def _shapes(random: np.random.Generator, labels: _Array, *, size: int, noise: fl
 
 
 @register("data")
+@identified_by(_gaussian_identity)
 def gaussian(
     *,
     size: PositiveInt,

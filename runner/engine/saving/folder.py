@@ -22,6 +22,7 @@ SCHEMA = 2
 RESULT = "result.json"
 # Bytes of a `result.json`. A larger file is rejected before it is read.
 _LIMIT = 1 << 20
+_FingerprintId = Annotated[str, Pattern(r"[0-9a-f]{16}", "16 hex digits")]
 _StatusWord = Annotated[Status, Pattern("|".join(Status), f"one of {', '.join(Status)}")]
 
 
@@ -92,6 +93,7 @@ class Result:
         test_reads: How often the test split was evaluated.
         numerics: The versions of the numbers that the run was trained with, if it resumed with a newer version
             (`runner.numerics`); else the file has no such key.
+        data: The fingerprints of the data that it was trained on, the last one last; no such key in older files.
     """
 
     schema: Annotated[int, Range(1, SCHEMA)] = SCHEMA
@@ -105,6 +107,7 @@ class Result:
     weights: str | None = None
     test_reads: NonNegativeInt = 0
     numerics: list[PositiveInt] | None = None
+    data: list[_FingerprintId] | None = None
 
     def to_json(self) -> bytes:
         """Return the bytes of the file; raise ValueError if a field is invalid."""
@@ -118,7 +121,7 @@ class Result:
 
 
 # Fields that are left out if they are None
-_OPTIONAL = {"numerics"}
+_OPTIONAL = {"numerics", "data"}
 # The types of the fields; `_numbers` checks the scores.
 _FIELD_TYPES = {name: kind for name, kind in get_type_hints(Result, include_extras=True).items() if name != "scores"}
 

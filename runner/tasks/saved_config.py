@@ -1,0 +1,153 @@
+"""The config of an earlier run: read, checked, and changed where a command may change it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from runner import plain_yaml
+from runner.comparing.runs import environment
+from runner.engine.saving.data_folders import data_of, same_name
+from runner.errors import ConfigError, wrong
+from runner.identity import data_paths
+from runner.keys import key_marks, marked_keys, settings_with
+from runner.numerics import COMMAND_ONLY, completed, same_config
+from runner.roles import Role
+from runner.schema import check
+from runner.settings import GROUPS, SETTINGS
+from runner.tasks.job import Job
+
+_CONFIG = "config.yaml"
+# The entry of environment.json with the paths of the data in full
+PATHS = "paths"
+# Keys that may change with `resume=`; so may the paths of the data
+MAY_CHANGE = (*settings_with(Role.EXECUTION), "outputs")
+# Keys that the config of every version has
+_KEYS_OF_EVERY_VERSION = {"data", "model", "optim", "task", "seed", "steps", "epochs"}
+
+
+def resumed_job(job: Job, task: str) -> Job:
+    """Return the job that `resume=<folder>` continues, of a task other than train."""
+    folder = str(job.config["resume"])
+    config = saved_config(folder, job, key="resume", may_change=MAY_CHANGE, tasks=(task,))
+    return replace(job, config=config, folder=folder, folder_name=Path(folder).name, resumed=True)
+
+
+def saved_config(
+    folder: str, job: Job, *, key: str, may_change: Collection[str], tasks: Collection[str] = ("train",)
+) -> dict[str, Any]:
+    """Return the config of an earlier run, with this command's values for the keys in `may_change` and for paths.
+
+    A relative path of the data means what it meant then. Raises ConfigError if the folder holds no training run, or if
+    the command line sets any other key.
+    """
+    path = Path(folder) / _CONFIG
+    if not os.path.isfile(path):  # noqa: PTH113
+        raise ConfigError(f"{key}: got '{folder}', must be a run folder (it has no {_CONFIG})")
+    given = [override.lstrip("+").partition("=")[0] for override in job.overrides]
+    paths = [name for name in given if "." in name and key_marks(name).role is Role.PATH]
+    config = plain_yaml.load(path)
+    for name in given:
+        if name not in (key, *paths) and name.partition(".")[0] not in may_change and not _is_chosen(name, config, job):
+            can = ", ".join(sorted(may_change))
+            raise ConfigError(f"{name}: cannot be changed with {key}=... (allowed: {can}, and paths as in data.root)")
+    config = _checked(path, config, job)
+    task = config["task"].get("name") if isinstance(config["task"], dict) else config["task"]
+    if task not in tasks:
+        raise ConfigError(f"{key}: got '{folder}', must be the folder of a training run (its task is {task!r})")
+    config = _with_paths(_with_saved_paths(Path(folder), config), job.config, paths, key)
+    # Never the saved values: the user must confirm with each command
+    tops = {name.partition(".")[0] for name in (*given, *COMMAND_ONLY)}
+    return config | {name: job.config[name] for name in tops & set(may_change)}
+
+
+def _is_chosen(name: str, config: Any, job: Job) -> bool:
+    """Return True if a command chooses the option of a group that a saved run has: it need not, but may."""
+    saved = config.get(name) if isinstance(config, dict) and name not in SETTINGS else None
+    return isinstance(saved, dict) and "name" in saved and saved["name"] == job.config[name].get("name")
+
+
+def _checked(path: Path, config: Any, job: Job) -> dict[str, Any]:
+    """Return a saved config, completed; raises ConfigError if it is none of this version."""
+    if (
+        not isinstance(config, dict)
+        or not _KEYS_OF_EVERY_VERSION.issubset(config)
+        or not config.keys() <= job.config.keys()
+    ):
+        raise ConfigError(f"{path}: is not a config of this version of runner")
+    found = completed(config)
+    if missing := [name for name in job.config if name not in found]:
+        raise ConfigError(f"{path}: {missing[0]}: missing, and every version of runner writes it")
+    for name, like in job.config.items():
+        _check_saved(path, name, found[name], like)
+    return found
+
+
+def _with_paths(config: dict[str, Any], given: dict[str, Any], keys: Collection[str], what: str) -> dict[str, Any]:
+    """Return a saved config with the paths that a command gives."""
+    ours, theirs = _path_holders(config), _path_holders(given)
+    for key in keys:
+        if key not in ours:
+            known = ", ".join(sorted(ours)) or "none"
+            raise ConfigError(f"{key}: cannot be changed with {what}=... (the run has no such path; it has {known})")
+        holder, name = ours[key]
+        there, same = theirs[key]
+        holder[name] = there[same]
+    return config
+
+
+def _path_holders(config: dict[str, Any]) -> dict[str, tuple[dict[str, Any], str]]:
+    """Return where a config holds the paths of its components: by key, the mapping and the name in it."""
+    groups = [key for key, value in config.items() if key not in SETTINGS and key not in GROUPS and value]
+    found = marked_keys(config, groups)
+    return {key: (holder, name) for holder, name, key, marks in found if marks.role is Role.PATH}
+
+
+def _with_saved_paths(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Return the config of a saved run with relative paths of its data as they were then, where that place exists."""
+    paths = environment(folder).get(PATHS)
+    found = {**config, "data": dict(config["data"])}
+    for key, path, _ in list(data_paths(found)):
+        saved = paths.get(key) if isinstance(paths, dict) else None
+        if isinstance(saved, str) and not path.is_absolute() and os.path.exists(saved):  # noqa: PTH110
+            found["data"][key.removeprefix("data.")] = saved
+    return found
+
+
+def holds_same_run(folder: Path, job: Job) -> bool:
+    """Return True if a folder holds the run of a job, on whatever data: by the hash in its name, else by its config.
+
+    Keys that the hash omits (paths, device, workers, logging) may then differ. Any other folder must hold an equal
+    config; only paths of the data may differ, if its result says which data they were. Raises ConfigError if that
+    cannot be read.
+    """
+    if same_name(folder.name, job.hash8):
+        return True
+    saved = plain_yaml.load(folder / _CONFIG)
+    if same_config(saved, job.config):
+        return True
+    return data_of(folder) is not None and same_config(_with_paths_of(saved, job.config), job.config)
+
+
+def _with_paths_of(saved: Any, config: Mapping[str, Any]) -> Any:
+    """Return a saved config with the paths of the data that another config has, if both read the same kind of data."""
+    data = saved.get("data") if isinstance(saved, dict) else None
+    if not isinstance(data, dict) or data.get("name") != config["data"]["name"]:
+        return saved
+    ours = {key.removeprefix("data.") for key, _, _ in data_paths(config)} & data.keys()
+    return {**saved, "data": {**data, **{knob: config["data"][knob] for knob in ours}}}
+
+
+def _check_saved(path: Path, key: str, value: Any, like: Any) -> None:
+    """Check the form of one key of a saved config, which the user may have edited; assembly checks the rest."""
+    if key in SETTINGS:
+        check(f"{path}: {key}", value, SETTINGS[key])
+    elif not isinstance(value, dict):
+        raise wrong(f"{path}: {key}", value, "a mapping {a: b}")
+    elif "name" in like:
+        check(f"{path}: {key}.name", value.get("name"), str)
+    elif strange := [part for part in value.values() if not isinstance(part, dict)]:
+        raise wrong(f"{path}: {key}", strange[0], "a mapping {a: b}")
