@@ -59,8 +59,7 @@ FORMER_DEFAULTS: dict[str, Any] = {
 RENAMED: dict[str, str] = {
     "data=imagefolder.centre": "center",
 }
-# Settings of one command: never taken from a saved config
-COMMAND_ONLY = ("resume_numerics", "resume_data")
+COMMAND_ONLY = ("resume_numerics", "resume_data")  # settings that are never taken from a saved config
 
 # By setting: the old name of a value, and its name now
 RENAMED_VALUES: dict[str, dict[str, str]] = {

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -61,10 +62,14 @@ class Experiment:
     validation: dict[str, EvalBatches]
     # Opens the test split.
     test: Callable[[], EvalBatches] | None
-    data: DataSummary
     loaded: Loaded
     # Lines that describe the parts.
     summary: list[str]
+
+    @cached_property
+    def data(self) -> DataSummary:
+        """Return what the data hold."""
+        return summarize(self.loaded.data)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -119,7 +124,6 @@ def assemble(
         augmentations=augments,
         validation=validation_batches(data, batches, preprocess, device),
         test=test_batches(data, preprocess, device, world),
-        data=summarize(data),
         loaded=loaded,
         summary=[*_describe_data(data), *model_lines, *_describe(model, settings, recipe, learner, device)],
     )

@@ -18,6 +18,8 @@ split_examples.py: splits of examples in memory.
 folder_layout.py: the splits of a folder, with the files and labels of each.
 layout_settings.py: the knobs that choose images, classes and splits.
 split_folders.py: which folders hold which split.
+folder_identity.py: what identifies the images of a folder.
+packed_identity.py: what identifies a downloaded set.
 folder_listing.py: folders and image files, without hidden and system ones.
 class_names.py: which class folders are used, and the order of their labels.
 image_kinds.py: which files are images, by suffix or first bytes, and the formats that Pillow may find in them.

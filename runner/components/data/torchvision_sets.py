@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
@@ -14,12 +13,11 @@ from urllib.error import HTTPError
 import torch
 
 from runner.components.data.download import DOWNLOAD_FOLDER, OpenDataset, download_into, locked, remove_leftovers
+from runner.components.data.packed_identity import packed_identity
 from runner.components.data.splitting import split_order, stratified_split
 from runner.engine.contracts import Data, Images, InMemory, Sampling
 from runner.engine.data_summary import Found, count_labels
-from runner.engine.file_digests import digest_files
-from runner.engine.fingerprint import Part, digest, identified_by
-from runner.engine.saving.storage import printable
+from runner.engine.fingerprint import identified_by
 from runner.errors import ConfigError, DataError
 from runner.registry import register
 from runner.roles import Aspect, FilePath, Role
@@ -33,34 +31,8 @@ _Sampled = Annotated[Sampling, Aspect.TRAINING]
 _Placed = Annotated[InMemory, Role.EXECUTION]
 
 
-def _identity_of(training: str, test: str) -> Callable[..., dict[str, Part]]:
-    """Return the function that identifies a packed set: by the files of its two parts, which patterns name."""
-
-    def identity(*, root: str) -> dict[str, Part]:
-        folder = Path(root).expanduser()
-        train = _packed_part(folder, training)
-        if train is None:
-            raise DataError(f"data.root: {printable(folder)} has no {training}")
-        tested = _packed_part(folder, test)
-        # Which training images validate follows from `val_size`
-        return {"train": train, "val": train, **({"test": tested} if tested else {})}
-
-    return identity
-
-
-def _packed_part(folder: Path, pattern: str) -> Part | None:
-    """Return names, sizes and contents of the files that match a pattern, None if there are none."""
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.glob(pattern) if path.is_file())
-    if not names:
-        return None
-    sizes, contents = digest_files(folder, names)
-    return Part(
-        listing=digest(f"{name} {size}" for name, size in zip(names, sizes, strict=True)), content=digest(contents)
-    )
-
-
 @register("data")
-@identified_by(_identity_of("cifar-10-batches-py/data_batch_*", "cifar-10-batches-py/test_batch"))
+@identified_by(packed_identity("cifar-10-batches-py/data_batch_*", "cifar-10-batches-py/test_batch"))
 def cifar10(
     *,
     root: Annotated[
@@ -92,7 +64,7 @@ def cifar10(
 
 
 @register("data")
-@identified_by(_identity_of("cifar-100-python/train", "cifar-100-python/test"))
+@identified_by(packed_identity("cifar-100-python/train", "cifar-100-python/test"))
 def cifar100(
     *,
     root: Annotated[str, Role.PATH, FilePath(expand=False, prefetch="cifar-100-python/*", reads="cifar-100-python/*")],
@@ -113,7 +85,7 @@ def cifar100(
 
 
 @register("data")
-@identified_by(_identity_of("MNIST/raw/train-*-ubyte", "MNIST/raw/t10k-*-ubyte"))
+@identified_by(packed_identity("MNIST/raw/train-*-ubyte", "MNIST/raw/t10k-*-ubyte"))
 def mnist(
     *,
     root: Annotated[
@@ -136,7 +108,7 @@ def mnist(
 
 
 @register("data")
-@identified_by(_identity_of("FashionMNIST/raw/train-*-ubyte", "FashionMNIST/raw/t10k-*-ubyte"))
+@identified_by(packed_identity("FashionMNIST/raw/train-*-ubyte", "FashionMNIST/raw/t10k-*-ubyte"))
 def fashion_mnist(
     *,
     root: Annotated[
@@ -164,7 +136,7 @@ def fashion_mnist(
 
 
 @register("data")
-@identified_by(_identity_of("train_32x32.mat", "test_32x32.mat"))
+@identified_by(packed_identity("train_32x32.mat", "test_32x32.mat"))
 def svhn(
     *,
     root: Annotated[str, Role.PATH, FilePath(expand=False, prefetch="train_32x32.mat", reads="*_32x32.mat")],

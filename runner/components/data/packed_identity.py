@@ -1,0 +1,37 @@
+"""What identifies a set that is downloaded in a few packed files: names, sizes and contents of these files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from runner.engine.file_digests import digest_files
+from runner.engine.fingerprint import Part, digest
+from runner.engine.saving.storage import printable
+from runner.errors import DataError
+
+
+def packed_identity(training: str, test: str) -> Callable[..., dict[str, Part]]:
+    """Return the function that identifies a packed set: by the files of its two parts, which patterns name."""
+
+    def identity(*, root: str) -> dict[str, Part]:
+        folder = Path(root).expanduser()
+        train = _packed_part(folder, training)
+        if train is None:
+            raise DataError(f"data.root: {printable(folder)} has no {training}")
+        tested = _packed_part(folder, test)
+        # Which training images validate follows from `val_size`
+        return {"train": train, "val": train, **({"test": tested} if tested else {})}
+
+    return identity
+
+
+def _packed_part(folder: Path, pattern: str) -> Part | None:
+    """Return names, sizes and contents of the files that match a pattern, None if there are none."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.glob(pattern) if path.is_file())
+    if not names:
+        return None
+    sizes, contents = digest_files(folder, names)
+    return Part(
+        listing=digest(f"{name} {size}" for name, size in zip(names, sizes, strict=True)), content=digest(contents)
+    )
