@@ -1,4 +1,4 @@
-"""What identifies the images of a folder: classes, relative names, sizes and contents of each split."""
+"""The identity of a folder of images: classes, relative names, sizes and contents of each split."""
 
 from __future__ import annotations
 

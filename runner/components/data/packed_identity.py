@@ -1,4 +1,4 @@
-"""What identifies a set that is downloaded in a few packed files: names, sizes and contents of these files."""
+"""The identity of a set that is downloaded in a few packed files: names, sizes and contents of these files."""
 
 from __future__ import annotations
 
