@@ -33,13 +33,13 @@ def evaluate_task(job: Job, *, split: Literal["test", "val", "train"]) -> int:
     config = saved_config(str(folder), job, key="run", may_change=_MAY_CHANGE)
     with existing_run(folder) as run:
         path = folder / run.result.weights if run.result.weights else _newest_weights(folder)
+        accept = config["resume_numerics"] == "new"
+        version = numerics.version_in(checkpoint.meta_of(path), path)
+        numerics.check_unchanged(config, version, path, accept=accept, scores_only=True)
         experiment = _assemble(config, saved_data(folder, run.result, checkpoint.meta_of(path)))
         if split == "test":
             # Check the files before the read is counted
             experiment.check_test()
-        accept = config["resume_numerics"] == "new"
-        version = numerics.version_in(checkpoint.meta_of(path), path)
-        numerics.check_unchanged(config, version, path, accept=accept, scores_only=True)
         weights = checkpoint.read_weights(path)
         if wrong := checkpoint.mismatch(experiment.learner.weights(), weights):
             raise CheckpointError(f"{path} is of another model: {wrong}")
