@@ -120,6 +120,8 @@ def histograms(*, every: PositiveInt, values: PositiveInt) -> Probe:
 def grad_norm(*, every: PositiveInt) -> Probe:
     """Return a probe of the gradient's L2 norm before clipping, per parameter and of all together.
 
+    A norm that is not finite is left out: that of a step which the loss scaler of fp16 skipped.
+
     Logs `grad_norm/<parameter>` and `grad_norm/_global`.
     """
 
@@ -136,7 +138,7 @@ def grad_norm(*, every: PositiveInt) -> Probe:
 
 
 def _unclipped(names: tuple[str, ...], numbers: list[float]) -> dict[str, float]:
-    """Return the norms before clipping by tag.
+    """Return the norms before clipping by tag, without those that are not finite.
 
     Args:
         names: The parameters.
@@ -147,7 +149,9 @@ def _unclipped(names: tuple[str, ...], numbers: list[float]) -> dict[str, float]
     # Clipping by the global norm scaled all gradients by one factor.
     scale = before[0] / whole if before and whole > 0 else 1.0
     unclipped = _by_tag("grad_norm", names, [norm * scale for norm in clipped])
-    return unclipped | {f"grad_norm/{_WHOLE}": norm for norm in before}
+    unclipped |= {f"grad_norm/{_WHOLE}": norm for norm in before}
+    # The loss scaler of fp16 skips a step with infinite gradients, and they would hide the rest of the curve
+    return {tag: norm for tag, norm in unclipped.items() if math.isfinite(norm)}
 
 
 @register("probe")
