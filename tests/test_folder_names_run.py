@@ -111,7 +111,7 @@ def test_a_run_from_before_keeps_its_classes_and_splits(tmp_path, capfd):
     new = tmp_path / "run"
     assert run(tmp_path / "old", new, "data.splits=exact", "data.class_order=text") == 0
     config = yaml.safe_load((new / "config.yaml").read_text())
-    for knob in ("splits", "classes", "class_order", "limit", "data_seed"):
+    for knob in ("splits", "classes", "class_order", "limit", "limit_seed"):
         del config["data"][knob]
     (new / "config.yaml").write_text(yaml.safe_dump(config))
     from runner.assemble import assemble

@@ -399,7 +399,7 @@ def test_a_limit_depends_on_its_seed_and_smaller_ones_are_part_of_larger_ones(tm
     root = draw(tmp_path, a=60, b=60)
 
     def chosen(limit: int, seed: int = 0) -> set[bytes]:
-        split = imagefolder(root, limit=limit, data_seed=seed).train
+        split = imagefolder(root, limit=limit, limit_seed=seed).train
         return {row.numpy().tobytes() for row in split.fetch(torch.arange(len(split.labels)))}
 
     assert chosen(20) == chosen(20) and chosen(20) < chosen(40) and chosen(20) != chosen(20, seed=1)

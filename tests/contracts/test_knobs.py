@@ -82,7 +82,7 @@ BESIDE: dict[str, dict[str, Any]] = {  # what else the option must be set to for
     "average.polyak.blocks": {"last": "100%"},
     "data.imagefolder.crop_scale": {"crop": "resized"},
     "data.imagefolder.crop_ratio": {"crop": "resized"},
-    "data.imagefolder.data_seed": {"limit": 20},
+    "data.imagefolder.limit_seed": {"limit": 20},
     "data.synthetic.size": {"kind": "shapes"},
     "mix.mixup_or_cutmix.mixup_alpha": {"cutmix_p": 0.0},
     "mix.mixup_or_cutmix.cutmix_alpha": {"cutmix_p": 1.0},

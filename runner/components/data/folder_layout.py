@@ -201,7 +201,7 @@ class _Reader:
             return train
         if limit < len(self.chosen):
             raise ConfigError(f"data.limit: got {limit}, must be >= {len(self.chosen)}, one image of each class")
-        rank = keys(self.settings.data_seed, "limit", each=relative_paths(self.folders.train, train.files))
+        rank = keys(self.settings.limit_seed, "limit", each=relative_paths(self.folders.train, train.files))
         return train.part(stratified_sample(train.labels, rank, limit))
 
     def _class_names(self) -> tuple[str, ...]:

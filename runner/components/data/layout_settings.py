@@ -27,7 +27,7 @@ class LayoutSettings:
         classes: Names of the class folders that are used, in the order of their labels; None for all.
         class_order: Order of all classes: numbers in names as numbers, or as text.
         limit: Number of training images, of each class its share and at least one; None for all.
-        data_seed: Seed of the choice that `limit` makes.
+        limit_seed: Seed of the choice that `limit` makes.
     """
 
     def __init__(
@@ -39,8 +39,8 @@ class LayoutSettings:
         classes: list[str | int] | None,
         class_order: ClassOrder,
         limit: Annotated[PositiveInt | None, Aspect.TRAINING],
-        data_seed: Annotated[NonNegativeInt, Aspect.TRAINING],
+        limit_seed: Annotated[NonNegativeInt, Aspect.TRAINING],
     ) -> None:
         self.splits, self.val_fraction, self.test_fraction = splits, val_fraction, test_fraction
         self.classes, self.class_order = classes, class_order
-        self.limit, self.data_seed = limit, data_seed
+        self.limit, self.limit_seed = limit, limit_seed
