@@ -120,7 +120,8 @@ def test_a_field_of_an_entry_changes_what_its_role_says():
     found = []
     for group, option in OPTIONS:
         for knob, annotation in registry.knobs(registry.find(group, option)).items():
-            rule = alone(get_args(annotation)[0])[1] if get_origin(annotation) is list else None
+            entry = get_args(annotation)[0] if get_origin(annotation) is list else None
+            rule = alone(entry)[1] if hasattr(entry, "__metadata__") else None
             if not isinstance(rule, Fields):
                 continue
             needed = {name: next(iter(candidates(kind))) for name, kind in rule.types if name in rule.needed}
