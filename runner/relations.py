@@ -68,13 +68,13 @@ class Regular(ByValue):
 
 
 class OfLength(ByValue):
-    """Lists of `count` entries, with the words that explain them."""
+    """Lists of `count` entries, or up to `most`, with the words that explain them."""
 
-    def __init__(self, count: int, says: str) -> None:
-        self.count, self.says = count, says
+    def __init__(self, count: int, says: str, *, most: int | None = None) -> None:
+        self.count, self.says, self.most = count, says, count if most is None else most
 
     def __contains__(self, values: list[Any]) -> bool:
-        return len(values) == self.count
+        return self.count <= len(values) <= self.most
 
     def __str__(self) -> str:
         return self.says

@@ -38,7 +38,7 @@ def draw(root: Path, **counts: int) -> Path:
 def fill(folder: Path, count: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
-        color = tuple(np.random.default_rng(abs(hash((folder.name, number)))).integers(0, 256, 3).tolist())
+        color = tuple(np.random.default_rng(abs(hash((str(folder), number)))).integers(0, 256, 3).tolist())
         Image.new("RGB", (4, 4), color).save(folder / f"{number:03}.png")
 
 

@@ -15,8 +15,20 @@ table_file.py: columns of a CSV or Parquet file.
 table_columns.py: columns as features.
 class_labels.py: labels as class names and numbers.
 split_examples.py: splits of examples in memory.
-folder_layout.py: the splits of a folder, with the files and labels of each.
-layout_settings.py: the knobs that choose images, classes and splits.
+folder_layout.py: the image files of a folder with their labels and splits.
+listing.py: image files with labels: as found, and in the splits of a run.
+finish_layout.py: splits set aside, classes chosen, copies left out, the limit.
+layout_settings.py: the knobs that choose images, labels, classes and splits.
+labels_from_csv.py: images with labels from a CSV file.
+labels_from_names.py: images with labels from their file names.
+labeled_images.py: from labels as words to classes in order.
+csv_table.py: the rows of a CSV file with their line numbers.
+label_columns.py: the columns of file, label, split and group.
+find_files.py: which image a cell of a CSV file means.
+image_groups.py: groups of images that stay in one split.
+duplicates.py: what is said and done about copies of images in several splits.
+find_copies.py: which files have the same bytes or show the same image.
+pixel_digests.py: digests of pixels, with as little decoding as possible.
 split_folders.py: which folders hold which split.
 folder_identity.py: what identifies the images of a folder.
 packed_identity.py: what identifies a downloaded set.
@@ -25,6 +37,7 @@ class_names.py: which class folders are used, and the order of their labels.
 image_kinds.py: which files are images, by suffix or first bytes, and the formats that Pillow may find in them.
 splitting.py: fixed, stratified splits and samples.
 pixel_settings.py: the knobs that say how a file becomes pixels.
+group_split.py: fixed, stratified splits of whole groups.
 decode.py: one image file to pixels, whole or as a random crop.
 color_modes.py: pixels of any mode to 8-bit gray or RGB.
 fit_image.py: an image scaled to a size of another aspect ratio.

@@ -1,77 +1,55 @@
-"""The image files of a folder, their classes and splits; nothing is decoded here."""
+"""The image files of a folder with their labels and splits; only the check for copies decodes some."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from runner.components.data.class_names import chosen_classes
-from runner.components.data.folder_listing import (
-    Skipped,
-    folders_in,
-    has_images,
-    images_under,
-    kind_of,
-    list_folder,
-    relative_paths,
-)
+from runner.components.data.finish_layout import finish_layout
+from runner.components.data.folder_listing import Skipped, folders_in, has_images, images_under, kind_of, list_folder
+from runner.components.data.image_groups import groups_by_name
 from runner.components.data.image_kinds import is_image
+from runner.components.data.labels_from_csv import read_labels
+from runner.components.data.labels_from_names import read_names
 from runner.components.data.layout_settings import LayoutSettings
+from runner.components.data.listing import Layout, Listing, Source
 from runner.components.data.split_folders import SplitFolders, find_splits, splits_by_name
-from runner.components.data.splitting import split_order, stratified_sample, stratified_split
-from runner.engine.data_summary import Found, count_labels
-from runner.engine.randomness import keys
 from runner.engine.saving.storage import printable
 from runner.errors import ConfigError, DataError, escaped
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The image files of one split and their labels (N,) int64."""
-
-    files: list[str]
-    labels: Tensor
-
-    def part(self, index: Tensor) -> Listing:
-        """Return the files at `index`."""
-        return Listing([self.files[i] for i in index.tolist()], self.labels[index])
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The three splits of a folder and the names of the classes, as they are printed.
-
-    `notes` name what was left out.
-    """
-
-    train: Listing
-    val: Listing
-    test: Listing | None
-    classes: tuple[str, ...]
-    found: Found
-    notes: tuple[str, ...] = ()
 
 
 def read_layout(root: Path, settings: LayoutSettings) -> Layout:
     """Return the splits under `root`; a missing split is a fixed part of an existing one.
 
-    Either a folder per split (`split_folders`) with a folder per class in each, or `root/<class>/*`. Which files are
-    in a split depends on their paths only; a choice of classes or a limit takes images away from it.
+    Either a folder per split (`split_folders`) with a folder per class in each, or `root/<class>/*`; or images with
+    labels from a CSV file or from their names, in any folders.
 
     Raises:
         DataError: The folder cannot be listed, is ambiguous, or cannot be trained on.
     """
     try:
         if root.is_dir():
-            return _Reader(root, settings).read()
+            return finish_layout(_read_source(root, settings), root, settings)
     except OSError as error:
         raise DataError(f"data.root: {printable(Path(error.filename or root))}: {error.strerror}") from error
     raise DataError(f"data.root: {printable(root)} is not a folder")
+
+
+def _read_source(root: Path, settings: LayoutSettings) -> Source:
+    """Return the images that have labels: in a CSV file, in their names, or by their folders."""
+    if settings.labels is not None and settings.label_regex is not None:
+        raise ConfigError("data.label_regex: given together with data.labels; must be one of the two")
+    if settings.labels is not None:
+        return read_labels(root, settings)
+    if settings.columns is not None:
+        raise ConfigError("data.columns: names columns of a CSV file; requires data.labels=<file>")
+    if settings.label_regex is not None:
+        return read_names(root, settings)
+    return _Reader(root, settings).read()
 
 
 class _Reader:
@@ -90,30 +68,27 @@ class _Reader:
         self.chosen = chosen_classes(self.names, settings.classes, settings.class_order, self.folders.train)
         self.used = frozenset(self.chosen)
 
-    def read(self) -> Layout:
-        """Return the layout."""
-        folders, settings = self.folders, self.settings
-        pool = train = self._list_images(folders.train)
+    def read(self) -> Source:
+        """Return the images and their labels."""
+        folders, groups = self.folders, self.settings.groups
+        train = self._list_images(folders.train)
         test, no_test = None, None
-        if folders.flat:
-            test, train = self._split_off(pool, "test", settings.test_fraction, pool)
-            no_test = "data.test_fraction is 0" if test is None else None
-        elif folders.test:
+        if folders.test:
             test, no_test = self._list_test(folders.test)
-        else:
+        elif not folders.flat:
             no_test = f"{printable(self.root)} has no folder of test images"
-        if folders.val:
-            val: Listing | None = self._list_images(folders.val)
-        else:
-            val, train = self._split_off(train, "val", settings.val_fraction, pool)
-        assert val is not None
-        train, val, test = self._select(train), self._select(val), None if test is None else self._select(test)
-        if test is not None and not test.files:
-            test, no_test = None, f"{printable(self.root)} has no test images of these classes"
-        limited = self._limit(train)
-        apart = [self._select(pool), *([val] if folders.val else [])]
-        found = self._found(apart, limited, len(train.files), val, test, no_test)
-        return Layout(limited, val, test, self._class_names(), found, self._notes(no_test))
+        return Source(
+            names=self.names,
+            chosen=self.chosen,
+            base=folders.train,
+            train=train,
+            val=self._list_images(folders.val) if folders.val else None,
+            test=test,
+            no_test=no_test,
+            test_place=folders.test is not None,
+            group_of=None if groups is None else groups_by_name(groups, self.root),
+            notes=self._notes(),
+        )
 
     def _class_folders(self, folder: Path) -> list[str]:
         """Return the sorted names of the class folders in the folder of a split."""
@@ -171,72 +146,9 @@ class _Reader:
         content = "its images are not in class folders" if has_images(folder) else "it has no images"
         return None, f"{printable(folder)} has no labels: {content}"
 
-    def _split_off(
-        self, listing: Listing, split: str, fraction: float, pool: Listing
-    ) -> tuple[Listing | None, Listing]:
-        """Return a fixed, stratified part of a listing, as large as a fraction of the pool, and what remains."""
-        if split == "test" and fraction == 0:
-            return None, listing
-        count = round(fraction * len(pool.files))
-        if count == 0:
-            raise DataError(
-                f"data.{split}_fraction: got {fraction:g}; "
-                f"must select at least one of the {len(pool.files)} images in {printable(self.root)}"
-            )
-        rank = split_order(relative_paths(self.folders.train, listing.files))
-        part, remaining = stratified_split(listing.labels, rank, count)
-        return listing.part(part), listing.part(remaining)
-
-    def _select(self, listing: Listing) -> Listing:
-        """Return the images of the chosen classes, with the labels of the run."""
-        label_of = torch.full((len(self.names),), -1)
-        label_of[[self.numbers[name] for name in self.chosen]] = torch.arange(len(self.chosen))
-        labels = label_of[listing.labels]
-        return Listing(listing.files, labels).part((labels >= 0).nonzero().flatten())
-
-    def _limit(self, train: Listing) -> Listing:
-        """Return as many training images as `data.limit` says, of each class its share and at least one."""
-        limit = self.settings.limit
-        if limit is None or limit >= len(train.files):
-            return train
-        if limit < len(self.chosen):
-            raise ConfigError(f"data.limit: got {limit}, must be >= {len(self.chosen)}, one image of each class")
-        rank = keys(self.settings.limit_seed, "limit", each=relative_paths(self.folders.train, train.files))
-        return train.part(stratified_sample(train.labels, rank, limit))
-
-    def _class_names(self) -> tuple[str, ...]:
-        """Return the names of the chosen classes as they are printed."""
-        return tuple(map(escaped, self.chosen))
-
-    def _found(
-        self,
-        pools: Sequence[Listing],
-        train: Listing,
-        before: int,
-        val: Listing,
-        test: Listing | None,
-        no_test: str | None,
-    ) -> Found:
-        """Return what the folder holds; `before` is the number of training images without `data.limit`."""
-        count = len(self.chosen)
-        splits = {"train": train, "val": val, **({} if test is None else {"test": test})}
-        made = [name for name, folder in (("val", self.folders.val), ("test", self.folders.test)) if not folder]
-        remarks = {name: "split from train" for name in made if name in splits}
-        if before > len(train.files):
-            remarks["train"] = f"of {before}, data.limit"
-        if no_test and self.folders.test:
-            remarks["test"] = "no labels"
-        return Found(
-            total=[sum(each) for each in zip(*(count_labels(pool.labels, count) for pool in pools), strict=True)],
-            counts={name: count_labels(listing.labels, count) for name, listing in splits.items()},
-            remarks=remarks,
-            among=len(self.names),
-            no_test=no_test,
-        )
-
-    def _notes(self, no_test: str | None) -> tuple[str, ...]:
+    def _notes(self) -> tuple[str, ...]:
         """Return lines about what was left out."""
-        notes = [f"data: {no_test}; it is ignored"] if no_test and self.folders.test else []
+        notes = []
         # Classes with a folder per split in each would be split again, without a word
         inner = splits_by_name(folders_in(self.folders.train / self.chosen[0]))
         if "train" in inner.values():

@@ -16,10 +16,11 @@ from runner.components.data.auto_colors import open_training, resolve_colors
 from runner.components.data.decode import CropBounds, View
 from runner.components.data.decoder_messages import Findings
 from runner.components.data.folder_identity import layout_parts
-from runner.components.data.folder_layout import Layout, Listing, read_layout
+from runner.components.data.folder_layout import read_layout
 from runner.components.data.image_cache import cache_folder, print_note
 from runner.components.data.image_files import ImageFiles
 from runner.components.data.layout_settings import LayoutSettings
+from runner.components.data.listing import Layout, Listing
 from runner.components.data.pixel_settings import PixelSettings
 from runner.components.data.prepare_images import ReadSettings, first_unreadable, load_images, validate_files
 from runner.engine.contracts import Data, Images, Placement, Sampling, Split
@@ -64,10 +65,10 @@ def imagefolder(
 ) -> Data:
     """Load the images under `root` in RGB or gray, scaled to `size`, decoded once into a cache.
 
-    Layouts: `root/<split>/<class>/*`, the splits by the usual words in any case (`Training`, `dev`, `test_set`, ...) or
-    by `splits`, or `root/<class>/*`. Missing splits (except a test split beside one for training) are fixed, stratified
-    parts by a hash of each file's path, whatever the seed. A set larger than `memory`, or one with random crops
-    (`crop`), is decoded batch by batch; its files, and a test split that the run will read, are validated first.
+    Layouts: `root/<split>/<class>/*`, the splits by the usual words in any case or by `splits`, or `root/<class>/*`; or
+    labels from a CSV file or file names. Missing splits (except a test split beside one for training) are fixed,
+    stratified parts by a hash of each file's path, or whole `groups`, whatever the seed. A set larger than `memory`, or
+    one with random crops (`crop`), is decoded batch by batch; its files, and a test split, are validated first.
 
     Returns:
         Images (N, 3, H, W) uint8, or (N, 1, H, W) if gray.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,6 +119,36 @@ def splits_by_name(names: Sequence[str]) -> dict[str, str]:
     # Words as in seg_train count if another split has the same; freight_train may be a class
     partners = {stem: {split for other, split in read.values() if other == stem} for stem, _ in read.values()}
     return {name: split for name, (stem, split) in read.items() if not stem or {"train"} < partners[stem]}
+
+
+def split_of_word(word: str) -> str | None:
+    """Return the split that a word in a table means, None for another word."""
+    stem, split = _split_in_name(word, _SPLIT_OF | _SHORT_SPLIT_OF) or ((), None)
+    return None if stem else split
+
+
+def split_of_path(root: Path, splits: Splits, paths: Iterable[str]) -> Callable[[str], str] | None:
+    """Return the function that gives the split of images by the folders in their paths below `root`.
+
+    None if the paths have no training folder beside others: then nothing says which split an image is in.
+    Raises DataError for a path in none of the folders that `splits` names.
+    """
+    if splits is None:
+        return None
+    if isinstance(splits, dict):
+        # The innermost folder counts
+        given = sorted(splits.items(), key=lambda each: -len(Path(each[1]).parts))
+        prefixes = [(split, "" if Path(name) == Path() else f"{Path(name)}/") for split, name in given]
+        for path in paths:
+            if not path.startswith(tuple(prefix for _, prefix in prefixes)):
+                raise DataError(f"data.splits: {printable(root / path)} is in none of its folders")
+        return lambda path: next(split for split, prefix in prefixes if path.startswith(prefix))
+    tops = {path.rpartition("/")[0].partition("/")[0] for path in paths}
+    found = splits_by_name(sorted(tops))
+    if tops != found.keys() or not {"train"} < set(found.values()):
+        return None
+    _check_one_each(root, found)
+    return lambda path: found[path.partition("/")[0]]
 
 
 def _split_in_name(name: str, split_of: Mapping[str, str]) -> tuple[tuple[str, ...], str] | None:

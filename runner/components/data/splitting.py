@@ -1,4 +1,4 @@
-"""Fixed, stratified splits that depend on the examples only."""
+"""Fixed, stratified splits that depend on the examples only, and samples."""
 
 from __future__ import annotations
 
