@@ -15,7 +15,7 @@ import yaml
 
 from runner.errors import ConfigError
 from runner.registry import find, knobs, names
-from runner.relations import Fields
+from runner.relations import Fields, OfLength, Regular
 from runner.roles import Role, marks_in
 from runner.schema import NotEmpty, alone, described
 from runner.settings import GROUPS
@@ -218,6 +218,8 @@ def type_in_words(annotation: Any) -> str:
         kind, rule = alone(annotation)
         if isinstance(rule, Fields):
             return f"mapping of {', '.join(name for name, _ in rule.types)}"
+        if isinstance(rule, OfLength | Regular):
+            return rule.says
         if rule is None or isinstance(rule, NotEmpty):
             return type_in_words(kind)
     try:
