@@ -53,7 +53,7 @@ def network(name, *, shape=(1, 1, 512), classes=10, activation="relu", norm="non
 def drawn(init, fan_in, fan_out, **knobs):
     """Return a weight (fan_out, fan_in) as an initialization draws it."""
     layer = nn.Linear(fan_in, fan_out)
-    part("init", init, **knobs)(layer)
+    part("init", init, head=None, **knobs)(layer)
     return layer.weight.detach()
 
 
@@ -151,7 +151,7 @@ def test_e20_a_positive_bias_and_a_leaky_slope_are_two_things():
     assert leaky(x).tolist() == pytest.approx([-0.02, -0.01, 0.0])
     differ(leaky(x), torch.relu(x + 0.01))  # what a bias would do
     layer = nn.Linear(512, 8)
-    part("init", "kaiming", bias=0.01)(layer)
+    part("init", "kaiming", bias=0.01, head=None)(layer)
     assert layer.bias.tolist() == pytest.approx([0.01] * 8)
     assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / 512), rel=0.05)  # the weights are none the smaller
 

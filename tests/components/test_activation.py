@@ -99,6 +99,6 @@ def test_selu_keeps_mean_zero_and_variance_one_with_lecun_weights():
         *(m for _ in range(20) for m in (torch.nn.Linear(512, 512), build("activation", config("selu"))))
     )
     lecun = yaml.safe_load((CONF / "init" / "lecun.yaml").read_text())
-    build("init", lecun)(net)
+    build("init", {**lecun, "head": None})(net)
     out = net(torch.randn(256, 512))
     assert abs(out.mean().item()) < 0.1 and out.var().item() == pytest.approx(1, abs=0.15)

@@ -9,6 +9,7 @@ import pytest
 import runner.components
 import runner.tasks
 from runner import registry, schema
+from runner.annotations import annotation as door_annotation
 from runner.door.check import check_type
 from runner.door.options import find_conf, template, templates
 from runner.errors import ConfigError
@@ -41,5 +42,10 @@ def test_a_value_that_a_component_takes_passes_the_door(group):
         known = templates(conf, group, [option])[option] if conf.several(group) else template(conf, group, option)
         for knob, annotation in registry.knobs(registry.find(group, option)).items():
             values = [value for value in (*SAMPLES, *words(annotation)) if taken(schema.check, value, annotation)]
-            refused = [value for value in values if not taken(check_type, value, known[knob])]
+            read = door_annotation(group, option, knob)
+            refused = [
+                value
+                for value in values
+                if not (taken(check_type, value, known[knob]) if read is None else taken(schema.check, value, read))
+            ]
             assert not refused, f"{group}.{option}.{knob}: {known[knob]} in the YAML, but {annotation} in the component"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-from importlib import import_module
 from typing import Any
 
 # Formats whose first bytes are unmistakable, with their suffixes, the frequent ones first
@@ -111,9 +110,10 @@ def _open_heif(path: str, error: Exception) -> Any:
     from PIL import Image
 
     try:
-        import_module("pillow_heif").register_heif_opener()
+        from pillow_heif import register_heif_opener  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
         raise ValueError("HEIC and HEIF images require pillow-heif: pip install pillow-heif") from error
+    register_heif_opener()
     return Image.open(path, formats=("HEIF",))
 
 
