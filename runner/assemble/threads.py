@@ -75,8 +75,8 @@ def multiplications(model: nn.Module, shape: tuple[int, ...]) -> float:
     try:
         with mode(model, training=False), torch.random.fork_rng([]):
             model(torch.zeros(1, *shape, dtype=dtype))
-    except (RuntimeError, ValueError):
-        # Torch's norms raise ValueError for a single value
+    except (Exception, SystemExit):
+        # Torch's norms refuse a single value; an error of the model itself is raised again in the first step
         return math.inf
     finally:
         for hook in hooks:
