@@ -51,7 +51,7 @@ def test_an_old_run_goes_on(run):
 def test_an_old_run_is_evaluated_to_the_score_it_had(run, capfd):
     folder, last = run
     assert start(job("task=evaluate", "task.split=val", f"run={folder}", "device=cpu")) == 0
-    assert f"{last['val/accuracy']:.2f}" in capfd.readouterr().out
+    assert f"{last['val/accuracy']:.4f}" in capfd.readouterr().out
 
 
 def saved(folder):

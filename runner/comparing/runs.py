@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,15 +15,13 @@ from runner.engine.fingerprint import Fingerprint, from_record
 from runner.engine.logs.plugin_pages import flat_hparams
 from runner.engine.logs.sinks import METRICS, read_metrics
 from runner.engine.monitor import Monitor
-from runner.engine.saving.folder import RESULT, Result, read_result
-from runner.engine.saving.storage import printable, read
+from runner.engine.saving.folder import RESULT, Result, read_environment, read_result
+from runner.engine.saving.storage import printable
 from runner.errors import CheckpointError, ConfigError
 from runner.keys import hyperparameters
 from runner.numerics import BEFORE_SCHEMA_2, check_unchanged, completed
 
 CONFIG = "config.yaml"
-# Limit for environment.json, which a user may have replaced; the names of 22,000 classes take a megabyte
-_MAX_BYTES = 1 << 24
 # Losses whose probabilities, if any, are not the softmax of the logits
 _NOT_SOFTMAX = ("bce", "hinge", "mse")
 Series = list[tuple[int, float]]
@@ -166,13 +163,4 @@ def _read_into(found: Found, folder: Path) -> None:
         if name != "train":
             found.others.append(folder)
         else:
-            found.runs.append(Run(folder=folder, config=config, result=result, environment=environment(folder)))
-
-
-def environment(folder: Path) -> dict[str, Any]:
-    """Return what a run recorded about its code and machine, empty if it recorded nothing."""
-    try:
-        content = json.loads(read(folder / "environment.json", _MAX_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
+            found.runs.append(Run(folder=folder, config=config, result=result, environment=read_environment(folder)))

@@ -13,10 +13,10 @@ import yaml
 
 from runner import plain_yaml
 from runner.comparing.groups import Value, format_value
-from runner.comparing.runs import CONFIG, environment
+from runner.comparing.runs import CONFIG
 from runner.engine.logs.plugin_pages import flat_hparams
 from runner.engine.saving.data_folders import DATA_SUFFIX, data_of
-from runner.engine.saving.folder import Result, read_result
+from runner.engine.saving.folder import Result, read_environment, read_result
 from runner.engine.saving.storage import read
 from runner.errors import CheckpointError, ConfigError, brief
 from runner.keys import hyperparameters
@@ -43,7 +43,7 @@ def is_training(folder: Path) -> bool:
 
 def start_time(folder: Path) -> str:
     """Return the start of a run in UTC, as in `2026-11-21 10:10:27`."""
-    found = str(environment(folder).get("started", ""))[:19].replace("T", " ")
+    found = str(read_environment(folder).get("started", ""))[:19].replace("T", " ")
     return found if re.fullmatch(STAMP, found) else _UNDATED
 
 

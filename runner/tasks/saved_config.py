@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from runner import plain_yaml
-from runner.comparing.runs import environment
 from runner.engine.saving.data_folders import data_of, same_name
+from runner.engine.saving.folder import read_environment
 from runner.errors import ConfigError, wrong
 from runner.identity import data_paths
 from runner.keys import key_marks, marked_keys, settings_with
@@ -108,7 +108,7 @@ def _path_holders(config: dict[str, Any]) -> dict[str, tuple[dict[str, Any], str
 
 def _with_saved_paths(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     """Return the config of a saved run with relative paths of its data as they were then, where that place exists."""
-    paths = environment(folder).get(PATHS)
+    paths = read_environment(folder).get(PATHS)
     found = {**config, "data": dict(config["data"])}
     for key, path, _ in list(data_paths(found)):
         saved = paths.get(key) if isinstance(paths, dict) else None

@@ -11,9 +11,8 @@ from typing import Any
 
 from runner.assemble import Experiment
 from runner.assemble.load_data import Loaded, with_classes_of
-from runner.comparing.runs import environment
 from runner.engine.fingerprint import Fingerprint, differences, from_record, named
-from runner.engine.saving.folder import Result
+from runner.engine.saving.folder import Result, read_environment
 from runner.engine.saving.storage import write_atomic
 from runner.errors import DataError
 from runner.identity import data_paths
@@ -48,7 +47,7 @@ def saved_data(folder: Path, result: Result, meta: Mapping[str, Any] | None = No
     found = from_record((meta or {}).get(DATA))
     listed = result.data[-1] if result.data else None
     if found is None:
-        found = from_record(environment(folder).get(DATA))
+        found = from_record(read_environment(folder).get(DATA))
         found = found if found and listed in (None, found.id) else None
     return SavedData(folder, found.id if found else listed, found)
 
@@ -119,7 +118,7 @@ def data_entries(config: Mapping[str, Any], experiment: Experiment) -> dict[str,
 
 def lies_elsewhere(folder: Path, config: Mapping[str, Any]) -> bool:
     """Return True if the data of a config lie in another place than those of the run in a folder did."""
-    saved = environment(folder).get(PATHS)
+    saved = read_environment(folder).get(PATHS)
     return isinstance(saved, dict) and saved != _full_paths(config)
 
 
@@ -130,6 +129,6 @@ def _full_paths(config: Mapping[str, Any]) -> dict[str, str]:
 
 def record_paths(folder: Path, config: Mapping[str, Any]) -> None:
     """Note in environment.json where the data of a resumed run lie now, if that is another place than before."""
-    found, paths = environment(folder), _full_paths(config)
+    found, paths = read_environment(folder), _full_paths(config)
     if found and paths and found.get(PATHS) != paths:
         write_atomic(folder / _ENVIRONMENT, json.dumps({**found, PATHS: paths}, indent=1).encode())

@@ -16,6 +16,7 @@ import yaml
 from test_data import write_idx
 
 import runner.components  # noqa: F401  (registers them)
+from runner import registry
 from runner.assemble.load_data import fingerprint_before_reading, load
 from runner.components.data import digits as digits_module
 from runner.engine import file_digests
@@ -253,7 +254,6 @@ class Streamed:
 STATE: dict[str, Any] = {}
 
 
-@register("data", name="users_own_set")
 def users_own_set() -> Data:
     """Return what the test wants."""
     make = Streamed if STATE["streamed"] else Images
@@ -305,7 +305,6 @@ def users_identity(where: Shelf) -> dict[str, Part]:
     return {"train": part, "val": part}
 
 
-@register("data", name="users_identified_set")
 @identified_by(users_identity)
 def users_identified_set(where: Shelf, *, batch_size: PositiveInt) -> Data:
     """Return a split that must not be read to identify it."""
@@ -316,6 +315,17 @@ def users_identified_set(where: Shelf, *, batch_size: PositiveInt) -> Data:
 
     split = Unread(torch.zeros(4, 1, 2, 2), torch.arange(4) % 2)
     return Data(split, split, None, (1, 2, 2), ("a", "b"), batch_size)
+
+
+@pytest.fixture(autouse=True)
+def _registered() -> Iterator[None]:
+    """Register the data sets of this file for its tests only: the contract tests run over all that are registered."""
+    mine = {"users_own_set": users_own_set, "users_identified_set": users_identified_set}
+    for name, made in mine.items():
+        register("data", name=name)(made)
+    yield
+    for name in mine:
+        registry._parts["data"].pop(name)
 
 
 def test_a_users_data_set_may_say_itself_what_identifies_it() -> None:

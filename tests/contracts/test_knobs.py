@@ -104,6 +104,12 @@ ELSEWHERE = {  # what no run on this machine can show, with the test that does
         f"data.imagefolder.{knob}": "tests/components/test_data_decoding.py"
         for knob in ("depth", "alpha", "extra_bands")
     },
+    **{
+        f"data.imagefolder.{knob}": "tests/components/test_data_labels.py"
+        for knob in ("labels", "columns", "label_regex")
+    },
+    "data.imagefolder.groups": "tests/components/test_data_groups.py",
+    "data.imagefolder.duplicates": "tests/components/test_data_duplicates.py",
     "data.imagefolder.class_order": "tests/components/test_data_folders.py",
     **{f"data.{name}.val_size": "tests/components/test_data.py" for name in DOWNLOADS},
     **{f"data.{name}.batch_size": "tests/components/test_data.py" for name in DOWNLOADS},

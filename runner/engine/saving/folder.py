@@ -22,6 +22,8 @@ SCHEMA = 2
 RESULT = "result.json"
 # Bytes of a `result.json`. A larger file is rejected before it is read.
 _LIMIT = 1 << 20
+# Bytes of an `environment.json`, which a user may have replaced; the names of 22,000 classes take a megabyte
+_MAX_ENVIRONMENT = 1 << 24
 _FingerprintId = Annotated[str, Pattern(r"[0-9a-f]{16}", "16 hex digits")]
 _StatusWord = Annotated[Status, Pattern("|".join(Status), f"one of {', '.join(Status)}")]
 
@@ -172,3 +174,12 @@ def _numbers(scores: Any) -> Any:
     if isinstance(scores, bool) or not isinstance(scores, (int, float, type(None))):
         raise TypeError(f"a score is a {type(scores).__name__}")
     return scores if scores is None or math.isfinite(scores) else None
+
+
+def read_environment(folder: Path) -> dict[str, Any]:
+    """Return what a run recorded about its code and machine, empty if it recorded nothing."""
+    try:
+        content = json.loads(storage.read(folder / "environment.json", _MAX_ENVIRONMENT))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
