@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -86,8 +87,13 @@ def _version(package: str) -> str:
 
 def _files(path: Path, pattern: str) -> Iterator[tuple[str, os.stat_result]]:
     """Yield name and status of the files below a path that match a pattern, in order; of a file that of itself."""
-    if path.is_file():
-        yield "", path.stat()
+    try:
+        own = path.stat()
+    except OSError:
+        # The data set itself names what is missing, unreadable or too long
+        return
+    if stat.S_ISREG(own.st_mode):
+        yield "", own
         return
     depth = None if "**" in pattern else pattern.count("/") + 1
     for name, status in _walk(str(path), "", depth):

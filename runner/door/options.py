@@ -137,9 +137,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises ConfigError, with file and line, if the file is too large or too deep, has anchors or tags, or is no mapping.
     """
     content = plain_yaml.load_config(path)
-    if "${" in str(content):
+    if _refers(content):
         _check_references(path, content)
     return content
+
+
+def _refers(value: Any) -> bool:
+    """Return True if a value has an interpolation in its texts; Python refuses to print very large numbers."""
+    if isinstance(value, Mapping):
+        return any(_refers(each) for item in value.items() for each in item)
+    return any(map(_refers, value)) if isinstance(value, list) else isinstance(value, str) and "${" in value
 
 
 def _check_references(path: Path, content: dict[str, Any]) -> None:

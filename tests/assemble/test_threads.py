@@ -25,6 +25,13 @@ def _same_threads_afterwards():
     torch.set_num_threads(before)
 
 
+def test_the_environment_may_limit_the_threads(monkeypatch):
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda pid: range(8))
+    for word, expected in {"": 4, "1": 1, "3": 3, "16": 4, "0": 4, "2,1": 4}.items():
+        monkeypatch.setenv("OMP_NUM_THREADS", word)
+        assert chosen("auto", LARGE) == expected
+
+
 class Pair:
     """Two processes."""
 
