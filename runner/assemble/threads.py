@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from runner.engine.parts import mode
-from runner.engine.world import World
+from runner.engine.world import World, cores
 
 # Multiplications of a step, forward and backward, from which on several threads gain more than they lose by waiting for
 # each other. The default run has 1.4e8, a ResNet-20 on batches of 128 images of 32x32 1.6e10 (benchmarks/threads.py).
@@ -114,6 +114,5 @@ def _saved(meta: Mapping[str, Any]) -> int | None:
 
 def _cores() -> int:
     """Return how many cores this process may use; `OMP_NUM_THREADS` limits them, as Slurm and torchrun set it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = os.environ.get("OMP_NUM_THREADS", "")
-    return min(cores, int(limit)) if limit.isdecimal() and int(limit) > 0 else cores
+    return min(cores(), int(limit)) if limit.isdecimal() and int(limit) > 0 else cores()

@@ -16,9 +16,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from runner.engine.world import cores
+
 # Bytes of a digest, and of the key of a file's state
-_BYTES = 16
-_ROW = 2 * _BYTES
+DIGEST_BYTES = 16
+_ROW = 2 * DIGEST_BYTES
 # Nanoseconds after which a change of a file gets another time on every file system (FAT: 2 s)
 _TICK = 2_000_000_000
 # Files of a task of a thread
@@ -26,7 +28,7 @@ _PER_TASK = 16
 # Bytes below which the interpreter takes longer than reading and hashing, so that a second thread only waits for it
 _SMALL_FILE = 65536
 _SECONDS_UNUSED = 90 * 24 * 3600
-_UNREADABLE = hashlib.sha256(b"unreadable").digest()[:_BYTES]
+_UNREADABLE = hashlib.sha256(b"unreadable").digest()[:DIGEST_BYTES]
 
 
 def cache_home() -> Path:
@@ -50,8 +52,8 @@ def digest_files(root: Path, names: Sequence[str]) -> tuple[list[int], list[byte
 
     A file that cannot be read has the digest of no file, and size 0: whoever needs it reports it.
     """
-    now, path = time.time_ns(), _cache_of(root)
-    known = _read_cache(path)
+    now, path = time.time_ns(), cache_file(root, "files")
+    known = read_rows(path)
     kept: dict[bytes, bytes] = {}
 
     def look(name: str) -> tuple[int, bytes]:
@@ -59,7 +61,7 @@ def digest_files(root: Path, names: Sequence[str]) -> tuple[list[int], list[byte
             status = os.stat(os.path.join(root, name))  # noqa: PTH116, PTH118  (a Path per file takes ten times as long)
         except (OSError, ValueError):
             return 0, _UNREADABLE
-        key = hashlib.blake2b(state_of(name, status), digest_size=_BYTES).digest()
+        key = hashlib.blake2b(state_of(name, status), digest_size=DIGEST_BYTES).digest()
         found = known.get(key) or _content(os.path.join(root, name), status)  # noqa: PTH118
         if found != _UNREADABLE and is_settled(status, now):
             kept[key] = found
@@ -67,13 +69,13 @@ def digest_files(root: Path, names: Sequence[str]) -> tuple[list[int], list[byte
 
     looked = _each(root, look, names)
     if not kept.keys() <= known.keys():
-        _write_cache(path, known, kept)
+        write_rows(path, known, kept)
     return [size for size, _ in looked], [found for _, found in looked]
 
 
 def _each(root: Path, look: Callable[[str], tuple[int, bytes]], names: Sequence[str]) -> list[tuple[int, bytes]]:
     """Return what `look` returns for each name, in order, from threads if the files are large."""
-    threads = min(8, os.cpu_count() or 1)
+    threads = min(8, cores())
     some = names[:: max(1, len(names) // 16)]
     if threads == 1 or sum(_size(os.path.join(root, name)) for name in some) < _SMALL_FILE * len(some):  # noqa: PTH118
         return list(map(look, names))
@@ -99,19 +101,19 @@ def _content(path: str, status: os.stat_result) -> bytes:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123
             # One read for a small file: `file_digest` allocates a quarter of a megabyte for each
             if status.st_size < 1 << 18:
-                return hashlib.sha256(file.read() or b"").digest()[:_BYTES]
-            return hashlib.file_digest(file, "sha256").digest()[:_BYTES]
+                return hashlib.sha256(file.read() or b"").digest()[:DIGEST_BYTES]
+            return hashlib.file_digest(file, "sha256").digest()[:DIGEST_BYTES]
     except OSError:
         return _UNREADABLE
 
 
-def _cache_of(root: Path) -> Path:
-    """Return the file that keeps the digests of the files below a folder."""
+def cache_file(root: Path, kind: str) -> Path:
+    """Return the file that keeps digests of one kind of the files below a folder."""
     place = os.fsencode(os.path.abspath(root))  # noqa: PTH100  (a Path's resolve follows links)
-    return cache_home() / f"{hashlib.blake2b(place, digest_size=_BYTES).hexdigest()}.files"
+    return cache_home() / f"{hashlib.blake2b(place, digest_size=DIGEST_BYTES).hexdigest()}.{kind}"
 
 
-def _read_cache(path: Path) -> dict[bytes, bytes]:
+def read_rows(path: Path) -> dict[bytes, bytes]:
     """Return digest by state, empty if there is no cache: a checksum and rows of key and digest."""
     try:
         data = path.read_bytes()
@@ -120,10 +122,10 @@ def _read_cache(path: Path) -> dict[bytes, bytes]:
     seal, rows = data[:_ROW], data[_ROW:]
     if len(rows) % _ROW or hashlib.sha256(rows).digest() != seal:
         return {}
-    return {rows[at : at + _BYTES]: rows[at + _BYTES : at + _ROW] for at in range(0, len(rows), _ROW)}
+    return {rows[at : at + DIGEST_BYTES]: rows[at + DIGEST_BYTES : at + _ROW] for at in range(0, len(rows), _ROW)}
 
 
-def _write_cache(path: Path, known: dict[bytes, bytes], kept: dict[bytes, bytes]) -> None:
+def write_rows(path: Path, known: dict[bytes, bytes], kept: dict[bytes, bytes]) -> None:
     """Keep digests; those of files that were not asked for stay while they are the smaller part."""
     others = known if len(known) <= len(kept) else {}
     rows = b"".join(key + found for key, found in {**others, **kept}.items())

@@ -22,6 +22,12 @@ from runner.engine.state_dict import StateDict, load_part, load_state, state_of,
 # Prepares the averaged model for a validation, unless it is stopped, and returns what to log
 Recalibrate = Callable[["Learner", Stop], dict[str, float]]
 
+
+def no_recalibration(learner: Learner, stop: Stop) -> dict[str, float]:
+    """Leave the statistics as they are: for models without BatchNorm, and averages that take or need no others."""
+    return {}
+
+
 # Exceeds the rounding error of a quotient and a product, and is less than a step
 _NUDGE = 1 + 1e-15
 
@@ -55,7 +61,7 @@ class Learner:
     stepper: Stepper
     gate: Gate
     freezing: Freezing | NeverFrozen = field(default_factory=NeverFrozen)
-    recalibrate: Recalibrate = lambda learner, stop: {}
+    recalibrate: Recalibrate = no_recalibration
     step: int = 0
 
     def __post_init__(self) -> None:

@@ -93,11 +93,6 @@ class Recalibration:
             old.copy_(new)
 
 
-def no_recalibration(learner: Learner, stop: Stop) -> dict[str, float]:
-    """Leave the statistics as they are: for models without BatchNorm, and averages that take or need no others."""
-    return {}
-
-
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     """Return the BatchNorms of a model that keep statistics."""
     return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]

@@ -6,6 +6,7 @@ Every process calls the same exchanges in the same order.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +16,11 @@ from runner.errors import RunnerError
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+
+def cores() -> int:
+    """Return how many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class World(Protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -11,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Protocol, get_type_hints
 
 from runner.engine.interruption import Interrupted, collected
+from runner.engine.world import cores
 from runner.errors import unknown
 from runner.schema import NonNegativeInt, Positive, PositiveInt, check
 from runner.sweeps.data_check import DataCheck
@@ -125,11 +125,6 @@ def check_launcher_settings(values: Mapping[str, Any]) -> LauncherSettings:
             raise unknown(f"hydra.launcher.{name}", "key", name, kinds)
     named = [each.name for each in fields(LauncherSettings)]
     return LauncherSettings(**{name: check(f"hydra.launcher.{name}", values[name], kinds[name]) for name in named})
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_all(jobs: Sequence[Job], launcher: Launcher, display: Display) -> tuple[list[Ended], int]:

@@ -13,7 +13,8 @@ from torch.optim.swa_utils import update_bn
 from runner.__main__ import main
 from runner.assemble import assemble
 from runner.engine.interruption import Stop
-from runner.engine.recalibration import SECONDS, Recalibration, no_recalibration
+from runner.engine.learner import no_recalibration
+from runner.engine.recalibration import SECONDS, Recalibration
 from runner.engine.recipe import drive
 from runner.tasks import start
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -76,13 +76,21 @@ def natural_order(names: Iterable[str]) -> list[str]:
     """Return names sorted with the numbers in them as numbers: 2 before 10, -1 before 1, "item 9" before "item 10"."""
     names = list(names)
     if all(map(_WHOLE.fullmatch, names)):
-        return sorted(names, key=lambda name: (int(name), name))
+        # Of negative numbers the larger ones come first
+        negative = sorted((name for name in names if name.startswith("-")), key=_by_numbers, reverse=True)
+        return [*negative, *sorted((name for name in names if not name.startswith("-")), key=_by_numbers)]
+    return sorted(names, key=_by_numbers)
 
-    def parts(name: str) -> tuple[Sequence[str | int], str]:
-        # The odd parts are the numbers
-        return [int(part) if i % 2 else part for i, part in enumerate(_NUMBER.split(name))], name
 
-    return sorted(names, key=parts)
+def _by_numbers(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Return a key that compares the numbers in a name by their values.
+
+    Python refuses to read numbers of more than 4,300 digits, so digits are compared: more of them are a larger number.
+    """
+    parts = _NUMBER.split(name)
+    # The odd parts are the numbers
+    numbers = (part.lstrip("0") if i % 2 else part for i, part in enumerate(parts))
+    return [(len(part) if i % 2 else 0, part) for i, part in enumerate(numbers)], name
 
 
 def _from_one_hot(rows: _Array, where: str) -> _Array:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from runner.components.data.class_labels import natural_order
 from runner.components.data.folder_listing import folders_in
 from runner.components.data.layout_settings import ClassOrder
 from runner.engine.saving.storage import printable
 from runner.errors import MOST_CHOICES, ConfigError, DataError, escaped, nearest, wrong
-
-_NUMBER = re.compile(r"([0-9]+)")
 
 
 def chosen_classes(
@@ -28,7 +26,7 @@ def chosen_classes(
     if asked is None:
         if len(names) < 2:
             raise DataError(f"data.root: {printable(folder)} has {_fewer_than_two(names, folder)}")
-        return sorted(names, key=_natural) if order == "natural" else list(names)
+        return natural_order(names) if order == "natural" else list(names)
     wanted = [escaped(str(name)) for name in asked]
     for name in wanted:
         if name not in by_shown:
@@ -58,10 +56,3 @@ def _fewer_than_two(names: Sequence[str], folder: Path) -> str:
     some = ", ".join(map(escaped, inner[:3]))
     hint = "if these are the classes or splits, name it in data.root or data.splits"
     return f"{problem}, with folders in it ({some}{', ...' if len(inner) > 3 else ''}); {hint}"
-
-
-def _natural(name: str) -> tuple[list[str | int], str]:
-    """Return the key by which numbers in names are compared as numbers: 2 before 10."""
-    # The odd parts are the numbers
-    parts: list[str | int] = [int(part) if i % 2 else part for i, part in enumerate(_NUMBER.split(name))]
-    return parts, name

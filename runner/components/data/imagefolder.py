@@ -26,6 +26,7 @@ from runner.components.data.prepare_images import ReadSettings, first_unreadable
 from runner.engine.contracts import Data, Images, Placement, Sampling, Split
 from runner.engine.fingerprint import Part, identified_by
 from runner.engine.saving.storage import printable
+from runner.engine.world import cores
 from runner.errors import DataError
 from runner.registry import register
 from runner.relations import OneOf, With
@@ -123,7 +124,7 @@ def _build_data(
 
 def _with_processes(reading: ReadSettings, placement: Placement, workers: int | None) -> ReadSettings:
     """Return the settings with processes that load batches, if these are decoded one by one."""
-    return replace(reading, processes=_cpu_count() if workers is None else workers) if placement == "disk" else reading
+    return replace(reading, processes=cores() if workers is None else workers) if placement == "disk" else reading
 
 
 def _resolve_placement(placement: Placement, layout: Layout, view: View, memory: int) -> Placement:
@@ -200,9 +201,4 @@ def _default_threads(files: list[str]) -> int:
     """Return one thread per core, or one thread for small files."""
     some = files[:: max(1, len(files) // 16)]
     average = sum(os.stat(file).st_size for file in some if os.path.exists(file)) / len(some)  # noqa: PTH110, PTH116
-    return _cpu_count() if average > _SMALL_FILE else 1
-
-
-def _cpu_count() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores() if average > _SMALL_FILE else 1

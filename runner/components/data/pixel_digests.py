@@ -24,16 +24,15 @@ from numpy.typing import NDArray
 from runner.components.data.decoder_messages import Collected, routed
 from runner.components.data.image_files import map_chunks
 from runner.components.data.image_kinds import open_image
-from runner.engine.file_digests import cache_home, is_settled, state_of, write_cache
+from runner.engine.file_digests import DIGEST_BYTES, cache_file, is_settled, read_rows, state_of, write_rows
 from runner.engine.read_ahead import read_ahead
+from runner.engine.world import cores
 
 _JPEG = ("JPEG", "MPO")
 _EXIF_ORIENTATION, _SIDEWAYS = 0x0112, 5
 # Bytes of a sketch or digest: 2 * 3 of the size, 1 of the kind of file, 3 of the mean color, 6 of the pixels
-_BYTES = 16
 _KIND, _MEAN = 6, slice(7, 10)
-_ROW = 2 * _BYTES
-_UNREADABLE = bytes(_BYTES)
+_UNREADABLE = bytes(DIGEST_BYTES)
 # Levels by which the mean color of an eighth may differ from that of the whole image
 _TOLERANCE = 8
 # Bytes. For smaller files decoders hold the GIL so often that a second thread slows them down
@@ -107,7 +106,8 @@ def _look(path: str, *, eighth: bool) -> bytes:
         # Whoever reads the file reports it
         return _UNREADABLE
     if not eighth:
-        return hashlib.blake2b(repr((size, pixels.shape)).encode() + pixels.tobytes(), digest_size=_BYTES).digest()
+        content = repr((size, pixels.shape)).encode() + pixels.tobytes()
+        return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
     mean = [0, 0, 0] if pixels.dtype != np.uint8 else _mean_color(pixels[..., :3].reshape(-1, 3))
     content = hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=6).digest()
     sides = b"".join(min(side, 2**24 - 1).to_bytes(3) for side in size)
@@ -137,12 +137,11 @@ class _Kept:
     def __init__(self, root: Path) -> None:
         from PIL import __version__
 
-        place = os.fsencode(os.path.abspath(root))  # noqa: PTH100  (a Path's resolve follows links)
-        self._path = cache_home() / f"{hashlib.blake2b(place, digest_size=_BYTES).hexdigest()}.pixels"
+        self._path = cache_file(root, "pixels")
         self._version = __version__.encode()
         self._now = time.time_ns()
-        self._known = self._read()
-        self._new: dict[bytes, bytes] = {}
+        self._known = read_rows(self._path)
+        self._kept: dict[bytes, bytes] = {}
 
     def each(self, files: Sequence[str], look: Callable[[str], bytes], kind: bytes, what: str) -> list[bytes]:
         """Return `look(file)` for each file, in order, from the cache where the file is as it was."""
@@ -158,17 +157,17 @@ class _Kept:
         if unknown:
             looked = map_chunks(chunk, len(unknown), _threads([files[place] for place in unknown[:16]]), what)
             fresh = dict(zip(unknown, itertools.chain.from_iterable(looked), strict=True))
-        self._new |= {key: found for place, found in fresh.items() if (key := states[place][0]) and states[place][1]}
-        return [
+        found = [
             fresh[place] if place in fresh else _UNREADABLE if key is None else self._known[key]
             for place, (key, _) in enumerate(states)
         ]
+        self._kept |= {key: each for each, (key, settled) in zip(found, states, strict=True) if key and settled}
+        return found
 
     def write(self) -> None:
         """Write what is new to the cache."""
-        if self._new:
-            rows = b"".join(key + found for key, found in (self._known | self._new).items())
-            write_cache(self._path, hashlib.sha256(rows).digest() + rows)
+        if not self._kept.keys() <= self._known.keys():
+            write_rows(self._path, self._known, self._kept)
 
     def _state(self, file: str, kind: bytes) -> tuple[bytes | None, bool]:
         """Return the key of a file, None if it is no regular file, and whether every change will change the key."""
@@ -178,22 +177,11 @@ class _Kept:
             return None, False
         if not stat.S_ISREG(status.st_mode):
             return None, False
-        key = hashlib.blake2b(self._version + kind + state_of(file, status), digest_size=_BYTES).digest()
+        key = hashlib.blake2b(self._version + kind + state_of(file, status), digest_size=DIGEST_BYTES).digest()
         return key, is_settled(status, self._now)
-
-    def _read(self) -> dict[bytes, bytes]:
-        """Return the kept digests, none if the file is missing or damaged."""
-        try:
-            data = self._path.read_bytes()
-        except OSError:
-            return {}
-        seal, rows = data[:_ROW], data[_ROW:]
-        if len(rows) % _ROW or hashlib.sha256(rows).digest() != seal:
-            return {}
-        return {rows[at : at + _BYTES]: rows[at + _BYTES : at + _ROW] for at in range(0, len(rows), _ROW)}
 
 
 def _threads(some: Sequence[str]) -> int:
     """Return a thread per core, or one for small files."""
     sizes = [os.stat(file).st_size for file in some if os.path.exists(file)]  # noqa: PTH110, PTH116
-    return (os.cpu_count() or 1) if sum(sizes) > _SMALL_FILE * len(sizes) else 1
+    return cores() if sum(sizes) > _SMALL_FILE * len(sizes) else 1
