@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from runner.engine.parts import mode
 from runner.engine.world import World, cores
 
-# Multiplications of a step, forward and backward, from which on several threads gain more than they lose by waiting for
-# each other. The default run has 1.4e8, a ResNet-20 on batches of 128 images of 32x32 1.6e10 (benchmarks/threads.py).
-_LARGE_STEP = 4e9
+# Multiplications of a step, forward and backward, from which on several threads are used. On a quiet machine two gain
+# from 5e8 on; on a busy one they wait for each other and lose, less the larger the step is (docs/benchmarks.md).
+_LARGE_STEP = 2e9
 # More threads than these gain little in any step that a CPU is used for
 _MOST = 4
 # Passes of a step: forward, and backward to the inputs and to the weights
