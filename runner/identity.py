@@ -60,6 +60,9 @@ def data_state(config: _Config) -> _DataState | None:
         files = list(_files(path, pattern))
         parts.append(b"".join(state_of(name, status) for name, status in files))
         settled = settled and all(is_settled(status, now) for _, status in files)
+    for name, status in _named_files(data):
+        parts.append(state_of(name, status))
+        settled = settled and is_settled(status, now)
     if not paths:
         parts.append(repr([_version(package) for package in _PACKAGES]))
     return _DataState(digest(parts), settled, bool(paths))
@@ -70,6 +73,17 @@ def data_paths(config: _Config) -> Iterator[tuple[str, Path, str]]:
     for holder, name, key, marks in marked_keys(dict(config), ["data"]):
         if marks.role is Role.PATH and marks.path and marks.path.reads and isinstance(holder[name], str):
             yield key, Path(holder[name]).expanduser(), marks.path.reads
+
+
+def _named_files(data: _Config) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield path and status of the files that knobs name and that may lie elsewhere, such as a table of labels."""
+    for _, value in sorted(data.items()):
+        try:
+            status = Path(value).expanduser().stat() if isinstance(value, str) else None
+        except (OSError, ValueError, RuntimeError):
+            continue
+        if status and stat.S_ISREG(status.st_mode):
+            yield value, status
 
 
 def _identifies(marks: Marks) -> bool:

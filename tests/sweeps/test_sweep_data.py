@@ -68,6 +68,27 @@ def test_changed_images_in_the_same_place_are_other_data(images, tmp_path):
     assert len(folders(tmp_path)) == 4
 
 
+@pytest.mark.parametrize("place", ["images", "elsewhere"])
+def test_other_labels_of_the_same_images_are_other_data(images, tmp_path, place):
+    files = sorted(path.relative_to(images).as_posix() for path in images.rglob("*.png"))
+    table = tmp_path / place / "labels.csv"
+    table.parent.mkdir(exist_ok=True)
+
+    def label(turned):
+        rows = [f"{name},{'ab'[(number + turned * (number % 3)) % 2]}" for number, name in enumerate(files)]
+        table.write_text("\n".join(["file,label", *rows]) + "\n")
+        # So that the state of the files is trusted, and the answer kept
+        time.sleep(max(0.0, table.stat().st_mtime + 2.5 - time.time()))
+
+    words = ("data.root=images", f"data.labels={table}", "seed=0,1")
+    label(turned=0)
+    sweep(*words, cwd=tmp_path)
+    assert sweep(*words, cwd=tmp_path).stdout.count(AGAIN) == 2
+    label(turned=1)
+    assert AGAIN not in sweep(*words, cwd=tmp_path).stdout
+    assert len(folders(tmp_path)) == 4
+
+
 def test_a_repeated_sweep_finds_its_data_without_torch(images, tmp_path):
     # So that the state of the files is trusted
     time.sleep(max(0.0, images.stat().st_mtime + 2.5 - time.time()))
