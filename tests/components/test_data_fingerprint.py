@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from running import job
 from test_data import write_idx
 
 import runner.components  # noqa: F401  (registers them)
@@ -335,3 +336,28 @@ def test_a_users_data_set_may_say_itself_what_identifies_it() -> None:
     before = found(shelf=1, batch_size=4)
     assert found(shelf=1, batch_size=2).id == before.id != found(shelf=2, batch_size=4).id
     assert before.parts["train"].counts == (2, 2) and before.classes == ("a", "b")
+
+
+def fingerprint_of(*words: str) -> Fingerprint:
+    config = job(*words).config
+    assert fingerprint_before_reading(config).id == load(config).fingerprint.id
+    return load(config).fingerprint
+
+
+def test_arrays_are_identified_by_their_file_the_test_split_too(tmp_path: Path) -> None:
+    arrays = {f"{name}_{split}": np.arange(80) % 4 for name in "y" for split in ("train", "test")}
+    arrays |= {f"x_{split}": np.arange(80 * 9, dtype=np.float32).reshape(80, 9) for split in ("train", "test")}
+    np.savez(tmp_path / "a.npz", **arrays)
+    shutil.copyfile(tmp_path / "a.npz", tmp_path / "copy.npz")
+    np.savez(tmp_path / "b.npz", **{**arrays, "y_test": arrays["y_test"][::-1].copy()})
+    found = [fingerprint_of("data=arrays", f"data.root={tmp_path / name}.npz") for name in ("a", "copy", "b")]
+    assert found[0].id == found[1].id != found[2].id
+
+
+def test_a_table_is_identified_by_its_file(tmp_path: Path) -> None:
+    rows = [f"{i},{i * i % 7},{'ab'[i % 2]},{'xy'[i // 2 % 2]}" for i in range(80)]
+    for name, some in {"a": rows, "copy": rows, "b": rows[:-1]}.items():
+        (tmp_path / f"{name}.csv").write_text("\n".join(["p,q,r,s", *some]) + "\n")
+    words = ("data=table", "data.label=r", "data.ignore=[s]")
+    found = [fingerprint_of(*words, f"data.root={tmp_path / name}.csv") for name in ("a", "copy", "b")]
+    assert found[0].id == found[1].id != found[2].id

@@ -24,8 +24,10 @@ from runner.components.data.array_values import (
 )
 from runner.components.data.class_labels import label_values, number_classes
 from runner.components.data.npz_file import list_arrays, listed, read_arrays
+from runner.components.data.packed_identity import file_identity
 from runner.components.data.split_examples import InMemorySettings
 from runner.engine.contracts import Data, Images
+from runner.engine.fingerprint import identified_by
 from runner.engine.saving.storage import printable
 from runner.errors import DataError
 from runner.registry import register
@@ -37,6 +39,7 @@ _BySplit = Annotated[dict[str, str], Fields((("train", str), ("val", str | None)
 
 
 @register("data")
+@identified_by(file_identity)
 def arrays(
     settings: InMemorySettings,
     *,

@@ -1,4 +1,4 @@
-"""The identity of a set that is downloaded in a few packed files: names, sizes and contents of these files."""
+"""The identity of a set in one file or a few packed ones: sizes and contents of these files."""
 
 from __future__ import annotations
 
@@ -24,6 +24,14 @@ def packed_identity(training: str, test: str) -> Callable[..., dict[str, Part]]:
         return {"train": train, "val": train, **({"test": tested} if tested else {})}
 
     return identity
+
+
+def file_identity(*, root: str) -> dict[str, Part]:
+    """Return what identifies a set in one file, whatever the file is called. Which examples are split off follows."""
+    path = Path(root).expanduser()
+    (size,), contents = digest_files(path.parent, [path.name])
+    part = Part(listing=digest([str(size)]), content=digest(contents))
+    return {"train": part, "val": part, "test": part}
 
 
 def _packed_part(folder: Path, pattern: str) -> Part | None:
