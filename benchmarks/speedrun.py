@@ -164,7 +164,7 @@ def _rewinder(made: Experiment) -> Callable[[], None]:
     state, weights = copy.deepcopy(learner.state_dict()), copy.deepcopy(learner.weights())
 
     def rewind() -> None:
-        learner.load_state_dict(state)
+        learner.load_state_dict(state, weights)
         learner.load_weights(weights)
 
     return rewind

@@ -241,7 +241,7 @@ def test_a_state_saved_before_groups_had_these_entries_goes_on_the_same() -> Non
             for key in ("label", "decays", "active"):
                 group.pop(key, None)
         second.learner.load_weights(first.learner.weights())
-        second.learner.load_state_dict(state)
+        second.learner.load_state_dict(state, first.learner.weights())
         for images, labels in second.batches.stream(STEPS, STEPS + 3):
             second.learner.set_lr()
             update(second.recipe, second.learner, images, labels)

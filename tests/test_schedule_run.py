@@ -38,7 +38,7 @@ def test_each_step_has_the_rate_of_the_schedule_also_after_a_resume(name):
     cut, resumed = learner_of(name), learner_of(name)
     first = rates(cut, 0, CUT)
     resumed.learner.load_weights(cut.learner.weights())
-    resumed.learner.load_state_dict(cut.learner.state_dict())
+    resumed.learner.load_state_dict(cut.learner.state_dict(), cut.learner.weights())
     assert first + rates(resumed, CUT, STEPS) == found
 
 
@@ -59,7 +59,7 @@ def test_a_plateau_lowers_the_rate_of_the_next_step_and_survives_a_resume():
         made.learner.record_scores({"val/accuracy": score})
     made.learner.set_lr()
     assert made.learner.optimizer.param_groups[0]["lr"] == 0.2
-    again.learner.load_state_dict(made.learner.state_dict())
+    again.learner.load_state_dict(made.learner.state_dict(), made.learner.weights())
     again.learner.set_lr()
     assert again.learner.optimizer.param_groups[0]["lr"] == 0.2
     for learner in (made.learner, again.learner):
@@ -94,7 +94,7 @@ def test_a_resumed_run_lets_the_same_tensors_rest(cut):
     found = rates(whole, 0, STEPS)
     before = rates(first, 0, cut)
     second.learner.load_weights(first.learner.weights())
-    second.learner.load_state_dict(first.learner.state_dict())
+    second.learner.load_state_dict(first.learner.state_dict(), first.learner.weights())
     assert before + rates(second, cut, STEPS) == found
     for name, parameter in second.learner.model.named_parameters():
         assert torch.equal(parameter, whole.learner.model.get_parameter(name))

@@ -17,7 +17,7 @@ from runner.engine.finite import Gate, named_tensors, not_finite, optimizer_tens
 from runner.engine.interruption import Stop
 from runner.engine.patience import Patience
 from runner.engine.schedules import Freezing, NeverFrozen, Observing, rate_tags
-from runner.engine.state_dict import StateDict, load_part, load_state, state_of, versions_in
+from runner.engine.state_dict import StateDict, load_part, load_state, part_versions, state_of
 
 # Prepares the averaged model for a validation, unless it is stopped, and returns what to log
 Recalibrate = Callable[["Learner", Stop], dict[str, float]]
@@ -143,11 +143,9 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state that a resumed run needs besides `weights`."""
-        model = self.model.state_dict()
         return {
             "step": self.step,
-            "model": model,
-            "versions": versions_in(model),
+            "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -155,11 +153,13 @@ class Learner:
             "patience": self.patience.state_dict(),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a state that `state_dict` returned."""
+    def load_state_dict(self, state: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+        """Restore a state that `state_dict` returned; `weights` are those of the same checkpoint.
+
+        They say which versions of its modules the model had, too: the averaged model is a copy of it.
+        """
         self.step = state["step"]
-        # A state of an older version of runner has no versions
-        load_state(self.model, state["model"], state.get("versions"))
+        load_state(self.model, state["model"], part_versions("model", weights))
         self.optimizer.load_state_dict(_completed(self.optimizer, state["optimizer"]))
         _check_shapes(self.optimizer)
         match_memory_format(self.optimizer)

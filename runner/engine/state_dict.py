@@ -67,12 +67,17 @@ def load_state(
 def load_part(prefix: str, module: nn.Module, saved: Mapping[str, Tensor]) -> None:
     """Load the tensors whose names begin with `<prefix>.` into a module; RuntimeError if they are of another model."""
     start = f"{prefix}."
+    tensors = {name.removeprefix(start): tensor for name, tensor in saved.items() if name.startswith(start)}
+    load_state(module, tensors, part_versions(prefix, saved))
+
+
+def part_versions(prefix: str, saved: Mapping[str, Tensor]) -> dict[str, int] | None:
+    """Return the versions of the modules whose names begin with `<prefix>.`, None if the state has none."""
+    start = f"{prefix}."
     versions = saved.versions if isinstance(saved, StateDict) else None
-    load_state(
-        module,
-        {name.removeprefix(start): tensor for name, tensor in saved.items() if name.startswith(start)},
-        versions and {name.removeprefix(start): each for name, each in versions.items() if name.startswith(start)},
-    )
+    if versions is None:
+        return None
+    return {name.removeprefix(start): each for name, each in versions.items() if name.startswith(start)}
 
 
 def versions_in(state: Mapping[str, Any]) -> dict[str, int]:

@@ -193,7 +193,7 @@ def restore_snapshot(learner: Learner, snapshot: Snapshot) -> None:
         raise CheckpointError(f"the checkpoint of step {snapshot.step} is of another model: {wrong}")
     try:
         learner.load_weights(snapshot.weights)
-        learner.load_state_dict(snapshot.state["learner"])
+        learner.load_state_dict(snapshot.state["learner"], snapshot.weights)
     except (AttributeError, KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"the state of step {snapshot.step} is not of this run: {reason}") from error

@@ -144,7 +144,7 @@ def test_a_run_goes_on_in_another_memory_format_than_it_began_in(optim):
     whole, _ = uninterrupted(given, 2)
     began = copy.deepcopy(whole.learner.state_dict())  # parts of it are the learner's own tensors
     went_on = build({**given, "memory_format": "channels_last"})
-    went_on.learner.load_state_dict(began)
+    went_on.learner.load_state_dict(began, whole.learner.weights())
     for held in went_on.learner.optimizer.state.items():
         assert all(
             strides(t) == strides(held[0]) for t in held[1].values() if t is not None and t.shape == held[0].shape
