@@ -51,9 +51,9 @@ def start(folder: Path, rounds: int) -> Pairs:
 
 def decode(folder: Path, rounds: int, *, cold: bool) -> Pairs:
     """Return the seconds of decoding JPEGs of 32 x 32 pixels (with reading ahead, without)."""
-    from runner.components.data.decode import View
-    from runner.components.data.decoder_messages import Findings
-    from runner.components.data.image_files import decode_in_chunks
+    from runner.components.data.pixels.decode import View
+    from runner.components.data.pixels.decoder_messages import Findings
+    from runner.components.data.pixels.image_files import decode_in_chunks
     from runner.engine import read_ahead
 
     files = _write_images(folder)

@@ -11,7 +11,7 @@ from runner.engine.parts import BATCH_NORMS, CONVOLUTIONS, DROPOUTS, INSTANCE_NO
 # File: names. `torch._foreach_*` are not among them: torch documents them.
 KNOWN = {
     "assemble/model.py": {"_version"},  # torch's count of writes, in its documentation of autograd
-    "components/data/decoder_messages.py": {"_imaging"},
+    "components/data/pixels/decoder_messages.py": {"_imaging"},
     # The parameters of one module by name, registered as None too: torch has no public way
     "components/init/layers.py": {"_parameters"},
     "engine/parametrized.py": {"_WeightNorm", "_forward_pre_hooks", "_parameters"},

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from runner.components.data.class_labels import natural_order
+from runner.components.data.labels.class_labels import natural_order
 
 
 def test_whole_numbers_are_in_the_order_of_their_values():

@@ -375,7 +375,7 @@ def test_splits_and_caches_do_not_depend_on_how_the_root_is_written(
 
 
 def test_a_quick_preparation_says_nothing_and_a_long_one_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    from runner.components.data import image_files
+    from runner.components.data.pixels import image_files
 
     for patience, lines in ((60.0, 0), (0.0, 1)):
         monkeypatch.setattr(image_files, "_SHOW_AFTER", patience)
@@ -389,7 +389,7 @@ def test_a_quick_preparation_says_nothing_and_a_long_one_one_line(monkeypatch: p
 
 
 def test_on_a_terminal_a_bar_moves(monkeypatch: pytest.MonkeyPatch) -> None:
-    from runner.components.data import image_files
+    from runner.components.data.pixels import image_files
 
     monkeypatch.setattr(image_files, "_SHOW_AFTER", 0.0)
     monkeypatch.setenv("TERM", "xterm")

@@ -16,8 +16,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
 from runner import components  # noqa: F401  (registers all)
-from runner.components.data.decode import CropBounds, _random_crop_box
-from runner.components.data.image_files import ImageFiles
+from runner.components.data.pixels.decode import CropBounds, _random_crop_box
+from runner.components.data.pixels.image_files import ImageFiles
 from runner.engine.contracts import Data
 from runner.errors import ConfigError
 from runner.registry import build

@@ -19,11 +19,11 @@ from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin
 from torch import Tensor
 
 from runner import components  # noqa: F401  (registers all)
-from runner.components.data import validate_images
-from runner.components.data.color_modes import Alpha, Colors
-from runner.components.data.decode import CropBounds, View, call_decoder, decode, decode_crop
-from runner.components.data.decoder_messages import Findings, routed
-from runner.components.data.image_kinds import is_image
+from runner.components.data.pixels import validate_images
+from runner.components.data.pixels.color_modes import Alpha, Colors
+from runner.components.data.pixels.decode import CropBounds, View, call_decoder, decode, decode_crop
+from runner.components.data.pixels.decoder_messages import Findings, routed
+from runner.components.data.pixels.image_kinds import is_image
 from runner.engine.contracts import Data, Split
 from runner.errors import ConfigError, DataError
 from runner.registry import build

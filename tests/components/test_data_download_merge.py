@@ -22,8 +22,8 @@ from running import ROOT
 from test_data import Quiet, write_cifar
 
 from runner import components  # noqa: F401  (registers all)
-from runner.components.data import image_cache
 from runner.components.data.download import locked
+from runner.components.data.pixels import image_cache
 from runner.engine.contracts import Data
 from runner.errors import DataError
 from runner.registry import build

@@ -15,10 +15,10 @@ from PIL import Image
 from running import ROOT
 
 from runner import components  # noqa: F401  (registers all)
-from runner.components.data import find_copies as find_copies_module
-from runner.components.data import pixel_digests as module
-from runner.components.data.find_copies import find_copies
-from runner.components.data.pixel_digests import pixel_digests
+from runner.components.data.layout import find_copies as find_copies_module
+from runner.components.data.layout import pixel_digests as module
+from runner.components.data.layout.find_copies import find_copies
+from runner.components.data.layout.pixel_digests import pixel_digests
 from runner.engine.contracts import Data
 from runner.engine.data_summary import found_in
 from runner.errors import DataError

@@ -14,7 +14,7 @@ from PIL import Image
 from running import ROOT
 
 from runner import components  # noqa: F401  (registers all)
-from runner.components.data.split_folders import splits_by_name
+from runner.components.data.layout.split_folders import splits_by_name
 from runner.components.data.splitting import stratified_sample
 from runner.engine.contracts import Data
 from runner.engine.data_summary import Found, found_in

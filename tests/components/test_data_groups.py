@@ -16,7 +16,7 @@ from running import ROOT
 from torch import Tensor
 
 from runner import components  # noqa: F401  (registers all)
-from runner.components.data.group_split import stratified_group_split
+from runner.components.data.layout.group_split import stratified_group_split
 from runner.components.data.splitting import stratified_split
 from runner.engine.contracts import Data, Split
 from runner.errors import DataError

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from runner import components  # noqa: F401  (registers all)
-from runner.components.data.image_files import ImageFiles
+from runner.components.data.pixels.image_files import ImageFiles
 from runner.engine.contracts import Data, Images, Split
 from runner.errors import ConfigError, DataError
 from runner.registry import build

@@ -15,7 +15,7 @@ from PIL import Image
 from running import ROOT
 
 from runner import components  # noqa: F401  (registers all)
-from runner.components.data.csv_table import read_table
+from runner.components.data.labels.csv_table import read_table
 from runner.engine.contracts import Data, Split
 from runner.engine.data_summary import found_in
 from runner.errors import ConfigError, DataError, RunnerError

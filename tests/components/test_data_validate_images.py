@@ -19,9 +19,9 @@ from PIL import Image
 from running import ROOT, job, result, run_in_child
 
 import runner.tasks.train  # noqa: F401
-from runner.components.data import validate_images
-from runner.components.data.color_modes import Colors
-from runner.components.data.decode import CropBounds, View, check_decodable, decode, decode_crop
+from runner.components.data.pixels import validate_images
+from runner.components.data.pixels.color_modes import Colors
+from runner.components.data.pixels.decode import CropBounds, View, check_decodable, decode, decode_crop
 from runner.door.task_context import start
 from runner.engine.contracts import Data, Split
 from runner.errors import DataError
@@ -239,7 +239,7 @@ def test_processes_find_what_threads_find(root: Path, monkeypatch: pytest.Monkey
 def unread(root: Path) -> None:
     """Make every file unreadable without changing what a look is remembered by."""
 
-    from runner.components.data import prepare_images
+    from runner.components.data.pixels import prepare_images
 
     def fail(*_: object, **__: object) -> Any:
         raise AssertionError("looked again")

@@ -23,8 +23,8 @@ from running import ROOT
 from torch import Tensor
 
 import runner.components  # noqa: F401
-from runner.components.data.decode import CropBounds, View
-from runner.components.data.image_files import ImageFiles
+from runner.components.data.pixels.decode import CropBounds, View
+from runner.components.data.pixels.image_files import ImageFiles
 from runner.engine.loading import Request, prefetched
 from runner.errors import DataError
 

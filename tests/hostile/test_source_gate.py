@@ -42,7 +42,10 @@ ALLOWED = {
     ("runner/sweeps/trial.py", "importlib.import_module"): "our own module, which the sweep names",
     ("runner/sweeps/trial.py", "ctypes"): "prctl of the C library, so that a trial ends with its parent",
     ("runner/sweeps/worker_group.py", "subprocess"): "our own server of trials",
-    ("runner/components/data/decoder_messages.py", "ctypes"): "the handler of libtiff's messages, which name no file",
+    (
+        "runner/components/data/pixels/decoder_messages.py",
+        "ctypes",
+    ): "the handler of libtiff's messages",
     ("runner/sweeps/data_check.py", "subprocess"): "our own module, which says which data a trial would read",
     ("runner/engine/provenance.py", "subprocess"): "git, with arguments that are constants",
 }

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from runner.components.data.array_names import Chosen, check_splits, choose_arrays
-from runner.components.data.array_values import (
+from runner.components.data.in_memory.array_names import Chosen, check_splits, choose_arrays
+from runner.components.data.in_memory.array_values import (
     Kind,
     Layout,
     channel_axis,
@@ -22,10 +22,10 @@ from runner.components.data.array_values import (
     to_features,
     to_images,
 )
-from runner.components.data.class_labels import label_values, number_classes
-from runner.components.data.npz_file import list_arrays, listed, read_arrays
+from runner.components.data.in_memory.npz_file import list_arrays, listed, read_arrays
+from runner.components.data.in_memory.split_examples import InMemorySettings
+from runner.components.data.labels.class_labels import label_values, number_classes
 from runner.components.data.packed_identity import file_identity
-from runner.components.data.split_examples import InMemorySettings
 from runner.engine.contracts import Data, Images
 from runner.engine.fingerprint import identified_by
 from runner.engine.saving.storage import printable

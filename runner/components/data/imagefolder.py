@@ -12,17 +12,17 @@ from typing import Annotated, Literal
 
 import torch
 
-from runner.components.data.auto_colors import open_training, resolve_colors
-from runner.components.data.decode import CropBounds, View
-from runner.components.data.decoder_messages import Findings
-from runner.components.data.folder_identity import layout_parts
-from runner.components.data.folder_layout import read_layout
-from runner.components.data.image_cache import cache_folder, print_note
-from runner.components.data.image_files import ImageFiles
-from runner.components.data.layout_settings import LayoutSettings
-from runner.components.data.listing import Layout, Listing
-from runner.components.data.pixel_settings import PixelSettings
-from runner.components.data.prepare_images import ReadSettings, first_unreadable, load_images, validate_files
+from runner.components.data.layout.folder_identity import layout_parts
+from runner.components.data.layout.folder_layout import read_layout
+from runner.components.data.layout.layout_settings import LayoutSettings
+from runner.components.data.layout.listing import Layout, Listing
+from runner.components.data.pixels.auto_colors import open_training, resolve_colors
+from runner.components.data.pixels.decode import CropBounds, View
+from runner.components.data.pixels.decoder_messages import Findings
+from runner.components.data.pixels.image_cache import cache_folder, print_note
+from runner.components.data.pixels.image_files import ImageFiles
+from runner.components.data.pixels.pixel_settings import PixelSettings
+from runner.components.data.pixels.prepare_images import ReadSettings, first_unreadable, load_images, validate_files
 from runner.engine.contracts import Data, Images, Placement, Sampling, Split
 from runner.engine.fingerprint import Part, identified_by
 from runner.engine.saving.storage import printable

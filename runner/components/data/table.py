@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from runner.components.data.array_names import ALL, SPLIT_WORDS, SPLITS
-from runner.components.data.array_values import coarse_features, to_features
-from runner.components.data.class_labels import label_values, number_classes
+from runner.components.data.in_memory.array_names import ALL, SPLIT_WORDS, SPLITS
+from runner.components.data.in_memory.array_values import coarse_features, to_features
+from runner.components.data.in_memory.split_examples import InMemorySettings
+from runner.components.data.in_memory.table_columns import named_columns, to_columns, to_numbers
+from runner.components.data.in_memory.table_file import Table, read_table
+from runner.components.data.labels.class_labels import label_values, number_classes
 from runner.components.data.packed_identity import file_identity
-from runner.components.data.split_examples import InMemorySettings
-from runner.components.data.table_columns import named_columns, to_columns, to_numbers
-from runner.components.data.table_file import Table, read_table
 from runner.engine.contracts import Data, Images
 from runner.engine.fingerprint import identified_by
 from runner.engine.saving.storage import printable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runner.components.data.csv_table import Table
+from runner.components.data.labels.csv_table import Table
 from runner.engine.saving.storage import printable
 from runner.errors import ConfigError, DataError, brief, escaped, nearest, shown
 

@@ -12,11 +12,11 @@ from functools import partial
 
 import numpy as np
 
-from runner.components.data.color_modes import is_deep
-from runner.components.data.decode import call_decoder
-from runner.components.data.decoder_messages import routed
-from runner.components.data.image_files import map_chunks
-from runner.components.data.image_kinds import first_bytes, open_image
+from runner.components.data.pixels.color_modes import is_deep
+from runner.components.data.pixels.decode import call_decoder
+from runner.components.data.pixels.decoder_messages import routed
+from runner.components.data.pixels.image_files import map_chunks
+from runner.components.data.pixels.image_kinds import first_bytes, open_image
 from runner.engine.read_ahead import read_ahead
 from runner.errors import DataError
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runner.components.data.class_labels import natural_order
+from runner.components.data.labels.class_labels import natural_order
 from runner.errors import DataError, brief
 
 _Array = NDArray[Any]

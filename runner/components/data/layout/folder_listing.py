@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runner.components.data.image_kinds import is_image
+from runner.components.data.pixels.image_kinds import is_image
 from runner.errors import escaped
 
 # Lower-case names that operating systems, editors and storage devices leave behind; names with a dot are hidden anyway

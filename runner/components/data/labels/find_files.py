@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from runner.components.data.folder_listing import relative_paths
-from runner.components.data.split_folders import splits_by_name
+from runner.components.data.layout.folder_listing import relative_paths
+from runner.components.data.layout.split_folders import splits_by_name
 
 
 class FileFinder:

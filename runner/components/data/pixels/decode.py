@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from runner.components.data.color_modes import Colors, DeepImageError, check_bands, to_eight_bits
-from runner.components.data.decoder_messages import Collected, note
-from runner.components.data.fit_image import Fit, fit_image
-from runner.components.data.image_kinds import open_image
+from runner.components.data.pixels.color_modes import Colors, DeepImageError, check_bands, to_eight_bits
+from runner.components.data.pixels.decoder_messages import Collected, note
+from runner.components.data.pixels.fit_image import Fit, fit_image
+from runner.components.data.pixels.image_kinds import open_image
 from runner.engine.saving.storage import printable
 from runner.errors import DataError
 

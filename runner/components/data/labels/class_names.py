@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from runner.components.data.class_labels import natural_order
-from runner.components.data.folder_listing import folders_in
-from runner.components.data.layout_settings import ClassOrder
+from runner.components.data.labels.class_labels import natural_order
+from runner.components.data.layout.folder_listing import folders_in
+from runner.components.data.layout.layout_settings import ClassOrder
 from runner.engine.saving.storage import printable
 from runner.errors import MOST_CHOICES, ConfigError, DataError, escaped, nearest, wrong
 

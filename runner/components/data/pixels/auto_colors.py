@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal, TypeVar
 
-from runner.components.data.color_modes import Colors, DeepImageError, Depth
-from runner.components.data.decoder_messages import Findings
-from runner.components.data.image_cache import Manifest, load_or_build
-from runner.components.data.pixel_settings import PixelSettings
-from runner.components.data.prepare_images import ReadSettings, cache_key, scan_range
-from runner.components.data.scan_images import Scan, scan_images
+from runner.components.data.pixels.color_modes import Colors, DeepImageError, Depth
+from runner.components.data.pixels.decoder_messages import Findings
+from runner.components.data.pixels.image_cache import Manifest, load_or_build
+from runner.components.data.pixels.pixel_settings import PixelSettings
+from runner.components.data.pixels.prepare_images import ReadSettings, cache_key, scan_range
+from runner.components.data.pixels.scan_images import Scan, scan_images
 from runner.errors import ConfigError, StorageError
 
 _Split = TypeVar("_Split")

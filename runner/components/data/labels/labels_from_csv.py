@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runner.components.data.csv_table import Table, read_table
-from runner.components.data.find_files import FileFinder
-from runner.components.data.folder_listing import Skipped, images_under, relative_paths
-from runner.components.data.image_groups import groups_by_name
-from runner.components.data.label_columns import Row, is_column, read_rows
-from runner.components.data.labeled_images import Labeled, labeled_source
-from runner.components.data.layout_settings import LayoutSettings
-from runner.components.data.listing import GroupOf, Source
-from runner.components.data.split_folders import SplitFolders, find_splits, split_of_path, split_of_word
+from runner.components.data.labels.csv_table import Table, read_table
+from runner.components.data.labels.find_files import FileFinder
+from runner.components.data.labels.label_columns import Row, is_column, read_rows
+from runner.components.data.labels.labeled_images import Labeled, labeled_source
+from runner.components.data.layout.folder_listing import Skipped, images_under, relative_paths
+from runner.components.data.layout.image_groups import groups_by_name
+from runner.components.data.layout.layout_settings import LayoutSettings
+from runner.components.data.layout.listing import GroupOf, Source
+from runner.components.data.layout.split_folders import SplitFolders, find_splits, split_of_path, split_of_word
 from runner.engine.saving.storage import printable
 from runner.errors import ConfigError, DataError, brief, escaped
 

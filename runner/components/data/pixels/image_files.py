@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from runner.components.data.decode import CROP_UNIFORMS, View, call_decoder, decode, decode_crop
-from runner.components.data.decoder_messages import Findings, routed
+from runner.components.data.pixels.decode import CROP_UNIFORMS, View, call_decoder, decode, decode_crop
+from runner.components.data.pixels.decoder_messages import Findings, routed
 from runner.engine.logs.console import Bar, format_duration
 from runner.engine.read_ahead import read_ahead
 from runner.engine.saving.storage import printable

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from runner.components.data.duplicates import Checked, check_duplicates
-from runner.components.data.folder_listing import relative_paths
-from runner.components.data.group_split import stratified_group_split
-from runner.components.data.image_groups import torn_groups
-from runner.components.data.layout_settings import LayoutSettings
-from runner.components.data.listing import Layout, Listing, Source
+from runner.components.data.layout.duplicates import Checked, check_duplicates
+from runner.components.data.layout.folder_listing import relative_paths
+from runner.components.data.layout.group_split import stratified_group_split
+from runner.components.data.layout.image_groups import torn_groups
+from runner.components.data.layout.layout_settings import LayoutSettings
+from runner.components.data.layout.listing import Layout, Listing, Source
 from runner.components.data.splitting import split_order, stratified_sample, stratified_split
 from runner.engine.data_summary import Found, count_labels
 from runner.engine.randomness import keys

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from runner.components.data.find_copies import Copy, find_copies
-from runner.components.data.folder_listing import relative_paths
-from runner.components.data.layout_settings import Duplicates
-from runner.components.data.listing import Listing
+from runner.components.data.layout.find_copies import Copy, find_copies
+from runner.components.data.layout.folder_listing import relative_paths
+from runner.components.data.layout.layout_settings import Duplicates
+from runner.components.data.layout.listing import Listing
 from runner.errors import DataError, escaped
 
 # Pairs of files that one line names at most

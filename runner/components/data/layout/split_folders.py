@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.components.data.folder_listing import Skipped, has_images, list_folder
-from runner.components.data.layout_settings import Splits
+from runner.components.data.layout.folder_listing import Skipped, has_images, list_folder
+from runner.components.data.layout.layout_settings import Splits
 from runner.engine.saving.storage import printable
 from runner.errors import ConfigError, DataError, escaped
 

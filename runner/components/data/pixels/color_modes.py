@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from runner.components.data.decoder_messages import note
+from runner.components.data.pixels.decoder_messages import note
 
 # Bits of which the upper eight are kept, or the values that become 0 and 255
 Depth = int | tuple[float, float]

@@ -6,12 +6,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from runner.components.data.folder_listing import Skipped, images_under
-from runner.components.data.image_groups import found_in_name, groups_by_name
-from runner.components.data.labeled_images import Labeled, labeled_source
-from runner.components.data.layout_settings import LayoutSettings
-from runner.components.data.listing import Source
-from runner.components.data.split_folders import find_splits
+from runner.components.data.labels.labeled_images import Labeled, labeled_source
+from runner.components.data.layout.folder_listing import Skipped, images_under
+from runner.components.data.layout.image_groups import found_in_name, groups_by_name
+from runner.components.data.layout.layout_settings import LayoutSettings
+from runner.components.data.layout.listing import Source
+from runner.components.data.layout.split_folders import find_splits
 from runner.engine.saving.storage import printable
 from runner.errors import DataError, escaped
 

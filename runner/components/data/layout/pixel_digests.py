@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runner.components.data.decoder_messages import Collected, routed
-from runner.components.data.image_files import map_chunks
-from runner.components.data.image_kinds import open_image
+from runner.components.data.pixels.decoder_messages import Collected, routed
+from runner.components.data.pixels.image_files import map_chunks
+from runner.components.data.pixels.image_kinds import open_image
 from runner.engine.file_digests import DIGEST_BYTES, cache_file, is_settled, read_rows, state_of, write_rows
 from runner.engine.read_ahead import read_ahead
 from runner.engine.world import cores

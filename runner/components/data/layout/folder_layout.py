@@ -8,16 +8,23 @@ from pathlib import Path
 
 import torch
 
-from runner.components.data.class_names import chosen_classes
-from runner.components.data.finish_layout import finish_layout
-from runner.components.data.folder_listing import Skipped, folders_in, has_images, images_under, kind_of, list_folder
-from runner.components.data.image_groups import groups_by_name
-from runner.components.data.image_kinds import is_image
-from runner.components.data.labels_from_csv import read_labels
-from runner.components.data.labels_from_names import read_names
-from runner.components.data.layout_settings import LayoutSettings
-from runner.components.data.listing import Layout, Listing, Source
-from runner.components.data.split_folders import SplitFolders, find_splits, splits_by_name
+from runner.components.data.labels.class_names import chosen_classes
+from runner.components.data.labels.labels_from_csv import read_labels
+from runner.components.data.labels.labels_from_names import read_names
+from runner.components.data.layout.finish_layout import finish_layout
+from runner.components.data.layout.folder_listing import (
+    Skipped,
+    folders_in,
+    has_images,
+    images_under,
+    kind_of,
+    list_folder,
+)
+from runner.components.data.layout.image_groups import groups_by_name
+from runner.components.data.layout.layout_settings import LayoutSettings
+from runner.components.data.layout.listing import Layout, Listing, Source
+from runner.components.data.layout.split_folders import SplitFolders, find_splits, splits_by_name
+from runner.components.data.pixels.image_kinds import is_image
 from runner.engine.saving.storage import printable
 from runner.errors import ConfigError, DataError, escaped
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from runner.components.data.folder_listing import relative_paths
-from runner.components.data.listing import Layout
+from runner.components.data.layout.folder_listing import relative_paths
+from runner.components.data.layout.listing import Layout
 from runner.engine.file_digests import digest_files
 from runner.engine.fingerprint import Part, counts_of, digest
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from runner.components.data.color_modes import Alpha, ExtraBands
-from runner.components.data.fit_image import Fit
+from runner.components.data.pixels.color_modes import Alpha, ExtraBands
+from runner.components.data.pixels.fit_image import Fit
 from runner.registry import shared_knobs
 from runner.schema import BOUNDS, Range
 

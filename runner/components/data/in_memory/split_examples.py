@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
-from runner.components.data.array_names import ALL
+from runner.components.data.in_memory.array_names import ALL
 from runner.components.data.splitting import split_order, stratified_split
 from runner.engine.contracts import Data, Images, InMemory, Sampling
 from runner.engine.data_summary import Found, count_labels

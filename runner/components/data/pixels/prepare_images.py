@@ -15,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from runner.components.data.color_modes import DeepImageError
-from runner.components.data.decode import View
-from runner.components.data.decoder_messages import Findings, Unreadable
-from runner.components.data.folder_listing import relative_paths
-from runner.components.data.image_cache import Manifest, load_or_build, print_note
-from runner.components.data.image_files import decode_in_chunks
-from runner.components.data.scan_images import Scan, scan_images
-from runner.components.data.validate_images import find_unreadable
+from runner.components.data.layout.folder_listing import relative_paths
+from runner.components.data.pixels.color_modes import DeepImageError
+from runner.components.data.pixels.decode import View
+from runner.components.data.pixels.decoder_messages import Findings, Unreadable
+from runner.components.data.pixels.image_cache import Manifest, load_or_build, print_note
+from runner.components.data.pixels.image_files import decode_in_chunks
+from runner.components.data.pixels.scan_images import Scan, scan_images
+from runner.components.data.pixels.validate_images import find_unreadable
 from runner.engine.saving import storage
 from runner.errors import DataError, StorageError
 

@@ -24,8 +24,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runner.components.data.decoder_messages import Findings
 from runner.components.data.download import locked
+from runner.components.data.pixels.decoder_messages import Findings
 from runner.engine.saving import storage
 from runner.errors import StorageError
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from runner.components.data.class_names import chosen_classes
-from runner.components.data.layout_settings import LayoutSettings
-from runner.components.data.listing import GroupOf, Listing, Source
+from runner.components.data.labels.class_names import chosen_classes
+from runner.components.data.layout.layout_settings import LayoutSettings
+from runner.components.data.layout.listing import GroupOf, Listing, Source
 from runner.engine.saving.storage import printable
 from runner.errors import DataError, escaped
 

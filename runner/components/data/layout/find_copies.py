@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from runner.components.data.folder_listing import relative_paths
-from runner.components.data.pixel_digests import pixel_digests
+from runner.components.data.layout.folder_listing import relative_paths
+from runner.components.data.layout.pixel_digests import pixel_digests
 from runner.engine.file_digests import cache_home, digest_files, is_settled, state_of, write_cache
 
 # Raise it when the comparison changes

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from runner.components.data.folder_listing import relative_paths
-from runner.components.data.listing import GroupOf, Listing
+from runner.components.data.layout.folder_listing import relative_paths
+from runner.components.data.layout.listing import GroupOf, Listing
 from runner.engine.saving.storage import printable
 from runner.errors import DataError, escaped
 

@@ -10,10 +10,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from runner.components.data.color_modes import Colors, DeepImageError
-from runner.components.data.decode import call_decoder, check_decodable
-from runner.components.data.decoder_messages import Findings, routed
-from runner.components.data.image_files import FILES_PER_TASK, Progress, examine, map_chunks
+from runner.components.data.pixels.color_modes import Colors, DeepImageError
+from runner.components.data.pixels.decode import call_decoder, check_decodable
+from runner.components.data.pixels.decoder_messages import Findings, routed
+from runner.components.data.pixels.image_files import FILES_PER_TASK, Progress, examine, map_chunks
 from runner.engine.loading import prefetched
 from runner.engine.read_ahead import read_ahead
 from runner.errors import DataError
