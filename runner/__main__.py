@@ -12,6 +12,7 @@ from runner.engine.garbage import paused
 from runner.engine.interruption import raising
 from runner.status import print_error
 from runner.streams import check_printed, guard, lost_output
+from runner.user_paths import anchored
 
 
 def command() -> int:
@@ -28,7 +29,7 @@ def command() -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Answer a command line and return the exit code; every refusal is one line on stderr."""
     try:
-        with raising():
+        with anchored(), raising():
             return _answer(list(sys.argv[1:] if argv is None else argv))
     except (Exception, KeyboardInterrupt) as error:
         return print_error(error).exit_code

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from runner.errors import ConfigError
 from runner.plain_yaml import conf_folder
 from runner.roles import NO_MARKS, Marks, marks_of
 from runner.source_reader import (
@@ -28,6 +29,7 @@ from runner.source_reader import (
     source_text,
     statements,
 )
+from runner.user_paths import full, is_file
 
 _NO_KNOBS: Mapping[str, Marks] = {}
 _NAME = re.compile(r"[A-Za-z_]\w{0,99}")
@@ -136,12 +138,20 @@ def _plugin_sources(modules: Iterable[str], option: str) -> Iterator[Path]:
     """Yield the files of a user's modules that mention an option; the import path is searched, nothing is imported."""
     for module in filter(_MODULE.fullmatch, modules):
         for folder in sys.path:
-            place = Path(folder or ".") / module.replace(".", "/")
-            package = (place / "__init__.py").is_file()
-            if package or place.with_suffix(".py").is_file():
+            place = Path(full(folder or ".")) / module.replace(".", "/")
+            package = _is_there(place / "__init__.py")
+            if package or _is_there(place.with_suffix(".py")):
                 files = itertools.islice(place.rglob("*.py"), _MOST_FILES) if package else [place.with_suffix(".py")]
                 yield from (path for path in files if _mentions(path, option))
                 break
+
+
+def _is_there(path: Path) -> bool:
+    """Return True if there is a file; Python's import also takes what it may not look at as missing."""
+    try:
+        return is_file(path)
+    except ConfigError:
+        return False
 
 
 def _mentions(path: Path, option: str) -> bool:

@@ -18,9 +18,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from runner import user_paths
 from runner.engine.file_digests import cache_home, is_settled, state_of, write_cache
 from runner.engine.fingerprint import Fingerprint, digest, from_record
 from runner.engine.saving.storage import read
+from runner.errors import ConfigError
 from runner.keys import knob_marks, marked_keys
 from runner.plain_yaml import conf_folder
 from runner.roles import NO_MARKS, Aspect, Marks, Role
@@ -56,7 +58,7 @@ def data_state(config: _Config) -> _DataState | None:
     settled, now = True, time.time_ns()
     paths = list(data_paths(config))
     for key, path, pattern in paths:
-        parts.append(f"{key} {os.path.abspath(path)}")  # noqa: PTH100  (resolve follows links, which may be changed)
+        parts.append(f"{key} {user_paths.absolute(path)}")
         files = list(_files(path, pattern))
         parts.append(b"".join(state_of(name, status) for name, status in files))
         settled = settled and all(is_settled(status, now) for _, status in files)
@@ -79,7 +81,8 @@ def _named_files(data: _Config) -> Iterator[tuple[str, os.stat_result]]:
     """Yield path and status of the files that knobs name and that may lie elsewhere, such as a table of labels."""
     for _, value in sorted(data.items()):
         try:
-            status = Path(value).expanduser().stat() if isinstance(value, str) else None
+            path = user_paths.full(Path(value).expanduser()) if isinstance(value, str) else None
+            status = os.stat(path) if path else None  # noqa: PTH116
         except (OSError, ValueError, RuntimeError):
             continue
         if status and stat.S_ISREG(status.st_mode):
@@ -102,15 +105,17 @@ def _version(package: str) -> str:
 def _files(path: Path, pattern: str) -> Iterator[tuple[str, os.stat_result]]:
     """Yield name and status of the files below a path that match a pattern, in order; of a file that of itself."""
     try:
-        own = path.stat()
-    except OSError:
+        own = user_paths.status(path)
+    except ConfigError:
+        own = None
+    if own is None:
         # The data set itself names what is missing, unreadable or too long
         return
     if stat.S_ISREG(own.st_mode):
         yield "", own
         return
     depth = None if "**" in pattern else pattern.count("/") + 1
-    for name, status in _walk(str(path), "", depth):
+    for name, status in _walk(user_paths.full(path), "", depth):
         if depth is None or fnmatch(name, pattern):
             yield name, status
 
@@ -142,7 +147,7 @@ def recall(state: _DataState | None) -> Fingerprint | None:
     try:
         found = from_record(json.loads(read(path, _MAX_BYTES)))
         # The modification time records the last use
-        os.utime(path)
+        os.utime(user_paths.full(path))
     except (OSError, ValueError, RecursionError):
         return None
     return found

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
 
+from runner import user_paths
 from runner.errors import KEY, ConfigError, brief, wrong
 
 # Limits of a file: bytes, values, levels of nesting
@@ -40,18 +42,32 @@ def _read(path: Path) -> str:
 
     Raises ConfigError, with file and line, if it is too large or too deep, has anchors or tags, or is not a mapping.
     """
+    text = read_text(path)
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ConfigError(f"{path}: is larger than {_MAX_BYTES} bytes, too large for a config")
-        text = path.read_text(encoding="utf-8")
         _inspect(path, text)
+    except yaml.YAMLError as error:
+        raise ConfigError(error_message(path, error)) from error
+    return text
+
+
+def yaml_files(folder: Path) -> list[Path]:
+    """Return the YAML files in a folder, sorted, none if there is no such folder."""
+    return [folder / name for name in user_paths.listed(folder) if name.endswith(".yaml")]
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file; raises ConfigError if it cannot be read, is too large, or is not UTF-8."""
+    found = user_paths.status(path)
+    try:
+        if found and not stat.S_ISREG(found.st_mode):
+            raise ConfigError(f"{path}: must be a file")
+        if found and found.st_size > _MAX_BYTES:
+            raise ConfigError(f"{path}: is larger than {_MAX_BYTES} bytes, too large for a config")
+        return Path(user_paths.full(path)).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start})") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(error_message(path, error)) from error
-    return text
 
 
 def load(path: Path) -> Any:

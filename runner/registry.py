@@ -18,7 +18,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 import yaml
 
 from runner.errors import ConfigError, unknown
-from runner.plain_yaml import conf_folder
+from runner.plain_yaml import conf_folder, read_text, yaml_files
 from runner.relations import check_relations
 from runner.schema import check
 
@@ -173,9 +173,9 @@ def option_config(kind: str, name: str, *, key: str, folders: Sequence[Path] = (
     `key` is the key for error messages, `folders` are the config folders, by default runner's. Raises ConfigError for
     an unknown option.
     """
-    files = {path.stem: path for folder in folders or [conf_folder()] for path in (folder / kind).glob("*.yaml")}
+    files = {path.stem: path for folder in folders or [conf_folder()] for path in yaml_files(folder / kind)}
     if name in files:
-        return dict(yaml.safe_load(files[name].read_text(encoding="utf-8")))
+        return dict(yaml.safe_load(read_text(files[name])))
     if name in _parts.get(kind, {}):
         return {"name": name}
     raise unknown(key, "option", name, {*files, *names(kind)})

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import glob
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from runner import plain_yaml
+from runner import plain_yaml, user_paths
 from runner.engine.fingerprint import Fingerprint, from_record
 from runner.engine.logs.plugin_pages import flat_hparams
 from runner.engine.logs.sinks import METRICS, read_metrics
@@ -120,7 +118,7 @@ def find_runs(patterns: Sequence[str]) -> Found:
     """
     folders: dict[Path, None] = {}
     for pattern in patterns:
-        matches = [Path(pattern)] if os.path.isdir(pattern) else sorted(map(Path, glob.glob(pattern, recursive=True)))  # noqa: PTH112, PTH207
+        matches = [Path(pattern)] if _is_folder(pattern) else user_paths.matching(pattern)
         below = [run for match in matches for run in run_folders(match)]
         if not below:
             raise ConfigError(_none_found(pattern, matches))
@@ -131,17 +129,28 @@ def find_runs(patterns: Sequence[str]) -> Found:
     return found
 
 
+def _is_folder(pattern: str) -> bool:
+    """Return True if a pattern is the path of a folder; what is too long for a path may be a pattern."""
+    try:
+        return user_paths.is_dir(pattern, key="runs")
+    except ConfigError:
+        if set(pattern) & set("*?["):
+            return False
+        raise
+
+
 def _none_found(pattern: str, matches: Sequence[Path]) -> str:
     """Return the message for a pattern without a run."""
     wanted = f"a run folder has a {CONFIG} and a {RESULT}"
     if not matches:
-        return f"runs: no run found for '{pattern}' (there is no such folder in {printable(Path.cwd())}; {wanted})"
+        here = printable(Path(user_paths.absolute("")))
+        return f"runs: no run found for '{pattern}' (there is no such folder in {here}; {wanted})"
     return f"runs: '{pattern}' is not a run folder and contains none ({wanted})"
 
 
 def run_folders(top: Path) -> Iterator[Path]:
     """Yield the run folders at and below a folder, in order of name; folders inside a run are skipped."""
-    for place, below, files in os.walk(top):
+    for place, below, files in user_paths.walk(top):
         if RESULT in files or CONFIG in files:
             below.clear()
             yield Path(place)

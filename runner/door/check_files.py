@@ -14,7 +14,7 @@ from typing import Any
 
 from runner.door.options import OPTION, RECIPE, Conf, chosen_options, primary_file, read_yaml
 from runner.errors import ConfigError, unknown
-from runner.plain_yaml import check_interpolations, check_values
+from runner.plain_yaml import check_interpolations, check_values, read_text, yaml_files
 
 _HYDRA_KEYS = ("mode", "sweeper", "launcher")
 _HYDRA_GROUPS = ("/hydra/sweeper", "/hydra/sweeper/sampler", "/hydra/sweeper/pruner", "/hydra/launcher")
@@ -59,7 +59,7 @@ def _check_header(path: Path, *, recipe: bool) -> None:
 
 def _header(path: Path) -> str:
     """Return the header that Hydra reads in a file: the lines '# @...' before the first line of content."""
-    lines = (line for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    lines = (line for line in read_text(path).splitlines() if line.strip())
     return " ".join(match[1].strip() for match in takewhile(bool, map(_HEADER.match, lines)) if match)
 
 
@@ -94,7 +94,7 @@ def _files_in_defaults(conf: Conf, group: str, path: Path, defaults: Any) -> Ite
 
 def _file_in_same_folder(conf: Conf, group: str, path: Path, entry: str) -> Iterator[tuple[str, str]]:
     """Yield the file that a bare word in a defaults list names: one of the same folder."""
-    known = conf.files[group] if group else {file.stem for folder in conf.folders for file in folder.glob("*.yaml")}
+    known = conf.files[group] if group else {file.stem for folder in conf.folders for file in yaml_files(folder)}
     if entry in known:
         yield group, entry
     elif entry != "_self_":

@@ -21,6 +21,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict
 
+from runner import user_paths
 from runner.door.compose import choice_words, first_line, hydra_error, hydra_opened, picks_option, quote, resolve
 from runner.door.naming import hash8
 from runner.door.options import Conf, find_conf
@@ -51,6 +52,7 @@ class _HydraTask:
     """
 
     jobs: dict[int, Message]  # by number
+    start_folder: str | None  # from which relative paths count
 
     def __call__(self, config: DictConfig) -> None:
         """Run a job. A failure does not raise, because some launchers would then end the runs of later batches."""
@@ -62,7 +64,9 @@ class _HydraTask:
                 raise ConfigError(f"config: got {composed} here, must be {planned} as planned; do config files differ?")
             return start(job)
 
-        ending, _ = run_here(job, start_planned, run=job.folder_name)
+        # Hydra's basic launcher goes on in this process
+        with user_paths.anchored(self.start_folder), user_paths.returning():
+            ending, _ = run_here(job, start_planned, run=job.folder_name)
         # A signal ends the sweep, too
         if ending.status is Status.INTERRUPTED:
             raise KeyboardInterrupt if ending.exit_code == 130 else SystemExit(ending.exit_code)
@@ -94,9 +98,12 @@ class HydraLauncher(Queued):
 
     def _launch(self, batch: Sequence[tuple[int, Job]]) -> None:
         """Run a batch to its end."""
-        task = _HydraTask({index: message_of(job) for index, (_, job) in enumerate(batch)})
+        task = _HydraTask({index: message_of(job) for index, (_, job) in enumerate(batch)}, user_paths.start_folder())
         words = [
-            [*_words_of(self._conf, job), f"hydra.sweep.subdir={quote(os.path.relpath(folder_of(job), self._folder))}"]
+            [
+                *_words_of(self._conf, job),
+                f"hydra.sweep.subdir={quote(user_paths.relative(folder_of(job), self._folder))}",
+            ]
             for _, job in batch
         ]
         try:
@@ -179,7 +186,7 @@ def _opened_launcher(conf: Conf, given: Sequence[ParsedOverride], folder: Path, 
 def _sweep_config(conf: Conf, given: Sequence[ParsedOverride], folder: Path) -> DictConfig:
     """Return Hydra's config of a sweep, from the choices and the values under `hydra`."""
     fixed = [each for each in given if not each.swept and each.key not in ("hydra.sweep.dir", "hydra.mode")]
-    words = [*choice_words(conf, fixed), f"hydra.sweep.dir={quote(folder)}"]
+    words = [*choice_words(conf, fixed), f"hydra.sweep.dir={quote(user_paths.full(folder))}"]
     global_hydra = GlobalHydra.instance().hydra
     assert global_hydra is not None
     return global_hydra.compose_config(conf.primary, words, RunMode.MULTIRUN, with_log_configuration=False)
@@ -196,7 +203,7 @@ def in_subfolders(conf: Conf, given: Sequence[ParsedOverride], folder: Path, job
             with open_dict(whole):
                 whole.hydra.job.id = whole.hydra.job.num = number
             HydraConfig.instance().set_config(whole)
-            path = Path(os.path.relpath(folder / str(whole.hydra.sweep.subdir)))
+            path = Path(user_paths.relative(folder / str(whole.hydra.sweep.subdir)))
             found.append(with_free_folder(replace(job, folder=str(path), folder_name=path.name)))
     return found
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from runner import plain_yaml
-from runner.errors import ConfigError
+from runner import plain_yaml, user_paths
+from runner.errors import ConfigError, StorageError
 from runner.keys import experiment, key_marks
 from runner.numerics import completed, stripped
 from runner.roles import Role
@@ -79,23 +78,23 @@ def legacy_hash8(config: Mapping[str, Any]) -> str:
 
 def name_in(sweep: Path, name: str, config: Mapping[str, Any]) -> str:
     """Return the name of a trial's folder in a sweep: the one by an older version, if that folder exists."""
-    if not os.path.isdir(sweep) or not name.endswith(f"-{hash8(config)}"):  # noqa: PTH112  (Path's raises for long names)
+    if not name.endswith(f"-{hash8(config)}") or not user_paths.is_dir(sweep, error=StorageError):
         return name
     older = f"{name[:-9]}-{legacy_hash8(config)}"
-    if os.path.isdir(sweep / older):  # noqa: PTH112
+    if user_paths.is_dir(sweep / older, error=StorageError):
         return older
     # Legacy hashes counted most execution settings, which may since have been changed by `resume=`
-    others = (other for other in _folders(sweep.absolute()).get(name[:-9], ()) if other != name)
+    others = (other for other in _folders(user_paths.full(sweep)).get(name[:-9], ()) if other != name)
     return next((other for other in others if _is_of(sweep / other, config)), name)
 
 
 @cache
-def _folders(sweep: Path) -> dict[str, list[str]]:
+def _folders(sweep: str) -> dict[str, list[str]]:
     """Return the trials in a sweep's folder by their names without hash, as they are on the first call."""
     found: dict[str, list[str]] = {}
-    for entry in os.scandir(sweep):
-        if entry.is_dir():
-            found.setdefault(entry.name[:-9], []).append(entry.name)
+    for name in user_paths.listed(sweep, error=StorageError):
+        if user_paths.is_dir(Path(sweep, name), error=StorageError):
+            found.setdefault(name[:-9], []).append(name)
     return found
 
 

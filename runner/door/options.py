@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from runner import plain_yaml
+from runner import plain_yaml, user_paths
 from runner.errors import ConfigError, brief, unknown, wrong
-from runner.plain_yaml import conf_folder
+from runner.plain_yaml import conf_folder, yaml_files
 
 # One word in Hydra's grammar
 OPTION = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
@@ -45,7 +44,7 @@ def find_conf(config_dir: str | None = None, primary: str = "config") -> Conf:
     main = read_yaml(folders[0] / "config.yaml")
     defaults = dict(_groups(main["defaults"]))
     files = {group: _options(group, folders) for group in defaults}
-    names = {path.stem for folder in folders for path in _yaml_files(folder)}
+    names = {path.stem for folder in folders for path in yaml_files(folder)}
     if primary not in names:
         raise unknown("--config-name", "config", primary, names)
     settings = {key: value for key, value in main.items() if key not in ("defaults", "hydra")}
@@ -54,12 +53,12 @@ def find_conf(config_dir: str | None = None, primary: str = "config") -> Conf:
 
 def _user_folder(config_dir: str) -> Path:
     """Return the folder of `--config-dir`; raises ConfigError if Hydra would ignore or execute a file in it."""
-    folder = Path(config_dir).absolute()
-    if not config_dir or not os.path.isdir(folder):  # noqa: PTH112  (Path.is_dir raises for a name too long)
+    folder = Path(user_paths.full(config_dir)).absolute()
+    if not config_dir or not user_paths.is_dir(config_dir, key="--config-dir"):
         raise ConfigError(f"--config-dir: got '{config_dir}', must be a folder that exists")
-    if (folder / "hydra").exists():
+    if user_paths.exists(folder / "hydra"):
         raise ConfigError(f"{folder / 'hydra'}: a config folder must not set Hydra up (it runs code from there)")
-    if (folder / "config.yaml").exists():
+    if user_paths.exists(folder / "config.yaml"):
         raise ConfigError(
             f"{folder / 'config.yaml'}: is hidden by the config of runner; rename it and use --config-name"
         )
@@ -76,7 +75,7 @@ def _options(group: str, folders: list[Path]) -> dict[str, Path]:
     """Return the options of a group with their files; raises ConfigError for two files of one name."""
     found: dict[str, Path] = {}
     for folder in folders:
-        for path in _yaml_files(folder / group):
+        for path in yaml_files(folder / group):
             if path.stem in found:
                 raise ConfigError(f"{path}: {group}={path.stem} comes with runner; give the file another name")
             if OPTION.fullmatch(path.stem):
@@ -84,18 +83,11 @@ def _options(group: str, folders: list[Path]) -> dict[str, Path]:
     return found
 
 
-def _yaml_files(folder: Path) -> list[Path]:
-    """Return the YAML files in a folder, sorted, none if there is no such folder."""
-    try:
-        names = os.listdir(folder)  # noqa: PTH208  (`glob` takes three times as long, for each of 17 groups)
-    except OSError:
-        return []
-    return [folder / name for name in sorted(names) if name.endswith(".yaml")]
-
-
 def primary_file(conf: Conf, name: str) -> Path:
     """Return the file of a config that is in a config folder itself, not in a group."""
-    return next(path for path in (folder / f"{name}.yaml" for folder in conf.folders) if path.is_file())
+    return next(
+        path for path in (folder / f"{name}.yaml" for folder in conf.folders) if user_paths.exists(path, links=False)
+    )
 
 
 def option_values(conf: Conf, group: str, option: str) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from runner import plain_yaml
+from runner import plain_yaml, user_paths
 from runner.door.arguments import Arguments
 from runner.door.compose import quote
 from runner.door.options import Conf
@@ -41,7 +40,7 @@ def save_command(folder: Path, conf: Conf, given: Sequence[ParsedOverride]) -> N
         "overrides": words,
         "config_name": conf.primary,
         "give_again": [*plugins, *(f"--config-dir={path}" for path in conf.folders[1:])],
-        "cwd": str(Path.cwd()),
+        "cwd": user_paths.start_folder() or "",
     }
     write_atomic(folder / _FILE, yaml.safe_dump(kept, sort_keys=False, allow_unicode=True).encode())
 
@@ -53,7 +52,7 @@ def sweep_command(arguments: Arguments) -> Arguments:
     if asked is None:
         return arguments
     folder = Path(expanded("resume", str(asked)))
-    if not os.path.isfile(folder / _FILE):  # noqa: PTH113  (is_file raises for a long name)
+    if not user_paths.is_file(folder / _FILE, key="resume"):
         if arguments.multirun:
             raise wrong("resume", str(asked), f"the folder of a sweep, because of -m (it has no {_FILE})")
         return arguments
@@ -87,7 +86,8 @@ def _former_defaults(folder: Path, words: Sequence[str]) -> list[str]:
     """Return words for the defaults that have changed since a sweep began, as its trials have them."""
     given = {word.lstrip("+").partition("=")[0] for word in words}
     wanted = {key: value for key, value in FORMER_DEFAULTS.items() if key not in given}
-    trials = sorted(folder.glob("*/config.yaml"))
+    places = (folder / name / "config.yaml" for name in user_paths.listed(folder))
+    trials = [path for path in places if user_paths.is_file(path)]
     for path in trials:
         if not wanted:
             break
@@ -117,7 +117,7 @@ def _as_then(word: str, cwd: str) -> str:
     if not isinstance(value, str) or value.startswith(("~", "/")):
         return word
     there = Path(cwd) / value
-    return f"{key}={there}" if os.path.exists(there) else word  # noqa: PTH110  (Path's raises for a long name)
+    return f"{key}={there}" if user_paths.exists(there, key=key) else word
 
 
 def _read_command(path: Path) -> dict[str, Any]:

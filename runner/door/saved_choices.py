@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from runner import plain_yaml
+from runner import plain_yaml, user_paths
 from runner.door.overrides import parse_override
 from runner.expand_user import expanded
 from runner.keys import key_marks
@@ -25,13 +24,13 @@ def saved_choices(words: Sequence[str]) -> list[str]:
     with it.
     """
     given = {word.lstrip("+").partition("=")[0]: word for word in words}
-    named = [given[key] for key in _NAMING if key in given]
+    named = [key for key in _NAMING if key in given]
     groups = {key.partition(".")[0] for key in given if "." in key and key_marks(key).role is Role.PATH}
     if not named or not (groups := groups - given.keys()):
         return []
-    value = parse_override(named[0]).value
-    path = Path(expanded("resume", str(value))) / "config.yaml"
-    config = plain_yaml.load(path) if os.path.isfile(path) else None  # noqa: PTH113  (is_file raises for a long name)
+    value = parse_override(given[named[0]]).value
+    path = Path(expanded(named[0], str(value))) / "config.yaml"
+    config = plain_yaml.load(path) if user_paths.is_file(path, key=named[0]) else None
     found = []
     for group in sorted(groups):
         saved = config.get(group) if isinstance(config, dict) else None

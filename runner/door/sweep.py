@@ -36,8 +36,7 @@ def run_sweep(conf: Conf, plan: Plan, given: Sequence[ParsedOverride]) -> int:
     """Run a sweep and return its exit code; raises TrialsFailed if runs failed, Locked if another process runs it."""
     sys.stdout.write(f"{_size(plan)} in {plan.folder}\n")
     sys.stdout.flush()
-    with storage.convert_os_errors(plan.folder):
-        plan.folder.mkdir(parents=True, exist_ok=True)
+    storage.make_folders(plan.folder)
     with lock(plan.folder):
         save_command(plan.folder, conf, given)
         try:

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from runner.engine.world import cores
+from runner.user_paths import absolute, full
 
 # Bytes of a digest, and of the key of a file's state
 DIGEST_BYTES = 16
@@ -33,7 +34,7 @@ _UNREADABLE = hashlib.sha256(b"unreadable").digest()[:DIGEST_BYTES]
 
 def cache_home() -> Path:
     """Return the folder of the caches of fingerprints, below the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "runner" / "fingerprints"
+    return Path(full(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser())) / "runner" / "fingerprints"
 
 
 def is_settled(status: os.stat_result, now: int) -> bool:
@@ -52,42 +53,42 @@ def digest_files(root: Path, names: Sequence[str]) -> tuple[list[int], list[byte
 
     A file that cannot be read has the digest of no file, and size 0: whoever needs it reports it.
     """
-    now, path = time.time_ns(), cache_file(root, "files")
+    now, path, place = time.time_ns(), cache_file(root, "files"), full(root)
     known = read_rows(path)
     kept: dict[bytes, bytes] = {}
 
     def look(name: str) -> tuple[int, bytes]:
         try:
-            status = os.stat(os.path.join(root, name))  # noqa: PTH116, PTH118  (a Path per file takes ten times as long)
+            status = os.stat(os.path.join(place, name))  # noqa: PTH116, PTH118  (a Path per file takes ten times as long)
         except (OSError, ValueError):
             return 0, _UNREADABLE
         key = hashlib.blake2b(state_of(name, status), digest_size=DIGEST_BYTES).digest()
-        found = known.get(key) or _content(os.path.join(root, name), status)  # noqa: PTH118
+        found = known.get(key) or _content(os.path.join(place, name), status)  # noqa: PTH118
         if found != _UNREADABLE and is_settled(status, now):
             kept[key] = found
         return status.st_size, found
 
-    looked = _each(root, look, names)
+    looked = _each(place, look, names)
     if not kept.keys() <= known.keys():
         write_rows(path, known, kept)
     return [size for size, _ in looked], [found for _, found in looked]
 
 
-def _each(root: Path, look: Callable[[str], tuple[int, bytes]], names: Sequence[str]) -> list[tuple[int, bytes]]:
+def _each(root: str, look: Callable[[str], tuple[int, bytes]], names: Sequence[str]) -> list[tuple[int, bytes]]:
     """Return what `look` returns for each name, in order, from threads if the files are large."""
     threads = min(8, cores())
     some = names[:: max(1, len(names) // 16)]
-    if threads == 1 or sum(_size(os.path.join(root, name)) for name in some) < _SMALL_FILE * len(some):  # noqa: PTH118
+    if threads == 1 or sum(size_of(os.path.join(root, name)) for name in some) < _SMALL_FILE * len(some):  # noqa: PTH118
         return list(map(look, names))
     tasks = [names[start : start + _PER_TASK] for start in range(0, len(names), _PER_TASK)]
     with ThreadPoolExecutor(threads) as pool:
         return [found for task in pool.map(lambda some: list(map(look, some)), tasks) for found in task]
 
 
-def _size(path: str) -> int:
+def size_of(path: str) -> int:
     """Return the size of a file, 0 if there is none."""
     try:
-        return os.stat(path).st_size  # noqa: PTH116
+        return os.stat(full(path)).st_size  # noqa: PTH116
     except (OSError, ValueError):
         return 0
 
@@ -109,14 +110,14 @@ def _content(path: str, status: os.stat_result) -> bytes:
 
 def cache_file(root: Path, kind: str) -> Path:
     """Return the file that keeps digests of one kind of the files below a folder."""
-    place = os.fsencode(os.path.abspath(root))  # noqa: PTH100  (a Path's resolve follows links)
+    place = os.fsencode(absolute(root))
     return cache_home() / f"{hashlib.blake2b(place, digest_size=DIGEST_BYTES).hexdigest()}.{kind}"
 
 
 def read_rows(path: Path) -> dict[bytes, bytes]:
     """Return digest by state, empty if there is no cache: a checksum and rows of key and digest."""
     try:
-        data = path.read_bytes()
+        data = Path(full(path)).read_bytes()
     except OSError:
         return {}
     seal, rows = data[:_ROW], data[_ROW:]

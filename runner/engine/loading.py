@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Generator, Iterable
+from functools import partial
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from runner.engine.contracts import Split
 from runner.errors import DataError, RunnerError
+from runner.user_paths import anchor, in_start_folder, start_folder
 
 # The arguments of `fetch`: positions (B,) int64 and uniform random numbers (B, k) in [0, 1), both on the CPU.
 Request = tuple[Tensor, Tensor | None]
@@ -99,10 +101,12 @@ def _load_in_workers(
         pin_memory=pin,
         # Without a generator, iter() draws a seed from the global one, which would change the run's random numbers.
         generator=torch.Generator(),
-        worker_init_fn=_start_worker,
+        worker_init_fn=partial(_start_worker, start_folder()),
         multiprocessing_context=_start_method(split),
     )
-    iterator: Any = iter(loader)
+    # A process that starts another asks for its working folder, which code of the user's may have deleted
+    with in_start_folder():
+        iterator: Any = iter(loader)
     try:
         while True:
             images = _next_images(iterator)
@@ -159,13 +163,14 @@ def _as_arrays(request: Request) -> _WorkerRequest:
     return index.numpy(), None if uniforms is None else uniforms.numpy()
 
 
-def _start_worker(_: int) -> None:
-    """Ignore signals in a worker, and make it exit when its parent ends.
+def _start_worker(folder: str | None, _: int) -> None:
+    """Let paths count from a folder in a worker, ignore signals, and make it exit when its parent ends.
 
     The parent handles signals that go to the whole process group, and stops its workers. torch has a check for the
     parent, but it watches the process that forked the worker. Here that is the fork server, which outlives the parent
     because it waits for the workers.
     """
+    anchor(folder)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, args=[multiprocessing.parent_process()], daemon=True).start()

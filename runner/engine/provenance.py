@@ -16,6 +16,8 @@ from typing import Any
 import torch
 
 import runner
+from runner import user_paths
+from runner.errors import RunnerError
 
 _PACKAGES = ("torch", "numpy", "hydra-core", "tensorboard", "safetensors")
 _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG")
@@ -81,10 +83,10 @@ def _repositories() -> tuple[Path | None, Path | None]:
 def repository(folder: Path) -> Path | None:
     """Return the root of the git working tree that contains a folder; None outside one and for an installed package."""
     try:
-        folder = folder.resolve()
-        tops = (top for top in (folder, *folder.parents) if (top / ".git").exists())
+        folder = user_paths.real(folder)
+        tops = (top for top in (folder, *folder.parents) if user_paths.exists(top / ".git"))
         return None if "site-packages" in folder.parts else next(tops, None)
-    except OSError:
+    except (OSError, RunnerError):
         # The current folder was deleted or is not readable.
         return None
 

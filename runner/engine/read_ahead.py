@@ -7,6 +7,8 @@ import os
 import stat
 from collections.abc import Iterable
 
+from runner.user_paths import full
+
 # Not on every platform.
 _advise = getattr(os, "posix_fadvise", None)
 # Bytes per request: Linux reads at most its read-ahead window of a request, and that is at least 128 KiB.
@@ -23,10 +25,10 @@ def read_ahead(paths: Iterable[str | os.PathLike[str]]) -> None:
         return
     for path in paths:
         with contextlib.suppress(OSError, ValueError):
-            found = os.stat(path)  # noqa: PTH116  (a Path per file takes ten times as long)
+            found = os.stat(full(path))  # noqa: PTH116  (a Path per file takes ten times as long)
             # Opening a pipe would block.
             if stat.S_ISREG(found.st_mode):
-                file = os.open(path, os.O_RDONLY)
+                file = os.open(full(path), os.O_RDONLY)
                 try:
                     for start in range(0, found.st_size, _PART):
                         _advise(file, start, _PART, os.POSIX_FADV_WILLNEED)

@@ -14,7 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from runner import user_paths
 from runner.engine.batches import TrainBatches
+from runner.engine.saving.storage import convert_os_errors
+from runner.errors import StorageError
 
 _MB = 1e6  # bytes
 STEP, SPEED, WAIT, MEMORY = TAGS = (
@@ -130,9 +133,9 @@ def median_cost(metrics: Path) -> dict[str, float]:
         The median of each `time/` tag over all laps, which ignores a slow start, and the largest peak memory. Empty if
         the file is missing or has no lap.
     """
-    if not metrics.exists():
+    if not user_paths.exists(metrics, error=StorageError):
         return {}
-    with metrics.open(encoding="utf-8") as lines:
+    with convert_os_errors(metrics), Path(user_paths.full(metrics)).open(encoding="utf-8") as lines:
         laps = [json.loads(line) for line in lines if '"time/step_ms"' in line and line.endswith("\n")]
     if not laps:
         return {}

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from runner.engine.saving import storage
 from runner.errors import CheckpointError, ConfigError, StorageError
 from runner.expand_user import expanded
+from runner.user_paths import full
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -77,10 +78,21 @@ def _database(url: str) -> BaseStorage:
             f"hydra.sweeper.storage: got '{kind}://...', must be a path or a URL of {', '.join(_DATABASES)}"
         )
     try:
-        return optuna.storages.RDBStorage(url)
+        return optuna.storages.RDBStorage(_with_full_path(url))
     except (SQLAlchemyError, ImportError, RuntimeError, ValueError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"hydra.sweeper.storage: cannot open {_without_password(url)}: {reason}") from error
+
+
+def _with_full_path(url: str) -> str:
+    """Return a URL with the file of SQLite in full: the driver opens it later, wherever the process is then."""
+    from sqlalchemy.engine import make_url
+
+    parsed = make_url(url)
+    file = parsed.database
+    if parsed.get_backend_name() != "sqlite" or not file or file == ":memory:" or file.startswith("file:"):
+        return url
+    return parsed.set(database=full(file)).render_as_string(hide_password=False)
 
 
 def _without_password(url: str) -> str:
@@ -102,12 +114,12 @@ class Journal:
         # Number of complete records read so far, and their size in bytes
         self._known = (0, 0)
         with storage.convert_os_errors(path):
-            path.open("ab").close()
+            Path(full(path)).open("ab").close()
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         """Yield the records from this number on."""
         number, start = self._known if log_number_from >= self._known[0] else (0, 0)
-        with storage.convert_os_errors(self._path), self._path.open("rb") as file:
+        with storage.convert_os_errors(self._path), Path(full(self._path)).open("rb") as file:
             file.seek(start)
             data = file.read()
         for text, end in _complete_records(data, self._path):
@@ -121,7 +133,7 @@ class Journal:
         """Add records after the last complete one."""
         logs = list(logs)
         data = b"".join(map(_record_line, logs))
-        with storage.convert_os_errors(self._path), self._path.open("r+b") as file:
+        with storage.convert_os_errors(self._path), Path(full(self._path)).open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             start = self._known[1]
             file.seek(start)

@@ -17,6 +17,7 @@ from runner.search.records import RankedPoint, RunResult, Search, StudyTrial, po
 from runner.search.samplers import NON_ADAPTIVE, adaptive_sampler, distinct_points, distribution
 from runner.search.space import Point
 from runner.search.storage import JOURNAL, open_storage
+from runner.user_paths import real
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -32,7 +33,7 @@ class Study:
     def __init__(self, search: Search, folder: Path) -> None:
         import optuna
 
-        self._search, self._folder = search, str(folder.resolve())
+        self._search, self._folder = search, str(real(folder))
         self._storage = open_storage(search.storage, folder)
         self._study = optuna.create_study(
             study_name=search.study_name,

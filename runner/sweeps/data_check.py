@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from runner import user_paths
 from runner.engine.saving.data_folders import data_of, folder_for_data
 from runner.errors import DataError
 from runner.identity import data_state, recall
@@ -65,7 +66,7 @@ class DataCheck:
         for suffix, count in moved.items():
             what = f"{count} trials here are" if count > 1 else "a trial here is"
             self._say(f"{what} of other data and not used again: runs on these data go to folders -data{suffix}")
-        results = [read_saved_result(folder) for job in jobs if (folder := folder_of(job)).is_dir()]
+        results = [read_saved_result(folder_of(job)) for job in jobs]
         unknown = [each for each in results if each and each.status.is_result and each.scores and not each.data]
         if unknown:
             what = "1 result has" if len(unknown) == 1 else f"{len(unknown)} results have"
@@ -118,12 +119,13 @@ def _fingerprints(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 def _ask_process(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the fingerprints of data, read in another process; raises DataError if it cannot read them."""
     ours, theirs = os.pipe()
-    paths = repr([path or os.getcwd() for path in sys.path])  # noqa: PTH109
+    paths = repr([path or user_paths.full(".") for path in sys.path])
     process = subprocess.Popen(
         [sys.executable, "-c", _PROGRAM, paths, str(theirs)],
         stdin=subprocess.PIPE,
         pass_fds=[theirs],
         text=True,
+        cwd=user_paths.start_folder(),
         # The terminal sends Ctrl-C to all processes of a session, but this one ends it
         start_new_session=True,
     )
@@ -150,6 +152,7 @@ def _answer(descriptor: int) -> None:
 
     from runner.errors import RunnerError
 
+    user_paths.anchor(user_paths.start_folder())
     # The sweep's output is its own
     os.dup2(2, 1)
     torch.set_num_threads(1)

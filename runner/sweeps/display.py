@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from runner import user_paths
 from runner.engine.logs.console import format_duration
 from runner.engine.monitor import Monitor
-from runner.sweeps.outcome import LOG, Ended, folder_of
+from runner.sweeps.outcome import LOG, Ended, folder_of, has_file
 from runner.tasks.job import Job
 
 # Fewest seconds between two drawings
@@ -178,7 +179,7 @@ def show_reasons(bad: Sequence[Ended], stream: TextIO | None = None) -> None:
     if len(bad) > _MAX_REASONS:
         stream.write(f"... and {len(bad) - _MAX_REASONS} more\n")
     # Hydra's launchers keep their logs elsewhere
-    if any((folder_of(each.job) / LOG).is_file() for each in bad):
+    if any(has_file(folder_of(each.job) / LOG) for each in bad):
         stream.write(f"logs: {folder_of(bad[0].job).parent / '*' / LOG}\n")
     stream.flush()
 
@@ -186,7 +187,7 @@ def show_reasons(bad: Sequence[Ended], stream: TextIO | None = None) -> None:
 def _last_progress(folder: Path) -> dict[str, str]:
     """Return the fields of the last progress line of a trial: epoch, step, loss, val loss, left."""
     try:
-        with (folder / LOG).open("rb") as log:
+        with Path(user_paths.full(folder / LOG)).open("rb") as log:
             log.seek(max(0, os.fstat(log.fileno()).st_size - _TAIL_BYTES))
             text = log.read().decode("utf-8", "replace")
     except OSError:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import TextIO
 
 from runner.engine.interruption import Interrupted
+from runner.engine.saving.storage import convert_os_errors, make_folders
 from runner.status import Status
 from runner.sweeps.launcher import Queued
 from runner.sweeps.outcome import LOG, Ended, folder_of, mark_running
 from runner.sweeps.trial import Start, run_here
+from runner.user_paths import full
 
 
 class InProcess(Queued):
@@ -33,10 +37,16 @@ class InProcess(Queued):
             number, job = self._queue.popleft()
             mark_running(job)
             folder = folder_of(job)
-            folder.mkdir(parents=True, exist_ok=True)
-            with (folder / LOG).open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
+            make_folders(folder)
+            with _opened_log(folder / LOG) as log, redirect_stdout(log), redirect_stderr(log):
                 ending, result = run_here(job, self._start)
             self._done.append(Ended(number=number, job=job, result=result, ran=True, seconds=result.seconds))
             if ending.status is Status.INTERRUPTED:
                 raise Interrupted(ending.exit_code - 128)
         return self._done.popleft() if self._done else None
+
+
+def _opened_log(path: Path) -> TextIO:
+    """Return a log, opened at its end; raises StorageError if that fails."""
+    with convert_os_errors(path):
+        return Path(full(path)).open("a", encoding="utf-8")

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from runner import plain_yaml
+from runner import plain_yaml, user_paths
 from runner.engine.monitor import Monitor
 from runner.engine.saving.folder import RESULT, SCHEMA, Result, create, read_result, write_result
-from runner.engine.saving.storage import write_atomic
-from runner.errors import MOST_CHOICES, CheckpointError, ConfigError, TrialsFailed
+from runner.engine.saving.storage import make_folders, write_atomic
+from runner.errors import MOST_CHOICES, CheckpointError, ConfigError, StorageError, TrialsFailed
 from runner.numerics import BEFORE_SCHEMA_2, check_unchanged
 from runner.status import BUG, Ending, Status
 from runner.tasks.job import Job
@@ -68,9 +68,17 @@ def folder_of(job: Job) -> Path:
 def read_saved_result(folder: Path) -> Result | None:
     """Return the result in a folder, None if there is none or it cannot be read."""
     try:
-        return read_result(folder)
+        return read_result(folder) if user_paths.is_file(folder / RESULT, error=CheckpointError) else None
     except CheckpointError:
         return None
+
+
+def has_file(path: Path) -> bool:
+    """Return True if a file is there; a trial whose folder cannot be looked at fails alone, when it writes."""
+    try:
+        return user_paths.is_file(path)
+    except ConfigError:
+        return False
 
 
 def finished_result(job: Job) -> Result | None:
@@ -79,7 +87,7 @@ def finished_result(job: Job) -> Result | None:
     Raises CheckpointError if its score cannot be compared with those of the trials to come.
     """
     folder = folder_of(job)
-    result = read_saved_result(folder) if (folder / RESULT).is_file() else None
+    result = read_saved_result(folder)
     if not result or not result.status.is_result or not is_same_run(folder, job):
         return None
     _check_score(folder, result, job.config)
@@ -111,7 +119,7 @@ def is_same_run(folder: Path, job: Job) -> bool:
 def with_free_folder(job: Job) -> Job:
     """Return a job with a new folder if its own holds another run, as names without a hash allow."""
     folder = folder_of(job)
-    if (folder / RESULT).is_file() and not is_same_run(folder, job):
+    if has_file(folder / RESULT) and not is_same_run(folder, job):
         return replace(job, folder=str(create(folder)))
     return job
 
@@ -131,8 +139,8 @@ def finalize_result(job: Job, ended: Ending, seconds: float) -> Result:
         return result
     result.status, result.exit, result.reason = ended.status, ended.exit_code, ended.reason
     result.seconds = result.seconds or round(seconds, 3)
-    folder.mkdir(parents=True, exist_ok=True)
-    if not ended.status.is_result and not (folder / _CONFIG).exists():
+    make_folders(folder)
+    if not ended.status.is_result and not user_paths.exists(folder / _CONFIG, error=StorageError):
         write_atomic(folder / _CONFIG, plain_yaml.dump(job.config))
     write_result(folder, result)
     return result

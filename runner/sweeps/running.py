@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
@@ -14,6 +15,7 @@ from runner.status import Ending, Status
 from runner.sweeps.outcome import LOG, describe_exit, finalize_result, folder_of, read_saved_result
 from runner.sweeps.worker_group import Worker
 from runner.tasks.job import Job
+from runner.user_paths import full
 
 # Seconds that a stopped trial has to save itself
 GRACE = 4.0
@@ -80,7 +82,7 @@ def _exit_code(code: int) -> int:
 def _log_size(path: Path) -> int:
     """Return the bytes of a file, 0 if there is none."""
     try:
-        return path.stat().st_size
+        return os.stat(full(path)).st_size  # noqa: PTH116
     except OSError:
         return 0
 
@@ -88,4 +90,6 @@ def _log_size(path: Path) -> int:
 def _truncate(log: Path) -> None:
     """Leave the first megabyte of a log that is too long."""
     if _log_size(log) > _MAX_LOG_BYTES:
-        os.truncate(log, 1 << 20)
+        # A log that cannot be changed stays long
+        with contextlib.suppress(OSError):
+            os.truncate(full(log), 1 << 20)

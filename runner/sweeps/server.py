@@ -21,6 +21,7 @@ from runner.sweeps import loading
 from runner.sweeps.channel import Channel, Closed, Message
 from runner.sweeps.forks import Forks, TemplateEnded
 from runner.sweeps.trial import load_start, run_trial
+from runner.user_paths import anchor, start_folder
 
 # With this many trials or more, collapsing memory into large pages saves more than it costs. A sweep of unknown length
 # that has run this many will probably run as many again.
@@ -30,6 +31,7 @@ _MANY = 100
 def main(descriptor: int) -> None:
     """Serve the sweep at the other end of a socket until it closes the socket."""
     guard()
+    anchor(start_folder())
     # The terminal sends Ctrl-C to all processes, but the sweep decides which of them end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = Channel(socket.socket(fileno=descriptor))

@@ -11,11 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from runner.engine.saving.folder import Result
+from runner.engine.saving.storage import convert_os_errors, make_folders
 from runner.status import Ending, ending_of_code, print_error
 from runner.streams import open_screen
 from runner.sweeps.channel import Message
 from runner.sweeps.outcome import LOG, finalize_result, folder_of
 from runner.tasks.job import Job
+from runner.user_paths import full
 
 # Runs the task of a job and returns its exit code
 Start = Callable[[Job], int]
@@ -80,9 +82,10 @@ def message_of(job: Job) -> Message:
 
 def _redirect_output(folder: Path) -> None:
     """Append all output of this process, native code's too, to the trial's log."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folders(folder)
     _flush()
-    log = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+    with convert_os_errors(folder / LOG):
+        log = os.open(full(folder / LOG), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
     for stream in (1, 2):
         os.dup2(log, stream)
     os.close(log)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from runner import user_paths
 from runner.errors import TrialsFailed
 from runner.sweeps.channel import Channel, Closed, Message
 from runner.sweeps.launcher import LauncherSettings
@@ -108,9 +109,16 @@ class Worker:
         # number of a trial -> its process group
         self.groups: dict[int, int] = {}
         self._process = subprocess.Popen(
-            [sys.executable, "-c", START, repr([path or os.getcwd() for path in sys.path]), str(theirs.fileno())],  # noqa: PTH109
+            [
+                sys.executable,
+                "-c",
+                START,
+                repr([path or user_paths.full(".") for path in sys.path]),
+                str(theirs.fileno()),
+            ],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
+            cwd=user_paths.start_folder(),
             env={**_LARGE_PAGES, **os.environ, **self._environment},
             # The terminal sends Ctrl-C to all processes of a session, but the sweep decides which of them end.
             start_new_session=True,

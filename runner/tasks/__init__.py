@@ -27,7 +27,6 @@ plugins.py          the user's plugins
 from __future__ import annotations
 
 import importlib
-import os
 import pkgutil
 import sys
 import threading
@@ -35,7 +34,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from runner import plain_yaml
+from runner import plain_yaml, user_paths
 from runner.engine.garbage import collecting
 from runner.engine.interruption import heed
 from runner.engine.read_ahead import read_ahead
@@ -89,7 +88,7 @@ def _prefetch_data(config: dict[str, Any]) -> None:
 def prefetch_matching(folder: Path, pattern: str) -> None:
     """Start reading the files of a folder that match a pattern; the data set reports what is wrong with them."""
     with suppress(OSError, ValueError):
-        read_ahead(folder.glob(pattern))
+        read_ahead(Path(user_paths.full(folder)).glob(pattern))
 
 
 def _load_task(name: str) -> None:
@@ -115,7 +114,7 @@ def _resumed(job: Job) -> Job:
 def saved_task(folder: str) -> str | None:
     """Return the name of the task of a run folder, None if the folder has no config."""
     path = Path(folder) / "config.yaml"
-    config = plain_yaml.load(path) if os.path.isfile(path) else None  # noqa: PTH113
+    config = plain_yaml.load(path) if user_paths.is_file(path, key="resume") else None
     task = config.get("task") if isinstance(config, dict) else None
     return str(task.get("name")) if isinstance(task, dict) else None
 

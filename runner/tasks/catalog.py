@@ -14,6 +14,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import yaml
 
 from runner.errors import ConfigError
+from runner.plain_yaml import read_text, yaml_files
 from runner.registry import find, knobs, names
 from runner.relations import Fields, OfLength, Regular
 from runner.roles import Role, marks_in
@@ -85,7 +86,7 @@ def read_catalog(folders: Sequence[Path], *, plugins: bool = False) -> list[Grou
     """
     found = []
     for name, default in _group_defaults(folders[0]):
-        files = sorted((path for folder in folders for path in (folder / name).glob("*.yaml")), key=lambda p: p.stem)
+        files = sorted((path for folder in folders for path in yaml_files(folder / name)), key=lambda p: p.stem)
         options = [_read_option(name, path, several=isinstance(default, list)) for path in files]
         if plugins:
             options += [
@@ -97,14 +98,14 @@ def read_catalog(folders: Sequence[Path], *, plugins: bool = False) -> list[Grou
 
 def _group_defaults(folder: Path) -> Iterator[tuple[str, Any]]:
     """Yield the groups of config.yaml and their defaults."""
-    for entry in yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["defaults"]:
+    for entry in yaml.safe_load(read_text(folder / "config.yaml"))["defaults"]:
         if isinstance(entry, dict):
             yield from ((name, choice) for name, choice in entry.items() if not name.startswith("override "))
 
 
 def _read_option(group: str, path: Path, *, several: bool) -> Option:
     """Return an option as its file describes it. Raises ConfigError for an unreadable file."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_text(path).splitlines()
     own = _parse_file(path, "\n".join(lines))
     words = {str(key.value): value for key, value in own}
     part = next(iter(words), path.stem) if several else words["name"].value if "name" in words else path.stem

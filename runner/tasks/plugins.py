@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from runner.errors import ConfigError, PluginError, RunnerError, too_large
+from runner.user_paths import relative
 
 
 def load_plugins(modules: Sequence[str]) -> None:
@@ -58,7 +58,7 @@ def _place(error: BaseException, plugins: Sequence[str]) -> str | None:
         frames.append((error.filename, error.lineno))
     for file, line in reversed(frames):
         if any(Path(file).is_relative_to(root) for root in roots):
-            near = os.path.relpath(file)
+            near = relative(file)
             return f"{file if near.startswith('..') else near}:{line}"
     return None
 

@@ -25,6 +25,7 @@ from runner.engine.timing import MEMORY, SPEED, STEP, WAIT, median_cost
 from runner.keys import hyperparameters
 from runner.status import Status
 from runner.tasks.job import Job
+from runner.user_paths import real
 
 
 def print_progress(line: str) -> None:
@@ -143,7 +144,7 @@ def _without_repeated_column(rows: list[dict[str, object]]) -> list[dict[str, ob
 def tensorboard_folder(folder: Path, job: Job) -> str:
     """Return the `--logdir` that shows the run beside its neighbors, quoted for a shell."""
     outputs = Path(job.config["outputs"])
-    top = outputs if folder.resolve().is_relative_to(outputs.resolve()) else folder
+    top = outputs if real(folder).is_relative_to(real(outputs)) else folder
     return shlex.quote(os.fspath(top))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import shlex
 import time
 from collections.abc import Iterator, Sequence
@@ -12,14 +11,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runner import plain_yaml
+from runner import plain_yaml, user_paths
 from runner.assemble import Experiment
 from runner.engine.fingerprint import Fingerprint
 from runner.engine.provenance import provenance
 from runner.engine.saving.data_folders import data_of, folder_for_data
 from runner.engine.saving.folder import RESULT, Result, candidates, create, read_result, write_result
 from runner.engine.saving.locking import LOCK, lock
-from runner.engine.saving.storage import TEMPORARY, write_atomic, write_unsynced
+from runner.engine.saving.storage import TEMPORARY, is_read_only, write_atomic, write_unsynced
 from runner.engine.world import ALONE, World
 from runner.errors import DataError, StorageError
 from runner.notebook.book import record
@@ -42,6 +41,12 @@ class Run:
 
     folder: Path
     result: Result
+    read_only: StorageError | None = None  # why it cannot be locked: it may be read, and nobody may write into it
+
+    def check_writable(self) -> None:
+        """Raise StorageError if the folder is read-only."""
+        if self.read_only is not None:
+            raise self.read_only
 
 
 @contextmanager
@@ -54,13 +59,14 @@ def run_folder(job: Job, experiment: Experiment, *, resumed: Run | None = None) 
     """
     with ExitStack() as held:
         run = resumed or held.enter_context(_new_run(job))
+        run.check_writable()
         print_progress(f"run {run.folder} on {device_name(experiment)}")
         if job.notes:
             held.callback(record, run.folder, Path(job.config["outputs"]))
         if not run.result.data or run.result.data[-1] != experiment.fingerprint.id:
             run.result.data = [*(run.result.data or ()), experiment.fingerprint.id]
         held.enter_context(_keeping_result(run, job.config["plugins"]))
-        if not (run.folder / _CONFIG).exists():
+        if not user_paths.exists(run.folder / _CONFIG, error=StorageError):
             _describe(run.folder, job, experiment)
         else:
             record_paths(run.folder, job.config)
@@ -68,10 +74,34 @@ def run_folder(job: Job, experiment: Experiment, *, resumed: Run | None = None) 
 
 
 @contextmanager
+def run_folder_if_writable(job: Job, experiment: Experiment) -> Iterator[Run | None]:
+    """Lock a new run folder like `run_folder`; yield None, after a line, if `outputs` is read-only."""
+    with ExitStack() as held:
+        run = None
+        try:
+            run = held.enter_context(run_folder(job, experiment))
+        except StorageError as error:
+            if job.folder is not None or not is_read_only(error):
+                raise
+            print_progress(f"nothing is saved: {error}; choose another place with outputs=<folder>")
+        yield run
+
+
+@contextmanager
 def existing_run(folder: Path, world: World = ALONE) -> Iterator[Run]:
-    """Lock the folder of an earlier run; raises Locked, or CheckpointError if its result cannot be read."""
-    with lock(folder, world):
-        yield Run(folder, read_result(folder))
+    """Lock the folder of an earlier run; raises Locked, or CheckpointError if its result cannot be read.
+
+    A folder that is read-only is not locked, since nobody writes into it.
+    """
+    with ExitStack() as held:
+        read_only = None
+        try:
+            held.enter_context(lock(folder, world))
+        except StorageError as error:
+            if not is_read_only(error):
+                raise
+            read_only = error
+        yield Run(folder, read_result(folder), read_only)
 
 
 @contextmanager
@@ -97,8 +127,8 @@ def _interrupted_folder(job: Job, fingerprint: Fingerprint) -> Path | None:
     if job.folder is not None:
         return Path(job.folder) if job.resumed else begun_folder(job)
     path = Path(job.config["outputs"]) / job.folder_name
-    taken = list(itertools.takewhile(lambda each: (each / RESULT).is_file(), candidates(path)))
-    if not taken or not (taken[-1] / _CONFIG).is_file():
+    taken = list(itertools.takewhile(lambda each: _has_file(each / RESULT), candidates(path)))
+    if not taken or not _has_file(taken[-1] / _CONFIG):
         return None
     if not same_config(plain_yaml.load(taken[-1] / _CONFIG), job.config):
         return None
@@ -124,7 +154,9 @@ def _make_folder(job: Job) -> Path:
     if job.folder is None:
         return create(Path(job.config["outputs"]) / job.folder_name)
     path = Path(job.folder)
-    free = os.path.isdir(path) and all(map(_is_allowed_before_run, os.listdir(path)))  # noqa: PTH112, PTH208  (no error for a name too long)
+    free = user_paths.is_dir(path, error=StorageError) and all(
+        map(_is_allowed_before_run, user_paths.listed(path, error=StorageError))
+    )
     return path if free else create(path)
 
 
@@ -133,10 +165,15 @@ def _is_allowed_before_run(name: str) -> bool:
     return name in _ALLOWED_BEFORE_RUN or TEMPORARY.fullmatch(name) is not None
 
 
+def _has_file(path: Path) -> bool:
+    """Return True if a file is there; raises StorageError if the system does not say."""
+    return user_paths.is_file(path, error=StorageError)
+
+
 def begun_folder(job: Job) -> Path | None:
     """Return the folder that the job names if it already holds the same run, on whatever data, else None."""
     path = Path(job.folder) / _CONFIG if job.folder else None
-    if path is None or not os.path.isfile(path) or not (path.parent / RESULT).is_file():  # noqa: PTH113
+    if path is None or not _has_file(path) or not _has_file(path.parent / RESULT):
         return None
     return path.parent if holds_same_run(path.parent, job) else None
 

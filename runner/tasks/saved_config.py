@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from runner import plain_yaml
+from runner import plain_yaml, user_paths
 from runner.engine.saving.data_folders import data_of, same_name
 from runner.engine.saving.folder import read_environment
 from runner.errors import ConfigError, wrong
@@ -45,7 +44,7 @@ def saved_config(
     the command line sets any other key.
     """
     path = Path(folder) / _CONFIG
-    if not os.path.isfile(path):  # noqa: PTH113
+    if not user_paths.is_file(path, key=key):
         raise ConfigError(f"{key}: got '{folder}', must be a run folder (it has no {_CONFIG})")
     given = [override.lstrip("+").partition("=")[0] for override in job.overrides]
     paths = [name for name in given if "." in name and key_marks(name).role is Role.PATH]
@@ -112,7 +111,7 @@ def _with_saved_paths(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     found = {**config, "data": dict(config["data"])}
     for key, path, _ in list(data_paths(found)):
         saved = paths.get(key) if isinstance(paths, dict) else None
-        if isinstance(saved, str) and not path.is_absolute() and os.path.exists(saved):  # noqa: PTH110
+        if isinstance(saved, str) and not path.is_absolute() and user_paths.exists(saved, key=key):
             found["data"][key.removeprefix("data.")] = saved
     return found
 

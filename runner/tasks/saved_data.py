@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from runner.engine.saving.storage import write_atomic
 from runner.errors import DataError
 from runner.identity import data_paths
 from runner.tasks.saved_config import PATHS
+from runner.user_paths import absolute
 
 # The entry of a manifest's `meta`, and of environment.json
 DATA = "data"
@@ -124,7 +124,7 @@ def lies_elsewhere(folder: Path, config: Mapping[str, Any]) -> bool:
 
 def _full_paths(config: Mapping[str, Any]) -> dict[str, str]:
     """Return the paths of the data in full, by their keys."""
-    return {key: os.path.abspath(path) for key, path, _ in data_paths(config)}  # noqa: PTH100  (links stay as they are)
+    return {key: absolute(path) for key, path, _ in data_paths(config)}
 
 
 def record_paths(folder: Path, config: Mapping[str, Any]) -> None:

@@ -129,7 +129,7 @@ def test_a_pipe_is_not_waited_for(root: Path) -> None:
 def test_a_root_that_cannot_be_is_one_line(root: Path) -> None:
     assert "is not a folder" in refusal(root / "0.png")
     assert "File name too long" in refusal(root / ("x" * 300))
-    assert "is not a folder" in refusal(Path(f"{root}\0"))
+    assert "embedded null byte" in refusal(Path(f"{root}\0"))
     assert "is not a folder" in refusal(Path(f"{root}\nx"))
 
 

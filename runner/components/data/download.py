@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.engine.saving.storage import printable
+from runner.user_paths import exists, full
 
 # (root, download=...) -> torchvision data set
 OpenDataset = Callable[..., Any]
@@ -41,6 +42,7 @@ def download_into(make: OpenDataset, root: Path) -> None:
     with contextlib.suppress(Exception):
         make(root, download=False)
         return
+    root = Path(full(root))
     part = root / DOWNLOAD_FOLDER
     # Leftovers of a killed process
     shutil.rmtree(part, ignore_errors=True)
@@ -105,7 +107,8 @@ def _move(file: Path, target: Path) -> None:
 
 def remove_leftovers(part: Path) -> None:
     """Remove what a killed download left, unless another download is running."""
-    if part.exists():
+    part = Path(full(part))
+    if exists(part):
         with _try_lock(part.parent) as free:
             if free:
                 shutil.rmtree(part, ignore_errors=True)
@@ -169,9 +172,9 @@ def locked(folder: Path) -> Iterator[None]:
     """
     import fcntl
 
-    path = folder / ".lock"
+    path = Path(full(folder)) / ".lock"
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         # Mode "w" would empty a file of the user that has this name
         with contextlib.suppress(FileNotFoundError), path.open("a") as file:
             try:

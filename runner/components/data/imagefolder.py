@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import replace
 from functools import cache as cached
 from functools import partial
@@ -24,6 +23,7 @@ from runner.components.data.pixels.image_files import ImageFiles
 from runner.components.data.pixels.pixel_settings import PixelSettings
 from runner.components.data.pixels.prepare_images import ReadSettings, first_unreadable, load_images, validate_files
 from runner.engine.contracts import Data, Images, Placement, Sampling, Split
+from runner.engine.file_digests import size_of
 from runner.engine.fingerprint import Part, identified_by
 from runner.engine.saving.storage import printable
 from runner.engine.world import cores
@@ -200,5 +200,5 @@ def _count_images(layout: Layout) -> int:
 def _default_threads(files: list[str]) -> int:
     """Return one thread per core, or one thread for small files."""
     some = files[:: max(1, len(files) // 16)]
-    average = sum(os.stat(file).st_size for file in some if os.path.exists(file)) / len(some)  # noqa: PTH110, PTH116
+    average = sum(size_of(file) for file in some) / len(some)
     return cores() if average > _SMALL_FILE else 1

@@ -9,6 +9,7 @@ from runner.engine.file_digests import digest_files
 from runner.engine.fingerprint import Part, digest
 from runner.engine.saving.storage import printable
 from runner.errors import DataError
+from runner.user_paths import full, is_file, path_error
 
 
 def packed_identity(training: str, test: str) -> Callable[..., dict[str, Part]]:
@@ -36,7 +37,12 @@ def file_identity(*, root: str) -> dict[str, Part]:
 
 def _packed_part(folder: Path, pattern: str) -> Part | None:
     """Return names, sizes and contents of the files that match a pattern, None if there are none."""
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.glob(pattern) if path.is_file())
+    place = Path(full(folder))
+    try:
+        found = [path for path in place.glob(pattern) if is_file(path, error=DataError, key="data.root")]
+    except OSError as error:
+        raise path_error(folder, error, error=DataError, key="data.root") from error
+    names = sorted(path.relative_to(place).as_posix() for path in found)
     if not names:
         return None
     sizes, contents = digest_files(folder, names)

@@ -22,6 +22,7 @@ from runner.errors import ConfigError, DataError
 from runner.registry import register
 from runner.roles import Aspect, FilePath, Role
 from runner.schema import PositiveInt
+from runner.user_paths import exists, full
 
 _PACKAGE = "torchvision"
 _DATASETS = "torchvision.datasets"
@@ -202,9 +203,11 @@ def _to_images(dataset: Any) -> Images:
 
 def _open_or_download(name: str, make: OpenDataset, root: Path, download: bool) -> Any:
     """Return torchvision's data set from `root`, downloaded first if missing and `download` is true."""
+    # Says why a folder cannot be looked at
+    exists(root, error=DataError, key="data.root")
     # torchvision raises many exception types for missing, truncated or altered files
     with contextlib.suppress(Exception):
-        dataset = make(root, download=False)
+        dataset = make(Path(full(root)), download=False)
         remove_leftovers(root / DOWNLOAD_FOLDER)
         return dataset
     if not download:
@@ -212,7 +215,7 @@ def _open_or_download(name: str, make: OpenDataset, root: Path, download: bool) 
     try:
         with locked(root):
             download_into(make, root)
-            return make(root, download=False)
+            return make(Path(full(root)), download=False)
     except Exception as error:
         if isinstance(error, HTTPError):
             # The error holds the connection

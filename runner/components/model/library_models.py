@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -20,6 +19,7 @@ from runner.engine.state_dict import StateDict, load_state, versions_in
 from runner.errors import CheckpointError, ConfigError, unknown
 from runner.registry import register
 from runner.roles import FilePath
+from runner.user_paths import full, is_file, real
 
 _Shape = tuple[int, int, int]
 _Swap = list[Literal["activation", "norm"]] | None
@@ -149,12 +149,12 @@ def _load_weights(model: nn.Module, path: str) -> None:
 
 def _read_weights(path: str) -> StateDict:
     """Return the tensors of a .safetensors file or of a file saved by torch; nothing in it is executed."""
-    if not Path(path).is_file():
+    if not is_file(path, key="model.weights"):
         raise ConfigError(f"model.weights: no file at {path}")
     try:
         if path.endswith(".safetensors"):
-            return tensor_file.parse(tensor_file.read_bytes(Path(path).resolve()), "it")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+            return tensor_file.parse(tensor_file.read_bytes(real(path)), "it")
+        state = torch.load(full(path), map_location="cpu", weights_only=True)
     except Exception as error:
         # torch and safetensors raise many exception types for damaged files
         reason = str(error) if isinstance(error, CheckpointError) else type(error).__name__

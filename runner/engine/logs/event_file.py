@@ -23,9 +23,11 @@ from typing import Any
 
 import numpy as np
 
+from runner import user_paths
 from runner.engine.logs import summaries
 from runner.engine.logs.sinks import AppendOnlyFile, Row, sum_of_scalars
 from runner.engine.saving import storage
+from runner.errors import StorageError
 
 FILE_NAME = re.compile(r"events\.out\.tfevents\.(?P<time>\d{10})\.[^/\0]+\.\d+\.(?P<number>\d+)")
 # Bytes of a record that one table lookup covers.
@@ -92,7 +94,7 @@ class EventFile:
 
 def event_files(folder: Path) -> list[str]:
     """Return the names of the event files of a run in order of creation, which is also their alphabetical order."""
-    return sorted(path.name for path in folder.iterdir() if FILE_NAME.fullmatch(path.name))
+    return [name for name in user_paths.listed(folder, error=StorageError) if FILE_NAME.fullmatch(name)]
 
 
 def next_name(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from runner import user_paths
 from runner.engine.logs.event_file import FILE_NAME, event_files
 from runner.engine.logs.sinks import METRICS, AppendOnlyFile, LogFile, Row
 from runner.engine.saving import storage
@@ -121,10 +123,11 @@ def check_log(folder: Path, name: str, length: int) -> None:
     path = folder / name
     if name != METRICS and not FILE_NAME.fullmatch(name):
         raise CheckpointError(f"the checkpoint lists the log file {name!r}; expected {METRICS} or an event file")
-    if not path.is_file():
+    found = user_paths.status(path, error=CheckpointError)
+    if found is None or not stat.S_ISREG(found.st_mode):
         raise CheckpointError(f"{path}: missing; the checkpoint expects {length} bytes")
-    if path.stat().st_size < length:
-        raise CheckpointError(f"{path}: has {path.stat().st_size} bytes; the checkpoint expects {length}")
+    if found.st_size < length:
+        raise CheckpointError(f"{path}: has {found.st_size} bytes; the checkpoint expects {length}")
 
 
 def _append(path: Path, data: Tensor) -> int:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from runner.engine.monitor import with_new_tags
 from runner.engine.saving import storage
+from runner.user_paths import full
 
 METRICS = "metrics.jsonl"
 
@@ -98,7 +99,7 @@ class AppendOnlyFile:
         Raises:
             OSError: The file was removed or replaced, or the disk fails.
         """
-        opened, current = os.fstat(self._file), self.path.lstat()
+        opened, current = os.fstat(self._file), os.lstat(full(self.path))
         if (opened.st_dev, opened.st_ino) != (current.st_dev, current.st_ino):
             raise OSError(errno.ENOENT, "the file was replaced by another one")
         storage.disk.fsync(self._file)
@@ -173,7 +174,7 @@ def read_metrics(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
 
     The numbers have the tags of this version, whichever version wrote them.
     """
-    with path.open(encoding="utf-8") as lines:
+    with Path(full(path)).open(encoding="utf-8") as lines:
         for text in lines:
             if text.endswith("\n"):
                 row = json.loads(text)

@@ -7,7 +7,6 @@ pickle and no file that points to the newest checkpoint: that is the newest one 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from runner import user_paths
 from runner.engine.saving import manifest, storage, tensor_file
 from runner.engine.saving.manifest import DATA_NAME, FOLDER, Manifest, NewerFormat, name_of
 from runner.engine.saving.rotation import names_before, remove_leftovers, rotate, steps_in, unused_stem
@@ -98,7 +98,7 @@ def _make_checkpoint_folder(folder: Path) -> Path:
     """Return the checkpoint folder of a run; create it if it does not exist."""
     checkpoints = folder / FOLDER
     with storage.convert_os_errors(checkpoints):
-        if not checkpoints.is_dir() or checkpoints.is_symlink():
+        if not user_paths.is_dir(checkpoints, links=False, error=StorageError):
             storage.make_folder(checkpoints)
     return checkpoints
 
@@ -127,9 +127,9 @@ def load(folder: Path, *, step: int | None = None, before: int | None = None) ->
     """
     checkpoints = folder / FOLDER
     with storage.convert_os_errors(checkpoints):
-        if not os.path.lexists(checkpoints):
+        if not user_paths.exists(checkpoints, links=False, error=StorageError):
             return None
-        if checkpoints.is_symlink() or not checkpoints.is_dir():
+        if not user_paths.is_dir(checkpoints, links=False, error=StorageError):
             raise CheckpointError(f"{storage.printable(checkpoints)}: is not a folder")
     steps = steps_in(storage.names(checkpoints))
     if step is not None:
@@ -214,7 +214,9 @@ def meta_of(path: Path) -> dict[str, Any]:
 def _manifest_beside(path: Path) -> Manifest | None:
     """Return the manifest in the folder of a data file; None if there is none."""
     match = DATA_NAME.fullmatch(path.name)
-    if match is None or not os.path.lexists(path.with_name(f"{match['step']}.json")):
+    if match is None:
+        return None
+    if not user_paths.exists(path.with_name(f"{match['step']}.json"), links=False, error=CheckpointError):
         return None
     return manifest.read(path.parent, int(match["step"]))
 

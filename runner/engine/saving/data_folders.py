@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
+from runner import user_paths
 from runner.engine.saving.folder import RESULT, candidates, read_result
 from runner.errors import CheckpointError
 
@@ -23,10 +23,8 @@ def _name_without_data(name: str) -> str:
 
 def data_of(folder: Path) -> str | None:
     """Return the fingerprint of the data that the run in a folder read last, None if it says nothing."""
-    if not os.path.isfile(folder / RESULT):  # noqa: PTH113  (is_file raises for a long name)
-        return None
     try:
-        found = read_result(folder).data
+        found = read_result(folder).data if user_paths.is_file(folder / RESULT, error=CheckpointError) else None
     except CheckpointError:
         return None
     return found[-1] if found else None

@@ -6,6 +6,8 @@ import errno
 import os
 from pathlib import Path
 
+from runner.user_paths import full
+
 # The errors of `fsync` on a folder where the file system does not support it (SMB, some FUSE mounts).
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)
 
@@ -15,11 +17,11 @@ class Disk:
 
     def create(self, path: Path) -> int:
         """Create a file that must not exist, open it for writing, and return its file descriptor."""
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        return os.open(full(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
     def open(self, path: Path) -> int:
         """Open an existing file for writing; raise OSError for a symbolic link, and do not block on a pipe."""
-        return os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        return os.open(full(path), os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def write(self, file: int, data: memoryview) -> int:
         """Write bytes and return how many were written, which may be fewer than given."""
@@ -40,19 +42,19 @@ class Disk:
     def replace(self, old: Path, new: Path) -> None:
         """Rename a file atomically; replace an existing one."""
         # This class calls `os` only, so that each method is one system call.
-        os.replace(old, new)  # noqa: PTH105
+        os.replace(full(old), full(new))  # noqa: PTH105
 
     def unlink(self, path: Path) -> None:
         """Remove a file or a symbolic link."""
-        os.unlink(path)  # noqa: PTH108
+        os.unlink(full(path))  # noqa: PTH108
 
     def mkdir(self, path: Path) -> None:
         """Create a folder that must not exist."""
-        os.mkdir(path)  # noqa: PTH102
+        os.mkdir(full(path))  # noqa: PTH102
 
     def fsync_folder(self, path: Path) -> None:
         """Wait until the entries of a folder (created, renamed and removed files) are on the disk."""
-        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder = os.open(full(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(folder)
         except OSError as error:

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
+from runner import user_paths
 from runner.engine.saving import storage
-from runner.errors import CheckpointError, ConfigError
+from runner.errors import CheckpointError, ConfigError, StorageError
 from runner.schema import FolderName, NonNegative, NonNegativeInt, Pattern, PositiveInt, Range, check
 from runner.status import Status
 
@@ -42,9 +43,10 @@ def within(root: Path, name: str) -> Path:
         check("name", part, FolderName)
     path = root / name
     try:
-        inside = path.resolve().is_relative_to(root.resolve())
-    except (OSError, RuntimeError):
-        # A loop of symbolic links.
+        # Raises for a loop of links
+        user_paths.exists(path)
+        inside = user_paths.real(path).is_relative_to(user_paths.real(root))
+    except ConfigError:
         inside = False
     if not inside:
         raise ConfigError(f"name: got '{name}', must lie in {storage.printable(root)} (a symbolic link leads out)")
@@ -56,16 +58,13 @@ def create(path: Path) -> Path:
 
     Processes that call it at the same time get different folders.
     """
-    missing = [parent for parent in path.parents if not parent.is_dir()]
-    for parent in reversed(missing):
-        with contextlib.suppress(FileExistsError):
-            storage.make_folder(parent)
-    for free in candidates(path):
-        try:
-            storage.make_folder(free)
-        except FileExistsError:
-            continue
-        return free
+    # A loop of links is no name that is taken
+    user_paths.exists(path, error=StorageError)
+    with storage.folders_above(path):
+        for free in candidates(path):
+            with contextlib.suppress(FileExistsError):
+                storage.make_folder(free)
+                return free
     raise AssertionError("`candidates` never ends")
 
 

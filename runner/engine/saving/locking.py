@@ -12,6 +12,7 @@ from types import TracebackType
 from runner.engine.saving import storage
 from runner.engine.world import ALONE, World
 from runner.errors import Locked
+from runner.user_paths import full
 
 LOCK = ".lock"
 _HOLDER = re.compile(rb"(?P<pid>[0-9]+) (?P<host>[A-Za-z0-9._-]+)\n")
@@ -58,7 +59,7 @@ def lock(path: Path, world: World = ALONE) -> _Lock:
 def _open_lock_file(path: Path) -> int:
     """Open and lock the lock file and return its descriptor."""
     with storage.convert_os_errors(path / LOCK):
-        file = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        file = os.open(full(path / LOCK), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(file, 0)

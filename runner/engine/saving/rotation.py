@@ -7,9 +7,10 @@ import itertools
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from runner import user_paths
 from runner.engine.saving import manifest, storage
 from runner.engine.saving.manifest import DATA_NAME, FOLDER, NAME, name_of
-from runner.errors import CheckpointError
+from runner.errors import CheckpointError, StorageError
 
 
 def steps_in(names: Collection[str]) -> list[int]:
@@ -30,7 +31,7 @@ def unused_stem(names: Collection[str], step: int) -> str:
 def clean(folder: Path) -> None:
     """Remove the files that killed saves left in a run folder: temporary files, and data files without a manifest."""
     storage.remove_temporary(folder)
-    if (checkpoints := folder / FOLDER).is_dir():
+    if user_paths.is_dir(checkpoints := folder / FOLDER, error=StorageError):
         remove_leftovers(checkpoints)
 
 
@@ -96,15 +97,15 @@ def rotate(checkpoints: Path, names: Collection[str], step: int, keep: Collectio
 def _looks_complete(checkpoints: Path, step: int) -> bool:
     """Return True if a checkpoint has a valid manifest and data files of the right size; checksums are not verified."""
     try:
-        return all(
-            (checkpoints / file.name).lstat().st_size == file.size for file in manifest.read(checkpoints, step).files
-        )
-    except (CheckpointError, OSError):
+        files = manifest.read(checkpoints, step).files
+        found = [user_paths.status(checkpoints / file.name, links=False, error=CheckpointError) for file in files]
+        return all(each and each.st_size == file.size for each, file in zip(found, files, strict=True))
+    except CheckpointError:
         return False
 
 
 def _remove_data(checkpoints: Path, names: Iterable[str]) -> None:
     """Remove data files; a folder with the name of a data file is left."""
     for name in names:
-        if not (checkpoints / name).is_dir():
+        if not user_paths.is_dir(checkpoints / name, error=StorageError):
             storage.remove(checkpoints / name)

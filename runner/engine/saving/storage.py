@@ -19,11 +19,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from runner.engine.saving.disk import Disk
-from runner.errors import StorageError, escaped
+from runner.errors import KEY, StorageError, brief, escaped
+from runner.user_paths import full, is_dir
 
 # Bytes hashed and written at a time.
 PIECE = 4 << 20
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 TEMPORARY = re.compile(r"\.tmp-[0-9]+-[0-9]+")
 
 # Tests replace it to record system calls or to make them fail.
@@ -109,8 +111,14 @@ def to_storage_error(path: Path, error: OSError, needed: int = 0) -> StorageErro
     """Return a StorageError with the path and the reason of an OSError, and the bytes needed if the disk is full."""
     space = ""
     if error.errno in _DISK_FULL:
-        space = f" (needs at least {needed} bytes, {shutil.disk_usage(path.parent).free} are free)"
+        with contextlib.suppress(OSError):
+            space = f" (needs at least {needed} bytes, {shutil.disk_usage(full(path.parent)).free} are free)"
     return StorageError(f"{printable(path)}: {error.strerror}{space}")
+
+
+def is_read_only(error: StorageError) -> bool:
+    """Return True if this user may not write there, as on a read-only file system; a full disk is another matter."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in _READ_ONLY
 
 
 @contextlib.contextmanager
@@ -123,8 +131,8 @@ def convert_os_errors(path: Path) -> Iterator[None]:
 
 
 def printable(path: Path) -> str:
-    """Return a path as one printable line."""
-    return escaped(str(path))
+    """Return a path as one printable line, of a very long one the beginning."""
+    return brief(escaped(str(path)), KEY)
 
 
 def truncate(path: Path, size: int) -> None:
@@ -158,11 +166,44 @@ def make_folder(path: Path) -> None:
         raise to_storage_error(path, error) from error
 
 
+def make_folders(path: Path) -> None:
+    """Create a folder and those above it, if they do not exist; raise StorageError if that fails."""
+    if not is_dir(path, error=StorageError):
+        with folders_above(path):
+            try:
+                make_folder(path)
+            except FileExistsError as error:
+                # Another process was faster, or something else is there
+                if not is_dir(path, error=StorageError):
+                    raise to_storage_error(path, error) from error
+
+
+@contextlib.contextmanager
+def folders_above(path: Path) -> Iterator[None]:
+    """Create the folders above a path durably; an error in the body of the `with` block removes the new ones again.
+
+    Raises StorageError if that fails.
+    """
+    made: list[Path] = []
+    try:
+        for parent in reversed([parent for parent in path.parents if not is_dir(parent, error=StorageError)]):
+            with contextlib.suppress(FileExistsError):
+                make_folder(parent)
+                made.append(parent)
+        yield
+    except BaseException:
+        # Not if another process has put something into them
+        with contextlib.suppress(OSError):
+            for parent in reversed(made):
+                os.rmdir(full(parent))  # noqa: PTH106
+        raise
+
+
 def names(folder: Path) -> list[str]:
     """Return the sorted names of the files in a folder."""
     with convert_os_errors(folder):
         # A tenth of the time of `Path.iterdir`, at each save.
-        return sorted(os.listdir(folder))  # noqa: PTH208
+        return sorted(os.listdir(full(folder)))  # noqa: PTH208
 
 
 def remove_temporary(folder: Path) -> list[str]:
@@ -180,7 +221,7 @@ def remove_temporary(folder: Path) -> list[str]:
 @contextlib.contextmanager
 def _open_for_reading(path: Path) -> Iterator[int]:
     """Open a regular file for reading; raise OSError for anything else, such as a symbolic link or a pipe."""
-    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    file = os.open(full(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(file).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))

@@ -14,8 +14,10 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from runner.components.data.in_memory.table_file import check_file
 from runner.engine.saving.storage import printable
 from runner.errors import MOST_CHOICES, DataError, brief
+from runner.user_paths import full
 
 # Arrays that a file may have, and bytes of the zip directory that lists them
 _MAX_ARRAYS = 1000
@@ -55,7 +57,7 @@ def list_arrays(path: Path) -> dict[str, _Header]:
     """
     _check_file(path)
     try:
-        with zipfile.ZipFile(path) as file:
+        with zipfile.ZipFile(full(path)) as file:
             members = [each for each in file.infolist() if each.filename.endswith(".npy")]
             headers = [_read_header(file, member) for member in members]
     except Exception as error:
@@ -91,7 +93,7 @@ def read_arrays(path: Path, headers: Iterable[_Header], memory: int) -> dict[str
             f"({memory} MiB)"
         )
     try:
-        with zipfile.ZipFile(path) as file:
+        with zipfile.ZipFile(full(path)) as file:
             return {name: _read(file, name) for name in wanted}
     except Exception as error:
         raise _unreadable(path, error) from error
@@ -108,9 +110,8 @@ def _check_file(path: Path) -> None:
     """Raise DataError for a file that is missing, is not a zip file, or whose directory is too large to be real."""
     where = f"data.root: {printable(path)}"
     try:
-        if not path.is_file():
-            raise DataError(f"{where} {'is not a file' if path.exists() else 'does not exist'}; expected an .npz file")
-        with path.open("rb") as file:
+        check_file(path, where, "an .npz file")
+        with Path(full(path)).open("rb") as file:
             start = file.read(6)
             size = file.seek(0, io.SEEK_END)
             file.seek(max(0, size - _END_AREA))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
+import os
+import stat
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 
 from runner.engine.saving.storage import printable
 from runner.errors import ConfigError, DataError, brief
+from runner.user_paths import full, status
 
 _Array = NDArray[Any]
 _PARQUET = b"PAR1"
@@ -56,15 +59,21 @@ def read_table(path: Path, ignore: Collection[str], memory: int) -> Table:
     """
     where = f"data.root: {printable(path)}"
     try:
-        if not path.is_file():
-            raise DataError(f"{where} {'is not a file' if path.exists() else 'does not exist'}; expected a table")
-        with path.open("rb") as file:
+        check_file(path, where, "a table")
+        with Path(full(path)).open("rb") as file:
             parquet = file.read(4) == _PARQUET
         return _read_parquet(path, ignore, memory, where) if parquet else _read_csv(path, memory, where)
     except (OSError, csv.Error) as error:
         raise DataError(f"{where} cannot be read ({brief(' '.join(str(error).split()))})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{where} is not a Parquet file, and not UTF-8 text (byte {error.start})") from error
+
+
+def check_file(path: Path, where: str, what: str) -> None:
+    """Raise DataError unless a path leads to a file; `where` begins the message, `what` is what the file should be."""
+    found = status(path, error=DataError, key="data.root")
+    if found is None or not stat.S_ISREG(found.st_mode):
+        raise DataError(f"{where} {'does not exist' if found is None else 'is not a file'}; expected {what}")
 
 
 def _check_size(size: float, memory: int, where: str) -> None:
@@ -75,8 +84,8 @@ def _check_size(size: float, memory: int, where: str) -> None:
 
 def _read_csv(path: Path, memory: int, where: str) -> Table:
     """Return the columns of a CSV file as text without spaces around."""
-    _check_size(path.stat().st_size * _GROWTH, memory, where)
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    _check_size(os.stat(full(path)).st_size * _GROWTH, memory, where)  # noqa: PTH116
+    with Path(full(path)).open(encoding="utf-8-sig", newline="") as file:
         first = file.readline()
         delimiter = max(_DELIMITERS, key=first.count)
         file.seek(0)
@@ -147,7 +156,7 @@ def _read_parquet(path: Path, ignore: Collection[str], memory: int, where: str) 
     except ImportError as error:
         raise ConfigError(f"{where}: a Parquet file needs pyarrow; install it with: pip install pyarrow") from error
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(full(path)) as file:
             names = list(file.schema_arrow.names)
             _check_unique(names, where)
             wanted = [name for name in names if name not in ignore]

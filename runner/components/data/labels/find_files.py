@@ -9,6 +9,7 @@ from pathlib import Path
 
 from runner.components.data.layout.folder_listing import relative_paths
 from runner.components.data.layout.split_folders import splits_by_name
+from runner.user_paths import absolute
 
 
 class FileFinder:
@@ -18,7 +19,7 @@ class FileFinder:
     """
 
     def __init__(self, root: Path, files: Sequence[str], table: Path) -> None:
-        self._root = os.path.abspath(root)  # noqa: PTH100  (resolve follows links)
+        self._root = absolute(root)
         self._files = dict(zip(relative_paths(root, files), files, strict=True))
         self._by_stem: dict[str, list[str]] = {}
         self._by_name: dict[str, list[str]] = {}
@@ -66,5 +67,5 @@ class FileFinder:
 
     def _below_root(self, path: str) -> str | None:
         """Return a path relative to the root, None if it is not below it."""
-        relative = os.path.relpath(os.path.abspath(path), self._root)  # noqa: PTH100
+        relative = os.path.relpath(absolute(path), self._root)
         return None if relative.split(os.sep, 1)[0] == os.pardir else "" if relative == os.curdir else relative

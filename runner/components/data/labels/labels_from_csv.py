@@ -18,6 +18,7 @@ from runner.components.data.layout.listing import GroupOf, Source
 from runner.components.data.layout.split_folders import SplitFolders, find_splits, split_of_path, split_of_word
 from runner.engine.saving.storage import printable
 from runner.errors import ConfigError, DataError, brief, escaped
+from runner.user_paths import exists, is_file, listed
 
 # Names that one line lists at most
 _MOST_NAMES = 3
@@ -84,11 +85,13 @@ class _Reader:
     def _tables(self) -> list[tuple[str | None, Path]]:
         """Return the CSV file without a split, or one for each split."""
         path = self.root / Path(self.name).expanduser()
-        if path.exists():
+        if exists(path, key="data.labels"):
             return [(None, path)]
         folders = find_splits(self.root, self.settings.splits, Skipped())
         places = ((split, folder / self.name) for split, folder in _items(folders))
-        found: list[tuple[str | None, Path]] = [(split, path) for split, path in places if path.is_file()]
+        found: list[tuple[str | None, Path]] = [
+            (split, path) for split, path in places if is_file(path, key="data.labels")
+        ]
         if not found:
             raise ConfigError(f"data.labels: got '{escaped(brief(self.name))}', must be a file{self._hint()}")
         if found[0][0] != "train":
@@ -99,10 +102,14 @@ class _Reader:
 
     def _hint(self) -> str:
         """Return where labels may be."""
-        tables = sorted(path.name for path in self.root.glob("*.[cC][sS][vV]"))[:_MOST_NAMES]
-        listed = f"; CSV files there: {', '.join(map(escaped, tables))}" if tables else ""
-        typed = "; a path counts from data.root, not from the current folder" if Path(self.name).exists() else ""
-        return f" in {printable(self.root)} or in each of its split folders{listed}{typed}"
+        tables = [name for name in listed(self.root) if name.lower().endswith(".csv")][:_MOST_NAMES]
+        there = f"; CSV files there: {', '.join(map(escaped, tables))}" if tables else ""
+        typed = (
+            "; a path counts from data.root, not from the current folder"
+            if exists(self.name, key="data.labels")
+            else ""
+        )
+        return f" in {printable(self.root)} or in each of its split folders{there}{typed}"
 
     def _read_table(self, table: Table, split: str | None) -> None:
         """Add the rows of a CSV file; `split` is that of all its images."""

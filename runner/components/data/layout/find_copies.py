@@ -14,6 +14,7 @@ from runner.components.data.copies import Copy
 from runner.components.data.layout.folder_listing import relative_paths
 from runner.components.data.layout.pixel_digests import pixel_digests
 from runner.engine.file_digests import cache_home, digest_files, is_settled, state_of, write_cache
+from runner.user_paths import absolute, full
 
 # Raise it when the comparison changes
 _VERSION = 1
@@ -36,11 +37,11 @@ def _look(root: Path, files: Sequence[str]) -> tuple[list[int], str | None]:
     """Return the size of each file, 0 if there is none, and the name of the cache, None if a change may be missed."""
     from PIL import __version__
 
-    digest = hashlib.blake2b(f"{_VERSION} {__version__} {os.path.abspath(root)}".encode(errors="surrogateescape"))  # noqa: PTH100
+    digest = hashlib.blake2b(f"{_VERSION} {__version__} {absolute(root)}".encode(errors="surrogateescape"))
     sizes, settled, now = [], True, time.time_ns()
     for file in files:
         try:
-            status = os.stat(file)  # noqa: PTH116  (a Path per file takes ten times as long)
+            status = os.stat(full(file))  # noqa: PTH116  (a Path per file takes ten times as long)
         except (OSError, ValueError):
             sizes.append(0)
             digest.update(os.fsencode(f"{file}\0"))
@@ -54,9 +55,9 @@ def _look(root: Path, files: Sequence[str]) -> tuple[list[int], str | None]:
 def _read(path: Path, count: int) -> list[list[Copy]] | None:
     """Return the kept answer about `count` files, None if there is none or it is damaged."""
     try:
-        groups = json.loads(path.read_bytes())
+        groups = json.loads(Path(full(path)).read_bytes())
         # The time of the last use decides when the file is removed
-        os.utime(path)
+        os.utime(full(path))
         found = [[Copy(int(place), int(content)) for place, content in group] for group in groups]
         return found if all(0 <= place < count for group in found for place, _ in group) else None
     except (OSError, ValueError, TypeError):
@@ -91,6 +92,6 @@ def _contents(root: Path, files: Sequence[str], sizes: Sequence[int]) -> list[in
     for place, digest in zip(places, digests, strict=True):
         earlier = first.setdefault((sizes[place], digest), place)
         # Files that cannot be read have one digest
-        if earlier != place and os.access(files[place], os.R_OK) and os.access(files[earlier], os.R_OK):
+        if earlier != place and all(os.access(full(files[each]), os.R_OK) for each in (place, earlier)):
             found[place] = earlier
     return found

@@ -27,6 +27,7 @@ from runner.components.data.layout.split_folders import SplitFolders, find_split
 from runner.components.data.pixels.image_kinds import is_image
 from runner.engine.saving.storage import printable
 from runner.errors import ConfigError, DataError, escaped
+from runner.user_paths import is_dir
 
 
 def read_layout(root: Path, settings: LayoutSettings) -> Layout:
@@ -39,7 +40,7 @@ def read_layout(root: Path, settings: LayoutSettings) -> Layout:
         DataError: The folder cannot be listed, is ambiguous, or cannot be trained on.
     """
     try:
-        if root.is_dir():
+        if is_dir(root, error=DataError, key="data.root"):
             return finish_layout(_read_source(root, settings), root, settings)
     except OSError as error:
         raise DataError(f"data.root: {printable(Path(error.filename or root))}: {error.strerror}") from error

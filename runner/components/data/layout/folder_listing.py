@@ -10,6 +10,7 @@ from pathlib import Path
 
 from runner.components.data.pixels.image_kinds import is_image
 from runner.errors import escaped
+from runner.user_paths import full, walk
 
 # Lower-case names that operating systems, editors and storage devices leave behind; names with a dot are hidden anyway
 _SYSTEM = frozenset(
@@ -88,15 +89,20 @@ def _without_hidden(names: Iterable[str], skipped: Skipped) -> list[str]:
 
 def list_folder(folder: Path, skipped: Skipped) -> tuple[list[str], list[str]]:
     """Return the sorted names of the subfolders and of the files in a folder."""
-    with os.scandir(folder) as entries:
-        kinds = {entry.name: entry.is_dir() for entry in entries}
+    try:
+        with os.scandir(full(folder)) as entries:
+            kinds = {entry.name: entry.is_dir() for entry in entries}
+    except OSError as error:
+        # As typed, for the message
+        error.filename = f"{folder}{str(error.filename).removeprefix(full(folder))}"
+        raise
     names = sorted(_without_hidden(kinds, skipped))
     return [name for name in names if kinds[name]], [name for name in names if not kinds[name]]
 
 
 def folders_in(folder: Path) -> list[str]:
     """Return the sorted names of the subfolders, for a message; a link that goes round is no folder here."""
-    names: list[str] = next(os.walk(folder), ("", [], []))[1]
+    names: list[str] = next(walk(folder), ("", [], []))[1]
     return sorted(name for name in names if not _is_hidden(name))
 
 
@@ -130,14 +136,14 @@ def _walk(folder: Path, skipped: Skipped) -> Iterator[tuple[str, list[str], list
     """Yield (folder, links to folders, file names) of a folder and those below; links are not followed (no loops)."""
 
     def refuse(error: OSError) -> None:
-        # os.walk skips folders that cannot be listed
+        # `walk` skips folders that cannot be listed
         raise error
 
-    for place, folders, files in os.walk(folder, onerror=refuse):
-        # os.walk descends into what this list holds
+    for place, folders, files in walk(folder, onerror=refuse):
+        # `walk` descends into what this list holds
         folders[:] = _without_hidden(folders, skipped)
         paths = (os.path.join(place, name) for name in folders)  # noqa: PTH118
-        yield place, [path for path in paths if os.path.islink(path)], _without_hidden(files, skipped)  # noqa: PTH114
+        yield place, [path for path in paths if os.path.islink(full(path))], _without_hidden(files, skipped)  # noqa: PTH114
 
 
 def relative_paths(root: Path, files: Sequence[str]) -> list[str]:

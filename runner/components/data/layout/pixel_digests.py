@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from runner.components.data.pixels.decoder_messages import Collected, routed
 from runner.components.data.pixels.image_files import map_chunks
 from runner.components.data.pixels.image_kinds import open_image
-from runner.engine.file_digests import DIGEST_BYTES, cache_file, is_settled, read_rows, state_of, write_rows
+from runner.engine.file_digests import DIGEST_BYTES, cache_file, is_settled, read_rows, size_of, state_of, write_rows
 from runner.engine.read_ahead import read_ahead
 from runner.engine.world import cores
+from runner.user_paths import full
 
 _JPEG = ("JPEG", "MPO")
 _EXIF_ORIENTATION, _SIDEWAYS = 0x0112, 5
@@ -172,7 +173,7 @@ class _Kept:
     def _state(self, file: str, kind: bytes) -> tuple[bytes | None, bool]:
         """Return the key of a file, None if it is no regular file, and whether every change will change the key."""
         try:
-            status = os.stat(file)  # noqa: PTH116  (a Path per file takes ten times as long)
+            status = os.stat(full(file))  # noqa: PTH116  (a Path per file takes ten times as long)
         except (OSError, ValueError):
             return None, False
         if not stat.S_ISREG(status.st_mode):
@@ -183,5 +184,5 @@ class _Kept:
 
 def _threads(some: Sequence[str]) -> int:
     """Return a thread per core, or one for small files."""
-    sizes = [os.stat(file).st_size for file in some if os.path.exists(file)]  # noqa: PTH110, PTH116
+    sizes = [size for file in some if (size := size_of(file))]
     return cores() if sum(sizes) > _SMALL_FILE * len(sizes) else 1

@@ -11,6 +11,7 @@ from runner.components.data.layout.folder_listing import Skipped, has_images, li
 from runner.components.data.layout.layout_settings import Splits
 from runner.engine.saving.storage import printable
 from runner.errors import ConfigError, DataError, escaped
+from runner.user_paths import is_dir
 
 _SPLITS = ("train", "val", "test")
 _WORDS = {
@@ -88,7 +89,7 @@ def _given(root: Path, splits: Mapping[str, str]) -> SplitFolders:
         key = f"data.splits.{split}: got {escaped(splits[split])!r}"
         if Path(splits[split]).is_absolute() or ".." in Path(splits[split]).parts:
             raise ConfigError(f"{key}, must be a folder below data.root")
-        if not folder.is_dir():
+        if not is_dir(folder, error=DataError, key=f"data.splits.{split}"):
             folders = ", ".join(map(escaped, list_folder(root, Skipped())[0][:8])) or "none"
             raise ConfigError(f"{key}, must be a folder below data.root (folders in {printable(root)}: {folders})")
         for other, place in found.items():

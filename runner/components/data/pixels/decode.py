@@ -19,6 +19,7 @@ from runner.components.data.pixels.fit_image import Fit, fit_image
 from runner.components.data.pixels.image_kinds import open_image
 from runner.engine.saving.storage import printable
 from runner.errors import DataError
+from runner.user_paths import full
 
 _Result = TypeVar("_Result")
 # (C, H, W)
@@ -70,7 +71,7 @@ def call_decoder(path: str, work: Callable[[str], _Result]) -> tuple[_Result, li
     with Collected() as messages:
         try:
             # Opening a pipe would block
-            if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
+            if not stat.S_ISREG(os.stat(full(path)).st_mode):  # noqa: PTH116
                 raise ValueError("not a regular file")
             return work(path), messages
         except DeepImageError:
@@ -84,7 +85,8 @@ def call_decoder(path: str, work: Callable[[str], _Result]) -> tuple[_Result, li
 def _error_text(error: Exception, path: str) -> str:
     """Return a decoder's message on one line, without the path."""
     message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    message = message.replace(repr(path), "it").replace(path, "it")
+    for place in (full(path), path):
+        message = message.replace(repr(place), "it").replace(place, "it")
     return " ".join(message.split()) or type(error).__name__
 
 

@@ -28,6 +28,7 @@ from runner.components.data.download import locked
 from runner.components.data.pixels.decoder_messages import Findings
 from runner.engine.saving import storage
 from runner.errors import StorageError
+from runner.user_paths import full
 
 # Limit of the manifest, which lists unreadable files
 _MAX_MANIFEST_BYTES = 1 << 28
@@ -72,7 +73,7 @@ def load_or_build(place: Path, make: Callable[[], Manifest], needed: int) -> Man
             print_note(f"{storage.printable(place)}: damaged ({error}), made again")
         try:
             storage.remove_temporary(place)
-            if needed > (free := shutil.disk_usage(place).free):
+            if needed > (free := shutil.disk_usage(full(place)).free):
                 raise StorageError(f"{storage.printable(place)}: needs {needed} bytes, {free} are free")
             manifest = make()
             body = json.dumps(asdict(manifest))
@@ -91,7 +92,7 @@ def _read_verified(place: Path) -> Manifest:
         raise ValueError("its pixels were altered")
     with contextlib.suppress(OSError):
         # The modification time records the last use
-        os.utime(place / "manifest")
+        os.utime(full(place / "manifest"))
     found = values["findings"]
     bad = {int(number): why for number, why in found["bad"].items()}
     kinds = {kind: (count, place, text) for kind, (count, place, text) in found["kinds"].items()}
@@ -114,9 +115,12 @@ def _text_sha256(text: str) -> str:
 
 def _remove_stale(caches: Path) -> None:
     """Remove caches unused for long: of changed files, or of settings no longer asked for."""
-    for manifest in caches.glob("*/manifest"):
+    found: list[Path] = []
+    with contextlib.suppress(OSError):
+        found += Path(full(caches)).glob("*/manifest")
+    for manifest in found:
         with contextlib.suppress(OSError, ValueError):
-            old = manifest.stat().st_mtime < time.time() - _MAX_UNUSED_SECONDS
+            old = os.stat(full(manifest)).st_mtime < time.time() - _MAX_UNUSED_SECONDS  # noqa: PTH116
             # `data.cache` may be a folder that holds more than caches
             if old and _KEY.fullmatch(manifest.parent.name) and _read_manifest(manifest):
                 _remove(manifest.parent)
@@ -127,8 +131,8 @@ def _remove(place: Path) -> None:
     with contextlib.suppress(OSError, StorageError):
         storage.remove_temporary(place)
         for name in ("manifest", "pixels", ".lock"):
-            (place / name).unlink(missing_ok=True)
-        place.rmdir()
+            Path(full(place / name)).unlink(missing_ok=True)
+        Path(full(place)).rmdir()
 
 
 def cache_folder(word: str | None) -> Path | None:

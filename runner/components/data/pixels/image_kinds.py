@@ -10,6 +10,8 @@ import os
 import stat
 from typing import Any
 
+from runner.user_paths import full
+
 # Formats whose first bytes are unmistakable, with their suffixes, the frequent ones first
 _BY_CONTENT = {
     "JPEG": ("jpg", "jpeg", "jpe", "jfif", "mpo"),
@@ -90,12 +92,12 @@ def open_image(path: str) -> Any:
     weak = _WEAK.get(_suffix(path))
     formats = (*_FORMATS, weak) if weak else _FORMATS
     try:
-        return Image.open(path, formats=formats)
+        return Image.open(full(path), formats=formats)
     except KeyError as error:
         # Other versions of Pillow have fewer formats
         if error.args[0] not in formats:
             raise
-        return Image.open(path, formats=[name for name in formats if name in Image.OPEN])
+        return Image.open(full(path), formats=[name for name in formats if name in Image.OPEN])
     except UnidentifiedImageError as error:
         head = first_bytes(path)
         if head[4:8] == b"ftyp" and head[8:12] in _FTYP_IMAGES:
@@ -114,7 +116,7 @@ def _open_heif(path: str, error: Exception) -> Any:
     except ImportError:
         raise ValueError("HEIC and HEIF images require pillow-heif: pip install pillow-heif") from error
     register_heif_opener()
-    return Image.open(path, formats=("HEIF",))
+    return Image.open(full(path), formats=("HEIF",))
 
 
 def _suffix(path: str) -> str:
@@ -126,7 +128,7 @@ def first_bytes(path: str) -> bytes:
     """Return the first bytes of a regular file, none of a file that cannot be read."""
     try:
         # Opening a pipe would wait for a writer
-        file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        file = os.open(full(path), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except OSError:
         return b""
     try:

@@ -25,6 +25,7 @@ from runner.components.data.pixels.scan_images import Scan, scan_images
 from runner.components.data.pixels.validate_images import find_unreadable
 from runner.engine.saving import storage
 from runner.errors import DataError, StorageError
+from runner.user_paths import full
 
 # Version of the cache format and of `decode`: raise it when either changes
 _FORMAT = 2
@@ -71,7 +72,7 @@ def _memory_map(path: Path, shape: tuple[int, ...]) -> Tensor:
     """Return a file as a tensor whose pages are read on use; writing to it does not change the file."""
     if shape[0] == 0:
         return torch.empty(shape, dtype=torch.uint8)
-    return torch.from_file(str(path), shared=False, size=int(np.prod(shape)), dtype=torch.uint8).view(shape)
+    return torch.from_file(full(path), shared=False, size=int(np.prod(shape)), dtype=torch.uint8).view(shape)
 
 
 def validate_files(files: Sequence[str], reading: ReadSettings) -> Findings:
@@ -175,7 +176,7 @@ def cache_key(files: Sequence[str], root: Path, use: tuple[Any, ...]) -> str:
     for file, name in zip(files, relative_paths(root, files), strict=True):
         try:
             # A Path per file takes ten times as long
-            status = os.stat(file)  # noqa: PTH116
+            status = os.stat(full(file))  # noqa: PTH116
             state = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
         except OSError:
             state = "cannot be looked at"
