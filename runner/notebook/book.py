@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
@@ -21,6 +21,7 @@ from runner.comparing.runs import run_folders
 from runner.engine.saving import storage
 from runner.errors import RunnerError
 from runner.notebook.entries import STAMP, is_training, run_lines, start_time, sweep_lines, trial_row
+from runner.user_paths import full, is_dir, real
 
 NAME = "notebook.md"
 _OLD_NAME = "notebook.old.md"
@@ -62,8 +63,8 @@ def record(folder: Path, outputs: Path) -> None:
     A notebook that cannot be written is a warning, not an error.
     """
     try:
-        top = outputs.resolve()
-        links = [each.resolve().relative_to(top).as_posix() for each in run_folders(folder) if is_training(each)]
+        top = real(outputs)
+        links = [real(each).relative_to(top).as_posix() for each in run_folders(folder) if is_training(each)]
         if not links:
             return
         with _locked(outputs):
@@ -75,32 +76,44 @@ def record(folder: Path, outputs: Path) -> None:
         return
     except (OSError, RunnerError) as error:
         path = storage.printable(outputs / NAME)
-        sys.stderr.write(f"runner: warning: {path}: cannot write ({error}); write it later with task=notebook\n")
+        reason = error.strerror if isinstance(error, OSError) else error
+        sys.stderr.write(f"runner: warning: {path}: cannot write ({reason}); write it later with task=notebook\n")
 
 
 def rebuild(outputs: Path) -> int:
     """Write the notebook again from all run folders, keep the old file beside it, and return the number of runs."""
     with _locked(outputs):
         before = _read(outputs)
-        kept = {link: section.user_lines for link, section in _parse(before).items()}
-        found = [folder for folder in run_folders(outputs) if is_training(folder)]
-        sections: _Sections = {}
-        found.sort(key=lambda folder: (start_time(folder), str(folder)))
-        _insert_runs(sections, outputs, [folder.relative_to(outputs).as_posix() for folder in found])
-        for link, section in sections.items():
-            section.user_lines = kept.get(link, [])
-        text = _render(sections)
-        if before and before != text:
-            _write(outputs / _OLD_NAME, before)
-        _write(outputs / NAME, text)
-    return len(found)
+        text, count = _made_again(outputs, before)
+        with storage.convert_os_errors(outputs / NAME):
+            if before and before != text:
+                _write(outputs / _OLD_NAME, before)
+            _write(outputs / NAME, text)
+    return count
+
+
+def text_of(outputs: Path) -> str:
+    """Return what `rebuild` writes."""
+    return _made_again(outputs, _read(outputs))[0]
+
+
+def _made_again(outputs: Path, before: str) -> tuple[str, int]:
+    """Return the text of a notebook from all run folders, with the user's lines of an old one, and their number."""
+    kept = {link: section.user_lines for link, section in _parse(before).items()}
+    found = [folder for folder in run_folders(outputs) if is_training(folder)]
+    sections: _Sections = {}
+    found.sort(key=lambda folder: (start_time(folder), str(folder)))
+    _insert_runs(sections, outputs, [folder.relative_to(outputs).as_posix() for folder in found])
+    for link, section in sections.items():
+        section.user_lines = kept.get(link, [])
+    return _render(sections), len(found)
 
 
 @contextmanager
 def _locked(outputs: Path) -> Iterator[None]:
     """Lock the notebook of a folder for this process; the kernel unlocks it when the process ends."""
     with storage.convert_os_errors(outputs):
-        folder = os.open(outputs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder = os.open(full(outputs), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
         yield
@@ -114,18 +127,18 @@ def _write(path: Path, text: str) -> None:
     try:
         with os.fdopen(file, "wb") as stream:
             stream.write(text.encode())
-        temporary.replace(path)
+        storage.disk.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            storage.disk.unlink(temporary)
         raise
 
 
 def _read(outputs: Path) -> str:
-    """Return the text of the notebook, empty if there is none."""
-    try:
+    """Return the text of the notebook, empty if there is none; raise StorageError if it cannot be read."""
+    with storage.convert_os_errors(outputs / NAME), suppress(FileNotFoundError):
         return storage.read(outputs / NAME, _MAX_BYTES).decode(errors="replace")
-    except FileNotFoundError:
-        return ""
+    return ""
 
 
 def _insert_runs(sections: _Sections, outputs: Path, links: Sequence[str]) -> None:
@@ -146,7 +159,7 @@ def _insert_run(sections: _Sections, outputs: Path, link: str) -> None:
     folder = outputs / link
     user_lines = sections[link].user_lines if link in sections else []
     sections[link] = _Section(start_time(folder), [], user_lines)
-    alone = [each for each, section in _in_order(sections) if not section.rows and (outputs / each).is_dir()]
+    alone = [each for each, section in _in_order(sections) if not section.rows and is_dir(outputs / each)]
     position = alone.index(link)
     # The next run is now compared with this one
     for each in range(position, min(position + 2, len(alone))):

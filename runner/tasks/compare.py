@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import shlex
+import stat
 import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from runner import user_paths
 from runner.comparing.csv_tables import configurations_csv, runs_csv
 from runner.comparing.page import draw_pictures, headline, html_page, markdown_page, remarks
 from runner.comparing.report import Report, make_report
 from runner.comparing.tables import Table, cost_table, screen_table
 from runner.comparing.verdicts import Criterion
 from runner.engine.saving.folder import create
-from runner.engine.saving.storage import write_atomic
-from runner.errors import ConfigError
+from runner.engine.saving.storage import is_read_only, write_atomic
+from runner.errors import ConfigError, StorageError
 from runner.registry import register
 from runner.roles import FilePath, Role, Verbatim
 from runner.schema import Positive
@@ -50,9 +52,15 @@ def compare(
     and unreadable runs are warnings.
     """
     found = make_report(_patterns(job.config["runs"], job), Criterion(metric=metric, at=at, margin=margin), baseline)
-    folder = _save(found, job, out)
-    end = f"saved in      {folder}\nview          {folder / 'comparison.html'}\n"
-    sys.stdout.write(_render(found) + end)
+    sys.stdout.write(_render(found))
+    try:
+        folder = _save(found, job, out)
+    except StorageError as error:
+        if out or job.folder or not is_read_only(error):
+            raise
+        sys.stderr.write(f"not saved: {error}; choose another place with task.out=<folder>\n")
+        return 0
+    sys.stdout.write(f"saved in      {folder}\nview          {folder / 'comparison.html'}\n")
     return 0
 
 
@@ -63,8 +71,10 @@ def _patterns(runs: str | list[str] | None, job: Job) -> list[str]:
     if runs is not None:
         return [runs] if isinstance(runs, str) else runs
     outputs = Path(job.config["outputs"])
-    sweeps = [path for path in (outputs / "sweeps").glob("*") if path.is_dir()]
-    return [str(max(sweeps, key=lambda path: (path.stat().st_mtime, path.name)) if sweeps else outputs)]
+    names = user_paths.listed(outputs / "sweeps", key="outputs")
+    found = [(outputs / "sweeps" / name, user_paths.status(outputs / "sweeps" / name)) for name in names]
+    sweeps = [(status.st_mtime, path.name, path) for path, status in found if status and stat.S_ISDIR(status.st_mode)]
+    return [str(max(sweeps)[2] if sweeps else outputs)]
 
 
 def _save(found: Report, job: Job, out: str | None) -> Path:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from runner.errors import ConfigError
-from runner.notebook.book import NAME, rebuild
+from runner.engine.saving.storage import is_read_only
+from runner.errors import ConfigError, StorageError
+from runner.notebook.book import NAME, rebuild, text_of
 from runner.registry import register
 from runner.tasks.job import Job
+from runner.user_paths import is_dir
 
 
 @register("task")
@@ -16,11 +18,19 @@ def notebook(job: Job) -> int:
     """Write `outputs/notebook.md` again: each run's date, question, what differs, status and scores.
 
     Each run updates the notebook at its end; use this after folders were moved or removed, or runs killed. Lines that
-    begin with `>` stay with their entry. The old file is kept beside the new one.
+    begin with `>` stay with their entry. The old file is kept beside the new one. If the folder is
+    read-only, the text goes to standard output.
     """
     outputs = Path(job.config["outputs"])
-    if not outputs.is_dir():
+    if not is_dir(outputs, key="outputs"):
         raise ConfigError(f"outputs: got '{job.config['outputs']}', must be a folder with runs")
-    count = rebuild(outputs)
+    try:
+        count = rebuild(outputs)
+    except StorageError as error:
+        if not is_read_only(error):
+            raise
+        sys.stdout.write(text_of(outputs))
+        sys.stderr.write(f"printed, not saved: {error}\n")
+        return 0
     sys.stdout.write(f"{count} runs in {outputs / NAME}\n")
     return 0

@@ -20,7 +20,7 @@ from runner.schema import PositiveInt
 from runner.tasks.job import Job
 from runner.tasks.preview_images import image_rows
 from runner.tasks.report import tensorboard_folder
-from runner.tasks.run_folder import run_folder
+from runner.tasks.run_folder import run_folder_if_writable
 
 # Points of the learning-rate curve in the figure.
 _FIGURE_POINTS = 2000
@@ -42,9 +42,10 @@ def preview(job: Job, *, examples: PositiveInt, lr_axis: Literal["linear", "log"
     rows = list(image_rows(job, experiment, examples))
     if rows[0].images.shape[2:] != (1, 1):
         pictures["images"] = image_figure(rows)
-    with run_folder(job, experiment) as run:
-        _save(run.folder, job, experiment, pictures)
-    _show(run.folder, job, experiment, pictures)
+    with run_folder_if_writable(job, experiment) as run:
+        if run:
+            _save(run.folder, job, experiment, pictures)
+    _show(run.folder if run else None, job, experiment, pictures)
     return 0
 
 
@@ -153,7 +154,7 @@ def _markdown_table(rows: Sequence[Mapping[str, str]]) -> list[str]:
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
-def _show(folder: Path, job: Job, experiment: Experiment, pictures: dict[str, bytes]) -> None:
+def _show(folder: Path | None, job: Job, experiment: Experiment, pictures: dict[str, bytes]) -> None:
     """Print the data, the parameter groups and the paths of the figures."""
     for line in (experiment.data.line, *experiment.data.notes):
         sys.stdout.write(f"{line}\n")
@@ -163,6 +164,8 @@ def _show(folder: Path, job: Job, experiment: Experiment, pictures: dict[str, by
         f"{recipe.total_steps} steps of {experiment.batches.batch} examples, {recipe.steps_per_epoch} steps per epoch"
     )
     summary_table(_group_rows(experiment), title=title)
+    if folder is None:
+        return
     for name in pictures:
         sys.stdout.write(f"view          {folder / 'preview' / name}.png\n")
     sys.stdout.write(f"              tensorboard --logdir {tensorboard_folder(folder, job)}\n")

@@ -21,7 +21,8 @@ from runner.registry import register
 from runner.schema import NonNegativeInt, PositiveInt
 from runner.tasks.job import Job
 from runner.tasks.report import speed_in_words
-from runner.tasks.run_folder import run_folder
+from runner.tasks.run_folder import run_folder_if_writable
+from runner.user_paths import full
 
 # TensorBoard's profiler plugin looks for this ending; Perfetto opens it too.
 _TRACE = "steps.pt.trace.json.gz"
@@ -94,11 +95,12 @@ def profile(job: Job, *, steps: PositiveInt, warmup: NonNegativeInt) -> int:
     `profile/steps.pt.trace.json.gz`.
     """
     experiment = assemble(job.config)
-    with run_folder(job, experiment) as run:
+    with run_folder_if_writable(job, experiment) as run:
         cost = _measure(experiment, warmup, steps)
-        recording = _record(experiment, steps, run.folder)
-        run.result.steps = experiment.learner.step
-    _show(run.folder, experiment, cost, recording)
+        recording = _record(experiment, steps, run.folder if run else None)
+        if run:
+            run.result.steps = experiment.learner.step
+    _show(run.folder if run else None, experiment, cost, recording)
     return 0
 
 
@@ -110,7 +112,7 @@ def _measure(experiment: Experiment, warmup: int, steps: int) -> dict[str, float
     return {tag: float(curves[tag].values[-1]) for tag in TAGS}
 
 
-def _record(experiment: Experiment, steps: int, folder: Path) -> Recording:
+def _record(experiment: Experiment, steps: int, folder: Path | None) -> Recording:
     """Train some steps under the profiler, after one for the profiler to warm up, and write the trace."""
     os.environ.setdefault("KINETO_LOG_LEVEL", _QUIET)
     from torch import profiler
@@ -127,14 +129,15 @@ def _record(experiment: Experiment, steps: int, folder: Path) -> Recording:
 
         recipe, learner, batches = experiment.recipe, experiment.learner, experiment.batches
         short_run(recipe, learner, batches, steps=1 + steps, log_every=recipe.log_every, probes=[Probe(1, mark)])
-    storage.make_folder(folder / "profile")
-    path = folder / "profile" / _TRACE
-    with storage.convert_os_errors(path):
-        recorder.export_chrome_trace(str(path))
+    if folder is not None:
+        storage.make_folder(folder / "profile")
+        path = folder / "profile" / _TRACE
+        with storage.convert_os_errors(path):
+            recorder.export_chrome_trace(full(path))
     return Recording(list(recorder.key_averages()), steps, on_gpu)
 
 
-def _show(folder: Path, experiment: Experiment, cost: dict[str, float], recording: Recording) -> None:
+def _show(folder: Path | None, experiment: Experiment, cost: dict[str, float], recording: Recording) -> None:
     """Print the operations, the cost of a step, and how to open the trace."""
     title = f"the {_SHOWN} most expensive operations of {recording.steps} steps of {experiment.batches.batch} examples"
     summary_table(operation_table(recording, _SHOWN), title=title)
@@ -145,9 +148,12 @@ def _show(folder: Path, experiment: Experiment, cost: dict[str, float], recordin
         f"profiler      {recording.milliseconds:.3g} ms/step while it records",
         f"operations    {recording.calls:.0f} per step, {recording.busy:.0%} {rest}",
         f"host          {recording.waits:.3g} {waits} per step",
-        f"view          https://ui.perfetto.dev, Open trace file: {folder / 'profile' / _TRACE}",
-        f"or            pip install torch-tb-profiler; tensorboard --logdir {shlex.quote(str(folder))}",
     ]
+    if folder is not None:
+        lines += [
+            f"view          https://ui.perfetto.dev, Open trace file: {folder / 'profile' / _TRACE}",
+            f"or            pip install torch-tb-profiler; tensorboard --logdir {shlex.quote(str(folder))}",
+        ]
     sys.stdout.write("\n".join(lines) + "\n")
 
 

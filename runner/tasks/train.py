@@ -86,7 +86,7 @@ def _data_of(resumed: Run | None, job: Job, snapshot: Snapshot | None, loaded: L
         return loaded, []
     saved = saved_data(resumed.folder, resumed.result, snapshot.meta if snapshot else None)
     loaded, lines = resumed_data(saved, loaded, accept=job.config["resume_data"] == "new")
-    if job.world.is_main:
+    if job.world.is_main and resumed.read_only is None:
         record_paths(resumed.folder, job.config)
     return loaded, lines
 
