@@ -133,7 +133,7 @@ def median_cost(metrics: Path) -> dict[str, float]:
         The median of each `time/` tag over all laps, which ignores a slow start, and the largest peak memory. Empty if
         the file is missing or has no lap.
     """
-    if not user_paths.exists(metrics, error=StorageError):
+    if not user_paths.is_file(metrics, error=StorageError):
         return {}
     with convert_os_errors(metrics), Path(user_paths.full(metrics)).open(encoding="utf-8") as lines:
         laps = [json.loads(line) for line in lines if '"time/step_ms"' in line and line.endswith("\n")]

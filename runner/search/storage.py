@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 import os
 import re
+import stat
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from runner.engine.saving import storage
 from runner.errors import CheckpointError, ConfigError, StorageError
 from runner.expand_user import expanded
-from runner.user_paths import full
+from runner.user_paths import full, status
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -113,6 +114,10 @@ class Journal:
         self._path = path
         # Number of complete records read so far, and their size in bytes
         self._known = (0, 0)
+        found = status(path, error=StorageError)
+        if found and not stat.S_ISREG(found.st_mode):
+            # Opening a pipe would wait
+            raise StorageError(f"{storage.printable(path)}: not a regular file")
         with storage.convert_os_errors(path):
             Path(full(path)).open("ab").close()
 

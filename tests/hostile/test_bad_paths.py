@@ -205,6 +205,18 @@ def test_a_cache_that_cannot_be_written_is_none(folder, capfd, tmp_path, case):
         assert "Traceback" not in err and f"{reason}; the images are decoded into memory" in err
 
 
+def test_a_pipe_is_not_waited_for(folder, tmp_path, capfd):
+    os.mkfifo(tmp_path / "pipe")
+    assert main([*CASES["hydra.sweeper.storage"][0], f"hydra.sweeper.storage={tmp_path}/pipe"]) == WRONG
+    assert capfd.readouterr().err.endswith(f"hydra.sweeper.storage: {tmp_path}/pipe: not a regular file\n")
+    shutil.copytree("run", tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    os.mkfifo(tmp_path / "run" / "metrics.jsonl")
+    for words in (["task=compare", f"runs={tmp_path}/run", f"task.out={tmp_path}/out"], [f"resume={tmp_path}/run"]):
+        main(words)
+        assert "Traceback" not in capfd.readouterr().err
+
+
 # Files that are read because of a word: recipes, options and plugins
 
 

@@ -8,6 +8,7 @@ import functools
 import json
 import math
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -169,12 +170,21 @@ def _number(value: float) -> str:
     return '"NaN"' if math.isnan(value) else '"Infinity"' if value > 0 else '"-Infinity"'
 
 
+def _open_regular(path: str) -> int:
+    """Return the descriptor of a regular file; raise OSError for a pipe, whose writer one would wait for."""
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return file
+
+
 def read_metrics(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
     """Yield (step, numbers by tag) of each line of a `metrics.jsonl`; skip a last line that a crash left incomplete.
 
-    The numbers have the tags of this version, whichever version wrote them.
+    The numbers have the tags of this version, whichever version wrote them. Raises OSError if there is no such file.
     """
-    with Path(full(path)).open(encoding="utf-8") as lines:
+    with open(_open_regular(full(path)), encoding="utf-8") as lines:
         for text in lines:
             if text.endswith("\n"):
                 row = json.loads(text)
