@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
-from runner.errors import wrong
+from runner.errors import ConfigError, wrong
 from runner.keys import key_marks, marked_keys
 from runner.numerics import renamed_value
+from runner.user_folders import expand_home
 
 
 def expand_paths(config: dict[str, Any]) -> None:
@@ -38,10 +38,10 @@ def expanded(key: str, value: Any) -> Any:
         return [expanded(key, each) for each in value]
     if not isinstance(value, str) or not value.startswith("~"):
         return value
-    path = os.path.expanduser(value)  # noqa: PTH111  (Path.expanduser raises RuntimeError for an unknown user)
-    if path.startswith("~"):
-        raise wrong(key, value, "a path (there is no such user; ./~ is a folder of that name)")
-    return path
+    try:
+        return str(expand_home(value))
+    except ConfigError as error:
+        raise wrong(key, value, f"a path ({error})") from error
 
 
 def _holds_tilde(value: Any) -> bool:

@@ -26,6 +26,7 @@ from runner.errors import ConfigError
 from runner.keys import knob_marks, marked_keys
 from runner.plain_yaml import conf_folder
 from runner.roles import NO_MARKS, Aspect, Marks, Role
+from runner.user_folders import expand_home
 
 _Config = Mapping[str, Any]
 # Version of this cache, and of what identifies our data sets: raise it when either changes
@@ -74,14 +75,14 @@ def data_paths(config: _Config) -> Iterator[tuple[str, Path, str]]:
     """Yield key, path and pattern of what the data set of a config reads."""
     for holder, name, key, marks in marked_keys(dict(config), ["data"]):
         if marks.role is Role.PATH and marks.path and marks.path.reads and isinstance(holder[name], str):
-            yield key, Path(holder[name]).expanduser(), marks.path.reads
+            yield key, expand_home(holder[name]), marks.path.reads
 
 
 def _named_files(data: _Config) -> Iterator[tuple[str, os.stat_result]]:
     """Yield path and status of the files that knobs name and that may lie elsewhere, such as a table of labels."""
     for _, value in sorted(data.items()):
         try:
-            path = user_paths.full(Path(value).expanduser()) if isinstance(value, str) else None
+            path = user_paths.full(expand_home(value)) if isinstance(value, str) else None
             status = os.stat(path) if path else None  # noqa: PTH116
         except (OSError, ValueError, RuntimeError):
             continue

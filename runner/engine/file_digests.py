@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from runner.engine.world import cores
+from runner.user_folders import cache_folder
 from runner.user_paths import absolute, full
 
 # Bytes of a digest, and of the key of a file's state
@@ -34,7 +35,7 @@ _UNREADABLE = hashlib.sha256(b"unreadable").digest()[:DIGEST_BYTES]
 
 def cache_home() -> Path:
     """Return the folder of the caches of fingerprints, below the user's cache folder."""
-    return Path(full(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser())) / "runner" / "fingerprints"
+    return Path(full(cache_folder())) / "fingerprints"
 
 
 def is_settled(status: os.stat_result, now: int) -> bool:

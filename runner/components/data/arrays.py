@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -33,6 +32,7 @@ from runner.errors import DataError, escaped
 from runner.registry import register
 from runner.relations import Fields
 from runner.roles import Aspect, FilePath, Role
+from runner.user_folders import expand_home
 
 # {train: x_train, val: x_val, test: x_test}
 _BySplit = Annotated[dict[str, str], Fields((("train", str), ("val", str | None), ("test", str | None)), ("train",))]
@@ -65,7 +65,7 @@ def arrays(
         ConfigError, DataError: An array is missing, ambiguous, damaged, too large, or holds what it must not.
     """
     check_splits(inputs, labels)
-    path = Path(root).expanduser()
+    path = expand_home(root)
     where = f"data.root: {printable(path)}"
     headers = list_arrays(path)
     chosen = choose_arrays(headers, inputs, labels, where, listed(headers))

@@ -32,6 +32,7 @@ from runner.registry import register
 from runner.relations import OneOf, With
 from runner.roles import Aspect, FilePath, Role, Unnamed
 from runner.schema import BOUNDS, NonNegativeInt, Pair, Positive, PositiveInt, Range
+from runner.user_folders import expand_home
 
 _Share = Annotated[float, Range(0, 1, open_low=True)]
 # Bytes. For smaller files decoders hold the GIL so often that a second thread slows them down
@@ -40,7 +41,7 @@ _SMALL_FILE = 16384
 
 def _identity(layout: LayoutSettings, *, root: str) -> dict[str, Part]:
     """Return what identifies the images under a folder: classes, relative names, sizes and contents of each split."""
-    folder = Path(root).expanduser()
+    folder = expand_home(root)
     return layout_parts(read_layout(folder, layout), folder)
 
 
@@ -77,7 +78,7 @@ def imagefolder(
     Raises:
         DataError, ConfigError: A folder, class or file is missing, empty, unknown, ambiguous or broken.
     """
-    files = read_layout(folder := Path(root).expanduser(), layout)
+    files = read_layout(folder := expand_home(root), layout)
     view = View((size[0], size[1]), center, _crop_bounds(crop_scale, crop_ratio) if crop else None, pixels.fit)
     threads = _default_threads(files.train.files) if workers is None else max(1, workers)
     reading = ReadSettings(folder, view, threads, 0, bad_images == "skip", cache_folder(cache))

@@ -9,6 +9,7 @@ from runner.engine.file_digests import digest_files
 from runner.engine.fingerprint import Part, digest
 from runner.engine.saving.storage import printable
 from runner.errors import DataError
+from runner.user_folders import expand_home
 from runner.user_paths import full, is_file, path_error
 
 
@@ -16,7 +17,7 @@ def packed_identity(training: str, test: str) -> Callable[..., dict[str, Part]]:
     """Return the function that identifies a packed set: by the files of its two parts, which patterns name."""
 
     def identity(*, root: str) -> dict[str, Part]:
-        folder = Path(root).expanduser()
+        folder = expand_home(root)
         train = _packed_part(folder, training)
         if train is None:
             raise DataError(f"data.root: {printable(folder)} has no {training}")
@@ -29,7 +30,7 @@ def packed_identity(training: str, test: str) -> Callable[..., dict[str, Part]]:
 
 def file_identity(*, root: str) -> dict[str, Part]:
     """Return what identifies a set in one file, whatever the file is called. Which examples are split off follows."""
-    path = Path(root).expanduser()
+    path = expand_home(root)
     (size,), contents = digest_files(path.parent, [path.name])
     part = Part(listing=digest([str(size)]), content=digest(contents))
     return {"train": part, "val": part, "test": part}

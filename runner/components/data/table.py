@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -23,6 +22,7 @@ from runner.engine.saving.storage import printable
 from runner.errors import KEY, MOST_CHOICES, ConfigError, DataError, brief, unknown
 from runner.registry import register
 from runner.roles import Aspect, FilePath, Role, Verbatim
+from runner.user_folders import expand_home
 
 _Array = NDArray[Any]
 
@@ -52,7 +52,7 @@ def table(
     Raises:
         ConfigError, DataError: A column or value is missing, unknown or of the wrong type; pyarrow is missing.
     """
-    path = Path(root).expanduser()
+    path = expand_home(root)
     where = f"data.root: {printable(path)}"
     found = read_table(path, ignore, settings.memory)
     target = _check_columns(found, label, split, ignore, one_hot, where)

@@ -22,6 +22,7 @@ from runner.errors import ConfigError, DataError
 from runner.registry import register
 from runner.roles import Aspect, FilePath, Role
 from runner.schema import PositiveInt
+from runner.user_folders import expand_home
 from runner.user_paths import exists, full
 
 _PACKAGE = "torchvision"
@@ -60,7 +61,7 @@ def cifar10(
     """
     train, test = partial(_import_datasets().CIFAR10, train=True), partial(_import_datasets().CIFAR10, train=False)
     return _torchvision_data(
-        "cifar10", train, test, Path(root).expanduser(), download, batch_size, val_size, placement, sampling
+        "cifar10", train, test, expand_home(root), download, batch_size, val_size, placement, sampling
     )
 
 
@@ -81,7 +82,7 @@ def cifar100(
     """
     train, test = partial(_import_datasets().CIFAR100, train=True), partial(_import_datasets().CIFAR100, train=False)
     return _torchvision_data(
-        "cifar100", train, test, Path(root).expanduser(), download, batch_size, val_size, placement, sampling
+        "cifar100", train, test, expand_home(root), download, batch_size, val_size, placement, sampling
     )
 
 
@@ -104,7 +105,7 @@ def mnist(
     """
     train, test = partial(_import_datasets().MNIST, train=True), partial(_import_datasets().MNIST, train=False)
     return _torchvision_data(
-        "mnist", train, test, Path(root).expanduser(), download, batch_size, val_size, placement, sampling
+        "mnist", train, test, expand_home(root), download, batch_size, val_size, placement, sampling
     )
 
 
@@ -132,7 +133,7 @@ def fashion_mnist(
         partial(_import_datasets().FashionMNIST, train=False),
     )
     return _torchvision_data(
-        "fashion_mnist", train, test, Path(root).expanduser(), download, batch_size, val_size, placement, sampling
+        "fashion_mnist", train, test, expand_home(root), download, batch_size, val_size, placement, sampling
     )
 
 
@@ -153,7 +154,7 @@ def svhn(
     """
     train, test = partial(_import_datasets().SVHN, split="train"), partial(_import_datasets().SVHN, split="test")
     return _torchvision_data(
-        "svhn", train, test, Path(root).expanduser(), download, batch_size, val_size, placement, sampling
+        "svhn", train, test, expand_home(root), download, batch_size, val_size, placement, sampling
     )
 
 

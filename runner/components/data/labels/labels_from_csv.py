@@ -18,6 +18,7 @@ from runner.components.data.layout.listing import GroupOf, Source
 from runner.components.data.layout.split_folders import SplitFolders, find_splits, split_of_path, split_of_word
 from runner.engine.saving.storage import printable
 from runner.errors import ConfigError, DataError, brief, escaped
+from runner.user_folders import expand_home
 from runner.user_paths import exists, is_file, listed
 
 # Names that one line lists at most
@@ -84,7 +85,7 @@ class _Reader:
 
     def _tables(self) -> list[tuple[str | None, Path]]:
         """Return the CSV file without a split, or one for each split."""
-        path = self.root / Path(self.name).expanduser()
+        path = self.root / expand_home(self.name)
         if exists(path, key="data.labels"):
             return [(None, path)]
         folders = find_splits(self.root, self.settings.splits, Skipped())
