@@ -10,8 +10,10 @@ from collections.abc import Sequence
 
 from runner.engine.garbage import paused
 from runner.engine.interruption import raising
+from runner.printing import check_printed, write_stderr, write_stdout
 from runner.status import print_error
-from runner.streams import check_printed, guard, lost_output
+from runner.streams import guard, lost_output, restore
+from runner.user_folders import check_working_folder
 from runner.user_paths import anchored
 
 
@@ -20,9 +22,10 @@ def command() -> int:
     guard()
     with paused():
         code = main()
+    restore()
     if code == 0 and (problem := lost_output()):
         # What a task leaves in files is complete
-        sys.stderr.write(f"runner: warning: {problem}\n")
+        write_stderr(f"runner: warning: {problem}\n")
     return code
 
 
@@ -31,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with anchored(), raising():
             return _answer(list(sys.argv[1:] if argv is None else argv))
-    except (Exception, KeyboardInterrupt) as error:
+    except BaseException as error:
         return print_error(error).exit_code
 
 
@@ -49,9 +52,10 @@ def _answer(argv: list[str]) -> int:
         from runner.door.options import find_conf
 
         conf = find_conf(arguments.config_dir)
-        sys.stdout.write(version_text() + "\n" if arguments.version else help_text(conf))
+        write_stdout(version_text() + "\n" if arguments.version else help_text(conf))
         check_printed()
         return 0
+    check_working_folder()
     from runner.door.command import run
 
     return run(arguments)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 # The messages of torch, numpy and the allocators about sizes that do not fit into memory.
@@ -17,6 +17,11 @@ MOST_CHOICES = 8
 _VALUE_LENGTH = 80
 # Characters of a key, or of a file and a key, that one line quotes at most.
 KEY = 400
+# Characters of a line about an error, of its end where its middle is left out, and of the name of a class
+_LINE_LENGTH, _TAIL_LENGTH, _NAME_LENGTH = 2000, 500, 200
+# Exceptions of a group that one line names at most
+_MAX_MEMBERS = 3
+_MAX_GROUPS = 10_000
 
 
 class RunnerError(Exception):
@@ -75,12 +80,78 @@ class PluginError(RunnerError):
 
 def too_large(error: BaseException) -> ConfigError | None:
     """Return the ConfigError for an error about sizes that do not fit into memory, None for other errors."""
-    text = next(iter(str(error).splitlines()), "") or type(error).__name__
-    if isinstance(error, MemoryError) or (
-        isinstance(error, (RuntimeError, OverflowError, ValueError)) and re.search(_TOO_LARGE, str(error))
+    kind, message = type(error), brief(message_of(error), _LINE_LENGTH)
+    if issubclass(kind, MemoryError) or (
+        issubclass(kind, (RuntimeError, OverflowError, ValueError)) and re.search(_TOO_LARGE, message)
     ):
+        text = short_reason(error)
         return ConfigError(f"out of memory; choose a smaller model, batch or image ({brief(text, KEY)})")
     return None
+
+
+def message_of(error: BaseException) -> str:
+    """Return the text of an exception, also where its `__str__` raises."""
+    return text_of(error, str)
+
+
+def text_of(value: object, convert: Callable[[Any], str]) -> str:
+    """Return `str` or `repr` of a value, in words where that raises: what a plugin raises may do anything."""
+    try:
+        # A subclass of str could have methods of its own
+        return str.__str__(convert(value))
+    except BaseException as failure:
+        return f"<{convert.__name__}() of {type_name(value)} raised {type_name(failure)}>"
+
+
+def type_name(value: object) -> str:
+    """Return the name of a value's class, whatever its metaclass says."""
+    return brief(str.__str__(vars(type)["__name__"].__get__(type(value))), _NAME_LENGTH)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's text that is not blank, empty if there is none."""
+    # More than a line shows need not be searched
+    lines = message_of(error)[: 10 * _LINE_LENGTH].splitlines()
+    return next((line.strip() for line in lines if line.strip()), "")
+
+
+def short_reason(error: BaseException) -> str:
+    """Return the first line of an exception's text, the name of its class if there is none."""
+    return first_line(error) or type_name(error)
+
+
+def describe(error: BaseException) -> str:
+    """Return class and first line of an exception; of a group also those of its first members."""
+    text = ": ".join(filter(None, (type_name(error), first_line(error))))
+    if not issubclass(type(error), BaseExceptionGroup):
+        return text
+    found = [": ".join(filter(None, (type_name(each), first_line(each)))) for each in _members(error)]
+    return f"{text} [{'; '.join(found)}]" if found else text
+
+
+def _members(group: BaseException) -> list[BaseException]:
+    """Return the first exceptions of a group that are no groups."""
+    found: list[BaseException] = []
+    left = [group]
+    # Groups may hold each other without end
+    for _ in range(_MAX_GROUPS):
+        if not left or len(found) == _MAX_MEMBERS:
+            break
+        each = left.pop(0)
+        if issubclass(type(each), BaseExceptionGroup):
+            # A subclass cannot replace this attribute
+            left = [*vars(BaseExceptionGroup)["exceptions"].__get__(each)[:_MAX_MEMBERS], *left]
+        else:
+            found.append(each)
+    return found
+
+
+def one_line(text: str, most: int = _LINE_LENGTH) -> str:
+    """Return a text on one line without control characters; of a long one the middle is left out."""
+    tail = min(_TAIL_LENGTH, most // 4)
+    # An escape is at most ten characters, and what is left out need not be escaped
+    shown = escaped(text if len(text) <= 2 * most else f"{text[:most]}{text[-most:]}")
+    return shown if len(shown) <= most else f"{shown[: most - tail - 5]} ... {shown[-tail:]}"
 
 
 def unknown(key: str, what: str, given: str, choices: Iterable[str]) -> ConfigError:

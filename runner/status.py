@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import sys
+from contextlib import suppress
 from enum import StrEnum
 from typing import NamedTuple
 
-from runner.errors import Diverged, PluginError, RunnerError, escaped
+from runner.errors import Diverged, PluginError, RunnerError, describe, message_of, one_line, text_of, type_name
+from runner.printing import write_stderr
 
 BUG = 70  # exit code of an error that no user can act on
-_LONGEST_LINE = 2000  # characters of an error line
+# Lines of a traceback that are printed at most, half of them from its beginning
+_TRACEBACK_LINES = 200
+# Characters of the object that `sys.exit` got
+_CODE_LENGTH = 400
 
 
 class Status(StrEnum):
@@ -79,10 +83,23 @@ _CARRIES_CODE = (RunnerError, KeyboardInterrupt)
 
 
 def ending(error: BaseException) -> Ending:
-    """Return how a run ends that raises this exception."""
-    row = next(row for row in _TABLE if isinstance(error, row.kind))
-    code = getattr(error, "exit_code", row.exit_code) if isinstance(error, _CARRIES_CODE) else row.exit_code
-    return Ending(row.status, code, _reason(error))
+    """Return how a run ends that raises this exception; the reason is one line of limited length."""
+    # The type cannot lie, as `__class__` can
+    kind = type(error)
+    row = next(row for row in _TABLE if issubclass(kind, row.kind))
+    code = _own_code(error, row.exit_code) if issubclass(kind, _CARRIES_CODE) else row.exit_code
+    return Ending(row.status, code, one_line(_reason(error)))
+
+
+def _own_code(error: BaseException, default: int) -> int:
+    """Return the exit code that an exception carries, if it is one: a plugin may have a class of its own."""
+    with suppress(Exception):
+        code = getattr(error, "exit_code", default)
+        if type(code) is int and 0 < code < 256:
+            return code
+    # A subclass may say nothing useful, its base does
+    codes = (vars(kind).get("exit_code") for kind in type(error).__mro__)
+    return next((code for code in codes if type(code) is int and 0 < code < 256), default)
 
 
 def ending_of_code(code: int) -> Ending:
@@ -100,35 +117,39 @@ def print_error(error: BaseException, *, run: str = "") -> Ending:
     found = ending(error)
     if found.status is Status.INTERRUPTED:
         return found
-    if isinstance(error, PluginError) and error.__cause__ is not None:
+    if issubclass(type(error), PluginError) and error.__cause__ is not None:
         _print_traceback(error.__cause__)
     elif found.exit_code == BUG:
         _print_traceback(error)
     bug = " (this is a bug in runner, please report it with the lines above)" if found.exit_code == BUG else ""
     where = f"{run}: " if run else ""
-    sys.stderr.write(f"runner: error: {one_line(f'{where}{found.reason}')}{bug}\n")
+    write_stderr(f"runner: error: {one_line(f'{where}{found.reason}')}{bug}\n")
     return found
 
 
 def _print_traceback(error: BaseException) -> None:
+    """Print a traceback, of a long one the beginning and the end."""
     # Few command lines need it
     import traceback
 
-    traceback.print_exception(error)
-
-
-def one_line(text: str) -> str:
-    """Return a text without line breaks and control characters, cut to a readable length."""
-    shown = escaped(text)
-    return shown if len(shown) <= _LONGEST_LINE else shown[: _LONGEST_LINE - 3] + "..."
+    try:
+        lines = "".join(traceback.format_exception(error)).rstrip("\n").split("\n")
+    except BaseException as failure:
+        lines = [f"the traceback of {type_name(error)} cannot be shown ({describe(failure)})"]
+    if (more := len(lines) - _TRACEBACK_LINES) > 0:
+        half = _TRACEBACK_LINES // 2
+        lines = [*lines[:half], f"... {more} more lines ...", *lines[-half:]]
+    write_stderr("".join(f"{one_line(line)}\n" for line in lines))
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, RunnerError):
-        return str(error)
-    if isinstance(error, KeyboardInterrupt):
-        return str(error) or "SIGINT"
-    if isinstance(error, SystemExit):
-        return f"SystemExit({error.code!r}): the code that ran ended the process"
-    text = next(iter(str(error).splitlines()), "")
-    return f"{type(error).__name__}: {text}"
+    """Return why a run ended."""
+    kind = type(error)
+    if issubclass(kind, RunnerError):
+        return message_of(error) or type_name(error)
+    if issubclass(kind, KeyboardInterrupt):
+        return message_of(error) or "SIGINT"
+    if issubclass(type(error), SystemExit):
+        code = text_of(vars(SystemExit)["code"].__get__(error), repr)
+        return f"SystemExit({one_line(code, _CODE_LENGTH)}): the code that ran ended the process"
+    return describe(error)

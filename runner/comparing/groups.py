@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from runner.comparing.runs import Run
-from runner.errors import ConfigError, brief, nearest
+from runner.errors import ConfigError, brief, escaped, nearest
 from runner.status import Status
 
 Value = bool | float | str
@@ -124,7 +124,13 @@ def format_value(value: Value | None) -> str:
     """Return a value as labels show it."""
     if value is None:
         return "-"
-    return str(value).lower() if isinstance(value, bool) else f"{value:.6g}" if isinstance(value, float) else value
+    return (
+        str(value).lower()
+        if isinstance(value, bool)
+        else f"{value:.6g}"
+        if isinstance(value, float)
+        else escaped(value)
+    )
 
 
 def sort_key(value: Value | None) -> tuple[int, float, str]:

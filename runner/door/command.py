@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from runner.door.saved_choices import saved_choices
 from runner.engine.garbage import collecting
 from runner.errors import ConfigError
 from runner.numerics import RENAMED_VALUES
-from runner.streams import check_printed
+from runner.printing import check_printed, write_stderr, write_stdout
 
 if TYPE_CHECKING:
     from runner.sweeps.launcher import LauncherSettings
@@ -74,7 +73,7 @@ def _print_new_names(parts: Parts, given: list[ParsedOverride]) -> None:
         text = str((typed or [OmegaConf.select(parts.config, key)])[0])
         for old, new in names.items():
             if old in text:
-                sys.stderr.write(f"runner: {key}: '{old}' is now called '{new}'\n")
+                write_stderr(f"runner: {key}: '{old}' is now called '{new}'\n")
 
 
 def _settings_of(parts: Parts) -> LauncherSettings | None:
@@ -115,6 +114,6 @@ def _launches(config: dict[str, Any]) -> bool:
 
 def _show(conf: Conf, parts: Parts, given: list[ParsedOverride], *, resolve: bool) -> int:
     """Print the config of this command line."""
-    sys.stdout.write(OmegaConf.to_yaml(with_values_set(conf, parts, given), resolve=resolve))
+    write_stdout(OmegaConf.to_yaml(with_values_set(conf, parts, given), resolve=resolve))
     check_printed()
     return 0

@@ -20,7 +20,7 @@ from runner.door.check import check_config
 from runner.door.check_files import check_option_file, check_primary_file
 from runner.door.options import RECIPE, Conf, chosen_options, default_choice, option_values, primary_file
 from runner.door.overrides import ParsedOverride
-from runner.errors import ConfigError, RunnerError, unknown
+from runner.errors import ConfigError, RunnerError, short_reason, unknown
 from runner.expand_user import expand_paths
 from runner.numerics import mentions_old_name, old_names, renamed
 from runner.plain_yaml import check_interpolations, error_message
@@ -82,7 +82,7 @@ def compose_parts(conf: Conf, given: Sequence[ParsedOverride]) -> Parts:
     except (AssertionError, AttributeError, KeyError, TypeError) as error:
         # OmegaConf raises these for a wrong value in Hydra's own config
         keys = [each.key for each in given if each.sets_hydra]
-        raise ConfigError(f"{', '.join(keys) or 'config'}: cannot be set: {first_line(error)}") from error
+        raise ConfigError(f"{', '.join(keys) or 'config'}: cannot be set: {short_reason(error)}") from error
     with open_dict(config):
         hydra = config.pop("hydra")
     chosen = {group: _chosen_in_group(conf, group, hydra.runtime.choices, given) for group in conf.defaults}
@@ -119,7 +119,7 @@ def with_values_set(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -
         try:
             OmegaConf.update(config, each.key, each.value, merge=True, force_add=True)
         except (OmegaConfBaseException, TypeError, ValueError) as error:
-            raise ConfigError(f"{each.key}: cannot be set there: {first_line(error)}") from error
+            raise ConfigError(f"{each.key}: cannot be set there: {short_reason(error)}") from error
         if mentions_old_name(each.word):
             config = _with_new_names(config, keys)
     return config
@@ -159,7 +159,7 @@ def resolve(config: DictConfig) -> dict[str, Any]:
     try:
         found: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key or 'config'}: {first_line(error)}") from error
+        raise ConfigError(f"{error.full_key or 'config'}: {short_reason(error)}") from error
     found = renamed(found)
     expand_paths(found)
     return found
@@ -198,15 +198,10 @@ def hydra_error(error: Exception) -> ConfigError:
         siblings = [str(key) for key in cause.parent_node or () if not str(key).startswith("_")]
         return unknown(cause.full_key, "key", str(cause.key), siblings or ["nothing, it has no keys"])
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-        return ConfigError(f"{cause.full_key}: {first_line(cause)}")
+        return ConfigError(f"{cause.full_key}: {short_reason(cause)}")
     if isinstance(cause, OmegaConfBaseException):
-        return ConfigError(f"{first_line(error).rstrip(':')}: {first_line(cause)}")
-    return ConfigError(f"config: {first_line(error)}")
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's text."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        return ConfigError(f"{short_reason(error).rstrip(':')}: {short_reason(cause)}")
+    return ConfigError(f"config: {short_reason(error)}")
 
 
 def to_plain(value: Any) -> Any:

@@ -22,14 +22,15 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict
 
 from runner import user_paths
-from runner.door.compose import choice_words, first_line, hydra_error, hydra_opened, picks_option, quote, resolve
+from runner.door.compose import choice_words, hydra_error, hydra_opened, picks_option, quote, resolve
 from runner.door.naming import hash8
 from runner.door.options import Conf, find_conf
 from runner.door.overrides import ParsedOverride, parse_override
 from runner.door.task_context import start
 from runner.engine.interruption import Interrupted, raising
-from runner.errors import ConfigError, RunnerError, TrialsFailed
+from runner.errors import ConfigError, RunnerError, TrialsFailed, describe
 from runner.status import Status
+from runner.streams import guard
 from runner.sweeps.channel import Message
 from runner.sweeps.launcher import Queued
 from runner.sweeps.outcome import (
@@ -56,6 +57,8 @@ class _HydraTask:
 
     def __call__(self, config: DictConfig) -> None:
         """Run a job. A failure does not raise, because some launchers would then end the runs of later batches."""
+        # The processes of some launchers know no door
+        guard()
         job = job_of(self.jobs[int(HydraConfig.get().job.num)])
 
         def start_planned(job: Job) -> int:
@@ -119,7 +122,7 @@ class HydraLauncher(Queued):
         except KeyboardInterrupt as error:
             raise error if isinstance(error, Interrupted) else Interrupted(2) from error
         except Exception as error:
-            raise TrialsFailed(f"the launcher ended the sweep: {type(error).__name__}: {first_line(error)}") from error
+            raise TrialsFailed(f"the launcher ended the sweep: {describe(error)}") from error
 
 
 def _raise_error_of(failed: JobReturn) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from runner.door.task_context import ENTRY
 from runner.engine.saving import storage
 from runner.engine.saving.locking import lock
 from runner.errors import TrialsFailed
+from runner.printing import write_stderr, write_stdout
 from runner.search.samplers import NON_ADAPTIVE
 from runner.status import Status
 from runner.sweeps.data_check import DataCheck
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 
 def run_sweep(conf: Conf, plan: Plan, given: Sequence[ParsedOverride]) -> int:
     """Run a sweep and return its exit code; raises TrialsFailed if runs failed, Locked if another process runs it."""
-    sys.stdout.write(f"{_size(plan)} in {plan.folder}\n")
-    sys.stdout.flush()
+    write_stdout(f"{_size(plan)} in {storage.printable(plan.folder)}\n")
     storage.make_folders(plan.folder)
     with lock(plan.folder):
         save_command(plan.folder, conf, given)
@@ -80,7 +79,7 @@ def _run_grid(conf: Conf, plan: Plan, given: Sequence[ParsedOverride]) -> int:
     _show(ended, jobs[0].config["monitor"])
     if signal:
         complete = sum(each.has_result for each in ended)
-        sys.stderr.write(f"stopped: {complete} of {len(jobs)} trials have a result; repeat the command to continue\n")
+        write_stderr(f"stopped: {complete} of {len(jobs)} trials have a result; repeat the command to continue\n")
         return 128 + signal
     raise_if_failed(ended, len(jobs), "trials")
     return 0
@@ -106,7 +105,7 @@ def _run_search(conf: Conf, plan: Plan, planned: PlannedSearch, given: Sequence[
     )
     failed = _show_ranking(plan, planned, study)
     if signal:
-        sys.stderr.write("stopped; repeat the command to continue\n")
+        write_stderr("stopped; repeat the command to continue\n")
         return 128 + signal
     if loop.too_many_failed:
         raise TrialsFailed(
@@ -133,7 +132,7 @@ def _open_study(plan: Plan, planned: PlannedSearch, check: DataCheck) -> Study:
             return study
         suffix = f"-data{check.fingerprint(planned.like.config)[:4]}" + (f"-{number}" if number > 1 else "")
         search = replace(planned.search, study_name=f"{planned.search.study_name}{suffix}")
-        sys.stderr.write(f"{others} points were tried on other data: the search goes on as study {search.study_name}\n")
+        write_stderr(f"{others} points were tried on other data: the search goes on as study {search.study_name}\n")
         number += 1
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,13 +57,14 @@ class _Launch:
         """Run checked configs and return their results."""
         from runner.door.jobs import variant_jobs
         from runner.engine.interruption import Interrupted
+        from runner.printing import standard_error
         from runner.sweeps.display import make_display, show_reasons
         from runner.sweeps.launcher import run_all
         from runner.sweeps.outcome import raise_if_failed
 
         jobs = variant_jobs(variants, folder, self.job.folders)
         different = list({job.folder: job for job in jobs}.values())
-        ended, signal = run_all(different, self._launcher(different), make_display(len(different), sys.stderr))
+        ended, signal = run_all(different, self._launcher(different), make_display(len(different), standard_error()))
         if signal:
             raise Interrupted(signal)
         show_reasons([each for each in ended if not each.has_result])

@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from runner.errors import ConfigError
+from runner.errors import ConfigError, message_of, one_line, type_name
 
 Forward = Callable[[nn.Module, Tensor], Tensor]  # (the run's model, images of a micro-batch) -> logits
 _FastCall = Callable[[Tensor], Tensor]  # images -> logits
@@ -146,5 +146,5 @@ def warn_and_use_plain_forward(what: str) -> Callable[[RuntimeError], None]:
 
 def _brief(error: RuntimeError) -> str:
     """Return the type and the first two lines of an error; torch.compile gives the cause in the second line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return ": ".join([type(error).__name__, " ".join(lines[:2])])
+    lines = [line.strip() for line in message_of(error).splitlines() if line.strip()]
+    return one_line(": ".join([type_name(error), " ".join(lines[:2])]))

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from runner.engine.contracts import Split
 from runner.errors import DataError, RunnerError
+from runner.streams import guard
 from runner.user_paths import anchor, in_start_folder, start_folder
 
 # The arguments of `fetch`: positions (B,) int64 and uniform random numbers (B, k) in [0, 1), both on the CPU.
@@ -170,6 +171,8 @@ def _start_worker(folder: str | None, _: int) -> None:
     parent, but it watches the process that forked the worker. Here that is the fork server, which outlives the parent
     because it waits for the workers.
     """
+    # A worker that prints must not fail where the screen is lost
+    guard()
     anchor(folder)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 from runner.engine.parts import is_kept, mode
-from runner.errors import ConfigError
+from runner.errors import ConfigError, message_of
 
 # The child of a module that holds its parametrizations
 PARAMETRIZED = "parametrizations"
@@ -86,7 +86,7 @@ class LayerWeight:
                 _write_through_parametrization(self.module, self.attribute, values)
             found = self.read()
         except (RuntimeError, ValueError, NotImplementedError) as error:
-            raise self._refusal(" ".join(str(error).split())) from error
+            raise self._refusal(" ".join(message_of(error).split())) from error
         if not found.isfinite().all():
             raise self._refusal("it would not be finite")
         return torch.allclose(found, values, rtol=1e-4, atol=1e-6 + 1e-5 * float(values.abs().max()))

@@ -10,17 +10,17 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 from runner.comparing.runs import run_folders
 from runner.engine.saving import storage
 from runner.errors import RunnerError
 from runner.notebook.entries import STAMP, is_training, run_lines, start_time, sweep_lines, trial_row
+from runner.printing import write_stderr
 from runner.user_paths import full, is_dir, real
 
 NAME = "notebook.md"
@@ -50,7 +50,7 @@ class _Section:
     @property
     def rows(self) -> dict[str, str]:
         """The rows of a sweep's trials by link; empty for a single run."""
-        return {unquote(match["link"]): line for line in self.lines if (match := _ROW.fullmatch(line))}
+        return {_unquoted(match["link"]): line for line in self.lines if (match := _ROW.fullmatch(line))}
 
 
 # link -> section
@@ -77,7 +77,7 @@ def record(folder: Path, outputs: Path) -> None:
     except (OSError, RunnerError) as error:
         path = storage.printable(outputs / NAME)
         reason = error.strerror if isinstance(error, OSError) else error
-        sys.stderr.write(f"runner: warning: {path}: cannot write ({reason}); write it later with task=notebook\n")
+        write_stderr(f"runner: warning: {path}: cannot write ({reason}); write it later with task=notebook\n")
 
 
 def rebuild(outputs: Path) -> int:
@@ -186,13 +186,18 @@ def _parse(text: str) -> _Sections:
     here: _Section | None = None
     for line in text.splitlines():
         if match := _HEADING.fullmatch(line):
-            here = sections[unquote(match["link"])] = _Section(match["stamp"], [])
+            here = sections[_unquoted(match["link"])] = _Section(match["stamp"], [])
         if here is not None:
             (here.user_lines if line.startswith(">") else here.lines).append(line)
     for section in sections.values():
         while section.lines and not section.lines[-1].strip():
             section.lines.pop()
     return sections
+
+
+def _unquoted(link: str) -> str:
+    """Return the path that a link names."""
+    return os.fsdecode(unquote_to_bytes(link))
 
 
 def _render(sections: _Sections) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from runner.engine.logs.plugin_pages import flat_hparams
 from runner.engine.saving.data_folders import DATA_SUFFIX, data_of
 from runner.engine.saving.folder import Result, read_environment, read_result
 from runner.engine.saving.storage import read
-from runner.errors import CheckpointError, ConfigError, brief
+from runner.errors import CheckpointError, ConfigError, brief, escaped
 from runner.keys import hyperparameters
 from runner.numerics import completed
 from runner.status import Status
@@ -54,7 +55,7 @@ def _heading(folder: Path, link: str, *, what: str = "") -> str:
 
 def _link(name: str, link: str) -> str:
     """Return a link to a folder, relative to the notebook."""
-    return f"[{name}]({quote(link, safe='/=,+-._~')})"
+    return f"[{_inline(name)}]({quote(os.fsencode(link), safe='/=,+-._~')})"
 
 
 def run_lines(folder: Path, link: str, before: tuple[Path, str] | None) -> list[str]:
@@ -191,4 +192,4 @@ def _is_swept(word: str, folder: Path) -> bool:
 
 def _inline(text: str) -> str:
     """Return text on one line, with characters escaped that break a table or open a tag."""
-    return " ".join(text.split()).replace("<", "\\<").replace("|", "\\|")
+    return escaped(" ".join(text.split())).replace("<", "\\<").replace("|", "\\|")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import statistics
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from runner.engine.saving.storage import write_atomic
+from runner.engine.saving.storage import printable, write_atomic
+from runner.errors import escaped
+from runner.printing import write_stdout
 from runner.search.records import RankedPoint, Search
 
 # The name that hydra-optuna-sweeper uses
@@ -52,8 +53,9 @@ def write_ranking(folder: Path, rows: Sequence[RankedPoint], search: Search, mon
 def show_ranking(folder: Path, rows: Sequence[RankedPoint], search: Search, monitor: str) -> None:
     """Print the best points, the number of points in each state, and the paths of the files."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+
+    from runner.rich_console import make_console
 
     keys, seeds = _columns(rows), len(search.seeds) > 1
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -64,16 +66,16 @@ def show_ranking(folder: Path, rows: Sequence[RankedPoint], search: Search, moni
         score = "" if row.value is None else f"{row.value:.4f}"
         sd = [f"{_spread(row):.4f}" if len(row.scores) > 1 else ""] if seeds else []
         table.add_row(str(rank), score, *sd, _state_in_words(row.state), *(values.get(key, "") for key in keys))
-    width = None if sys.stdout.isatty() else 200
-    Console(highlight=False, markup=False, width=width).print(table)
+    make_console().print(table)
     counts = {state: sum(row.state == state for row in rows) for state in sorted({row.state for row in rows})}
     words = ", ".join(f"{number} {_state_in_words(state)}" for state, number in counts.items())
     count = f"{len(rows)} point" if len(rows) == 1 else f"{len(rows)} points"
-    sys.stdout.write(f"{count} ({words}); all in {folder / _RANKING}, the best in {folder / _RESULTS}\n")
+    write_stdout(
+        f"{count} ({words}); all in {printable(folder / _RANKING)}, the best in {printable(folder / _RESULTS)}\n"
+    )
     for row in rows:
         if row.state == "fail":
-            sys.stdout.write(f"failed: {' '.join(row.folders)}: {row.reason}\n")
-    sys.stdout.flush()
+            write_stdout(f"failed: {escaped(' '.join(row.folders))}: {row.reason}\n")
 
 
 def _state_in_words(state: str) -> str:

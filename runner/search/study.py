@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.errors import ConfigError
+from runner.errors import ConfigError, one_line
 from runner.search.pruning import make_pruner
 from runner.search.records import RankedPoint, RunResult, Search, StudyTrial, point_state
 from runner.search.samplers import NON_ADAPTIVE, adaptive_sampler, distinct_points, distribution
@@ -112,7 +112,7 @@ class Study:
             value=each.value if each.state.name == "COMPLETE" else None,
             scores=attributes.get("scores", []),
             folders=attributes.get("folders", []),
-            reason=attributes.get("reason"),
+            reason=None if (reason := attributes.get("reason")) is None else one_line(str(reason)),
         )
 
     def _point(self, each: FrozenTrial) -> Point:

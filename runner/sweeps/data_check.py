@@ -19,6 +19,8 @@ from runner import user_paths
 from runner.engine.saving.data_folders import data_of, folder_for_data
 from runner.errors import DataError
 from runner.identity import data_state, recall
+from runner.printing import write_stderr
+from runner.streams import guard
 from runner.sweeps.outcome import folder_of, is_same_run, read_saved_result
 from runner.tasks.job import Job
 
@@ -76,7 +78,7 @@ class DataCheck:
         """Print a line once."""
         if line not in self._reported:
             self._reported.add(line)
-            sys.stderr.write(f"{line}\n")
+            write_stderr(f"{line}\n")
 
     def _id(self, config: Mapping[str, Any]) -> str:
         return self._known[_key(config)]
@@ -150,15 +152,16 @@ def _answer(descriptor: int) -> None:
     """Read configs from standard input, and write the fingerprints of their data to a descriptor."""
     import torch
 
-    from runner.errors import RunnerError
+    from runner.errors import RunnerError, message_of
 
     user_paths.anchor(user_paths.start_folder())
     # The sweep's output is its own
     os.dup2(2, 1)
+    guard()
     torch.set_num_threads(1)
     try:
         found: dict[str, Any] = {"fingerprints": _fingerprints(json.load(sys.stdin))}
     except RunnerError as error:
-        found = {"error": str(error)}
+        found = {"error": message_of(error)}
     with open(descriptor, "w", encoding="utf-8") as stream:
         json.dump(found, stream)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +14,9 @@ from typing import Any, Protocol, TextIO
 from runner import user_paths
 from runner.engine.logs.console import format_duration
 from runner.engine.monitor import Monitor
+from runner.engine.saving.storage import printable
+from runner.errors import escaped
+from runner.printing import standard_error, standard_output, write_to
 from runner.sweeps.outcome import LOG, Ended, folder_of, has_file
 from runner.tasks.job import Job
 
@@ -44,7 +46,7 @@ class Display(Protocol):
 
 def make_display(count: int, stream: TextIO | None = None) -> Display:
     """Return the display for a stream, by default standard output; `count` is the number of trials, 0 if unknown."""
-    stream = stream or sys.stdout
+    stream = stream or standard_output()
     return _LiveTable(count, stream) if stream.isatty() else _LineDisplay(count, stream)
 
 
@@ -60,8 +62,7 @@ class _LineDisplay:
         of = f"/{self._count}" if self._count else ""
         words = [f"[{self._seen}{of}]", f"{ended.result.status:<11}", f"{_format_score(ended.score):>7}"]
         words.append(f"{ended.seconds:.1f} s" if ended.ran else "already done")
-        self._stream.write("  ".join([*words, ended.name]) + "\n")
-        self._stream.flush()
+        write_to(self._stream, "  ".join([*words, escaped(ended.name)]) + "\n")
 
     def refresh(self, running: Sequence[Job], waiting: int, *, loaded: bool) -> None:
         """Do nothing: a pipe has no live table."""
@@ -74,10 +75,11 @@ class _LiveTable:
     """A table at the bottom of a terminal: the running trials and the last ones that ended; it needs no thread."""
 
     def __init__(self, count: int, stream: TextIO) -> None:
-        from rich.console import Console
         from rich.live import Live as RichLive
 
-        self._console = Console(file=stream, highlight=False, markup=False)
+        from runner.rich_console import make_console
+
+        self._console = make_console(stream)
         self._live = RichLive(
             console=self._console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
         )
@@ -149,9 +151,8 @@ def _format_score(score: float) -> str:
 
 def show_final_table(ended: Sequence[Ended], monitor: str, stream: TextIO | None = None) -> None:
     """Write a table of a sweep's trials with status, score and seconds."""
-    from rich.console import Console
+    from runner.rich_console import make_console
 
-    stream = stream or sys.stdout
     rows = list(ended)
     if len(rows) > _MAX_ROWS:
         rows = sorted(rows, key=lambda each: _sort_key(each, monitor))[:_MAX_ROWS]
@@ -161,9 +162,7 @@ def show_final_table(ended: Sequence[Ended], monitor: str, stream: TextIO | None
     table.columns[0].no_wrap, table.columns[0].overflow, table.columns[0].ratio = False, "fold", None
     for each in rows:
         table.add_row(each.name, _format_score(each.score), each.result.status, f"{each.result.seconds:.1f}")
-    # A pipe has no width
-    width = None if stream.isatty() else 200
-    Console(file=stream, highlight=False, markup=False, width=width).print(table)
+    make_console(stream).print(table)
 
 
 def _sort_key(ended: Ended, monitor: str) -> float:
@@ -173,15 +172,14 @@ def _sort_key(ended: Ended, monitor: str) -> float:
 
 def show_reasons(bad: Sequence[Ended], stream: TextIO | None = None) -> None:
     """Write to standard error why trials ended early, and where their logs are."""
-    stream = stream or sys.stderr
+    stream = stream or standard_error()
     for each in bad[:_MAX_REASONS]:
-        stream.write(f"{each.result.status}: {each.name}: {each.result.reason}\n")
+        write_to(stream, f"{each.result.status}: {escaped(each.name)}: {each.result.reason}\n")
     if len(bad) > _MAX_REASONS:
-        stream.write(f"... and {len(bad) - _MAX_REASONS} more\n")
+        write_to(stream, f"... and {len(bad) - _MAX_REASONS} more\n")
     # Hydra's launchers keep their logs elsewhere
     if any(has_file(folder_of(each.job) / LOG) for each in bad):
-        stream.write(f"logs: {folder_of(bad[0].job).parent / '*' / LOG}\n")
-    stream.flush()
+        write_to(stream, f"logs: {printable(folder_of(bad[0].job).parent / '*' / LOG)}\n")
 
 
 def _last_progress(folder: Path) -> dict[str, str]:

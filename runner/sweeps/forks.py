@@ -7,10 +7,10 @@ import os
 import select
 import signal
 import socket
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from runner.status import print_error
 from runner.sweeps.channel import Channel, Closed, Message
 from runner.sweeps.template import COLLAPSE_MEMORY, FORK, REAP, serve_forks
 from runner.sweeps.worker_group import kill
@@ -167,7 +167,7 @@ def _run_template(server: int, message: Message, requests: int, messages: socket
     try:
         serve_forks(server, message, requests, messages)
         os._exit(0)
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        print_error(error)
     finally:
         os._exit(1)

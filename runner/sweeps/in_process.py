@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import redirect_stderr, redirect_stdout
+import os
 from pathlib import Path
-from typing import TextIO
 
 from runner.engine.interruption import Interrupted
 from runner.engine.saving.storage import convert_os_errors, make_folders
+from runner.printing import printing_to
 from runner.status import Status
 from runner.sweeps.launcher import Queued
 from runner.sweeps.outcome import LOG, Ended, folder_of, mark_running
@@ -38,7 +38,7 @@ class InProcess(Queued):
             mark_running(job)
             folder = folder_of(job)
             make_folders(folder)
-            with _opened_log(folder / LOG) as log, redirect_stdout(log), redirect_stderr(log):
+            with printing_to(_open_log(folder / LOG)):
                 ending, result = run_here(job, self._start)
             self._done.append(Ended(number=number, job=job, result=result, ran=True, seconds=result.seconds))
             if ending.status is Status.INTERRUPTED:
@@ -46,7 +46,7 @@ class InProcess(Queued):
         return self._done.popleft() if self._done else None
 
 
-def _opened_log(path: Path) -> TextIO:
-    """Return a log, opened at its end; raises StorageError if that fails."""
+def _open_log(path: Path) -> int:
+    """Return the descriptor of a log, opened at its end; raises StorageError if that fails."""
     with convert_os_errors(path):
-        return Path(full(path)).open("a", encoding="utf-8")
+        return os.open(full(path), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)

@@ -18,7 +18,7 @@ from runner.sweeps.channel import Message
 _MODULES = (
     "runner.tasks.train",
     "numpy.ctypeslib",
-    "rich.console",
+    "runner.rich_console",
     "rich.table",
     "safetensors.torch",
     "tensorboard.compat.proto.event_pb2",

@@ -163,5 +163,9 @@ def describe_exit(code: int) -> str:
     """Return in words how a process ended that left no result; a negative code is minus a signal's number."""
     if code >= 0:
         return f"the process ended with exit code {code} and left no result"
-    number = signal.Signals(-code)
+    try:
+        number = signal.Signals(-code)
+    except ValueError:
+        # Most real-time signals have no name
+        return f"killed (signal {-code})"
     return _SIGNALS.get(number, f"killed ({number.name})")

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from runner.engine.saving.folder import Result
 from runner.engine.saving.storage import convert_os_errors, make_folders
+from runner.printing import standard_error, standard_output
 from runner.status import Ending, ending_of_code, print_error
-from runner.streams import open_screen
+from runner.streams import redirect
 from runner.sweeps.channel import Message
 from runner.sweeps.outcome import LOG, finalize_result, folder_of
 from runner.tasks.job import Job
@@ -83,18 +84,15 @@ def message_of(job: Job) -> Message:
 def _redirect_output(folder: Path) -> None:
     """Append all output of this process, native code's too, to the trial's log."""
     make_folders(folder)
-    _flush()
     with convert_os_errors(folder / LOG):
         log = os.open(full(folder / LOG), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
-    for stream in (1, 2):
-        os.dup2(log, stream)
+    redirect(log)
     os.close(log)
-    sys.stdout, sys.stderr = open_screen(1), open_screen(2)
 
 
 def _flush() -> None:
     """Write out what this process has printed."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (standard_output(), standard_error()):
         stream.flush()
 
 

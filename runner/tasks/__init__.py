@@ -42,6 +42,7 @@ from runner.keys import marked_keys
 from runner.registry import asks, build, names
 from runner.tasks.job import Job, Launch, Vary
 from runner.tasks.plugins import known_cause, load_plugins
+from runner.user_folders import expand_home, set_library_folders
 
 
 def start(job: Job, *, vary: Vary | None = None, launch: Launch | None = None) -> int:
@@ -55,6 +56,7 @@ def start(job: Job, *, vary: Vary | None = None, launch: Launch | None = None) -
     """
     if "torch" not in sys.modules:
         _prefetch_data(job.config)
+    set_library_folders()
     load_plugins(job.config["plugins"])
     if job.config["resume"]:
         job = _resumed(job)
@@ -66,7 +68,7 @@ def start(job: Job, *, vary: Vary | None = None, launch: Launch | None = None) -
     with collecting():
         try:
             code: int = build("task", job.config["task"], job=job, **context)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             if (cause := known_cause(error, job.config["plugins"])) is not error:
                 raise cause from error
             raise
@@ -81,7 +83,7 @@ def _prefetch_data(config: dict[str, Any]) -> None:
     """
     for holder, name, _, marks in marked_keys(config, {"data"} & config.keys()):
         if marks.path and marks.path.prefetch:
-            folder = Path(holder[name]).expanduser()
+            folder = expand_home(holder[name])
             threading.Thread(target=prefetch_matching, args=[folder, marks.path.prefetch], daemon=True).start()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import stat
-import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,8 +15,9 @@ from runner.comparing.report import Report, make_report
 from runner.comparing.tables import Table, cost_table, screen_table
 from runner.comparing.verdicts import Criterion
 from runner.engine.saving.folder import create
-from runner.engine.saving.storage import is_read_only, write_atomic
+from runner.engine.saving.storage import is_read_only, printable, write_atomic
 from runner.errors import ConfigError, StorageError
+from runner.printing import visible, write_stderr, write_stdout
 from runner.registry import register
 from runner.roles import FilePath, Role, Verbatim
 from runner.schema import Positive
@@ -52,15 +52,15 @@ def compare(
     and unreadable runs are warnings.
     """
     found = make_report(_patterns(job.config["runs"], job), Criterion(metric=metric, at=at, margin=margin), baseline)
-    sys.stdout.write(_render(found))
+    _print_report(found)
     try:
         folder = _save(found, job, out)
     except StorageError as error:
         if out or job.folder or not is_read_only(error):
             raise
-        sys.stderr.write(f"not saved: {error}; choose another place with task.out=<folder>\n")
+        write_stderr(f"not saved: {error}; choose another place with task.out=<folder>\n")
         return 0
-    sys.stdout.write(f"saved in      {folder}\nview          {folder / 'comparison.html'}\n")
+    write_stdout(f"saved in      {printable(folder)}\nview          {printable(folder / 'comparison.html')}\n")
     return 0
 
 
@@ -83,10 +83,10 @@ def _save(found: Report, job: Job, out: str | None) -> Path:
     command = f"python -m runner {given}"
     drawn = draw_pictures(found)
     files = {
-        "comparison.html": html_page(found, drawn, command).encode(),
-        "comparison.md": markdown_page(found, drawn, command).encode(),
-        "comparison.csv": configurations_csv(found).encode(),
-        "runs.csv": runs_csv(found).encode(),
+        "comparison.html": _encoded(html_page(found, drawn, command)),
+        "comparison.md": _encoded(markdown_page(found, drawn, command)),
+        "comparison.csv": _encoded(configurations_csv(found)),
+        "runs.csv": _encoded(runs_csv(found)),
         **{f"{name}.svg": picture for name, picture in drawn.items()},
     }
     folder = create(Path(out or job.folder or Path(job.config["outputs"]) / f"compare-{_subject(found)}"))
@@ -95,19 +95,24 @@ def _save(found: Report, job: Job, out: str | None) -> Path:
     return folder
 
 
+def _encoded(text: str) -> bytes:
+    """Return a text as UTF-8; names of files that are not UTF-8 are escaped, as is what no page shows."""
+    return visible(text).encode()
+
+
 def _subject(found: Report) -> str:
     """Return the name of the one sweep or folder that was compared, else `runs`."""
     name = Path(found.patterns[0]).name if len(found.patterns) == 1 else ""
     return name if name and not set(name) & set("*?[]") else "runs"
 
 
-def _render(found: Report) -> str:
-    """Return the comparison as the terminal shows it, colored if the terminal has colors."""
-    from rich.console import Console
+def _print_report(found: Report) -> None:
+    """Print the comparison, colored if the terminal has colors."""
+    from runner.rich_console import make_console
 
-    screen = Console(file=sys.stdout, highlight=False, markup=False)
+    screen = make_console(pipe_width=None)
     screen.width = min(_WIDTH, screen.width)
-    with screen.capture() as text:
+    with screen:
         screen.print(headline(found), style="bold")
         for line in found.warnings:
             screen.print(_wrap(f"warning: {line}", screen.width), style="yellow")
@@ -115,7 +120,6 @@ def _render(found: Report) -> str:
         for line in remarks(found):
             screen.print(_wrap(f"- {line}", screen.width))
         _draw(screen, cost_table(found, narrow=True))
-    return text.get()
 
 
 def _wrap(line: str, width: int) -> str:

@@ -6,7 +6,6 @@ import itertools
 import json
 import math
 import statistics
-import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -14,8 +13,9 @@ from runner.assemble import assemble
 from runner.engine.figures.search import Trial, search_figure
 from runner.engine.monitor import Monitor
 from runner.engine.saving.folder import Result
-from runner.engine.saving.storage import write_atomic
+from runner.engine.saving.storage import printable, write_atomic
 from runner.errors import ConfigError
+from runner.printing import write_stdout
 from runner.registry import register
 from runner.schema import Positive, PositiveInt, Range
 from runner.search.samplers import random_points
@@ -67,7 +67,7 @@ def grid_vs_random(
         write_atomic(run.folder / "grid_vs_random.png", search_figure(grid, random[0], (matters, other), monitor))
         lines, report = _compare(grid, random, (matters, other), monitor)
         write_atomic(run.folder / "report.json", json.dumps(report, indent=1).encode())
-    sys.stdout.write("\n".join([*lines, f"picture in {run.folder / 'grid_vs_random.png'}"]) + "\n")
+    write_stdout("\n".join([*lines, f"picture in {printable(run.folder / 'grid_vs_random.png')}"]) + "\n")
     return 0
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 import re
-import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -19,7 +18,8 @@ from runner.engine.activations import Layer
 from runner.engine.logs import summaries
 from runner.engine.logs.console import summary_table
 from runner.engine.logs.log import Log, open_logs
-from runner.engine.saving.storage import write_atomic
+from runner.engine.saving.storage import printable, write_atomic
+from runner.printing import write_stdout
 from runner.tasks.init_figures import depth_figure, histogram_figure
 from runner.tasks.init_verdicts import Case, Gain, backward_gain, comparable_rows, forward_gain, ratio
 from runner.tasks.job import Job
@@ -112,12 +112,12 @@ def show_report(folder: Path, job: Job, cases: Sequence[Case]) -> None:
     for case in cases:
         summary_table(_layer_rows(case), title=f"{case.name}: {case.verdict}")
         for finding in case.findings:
-            sys.stdout.write(f"  {finding.severity}: {finding.word}: {finding.text}\n")
-        sys.stdout.write("\n" if case.findings else "")
+            write_stdout(f"  {finding.severity}: {finding.word}: {finding.text}\n")
+        write_stdout("\n" if case.findings else "")
     if len(cases) > 1:
         summary_table([_overview_row(case) for case in cases], title="all cases")
-    sys.stdout.write(f"saved in      {folder}\nview          {folder / 'report.png'}\n")
-    sys.stdout.write(f"              tensorboard --logdir {tensorboard_folder(folder, job)}\n")
+    write_stdout(f"saved in      {printable(folder)}\nview          {printable(folder / 'report.png')}\n")
+    write_stdout(f"              tensorboard --logdir {tensorboard_folder(folder, job)}\n")
 
 
 def _layer_rows(case: Case) -> list[dict[str, str]]:

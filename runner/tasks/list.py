@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import sys
 import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 # Registers the components
 import runner.components  # noqa: F401
 from runner.errors import unknown
+from runner.printing import check_printed, write_stdout
 from runner.registry import register
 from runner.roles import Role
-from runner.streams import check_printed
 from runner.tasks import load_tasks
 from runner.tasks.catalog import Group, Option, read_catalog
 from runner.tasks.job import Job
@@ -51,8 +49,10 @@ def list_task(
     groups = read_catalog(job.folders, plugins=bool(job.config["plugins"]))
     if kind is not None:
         groups = [group for group in groups if group.name == kind] or _raise_unknown_kind(kind, groups)
-    page = reference_page(groups, with_contracts=kind is None) if format == "markdown" else _text_page(groups)
-    sys.stdout.write(page)
+    if format == "markdown":
+        write_stdout(reference_page(groups, with_contracts=kind is None))
+    else:
+        _print_page(groups)
     check_printed()
     return 0
 
@@ -62,17 +62,17 @@ def _raise_unknown_kind(kind: str, groups: list[Group]) -> list[Group]:
     raise unknown("task.kind", "kind", kind, [group.name for group in groups])
 
 
-def _text_page(groups: list[Group]) -> str:
-    """Return the groups as text, as wide as the terminal (60 to 100 columns), and colored if there is one."""
-    from rich.console import Console
+def _print_page(groups: list[Group]) -> None:
+    """Print the groups as text, as wide as the terminal (60 to 100 columns), and colored if there is one."""
+    from runner.rich_console import make_console
 
-    screen = Console(file=sys.stdout, highlight=False, markup=False)
+    screen = make_console(pipe_width=None)
     width = min(_MAX_WIDTH, max(_MIN_WIDTH, screen.width)) if screen.is_terminal else _MAX_WIDTH
-    with screen.capture() as page:
+    with screen:
         for group in groups:
             for line in _group_lines(group, width):
+                line.rstrip()
                 screen.print(line, soft_wrap=True)
-    return re.sub(" +$", "", page.get(), flags=re.MULTILINE)
 
 
 def _group_lines(group: Group, width: int) -> Iterator[Text]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from runner.engine.saving.storage import is_read_only
+from runner.engine.saving.storage import is_read_only, printable
 from runner.errors import ConfigError, StorageError
 from runner.notebook.book import NAME, rebuild, text_of
+from runner.printing import write_stderr, write_stdout
 from runner.registry import register
 from runner.tasks.job import Job
 from runner.user_paths import is_dir
@@ -29,8 +29,8 @@ def notebook(job: Job) -> int:
     except StorageError as error:
         if not is_read_only(error):
             raise
-        sys.stdout.write(text_of(outputs))
-        sys.stderr.write(f"printed, not saved: {error}\n")
+        write_stdout(text_of(outputs))
+        write_stderr(f"printed, not saved: {error}\n")
         return 0
-    sys.stdout.write(f"{count} runs in {outputs / NAME}\n")
+    write_stdout(f"{count} runs in {printable(outputs / NAME)}\n")
     return 0

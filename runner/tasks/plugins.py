@@ -6,9 +6,11 @@ import importlib
 import importlib.util
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from runner.errors import ConfigError, PluginError, RunnerError, too_large
+from runner.engine.interruption import Interrupted
+from runner.errors import ConfigError, PluginError, RunnerError, describe, first_line, text_of, too_large, type_name
 from runner.user_paths import relative
 
 
@@ -21,13 +23,15 @@ def load_plugins(modules: Sequence[str]) -> None:
     for name in modules:
         try:
             importlib.import_module(name)
-        except RunnerError:
-            raise
-        except (Exception, SystemExit) as error:
-            kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
+        except BaseException as error:
+            if issubclass(type(error), RunnerError) or _is_interrupt(error):
+                raise
             where = f" ({place})" if (place := _place(error, modules)) else ""
-            text = error.msg if isinstance(error, SyntaxError) else _first_line(error)
-            raise ConfigError(f"plugins: cannot import '{name}': {kind}{text}{where}") from error
+            if issubclass(type(error), SyntaxError):
+                text = f"{type_name(error)}: {text_of(vars(SyntaxError)['msg'].__get__(error), str)}"
+            else:
+                text = first_line(error) if issubclass(type(error), ImportError) else describe(error)
+            raise ConfigError(f"plugins: cannot import '{name}': {text}{where}") from error
 
 
 def known_cause(error: BaseException, plugins: Sequence[str]) -> BaseException:
@@ -35,32 +39,48 @@ def known_cause(error: BaseException, plugins: Sequence[str]) -> BaseException:
 
     An error is a plugin's if the traceback contains its code, even if torch or runner raised the error.
     """
-    if isinstance(error, (RunnerError, KeyboardInterrupt)):
+    if issubclass(type(error), RunnerError) or _is_interrupt(error):
         return error
     if refused := too_large(error):
         return refused
     if place := _place(error, plugins):
-        return PluginError(f"plugin {place}: {type(error).__name__}: {_first_line(error)}")
+        return PluginError(f"plugin {place}: {describe(error)}")
     if plugins:
-        error.add_note(f"plugins in use: {', '.join(plugins)}")
+        # The notes of an exception may be anything
+        with suppress(Exception):
+            error.add_note(f"plugins in use: {', '.join(plugins)}")
     return error
 
 
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "")
+def _is_interrupt(error: BaseException) -> bool:
+    """Return True if a signal ended the work: a plugin may have a subclass of KeyboardInterrupt for its own ends."""
+    return type(error) in (KeyboardInterrupt, Interrupted)
 
 
 def _place(error: BaseException, plugins: Sequence[str]) -> str | None:
     """Return `file:line` of the innermost plugin code that an error passed through, None if there is none."""
     roots = list(_plugin_paths(plugins))
-    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-    if isinstance(error, SyntaxError) and error.filename:
-        frames.append((error.filename, error.lineno))
+    frames: list[tuple[str, int | None]] = [
+        (frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    if issubclass(type(error), SyntaxError):
+        # A subclass cannot replace these attributes
+        file, line = (vars(SyntaxError)[name].__get__(error) for name in ("filename", "lineno"))
+        frames += [(file, line)] if isinstance(file, str) else []
     for file, line in reversed(frames):
         if any(Path(file).is_relative_to(root) for root in roots):
-            near = relative(file)
-            return f"{file if near.startswith('..') else near}:{line}"
+            return f"{_near(file)}:{line}"
     return None
+
+
+def _near(file: str) -> str:
+    """Return the path of a file from the working folder, if it is below one."""
+    try:
+        near = relative(file)
+    except OSError:
+        # The working folder was removed
+        return file
+    return file if near.startswith("..") else near
 
 
 def _plugin_paths(plugins: Sequence[str]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +13,8 @@ from runner.assemble import Experiment, assemble
 from runner.engine.figures.preview import counts_figure, image_figure, lr_figure
 from runner.engine.logs.console import summary_table
 from runner.engine.logs.log import open_logs
-from runner.engine.saving.storage import make_folder, write_atomic
+from runner.engine.saving.storage import make_folder, printable, write_atomic
+from runner.printing import write_stdout
 from runner.registry import register
 from runner.schema import PositiveInt
 from runner.tasks.job import Job
@@ -157,7 +157,7 @@ def _markdown_table(rows: Sequence[Mapping[str, str]]) -> list[str]:
 def _show(folder: Path | None, job: Job, experiment: Experiment, pictures: dict[str, bytes]) -> None:
     """Print the data, the parameter groups and the paths of the figures."""
     for line in (experiment.data.line, *experiment.data.notes):
-        sys.stdout.write(f"{line}\n")
+        write_stdout(f"{line}\n")
     summary_table(shortened_rows(experiment.data.rows()))
     recipe = experiment.recipe
     title = (
@@ -167,8 +167,8 @@ def _show(folder: Path | None, job: Job, experiment: Experiment, pictures: dict[
     if folder is None:
         return
     for name in pictures:
-        sys.stdout.write(f"view          {folder / 'preview' / name}.png\n")
-    sys.stdout.write(f"              tensorboard --logdir {tensorboard_folder(folder, job)}\n")
+        write_stdout(f"view          {printable(folder / 'preview' / name)}.png\n")
+    write_stdout(f"              tensorboard --logdir {tensorboard_folder(folder, job)}\n")
 
 
 def shortened_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,8 +14,11 @@ from runner.assemble import Experiment, assemble
 from runner.engine.contracts import Probe, Watch, Watched
 from runner.engine.logs.console import summary_table
 from runner.engine.saving import storage
+from runner.engine.saving.storage import printable
 from runner.engine.short_run import short_run
 from runner.engine.timing import TAGS
+from runner.errors import escaped
+from runner.printing import write_stdout
 from runner.registry import register
 from runner.schema import NonNegativeInt, PositiveInt
 from runner.tasks.job import Job
@@ -151,10 +153,10 @@ def _show(folder: Path | None, experiment: Experiment, cost: dict[str, float], r
     ]
     if folder is not None:
         lines += [
-            f"view          https://ui.perfetto.dev, Open trace file: {folder / 'profile' / _TRACE}",
-            f"or            pip install torch-tb-profiler; tensorboard --logdir {shlex.quote(str(folder))}",
+            f"view          https://ui.perfetto.dev, Open trace file: {printable(folder / 'profile' / _TRACE)}",
+            f"or            pip install torch-tb-profiler; tensorboard --logdir {escaped(shlex.quote(str(folder)))}",
         ]
-    sys.stdout.write("\n".join(lines) + "\n")
+    write_stdout("\n".join(lines) + "\n")
 
 
 def _shortened(name: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,9 +19,11 @@ from runner.engine.logs.plugin_pages import chart_layout, flat_hparams, session_
 from runner.engine.logs.sinks import METRICS
 from runner.engine.saving.checkpoint import Snapshot
 from runner.engine.saving.folder import Result
-from runner.engine.saving.storage import write_atomic
+from runner.engine.saving.storage import printable, write_atomic
 from runner.engine.timing import MEMORY, SPEED, STEP, WAIT, median_cost
+from runner.errors import escaped
 from runner.keys import hyperparameters
+from runner.printing import write_stderr, write_stdout
 from runner.status import Status
 from runner.tasks.job import Job
 from runner.user_paths import real
@@ -30,7 +31,7 @@ from runner.user_paths import real
 
 def print_progress(line: str) -> None:
     """Write a line to standard error, where progress goes."""
-    sys.stderr.write(line + "\n")
+    write_stderr(f"{escaped(line)}\n")
 
 
 def show_start(experiment: Experiment, snapshot: Snapshot | None, *, resumed: bool) -> None:
@@ -109,11 +110,11 @@ def show_summary(folder: Path, job: Job, result: Result) -> None:
     cost = median_cost(folder / METRICS)
     lines = [
         *([f"speed         {speed_in_words(cost)}"] if cost else []),
-        f"saved in      {folder}",
+        f"saved in      {printable(folder)}",
         f"view          tensorboard --logdir {tensorboard_folder(folder, job)}",
         "then open     http://localhost:6006/#custom_scalars (or #timeseries, #hparams, #images)",
     ]
-    sys.stdout.write("\n".join(lines) + "\n")
+    write_stdout("\n".join(lines) + "\n")
 
 
 def speed_in_words(cost: Mapping[str, float]) -> str:
@@ -145,11 +146,11 @@ def tensorboard_folder(folder: Path, job: Job) -> str:
     """Return the `--logdir` that shows the run beside its neighbors, quoted for a shell."""
     outputs = Path(job.config["outputs"])
     top = outputs if real(folder).is_relative_to(real(outputs)) else folder
-    return shlex.quote(os.fspath(top))
+    return escaped(shlex.quote(os.fspath(top)))
 
 
 def show_scores(folder: Path, split: str, scores: Mapping[str, float], weights: Path) -> None:
     """Print the scores of an evaluation."""
     # Not as the title of the table, which wraps at the width of the columns
-    sys.stdout.write(f"{folder}: {weights.name}\n")
+    write_stdout(f"{printable(folder)}: {escaped(weights.name)}\n")
     summary_table(_without_repeated_column([_score_row(split, scores)]))

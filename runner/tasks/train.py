@@ -24,7 +24,7 @@ from runner.engine.saving.checkpoint import Snapshot
 from runner.engine.saving.folder import SCHEMA, Result
 from runner.engine.saving.rotation import clean
 from runner.engine.train import train
-from runner.errors import CheckpointError, DataError, Diverged
+from runner.errors import CheckpointError, DataError, Diverged, short_reason
 from runner.registry import register
 from runner.status import Status
 from runner.tasks.job import Job
@@ -195,7 +195,7 @@ def restore_snapshot(learner: Learner, snapshot: Snapshot) -> None:
         learner.load_weights(snapshot.weights)
         learner.load_state_dict(snapshot.state["learner"], snapshot.weights)
     except (AttributeError, KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = short_reason(error)
         raise CheckpointError(f"the state of step {snapshot.step} is not of this run: {reason}") from error
     if learner.step != snapshot.step:
         raise CheckpointError(f"the state of step {snapshot.step} says that it is of step {learner.step}")

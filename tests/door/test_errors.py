@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from runner.__main__ import main
-from runner.status import one_line
+from runner.errors import one_line
 
 HYDRA = (
     "cannot be set (allowed: hydra/launcher, hydra/sweeper, hydra.launcher.*, hydra.sweeper.*, "

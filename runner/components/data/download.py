@@ -13,7 +13,6 @@ import itertools
 import os
 import shutil
 import socket
-import sys
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from runner.engine.saving.storage import printable
+from runner.errors import escaped
+from runner.printing import write_stderr
 from runner.user_paths import exists, full
 
 # (root, download=...) -> torchvision data set
@@ -85,8 +86,7 @@ def _keep_earlier(target: Path) -> None:
     names = (f"{target.name}.old{number or ''}" for number in itertools.count())
     kept = next(path for path in map(target.with_name, names) if not os.path.lexists(path))
     target.rename(kept)
-    sys.stderr.write(f"runner: {printable(target)}: differs from the download's file; kept as {kept.name}\n")
-    sys.stderr.flush()
+    write_stderr(f"runner: {printable(target)}: differs from the download's file; kept as {escaped(kept.name)}\n")
 
 
 def _move(file: Path, target: Path) -> None:
@@ -180,8 +180,7 @@ def locked(folder: Path) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                sys.stderr.write(f"waiting for another process that prepares {folder}\n")
-                sys.stderr.flush()
+                write_stderr(f"waiting for another process that prepares {printable(folder)}\n")
                 fcntl.flock(file, fcntl.LOCK_EX)
             if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 continue

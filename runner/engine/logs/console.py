@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TextIO
 
 from runner.engine.logs.sinks import Row
+from runner.printing import standard_error, write_to
 
 _LABELS = {"train/loss_average": "loss", "val/loss": "val loss", "val/accuracy": "val accuracy"}
 # Minimum time in seconds between two redraws of the bar.
@@ -30,7 +30,7 @@ class Console:
 
     def __init__(self, *, steps: int, steps_per_epoch: int, batch_size: int, stream: TextIO | None = None) -> None:
         self._steps, self._per_epoch, self._batch = steps, steps_per_epoch, batch_size
-        self._stream = stream or sys.stderr
+        self._stream = stream or standard_error()
         self._latest: dict[str, float] = {}
         # The row from which on the speed is measured.
         self._since: Row | None = None
@@ -57,8 +57,7 @@ class Console:
         if self._bar:
             self._bar.print(text)
         else:
-            self._stream.write(text + "\n")
-            self._stream.flush()
+            write_to(self._stream, f"{text}\n")
 
     def _progress_text(self, row: Row, *, without: Collection[str] = ()) -> str:
         epochs = -(-self._steps // self._per_epoch)
@@ -78,15 +77,20 @@ class Bar:
     """A progress bar at the bottom of a terminal. It is redrawn by `move`, without a thread."""
 
     def __init__(self, stream: TextIO, steps: int) -> None:
-        from rich.console import Console as Screen
         from rich.progress import BarColumn, Progress, TextColumn
         from rich.table import Column
 
+        from runner.rich_console import make_console
+
         text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
         columns = (BarColumn(bar_width=12), text)
-        screen = Screen(file=stream, highlight=False)
         self._progress = Progress(
-            *columns, console=screen, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
+            *columns,
+            console=make_console(stream),
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
         self._task = self._progress.add_task("", total=steps)
         self._progress.start()
@@ -101,7 +105,7 @@ class Bar:
 
     def print(self, text: str) -> None:
         """Print a line above the bar."""
-        self._progress.console.print(text, markup=False, soft_wrap=True)
+        self._progress.console.print(text, soft_wrap=True)
 
     def close(self) -> None:
         """Remove the bar from the screen."""
@@ -118,18 +122,16 @@ def format_duration(seconds: float) -> str:
 def summary_table(rows: Sequence[Mapping[str, Any]], *, title: str = "", stream: TextIO | None = None) -> None:
     """Print rows with the same keys as a table; floats get four decimals, and numbers are aligned right."""
     from rich import box
-    from rich.console import Console as Screen
     from rich.table import Table
+
+    from runner.rich_console import make_console
 
     table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for key, value in rows[0].items() if rows else ():
         table.add_column(key, justify="right" if isinstance(value, (int, float)) else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
-    stream = stream or sys.stdout
-    # A pipe has no width; rich would wrap at 80.
-    width = None if stream.isatty() else 200
-    Screen(file=stream, highlight=False, width=width, markup=False).print(table)
+    make_console(stream).print(table)
 
 
 def _cell(value: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from runner.engine.logs.event_file import FILE_NAME, event_files
 from runner.engine.logs.sinks import METRICS, AppendOnlyFile, LogFile, Row
 from runner.engine.saving import storage
 from runner.errors import CheckpointError
+from runner.printing import write_stderr
 
 # Bytes of one file that may be kept in memory while the disk is full.
 MAX_BACKLOG = 64 << 20
@@ -143,4 +143,4 @@ def _append(path: Path, data: Tensor) -> int:
 
 def _warn(line: str) -> None:
     """Print a warning to standard error."""
-    sys.stderr.write(f"runner: warning: {line}\n")
+    write_stderr(f"runner: warning: {line}\n")

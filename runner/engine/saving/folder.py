@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_type_hints
 
 from runner import user_paths
 from runner.engine.saving import storage
-from runner.errors import CheckpointError, ConfigError, StorageError
+from runner.errors import CheckpointError, ConfigError, StorageError, one_line
 from runner.schema import FolderName, NonNegative, NonNegativeInt, Pattern, PositiveInt, Range, check
 from runner.status import Status
 
@@ -22,7 +22,7 @@ from runner.status import Status
 SCHEMA = 2
 RESULT = "result.json"
 # Bytes of a `result.json`. A larger file is rejected before it is read.
-_LIMIT = 1 << 20
+_LIMIT = 1 << 24
 # Bytes of an `environment.json`, which a user may have replaced; the names of 22,000 classes take a megabyte
 _MAX_ENVIRONMENT = 1 << 24
 _FingerprintId = Annotated[str, Pattern(r"[0-9a-f]{16}", "16 hex digits")]
@@ -112,7 +112,12 @@ class Result:
 
     def to_json(self) -> bytes:
         """Return the bytes of the file; raise ValueError if a field is invalid."""
-        record = {**asdict(self), "scores": _renamed_splits(_numbers(self.scores), self.schema, reading=False)}
+        reason = None if self.reason is None else one_line(self.reason)
+        record = {
+            **asdict(self),
+            "reason": reason,
+            "scores": _renamed_splits(_numbers(self.scores), self.schema, reading=False),
+        }
         record = {name: value for name, value in record.items() if value is not None or name not in _OPTIONAL}
         try:
             _checked(record)
@@ -155,6 +160,8 @@ def _checked(record: Any) -> Result:
         raise ConfigError("scores: must be a mapping")
     values = {name: check(name, record[name], kind) for name, kind in _FIELD_TYPES.items() if name in record}
     values["status"] = Status(values["status"])
+    # Versions before this one did not limit it
+    values["reason"] = None if values["reason"] is None else one_line(values["reason"])
     return Result(**values, scores=_renamed_splits(_numbers(record["scores"]), values["schema"], reading=True))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import re
-import sys
 import threading
 import warnings
 from collections.abc import Iterable, Sequence
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from runner.engine.saving.storage import printable
+from runner.errors import one_line
+from runner.printing import write_stderr
 
 # Position of an unreadable file -> reason
 Unreadable = dict[int, str]
@@ -178,7 +179,7 @@ def _catch_libtiff() -> tuple[Any, ...]:
         prefix = "" if where in ("", "tempfile.tif") else f"{where}: "
         message = f"libtiff: {prefix}{text.value.decode(errors='replace')}"
         if _current.texts is None:
-            sys.stderr.write(f"{message}\n")
+            write_stderr(f"{one_line(message)}\n")
         else:
             note(message)
 

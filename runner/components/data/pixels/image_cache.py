@@ -17,17 +17,19 @@ import json
 import os
 import re
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from runner import user_folders
 from runner.components.data.download import locked
 from runner.components.data.pixels.decoder_messages import Findings
 from runner.engine.saving import storage
-from runner.errors import StorageError
+from runner.errors import StorageError, escaped
+from runner.printing import write_stderr
+from runner.user_folders import expand_home
 from runner.user_paths import full
 
 # Limit of the manifest, which lists unreadable files
@@ -138,12 +140,13 @@ def _remove(place: Path) -> None:
 def cache_folder(word: str | None) -> Path | None:
     """Return the folder that `data.cache` names; `auto` is one below the user's cache folder."""
     if word != "auto":
-        return None if word is None else Path(word).expanduser()
-    among = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(among).expanduser() / "runner" / "images"
+        return None if word is None else expand_home(word)
+    folder = user_folders.cache_folder()
+    if not user_folders.usual_cache_folder():
+        print_note(f"the user's cache folder cannot be written to; images are kept in {storage.printable(folder)}")
+    return folder / "images"
 
 
 def print_note(message: str) -> None:
     """Print a line on standard error."""
-    sys.stderr.write(f"runner: {message}\n")
-    sys.stderr.flush()
+    write_stderr(f"runner: {escaped(message)}\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from runner.engine.logs.console import Bar, format_duration
 from runner.engine.read_ahead import read_ahead
 from runner.engine.saving.storage import printable
 from runner.errors import DataError
+from runner.printing import standard_error, write_to
 
 _Result = TypeVar("_Result")
 # Files per task of a thread
@@ -151,7 +151,7 @@ class Progress:
     """
 
     def __init__(self, what: str, total: int, stream: TextIO | None = None) -> None:
-        self._what, self._total, self._stream = what, total, stream or sys.stderr
+        self._what, self._total, self._stream = what, total, stream or standard_error()
         self._began = time.monotonic()
         self._bar: Bar | None = None
         self._said = False
@@ -167,8 +167,8 @@ class Progress:
             self._bar.move(done, f"{self._what}  {done}/{self._total}  {done / passed:.0f}/s  left {left}")
         elif not self._said:
             self._said = True
-            self._stream.write(f"{self._what}: {self._total} in about {format_duration(self._total * passed / done)}\n")
-            self._stream.flush()
+            left = format_duration(self._total * passed / done)
+            write_to(self._stream, f"{self._what}: {self._total} in about {left}\n")
 
     def close(self) -> None:
         """Remove the bar from the screen."""

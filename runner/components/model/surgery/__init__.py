@@ -31,7 +31,7 @@ from runner.components.model.surgery.torchvision_blocks import separate_activati
 from runner.components.model.surgery.trace import Call, Trace, trace_forward
 from runner.engine.contracts import ActivationMaker, NormMaker
 from runner.engine.parts import set_notes, set_pool_calls
-from runner.errors import ConfigError
+from runner.errors import ConfigError, message_of
 
 _Shape = tuple[int, int, int]
 _SWAPPABLE = ("activation", "norm")
@@ -112,7 +112,7 @@ def _as_config_error(what: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError, AssertionError) as error:
-        raise ConfigError(f"{what}: {' '.join(str(error).split())[:160]}") from error
+        raise ConfigError(f"{what}: {' '.join(message_of(error).split())[:160]}") from error
 
 
 def _summary_lines(seen: Trace, changes: Changes, chosen: Sequence[str]) -> Iterator[str]:

@@ -1,0 +1,104 @@
+"""Print text to standard output and standard error: it may come from users' files, and printing never fails.
+
+Control characters would change the terminal or hide text, so they are printed as escapes. Everything that this package
+prints goes through these functions or through `runner.rich_console`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from typing import Any, TextIO, cast
+
+from runner.errors import StorageError, escaped
+from runner.streams import Screen, lost_output, open_screen
+
+# Lines and columns of a text are its own
+_LAYOUT = str.maketrans("", "", "\n\t")
+
+
+def standard_output() -> TextIO:
+    """Return standard output, as a stream whose writes never fail."""
+    return _safe(sys.stdout)
+
+
+def standard_error() -> TextIO:
+    """Return standard error, as a stream whose writes never fail."""
+    return _safe(sys.stderr)
+
+
+def _safe(stream: Any) -> TextIO:
+    return stream if isinstance(stream, Screen) else cast("TextIO", _Tolerant(stream))
+
+
+def write_stdout(text: str) -> None:
+    """Write a text to standard output; control characters but line breaks and tabs are escaped."""
+    write_to(standard_output(), text)
+
+
+def write_stderr(text: str) -> None:
+    """Write a text to standard error; control characters but line breaks and tabs are escaped."""
+    write_to(standard_error(), text)
+
+
+def write_to(stream: TextIO, text: str) -> None:
+    """Write a text to a stream at once; control characters but line breaks and tabs are escaped."""
+    stream.write(visible(text))
+    stream.flush()
+
+
+def visible(text: str) -> str:
+    """Return a text in which all control characters but line breaks and tabs are escaped."""
+    if text.translate(_LAYOUT).isprintable():
+        return text
+    return "".join(each if each in "\n\t" else escaped(each) for each in text)
+
+
+def check_printed() -> None:
+    """Raise StorageError if standard output lost something, for an answer that is nowhere else.
+
+    A reader that closes its pipe early (`| head`) has what it wanted.
+    """
+    if problem := lost_output():
+        raise StorageError(problem)
+
+
+@contextmanager
+def printing_to(descriptor: int) -> Iterator[None]:
+    """Write what is printed in the body to an open file, as far as its disk allows, and close it."""
+    screen = open_screen(descriptor)
+    try:
+        with redirect_stdout(screen), redirect_stderr(screen):
+            yield
+    finally:
+        screen.flush()
+        os.close(descriptor)
+
+
+class _Tolerant:
+    """A stream of a notebook or a plugin whose errors do not matter; all but writing is its own."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text if that is possible."""
+        with suppress(Exception):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write out what is buffered if that is possible."""
+        with suppress(Exception):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        """Return True if the stream is a terminal."""
+        with suppress(Exception):
+            return bool(self._stream.isatty())
+        return False
