@@ -47,6 +47,12 @@ class NoClass(Exception):
         raise ValueError
 
 
+class NoCause(Exception):
+    @property
+    def __cause__(self):
+        raise ValueError
+
+
 class OwnInterrupt(KeyboardInterrupt):
     exit_code = "abc"
 
@@ -96,6 +102,7 @@ ODD = {
     "str is no plain str": (StrIsOdd, r"StrIsOdd: a\x1bb"),
     "no name": (lambda: NoName("text"), "NoName: text"),
     "no class": (lambda: NoClass("text"), "NoClass: text"),
+    "no cause": (lambda: NoCause("text"), "NoCause: text"),
     "own interrupt": (lambda: OwnInterrupt("text"), "OwnInterrupt: text"),
     "own base": (lambda: OwnBase("text"), "OwnBase: text"),
     "odd notes": (lambda: OddNotes("text"), "OddNotes: text"),

@@ -7,6 +7,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+import yaml
 from odd_errors import CONTROLS, ODD, SHOWN
 from running import MLP, result, run_in_child
 
@@ -16,6 +17,7 @@ from runner.engine.saving.folder import RESULT, Result, read_result, write_resul
 from runner.errors import ConfigError, one_line
 from runner.status import Status, ending, print_error
 from runner.streams import open_screen
+from runner.sweeps.outcome import describe_exit
 
 HERE = str(Path(__file__).parent)
 PLUGIN = """
@@ -160,6 +162,14 @@ def test_a_search_goes_on_after_odd_exceptions(tmp_path):
     assert not controls(table)
 
 
+def test_a_process_that_any_signal_killed_has_a_reason():
+    assert [describe_exit(-number) for number in (10, 40, 64)] == [
+        "killed (SIGUSR1)",
+        "killed (signal 40)",
+        "killed (SIGRTMAX)",
+    ]
+
+
 def test_a_result_of_an_older_version_is_read_with_its_reason_made_short(tmp_path):
     write_result(tmp_path, Result(status=Status.FAILED, exit=70, reason="x"))
     path = tmp_path / RESULT
@@ -171,12 +181,15 @@ def test_a_result_of_an_older_version_is_read_with_its_reason_made_short(tmp_pat
 
 def test_names_and_notes_of_users_do_not_reach_the_terminal_raw(tmp_path):
     note = CONTROLS.replace("\0", "")
-    code, said = run(tmp_path, *SMALL, "name=run", f"note={json.dumps(note)}", "outputs=out\x1b[2J")
+    code, said = run(tmp_path, *SMALL, "name=run", f"note='{note}'", "outputs=out\x1b[2J")
     assert code == 0, said
     assert not controls(said)
     assert r"out\x1b[2J" in said
     assert not controls((tmp_path / "out\x1b[2J" / "notebook.md").read_text())
-    for words in (("task=compare", "runs=out*"), ("--cfg", "job", f"note={json.dumps(note)}")):
-        code, said = run(tmp_path, *words)
-        assert code == 0, said
-        assert not controls(said)
+    code, said = run(tmp_path, "task=compare", "runs=out*")
+    assert code == 0, said
+    assert not controls(said)
+    code, said = run(tmp_path, "--cfg", "job", f"note='{note}'")
+    assert code == 0, said
+    assert not controls(said)
+    assert yaml.safe_load(said)["note"] == note

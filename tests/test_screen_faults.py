@@ -183,6 +183,23 @@ def test_a_plugin_that_misuses_the_streams_ends_no_run(tmp_path, misuse):
         assert "saved in  " in (tmp_path / "said").read_text()
 
 
+def test_a_process_that_loads_data_may_print_though_the_screen_is_lost():
+    """As `multiprocessing` starts it: by a fork server, which knows no door."""
+    from runner.engine.loading import _start_worker
+
+    def work():
+        full = os.open("/dev/full", os.O_WRONLY)
+        for stream in (1, 2):
+            os.dup2(full, stream)
+        sys.stdout, sys.stderr = (os.fdopen(stream, "w", closefd=False) for stream in (1, 2))
+        _start_worker(0)
+        sys.stdout.write("x" * 100_000)
+        sys.stdout.flush()
+        return 0
+
+    assert run_in_child(work) == 0
+
+
 SHIM = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -42,7 +42,7 @@ def place():
         yield folder
 
 
-def run(place, *arguments, before=lambda: None, user=None, **environment):
+def run(place, *arguments, before=lambda: None, user=None, warm=("figures=never",), **environment):
     """Return the exit code of a command in a forked child, and what it printed; None removes a variable."""
 
     def work():
@@ -57,7 +57,7 @@ def run(place, *arguments, before=lambda: None, user=None, **environment):
                 os.environ[name] = value
         if user is not None:
             # After all imports, because other users may not read the interpreter's files
-            sys.argv = ["runner", *SMALL, "figures=never", f"outputs={place}/warm"]
+            sys.argv = ["runner", *SMALL, *warm, f"outputs={place}/warm"]
             assert entry.command() == 0
             import matplotlib.font_manager  # noqa: F401
 
@@ -133,6 +133,14 @@ def test_the_home_is_that_of_the_variable_or_of_the_system(monkeypatch):
         user_folders.expand_home("~nobody-of-this-name/x")
 
 
+def test_the_home_is_looked_up_in_one_place():
+    for path in (ROOT / "runner").rglob("*.py"):
+        if path.name != "user_folders.py":
+            text = path.read_text()
+            for word in ("expanduser(", "Path.home(", '"HOME"', "XDG_", "getpass", "gettempdir"):
+                assert word not in text, (path, word)
+
+
 def test_a_cache_folder_of_another_user_is_not_used(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", "/dev/null")
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
@@ -167,6 +175,18 @@ def test_libraries_get_folders_where_there_is_no_home(place):
     run(place, "--version", before=before, user=STRANGER, HOME=None, XDG_CACHE_HOME=None, TMPDIR=str(place), **NAMELESS)
     own = place / f"runner-{STRANGER}"
     assert report.read_text().split() == [str(own / name) for name in ("matplotlib", "torchinductor", "torch")]
+
+
+@needs_root
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("gcc"), reason="torch.compile needs a compiler")
+def test_a_compiled_run_needs_no_home(place):
+    words = (*SMALL, "compile=true", "figures=always")
+    homeless = {"HOME": None, "XDG_CACHE_HOME": None, **NAMELESS}
+    code, said = run(place, *words, user=STRANGER, warm=("compile=true", "figures=always"), **homeless)
+    assert code == 0, said
+    assert result(place / "work" / "outputs" / "run")["status"] == "done"
+    assert "trains without it" not in said
 
 
 def test_a_working_folder_that_was_removed_is_refused_in_one_line(place):

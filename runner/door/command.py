@@ -17,7 +17,7 @@ from runner.door.saved_choices import saved_choices
 from runner.engine.garbage import collecting
 from runner.errors import ConfigError
 from runner.numerics import RENAMED_VALUES
-from runner.printing import check_printed, write_stderr, write_stdout
+from runner.printing import check_printed, visible, write_stderr, write_stdout
 
 if TYPE_CHECKING:
     from runner.sweeps.launcher import LauncherSettings
@@ -114,6 +114,19 @@ def _launches(config: dict[str, Any]) -> bool:
 
 def _show(conf: Conf, parts: Parts, given: list[ParsedOverride], *, resolve: bool) -> int:
     """Print the config of this command line."""
-    write_stdout(OmegaConf.to_yaml(with_values_set(conf, parts, given), resolve=resolve))
+    config = with_values_set(conf, parts, given)
+    text = OmegaConf.to_yaml(config, resolve=resolve)
+    write_stdout(text if visible(text) == text else _in_quotes(config, resolve=resolve))
     check_printed()
     return 0
+
+
+def _in_quotes(config: DictConfig, *, resolve: bool) -> str:
+    """Return a config as YAML in ASCII, with texts in quotes, so that what is escaped is read as it was."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        """Writes texts in quotes."""
+
+    Dumper.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
+    return str(yaml.dump(OmegaConf.to_container(config, resolve=resolve), Dumper=Dumper, sort_keys=False))
