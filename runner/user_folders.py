@@ -81,8 +81,6 @@ def set_library_folders() -> None:
         # Libraries would write below the working folder
         if not Path(os.environ.get(variable, "/")).is_absolute():
             del os.environ[variable]
-    if folder := home():
-        os.environ.setdefault("HOME", folder)
     if not _first_usable("XDG_CONFIG_HOME", ".config", "matplotlib"):
         _set_folder("MPLCONFIGDIR")
     if not usual_cache_folder():
