@@ -24,7 +24,7 @@ _LIBRARY_FOLDERS = {
 }
 
 
-def home() -> str | None:
+def _home() -> str | None:
     """Return the user's home folder, from HOME or else as the system knows it; None if it is not known."""
     given = os.environ.get("HOME", "")
     if Path(given).is_absolute():
@@ -45,7 +45,7 @@ def expand_home(path: str | Path) -> Path:
     if not text.startswith("~"):
         return Path(path)
     user, slash, rest = text.partition("/")
-    folder = home() if user == "~" else os.path.expanduser(user)  # noqa: PTH111  (Path's raises RuntimeError)
+    folder = _home() if user == "~" else os.path.expanduser(user)  # noqa: PTH111  (Path's raises RuntimeError)
     if folder is None:
         raise ConfigError("your home folder is not known: set HOME, or write the whole path")
     if folder.startswith("~"):
@@ -108,7 +108,7 @@ def _candidates(variable: str, below_home: str, name: str) -> Iterator[Path]:
     # The standard has relative paths ignored
     if Path(given).is_absolute():
         yield Path(given) / name
-    if folder := home():
+    if folder := _home():
         yield Path(folder) / below_home / name
 
 
