@@ -192,7 +192,7 @@ def test_a_process_that_loads_data_may_print_though_the_screen_is_lost():
         for stream in (1, 2):
             os.dup2(full, stream)
         sys.stdout, sys.stderr = (os.fdopen(stream, "w", closefd=False) for stream in (1, 2))
-        _start_worker(0)
+        _start_worker(None, 0)
         sys.stdout.write("x" * 100_000)
         sys.stdout.flush()
         return 0
