@@ -14,6 +14,8 @@ BUG = 70  # exit code of an error that no user can act on
 _TRACEBACK_LINES = 200
 # Characters of the object that `sys.exit` got
 _CODE_LENGTH = 400
+# 128 plus the number of the signal, as in shells
+_INTERRUPTED = {129: "SIGHUP", 130: "SIGINT", 143: "SIGTERM"}
 
 
 class Status(StrEnum):
@@ -104,8 +106,8 @@ def _own_code(error: BaseException, default: int) -> int:
 
 def ending_of_code(code: int) -> Ending:
     """Return how a run ended whose task returned an exit code."""
-    if code in (130, 143):
-        return Ending(Status.INTERRUPTED, code, "SIGINT" if code == 130 else "SIGTERM")
+    if code in _INTERRUPTED:
+        return Ending(Status.INTERRUPTED, code, _INTERRUPTED[code])
     return Ending(Status.FAILED, code, f"ended with exit code {code}") if code else SUCCESS
 
 

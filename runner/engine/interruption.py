@@ -1,10 +1,12 @@
-"""SIGINT and SIGTERM: raised immediately where no work is lost, else noted for the training loop, which saves first.
+"""Signals: raised immediately where no work is lost, else noted for the training loop, which saves first.
 
-A second signal gets the system's default action, which ends the process immediately.
+A second SIGINT or SIGTERM gets the system's default action, which ends the process immediately. No other module
+installs handlers or changes the mask: a signal that was ignored or blocked when the process started stays so.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +15,12 @@ from types import FrameType
 
 from runner.engine.world import ALONE, World
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# The signals that ask a process to end
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Signals that this process or the one it was forked from ignores by its own choice (`ignore`)
+_own_choice: set[int] = set()
+# What a second signal does
+_next: list[signal.Handlers] = [signal.SIG_DFL]
 _Handler = Callable[[int, FrameType | None], None]
 
 
@@ -98,27 +105,32 @@ def deferred(world: World = ALONE) -> Iterator[Stop]:
 
 @contextmanager
 def collected() -> Iterator[list[int]]:
-    """Collect the numbers of the signals that ask for an end, SIGHUP too, in a list while the body runs.
+    """Collect the numbers of the signals that ask for an end in a list while the body runs.
 
     A sweep reads the list: the first signal lets its trials save themselves, the second one ends them at once.
     """
     received = [_raised.signal] if _raised.signal else []
-    with handled(lambda number, frame: received.append(number), (*_SIGNALS, signal.SIGHUP)):
+
+    def collect(number: int, frame: FrameType | None) -> None:
+        # Both the kernel and the shell send SIGHUP when a terminal closes
+        if number != signal.SIGHUP or number not in received:
+            received.append(number)
+
+    with handled(collect):
         yield received
 
 
 @contextmanager
-def handled(handler: _Handler, signals: Sequence[signal.Signals] = _SIGNALS) -> Iterator[None]:
+def handled(handler: _Handler, signals: Sequence[signal.Signals] = STOPPING) -> Iterator[None]:
     """Install a handler for the body and restore the earlier ones afterwards.
 
     Only the main thread can install handlers; in other threads nothing changes. An ignored signal stays ignored:
     shells start background jobs with SIGINT ignored.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not _in_main_thread():
         yield
         return
-    found = {number: signal.getsignal(number) for number in signals}
-    before = {number: old for number, old in found.items() if old not in (signal.SIG_IGN, None)}
+    before = {number: signal.getsignal(number) for number in signals if not _is_ignored(number)}
     try:
         for number in before:
             signal.signal(number, handler)
@@ -128,8 +140,94 @@ def handled(handler: _Handler, signals: Sequence[signal.Signals] = _SIGNALS) -> 
             signal.signal(number, old)
 
 
+def ignore(*numbers: signal.Signals) -> None:
+    """Ignore signals by this process's own choice; `take_defaults` in a forked process takes it back."""
+    for number in numbers:
+        if not _is_ignored(number):
+            _own_choice.add(number)
+        # Also where Python knows it as ignored: native code may have installed a handler
+        signal.signal(number, signal.SIG_IGN)
+
+
+def take_defaults(*numbers: signal.Signals) -> None:
+    """Give signals the handlers that a new process has, except those that were ignored when runner started."""
+    for number in numbers:
+        if not _is_ignored(number) or number in _own_choice:
+            default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, default)
+            _own_choice.discard(number)
+
+
+def stop_signal() -> signal.Signals:
+    """Return the signal that stops a process started by this one: SIGTERM, or SIGINT where SIGTERM cannot arrive."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    able = (number for number in (signal.SIGTERM, signal.SIGINT) if not _is_ignored(number) and number not in blocked)
+    return next(able, signal.SIGTERM)
+
+
+def watch_children(wakeup: int | None = None) -> None:
+    """Let this process learn that a child ended, even if it was started with SIGCHLD ignored or blocked.
+
+    Else no exit code of a child is known. With `wakeup`, each signal writes a byte to this descriptor.
+    """
+    if not _in_main_thread():
+        return
+    if wakeup is not None:
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        # The handler does nothing; the byte is what counts
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+    elif signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+
+
+def forget_children() -> None:
+    """Undo `watch_children` in a forked process."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+@contextmanager
+def same_mask() -> Iterator[None]:
+    """Restore the mask of blocked signals after the body.
+
+    Python's resource tracker, which worker processes need, unblocks SIGINT and SIGTERM when it starts.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_by(number: int) -> None:
+    """End this process by a signal, so that its parent sees it; return if the signal does not end processes."""
+    # Nobody can install a handler for SIGKILL, and nobody needs to
+    if number not in (signal.SIGKILL, signal.SIGSTOP):
+        signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+    os.kill(os.getpid(), number)
+
+
+def _is_ignored(number: signal.Signals) -> bool:
+    """Return True if a signal is ignored, or has a handler that is not Python's."""
+    return signal.getsignal(number) in (signal.SIG_IGN, None)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def ignore_repeats() -> None:
+    """Let a second signal do nothing in this process: whoever started it kills it if it does not end.
+
+    Schedulers send SIGTERM to all processes of a job, and a sweep then sends it to its trials again.
+    """
+    _next[0] = signal.SIG_IGN
+
+
 def _restore_defaults() -> None:
-    """Let the next signal have its default action."""
-    for number in _SIGNALS:
-        if signal.getsignal(number) not in (signal.SIG_IGN, None):
-            signal.signal(number, signal.SIG_DFL)
+    """Let the next signal have its default action; ignore a second SIGHUP, which belongs to the first one."""
+    for number in STOPPING:
+        if not _is_ignored(number):
+            signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else _next[0])

@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Generator, Iterable
 from functools import partial
+from multiprocessing import resource_tracker
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from runner.engine import interruption
 from runner.engine.contracts import Split
 from runner.errors import DataError, RunnerError
 from runner.streams import guard
@@ -107,6 +109,8 @@ def _load_in_workers(
     )
     # A process that starts another asks for its working folder, which code of the user's may have deleted
     with in_start_folder():
+        with interruption.same_mask():
+            resource_tracker.ensure_running()
         iterator: Any = iter(loader)
     try:
         while True:
@@ -174,8 +178,7 @@ def _start_worker(folder: str | None, _: int) -> None:
     # A worker that prints must not fail where the screen is lost
     guard()
     anchor(folder)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    interruption.ignore(signal.SIGINT, signal.SIGTERM)
     threading.Thread(target=_exit_with_parent, args=[multiprocessing.parent_process()], daemon=True).start()
 
 
