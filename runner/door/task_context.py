@@ -57,12 +57,15 @@ class _Launch:
         """Run checked configs and return their results."""
         from runner.door.jobs import variant_jobs
         from runner.engine.interruption import Interrupted
+        from runner.engine.saving.storage import make_folders
         from runner.printing import standard_error
         from runner.sweeps.display import make_display, show_reasons
         from runner.sweeps.launcher import run_all
         from runner.sweeps.outcome import raise_if_failed
 
         jobs = variant_jobs(variants, folder, self.job.folders)
+        # Here, because this process holds the lock of the folder above
+        make_folders(folder)
         different = list({job.folder: job for job in jobs}.values())
         ended, signal = run_all(different, self._launcher(different), make_display(len(different), standard_error()))
         if signal:

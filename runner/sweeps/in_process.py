@@ -6,12 +6,16 @@ import os
 from pathlib import Path
 
 from runner.engine.interruption import Interrupted
-from runner.engine.saving.storage import convert_os_errors, make_folders
+from runner.engine.saving.folder import Result
+from runner.engine.saving.storage import convert_os_errors
+from runner.errors import Locked
 from runner.printing import printing_to
-from runner.status import Status
+from runner.status import Ending, Status
 from runner.sweeps.launcher import Queued
 from runner.sweeps.outcome import LOG, Ended, folder_of, mark_running
+from runner.sweeps.owning import locked_ending, own_folder, result_of
 from runner.sweeps.trial import Start, run_here
+from runner.tasks.job import Job
 from runner.user_paths import full
 
 
@@ -36,14 +40,20 @@ class InProcess(Queued):
         if not self._done and self._queue:
             number, job = self._queue.popleft()
             mark_running(job)
-            folder = folder_of(job)
-            make_folders(folder)
-            with printing_to(_open_log(folder / LOG)):
-                ending, result = run_here(job, self._start)
+            ending, result = self._run(job)
             self._done.append(Ended(number=number, job=job, result=result, ran=True, seconds=result.seconds))
             if ending.status is Status.INTERRUPTED:
                 raise Interrupted(ending.exit_code - 128)
         return self._done.popleft() if self._done else None
+
+    def _run(self, job: Job) -> tuple[Ending, Result]:
+        """Run a job with its output in its log, and return how it ended."""
+        try:
+            with own_folder(job) as held, held.lend(), printing_to(_open_log(folder_of(job) / LOG)):
+                return run_here(job, self._start)
+        except Locked as error:
+            ended = locked_ending(error)
+            return ended, result_of(ended)
 
 
 def _open_log(path: Path) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from typing import Any
 from runner import plain_yaml, user_paths
 from runner.engine.monitor import Monitor
 from runner.engine.saving.folder import RESULT, SCHEMA, Result, create, read_result, write_result
+from runner.engine.saving.locking import lock
 from runner.engine.saving.storage import make_folders, write_atomic
-from runner.errors import MOST_CHOICES, CheckpointError, ConfigError, StorageError, TrialsFailed
+from runner.errors import MOST_CHOICES, CheckpointError, ConfigError, Locked, StorageError, TrialsFailed
 from runner.numerics import BEFORE_SCHEMA_2, check_unchanged
 from runner.status import BUG, Ending, Status
+from runner.sweeps.owning import by_holder
 from runner.tasks.job import Job
 from runner.tasks.saved_config import holds_same_run
 
@@ -127,10 +130,15 @@ def with_free_folder(job: Job) -> Job:
 def mark_running(job: Job) -> None:
     """Reset the result of an earlier attempt to `running`, so that a later result is of this attempt."""
     folder = folder_of(job)
-    if (result := read_saved_result(folder)) is not None:
-        write_result(folder, replace(result, status=Status.RUNNING, exit=None, reason=None))
+    if read_saved_result(folder) is None:
+        return
+    # If another process holds the folder, the trial reports it
+    with suppress(Locked), lock(folder):
+        if (result := read_saved_result(folder)) is not None:
+            write_result(folder, replace(result, status=Status.RUNNING, exit=None, reason=None))
 
 
+@by_holder
 def finalize_result(job: Job, ended: Ending, seconds: float) -> Result:
     """Return the result of a trial, and write it if the trial left no final one."""
     folder = folder_of(job)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from runner.engine.interruption import stop_signal
 from runner.engine.saving.folder import Result
+from runner.engine.saving.locking import lock
+from runner.errors import Locked, StorageError
 from runner.status import Ending, Status
 from runner.sweeps.outcome import LOG, describe_exit, finalize_result, folder_of, read_saved_result
 from runner.sweeps.worker_group import Worker
@@ -39,10 +42,10 @@ class Running:
 
 
 def stop(each: Running, status: Status, reason: str, grace: float) -> None:
-    """End a trial by SIGTERM, and by SIGKILL `grace` seconds later (`watch`)."""
+    """End a trial by SIGTERM (SIGINT where that is ignored), and by SIGKILL `grace` seconds later (`watch`)."""
     if each.cause is None and each.worker is not None:
         each.cause, each.deadline = (status, reason), time.monotonic() + grace
-        each.worker.kill(each.number, signal.SIGTERM)
+        each.worker.kill(each.number, stop_signal())
 
 
 def watch(each: Running, timeout: float | None) -> None:
@@ -66,10 +69,13 @@ def seconds_left(each: Running, timeout: float | None) -> float:
 def outcome(each: Running, code: int, seconds: float) -> Result:
     """Return how a trial ended, given its exit code or minus a signal's number, and write that into its folder."""
     folder = folder_of(each.job)
-    _truncate(folder / LOG)
+    _truncate(folder)
     result = read_saved_result(folder)
-    if each.cause or result is None or result.status is Status.RUNNING:
-        status, reason = each.cause or (Status.FAILED, describe_exit(code))
+    # What is in the folder may be of the process that holds it
+    locked = code == Locked.exit_code and (result is None or result.exit != code)
+    if each.cause or locked or result is None or result.status is Status.RUNNING:
+        words = "another process held the folder of the trial when it began" if locked else describe_exit(code)
+        status, reason = each.cause or (Status.FAILED, words)
         result = finalize_result(each.job, Ending(status, _exit_code(code), reason), seconds)
     return result
 
@@ -87,9 +93,9 @@ def _log_size(path: Path) -> int:
         return 0
 
 
-def _truncate(log: Path) -> None:
-    """Leave the first megabyte of a log that is too long."""
-    if _log_size(log) > _MAX_LOG_BYTES:
+def _truncate(folder: Path) -> None:
+    """Leave the first megabyte of a log that is too long, unless another process holds the folder."""
+    if _log_size(folder / LOG) > _MAX_LOG_BYTES:
         # A log that cannot be changed stays long
-        with contextlib.suppress(OSError):
-            os.truncate(full(log), 1 << 20)
+        with suppress(OSError, Locked, StorageError), lock(folder):
+            os.truncate(full(folder / LOG), 1 << 20)

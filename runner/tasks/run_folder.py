@@ -17,10 +17,11 @@ from runner.engine.fingerprint import Fingerprint
 from runner.engine.provenance import provenance
 from runner.engine.saving.data_folders import data_of, folder_for_data
 from runner.engine.saving.folder import RESULT, Result, candidates, create, read_result, write_result
-from runner.engine.saving.locking import LOCK, lock
+from runner.engine.saving.held import LOCK
+from runner.engine.saving.locking import lock
 from runner.engine.saving.storage import TEMPORARY, is_read_only, write_atomic, write_unsynced
 from runner.engine.world import ALONE, World
-from runner.errors import DataError, StorageError
+from runner.errors import DataError, Locked, StorageError
 from runner.notebook.book import record
 from runner.numerics import same_config
 from runner.status import SUCCESS, Ending, Status, ending
@@ -223,7 +224,7 @@ def _keeping_result(run: Run, plugins: Sequence[str]) -> Iterator[None]:
         if ended.status is Status.INTERRUPTED:
             print_progress(f"interrupted; resume with: python -m runner resume={shlex.quote(str(run.folder))}")
         # Report the first of two failures
-        with suppress(StorageError):
+        with suppress(StorageError, Locked):
             _write_end(run, ended, began)
         raise
     _write_end(run, SUCCESS if result.status is Status.RUNNING else Ending(result.status, 0), began)

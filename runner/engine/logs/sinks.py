@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from runner.engine.monitor import with_new_tags
 from runner.engine.saving import storage
+from runner.engine.saving.held import check_held
 from runner.user_paths import full
 
 METRICS = "metrics.jsonl"
@@ -78,7 +79,12 @@ class AppendOnlyFile:
         self.size = os.lseek(self._file, 0, os.SEEK_END)
 
     def append(self, data: bytes) -> None:
-        """Write the backlog and `data` completely; or raise OSError, write nothing and keep both as the backlog."""
+        """Write the backlog and `data` completely; or raise OSError, write nothing and keep both as the backlog.
+
+        Raises:
+            Locked: Another process has the run folder by now.
+        """
+        check_held(self.path)
         self.backlog += data
         rest = memoryview(self.backlog)
         try:

@@ -1,6 +1,7 @@
 """The run folder, its checkpoints, and all durable writes.
 
 - `folder.py`, `locking.py`: the run folder, `result.json`, the lock
+- `held.py`: the locks that this process holds, which each write checks
 - `checkpoint.py`: save and load checkpoints
 - `manifest.py`: the file that commits a checkpoint, with sizes and checksums
 - `rotation.py`: removal of old checkpoints and of files that killed saves left

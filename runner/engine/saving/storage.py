@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from runner.engine.saving.disk import Disk
+from runner.engine.saving.held import check_held
 from runner.errors import KEY, StorageError, brief, escaped
 from runner.user_paths import full, is_dir
 
@@ -73,6 +74,7 @@ def atomic_replacement(path: Path) -> Iterator[int]:
 @contextlib.contextmanager
 def _renamed_at_end(path: Path) -> Iterator[int]:
     """Yield a new file like `atomic_replacement`, but do not sync the folder."""
+    check_held(path)
     temporary, file = create_temporary(path.parent)
     try:
         try:
@@ -80,6 +82,8 @@ def _renamed_at_end(path: Path) -> Iterator[int]:
             disk.fsync(file)
         finally:
             disk.close(file)
+        # The bytes of a large file take seconds
+        check_held(path)
         disk.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -137,6 +141,7 @@ def printable(path: Path) -> str:
 
 def truncate(path: Path, size: int) -> None:
     """Truncate a file durably to `size` bytes; raise StorageError if it is shorter, because bytes were lost."""
+    check_held(path)
     with convert_os_errors(path):
         file = disk.open(path)
         try:
@@ -151,12 +156,14 @@ def truncate(path: Path, size: int) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file if it exists. The folder is not synced, so a power cut may bring the file back."""
+    check_held(path)
     with convert_os_errors(path), contextlib.suppress(FileNotFoundError):
         disk.unlink(path)
 
 
 def make_folder(path: Path) -> None:
     """Create a folder durably; raise FileExistsError if it exists, StorageError for any other error."""
+    check_held(path)
     try:
         disk.mkdir(path)
         disk.fsync_folder(path.parent)
