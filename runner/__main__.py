@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from runner.engine.garbage import paused
-from runner.engine.interruption import raising
+from runner.engine.interruption import raising, watch_children
+from runner.engine.processes import claim_process
 from runner.printing import check_printed, write_stderr, write_stdout
 from runner.status import print_error
 from runner.streams import guard, lost_output, restore
@@ -20,6 +21,8 @@ from runner.user_paths import anchored
 def command() -> int:
     """Answer the command line of this process and return its exit code, without searching imports for garbage."""
     guard()
+    watch_children()
+    claim_process()
     with paused():
         code = main()
     restore()

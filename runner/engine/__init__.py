@@ -16,6 +16,7 @@
 - `short_run.py`: a short training without a folder
 - `state_dict.py`: tensors of modules, with the versions of their layout
 - `interruption.py`, `garbage.py`, `provenance.py`: signals, garbage collection, versions of code and machine
+- `processes.py`, `private_descriptors.py`: what a process started and how it ends; descriptors that forks do not get
 - `world.py`: the processes that train together
 - `logs/`, `saving/`, `figures/`: logs, run folders and checkpoints, figures
 """

@@ -7,6 +7,7 @@ in_process.py    the launcher that runs everything in this process
 worker_group.py  the processes of a pool
 running.py       a trial that waits or runs
 outcome.py       how a trial ended
+owning.py        writes in a trial's folder, which only its holder makes
 data_check.py    which runs are of the same data, and where those of other data go
 display.py       live table, lines and final table
 channel.py       messages between processes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -16,6 +17,8 @@ from dataclasses import replace
 from typing import Any
 
 from runner import user_paths
+from runner.engine import processes
+from runner.engine.private_descriptors import PrivateDescriptor
 from runner.engine.saving.data_folders import data_of, folder_for_data
 from runner.errors import DataError
 from runner.identity import data_state, recall
@@ -26,7 +29,7 @@ from runner.tasks.job import Job
 
 _PROGRAM = (
     "import ast, sys; sys.path[:] = ast.literal_eval(sys.argv[1]); "
-    "from runner.sweeps.data_check import _answer; _answer(int(sys.argv[2]))"
+    "from runner.sweeps.data_check import _answer; _answer(int(sys.argv[2]), int(sys.argv[3]))"
 )
 
 
@@ -123,7 +126,7 @@ def _ask_process(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     ours, theirs = os.pipe()
     paths = repr([path or user_paths.full(".") for path in sys.path])
     process = subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM, paths, str(theirs)],
+        [sys.executable, "-c", _PROGRAM, paths, str(theirs), str(os.getpid())],
         stdin=subprocess.PIPE,
         pass_fds=[theirs],
         text=True,
@@ -135,21 +138,28 @@ def _ask_process(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     with open(ours, encoding="utf-8") as answers:  # noqa: PTH123
         try:
             process.communicate(json.dumps(list(configs)))
+            # What a plugin started there may still have the pipe
+            processes.kill_group(process.pid, signal.SIGKILL)
             found = json.loads(answers.read())
         except ValueError as error:
             code = process.returncode
             raise DataError(f"data: cannot be identified (the process that reads them ended with {code})") from error
-        except BaseException:
-            process.kill()
+        finally:
+            processes.kill_group(process.pid, signal.SIGKILL)
             process.wait()
-            raise
-    if "error" in found:
-        raise DataError(found["error"])
-    return list(map(str, found["fingerprints"]))
+    match found:
+        case {"error": str(reason)}:
+            raise DataError(reason)
+        case {"fingerprints": [*fingerprints]} if len(fingerprints) == len(configs):
+            return list(map(str, fingerprints))
+    raise DataError("data: cannot be identified (other code wrote to the answer of the process that reads them)")
 
 
-def _answer(descriptor: int) -> None:
+def _answer(descriptor: int, parent: int) -> None:
     """Read configs from standard input, and write the fingerprints of their data to a descriptor."""
+    processes.end_with_parent(parent)
+    os.set_inheritable(descriptor, False)
+    kept = PrivateDescriptor(descriptor)
     import torch
 
     from runner.errors import RunnerError, message_of
@@ -163,5 +173,5 @@ def _answer(descriptor: int) -> None:
         found: dict[str, Any] = {"fingerprints": _fingerprints(json.load(sys.stdin))}
     except RunnerError as error:
         found = {"error": message_of(error)}
-    with open(descriptor, "w", encoding="utf-8") as stream:
+    with os.fdopen(kept.descriptor, "w", encoding="utf-8") as stream:
         json.dump(found, stream)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import select
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -14,12 +15,12 @@ from typing import Any
 from runner.engine.saving.folder import Result
 from runner.errors import ConfigError
 from runner.status import Status
-from runner.sweeps.channel import Closed, Message
+from runner.sweeps.channel import BadMessage, Closed, Message
 from runner.sweeps.launcher import PAUSE, LauncherSettings
 from runner.sweeps.outcome import Ended, finished_result, mark_running
 from runner.sweeps.running import GRACE, Running, outcome, seconds_left, stop, watch
 from runner.sweeps.trial import message_of
-from runner.sweeps.worker_group import Worker, WorkerGroup
+from runner.sweeps.worker_group import SILENCE, Worker, WorkerGroup
 from runner.tasks.job import Job
 
 
@@ -116,13 +117,20 @@ class Pool:
         self._assign()
         limit = self._settings.timeout
         soonest = min((seconds_left(each, limit) for each in self._running.values()), default=seconds)
+        began = time.monotonic()
         ready, _, _ = select.select(self._group.workers, [], [], min(seconds, soonest))
         for worker in ready:
             try:
                 for message in worker.receive():
                     self._handle_message(worker, message)
+            except BadMessage:
+                self._worker_ended(worker, "its process sent what is no message of runner's")
             except Closed:
                 self._worker_ended(worker)
+        # If this process was stopped, one round took long
+        for worker in self._group.silent(min(time.monotonic() - began, 1.0)):
+            self._say_silent()
+            self._worker_ended(worker)
         for each in self._running.values():
             watch(each, limit)
 
@@ -147,16 +155,25 @@ class Pool:
     def _handle_message(self, worker: Worker, message: Mapping[str, Any]) -> None:
         if message["did"] == "load":
             self._group.loaded(worker, message["gpus"])
-        elif message["did"] == "end":
+        elif message["did"] == "end" and message["number"] in self._running:
             self._group.trial_ended()
             self._attempt_ended(self._running.pop(message["number"]), message["code"])
 
-    def _worker_ended(self, worker: Worker) -> None:
+    def _say_silent(self) -> None:
+        """Print that a process is replaced because it does not answer."""
+        sys.stderr.write(
+            f"the process that starts trials has not answered for {SILENCE:g} s (is it stopped?): another one takes "
+            "its place, and its trials continue from their checkpoints\n"
+        )
+
+    def _worker_ended(self, worker: Worker, reason: str = "") -> None:
         """Handle the trials of a process that ended: on a GPU the trial failed, those of a fork server start again."""
         its = [each for each in self._running.values() if each.worker is worker]
         code = self._group.worker_ended(worker)
         for each in its:
             del self._running[each.number]
+            if reason and worker.inline:
+                each.cause = each.cause or (Status.FAILED, reason)
             if worker.inline or each.cause:
                 self._attempt_ended(each, code)
             else:

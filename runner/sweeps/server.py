@@ -14,13 +14,17 @@ import select
 import signal
 import socket
 import sys
+import traceback
+from typing import NoReturn
 
+from runner.engine import interruption, processes
 from runner.engine.garbage import collecting, paused
 from runner.streams import guard
 from runner.sweeps import loading
 from runner.sweeps.channel import Channel, Closed, Message
 from runner.sweeps.forks import Forks, TemplateEnded
 from runner.sweeps.trial import load_start, run_trial
+from runner.sweeps.worker_group import MARK
 from runner.user_paths import anchor, start_folder
 
 # With this many trials or more, collapsing memory into large pages saves more than it costs. A sweep of unknown length
@@ -32,26 +36,77 @@ def main(descriptor: int) -> None:
     """Serve the sweep at the other end of a socket until it closes the socket."""
     guard()
     anchor(start_folder())
-    # The terminal sends Ctrl-C to all processes, but the sweep decides which of them end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Terminals and schedulers send a signal to all processes, but the sweep decides which of them end
+    interruption.ignore(*interruption.STOPPING)
+    interruption.watch_children()
+    # Stopped or not, this process sees that the sweep ended, and ends all that trials started
+    processes.wake_with_parent()
+    processes.adopt_orphans()
     channel = Channel(socket.socket(fileno=descriptor))
     with paused(), contextlib.closing(channel), contextlib.suppress(Closed):
         (first,) = channel.receive()
         if first["inline"]:
-            _run_inline(channel, first)
+            _serve_inline(channel, first)
         else:
             _serve(channel, first)
 
 
-def _run_inline(channel: Channel, message: Message) -> None:
-    """Load what trials need and run them in this process, one after the other; raises Closed when the sweep ends."""
+def _serve_inline(channel: Channel, first: Message) -> None:
+    """Run the trials in one child, one after the other, and end with it; end it when the sweep ends.
+
+    The child itself may be inside a trial when the sweep ends.
+    """
+    wakeup, write = os.pipe()
+    os.set_blocking(write, False)
+    interruption.watch_children(write)
+    copy, server = os.dup(channel.fileno()), os.getpid()
+    child = os.fork()
+    if child == 0:
+        _run_inline(server, Channel(socket.socket(fileno=copy)), first, [wakeup, write])
+    os.close(copy)
+    events = select.poll()
+    events.register(wakeup, select.POLLIN)
+    # Reported when the other end is closed; bytes to read are the child's
+    events.register(channel, getattr(select, "POLLRDHUP", 0))
+    ready = dict(events.poll())
+    if channel.fileno() in ready:
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    processes.end_descendants()
+    _exit_as(os.waitstatus_to_exitcode(status))
+
+
+def _run_inline(server: int, channel: Channel, message: Message, private: list[int]) -> NoReturn:
+    """Load what trials need and run them in this process until the sweep ends."""
+    code = 70
+    try:
+        for descriptor in private:
+            os.close(descriptor)
+        interruption.forget_children()
+        interruption.take_defaults(*interruption.STOPPING)
+        interruption.ignore_repeats()
+        processes.end_with_parent(server)
+        processes.adopt_orphans()
+        with contextlib.suppress(Closed):
+            _run_trials(channel, message)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _run_trials(channel: Channel, message: Message) -> NoReturn:
+    """Run trials in this process; raises Closed when the sweep ends."""
     channel.send({"did": "load", "gpus": loading.load(message)})
     start = load_start(message)
+    helpers = processes.children(os.getpid())
     with collecting():
         while True:
             for asked in channel.receive():
                 channel.send({"did": "start", "number": asked["number"], "pid": os.getpid()})
                 code = run_trial(asked, start)
+                processes.end_descendants(helpers, spare=processes.is_python_helper)
                 channel.send({"did": "end", "number": asked["number"], "code": code})
                 _free_memory()
 
@@ -63,10 +118,17 @@ def _serve(channel: Channel, first: Message) -> None:
         with collecting():
             _Server(channel, forks, many=first["trials"] >= _MANY).serve()
     except TemplateEnded as lost:
-        forks.close()
+        _close(forks)
         _exit_as(lost.code)
     finally:
-        forks.close()
+        _close(forks)
+
+
+def _close(forks: Forks) -> None:
+    """Kill all processes of trials, and what they started."""
+    forks.close()
+    if not processes.adopts_orphans():
+        processes.end_marked(f"{MARK}={os.environ[MARK]}", {os.getpid()})
 
 
 class _Server:
@@ -85,11 +147,11 @@ class _Server:
             if self._forks.gpus is not None and not self._ready:
                 self._ready = True
                 self._loaded(self._forks.gpus)
-            for number, code in self._forks.ended():
-                self._channel.send({"did": "end", "number": number, "code": code})
             if sweep in ready:
                 for message in self._channel.receive():
                     self._handle(message)
+            for event in self._forks.events():
+                self._channel.send(event)
 
     def _loaded(self, gpus: int) -> None:
         if self._many:
@@ -100,24 +162,26 @@ class _Server:
         self._channel.send({"did": "load", "gpus": gpus})
 
     def _handle(self, message: Message) -> None:
+        if message["do"] == "ping":
+            self._forks.ping()
+            return
         number = message["number"]
         if message["do"] == "kill":
             self._forks.kill(number, signal.Signals(message["signal"]))
             return
-        self._channel.send({"did": "start", "number": number, "pid": self._forks.start_trial(number, message)})
+        self._forks.start_trial(number, message)
         self._begun += 1
         if self._begun == _MANY and not self._many:
             self._forks.collapse_memory()
 
 
-def _exit_as(code: int) -> None:
+def _exit_as(code: int) -> NoReturn:
     """End this process as another one ended: with its exit code, or by the signal with the number `-code`."""
     if code < 0:
-        # The handler of SIGKILL cannot be changed
-        with contextlib.suppress(OSError):
-            signal.signal(-code, signal.SIG_DFL)
-        os.kill(os.getpid(), -code)
-    sys.exit(code)
+        interruption.end_by(-code)
+    # At once: the sweep waits for the exit code as soon as the channel is closed
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _free_memory() -> None:

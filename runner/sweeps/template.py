@@ -16,14 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
+from runner.engine import interruption, processes
 from runner.engine.garbage import collecting
 from runner.sweeps import loading
 from runner.sweeps.channel import Channel, Message
-from runner.sweeps.trial import Start, die_with, isolate, load_start, run_trial
-from runner.sweeps.worker_group import kill
+from runner.sweeps.trial import Start, load_start, run_trial
 
 # Requests to the template, one byte each
-FORK, REAP, COLLAPSE_MEMORY = b"f", b"r", b"c"
+FORK, REAP, COLLAPSE_MEMORY, PING = b"f", b"r", b"c", b"p"
 _OVER = os.WEXITED | os.WNOHANG | os.WNOWAIT
 # Bytes of a huge page
 _LARGE = 2 << 20
@@ -33,27 +33,34 @@ _COLLAPSE = 25
 _LIGHT = 1 << 20
 
 
-def serve_forks(server: int, message: Message, requests: int, messages: socket.socket) -> None:
+def serve_forks(server: int, message: Message, requests: int, messages: socket.socket, private: list[int]) -> None:
     """Load what trials need, then handle requests until the pipe of requests is closed.
 
-    The template and its forks send a word, a pid and a number each: `loaded`, `waiting`, `ended` and `dead`.
+    The template sends a word, a pid and a number each: `loaded`, `waiting`, `dead` and `alive`. Descriptors that trials
+    must not have are those of `requests`, `messages` and `private`.
     """
-    die_with(server)
+    processes.end_with_parent(server)
+    processes.adopt_orphans()
     here = os.getpid()
     messages.send(b"loaded %d %d" % (here, loading.load(message)))
     start = load_start(message)
+    forks: set[int] = set()
+    # What the import of a plugin started serves all trials
+    helpers = processes.children(here)
     # Forks inherit the frozen objects: no trial searches them, and so none copies their pages.
     with collecting():
         while request := os.read(requests, 1):
             if request == FORK:
-                _fork(requests, messages, here, start)
+                _fork(forks, messages, here, start, [requests, *private])
             elif request == REAP:
-                _reap(messages)
+                _reap(messages, forks, helpers)
+            elif request == PING:
+                messages.send(b"alive %d 0" % here)
             else:
                 _collapse()
 
 
-def _fork(requests: int, messages: socket.socket, template: int, start: Start) -> None:
+def _fork(forks: set[int], messages: socket.socket, template: int, start: Start, private: list[int]) -> None:
     """Fork a process that waits for a trial."""
     try:
         pid = os.fork()
@@ -62,44 +69,64 @@ def _fork(requests: int, messages: socket.socket, template: int, start: Start) -
         messages.send(b"dead 0 %d" % (error.errno or 1))
         return
     if pid == 0:
-        os.close(requests)
-        _wait_and_run(template, messages, start)
+        _wait_and_run(template, messages, start, private)
+    forks.add(pid)
 
 
-def _reap(messages: socket.socket) -> None:
-    """Report the forks that ended, with their exit codes, and kill the processes that they started."""
+def _reap(messages: socket.socket, forks: set[int], helpers: set[int]) -> None:
+    """Report the forks that ended, with their exit codes, and kill the processes that they started.
+
+    What a trial started and did not end is this process's child as soon as the trial has ended.
+    """
     # No child is left
     with contextlib.suppress(ChildProcessError):
         # WNOWAIT keeps the ended process, so that no other process group can get its number before the kill.
         while over := os.waitid(os.P_ALL, 0, _OVER):
-            kill(over.si_pid, signal.SIGKILL)
+            if over.si_pid in forks:
+                processes.kill_group(over.si_pid, signal.SIGKILL)
             pid, status = os.waitpid(over.si_pid, 0)
-            messages.send(b"dead %d %d" % (pid, os.waitstatus_to_exitcode(status)))
+            if pid in forks:
+                forks.discard(pid)
+                processes.end_descendants(forks | helpers)
+                messages.send(b"dead %d %d" % (pid, os.waitstatus_to_exitcode(status)))
 
 
-def _wait_and_run(template: int, messages: socket.socket, start: Start) -> NoReturn:
-    """Wait for a trial, run it, and end the process."""
+def _wait_and_run(template: int, messages: socket.socket, start: Start, private: list[int]) -> NoReturn:
+    """Wait for a trial, run it, and end the process with what the trial started."""
     code = 70
     try:
-        isolate(template)
-        message = _receive_trial(messages)
-        code = run_trial(message, start)
-        # Otherwise the trial ends with its process, when the memory is free
-        if _is_light():
-            messages.send(b"ended %d %d" % (os.getpid(), code))
+        _isolate(template)
+        channel = _wait(messages)
+        messages.close()
+        for descriptor in private:
+            os.close(descriptor)
+        code = run_trial(channel.only(), start)
+        # At the limit of its memory, a process cannot look; the template then does
+        with contextlib.suppress(Exception):
+            processes.end_descendants()
+            # Otherwise the trial ends with its process, when the memory is free
+            if _is_light():
+                channel.send({"code": code})
     finally:
         os._exit(code)
 
 
-def _receive_trial(messages: socket.socket) -> Message:
-    """Report that this process waits, send its socket, and return the trial that arrives."""
+def _isolate(template: int) -> None:
+    """Give this forked process the signal handlers of a new one and a process group, and end it with its parent."""
+    interruption.forget_children()
+    interruption.take_defaults(*interruption.STOPPING)
+    interruption.ignore_repeats()
+    os.setpgid(0, 0)
+    processes.end_with_parent(template)
+    processes.adopt_orphans()
+
+
+def _wait(messages: socket.socket) -> Channel:
+    """Report that this process waits for a trial, and return the channel on which it comes."""
     ours, theirs = socket.socketpair()
     socket.send_fds(messages, [b"waiting %d 0" % os.getpid()], [theirs.fileno()])
     theirs.close()
-    channel = Channel(ours)
-    message = channel.only()
-    channel.close()
-    return message
+    return Channel(ours)
 
 
 def _is_light() -> bool:

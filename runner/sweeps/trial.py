@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from runner.engine.saving.folder import Result
-from runner.engine.saving.storage import convert_os_errors, make_folders
+from runner.engine.saving.storage import convert_os_errors
+from runner.errors import Locked
 from runner.printing import standard_error, standard_output
 from runner.status import Ending, ending_of_code, print_error
 from runner.streams import redirect
 from runner.sweeps.channel import Message
 from runner.sweeps.outcome import LOG, finalize_result, folder_of
+from runner.sweeps.owning import own_folder
 from runner.tasks.job import Job
 from runner.user_paths import full
 
@@ -33,12 +33,17 @@ def load_start(message: Message) -> Start:
 def run_trial(message: Message, start: Start) -> int:
     """Run the trial in a message and return its exit code; no exception of the trial escapes."""
     job = job_of(message["job"])
-    _redirect_output(folder_of(job))
-    if message["memory"]:
-        _limit_memory(message["memory"])
-    ended, _ = run_here(job, start)
-    _flush()
-    return ended.exit_code
+    try:
+        with own_folder(job) as held, held.lend():
+            _redirect_output(folder_of(job))
+            if message["memory"]:
+                _limit_memory(message["memory"])
+            ended, _ = run_here(job, start)
+            _flush()
+            return ended.exit_code
+    except Locked as error:
+        # The sweep tells the user
+        return error.exit_code
 
 
 def run_here(job: Job, start: Start, *, run: str = "") -> tuple[Ending, Result]:
@@ -83,7 +88,7 @@ def message_of(job: Job) -> Message:
 
 def _redirect_output(folder: Path) -> None:
     """Append all output of this process, native code's too, to the trial's log."""
-    make_folders(folder)
+    _flush()
     with convert_os_errors(folder / LOG):
         log = os.open(full(folder / LOG), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
     redirect(log)
@@ -103,26 +108,3 @@ def _limit_memory(gigabytes: float) -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
     limit = pages * resource.getpagesize() + int(gigabytes * 1e9)
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
-
-
-def isolate(parent: int) -> None:
-    """Give this forked process default signal handlers and a process group, and end it when its parent ends."""
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.setpgid(0, 0)
-    die_with(parent)
-
-
-def die_with(parent: int) -> None:
-    """Have the kernel end this process when its parent ends in any way (Linux only)."""
-    if sys.platform == "linux":
-        import ctypes
-
-        # PR_SET_PDEATHSIG of <sys/prctl.h>
-        set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(set_pdeathsig, int(signal.SIGKILL), 0, 0, 0)
-        # The parent ended before the call
-        if os.getppid() != parent:
-            os._exit(1)

@@ -40,7 +40,7 @@ ALLOWED = {
     ("runner/sweeps/loading.py", "importlib.import_module"): "our own modules, a constant",
     ("runner/sweeps/template.py", "ctypes"): "madvise of the C library, so that forks copy less",
     ("runner/sweeps/trial.py", "importlib.import_module"): "our own module, which the sweep names",
-    ("runner/sweeps/trial.py", "ctypes"): "prctl of the C library, so that a trial ends with its parent",
+    ("runner/engine/processes.py", "ctypes"): "prctl of the C library, so that all of a trial ends with it",
     ("runner/sweeps/worker_group.py", "subprocess"): "our own server of trials",
     (
         "runner/components/data/pixels/decoder_messages.py",

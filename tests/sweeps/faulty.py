@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import escaping  # noqa: F401  (its task is part of this plugin)
+import meddling  # noqa: F401  (likewise)
 import torch
 
 from runner.errors import DataError

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from runner.engine.private_descriptors import Private, keep_private
 from runner.errors import Locked, escaped
+from runner.user_paths import full
 
 LOCK = ".lock"
 
@@ -56,8 +57,9 @@ class Held(Private):
 
     def _take_again(self) -> bool:
         """Create and lock the lock file again; return False if another process was faster."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            file = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            file = os.open(full(self.folder / LOCK), flags, 0o666)
         except FileExistsError:
             return False
         except OSError:
@@ -99,7 +101,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     """Return device and number of a file or folder, None if it is not there."""
     try:
         # This is called before each write: `Path.stat` takes twice as long
-        found = os.stat(path)  # noqa: PTH116
+        found = os.stat(full(path))  # noqa: PTH116
     except OSError:
         return None
     return found.st_dev, found.st_ino

@@ -83,11 +83,10 @@ def lock(path: Path, world: World = ALONE) -> FolderLock:
 def _open_lock_file(path: Path) -> Held:
     """Open and lock the lock file."""
     until = time.monotonic() + _PATIENCE
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with storage.convert_os_errors(path / LOCK):
         while True:
-            file = os.open(
-                full(path / LOCK), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666
-            )
+            file = os.open(full(path / LOCK), flags, 0o666)
             try:
                 if _try_lock(file, path):
                     return Held(path, file)

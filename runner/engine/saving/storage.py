@@ -62,10 +62,7 @@ def write_unsynced(path: Path, data: bytes | Iterable[bytes]) -> str:
 
 @contextlib.contextmanager
 def atomic_replacement(path: Path) -> Iterator[int]:
-    """Yield the descriptor of a new file that atomically and durably replaces `path` at the end.
-
-    After an error the new file is removed and the old one is unchanged.
-    """
+    """Yield a new file that atomically and durably replaces `path` at the end; after an error it is removed."""
     with _renamed_at_end(path) as file:
         yield file
     disk.fsync_folder(path.parent)
