@@ -51,6 +51,7 @@ ADDED: dict[str, Any] = {
     "average=schedulefree.statistics": "model",
     **{f"data={name}.sampling": "shuffle" for name in _SETS},
     "resume_data": "same",
+    "rerun": "never",
 }
 
 # Defaults that have changed, with what they were. A saved run has its own values; a sweep that is resumed keeps those
@@ -64,7 +65,7 @@ FORMER_DEFAULTS: dict[str, Any] = {
 RENAMED: dict[str, str] = {
     "data=imagefolder.centre": "center",
 }
-COMMAND_ONLY = ("resume_numerics", "resume_data")  # settings that are never taken from a saved config
+COMMAND_ONLY = ("resume_numerics", "resume_data", "rerun")  # settings that are never taken from a saved config
 
 # By setting: the old name of a value, and its name now
 RENAMED_VALUES: dict[str, dict[str, str]] = {

@@ -18,7 +18,6 @@ from runner.changes import Change
 from runner.comparing.comparability import find_warnings
 from runner.comparing.runs import find_runs
 from runner.door.compose import compose_parts, compose_run, hydra_opened
-from runner.door.naming import group_hash, hash8
 from runner.door.options import find_conf
 from runner.door.overrides import read_overrides
 from runner.door.plan import plan_sweep
@@ -26,6 +25,7 @@ from runner.door.variants import vary
 from runner.engine.logs.sinks import read_metrics
 from runner.engine.saving import checkpoint
 from runner.errors import CheckpointError, ConfigError
+from runner.hashes import group_hash, hash8
 from runner.numerics import completed, same_config, stripped
 from runner.tasks import evaluate as task_evaluate
 from runner.tasks import start

@@ -13,9 +13,9 @@ from running import ROOT, job
 import runner.components  # noqa: F401  (registers them)
 from runner import annotations, registry
 from runner.annotations import marks, marks_of_kind
-from runner.door.naming import group_hash, hash8
 from runner.door.options import find_conf
 from runner.errors import ConfigError
+from runner.hashes import group_hash, hash8
 from runner.keys import hyperparameters, key_marks, settings_with
 from runner.relations import Fields, OneOf, Whole
 from runner.roles import Role, marks_in

@@ -7,6 +7,7 @@
 - `verdicts`: each configuration against the baseline.
 - `score_meaning`: scores with several meanings.
 - `comparability`: limits of a comparison: errors, warnings and notes.
+- `left_out`: the runs that a comparison leaves out.
 - `report`: the complete comparison.
 - `tables`, `csv_tables`: its numbers for the screen, Markdown and HTML, and as CSV.
 - `figures`, `responses`: its pictures; importance of the hyperparameters.

@@ -7,20 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from runner.comparing.groups import Group
+from runner.comparing.left_out import left_out_runs
 from runner.comparing.runs import Found, Run
 from runner.comparing.score_meaning import SCORES, shared_scores
 from runner.comparing.statistics import expected_lead_of_best
 from runner.comparing.verdicts import MIN_SEEDS, SCORE_FORMAT, ComparedRow, Criterion
-from runner.errors import ConfigError, brief
+from runner.errors import ConfigError
 from runner.keys import knob_marks, settings_with
 from runner.roles import Aspect, Marks, Role
 
 # Most data sets that the error lists
 _SHOWN = 3
-# Most seeds that a warning lists
-_SHOWN_SEEDS = 5
-# Most characters of a run's reason in a warning
-_MAX_REASON = 100
 # With this many configurations or more, the best one leads noticeably by chance
 _MANY = 5
 # With this many seeds or more, the t-interval hardly depends on normality
@@ -75,7 +72,7 @@ def find_warnings(groups: Sequence[Group], found: Found, criterion: Criterion) -
         *_unequal(runs, ("precision",), "precision differs", "this alone changes scores"),
         *_left_out(runs),
         *_conditions(runs),
-        *_missing(groups, found),
+        *left_out_runs(groups, found, criterion),
     ]
     if criterion.at == "best":
         lines.append(
@@ -147,26 +144,6 @@ def _data(run: Run) -> str:
     if not run.result.data:
         return "without a fingerprint"
     return " then ".join(each[:8] for each in run.result.data) if len(run.result.data) > 1 else "one set in a run"
-
-
-def _missing(groups: Sequence[Group], found: Found) -> list[str]:
-    """Return a warning for each kind of run that is excluded: incomplete, repeated, unreadable, of another task."""
-    lines = []
-    for group in groups:
-        for status, count in group.failures.items():
-            lost = [run for run in group.runs if run.result.status is status]
-            reason = next((brief(run.result.reason, _MAX_REASON) for run in lost if run.result.reason), "")
-            seeds = ", ".join(str(run.seed) for run in lost[:_SHOWN_SEEDS]) + (", ..." if count > _SHOWN_SEEDS else "")
-            why = f": {reason.removeprefix(f'{status} ')}" if reason else ""
-            lines.append(
-                f"{group.label}: {count} of {len(group.runs)} {status} (seed {seeds}), excluded from the mean{why}"
-            )
-    if repeats := sum(len(group.repeats) for group in groups):
-        lines.append(f"{repeats} runs repeat a seed of their configuration and are ignored: each seed counts once")
-    lines += [f"unreadable: {reason}" for reason in found.unreadable.values()]
-    if found.others:
-        lines.append(f"{len(found.others)} folders of other tasks are ignored")
-    return lines
 
 
 def find_notes(rows: Sequence[ComparedRow], criterion: Criterion) -> list[str]:

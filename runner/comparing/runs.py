@@ -13,11 +13,14 @@ from runner.engine.fingerprint import Fingerprint, from_record
 from runner.engine.logs.plugin_pages import flat_hparams
 from runner.engine.logs.sinks import METRICS, read_metrics
 from runner.engine.monitor import Monitor
-from runner.engine.saving.folder import RESULT, Result, read_environment, read_result
+from runner.engine.saving.evidence import monitor_of, standing
+from runner.engine.saving.folder import REPLACED, RESULT, Result, read_environment
 from runner.engine.saving.storage import printable
-from runner.errors import CheckpointError, ConfigError
+from runner.errors import ConfigError
+from runner.hashes import CONTENT, content_of
 from runner.keys import hyperparameters
 from runner.numerics import BEFORE_SCHEMA_2, check_unchanged, completed
+from runner.status import Status
 
 CONFIG = "config.yaml"
 # Losses whose probabilities, if any, are not the softmax of the logits
@@ -109,6 +112,7 @@ class Found:
     runs: list[Run] = field(default_factory=list)
     unreadable: dict[Path, str] = field(default_factory=dict)  # folder and reason
     others: list[Path] = field(default_factory=list)  # folders of other tasks than training
+    replaced: list[Path] = field(default_factory=list)  # folders of runs that `rerun=changed` replaced by new ones
 
 
 def find_runs(patterns: Sequence[str]) -> Found:
@@ -123,9 +127,13 @@ def find_runs(patterns: Sequence[str]) -> Found:
         if not below:
             raise ConfigError(_none_found(pattern, matches))
         folders |= dict.fromkeys(below)
-    found = Found()
+    found, named = Found(), {Path(pattern) for pattern in patterns}
     for folder in folders:
-        _read_into(found, folder)
+        if folder not in named and user_paths.exists(folder / REPLACED):
+            found.replaced.append(folder)
+        else:
+            _read_into(found, folder)
+    _place_lost(found)
     return found
 
 
@@ -158,18 +166,46 @@ def run_folders(top: Path) -> Iterator[Path]:
 
 
 def _read_into(found: Found, folder: Path) -> None:
-    """Read one run folder and add it to the runs, the unreadable ones or the others."""
+    """Read one run folder and add it to the runs, the unreadable ones or the others.
+
+    A run whose result cannot be read, or does not prove its status, is one that failed.
+    """
     try:
-        result = read_result(folder)
-        config = completed(plain_yaml.load(folder / CONFIG))
+        saved = plain_yaml.load(folder / CONFIG)
+        config = completed(saved)
         name = config["task"]["name"]
         int(config["seed"])
-    except (CheckpointError, ConfigError) as error:
-        found.unreadable[folder] = str(error)
-    except (KeyError, TypeError, ValueError):
-        found.unreadable[folder] = f"{printable(folder / CONFIG)}: is not the config of a run"
+    except ConfigError as error:
+        found.unreadable[folder] = str(error).removeprefix(f"{printable(folder)}/")
+    except (KeyError, TypeError, ValueError, AttributeError):
+        found.unreadable[folder] = f"{CONFIG}: is not the config of a run"
     else:
+        environment = read_environment(folder)
         if name != "train":
             found.others.append(folder)
+        elif environment.get(CONTENT) not in (None, content_of(saved)):
+            found.unreadable[folder] = f"{CONFIG}: was edited after the run began"
         else:
-            found.runs.append(Run(folder=folder, config=config, result=result, environment=read_environment(folder)))
+            result = standing(folder, monitor_of(config))
+            found.runs.append(Run(folder=folder, config=config, result=result, environment=environment))
+
+
+def _place_lost(found: Found) -> None:
+    """Turn runs without a valid config into failed runs of their configuration, where its other runs are known.
+
+    What the config was is known from its digest in environment.json.
+    """
+    configs = {str(_content_in(run.environment).get("digest")): run.config for run in found.runs}
+    for folder in list(found.unreadable):
+        environment = read_environment(folder)
+        content = _content_in(environment)
+        if type(content.get("seed")) is int and content.get("digest") in configs:
+            config = {**configs[content["digest"]], "seed": content["seed"]}
+            result = Result(status=Status.FAILED, reason=found.unreadable.pop(folder))
+            found.runs.append(Run(folder=folder, config=config, result=result, environment=environment))
+
+
+def _content_in(environment: dict[str, Any]) -> dict[str, Any]:
+    """Return seed and digest of the config that a run began with, empty if an older version wrote its folder."""
+    content = environment.get(CONTENT)
+    return content if isinstance(content, dict) else {}

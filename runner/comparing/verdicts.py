@@ -67,17 +67,18 @@ class ComparedRow:
     @property
     def failed(self) -> bool:
         """True if a run is excluded from the mean."""
-        return len(self.group.complete) < len(self.group.runs)
+        return len(self.scores) < len(self.group.runs)
 
 
 def compare_with_baseline(groups: Sequence[Group], baseline: Group, criterion: Criterion) -> list[ComparedRow]:
     """Return a row for each configuration, with p-values adjusted over all rows that get a verdict."""
     rows = [_measure(group, baseline, criterion) for group in groups]
+    seeds = len({run.seed for group in groups for run in group.runs})
     adjusted = holm_adjusted(
         [math.nan if _no_verdict_reason(row, baseline, criterion) else row.paired.p for row in rows]
     )
     rows = [replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True)]
-    return [replace(row, verdict=_verdict(row, baseline, criterion)) for row in rows]
+    return [replace(row, verdict=_verdict(row, baseline, criterion, seeds)) for row in rows]
 
 
 def _measure(group: Group, baseline: Group, criterion: Criterion) -> ComparedRow:
@@ -115,13 +116,19 @@ def _paired_differences(scores: Mapping[int, float], others: Mapping[int, float]
     return {seed: score - others[seed] for seed, score in scores.items() if seed in others}
 
 
-def _verdict(row: ComparedRow, baseline: Group, criterion: Criterion) -> str:
-    """Return the verdict on a row; a p above .05 does not prove equality, so it is `not distinguishable`."""
+def _verdict(row: ComparedRow, baseline: Group, criterion: Criterion, seeds: int) -> str:
+    """Return the verdict on a row, with the number of seeds behind it if that is not all seeds of the comparison."""
     if row.is_baseline:
         return "baseline"
-    count = len(row.differences)
     if why := _no_verdict_reason(row, baseline, criterion):
         return why
+    count = len(row.differences)
+    return _verdict_of_all(row, criterion) + (f", from {count} of {seeds} seeds" if count < seeds else "")
+
+
+def _verdict_of_all(row: ComparedRow, criterion: Criterion) -> str:
+    """Return the verdict on a row; a p above .05 does not prove equality, so it is `not distinguishable`."""
+    count = len(row.differences)
     if row.p_holm < ALPHA:
         return "better" if (row.paired.mean > 0) == criterion.larger_is_better else "worse"
     if criterion.margin is not None and is_equivalent(list(row.differences.values()), criterion.margin):

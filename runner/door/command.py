@@ -100,6 +100,8 @@ def _refuse_sweep_keys(parts: Parts, given: list[ParsedOverride], config: dict[s
             _settings_of(parts)
         elif each.sets_hydra and each.key not in _OF_ONE_RUN:
             raise ConfigError(f"{each.key}: belongs to a sweep; add -m")
+    if config["rerun"] != "never" and not _launches(config):
+        raise ConfigError("rerun: belongs to a sweep; add -m")
 
 
 def _launches(config: dict[str, Any]) -> bool:

@@ -23,23 +23,24 @@ from omegaconf import DictConfig, open_dict
 
 from runner import user_paths
 from runner.door.compose import choice_words, hydra_error, hydra_opened, picks_option, quote, resolve
-from runner.door.naming import hash8
 from runner.door.options import Conf, find_conf
 from runner.door.overrides import ParsedOverride, parse_override
 from runner.door.task_context import start
 from runner.engine.interruption import Interrupted, raising
 from runner.errors import ConfigError, RunnerError, TrialsFailed, describe
+from runner.hashes import hash8
 from runner.status import Status
 from runner.streams import guard
 from runner.sweeps.channel import Message
 from runner.sweeps.launcher import Queued
 from runner.sweeps.outcome import (
     Ended,
+    begin,
     finalize_result,
     folder_of,
     lost_ending,
-    read_saved_result,
-    with_free_folder,
+    saved_result,
+    with_own_folder,
 )
 from runner.sweeps.trial import job_of, message_of, run_here
 from runner.tasks.job import Job
@@ -91,6 +92,7 @@ class HydraLauncher(Queued):
         """Return a run that ended; run the next batch if there is none. Raises Interrupted if a signal ended it."""
         if not self._done and self._queue:
             batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._most or len(self._queue)))]
+            batch = self._writable(batch)
             try:
                 self._launch(batch)
             except Interrupted:
@@ -99,8 +101,16 @@ class HydraLauncher(Queued):
             self._done += [_ended_by_folder(number, job) or _ended_without_result(number, job) for number, job in batch]
         return self._done.popleft() if self._done else None
 
+    def _writable(self, batch: Sequence[tuple[int, Job]]) -> list[tuple[int, Job]]:
+        """Return the runs whose folders can be written; the others have failed."""
+        failed = {number: result for number, job in batch if (result := begin(job))}
+        self._done += [Ended(number=n, job=job, result=failed[n], ran=True) for n, job in batch if n in failed]
+        return [(number, job) for number, job in batch if number not in failed]
+
     def _launch(self, batch: Sequence[tuple[int, Job]]) -> None:
         """Run a batch to its end."""
+        if not batch:
+            return
         task = _HydraTask({index: message_of(job) for index, (_, job) in enumerate(batch)}, user_paths.start_folder())
         words = [
             [
@@ -164,7 +174,7 @@ def _words_of(conf: Conf, job: Job) -> list[str]:
 
 def _ended_by_folder(number: int, job: Job) -> Ended | None:
     """Return how a run ended, from its folder; None if the folder has no result."""
-    result = read_saved_result(folder_of(job))
+    result = saved_result(job)
     if result is None or result.status is Status.RUNNING:
         return None
     return Ended(number=number, job=job, result=result, ran=True, seconds=result.seconds)
@@ -207,7 +217,7 @@ def in_subfolders(conf: Conf, given: Sequence[ParsedOverride], folder: Path, job
                 whole.hydra.job.id = whole.hydra.job.num = number
             HydraConfig.instance().set_config(whole)
             path = Path(user_paths.relative(folder / str(whole.hydra.sweep.subdir)))
-            found.append(with_free_folder(replace(job, folder=str(path), folder_name=path.name)))
+            found.append(with_own_folder(replace(job, folder=str(path), folder_name=path.name)))
     return found
 
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from runner.door.naming import group_hash, hash8, name_in, run_name, trial_name
+from runner.door.naming import name_in, run_name, trial_name
 from runner.door.overrides import ParsedOverride
+from runner.hashes import group_hash, hash8
 from runner.tasks.job import Job
 
 
@@ -27,7 +28,7 @@ def trial_job(config: dict[str, Any], words: Sequence[str], folder: Path, folder
     made = _make_job(config, words, name=name, folder=str(folder.with_name(name)), auto=auto)
     # In a sweep that an older version started, trials keep their old names
     older = name != folder.name
-    return replace(made, notes=False, folders=tuple(folders), hash8=name[-8:] if older else made.hash8)
+    return replace(made, notes=False, is_trial=True, folders=tuple(folders), hash8=name[-8:] if older else made.hash8)
 
 
 def variant_jobs(variants: Sequence[Mapping[str, Any]], folder: Path, folders: Sequence[Path]) -> list[Job]:

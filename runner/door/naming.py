@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -12,7 +10,8 @@ from typing import Any
 
 from runner import plain_yaml, user_paths
 from runner.errors import ConfigError, StorageError
-from runner.keys import experiment, key_marks
+from runner.hashes import digest, hash8
+from runner.keys import key_marks
 from runner.numerics import completed, stripped
 from runner.roles import Role
 
@@ -61,16 +60,6 @@ def truncate_name(name: str) -> str:
     return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 9]}-{digest(name)}"
 
 
-def hash8(config: Mapping[str, Any]) -> str:
-    """Return the hash of a configuration and its seed: only keys that change the numbers count."""
-    return digest([stripped(experiment(config)), config["seed"]])
-
-
-def group_hash(config: Mapping[str, Any]) -> str:
-    """Return the hash of a configuration, equal for all its seeds."""
-    return digest(stripped(experiment(config)))
-
-
 def legacy_hash8(config: Mapping[str, Any]) -> str:
     """Return the hash of the development versions of 0.1.0 before keys had roles."""
     return digest(_without(stripped(config), _LEGACY_UNHASHED))
@@ -117,26 +106,6 @@ def _without(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
         for key, value in sorted(config.items())
         if key not in left_out
     }
-
-
-def digest(value: Any) -> str:
-    """Return the first 8 hex digits of the sha256 of a value's canonical JSON."""
-    text = json.dumps(_canonical(value), separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-
-
-def _canonical(value: Any) -> Any:
-    """Return a value in a canonical form, the same for equal values.
-
-    Keys are sorted, but not those of a pick-many group, whose order is the order of work; 1.0 is 1.
-    """
-    if isinstance(value, Mapping):
-        items = [[str(key), _canonical(item)] for key, item in value.items()]
-        ordered = all(isinstance(item, Mapping) for item in value.values())
-        return items if ordered else dict(sorted(items))
-    if isinstance(value, (list, tuple)):
-        return [_canonical(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def trial_name(given: Iterable[tuple[str, Any]], config: Mapping[str, Any]) -> str:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from runner.door.compose import Parts, to_plain
 from runner.door.grid import Axes, check_trials, swept_axes
 from runner.door.jobs import trial_job
-from runner.door.naming import digest, is_named, truncate_name
+from runner.door.naming import is_named, truncate_name
 from runner.door.options import Conf
 from runner.door.overrides import ParsedOverride
 from runner.errors import ConfigError, unknown
+from runner.hashes import digest
 from runner.sweeps.launcher import LauncherSettings, check_launcher_settings
 from runner.tasks.job import Job
 

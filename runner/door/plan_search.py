@@ -9,7 +9,7 @@ from typing import Any
 
 from runner.door.compose import Parts, hydra_opened, to_plain
 from runner.door.jobs import trial_job
-from runner.door.naming import digest, trial_name
+from runner.door.naming import trial_name
 from runner.door.options import Conf
 from runner.door.overrides import ParsedOverride, parse_override
 from runner.door.search_settings import (
@@ -24,6 +24,7 @@ from runner.door.search_settings import (
 from runner.door.search_space import make_space, search_overrides
 from runner.door.variants import Composer
 from runner.errors import ConfigError
+from runner.hashes import digest
 from runner.schema import NonNegativeInt
 from runner.search.records import Search, StudyTrial
 from runner.search.space import Axis, Point, Space

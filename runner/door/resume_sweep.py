@@ -25,6 +25,8 @@ from runner.roles import Role
 _FILE = "sweep.yaml"
 # Keys that follow from the folder itself
 _PLACE = ("hydra.sweep.dir", "hydra.mode", "sweep", "outputs")
+# What each command asks for anew
+_ASKED_ANEW = ("rerun",)
 # A file must not import code
 _CODE = "plugins"
 
@@ -34,7 +36,7 @@ def save_command(folder: Path, conf: Conf, given: Sequence[ParsedOverride]) -> N
     # Late: this module is imported for each command line
     from runner.engine.saving.storage import write_atomic
 
-    words = [each.typed for each in given if each.key not in (*_PLACE, _CODE)]
+    words = [each.typed for each in given if each.key not in (*_PLACE, _CODE, *_ASKED_ANEW)]
     plugins = [each.typed for each in given if each.key == _CODE]
     kept = {
         "overrides": words,

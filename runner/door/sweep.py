@@ -13,15 +13,18 @@ from runner.door.plan import Plan
 from runner.door.resume_sweep import save_command
 from runner.door.task_context import ENTRY
 from runner.engine.saving import storage
+from runner.engine.saving.disk import fills_disk
 from runner.engine.saving.locking import lock
-from runner.errors import TrialsFailed
+from runner.errors import StorageError, TrialsFailed
 from runner.printing import write_stderr, write_stdout
 from runner.search.samplers import NON_ADAPTIVE
+from runner.search.storage import database_errors
 from runner.status import Status
 from runner.sweeps.data_check import DataCheck
 from runner.sweeps.display import make_display, show_final_table, show_reasons
 from runner.sweeps.launcher import Launcher, run_all
 from runner.sweeps.outcome import Ended, check_scores, raise_if_failed
+from runner.sweeps.places import Places
 from runner.sweeps.pool import Pool
 from runner.tasks.job import Job
 
@@ -37,14 +40,25 @@ def run_sweep(conf: Conf, plan: Plan, given: Sequence[ParsedOverride]) -> int:
     write_stdout(f"{_size(plan)} in {storage.printable(plan.folder)}\n")
     storage.make_folders(plan.folder)
     with lock(plan.folder):
-        save_command(plan.folder, conf, given)
+        _save_command(conf, plan, given)
         try:
-            return _run_search(conf, plan, plan.search, given) if plan.search else _run_grid(conf, plan, given)
+            with database_errors():
+                return _run_search(conf, plan, plan.search, given) if plan.search else _run_grid(conf, plan, given)
         finally:
             # All trials together, because each one would write the whole notebook again.
             from runner.notebook.book import record
 
             record(plan.folder, plan.outputs)
+
+
+def _save_command(conf: Conf, plan: Plan, given: Sequence[ParsedOverride]) -> None:
+    """Save the command of a sweep; where that is all that cannot be written, the trials still run."""
+    try:
+        save_command(plan.folder, conf, given)
+    except StorageError as error:
+        if fills_disk(error, plan.folder):
+            raise
+        write_stderr(f"runner: warning: {error}; resume= does not know this sweep, the same command does\n")
 
 
 def _size(plan: Plan) -> str:
@@ -96,13 +110,19 @@ def _run_search(conf: Conf, plan: Plan, planned: PlannedSearch, given: Sequence[
     """Run the points that a sampler picks, and show the ranking."""
     from runner.sweeps.search_loop import SearchLoop
 
-    check = DataCheck()
-    study = _open_study(plan, planned, check)
-    check_scores((folder for row in study.rows() for folder in row.folders), planned.like.config)
-    loop = SearchLoop(planned.search, study, planned.jobs(study), check)
-    signal = loop.run(
-        _make_launcher(conf, plan, given, _example_job(planned)), make_display(_max_trials(planned.search))
-    )
+    places = Places()
+    study = _open_study(plan, planned, places.data)
+    check_scores((plan.folder / name for row in study.rows() for name in row.folders), planned.like.config)
+    config = planned.like.config
+    if again := study.renew(lambda names: not all(places.is_current(plan.folder / name, config) for name in names)):
+        what = "1 point has a run" if again == 1 else f"{again} points have runs"
+        why = "without a result" if config["rerun"] == "never" else "without a result, or with one of other code,"
+        write_stderr(f"{what} {why} in its folder, whatever the study says: tried again\n")
+    if config["rerun"] == "never":
+        places.tell_used(plan.folder / name for row in study.rows() for name in row.folders)
+    loop = SearchLoop(planned.search, study, planned.jobs(study), places)
+    launcher = _make_launcher(conf, plan, given, _example_job(planned))
+    signal = loop.run(launcher, make_display(_max_trials(planned.search)))
     failed = _show_ranking(plan, planned, study)
     if signal:
         write_stderr("stopped; repeat the command to continue\n")
@@ -149,7 +169,9 @@ def _show_ranking(plan: Plan, planned: PlannedSearch, study: Study) -> str:
 
     rows = study.rows()
     monitor = planned.like.config["monitor"]
-    write_ranking(plan.folder, rows, planned.search, monitor)
-    show_ranking(plan.folder, rows, planned.search, monitor)
+    try:
+        write_ranking(plan.folder, rows, planned.search, monitor)
+    finally:
+        show_ranking(plan.folder, rows, planned.search, monitor)
     failed = sum(row.state == "fail" for row in rows)
     return f"{failed} of {len(rows)}" if failed else ""

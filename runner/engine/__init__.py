@@ -15,7 +15,8 @@
 - `probing.py`, `activations.py`, `timing.py`: measurements
 - `short_run.py`: a short training without a folder
 - `state_dict.py`: tensors of modules, with the versions of their layout
-- `interruption.py`, `garbage.py`, `provenance.py`: signals, garbage collection, versions of code and machine
+- `interruption.py`, `garbage.py`: signals, garbage collection
+- `provenance.py`, `user_code.py`: versions of code and machine, digests of the user's modules
 - `processes.py`, `private_descriptors.py`: what a process started and how it ends; descriptors that forks do not get
 - `world.py`: the processes that train together
 - `logs/`, `saving/`, `figures/`: logs, run folders and checkpoints, figures

@@ -13,13 +13,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import runner
 from runner import user_paths
 from runner.errors import RunnerError
 
-_PACKAGES = ("torch", "numpy", "hydra-core", "tensorboard", "safetensors")
+_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "hydra-core", "tensorboard", "safetensors")
 _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG")
 _PREFIXES = ("PYTORCH_", "RUNNER_")
 # Seconds to wait for git: a repository on a slow disk must not delay the run.
@@ -44,6 +42,9 @@ def provenance(overrides: Sequence[str], *, device: str) -> dict[str, Any]:
         The content of `environment.json`. `git` is about the repository of the current folder, `git_package` about that
         of the package if it is another one; null outside a repository.
     """
+    # Late, as below: a sweep's own process asks for the origin of its code, and does not import torch
+    import torch
+
     here, package = _repositories()
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -51,7 +52,7 @@ def provenance(overrides: Sequence[str], *, device: str) -> dict[str, Any]:
         "overrides": list(overrides),
         "git": None if here is None else _loaded_commit(here),
         "git_package": None if package in (None, here) else _loaded_commit(package),
-        "versions": _versions(),
+        "versions": {**_versions(), "cuda": torch.version.cuda},
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "device": device,
         "cpus": os.cpu_count(),
@@ -61,6 +62,16 @@ def provenance(overrides: Sequence[str], *, device: str) -> dict[str, Any]:
             for name, value in sorted(os.environ.items())
             if name in _VARIABLES or name.startswith(_PREFIXES)
         },
+    }
+
+
+def code_origin() -> dict[str, Any]:
+    """Return the commits and versions of `provenance` alone, as they are now; imports no torch."""
+    here, package = _repositories()
+    return {
+        "git": None if here is None else _loaded_commit(here),
+        "git_package": None if package in (None, here) else _loaded_commit(package),
+        "versions": _versions(),
     }
 
 
@@ -123,7 +134,6 @@ def _versions() -> dict[str, str | None]:
         "python": platform.python_version(),
         "runner": runner.__version__,
         **{name: _version(name) for name in _PACKAGES},
-        "cuda": torch.version.cuda,
     }
 
 

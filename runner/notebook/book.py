@@ -8,6 +8,7 @@ and stay with their entry.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -125,8 +126,10 @@ def _write(path: Path, text: str) -> None:
     """Replace a file atomically, without waiting for the disk: a lost notebook can be written again."""
     temporary, file = storage.create_temporary(path.parent)
     try:
-        with os.fdopen(file, "wb") as stream:
-            stream.write(text.encode())
+        try:
+            storage.write_all(file, memoryview(text.encode()), hashlib.sha256())
+        finally:
+            storage.disk.close(file)
         storage.disk.replace(temporary, path)
     except BaseException:
         with suppress(OSError):

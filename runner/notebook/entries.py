@@ -17,12 +17,12 @@ from runner.comparing.groups import Value, format_value
 from runner.comparing.runs import CONFIG
 from runner.engine.logs.plugin_pages import flat_hparams
 from runner.engine.saving.data_folders import DATA_SUFFIX, data_of
-from runner.engine.saving.folder import Result, read_environment, read_result
+from runner.engine.saving.evidence import standing
+from runner.engine.saving.folder import Result, read_environment
 from runner.engine.saving.storage import read
-from runner.errors import CheckpointError, ConfigError, brief, escaped
+from runner.errors import ConfigError, brief, escaped
 from runner.keys import hyperparameters
 from runner.numerics import completed
-from runner.status import Status
 
 STAMP = r"[-0-9?]{10} [0-9?:]{8}"
 # Sorts after all dates
@@ -31,6 +31,7 @@ _UNDATED = "????-??-?? ??:??:??"
 _MAX_BYTES = 1 << 20
 _COLUMNS = ("date", "trial", "val accuracy", "best", "val loss", "status")
 _TRAINING = re.compile(rb"^task:\n  name: train$", re.MULTILINE)
+_MONITOR = re.compile(rb"^monitor: (\w+/\w+)$", re.MULTILINE)
 _HASH = re.compile(rf"-[0-9a-f]{{8}}(?=({DATA_SUFFIX})?$)")
 
 
@@ -94,11 +95,12 @@ def trial_row(folder: Path, link: str) -> str:
 
 
 def _result(folder: Path) -> Result:
-    """Return the result of a run; if it cannot be read, a failed one with the reason."""
+    """Return the result of a run as far as its folder proves it; else a failed one with the reason."""
     try:
-        return read_result(folder)
-    except CheckpointError as error:
-        return Result(status=Status.FAILED, reason=str(error))
+        match = _MONITOR.search(read(folder / CONFIG, _MAX_BYTES))
+    except OSError:
+        match = None
+    return standing(folder, match[1].decode() if match and is_training(folder) else None)
 
 
 def _status_text(result: Result) -> str:

@@ -8,6 +8,7 @@ end is ignored, and the next writer removes it.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.metadata
 import json
@@ -63,9 +64,24 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
     try:
         return optuna.storages.JournalStorage(Journal(path))  # type: ignore[arg-type]
     except (StorageError, CheckpointError) as error:
+        if url is None:
+            raise
         raise ConfigError(f"hydra.sweeper.storage: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"hydra.sweeper.storage: {path} is not a journal of Optuna ({error})") from error
+
+
+@contextlib.contextmanager
+def database_errors() -> Iterator[None]:
+    """Convert an error of a database in the body of a `with` block to a StorageError of one line."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith(("sqlalchemy.", "optuna.exceptions")):
+            raise
+        cause = error.__cause__ or error
+        reason = next(iter(str(cause).splitlines()), type(cause).__name__)
+        raise StorageError(f"hydra.sweeper.storage: {reason}; repeat the command to go on") from error
 
 
 def _database(url: str) -> BaseStorage:
@@ -118,8 +134,8 @@ class Journal:
         if found and not stat.S_ISREG(found.st_mode):
             # Opening a pipe would wait
             raise StorageError(f"{storage.printable(path)}: not a regular file")
-        with storage.convert_os_errors(path):
-            Path(full(path)).open("ab").close()
+        with storage.convert_os_errors(path), contextlib.suppress(FileExistsError):
+            storage.disk.close(storage.disk.create(path))
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         """Yield the records from this number on."""
@@ -138,18 +154,20 @@ class Journal:
         """Add records after the last complete one."""
         logs = list(logs)
         data = b"".join(map(_record_line, logs))
-        with storage.convert_os_errors(self._path), Path(full(self._path)).open("r+b") as file:
+        with storage.convert_os_errors(self._path), Path(full(self._path)).open("r+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             start = self._known[1]
             file.seek(start)
             for _, end in _complete_records(file.read(), self._path):
                 start = self._known[1] + end
-            file.truncate(start)
-            file.seek(start)
-            file.write(data)
-            file.flush()
+            if file.seek(0, os.SEEK_END) != start:
+                storage.disk.truncate(file.fileno(), start)
+                file.seek(start)
+            left = memoryview(data)
+            while left:
+                left = left[storage.disk.write(file.fileno(), left) :]
             if any(log.get("op_code") in _SYNCED for log in logs):
-                os.fsync(file.fileno())
+                storage.disk.fsync(file.fileno())
 
 
 def _record_line(log: dict[str, Any]) -> bytes:

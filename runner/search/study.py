@@ -7,7 +7,7 @@ import math
 import statistics
 import warnings
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +92,29 @@ class Study:
         done = [each for each in self._trials() if each.state.name in ("COMPLETE", "PRUNED")]
         return [(self._point(each), each.user_attrs.get("runs", {}).get("data", [None])) for each in done]
 
+    def renew(self, is_lost: Callable[[Sequence[str]], bool]) -> int:
+        """Try the finished points of this folder again that lost their evidence; return how many.
+
+        Args:
+            is_lost: Returns True if one of the runs with these folders has no result.
+
+        """
+        done = (each for each in self._trials() if each.state.name in ("COMPLETE", "PRUNED"))
+        retried = self._retried()
+        lost = [
+            each
+            for each in done
+            if self._is_ours(each)
+            and each.number not in retried
+            and is_lost(each.user_attrs.get("runs", {}).get("folders", []))
+        ]
+        self._unfinished_trials += [self._store(self._point(each), {"again": each.number}) for each in lost]
+        return len(lost)
+
+    def _is_ours(self, each: FrozenTrial) -> bool:
+        """Return True if a trial was started in this folder."""
+        return each.user_attrs.get("sweep", self._folder if self._search.storage is None else None) == self._folder
+
     def pruning_channel(self, asked: StudyTrial) -> dict[str, Any] | None:
         """Return the settings with which a run reports to this study, None if the search does not prune."""
         if not self._search.prunes:
@@ -156,8 +179,11 @@ class Study:
 
         retried, left = self._retried(), []
         for each in self._trials():
-            ours = each.user_attrs.get("sweep", self._folder if self._search.storage is None else None) == self._folder
-            if not ours or (each.state.is_finished() and each.state != TrialState.FAIL) or each.number in retried:
+            if (
+                not self._is_ours(each)
+                or (each.state.is_finished() and each.state != TrialState.FAIL)
+                or each.number in retried
+            ):
                 continue
             if not self._search.space.is_complete(each.params):
                 # The process was killed between two values of the point

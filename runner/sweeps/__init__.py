@@ -8,6 +8,8 @@ worker_group.py  the processes of a pool
 running.py       a trial that waits or runs
 outcome.py       how a trial ended
 owning.py        writes in a trial's folder, which only its holder makes
+places.py        the folder of each trial, before it starts
+origin_check.py  which trials are of other code or versions, and where they go if they run again
 data_check.py    which runs are of the same data, and where those of other data go
 display.py       live table, lines and final table
 channel.py       messages between processes

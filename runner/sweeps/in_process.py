@@ -8,11 +8,11 @@ from pathlib import Path
 from runner.engine.interruption import Interrupted
 from runner.engine.saving.folder import Result
 from runner.engine.saving.storage import convert_os_errors
-from runner.errors import Locked
+from runner.errors import Locked, StorageError
 from runner.printing import printing_to
-from runner.status import Ending, Status
+from runner.status import Status, ending
 from runner.sweeps.launcher import Queued
-from runner.sweeps.outcome import LOG, Ended, folder_of, mark_running
+from runner.sweeps.outcome import LOG, Ended, begin, finalize_result, folder_of
 from runner.sweeps.owning import locked_ending, own_folder, result_of
 from runner.sweeps.trial import Start, run_here
 from runner.tasks.job import Job
@@ -39,21 +39,24 @@ class InProcess(Queued):
         """Return a run that ended, after running the next one if there is none. Raises Interrupted after a signal."""
         if not self._done and self._queue:
             number, job = self._queue.popleft()
-            mark_running(job)
-            ending, result = self._run(job)
+            result, code = self._run(job)
             self._done.append(Ended(number=number, job=job, result=result, ran=True, seconds=result.seconds))
-            if ending.status is Status.INTERRUPTED:
-                raise Interrupted(ending.exit_code - 128)
+            if code is not None:
+                raise Interrupted(code - 128)
         return self._done.popleft() if self._done else None
 
-    def _run(self, job: Job) -> tuple[Ending, Result]:
-        """Run a job with its output in its log, and return how it ended."""
+    def _run(self, job: Job) -> tuple[Result, int | None]:
+        """Run a job with its output in its log; return its result, and its exit code if a signal ended it."""
+        if failed := begin(job):
+            return failed, None
         try:
             with own_folder(job) as held, held.lend(), printing_to(_open_log(folder_of(job) / LOG)):
-                return run_here(job, self._start)
+                ended, result = run_here(job, self._start)
         except Locked as error:
-            ended = locked_ending(error)
-            return ended, result_of(ended)
+            return result_of(locked_ending(error)), None
+        except StorageError as error:
+            return finalize_result(job, ending(error), 0.0), None
+        return result, ended.exit_code if ended.status is Status.INTERRUPTED else None
 
 
 def _open_log(path: Path) -> int:

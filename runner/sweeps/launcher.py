@@ -13,9 +13,9 @@ from runner.engine.interruption import Interrupted, collected
 from runner.engine.world import cores
 from runner.errors import unknown
 from runner.schema import NonNegativeInt, Positive, PositiveInt, check
-from runner.sweeps.data_check import DataCheck
 from runner.sweeps.display import Display
-from runner.sweeps.outcome import Ended, finished_result
+from runner.sweeps.outcome import Ended, finished_result, raise_if_disk_full
+from runner.sweeps.places import Places
 from runner.tasks.job import Job
 
 # Seconds between two checks of time limits and logs
@@ -139,7 +139,7 @@ def run_all(jobs: Sequence[Job], launcher: Launcher, display: Display) -> tuple[
     """
     ended: list[Ended] = []
     # While data are looked at, a signal ends the command as everywhere
-    settled = DataCheck().settled(jobs)
+    settled = Places().settled(jobs)
     with closing(launcher), collected() as signals, closing(display):
         for job in settled:
             launcher.submit(job)
@@ -155,6 +155,7 @@ def next_done(launcher: Launcher, display: Display, signals: list[int]) -> Ended
     try:
         if ended := launcher.next_done(PAUSE):
             display.trial_ended(ended)
+            raise_if_disk_full(ended.result)
     except Interrupted as error:
         signals.append(error.exit_code - 128)
     display.refresh(launcher.running(), launcher.waiting(), loaded=launcher.loaded())

@@ -42,6 +42,7 @@ def load(message: Message) -> int:
     import torch
 
     from runner.engine import provenance
+    from runner.engine.user_code import imported_code
 
     torch.set_num_threads(1)
     sys.argv = message["argv"]
@@ -55,6 +56,7 @@ def load(message: Message) -> int:
     with contextlib.suppress(Exception):
         _load_data(message["plugins"], message["data"])
     provenance.cache_for_forks()
+    imported_code(message["plugins"])
     return torch.cuda.device_count() if message["device"] != "cpu" else 0
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import errno
+import os
 import signal
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -12,17 +13,18 @@ from typing import Any
 
 from runner import plain_yaml, user_paths
 from runner.engine.monitor import Monitor
-from runner.engine.saving.folder import RESULT, SCHEMA, Result, create, read_result, write_result
+from runner.engine.saving.evidence import best_score, monitor_of, proven
+from runner.engine.saving.folder import RESULT, SCHEMA, Result, ResultLost, candidates, read_result, write_result
 from runner.engine.saving.locking import lock
 from runner.engine.saving.storage import make_folders, write_atomic
 from runner.errors import MOST_CHOICES, CheckpointError, ConfigError, Locked, StorageError, TrialsFailed
 from runner.numerics import BEFORE_SCHEMA_2, check_unchanged
 from runner.status import BUG, Ending, Status
-from runner.sweeps.owning import by_holder
+from runner.sweeps.owning import by_holder, failed_alone
 from runner.tasks.job import Job
 from runner.tasks.saved_config import holds_same_run
 
-_CONFIG = "config.yaml"
+CONFIG = "config.yaml"
 LOG = "trial.log"
 _SIGNALS = {
     signal.SIGKILL: "killed (SIGKILL), as by the system when memory runs out",
@@ -53,14 +55,7 @@ class Ended:
     @property
     def score(self) -> float:
         """Return the best monitored score, nan if there is none."""
-        return _best_score(self.result, self.job.config["monitor"])
-
-
-def _best_score(result: Result, monitor: str) -> float:
-    """Return the best monitored score (`val/accuracy`) that a result holds, nan if it has none."""
-    found = Monitor(monitor)
-    value = (result.scores.get(found.split) or {}).get("best", {}).get(found.metric)
-    return math.nan if value is None else float(value)
+        return best_score(self.result, self.job.config["monitor"])
 
 
 def folder_of(job: Job) -> Path:
@@ -84,20 +79,25 @@ def has_file(path: Path) -> bool:
         return False
 
 
+def saved_result(job: Job) -> Result | None:
+    """Return the result in the folder of a trial as far as its scores prove it, None if it cannot be read."""
+    result = read_saved_result(folder_of(job))
+    return result and proven(result, monitor_of(job.config))
+
+
 def finished_result(job: Job) -> Result | None:
     """Return the result of a trial that need not run again, else None.
 
     Raises CheckpointError if its score cannot be compared with those of the trials to come.
     """
-    folder = folder_of(job)
-    result = read_saved_result(folder)
+    folder, result = folder_of(job), saved_result(job)
     if not result or not result.status.is_result or not is_same_run(folder, job):
         return None
     _check_score(folder, result, job.config)
     return result
 
 
-def check_scores(folders: Iterable[str], config: Mapping[str, Any]) -> None:
+def check_scores(folders: Iterable[str | Path], config: Mapping[str, Any]) -> None:
     """Raise CheckpointError if a run of a search has a score that cannot be compared with those of runs to come."""
     for folder in map(Path, folders):
         if (result := read_saved_result(folder)) is not None:
@@ -119,38 +119,76 @@ def is_same_run(folder: Path, job: Job) -> bool:
         return False
 
 
-def with_free_folder(job: Job) -> Job:
-    """Return a job with a new folder if its own holds another run, as names without a hash allow."""
+def with_own_folder(job: Job) -> Job:
+    """Return a job with a folder that holds its run or none: `<name>-2`, ... if `<name>` holds another run.
+
+    Names without a hash may be of another run, as may the folder of a trial whose `config.yaml` was edited.
+    """
     folder = folder_of(job)
-    if has_file(folder / RESULT) and not is_same_run(folder, job):
-        return replace(job, folder=str(create(folder)))
-    return job
+    own = next(each for each in candidates(folder) if not _holds_other_run(each, job))
+    return job if own == folder else replace(job, folder=str(own), folder_name=own.name)
 
 
-def mark_running(job: Job) -> None:
-    """Reset the result of an earlier attempt to `running`, so that a later result is of this attempt."""
+def _holds_other_run(folder: Path, job: Job) -> bool:
+    """Return True if a folder holds a run, and not that of a job."""
+    begun = any(has_file(folder / name) for name in (CONFIG, RESULT))
+    return begun and not is_same_run(folder, job)
+
+
+def begin(job: Job) -> Result | None:
+    """Prepare the folder of a trial; return how it ended if that cannot be done, else None.
+
+    The result of an earlier attempt is reset to `running`, so that a later result is of this attempt. Raises
+    StorageError if the disk is full.
+    """
     folder = folder_of(job)
-    if read_saved_result(folder) is None:
-        return
-    # If another process holds the folder, the trial reports it
-    with suppress(Locked), lock(folder):
-        if (result := read_saved_result(folder)) is not None:
-            write_result(folder, replace(result, status=Status.RUNNING, exit=None, reason=None))
+    try:
+        make_folders(folder)
+        if read_saved_result(folder) is not None:
+            # If another process holds the folder, the trial reports it
+            with suppress(Locked), lock(folder):
+                if (result := read_saved_result(folder)) is not None:
+                    write_result(folder, replace(result, status=Status.RUNNING, exit=None, reason=None))
+    except StorageError as error:
+        return failed_alone(folder, error)
+    return None
+
+
+def raise_if_disk_full(result: Result) -> None:
+    """Raise StorageError if a trial failed because the disk is full, which would end all others likewise."""
+    full = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+    no_storage = result.status is Status.FAILED and result.exit == StorageError.exit_code
+    if no_storage and any(words in (result.reason or "") for words in full):
+        raise StorageError(str(result.reason))
 
 
 @by_holder
 def finalize_result(job: Job, ended: Ending, seconds: float) -> Result:
-    """Return the result of a trial, and write it if the trial left no final one."""
-    folder = folder_of(job)
-    result = read_saved_result(folder) or Result()
+    """Return the result of a trial, and write it if the trial left no final one.
+
+    Whatever its process says, a training run has ended well only if its scores are there.
+    """
+    folder, monitor = folder_of(job), monitor_of(job.config)
+    try:
+        result = proven(read_result(folder), monitor)
+    except ResultLost:
+        result = Result()
+    except CheckpointError as error:
+        # Of a later version, or no file: not ours to replace
+        return Result(status=Status.FAILED, exit=error.exit_code, reason=str(error))
     if result.status.is_result:
         return result
+    if ended.status.finished and monitor:
+        ended = lost_ending(describe_exit(ended.exit_code))
     result.status, result.exit, result.reason = ended.status, ended.exit_code, ended.reason
     result.seconds = result.seconds or round(seconds, 3)
-    make_folders(folder)
-    if not ended.status.is_result and not user_paths.exists(folder / _CONFIG, error=StorageError):
-        write_atomic(folder / _CONFIG, plain_yaml.dump(job.config))
-    write_result(folder, result)
+    try:
+        make_folders(folder)
+        if not ended.status.is_result and not user_paths.exists(folder / CONFIG, error=StorageError, links=False):
+            write_atomic(folder / CONFIG, plain_yaml.dump(job.config))
+        write_result(folder, result)
+    except StorageError as error:
+        return failed_alone(folder, error)
     return result
 
 

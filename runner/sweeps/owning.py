@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
+from runner.engine.saving.disk import fills_disk
 from runner.engine.saving.folder import Result, read_result
 from runner.engine.saving.locking import FolderLock, lock
 from runner.engine.saving.storage import make_folders
@@ -34,6 +35,13 @@ def result_of(ended: Ending) -> Result:
     return Result(status=ended.status, exit=ended.exit_code, reason=ended.reason)
 
 
+def failed_alone(folder: Path, error: StorageError) -> Result:
+    """Return the result of a trial whose folder cannot be written; raises the error if it concerns all trials."""
+    if fills_disk(error, folder.parent):
+        raise error
+    return Result(status=Status.FAILED, exit=error.exit_code, reason=str(error))
+
+
 def by_holder(finalize: _Finalize) -> _Finalize:
     """Let a function write the result of a trial only with the lock of its folder; else return the result unwritten."""
 
@@ -44,11 +52,10 @@ def by_holder(finalize: _Finalize) -> _Finalize:
                 return finalize(job, ended, seconds)
         except Locked as error:
             return result_of(locked_ending(error) if ended.status is Status.FAILED else ended)
-        except StorageError:
+        except StorageError as error:
+            folder = Path(job.folder or job.folder_name)
             # A final result needs no write
-            if saved := _final_result(Path(job.folder or job.folder_name)):
-                return saved
-            raise
+            return _final_result(folder) or failed_alone(folder, error)
 
     return finalize_locked
 

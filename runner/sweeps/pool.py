@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import select
-import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -14,10 +13,11 @@ from typing import Any
 
 from runner.engine.saving.folder import Result
 from runner.errors import ConfigError
+from runner.printing import write_stderr
 from runner.status import Status
 from runner.sweeps.channel import BadMessage, Closed, Message
 from runner.sweeps.launcher import PAUSE, LauncherSettings
-from runner.sweeps.outcome import Ended, finished_result, mark_running
+from runner.sweeps.outcome import Ended, begin, finished_result
 from runner.sweeps.running import GRACE, Running, outcome, seconds_left, stop, watch
 from runner.sweeps.trial import message_of
 from runner.sweeps.worker_group import SILENCE, Worker, WorkerGroup
@@ -139,9 +139,11 @@ class Pool:
             busy = sum(each.worker is worker for each in self._running.values())
             while worker in self._group.ready and self._queue and busy < worker.seats:
                 each = self._queue.popleft()
+                if failed := begin(each.job):
+                    self._done.append(Ended(number=each.number, job=each.job, result=failed, ran=True))
+                    continue
                 each.worker, each.began, busy = worker, time.monotonic(), busy + 1
                 self._running[each.number] = each
-                mark_running(each.job)
                 worker.run(each.number, self._message(each.job, worker))
 
     def _message(self, job: Job, worker: Worker) -> Message:
@@ -161,7 +163,7 @@ class Pool:
 
     def _say_silent(self) -> None:
         """Print that a process is replaced because it does not answer."""
-        sys.stderr.write(
+        write_stderr(
             f"the process that starts trials has not answered for {SILENCE:g} s (is it stopped?): another one takes "
             "its place, and its trials continue from their checkpoints\n"
         )

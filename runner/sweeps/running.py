@@ -15,7 +15,7 @@ from runner.engine.saving.folder import Result
 from runner.engine.saving.locking import lock
 from runner.errors import Locked, StorageError
 from runner.status import Ending, Status
-from runner.sweeps.outcome import LOG, describe_exit, finalize_result, folder_of, read_saved_result
+from runner.sweeps.outcome import LOG, describe_exit, finalize_result, folder_of, saved_result
 from runner.sweeps.worker_group import Worker
 from runner.tasks.job import Job
 from runner.user_paths import full
@@ -70,7 +70,7 @@ def outcome(each: Running, code: int, seconds: float) -> Result:
     """Return how a trial ended, given its exit code or minus a signal's number, and write that into its folder."""
     folder = folder_of(each.job)
     _truncate(folder)
-    result = read_saved_result(folder)
+    result = saved_result(each.job)
     # What is in the folder may be of the process that holds it
     locked = code == Locked.exit_code and (result is None or result.exit != code)
     if each.cause or locked or result is None or result.status is Status.RUNNING:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from runner.engine.interruption import collected
 from runner.search.records import RunResult, Search, StudyTrial
 from runner.search.study import Study
-from runner.sweeps.data_check import DataCheck
 from runner.sweeps.display import Display
 from runner.sweeps.launcher import Launcher, next_done
 from runner.sweeps.outcome import Ended, folder_of
+from runner.sweeps.places import Places
 from runner.tasks.job import Job
 
 # Fewest points for which a failure rate means something
@@ -37,8 +37,8 @@ class _Point:
 class SearchLoop:
     """Runs the points of a study with a launcher. Points that are the same run are run once."""
 
-    def __init__(self, search: Search, study: Study, jobs: _MakeJob, check: DataCheck) -> None:
-        self._search, self._study, self._jobs, self._check = search, study, jobs, check
+    def __init__(self, search: Search, study: Study, jobs: _MakeJob, places: Places) -> None:
+        self._search, self._study, self._jobs, self._places = search, study, jobs, places
         self._most = math.inf if search.n_jobs is None else search.n_jobs
         # folder of a run -> points and seeds that share it
         self._running: dict[str, list[tuple[_Point, int]]] = {}
@@ -82,7 +82,7 @@ class SearchLoop:
     def _begin(self, point: _Point, launcher: Launcher) -> None:
         """Begin one run of a point. Where points are pruned, its first seed alone decides whether others follow."""
         seed = point.seeds.popleft()
-        [job] = self._check.settled([self._jobs(point.asked, seed)])
+        [job] = self._places.settled([self._jobs(point.asked, seed)])
         folder = str(folder_of(job))
         if folder not in self._running:
             launcher.submit(job)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from runner.engine.saving.folder import Result
 from runner.engine.saving.storage import convert_os_errors
-from runner.errors import Locked
+from runner.errors import Locked, StorageError
 from runner.printing import standard_error, standard_output
-from runner.status import Ending, ending_of_code, print_error
+from runner.status import Ending, ending, ending_of_code, print_error
 from runner.streams import redirect
 from runner.sweeps.channel import Message
 from runner.sweeps.outcome import LOG, finalize_result, folder_of
@@ -43,6 +43,9 @@ def run_trial(message: Message, start: Start) -> int:
             return ended.exit_code
     except Locked as error:
         # The sweep tells the user
+        return error.exit_code
+    except StorageError as error:
+        finalize_result(job, ending(error), 0.0)
         return error.exit_code
 
 
@@ -81,6 +84,7 @@ def message_of(job: Job) -> Message:
         "hash8": job.hash8,
         "group_hash": job.group_hash,
         "notes": job.notes,
+        "is_trial": job.is_trial,
         "search": job.search,
         "folders": [str(folder) for folder in job.folders],
     }

@@ -18,6 +18,8 @@ notebook.py         rebuild outputs/notebook.md
 job.py              the job of a task, and the contracts of `vary` and `launch`
 old_scores.py       scores in a checkpoint of an older version
 run_folder.py       the folder of a run, its lock and its result
+find_folder.py      the folder of a run: one that holds it already, or a free one
+describe_run.py     the files that say what a run is
 saved_config.py     the config of an earlier run, and what a command may change of it
 saved_data.py       the data of an earlier run, compared with those of this command
 report.py           messages of a run to the terminal and TensorBoard

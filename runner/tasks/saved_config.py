@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from runner import plain_yaml, user_paths
 from runner.engine.saving.data_folders import data_of, same_name
 from runner.engine.saving.folder import read_environment
 from runner.errors import ConfigError, wrong
+from runner.hashes import hash8
 from runner.identity import data_paths
 from runner.keys import key_marks, marked_keys, settings_with
 from runner.numerics import COMMAND_ONLY, completed, same_config
@@ -117,18 +119,42 @@ def _with_saved_paths(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def holds_same_run(folder: Path, job: Job) -> bool:
-    """Return True if a folder holds the run of a job, on whatever data: by the hash in its name, else by its config.
+    """Return True if a folder holds the run of a job, on whatever data.
 
-    Keys that the hash omits (paths, device, workers, logging) may then differ. Any other folder must hold an equal
-    config; only paths of the data may differ, if its result says which data they were. Raises ConfigError if that
-    cannot be read.
+    A trial of a sweep is known by the hash of its config, which omits paths, device, workers and logging; the name of
+    the folder tells the hash of one whose config is lost. The folder of any other run must hold an equal config; only
+    paths of the data may differ, if its result says which data they were. Raises ConfigError if it cannot be read.
     """
-    if same_name(folder.name, job.hash8):
-        return True
+    named = same_name(folder.name, job.hash8)
+    if named or job.is_trial:
+        found = saved_hash(folder, job.config)
+        return found == hash8(job.config) if found else named
     saved = plain_yaml.load(folder / _CONFIG)
     if same_config(saved, job.config):
         return True
     return data_of(folder) is not None and same_config(_with_paths_of(saved, job.config), job.config)
+
+
+def saved_hash(folder: Path, config: Mapping[str, Any]) -> str | None:
+    """Return the hash of the config in a folder, None if it is missing or no config; `config` names the plugins."""
+    path = folder / _CONFIG
+    try:
+        state = user_paths.status(path)
+    except ConfigError:
+        return None
+    if state is None:
+        return None
+    return _hash_of(path, state.st_mtime_ns, state.st_size, tuple(config["plugins"]))
+
+
+@lru_cache(maxsize=1 << 16)
+def _hash_of(path: Path, changed: int, size: int, plugins: tuple[str, ...]) -> str | None:
+    """Return the hash of the config in a file of this state, None if it is none."""
+    try:
+        saved = completed(plain_yaml.load(path))
+        return hash8({**saved, "plugins": list(plugins)})
+    except (ConfigError, KeyError, TypeError, ValueError, AttributeError):
+        return None
 
 
 def _with_paths_of(saved: Any, config: Mapping[str, Any]) -> Any:

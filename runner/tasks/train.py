@@ -21,16 +21,18 @@ from runner.engine.logs.plugin_pages import session_end
 from runner.engine.nonfinite_trace import explain_divergence
 from runner.engine.saving import checkpoint
 from runner.engine.saving.checkpoint import Snapshot
+from runner.engine.saving.evidence import proven
 from runner.engine.saving.folder import SCHEMA, Result
 from runner.engine.saving.rotation import clean
 from runner.engine.train import train
 from runner.errors import CheckpointError, DataError, Diverged, short_reason
 from runner.registry import register
 from runner.status import Status
+from runner.tasks.find_folder import begun_folder, on_these_data
 from runner.tasks.job import Job
 from runner.tasks.old_scores import without_old_losses
 from runner.tasks.report import log_end, log_start, make_console, print_progress, show_start, show_summary
-from runner.tasks.run_folder import Run, begun_folder, existing_run, on_these_data, run_folder
+from runner.tasks.run_folder import Run, resumable_run, run_folder
 from runner.tasks.saved_config import MAY_CHANGE, saved_config
 from runner.tasks.saved_data import DATA, record_paths, resumed_data, saved_data
 
@@ -42,9 +44,10 @@ _DIVERGES_AGAIN = (
 @register("task", name="train")
 def train_task(job: Job) -> int:
     """Train a model and leave its run folder; `resume=<folder>` continues a run, as does the same trial of a sweep."""
-    job, folder, loaded = _resumed(job) if job.config["resume"] else _begun(job)
+    by_hand = job.config["resume"] is not None
+    job, folder, loaded = _resumed(job) if by_hand else _begun(job)
     with ExitStack() as held:
-        resumed = held.enter_context(existing_run(folder, job.world)) if folder else None
+        resumed = held.enter_context(resumable_run(folder, job, by_hand=by_hand)) if folder else None
         snapshot = checkpoint.load(folder) if folder else None
         versions = _numerics_of(resumed.folder, job.config, snapshot) if resumed and snapshot else None
         if snapshot:
@@ -56,10 +59,10 @@ def train_task(job: Job) -> int:
         experiment = replace(experiment, summary=[*lines, *experiment.summary, *missing, *changed])
         if resumed and snapshot:
             snapshot = _restore(resumed.folder, experiment.learner, snapshot, job.config)
-        finished = resumed if resumed and resumed.result.status.finished else None
+        is_finished = resumed is not None and proven(resumed.result, job.config["monitor"]).status.finished
         if resumed and versions:
             resumed.result.numerics = sorted({*(resumed.result.numerics or ()), *versions})
-        run = finished or _train_from(job, experiment, resumed, snapshot)
+        run = resumed if resumed and is_finished else _train_from(job, experiment, resumed, snapshot)
     show_summary(run.folder, job, run.result)
     return 0
 

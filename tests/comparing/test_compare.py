@@ -166,7 +166,7 @@ def test_an_interrupted_seed_is_shown_and_leaves_the_others_their_verdict(tmp_pa
     folder = write_sweep(tmp_path / "s", {0.1: LOW, 0.5: HIGH[:4]})
     write_run(folder / "x", None, status="interrupted", reason="SIGINT", optim__lr=0.5, seed=4)
     rows, found = compared(folder, baseline="lr=0.1")
-    assert rows["optim.lr=0.5"].verdict == "better" and rows["optim.lr=0.5"].failed
+    assert rows["optim.lr=0.5"].verdict == "better, from 4 of 5 seeds" and rows["optim.lr=0.5"].failed
     assert "optim.lr=0.5: 1 of 5 interrupted (seed 4), excluded from the mean: SIGINT" in found.warnings
 
 
@@ -270,8 +270,12 @@ def test_unreadable_runs_are_told_of(tmp_path):
     (write_run(tmp_path / "c", 0.8, seed=2) / "config.yaml").write_text("model: [")
     (write_run(tmp_path / "d", 0.8, seed=3) / "config.yaml").write_text("model: mlp\n")
     _, found = compared(tmp_path)
-    assert sum(line.startswith("unreadable: ") for line in found.warnings) == 3
-    assert found.runs == 1
+    assert [line for line in found.warnings if line.startswith("unreadable: ")] == [
+        "unreadable: 1 of unknown configuration left out (c): config.yaml: did not find expected node content",
+        "unreadable: 1 of unknown configuration left out (d): config.yaml: is not the config of a run",
+    ]
+    assert any("1 of 2 failed (seed 1), excluded from the mean: result.json: malformed" in x for x in found.warnings)
+    assert found.runs == 2
 
 
 def test_the_best_of_many_is_told_as_such_and_test_reads_are_counted(tmp_path):

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from runner.door.naming import digest, group_hash, hash8, run_name, value_in_name
+from runner.door.naming import run_name, value_in_name
+from runner.hashes import digest, group_hash, hash8
 from runner.keys import experiment
 from runner.schema import FolderName, check
 

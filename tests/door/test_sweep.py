@@ -17,10 +17,10 @@ from runner.__main__ import main
 from runner.door import hydra_launchers
 from runner.door.compose import compose_parts, hydra_opened
 from runner.door.grid import Axes, check_trials, combinations
-from runner.door.naming import hash8
 from runner.door.options import find_conf
 from runner.door.overrides import read_overrides
 from runner.door.plan import plan_sweep
+from runner.hashes import hash8
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,12 +6,12 @@ import pytest
 
 from runner.__main__ import main
 from runner.door.compose import compose_parts, compose_run, hydra_opened
-from runner.door.naming import hash8
 from runner.door.options import find_conf
 from runner.door.overrides import read_overrides
 from runner.door.task_context import _Vary
 from runner.door.variants import Composer, vary
 from runner.errors import ConfigError
+from runner.hashes import hash8
 
 
 def composed(conf, *words):

@@ -18,8 +18,9 @@ from running import ROOT, command, job, metrics
 from runner import numerics, plain_yaml
 from runner.__main__ import main
 from runner.changes import Change
-from runner.door.naming import digest, hash8, legacy_hash8
+from runner.door.naming import legacy_hash8
 from runner.errors import CheckpointError
+from runner.hashes import digest, hash8
 from runner.keys import experiment
 from runner.numerics import completed, stripped
 from runner.status import Status

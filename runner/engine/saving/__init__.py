@@ -2,6 +2,7 @@
 
 - `folder.py`, `locking.py`: the run folder, `result.json`, the lock
 - `held.py`: the locks that this process holds, which each write checks
+- `evidence.py`: how a run stands, by the evidence in its folder
 - `checkpoint.py`: save and load checkpoints
 - `manifest.py`: the file that commits a checkpoint, with sizes and checksums
 - `rotation.py`: removal of old checkpoints and of files that killed saves left

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from runner import user_paths
-from runner.engine.saving.folder import RESULT, candidates, read_result
+from runner.engine.fingerprint import from_record
+from runner.engine.saving.folder import ResultLost, candidates, read_environment, read_result
 from runner.errors import CheckpointError
 
 # The end of the name of a folder whose run reads other data than the first run of its name
@@ -22,9 +23,15 @@ def _name_without_data(name: str) -> str:
 
 
 def data_of(folder: Path) -> str | None:
-    """Return the fingerprint of the data that the run in a folder read last, None if it says nothing."""
+    """Return the fingerprint of the data that the run in a folder read last, None if it says nothing.
+
+    Where the result is lost, `environment.json` says what the run began with.
+    """
     try:
-        found = read_result(folder).data if user_paths.is_file(folder / RESULT, error=CheckpointError) else None
+        found = read_result(folder).data if user_paths.is_dir(folder, error=CheckpointError) else None
+    except ResultLost:
+        begun_with = from_record(read_environment(folder).get("data"))
+        return begun_with.id if begun_with else None
     except CheckpointError:
         return None
     return found[-1] if found else None

@@ -62,3 +62,15 @@ class Disk:
                 raise
         finally:
             os.close(folder)
+
+
+def fills_disk(error: BaseException, folder: Path) -> bool:
+    """Return True if no other write can succeed either: the disk is full, or all of it is read-only."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    number = cause.errno if isinstance(cause, OSError) else None
+    if number != errno.EROFS:
+        return number in (errno.ENOSPC, errno.EDQUOT)
+    try:
+        return bool(os.statvfs(full(folder)).f_flag & os.ST_RDONLY)
+    except OSError:
+        return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import math
@@ -21,12 +20,18 @@ from runner.status import Status
 # the scores of training examples, now `train_eval`, have the name `train`.
 SCHEMA = 2
 RESULT = "result.json"
+# In a folder whose run was made again in another one: says by which and why
+REPLACED = "replaced.json"
 # Bytes of a `result.json`. A larger file is rejected before it is read.
 _LIMIT = 1 << 24
 # Bytes of an `environment.json`, which a user may have replaced; the names of 22,000 classes take a megabyte
 _MAX_ENVIRONMENT = 1 << 24
 _FingerprintId = Annotated[str, Pattern(r"[0-9a-f]{16}", "16 hex digits")]
 _StatusWord = Annotated[Status, Pattern("|".join(Status), f"one of {', '.join(Status)}")]
+
+
+class ResultLost(CheckpointError):
+    """A run's `result.json` is missing, or a file that no version of runner wrote: the run may write it again."""
 
 
 def within(root: Path, name: str) -> Path:
@@ -53,18 +58,22 @@ def within(root: Path, name: str) -> Path:
     return path
 
 
-def create(path: Path) -> Path:
+def create(path: Path, *, only: bool = False) -> Path:
     """Create a new folder and return it: `path`, or `path-2`, `path-3`, ... if it exists.
 
-    Processes that call it at the same time get different folders.
+    Processes that call it at the same time get different folders. With `only`, FileExistsError is raised instead.
     """
     # A loop of links is no name that is taken
     user_paths.exists(path, error=StorageError)
     with storage.folders_above(path):
         for free in candidates(path):
-            with contextlib.suppress(FileExistsError):
+            try:
                 storage.make_folder(free)
-                return free
+            except FileExistsError:
+                if only:
+                    raise
+                continue
+            return free
     raise AssertionError("`candidates` never ends")
 
 
@@ -138,17 +147,29 @@ def write_result(folder: Path, result: Result) -> None:
 
 
 def read_result(folder: Path) -> Result:
-    """Return the content of `result.json`; raise CheckpointError if it is missing, malformed or of another schema."""
-    path = folder / RESULT
+    """Return the content of `result.json`.
+
+    Raises ResultLost if it is missing or malformed, CheckpointError if it is of a later schema or is no readable file.
+    """
+    path, record = folder / RESULT, None
     try:
-        result = _checked(json.loads(storage.read(path, _LIMIT)))
+        record = json.loads(storage.read(path, _LIMIT))
+        result = _checked(record)
         if result.weights is not None:
             within(folder, result.weights)
     except OSError as error:
-        raise CheckpointError(f"{storage.printable(path)}: {error.strerror}") from error
+        kind = ResultLost if isinstance(error, FileNotFoundError) else CheckpointError
+        raise kind(f"{storage.printable(path)}: {error.strerror}") from error
     except (ValueError, TypeError, RecursionError, ConfigError) as error:
-        raise CheckpointError(f"{storage.printable(path)}: malformed ({ascii(str(error))[1:-1][:160]})") from error
+        kind = CheckpointError if _is_later(record) else ResultLost
+        raise kind(f"{storage.printable(path)}: malformed ({ascii(str(error))[1:-1][:160]})") from error
     return result
+
+
+def _is_later(record: Any) -> bool:
+    """Return True if a later version of runner wrote a result."""
+    schema = record.get("schema") if isinstance(record, dict) else None
+    return type(schema) is int and schema > SCHEMA
 
 
 def _checked(record: Any) -> Result:

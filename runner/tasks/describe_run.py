@@ -1,0 +1,52 @@
+"""The files of a run folder that say what the run is: its config, overrides, code, versions, machine and data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from runner import plain_yaml
+from runner.assemble import Experiment
+from runner.engine.provenance import code_origin, provenance
+from runner.engine.saving.folder import read_environment
+from runner.engine.saving.storage import write_atomic, write_unsynced
+from runner.engine.user_code import CODE, CONTINUED, imported_code
+from runner.hashes import CONTENT, content_of
+from runner.tasks.job import Job
+from runner.tasks.report import device_name
+from runner.tasks.saved_data import data_entries
+
+_CONFIG = "config.yaml"
+_ENVIRONMENT = "environment.json"
+
+
+def describe(folder: Path, job: Job, experiment: Experiment) -> None:
+    """Write the overrides, code, versions, machine, data and resolved config of a run.
+
+    The config comes last: a folder that has it can be resumed.
+    """
+    write_unsynced(folder / "overrides.yaml", plain_yaml.dump(list(job.overrides)))
+    environment = provenance(job.overrides, device=device_name(experiment))
+    environment |= {CODE: imported_code(job.config["plugins"]), CONTENT: content_of(job.config)}
+    environment |= data_entries(job.config, experiment)
+    write_atomic(folder / _ENVIRONMENT, json.dumps(environment, indent=1).encode())
+    write_atomic(folder / _CONFIG, plain_yaml.dump(job.config))
+
+
+def record_origin(folder: Path, plugins: Sequence[str]) -> None:
+    """Note in environment.json with which code and versions a run goes on, if those are others than before."""
+    found, now = read_environment(folder), {**code_origin(), CODE: imported_code(plugins)}
+    listed = found.get(CONTINUED)
+    earlier: list[Any] = listed if isinstance(listed, list) else []
+    last = [found, *earlier][-1]
+    if found and isinstance(last, dict) and any(_lacks(last.get(key), value) for key, value in now.items()):
+        write_atomic(folder / _ENVIRONMENT, json.dumps({**found, CONTINUED: [*earlier, now]}, indent=1).encode())
+
+
+def _lacks(before: Any, now: Any) -> bool:
+    """Return True if an entry of environment.json is not the present one; it may say more."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return any(before.get(key) != value for key, value in now.items())
+    return bool(before != now)
