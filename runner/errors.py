@@ -6,11 +6,15 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from runner.passwords import masked
+
 # The messages of torch, numpy and the allocators about sizes that do not fit into memory.
 _TOO_LARGE = (
     r"allocate memory|out of memory|Unable to allocate|overflowed|multiplication overflow|Overflow when"
     r"|Python int too large|array is too big|Maximum allowed dimension|negative dimension"
 )
+# The beginning of the line about them.
+OUT_OF_MEMORY = "out of memory"
 # Choices that one line lists at most.
 MOST_CHOICES = 8
 # Characters of a value that one line quotes at most.
@@ -85,7 +89,7 @@ def too_large(error: BaseException) -> ConfigError | None:
         issubclass(kind, (RuntimeError, OverflowError, ValueError)) and re.search(_TOO_LARGE, message)
     ):
         text = short_reason(error)
-        return ConfigError(f"out of memory; choose a smaller model, batch or image ({brief(text, KEY)})")
+        return ConfigError(f"{OUT_OF_MEMORY}; choose a smaller model, batch or image ({brief(text, KEY)})")
     return None
 
 
@@ -147,8 +151,9 @@ def _members(group: BaseException) -> list[BaseException]:
 
 
 def one_line(text: str, most: int = _LINE_LENGTH) -> str:
-    """Return a text on one line without control characters; of a long one the middle is left out."""
+    """Return a text on one line without control characters and passwords; of a long one the middle is left out."""
     tail = min(_TAIL_LENGTH, most // 4)
+    text = masked(text)
     # An escape is at most ten characters, and what is left out need not be escaped
     shown = escaped(text if len(text) <= 2 * most else f"{text[:most]}{text[-most:]}")
     return shown if len(shown) <= most else f"{shown[: most - tail - 5]} ... {shown[-tail:]}"
@@ -192,7 +197,8 @@ def _escape_character(character: str) -> str:
 
 
 def brief(text: str, most: int = _VALUE_LENGTH) -> str:
-    """Return a text cut to a length that leaves room for the message about it."""
+    """Return a text cut to a length that leaves room for the message about it, without passwords."""
+    text = masked(text)
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 

@@ -27,7 +27,7 @@ KNOWN = {
     "engine/fused_step.py": {"_fused_adam_", "_fused_adamw_", "_fused_sgd_"},
     "engine/loading.py": {"_shutdown_workers", "_workers"},
     "engine/saving/storage.py": {"_Hash"},  # in an annotation, which is never evaluated
-    "search/study.py": {"_suggest"},
+    "search/proposals.py": {"_suggest"},
     # Of a base class of ours
     "door/hydra_launchers.py": {"_queue"},
     "sweeps/in_process.py": {"_done", "_queue"},

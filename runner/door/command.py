@@ -9,13 +9,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from runner.annotations import context_of
 from runner.door.arguments import Arguments
-from runner.door.compose import Parts, compose_parts, compose_run, hydra_opened, with_values_set
+from runner.door.compose import Parts, compose_parts, compose_run, hydra_opened, to_plain, with_values_set
 from runner.door.options import Conf, find_conf
 from runner.door.overrides import ParsedOverride, read_overrides
 from runner.door.resume_sweep import sweep_command
 from runner.door.saved_choices import saved_choices
 from runner.engine.garbage import collecting
-from runner.errors import ConfigError
+from runner.errors import ConfigError, brief
 from runner.numerics import RENAMED_VALUES
 from runner.printing import check_printed, visible, write_stderr, write_stdout
 
@@ -58,6 +58,7 @@ def run(arguments: Arguments) -> int:
         from runner.door.sweep import run_sweep
 
         return run_sweep(conf, sweep, given)
+    _refuse_space(parts)
     # Late: an answer or an error needs no job
     from runner.door.jobs import single_job
     from runner.door.task_context import start_task
@@ -102,6 +103,13 @@ def _refuse_sweep_keys(parts: Parts, given: list[ParsedOverride], config: dict[s
             raise ConfigError(f"{each.key}: belongs to a sweep; add -m")
     if config["rerun"] != "never" and not _launches(config):
         raise ConfigError("rerun: belongs to a sweep; add -m")
+
+
+def _refuse_space(parts: Parts) -> None:
+    """Reject the values to try that a recipe or another file lists, since a single run tries none of them."""
+    if params := to_plain(parts.hydra.sweeper.get("params")):
+        keys = ", ".join(map(str, params))
+        raise ConfigError(f"hydra.sweeper.params: got values to try for {brief(keys)}; add -m to run each of them")
 
 
 def _launches(config: dict[str, Any]) -> bool:

@@ -198,7 +198,9 @@ def _opened_launcher(conf: Conf, given: Sequence[ParsedOverride], folder: Path, 
 
 def _sweep_config(conf: Conf, given: Sequence[ParsedOverride], folder: Path) -> DictConfig:
     """Return Hydra's config of a sweep, from the choices and the values under `hydra`."""
-    fixed = [each for each in given if not each.swept and each.key not in ("hydra.sweep.dir", "hydra.mode")]
+    # Some launchers store the config, and the storage of a study may have a password
+    left_out = ("hydra.sweep.dir", "hydra.mode", "hydra.sweeper.storage")
+    fixed = [each for each in given if not each.swept and each.key not in left_out]
     words = [*choice_words(conf, fixed), f"hydra.sweep.dir={quote(user_paths.full(folder))}"]
     global_hydra = GlobalHydra.instance().hydra
     assert global_hydra is not None

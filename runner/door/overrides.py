@@ -20,6 +20,8 @@ from runner.plain_yaml import MAX_DEPTH, MAX_LENGTH, check_key_name, check_value
 from runner.settings import SETTINGS
 
 _FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+# Texts in which , and = are ordinary characters
+_TYPED = (*_FOLDERS, "hydra.sweeper.storage")
 # Hydra's parser gets slow with many brackets
 _MAX_BRACKETS = 200
 _OPEN_HYDRA_KEYS = (
@@ -103,8 +105,7 @@ def parse_override(word: str) -> ParsedOverride:
     if len(word) > MAX_LENGTH:
         raise ConfigError(f"{brief(key)}: is longer than {MAX_LENGTH} characters")
     text = expanded(key, text) if key in _FOLDERS else text
-    # Names of folders may contain , and =
-    typed = key in _FOLDERS or key_marks(key).typed(text)
+    typed = key in _TYPED or key_marks(key).typed(text)
     if not typed:
         _refuse_brackets(key, text)
     if typed and not re.fullmatch(r"null|(['\"]).*\1|(choice|glob)\(.*\)", text):
@@ -166,6 +167,8 @@ def _check_hydra_key(given: ParsedOverride) -> None:
             f"{given.key}: cannot be set (allowed: hydra/launcher, hydra/sweeper, hydra.launcher.*, hydra.sweeper.*, "
             "hydra.run.dir, hydra.sweep.*, hydra.mode)"
         )
+    if re.match(r"hydra\.sweeper\.params\b", given.key):
+        raise ConfigError("hydra.sweeper.params: belongs in a recipe; here write the values to try: optim.lr=0.1,0.2")
     if given.swept:
         raise ConfigError(f"{given.key}: cannot be swept")
     if "/" in given.key and not OPTION.fullmatch(str(given.value)):

@@ -23,12 +23,15 @@ from runner.door.search_settings import (
 )
 from runner.door.search_space import make_space, search_overrides
 from runner.door.variants import Composer
-from runner.errors import ConfigError
+from runner.errors import ConfigError, StorageError
 from runner.hashes import digest
+from runner.keys import experiment
 from runner.schema import NonNegativeInt
 from runner.search.records import Search, StudyTrial
 from runner.search.space import Axis, Point, Space
-from runner.search.storage import check_optuna_installed, open_storage
+from runner.search.storage import KEY as STORAGE
+from runner.search.storage import check_optuna_installed, check_storage, is_database, open_storage
+from runner.search.storage_lock import locked
 from runner.search.study import Study
 from runner.tasks.job import Job
 
@@ -77,9 +80,9 @@ def plan_search(
         n_jobs=settings.n_jobs,
         seeds=tuple(range(config["seed"], config["seed"] + settings.seeds)),
         max_failure_rate=settings.max_failure_rate,
+        settings=experiment(config),
     )
-    if settings.storage:
-        open_storage(settings.storage, Path())
+    _check_storage(settings.storage)
     folder = choose_folder(config, [each.given for each in overrides])
 
     def run(point: Point, seed: int) -> Job:
@@ -99,6 +102,19 @@ def _check_settings(values: dict[str, Any]) -> tuple[SearchSettings, dict[str, A
     sampler = check_part(values["sampler"], "sampler", SAMPLERS, {"seed": NonNegativeInt})
     pruner = check_part(values["pruner"], "pruner", PRUNERS, {})
     return settings, sampler, pruner
+
+
+def _check_storage(url: str | None) -> None:
+    """Raise ConfigError if a shared storage cannot be opened."""
+    if url is None:
+        return
+    check_storage(url)
+    try:
+        # A journal has no tables to create
+        with locked(url if is_database(url) else None):
+            open_storage(url, Path())
+    except StorageError as error:
+        raise ConfigError(f"{STORAGE}: {str(error).removeprefix(f'{STORAGE}: ')}") from error
 
 
 def _study_name(space: Space, sampler: dict[str, Any], seeds: int) -> str:

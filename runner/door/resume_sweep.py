@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from runner.errors import ConfigError, wrong
 from runner.expand_user import expanded
 from runner.keys import key_marks, settings_with
 from runner.numerics import FORMER_DEFAULTS
+from runner.passwords import HIDDEN, masked_word
 from runner.plain_yaml import check_interpolations
 from runner.roles import Role
 
@@ -27,6 +29,8 @@ _FILE = "sweep.yaml"
 _PLACE = ("hydra.sweep.dir", "hydra.mode", "sweep", "outputs")
 # What each command asks for anew
 _ASKED_ANEW = ("rerun",)
+# Passwords in its URL are not saved
+_STORAGE = "hydra.sweeper.storage"
 # A file must not import code
 _CODE = "plugins"
 
@@ -36,7 +40,7 @@ def save_command(folder: Path, conf: Conf, given: Sequence[ParsedOverride]) -> N
     # Late: this module is imported for each command line
     from runner.engine.saving.storage import write_atomic
 
-    words = [each.typed for each in given if each.key not in (*_PLACE, _CODE, *_ASKED_ANEW)]
+    words = [masked_word(each.typed) for each in given if each.key not in (*_PLACE, _CODE, *_ASKED_ANEW)]
     plugins = [each.typed for each in given if each.key == _CODE]
     kept = {
         "overrides": words,
@@ -62,13 +66,14 @@ def sweep_command(arguments: Arguments) -> Arguments:
     execution = settings_with(Role.EXECUTION)
     for key in others:
         if (
-            key not in execution
+            key not in (*execution, _STORAGE)
             and not re.fullmatch(r"hydra/launcher|hydra\.launcher\..*", key)
             and not _is_data_path(key)
         ):
             can = ", ".join(sorted(execution))
             raise ConfigError(
-                f"{key}: cannot be changed with resume=... (of a sweep: {can}, hydra.launcher.*, paths as in data.root)"
+                f"{key}: cannot be changed with resume=... "
+                f"(of a sweep: {can}, hydra.launcher.*, {_STORAGE}, paths as in data.root)"
             )
     kept = _read_command(folder / _FILE)
     for word in kept["give_again"]:
@@ -76,11 +81,26 @@ def sweep_command(arguments: Arguments) -> Arguments:
         if missing:
             raise ConfigError(f"resume: this sweep was started with {word}, which must be given again")
     words = [word for word in kept["overrides"] if word.lstrip("+").partition("=")[0] not in others]
-    words = [_as_then(word, kept.get("cwd", "")) for word in words]
+    words = [_as_then(_with_password(word), kept.get("cwd", "")) for word in words]
     words += _former_defaults(folder, words)
     place = f"hydra.sweep.dir={quote(folder)}"
     return arguments._replace(
         overrides=(*words, *others.values(), place), multirun=True, config_name=kept["config_name"]
+    )
+
+
+def _with_password(word: str) -> str:
+    """Return a saved word for a database whose password the driver knows; raises ConfigError if it does not."""
+    if not word.lstrip("+").startswith(f"{_STORAGE}=") or f":{HIDDEN}@" not in word:
+        return word
+    known = os.environ.get("PGPASSWORD") or user_paths.is_file(
+        expanded("PGPASSFILE", os.environ.get("PGPASSFILE", "~/.pgpass"))
+    )
+    if "postgresql" in word and known:
+        return word.replace(f":{HIDDEN}@", "@")
+    raise ConfigError(
+        f"resume: the password of {_STORAGE} is not saved; give {_STORAGE}=... again, "
+        "or leave it out of the URL and keep it in ~/.pgpass or PGPASSWORD"
     )
 
 

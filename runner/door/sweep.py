@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,20 +18,17 @@ from runner.engine.saving.disk import fills_disk
 from runner.engine.saving.locking import lock
 from runner.errors import StorageError, TrialsFailed
 from runner.printing import write_stderr, write_stdout
-from runner.search.samplers import NON_ADAPTIVE
-from runner.search.storage import database_errors
 from runner.status import Status
 from runner.sweeps.data_check import DataCheck
 from runner.sweeps.display import make_display, show_final_table, show_reasons
 from runner.sweeps.launcher import Launcher, run_all
-from runner.sweeps.outcome import Ended, check_scores, raise_if_failed
+from runner.sweeps.outcome import Ended, check_scores, raise_if_failed, trials_ended
 from runner.sweeps.places import Places
 from runner.sweeps.pool import Pool
 from runner.tasks.job import Job
 
 if TYPE_CHECKING:
     from runner.door.plan_search import PlannedSearch
-    from runner.search.records import Search
     from runner.search.space import Point
     from runner.search.study import Study
 
@@ -42,8 +40,7 @@ def run_sweep(conf: Conf, plan: Plan, given: Sequence[ParsedOverride]) -> int:
     with lock(plan.folder):
         _save_command(conf, plan, given)
         try:
-            with database_errors():
-                return _run_search(conf, plan, plan.search, given) if plan.search else _run_grid(conf, plan, given)
+            return _run_search(conf, plan, plan.search, given) if plan.search else _run_grid(conf, plan, given)
         finally:
             # All trials together, because each one would write the whole notebook again.
             from runner.notebook.book import record
@@ -65,16 +62,9 @@ def _size(plan: Plan) -> str:
     """Return the number of trials in words."""
     if plan.search is None:
         return f"{len(plan.jobs)} trials"
-    count = _max_trials(plan.search.search)
-    return f"search of {count} trials" if count else "search"
-
-
-def _max_trials(search: Search) -> int:
-    """Return the largest number of trials of a search, 0 if it has no limit."""
-    # A non-adaptive sampler ends when it has tried the whole space
-    size = search.space.size() if search.sampler["name"] in NON_ADAPTIVE else math.inf
-    points = min(search.max_points, size)
-    return 0 if points == math.inf else int(points) * len(search.seeds)
+    search = plan.search.search
+    points = search.most_points
+    return "search" if points == math.inf else f"search of {int(points) * len(search.seeds)} trials"
 
 
 def _make_launcher(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], like: Job) -> Launcher:
@@ -108,10 +98,22 @@ def _show(ended: Sequence[Ended], monitor: str) -> None:
 
 def _run_search(conf: Conf, plan: Plan, planned: PlannedSearch, given: Sequence[ParsedOverride]) -> int:
     """Run the points that a sampler picks, and show the ranking."""
+    places = Places()
+    with closing(_open_study(plan, planned, places.data)) as study:
+        return _search(conf, plan, planned, given, study, places)
+
+
+def _search(
+    conf: Conf,
+    plan: Plan,
+    planned: PlannedSearch,
+    given: Sequence[ParsedOverride],
+    study: Study,
+    places: Places,
+) -> int:
+    """Run the points of a study, and show the ranking."""
     from runner.sweeps.search_loop import SearchLoop
 
-    places = Places()
-    study = _open_study(plan, planned, places.data)
     check_scores((plan.folder / name for row in study.rows() for name in row.folders), planned.like.config)
     config = planned.like.config
     if again := study.renew(lambda names: not all(places.is_current(plan.folder / name, config) for name in names)):
@@ -122,7 +124,9 @@ def _run_search(conf: Conf, plan: Plan, planned: PlannedSearch, given: Sequence[
         places.tell_used(plan.folder / name for row in study.rows() for name in row.folders)
     loop = SearchLoop(planned.search, study, planned.jobs(study), places)
     launcher = _make_launcher(conf, plan, given, _example_job(planned))
-    signal = loop.run(launcher, make_display(_max_trials(planned.search)))
+    with study.alive():
+        # Points of earlier commands are not run again
+        signal = loop.run(launcher, make_display(study.to_come * len(planned.search.seeds)))
     failed = _show_ranking(plan, planned, study)
     if signal:
         write_stderr("stopped; repeat the command to continue\n")
@@ -133,6 +137,9 @@ def _run_search(conf: Conf, plan: Plan, planned: PlannedSearch, given: Sequence[
         )
     if failed:
         raise TrialsFailed(f"{failed} points failed; repeat the command to try them again")
+    if loop.interrupted:
+        what = f"{len(loop.interrupted)} run" + ("s were" if len(loop.interrupted) > 1 else " was")
+        raise trials_ended(f"{what} interrupted", loop.interrupted)
     return 0
 
 
@@ -150,6 +157,7 @@ def _open_study(plan: Plan, planned: PlannedSearch, check: DataCheck) -> Study:
         study = Study(search, plan.folder)
         if not (others := sum(is_other(*each) for each in study.finished())):
             return study
+        study.close()
         suffix = f"-data{check.fingerprint(planned.like.config)[:4]}" + (f"-{number}" if number > 1 else "")
         search = replace(planned.search, study_name=f"{planned.search.study_name}{suffix}")
         write_stderr(f"{others} points were tried on other data: the search goes on as study {search.study_name}\n")

@@ -16,6 +16,7 @@ from typing import Any
 import runner
 from runner import user_paths
 from runner.errors import RunnerError
+from runner.passwords import masked, masked_word
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "hydra-core", "tensorboard", "safetensors")
 _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG")
@@ -48,8 +49,8 @@ def provenance(overrides: Sequence[str], *, device: str) -> dict[str, Any]:
     here, package = _repositories()
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "argv": list(sys.argv),
-        "overrides": list(overrides),
+        "argv": [masked_word(word) for word in sys.argv],
+        "overrides": [masked_word(word) for word in overrides],
         "git": None if here is None else _loaded_commit(here),
         "git_package": None if package in (None, here) else _loaded_commit(package),
         "versions": {**_versions(), "cuda": torch.version.cuda},
@@ -58,7 +59,7 @@ def provenance(overrides: Sequence[str], *, device: str) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "threads": {"intra": torch.get_num_threads(), "inter": torch.get_num_interop_threads()},
         "environment": {
-            name: value
+            name: masked(value)
             for name, value in sorted(os.environ.items())
             if name in _VARIABLES or name.startswith(_PREFIXES)
         },

@@ -5,6 +5,12 @@
 - `pruning`: stops unpromising runs early.
 - `records`: the settings of a search, its points and their results.
 - `study`: the next point, the results, and the points that a killed process left.
+- `proposals`: adds the next point to a study.
+- `stored_trials`: the trials of a study that count as points, and their ranking.
+- `compatible`: checks that an existing study is one of this search.
 - `storage`: the journal or database of a study.
+- `storage_lock`: the lock of a shared storage.
+- `owners`: the sweeps of a shared study that still run.
+- `journal`: the journal, a file of records.
 - `ranking`: the table and the files of the results.
 """

@@ -12,7 +12,7 @@ from runner.durations import dates_until, is_date
 from runner.errors import ConfigError
 from runner.keys import settings_with
 from runner.roles import Aspect
-from runner.search.storage import open_storage
+from runner.search.storage import full_url, open_storage, storage_errors
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -52,16 +52,19 @@ def make_should_prune(search: Mapping[str, Any], *, every: int | Fraction, total
     """
     import optuna
 
-    storage = open_storage(search["storage"], Path())
+    url = full_url(search["storage"])
+    storage = open_storage(url, Path())
     knobs = dict(search["pruner"])
     if knobs.get("max_resource", 0) is None:
         knobs["max_resource"] = _validations(total, every)
-    study = optuna.load_study(study_name=search["study"], storage=storage, pruner=make_pruner(knobs))
+    with storage_errors(url):
+        study = optuna.load_study(study_name=search["study"], storage=storage, pruner=make_pruner(knobs))
 
     def should_prune(score: float, step: int) -> bool:
-        storage.set_trial_intermediate_value(search["trial"], _validations(step, every), score)
-        # A plain bool instead of numpy's
-        return step < total and bool(study.pruner.prune(study, storage.get_trial(search["trial"])))
+        with storage_errors(url):
+            storage.set_trial_intermediate_value(search["trial"], _validations(step, every), score)
+            # A plain bool instead of numpy's
+            return step < total and bool(study.pruner.prune(study, storage.get_trial(search["trial"])))
 
     return should_prune
 

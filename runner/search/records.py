@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,8 @@ from runner.search.space import Point, Space
 from runner.status import Status
 
 _DEFAULT_POINTS = 20
+# Samplers that use no results
+NON_ADAPTIVE = ("grid", "random", "qmc")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +31,21 @@ class Search:
     n_jobs: int | None
     seeds: tuple[int, ...]  # of the runs of each point; its score is their mean
     max_failure_rate: float
+    settings: Mapping[str, Any] = field(default_factory=dict)  # what changes the numbers, at one end of each axis
+
+    def shared_settings(self) -> dict[str, Any]:
+        """Return what all points of a study have in common, so that their scores can be compared."""
+        return {"monitor": self.monitor.tag, "seeds": list(self.seeds), "settings": dict(self.settings)}
 
     @property
     def max_points(self) -> float:
         """The largest number of points, including those of earlier commands."""
         return self.n_trials or (math.inf if self.sampler["name"] == "grid" else _DEFAULT_POINTS)
+
+    @functools.cached_property
+    def most_points(self) -> float:
+        """The largest number of points that can be tried: a non-adaptive sampler ends when it has tried the space."""
+        return min(self.max_points, self.space.size() if self.sampler["name"] in NON_ADAPTIVE else math.inf)
 
     @property
     def prunes(self) -> bool:

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ConfigError
+from runner.search.records import NON_ADAPTIVE
 from runner.search.space import Axis, Point, Space
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
 
-NON_ADAPTIVE = ("grid", "random", "qmc")
 # Repeated points in a row after which the space counts as exhausted
 _MAX_REPEATS = 10_000
 
@@ -70,13 +70,17 @@ def _quasi_random_points(space: Space, seed: int) -> Iterator[Point]:
 def adaptive_sampler(space: Space, knobs: Mapping[str, Any], number: int) -> BaseSampler:
     """Return Optuna's sampler for one trial, seeded by the search's seed and the trial's number.
 
-    A single sampler would restart its random sequence in a resumed search and repeat points.
+    A single sampler would restart its random sequence in a resumed search and repeat points. The number is the trial's
+    alone, also where several processes share the study. For a non-adaptive sampler, the values that an enqueued point
+    leaves open are random.
     """
     import numpy as np
     import optuna
 
     options = {name: value for name, value in knobs.items() if name not in ("name", "seed")}
     options["seed"] = int(np.random.SeedSequence([knobs["seed"], number]).generate_state(1)[0])
+    if knobs["name"] in NON_ADAPTIVE:
+        return optuna.samplers.RandomSampler(seed=options["seed"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         try:

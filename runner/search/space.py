@@ -105,6 +105,10 @@ class Space:
                 point[axis.name] = values[axis.name]
         return point
 
+    def ordered(self, values: Mapping[str, _Value]) -> Point:
+        """Return the values of a point in the order of the axes, without those of other keys."""
+        return {axis.name: values[axis.name] for axis in self.axes if axis.name in values}
+
     def words(self, point: Mapping[str, _Value]) -> list[tuple[str, str]]:
         """Return the overrides of a point as (key, text)."""
         named = {axis.name: axis for axis in self.axes}

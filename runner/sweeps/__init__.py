@@ -10,6 +10,7 @@ outcome.py       how a trial ended
 owning.py        writes in a trial's folder, which only its holder makes
 places.py        the folder of each trial, before it starts
 origin_check.py  which trials are of other code or versions, and where they go if they run again
+last_step.py     how far a killed trial came
 data_check.py    which runs are of the same data, and where those of other data go
 display.py       live table, lines and final table
 channel.py       messages between processes

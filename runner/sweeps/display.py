@@ -25,6 +25,10 @@ _REDRAW = 0.25
 # Most rows of the final table
 _MAX_ROWS = 60
 _MAX_REASONS = 20
+# The columns of the live table beside the trial, with their widths
+_COLUMNS = {"epoch": 9, "loss": 6, "score": 6, "state": 11, "left": 7}
+_SPACE, _EDGES = 3, 2
+_NARROW = 24
 # Bytes read from the end of a log
 _TAIL_BYTES = 2048
 _PROGRESS_LINE = re.compile(r"^epoch \d+/\d+  step .*$", re.MULTILINE)
@@ -107,20 +111,28 @@ class _LiveTable:
         self._live.stop()
 
     def _table(self, running: Sequence[Job], waiting: int) -> Any:
-        table = _trial_table(["epoch", "loss", "score", "state", "left"], title=self._title(len(running), waiting))
         room = max(3, self._console.height - 7)
         running = running[: room - 1]
-        for ended in self._over[-max(1, room - len(running)) :]:
-            table.add_row(_without_hash(ended.name), "", "", _format_score(ended.score), ended.result.status, "")
+        rows = [
+            {"trial": ended.name, "score": _format_score(ended.score), "state": ended.result.status.value}
+            for ended in self._over[-max(1, room - len(running)) :]
+        ]
         for job in running:
             words = _last_progress(folder_of(job))
-            values = [words.get(name, "") for name in ("epoch", "loss", "val accuracy")]
-            table.add_row(_without_hash(job.folder_name), *values, "running", words.get("left", ""))
+            shown = {"epoch": "epoch", "loss": "loss", "score": "val accuracy", "left": "left"}
+            found = {name: words.get(word, "") for name, word in shown.items()}
+            rows.append({"trial": job.folder_name, **found, "state": "running"})
+        names, width = _that_fit(self._console.width)
+        table = _trial_table(names, title=self._title(len(running), waiting))
+        for row in rows:
+            name = _cut_in_the_middle(_without_hash(row["trial"]), width)
+            table.add_row(name, *(row.get(each, "") for each in names))
         return table
 
     def _title(self, running: int, waiting: int) -> str:
         words = [f"{count} {status}" for status, count in sorted(self._counts.items())]
         words += [f"{running} running", f"{waiting} waiting"] if self._loaded else ["loading torch and the data"]
+        words.append(f"of {self._counts.total() + running + waiting}")
         left = _seconds_left(time.monotonic() - self._began, self._ran, running + waiting)
         return "  ".join([*words, *([f"left {format_duration(left)}"] if left is not None else [])])
 
@@ -137,6 +149,25 @@ def _trial_table(names: Sequence[str], *, title: str) -> Any:
     for name in names:
         table.add_column(name, justify="left" if name in ("state", "status") else "right", no_wrap=True)
     return table
+
+
+def _that_fit(width: int) -> tuple[list[str], int]:
+    """Return the columns that fit on a terminal beside the trial's name, and the width of that; scores always stay."""
+    names, width = list(_COLUMNS), width - _EDGES
+    for dispensable in ("left", "epoch", "loss"):
+        room = width - sum(_COLUMNS[name] + _SPACE for name in names)
+        if room >= _NARROW:
+            break
+        names.remove(dispensable)
+    return names, max(_NARROW, width - sum(_COLUMNS[name] + _SPACE for name in names))
+
+
+def _cut_in_the_middle(name: str, width: int) -> str:
+    """Return a name that is too long without its middle, because trials differ at both ends."""
+    if len(name) <= width:
+        return name
+    start = (width - 1) // 2
+    return f"{name[:start]}…{name[len(name) - (width - 1 - start) :]}"
 
 
 def _without_hash(name: str) -> str:

@@ -149,8 +149,11 @@ def run_all(jobs: Sequence[Job], launcher: Launcher, display: Display) -> tuple[
     return sorted(ended, key=lambda each: each.number), signals[0] if signals else 0
 
 
-def next_done(launcher: Launcher, display: Display, signals: list[int]) -> Ended | None:
-    """Return a run that ended, if one does within `PAUSE`; update the display, and stop all runs after a signal."""
+def next_done(launcher: Launcher, display: Display, signals: list[int], *, more: int = 0) -> Ended | None:
+    """Return a run that ended, if one does within `PAUSE`; update the display, and stop all runs after a signal.
+
+    `more` is the number of runs that the launcher will get later.
+    """
     ended = None
     try:
         if ended := launcher.next_done(PAUSE):
@@ -158,7 +161,7 @@ def next_done(launcher: Launcher, display: Display, signals: list[int]) -> Ended
             raise_if_disk_full(ended.result)
     except Interrupted as error:
         signals.append(error.exit_code - 128)
-    display.refresh(launcher.running(), launcher.waiting(), loaded=launcher.loaded())
+    display.refresh(launcher.running(), launcher.waiting() + more, loaded=launcher.loaded())
     if signals:
         launcher.stop_all()
     return ended

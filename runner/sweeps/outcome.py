@@ -17,9 +17,18 @@ from runner.engine.saving.evidence import best_score, monitor_of, proven
 from runner.engine.saving.folder import RESULT, SCHEMA, Result, ResultLost, candidates, read_result, write_result
 from runner.engine.saving.locking import lock
 from runner.engine.saving.storage import make_folders, write_atomic
-from runner.errors import MOST_CHOICES, CheckpointError, ConfigError, Locked, StorageError, TrialsFailed
+from runner.errors import (
+    MOST_CHOICES,
+    OUT_OF_MEMORY,
+    CheckpointError,
+    ConfigError,
+    Locked,
+    StorageError,
+    TrialsFailed,
+)
 from runner.numerics import BEFORE_SCHEMA_2, check_unchanged
 from runner.status import BUG, Ending, Status
+from runner.sweeps.last_step import last_step
 from runner.sweeps.owning import by_holder, failed_alone
 from runner.tasks.job import Job
 from runner.tasks.saved_config import holds_same_run
@@ -182,6 +191,9 @@ def finalize_result(job: Job, ended: Ending, seconds: float) -> Result:
         ended = lost_ending(describe_exit(ended.exit_code))
     result.status, result.exit, result.reason = ended.status, ended.exit_code, ended.reason
     result.seconds = result.seconds or round(seconds, 3)
+    steps, epochs = last_step(folder, LOG)
+    if steps > result.steps:
+        result.steps, result.epochs = steps, epochs
     try:
         make_folders(folder)
         if not ended.status.is_result and not user_paths.exists(folder / CONFIG, error=StorageError, links=False):
@@ -193,11 +205,41 @@ def finalize_result(job: Job, ended: Ending, seconds: float) -> Result:
 
 
 def raise_if_failed(ended: Sequence[Ended], count: int, what: str) -> None:
-    """Raise TrialsFailed, in one line, if any of `count` trials has no result."""
-    failed = [each.name for each in ended if not each.has_result]
-    if failed:
-        more = f", and {len(failed) - MOST_CHOICES} more" if len(failed) > MOST_CHOICES else ""
-        raise TrialsFailed(f"{len(failed)} of {count} {what} failed: {', '.join(failed[:MOST_CHOICES])}{more}")
+    """Raise TrialsFailed, in one line, if any of `count` trials has no result.
+
+    If none failed and a signal ended some, the exit code is that of the signal.
+    """
+    stopped = [each for each in ended if each.result.status is Status.INTERRUPTED]
+    failed = [each for each in ended if not each.has_result and each.result.status is not Status.INTERRUPTED]
+    words = [f"{len(failed)} of {count} {what} failed: {_names(failed)}"] if failed else []
+    words += [f"{len(stopped)} of {count} {what} interrupted: {_names(stopped)}"] if stopped else []
+    if words:
+        raise trials_ended("; ".join(words), (each.result for each in stopped if not failed))
+
+
+def trials_ended(text: str, stopped: Iterable[Result]) -> TrialsFailed:
+    """Return the error for trials without a result; its exit code is that of the trials that a signal ended, if any."""
+    error = TrialsFailed(text)
+    codes = {each.exit for each in stopped}
+    if codes:
+        error.exit_code = 130 if codes == {130} else 143
+        error.args = (f"{text}; repeat the command to continue",)
+    return error
+
+
+def _names(ended: Sequence[Ended]) -> str:
+    """Return the names of trials, and how many are left out."""
+    more = f", and {len(ended) - MOST_CHOICES} more" if len(ended) > MOST_CHOICES else ""
+    return f"{', '.join(each.name for each in ended[:MOST_CHOICES])}{more}"
+
+
+def may_pass(result: Result) -> bool:
+    """Return True if another attempt at a trial may end better: any failure but that of a wrong command or config.
+
+    Out of memory is reported as too large a model, but other processes may have used the memory.
+    """
+    wrong = result.exit == ConfigError.exit_code and not (result.reason or "").startswith(OUT_OF_MEMORY)
+    return result.status.retry and not wrong
 
 
 def lost_ending(reason: str, code: int = BUG) -> Ending:

@@ -12,12 +12,11 @@ from types import TracebackType
 from typing import Any
 
 from runner.engine.saving.folder import Result
-from runner.errors import ConfigError
 from runner.printing import write_stderr
 from runner.status import Status
 from runner.sweeps.channel import BadMessage, Closed, Message
 from runner.sweeps.launcher import PAUSE, LauncherSettings
-from runner.sweeps.outcome import Ended, begin, finished_result
+from runner.sweeps.outcome import Ended, begin, finished_result, may_pass
 from runner.sweeps.running import GRACE, Running, outcome, seconds_left, stop, watch
 from runner.sweeps.trial import message_of
 from runner.sweeps.worker_group import SILENCE, Worker, WorkerGroup
@@ -187,7 +186,7 @@ class Pool:
         """Record how a trial ended, or run it again."""
         seconds = time.monotonic() - each.began
         result = outcome(each, code, seconds)
-        if result.status.retry and result.exit != ConfigError.exit_code and each.attempt <= self._settings.retries:
+        if may_pass(result) and each.attempt <= self._settings.retries:
             self._queue.append(Running(number=each.number, job=each.job, attempt=each.attempt + 1))
         else:
             self._done.append(Ended(number=each.number, job=each.job, result=result, ran=True, seconds=seconds))

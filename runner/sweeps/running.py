@@ -26,6 +26,7 @@ GRACE = 4.0
 _GRACE_AFTER_TIMEOUT = 1.0
 # A trial that prints more bytes is stopped before it fills the disk
 _MAX_LOG_BYTES = 64 << 20
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(kw_only=True)
@@ -75,7 +76,9 @@ def outcome(each: Running, code: int, seconds: float) -> Result:
     locked = code == Locked.exit_code and (result is None or result.exit != code)
     if each.cause or locked or result is None or result.status is Status.RUNNING:
         words = "another process held the folder of the trial when it began" if locked else describe_exit(code)
-        status, reason = each.cause or (Status.FAILED, words)
+        # Whoever sent such a signal to the trial alone has stopped it, as Ctrl-C stops a run
+        unasked = Status.INTERRUPTED if -code in _STOPS else Status.FAILED
+        status, reason = each.cause or (unasked, words)
         result = finalize_result(each.job, Ending(status, _exit_code(code), reason), seconds)
     return result
 

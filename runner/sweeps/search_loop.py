@@ -9,8 +9,10 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from runner.engine.interruption import collected
+from runner.engine.saving.folder import Result
 from runner.search.records import RunResult, Search, StudyTrial
 from runner.search.study import Study
+from runner.status import Status
 from runner.sweeps.display import Display
 from runner.sweeps.launcher import Launcher, next_done
 from runner.sweeps.outcome import Ended, folder_of
@@ -45,6 +47,7 @@ class SearchLoop:
         # Points with seeds that have not been started
         self._waiting: deque[_Point] = deque()
         self.points = self.failed = 0
+        self.interrupted: list[Result] = []  # of runs that a signal ended which this process did not get
 
     def run(self, launcher: Launcher, display: Display) -> int:
         """Search until all points ended, a signal arrives or too many points failed; return the signal, 0 for none."""
@@ -54,7 +57,7 @@ class SearchLoop:
                     self._begin(point, launcher)
                 if not self._running:
                     break
-                if ended := next_done(launcher, display, signals):
+                if ended := next_done(launcher, display, signals, more=self._runs_to_come()):
                     for point, seed in self._running.pop(str(folder_of(ended.job))):
                         self._run_ended(point, seed, ended, stopping=bool(signals))
                 if signals and launcher.idle():
@@ -65,6 +68,13 @@ class SearchLoop:
     def too_many_failed(self) -> bool:
         """True if more points failed than `max_failure_rate` allows."""
         return self.failed > self._search.max_failure_rate * max(self.points, min(_FEWEST, self._search.max_points))
+
+    def _runs_to_come(self) -> int:
+        """Return how many runs have not been given to the launcher, at most; pruned points need fewer."""
+        left = self._study.to_come * len(self._search.seeds)
+        started = {id(point): point for points in self._running.values() for point, _ in points}
+        started |= {id(point): point for point in self._waiting}
+        return left + sum(len(point.seeds) for point in started.values())
 
     def _has_room(self, launcher: Launcher) -> bool:
         return len(self._running) < self._most and launcher.free() > 0
@@ -94,9 +104,11 @@ class SearchLoop:
     def _run_ended(self, point: _Point, seed: int, ended: Ended, *, stopping: bool) -> None:
         """Record one run; after the last run of its point, report the point to the study."""
         point.running -= 1
-        if stopping and not ended.has_result:
+        if not ended.has_result and (stopping or ended.result.status is Status.INTERRUPTED):
             # The next command continues this point
             point.was_stopped = True
+            point.seeds.clear()
+            self.interrupted += [] if stopping else [ended.result]
             return
         result = ended.result
         point.runs[seed] = RunResult(

@@ -14,6 +14,7 @@ from runner.engine.saving.folder import read_environment
 from runner.engine.saving.storage import write_atomic, write_unsynced
 from runner.engine.user_code import CODE, CONTINUED, imported_code
 from runner.hashes import CONTENT, content_of
+from runner.passwords import masked_word
 from runner.tasks.job import Job
 from runner.tasks.report import device_name
 from runner.tasks.saved_data import data_entries
@@ -27,7 +28,7 @@ def describe(folder: Path, job: Job, experiment: Experiment) -> None:
 
     The config comes last: a folder that has it can be resumed.
     """
-    write_unsynced(folder / "overrides.yaml", plain_yaml.dump(list(job.overrides)))
+    write_unsynced(folder / "overrides.yaml", plain_yaml.dump(list(map(masked_word, job.overrides))))
     environment = provenance(job.overrides, device=device_name(experiment))
     environment |= {CODE: imported_code(job.config["plugins"]), CONTENT: content_of(job.config)}
     environment |= data_entries(job.config, experiment)

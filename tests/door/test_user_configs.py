@@ -278,3 +278,18 @@ def test_a_folder_with_unusual_characters(bench, tmp_path, capsys):
     (folder / "optim/mine.yaml").write_text("name: sgd\nlr: 0.7\nfused: true\n")
     assert main(["--config-dir", str(folder), "optim=mine", "--cfg", "job"]) == 0
     assert "lr: 0.7\n" in capsys.readouterr().out
+
+
+def test_values_to_try_of_a_recipe_are_not_ignored_by_a_single_run(bench, user, refused):
+    folder = user({"recipe/lrs": f"{GLOBAL}hydra: {{sweeper: {{params: {{optim.lr: '0.1,0.2'}}}}}}\n"})
+    line = refused("--config-dir", str(folder), "recipe=lrs")
+    expected = "hydra.sweeper.params: got values to try for optim.lr; add -m to run each of them"
+    assert line == f"runner: error: {expected}"
+    assert main(["--config-dir", str(folder), "recipe=lrs", "--cfg=job"]) == 0
+
+
+@pytest.mark.parametrize("words", [["-m"], [], ["-m", "hydra/sweeper=optuna"]])
+def test_values_to_try_are_written_as_such_on_the_command_line(bench, refused, words):
+    line = refused(*words, "hydra.sweeper.params={optim.lr: '0.1,0.2'}")
+    expected = "hydra.sweeper.params: belongs in a recipe; here write the values to try: optim.lr=0.1,0.2"
+    assert line == f"runner: error: {expected}"

@@ -129,3 +129,21 @@ def flaky(job):
     if len(attempts.read_text()) < 3:
         raise DataError("the disk was not there")
     return 0
+
+
+@register("task")
+def forgetful(job):
+    """Have too little memory until the third attempt."""
+    attempts = Path(f"{job.folder}.attempts")
+    attempts.write_text((attempts.read_text() if attempts.exists() else "") + "x")
+    if len(attempts.read_text()) < 3:
+        raise torch.OutOfMemoryError("CUDA out of memory") if job.config["seed"] else MemoryError
+    return 0
+
+
+@register("task")
+def stopped(job):
+    """End by a signal that somebody sent to this process alone, if the seed is odd."""
+    if job.config["seed"] % 2:
+        os.kill(os.getpid(), {1: signal.SIGTERM, 3: signal.SIGINT}.get(job.config["seed"], signal.SIGKILL))
+    return 0

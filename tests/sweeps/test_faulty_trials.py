@@ -83,3 +83,41 @@ def test_a_trial_that_fails_is_tried_again(tmp_path):
     for path in trial_folders(tmp_path).values():
         assert (path.parent / f"{path.name}.attempts").read_text() == "xxx"
         assert result(path)["status"] == "done"
+
+
+def test_out_of_memory_is_tried_again_because_others_may_have_used_the_memory(tmp_path):
+    words = ["-m", *SMALL, "task=forgetful", *PLUGIN, "seed=0,1", "hydra.launcher.retries=2"]
+    done = command(*words, cwd=tmp_path, PYTHONPATH=PATHS)
+    assert done.returncode == 0, done.stderr
+    for path in trial_folders(tmp_path).values():
+        assert (path.parent / f"{path.name}.attempts").read_text() == "xxx"
+        assert result(path)["status"] == "done"
+
+
+def test_a_killed_trial_says_how_far_it_came(tmp_path):
+    """The curves and the newest checkpoint, after the first epoch of 19 steps, are all that is left of it."""
+    done = sweep("mix=faulty", "mix.which=5,7", "mix.at=25", "epochs=2", *PLUGIN, cwd=tmp_path)
+    assert done.returncode == 1
+    for path in trial_folders(tmp_path).values():
+        found = result(path)
+        assert found["status"] == "failed"
+        assert 19 <= found["steps"] < 25
+        assert found["epochs"] == pytest.approx(found["steps"] / 19, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "code", "says"),
+    [
+        ("0,1", 143, "1 of 2 trials interrupted: seed=1"),
+        ("0,3", 130, "1 of 2 trials interrupted: seed=3"),
+        ("0,1,5", 1, "1 of 3 trials failed: seed=5"),
+    ],
+)
+def test_a_trial_that_a_signal_stopped_is_not_a_failed_one(tmp_path, seeds, code, says):
+    done = command("-m", *SMALL, "task=stopped", *PLUGIN, f"seed={seeds}", cwd=tmp_path, PYTHONPATH=PATHS)
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr.splitlines()[-1]
+    assert "1 of 3 trials interrupted: seed=1" in done.stderr or len(seeds) == 3
+    statuses = {name.partition("-")[0]: result(path)["status"] for name, path in trial_folders(tmp_path).items()}
+    assert statuses["seed=0"] == "done" and "failed" not in {statuses.get("seed=1"), statuses.get("seed=3")}
+    assert done.stderr.count("interrupted; resume") == 0

@@ -1,0 +1,105 @@
+"""The next point of a study: one that somebody enqueued, else one of the sampler."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from runner.printing import write_stderr
+from runner.search.compatible import enqueued_problem
+from runner.search.records import NON_ADAPTIVE, Search, StudyTrial
+from runner.search.samplers import adaptive_sampler, distinct_points, distribution
+from runner.search.space import Point
+from runner.search.stored_trials import attribute
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial, Trial
+
+
+class Proposals:
+    """Adds points to a study. Of the processes that share it, only the one that holds the storage's lock calls this."""
+
+    def __init__(self, search: Search, study: Study, storage: BaseStorage, marks: Mapping[str, str]) -> None:
+        """Prepare for a study; `marks` are the attributes of a trial that say whose point it is."""
+        self._search, self._study, self._storage, self._marks = search, study, storage, dict(marks)
+        sampler = search.sampler
+        self._sampler = f"{sampler['name']} {sampler['seed']}"
+        self._points = enumerate(distinct_points(search.space, sampler)) if sampler["name"] in NON_ADAPTIVE else None
+
+    def next(self) -> StudyTrial | None:
+        """Return a new point, None if the sampler has no more."""
+        waiting = next((each for each in self._trials() if each.state.name == "WAITING"), None)
+        if waiting is not None:
+            self.mark(waiting.number)
+            return self._asked(waiting.number)
+        if self._points is None:
+            return self._asked(len(self._trials()))
+        same = [each for each in self._trials() if attribute(each, "sampler", str, self._sampler) == self._sampler]
+        known = max((attribute(each, "index", int, -1) for each in same), default=-1)
+        indexed = next((each for each in self._points if each[0] > known), None)
+        return None if indexed is None else self.store(indexed[1], {"index": indexed[0], "sampler": self._sampler})
+
+    def store(self, point: Point, attributes: Mapping[str, Any]) -> StudyTrial:
+        """Store a point as a running trial, in one record."""
+        from optuna.trial import TrialState, create_trial
+
+        axes = {axis.name: axis for axis in self._search.space.axes}
+        trial = create_trial(
+            state=TrialState.RUNNING,
+            params=point,
+            distributions={name: distribution(axes[name]) for name in point},
+            user_attrs={**self._marks, **attributes},
+        )
+        identity = self._storage.create_new_trial(self._study_id(), template_trial=trial)
+        return StudyTrial(identity, self._storage.get_trial(identity).number, point)
+
+    def mark(self, number: int) -> int:
+        """Store whose point a trial is, and return its number in the storage."""
+        identity = self._storage.get_trial_id_from_study_id_trial_number(self._study_id(), number)
+        for name, value in self._marks.items():
+            self._storage.set_trial_user_attr(identity, name, value)
+        return identity
+
+    def completed(self, each: FrozenTrial) -> StudyTrial:
+        """Return a running trial with the values that it does not have yet."""
+        from optuna.trial import Trial
+
+        identity = self.mark(each.number)
+        self._study.sampler = adaptive_sampler(self._search.space, self._search.sampler, each.number)
+        return self._sampled(identity, Trial(self._study, identity))
+
+    def _asked(self, number: int) -> StudyTrial | None:
+        """Return the trial of this number, which waits or is the next one, with a value for each axis that applies."""
+        from optuna.trial import TrialState
+
+        self._study.sampler = adaptive_sampler(self._search.space, self._search.sampler, number)
+        trial = self._study.ask()
+        identity = self.mark(trial.number)
+        found = self._storage.get_trial(identity)
+        if problem := enqueued_problem(found, self._search.space):
+            write_stderr(f"point {found.number} was enqueued but cannot be run: {problem}\n")
+            self._study.tell(trial, state=TrialState.FAIL)
+            return self.next()
+        return self._sampled(identity, trial)
+
+    def _sampled(self, identity: int, trial: Trial) -> StudyTrial:
+        """Return a trial with a value for each axis that applies, by the sampler unless it has one."""
+        space = self._search.space
+        with warnings.catch_warnings():
+            # Optuna warns about trials that a sampler cannot use
+            warnings.simplefilter("ignore")
+            point: Point = {}
+            for axis in space.axes:
+                if space.applies(axis, point):
+                    point[axis.name] = trial._suggest(axis.name, distribution(axis))
+        return StudyTrial(identity, trial.number, point)
+
+    def _study_id(self) -> int:
+        """Return the number of the study in its storage."""
+        return self._storage.get_study_id_from_name(self._search.study_name)
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False)
