@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -119,6 +120,12 @@ def load_config(path: Path) -> dict[str, Any]:
         raise ConfigError(error_message(path, error)) from error
     except ValueError as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
+
+
+@cache
+def loaded_config(path: Path) -> dict[str, Any]:
+    """Return the mapping that a config file holds, read once for each process; nobody may change it."""
+    return load_config(path)
 
 
 def dump(content: Any) -> bytes:

@@ -92,6 +92,32 @@ class Fields(ByValue):
         self.types, self.needed, self.one_of = types, needed, one_of
 
 
+class InRun(ByValue):
+    """Where in a run a duration, or a number of steps, has an effect. A value that has none is refused before step 1.
+
+    Without `zero` it is at least one step, and with `rounds` a small one may round to 0. With `end` it is at most the
+    rest of the run after the duration of the knob `after`, with `before` less than the run, with `within` at most the
+    duration of that knob. `runner.dead_settings` checks what the user gave.
+    """
+
+    def __init__(
+        self,
+        *,
+        zero: bool = False,
+        rounds: bool = False,
+        end: bool = False,
+        before: bool = False,
+        after: str = "",
+        within: str = "",
+    ) -> None:
+        self.zero, self.rounds, self.end, self.before = zero, rounds, end, before
+        self.after, self.within = after, within
+
+
+class Window(ByValue):
+    """Marks two durations, `[from, until]`: the part of a run between them, null for an open end."""
+
+
 class _Relation(Protocol):
     """A rule about a knob that reads another of its component, `knob`; it says nothing if one of the two is null."""
 

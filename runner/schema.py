@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from runner.errors import ConfigError, unknown, wrong
-from runner.relations import ByValue, Fields, Regular, is_relation
+from runner.relations import ByValue, Fields, InRun, Regular, Window, is_relation
 from runner.roles import Mark
 
 
@@ -77,7 +77,7 @@ NonNegativeInt = Annotated[int, Range(0)]
 Duration = Annotated[
     str,
     Pattern(
-        r"(?P<count>\d+(\.\d*)?|\.\d+)(?P<unit>steps?|epochs?|examples?|%)",
+        r"(?P<count>\d{1,15}(\.\d{0,30})?|\.\d{1,30})(?P<unit>steps?|epochs?|examples?|%)",
         "a duration like 500steps, 2epochs, 10000examples or 5%",
     ),
 ]
@@ -130,7 +130,9 @@ def _check_annotated(key: str, value: Any, annotation: Any) -> Any:
 def alone(annotation: Any) -> tuple[Any, Any]:
     """Return what is annotated, and the rule about its value alone, if there is one; marks are no rules."""
     kind, *rules = get_args(annotation)
-    return kind, next((rule for rule in rules if not (is_relation(rule) or isinstance(rule, Mark))), None)
+    return kind, next(
+        (rule for rule in rules if not (is_relation(rule) or isinstance(rule, Mark | InRun | Window))), None
+    )
 
 
 def _check_fields(key: str, values: Any, rule: Fields) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, NamedTuple
 
-from runner.relations import NotWithOption, OneOf, With
+from runner.relations import InRun, NotWithOption, OneOf, With
 from runner.roles import Aspect, FilePath, ReadBy, Role, Unnamed, Unswept, Verbatim
 from runner.schema import Duration, FolderName, ModuleName, Pattern, Positive, PositiveInt, Range
 
@@ -34,8 +34,8 @@ class Settings(NamedTuple):
         Aspect.SELECTION,
     ]
     patience: Annotated[PositiveInt | None, Aspect.SELECTION]
-    validate_every: Annotated[Duration, Aspect.SELECTION, Aspect.CADENCE]
-    checkpoint_every: Annotated[Duration, Role.OBSERVATION]
+    validate_every: Annotated[Duration, InRun(), Aspect.SELECTION, Aspect.CADENCE]
+    checkpoint_every: Annotated[Duration, InRun(), Role.OBSERVATION]
     log_every: Annotated[PositiveInt, Role.OBSERVATION, Unnamed()]
     test: Annotated[Literal["auto", "end", "never"], Role.OBSERVATION]
     figures: Annotated[Literal["auto", "always", "never"], Role.OBSERVATION, Unnamed()]

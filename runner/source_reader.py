@@ -25,6 +25,7 @@ _RULES = {
         *(schema.Range, schema.Pattern, schema.NotEmpty, schema.Pair),
         *(relations.Whole, relations.OneOf, relations.Regular, relations.OfLength),
         *(relations.Fields, relations.Divides, relations.AtMost, relations.Leaves, relations.With),
+        *(relations.InRun, relations.Window),
         *(roles.FilePath, roles.Verbatim, roles.Unnamed, roles.Unswept, roles.ReadBy),
     )
 }

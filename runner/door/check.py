@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from runner.annotations import annotation
+from runner.dead_settings import length_in, refuse_dead
 from runner.door.options import RECIPE, Conf, template, templates
 from runner.errors import ConfigError, unknown, wrong
 from runner.keys import read_by_one_task
@@ -44,6 +45,8 @@ def check_config(conf: Conf, config: Mapping[str, Any], chosen: Mapping[str, lis
         # A task of runner's own, not a plugin's
         if config[key] is not None and task != reader and (PACKAGE / "tasks" / f"{task}.py").is_file():
             raise ConfigError(f"{key}: requires task={reader}; got task={task}")
+    if not conf.accepts_dead:
+        refuse_dead(config, length_in(config), next(iter(chosen.get(RECIPE, ())), None))
 
 
 def _check_group(conf: Conf, group: str, values: Any, chosen: list[str]) -> None:

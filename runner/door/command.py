@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from runner.annotations import context_of
 from runner.door.arguments import Arguments
 from runner.door.compose import Parts, compose_parts, compose_run, hydra_opened, to_plain, with_values_set
+from runner.door.folders import with_moment, with_run_folder
 from runner.door.options import Conf, find_conf
 from runner.door.overrides import ParsedOverride, read_overrides
 from runner.door.resume_sweep import sweep_command
@@ -27,11 +28,10 @@ _OF_ONE_RUN = ("hydra.run.dir", "hydra.mode")
 
 def run(arguments: Arguments) -> int:
     """Compose and check the config, then print it or start the run or sweep; return the exit code."""
-    arguments = sweep_command(arguments)
-    conf = find_conf(arguments.config_dir, arguments.config_name)
+    arguments, conf = _resumed(arguments)
     # Known keys depend on the options of the saved run
     implied = read_overrides(conf, saved_choices(arguments.overrides))
-    given = read_overrides(conf, [*(each.typed for each in implied), *arguments.overrides])
+    given = with_moment(read_overrides(conf, [*(each.typed for each in implied), *arguments.overrides]))
     with hydra_opened(conf):
         fixed = [each for each in given if not each.swept]
         parts = compose_parts(conf, fixed)
@@ -63,8 +63,17 @@ def run(arguments: Arguments) -> int:
     from runner.door.jobs import single_job
     from runner.door.task_context import start_task
 
-    job = replace(single_job(config, given[len(implied) :]), folders=conf.folders)
+    given = with_run_folder(given[len(implied) :], config, parts.hydra.runtime.choices)
+    job = replace(single_job(config, given), folders=conf.folders)
     return start_task(job, settings=lambda: _settings_of(parts))
+
+
+def _resumed(typed: Arguments) -> tuple[Arguments, Conf]:
+    """Return a command line, that of a sweep where `resume=` names one, and its configs."""
+    arguments = sweep_command(typed)
+    conf = find_conf(arguments.config_dir, arguments.config_name)
+    # The values of a sweep are those of an earlier command, maybe of an older version
+    return arguments, conf._replace(accepts_dead=arguments is not typed)
 
 
 def _print_new_names(parts: Parts, given: list[ParsedOverride]) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hydra.core.override_parser.types import IntervalSweep
+from hydra.core.override_parser.types import IntervalSweep, RangeSweep
 
 from runner.door.compose import Parts, to_plain
 from runner.door.naming import trial_name
 from runner.door.options import Conf
-from runner.door.overrides import ParsedOverride, check_allowed, expand_glob, parse_override
+from runner.door.overrides import ParsedOverride, check_allowed, choice_texts, expand_glob, parse_override
 from runner.door.variants import Composer, Trial
 from runner.errors import ConfigError
+from runner.search.decimals import count_in_range, nth_in_range
 
 # Most trials of one sweep
 _MOST = 10_000
@@ -66,38 +68,55 @@ def check_trials(conf: Conf, axes: Axes) -> dict[str, Trial]:
         trial = composer.trial(given)
         name = trial_name([(each.key, each.value) for each in given if each.key in swept or not swept], trial.config)
         if name in found:
-            raise ConfigError(f"{name.rpartition('-')[0]}: two trials of this sweep are the same")
+            same = found[name].config == trial.config
+            says = "are the same" if same else "differ only in what their folders' names leave out"
+            raise ConfigError(f"{name.rpartition('-')[0]}: two trials of this sweep {says}")
         found[name] = trial
     return found
 
 
 def combinations(axes: Axes) -> Iterator[list[ParsedOverride]]:
     """Yield the overrides of every trial, the last axis fastest, as Hydra's own sweeper does."""
-    columns = [_texts(each) for each in axes.all]
-    count = math.prod(map(len, columns))
+    count = math.prod(min(_count(each), _MOST + 1) for each in axes.all)
     if count > _MOST:
         raise ConfigError(f"{axes.swept[0]}: the sweep has {count} trials or more, must be at most {_MOST}")
-    parsed = [
-        [parse_override(f"{each.key}={text}") for text in column]
-        for each, column in zip(axes.all, columns, strict=True)
-    ]
+    parsed = [[parse_override(f"{each.key}={text}") for text in _texts(each)] for each in axes.all]
     yield from map(list, itertools.product(*parsed))
+
+
+def _count(each: ParsedOverride) -> int:
+    """Return how many values an override has, one or several; nothing is listed, because a range can be long."""
+    if not each.swept:
+        return 1
+    if isinstance(each.value, IntervalSweep):
+        raise ConfigError(
+            f"{each.key}: got {each.text}, but a grid tries listed values only; "
+            f"list them ({each.key}=0.1,0.01) or choose a sweeper that searches (hydra/sweeper=...)"
+        )
+    count = range_count(each) if isinstance(each.value, RangeSweep) else len(list(each.parsed.sweep_iterator()))
+    if not count:
+        raise ConfigError(f"{each.key}: got {each.text}, which has no values")
+    return count
+
+
+def range_count(each: ParsedOverride) -> int:
+    """Return how many values a range has; raises ConfigError for a step of 0 and for infinite ends."""
+    value = each.value
+    try:
+        return count_in_range(value.start, value.stop, value.step)
+    except ValueError as error:
+        raise ConfigError(f"{each.key}: got {each.text}, which is not a valid range ({error})") from error
 
 
 def _texts(each: ParsedOverride) -> list[str]:
     """Return the values of an override, one or several, as texts."""
     if not each.swept:
         return [each.text]
-    if isinstance(each.value, IntervalSweep):
-        raise ConfigError(
-            f"{each.key}: got {each.text}, but a grid tries listed values only; "
-            f"list them ({each.key}=0.1,0.01) or choose a sweeper that searches (hydra/sweeper=...)"
-        )
-    try:
-        found = list(itertools.islice(each.parsed.sweep_string_iterator(), _MOST + 1))
-    except (ValueError, OverflowError) as error:
-        # A range with step 0 or infinite ends
-        raise ConfigError(f"{each.key}: got {each.text}, which is not a valid range ({error})") from error
-    if not found:
-        raise ConfigError(f"{each.key}: got {each.text}, which has no values")
-    return found
+    value = each.value
+    if not isinstance(value, RangeSweep):
+        return choice_texts(each)
+    # Hydra adds steps up in binary
+    texts = [str(nth_in_range(value.start or 0, value.step, index)) for index in range(range_count(each))]
+    if value.shuffle:
+        random.shuffle(texts)
+    return texts

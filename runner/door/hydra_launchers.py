@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from runner import user_paths
 from runner.door.compose import choice_words, hydra_error, hydra_opened, picks_option, quote, resolve
+from runner.door.folders import SUBDIR, SWEEP
 from runner.door.options import Conf, find_conf
 from runner.door.overrides import ParsedOverride, parse_override
 from runner.door.task_context import start
@@ -40,7 +41,6 @@ from runner.sweeps.outcome import (
     folder_of,
     lost_ending,
     saved_result,
-    with_own_folder,
 )
 from runner.sweeps.trial import job_of, message_of, run_here
 from runner.tasks.job import Job
@@ -199,28 +199,12 @@ def _opened_launcher(conf: Conf, given: Sequence[ParsedOverride], folder: Path, 
 def _sweep_config(conf: Conf, given: Sequence[ParsedOverride], folder: Path) -> DictConfig:
     """Return Hydra's config of a sweep, from the choices and the values under `hydra`."""
     # Some launchers store the config, and the storage of a study may have a password
-    left_out = ("hydra.sweep.dir", "hydra.mode", "hydra.sweeper.storage")
+    left_out = (SWEEP, SUBDIR, "hydra.mode", "hydra.sweeper.storage")
     fixed = [each for each in given if not each.swept and each.key not in left_out]
     words = [*choice_words(conf, fixed), f"hydra.sweep.dir={quote(user_paths.full(folder))}"]
     global_hydra = GlobalHydra.instance().hydra
     assert global_hydra is not None
     return global_hydra.compose_config(conf.primary, words, RunMode.MULTIRUN, with_log_configuration=False)
-
-
-def in_subfolders(conf: Conf, given: Sequence[ParsedOverride], folder: Path, jobs: Sequence[Job]) -> list[Job]:
-    """Return jobs with the folders that `hydra.sweep.subdir` names; a folder that holds another run is not used."""
-    found = []
-    with hydra_opened(conf):
-        config = _sweep_config(conf, given, folder)
-        loader = GlobalHydra.instance().config_loader()
-        for number, job in enumerate(jobs):
-            whole = loader.load_sweep_config(config, _words_of(conf, job))
-            with open_dict(whole):
-                whole.hydra.job.id = whole.hydra.job.num = number
-            HydraConfig.instance().set_config(whole)
-            path = Path(user_paths.relative(folder / str(whole.hydra.sweep.subdir)))
-            found.append(with_own_folder(replace(job, folder=str(path), folder_name=path.name)))
-    return found
 
 
 def through_hydra(words: Sequence[str], conf: Conf | None = None) -> int:

@@ -26,6 +26,7 @@ class Conf(NamedTuple):
     defaults: Mapping[str, Any]  # group -> option, or list of options for a pick-many group
     files: Mapping[str, Mapping[str, Path]]  # group -> option -> file
     settings: Mapping[str, Any]  # the global fields, as runner's config.yaml sets them
+    accepts_dead: bool = False  # values that do nothing are accepted: they are those of an earlier command
 
     def several(self, group: str) -> bool:
         """Return True if any number of a group's options may be chosen."""
@@ -128,7 +129,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     Raises ConfigError, with file and line, if the file is too large or too deep, has anchors or tags, or is no mapping.
     """
-    content = plain_yaml.load_config(path)
+    content = plain_yaml.loaded_config(path)
     if _refers(content):
         _check_references(path, content)
     return content

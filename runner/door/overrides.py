@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from itertools import accumulate
 from typing import Any, NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
+from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString, Transformer
 from hydra.errors import HydraException
 
 from runner.door.options import OPTION, RECIPE, Conf, chosen_options
@@ -116,6 +117,26 @@ def parse_override(word: str) -> ParsedOverride:
         raise ConfigError(f"{brief(word)}: {_syntax_error(key, text)}") from error
 
 
+def choice_texts(given: ParsedOverride) -> list[str]:
+    """Return each value of a list to try as text that `parse_override` reads as this value.
+
+    Hydra leaves out the quotes of `choice("null","a b")`, and what escapes a text elsewhere is part of a path.
+    """
+    return [_text_of(given.key, each) for each in given.parsed.sweep_iterator()]
+
+
+def _text_of(key: str, value: Any) -> str:
+    """Return a value as text in Hydra's grammar, in quotes where that text would be read as another value."""
+    text = Transformer.str(value)
+    if not isinstance(value, (str, QuotedString)):
+        return text
+    wanted = value.text if isinstance(value, QuotedString) else value
+    with suppress(ConfigError):
+        if parse_override(f"{key}={text}").value == wanted:
+            return text
+    return QuotedString(wanted, Quote.single).with_quotes()
+
+
 def _refuse_brackets(key: str, text: str) -> None:
     """Reject a value that is too slow for Hydra's parser, or nested too deep for a merge."""
     if sum(map(text.count, "[{(")) > _MAX_BRACKETS:
@@ -173,8 +194,8 @@ def _check_hydra_key(given: ParsedOverride) -> None:
         raise ConfigError(f"{given.key}: cannot be swept")
     if "/" in given.key and not OPTION.fullmatch(str(given.value)):
         raise ConfigError(f"{given.key}: got {_quoted_value(given)}, must be one word")
-    if given.key == "hydra.run.dir" and (given.value == "" or "${" in given.text):
-        raise ConfigError(f"{given.key}: got {_quoted_value(given)}, must be the path of a folder, without ${{...}}")
+    if given.key in _FOLDERS and given.value in ("", None):
+        raise ConfigError(f"{given.key}: got {_quoted_value(given)}, must be the path of a folder")
     check_values(given.value, f"{given.key}.")
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.door.compose import Parts, to_plain
+from runner.door.folders import SWEEP, sweep_folder
 from runner.door.grid import Axes, check_trials, swept_axes
 from runner.door.jobs import trial_job
 from runner.door.naming import is_named, truncate_name
 from runner.door.options import Conf
 from runner.door.overrides import ParsedOverride
+from runner.door.subfolders import given_subdir, in_subfolders
 from runner.errors import ConfigError, unknown
 from runner.hashes import digest
 from runner.sweeps.launcher import LauncherSettings, check_launcher_settings
@@ -64,12 +66,11 @@ def _grid(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> Plan:
     axes = swept_axes(conf, parts, list(given))
     trials = check_trials(conf, axes)
     first = next(iter(trials.values())).config
-    folder = _folder(conf, first, axes)
+    folder = _folder(conf, parts, first, axes)
     jobs = [trial_job(trial.config, trial.words, folder / name, conf.folders) for name, trial in trials.items()]
-    if any(each.key == "hydra.sweep.subdir" for each in given):
-        from runner.door.hydra_launchers import in_subfolders
-
-        jobs = in_subfolders(conf, given, folder, jobs)
+    jobs = [replace(job, accepts_dead=conf.accepts_dead) for job in jobs]
+    if subdir := given_subdir(given):
+        jobs = in_subfolders(subdir, folder, jobs, trials.values())
     batch = parts.hydra.sweeper.get("max_batch_size")
     return Plan(folder=folder, outputs=Path(first["outputs"]), jobs=tuple(jobs), settings=settings, batch=batch)
 
@@ -81,7 +82,7 @@ def _search(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> Plan:
     settings = launcher_settings(parts)
 
     def choose_folder(config: dict[str, Any], overrides: list[ParsedOverride]) -> Path:
-        return _folder(conf, config, Axes([*overrides, *(each for each in given if each.sets_hydra)], []))
+        return _folder(conf, parts, config, Axes([*overrides, *(each for each in given if each.sets_hydra)], []))
 
     folder, planned = plan_search(conf, parts, given, choose_folder)
     batch = planned.search.n_jobs or 1
@@ -94,11 +95,11 @@ def _search(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> Plan:
     )
 
 
-def _folder(conf: Conf, config: dict[str, Any], axes: Axes) -> Path:
+def _folder(conf: Conf, parts: Parts, config: dict[str, Any], axes: Axes) -> Path:
     """Return the folder of a sweep; sweeps over the same keys with the same fixed values share it."""
     for each in axes.given:
-        if each.key == "hydra.sweep.dir":
-            return Path(str(each.value))
+        if each.key == SWEEP:
+            return sweep_folder(each, config, parts.hydra.runtime.choices, axes.swept)
     fixed = sorted((each.key, each.text) for each in axes.all if not each.swept and is_named(each.key))
     if conf.primary != "config":
         fixed.append(("--config-name", conf.primary))

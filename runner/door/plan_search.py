@@ -22,6 +22,7 @@ from runner.door.search_settings import (
     monitor_of,
 )
 from runner.door.search_space import make_space, search_overrides
+from runner.door.subfolders import check_differs, given_subdir, point_in_subfolder
 from runner.door.variants import Composer
 from runner.errors import ConfigError, StorageError
 from runner.hashes import digest
@@ -83,17 +84,39 @@ def plan_search(
         settings=experiment(config),
     )
     _check_storage(settings.storage)
+    if subdir := given_subdir(given):
+        check_differs(subdir, space, settings.seeds)
     folder = choose_folder(config, [each.given for each in overrides])
 
-    def run(point: Point, seed: int) -> Job:
-        own = [parse_override(f"{key}={text}") for key, text in space.words(point)]
-        own += [parse_override(f"seed={seed}")] if settings.seeds > 1 else []
-        with hydra_opened(conf):
-            trial = composer.trial(_with_point(fixed, own))
-        name = trial_name([(each.key, each.value) for each in own], trial.config)
-        return trial_job(trial.config, trial.words, folder / name, conf.folders)
-
+    run = _Runs(conf, composer, space, fixed, folder, subdir, own_seed=settings.seeds > 1)
+    if subdir:
+        # A name that is too long, for example
+        run(space.first_point(), search.seeds[0])
     return folder, PlannedSearch(search, trial_job(config, (), folder / "any"), run)
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """Makes the run of a point and a seed."""
+
+    conf: Conf
+    composer: Composer
+    space: Space
+    fixed: Sequence[ParsedOverride]
+    folder: Path  # of the sweep
+    subdir: ParsedOverride | None
+    own_seed: bool  # each point runs with several seeds
+
+    def __call__(self, point: Point, seed: int) -> Job:
+        """Return the job."""
+        own = [parse_override(f"{key}={text}") for key, text in self.space.words(point)]
+        own += [parse_override(f"seed={seed}")] if self.own_seed else []
+        with hydra_opened(self.conf):
+            trial = self.composer.trial(_with_point(self.fixed, own))
+        name = trial_name([(each.key, each.value) for each in own], trial.config)
+        job = trial_job(trial.config, trial.words, self.folder / name, self.conf.folders)
+        job = replace(job, accepts_dead=self.conf.accepts_dead)
+        return point_in_subfolder(self.subdir, self.folder, job, trial) if self.subdir else job
 
 
 def _check_settings(values: dict[str, Any]) -> tuple[SearchSettings, dict[str, Any], dict[str, Any]]:

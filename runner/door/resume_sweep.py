@@ -14,6 +14,7 @@ import yaml
 from runner import plain_yaml, user_paths
 from runner.door.arguments import Arguments
 from runner.door.compose import quote
+from runner.door.folders import SUBDIR
 from runner.door.options import Conf
 from runner.door.overrides import ParsedOverride, parse_override
 from runner.errors import ConfigError, wrong
@@ -26,7 +27,7 @@ from runner.roles import Role
 
 _FILE = "sweep.yaml"
 # Keys that follow from the folder itself
-_PLACE = ("hydra.sweep.dir", "hydra.mode", "sweep", "outputs")
+_PLACE = ("hydra.sweep.dir", "hydra.mode", "outputs")
 # What each command asks for anew
 _ASKED_ANEW = ("rerun",)
 # Passwords in its URL are not saved
@@ -83,9 +84,8 @@ def sweep_command(arguments: Arguments) -> Arguments:
     words = [word for word in kept["overrides"] if word.lstrip("+").partition("=")[0] not in others]
     words = [_as_then(_with_password(word), kept.get("cwd", "")) for word in words]
     words += _former_defaults(folder, words)
-    place = f"hydra.sweep.dir={quote(folder)}"
     return arguments._replace(
-        overrides=(*words, *others.values(), place), multirun=True, config_name=kept["config_name"]
+        overrides=(*words, *others.values(), *_place_of(folder)), multirun=True, config_name=kept["config_name"]
     )
 
 
@@ -104,18 +104,32 @@ def _with_password(word: str) -> str:
     )
 
 
+def _place_of(folder: Path) -> list[str]:
+    """Return the words that put a sweep where it is, and its notes into the notebook there."""
+    above = Path(user_paths.absolute(folder)).parent
+    outputs = [f"outputs={quote(folder.parent.parent)}"] if above.name == "sweeps" and folder.name else []
+    return [*outputs, f"hydra.sweep.dir={quote(folder)}"]
+
+
 def _former_defaults(folder: Path, words: Sequence[str]) -> list[str]:
     """Return words for the defaults that have changed since a sweep began, as its trials have them."""
     given = {word.lstrip("+").partition("=")[0] for word in words}
     wanted = {key: value for key, value in FORMER_DEFAULTS.items() if key not in given}
-    places = (folder / name / "config.yaml" for name in user_paths.listed(folder))
-    trials = [path for path in places if user_paths.is_file(path)]
+    trials = _configs_below(folder)
     for path in trials:
         if not wanted:
             break
         config = plain_yaml.load(path)
         wanted = {key: value for key, value in wanted.items() if _has(config, key, value)}
     return [f"{key}={json.dumps(value)}" for key, value in wanted.items()] if trials else []
+
+
+def _configs_below(folder: Path) -> list[Path]:
+    """Return the configs of a sweep's trials, which may be in folders of their own below it."""
+    found = [
+        Path(place) / "config.yaml" for place, _, names in os.walk(user_paths.full(folder)) if "config.yaml" in names
+    ]
+    return sorted(path for path in found if user_paths.is_file(path))
 
 
 def _has(config: Any, key: str, value: Any) -> bool:
@@ -131,15 +145,19 @@ def _is_data_path(key: str) -> bool:
 
 
 def _as_then(word: str, cwd: str) -> str:
-    """Return a saved word with a relative path of the data as the sweep's first command meant it, if that exists."""
+    """Return a saved word with a relative path as the sweep's first command meant it, if that exists.
+
+    This concerns the data and the storage of a search.
+    """
     key = word.lstrip("+").partition("=")[0]
-    if not cwd or not _is_data_path(key) or (parsed := parse_override(word)).swept:
+    if not cwd or not (_is_data_path(key) or key == _STORAGE) or (parsed := parse_override(word)).swept:
         return word
     value = parsed.value
-    if not isinstance(value, str) or value.startswith(("~", "/")):
+    start = re.match(r"sqlite:///|(?!.*://)", value) if isinstance(value, str) else None
+    if not start or value.removeprefix(start[0]).startswith(("~", "/")):
         return word
-    there = Path(cwd) / value
-    return f"{key}={there}" if user_paths.exists(there, key=key) else word
+    there = Path(cwd) / value.removeprefix(start[0])
+    return f"{key}={quote(f'{start[0]}{there}')}" if user_paths.exists(there, key=key) else word
 
 
 def _read_command(path: Path) -> dict[str, Any]:
@@ -159,7 +177,9 @@ def _read_command(path: Path) -> dict[str, Any]:
 def _check_saved_word(path: Path, word: str) -> None:
     """Reject a saved word that imports code, or that points outside the sweep's folder."""
     key, _, text = word.lstrip("+").partition("=")
-    leads_out = key == "hydra.sweep.subdir" and (".." in text or text.lstrip("'\" ").startswith("/"))
+    leads_out = key == SUBDIR and (".." in text.strip("'\"").split("/") or text.lstrip("'\" ").startswith("/"))
     if key in (*_PLACE, _CODE, "resume", "hydra.run.dir") or leads_out:
         raise ConfigError(f"{path}: {key}: is allowed on the command line only")
-    check_interpolations(text, f"{path}: {key}")
+    # The door resolves the references in folders, and none that reads the environment
+    if key != SUBDIR:
+        check_interpolations(text, f"{path}: {key}")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,10 +11,11 @@ from typing import Any
 from hydra.core.override_parser.types import IntervalSweep, RangeSweep
 
 from runner.door.compose import Parts
-from runner.door.grid import override_in_yaml
+from runner.door.grid import override_in_yaml, range_count
 from runner.door.options import Conf, chosen_options, template, templates
-from runner.door.overrides import ParsedOverride, expand_glob, parse_override
+from runner.door.overrides import ParsedOverride, choice_texts, expand_glob, parse_override
 from runner.errors import ConfigError, unknown
+from runner.search.decimals import nth_in_range
 from runner.search.space import MAX_GRID_POINTS, Axis, Space
 
 _LOG = "log"
@@ -142,28 +143,26 @@ def _numeric_axis(given: ParsedOverride, log: bool) -> Axis:
         whole = isinstance(low, int) and isinstance(high, int)
         step = 1.0 if whole and not log else None
         return Axis(key=given.key, kind="int" if whole else "float", low=low, high=high, step=step, log=log)
-    try:
-        values = [float(each) for each in itertools.islice(value.range(), MAX_GRID_POINTS + 1)]
-    except (ValueError, OverflowError) as error:
-        raise ConfigError(f"{given.key}: got {given.text}, which is not a valid range ({error})") from error
-    if not 0 < len(values) <= MAX_GRID_POINTS:
-        raise ConfigError(f"{given.key}: got {given.text}, which has {'no' if not values else 'too many'} values")
+    count = range_count(given)
+    if not 0 < count <= MAX_GRID_POINTS:
+        raise ConfigError(f"{given.key}: got {given.text}, which has {'no' if not count else 'too many'} values")
     whole = all(isinstance(each, int) for each in (value.start, value.stop, value.step))
+    ends = [nth_in_range(value.start, value.step, index) for index in (0, count - 1)]
     step = abs(float(value.step))
     if log and not (whole and step == 1):
         raise ConfigError(f"{given.key}: got {given.text}, but a logarithmic range has whole numbers and the step 1")
     kind = "int" if whole else "float"
-    return Axis(key=given.key, kind=kind, low=min(values), high=max(values), step=None if log else step, log=log)  # type: ignore[arg-type]
+    return Axis(key=given.key, kind=kind, low=min(ends), high=max(ends), step=None if log else step, log=log)  # type: ignore[arg-type]
 
 
 def _choice_axis(given: ParsedOverride, log: bool) -> Axis:
     """Return the axis of listed values."""
     if log:
         raise ConfigError(f"{given.key}: got {given.text}, but only an interval or a range can be logarithmic")
-    texts = list(given.parsed.sweep_string_iterator())
+    texts = choice_texts(given)
     # shuffle() gives another order each time, but a resumed search needs the same space
     if getattr(given.value, "shuffle", False):
         texts.sort()
-    if twice := [text for index, text in enumerate(texts) if text in texts[:index]]:
-        raise ConfigError(f"{given.key}: given twice ('{twice[0]}')")
+    if twice := next((text for text, count in Counter(texts).items() if count > 1), None):
+        raise ConfigError(f"{given.key}: given twice ('{twice}')")
     return Axis(key=given.key, kind="choice", choices=tuple(texts))

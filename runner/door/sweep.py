@@ -86,6 +86,8 @@ def _run_grid(conf: Conf, plan: Plan, given: Sequence[ParsedOverride]) -> int:
         write_stderr(f"stopped: {complete} of {len(jobs)} trials have a result; repeat the command to continue\n")
         return 128 + signal
     raise_if_failed(ended, len(jobs), "trials")
+    if len(ended) < len(jobs):
+        raise TrialsFailed(f"{len(jobs) - len(ended)} of {len(jobs)} trials were not run")
     return 0
 
 
@@ -140,6 +142,8 @@ def _search(
     if loop.interrupted:
         what = f"{len(loop.interrupted)} run" + ("s were" if len(loop.interrupted) > 1 else " was")
         raise trials_ended(f"{what} interrupted", loop.interrupted)
+    if not any(row.state in ("complete", "pruned", "diverged") for row in study.rows()):
+        raise TrialsFailed("no point has a result")
     return 0
 
 

@@ -25,6 +25,7 @@ class Trial:
 
     config: dict[str, Any]
     words: tuple[str, ...]
+    choices: Mapping[str, Any]  # the option of each group
 
 
 class Composer:
@@ -40,7 +41,8 @@ class Composer:
         words = tuple(each.word for each in choices)
         if words not in self._composed:
             self._composed[words] = _Variants(self._conf, compose_parts(self._conf, [*self._hydra, *choices]))
-        return Trial(self._composed[words].config(given), tuple(each.word for each in given))
+        variants = self._composed[words]
+        return Trial(variants.config(given), tuple(each.word for each in given), variants.choices)
 
 
 class _Variants:
@@ -53,6 +55,7 @@ class _Variants:
         self._conf, self._parts = conf, parts
         self._refers = "${" in str(OmegaConf.to_container(parts.config, resolve=False))
         self._first: dict[tuple[str, ...], dict[str, Any]] = {}
+        self.choices: Mapping[str, Any] = parts.hydra.runtime.choices
 
     def config(self, given: Sequence[ParsedOverride]) -> dict[str, Any]:
         """Return the config that overrides make, checked; raises ConfigError if it is wrong."""

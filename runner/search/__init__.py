@@ -1,6 +1,7 @@
 """Hyperparameter search with Optuna.
 
 - `space`: search spaces, with axes that apply to some choices only.
+- `decimals`: ranges of numbers in decimal notation.
 - `samplers`: grid, random and quasi-random points; Optuna's adaptive samplers.
 - `pruning`: stops unpromising runs early.
 - `records`: the settings of a search, its points and their results.

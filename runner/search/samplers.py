@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Repeated points in a row after which the space counts as exhausted
 _MAX_REPEATS = 10_000
+# Most whole numbers of an axis that are listed
+_MOST_LISTED = 100_000
 
 
 def distinct_points(space: Space, knobs: Mapping[str, Any]) -> Iterator[Point]:
@@ -88,10 +90,36 @@ def adaptive_sampler(space: Space, knobs: Mapping[str, Any], number: int) -> Bas
                 group = space.conditional is not None
                 return optuna.samplers.TPESampler(multivariate=True, group=group, **options)
             if knobs["name"] == "gp":
-                return optuna.samplers.GPSampler(warn_independent_sampling=False, **options)
+                return _gp_sampler(options)
             return optuna.samplers.CmaEsSampler(warn_independent_sampling=False, **options)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"hydra.sweeper.sampler: {str(error).splitlines()[0]}") from error
+
+
+def _gp_sampler(options: Mapping[str, Any]) -> BaseSampler:
+    """Return Optuna's Gaussian process, for which long axes of whole numbers are continuous: it would list them."""
+    from optuna.distributions import FloatDistribution, IntDistribution
+    from optuna.samplers import GPSampler
+
+    def is_long(axis: BaseDistribution) -> bool:
+        return isinstance(axis, IntDistribution) and (axis.high - axis.low) // axis.step > _MOST_LISTED
+
+    class _Sampler(GPSampler):
+        def sample_relative(self, study: Any, trial: Any, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+            space, longs = dict(search_space), {name for name, axis in search_space.items() if is_long(axis)}
+            for name in longs:
+                axis: Any = search_space[name]
+                space[name] = FloatDistribution(axis.low, axis.high, log=axis.log)
+            found = super().sample_relative(study, trial, space)
+            return found | {name: _on_axis(found[name], search_space[name]) for name in longs & found.keys()}
+
+    return _Sampler(warn_independent_sampling=False, **options)
+
+
+def _on_axis(value: float, axis: Any) -> int:
+    """Return the nearest value of an axis of whole numbers."""
+    steps = round((value - axis.low) / axis.step)
+    return int(axis.low + axis.step * min(max(steps, 0), (axis.high - axis.low) // axis.step))
 
 
 def distribution(axis: Axis) -> BaseDistribution:

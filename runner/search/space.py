@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from runner.errors import ConfigError
+from runner.search.decimals import exact, nth_in_range
 
 # A choice is its text on the command line
 _Value = str | int | float
@@ -41,22 +42,28 @@ class Axis:
         """Return the value at a position in [0, 1) of the axis, uniform on its linear or logarithmic scale."""
         if self.kind == "choice":
             return self.choices[int(position * len(self.choices))]
-        if (listed := self.values()) is not None and not self.log:
-            return listed[int(position * len(listed))]
+        if (count := self.count()) is not None and not self.log:
+            return self.nth(min(int(position * count), count - 1))
         low, high = (self.low - 0.5, self.high + 0.5) if self.kind == "int" else (self.low, self.high)
         value = low * (high / low) ** position if self.log else low + position * (high - low)
         return self._inside(round(value)) if self.kind == "int" else _round_inside(value, self.low, self.high)
 
-    def values(self) -> list[_Value] | None:
-        """Return all values of the axis, None if it is continuous."""
+    def count(self) -> int | None:
+        """Return how many values the axis has, None if it is continuous."""
         if self.kind == "choice":
-            return list(self.choices)
-        if self.step is None:
-            return None
-        count = round((self.high - self.low) / self.step) + 1
-        if self.kind == "int":
-            return [int(self.low + index * self.step) for index in range(count)]
-        return [_round_inside(self.low + index * self.step, self.low, self.high) for index in range(count)]
+            return len(self.choices)
+        return None if self.step is None else round((exact(self.high) - exact(self.low)) / exact(self.step)) + 1
+
+    def values(self) -> list[_Value] | None:
+        """Return all values of the axis, None if it is continuous; an axis can be too long for that."""
+        return None if (count := self.count()) is None else [self.nth(index) for index in range(count)]
+
+    def nth(self, index: int) -> _Value:
+        """Return a value of an axis that is not continuous, by its index."""
+        if self.kind == "choice":
+            return self.choices[index]
+        value = nth_in_range(self.low, self.step or 1, index)
+        return int(value) if self.kind == "int" else value
 
     def end_texts(self) -> list[str]:
         """Return the values to check, as text: every choice, or both ends."""
@@ -69,8 +76,12 @@ class Axis:
         return value if isinstance(value, str) else repr(value)
 
     def rounded(self, value: _Value) -> _Value:
-        """Return a sampled value as the run gets it: floats are rounded to six digits."""
-        return _round_inside(value, self.low, self.high) if isinstance(value, float) else value
+        """Return a sampled value as the run gets it: floats are rounded to six digits, or to the values of a range."""
+        if not isinstance(value, float):
+            return value
+        if self.step is not None and self.kind == "float":
+            return self.nth(round((exact(value) - exact(self.low)) / exact(self.step)))
+        return _round_inside(value, self.low, self.high)
 
     def _inside(self, value: int) -> int:
         return min(max(value, int(self.low)), int(self.high))
@@ -109,6 +120,10 @@ class Space:
         """Return the values of a point in the order of the axes, without those of other keys."""
         return {axis.name: values[axis.name] for axis in self.axes if axis.name in values}
 
+    def first_point(self) -> Point:
+        """Return the point with the first choice and the lower end of each axis."""
+        return self.active_point({axis.name: axis.choices[0] if axis.choices else axis.low for axis in self.axes})
+
     def words(self, point: Mapping[str, _Value]) -> list[tuple[str, str]]:
         """Return the overrides of a point as (key, text)."""
         named = {axis.name: axis for axis in self.axes}
@@ -120,23 +135,23 @@ class Space:
 
     def grid(self) -> list[Point]:
         """Return every point; raises ConfigError for an axis without listed values, or too many points."""
-        columns: list[list[_Value]] = []
+        counts: list[int] = []
         for axis in self.axes:
-            listed = axis.values()
-            if listed is None:
+            count = axis.count()
+            if count is None:
                 raise ConfigError(
                     f"{axis.key}: got an interval, but a grid tries listed values only; "
                     f"list them ({axis.key}=0.1,0.01) or choose another hydra/sweeper/sampler"
                 )
-            columns.append(listed)
-        if (count := math.prod(map(len, columns))) > MAX_GRID_POINTS:
-            raise ConfigError(f"{self.axes[0].key}: the grid has {count} points, must be at most {MAX_GRID_POINTS}")
-        return list(self._distinct(columns))
+            counts.append(count)
+        if (product := math.prod(counts)) > MAX_GRID_POINTS:
+            raise ConfigError(f"{self.axes[0].key}: the grid has {product} points, must be at most {MAX_GRID_POINTS}")
+        return list(self._distinct([axis.values() or [] for axis in self.axes]))
 
     def size(self) -> float:
         """Return the number of different points, inf if an axis is continuous or the grid is too large."""
-        listed = [axis.values() for axis in self.axes]
-        if any(each is None for each in listed) or math.prod(len(each or ()) for each in listed) > MAX_GRID_POINTS:
+        counts = [axis.count() for axis in self.axes]
+        if None in counts or math.prod(each or 0 for each in counts) > MAX_GRID_POINTS:
             return math.inf
         return len(self.grid())
 

@@ -86,6 +86,7 @@ def message_of(job: Job) -> Message:
         "notes": job.notes,
         "is_trial": job.is_trial,
         "search": job.search,
+        "accepts_dead": job.accepts_dead,
         "folders": [str(folder) for folder in job.folders],
     }
 

@@ -15,6 +15,7 @@ list.py             groups, options and knobs as text or Markdown
 catalog.py          the catalog that task=list prints
 reference.py        docs/reference.md
 notebook.py         rebuild outputs/notebook.md
+idle_settings.py    settings of a new run that would do nothing in it
 job.py              the job of a task, and the contracts of `vary` and `launch`
 old_scores.py       scores in a checkpoint of an older version
 run_folder.py       the folder of a run, its lock and its result

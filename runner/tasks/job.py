@@ -31,6 +31,7 @@ class Job:
     world: World = ALONE  # the processes that run it together
     folders: tuple[Path, ...] = ()  # the config folders that task=list and `vary` read, runner's first
     given: frozenset[str] = frozenset()  # of the keys that may be `auto`, those that are not
+    accepts_dead: bool = False  # settings that do nothing are accepted: they are those of an earlier command
     is_trial: bool = False  # of a sweep or of a task that launches runs: `folder` is the only place for its result
     resumed: bool = False  # `folder` holds this very run, which `resume=` continues
 

@@ -17,6 +17,7 @@ from runner.engine.saving.storage import make_folder, printable, write_atomic
 from runner.printing import write_stdout
 from runner.registry import register
 from runner.schema import PositiveInt
+from runner.tasks.idle_settings import check_settings
 from runner.tasks.job import Job
 from runner.tasks.preview_images import image_rows
 from runner.tasks.report import tensorboard_folder
@@ -38,6 +39,7 @@ def preview(job: Job, *, examples: PositiveInt, lr_axis: Literal["linear", "log"
     `preview/images.png` (unless the examples are single points) and an event file.
     """
     experiment = assemble(job.config)
+    check_settings(job, experiment, saved=False)
     pictures = {"lr": _draw_lr(job, experiment, log=lr_axis == "log"), "classes": _draw_counts(experiment)}
     rows = list(image_rows(job, experiment, examples))
     if rows[0].images.shape[2:] != (1, 1):

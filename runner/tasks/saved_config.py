@@ -132,7 +132,8 @@ def holds_same_run(folder: Path, job: Job) -> bool:
     saved = plain_yaml.load(folder / _CONFIG)
     if same_config(saved, job.config):
         return True
-    return data_of(folder) is not None and same_config(_with_paths_of(saved, job.config), job.config)
+    moved = _with_paths_of(saved, job.config) if data_of(folder) is not None else saved
+    return same_config(moved, job.config)
 
 
 def saved_hash(folder: Path, config: Mapping[str, Any]) -> str | None:

@@ -29,6 +29,7 @@ from runner.errors import CheckpointError, DataError, Diverged, short_reason
 from runner.registry import register
 from runner.status import Status
 from runner.tasks.find_folder import begun_folder, on_these_data
+from runner.tasks.idle_settings import check_settings
 from runner.tasks.job import Job
 from runner.tasks.old_scores import without_old_losses
 from runner.tasks.report import log_end, log_start, make_console, print_progress, show_start, show_summary
@@ -54,6 +55,7 @@ def train_task(job: Job) -> int:
             job = replace(job, config=threads.with_saved(job.config, job.overrides, snapshot.meta))
         loaded, lines = _data_of(resumed, job, snapshot, loaded or load(job.config))
         experiment = assemble(job.config, fit=snapshot is None, search=job.search, world=job.world, loaded=loaded)
+        lines += check_settings(job, experiment, saved=by_hand or snapshot is not None)
         missing = _check_test_split(job, experiment)
         changed = threads.changed(snapshot.meta) if snapshot else ()
         experiment = replace(experiment, summary=[*lines, *experiment.summary, *missing, *changed])

@@ -10,7 +10,7 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,15 @@ from runner.durations import dates_until, is_date
 from runner.engine.clock import Clock
 from runner.engine.contracts import Average
 from runner.registry import register
+from runner.relations import InRun
 from runner.schema import Duration, HalfOpenUnit, PositiveInt
 
 _Tensors = tuple[list[Tensor], list[Tensor]]
 _Statistics = Literal["recompute", "average"]
+_Start = Annotated[Duration, InRun(zero=True, rounds=True, end=True)]
+_Every = Annotated[Duration, InRun(end=True, after="start")]
+_Last = Annotated[Duration, InRun(end=True)]
+_Blocks = Annotated[PositiveInt, InRun(within="last")]
 
 
 class _NoAverage:
@@ -123,7 +128,7 @@ def ema(model: nn.Module, *, decay: HalfOpenUnit) -> Average:
 
 
 @register("average")
-def swa(model: nn.Module, clock: Clock, *, start: Duration, every: Duration, statistics: _Statistics) -> Average:
+def swa(model: nn.Module, clock: Clock, *, start: _Start, every: _Every, statistics: _Statistics) -> Average:
     """Return the plain mean of the weights at `start` and after each `every` from there (SWA, arXiv 1803.05407).
 
     Before the first of these it is the model itself. With a `start` of 0 the untrained weights are not in the mean. The
@@ -184,7 +189,7 @@ class _BlockMeans(ModelCopy):
 
 
 @register("average")
-def polyak(model: nn.Module, clock: Clock, *, last: Duration, blocks: PositiveInt, statistics: _Statistics) -> Average:
+def polyak(model: nn.Module, clock: Clock, *, last: _Last, blocks: _Blocks, statistics: _Statistics) -> Average:
     """Return the plain mean of the weights after the last steps (Polyak and Juditsky 1992).
 
     With one block the mean starts at step `total_steps - last`, and is the model itself before: this suits a run of

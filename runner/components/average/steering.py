@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from runner.components.average.running import ModelCopy, copy_tensors
 from runner.engine.contracts import Average
 from runner.errors import ConfigError
 from runner.registry import register
+from runner.relations import InRun
 from runner.schema import PositiveInt, Unit
 
 
@@ -57,7 +58,7 @@ class _ScheduleFreeAverage(ModelCopy):
 
 
 @register("average")
-def lookahead(model: nn.Module, *, every: PositiveInt, alpha: Unit) -> Average:
+def lookahead(model: nn.Module, *, every: Annotated[PositiveInt, InRun(end=True)], alpha: Unit) -> Average:
     """Return the slow weights of Lookahead (arXiv 1907.08610, algorithm 1), which evaluation reads.
 
     Lookahead changes the training: after each `every` steps, `slow <- slow + alpha * (w - slow); w <- slow`. The

@@ -15,11 +15,12 @@ from torch.optim import Optimizer
 from runner.engine.weights import KINDS, Kind, named_kinds
 from runner.errors import ConfigError
 from runner.registry import shared_knobs
-from runner.relations import Fields, OfLength, Regular
+from runner.relations import Fields, InRun, OfLength, Regular, Window
 from runner.roles import Role
 from runner.schema import Duration, NonNegative, Positive, TagName
 
 _NoDecay = list[Kind]
+_Pair = OfLength(2, "[from, until], each a duration or null")
 _Rule = Annotated[
     dict[str, Any],
     Fields(
@@ -27,8 +28,8 @@ _Rule = Annotated[
             ("match", Annotated[str, Regular("a regular expression for names of tensors")]),
             ("lr", NonNegative),
             ("weight_decay", NonNegative),
-            ("active", Annotated[list[Duration | None], OfLength(2, "[from, until], each a duration or null")]),
-            ("until", Duration),
+            ("active", Annotated[list[Duration | None], _Pair, Window()]),
+            ("until", Annotated[Duration, InRun(end=True)]),
             ("name", Annotated[TagName, Role.OBSERVATION]),
         ),
         needed=("match",),
@@ -74,7 +75,8 @@ class Groups:
             for `active: [null, x]`. `name` labels the group in the log; by default it is made from `match`.
 
     Raises:
-        ConfigError: a rule matches no parameter, two rules have one name, or the model has no trainable parameter.
+        ConfigError: a rule matches no parameter that earlier rules leave, two rules have one name, or the model has no
+            trainable parameter.
     """
 
     def __init__(
@@ -106,10 +108,23 @@ class Groups:
             used.add(rule.match)
         for i, rule in enumerate(self._rules):
             if rule.match not in used:
-                raise ConfigError(f"optim.rules[{i}].match: '{rule.match}' matches no trainable parameter of the model")
+                raise self._unused(i, rule.match)
         if not groups:
             raise ConfigError("optim: the model has no trainable parameter")
         return [self._with_kinds(groups[title]) for title in sorted(groups)]
+
+    def _unused(self, number: int, match: str) -> ConfigError:
+        """Return the error for a rule that applies to no parameter."""
+        key = f"optim.rules[{number}].match"
+        names = [name for name, _, _ in self._trainable if re.search(match, name)]
+        if not names:
+            return ConfigError(f"{key}: '{match}' matches no trainable parameter of the model")
+        first = [next(i for i, rule in enumerate(self._rules) if re.search(rule.match, name)) for name in names]
+        others = " and ".join(f"optim.rules[{i}]" for i in sorted(set(first)))
+        return ConfigError(
+            f"{key}: got '{match}', but {others} has all parameters that it matches; "
+            "the first rule that matches counts, so this one would do nothing"
+        )
 
     def split(
         self, chosen: Container[nn.Parameter], words: tuple[str, str], lr: float | None = None
@@ -138,6 +153,12 @@ class Groups:
         first = [next((kind for kind in ("norm", *KINDS) if kind in kinds_of[p]), None) for p in group["params"]]
         counts = Counter(kind for kind in first if kind)
         return {**group, "kinds": ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if kind in counts)}
+
+
+def unmatched_kinds(model: nn.Module, no_decay: _NoDecay) -> list[str]:
+    """Return the kinds in `no_decay` of which a model has no trainable parameter."""
+    present = {kind for _, parameter, kinds in named_kinds(model) if parameter.requires_grad for kind in kinds}
+    return [kind for kind in no_decay if kind not in present]
 
 
 def _resolve(rule: _Rule, label: str) -> _ResolvedRule:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 
 from runner.engine.contracts import Probe, Watch, Watched
 from runner.engine.timing import Stopwatch, peak_memory
 from runner.registry import register
+from runner.relations import InRun
 from runner.schema import PositiveInt
 
 # Bytes per MiB
@@ -15,7 +18,7 @@ _HOST = torch.device("cpu")
 
 
 @register("probe")
-def throughput(*, every: PositiveInt) -> Probe:
+def throughput(*, every: Annotated[PositiveInt, InRun(end=True)]) -> Probe:
     """Return a probe of the speed since its last measurement, validation and checkpoints included.
 
     Logs `time/images_per_second` and `time/milliseconds_per_step`, but nothing at its first measurement. The tags

@@ -11,18 +11,21 @@ from fractions import Fraction
 from functools import cache
 from typing import Annotated
 
-from runner.components.scheduler.decay import with_warmup
+from runner.components.scheduler.decay import WarmUp, with_warmup
 from runner.durations import date, dates_until, exact_steps_of
 from runner.engine.clock import Clock
 from runner.engine.contracts import Schedule
 from runner.registry import register
+from runner.relations import InRun
 from runner.schema import Duration, Positive, PositiveInt, Range, Unit
 
 _Share = Annotated[float, Range(0, 1, open_low=True)]
+_Part = Annotated[Duration, InRun(end=True)]
+_Peak = Annotated[Duration, InRun(zero=True, rounds=True, end=True, after="warmup")]
 
 
 @register("scheduler")
-def cyclic(clock: Clock, *, low: _Share, half: Duration, gamma: Positive, warmup: Duration) -> Schedule:
+def cyclic(clock: Clock, *, low: _Share, half: _Part, gamma: Positive, warmup: WarmUp) -> Schedule:
     """Return triangles from `low` up to 1 and back; each half takes `half`, and each height is `gamma` times the last.
 
     Smith 2017 (arXiv 1506.01186): gamma 1 is the paper's `triangular`, gamma 0.5 its `triangular2`. torch's CyclicLR.
@@ -40,7 +43,7 @@ def cyclic(clock: Clock, *, low: _Share, half: Duration, gamma: Positive, warmup
 
 
 @register("scheduler")
-def triangular(clock: Clock, *, start: _Share, peak: Duration, final: Unit, warmup: Duration) -> Schedule:
+def triangular(clock: Clock, *, start: _Share, peak: _Peak, final: Unit, warmup: WarmUp) -> Schedule:
     """Return a straight line from `start` up to 1 at `peak` after the warm-up, and one down to `final`."""
     top = clock.steps(peak)
 
@@ -53,7 +56,7 @@ def triangular(clock: Clock, *, start: _Share, peak: Duration, final: Unit, warm
 
 
 @register("scheduler")
-def cosine_restarts(clock: Clock, *, cycle: Duration, growth: PositiveInt, final: Unit, warmup: Duration) -> Schedule:
+def cosine_restarts(clock: Clock, *, cycle: _Part, growth: PositiveInt, final: Unit, warmup: WarmUp) -> Schedule:
     """Return half cosines from 1 to `final`, each `growth` times as long as the last (SGDR, arXiv 1608.03983).
 
     Whole cycles fill the n steps after the warm-up, so that the run ends at the smallest factor. There are m of them,
@@ -85,7 +88,7 @@ def _restarts(n: int, first: Fraction, growth: int) -> list[int]:
 
 
 @register("scheduler")
-def onecycle(clock: Clock, *, start: _Share, peak: Duration, final: Unit, warmup: Duration) -> Schedule:
+def onecycle(clock: Clock, *, start: _Share, peak: _Peak, final: Unit, warmup: WarmUp) -> Schedule:
     """Return half cosines from `start` up to 1 and down to `final`, which is the factor of the last step.
 
     The rise takes `peak` after the warm-up: the factor is 1 at `t = peak - 1`, which may lie between two steps. This is

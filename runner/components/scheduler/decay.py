@@ -11,15 +11,20 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from runner.durations import dates_until
 from runner.engine.clock import Clock
 from runner.engine.contracts import Schedule
 from runner.errors import ConfigError
 from runner.registry import register
+from runner.relations import InRun
 from runner.schema import Duration, NonNegative, NonNegativeInt, Positive, Unit
 
+# A part of the run; none at 0
+WarmUp = Annotated[Duration, InRun(zero=True, end=True)]
+_Date = Annotated[Duration, InRun(before=True)]
+_Scale = Annotated[Duration, InRun()]
 # (t, n) -> factor
 _Curve = Callable[[int, int], float]
 
@@ -59,20 +64,20 @@ def _warmup_steps(warmup: str, clock: Clock) -> int:
 
 
 @register("scheduler")
-def constant(clock: Clock, *, warmup: Duration) -> Schedule:
+def constant(clock: Clock, *, warmup: WarmUp) -> Schedule:
     """Return the factor 1 in every step after the warm-up."""
     return with_warmup(lambda t, n: 1.0, warmup, clock)
 
 
 @register("scheduler")
-def step(clock: Clock, *, every: Duration, gamma: Positive, warmup: Duration) -> Schedule:
+def step(clock: Clock, *, every: _Date, gamma: Positive, warmup: WarmUp) -> Schedule:
     """Return `gamma ** k` after k drops: one at each step `round(k * every)`, counted from the start of the run."""
     interval = clock.interval(every)
     return _times_warmup(lambda s: gamma ** dates_until(s, interval), warmup, clock)
 
 
 @register("scheduler")
-def cosine(clock: Clock, *, final: Unit, warmup: Duration) -> Schedule:
+def cosine(clock: Clock, *, final: Unit, warmup: WarmUp) -> Schedule:
     """Return half a cosine from 1 to `final`: `final + (1 - final) * (1 + cos(pi * t / n)) / 2` (arXiv 1608.03983)."""
 
     def curve(t: int, n: int) -> float:
@@ -82,7 +87,7 @@ def cosine(clock: Clock, *, final: Unit, warmup: Duration) -> Schedule:
 
 
 @register("scheduler")
-def inverse_sqrt(clock: Clock, *, timescale: Duration, warmup: Duration) -> Schedule:
+def inverse_sqrt(clock: Clock, *, timescale: _Scale, warmup: WarmUp) -> Schedule:
     """Return `1 / sqrt(1 + t / timescale)`, which starts at 1 (`1 / sqrt(t)` would be infinite at t = 0).
 
     With `timescale` equal to `warmup`, w steps, it is `sqrt(w / s)` after the warm-up: the schedule of the transformer
@@ -93,21 +98,21 @@ def inverse_sqrt(clock: Clock, *, timescale: Duration, warmup: Duration) -> Sche
 
 
 @register("scheduler")
-def multistep(clock: Clock, *, milestones: list[Duration], gamma: Positive, warmup: Duration) -> Schedule:
+def multistep(clock: Clock, *, milestones: list[_Date], gamma: Positive, warmup: WarmUp) -> Schedule:
     """Return `gamma ** (number of milestones passed)`, counted from the start of the run (arXiv 1512.03385)."""
     dates = sorted(clock.steps(milestone) for milestone in milestones)
     return _times_warmup(lambda s: gamma ** bisect_right(dates, s), warmup, clock)
 
 
 @register("scheduler")
-def exponential(clock: Clock, *, every: Duration, gamma: Positive, warmup: Duration) -> Schedule:
+def exponential(clock: Clock, *, every: _Scale, gamma: Positive, warmup: WarmUp) -> Schedule:
     """Return `gamma ** (t / every)`: the decay of `step` in equal factors per step."""
     interval = float(clock.interval(every))
     return with_warmup(lambda t, n: gamma ** (t / interval), warmup, clock)
 
 
 @register("scheduler")
-def polynomial(clock: Clock, *, power: Positive, final: Unit, warmup: Duration) -> Schedule:
+def polynomial(clock: Clock, *, power: Positive, final: Unit, warmup: WarmUp) -> Schedule:
     """Return `final + (1 - final) * (1 - t / n) ** power`."""
 
     def curve(t: int, n: int) -> float:
@@ -117,7 +122,7 @@ def polynomial(clock: Clock, *, power: Positive, final: Unit, warmup: Duration) 
 
 
 @register("scheduler")
-def linear(clock: Clock, *, final: Unit, warmup: Duration) -> Schedule:
+def linear(clock: Clock, *, final: Unit, warmup: WarmUp) -> Schedule:
     """Return a straight line from 1 to `final`."""
     return with_warmup(lambda t, n: 1 + (final - 1) * min(t, n) / n, warmup, clock)
 
@@ -169,7 +174,7 @@ def plateau(
     threshold: NonNegative,
     cooldown: NonNegativeInt,
     final: Unit,
-    warmup: Duration,
+    warmup: WarmUp,
 ) -> _Plateau:
     """Return a factor that is multiplied by `gamma` after more than `patience` validations without improvement.
 
