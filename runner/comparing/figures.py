@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from runner.comparing.curves import RATIO, mean_curve, thinned_curve
 from runner.comparing.runs import Series
 from runner.comparing.statistics import ALPHA
 from runner.comparing.verdicts import ComparedRow, Criterion
+from runner.engine.figures.picture import figure, new_figure
 
 # Configurations with a color of their own; the others are gray
 _MAX_COLORS = 8
@@ -26,26 +26,6 @@ _NLL_PANEL = ("val/nll", "validation negative log-likelihood")
 _MAX_LABEL = 44
 # Upper limit of a loss axis as a multiple of the largest first loss
 _LOSS_HEADROOM = 1.5
-
-
-def empty_figure(width: float, height: float) -> Any:
-    """Return an empty figure, without a window or pyplot's global state."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def to_svg(figure: Any) -> bytes:
-    """Return a figure as SVG; equal figures give equal bytes."""
-    from matplotlib import rc_context
-
-    file = io.BytesIO()
-    with rc_context({"svg.hashsalt": "runner", "path.simplify": True}):
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    return file.getvalue()
 
 
 def label_axes(axes: Any, **words: str) -> None:
@@ -74,21 +54,22 @@ def _colors(rows: Sequence[ComparedRow], criterion: Criterion) -> dict[str, str]
     }
 
 
-def draw_curves(rows: Sequence[ComparedRow], criterion: Criterion, scores: Sequence[str]) -> bytes:
+@figure("svg")
+def draw_curves(rows: Sequence[ComparedRow], criterion: Criterion, scores: Sequence[str]) -> Any:
     """Draw the learning curves: mean over seeds, a band of one standard deviation, failed runs dashed to their end.
 
     The negative log-likelihood takes the place of the validation loss if that is not among the shared `scores`.
     """
-    figure, color = empty_figure(10, 7), _colors(rows, criterion)
+    sheet, color = new_figure(10, 7, layout="constrained"), _colors(rows, criterion)
     panels = [each if each[0] != "val/loss" or each[0] in scores else _NLL_PANEL for each in _PANELS.items()]
-    for axes, (tag, name) in zip(figure.subplots(2, 2).flat, panels, strict=True):
+    for axes, (tag, name) in zip(sheet.subplots(2, 2).flat, panels, strict=True):
         for row in sorted(rows, key=lambda row: color[row.group.label] != _GRAY):
             _draw_curve(axes, row, tag, color[row.group.label])
         label_axes(axes, xlabel="step", ylabel=name)
         if "loss" in tag or tag == _NLL_PANEL[0]:
             _limit_loss_axis(axes, rows, tag)
-    _draw_legend(figure, rows, color)
-    return to_svg(figure)
+    _draw_legend(sheet, rows, color)
+    return sheet
 
 
 def _draw_curve(axes: Any, row: ComparedRow, tag: str, color: str) -> None:
@@ -120,7 +101,7 @@ def _limit_loss_axis(axes: Any, rows: Sequence[ComparedRow], tag: str) -> None:
         axes.set_ylim(0, _LOSS_HEADROOM * max(firsts))
 
 
-def _draw_legend(figure: Any, rows: Sequence[ComparedRow], color: dict[str, str]) -> None:
+def _draw_legend(sheet: Any, rows: Sequence[ComparedRow], color: dict[str, str]) -> None:
     """Name the colored configurations under a figure, and count the gray ones."""
     from matplotlib.lines import Line2D
 
@@ -128,13 +109,14 @@ def _draw_legend(figure: Any, rows: Sequence[ComparedRow], color: dict[str, str]
     handles = [Line2D([], [], color=color[group.label], label=_truncate(group.short)) for group in shown]
     if more := len(rows) - len(shown):
         handles.append(Line2D([], [], color=_GRAY, label=f"{more} more"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    sheet.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
 
 
-def draw_seeds(rows: Sequence[ComparedRow], criterion: Criterion) -> bytes:
+@figure("svg")
+def draw_seeds(rows: Sequence[ComparedRow], criterion: Criterion) -> Any:
     """Draw the score of each seed, and the differences from the baseline with their intervals."""
-    figure = empty_figure(10, 1.2 + 0.35 * len(rows))
-    scores, gaps = figure.subplots(1, 2, sharey=True)
+    sheet = new_figure(10, 1.2 + 0.35 * len(rows), layout="constrained")
+    scores, gaps = sheet.subplots(1, 2, sharey=True)
     for place, row in enumerate(rows):
         dots = list(row.scores.values())
         scores.plot(dots, [place] * len(dots), linestyle="", marker="o", alpha=0.6, color="C0")
@@ -148,4 +130,4 @@ def draw_seeds(rows: Sequence[ComparedRow], criterion: Criterion) -> bytes:
     label_axes(gaps, xlabel="difference from the baseline, 95 % interval")
     scores.set_yticks(range(len(rows)), [_truncate(row.group.short) + (" †" if row.failed else "") for row in rows])
     scores.set_ylim(len(rows) - 0.5, -0.5)
-    return to_svg(figure)
+    return sheet

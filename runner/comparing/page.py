@@ -19,6 +19,7 @@ from runner.comparing.tables import (
     scores_table,
     statistics_table,
 )
+from runner.engine.figures.picture import Picture, draw_all
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
@@ -52,9 +53,9 @@ _CAPTIONS = {
 
 
 def draw_pictures(report: Report) -> dict[str, bytes]:
-    """Return the pictures of a comparison by name, as SVG; pictures without content are left out."""
+    """Return the pictures of a comparison by name, as SVG, without those that have no content or cannot be drawn."""
     rows, criterion = report.rows, report.criterion
-    found = {
+    found: dict[str, Picture] = {
         "curves": figures.draw_curves(rows, criterion, report.scores),
         "seeds": figures.draw_seeds(rows, criterion),
     }
@@ -64,7 +65,7 @@ def draw_pictures(report: Report) -> dict[str, bytes]:
         found["parallel"] = responses.draw_parallel(rows, criterion)
     if report.importance.drops:
         found["importance"] = responses.draw_importance(report.importance)
-    return found
+    return draw_all(found)
 
 
 def _sections(report: Report) -> dict[str, Table]:

@@ -11,6 +11,7 @@ from runner.comparing.responses import Importance, importance
 from runner.comparing.runs import Found, find_runs
 from runner.comparing.score_meaning import SCORES, check_same_score, shared_scores
 from runner.comparing.verdicts import ComparedRow, Criterion, compare_with_baseline
+from runner.decoration import decorative
 from runner.errors import ConfigError
 
 
@@ -56,9 +57,16 @@ def make_report(patterns: Sequence[str], criterion: Criterion, wanted: str | Non
         baseline=baseline,
         warnings=find_warnings(groups, found, criterion),
         notes=[*find_notes(rows, criterion), *count_test_reads(runs)],
-        importance=importance(rows),
+        importance=_importance(rows),
         scores=shared_scores(runs),
     )
+
+
+def _importance(rows: Sequence[ComparedRow]) -> Importance:
+    """Return how much of the scores each hyperparameter explains, or that it could not be computed."""
+    with decorative("importance of the hyperparameters: not computed"):
+        return importance(rows)
+    return Importance(method="not computed: it failed")
 
 
 def _no_runs(found: Found) -> str:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from runner.comparing.figures import empty_figure, label_axes, to_svg
+from runner.comparing.figures import label_axes
 from runner.comparing.groups import Value, format_value, sort_key
 from runner.comparing.verdicts import ComparedRow, Criterion
+from runner.engine.figures.picture import figure, new_figure
 
 # An axis is logarithmic if its largest value is at least this many times its smallest
 _LOG_AXIS_RATIO = 10.0
@@ -38,17 +39,18 @@ def numeric_keys(rows: Sequence[ComparedRow]) -> list[str]:
     return sorted(found, key=lambda key: (not key.endswith(".lr"), not key.endswith("weight_decay")))
 
 
-def draw_response(rows: Sequence[ComparedRow], criterion: Criterion) -> bytes:
+@figure("svg")
+def draw_response(rows: Sequence[ComparedRow], criterion: Criterion) -> Any:
     """Draw the score against each numeric hyperparameter: every run, and the best mean at each value."""
     keys = numeric_keys(rows)
     down = -(-len(keys) // _COLUMNS)
-    figure = empty_figure(10 if len(keys) > 1 else 5.5, 3.4 * down)
-    panels = figure.subplots(down, min(_COLUMNS, len(keys)), squeeze=False).flat
+    sheet = new_figure(10 if len(keys) > 1 else 5.5, 3.4 * down, layout="constrained")
+    panels = sheet.subplots(down, min(_COLUMNS, len(keys)), squeeze=False).flat
     for axes, key in zip(panels, keys, strict=False):
         _panel(axes, [row for row in rows if key in row.group.values], key, criterion)
     for axes in list(panels)[len(keys) :]:
         axes.set_visible(False)
-    return to_svg(figure)
+    return sheet
 
 
 def _panel(axes: Any, rows: Sequence[ComparedRow], key: str, criterion: Criterion) -> None:
@@ -78,14 +80,15 @@ def _scale(axes: Any, values: Sequence[float]) -> None:
         axes.set_xscale("log")
 
 
-def draw_parallel(rows: Sequence[ComparedRow], criterion: Criterion) -> bytes:
+@figure("svg")
+def draw_parallel(rows: Sequence[ComparedRow], criterion: Criterion) -> Any:
     """Draw parallel coordinates: an axis per hyperparameter that differs, a line per configuration."""
     from matplotlib import colormaps
 
     scored = [row for row in rows if row.scores]
     keys = [*dict.fromkeys(key for row in scored for key in row.group.values), criterion.metric]
-    figure = empty_figure(max(6.0, 1.6 * len(keys)), 4)
-    axes = figure.subplots()
+    sheet = new_figure(max(6.0, 1.6 * len(keys)), 4, layout="constrained")
+    axes = sheet.subplots()
     heights = [_heights([row.group.values.get(key) for row in scored]) for key in keys[:-1]]
     heights.append(_heights([row.mean for row in scored], even=0))
     last = heights[-1]
@@ -99,7 +102,7 @@ def draw_parallel(rows: Sequence[ComparedRow], criterion: Criterion) -> bytes:
     axes.set_xticks(range(len(keys)), keys, rotation=15, fontsize=8)
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
-    return to_svg(figure)
+    return sheet
 
 
 def _heights(values: Sequence[Value | None], *, even: int = _MAX_EVEN) -> tuple[list[float], list[tuple[float, str]]]:
@@ -186,12 +189,13 @@ def _code(value: Value | None, values: Sequence[Any]) -> float:
     return float(value) if numeric and value is not None else float(values.index(value))
 
 
-def draw_importance(found: Importance) -> bytes:
+@figure("svg")
+def draw_importance(found: Importance) -> Any:
     """Draw the importance of each hyperparameter."""
-    figure = empty_figure(7, 1 + 0.3 * len(found.drops))
-    axes = figure.subplots()
+    sheet = new_figure(7, 1 + 0.3 * len(found.drops), layout="constrained")
+    axes = sheet.subplots()
     keys, means, sds = zip(*found.drops, strict=True)
     axes.barh(keys, means, xerr=sds, color="C0", ecolor="0.3")
     axes.invert_yaxis()
     label_axes(axes, xlabel=f"drop of R2 when shuffled (R2 {found.r2:.2f}); lines: one sd over folds and shuffles")
-    return to_svg(figure)
+    return sheet

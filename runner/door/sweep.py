@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from runner.decoration import decorative
 from runner.door.options import Conf
 from runner.door.overrides import ParsedOverride
 from runner.door.plan import Plan
@@ -20,11 +21,13 @@ from runner.errors import StorageError, TrialsFailed
 from runner.printing import write_stderr, write_stdout
 from runner.status import Status
 from runner.sweeps.data_check import DataCheck
-from runner.sweeps.display import make_display, show_final_table, show_reasons
+from runner.sweeps.display import make_display, show_reasons
+from runner.sweeps.final_table import show_final_table
 from runner.sweeps.launcher import Launcher, run_all
 from runner.sweeps.outcome import Ended, check_scores, raise_if_failed, trials_ended
 from runner.sweeps.places import Places
 from runner.sweeps.pool import Pool
+from runner.sweeps.swept import swept_keys
 from runner.tasks.job import Job
 
 if TYPE_CHECKING:
@@ -79,8 +82,10 @@ def _make_launcher(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], like
 def _run_grid(conf: Conf, plan: Plan, given: Sequence[ParsedOverride]) -> int:
     """Run all combinations, and show how they ended."""
     jobs = plan.jobs
-    ended, signal = run_all(jobs, _make_launcher(conf, plan, given, jobs[0]), make_display(len(jobs)))
-    _show(ended, jobs[0].config["monitor"])
+    swept = swept_keys(jobs)
+    display = make_display(len(jobs), swept=swept)
+    ended, signal = run_all(jobs, _make_launcher(conf, plan, given, jobs[0]), display)
+    _show(ended, jobs[0].config["monitor"], swept)
     if signal:
         complete = sum(each.has_result for each in ended)
         write_stderr(f"stopped: {complete} of {len(jobs)} trials have a result; repeat the command to continue\n")
@@ -91,10 +96,10 @@ def _run_grid(conf: Conf, plan: Plan, given: Sequence[ParsedOverride]) -> int:
     return 0
 
 
-def _show(ended: Sequence[Ended], monitor: str) -> None:
+def _show(ended: Sequence[Ended], monitor: str, swept: Sequence[str]) -> None:
     """Show the table of all runs, and why runs ended early."""
     if ended:
-        show_final_table(ended, monitor)
+        show_final_table(ended, monitor, swept)
         show_reasons([each for each in ended if each.result.reason and each.result.status is not Status.INTERRUPTED])
 
 
@@ -126,9 +131,10 @@ def _search(
         places.tell_used(plan.folder / name for row in study.rows() for name in row.folders)
     loop = SearchLoop(planned.search, study, planned.jobs(study), places)
     launcher = _make_launcher(conf, plan, given, _example_job(planned))
+    # Points of earlier commands are not run again
+    display = make_display(study.to_come * len(planned.search.seeds), swept=_searched_keys(planned))
     with study.alive():
-        # Points of earlier commands are not run again
-        signal = loop.run(launcher, make_display(study.to_come * len(planned.search.seeds)))
+        signal = loop.run(launcher, display)
     failed = _show_ranking(plan, planned, study)
     if signal:
         write_stderr("stopped; repeat the command to continue\n")
@@ -145,6 +151,12 @@ def _search(
     if not any(row.state in ("complete", "pruned", "diverged") for row in study.rows()):
         raise TrialsFailed("no point has a result")
     return 0
+
+
+def _searched_keys(planned: PlannedSearch) -> list[str]:
+    """Return the keys that a search varies."""
+    keys = dict.fromkeys(axis.key for axis in planned.search.space.axes)
+    return [*keys, *(["seed"] if len(planned.search.seeds) > 1 else [])]
 
 
 def _open_study(plan: Plan, planned: PlannedSearch, check: DataCheck) -> Study:
@@ -184,6 +196,7 @@ def _show_ranking(plan: Plan, planned: PlannedSearch, study: Study) -> str:
     try:
         write_ranking(plan.folder, rows, planned.search, monitor)
     finally:
-        show_ranking(plan.folder, rows, planned.search, monitor)
+        with decorative("ranking: not shown"):
+            show_ranking(plan.folder, rows, planned.search, monitor)
     failed = sum(row.state == "fail" for row in rows)
     return f"{failed} of {len(rows)}" if failed else ""

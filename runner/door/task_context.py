@@ -62,12 +62,14 @@ class _Launch:
         from runner.sweeps.display import make_display, show_reasons
         from runner.sweeps.launcher import run_all
         from runner.sweeps.outcome import raise_if_failed
+        from runner.sweeps.swept import swept_keys
 
         jobs = variant_jobs(variants, folder, self.job.folders)
         # Here, because this process holds the lock of the folder above
         make_folders(folder)
         different = list({job.folder: job for job in jobs}.values())
-        ended, signal = run_all(different, self._launcher(different), make_display(len(different), standard_error()))
+        display = make_display(len(different), standard_error(), swept=swept_keys(different))
+        ended, signal = run_all(different, self._launcher(different), display)
         if signal:
             raise Interrupted(signal)
         show_reasons([each for each in ended if not each.has_result])

@@ -7,7 +7,8 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import runner
 from runner import user_paths
+from runner.decoration import decorative
 from runner.errors import RunnerError
 from runner.passwords import masked, masked_word
 
@@ -43,27 +45,16 @@ def provenance(overrides: Sequence[str], *, device: str) -> dict[str, Any]:
         The content of `environment.json`. `git` is about the repository of the current folder, `git_package` about that
         of the package if it is another one; null outside a repository.
     """
-    # Late, as below: a sweep's own process asks for the origin of its code, and does not import torch
-    import torch
-
-    here, package = _repositories()
-    return {
+    known: dict[str, Any] = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "argv": [masked_word(word) for word in sys.argv],
         "overrides": [masked_word(word) for word in overrides],
-        "git": None if here is None else _loaded_commit(here),
-        "git_package": None if package in (None, here) else _loaded_commit(package),
-        "versions": {**_versions(), "cuda": torch.version.cuda},
-        "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "device": device,
-        "cpus": os.cpu_count(),
-        "threads": {"intra": torch.get_num_threads(), "inter": torch.get_num_interop_threads()},
-        "environment": {
-            name: masked(value)
-            for name, value in sorted(os.environ.items())
-            if name in _VARIABLES or name.startswith(_PREFIXES)
-        },
     }
+    for entry, collect in _COLLECTED.items():
+        known[entry] = None
+        with decorative(f"{entry} in environment.json: not known"):
+            known[entry] = collect()
+    return {**known, "device": device}
 
 
 def code_origin() -> dict[str, Any]:
@@ -78,8 +69,37 @@ def code_origin() -> dict[str, Any]:
 
 def cache_for_forks() -> None:
     """Read commits and versions once, before forking: the forks run the code that this process has imported."""
-    _loaded_commits.update({top: commit(top) for top in _repositories() if top is not None})
-    _versions()
+    with decorative("git and versions in environment.json: not known"):
+        _loaded_commits.update({top: commit(top) for top in _repositories() if top is not None})
+        _versions()
+
+
+def _git() -> dict[str, Any] | None:
+    """Return the commit of the repository of the current folder."""
+    here, _ = _repositories()
+    return None if here is None else _loaded_commit(here)
+
+
+def _git_package() -> dict[str, Any] | None:
+    """Return the commit of the repository of this package, None if it is that of the current folder."""
+    here, package = _repositories()
+    return None if package is None or package == here else _loaded_commit(package)
+
+
+def _platform() -> str:
+    return f"{platform.system()} {platform.release()} {platform.machine()}"
+
+
+def _threads() -> dict[str, int]:
+    import torch
+
+    return {"intra": torch.get_num_threads(), "inter": torch.get_num_interop_threads()}
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment variables that may change numbers or speed."""
+    names = sorted(name for name in os.environ if name in _VARIABLES or name.startswith(_PREFIXES))
+    return {name: masked(os.environ[name]) for name in names}
 
 
 def _loaded_commit(top: Path) -> dict[str, Any] | None:
@@ -140,7 +160,18 @@ def _versions() -> dict[str, str | None]:
 
 def _version(package: str) -> str | None:
     """Return the version of an installed package."""
-    try:
+    with suppress(Exception):  # it is not installed, or its metadata are damaged
         return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+    return None
+
+
+# What can fail is collected entry by entry
+_COLLECTED: dict[str, Callable[[], Any]] = {
+    "git": _git,
+    "git_package": _git_package,
+    "versions": _versions,
+    "platform": _platform,
+    "cpus": os.cpu_count,
+    "threads": _threads,
+    "environment": _environment,
+}

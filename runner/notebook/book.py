@@ -11,27 +11,28 @@ import fcntl
 import hashlib
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote_to_bytes
 
 from runner.comparing.runs import run_folders
+from runner.decoration import decorative
 from runner.engine.saving import storage
-from runner.errors import RunnerError
-from runner.notebook.entries import STAMP, is_training, run_lines, start_time, sweep_lines, trial_row
-from runner.printing import write_stderr
+from runner.errors import StorageError
+from runner.notebook.entries import STAMP, is_training, run_lines, start_time, unquoted
+from runner.notebook.sweep_block import link_of, read_rows, sweep_block
 from runner.user_paths import full, is_dir, real
 
 NAME = "notebook.md"
 _OLD_NAME = "notebook.old.md"
 _SWEEPS = "sweeps"
 _MAX_BYTES = 64 << 20
+# Seconds to wait for other processes that write the notebook
+LONGEST_WAIT = 60.0
+_PAUSE = 0.02
 _HEADING = re.compile(rf"## (?P<stamp>{STAMP}) (?P<sweep>sweep )?\[[^\]]*\]\((?P<link>[^)]*)\)")
-_ROW = re.compile(rf"\| (?P<stamp>{STAMP}) \| \[[^\]]*\]\((?P<link>[^)]*)\) \|.*")
-# Position of the time in a trial's row
-_ROW_STAMP = slice(2, 21)
 _PREAMBLE = """# Notebook
 
 Each run: the question, what differs from the run before, and the result; times in UTC, oldest first.
@@ -49,9 +50,9 @@ class _Section:
     user_lines: list[str] = field(default_factory=list)
 
     @property
-    def rows(self) -> dict[str, str]:
-        """The rows of a sweep's trials by link; empty for a single run."""
-        return {_unquoted(match["link"]): line for line in self.lines if (match := _ROW.fullmatch(line))}
+    def is_sweep(self) -> bool:
+        """True for the block of a sweep."""
+        return any(link_of(line) for line in self.lines)
 
 
 # link -> section
@@ -63,22 +64,16 @@ def record(folder: Path, outputs: Path) -> None:
 
     A notebook that cannot be written is a warning, not an error.
     """
-    try:
+    with decorative(f"{storage.printable(outputs / NAME)}: cannot write the notebook; task=notebook writes it later"):
         top = real(outputs)
-        links = [real(each).relative_to(top).as_posix() for each in run_folders(folder) if is_training(each)]
+        paths = [real(each) for each in run_folders(folder) if is_training(each)]
+        links = [path.relative_to(top).as_posix() for path in paths if path.is_relative_to(top)]
         if not links:
             return
         with _locked(outputs):
             sections = _parse(_read(outputs))
             _insert_runs(sections, outputs, links)
             _write(outputs / NAME, _render(sections))
-    except ValueError:
-        # The run folder is outside `outputs`
-        return
-    except (OSError, RunnerError) as error:
-        path = storage.printable(outputs / NAME)
-        reason = error.strerror if isinstance(error, OSError) else error
-        write_stderr(f"runner: warning: {path}: cannot write ({reason}); write it later with task=notebook\n")
 
 
 def rebuild(outputs: Path) -> int:
@@ -112,14 +107,31 @@ def _made_again(outputs: Path, before: str) -> tuple[str, int]:
 
 @contextmanager
 def _locked(outputs: Path) -> Iterator[None]:
-    """Lock the notebook of a folder for this process; the kernel unlocks it when the process ends."""
+    """Lock the notebook of a folder for this process; the kernel unlocks it when the process ends.
+
+    Raises StorageError if another process, which may be stopped, keeps the lock: a run must not wait for it forever.
+    """
     with storage.convert_os_errors(outputs):
         folder = os.open(full(outputs), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+        until = time.monotonic() + LONGEST_WAIT
+        while not _take_lock(folder):
+            if time.monotonic() > until:
+                raise StorageError(
+                    f"another process has kept the lock of {storage.printable(outputs)} for {LONGEST_WAIT:g} s"
+                )
+            time.sleep(_PAUSE)
         yield
     finally:
         os.close(folder)
+
+
+def _take_lock(folder: int) -> bool:
+    """Return True if this process has the lock of an open folder."""
+    with suppress(BlockingIOError):
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 def _write(path: Path, text: str) -> None:
@@ -162,7 +174,7 @@ def _insert_run(sections: _Sections, outputs: Path, link: str) -> None:
     folder = outputs / link
     user_lines = sections[link].user_lines if link in sections else []
     sections[link] = _Section(start_time(folder), [], user_lines)
-    alone = [each for each, section in _in_order(sections) if not section.rows and is_dir(outputs / each)]
+    alone = [each for each, section in _in_order(sections) if not section.is_sweep and is_dir(outputs / each)]
     position = alone.index(link)
     # The next run is now compared with this one
     for each in range(position, min(position + 2, len(alone))):
@@ -173,14 +185,9 @@ def _insert_run(sections: _Sections, outputs: Path, link: str) -> None:
 def _insert_trials(sections: _Sections, outputs: Path, links: Sequence[str], *, sweep: str) -> None:
     """Put trials into the block of their sweep; the first trial gives its opening lines."""
     section = sections.get(sweep) or _Section("", [])
-    before = section.rows
-    rows = before | {link: trial_row(outputs / link, link) for link in links}
-    rows = dict(sorted(rows.items(), key=lambda item: (item[1][_ROW_STAMP], item[0])))
-    leader = next(iter(rows))
-    head = [line for line in section.lines if not _ROW.fullmatch(line)]
-    if leader != next(iter(before), None) or leader in links:
-        head = sweep_lines(outputs / leader, sweep)
-    sections[sweep] = _Section(rows[leader][_ROW_STAMP], [*head, *rows.values()], section.user_lines)
+    lines = sweep_block(outputs, sweep, links, read_rows(section.lines))
+    stamp = _HEADING.fullmatch(lines[0])
+    sections[sweep] = _Section(stamp["stamp"] if stamp else "", lines, section.user_lines)
 
 
 def _parse(text: str) -> _Sections:
@@ -189,18 +196,13 @@ def _parse(text: str) -> _Sections:
     here: _Section | None = None
     for line in text.splitlines():
         if match := _HEADING.fullmatch(line):
-            here = sections[_unquoted(match["link"])] = _Section(match["stamp"], [])
+            here = sections[unquoted(match["link"])] = _Section(match["stamp"], [])
         if here is not None:
             (here.user_lines if line.startswith(">") else here.lines).append(line)
     for section in sections.values():
         while section.lines and not section.lines[-1].strip():
             section.lines.pop()
     return sections
-
-
-def _unquoted(link: str) -> str:
-    """Return the path that a link names."""
-    return os.fsdecode(unquote_to_bytes(link))
 
 
 def _render(sections: _Sections) -> str:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 import yaml
 
@@ -29,7 +29,6 @@ STAMP = r"[-0-9?]{10} [0-9?:]{8}"
 _UNDATED = "????-??-?? ??:??:??"
 # Limit for a config or overrides, which a user may have replaced
 _MAX_BYTES = 1 << 20
-_COLUMNS = ("date", "trial", "val accuracy", "best", "val loss", "status")
 _TRAINING = re.compile(rb"^task:\n  name: train$", re.MULTILINE)
 _MONITOR = re.compile(rb"^monitor: (\w+/\w+)$", re.MULTILINE)
 _HASH = re.compile(rf"-[0-9a-f]{{8}}(?=({DATA_SUFFIX})?$)")
@@ -49,20 +48,20 @@ def start_time(folder: Path) -> str:
     return found if re.fullmatch(STAMP, found) else _UNDATED
 
 
-def _heading(folder: Path, link: str, *, what: str = "") -> str:
+def heading(folder: Path, link: str, *, what: str = "") -> str:
     """Return the first line of an entry."""
     return f"## {start_time(folder)} {what}{_link(Path(link).name, link)}"
 
 
 def _link(name: str, link: str) -> str:
     """Return a link to a folder, relative to the notebook."""
-    return f"[{_inline(name)}]({quote(os.fsencode(link), safe='/=,+-._~')})"
+    return f"[{escape(name)}]({quote(os.fsencode(link), safe='/=,+-._~')})"
 
 
 def run_lines(folder: Path, link: str, before: tuple[Path, str] | None) -> list[str]:
     """Return the lines of a single run; `before` is the run that began before it, with its link."""
     result = _result(folder)
-    lines = [_heading(folder, link), "", *_question_lines(folder)]
+    lines = [heading(folder, link), "", *question_lines(folder)]
     if before is None:
         lines.append("- differs: the first run here")
     else:
@@ -71,17 +70,8 @@ def run_lines(folder: Path, link: str, before: tuple[Path, str] | None) -> list[
     return [*lines, f"- status: {_status_text(result)}", *_score_lines(result)]
 
 
-def sweep_lines(folder: Path, link: str) -> list[str]:
-    """Return the lines of a sweep above its trials; `folder` is that of the first trial."""
-    shared = (word for word in _overrides(folder) if not _is_swept(word, folder))
-    fixed = [_inline(word) for word in shared if not word.startswith(("note=", "sweep=", "outputs="))]
-    lines = [_heading(folder, link, what="sweep "), "", *_question_lines(folder)]
-    lines += [f"- the same in all: {', '.join(fixed) or 'the defaults'}", ""]
-    return [*lines, f"| {' | '.join(_COLUMNS)} |", f"|{'---|' * len(_COLUMNS)}"]
-
-
-def trial_row(folder: Path, link: str) -> str:
-    """Return the row of one trial."""
+def trial_cells(folder: Path, link: str) -> list[str]:
+    """Return the cells of one trial: its start, its link, its last and best accuracy, its last loss and its status."""
     result = _result(folder)
     last, best = ((result.scores.get("val") or {}).get(at) or {} for at in ("last", "best"))
     reason = f": {result.reason.removeprefix(f'{result.status} ')}" if result.reason else ""
@@ -91,7 +81,7 @@ def trial_row(folder: Path, link: str) -> str:
         _four_decimals(best.get("accuracy")),
         _four_decimals(last.get("loss")),
     )
-    return f"| {' | '.join((start_time(folder), name, *numbers, _inline(brief(result.status + reason))))} |"
+    return [start_time(folder), name, *numbers, escape(brief(result.status + reason))]
 
 
 def _result(folder: Path) -> Result:
@@ -105,7 +95,7 @@ def _result(folder: Path) -> Result:
 
 def _status_text(result: Result) -> str:
     """Return how a run ended, with its steps and seconds."""
-    reason = f": {_inline(result.reason.removeprefix(f'{result.status} '))}" if result.reason else ""
+    reason = f": {escape(result.reason.removeprefix(f'{result.status} '))}" if result.reason else ""
     return f"{result.status}{reason} after {result.steps} steps ({result.epochs:.4g} epochs) in {result.seconds:.1f} s"
 
 
@@ -133,21 +123,21 @@ def _four_decimals(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, (int, float)) else ""
 
 
-def _question_lines(folder: Path) -> list[str]:
+def question_lines(folder: Path) -> list[str]:
     """Return the line with the run's question (`note=...`), if it has one."""
     note = str(_config(folder).get("note", ""))
-    return [f"- question: {_inline(note)}"] if note.strip() else []
+    return [f"- question: {escape(note)}"] if note.strip() else []
 
 
 def _changes(folder: Path, before: Path) -> Iterator[str]:
     """Yield what differs from another run; knobs of a new component only if the command line set them."""
-    new, old = _values(folder), _values(before)
-    given = {word.lstrip("+").partition("=")[0] for word in _overrides(folder)}
+    new, old = config_values(folder), config_values(before)
+    given = given_values(folder)
     for key in dict.fromkeys([*new, *old]):
         top = key.partition(".")[0]
         follows = key != top and new.get(top) != old.get(top)
         if new.get(key) != old.get(key) and (key in given or not follows):
-            yield _inline(f"{key} {format_value(new.get(key))} (was {format_value(old.get(key))})")
+            yield escape(f"{key} {format_value(new.get(key))} (was {format_value(old.get(key))})")
     yield from _data_change(folder, before, new, old)
 
 
@@ -159,7 +149,7 @@ def _data_change(folder: Path, before: Path, new: Mapping[str, Value], old: Mapp
         yield f"data.fingerprint {str(ids[0])[:8]} (was {str(ids[1])[:8]})"
 
 
-def _values(folder: Path) -> Mapping[str, Value]:
+def config_values(folder: Path) -> Mapping[str, Value]:
     """Return the hyperparameters and the seed of a run, empty if its config cannot be read."""
     content = _config(folder)
     try:
@@ -177,6 +167,12 @@ def _config(folder: Path) -> dict[str, Any]:
     return completed(content) if isinstance(content, dict) else {}
 
 
+def given_values(folder: Path) -> dict[str, str]:
+    """Return the keys of a run's command line with their values as typed, without those of Hydra."""
+    words = [word.lstrip("+").partition("=") for word in _overrides(folder)]
+    return {key: value for key, _, value in words if not key.startswith("hydra")}
+
+
 def _overrides(folder: Path) -> list[str]:
     """Return the command-line overrides of a run."""
     try:
@@ -186,12 +182,11 @@ def _overrides(folder: Path) -> list[str]:
     return [str(word) for word in content] if isinstance(content, list) else []
 
 
-def _is_swept(word: str, folder: Path) -> bool:
-    """Return True if an override differs between the trials of a sweep: its key is in the folder's name."""
-    key = word.lstrip("+").partition("=")[0]
-    return f",{key}=" in f",{folder.name}"
+def unquoted(link: str) -> str:
+    """Return the path that a link in the notebook names."""
+    return os.fsdecode(unquote_to_bytes(link))
 
 
-def _inline(text: str) -> str:
+def escape(text: str) -> str:
     """Return text on one line, with characters escaped that break a table or open a tag."""
     return escaped(" ".join(text.split())).replace("<", "\\<").replace("|", "\\|")

@@ -1,22 +1,25 @@
 """Run many trials, each in its own process, and lose none; the sweep's own process imports no torch.
 
-launcher.py      the launcher protocol, the settings of runner's launcher, and the loop over known runs
-search_loop.py   the loop of a search
-pool.py          runner's launcher: a pool of processes
-in_process.py    the launcher that runs everything in this process
-worker_group.py  the processes of a pool
-running.py       a trial that waits or runs
-outcome.py       how a trial ended
-owning.py        writes in a trial's folder, which only its holder makes
-places.py        the folder of each trial, before it starts
-origin_check.py  which trials are of other code or versions, and where they go if they run again
-last_step.py     how far a killed trial came
-data_check.py    which runs are of the same data, and where those of other data go
-display.py       live table, lines and final table
-channel.py       messages between processes
-server.py        the server process between a sweep and its trials
-forks.py         the forked processes, as the server sees them
-template.py      the process that trials are forks of
-loading.py       the imports and data that a process loads before trials
-trial.py         one trial in its process
+launcher.py          the launcher protocol, the settings of runner's launcher, and the loop over known runs
+search_loop.py       the loop of a search
+pool.py              runner's launcher: a pool of processes
+in_process.py        the launcher that runs everything in this process
+worker_group.py      the processes of a pool
+running.py           a trial that waits or runs
+outcome.py           how a trial ended
+owning.py            writes in a trial's folder, which only its holder makes
+places.py            the folder of each trial, before it starts
+origin_check.py      which trials are of other code or versions, and where they go if they run again
+last_step.py         how far a killed trial came
+data_check.py        which runs are of the same data, and where those of other data go
+display.py           live table, lines, and why trials ended early
+fallback_display.py  the display that takes the place of one that fails
+final_table.py       the table at the end
+swept.py             the swept keys, the columns of the tables
+channel.py           messages between processes
+server.py            the server process between a sweep and its trials
+forks.py             the forked processes, as the server sees them
+template.py          the process that trials are forks of
+loading.py           the imports and data that a process loads before trials
+trial.py             one trial in its process
 """

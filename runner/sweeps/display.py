@@ -1,4 +1,4 @@
-"""The output of a sweep: a live table on a terminal, one line per trial elsewhere, and a final table."""
+"""The output of a running sweep: a live table on a terminal, one line per trial elsewhere."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ import re
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from runner import user_paths
 from runner.engine.logs.console import format_duration
-from runner.engine.monitor import Monitor
 from runner.engine.saving.storage import printable
 from runner.errors import escaped
 from runner.printing import standard_error, standard_output, write_to
+from runner.sweeps.fallback_display import FallbackDisplay
 from runner.sweeps.outcome import LOG, Ended, folder_of, has_file
+from runner.sweeps.swept import columns_that_fit, headings, values_of
 from runner.tasks.job import Job
 
 # Fewest seconds between two drawings
 _REDRAW = 0.25
-# Most rows of the final table
-_MAX_ROWS = 60
 _MAX_REASONS = 20
-# The columns of the live table beside the trial, with their widths
-_COLUMNS = {"epoch": 9, "loss": 6, "score": 6, "state": 11, "left": 7}
-_SPACE, _EDGES = 3, 2
-_NARROW = 24
 # Bytes read from the end of a log
 _TAIL_BYTES = 2048
 _PROGRESS_LINE = re.compile(r"^epoch \d+/\d+  step .*$", re.MULTILINE)
+TRIAL = "trial"
+# Letters of a trial's name that are always shown, and the space between columns and beside them
+_NARROW, _SPACE, _EDGES = 24, 3, 2
+# The columns of the live table beside the swept keys, with their widths
+_COLUMNS = {"epoch": 9, "loss": 6, "score": 6, "state": 11, "left": 7}
 _PROGRESS_WORD = re.compile(r"(\D+?) (\S+)(?:  |$)")
 
 
@@ -48,10 +49,17 @@ class Display(Protocol):
         """Stop showing."""
 
 
-def make_display(count: int, stream: TextIO | None = None) -> Display:
-    """Return the display for a stream, by default standard output; `count` is the number of trials, 0 if unknown."""
+def make_display(count: int, stream: TextIO | None = None, *, swept: Sequence[str] = ()) -> Display:
+    """Return the display for a stream, by default standard output.
+
+    Args:
+        count: The number of trials, 0 if unknown.
+        stream: Where to print.
+        swept: The swept keys, which are the columns of a live table.
+    """
     stream = stream or standard_output()
-    return _LiveTable(count, stream) if stream.isatty() else _LineDisplay(count, stream)
+    lines = _LineDisplay(count, stream)
+    return FallbackDisplay(lambda: _LiveTable(count, stream, swept), lines) if stream.isatty() else lines
 
 
 class _LineDisplay:
@@ -64,7 +72,7 @@ class _LineDisplay:
         """Write the line."""
         self._seen += 1
         of = f"/{self._count}" if self._count else ""
-        words = [f"[{self._seen}{of}]", f"{ended.result.status:<11}", f"{_format_score(ended.score):>7}"]
+        words = [f"[{self._seen}{of}]", f"{ended.result.status:<11}", f"{format_score(ended.score):>7}"]
         words.append(f"{ended.seconds:.1f} s" if ended.ran else "already done")
         write_to(self._stream, "  ".join([*words, escaped(ended.name)]) + "\n")
 
@@ -78,7 +86,7 @@ class _LineDisplay:
 class _LiveTable:
     """A table at the bottom of a terminal: the running trials and the last ones that ended; it needs no thread."""
 
-    def __init__(self, count: int, stream: TextIO) -> None:
+    def __init__(self, count: int, stream: TextIO, swept: Sequence[str]) -> None:
         from rich.live import Live as RichLive
 
         from runner.rich_console import make_console
@@ -87,6 +95,7 @@ class _LiveTable:
         self._live = RichLive(
             console=self._console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
         )
+        self._swept = swept
         self._count, self._over, self._counts = count, list[Ended](), Counter[str]()
         self._ran, self._began, self._drawn = 0, time.monotonic(), -math.inf
         self._loaded = False
@@ -111,22 +120,18 @@ class _LiveTable:
         self._live.stop()
 
     def _table(self, running: Sequence[Job], waiting: int) -> Any:
-        room = max(3, self._console.height - 7)
+        room = max(3, self._console.height - 8)
         running = running[: room - 1]
-        rows = [
-            {"trial": ended.name, "score": _format_score(ended.score), "state": ended.result.status.value}
-            for ended in self._over[-max(1, room - len(running)) :]
-        ]
-        for job in running:
-            words = _last_progress(folder_of(job))
-            shown = {"epoch": "epoch", "loss": "loss", "score": "val accuracy", "left": "left"}
-            found = {name: words.get(word, "") for name, word in shown.items()}
-            rows.append({"trial": job.folder_name, **found, "state": "running"})
-        names, width = _that_fit(self._console.width)
-        table = _trial_table(names, title=self._title(len(running), waiting))
+        rows = [_row_of_ended(ended) for ended in self._over[-max(1, room - len(running)) :]]
+        rows += [_row_of_running(job) for job in running]
+        keys = {key: max((len(row.values.get(key, "")) for row in rows), default=0) for key in self._swept}
+        shown, names = columns_that_fit(self._console.width, keys, _COLUMNS)
+        hidden = [key for key in self._swept if key not in shown]
+        table = trial_table(shown, names, title=self._title(len(running), waiting), hidden=hidden)
+        room = max(_NARROW, self._console.width - _EDGES - sum(_COLUMNS[name] + _SPACE for name in names))
         for row in rows:
-            name = _cut_in_the_middle(_without_hash(row["trial"]), width)
-            table.add_row(name, *(row.get(each, "") for each in names))
+            words = [row.values.get(key, "") for key in shown] or [_cut_in_the_middle(row.name, room)]
+            table.add_row(*map(_one_line, words), *(row.cells.get(name, "") for name in names))
         return table
 
     def _title(self, running: int, waiting: int) -> str:
@@ -137,29 +142,59 @@ class _LiveTable:
         return "  ".join([*words, *([f"left {format_duration(left)}"] if left is not None else [])])
 
 
-def _trial_table(names: Sequence[str], *, title: str) -> Any:
-    """Return an empty table: a trial column, which shrinks on narrow terminals, then the given columns."""
+@dataclass(frozen=True)
+class _Row:
+    """A row of the live table: a trial's name, the values of its keys, and its cells by column."""
+
+    name: str
+    values: dict[str, str]
+    cells: dict[str, str]
+
+
+def _row_of_ended(ended: Ended) -> _Row:
+    """Return the row of a trial that ended."""
+    cells = {"score": format_score(ended.score), "state": str(ended.result.status)}
+    return _Row(_without_hash(ended.name), values_of(ended.job), cells)
+
+
+def _row_of_running(job: Job) -> _Row:
+    """Return the row of a running trial."""
+    words = _last_progress(folder_of(job))
+    progress = {"epoch": "epoch", "loss": "loss", "score": "val accuracy", "left": "left"}
+    cells = {column: words.get(word, "") for column, word in progress.items()}
+    return _Row(_without_hash(job.folder_name), values_of(job), {**cells, "state": "running"})
+
+
+def _one_line(text: str) -> Any:
+    """Return a text that is cut where its column is narrow."""
+    from rich.text import Text
+
+    return Text(text, no_wrap=True, overflow="ellipsis")
+
+
+def trial_table(keys: Sequence[str], names: Sequence[str], *, title: str, hidden: Sequence[str] = ()) -> Any:
+    """Return an empty table: columns that name the trial, which shrink on narrow terminals, then the given columns.
+
+    Args:
+        keys: The swept keys that are columns; without any there is a column `trial`.
+        names: The other columns.
+        title: The title.
+        hidden: The swept keys for which there is no room, named below the table.
+    """
     from rich import box
     from rich.table import Table
 
     table = Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, expand=False
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
     )
-    table.add_column("trial", no_wrap=True, overflow="ellipsis", ratio=1)
+    if hidden:
+        table.caption, table.caption_justify = _one_line(f"not shown: {', '.join(hidden)}"), "left"
+    for heading in headings(keys) or [TRIAL]:
+        table.add_column(_one_line(heading), overflow="fold")
     for name in names:
-        table.add_column(name, justify="left" if name in ("state", "status") else "right", no_wrap=True)
+        left = name in ("state", "status", TRIAL)
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
     return table
-
-
-def _that_fit(width: int) -> tuple[list[str], int]:
-    """Return the columns that fit on a terminal beside the trial's name, and the width of that; scores always stay."""
-    names, width = list(_COLUMNS), width - _EDGES
-    for dispensable in ("left", "epoch", "loss"):
-        room = width - sum(_COLUMNS[name] + _SPACE for name in names)
-        if room >= _NARROW:
-            break
-        names.remove(dispensable)
-    return names, max(_NARROW, width - sum(_COLUMNS[name] + _SPACE for name in names))
 
 
 def _cut_in_the_middle(name: str, width: int) -> str:
@@ -175,30 +210,9 @@ def _without_hash(name: str) -> str:
     return name.rpartition("-")[0] or name
 
 
-def _format_score(score: float) -> str:
+def format_score(score: float) -> str:
     """Return a score with four decimals, empty for nan."""
     return "" if math.isnan(score) else f"{score:.4f}"
-
-
-def show_final_table(ended: Sequence[Ended], monitor: str, stream: TextIO | None = None) -> None:
-    """Write a table of a sweep's trials with status, score and seconds."""
-    from runner.rich_console import make_console
-
-    rows = list(ended)
-    if len(rows) > _MAX_ROWS:
-        rows = sorted(rows, key=lambda each: _sort_key(each, monitor))[:_MAX_ROWS]
-    table = _trial_table(
-        [monitor, "status", "seconds"], title="" if len(rows) == len(ended) else f"the best {_MAX_ROWS}"
-    )
-    table.columns[0].no_wrap, table.columns[0].overflow, table.columns[0].ratio = False, "fold", None
-    for each in rows:
-        table.add_row(each.name, _format_score(each.score), each.result.status, f"{each.result.seconds:.1f}")
-    make_console(stream).print(table)
-
-
-def _sort_key(ended: Ended, monitor: str) -> float:
-    """Return the sort key that puts the best score first and missing scores last."""
-    return -Monitor(monitor).rank(ended.score)
 
 
 def show_reasons(bad: Sequence[Ended], stream: TextIO | None = None) -> None:

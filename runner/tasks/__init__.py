@@ -23,6 +23,9 @@ find_folder.py      the folder of a run: one that holds it already, or a free on
 describe_run.py     the files that say what a run is
 saved_config.py     the config of an earlier run, and what a command may change of it
 saved_data.py       the data of an earlier run, compared with those of this command
+hparams.py          hyperparameters for TensorBoard, each of one type
+old_hparams.py      HPARAMS entries of older versions
+afterwards.py       decoration of a run folder, made after the result
 report.py           messages of a run to the terminal and TensorBoard
 plugins.py          the user's plugins
 """

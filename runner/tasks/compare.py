@@ -14,6 +14,8 @@ from runner.comparing.page import draw_pictures, headline, html_page, markdown_p
 from runner.comparing.report import Report, make_report
 from runner.comparing.tables import Table, cost_table, screen_table
 from runner.comparing.verdicts import Criterion
+from runner.decoration import decorative
+from runner.engine.figures.picture import save_all
 from runner.engine.saving.folder import create
 from runner.engine.saving.storage import is_read_only, printable, write_atomic
 from runner.errors import ConfigError, StorageError
@@ -26,6 +28,7 @@ from runner.tasks.job import Job
 if TYPE_CHECKING:
     from rich.console import Console
 
+_PAGE = "comparison.html"
 # Most columns; longer lines are hard to read
 _WIDTH = 120
 # Most rows of a table on the screen; the files have all
@@ -52,15 +55,17 @@ def compare(
     and unreadable runs are warnings.
     """
     found = make_report(_patterns(job.config["runs"], job), Criterion(metric=metric, at=at, margin=margin), baseline)
-    _print_report(found)
+    with decorative("comparison: not shown"):
+        _print_report(found)
     try:
-        folder = _save(found, job, out)
+        folder, pages = _save(found, job, out)
     except StorageError as error:
         if out or job.folder or not is_read_only(error):
             raise
         write_stderr(f"not saved: {error}; choose another place with task.out=<folder>\n")
         return 0
-    write_stdout(f"saved in      {printable(folder)}\nview          {printable(folder / 'comparison.html')}\n")
+    view = f"view          {printable(folder / _PAGE)}\n" if _PAGE in pages else ""
+    write_stdout(f"saved in      {printable(folder)}\n{view}")
     return 0
 
 
@@ -77,22 +82,25 @@ def _patterns(runs: str | list[str] | None, job: Job) -> list[str]:
     return [str(max(sweeps)[2] if sweeps else outputs)]
 
 
-def _save(found: Report, job: Job, out: str | None) -> Path:
-    """Write all forms of a comparison into a new folder and return it."""
+def _save(found: Report, job: Job, out: str | None) -> tuple[Path, list[str]]:
+    """Write a comparison into a new folder, its numbers first; return the folder and the pages that could be made."""
+    tables = {"comparison.csv": configurations_csv(found), "runs.csv": runs_csv(found)}
+    folder = create(Path(out or job.folder or Path(job.config["outputs"]) / f"compare-{_subject(found)}"))
+    for name, text in tables.items():
+        write_atomic(folder / name, _encoded(text))
     given = " ".join(map(shlex.quote, job.overrides))
     command = f"python -m runner {given}"
-    drawn = draw_pictures(found)
-    files = {
-        "comparison.html": _encoded(html_page(found, drawn, command)),
-        "comparison.md": _encoded(markdown_page(found, drawn, command)),
-        "comparison.csv": _encoded(configurations_csv(found)),
-        "runs.csv": _encoded(runs_csv(found)),
-        **{f"{name}.svg": picture for name, picture in drawn.items()},
-    }
-    folder = create(Path(out or job.folder or Path(job.config["outputs"]) / f"compare-{_subject(found)}"))
-    for name, content in files.items():
-        write_atomic(folder / name, content)
-    return folder
+    drawn: dict[str, bytes] = {}
+    with decorative("figures of the comparison: not drawn"):
+        drawn = draw_pictures(found)
+        saved = save_all(folder, {f"{name}.svg": picture for name, picture in drawn.items()})
+        drawn = {name: picture for name, picture in drawn.items() if f"{name}.svg" in saved}
+    written = []
+    for name, page in (("comparison.md", markdown_page), (_PAGE, html_page)):
+        with decorative(f"{name}: not written"):
+            write_atomic(folder / name, _encoded(page(found, drawn, command)))
+            written.append(name)
+    return folder, written
 
 
 def _encoded(text: str) -> bytes:

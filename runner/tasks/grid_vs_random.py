@@ -64,10 +64,12 @@ def grid_vs_random(
         results = launch(variants, run.folder / "runs")
         trials = [Trial(*point, _score(each, monitor)) for point, each in zip(points, results, strict=True)]
         grid, *random = [trials[first : first + side**2] for first in range(0, len(trials), side**2)]
-        write_atomic(run.folder / "grid_vs_random.png", search_figure(grid, random[0], (matters, other), monitor))
         lines, report = _compare(grid, random, (matters, other), monitor)
         write_atomic(run.folder / "report.json", json.dumps(report, indent=1).encode())
-    write_stdout("\n".join([*lines, f"picture in {printable(run.folder / 'grid_vs_random.png')}"]) + "\n")
+        picture = search_figure(grid, random[0], (matters, other), monitor)
+        run.afterwards.draw("grid_vs_random.png", picture, tag="grid_vs_random")
+    pictures = [f"picture in {printable(run.folder / name)}" for name in run.afterwards.saved]
+    write_stdout("\n".join([*lines, *pictures]) + "\n")
     return 0
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from runner.engine.activations import SATURATION, Layer
-from runner.engine.figures import new_figure, png
+from runner.engine.figures.picture import figure, new_figure
 from runner.tasks.init_verdicts import Case
 
 # Layers shown at most.
@@ -20,22 +20,23 @@ _MIN_WIDTH = 0.015
 _BOUNDED = {kind.__name__ for kind, (_, high) in SATURATION.items() if math.isfinite(high)}
 
 
-def histogram_figure(cases: Sequence[Case]) -> bytes:
-    """Return a PNG of one histogram per layer (columns) and case (rows), as in CS231n's lecture on initialization.
+@figure("png")
+def histogram_figure(cases: Sequence[Case]) -> Any:
+    """Draw one histogram per layer (columns) and case (rows), as in CS231n's lecture on initialization.
 
     Exact zeros are not drawn; their share is written above the histogram. The histograms of a row share one x axis.
     """
     count = len(cases[0].layers)
     shown = evenly_spaced(count, _COLUMNS)
-    figure = new_figure(2.1 + 1.75 * max(3, len(shown)), 1.15 + 1.35 * len(cases), layout="constrained")
-    grid = figure.subplots(len(cases), max(3, len(shown)), squeeze=False)
+    sheet = new_figure(2.1 + 1.75 * max(3, len(shown)), 1.15 + 1.35 * len(cases), layout="constrained")
+    grid = sheet.subplots(len(cases), max(3, len(shown)), squeeze=False)
     for axes, case in zip(grid, cases, strict=True):
         _draw_case(axes, case, shown)
     for cell, place in zip(grid[0], shown, strict=False):
         _draw_layer_name(cell, f"layer {place + 1}", _without_start(cases[0].layers[place].name))
     some = "" if len(shown) == count else f"{len(shown)} of {count} layers; "
-    figure.suptitle(f"Activations before training ({some}exact zeros are not drawn)", fontsize=12)
-    return png(figure)
+    sheet.suptitle(f"Activations before training ({some}exact zeros are not drawn)", fontsize=12)
+    return sheet
 
 
 def _draw_case(axes: Sequence[Any], case: Case, shown: Sequence[int]) -> None:
@@ -99,10 +100,11 @@ def evenly_spaced(count: int, most: int) -> list[int]:
     return [round(i * (count - 1) / (most - 1)) for i in range(most)]
 
 
-def depth_figure(cases: Sequence[Case]) -> bytes:
-    """Return a PNG of the standard deviation of activations and of their gradients over the layers, a line per case."""
-    figure = new_figure(11.5, 4.2, layout="constrained")
-    for axes, (what, title) in zip(figure.subplots(1, 2), _LINES.items(), strict=True):
+@figure("png")
+def depth_figure(cases: Sequence[Case]) -> Any:
+    """Draw the standard deviation of activations and of their gradients over the layers, a line per case."""
+    sheet = new_figure(11.5, 4.2, layout="constrained")
+    for axes, (what, title) in zip(sheet.subplots(1, 2), _LINES.items(), strict=True):
         for number, case in enumerate(cases):
             _draw_line(axes, case, [getattr(layer, what) for layer in case.layers], number)
         axes.set_title(title, fontsize=11)
@@ -112,9 +114,9 @@ def depth_figure(cases: Sequence[Case]) -> bytes:
         _widen(axes)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=9)
-    return png(figure)
+    handles, labels = sheet.axes[0].get_legend_handles_labels()
+    sheet.legend(handles, labels, loc="outside right center", frameon=False, fontsize=9)
+    return sheet
 
 
 _LINES = {"std": "standard deviation of the activations", "grad_std": "standard deviation of their gradient"}

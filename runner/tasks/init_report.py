@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from runner.assemble import Experiment, assemble
+from runner.decoration import decorative
 from runner.engine.activations import is_activation, measure
 from runner.engine.batches import EvalBatches
 from runner.engine.parts import Residual
@@ -53,8 +54,9 @@ def init_report(
             _measure_case(activation.label, init.label, experiment, examples, cotangent)
             for (activation, init), experiment in zip(pairs, itertools.chain([first], experiments), strict=True)
         ]
-        save_report(run.folder, job, cases)
-    show_report(run.folder, job, cases)
+        save_report(run, job, cases)
+    with decorative("report: not shown"):
+        show_report(run, job, cases)
     return 0
 
 

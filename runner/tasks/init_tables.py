@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +25,30 @@ from runner.tasks.init_figures import depth_figure, histogram_figure
 from runner.tasks.init_verdicts import Case, Gain, backward_gain, comparable_rows, forward_gain, ratio
 from runner.tasks.job import Job
 from runner.tasks.report import tensorboard_folder
+from runner.tasks.run_folder import Run
 
 _SCHEMA = 1
 _SCALARS = ("mean", "std", "saturated", "zero", "dead", "grad_std")
 
 
-def save_report(folder: Path, job: Job, cases: Sequence[Case]) -> None:
-    """Write `report.json`, the pictures, and the event file."""
+def save_report(run: Run, job: Job, cases: Sequence[Case]) -> None:
+    """Write `report.json`; the event file and the pictures follow after the result."""
     record = {
         "schema": _SCHEMA,
         "cotangent": job.config["task"]["cotangent"],
         "cases": [_case_record(case) for case in cases],
     }
-    write_atomic(folder / "report.json", json.dumps(_null_if_not_finite(record), indent=1, allow_nan=False).encode())
-    pictures = {"report": histogram_figure(cases), "depth": depth_figure(cases)}
-    for name, picture in pictures.items():
-        write_atomic(folder / f"{name}.png", picture)
+    content = json.dumps(_null_if_not_finite(record), indent=1, allow_nan=False).encode()
+    write_atomic(run.folder / "report.json", content)
+    run.afterwards.add("TensorBoard pages: not written", partial(_log_pages, job=job, cases=cases))
+    for name, picture in {"report": histogram_figure(cases), "depth": depth_figure(cases)}.items():
+        run.afterwards.draw(f"{name}.png", picture, tag=f"init_report/{name}")
+
+
+def _log_pages(folder: Path, *, job: Job, cases: Sequence[Case]) -> None:
+    """Write the event file, without the pictures."""
     with closing(open_logs(folder, positions=None, step=0)) as log:
         text = yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True)
-        log.add(0, {f"init_report/{name}": picture for name, picture in pictures.items()})
         log.add(0, {"init_report/verdicts": _verdict_table(cases), "config": f"```yaml\n{text}```"})
         _log_layers(log, cases)
 
@@ -107,7 +113,7 @@ def _null_if_not_finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def show_report(folder: Path, job: Job, cases: Sequence[Case]) -> None:
+def show_report(run: Run, job: Job, cases: Sequence[Case]) -> None:
     """Print a table per case with its problems below, and a table of all cases if there are several."""
     for case in cases:
         summary_table(_layer_rows(case), title=f"{case.name}: {case.verdict}")
@@ -116,8 +122,10 @@ def show_report(folder: Path, job: Job, cases: Sequence[Case]) -> None:
         write_stdout("\n" if case.findings else "")
     if len(cases) > 1:
         summary_table([_overview_row(case) for case in cases], title="all cases")
-    write_stdout(f"saved in      {printable(folder)}\nview          {printable(folder / 'report.png')}\n")
-    write_stdout(f"              tensorboard --logdir {tensorboard_folder(folder, job)}\n")
+    write_stdout(f"saved in      {printable(run.folder)}\n")
+    for name in run.afterwards.saved[:1]:
+        write_stdout(f"view          {printable(run.folder / name)}\n")
+    write_stdout(f"              tensorboard --logdir {tensorboard_folder(run.folder, job)}\n")
 
 
 def _layer_rows(case: Case) -> list[dict[str, str]]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
 from runner.assemble import Experiment, assemble
+from runner.engine.figures.picture import Picture
 from runner.engine.figures.preview import counts_figure, image_figure, lr_figure
 from runner.engine.logs.console import summary_table
 from runner.engine.logs.log import open_logs
-from runner.engine.saving.storage import make_folder, printable, write_atomic
+from runner.engine.saving.storage import printable
 from runner.printing import write_stdout
 from runner.registry import register
 from runner.schema import PositiveInt
@@ -21,8 +23,9 @@ from runner.tasks.idle_settings import check_settings
 from runner.tasks.job import Job
 from runner.tasks.preview_images import image_rows
 from runner.tasks.report import tensorboard_folder
-from runner.tasks.run_folder import run_folder_if_writable
+from runner.tasks.run_folder import Run, run_folder_if_writable
 
+_FOLDER = "preview"
 # Points of the learning-rate curve in the figure.
 _FIGURE_POINTS = 2000
 # Points of it in TensorBoard.
@@ -43,16 +46,18 @@ def preview(job: Job, *, examples: PositiveInt, lr_axis: Literal["linear", "log"
     pictures = {"lr": _draw_lr(job, experiment, log=lr_axis == "log"), "classes": _draw_counts(experiment)}
     rows = list(image_rows(job, experiment, examples))
     if rows[0].images.shape[2:] != (1, 1):
-        pictures["images"] = image_figure(rows)
+        pictures["images"] = image_figure(rows, experiment.classes)
     with run_folder_if_writable(job, experiment) as run:
         if run:
-            _save(run.folder, job, experiment, pictures)
-    _show(run.folder if run else None, job, experiment, pictures)
+            run.afterwards.add("TensorBoard pages: not written", partial(_log_pages, job=job, experiment=experiment))
+            for name, picture in pictures.items():
+                run.afterwards.draw(f"{_FOLDER}/{name}.png", picture, tag=f"preview/{name}")
+    _show(run, job, experiment)
     return 0
 
 
-def _draw_lr(job: Job, experiment: Experiment, *, log: bool) -> bytes:
-    """Return a PNG of the learning rate over all steps."""
+def _draw_lr(job: Job, experiment: Experiment, *, log: bool) -> Picture:
+    """Return the picture of the learning rate over all steps."""
     recipe = experiment.recipe
     steps = evenly_spaced_steps(recipe.total_steps, _FIGURE_POINTS)
     about = ", ".join(f"{knob} {value}" for knob, value in job.config["scheduler"].items() if knob != "name")
@@ -60,8 +65,8 @@ def _draw_lr(job: Job, experiment: Experiment, *, log: bool) -> bytes:
     return lr_figure(steps, lr_curves(experiment, steps), title=title, steps_per_epoch=recipe.steps_per_epoch, log=log)
 
 
-def _draw_counts(experiment: Experiment) -> bytes:
-    """Return a PNG of the examples per class and split."""
+def _draw_counts(experiment: Experiment) -> Picture:
+    """Return the picture of the examples per class and split."""
     about = experiment.data
     return counts_figure(about.counts, about.classes, noun=about.noun)
 
@@ -85,14 +90,10 @@ def evenly_spaced_steps(count: int, most: int) -> list[int]:
     return [i * (count - 1) // (most - 1) for i in range(most)]
 
 
-def _save(folder: Path, job: Job, experiment: Experiment, pictures: dict[str, bytes]) -> None:
-    """Write the pictures and the event file."""
-    make_folder(folder / "preview")
-    for name, picture in pictures.items():
-        write_atomic(folder / "preview" / f"{name}.png", picture)
+def _log_pages(folder: Path, *, job: Job, experiment: Experiment) -> None:
+    """Write the event file, without the pictures."""
     with closing(open_logs(folder, positions=None, step=0)) as log:
         text = yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True)
-        log.add(0, {f"preview/{name}": picture for name, picture in pictures.items()})
         log.add(
             0,
             {
@@ -156,7 +157,7 @@ def _markdown_table(rows: Sequence[Mapping[str, str]]) -> list[str]:
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
-def _show(folder: Path | None, job: Job, experiment: Experiment, pictures: dict[str, bytes]) -> None:
+def _show(run: Run | None, job: Job, experiment: Experiment) -> None:
     """Print the data, the parameter groups and the paths of the figures."""
     for line in (experiment.data.line, *experiment.data.notes):
         write_stdout(f"{line}\n")
@@ -166,11 +167,11 @@ def _show(folder: Path | None, job: Job, experiment: Experiment, pictures: dict[
         f"{recipe.total_steps} steps of {experiment.batches.batch} examples, {recipe.steps_per_epoch} steps per epoch"
     )
     summary_table(_group_rows(experiment), title=title)
-    if folder is None:
+    if run is None:
         return
-    for name in pictures:
-        write_stdout(f"view          {printable(folder / 'preview' / name)}.png\n")
-    write_stdout(f"              tensorboard --logdir {tensorboard_folder(folder, job)}\n")
+    for name in run.afterwards.saved:
+        write_stdout(f"view          {printable(run.folder / name)}\n")
+    write_stdout(f"              tensorboard --logdir {tensorboard_folder(run.folder, job)}\n")
 
 
 def shortened_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from runner.assemble import Experiment
 from runner.engine.batches import StepExamples
 from runner.engine.contracts import Augment
-from runner.engine.figures.preview import ImageRow, drawable_names, label_caption, truncate_name
+from runner.engine.figures.preview import ImageRow
 from runner.engine.loading import fetch
 from runner.engine.randomness import epoch_order
 from runner.tasks.job import Job
@@ -28,10 +28,8 @@ def image_rows(job: Job, experiment: Experiment, examples: int) -> Iterator[Imag
     """Yield rows as in the first epoch: originals, each augmentation alone, all augmentations, mixed images."""
     labels = experiment.batches.split.labels
     index = choose_examples(epoch_order(experiment.recipe.seed, 0, len(labels)), labels, examples)
-    classes = drawable_names(experiment.classes)
-    names = [truncate_name(classes[label]) for label in labels[index].tolist()]
-    bare = [""] * len(index)
-    yield ImageRow("original", _to_uint8(_augment(experiment, [], index)), names)
+    bare = [None] * len(index)
+    yield ImageRow("original", _to_uint8(_augment(experiment, [], index)), labels[index].tolist())
     for name, augment in experiment.augmentations.items():
         yield ImageRow(name.replace("_", " "), _to_uint8(_augment(experiment, [augment], index)), bare)
     together = _augment(experiment, experiment.batches.augments, index)
@@ -67,7 +65,6 @@ def _mixed_rows(job: Job, experiment: Experiment, images: Tensor, labels: Tensor
     Steps that hardly mix, as most of mixup's, are shown only if there are no others.
     """
     found = []
-    classes = drawable_names(experiment.classes)
     for step in range(_MAX_STEPS):
         mixed, soft = experiment.recipe.mix(images, labels, step)
         kept = float(soft.amax(1).mean()) if soft.ndim == 2 else 1.0
@@ -75,7 +72,7 @@ def _mixed_rows(job: Job, experiment: Experiment, images: Tensor, labels: Tensor
             found.append((kept > _HARDLY_MIXED, step, _to_uint8(mixed), soft.tolist()))
     for _, step, pictures, weights in sorted(found, key=lambda each: each[:2])[:_MIXED_ROWS]:
         name = job.config["mix"]["name"].replace("_", " ")
-        yield ImageRow(f"{name}\nstep {step + 1}", pictures, [label_caption(row, classes) for row in weights])
+        yield ImageRow(f"{name}\nstep {step + 1}", pictures, weights)
 
 
 def _to_uint8(images: Tensor) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,11 +23,11 @@ from runner.registry import register
 from runner.schema import NonNegativeInt, PositiveInt
 from runner.tasks.job import Job
 from runner.tasks.report import speed_in_words
-from runner.tasks.run_folder import run_folder_if_writable
+from runner.tasks.run_folder import Run, run_folder_if_writable
 from runner.user_paths import full
 
 # TensorBoard's profiler plugin looks for this ending; Perfetto opens it too.
-_TRACE = "steps.pt.trace.json.gz"
+_TRACE = "profile/steps.pt.trace.json.gz"
 _SHOWN = 10
 # Log level at which the profiler does not print each start and stop, or that there is no GPU.
 _QUIET = "6"
@@ -99,10 +99,11 @@ def profile(job: Job, *, steps: PositiveInt, warmup: NonNegativeInt) -> int:
     experiment = assemble(job.config)
     with run_folder_if_writable(job, experiment) as run:
         cost = _measure(experiment, warmup, steps)
-        recording = _record(experiment, steps, run.folder if run else None)
+        recording, save_trace = _record(experiment, steps)
         if run:
             run.result.steps = experiment.learner.step
-    _show(run.folder if run else None, experiment, cost, recording)
+            run.afterwards.save(_TRACE, save_trace)
+    _show(run, experiment, cost, recording)
     return 0
 
 
@@ -114,8 +115,8 @@ def _measure(experiment: Experiment, warmup: int, steps: int) -> dict[str, float
     return {tag: float(curves[tag].values[-1]) for tag in TAGS}
 
 
-def _record(experiment: Experiment, steps: int, folder: Path | None) -> Recording:
-    """Train some steps under the profiler, after one for the profiler to warm up, and write the trace."""
+def _record(experiment: Experiment, steps: int) -> tuple[Recording, Callable[[Path], None]]:
+    """Train some steps under the profiler, after one for the profiler to warm up; also return what saves the trace."""
     os.environ.setdefault("KINETO_LOG_LEVEL", _QUIET)
     from torch import profiler
 
@@ -131,15 +132,17 @@ def _record(experiment: Experiment, steps: int, folder: Path | None) -> Recordin
 
         recipe, learner, batches = experiment.recipe, experiment.learner, experiment.batches
         short_run(recipe, learner, batches, steps=1 + steps, log_every=recipe.log_every, probes=[Probe(1, mark)])
-    if folder is not None:
-        storage.make_folder(folder / "profile")
-        path = folder / "profile" / _TRACE
+
+    def save_trace(folder: Path) -> None:
+        path = folder / _TRACE
+        storage.make_folder(path.parent)
         with storage.convert_os_errors(path):
             recorder.export_chrome_trace(full(path))
-    return Recording(list(recorder.key_averages()), steps, on_gpu)
+
+    return Recording(list(recorder.key_averages()), steps, on_gpu), save_trace
 
 
-def _show(folder: Path | None, experiment: Experiment, cost: dict[str, float], recording: Recording) -> None:
+def _show(run: Run | None, experiment: Experiment, cost: dict[str, float], recording: Recording) -> None:
     """Print the operations, the cost of a step, and how to open the trace."""
     title = f"the {_SHOWN} most expensive operations of {recording.steps} steps of {experiment.batches.batch} examples"
     summary_table(operation_table(recording, _SHOWN), title=title)
@@ -151,10 +154,11 @@ def _show(folder: Path | None, experiment: Experiment, cost: dict[str, float], r
         f"operations    {recording.calls:.0f} per step, {recording.busy:.0%} {rest}",
         f"host          {recording.waits:.3g} {waits} per step",
     ]
-    if folder is not None:
+    if run and _TRACE in run.afterwards.saved:
+        logdir = escaped(shlex.quote(str(run.folder)))
         lines += [
-            f"view          https://ui.perfetto.dev, Open trace file: {printable(folder / 'profile' / _TRACE)}",
-            f"or            pip install torch-tb-profiler; tensorboard --logdir {escaped(shlex.quote(str(folder)))}",
+            f"view          https://ui.perfetto.dev, Open trace file: {printable(run.folder / _TRACE)}",
+            f"or            pip install torch-tb-profiler; tensorboard --logdir {logdir}",
         ]
     write_stdout("\n".join(lines) + "\n")
 

@@ -11,20 +11,22 @@ import torch
 
 from runner import plain_yaml
 from runner.assemble import Experiment
-from runner.engine.figures.curves import loss_figure
+from runner.decoration import decorative
 from runner.engine.fingerprint import Fingerprint
 from runner.engine.logs.console import Console, summary_table
 from runner.engine.logs.log import Log
-from runner.engine.logs.plugin_pages import chart_layout, flat_hparams, session_end, session_start
+from runner.engine.logs.plugin_pages import chart_layout, session_end, session_start
 from runner.engine.logs.sinks import METRICS
+from runner.engine.nonfinite_trace import explain_divergence
+from runner.engine.saving import checkpoint
 from runner.engine.saving.checkpoint import Snapshot
 from runner.engine.saving.folder import Result
-from runner.engine.saving.storage import printable, write_atomic
+from runner.engine.saving.storage import printable
 from runner.engine.timing import MEMORY, SPEED, STEP, WAIT, median_cost
-from runner.errors import escaped
-from runner.keys import hyperparameters
+from runner.errors import Diverged, escaped
 from runner.printing import write_stderr, write_stdout
 from runner.status import Status
+from runner.tasks.hparams import typed_hparams
 from runner.tasks.job import Job
 from runner.user_paths import real
 
@@ -67,33 +69,55 @@ def log_start(log: Log, job: Job, fingerprint: Fingerprint) -> None:
     The seeds of one configuration share a row of the HPARAMS page if they read the same data.
     """
     group = f"{job.group_hash}-{fingerprint.id[:8]}"
-    text = plain_yaml.dump(job.config).decode()
-    note = f"{job.config['note']}\n\n" if job.config["note"] else ""
-    log.add(
-        0,
-        {
-            "hparams/start": session_start(flat_hparams(hyperparameters(job.config)), group),
-            "layout": chart_layout(),
-            "config": f"{note}```yaml\n{text}```",
-        },
-    )
+    with decorative("TensorBoard's HPARAMS page: not written"):
+        log.add(0, {"hparams/start": session_start(typed_hparams(job.config), group)})
+    with decorative("TensorBoard's CUSTOM SCALARS page: not written"):
+        log.add(0, {"layout": chart_layout()})
+    with decorative("TensorBoard's TEXT page: not written"):
+        text = plain_yaml.dump(job.config).decode()
+        note = f"{job.config['note']}\n\n" if job.config["note"] else ""
+        log.add(0, {"config": f"{note}```yaml\n{text}```"})
 
 
-def log_end(folder: Path, log: Log, experiment: Experiment, *, figures: bool) -> None:
-    """Log the end of a run to TensorBoard and draw its curves."""
-    step = experiment.learner.step
+def log_end(log: Log, step: int) -> None:
+    """Write all rows, and log to TensorBoard that the run succeeded."""
     log.flush()
     log.positions()
-    if figures:
-        picture = loss_figure(folder / "metrics.jsonl")
-        write_atomic(folder / "curves.png", picture)
-        log.add(step, {"curves": picture})
-    log.add(step, {"hparams/end": session_end(succeeded=True)})
+    log_session_end(log, step, succeeded=True)
     log.positions()
+
+
+def log_session_end(log: Log, step: int, *, succeeded: bool) -> None:
+    """Log to TensorBoard's HPARAMS page how the run ended."""
+    with decorative("TensorBoard's HPARAMS page: end of the run not written"):
+        log.add(step, {"hparams/end": session_end(succeeded=succeeded)})
+
+
+def explained(error: Diverged, folder: Path, experiment: Experiment) -> Diverged:
+    """Return the error of a run that diverged, with the first tensor that was not finite and the last checkpoint."""
+    found = error
+    with decorative("cause of the divergence: not found"):
+        found = explain_divergence(
+            error, experiment.recipe, experiment.learner, experiment.batches, experiment.validation
+        )
+    with decorative("last checkpoint: not read"):
+        return Diverged(f"{found}; {_last_checkpoint_in_words(folder)}")
+    return found
+
+
+def _last_checkpoint_in_words(folder: Path) -> str:
+    """Return in words which checkpoint a diverged run has."""
+    snapshot = checkpoint.load(folder)
+    return f"the checkpoint of step {snapshot.step} is kept" if snapshot else "there is no checkpoint before it"
 
 
 def show_summary(folder: Path, job: Job, result: Result) -> None:
     """Print the scores of a finished run and how to view it."""
+    with decorative("summary: not shown"):
+        _show_summary(folder, job, result)
+
+
+def _show_summary(folder: Path, job: Job, result: Result) -> None:
     scores = result.scores
     rows = [
         _score_row("validation, best", scores["val"]["best"]),
@@ -107,7 +131,9 @@ def show_summary(folder: Path, job: Job, result: Result) -> None:
         _without_repeated_column(rows),
         title=f"{ended} after {result.steps} steps ({result.epochs:.4g} epochs) in {result.seconds:.1f} s",
     )
-    cost = median_cost(folder / METRICS)
+    cost: Mapping[str, float] = {}
+    with decorative("speed: not shown"):
+        cost = median_cost(folder / METRICS)
     lines = [
         *([f"speed         {speed_in_words(cost)}"] if cost else []),
         f"saved in      {printable(folder)}",

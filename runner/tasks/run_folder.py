@@ -6,7 +6,7 @@ import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from runner import user_paths
@@ -19,6 +19,7 @@ from runner.engine.world import ALONE, World
 from runner.errors import Locked, StorageError
 from runner.notebook.book import record
 from runner.status import SUCCESS, Ending, Status, ending
+from runner.tasks.afterwards import Afterwards
 from runner.tasks.describe_run import describe, record_origin
 from runner.tasks.find_folder import interrupted_folder, make_run_folder, on_these_data
 from runner.tasks.job import Job
@@ -37,6 +38,7 @@ class Run:
     folder: Path
     result: Result
     read_only: StorageError | None = None  # why it cannot be locked: it may be read, and nobody may write into it
+    afterwards: Afterwards = field(default_factory=Afterwards)  # done after a success, with the folder still locked
 
     def check_writable(self) -> None:
         """Raise StorageError if the folder is read-only."""
@@ -50,12 +52,14 @@ def run_folder(job: Job, experiment: Experiment, *, resumed: Run | None = None) 
 
     Creates and locks a new folder, unless one is `resumed`, and prints its path. Writes config, environment and
     `result.json` into it, with the status `running`, at the end `done`, the status that the body set, or that of the
-    exception. A training run is then recorded in the notebook, however it ended.
+    exception. A training run is then recorded in the notebook, however it ended. What the task has planned for
+    `afterwards` comes last.
     """
     with ExitStack() as held:
         run = resumed or held.enter_context(_new_run(job))
         run.check_writable()
         print_progress(f"run {run.folder} on {device_name(experiment)}")
+        held.callback(_decorate, run, job.world)
         if job.notes:
             held.callback(record, run.folder, Path(job.config["outputs"]))
         if not run.result.data or run.result.data[-1] != experiment.fingerprint.id:
@@ -165,6 +169,12 @@ def _keeping_result(run: Run, plugins: Sequence[str]) -> Iterator[None]:
             _write_end(run, ended, began)
         raise
     _write_end(run, SUCCESS if result.status is Status.RUNNING else Ending(result.status, 0), began)
+
+
+def _decorate(run: Run, world: World) -> None:
+    """Do what the task has planned for after its result, if it succeeded."""
+    if run.result.exit == 0 and world.is_main:
+        run.afterwards.run(run.folder)
 
 
 def _write_end(run: Run, ended: Ending, began: float) -> None:

@@ -14,11 +14,11 @@ from runner import numerics
 from runner.assemble import Experiment, assemble, threads
 from runner.assemble.load_data import Loaded, load
 from runner.engine.evaluation import evaluate
+from runner.engine.figures.curves import loss_figure
 from runner.engine.interruption import deferred
 from runner.engine.learner import Learner
 from runner.engine.logs.log import Log, open_logs
-from runner.engine.logs.plugin_pages import session_end
-from runner.engine.nonfinite_trace import explain_divergence
+from runner.engine.logs.sinks import METRICS
 from runner.engine.saving import checkpoint
 from runner.engine.saving.checkpoint import Snapshot
 from runner.engine.saving.evidence import proven
@@ -32,7 +32,16 @@ from runner.tasks.find_folder import begun_folder, on_these_data
 from runner.tasks.idle_settings import check_settings
 from runner.tasks.job import Job
 from runner.tasks.old_scores import without_old_losses
-from runner.tasks.report import log_end, log_start, make_console, print_progress, show_start, show_summary
+from runner.tasks.report import (
+    explained,
+    log_end,
+    log_session_end,
+    log_start,
+    make_console,
+    print_progress,
+    show_start,
+    show_summary,
+)
 from runner.tasks.run_folder import Run, resumable_run, run_folder
 from runner.tasks.saved_config import MAY_CHANGE, saved_config
 from runner.tasks.saved_data import DATA, record_paths, resumed_data, saved_data
@@ -144,31 +153,25 @@ def _train_in(run: Run, job: Job, experiment: Experiment, snapshot: Snapshot | N
         try:
             status = _train_until_end(folder, experiment, log)
         except Exception:
-            log.add(learner.step, {"hparams/end": session_end(succeeded=False)})
+            log_session_end(log, learner.step, succeeded=False)
             raise
         finally:
             result.steps, result.epochs = learner.step, learner.step / experiment.recipe.steps_per_epoch
-        log_end(folder, log, experiment, figures=job.config["figures"] == "always")
+        log_end(log, learner.step)
+    if job.config["figures"] == "always":
+        run.afterwards.draw("curves.png", loss_figure(folder / METRICS), tag="curves", step=learner.step)
     _record_scores(folder, experiment, result)
     result.status = Status.PRUNED if learner.patience.pruned else status
 
 
 def _train_until_end(folder: Path, experiment: Experiment, log: Log) -> Status:
     """Train, and return the status; a signal ends it after the step, with a checkpoint of that step."""
-    recipe, learner = experiment.recipe, experiment.learner
-    batches, validation = experiment.batches, experiment.validation
+    parts = experiment.recipe, experiment.learner, experiment.batches, experiment.validation
     try:
         with deferred(experiment.world) as stop:
-            return train(recipe, learner, batches, validation, log, _make_commit(folder, experiment, log), stop)
+            return train(*parts, log, _make_commit(folder, experiment, log), stop)
     except Diverged as error:
-        found = explain_divergence(error, recipe, learner, batches, validation)
-        raise Diverged(f"{found}; {_last_checkpoint_in_words(folder)}") from error
-
-
-def _last_checkpoint_in_words(folder: Path) -> str:
-    """Return in words which checkpoint a diverged run has."""
-    snapshot = checkpoint.load(folder)
-    return f"the checkpoint of step {snapshot.step} is kept" if snapshot else "there is no checkpoint before it"
+        raise explained(error, folder, experiment) from error
 
 
 def _open_run_logs(folder: Path, experiment: Experiment, snapshot: Snapshot | None) -> Log:

@@ -1,7 +1,10 @@
 """The notebook: recording run by run gives the same file as a rebuild, and the user's own lines stay."""
 
+import fcntl
 import multiprocessing
+import os
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -10,6 +13,7 @@ from running import command, job
 from small_runs import command_line_words, small
 
 from runner.engine.saving.folder import read_result, write_result
+from runner.notebook import book
 from runner.notebook.book import rebuild, record
 from runner.tasks import start
 
@@ -28,11 +32,11 @@ def filled(outputs):
     """Write two sweeps and three runs by themselves, and return their folders in an order unlike that of beginning."""
     return [
         write_run(outputs / "b", 0.7, started=5, optim__lr=0.5, note="is a larger step better?"),
-        write_run(outputs / "sweeps" / "s" / "optim.lr=0.2,seed=0-0123abcd", 0.6, started=3, optim__lr=0.2),
+        write_run(outputs / "sweeps" / "s" / "optim.lr=0.2,seed=0-0123abcd", 0.6, started=3, epochs=3, optim__lr=0.2),
         write_run(outputs / "a", 0.5, best=0.55, test=0.52, started=1),
         write_run(
             outputs / "sweeps" / "s" / "optim.lr=0.1,seed=0-4567abcd",
-            None, status="failed", reason="x|y", started=2, epochs=3,
+            None, status="failed", reason="x|y", started=2, epochs=3, optim__lr=0.1,
         ),
         write_run(outputs / "sweeps" / "t" / "seed=0-89ababcd", 0.6, started=9),
         write_run(outputs / "c", 0.9, started=7, seed=4, model={"name": "linear"}),
@@ -65,14 +69,59 @@ def test_runs_stand_in_order_of_beginning_with_what_was_asked_and_what_differs(t
     ]
     assert sweep.splitlines()[0] == f"{day} 10:00:02 sweep [s](sweeps/s)"
     assert "- the same in all: epochs=3" in sweep
+    link = "[optim.lr=0.1,seed=0](sweeps/s/optim.lr=0.1,seed=0-4567abcd)"
+    assert f"| {day} 10:00:02 | {link} | 0.1 |  |  |  | failed: x\\|y |" in sweep
     assert (
-        f"| {day} 10:00:02 | [optim.lr=0.1,seed=0](sweeps/s/optim.lr=0.1,seed=0-4567abcd) |  |  |  | failed: x\\|y |"
-        in sweep
+        "| date | trial | optim.lr | val accuracy | best | val loss | status |\n|---|---|---|---|---|---|---|" in sweep
     )
-    assert "| 0.6000 | 0.6000 | 0.4000 | done |" in sweep.splitlines()[-1]
+    assert "| 0.2 | 0.6000 | 0.6000 | 0.4000 | done |" in sweep.splitlines()[-1]
     assert "- question: is a larger step better?\n- differs from [a](a): optim.lr 0.5 (was 0.1)" in second
     assert "differs from [b](b): model linear (was resnet), optim.lr 0.1 (was 0.5), seed 4 (was 0)" in third
     assert other.startswith(f"{day} 10:00:09 sweep [t](sweeps/t)")
+
+
+def table(entry):
+    """Return the rows of a sweep's table as dicts."""
+    lines = [line for line in entry.splitlines() if line.startswith("| ")]
+    head, *rows = ([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines)
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+def test_swept_keys_are_read_from_the_trials_and_not_from_names_that_are_cut(tmp_path):
+    """The name of each folder ends before the seed, and one of the three is of another rate."""
+    sweep = tmp_path / "sweeps" / "s"
+    for number, (rate, seed) in enumerate([(0.1, 0), (0.1, 1), (0.2, 0)]):
+        name = f"data.root={'x' * 80}-{number:08x}"
+        write_run(sweep / name, 0.5, started=number, epochs=3, optim__lr=rate, seed=seed, note="a|b")
+    record(sweep, tmp_path)
+    [entry] = entries(tmp_path)
+    assert "- the same in all: epochs=3\n" in entry
+    assert [(row["optim.lr"], row["seed"]) for row in table(entry)] == [("0.1", "0"), ("0.1", "1"), ("0.2", "0")]
+    assert list(table(entry)[0]) == ["date", "trial", "optim.lr", "seed", "val accuracy", "best", "val loss", "status"]
+
+
+def test_a_trial_that_comes_later_adds_its_column_and_gone_ones_keep_their_rows(tmp_path):
+    sweep = tmp_path / "sweeps" / "s"
+    gone = write_run(sweep / "a-00000000", 0.5, started=1, optim__lr=0.1, seed=0)
+    write_run(sweep / "b-00000000", 0.6, started=2, optim__lr=0.2, seed=0)
+    record(sweep, tmp_path)
+    assert "- the same in all: seed=0" in entries(tmp_path)[0] and "seed" not in table(entries(tmp_path)[0])[0]
+    shutil.rmtree(gone)
+    record(write_run(sweep / "c-00000000", 0.7, started=3, optim__lr=0.2, seed=1), tmp_path)
+    rows = table(entries(tmp_path)[0])
+    found = [(row["trial"].split("]")[0], row["optim.lr"], row["seed"], row["val accuracy"]) for row in rows]
+    assert found == [("[a", "0.1", "", "0.5000"), ("[b", "", "0", "0.6000"), ("[c", "", "1", "0.7000")]
+
+
+def test_a_trial_without_a_command_line_has_the_values_of_its_config(tmp_path):
+    sweep = tmp_path / "sweeps" / "s"
+    for number, rate in enumerate((0.1, 0.2)):
+        write_run(sweep / f"{number}-00000000", 0.5, started=number, epochs=3, optim__lr=rate)
+    (sweep / "1-00000000" / "overrides.yaml").unlink()
+    write_run(sweep / "2-00000000", 0.5, started=2, epochs=3, optim__lr=0.3)
+    record(sweep, tmp_path)
+    assert "- the same in all: epochs=3\n" in entries(tmp_path)[0]
+    assert [row["optim.lr"] for row in table(entries(tmp_path)[0])] == ["0.1", "0.2", "0.3"]
 
 
 def test_a_run_on_other_data_differs_in_them(tmp_path):
@@ -147,6 +196,19 @@ def test_a_folder_that_takes_no_notebook_is_a_warning(tmp_path, capfd):
     record(write_run(tmp_path / "a", 0.5), tmp_path)
     warning = capfd.readouterr().err
     assert warning.startswith(f"runner: warning: {tmp_path}/notebook.md: cannot write ") and warning.count("\n") == 1
+
+
+def test_a_process_that_keeps_the_lock_delays_no_run_forever(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(book, "LONGEST_WAIT", 0.1)
+    folder = write_run(tmp_path / "a", 0.5)
+    holder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    record(folder, tmp_path)
+    warning = capfd.readouterr().err
+    assert "another process has kept the lock" in warning and warning.count("\n") == 1
+    os.close(holder)
+    record(folder, tmp_path)
+    assert "[a](a)" in text(tmp_path)
 
 
 def test_training_writes_itself_down_however_it_ends(tmp_path):

@@ -11,8 +11,9 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import crc32c as slow_crc32c
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from runner.engine.logs.event_file import CHUNK, EventFile, crc32c, to_tfrecords
+from runner.engine.logs.event_file import EventFile
 from runner.engine.logs.sinks import Row
+from runner.engine.logs.tfrecords import CHUNK, crc32c, to_tfrecords
 
 
 def rows(*records):

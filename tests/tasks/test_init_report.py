@@ -300,6 +300,6 @@ def test_a_deep_model_shows_first_and_last_layer_of_eight():
     places = evenly_spaced(40, 8)
     assert places[0] == 0 and places[-1] == 39 and len(set(places)) == 8
     layers = chain([1.0] * 40)
-    assert histogram_figure([Case("relu", "kaiming", layers, [])]).startswith(b"\x89PNG")
+    assert histogram_figure([Case("relu", "kaiming", layers, [])]).draw().startswith(b"\x89PNG")
     broken = chain([math.nan, math.inf])
-    assert histogram_figure([Case("relu", "kaiming", broken, find_problems(broken, residual=False, examples=1))])
+    assert histogram_figure([Case("relu", "kaiming", broken, find_problems(broken, residual=False, examples=1))]).draw()

@@ -10,7 +10,14 @@ from PIL import Image
 from running import MLP, events, job, metrics, result
 
 from runner.assemble import assemble
-from runner.engine.figures.preview import ImageRow, counts_figure, drawable_names, image_figure, label_caption
+from runner.engine.figures.preview import (
+    ImageRow,
+    counts_figure,
+    drawable_names,
+    image_figure,
+    label_caption,
+    row_captions,
+)
 from runner.tasks import start
 from runner.tasks.preview import evenly_spaced_steps, lr_curves, shortened_rows
 from runner.tasks.preview_images import choose_examples, image_rows
@@ -101,7 +108,7 @@ def test_columns_are_the_same_examples():
     (original, flipped), experiment = rows("augment=[hflip]", "augment.hflip.p=1")
     assert np.array_equal(flipped.images, original.images[..., ::-1])
     pixels, labels = experiment.batches.split.fetch(torch.arange(1200)), experiment.batches.split.labels
-    for image, name in zip(original.images, original.captions, strict=True):
+    for image, name in zip(original.images, row_captions(original, experiment.classes), strict=True):
         where = (pixels == torch.from_numpy(image)).flatten(1).all(1)
         assert int(name) in labels[where].tolist()
 
@@ -114,11 +121,11 @@ def test_all_together_are_the_images_of_the_first_epoch():
 
 
 def test_shares_of_labels_are_those_of_the_pixels():
-    found, _ = rows("augment=[]", "mix=mixup", "mix.alpha=1")
+    found, experiment = rows("augment=[]", "mix=mixup", "mix.alpha=1")
     original = found[0].images.astype(float)
-    names = list(found[0].captions)
+    names, *mixed_captions = [row_captions(row, experiment.classes) for row in found]
     assert len(set(names)) == 8
-    soft = [dict(line.rsplit(" ", 1) for line in caption.split("\n")) for row in found[1:] for caption in row.captions]
+    soft = [dict(line.rsplit(" ", 1) for line in caption.split("\n")) for row in mixed_captions for caption in row]
     mixed = np.concatenate([row.images for row in found[1:]]).astype(float)
     for image, label in zip(mixed, soft, strict=True):
         weights = {name: float(share.rstrip("%")) / 100 for name, share in label.items()}
@@ -148,22 +155,23 @@ def test_labels_name_what_weighs_heaviest_first():
 def test_images_are_drawn_in_their_colours():
     red = np.zeros((2, 3, 4, 4), np.uint8)
     red[:, 0] = 255
-    picture = np.asarray(Image.open(io.BytesIO(image_figure([ImageRow("red", red, ["", ""])]))).convert("RGB"))
+    png = image_figure([ImageRow("red", red, [None, None])], ["red"]).draw()
+    picture = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
     assert (picture == (255, 0, 0)).all(2).sum() > 2 * 90**2
 
 
 def test_class_names_are_drawn_as_they_are_or_by_number(recwarn):
     assert drawable_names(["cat", "caf\\xe9", "Grüße", "猫"]) == ["cat", "caf\\xe9", "Grüße", "class 3"]
     red = np.zeros((2, 3, 4, 4), np.uint8)
-    image_figure([ImageRow("red", red, ["$x$", "a_b^$"])])
-    counts_figure({"train": [1, 2], "val": [1, 1]}, ["$x$", "猫"], noun="images")
+    image_figure([ImageRow("red", red, [0, 1])], ["$x$", "a_b^$"]).draw()
+    counts_figure({"train": [1, 2], "val": [1, 1]}, ["$x$", "猫"], noun="images").draw()
     assert not recwarn
 
 
 @pytest.mark.parametrize("classes", [2, 60, 61, 1000])
 def test_counts_are_drawn_for_few_and_many_classes(classes):
     counts = {"train": list(range(1, classes + 1)), "val": [1] * classes, "test": [0] * classes}
-    picture = counts_figure(counts, [f"n{label:08}" for label in range(classes)], noun="images")
+    picture = counts_figure(counts, [f"n{label:08}" for label in range(classes)], noun="images").draw()
     assert Image.open(io.BytesIO(picture)).size[0] == 990
 
 

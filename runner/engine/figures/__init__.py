@@ -1,28 +1,10 @@
-"""Figures as PNG bytes, drawn by matplotlib without a display.
+"""Figures as PNG or SVG bytes, drawn by matplotlib without a display.
 
+A function under `@figure` returns a `Picture`, which is drawn later: after the result of the run is written, and where
+a failure is one line.
+
+- `picture.py`: pictures that are drawn later, and how they are drawn: our style, no settings of the user
 - `curves.py`: loss and accuracy of a run
 - `preview.py`: learning-rate schedule and augmented images (`task=preview`)
 - `search.py`: grid and random search side by side (`task=grid_vs_random`)
 """
-
-from __future__ import annotations
-
-import io
-from typing import Any
-
-
-def new_figure(width: float, height: float, **options: Any) -> Any:
-    """Return an empty matplotlib figure with a canvas that needs no display; width and height are in inches."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), **options)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def png(figure: Any) -> bytes:
-    """Encode a figure as PNG."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110)
-    return file.getvalue()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from runner.engine.figures import new_figure, png
+from runner.engine.figures.picture import figure, new_figure
 from runner.engine.logs.sinks import read_metrics
 
 # Maximum number of points of a curve.
@@ -30,16 +30,17 @@ _ACCURACIES = {
 _Rows = Sequence[tuple[int, dict[str, float]]]
 
 
-def loss_figure(path: Path) -> bytes:
-    """Return a PNG of the training and validation loss and accuracy in a `metrics.jsonl`."""
+@figure("png")
+def loss_figure(path: Path) -> Any:
+    """Draw the training and validation loss and accuracy in a `metrics.jsonl`."""
     rows = list(read_metrics(path))
-    figure = new_figure(11, 4, layout="constrained")
-    loss, accuracy = figure.subplots(1, 2)
+    sheet = new_figure(11, 4, layout="constrained")
+    loss, accuracy = sheet.subplots(1, 2)
     _draw(loss, rows, _LOSSES, "loss")
     _draw(accuracy, rows, _ACCURACIES, "accuracy")
     if top := loss_axis_top(rows):
         loss.set_ylim(0, top)
-    return png(figure)
+    return sheet
 
 
 def _draw(axes: Any, rows: _Rows, lines: dict[str, tuple[str, dict[str, Any]]], name: str) -> None:

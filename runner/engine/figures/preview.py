@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runner.engine.figures import new_figure, png
+from runner.engine.figures.picture import figure, new_figure
 
 _STYLES = ("-", "--", ":", "-.")
 # Maximum number of letters of a class name in a caption, and beside a bar.
@@ -27,18 +27,20 @@ class ImageRow:
     Attributes:
         name: The text on the left.
         images: The images (n, C, H, W) uint8.
-        captions: The text above each image.
+        labels: What is written above each image: the name of its class, of a soft label the weights of its classes, or
+            nothing for None.
     """
 
     name: str
     images: NDArray[np.uint8]
-    captions: Sequence[str]
+    labels: Sequence[int | Sequence[float] | None]
 
 
+@figure("png")
 def lr_figure(
     steps: Sequence[int], curves: Mapping[str, Sequence[float]], *, title: str, steps_per_epoch: int, log: bool
-) -> bytes:
-    """Return a PNG of the learning rate of each parameter group over the steps; a log axis omits zeros.
+) -> Any:
+    """Draw the learning rate of each parameter group over the steps; a log axis omits zeros.
 
     Args:
         steps: The steps to draw.
@@ -47,8 +49,8 @@ def lr_figure(
         steps_per_epoch: The steps of an epoch, for the second x axis.
         log: True gives a logarithmic y axis.
     """
-    figure = new_figure(9, 4, layout="constrained")
-    axes: Any = figure.subplots()
+    sheet = new_figure(9, 4, layout="constrained")
+    axes: Any = sheet.subplots()
     marker = "." if len(steps) <= 60 else ""
     for number, (name, values) in enumerate(curves.items()):
         drawn = [value if value > 0 or not log else math.nan for value in values]
@@ -62,29 +64,32 @@ def lr_figure(
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     if len(curves) > 1:
-        figure.legend(loc="outside upper right", frameon=False, fontsize=9, ncols=2)
+        sheet.legend(loc="outside upper right", frameon=False, fontsize=9, ncols=2)
     epochs = axes.secondary_xaxis(-0.2, functions=(lambda s: s / steps_per_epoch, lambda e: e * steps_per_epoch))
     epochs.set_xlabel("epoch")
-    return png(figure)
+    return sheet
 
 
-def image_figure(rows: Sequence[ImageRow]) -> bytes:
-    """Return a PNG of rows of images; each column shows the same example."""
+@figure("png")
+def image_figure(rows: Sequence[ImageRow], classes: Sequence[str]) -> Any:
+    """Draw rows of images; each column shows the same example."""
     count, _, height, width = rows[0].images.shape
     tall = 1.1 * min(2.0, max(0.5, height / width))  # inches
-    lines = [max(caption.count("\n") + 1 if caption else 0 for caption in row.captions) for row in rows]
+    names = drawable_names(classes)
+    captions = [row_captions(row, names) for row in rows]
+    lines = [max(caption.count("\n") + 1 if caption else 0 for caption in line) for line in captions]
     heights = [tall + 0.05 + 0.17 * above for above in lines]
-    figure = new_figure(1.7 + 1.18 * count, 0.2 + sum(heights))
-    left, top = 1.6 / figure.get_figwidth(), 1 - 0.1 / figure.get_figheight()
-    for row, high, above in zip(rows, heights, lines, strict=True):
-        top -= high / figure.get_figheight()
+    sheet = new_figure(1.7 + 1.18 * count, 0.2 + sum(heights))
+    left, top = 1.6 / sheet.get_figwidth(), 1 - 0.1 / sheet.get_figheight()
+    for row, line, high, above in zip(rows, captions, heights, lines, strict=True):
+        top -= high / sheet.get_figheight()
         for column in range(count):
-            box = (left + column * 1.18 / figure.get_figwidth(), top + 0.05 / figure.get_figheight())
-            size = (1.1 / figure.get_figwidth(), tall / figure.get_figheight())
-            _draw_image(figure.add_axes((*box, *size)), row.images[column], row.captions[column])
-        middle = top + (high - 0.17 * above) / 2 / figure.get_figheight()
-        figure.text(left - 0.1 / figure.get_figwidth(), middle, row.name, ha="right", va="center", fontsize=10)
-    return png(figure)
+            box = (left + column * 1.18 / sheet.get_figwidth(), top + 0.05 / sheet.get_figheight())
+            size = (1.1 / sheet.get_figwidth(), tall / sheet.get_figheight())
+            _draw_image(sheet.add_axes((*box, *size)), row.images[column], line[column])
+        middle = top + (high - 0.17 * above) / 2 / sheet.get_figheight()
+        sheet.text(left - 0.1 / sheet.get_figwidth(), middle, row.name, ha="right", va="center", fontsize=10)
+    return sheet
 
 
 def _draw_image(axes: Any, image: NDArray[np.uint8], caption: str) -> None:
@@ -97,11 +102,12 @@ def _draw_image(axes: Any, image: NDArray[np.uint8], caption: str) -> None:
         axes.set_title(caption, fontsize=8.5, pad=2, linespacing=1.15, parse_math=False)
 
 
-def counts_figure(counts: Mapping[str, Sequence[int]], classes: Sequence[str], *, noun: str) -> bytes:
-    """Return a PNG of the examples per class and split: bars, or for many classes curves over the ranked classes."""
+@figure("png")
+def counts_figure(counts: Mapping[str, Sequence[int]], classes: Sequence[str], *, noun: str) -> Any:
+    """Draw the examples per class and split: bars, or for many classes curves over the ranked classes."""
     bars = len(classes) <= _MAX_BARS
-    figure = new_figure(9, 1.1 + 0.22 * len(classes) if bars else 4, layout="constrained")
-    axes: Any = figure.subplots()
+    sheet = new_figure(9, 1.1 + 0.22 * len(classes) if bars else 4, layout="constrained")
+    axes: Any = sheet.subplots()
     sizes = {split: f"{split} {sum(found)}" for split, found in counts.items()}
     if bars:
         _draw_bars(axes, counts, classes, sizes)
@@ -113,8 +119,8 @@ def counts_figure(counts: Mapping[str, Sequence[int]], classes: Sequence[str], *
         axes.set(xlabel=f"rank of the class, of {len(classes)}", ylabel=f"{noun} of the class", ylim=(0, None))
         axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper right", frameon=False, fontsize=9, ncols=len(counts))
-    return png(figure)
+    sheet.legend(loc="outside upper right", frameon=False, fontsize=9, ncols=len(counts))
+    return sheet
 
 
 def _draw_bars(
@@ -129,7 +135,7 @@ def _draw_bars(
     for place, end in enumerate(ends):
         numbers = " + ".join(str(found[place]) for found in counts.values())
         axes.annotate(numbers, (end, place), (3, 0), textcoords="offset points", va="center", fontsize=8)
-    axes.set_yticks(places, [truncate_name(name, _MAX_LETTERS_OF_BAR) for name in drawable_names(classes)], fontsize=8)
+    axes.set_yticks(places, [_truncate_name(name, _MAX_LETTERS_OF_BAR) for name in drawable_names(classes)], fontsize=8)
     for text in axes.get_yticklabels():
         text.set_parse_math(False)
     axes.margins(x=0.12)
@@ -147,12 +153,24 @@ def drawable_names(classes: Sequence[str]) -> list[str]:
     ]
 
 
+def row_captions(row: ImageRow, classes: Sequence[str]) -> list[str]:
+    """Return the text above each image of a row."""
+    return [_caption(label, classes) for label in row.labels]
+
+
+def _caption(label: int | Sequence[float] | None, classes: Sequence[str]) -> str:
+    """Return the text above an image."""
+    if label is None:
+        return ""
+    return _truncate_name(classes[label]) if isinstance(label, int) else label_caption(label, classes)
+
+
 def label_caption(weights: Sequence[float], classes: Sequence[str]) -> str:
     """Return the classes of a soft label with a weight of at least 1 %, largest first, one per line."""
     ranked = sorted(((weight, name) for weight, name in zip(weights, classes, strict=True)), reverse=True)
-    return "\n".join(f"{truncate_name(name)} {weight:.0%}" for weight, name in ranked if weight >= 0.01)
+    return "\n".join(f"{_truncate_name(name)} {weight:.0%}" for weight, name in ranked if weight >= 0.01)
 
 
-def truncate_name(name: str, most: int = _MAX_LETTERS) -> str:
+def _truncate_name(name: str, most: int = _MAX_LETTERS) -> str:
     """Return a name, truncated to `most` letters."""
     return name if len(name) <= most else f"{name[: most - 1]}…"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from runner.engine.figures import new_figure, png
+from runner.engine.figures.picture import figure, new_figure
 
 
 class Trial(NamedTuple):
@@ -17,8 +17,9 @@ class Trial(NamedTuple):
     score: float
 
 
-def search_figure(grid: Sequence[Trial], random: Sequence[Trial], keys: tuple[str, str], score: str) -> bytes:
-    """Return a PNG with the trials of both searches, and above them the scores over the important hyperparameter.
+@figure("png")
+def search_figure(grid: Sequence[Trial], random: Sequence[Trial], keys: tuple[str, str], score: str) -> Any:
+    """Draw the trials of both searches, and above them the scores over the important hyperparameter.
 
     Args:
         grid: The trials of the grid search.
@@ -26,8 +27,8 @@ def search_figure(grid: Sequence[Trial], random: Sequence[Trial], keys: tuple[st
         keys: The config keys of the important and the other hyperparameter.
         score: The name of the score.
     """
-    figure = new_figure(10, 6, layout="constrained")
-    rows = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=[1, 1.6])
+    sheet = new_figure(10, 6, layout="constrained")
+    rows = sheet.subplots(2, 2, sharex=True, sharey="row", height_ratios=[1, 1.6])
     scores = [each.score for each in (*grid, *random) if math.isfinite(each.score)]
     colors = {"vmin": min(scores, default=0), "vmax": max(scores, default=1), "cmap": "viridis"}
     for column, (name, trials) in enumerate((("grid", grid), ("random", random))):
@@ -37,8 +38,8 @@ def search_figure(grid: Sequence[Trial], random: Sequence[Trial], keys: tuple[st
         rows[1][column].set_xlabel(keys[0])
     rows[0][0].set_ylabel(score)
     rows[1][0].set_ylabel(keys[1])
-    figure.colorbar(scatter, ax=list(rows[1]), label=score)
-    return png(figure)
+    sheet.colorbar(scatter, ax=list(rows[1]), label=score)
+    return sheet
 
 
 def _draw(curve: Any, plane: Any, trials: Sequence[Trial], colors: dict[str, Any]) -> Any:

@@ -8,6 +8,7 @@ A value travels `Log.add` -> `Buffer` -> `Transfer` (one device-to-host copy) ->
 - `files.py`: log files that continue after a full disk and are truncated to a checkpoint
 - `sinks.py`: rows, the protocols of sinks, the append-only file, `metrics.jsonl`
 - `event_file.py`: TensorBoard's event file
+- `tfrecords.py`: the records of an event file, with their checksums
 - `summaries.py`: histograms, images and texts for TensorBoard
 - `plugin_pages.py`: TensorBoard's HPARAMS and CUSTOM SCALARS pages
 - `console.py`: the progress line and bar, tables

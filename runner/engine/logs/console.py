@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
+from runner.decoration import decorative
 from runner.engine.logs.sinks import Row
 from runner.printing import standard_error, write_to
 
@@ -74,42 +76,67 @@ class Console:
 
 
 class Bar:
-    """A progress bar at the bottom of a terminal. It is redrawn by `move`, without a thread."""
+    """A progress bar at the bottom of a terminal. It is redrawn by `move`, without a thread.
+
+    A bar that cannot be drawn is one line, and no bar from then on.
+    """
 
     def __init__(self, stream: TextIO, steps: int) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn
-        from rich.table import Column
-
-        from runner.rich_console import make_console
-
-        text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
-        columns = (BarColumn(bar_width=12), text)
-        self._progress = Progress(
-            *columns,
-            console=make_console(stream),
-            auto_refresh=False,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        self._task = self._progress.add_task("", total=steps)
-        self._progress.start()
-        self._drawn = 0.0
+        self._stream, self._drawn = stream, 0.0
+        self._progress: Any = None
+        with self._decorative():
+            self._progress, self._task = _start_progress(stream, steps)
 
     def move(self, step: int, text: str) -> None:
         """Move the bar to a step and set the text beside it."""
         now = time.monotonic()
         due = now - self._drawn >= _REDRAW
         self._drawn = now if due else self._drawn
-        self._progress.update(self._task, completed=step, description=text, refresh=due)
+        with self._decorative():
+            if self._progress:
+                self._progress.update(self._task, completed=step, description=text, refresh=due)
 
     def print(self, text: str) -> None:
         """Print a line above the bar."""
-        self._progress.console.print(text, soft_wrap=True)
+        with self._decorative():
+            if self._progress:
+                self._progress.console.print(text, soft_wrap=True)
+                return
+        write_to(self._stream, f"{text}\n")
 
     def close(self) -> None:
         """Remove the bar from the screen."""
-        self._progress.stop()
+        with self._decorative():
+            if self._progress:
+                self._progress.stop()
+
+    @contextmanager
+    def _decorative(self) -> Iterator[None]:
+        """Run the body; if it fails, remove the bar and print one line."""
+        with decorative("progress bar: not shown"):
+            yield
+            return
+        broken, self._progress = self._progress, None
+        if broken:
+            with suppress(Exception):
+                broken.stop()
+
+
+def _start_progress(stream: TextIO, steps: int) -> tuple[Any, Any]:
+    """Return a progress bar on a stream, and its task."""
+    from rich.console import Console as Screen
+    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.table import Column
+
+    text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+    columns = (BarColumn(bar_width=12), text)
+    screen = Screen(file=stream, highlight=False)
+    progress = Progress(
+        *columns, console=screen, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
+    )
+    task = progress.add_task("", total=steps)
+    progress.start()
+    return progress, task
 
 
 def format_duration(seconds: float) -> str:

@@ -1,9 +1,5 @@
 """TensorBoard event files: one `Event` per step with all its values, written synchronously and without a thread.
 
-A file is a sequence of TFRecords: a length, its checksum, the data, their checksum. TensorBoard's own writer computes
-the checksums byte by byte in Python: 10 us for one loss, 10 ms for an image of 100 KB. This module computes them with a
-lookup table for many records at once.
-
 Most steps log the same few scalars, so that their events differ only in the time, the step and the numbers, which have
 fixed byte positions. protobuf encodes the first such event, and the others are copies with other bytes at these
 positions. That is ten times as fast. Tests compare the bytes with those of TensorBoard's writer.
@@ -11,28 +7,26 @@ positions. That is ten times as fast. Tests compare the bytes with those of Tens
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import socket
-import struct
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from runner import user_paths
+from runner.decoration import decorative
 from runner.engine.logs import summaries
 from runner.engine.logs.sinks import AppendOnlyFile, Row, sum_of_scalars
+from runner.engine.logs.tfrecords import to_tfrecords
 from runner.engine.saving import storage
 from runner.errors import StorageError
 
 FILE_NAME = re.compile(r"events\.out\.tfevents\.(?P<time>\d{10})\.[^/\0]+\.\d+\.(?P<number>\d+)")
-# Bytes of a record that one table lookup covers.
-CHUNK = 512
-_ONES = np.uint32(0xFFFFFFFF)
 
 
 class EventFile:
@@ -51,6 +45,7 @@ class EventFile:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
         self._event, self.file = Event, AppendOnlyFile(path)
+        self._failed: set[str] = set()  # tags that could not be encoded
         now = time.time()
         version = Event(wall_time=now, file_version="brain.Event:2")
         start = Event(wall_time=now, step=step, session_log=SessionLog(status=SessionLog.START))
@@ -82,14 +77,48 @@ class EventFile:
             if type(value) is float:
                 add(tag=tag, simple_value=value)
             else:
-                event.summary.value.extend(_summary_values(tag, value))
+                event.summary.value.extend(self._values_of(tag, value))
         return event
+
+    def _values_of(self, tag: str, value: Any) -> Iterable[Any]:
+        """Return the `Summary.Value`s of a value; none, and one line for its tag, if it cannot be encoded."""
+        with suppress(Exception) if tag in self._failed else decorative(f"TensorBoard's {tag}: not written"):
+            return _summary_values(tag, value)
+        self._failed.add(tag)
+        return []
 
     def _records(self, layout: object, rows: Sequence[Row]) -> list[bytes]:
         """Return the TFRecords of rows with the same layout."""
         if layout is None or len(rows) == 1:
             return [_record(self._event_of(row)) for row in rows]
         return to_tfrecords(_scalar_events(rows, self._event_of(rows[0])))
+
+
+def append_values(folder: Path, step: int, values: Mapping[str, Any]) -> None:
+    """Append an event to the newest event file of a run whose log is closed; do nothing if the run has none."""
+    if not (names := event_files(folder)):
+        return
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    event = Event(wall_time=time.time(), step=step)
+    for tag, value in values.items():
+        event.summary.value.extend(_summary_values(tag, value))
+    file = AppendOnlyFile(folder / names[-1])
+    try:
+        with storage.convert_os_errors(file.path):
+            file.append(_record(event))
+    finally:
+        file.close()
+
+
+def is_available() -> bool:
+    """Return True if event files can be written; else print why TensorBoard's modules cannot be imported."""
+    with decorative("TensorBoard's event file: not written"):
+        import tensorboard.compat.proto.event_pb2
+        import tensorboard.plugins.hparams.plugin_data_pb2  # noqa: F401
+
+        return True
+    return False
 
 
 def event_files(folder: Path) -> list[str]:
@@ -163,55 +192,3 @@ def _varint_size(number: int) -> int:
 def _record(event: Any) -> bytes:
     """Return the TFRecord of one event."""
     return to_tfrecords(np.frombuffer(event.SerializeToString(), dtype=np.uint8)[None])[0]
-
-
-def to_tfrecords(records: np.ndarray) -> list[bytes]:
-    """Return n TFRecords of data of the same length, (n, length) uint8."""
-    count, length = records.shape
-    head = np.frombuffer(struct.pack("<Q", length), dtype=np.uint8)[None]
-    heads = np.broadcast_to(np.concatenate([head, _checksum(head)], axis=1), (count, 12))
-    whole = np.concatenate([heads, records, _checksum(records)], axis=1)
-    data, size = whole.tobytes(), whole.shape[1]
-    return [data[start : start + size] for start in range(0, len(data), size)]
-
-
-def _checksum(records: np.ndarray) -> np.ndarray:
-    """Return the masked CRC-32C of each record as TFRecord stores it, (n, 4) uint8."""
-    sums = crc32c(records)
-    masked = ((sums >> np.uint32(15)) | (sums << np.uint32(17))) + np.uint32(0xA282EAD8)
-    return masked.astype("<u4")[:, None].view(np.uint8)
-
-
-def crc32c(records: np.ndarray) -> np.ndarray:
-    """Return the CRC-32C (Castagnoli) of each record (n, length) uint8, as (n,) uint32.
-
-    The checksum is linear: that of a chunk is the XOR of the contributions of its bytes, and the contribution of a byte
-    depends on its value and its distance from the end of the chunk.
-    """
-    sums = np.full(len(records), _ONES)
-    for start in range(0, records.shape[1], CHUNK):
-        chunk = records[:, start : start + CHUNK]
-        distance = np.arange(chunk.shape[1])[::-1]
-        sums = _advance(sums, len(distance)) ^ np.bitwise_xor.reduce(_table()[distance, chunk], axis=1)
-    return sums ^ _ONES
-
-
-def _advance(sums: np.ndarray, length: int) -> np.ndarray:
-    """Return running checksums after `length` more zero bytes."""
-    after = sums >> np.uint32(8 * length) if length < 4 else np.zeros_like(sums)
-    for position in range(min(length, 4)):
-        after = after ^ _table()[length - 1 - position, (sums >> np.uint32(8 * position)) & np.uint32(255)]
-    return after
-
-
-@functools.cache
-def _table() -> np.ndarray:
-    """Return the contribution of each byte value at each distance from the end of a chunk, (CHUNK, 256) uint32."""
-    table = np.zeros((CHUNK, 256), dtype=np.uint32)
-    row = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        row = np.where(row & 1, (row >> 1) ^ np.uint32(0x82F63B78), row >> 1)
-    table[0] = row
-    for distance in range(1, CHUNK):
-        table[distance] = (table[distance - 1] >> 8) ^ row[table[distance - 1] & 255]
-    return table

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from runner.engine.logs.buffer import Buffer, Transfer
 from runner.engine.logs.derived import Derived
-from runner.engine.logs.event_file import EventFile, next_name
+from runner.engine.logs.event_file import EventFile, is_available, next_name
 from runner.engine.logs.files import LogFiles, truncate_logs
 from runner.engine.logs.sinks import METRICS, JsonLines, LogFile, Row, Sink
 from runner.engine.saving import storage
@@ -190,7 +190,9 @@ def open_logs(
         raise CheckpointError("the checkpoint's state of the log is malformed")
     lengths = truncate_logs(folder, positions or {}, state["owed"])
     first = step + 1 if positions else 0
-    files: list[LogFile] = [JsonLines(folder / METRICS), EventFile(folder / next_name(folder), first)]
+    files: list[LogFile] = [JsonLines(folder / METRICS)]
+    if is_available():
+        files.append(EventFile(folder / next_name(folder), first))
     with storage.convert_os_errors(folder):
         storage.disk.fsync_folder(folder)
     log = Log(files, screens, lengths, transfer)

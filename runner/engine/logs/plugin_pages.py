@@ -1,8 +1,8 @@
 """TensorBoard's HPARAMS page, which shows the config of a run, and the charts of its CUSTOM SCALARS page.
 
-The hyperparameters are flat and typed, and runs that differ only in the seed are one group. No experiment record is
-written. TensorBoard then infers types and domains, shows the hyperparameters that differ between runs first, uses every
-scalar tag as a metric, and averages over the runs of a group.
+The hyperparameters are flat, each has one type (`runner.tasks.hparams`), and runs that differ only in the seed are one
+group. No experiment record is written. TensorBoard then infers types and domains, shows the hyperparameters that differ
+between runs first, uses every scalar tag as a metric, and averages over the runs of a group.
 
 The tags of the charts are regular expressions, so that every run has the same layout. TensorBoard merges the layouts of
 all runs and combines equal charts only.
@@ -18,6 +18,8 @@ import numpy as np
 
 from runner.engine.logs import summaries
 
+# The tag of the entry of a run on the HPARAMS page.
+SESSION_START = "_hparams_/session_start_info"
 # The fields of a protobuf Value by Python type.
 _VALUE_FIELDS = {bool: "bool_value", float: "number_value", str: "string_value"}
 _CHARTS = {
@@ -52,10 +54,10 @@ def flat_hparams(config: Mapping[str, Any]) -> dict[str, bool | float | str]:
 
     A number becomes a float, a list becomes its items joined by `+`, and null or an empty list becomes "none".
     """
-    return {key: _typed(value) for key, value in _flat(config)}
+    return {key: _typed(value) for key, value in flatten(config)}
 
 
-def _flat(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (dotted key, value) pairs; a group yields the name of its option under its own key, then the knobs."""
     for name, value in config.items():
         key = f"{above}{name}"
@@ -64,7 +66,7 @@ def _flat(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any
         else:
             if not above:
                 yield key, value.get("name", list(value))
-            yield from ((knob, x) for knob, x in _flat(value, f"{key}.") if knob != f"{key}.name")
+            yield from ((knob, x) for knob, x in flatten(value, f"{key}.") if knob != f"{key}.name")
 
 
 def _typed(value: Any) -> bool | float | str:
@@ -73,19 +75,35 @@ def _typed(value: Any) -> bool | float | str:
         return value
     if isinstance(value, (int, float)):
         return float(value)
+    return to_text(value)
+
+
+def to_text(value: Any) -> str:
+    """Return a value as text: the items of a list joined by `+`, null or an empty list as "none"."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.12g}"
     if isinstance(value, (list, tuple)):
         return "+".join(map(str, value)) or "none"
-    return "none" if value is None else str(value)
+    # A name may have bytes that are not UTF-8
+    return "none" if value is None else str(value).encode(errors="backslashreplace").decode()
 
 
-def session_start(hparams: Mapping[str, bool | float | str], group: str) -> Any:
-    """Return the summary that starts a session on the HPARAMS page; runs of the same `group` share a row."""
+def session_start(hparams: Mapping[str, bool | float | str], group: str, *, began: float | None = None) -> Any:
+    """Return the summary that starts a session on the HPARAMS page; runs of the same `group` share a row.
+
+    Args:
+        hparams: The hyperparameters.
+        group: The name of the row.
+        began: The time in seconds since 1970; None means now.
+    """
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionStartInfo
 
-    info = SessionStartInfo(group_name=group, start_time_secs=time.time())
+    info = SessionStartInfo(group_name=group, start_time_secs=time.time() if began is None else began)
     for name, value in hparams.items():
         setattr(info.hparams[name], _VALUE_FIELDS[type(value)], value)
-    return _hparams_summary("session_start_info", HParamsPluginData(session_start_info=info))
+    return _hparams_summary(SESSION_START, HParamsPluginData(session_start_info=info))
 
 
 def session_end(*, succeeded: bool) -> Any:
@@ -94,7 +112,7 @@ def session_end(*, succeeded: bool) -> Any:
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo
 
     info = SessionEndInfo(status=STATUS_SUCCESS if succeeded else STATUS_FAILURE, end_time_secs=time.time())
-    return _hparams_summary("session_end_info", HParamsPluginData(session_end_info=info))
+    return _hparams_summary("_hparams_/session_end_info", HParamsPluginData(session_end_info=info))
 
 
 def _hparams_summary(tag: str, content: Any) -> Any:
@@ -106,7 +124,7 @@ def _hparams_summary(tag: str, content: Any) -> Any:
 
     plugin_data = SummaryMetadata.PluginData(plugin_name="hparams", content=content.SerializeToString())
     empty = np.zeros(0, dtype=np.float32)
-    return Summary(value=[summaries.value(f"_hparams_/{tag}", empty, SummaryMetadata(plugin_data=plugin_data))])
+    return Summary(value=[summaries.value(tag, empty, SummaryMetadata(plugin_data=plugin_data))])
 
 
 def chart_layout() -> Any:

@@ -1,0 +1,88 @@
+"""Hyperparameters for TensorBoard's HPARAMS page: each key has one type, whichever value a run has.
+
+TensorBoard can neither sort nor filter a column in which one run has a number and another one text. Trials of a sweep
+are processes of their own, so the type follows from the annotation of the knob:
+
+- a number or a truth value, if its values are of this type only; null is missing
+- else text, also for the numbers among them (`init.head=0.1` beside `zeros`); null is missing
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from runner.engine.logs.plugin_pages import flatten, to_text
+from runner.keys import hyperparameters
+from runner.registry import find, knobs, names
+from runner.settings import SETTINGS
+
+_Value = bool | float | str
+
+
+def typed_hparams(config: Mapping[str, Any]) -> dict[str, _Value]:
+    """Return the hyperparameters of a config by dotted key, without those that are null."""
+    found = hyperparameters(config)
+    return {key: _typed(value, _type_of(key, found)) for key, value in flatten(found) if value is not None}
+
+
+def _typed(value: Any, kind: type | None) -> _Value:
+    """Return a value as its type, as text if it is not of this type; None: the type that the value itself has."""
+    kind = type(value) if kind is None else kind
+    kind = float if kind is int else kind
+    if kind is bool and isinstance(value, bool):
+        return value
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    return to_text(value)
+
+
+def _type_of(key: str, config: Mapping[str, Any]) -> type | None:
+    """Return the type of a key: bool, float or str; None for a knob of a plugin that is not loaded."""
+    group, _, knob = key.partition(".")
+    if not knob:
+        return _only_type(_kinds(SETTINGS[group])) if group in SETTINGS else str
+    if not isinstance(config[group], Mapping):
+        return str
+    if "name" in config[group]:
+        return _type_of_knob(group, knob)
+    option, _, knob = knob.partition(".")
+    return _type_of_knob(group, knob, option)
+
+
+def _type_of_knob(kind: str, knob: str, option: str | None = None) -> type | None:
+    """Return the type of a knob of an option; without one, of all options, which share the key `<kind>.<knob>`.
+
+    What is below a mapping (`knob` has a dot) is text.
+    """
+    options = names(kind) if option is None else [option] if option in names(kind) else []
+    if "." in knob:
+        return str
+    found = [each[knob] for each in (_kinds_of_knobs(find(kind, each)) for each in options) if knob in each]
+    return _only_type(frozenset().union(*found)) if found else None
+
+
+@cache
+def _kinds_of_knobs(factory: Callable[..., Any]) -> dict[str, frozenset[type]]:
+    """Return the types of the values that each knob of a component allows."""
+    return {knob: _kinds(annotation) for knob, annotation in knobs(factory).items()}
+
+
+def _only_type(kinds: frozenset[type]) -> type:
+    """Return the type of values of some types, text if they are of several."""
+    kinds -= {type(None)}
+    return float if kinds and kinds <= {int, float} else bool if kinds == {bool} else str
+
+
+def _kinds(annotation: Any) -> frozenset[type]:
+    """Return the types of the values that an annotation allows."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kinds(arguments[0])
+    if origin is Literal:
+        return frozenset(map(type, arguments))
+    if origin in (Union, types.UnionType):
+        return frozenset().union(*map(_kinds, arguments))
+    return frozenset({origin or annotation})
