@@ -29,7 +29,8 @@ KNOWN = {
     "engine/saving/storage.py": {"_Hash"},  # in an annotation, which is never evaluated
     "search/proposals.py": {"_suggest"},
     # Of a base class of ours
-    "door/hydra_launchers.py": {"_queue"},
+    "door/hydra_launchers.py": {"_done", "_queue"},
+    "door/submitted.py": {"_done", "_queue"},
     "sweeps/in_process.py": {"_done", "_queue"},
 }
 PUBLIC = {"_asdict", "_exit", "_replace"}  # of named tuples and of os

@@ -19,6 +19,8 @@ sweep.py            execution of a planned sweep
 resume_sweep.py     `resume=<sweep folder>`
 saved_choices.py    the options of a saved run of which a command line changes a path
 hydra_launchers.py  Hydra's launchers, `--info` and shell completion
+hydra_config.py     Hydra's config of a sweep
+submitted.py        the launchers of submitit, also for Slurm
 task_context.py     `vary` and `launch` for tasks
 help.py             `--help` and `--version`
 """

@@ -74,18 +74,23 @@ def _make_launcher(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], like
     """Return the launcher of a sweep, runner's or the chosen one of Hydra; `like` is any of the runs."""
     if plan.settings:
         return Pool(plan.settings, like=like, entry=ENTRY)
-    from runner.door.hydra_launchers import HydraLauncher
+    from runner.door.submitted import make_hydra_launcher
 
-    return HydraLauncher(conf, given, plan.folder, plan.batch)
+    return make_hydra_launcher(conf, given, plan.folder, plan.batch)
 
 
 def _run_grid(conf: Conf, plan: Plan, given: Sequence[ParsedOverride]) -> int:
     """Run all combinations, and show how they ended."""
-    jobs = plan.jobs
+    jobs, ended = plan.jobs, list[Ended]()
     swept = swept_keys(jobs)
-    display = make_display(len(jobs), swept=swept)
-    ended, signal = run_all(jobs, _make_launcher(conf, plan, given, jobs[0]), display)
-    _show(ended, jobs[0].config["monitor"], swept)
+    launcher = _make_launcher(conf, plan, given, jobs[0])
+    signal = 0
+    try:
+        _, signal = run_all(jobs, launcher, make_display(len(jobs), swept=swept), ended)
+    finally:
+        ended.sort(key=lambda each: each.number)
+        _show(ended, jobs[0].config["monitor"], swept, stopped=bool(signal))
+        launcher.finish()
     if signal:
         complete = sum(each.has_result for each in ended)
         write_stderr(f"stopped: {complete} of {len(jobs)} trials have a result; repeat the command to continue\n")
@@ -96,11 +101,12 @@ def _run_grid(conf: Conf, plan: Plan, given: Sequence[ParsedOverride]) -> int:
     return 0
 
 
-def _show(ended: Sequence[Ended], monitor: str, swept: Sequence[str]) -> None:
-    """Show the table of all runs, and why runs ended early."""
+def _show(ended: Sequence[Ended], monitor: str, swept: Sequence[str], *, stopped: bool) -> None:
+    """Show the table of all runs, and why runs ended early; `stopped` says that a signal ended the sweep."""
     if ended:
         show_final_table(ended, monitor, swept)
-        show_reasons([each for each in ended if each.result.reason and each.result.status is not Status.INTERRUPTED])
+        early = [each for each in ended if each.result.reason]
+        show_reasons([each for each in early if not (stopped and each.result.status is Status.INTERRUPTED)])
 
 
 def _run_search(conf: Conf, plan: Plan, planned: PlannedSearch, given: Sequence[ParsedOverride]) -> int:
@@ -122,20 +128,17 @@ def _search(
     from runner.sweeps.search_loop import SearchLoop
 
     check_scores((plan.folder / name for row in study.rows() for name in row.folders), planned.like.config)
-    config = planned.like.config
-    if again := study.renew(lambda names: not all(places.is_current(plan.folder / name, config) for name in names)):
-        what = "1 point has a run" if again == 1 else f"{again} points have runs"
-        why = "without a result" if config["rerun"] == "never" else "without a result, or with one of other code,"
-        write_stderr(f"{what} {why} in its folder, whatever the study says: tried again\n")
-    if config["rerun"] == "never":
-        places.tell_used(plan.folder / name for row in study.rows() for name in row.folders)
+    _renew(plan, planned, study, places)
     loop = SearchLoop(planned.search, study, planned.jobs(study), places)
     launcher = _make_launcher(conf, plan, given, _example_job(planned))
     # Points of earlier commands are not run again
     display = make_display(study.to_come * len(planned.search.seeds), swept=_searched_keys(planned))
-    with study.alive():
-        signal = loop.run(launcher, display)
-    failed = _show_ranking(plan, planned, study)
+    try:
+        with study.alive():
+            signal = loop.run(launcher, display)
+    finally:
+        failed = _show_ranking(plan, planned, study)
+        launcher.finish()
     if signal:
         write_stderr("stopped; repeat the command to continue\n")
         return 128 + signal
@@ -157,6 +160,17 @@ def _searched_keys(planned: PlannedSearch) -> list[str]:
     """Return the keys that a search varies."""
     keys = dict.fromkeys(axis.key for axis in planned.search.space.axes)
     return [*keys, *(["seed"] if len(planned.search.seeds) > 1 else [])]
+
+
+def _renew(plan: Plan, planned: PlannedSearch, study: Study, places: Places) -> None:
+    """Try points again whose runs have no result, or one of other code where that is asked; say what else is used."""
+    config = planned.like.config
+    if again := study.renew(lambda names: not all(places.is_current(plan.folder / name, config) for name in names)):
+        what = "1 point has a run" if again == 1 else f"{again} points have runs"
+        why = "without a result" if config["rerun"] == "never" else "without a result, or with one of other code,"
+        write_stderr(f"{what} {why} in its folder, whatever the study says: tried again\n")
+    if config["rerun"] == "never":
+        places.tell_used(plan.folder / name for row in study.rows() for name in row.folders)
 
 
 def _open_study(plan: Plan, planned: PlannedSearch, check: DataCheck) -> Study:

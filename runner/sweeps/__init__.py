@@ -3,6 +3,11 @@
 launcher.py          the launcher protocol, the settings of runner's launcher, and the loop over known runs
 search_loop.py       the loop of a search
 pool.py              runner's launcher: a pool of processes
+own_process.py       a trial in a process of its own, for launchers of Hydra
+launch_folder.py     the folder by which a launcher of Hydra knows that a sweep still wants its trials
+submitted_job.py     a trial that was submitted to a scheduler
+job_records.py       the jobs that a sweep submitted, kept in its folder
+slurm.py             what Slurm says about jobs
 in_process.py        the launcher that runs everything in this process
 worker_group.py      the processes of a pool
 running.py           a trial that waits or runs

@@ -10,14 +10,18 @@ from dataclasses import dataclass, fields
 from typing import Any, Protocol, get_type_hints
 
 from runner.engine.interruption import Interrupted, collected
+from runner.engine.saving.locking import holder
 from runner.engine.world import cores
 from runner.errors import unknown
+from runner.printing import write_stderr
 from runner.schema import NonNegativeInt, Positive, PositiveInt, check
 from runner.sweeps.display import Display
-from runner.sweeps.outcome import Ended, finished_result, raise_if_disk_full
+from runner.sweeps.outcome import Ended, begin, finished_result, folder_of, raise_if_disk_full
 from runner.sweeps.places import Places
 from runner.tasks.job import Job
 
+# A run with its number from `Launcher.submit`
+Numbered = tuple[int, Job]
 # Seconds between two checks of time limits and logs
 PAUSE = 0.25
 
@@ -55,6 +59,9 @@ class Launcher(Protocol):
     def close(self) -> None:
         """End all processes immediately."""
 
+    def finish(self) -> None:
+        """Say which runs go on after the sweep, and how to end them."""
+
 
 class Queued:
     """The part that launchers share which run the waiting runs while `next_done` is called, and nothing in between."""
@@ -63,6 +70,7 @@ class Queued:
         self._queue: deque[tuple[int, Job]] = deque()
         self._done: deque[Ended] = deque()
         self._numbers = itertools.count()
+        self._said: set[str] = set()
 
     def submit(self, job: Job) -> int:
         """Take a run; one that has a result in its folder is not run again."""
@@ -72,6 +80,32 @@ class Queued:
         else:
             self._queue.append((number, job))
         return number
+
+    def take(self, most: int | None) -> list[Numbered]:
+        """Take runs that wait, but leave those that another process runs, such as one of a killed sweep.
+
+        Those whose folders cannot be written have failed.
+        """
+        taken: list[Numbered] = []
+        most = len(self._queue) if most is None else most
+        for _ in range(len(self._queue) if most > 0 else 0):
+            number, job = self._queue.popleft()
+            if len(taken) < most and not (by := holder(folder_of(job))):
+                if failed := begin(job):
+                    self._done.append(Ended(number=number, job=job, result=failed, ran=True))
+                else:
+                    taken.append((number, job))
+                continue
+            self._queue.append((number, job))
+            if len(taken) < most:
+                self.say_once(f"waiting for {job.folder_name}, which {by} runs")
+        return taken
+
+    def say_once(self, line: str) -> None:
+        """Print a line, unless it was printed before."""
+        if line not in self._said:
+            self._said.add(line)
+            write_stderr(f"{line}\n")
 
     def stop_all(self) -> None:
         """Forget the runs that have not begun."""
@@ -95,6 +129,9 @@ class Queued:
 
     def close(self) -> None:
         """Do nothing: no process lives between two calls."""
+
+    def finish(self) -> None:
+        """Do nothing: no run goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,17 +164,25 @@ def check_launcher_settings(values: Mapping[str, Any]) -> LauncherSettings:
     return LauncherSettings(**{name: check(f"hydra.launcher.{name}", values[name], kinds[name]) for name in named})
 
 
-def run_all(jobs: Sequence[Job], launcher: Launcher, display: Display) -> tuple[list[Ended], int]:
+def run_all(
+    jobs: Sequence[Job], launcher: Launcher, display: Display, ended: list[Ended] | None = None
+) -> tuple[list[Ended], int]:
     """Run known jobs.
 
     The first signal lets the runs save themselves, a second one ends them immediately.
+
+    Args:
+        jobs: The runs.
+        launcher: Runs them.
+        display: Shows them.
+        ended: Gets each run that ended, so that the caller has them if an error of the launcher ends the sweep.
 
     Returns:
         How each job ended, in the given order (without those that a signal kept from running), and the number of the
         signal that ended the sweep, 0 if none did.
 
     """
-    ended: list[Ended] = []
+    ended = [] if ended is None else ended
     # While data are looked at, a signal ends the command as everywhere
     settled = Places().settled(jobs)
     with closing(launcher), collected() as signals, closing(display):

@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from runner.engine.interruption import stop_signal
 from runner.engine.saving.folder import Result
@@ -16,7 +17,6 @@ from runner.engine.saving.locking import lock
 from runner.errors import Locked, StorageError
 from runner.status import Ending, Status
 from runner.sweeps.outcome import LOG, describe_exit, finalize_result, folder_of, saved_result
-from runner.sweeps.worker_group import Worker
 from runner.tasks.job import Job
 from runner.user_paths import full
 
@@ -29,6 +29,13 @@ _MAX_LOG_BYTES = 64 << 20
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+class _Worker(Protocol):
+    """Sends signals to the processes of trials."""
+
+    def kill(self, number: int, sent: signal.Signals) -> None:
+        """Send a signal to a trial and all processes that it started."""
+
+
 @dataclass(kw_only=True)
 class Running:
     """A trial that has been submitted."""
@@ -36,7 +43,7 @@ class Running:
     number: int
     job: Job
     attempt: int = 1
-    worker: Worker | None = None
+    worker: _Worker | None = None
     began: float = 0.0  # of this attempt
     cause: tuple[Status, str] | None = None  # status and reason, if the sweep stops it
     deadline: float = 0.0  # when it is killed, after it was stopped

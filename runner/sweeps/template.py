@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from runner.engine import interruption, processes
+from runner.engine import processes
 from runner.engine.garbage import collecting
 from runner.sweeps import loading
 from runner.sweeps.channel import Channel, Message
-from runner.sweeps.trial import Start, load_start, run_trial
+from runner.sweeps.trial import Start, isolate, load_start, run_trial
 
 # Requests to the template, one byte each
 FORK, REAP, COLLAPSE_MEMORY, PING = b"f", b"r", b"c", b"p"
@@ -95,7 +95,7 @@ def _wait_and_run(template: int, messages: socket.socket, start: Start, private:
     """Wait for a trial, run it, and end the process with what the trial started."""
     code = 70
     try:
-        _isolate(template)
+        isolate(template)
         channel = _wait(messages)
         messages.close()
         for descriptor in private:
@@ -109,16 +109,6 @@ def _wait_and_run(template: int, messages: socket.socket, start: Start, private:
                 channel.send({"code": code})
     finally:
         os._exit(code)
-
-
-def _isolate(template: int) -> None:
-    """Give this forked process the signal handlers of a new one and a process group, and end it with its parent."""
-    interruption.forget_children()
-    interruption.take_defaults(*interruption.STOPPING)
-    interruption.ignore_repeats()
-    os.setpgid(0, 0)
-    processes.end_with_parent(template)
-    processes.adopt_orphans()
 
 
 def _wait(messages: socket.socket) -> Channel:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from runner.engine import interruption, processes
 from runner.engine.saving.folder import Result
 from runner.engine.saving.storage import convert_os_errors
 from runner.errors import Locked, StorageError
@@ -67,6 +68,16 @@ def run_here(job: Job, start: Start, *, run: str = "") -> tuple[Ending, Result]:
     except BaseException as error:
         ended = print_error(error, run=run)
     return ended, finalize_result(job, ended, time.monotonic() - began)
+
+
+def isolate(parent: int) -> None:
+    """Give this forked process the signal handlers of a new one and a process group, and end it with its parent."""
+    interruption.forget_children()
+    interruption.take_defaults(*interruption.STOPPING)
+    interruption.ignore_repeats()
+    os.setpgid(0, 0)
+    processes.end_with_parent(parent)
+    processes.adopt_orphans()
 
 
 def job_of(job: Message) -> Job:

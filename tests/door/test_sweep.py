@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -190,9 +192,8 @@ def test_a_failing_trial_does_not_stop_the_others(echo, capsys):
     reasons = [ended[name]["reason"] for name in bad]
     assert reasons[0] == "no such pictures"
     assert re.fullmatch(r"plugin \S*mine/lab_echo\.py:\d+: ZeroDivisionError: a mistake", reasons[1])
-    assert lines[0] == f"runner: error: {bad[0]}: no such pictures"
-    assert lines[-4] == f"runner: error: {bad[1]}: {reasons[1]}"
-    assert lines[-3:-1] == [f"failed: {name}: {ended[name]['reason']}" for name in bad]
+    assert lines[:2] == [f"failed: {name}: {ended[name]['reason']}" for name in bad]
+    assert lines[2] == "logs: outputs/sweeps/x/*/trial.log"
     assert lines[-1] == f"runner: error: 2 of 4 trials failed: {', '.join(bad)}"
     assert main([word for word in argv if word != "task.fail=1" and word != "task.code=2"]) == 0
 
@@ -240,7 +241,7 @@ def test_an_error_of_a_launcher_outside_its_runs_ends_the_sweep_in_one_line(echo
     def fail(*arguments):
         raise OSError("no queue")
 
-    monkeypatch.setattr(hydra_launchers._HydraTask, "__call__", fail)
+    monkeypatch.setattr(hydra_launchers.HydraTask, "__call__", fail)
     assert main(["-m", *echo, "seed=1,2", "sweep=x"]) == 1
     assert capsys.readouterr().err == "runner: error: the launcher ended the sweep: OSError: no queue\n"
 
@@ -250,19 +251,37 @@ def test_recipes_and_none_can_be_swept(echo):
     assert {job["config"]["optim"]["lr"] for job in jobs()} == {0.02, 0.1}
 
 
-def test_interrupting_a_trial_ends_the_sweep(echo, monkeypatch):
+@pytest.mark.parametrize("code", [130, 143, 0], ids=["SIGINT", "SIGTERM", "raised"])
+def test_a_trial_that_is_interrupted_by_itself_does_not_end_the_sweep(echo, monkeypatch, capsys, code):
     def interrupted(job):
+        if job.config["seed"] != 2:
+            return 0
+        if code:
+            return code
         raise KeyboardInterrupt
 
     monkeypatch.setattr("runner.door.hydra_launchers.start", interrupted)
-    assert main(["-m", *echo, "seed=1,2,3"]) == 130
-    assert len(list(Path("outputs/sweeps").glob("*/*/"))) == 1
+    assert main(["-m", *echo, "seed=1,2,3", "sweep=x"]) == 1
+    found = {path.parent.name: json.loads(path.read_text()) for path in Path("outputs/sweeps/x").glob("*/result.json")}
+    assert [found[name]["status"] for name in sorted(found)] == ["done", "interrupted", "done"]
+    assert "interrupted: seed=2-" in capsys.readouterr().err
 
 
-def test_ending_the_process_ends_the_sweep_with_its_exit_code(echo, monkeypatch):
-    monkeypatch.setattr("runner.door.hydra_launchers.start", lambda job: 143)
-    assert main(["-m", *echo, "seed=1,2,3"]) == 143
-    assert len(list(Path("outputs/sweeps").glob("*/*/"))) == 1
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_sweep_with_its_exit_code_and_a_table(echo, monkeypatch, capsys, number):
+    def signalled(job):
+        if job.config["seed"] == 2:
+            os.kill(os.getppid(), number)
+            time.sleep(60)
+        return 0
+
+    monkeypatch.setattr("runner.door.hydra_launchers.start", signalled)
+    assert main(["-m", *echo, "seed=1,2,3", "sweep=x"]) == 128 + number
+    found = {path.parent.name: json.loads(path.read_text()) for path in Path("outputs/sweeps/x").glob("*/result.json")}
+    assert [found[name]["status"] for name in sorted(found)] == ["done", "interrupted"]
+    printed = capsys.readouterr()
+    assert printed.out.count("seed=1-") == 2  # its line and its row
+    assert "stopped: 1 of 3 trials have a result; repeat the command to continue" in printed.err
 
 
 LAUNCHER = '''

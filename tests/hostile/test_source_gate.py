@@ -46,6 +46,8 @@ ALLOWED = {
         "runner/components/data/pixels/decoder_messages.py",
         "ctypes",
     ): "the handler of libtiff's messages",
+    ("runner/sweeps/slurm.py", "subprocess"): "squeue and sacct, with arguments that are constants or ids of jobs",
+    ("runner/sweeps/own_process.py", "importlib.import_module"): "our own module, a constant",
     ("runner/sweeps/data_check.py", "subprocess"): "our own module, which says which data a trial would read",
     ("runner/engine/provenance.py", "subprocess"): "git, with arguments that are constants",
 }

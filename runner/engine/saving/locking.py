@@ -100,6 +100,23 @@ def _open_lock_file(path: Path) -> Held:
             time.sleep(0.02)
 
 
+def holder(path: Path) -> str | None:
+    """Return who holds the lock of a run folder ("pid 12 on vm"), None if nobody does."""
+    try:
+        file = os.open(full(path / LOCK), os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _Holder.of(file).words
+    except OSError:
+        return None
+    finally:
+        os.close(file)
+    return None
+
+
 def _try_lock(file: int, path: Path) -> bool:
     """Lock an opened lock file and write this process into it; return False if another one holds it or removed it."""
     try:
