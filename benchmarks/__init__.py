@@ -25,6 +25,7 @@ Every figure is a ratio within one run, with n, median and spread. `python -m be
     threads     time of whole runs by the number of CPU threads
     sweep       time per trial of a sweep
     search      quality of hyperparameter search
+    compare     time of comparisons and searches by their size
     accuracy    test accuracies of optimizers and of ResNet-20
     peers_reliability  Lightning under runner's reliability tests
 """

@@ -36,17 +36,20 @@ def _configuration(row: ComparedRow, keys: Sequence[str]) -> dict[str, object]:
 
 def runs_csv(report: Report) -> str:
     """Return a row per run, incomplete and repeated ones included."""
-    lines = [(row, run) for row in report.rows for run in (*row.group.runs, *row.group.repeats)]
-    return _to_csv([_run(row, run, report.scores) for row, run in lines])
+    found = []
+    for row in report.rows:
+        found += [_run(row, run, report.scores, repeat=False) for run in row.group.runs]
+        found += [_run(row, run, report.scores, repeat=True) for run in row.group.repeats]
+    return _to_csv(found)
 
 
-def _run(row: ComparedRow, run: Run, metrics: Sequence[str]) -> dict[str, object]:
+def _run(row: ComparedRow, run: Run, metrics: Sequence[str], *, repeat: bool) -> dict[str, object]:
     """Return the cells of one run."""
     scores = {f"{metric} {at}": run.score(metric, at) for metric in metrics for at in ("last", "best")}
     result = run.result
     return {
         "folder": str(run.folder), "configuration": row.group.label, "seed": run.seed, "status": result.status,
-        "reason": result.reason, "repeat": run in row.group.repeats, **scores,
+        "reason": result.reason, "repeat": repeat, **scores,
         "test/accuracy": run.score("test/accuracy", ""), "test_reads": result.test_reads, "steps": result.steps,
         "epochs": result.epochs, "seconds": result.seconds, "started": run.started,
     }  # fmt: skip

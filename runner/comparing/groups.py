@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from runner.comparing.runs import Run
 from runner.errors import ConfigError, brief, escaped, nearest
@@ -25,12 +26,12 @@ class Group:
     runs: tuple[Run, ...]  # one per seed
     repeats: tuple[Run, ...] = ()  # further runs of a seed; they are not replications
 
-    @property
+    @cached_property
     def complete(self) -> tuple[Run, ...]:
         """The runs that trained to their end."""
         return tuple(run for run in self.runs if run.result.status.complete)
 
-    @property
+    @cached_property
     def failures(self) -> Counter[Status]:
         """The number of incomplete runs by status."""
         return Counter(run.result.status for run in self.runs if not run.result.status.complete)
@@ -83,7 +84,8 @@ def _make_group(
         first.setdefault(run.seed, run)
     values = {key: hparams[key] for key in keys if key in hparams}
     kept = tuple(run for _, run in sorted(first.items()))
-    repeats = tuple(run for run in members if run not in kept)
+    counted = {id(run) for run in kept}
+    repeats = tuple(run for run in members if id(run) not in counted)
     words = _short_keys(named)
     label, short = (
         ",".join(f"{word[key]}={format_value(values[key])}" for key in named if key in values) or "all runs"

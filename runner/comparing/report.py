@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from runner.comparing.comparability import check_same_data, count_test_reads, find_notes, find_warnings
 from runner.comparing.groups import Group, find_baseline, group_runs
@@ -12,6 +12,7 @@ from runner.comparing.runs import Found, find_runs
 from runner.comparing.score_meaning import SCORES, check_same_score, shared_scores
 from runner.comparing.verdicts import ComparedRow, Criterion, compare_with_baseline
 from runner.decoration import decorative
+from runner.engine.monitor import Monitor
 from runner.errors import ConfigError
 
 
@@ -21,12 +22,16 @@ class Report:
 
     patterns: tuple[str, ...]
     criterion: Criterion
-    rows: list[ComparedRow]
+    rows: list[ComparedRow]  # the baseline, then the best first
     baseline: Group
     warnings: list[str]
     notes: list[str]
     importance: Importance
     scores: tuple[str, ...] = SCORES  # the scores with one meaning in all runs
+
+    def first(self, most: int) -> Report:
+        """Return the same comparison with so many rows at most: the baseline and the best."""
+        return self if len(self.rows) <= most else replace(self, rows=self.rows[:most])
 
     @property
     def runs(self) -> int:
@@ -48,7 +53,8 @@ def make_report(patterns: Sequence[str], criterion: Criterion, wanted: str | Non
     groups = group_runs(found.runs)
     baseline = find_baseline(groups, wanted)
     rows = compare_with_baseline(groups, baseline, criterion)
-    rows.sort(key=lambda row: not row.is_baseline)
+    rank = Monitor(criterion.metric).rank
+    rows.sort(key=lambda row: (not row.is_baseline, -rank(row.mean)))
     runs = [run for group in groups for run in group.runs]
     return Report(
         patterns=tuple(patterns),
@@ -67,6 +73,16 @@ def _importance(rows: Sequence[ComparedRow]) -> Importance:
     with decorative("importance of the hyperparameters: not computed"):
         return importance(rows)
     return Importance(method="not computed: it failed")
+
+
+def limited(lines: Sequence[str], most: int, where: str) -> list[str]:
+    """Return so many lines at most, the last of them with the number of the others and where they are."""
+    return list(lines) if len(lines) <= most else [*lines[: most - 1], f"... {len(lines) - most + 1} more{where}"]
+
+
+def limit_note(shown: int, count: int) -> list[str]:
+    """Return a line on the rows that a table leaves out, none if it has all."""
+    return [f"{shown} of {count} configurations, the best first; all in comparison.csv"] if shown < count else []
 
 
 def _no_runs(found: Found) -> str:

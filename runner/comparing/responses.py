@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from runner.comparing.figures import label_axes
+from runner.comparing.figures import label_axes, spread
 from runner.comparing.groups import Value, format_value, sort_key
 from runner.comparing.verdicts import ComparedRow, Criterion
 from runner.engine.figures.picture import figure, new_figure
@@ -18,6 +18,12 @@ _LOG_AXIS_RATIO = 10.0
 _MAX_EVEN = 8
 # Panels in a row
 _COLUMNS = 3
+# Dots and line segments of a panel, and lines of parallel coordinates
+MOST_DOTS = 2000
+_MOST_SEGMENTS = 500
+MOST_LINES = 300
+# Runs that the forest is fitted to
+_MOST_FITTED = 1000
 # With fewer runs the result is noise
 _MIN_RUNS = 30
 _MIN_CONFIGURATIONS = 10
@@ -58,13 +64,16 @@ def _panel(axes: Any, rows: Sequence[ComparedRow], key: str, criterion: Criterio
     pick = max if criterion.larger_is_better else min
     best: dict[float, float] = {}
     for row in rows:
-        at = float(row.group.values[key])
-        axes.plot([at] * len(row.scores), row.scores.values(), linestyle="", marker="o", alpha=0.5, color="C0")
         if row.scores:
+            at = float(row.group.values[key])
             best[at] = pick(best.get(at, row.mean), row.mean)
-    axes.plot(sorted(best), [best[at] for at in sorted(best)], color="black", linewidth=1.2)
+    dots = spread([(float(row.group.values[key]), score) for row in rows for score in row.scores.values()], MOST_DOTS)
+    axes.plot([at for at, _ in dots], [score for _, score in dots], linestyle="", marker="o", alpha=0.5, color="C0")
+    line = spread(sorted(best), _MOST_SEGMENTS)
+    axes.plot(line, [best[at] for at in line], color="black", linewidth=1.2)
     _scale(axes, [float(row.group.values[key]) for row in rows])
     lost = [float(row.group.values[key]) for row in rows for _ in range(sum(row.group.failures.values()))]
+    lost = spread(sorted(lost), MOST_DOTS)
     axes.plot(lost, [0.02] * len(lost), transform=axes.get_xaxis_transform(), linestyle="", marker="x", color="C3")
     label_axes(axes, xlabel=key + ("  (x: a run without a score)" if lost else ""), ylabel=criterion.metric)
 
@@ -82,10 +91,10 @@ def _scale(axes: Any, values: Sequence[float]) -> None:
 
 @figure("svg")
 def draw_parallel(rows: Sequence[ComparedRow], criterion: Criterion) -> Any:
-    """Draw parallel coordinates: an axis per hyperparameter that differs, a line per configuration."""
+    """Draw parallel coordinates: an axis per hyperparameter that differs, a line per configuration, of the best."""
     from matplotlib import colormaps
 
-    scored = [row for row in rows if row.scores]
+    scored = [row for row in rows if row.scores][:MOST_LINES]
     keys = [*dict.fromkeys(key for row in scored for key in row.group.values), criterion.metric]
     sheet = new_figure(max(6.0, 1.6 * len(keys)), 4, layout="constrained")
     axes = sheet.subplots()
@@ -139,15 +148,26 @@ def importance(rows: Sequence[ComparedRow]) -> Importance:
     if runs < _MIN_RUNS or len(scored) < _MIN_CONFIGURATIONS:
         needed = f"{_MIN_RUNS} runs of {_MIN_CONFIGURATIONS} configurations"
         return Importance(method=f"not computed: {runs} scored runs of {len(scored)} configurations; it needs {needed}")
+    sample = _sample(scored)
+    fitted = sum(map(len, sample.values()))
     method = (
-        f"permutation importance of a random forest ({_TREES} trees), fitted to {runs} runs of {len(scored)} "
+        f"permutation importance of a random forest ({_TREES} trees), fitted to "
+        f"{runs if fitted == runs else f'{fitted} of {runs}'} runs of "
+        f"{len(scored) if len(sample) == len(scored) else f'{len(sample)} of {len(scored)}'} "
         f"configurations: the drop of R2 on held-out ones ({_FOLDS} folds) when one is shuffled; "
         "adaptive samplers (tpe, gp) bias it"
     )
-    return _cross_validate(scored, method)
+    return _cross_validate([row for number, row in enumerate(scored) if number in sample], sample, method)
 
 
-def _cross_validate(scored: Sequence[ComparedRow], method: str) -> Importance:
+def _sample(scored: Sequence[ComparedRow]) -> dict[int, list[float]]:
+    """Return the scores by place of configuration, of so many at equal distances that few enough are fitted."""
+    places = spread(range(len(scored)), _MOST_FITTED)
+    most = max(1, _MOST_FITTED // len(places)) if sum(len(row.scores) for row in scored) > _MOST_FITTED else None
+    return {place: list(scored[place].scores.values())[:most] for place in places}
+
+
+def _cross_validate(scored: Sequence[ComparedRow], sample: Mapping[int, list[float]], method: str) -> Importance:
     """Cross-validate over configurations, so that no configuration has seeds in both parts."""
     import numpy as np
     from sklearn.ensemble import RandomForestRegressor
@@ -156,9 +176,9 @@ def _cross_validate(scored: Sequence[ComparedRow], method: str) -> Importance:
 
     keys = list(dict.fromkeys(key for row in scored for key in row.group.values))
     columns = _as_numbers(scored, keys)
-    x = np.array([line for row, line in zip(scored, columns, strict=True) for _ in row.scores])
-    y = np.array([score for row in scored for score in row.scores.values()])
-    unit = np.array([place for place, row in enumerate(scored) for _ in row.scores])
+    x = np.array([line for scores, line in zip(sample.values(), columns, strict=True) for _ in scores])
+    y = np.array([score for scores in sample.values() for score in scores])
+    unit = np.array([place for place, scores in enumerate(sample.values()) for _ in scores])
     r2, drops = [], []
     for train, left_out in GroupKFold(_FOLDS, shuffle=True, random_state=0).split(x, y, unit):
         forest = RandomForestRegressor(_TREES, random_state=0).fit(x[train], y[train])
@@ -177,16 +197,16 @@ def _cross_validate(scored: Sequence[ComparedRow], method: str) -> Importance:
 
 def _as_numbers(rows: Sequence[ComparedRow], keys: Sequence[str]) -> list[list[float]]:
     """Return the values of each configuration as numbers; text and missing values become their rank."""
-    codes: dict[str, list[Value | None]] = {
-        key: sorted({row.group.values.get(key) for row in rows}, key=sort_key) for key in keys
-    }
-    return [[_code(row.group.values.get(key), codes[key]) for key in keys] for row in rows]
+    codes = {key: _codes({row.group.values.get(key) for row in rows}) for key in keys}
+    return [[codes[key][row.group.values.get(key)] for key in keys] for row in rows]
 
 
-def _code(value: Value | None, values: Sequence[Any]) -> float:
-    """Return a value as a number that trees can split on."""
-    numeric = all(isinstance(each, float) for each in values)
-    return float(value) if numeric and value is not None else float(values.index(value))
+def _codes(values: Iterable[Value | None]) -> dict[Value | None, float]:
+    """Return for each value a number that trees can split on."""
+    different = sorted(values, key=sort_key)
+    if all(isinstance(each, float) for each in different):
+        return {each: float(each) for each in different if each is not None}
+    return {each: float(place) for place, each in enumerate(different)}
 
 
 @figure("svg")

@@ -6,10 +6,10 @@ little coverage below ten runs. Every function takes plain numbers, so that test
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import fmean, stdev
 
 ALPHA = 0.05
@@ -48,12 +48,31 @@ def welch_interval(first: Sequence[float], second: Sequence[float]) -> Interval:
     """Return the difference of two means (first minus second) with Welch's interval: unpaired, unequal variances."""
     if not first or not second:
         return NO_INTERVAL
-    parts = [sample_sd(numbers) ** 2 / len(numbers) for numbers in (first, second)]
+    return welch_from_moments(moments(first), moments(second))
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean, sd (n - 1) and n (at least 1) of one side of Welch's interval."""
+
+    mean: float
+    sd: float
+    count: int
+
+
+def moments(numbers: Sequence[float]) -> Moments:
+    """Return the moments of at least one number."""
+    return Moments(fmean(numbers), sample_sd(numbers), len(numbers))
+
+
+def welch_from_moments(first: Moments, second: Moments) -> Interval:
+    """Return Welch's interval; the moments of a baseline are computed once for all configurations."""
+    parts = [side.sd**2 / side.count for side in (first, second)]
     degrees = math.nan
     if all(map(math.isfinite, parts)) and sum(parts) > 0:
-        below = sum(part**2 / (len(x) - 1) for part, x in zip(parts, (first, second), strict=True))
+        below = sum(part**2 / (side.count - 1) for part, side in zip(parts, (first, second), strict=True))
         degrees = sum(parts) ** 2 / below if below else math.nan
-    return _student(fmean(first) - fmean(second), math.sqrt(sum(parts)), degrees)
+    return _student(first.mean - second.mean, math.sqrt(sum(parts)), degrees)
 
 
 def _student(mean: float, error: float, degrees: float) -> Interval:
@@ -84,12 +103,20 @@ def sign_flip_p(differences: Sequence[float]) -> float:
     count = len(differences)
     if not 1 <= count <= _MAX_FLIPS:
         return math.nan
+    import numpy as np
+
     seen = abs(math.fsum(differences))
-    sums = (
-        abs(math.fsum(s * d for s, d in zip(signs, differences, strict=True)))
-        for signs in itertools.product((1, -1), repeat=count)
-    )
-    return float(sum(total >= seen * (1 - 1e-12) for total in sums) / 2**count)
+    # The first sign stays +: the opposite signs give the same sum
+    signs = np.array([[1.0]])
+    for _ in range(count - 1):
+        signs = np.block([[signs, np.ones((len(signs), 1))], [signs, -np.ones((len(signs), 1))]])
+    sums = np.abs(signs @ np.array(differences))
+    slack = 1e-9 * math.fsum(map(abs, differences))
+    least = int((sums > seen + slack).sum())
+    # The sums of a product are rounded, so those near the one seen are added exactly
+    near = signs[np.abs(sums - seen) <= slack]
+    least += sum(abs(math.fsum(line * differences)) >= seen * (1 - 1e-12) for line in near)
+    return float(2 * least / 2**count)
 
 
 def is_equivalent(differences: Sequence[float], margin: float) -> bool:
@@ -120,11 +147,15 @@ def power(effect: float, count: int) -> float:
 
 def detectable_difference(sd: float, count: int) -> float:
     """Return the true difference that n pairs detect with 80 % power; `sd` is that of the differences."""
+    return sd * _detectable_effect(count) if count >= 2 and sd > 0 else math.nan
+
+
+@cache
+def _detectable_effect(count: int) -> float:
+    """Return the effect that n pairs detect with 80 % power, in standard deviations of the differences."""
     from scipy.optimize import brentq
 
-    if count < 2 or not sd > 0:
-        return math.nan
-    return sd * float(brentq(lambda effect: power(effect, count) - _POWER, 0.0, 40.0, xtol=1e-9))
+    return float(brentq(lambda effect: power(effect, count) - _POWER, 0.0, 40.0, xtol=1e-9))
 
 
 def pairs_needed(difference: float, sd: float, most: int = 1000) -> int | None:

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 from runner.comparing.curves import COST, cost, median_update_ratio, seconds, step_range
 from runner.comparing.groups import format_value
-from runner.comparing.report import Report
+from runner.comparing.report import Report, limited
 from runner.comparing.statistics import Interval, sample_sd
 from runner.comparing.verdicts import MIN_SEEDS, SCORE_FORMAT, ComparedRow
 
 Table = list[dict[str, str]]
 DAGGER = "†"
+# Values of a hyperparameter in its row
+_MOST_VALUES = 50
 
 
 def scores_table(report: Report) -> Table:
@@ -104,8 +106,8 @@ def differences_table(report: Report) -> Table:
     keys = dict.fromkeys(key for row in report.rows for key in row.group.values)
     found = []
     for key in keys:
-        values = dict.fromkeys(format_value(row.group.values.get(key)) for row in report.rows)
-        found.append({"hyperparameter": key, "values": ", ".join(values)})
+        values = list(dict.fromkeys(format_value(row.group.values.get(key)) for row in report.rows))
+        found.append({"hyperparameter": key, "values": ", ".join(limited(values, _MOST_VALUES, ""))})
     return found
 
 

@@ -12,15 +12,17 @@ from runner.comparing.statistics import (
     ALPHA,
     NO_INTERVAL,
     Interval,
+    Moments,
     correlation,
     detectable_difference,
     holm_adjusted,
     is_equivalent,
+    moments,
     paired_interval,
     pairs_needed,
     sample_sd,
     sign_flip_p,
-    welch_interval,
+    welch_from_moments,
 )
 from runner.engine.monitor import Monitor
 from runner.status import Status
@@ -72,7 +74,9 @@ class ComparedRow:
 
 def compare_with_baseline(groups: Sequence[Group], baseline: Group, criterion: Criterion) -> list[ComparedRow]:
     """Return a row for each configuration, with p-values adjusted over all rows that get a verdict."""
-    rows = [_measure(group, baseline, criterion) for group in groups]
+    others = baseline.scores(criterion.metric, criterion.at)
+    against = moments(list(others.values())) if others else None
+    rows = [_measure(group, others, against, criterion, is_baseline=group is baseline) for group in groups]
     seeds = len({run.seed for group in groups for run in group.runs})
     adjusted = holm_adjusted(
         [math.nan if _no_verdict_reason(row, baseline, criterion) else row.paired.p for row in rows]
@@ -81,9 +85,14 @@ def compare_with_baseline(groups: Sequence[Group], baseline: Group, criterion: C
     return [replace(row, verdict=_verdict(row, baseline, criterion, seeds)) for row in rows]
 
 
-def _measure(group: Group, baseline: Group, criterion: Criterion) -> ComparedRow:
-    """Return a row without the adjusted p and the verdict, which depend on the other rows."""
-    scores, others = (each.scores(criterion.metric, criterion.at) for each in (group, baseline))
+def _measure(
+    group: Group, others: Mapping[int, float], against: Moments | None, criterion: Criterion, *, is_baseline: bool
+) -> ComparedRow:
+    """Return a row without the adjusted p and the verdict, which depend on the other rows.
+
+    `others` are the scores of the baseline by seed, `against` their moments, None without any.
+    """
+    scores = group.scores(criterion.metric, criterion.at)
     mean = fmean(scores.values()) if scores else math.nan
     sd = sample_sd(list(scores.values())) if len(scores) >= MIN_SEEDS else math.nan
     row = ComparedRow(
@@ -91,7 +100,7 @@ def _measure(group: Group, baseline: Group, criterion: Criterion) -> ComparedRow
         scores=scores,
         mean=mean,
         sd=sd,
-        is_baseline=group is baseline,
+        is_baseline=is_baseline,
         differences=_paired_differences(scores, others),
     )
     if row.is_baseline:
@@ -102,7 +111,7 @@ def _measure(group: Group, baseline: Group, criterion: Criterion) -> ComparedRow
     return replace(
         row,
         paired=paired_interval(values),
-        welch=welch_interval(list(scores.values()), list(others.values())),
+        welch=welch_from_moments(moments(list(scores.values())), against) if scores and against else NO_INTERVAL,
         p_sign_flip=sign_flip_p(values),
         r=correlation([scores[seed] for seed in row.differences], [others[seed] for seed in row.differences]),
         detectable=detectable_difference(gap, len(values)),
@@ -159,5 +168,7 @@ def _no_verdict_reason(row: ComparedRow, baseline: Group, criterion: Criterion) 
 
 def _identical_scores(row: ComparedRow, baseline: Group, criterion: Criterion) -> bool:
     """Return True if all scores of both sides, not only the compared one, are equal seed by seed."""
+    if any(row.differences.values()):
+        return False
     own, other = ({run.seed: run.result.scores for run in group.complete} for group in (row.group, baseline))
     return all(own[seed] == other[seed] for seed in row.differences)

@@ -13,6 +13,7 @@ from runner.door.hydra_config import launcher_values
 from runner.door.hydra_launchers import HydraLauncher, HydraTask, run_batch
 from runner.door.options import Conf
 from runner.door.overrides import ParsedOverride
+from runner.engine.interruption import blocked
 from runner.errors import ConfigError, TrialsFailed
 from runner.printing import write_stderr
 from runner.sweeps import slurm
@@ -154,7 +155,8 @@ class _SubmititLauncher(Queued):
             self._launch = Launch.begin(self._folder)
         task = HydraTask({index: message_of(job) for index, (_, job) in enumerate(batch)}, self._launch)
         marks = [mark_of(job) for _, job in batch]
-        with _unsignalled(), _collected() as jobs:
+        # Submitting takes a moment, in which the terminal's signals must not end the programs of the scheduler
+        with blocked(signal.SIGINT, signal.SIGHUP), _collected() as jobs:
             run_batch(self._conf, self._given, self._folder, batch, task)
             if self._in_slurm:
                 self._records.add(
@@ -211,13 +213,3 @@ def _collected() -> Iterator[list[Any]]:
         yield jobs
     finally:
         module.AutoExecutor = executor
-
-
-@contextmanager
-def _unsignalled() -> Iterator[None]:
-    """Keep the signals of the terminal from the body and the processes that it starts: submitting takes a moment."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -200,6 +200,14 @@ def same_mask() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextmanager
+def blocked(*numbers: signal.Signals) -> Iterator[None]:
+    """Keep signals from this process, and from those that it starts in the body, until the body ends."""
+    with same_mask():
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+        yield
+
+
 def end_by(number: int) -> None:
     """End this process by a signal, so that its parent sees it; return if the signal does not end processes."""
     # Nobody can install a handler for SIGKILL, and nobody needs to

@@ -65,11 +65,8 @@ def _concluded(each: Submitted) -> Result:
         return own
     if ending is None:
         state = "" if each.state.word == LOCAL else f" ({each.state})"
-        log = (
-            f"; see {each.handle.paths.stderr}"
-            if each.handle and is_file(each.handle.paths.stderr, error=StorageError)
-            else ""
-        )
+        errors = each.handle and each.handle.paths.stderr
+        log = f"; see {errors}" if errors and is_file(errors, error=StorageError) else ""
         ending = lost_ending(f"its job {each.id} ended{state} and left no result{log}")
     return finalize_result(each.job, ending, 0.0)
 

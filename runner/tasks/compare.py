@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from runner import user_paths
 from runner.comparing.csv_tables import configurations_csv, runs_csv
 from runner.comparing.page import draw_pictures, headline, html_page, markdown_page, remarks
-from runner.comparing.report import Report, make_report
+from runner.comparing.report import Report, limit_note, limited, make_report
 from runner.comparing.tables import Table, cost_table, screen_table
 from runner.comparing.verdicts import Criterion
 from runner.decoration import decorative
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _PAGE = "comparison.html"
 # Most columns; longer lines are hard to read
 _WIDTH = 120
-# Most rows of a table on the screen; the files have all
+# Most rows of a table on the screen; the CSV files have all
 _MAX_ROWS = 30
 _LEFT = ("configuration", "verdict")
 # Columns of a label, with one value per line; the verdict takes the rest
@@ -122,12 +122,14 @@ def _print_report(found: Report) -> None:
     screen.width = min(_WIDTH, screen.width)
     with screen:
         screen.print(headline(found), style="bold")
-        for line in found.warnings:
+        for line in limited(found.warnings, _MAX_ROWS, " in comparison.md"):
             screen.print(_wrap(f"warning: {line}", screen.width), style="yellow")
-        _draw(screen, screen_table(found))
+        _draw(screen, screen_table(found.first(_MAX_ROWS)))
+        for line in limit_note(_MAX_ROWS, len(found.rows)):
+            screen.print(line)
         for line in remarks(found):
             screen.print(_wrap(f"- {line}", screen.width))
-        _draw(screen, cost_table(found, narrow=True))
+        _draw(screen, cost_table(found.first(_MAX_ROWS), narrow=True))
 
 
 def _wrap(line: str, width: int) -> str:
@@ -136,7 +138,7 @@ def _wrap(line: str, width: int) -> str:
 
 
 def _draw(screen: Console, rows: Table) -> None:
-    """Print a table, of a long one the first rows."""
+    """Print a table."""
     from rich import box
     from rich.table import Table as Columns
 
@@ -148,8 +150,6 @@ def _draw(screen: Console, rows: Table) -> None:
         table.add_column(
             name, justify="left" if words else "right", overflow="fold", no_wrap=not words, min_width=least
         )
-    for row in rows[:_MAX_ROWS]:
+    for row in rows:
         table.add_row(*(cell.replace(",", "\n") if name == _LEFT[0] else cell for name, cell in row.items()))
     screen.print(table)
-    if len(rows) > _MAX_ROWS:
-        screen.print(f"... {len(rows) - _MAX_ROWS} more in comparison.md")

@@ -82,6 +82,15 @@ def test_sign_flips_are_scipys_permutations(count):
     assert sign_flip_p(list(differences)) == close(known.pvalue)
 
 
+@pytest.mark.parametrize("unit", [1 / 300, 0.1, 1e-9])
+def test_sign_flips_with_many_equal_sums_are_counted_exactly(unit):
+    """Accuracies are multiples of one over the number of examples, so most sums occur several times."""
+    whole = [5, -3, 2, 2, 0, -1, 4, 1, -2, 3, 3]
+    signs = itertools.product((1, -1), repeat=len(whole))
+    found = sum(abs(sum(s * d for s, d in zip(each, whole, strict=True))) >= abs(sum(whole)) for each in signs)
+    assert sign_flip_p([unit * each for each in whole]) == found / 2 ** len(whole)
+
+
 def test_sign_flips_cannot_go_below_two_in_two_to_the_n():
     assert sign_flip_p([1.0, 1.1, 1.2, 1.3, 1.4]) == close(2 / 2**5)
     assert math.isnan(sign_flip_p([])) and math.isnan(sign_flip_p([1.0] * 15))

@@ -122,6 +122,8 @@ def test_slurm_jobs_that_go_on_after_ctrl_c_are_named_and_not_submitted_again(tm
     for number, code in ((signal.SIGINT, 130), (signal.SIGKILL, -9), (signal.SIGTERM, 143)):
         going = BackgroundSweep(*words, cwd=tmp_path)
         going.until(lambda: list(tmp_path.glob(begun)), seconds=120)
+        [folder] = tmp_path.glob("outputs/sweeps/*")
+        going.until(lambda: holder(folder), seconds=120)  # noqa: B023
         time.sleep(8)
         ended, output = going.end(number)
         assert ended == code, output
