@@ -12,6 +12,7 @@ from fractions import Fraction
 from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
+from runner import user_paths
 from runner.annotations import annotation
 from runner.durations import count_and_unit, dates_until, is_date
 from runner.errors import ConfigError, shown, wrong
@@ -140,7 +141,7 @@ def _components(group: str, value: Any, own: _Values) -> Iterator[tuple[str, str
 def _shipped(group: str, option: str) -> dict[str, Any]:
     """Return the values of runner's own file of an option, empty if there is none."""
     path = conf_folder() / group / f"{option}.yaml"
-    return loaded_config(path) if option.isidentifier() and path.is_file() else {}
+    return loaded_config(path) if option.isidentifier() and user_paths.is_file(path) else {}
 
 
 def _dead(key: str, value: Any, kind: Any, values: _Values, length: RunLength) -> Iterator[ConfigError]:

@@ -24,7 +24,7 @@ from runner.engine.parts import mode
 from runner.engine.saving import checkpoint
 from runner.engine.saving.state import flatten
 from runner.engine.train import train
-from runner.tasks.train import restore_snapshot
+from runner.tasks.restore import restore_snapshot
 
 CONF = ROOT / "conf"
 MANY = ("augment", "regularizer", "probe")

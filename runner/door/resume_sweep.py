@@ -126,9 +126,7 @@ def _former_defaults(folder: Path, words: Sequence[str]) -> list[str]:
 
 def _configs_below(folder: Path) -> list[Path]:
     """Return the configs of a sweep's trials, which may be in folders of their own below it."""
-    found = [
-        Path(place) / "config.yaml" for place, _, names in os.walk(user_paths.full(folder)) if "config.yaml" in names
-    ]
+    found = [Path(place) / "config.yaml" for place, _, names in user_paths.walk(folder) if "config.yaml" in names]
     return sorted(path for path in found if user_paths.is_file(path))
 
 

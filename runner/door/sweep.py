@@ -22,9 +22,10 @@ from runner.printing import write_stderr, write_stdout
 from runner.status import Status
 from runner.sweeps.data_check import DataCheck
 from runner.sweeps.display import make_display, show_reasons
+from runner.sweeps.failures import raise_if_failed, trials_ended
 from runner.sweeps.final_table import show_final_table
 from runner.sweeps.launcher import Launcher, run_all
-from runner.sweeps.outcome import Ended, check_scores, raise_if_failed, trials_ended
+from runner.sweeps.outcome import Ended, check_scores
 from runner.sweeps.places import Places
 from runner.sweeps.pool import Pool
 from runner.sweeps.swept import swept_keys

@@ -60,8 +60,8 @@ class _Launch:
         from runner.engine.saving.storage import make_folders
         from runner.printing import standard_error
         from runner.sweeps.display import make_display, show_reasons
+        from runner.sweeps.failures import raise_if_failed
         from runner.sweeps.launcher import run_all
-        from runner.sweeps.outcome import raise_if_failed
         from runner.sweeps.swept import swept_keys
 
         jobs = variant_jobs(variants, folder, self.job.folders)

@@ -16,7 +16,8 @@ from runner.errors import unknown
 from runner.printing import write_stderr
 from runner.schema import NonNegativeInt, Positive, PositiveInt, check
 from runner.sweeps.display import Display
-from runner.sweeps.outcome import Ended, begin, finished_result, folder_of, raise_if_disk_full
+from runner.sweeps.failures import raise_if_disk_full
+from runner.sweeps.outcome import Ended, begin, finished_result, folder_of
 from runner.sweeps.places import Places
 from runner.tasks.job import Job
 

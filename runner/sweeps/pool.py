@@ -15,8 +15,9 @@ from runner.engine.saving.folder import Result
 from runner.printing import write_stderr
 from runner.status import Status
 from runner.sweeps.channel import BadMessage, Closed, Message
+from runner.sweeps.failures import may_pass
 from runner.sweeps.launcher import PAUSE, LauncherSettings
-from runner.sweeps.outcome import Ended, begin, finished_result, may_pass
+from runner.sweeps.outcome import Ended, begin, finished_result
 from runner.sweeps.running import GRACE, Running, outcome, seconds_left, stop, watch
 from runner.sweeps.trial import message_of
 from runner.sweeps.worker_group import SILENCE, Worker, WorkerGroup

@@ -18,6 +18,7 @@ notebook.py         rebuild outputs/notebook.md
 idle_settings.py    settings of a new run that would do nothing in it
 job.py              the job of a task, and the contracts of `vary` and `launch`
 old_scores.py       scores in a checkpoint of an older version
+restore.py          the state of a run from its newest checkpoint that fits
 run_folder.py       the folder of a run, its lock and its result
 find_folder.py      the folder of a run: one that holds it already, or a free one
 describe_run.py     the files that say what a run is

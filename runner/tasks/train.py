@@ -16,7 +16,6 @@ from runner.assemble.load_data import Loaded, load
 from runner.engine.evaluation import evaluate
 from runner.engine.figures.curves import loss_figure
 from runner.engine.interruption import deferred
-from runner.engine.learner import Learner
 from runner.engine.logs.log import Log, open_logs
 from runner.engine.logs.sinks import METRICS
 from runner.engine.saving import checkpoint
@@ -25,13 +24,12 @@ from runner.engine.saving.evidence import proven
 from runner.engine.saving.folder import SCHEMA, Result
 from runner.engine.saving.rotation import clean
 from runner.engine.train import train
-from runner.errors import CheckpointError, DataError, Diverged, short_reason
+from runner.errors import DataError, Diverged
 from runner.registry import register
 from runner.status import Status
 from runner.tasks.find_folder import begun_folder, on_these_data
 from runner.tasks.idle_settings import check_settings
 from runner.tasks.job import Job
-from runner.tasks.old_scores import without_old_losses
 from runner.tasks.report import (
     explained,
     log_end,
@@ -42,6 +40,7 @@ from runner.tasks.report import (
     show_start,
     show_summary,
 )
+from runner.tasks.restore import restore
 from runner.tasks.run_folder import Run, resumable_run, run_folder
 from runner.tasks.saved_config import MAY_CHANGE, saved_config
 from runner.tasks.saved_data import DATA, record_paths, resumed_data, saved_data
@@ -69,7 +68,7 @@ def train_task(job: Job) -> int:
         changed = threads.changed(snapshot.meta) if snapshot else ()
         experiment = replace(experiment, summary=[*lines, *experiment.summary, *missing, *changed])
         if resumed and snapshot:
-            snapshot = _restore(resumed.folder, experiment.learner, snapshot, job.config)
+            snapshot = restore(resumed.folder, experiment.learner, snapshot, job.config)
         is_finished = resumed is not None and proven(resumed.result, job.config["monitor"]).status.finished
         if resumed and versions:
             resumed.result.numerics = sorted({*(resumed.result.numerics or ()), *versions})
@@ -179,34 +178,6 @@ def _open_run_logs(folder: Path, experiment: Experiment, snapshot: Snapshot | No
     positions, state = (snapshot.logs, snapshot.state.get("log", {})) if snapshot else (None, None)
     screens = [make_console(experiment)]
     return open_logs(folder, positions=positions, state=state, step=experiment.learner.step, screens=screens)
-
-
-def _restore(folder: Path, learner: Learner, snapshot: Snapshot, config: Mapping[str, Any]) -> Snapshot:
-    """Restore the newest checkpoint that fits this model and return it, with a note for each that does not."""
-    snapshot = without_old_losses(snapshot, config, folder)
-    try:
-        restore_snapshot(learner, snapshot)
-    except CheckpointError as error:
-        older = checkpoint.load(folder, before=snapshot.step)
-        if older is None:
-            raise
-        note = f"{error}; going back to step {older.step}"
-        return _restore(folder, learner, replace(older, notes=[*snapshot.notes, note, *older.notes]), config)
-    return snapshot
-
-
-def restore_snapshot(learner: Learner, snapshot: Snapshot) -> None:
-    """Restore a checkpoint; raises CheckpointError if it belongs to another model."""
-    if wrong := checkpoint.mismatch(learner.weights(), snapshot.weights):
-        raise CheckpointError(f"the checkpoint of step {snapshot.step} is of another model: {wrong}")
-    try:
-        learner.load_weights(snapshot.weights)
-        learner.load_state_dict(snapshot.state["learner"], snapshot.weights)
-    except (AttributeError, KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        reason = short_reason(error)
-        raise CheckpointError(f"the state of step {snapshot.step} is not of this run: {reason}") from error
-    if learner.step != snapshot.step:
-        raise CheckpointError(f"the state of step {snapshot.step} says that it is of step {learner.step}")
 
 
 def _make_commit(folder: Path, experiment: Experiment, log: Log) -> Callable[[], None]:

@@ -17,7 +17,7 @@ from runner.engine import processes
 from runner.engine.saving.folder import Result, write_result
 from runner.engine.saving.locking import lock
 from runner.sweeps.in_process import InProcess
-from runner.sweeps.outcome import finalize_result, lost_ending, mark_running
+from runner.sweeps.outcome import finalize_result, lost_ending, begin
 from runner.sweeps.pool import Pool, all_done
 
 HOST = socket.gethostname()
@@ -172,7 +172,7 @@ def test_the_same_for_a_launcher_without_processes(held, tmp_path):
 
 
 def test_the_sweep_itself_writes_no_status_there(held):
-    mark_running(held)
+    begin(held)
     found = finalize_result(held, lost_ending("lost"), 1.0)
     assert (found.status, found.exit) == ("failed", 6)
     assert WORDS.format(os.getpid()) in found.reason
