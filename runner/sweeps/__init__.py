@@ -12,7 +12,7 @@ in_process.py        the launcher that runs everything in this process
 worker_group.py      the processes of a pool
 running.py           a trial that waits or runs
 outcome.py           how a trial ended
-failures.py          what failed trials mean: an error, another attempt, or the end of all
+failures.py          failed trials: the error of their sweep, another attempt, or the end of all
 owning.py            writes in a trial's folder, which only its holder makes
 places.py            the folder of each trial, before it starts
 origin_check.py      which trials are of other code or versions, and where they go if they run again

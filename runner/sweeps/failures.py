@@ -1,4 +1,4 @@
-"""What failed trials mean: the error of their sweep, another attempt, or the end of all."""
+"""Failed trials: the error of their sweep, another attempt, or the end of all."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from runner.engine import processes
 from runner.engine.saving.folder import Result, write_result
 from runner.engine.saving.locking import lock
 from runner.sweeps.in_process import InProcess
-from runner.sweeps.outcome import finalize_result, lost_ending, begin
+from runner.sweeps.outcome import begin, finalize_result, lost_ending
 from runner.sweeps.pool import Pool, all_done
 
 HOST = socket.gethostname()
