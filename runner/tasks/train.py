@@ -144,8 +144,6 @@ def _train_in(run: Run, job: Job, experiment: Experiment, snapshot: Snapshot | N
     """Train in a run folder: checkpoints, logs, scores and the result."""
     learner, folder, result = experiment.learner, run.folder, run.result
     clean(folder)
-    if snapshot:
-        checkpoint.remove_outdated(folder, snapshot.step, keep=[learner.patience.best_step])
     with closing(_open_run_logs(folder, experiment, snapshot)) as log:
         if not snapshot:
             log_start(log, job, experiment.fingerprint)
@@ -157,6 +155,9 @@ def _train_in(run: Run, job: Job, experiment: Experiment, snapshot: Snapshot | N
         finally:
             result.steps, result.epochs = learner.step, learner.step / experiment.recipe.steps_per_epoch
         log_end(log, learner.step)
+    if snapshot:
+        # A resumed run may save no checkpoint, and its last validation may have found a better step
+        checkpoint.remove_outdated(folder, learner.step, keep=[learner.patience.best_step])
     if job.config["figures"] == "always":
         run.afterwards.draw("curves.png", loss_figure(folder / METRICS), tag="curves", step=learner.step)
     _record_scores(folder, experiment, result)
