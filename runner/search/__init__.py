@@ -7,6 +7,7 @@
 - `records`: the settings of a search, its points and their results.
 - `study`: the next point, the results, and the points that a killed process left.
 - `proposals`: adds the next point to a study.
+- `tally`: counts over the trials of a study, without looking at finished ones again.
 - `stored_trials`: the trials of a study that count as points, and their ranking.
 - `compatible`: checks that an existing study is one of this search.
 - `storage`: the journal or database of a study.

@@ -11,7 +11,7 @@ from runner.search.compatible import enqueued_problem
 from runner.search.records import NON_ADAPTIVE, Search, StudyTrial
 from runner.search.samplers import adaptive_sampler, distinct_points, distribution
 from runner.search.space import Point
-from runner.search.stored_trials import attribute
+from runner.search.tally import Tally, sampler_words
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -22,23 +22,25 @@ if TYPE_CHECKING:
 class Proposals:
     """Adds points to a study. Of the processes that share it, only the one that holds the storage's lock calls this."""
 
-    def __init__(self, search: Search, study: Study, storage: BaseStorage, marks: Mapping[str, str]) -> None:
+    def __init__(
+        self, search: Search, study: Study, storage: BaseStorage, marks: Mapping[str, str], tally: Tally
+    ) -> None:
         """Prepare for a study; `marks` are the attributes of a trial that say whose point it is."""
         self._search, self._study, self._storage, self._marks = search, study, storage, dict(marks)
-        sampler = search.sampler
-        self._sampler = f"{sampler['name']} {sampler['seed']}"
+        self._tally, sampler = tally, search.sampler
+        self._sampler = sampler_words(search)
         self._points = enumerate(distinct_points(search.space, sampler)) if sampler["name"] in NON_ADAPTIVE else None
 
     def next(self) -> StudyTrial | None:
         """Return a new point, None if the sampler has no more."""
-        waiting = next((each for each in self._trials() if each.state.name == "WAITING"), None)
+        trials = self._trials()
+        waiting = next((each for each in self._tally.unfinished(trials) if each.state.name == "WAITING"), None)
         if waiting is not None:
             self.mark(waiting.number)
             return self._asked(waiting.number)
         if self._points is None:
-            return self._asked(len(self._trials()))
-        same = [each for each in self._trials() if attribute(each, "sampler", str, self._sampler) == self._sampler]
-        known = max((attribute(each, "index", int, -1) for each in same), default=-1)
+            return self._asked(len(trials))
+        known = self._tally.last_index(trials)
         indexed = next((each for each in self._points if each[0] > known), None)
         return None if indexed is None else self.store(indexed[1], {"index": indexed[0], "sampler": self._sampler})
 

@@ -21,7 +21,8 @@ from runner.search.records import RankedPoint, RunResult, Search, StudyTrial, po
 from runner.search.space import Point
 from runner.search.storage import JOURNAL, close_storage, open_storage, storage_errors, stored_url
 from runner.search.storage_lock import locked
-from runner.search.stored_trials import attribute, is_counted, ranked, retried
+from runner.search.stored_trials import attribute, ranked, retried
+from runner.search.tally import Tally
 from runner.user_paths import real
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ class Study:
             )
             check_compatible(self._study, search, self._trials())
             marks = {"sweep": self._folder, **({"owner": self._owner} if self._owner else {})}
-            self._proposals = Proposals(search, self._study, self._storage, marks)
+            self._tally = Tally(search)
+            self._proposals = Proposals(search, self._study, self._storage, marks, self._tally)
             self._failed_before = {each.number for each in self._trials() if each.state.name == "FAIL"}
             self._unfinished_trials = deque(self._unfinished())
         self._next_look = -math.inf
@@ -178,8 +180,7 @@ class Study:
         return self._search.space.ordered(each.params)
 
     def _count_tried(self) -> int:
-        trials = self._trials()
-        return sum(is_counted(each, self._search.space) for each in trials) - len(retried(trials))
+        return self._tally.tried(self._trials())
 
     def _count_left(self) -> int:
         """Return how many new points will be tried, at most."""
@@ -211,10 +212,10 @@ class Study:
         if not self._url:
             return None
         trials = self._trials()
-        done_again = retried(trials)
-        for each in trials:
-            is_open = each.state.name == "RUNNING" or each.number in self._failed_before - done_again
-            if is_open and self._was_left(each) and (taken := self._taken(each)):
+        failed = sorted(self._failed_before - self._tally.retried(trials))
+        running = (each for each in self._tally.unfinished(trials) if each.state.name == "RUNNING")
+        for each in (*(trials[number] for number in failed), *running):
+            if self._was_left(each) and (taken := self._taken(each)):
                 return taken
         return None
 

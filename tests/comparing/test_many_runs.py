@@ -13,7 +13,7 @@ from runner.comparing.page import draw_pictures, html_page, markdown_page
 from runner.comparing.report import make_report
 from runner.comparing.responses import importance
 from runner.comparing.verdicts import Criterion
-from runner.tasks.compare import _render
+from runner.tasks.compare import _print_report
 
 CONFIGURATIONS, SEEDS = 220, 130
 
@@ -49,8 +49,9 @@ def first_column(text):
 
 
 @pytest.mark.parametrize("metric", ["val/accuracy", "val/loss"])
-def test_the_best_configurations_are_on_the_screen_and_the_limit_is_named(configurations, metric):
-    shown = _render(report(configurations, metric))
+def test_the_best_configurations_are_on_the_screen_and_the_limit_is_named(configurations, metric, capsys):
+    _print_report(report(configurations, metric))
+    shown = capsys.readouterr().out
     rates = first_column(shown)
     assert rates[0] == 0.1  # the baseline
     assert rates[1:] == pytest.approx([0.001 * (CONFIGURATIONS - place) for place in range(29)])
