@@ -62,19 +62,20 @@ def test_the_message_names_the_process_that_really_holds_the_lock(tmp_path):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (f"{os.getpid()} {HOST} 12", "locked by pid {} on {host} (from pid {own} on {host}, which has ended)"),
-        (f"1 {HOST} 99999999999", "locked by pid {} on {host} (from pid 1 on {host}, which has ended)"),
+        ("{own} {host} 12", "locked by pid {} on {host} (from pid {own} on {host}, which has ended)"),
+        ("1 {host} 99999999999", "locked by pid {} on {host} (from pid 1 on {host}, which has ended)"),
         ("12 another.host 34", "locked by pid 12 on another.host"),
         ("12 another.host", "locked by pid 12 on another.host"),  # as older versions wrote it
-        (f"{os.getpid()} {HOST}", "locked by pid {own} on {host}"),
+        ("{own} {host}", "locked by pid {own} on {host}"),
     ],
 )
 def test_a_number_that_another_process_has_by_now_is_not_the_owner(tmp_path, line, words):
     with native_orphan(tmp_path) as (_, child):
-        (tmp_path / ".lock").write_text(f"{line}\n")
+        names = {"host": HOST, "own": os.getpid()}
+        (tmp_path / ".lock").write_text(line.format(**names) + "\n")
         with pytest.raises(Locked) as caught:
             lock(tmp_path)
-    assert str(caught.value) == f"{tmp_path}: {words.format(child, host=HOST, own=os.getpid())}"
+    assert str(caught.value) == f"{tmp_path}: {words.format(child, **names)}"
 
 
 def test_a_lock_says_when_its_owner_started(tmp_path):
