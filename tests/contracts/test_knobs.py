@@ -110,6 +110,7 @@ ELSEWHERE = {  # what no run on this machine can show, with the test that does
     },
     "data.imagefolder.groups": "tests/components/test_data_groups.py",
     "data.imagefolder.duplicates": "tests/components/test_data_duplicates.py",
+    **{f"data.{name}.duplicates": "tests/components/test_data_equal_rows.py" for name in ("arrays", "table")},
     "data.imagefolder.class_order": "tests/components/test_data_folders.py",
     **{f"data.{name}.val_size": "tests/components/test_data.py" for name in DOWNLOADS},
     **{f"data.{name}.batch_size": "tests/components/test_data.py" for name in DOWNLOADS},

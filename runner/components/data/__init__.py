@@ -9,6 +9,7 @@ imagefolder.py: any folder of images.
 arrays.py: images or features of an .npz file.
 table.py: features of a CSV or Parquet file.
 packed_identity.py: what identifies a downloaded set.
+copies.py: messages about copies of examples, and what `drop` leaves out.
 splitting.py: fixed, stratified splits and samples.
 download.py: atomic downloads and folder locks.
 pixels/: how an image file becomes pixels: decoding, colors, validation, cache.

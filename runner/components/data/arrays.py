@@ -28,7 +28,7 @@ from runner.components.data.packed_identity import file_identity
 from runner.engine.contracts import Data, Images
 from runner.engine.fingerprint import identified_by
 from runner.engine.saving.storage import printable
-from runner.errors import DataError
+from runner.errors import DataError, escaped
 from runner.registry import register
 from runner.relations import Fields
 from runner.roles import Aspect, FilePath, Role
@@ -76,7 +76,9 @@ def arrays(
     read = {split: values[name] for split, name in chosen.inputs.items()}
     pixels, notes = _examples(read, chosen, kind, layout, where)
     examples = {split: Images(pixels[split], numbers[split]) for split in pixels}
-    return settings.build(examples, classes, (*chosen.notes, *notes))
+    return settings.build(
+        examples, classes, (*chosen.notes, *notes), lambda split, place: f"{escaped(chosen.inputs[split])}[{place}]"
+    )
 
 
 def _number_labels(

@@ -66,9 +66,8 @@ def table(
         part: Images(to_features(features.values[index], where, features.names), numbers[part])
         for part, index in rows.items()
     }
-    return settings.build(
-        examples, classes, (*found.notes, *notes, *coarse_features(features.values[kept], features.names))
-    )
+    lines = (*found.notes, *notes, *coarse_features(features.values[kept], features.names))
+    return settings.build(examples, classes, lines, lambda part, place: f"row {rows[part][place] + 1}")
 
 
 def _number_labels(labels: _Array, rows: Mapping[str, _Array], where: str) -> tuple[tuple[str, ...], dict[str, Tensor]]:

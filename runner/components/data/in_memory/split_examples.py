@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from typing import Annotated, NamedTuple
 
+import torch
+from torch import Tensor
+
+from runner.components.data.copies import Duplicates
 from runner.components.data.in_memory.array_names import ALL
+from runner.components.data.in_memory.find_rows import Checked, check_rows
 from runner.components.data.splitting import split_order, stratified_split
 from runner.engine.contracts import Data, Images, InMemory, Sampling
 from runner.engine.data_summary import Found, count_labels
@@ -14,6 +19,13 @@ from runner.registry import shared_knobs
 from runner.relations import Leaves
 from runner.roles import Aspect, Role
 from runner.schema import HalfOpenUnit, PositiveInt, Range
+
+
+class _Part(NamedTuple):
+    """A split: examples at some positions (M,) of a given split."""
+
+    source: str
+    places: Tensor
 
 
 @shared_knobs
@@ -27,42 +39,67 @@ class InMemorySettings:
         sampling: Annotated[Sampling, Aspect.TRAINING],
         val_fraction: Annotated[float, Range(0, 1, open_low=True, open_high=True), Leaves("test_fraction")],
         test_fraction: HalfOpenUnit,
+        duplicates: Duplicates,
         memory: Annotated[PositiveInt, Role.EXECUTION],
         placement: Annotated[InMemory, Role.EXECUTION],
     ) -> None:
         self.memory = memory
         self._batch_size, self._sampling, self._placement = batch_size, sampling, placement
         self._val_fraction, self._test_fraction = val_fraction, test_fraction
+        self._duplicates = duplicates
 
-    def build(self, given: Mapping[str, Images], classes: tuple[str, ...], notes: tuple[str, ...]) -> Data:
-        """Return the data set of the given splits; missing ones are parts of them."""
-        train, val, test = _split_examples(given, self._val_fraction, self._test_fraction)
+    def build(
+        self,
+        given: Mapping[str, Images],
+        classes: tuple[str, ...],
+        notes: tuple[str, ...],
+        name: Callable[[str, int], str],
+    ) -> Data:
+        """Return the data set of the given splits; missing ones are parts of them.
+
+        `name` gives the words for an example of a given split in messages.
+        """
+        parts = _split_places(given, self._val_fraction, self._test_fraction)
+        splits = {split: _take(given[part.source], part.places) for split, part in parts.items()}
+        checked = check_rows(
+            splits,
+            classes,
+            self._duplicates,
+            lambda split, place: name(parts[split].source, int(parts[split].places[place])),
+        )
+        train, test = checked.splits["train"], checked.splits.get("test")
         _, channels, height, width = train.pixels.shape
         return Data(
             train=train,
-            val=val,
+            val=checked.splits["val"],
             test=None if test is None else lambda: test,
             shape=(channels, height, width),
             classes=classes,
             batch_size=self._batch_size,
             sampling=self._sampling,
             placement=self._placement,
-            notes=notes,
-            found=_found({"train": train, "val": val, "test": test}, given, len(classes)),
+            notes=(*notes, *checked.notes),
+            found=_found(checked, given, len(classes)),
         )
 
 
-def _found(splits: Mapping[str, Images | None], given: Mapping[str, Images], classes: int) -> Found:
-    """Return the number of examples per class and split, with a remark about a validation split that was not given."""
-    counts = {name: count_labels(part.labels, classes) for name, part in splits.items() if part is not None}
-    together = [counts[name] for name in counts if name != "test" or "test" not in given]
-    total = [sum(each) for each in zip(*together, strict=True)]
-    return Found(total, counts, {} if ALL in given or "val" in given else {"val": "split from train"})
+def _found(checked: Checked, given: Mapping[str, Images], classes: int) -> Found:
+    """Return the number of examples per class and split, with remarks about where a split comes from."""
+    counts = {name: count_labels(part.labels, classes) for name, part in checked.splits.items()}
+    pools = [count_labels(part.labels, classes) for name, part in given.items() if name != "test"]
+    remarks = {} if ALL in given or "val" in given else {"val": "split from train"}
+    for name, left in checked.left_out.items():
+        copies = f"{left} {'copy' if left == 1 else 'copies'} left out"
+        remarks[name] = f"{remarks[name]}, {copies}" if name in remarks else copies
+    return Found([sum(each) for each in zip(*pools, strict=True)], counts, remarks)
 
 
-def _split_examples(
-    given: Mapping[str, Images], val_fraction: float, test_fraction: float
-) -> tuple[Images, Images, Images | None]:
+def _take(examples: Images, places: Tensor) -> Images:
+    """Return the examples at some positions, without a copy if these are all."""
+    return examples if len(places) == len(examples.labels) else examples.part(places)
+
+
+def _split_places(given: Mapping[str, Images], val_fraction: float, test_fraction: float) -> dict[str, _Part]:
     """Return the training, validation and test split.
 
     Examples under `all` are split into three. Beside a training split a missing validation split is a part of it, and a
@@ -71,26 +108,26 @@ def _split_examples(
     Raises:
         DataError: A fraction selects no example.
     """
-    everything = given[ALL] if ALL in given else given["train"]
-    remaining, test = everything, given.get("test")
-    count = len(everything.labels)
+    splits = {name: _Part(name, torch.arange(len(part.labels))) for name, part in given.items()}
+    rest = splits.pop(ALL, None) or splits.pop("train")
+    labels = given[rest.source].labels
     if ALL in given and test_fraction:
-        test, remaining = _set_aside(
-            everything, round(test_fraction * count), f"data.test_fraction: got {test_fraction:g}"
-        )
-    val = given.get("val")
-    if val is None:
-        val, remaining = _set_aside(remaining, round(val_fraction * count), f"data.val_fraction: got {val_fraction:g}")
-    return remaining, val, test
+        count = round(test_fraction * len(labels))
+        splits["test"], rest = _set_aside(rest, labels, count, f"data.test_fraction: got {test_fraction:g}")
+    if "val" not in splits:
+        count = round(val_fraction * len(labels))
+        splits["val"], rest = _set_aside(rest, labels, count, f"data.val_fraction: got {val_fraction:g}")
+    return {"train": rest, **{name: splits[name] for name in ("val", "test") if name in splits}}
 
 
-def _set_aside(examples: Images, count: int, what: str) -> tuple[Images, Images]:
-    """Return `count` examples, stratified by class, and the others."""
-    aside, remaining = stratified_split(examples.labels, split_order(range(len(examples.labels))), count)
+def _set_aside(part: _Part, all_labels: Tensor, count: int, what: str) -> tuple[_Part, _Part]:
+    """Return `count` examples of a part, stratified by class, and the others."""
+    labels = all_labels[part.places]
+    aside, remaining = stratified_split(labels, split_order(range(len(labels))), count)
     if not len(aside):
-        classes = int((examples.labels.bincount() > 0).sum())
+        classes = int((labels.bincount() > 0).sum())
         raise DataError(
-            f"{what}, which selects none of {len(examples.labels)} examples of {classes} classes; must select at "
+            f"{what}, which selects none of {len(labels)} examples of {classes} classes; must select at "
             "least one, and leave one of each class to train on"
         )
-    return examples.part(aside), examples.part(remaining)
+    return _Part(part.source, part.places[aside]), _Part(part.source, part.places[remaining])

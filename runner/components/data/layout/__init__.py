@@ -9,7 +9,7 @@ split_folders.py: which folders hold which split.
 folder_identity.py: what identifies the images of a folder.
 folder_listing.py: folders and image files, without hidden and system ones.
 group_split.py: fixed, stratified splits of whole groups.
-duplicates.py: what is said and done about copies of images in several splits.
+duplicates.py: the check of the splits for copies of images.
 find_copies.py: which files have the same bytes or show the same image.
 pixel_digests.py: digests of pixels, with as little decoding as possible.
 """

@@ -9,8 +9,8 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
+from runner.components.data.copies import Copy
 from runner.components.data.layout.folder_listing import relative_paths
 from runner.components.data.layout.pixel_digests import pixel_digests
 from runner.engine.file_digests import cache_home, digest_files, is_settled, state_of, write_cache
@@ -18,13 +18,6 @@ from runner.user_paths import absolute, full
 
 # Raise it when the comparison changes
 _VERSION = 1
-
-
-class Copy(NamedTuple):
-    """A file that shows the same image as others: its position, and a number that files with the same bytes share."""
-
-    place: int
-    content: int
 
 
 def find_copies(root: Path, files: Sequence[str]) -> list[list[Copy]]:

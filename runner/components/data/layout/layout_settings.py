@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from runner.components.data.copies import Duplicates
 from runner.registry import shared_knobs
 from runner.relations import Fields, Leaves, OfLength, Regular
 from runner.roles import Aspect, Verbatim
@@ -14,7 +15,6 @@ Splits = Literal["auto", "exact"] | _SplitFolder | None
 ClassOrder = Literal["natural", "text"]
 # Names of columns, or their numbers from 0
 _Columns = Annotated[list[str | int], OfLength(1, "[file], [file, label] or [file, label, split]", most=3)]
-Duplicates = Literal["ignore", "warn", "drop", "error"]
 _Expression = Annotated[str, Regular("a regular expression")]
 _ValFraction = Annotated[float, Range(0, 1, open_low=True, open_high=True), Leaves("test_fraction")]
 
