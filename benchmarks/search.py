@@ -29,6 +29,7 @@ _RUN = (
     "model=mlp",
     "model.hidden=[32]",
     "norm=none",
+    "init.head=null",
     "augment=[]",
     "probe=[]",
     "epochs=3",
