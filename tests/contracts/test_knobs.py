@@ -145,6 +145,12 @@ def looked_up(table: dict[str, Any], kind: str, name: str, knob: str) -> Any:
     return table.get(f"{kind}.{name}.{knob}", table.get(f"{kind}.*.{knob}"))
 
 
+def is_duration(annotation: Any) -> bool:
+    """Return True for a duration, with or without a mark about its place in the run."""
+    parts = get_args(Duration)
+    return get_args(annotation)[: len(parts)] == parts
+
+
 def another(kind: str, name: str, knob: str, value: Any) -> Any:
     """Return a valid value other than the default."""
     if (given := looked_up(OTHER, kind, name, knob)) is not None:
@@ -152,7 +158,7 @@ def another(kind: str, name: str, knob: str, value: Any) -> Any:
     annotation = knobs(find(kind, name))[knob]
     if get_origin(annotation) is Literal:
         return next(choice for choice in get_args(annotation) if choice != value)
-    if annotation is Duration:
+    if is_duration(annotation):
         return "1steps" if value == "1epoch" else "37%"
     if isinstance(value, bool):
         return not value
