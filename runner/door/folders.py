@@ -85,7 +85,8 @@ def resolved(given: ParsedOverride, look: Look) -> str:
     text = _replaced(given, look)
     if match := _REFERENCE.search(text):
         raise _unknown(given, f"'{match[0]}' is none of them")
-    if any(len(os.fsencode(part)) > _MOST_BYTES for part in text.split("/")):
+    # Of a path as typed the disk says more
+    if text != str(given.value) and any(len(os.fsencode(part)) > _MOST_BYTES for part in text.split("/")):
         raise ConfigError(f"{given.key}: got '{brief(text)}', must have names of at most {_MOST_BYTES} bytes")
     return text
 

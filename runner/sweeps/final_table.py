@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from runner.decoration import decorative
 from runner.engine.monitor import Monitor
+from runner.printing import standard_output
 from runner.sweeps.display import TRIAL, format_score, trial_table
 from runner.sweeps.outcome import Ended
 from runner.sweeps.swept import SPACE, columns_that_fit, headings, values_of
@@ -23,18 +23,16 @@ def show_final_table(
 ) -> None:
     """Write a table of a sweep's trials: the swept keys, score, status, seconds, and the folder's name or its hash."""
     with decorative("table of the trials: not shown"):
-        _show_final_table(ended, monitor, swept, stream or sys.stdout)
+        _show_final_table(ended, monitor, swept, stream or standard_output())
 
 
 def _show_final_table(ended: Sequence[Ended], monitor: str, swept: Sequence[str], stream: TextIO) -> None:
-    from rich.console import Console
+    from runner.rich_console import make_console
 
     rows = list(ended)
     if len(rows) > _MAX_ROWS:
         rows = sorted(rows, key=lambda each: _sort_key(each, monitor))[:_MAX_ROWS]
-    # A pipe has no width
-    width = None if stream.isatty() else 200
-    console = Console(file=stream, highlight=False, markup=False, width=width)
+    console = make_console(stream)
     keys = _widths([values_of(each.job) for each in rows], dict(zip(swept, headings(swept), strict=True)))
     cells = [_cells(each, monitor, each.name) for each in rows]
     widths = [*keys.values(), *_widths(cells, {name: name for name in cells[0]}).values()]

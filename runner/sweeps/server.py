@@ -13,12 +13,12 @@ import os
 import select
 import signal
 import socket
-import sys
-import traceback
 from typing import NoReturn
 
 from runner.engine import interruption, processes
 from runner.engine.garbage import collecting, paused
+from runner.printing import standard_error
+from runner.status import print_error
 from runner.streams import guard
 from runner.sweeps import loading
 from runner.sweeps.channel import Channel, Closed, Message
@@ -90,8 +90,8 @@ def _run_inline(server: int, channel: Channel, message: Message, private: list[i
         with contextlib.suppress(Closed):
             _run_trials(channel, message)
         code = 0
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        print_error(error)
     finally:
         os._exit(code)
 
@@ -180,7 +180,7 @@ def _exit_as(code: int) -> NoReturn:
     if code < 0:
         interruption.end_by(-code)
     # At once: the sweep waits for the exit code as soon as the channel is closed
-    sys.stderr.flush()
+    standard_error().flush()
     os._exit(code)
 
 

@@ -261,7 +261,7 @@ def test_a_trial_that_is_interrupted_by_itself_does_not_end_the_sweep(echo, monk
         raise KeyboardInterrupt
 
     monkeypatch.setattr("runner.door.hydra_launchers.start", interrupted)
-    assert main(["-m", *echo, "seed=1,2,3", "sweep=x"]) == 1
+    assert main(["-m", *echo, "seed=1,2,3", "sweep=x"]) == (code or 130)
     found = {path.parent.name: json.loads(path.read_text()) for path in Path("outputs/sweeps/x").glob("*/result.json")}
     assert [found[name]["status"] for name in sorted(found)] == ["done", "interrupted", "done"]
     assert "interrupted: seed=2-" in capsys.readouterr().err

@@ -124,13 +124,14 @@ class Bar:
 
 def _start_progress(stream: TextIO, steps: int) -> tuple[Any, Any]:
     """Return a progress bar on a stream, and its task."""
-    from rich.console import Console as Screen
     from rich.progress import BarColumn, Progress, TextColumn
     from rich.table import Column
 
+    from runner.rich_console import make_console
+
     text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
     columns = (BarColumn(bar_width=12), text)
-    screen = Screen(file=stream, highlight=False)
+    screen = make_console(stream)
     progress = Progress(
         *columns, console=screen, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
     )
