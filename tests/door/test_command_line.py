@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from runner import hashes
 from runner.__main__ import main
-from runner.door import naming
 
 ROOT = Path(__file__).parents[2]
 WATCHED = """
@@ -141,8 +141,8 @@ def test_a_run_gets_its_job(echo):
     assert job["config"]["note"] == "is it (so)?"
     assert job["config"]["augment"] == {}
     assert job["config"]["test"] == "end"
-    assert job["hash8"] == naming.hash8(job["config"])
-    assert job["group_hash"] == naming.group_hash(job["config"])
+    assert job["hash8"] == hashes.hash8(job["config"])
+    assert job["group_hash"] == hashes.group_hash(job["config"])
 
 
 def test_a_folder_that_is_given_is_taken_as_it_is(echo):

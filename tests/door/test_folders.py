@@ -233,9 +233,10 @@ def test_a_sweep_whose_trials_were_lost_is_no_success(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from runner.door import sweep
+    from runner.sweeps.launcher import Queued
 
-    monkeypatch.setattr(sweep, "run_all", lambda jobs, launcher, display: ([], 0))
-    monkeypatch.setattr(sweep, "_make_launcher", lambda *arguments: None)
+    monkeypatch.setattr(sweep, "run_all", lambda *arguments: ([], 0))
+    monkeypatch.setattr(sweep, "_make_launcher", lambda *arguments: Queued())
     assert main([*GRID, "sweep=x"]) == 1
     assert capsys.readouterr().err == "runner: error: 4 of 4 trials were not run\n"
 
