@@ -98,7 +98,7 @@ def test_what_cannot_work_is_refused_before_anything_is_made(overrides, error, l
 
 
 def test_resume_refuses_other_settings(folder):
-    keys = "compile, cuda_graphs, device, memory_format, outputs, plugins, resume_data, resume_numerics, threads"
+    keys = "compile, cuda_graphs, device, memory_format, outputs, plugins, rerun, resume_data, resume_numerics, threads"
     can = f"{keys}, and paths as in data.root"
     with pytest.raises(ConfigError, match=rf"optim\.lr: cannot be changed with resume=\.\.\. \(allowed: {can}\)"):
         start(job(f"resume={folder}", "optim.lr=0.5"))
