@@ -231,4 +231,5 @@ def test_a_component_that_is_found_nowhere_has_the_roles_of_ours_by_name(plugins
 
 def test_the_settings_that_resume_and_evaluate_may_change():
     can = {"plugins", "device", "memory_format", "compile", "cuda_graphs", "resume_numerics", "resume_data", "threads"}
+    can |= {"rerun"}
     assert set(settings_with(Role.EXECUTION)) == can

@@ -233,7 +233,7 @@ def test_no_outputs_is_one_line(tmp_path):
 
 def test_a_sweep_is_written_down_at_its_end_with_all_its_trials(tmp_path):
     words = ("-m", "model=mlp", "model.hidden=[8]", "augment=[]", "probe=[]", "epochs=1", "sweep=s", "note=which?")
-    done = command(*words, "seed=0,1", "scheduler.warmup=0%,9epochs", cwd=tmp_path)
+    done = command(*words, "seed=0,1", "average=none,schedulefree", cwd=tmp_path)
     assert done.returncode == 1  # two trials are wrong, and stand there all the same
     written = text(tmp_path / "outputs")
     assert written.count("- question: which?") == written.count("## ") == 1

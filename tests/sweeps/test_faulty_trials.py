@@ -68,9 +68,10 @@ def test_the_sweep_tells_of_all_and_ends_with_1(ended):
     lines = done.stdout.splitlines()
     assert lines[0].startswith("24 trials in ")
     assert sum(line.startswith("[") for line in lines) == 24
-    table = [line.split() for line in lines if line.startswith(" mix.which=")]
+    names = {path.name for path in trials.values()}
+    table = [words for words in map(str.split, lines) if words and words[-1] in names and not words[0].startswith("[")]
     assert len(table) == 24
-    assert {row[0]: row[-2] for row in table} == {path.name: result(path)["status"] for path in trials.values()}
+    assert {row[-1]: row[-3] for row in table} == {path.name: result(path)["status"] for path in trials.values()}
     for which, (status, reason) in REASONS.items():
         assert re.search(f"{re.escape(f'{status}: {trials[which].name}: ')}{reason}", done.stderr)
     assert done.stderr.splitlines()[-1].startswith("runner: error: 11 of 24 trials failed: ")

@@ -162,17 +162,17 @@ def test_a_second_process_on_the_same_sweep_is_refused(tmp_path):
 
 
 def test_the_launchers_of_hydra_still_work(tmp_path):
-    done = sweep("epochs=1", "seed=0,1", "hydra/launcher=basic", "scheduler.warmup=0%,9epochs", cwd=tmp_path)
+    done = sweep("epochs=1", "seed=0,1", "hydra/launcher=basic", "average=none,schedulefree", cwd=tmp_path)
     assert done.returncode == 1
     for name, path in trial_folders(tmp_path).items():
-        assert (f"failed: {name}: scheduler.warmup: 9epochs is " in done.stderr) == (result(path)["status"] == "failed")
+        assert (f"failed: {name}: average=schedulefree: needs " in done.stderr) == (result(path)["status"] == "failed")
     assert sorted(result(path)["status"] for path in trial_folders(tmp_path).values()) == [
         "done",
         "done",
         "failed",
         "failed",
     ]
-    done = sweep("epochs=1", "seed=0,1", "scheduler.warmup=0%,9epochs", cwd=tmp_path)
+    done = sweep("epochs=1", "seed=0,1", "average=none,schedulefree", cwd=tmp_path)
     assert (done.returncode, done.stdout.count("already done")) == (1, 2)
 
 
