@@ -19,7 +19,7 @@ from runner.errors import escaped
 from runner.printing import standard_error, standard_output, write_to
 from runner.sweeps.fallback_display import FallbackDisplay
 from runner.sweeps.outcome import LOG, Ended, folder_of, has_file
-from runner.sweeps.swept import columns_that_fit, headings, values_of
+from runner.sweeps.swept import NAME, SPACE, columns_that_fit, headings, values_of
 from runner.tasks.job import Job
 
 # Fewest seconds between two drawings
@@ -29,8 +29,6 @@ _MAX_REASONS = 20
 _TAIL_BYTES = 2048
 _PROGRESS_LINE = re.compile(r"^epoch \d+/\d+  step .*$", re.MULTILINE)
 TRIAL = "trial"
-# Letters of a trial's name that are always shown, and the space between columns and beside them
-_NARROW, _SPACE, _EDGES = 24, 3, 2
 # The columns of the live table beside the swept keys, with their widths
 _COLUMNS = {"epoch": 9, "loss": 6, "score": 6, "state": 11, "left": 7}
 _PROGRESS_WORD = re.compile(r"(\D+?) (\S+)(?:  |$)")
@@ -128,7 +126,7 @@ class _LiveTable:
         shown, names = columns_that_fit(self._console.width, keys, _COLUMNS)
         hidden = [key for key in self._swept if key not in shown]
         table = trial_table(shown, names, title=self._title(len(running), waiting), hidden=hidden)
-        room = max(_NARROW, self._console.width - _EDGES - sum(_COLUMNS[name] + _SPACE for name in names))
+        room = max(NAME, self._console.width - SPACE - sum(_COLUMNS[name] + SPACE for name in names))
         for row in rows:
             words = [row.values.get(key, "") for key in shown] or [_cut_in_the_middle(row.name, room)]
             table.add_row(*map(_one_line, words), *(row.cells.get(name, "") for name in names))

@@ -10,6 +10,8 @@ from runner.tasks.job import Job
 # Width from which on a column of a key may be cut, and the space between two columns
 _NARROW = 6
 SPACE = 2
+# Letters of a trial's name that are always shown
+NAME = 24
 # Columns that make room for the swept keys, in this order
 _DISPENSABLE = ("left", "loss", "epoch", "seconds", "trial")
 # Keys that say nothing about a training
@@ -51,7 +53,8 @@ def columns_that_fit(width: int, keys: Mapping[str, int], others: Mapping[str, i
 
     def is_too_wide() -> bool:
         needed = [min(max(keys[key], len(word)), _NARROW) for key, word in zip(shown, headings(shown), strict=True)]
-        widths = [*needed, *(others[name] for name in names)]
+        # Without swept keys the first column is the name of the trial
+        widths = [*(needed or [NAME]), *(others[name] for name in names)]
         return sum(widths) + SPACE * len(widths) > width
 
     for name in _DISPENSABLE:
