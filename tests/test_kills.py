@@ -31,7 +31,7 @@ def wholes(place):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
+@pytest.mark.ci_slice
 def test_forty_killed_runs_end_as_if_they_never_were(wholes, place):
     (place / "forty").mkdir()
     assert kills.check_trials(kills.draw_trials(wholes, FORTY, 40), place / "forty") == {}
@@ -44,7 +44,7 @@ def test_three_hundred_killed_runs_end_as_if_they_never_were(wholes, place):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [pytest.param(0, marks=pytest.mark.slow), *range(1, 10)])
+@pytest.mark.parametrize("number", [pytest.param(0, marks=pytest.mark.ci_slice), *range(1, 10)])
 def test_a_killed_command_goes_on_as_if_it_never_was(place, number, tmp_path):
     bench = list(kills.BENCHES)[number % 6]
     words = {word.partition("=")[0]: word for word in (*kills.COMMON, *kills.BENCHES[bench])}.values()
