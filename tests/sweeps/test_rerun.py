@@ -130,8 +130,6 @@ def with_plugin(monkeypatch) -> tuple[str, ...]:
     return (*words, "--config-dir", "conf", "plugins=[my_plugin]", "activation=mine")
 
 
-# Passes alone; after other tests of the whole suite it has failed, and why is not known yet
-@pytest.mark.slow
 @pytest.mark.parametrize("module", ["my_plugin", "my_helper"])
 def test_a_changed_plugin_or_what_it_imports_is_other_code(capfd, monkeypatch, module):
     words = with_plugin(monkeypatch)
