@@ -25,6 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch then has no threads that 
 import fault_points
 from running import events, job, metrics, result
 from small_runs import as_bits, write_color_images
+from worker_server import stop_worker_server
 
 import runner.tasks.train  # noqa: F401  (once, before the forks)
 from runner.engine.saving import checkpoint
@@ -147,6 +148,7 @@ def run(made: Job, kill: str = "") -> int:
 
 def start_child(work, output: Path) -> int:
     """Run a function in a forked child, with its output in a file; return the pid."""
+    stop_worker_server()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: fork beside threads; the child uses none
         child = os.fork()

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 from running import ROOT, metrics
+from worker_server import stop_worker_server
 
 from runner.__main__ import main
 from runner.registry import _parts
@@ -139,6 +140,8 @@ def wander(lab, monkeypatch, moment, *words, deleted=False):
     """Run a command with a plugin that goes elsewhere at a moment; nothing is left there."""
     monkeypatch.setenv("MOMENT", moment)
     monkeypatch.setenv("DELETED", "1" if deleted else "")
+    # Else workers would have the moment of an earlier command in their environment
+    stop_worker_server()
     # The plugin is imported by each command, as in a process of its own
     sys.modules.pop("wanderer", None)
     for parts in _parts.values():
