@@ -2,13 +2,12 @@
 
 import json
 import shutil
-import subprocess
-import sys
 import time
 import urllib.request
 
 import pytest
 from running import command, job, result
+from tensorboard_server import served
 
 from runner.errors import Diverged
 from runner.tasks import start
@@ -26,30 +25,12 @@ def outputs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ask(outputs):
+def ask(outputs, tmp_path_factory):
     """Return a function that asks a TensorBoard server on loopback."""
-    words = ["-m", "tensorboard.main", "--logdir", str(outputs), "--port", "0", "--host", "127.0.0.1"]
-    server = subprocess.Popen(
-        [sys.executable, *words, "--load_fast=false"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
-    try:
-        address = next(word for line in server.stderr for word in line.split() if word.startswith("http://"))
-
-        def get(path, body=None):
-            data = None if body is None else json.dumps(body).encode()
-            request = urllib.request.Request(address + path, data, {"Content-Type": "application/json"})
-            with urllib.request.urlopen(request, timeout=30) as response:
-                return json.load(response)
-
-        deadline = time.monotonic() + 60
-        while len(get("data/runs")) < 8 and time.monotonic() < deadline:
-            time.sleep(0.5)
+    with served(outputs, tmp_path_factory.mktemp("server")) as server:
+        server.wait(lambda: len(server("data/runs")) == 8)
         time.sleep(1)
-        yield get
-    finally:
-        server.kill()
-        server.wait()
-        server.stderr.close()
+        yield server
 
 
 def test_every_trial_has_a_folder_named_by_what_differs(outputs):

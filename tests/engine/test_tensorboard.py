@@ -1,11 +1,6 @@
 """A real TensorBoard server on the loopback interface, queried over HTTP for our run folders."""
 
 import io
-import json
-import re
-import subprocess
-import sys
-import time
 import urllib.parse
 import urllib.request
 
@@ -13,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tensorboard_server import served
 
 from runner.engine.logs.log import open_logs
 from runner.engine.logs.plugin_pages import chart_layout, flat_hparams, session_end, session_start
@@ -91,38 +87,11 @@ def runs(tmp_path_factory):
 @pytest.fixture(scope="module", params=["true", "false"], ids=["load_fast", "python"])
 def ask(request, runs, tmp_path_factory):
     """A function that asks a TensorBoard server; both readers that TensorBoard has are tried."""
-    said = tmp_path_factory.mktemp("server") / "stderr"
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(runs), "--port", "0", "--host", "127.0.0.1"]
-    with said.open("wb") as stderr:
-        server = subprocess.Popen([*command, f"--load_fast={request.param}"], stdout=stderr, stderr=stderr)
-    try:
-        address = wait(lambda: re.search(r"http://[\w.]+:\d+/", said.read_text()), server, said)[0]
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-        def get(path, body=None):
-            data = None if body is None else json.dumps(body).encode()
-            headers = {"Content-Type": "application/json"}
-            with opener.open(urllib.request.Request(address + path, data, headers), timeout=20) as answer:
-                return answer.read() if path.startswith("data/plugin/images/individual") else json.load(answer)
-
+    with served(runs, tmp_path_factory.mktemp("server"), fast=request.param) as server:
         query = urllib.parse.urlencode({"run": "sgd-0.1-0", "tag": "train/loss"})
-        wait(lambda: len(get("data/runs")) == 2 * len(CHOICES), server, said)
-        wait(lambda: len(get(f"data/plugin/scalars/scalars?{query}")) == STEPS, server, said)
-        yield get
-    finally:
-        server.kill()
-        server.wait()
-
-
-def wait(condition, server, said):
-    """Return the value of a condition once it is true; fail if the server ends or after 60 s."""
-    end = time.monotonic() + 60
-    while time.monotonic() < end and server.poll() is None:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError(said.read_text())
+        server.wait(lambda: len(server("data/runs")) == 2 * len(CHOICES))
+        server.wait(lambda: len(server(f"data/plugin/scalars/scalars?{query}")) == STEPS)
+        yield server
 
 
 def scalars(ask, run, tag):

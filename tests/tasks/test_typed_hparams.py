@@ -1,12 +1,8 @@
 """Each hyperparameter has one type, whatever its values, so that a real TensorBoard server can sort and filter it."""
 
-import json
-import re
-import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -14,6 +10,7 @@ import pytest
 from comparing_runs import write_run
 from running import command, job
 from small_runs import ONE, config
+from tensorboard_server import served
 
 from runner import plain_yaml, registry
 from runner.engine.fingerprint import Fingerprint, Part
@@ -162,40 +159,17 @@ def logged(tmp_path_factory):
 @pytest.fixture(scope="module")
 def ask(logged, tmp_path_factory):
     """Return a function that asks a TensorBoard server on loopback."""
-    yield from server(logged, tmp_path_factory.mktemp("server"), len(list(logged.iterdir())))
+    with listed(logged, tmp_path_factory.mktemp("server"), len(list(logged.iterdir()))) as ask:
+        yield ask
 
 
-def wait(condition, process, said):
-    """Return the value of a condition once it is true; fail if the server ends or after 90 s."""
-    end = time.monotonic() + 90
-    while time.monotonic() < end and process.poll() is None:
-        if found := condition():
-            return found
-        time.sleep(0.2)
-    raise AssertionError(said.read_text())
-
-
-def server(logdir, folder, count, fast="false"):
-    said = folder / "stderr"
-    words = ["-m", "tensorboard.main", "--logdir", str(logdir), "--port", "0", "--host", "127.0.0.1"]
-    with said.open("wb") as stderr:
-        process = subprocess.Popen([sys.executable, *words, f"--load_fast={fast}"], stdout=stderr, stderr=stderr)
-    try:
-        address = wait(lambda: re.search(r"http://[\w.]+:\d+/", said.read_text()), process, said)[0]
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-        def get(path, body=None):
-            data = None if body is None else json.dumps(body).encode()
-            headers = {"Content-Type": "application/json"}
-            with opener.open(urllib.request.Request(address + path, data, headers), timeout=60) as answer:
-                return json.load(answer)
-
-        wait(lambda: len(get("data/runs")) == count, process, said)
-        wait(lambda: len(groups(get)) == count, process, said)
-        yield get
-    finally:
-        process.kill()
-        process.wait()
+@contextmanager
+def listed(logdir, folder, count, fast="false"):
+    """Serve so many runs, and wait until the page has all of them."""
+    with served(logdir, folder, fast=fast) as ask:
+        ask.wait(lambda: len(ask("data/runs")) == count)
+        ask.wait(lambda: len(groups(ask)) == count)
+        yield ask
 
 
 def groups(ask, *columns):
@@ -266,12 +240,11 @@ def test_entries_of_older_versions_fit_beside_the_new_ones_after_task_notebook(t
     for number, clip in enumerate((None, 1.0, 5.0)):
         write_old_run(outputs / f"old{number}", number, clip=clip, init__head=(None, 0.1, "zeros")[number])
     before = {path: path.read_bytes() for path in outputs.glob("*/events.out*")}
-    for ask in server(outputs, tmp_path, 3):
-        with pytest.raises(urllib.error.HTTPError):
-            groups(ask, {"hparam": "clip", "order": "ORDER_ASC"})
+    with listed(outputs, tmp_path, 3) as ask, pytest.raises(urllib.error.HTTPError):
+        groups(ask, {"hparam": "clip", "order": "ORDER_ASC"})
     assert start(job("task=notebook", f"outputs={outputs}")) == 0
     assert {path: path.read_bytes() for path in before} == before
-    for ask in server(outputs, tmp_path, 3, fast="true"):
+    with listed(outputs, tmp_path, 3, fast="true") as ask:
         check_page(ask)
         assert {row["name"]: row["hparams"].get("clip") for row in groups(ask)} == {
             "old-0": None,
@@ -289,7 +262,7 @@ def test_a_server_shows_a_real_sweep_over_null_numbers_and_words(tmp_path):
     words = ("-m", "model=mlp", "model.hidden=[8]", "augment=[]", "probe=[]", "epochs=1", "sweep=s")
     done = command(*words, "clip=null,1,5", "init.head=null,0.1,zeros", "scheduler.warmup=0%,3steps", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for ask in server(tmp_path / "outputs", tmp_path, 18):
+    with listed(tmp_path / "outputs", tmp_path, 18) as ask:
         check_page(ask)
         differing = {info["name"] for info in infos(ask) if info["differs"]}
         assert differing == {"clip", "init.head", "scheduler.warmup"}
