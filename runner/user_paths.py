@@ -140,12 +140,6 @@ def exists(path: _Path, *, error: _Error = ConfigError, key: str = "", links: bo
     return status(path, error=error, key=key, links=links) is not None
 
 
-def is_link(path: _Path, *, error: _Error = ConfigError, key: str = "") -> bool:
-    """Return True if a path is a symbolic link; raises like `status`."""
-    found = status(path, error=error, key=key, links=False)
-    return found is not None and stat.S_ISLNK(found.st_mode)
-
-
 def listed(folder: _Path, *, error: _Error = ConfigError, key: str = "") -> list[str]:
     """Return the sorted names in a folder, none if there is no folder; raises like `status`."""
     try:

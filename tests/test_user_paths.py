@@ -12,7 +12,6 @@ from runner.errors import ConfigError, DataError, StorageError
 FACTS = {
     "is_dir": user_paths.is_dir,
     "is_file": user_paths.is_file,
-    "is_link": user_paths.is_link,
     "exists": user_paths.exists,
     "listed": user_paths.listed,
 }
@@ -39,7 +38,6 @@ def test_facts_are_those_of_the_system(place, name):
     assert user_paths.is_dir(name) == path.is_dir()
     assert user_paths.is_file(name) == path.is_file()
     assert user_paths.exists(name) == path.exists()
-    assert user_paths.is_link(name) == path.is_symlink()
     assert user_paths.exists(name, links=False) == os.path.lexists(name)
     assert user_paths.is_dir(name, links=False) == (path.is_dir() and not path.is_symlink())
     assert user_paths.listed(name) == (sorted(each.name for each in path.iterdir()) if path.is_dir() else [])

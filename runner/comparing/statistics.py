@@ -44,16 +44,9 @@ def paired_interval(differences: Sequence[float]) -> Interval:
     return _student(fmean(differences), sd / math.sqrt(len(differences)), len(differences) - 1)
 
 
-def welch_interval(first: Sequence[float], second: Sequence[float]) -> Interval:
-    """Return the difference of two means (first minus second) with Welch's interval: unpaired, unequal variances."""
-    if not first or not second:
-        return NO_INTERVAL
-    return welch_from_moments(moments(first), moments(second))
-
-
 @dataclass(frozen=True)
 class Moments:
-    """Mean, sd (n - 1) and n (at least 1) of one side of Welch's interval."""
+    """Mean, sd (n - 1) and n of one side of Welch's interval; nan where there are too few numbers."""
 
     mean: float
     sd: float
@@ -61,12 +54,14 @@ class Moments:
 
 
 def moments(numbers: Sequence[float]) -> Moments:
-    """Return the moments of at least one number."""
-    return Moments(fmean(numbers), sample_sd(numbers), len(numbers))
+    """Return the moments of some numbers."""
+    return Moments(fmean(numbers) if numbers else math.nan, sample_sd(numbers), len(numbers))
 
 
-def welch_from_moments(first: Moments, second: Moments) -> Interval:
-    """Return Welch's interval; the moments of a baseline are computed once for all configurations."""
+def welch_interval(first: Moments, second: Moments) -> Interval:
+    """Return the difference of two means (first minus second) with Welch's interval: unpaired, unequal variances."""
+    if not first.count or not second.count:
+        return NO_INTERVAL
     parts = [side.sd**2 / side.count for side in (first, second)]
     degrees = math.nan
     if all(map(math.isfinite, parts)) and sum(parts) > 0:

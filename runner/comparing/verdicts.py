@@ -22,7 +22,7 @@ from runner.comparing.statistics import (
     pairs_needed,
     sample_sd,
     sign_flip_p,
-    welch_from_moments,
+    welch_interval,
 )
 from runner.engine.monitor import Monitor
 from runner.status import Status
@@ -75,7 +75,7 @@ class ComparedRow:
 def compare_with_baseline(groups: Sequence[Group], baseline: Group, criterion: Criterion) -> list[ComparedRow]:
     """Return a row for each configuration, with p-values adjusted over all rows that get a verdict."""
     others = baseline.scores(criterion.metric, criterion.at)
-    against = moments(list(others.values())) if others else None
+    against = moments(list(others.values()))
     rows = [_measure(group, others, against, criterion, is_baseline=group is baseline) for group in groups]
     seeds = len({run.seed for group in groups for run in group.runs})
     adjusted = holm_adjusted(
@@ -86,11 +86,11 @@ def compare_with_baseline(groups: Sequence[Group], baseline: Group, criterion: C
 
 
 def _measure(
-    group: Group, others: Mapping[int, float], against: Moments | None, criterion: Criterion, *, is_baseline: bool
+    group: Group, others: Mapping[int, float], against: Moments, criterion: Criterion, *, is_baseline: bool
 ) -> ComparedRow:
     """Return a row without the adjusted p and the verdict, which depend on the other rows.
 
-    `others` are the scores of the baseline by seed, `against` their moments, None without any.
+    `others` are the scores of the baseline by seed, `against` their moments.
     """
     scores = group.scores(criterion.metric, criterion.at)
     mean = fmean(scores.values()) if scores else math.nan
@@ -111,7 +111,7 @@ def _measure(
     return replace(
         row,
         paired=paired_interval(values),
-        welch=welch_from_moments(moments(list(scores.values())), against) if scores and against else NO_INTERVAL,
+        welch=welch_interval(moments(list(scores.values())), against),
         p_sign_flip=sign_flip_p(values),
         r=correlation([scores[seed] for seed in row.differences], [others[seed] for seed in row.differences]),
         detectable=detectable_difference(gap, len(values)),

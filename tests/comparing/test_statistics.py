@@ -13,6 +13,7 @@ from runner.comparing.statistics import (
     expected_lead_of_best,
     holm_adjusted,
     is_equivalent,
+    moments,
     paired_interval,
     pairs_needed,
     power,
@@ -46,7 +47,7 @@ def test_three_pairs_take_4_303_standard_errors_by_the_table():
 
 @pytest.mark.parametrize("second", [SECOND, SECOND[:3]])
 def test_welch_is_scipys(second):
-    found, known = welch_interval(FIRST, second), stats.ttest_ind(FIRST, second, equal_var=False)
+    found, known = welch_interval(moments(FIRST), moments(second)), stats.ttest_ind(FIRST, second, equal_var=False)
     low, high = known.confidence_interval(0.95)
     assert (found.low, found.high, found.p) == close((low, high, known.pvalue))
 
@@ -59,8 +60,11 @@ def test_nothing_is_said_without_spread(differences):
 
 
 def test_welch_of_single_numbers_says_nothing():
-    assert math.isnan(welch_interval([1.0], [2.0]).p) and welch_interval([1.0], [2.0]).mean == -1
-    assert math.isnan(welch_interval([], [2.0, 3.0]).mean)
+    assert (
+        math.isnan(welch_interval(moments([1.0]), moments([2.0])).p)
+        and welch_interval(moments([1.0]), moments([2.0])).mean == -1
+    )
+    assert math.isnan(welch_interval(moments([]), moments([2.0, 3.0])).mean)
 
 
 def test_holm_by_hand():
