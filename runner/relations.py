@@ -97,7 +97,7 @@ class InRun(ByValue):
 
     Without `zero` it is at least one step, and with `rounds` a small one may round to 0. With `end` it is at most the
     rest of the run after the duration of the knob `after`, with `before` less than the run, with `within` at most the
-    duration of that knob. `runner.dead_settings` checks what the user gave.
+    duration of that knob. `runner.unused_settings` checks what the user gave.
     """
 
     def __init__(

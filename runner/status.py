@@ -111,10 +111,10 @@ def ending_of_code(code: int) -> Ending:
     return Ending(Status.FAILED, code, f"ended with exit code {code}") if code else SUCCESS
 
 
-def print_error(error: BaseException, *, run: str = "") -> Ending:
+def print_error(error: BaseException) -> Ending:
     """Print an error to stderr as one line, after the traceback of a bug or a plugin's fault; return the ending.
 
-    A signal prints nothing: whoever sent it knows. `run` names the run where there are several.
+    A signal prints nothing: whoever sent it knows.
     """
     found = ending(error)
     if found.status is Status.INTERRUPTED:
@@ -124,8 +124,7 @@ def print_error(error: BaseException, *, run: str = "") -> Ending:
     elif found.exit_code == BUG:
         _print_traceback(error)
     bug = " (this is a bug in runner, please report it with the lines above)" if found.exit_code == BUG else ""
-    where = f"{run}: " if run else ""
-    write_stderr(f"runner: error: {one_line(f'{where}{found.reason}')}{bug}\n")
+    write_stderr(f"runner: error: {one_line(str(found.reason))}{bug}\n")
     return found
 
 

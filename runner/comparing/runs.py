@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from runner import plain_yaml, user_paths
 from runner.engine.fingerprint import Fingerprint, from_record
 from runner.engine.logs.plugin_pages import flat_hparams
@@ -15,7 +17,7 @@ from runner.engine.logs.sinks import METRICS, read_metrics
 from runner.engine.monitor import Monitor
 from runner.engine.saving.evidence import monitor_of, standing
 from runner.engine.saving.folder import REPLACED, RESULT, Result, read_environment
-from runner.engine.saving.storage import printable
+from runner.engine.saving.storage import printable, read
 from runner.errors import ConfigError
 from runner.hashes import CONTENT, content_of
 from runner.keys import hyperparameters
@@ -23,6 +25,8 @@ from runner.numerics import BEFORE_SCHEMA_2, check_unchanged, completed
 from runner.status import Status
 
 CONFIG = "config.yaml"
+# Bytes of overrides, which a user may have replaced
+_MAX_OVERRIDES = 1 << 20
 # Losses whose probabilities, if any, are not the softmax of the logits
 _NOT_SOFTMAX = ("bce", "hinge", "mse")
 Series = list[tuple[int, float]]
@@ -209,3 +213,12 @@ def _content_in(environment: dict[str, Any]) -> dict[str, Any]:
     """Return seed and digest of the config that a run began with, empty if an older version wrote its folder."""
     content = environment.get(CONTENT)
     return content if isinstance(content, dict) else {}
+
+
+def read_overrides(folder: Path) -> list[str]:
+    """Return the overrides of a run's command line, none if they cannot be read."""
+    try:
+        content = yaml.safe_load(read(folder / "overrides.yaml", _MAX_OVERRIDES))
+    except (OSError, ValueError, yaml.YAMLError):
+        return []
+    return [str(word) for word in content] if isinstance(content, list) else []

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from runner.annotations import annotation
-from runner.dead_settings import length_in, refuse_dead
 from runner.door.options import RECIPE, Conf, template, templates
 from runner.errors import ConfigError, unknown, wrong
 from runner.keys import read_by_one_task
@@ -19,6 +18,7 @@ from runner.relations import check_relations
 from runner.schema import PLAIN, Duration, Pattern, check
 from runner.settings import SETTINGS
 from runner.source_reader import PACKAGE
+from runner.unused_settings import length_in, refuse_unused
 
 _DURATION: Pattern = Duration.__metadata__[0]  # type: ignore[attr-defined]
 
@@ -45,8 +45,8 @@ def check_config(conf: Conf, config: Mapping[str, Any], chosen: Mapping[str, lis
         # A task of runner's own, not a plugin's
         if config[key] is not None and task != reader and (PACKAGE / "tasks" / f"{task}.py").is_file():
             raise ConfigError(f"{key}: requires task={reader}; got task={task}")
-    if not conf.accepts_dead:
-        refuse_dead(config, length_in(config), next(iter(chosen.get(RECIPE, ())), None))
+    if not conf.allow_unused:
+        refuse_unused(config, length_in(config), next(iter(chosen.get(RECIPE, ())), None))
 
 
 def _check_group(conf: Conf, group: str, values: Any, chosen: list[str]) -> None:

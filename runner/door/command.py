@@ -73,7 +73,7 @@ def _resumed(typed: Arguments) -> tuple[Arguments, Conf]:
     arguments = sweep_command(typed)
     conf = find_conf(arguments.config_dir, arguments.config_name)
     # The values of a sweep are those of an earlier command, maybe of an older version
-    return arguments, conf._replace(accepts_dead=arguments is not typed)
+    return arguments, conf._replace(allow_unused=arguments is not typed)
 
 
 def _print_new_names(parts: Parts, given: list[ParsedOverride]) -> None:

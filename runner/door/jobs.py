@@ -11,6 +11,7 @@ from runner.door.naming import name_in, run_name, trial_name
 from runner.door.overrides import ParsedOverride
 from runner.hashes import group_hash, hash8
 from runner.tasks.job import Job
+from runner.unused_settings import recipe_in
 
 
 def single_job(config: dict[str, Any], given: Sequence[ParsedOverride]) -> Job:
@@ -31,8 +32,8 @@ def trial_job(config: dict[str, Any], words: Sequence[str], folder: Path, folder
     return replace(made, notes=False, is_trial=True, folders=tuple(folders), hash8=name[-8:] if older else made.hash8)
 
 
-def variant_jobs(variants: Sequence[Mapping[str, Any]], folder: Path, folders: Sequence[Path]) -> list[Job]:
-    """Return the jobs of the runs that a task launches, each in a folder below `folder` named by what differs."""
+def variant_jobs(variants: Sequence[Mapping[str, Any]], folder: Path, like: Job) -> list[Job]:
+    """Return the jobs of the runs that a job's task launches, in folders below `folder` named by what differs."""
     flat = [_flatten(config) for config in variants]
     keys = dict.fromkeys(key for each in flat for key in each)
     differing = [key for key in keys if len({repr(each.get(key)) for each in flat}) > 1]
@@ -40,7 +41,8 @@ def variant_jobs(variants: Sequence[Mapping[str, Any]], folder: Path, folders: S
     for config, values in zip(variants, flat, strict=True):
         given = [(key, values[key]) for key in differing if key in values]
         words = [f"{key}={value}" for key, value in given]
-        jobs.append(trial_job(dict(config), words, folder / trial_name(given, config), folders))
+        job = trial_job(dict(config), words, folder / trial_name(given, config), like.folders)
+        jobs.append(replace(job, recipe=like.recipe))
     return jobs
 
 
@@ -68,4 +70,5 @@ def _make_job(
         hash8=hash8(resolved),
         group_hash=group_hash(resolved),
         given=frozenset(key for key in auto if config[key] != "auto"),
+        recipe=recipe_in(words),
     )

@@ -26,7 +26,7 @@ class Conf(NamedTuple):
     defaults: Mapping[str, Any]  # group -> option, or list of options for a pick-many group
     files: Mapping[str, Mapping[str, Path]]  # group -> option -> file
     settings: Mapping[str, Any]  # the global fields, as runner's config.yaml sets them
-    accepts_dead: bool = False  # values that do nothing are accepted: they are those of an earlier command
+    allow_unused: bool = False  # values that do nothing are accepted: they are those of an earlier command
 
     def several(self, group: str) -> bool:
         """Return True if any number of a group's options may be chosen."""

@@ -17,6 +17,7 @@ from runner.door.overrides import ParsedOverride
 from runner.door.subfolders import given_subdir, in_subfolders
 from runner.errors import ConfigError, unknown
 from runner.hashes import digest
+from runner.schema import PositiveInt, check
 from runner.sweeps.launcher import LauncherSettings, check_launcher_settings
 from runner.tasks.job import Job
 
@@ -68,11 +69,20 @@ def _grid(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> Plan:
     first = next(iter(trials.values())).config
     folder = _folder(conf, parts, first, axes)
     jobs = [trial_job(trial.config, trial.words, folder / name, conf.folders) for name, trial in trials.items()]
-    jobs = [replace(job, accepts_dead=conf.accepts_dead) for job in jobs]
+    jobs = [replace(job, allow_unused=conf.allow_unused) for job in jobs]
     if subdir := given_subdir(given):
         jobs = in_subfolders(subdir, folder, jobs, trials.values())
-    batch = parts.hydra.sweeper.get("max_batch_size")
+    batch = _batch_size(parts, settings)
     return Plan(folder=folder, outputs=Path(first["outputs"]), jobs=tuple(jobs), settings=settings, batch=batch)
+
+
+def _batch_size(parts: Parts, settings: LauncherSettings | None) -> int | None:
+    """Return how many trials a launcher of Hydra starts together at most, None for all."""
+    key = "hydra.sweeper.max_batch_size"
+    batch: int | None = check(key, parts.hydra.sweeper.get("max_batch_size"), PositiveInt | None)
+    if settings and batch is not None:
+        raise ConfigError(f"{key}: got {batch}, but it is for launchers of Hydra; set hydra.launcher.workers instead")
+    return batch
 
 
 def _search(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> Plan:

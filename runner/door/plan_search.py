@@ -115,7 +115,7 @@ class _Runs:
             trial = self.composer.trial(_with_point(self.fixed, own))
         name = trial_name([(each.key, each.value) for each in own], trial.config)
         job = trial_job(trial.config, trial.words, self.folder / name, self.conf.folders)
-        job = replace(job, accepts_dead=self.conf.accepts_dead)
+        job = replace(job, allow_unused=self.conf.allow_unused)
         return point_in_subfolder(self.subdir, self.folder, job, trial) if self.subdir else job
 
 

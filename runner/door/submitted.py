@@ -135,6 +135,9 @@ class _SubmititLauncher(Queued):
             if self._done or left <= 0:
                 break
             time.sleep(min(left, _LOOK))
+        if not self._done and not self._active and self._queue:
+            # Other processes run all that is left
+            time.sleep(_LOOK if until is None else max(0.0, until - time.monotonic()))
         if not self._done:
             return None
         ended = self._done.popleft()

@@ -135,7 +135,7 @@ def _search(
     # Points of earlier commands are not run again
     display = make_display(study.to_come * len(planned.search.seeds), swept=_searched_keys(planned))
     try:
-        with study.alive():
+        with closing(launcher), closing(display), study.alive():
             signal = loop.run(launcher, display)
     finally:
         failed = _show_ranking(plan, planned, study)

@@ -29,7 +29,7 @@ def start_task(job: Job, *, settings: Callable[[], Any]) -> int:
     """
     from runner import tasks
 
-    return tasks.start(job, vary=_Vary(job.folders), launch=_Launch(job, settings))
+    return tasks.start(job, vary=_Vary(job.folders, job.recipe), launch=_Launch(job, settings))
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,14 @@ class _Vary:
     """The `vary` of a task; see `runner.tasks.job.Vary`."""
 
     folders: tuple[Path, ...]
+    recipe: str | None = None
 
     def __call__(self, config: Config, overrides: Sequence[str] | Mapping[str, Any]) -> Config:
         """Return a checked config with overrides applied."""
         from runner.door.options import find_conf
         from runner.door.variants import vary
 
-        return vary(find_conf(*map(str, self.folders[1:])), config, overrides)
+        return vary(find_conf(*map(str, self.folders[1:])), config, overrides, self.recipe)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class _Launch:
         from runner.sweeps.launcher import run_all
         from runner.sweeps.swept import swept_keys
 
-        jobs = variant_jobs(variants, folder, self.job.folders)
+        jobs = variant_jobs(variants, folder, self.job)
         # Here, because this process holds the lock of the folder above
         make_folders(folder)
         different = list({job.folder: job for job in jobs}.values())

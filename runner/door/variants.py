@@ -89,8 +89,16 @@ def _with_value(config: dict[str, Any], path: Sequence[str], value: Any) -> dict
     return {**config, name: value}
 
 
-def vary(conf: Conf, config: Mapping[str, Any], overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
-    """Return a checked config with overrides applied, options of groups first; see `runner.tasks.job.Vary`."""
+def vary(
+    conf: Conf,
+    config: Mapping[str, Any],
+    overrides: Sequence[str] | Mapping[str, Any],
+    recipe: str | None = None,
+) -> dict[str, Any]:
+    """Return a checked config with overrides applied, options of groups first; see `runner.tasks.job.Vary`.
+
+    `recipe` is the one that the config was made with.
+    """
     if isinstance(overrides, Mapping):
         overrides = [f"{key}={_hydra_text(value)}" for key, value in overrides.items()]
     given = read_overrides(conf, overrides)
@@ -101,6 +109,7 @@ def vary(conf: Conf, config: Mapping[str, Any], overrides: Sequence[str] | Mappi
             raise ConfigError(f"{each.key}: got {each.text}, must be one plain value")
     varied = dict(config)
     chosen = {group: _options_in(conf, group, varied[group]) for group in conf.defaults if group in varied}
+    chosen[RECIPE] = [recipe] if recipe else []
     for each in sorted(given, key=lambda each: not picks_option(conf, each)):
         if picks_option(conf, each):
             chosen[each.key] = chosen_options(conf, each.key, each.value)

@@ -21,7 +21,7 @@ _PROC = Path("/proc")
 # States of a process that has ended
 _OVER = ("Z", "X", "")
 # Positions in /proc/<pid>/stat, after the name
-_STATE, _PARENT, _START = 0, 1, 19
+_PARENT, _START = 1, 19
 
 
 def state(pid: int) -> str:

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
-import yaml
-
 from runner import plain_yaml
 from runner.comparing.groups import Value, format_value
-from runner.comparing.runs import CONFIG
+from runner.comparing.runs import CONFIG, read_overrides
 from runner.engine.logs.plugin_pages import flat_hparams
 from runner.engine.saving.data_folders import DATA_SUFFIX, data_of
 from runner.engine.saving.evidence import standing
@@ -169,17 +167,8 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def given_values(folder: Path) -> dict[str, str]:
     """Return the keys of a run's command line with their values as typed, without those of Hydra."""
-    words = [word.lstrip("+").partition("=") for word in _overrides(folder)]
+    words = [word.lstrip("+").partition("=") for word in read_overrides(folder)]
     return {key: value for key, _, value in words if not key.startswith("hydra")}
-
-
-def _overrides(folder: Path) -> list[str]:
-    """Return the command-line overrides of a run."""
-    try:
-        content = yaml.safe_load(read(folder / "overrides.yaml", _MAX_BYTES))
-    except (OSError, ValueError, yaml.YAMLError):
-        return []
-    return [str(word) for word in content] if isinstance(content, list) else []
 
 
 def unquoted(link: str) -> str:

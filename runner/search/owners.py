@@ -76,6 +76,11 @@ def _is_locked(folder: Path) -> bool:
     return False
 
 
+def sign_of_life(storage: BaseStorage, study: int, owner: str) -> None:
+    """Write the time into a study, so that the sweep of this owner counts as running for some minutes."""
+    storage.set_study_user_attr(study, f"{_ATTRIBUTE} {owner}", round(time.time()))
+
+
 class Heartbeat:
     """Writes the time into a study every minute, in a thread of its own, since a launcher may block for hours."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.printing import write_stderr
 from runner.search.compatible import check_compatible
-from runner.search.owners import Heartbeat, has_ended, owner_of
+from runner.search.owners import Heartbeat, has_ended, owner_of, sign_of_life
 from runner.search.proposals import Proposals
 from runner.search.pruning import make_pruner
 from runner.search.records import RankedPoint, RunResult, Search, StudyTrial, point_state
@@ -59,6 +59,9 @@ class Study:
                 direction=search.monitor.direction,
                 load_if_exists=True,
             )
+            if self._owner:
+                # Else another sweep could take the points that this one is about to go on with
+                sign_of_life(self._storage, self._study_id(), self._owner)
             check_compatible(self._study, search, self._trials())
             marks = {"sweep": self._folder, **({"owner": self._owner} if self._owner else {})}
             self._tally = Tally(search)
@@ -157,7 +160,7 @@ class Study:
         with storage_errors(self._url):
             beat = Heartbeat(
                 open_storage(self._url, Path()),
-                self._storage.get_study_id_from_name(self._search.study_name),
+                self._study_id(),
                 self._owner,
             )
         with closing(beat):
@@ -172,6 +175,10 @@ class Study:
         """Keep other processes from changing a shared study meanwhile."""
         with storage_errors(self._url), locked(self._url):
             yield
+
+    def _study_id(self) -> int:
+        """Return the number of the study in its storage."""
+        return self._storage.get_study_id_from_name(self._search.study_name)
 
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)

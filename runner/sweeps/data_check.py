@@ -13,7 +13,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from runner import user_paths
@@ -24,7 +23,7 @@ from runner.errors import DataError
 from runner.identity import data_state, recall
 from runner.printing import write_stderr
 from runner.streams import guard
-from runner.sweeps.outcome import folder_of, is_same_run, read_saved_result
+from runner.sweeps.outcome import folder_of, is_same_run, moved, read_saved_result
 from runner.tasks.job import Job
 
 _PROGRAM = (
@@ -64,7 +63,7 @@ class DataCheck:
         if job.config["resume_data"] == "new" and not (result and result.status.is_result):
             return job
         own = folder_for_data(folder, now)
-        return job if own == folder else replace(job, folder=str(own), folder_name=own.name)
+        return moved(job, own)
 
     def _report(self, jobs: Sequence[Job], moved: Mapping[str, int]) -> None:
         """Print a line about runs on other data, and one about results that do not say which data they are of."""

@@ -184,14 +184,15 @@ def run_all(
 
     """
     ended = [] if ended is None else ended
-    # While data are looked at, a signal ends the command as everywhere
-    settled = Places().settled(jobs)
-    with closing(launcher), collected() as signals, closing(display):
-        for job in settled:
-            launcher.submit(job)
-        while not launcher.idle() and len(signals) < 2:
-            if one := next_done(launcher, display, signals):
-                ended.append(one)
+    with closing(launcher), closing(display):
+        # While data are looked at, a signal ends the command as everywhere
+        settled = Places().settled(jobs)
+        with collected() as signals:
+            for job in settled:
+                launcher.submit(job)
+            while not launcher.idle() and len(signals) < 2:
+                if one := next_done(launcher, display, signals):
+                    ended.append(one)
     return sorted(ended, key=lambda each: each.number), signals[0] if signals else 0
 
 
@@ -201,6 +202,9 @@ def next_done(launcher: Launcher, display: Display, signals: list[int], *, more:
     `more` is the number of runs that the launcher will get later.
     """
     ended = None
+    if signals:
+        # One that came before the launcher began
+        launcher.stop_all()
     try:
         if ended := launcher.next_done(PAUSE):
             display.trial_ended(ended)

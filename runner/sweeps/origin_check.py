@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -112,11 +113,14 @@ def _move_aside(folder: Path, words: str) -> None:
     with lock(folder):
         named = candidates(folder.with_name(f"{folder.name}-old"))
         kept = next(each for each in named if not user_paths.exists(each, error=StorageError, links=False))
+        # First, so that no run counts that was moved away
+        write_atomic(folder / REPLACED, json.dumps({"by": folder.name, "because": words}, indent=1).encode())
         try:
             storage.disk.replace(folder, kept)
         except OSError as error:
+            with suppress(OSError):
+                storage.disk.unlink(folder / REPLACED)
             raise StorageError(f"{folder}: {error.strerror}") from error
-    write_atomic(kept / REPLACED, json.dumps({"by": folder.name, "because": words}, indent=1).encode())
 
 
 def _commit(record: Mapping[str, Any]) -> str:

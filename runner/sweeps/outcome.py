@@ -130,7 +130,14 @@ def with_own_folder(job: Job) -> Job:
     """
     folder = folder_of(job)
     own = next(each for each in candidates(folder) if not _holds_other_run(each, job))
-    return job if own == folder else replace(job, folder=str(own), folder_name=own.name)
+    return moved(job, own)
+
+
+def moved(job: Job, folder: Path) -> Job:
+    """Return a job with another folder beside its own; the folders that `hydra.sweep.subdir` adds stay in its name."""
+    if folder == folder_of(job):
+        return job
+    return replace(job, folder=str(folder), folder_name=str(Path(job.folder_name).with_name(folder.name)))
 
 
 def _holds_other_run(folder: Path, job: Job) -> bool:

@@ -9,8 +9,9 @@ from typing import Any
 from runner import plain_yaml
 from runner.engine.saving.data_folders import same_name
 from runner.engine.saving.evidence import monitor_of, set_aside, standing
+from runner.engine.saving.locking import lock
 from runner.engine.saving.storage import write_atomic
-from runner.errors import StorageError
+from runner.errors import Locked, StorageError
 from runner.printing import write_stderr
 from runner.sweeps.data_check import DataCheck
 from runner.sweeps.origin_check import OriginCheck
@@ -71,10 +72,11 @@ def _restore_config(job: Job) -> bool:
         return False
     path = folder / CONFIG
     try:
-        if has_file(path):
-            set_aside(path)
-        write_atomic(path, plain_yaml.dump(job.config))
-    except (OSError, StorageError):
+        with lock(folder):
+            if has_file(path):
+                set_aside(path)
+            write_atomic(path, plain_yaml.dump(job.config))
+    except (OSError, StorageError, Locked):
         # Only others miss it
         return False
     return True

@@ -44,7 +44,8 @@ def main(descriptor: int) -> None:
     processes.adopt_orphans()
     channel = Channel(socket.socket(fileno=descriptor))
     with paused(), contextlib.closing(channel), contextlib.suppress(Closed):
-        (first,) = channel.receive()
+        # A sweep that waits long for a slow start also asks whether this process still answers
+        first = channel.only()
         if first["inline"]:
             _serve_inline(channel, first)
         else:
@@ -139,7 +140,7 @@ class _Server:
         self._ready, self._begun = False, 0
 
     def serve(self) -> None:
-        """Serve until the sweep ends (Closed), or the template does (Lost)."""
+        """Serve until the sweep ends (Closed), or the template does (TemplateEnded)."""
         sweep = self._channel.fileno()
         while True:
             ready, _, _ = select.select([sweep, *self._forks.descriptors()], [], [])

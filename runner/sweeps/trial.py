@@ -50,13 +50,12 @@ def run_trial(message: Message, start: Start) -> int:
         return error.exit_code
 
 
-def run_here(job: Job, start: Start, *, run: str = "") -> tuple[Ending, Result]:
+def run_here(job: Job, start: Start) -> tuple[Ending, Result]:
     """Run a job in this process; no exception of its task escapes.
 
     Args:
         job: The run.
         start: Runs its task.
-        run: Names the run in the error line, where there are several.
 
     Returns:
         How the process of the run ended, and its result, which is also in its folder.
@@ -66,7 +65,7 @@ def run_here(job: Job, start: Start, *, run: str = "") -> tuple[Ending, Result]:
     try:
         ended = ending_of_code(start(job))
     except BaseException as error:
-        ended = print_error(error, run=run)
+        ended = print_error(error)
     return ended, finalize_result(job, ended, time.monotonic() - began)
 
 
@@ -97,7 +96,8 @@ def message_of(job: Job) -> Message:
         "notes": job.notes,
         "is_trial": job.is_trial,
         "search": job.search,
-        "accepts_dead": job.accepts_dead,
+        "recipe": job.recipe,
+        "allow_unused": job.allow_unused,
         "folders": [str(folder) for folder in job.folders],
     }
 

@@ -15,7 +15,7 @@ list.py             groups, options and knobs as text or Markdown
 catalog.py          the catalog that task=list prints
 reference.py        docs/reference.md
 notebook.py         rebuild outputs/notebook.md
-idle_settings.py    settings of a new run that would do nothing in it
+settings_check.py   settings of a new run that would do nothing in it
 job.py              the job of a task, and the contracts of `vary` and `launch`
 old_scores.py       scores in a checkpoint of an older version
 restore.py          the state of a run from its newest checkpoint that fits

@@ -55,12 +55,14 @@ def compare(
     and unreadable runs are warnings.
     """
     found = make_report(_patterns(job.config["runs"], job), Criterion(metric=metric, at=at, margin=margin), baseline)
+    shown = False
     with decorative("comparison: not shown"):
         _print_report(found)
+        shown = True
     try:
         folder, pages = _save(found, job, out)
     except StorageError as error:
-        if out or job.folder or not is_read_only(error):
+        if out or job.folder or not shown or not is_read_only(error):
             raise
         write_stderr(f"not saved: {error}; choose another place with task.out=<folder>\n")
         return 0

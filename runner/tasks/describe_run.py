@@ -29,11 +29,16 @@ def describe(folder: Path, job: Job, experiment: Experiment) -> None:
     The config comes last: a folder that has it can be resumed.
     """
     write_unsynced(folder / "overrides.yaml", plain_yaml.dump(list(map(masked_word, job.overrides))))
+    write_environment(folder, job, experiment)
+    write_atomic(folder / _CONFIG, plain_yaml.dump(job.config))
+
+
+def write_environment(folder: Path, job: Job, experiment: Experiment) -> None:
+    """Write the code, versions, machine and data of a run."""
     environment = provenance(job.overrides, device=device_name(experiment))
     environment |= {CODE: imported_code(job.config["plugins"]), CONTENT: content_of(job.config)}
     environment |= data_entries(job.config, experiment)
     write_atomic(folder / _ENVIRONMENT, json.dumps(environment, indent=1).encode())
-    write_atomic(folder / _CONFIG, plain_yaml.dump(job.config))
 
 
 def record_origin(folder: Path, plugins: Sequence[str]) -> None:

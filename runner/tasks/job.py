@@ -31,7 +31,8 @@ class Job:
     world: World = ALONE  # the processes that run it together
     folders: tuple[Path, ...] = ()  # the config folders that task=list and `vary` read, runner's first
     given: frozenset[str] = frozenset()  # of the keys that may be `auto`, those that are not
-    accepts_dead: bool = False  # settings that do nothing are accepted: they are those of an earlier command
+    recipe: str | None = None  # the option of the group `recipe`; its values are not the user's
+    allow_unused: bool = False  # settings that do nothing are accepted: they are those of an earlier command
     is_trial: bool = False  # of a sweep or of a task that launches runs: `folder` is the only place for its result
     resumed: bool = False  # `folder` holds this very run, which `resume=` continues
 

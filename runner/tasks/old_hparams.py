@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from runner.engine.saving.locking import lock
 from runner.engine.world import ALONE
 from runner.numerics import completed
 from runner.tasks.hparams import typed_hparams
+from runner.user_paths import full
 
 
 def update_entry(folder: Path) -> bool:
@@ -47,7 +49,7 @@ def _read_entry(folder: Path) -> Any:
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
     for name in event_files(folder):
-        for event in map(Event.FromString, RawEventFileLoader(str(folder / name)).Load()):
+        for event in map(Event.FromString, RawEventFileLoader(full(folder / name)).Load()):
             for value in event.summary.value:
                 if value.tag == SESSION_START:
                     return HParamsPluginData.FromString(value.metadata.plugin_data.content).session_start_info
@@ -58,8 +60,12 @@ def _write_first(folder: Path, entry: Any) -> None:
     """Write an event file that TensorBoard reads before the others of a run."""
     path, descriptor = storage.create_temporary(folder)
     os.close(descriptor)
-    file = EventFile(path, 0)
-    file.write([Row(0, 0.0, {SESSION_START: entry})])
-    file.close()
-    with storage.convert_os_errors(path):
-        storage.disk.replace(path, folder / f"events.out.tfevents.{0:010d}.{socket.gethostname()}.{os.getpid()}.0")
+    try:
+        with closing(EventFile(path, 0)) as file:
+            file.write([Row(0, 0.0, {SESSION_START: entry})])
+        with storage.convert_os_errors(path):
+            storage.disk.replace(path, folder / f"events.out.tfevents.{0:010d}.{socket.gethostname()}.{os.getpid()}.0")
+    except BaseException:
+        with suppress(OSError):
+            storage.disk.unlink(path)
+        raise

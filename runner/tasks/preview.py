@@ -19,11 +19,11 @@ from runner.engine.saving.storage import printable
 from runner.printing import write_stdout
 from runner.registry import register
 from runner.schema import PositiveInt
-from runner.tasks.idle_settings import check_settings
 from runner.tasks.job import Job
 from runner.tasks.preview_images import image_rows
 from runner.tasks.report import tensorboard_folder
 from runner.tasks.run_folder import Run, run_folder_if_writable
+from runner.tasks.settings_check import check_settings
 
 _FOLDER = "preview"
 # Points of the learning-rate curve in the figure.

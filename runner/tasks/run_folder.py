@@ -20,7 +20,7 @@ from runner.errors import Locked, StorageError
 from runner.notebook.book import record
 from runner.status import SUCCESS, Ending, Status, ending
 from runner.tasks.afterwards import Afterwards
-from runner.tasks.describe_run import describe, record_origin
+from runner.tasks.describe_run import describe, record_origin, write_environment
 from runner.tasks.find_folder import interrupted_folder, make_run_folder, on_these_data
 from runner.tasks.job import Job
 from runner.tasks.plugins import known_cause
@@ -59,15 +59,18 @@ def run_folder(job: Job, experiment: Experiment, *, resumed: Run | None = None) 
         run = resumed or held.enter_context(_new_run(job))
         run.check_writable()
         print_progress(f"run {run.folder} on {device_name(experiment)}")
-        held.callback(_decorate, run, job.world)
+        # Not if the result could not be written
+        held.push(lambda kind, *_: _decorate(run, job.world) if kind is None else None)
         if job.notes:
             held.callback(record, run.folder, Path(job.config["outputs"]))
         if not run.result.data or run.result.data[-1] != experiment.fingerprint.id:
             run.result.data = [*(run.result.data or ()), experiment.fingerprint.id]
         held.enter_context(_keeping_result(run, job.config["plugins"]))
-        if not all(user_paths.exists(run.folder / name, error=StorageError) for name in (_CONFIG, _ENVIRONMENT)):
+        if not user_paths.exists(run.folder / _CONFIG, error=StorageError):
             describe(run.folder, job, experiment)
         else:
+            if not user_paths.exists(run.folder / _ENVIRONMENT, error=StorageError):
+                write_environment(run.folder, job, experiment)
             record_paths(run.folder, job.config)
             record_origin(run.folder, job.config["plugins"])
         yield run

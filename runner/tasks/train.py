@@ -13,6 +13,7 @@ import torch
 from runner import numerics
 from runner.assemble import Experiment, assemble, threads
 from runner.assemble.load_data import Loaded, load
+from runner.comparing.runs import read_overrides
 from runner.engine.evaluation import evaluate
 from runner.engine.figures.curves import loss_figure
 from runner.engine.interruption import deferred
@@ -28,7 +29,6 @@ from runner.errors import DataError, Diverged
 from runner.registry import register
 from runner.status import Status
 from runner.tasks.find_folder import begun_folder, on_these_data
-from runner.tasks.idle_settings import check_settings
 from runner.tasks.job import Job
 from runner.tasks.report import (
     explained,
@@ -44,6 +44,8 @@ from runner.tasks.restore import restore
 from runner.tasks.run_folder import Run, resumable_run, run_folder
 from runner.tasks.saved_config import MAY_CHANGE, saved_config
 from runner.tasks.saved_data import DATA, record_paths, resumed_data, saved_data
+from runner.tasks.settings_check import check_settings
+from runner.unused_settings import recipe_in
 
 _DIVERGES_AGAIN = (
     "it diverged and will diverge again at the same step, unless device, memory_format, compile or cuda_graphs differ"
@@ -81,7 +83,7 @@ def _resumed(job: Job) -> tuple[Job, Path, None]:
     """Return the job and the folder of the run that `resume=<folder>` names."""
     folder = str(job.config["resume"])
     config = saved_config(folder, job, key="resume", may_change=MAY_CHANGE)
-    return replace(job, config=config), Path(folder), None
+    return replace(job, config=config, recipe=recipe_in(read_overrides(Path(folder)))), Path(folder), None
 
 
 def _begun(job: Job) -> tuple[Job, Path | None, Loaded | None]:

@@ -251,6 +251,19 @@ def test_recipes_and_none_can_be_swept(echo):
     assert {job["config"]["optim"]["lr"] for job in jobs()} == {0.02, 0.1}
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["hydra/launcher=basic", "hydra.sweeper.max_batch_size=0"], "got 0, must be"),
+        (["hydra/launcher=basic", "hydra.sweeper.max_batch_size=-1"], "got -1, must be"),
+    ],
+)
+def test_a_number_of_trials_that_start_together_has_an_effect_or_is_refused(echo, capsys, words, says):
+    assert main(["-m", *echo, "seed=0,1", "sweep=x", *words]) == 2
+    assert f"hydra.sweeper.max_batch_size: {says}" in capsys.readouterr().err
+    assert not Path("outputs").exists()
+
+
 @pytest.mark.parametrize("code", [130, 143, 0], ids=["SIGINT", "SIGTERM", "raised"])
 def test_a_trial_that_is_interrupted_by_itself_does_not_end_the_sweep(echo, monkeypatch, capsys, code):
     def interrupted(job):

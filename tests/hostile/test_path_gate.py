@@ -39,7 +39,6 @@ _OURS, _CAUGHT = "runner's own files, or those of a package", "its callers catch
 # Calls on paths of our own, and places whose callers catch the error: file, call -> why
 ALLOWED = {
     ("engine/figures/picture.py", "os.path.lexists"): "the working folder, where matplotlib would read a file",
-    ("engine/figures/picture.py", "os.open"): "the working folder itself, to come back to it",
     ("engine/figures/picture.py", "os.chdir"): "the root folder, while matplotlib is imported",
     ("annotations.py", "(conf_folder() / kind / f'{option}.yaml').is_file"): _OURS,
     ("annotations.py", "(PACKAGE / 'components').iterdir"): _OURS,

@@ -21,6 +21,7 @@ from typing import Any, Literal, ParamSpec
 
 from runner.decoration import decorative
 from runner.engine.saving.storage import make_folder, write_atomic
+from runner.user_paths import returning
 
 _Arguments = ParamSpec("_Arguments")
 
@@ -148,11 +149,6 @@ def _outside_folder_with(name: str) -> Iterator[None]:
     if not os.path.lexists(name):
         yield
         return
-    # Linux opens a folder that may not be read with O_PATH
-    here = os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with returning():
         os.chdir("/")
         yield
-    finally:
-        os.fchdir(here)
-        os.close(here)

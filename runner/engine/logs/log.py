@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from runner.engine.logs.event_file import EventFile, is_available, next_name
 from runner.engine.logs.files import LogFiles, truncate_logs
 from runner.engine.logs.sinks import METRICS, JsonLines, LogFile, Row, Sink
 from runner.engine.saving import storage
-from runner.errors import CheckpointError, ConfigError
+from runner.errors import CheckpointError, ConfigError, Locked, StorageError
 
 # Minimum time in seconds between two flushes by `flush_if_due`. More flushes would slow the training of small models
 # by several percent.
@@ -124,13 +125,14 @@ class Log:
         """Write the remaining rows and close the files.
 
         Raises:
-            StorageError: The rows cannot be written. It is not raised while another exception is being handled,
-                because it would hide that one.
+            StorageError, Locked: The rows cannot be written. It is not raised while another exception is being
+                handled, because it would hide that one.
         """
         handling_exception = sys.exception() is not None
         self._keep_open = False
         try:
-            self._write_all()
+            with suppress(StorageError, Locked) if handling_exception else nullcontext():
+                self._write_all()
             if not handling_exception:
                 self.files.write_backlogs()
         finally:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
 
 from runner.engine.private_descriptors import Private, keep_private
 from runner.errors import Locked, escaped
-from runner.user_paths import full
+from runner.user_paths import absolute, full
 
 LOCK = ".lock"
 
@@ -19,7 +20,7 @@ class Held(Private):
     def __init__(self, folder: Path, file: int) -> None:
         self.folder, self.file = folder, file
         self.lent = False
-        self._prefix = f"{folder}/"
+        self._prefix = f"{absolute(folder)}/"
         self._inode = _identity(folder)
         _held.add(self)
         keep_private(self)
@@ -35,7 +36,7 @@ class Held(Private):
 
     def covers(self, path: Path) -> bool:
         """Return True if a path is in the folder."""
-        return str(path).startswith(self._prefix)
+        return absolute(path).startswith(self._prefix)
 
     def is_of(self, folder: Path) -> bool:
         """Return True if this is the lock of a folder."""
@@ -62,9 +63,9 @@ class Held(Private):
             file = os.open(full(self.folder / LOCK), flags, 0o666)
         except FileExistsError:
             return False
-        except OSError:
-            # A folder that cannot be written; the write says so
-            return True
+        except OSError as error:
+            # Of a folder that cannot be written, the write says so
+            return error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.pwrite(file, os.pread(self.file, 300, 0), 0)

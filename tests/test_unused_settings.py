@@ -15,13 +15,15 @@ from small_runs import config, option_yaml
 import runner.components  # noqa: F401  (registers them)
 from runner import tasks
 from runner.__main__ import main
-from runner.dead_settings import RunLength, dead_settings, length_in
+from runner.door.jobs import variant_jobs
 from runner.door.options import find_conf
+from runner.door.variants import vary
 from runner.errors import ConfigError
 from runner.registry import find, knobs, names
 from runner.relations import InRun, Window
 from runner.schema import Duration
 from runner.settings import SETTINGS
+from runner.unused_settings import RunLength, length_in, unused_settings
 
 SMALL = ("data=synthetic", "model=mlp", "model.hidden=[8]", "augment=[]", "probe=[]", "device=cpu")
 RUN = ("epochs=6", *SMALL)
@@ -193,7 +195,7 @@ def options() -> list[tuple[str, str]]:
 def test_the_defaults_suit_a_run_of_any_length(group: str, name: str, length: dict[str, Any]) -> None:
     made = config({group: [name] if group == "probe" else name, **length})
     one = RunLength(total_steps=1, steps_per_epoch=23, batch=64)
-    assert not list(dead_settings(made, length_in(made), None)) and not list(dead_settings(made, one, None))
+    assert not list(unused_settings(made, length_in(made), None)) and not list(unused_settings(made, one, None))
 
 
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in (ROOT / "conf/recipe").glob("*.yaml")))
@@ -201,14 +203,31 @@ def test_the_values_of_a_recipe_suit_a_run_of_any_length(recipe: str) -> None:
     for words in (("steps=1",), ("epochs=0.1",)):
         made = job(f"recipe={recipe}", *words).config
         for length in (length_in(made), RunLength(total_steps=1, steps_per_epoch=23, batch=64)):
-            assert not list(dead_settings(made, length, recipe))
+            assert not list(unused_settings(made, length, recipe))
+
+
+def test_a_recipe_suits_what_a_task_makes_of_it_and_a_resume_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["recipe=speedrun_cifar10", "data=synthetic", "data.kind=shapes", "data.size=32", "data.batch_size=32"]
+    words += ["data.train=64", "data.val=8", "data.test=8", "model.channels=[4,4,4]", "probe=[]", "device=cpu"]
+    made = job(*words)
+    assert made.recipe == "speedrun_cifar10"
+    assert vary(find_conf(), made.config, {"seed": 3}, made.recipe)["seed"] == 3
+    (launched,) = variant_jobs([made.config], tmp_path / "runs", made)
+    assert launched.recipe == made.recipe
+    assert main([*words, "hydra.run.dir=run", "epochs=1"]) == 0
+    began = capsys.readouterr().err
+    assert main(["resume=run"]) == 0
+    assert "kept, as this run" not in began + capsys.readouterr().err
 
 
 def test_the_defaults_that_are_looked_up_are_those_of_the_files() -> None:
     start = option_yaml("average", "swa")["start"]
-    assert not list(dead_settings(config({"average": "swa", "steps": 1}), RunLength(total_steps=1), None))
+    assert not list(unused_settings(config({"average": "swa", "steps": 1}), RunLength(total_steps=1), None))
     changed = config({"average": "swa", "average.start": f"{start[:-1]}0%", "steps": 1})
-    assert list(dead_settings(changed, RunLength(total_steps=1), None))
+    assert list(unused_settings(changed, RunLength(total_steps=1), None))
 
 
 # 1000 examples in batches of 64: 16 steps per epoch

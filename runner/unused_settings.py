@@ -69,19 +69,19 @@ def length_in(config: _Values) -> RunLength:
     return RunLength(total_steps=config["steps"]) if config["steps"] else RunLength(epochs=config["epochs"])
 
 
-def dead_settings(config: _Values, length: RunLength, recipe: str | None) -> Iterator[ConfigError]:
+def unused_settings(config: _Values, length: RunLength, recipe: str | None) -> Iterator[ConfigError]:
     """Yield the error for each given value that has no effect in a run; `recipe` is the option of that group."""
     for key, value, kind, values in _given(config, recipe):
-        yield from _dead(key, value, kind, values, length)
+        yield from _errors_in(key, value, kind, values, length)
 
 
-def refuse_dead(config: _Values, length: RunLength, recipe: str | None) -> None:
+def refuse_unused(config: _Values, length: RunLength, recipe: str | None) -> None:
     """Raise the first error about a value that has no effect in a run."""
-    for error in dead_settings(config, length, recipe):
+    for error in unused_settings(config, length, recipe):
         raise error
 
 
-def given_values(config: _Values, recipe: str | None) -> dict[str, Any]:
+def values_of_user(config: _Values, recipe: str | None) -> dict[str, Any]:
     """Return the values, by key, that no file of runner has."""
     return {key: value for key, value, _, _ in _given(config, recipe)}
 
@@ -92,7 +92,7 @@ def recipe_in(overrides: Iterable[str]) -> str | None:
     return next((text for key, _, text in words if key == "recipe"), None)
 
 
-def idle_lines(config: _Values, length: RunLength, every: int | Fraction, recipe: str | None) -> Iterator[str]:
+def lines_about_limits(config: _Values, length: RunLength, every: int | Fraction, recipe: str | None) -> Iterator[str]:
     """Yield a line for each given value that is right in itself and will not be reached, or switches a part off.
 
     A limit that a run does not reach is no mistake: the same patience suits runs of any length, as a time limit does.
@@ -144,7 +144,7 @@ def _shipped(group: str, option: str) -> dict[str, Any]:
     return loaded_config(path) if option.isidentifier() and user_paths.is_file(path) else {}
 
 
-def _dead(key: str, value: Any, kind: Any, values: _Values, length: RunLength) -> Iterator[ConfigError]:
+def _errors_in(key: str, value: Any, kind: Any, values: _Values, length: RunLength) -> Iterator[ConfigError]:
     """Yield what is wrong with a value of a type, and with the parts of it."""
     if value is None or kind is None:
         return
@@ -157,15 +157,15 @@ def _dead(key: str, value: Any, kind: Any, values: _Values, length: RunLength) -
                 yield from _empty_window(key, value, length)
             elif isinstance(rule, Fields) and isinstance(value, Mapping):
                 for name, part in rule.types:
-                    yield from _dead(f"{key}.{name}", value.get(name), part, value, length)
-        yield from _dead(key, value, arguments[0], values, length)
+                    yield from _errors_in(f"{key}.{name}", value.get(name), part, value, length)
+        yield from _errors_in(key, value, arguments[0], values, length)
     elif origin is list and isinstance(value, list):
         yield from _repeated(key, value, arguments[0])
         for i, item in enumerate(value):
-            yield from _dead(f"{key}[{i}]", item, arguments[0], values, length)
+            yield from _errors_in(f"{key}[{i}]", item, arguments[0], values, length)
     elif origin is Union or type(kind).__name__ == "UnionType":
         for option in arguments:
-            yield from _dead(key, value, option, values, length)
+            yield from _errors_in(key, value, option, values, length)
 
 
 def _out_of_run(key: str, value: Any, rule: InRun, values: _Values, length: RunLength) -> Iterator[ConfigError]:
