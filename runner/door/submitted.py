@@ -102,6 +102,8 @@ class _SubmititLauncher(Queued):
             self._active = []
         elif self._launch:
             self._launch.stop()
+            for each in self._active:
+                each.stopped = True
 
     def close(self) -> None:
         """End the jobs on this machine."""

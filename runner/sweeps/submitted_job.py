@@ -9,7 +9,7 @@ from typing import Any
 
 from runner.engine.saving.folder import RESULT, Result
 from runner.errors import StorageError
-from runner.status import Status
+from runner.status import Ending, Status
 from runner.sweeps import slurm
 from runner.sweeps.outcome import finalize_result, folder_of, lost_ending, saved_result
 from runner.tasks.job import Job
@@ -33,6 +33,7 @@ class Submitted:
     state: slurm.State
     seen: object = ""  # `mark_of` of its result when it was read last
     gone: float | None = None  # when its job was first found to have ended
+    stopped: bool = False  # with the sweep, as jobs on this machine are
 
     def ended(self) -> bool:
         """Return True if its job has ended."""
@@ -63,6 +64,9 @@ def _concluded(each: Submitted) -> Result:
     by_signal = own is not None and (own.exit or 0) > 128
     if own and own.status is not Status.RUNNING and not (ending and by_signal):
         return own
+    if each.stopped:
+        # It may have ended before it could write anything
+        ending = Ending(Status.INTERRUPTED, 143, "stopped")
     if ending is None:
         state = "" if each.state.word == LOCAL else f" ({each.state})"
         errors = each.handle and each.handle.paths.stderr

@@ -107,6 +107,20 @@ def test_ctrl_c_lets_the_trials_on_this_machine_save_themselves(tmp_path, launch
 
 
 @needs("submitit")
+def test_ctrl_c_before_the_trials_began_interrupts_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("trials.PATHS", os.pathsep.join([PATHS, os.environ.get("PYTHONPATH", "")]))
+    words = ("hydra/launcher=submitit_local", "seed=0,1", "data=synthetic", "epochs=1000000", *PLUGIN)
+    going = BackgroundSweep(*words, cwd=tmp_path)
+    going.until(lambda: list(tmp_path.glob("outputs/sweeps/*/.launches/*")), seconds=120)
+    going.until(lambda: len(list(tmp_path.glob("outputs/sweeps/*/.submitit/*/*.pkl"))) >= 2, seconds=30)
+    code, output = going.end(signal.SIGINT, seconds=90)
+    assert code == 130, output
+    assert set(statuses(tmp_path).values()) == {"interrupted"}
+    assert "failed" not in output
+    assert going.left(30) == []
+
+
+@needs("submitit")
 def test_settings_of_submitit_that_start_a_trial_twice_are_refused(tmp_path):
     done = run("hydra/launcher=submitit_local", "hydra.launcher.tasks_per_node=2", "seed=0,1", *FAST, cwd=tmp_path)
     assert done.returncode == 2
