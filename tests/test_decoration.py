@@ -92,6 +92,7 @@ def test_a_training_ends_the_same_without_any_of_its_decoration(tmp_path, whole,
 
 def test_a_training_needs_no_tensorboard(tmp_path, whole):
     code, output = run(tmp_path, TRAIN, no_tensorboard)
+    assert output.count("warning") == 1
     assert code == 0, output
     assert output.count("TensorBoard's event file: not written (ModuleNotFoundError") == 1
     assert not list((tmp_path / "outputs/run").glob("events.out*"))
@@ -104,6 +105,16 @@ def test_a_training_needs_no_tensorboard(tmp_path, whole):
 def test_a_note_of_any_bytes_costs_no_run(tmp_path):
     code, output = run(tmp_path, (*TRAIN, "note='\udcff \x00 \x1b[31m'"))
     assert code in (0, 2) and "Traceback" not in output, output
+
+
+def test_a_module_that_fails_when_it_is_asked_for_what_it_lacks_costs_no_run(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("def __getattr__(name):\n    raise ImportError(f'no {name}')\n")
+    lazy = type("Lazy", (type(sys),), {"__getattr__": broken})("lazy_module")
+    monkeypatch.setitem(sys.modules, "lazy_module", lazy)
+    monkeypatch.syspath_prepend(tmp_path)
+    code, output = run(tmp_path, (*TRAIN, "plugins=[mine]"))
+    assert (code, "warning" in output) == (0, False), output
+    assert "mine" in json.loads((tmp_path / "outputs/run/environment.json").read_text())["code"]
 
 
 def test_a_value_that_tensorboard_cannot_hold_is_left_out_with_one_line(tmp_path, capfd):

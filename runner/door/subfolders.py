@@ -11,10 +11,8 @@ from runner import user_paths
 from runner.door.folders import SUBDIR, Look, look_up, references, resolved
 from runner.door.overrides import ParsedOverride
 from runner.door.variants import Trial
-from runner.engine.saving.folder import RESULT, candidates
 from runner.errors import ConfigError, brief
 from runner.search.space import Space
-from runner.sweeps.outcome import is_same_run
 from runner.tasks.job import Job
 
 _ALL = "hydra.job.override_dirname"
@@ -30,14 +28,12 @@ def in_subfolders(subdir: ParsedOverride, sweep: Path, jobs: Sequence[Job], tria
     looks = [look_up(trial.config, trial.choices, trial.words, number) for number, trial in enumerate(trials)]
     folders = [_folder(sweep, subdir, look) for look in looks]
     _check_apart(subdir, folders, [job.folder_name.rpartition("-")[0] for job in jobs])
-    taken = set(folders)
-    return [_placed(job, folder, sweep, taken) for job, folder in zip(jobs, folders, strict=True)]
+    return [_in_folder(job, folder, sweep) for job, folder in zip(jobs, folders, strict=True)]
 
 
 def point_in_subfolder(subdir: ParsedOverride, sweep: Path, job: Job, trial: Trial) -> Job:
     """Return the job of a point of a search with its own folder."""
-    folder = _folder(sweep, subdir, look_up(trial.config, trial.choices, trial.words))
-    return _placed(job, folder, sweep, {folder})
+    return _in_folder(job, _folder(sweep, subdir, look_up(trial.config, trial.choices, trial.words)), sweep)
 
 
 def check_differs(subdir: ParsedOverride, space: Space, seeds: int) -> None:
@@ -76,13 +72,6 @@ def _check_apart(subdir: ParsedOverride, folders: Sequence[Path], names: Sequenc
             raise ConfigError(f"{SUBDIR}: got '{text}', must not put one trial into another: {says}")
 
 
-def _placed(job: Job, folder: Path, sweep: Path, taken: set[Path]) -> Job:
-    """Return a job with its folder, or with a numbered one if another run is there; `taken` are those of other jobs."""
-    for each in candidates(folder):
-        made = replace(job, folder=str(each), folder_name=user_paths.relative(each, sweep))
-        if each != folder and each in taken:
-            continue
-        if not user_paths.is_file(each / RESULT) or is_same_run(each, made):
-            taken.add(each)
-            return made
-    raise AssertionError("`candidates` never ends")
+def _in_folder(job: Job, folder: Path, sweep: Path) -> Job:
+    """Return a job with its folder."""
+    return replace(job, folder=str(folder), folder_name=user_paths.relative(folder, sweep))

@@ -27,7 +27,8 @@ def imported_code(plugins: Sequence[str]) -> dict[str, str]:
     tops = {name.partition(".")[0] for name in plugins}
     found = {}
     for name, module in sorted(sys.modules.items()) if tops else ():
-        file = getattr(module, "__file__", None)
+        # Asking a lazy module for an attribute that it lacks may import another one, and fail
+        file = getattr(module, "__dict__", {}).get("__file__")
         if not isinstance(file, str) or not file.endswith(".py") or name.startswith(("__", "runner.")):
             continue
         if (name.partition(".")[0] in tops or _is_users(file)) and (digest := _digest(file)):

@@ -123,14 +123,21 @@ def is_same_run(folder: Path, job: Job) -> bool:
         return False
 
 
-def with_own_folder(job: Job) -> Job:
-    """Return a job with a folder that holds its run or none: `<name>-2`, ... if `<name>` holds another run.
+def with_own_folders(jobs: Iterable[Job]) -> list[Job]:
+    """Return jobs with folders that hold their run or none: `<name>-2`, ... if `<name>` holds another run.
 
     Names without a hash may be of another run, as may the folder of a trial whose `config.yaml` was edited.
     """
-    folder = folder_of(job)
-    own = next(each for each in candidates(folder) if not _holds_other_run(each, job))
-    return moved(job, own)
+    jobs = list(jobs)
+    taken = {folder_of(job) for job in jobs}
+    found = []
+    for job in jobs:
+        folder = folder_of(job)
+        free = (each for each in candidates(folder) if each == folder or each not in taken)
+        own = next(each for each in free if not _holds_other_run(each, job))
+        taken.add(own)
+        found.append(moved(job, own))
+    return found
 
 
 def moved(job: Job, folder: Path) -> Job:

@@ -15,7 +15,7 @@ from runner.errors import Locked, StorageError
 from runner.printing import write_stderr
 from runner.sweeps.data_check import DataCheck
 from runner.sweeps.origin_check import OriginCheck
-from runner.sweeps.outcome import CONFIG, folder_of, has_file, saved_result, with_own_folder
+from runner.sweeps.outcome import CONFIG, folder_of, has_file, saved_result, with_own_folders
 from runner.tasks.job import Job
 from runner.tasks.saved_config import saved_hash
 
@@ -32,7 +32,7 @@ class Places:
 
         Raises DataError if a run has a result, and the data that it is to be compared with cannot be read.
         """
-        own = [with_own_folder(job) for job in jobs]
+        own = with_own_folders(jobs)
         moved = sum(new is not job for new, job in zip(own, jobs, strict=True))
         if moved:
             what = "a trial's folder holds" if moved == 1 else f"the folders of {moved} trials hold"

@@ -68,6 +68,8 @@ def log_start(log: Log, job: Job, fingerprint: Fingerprint) -> None:
 
     The seeds of one configuration share a row of the HPARAMS page if they read the same data.
     """
+    if not log.has_event_file:
+        return
     group = f"{job.group_hash}-{fingerprint.id[:8]}"
     with decorative("TensorBoard's HPARAMS page: not written"):
         log.add(0, {"hparams/start": session_start(typed_hparams(job.config), group)})
@@ -89,6 +91,8 @@ def log_end(log: Log, step: int) -> None:
 
 def log_session_end(log: Log, step: int, *, succeeded: bool) -> None:
     """Log to TensorBoard's HPARAMS page how the run ended."""
+    if not log.has_event_file:
+        return
     with decorative("TensorBoard's HPARAMS page: end of the run not written"):
         log.add(step, {"hparams/end": session_end(succeeded=succeeded)})
 

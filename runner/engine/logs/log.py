@@ -57,6 +57,11 @@ class Log:
         self._derived = Derived()
         self._latest: dict[str, float] = {}
 
+    @property
+    def has_event_file(self) -> bool:
+        """True if values reach TensorBoard."""
+        return any(isinstance(file, EventFile) for file in self.files.sinks)
+
     def add(self, step: int, values: Mapping[str, Any]) -> None:
         """Add values of a step; costs one append to a list.
 
