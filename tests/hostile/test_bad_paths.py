@@ -30,7 +30,7 @@ READING = {
     "run": (("task=evaluate",), WRONG),
     "runs": (("task=compare",), WRONG),
     "model.weights torchvision": (("model=torchvision", "model.arch=shufflenet_v2_x0_5", "augment=[]"), WRONG),
-    "model.weights timm": (("model=timm", "model.arch=test_efficientnet", "augment=[]"), WRONG),
+    "model.weights timm": (("model=timm", "model.arch=test_resnet", "model.swap=[]", "augment=[]"), WRONG),
     "data.labels": ((*MLP, "data=imagefolder", "data.root=images"), WRONG),
     "--config-dir": ((), WRONG),
     "hydra.sweeper.storage": (("-m", "hydra/sweeper=optuna", "optim.lr=interval(0.1,1)", *TINY), WRONG),
