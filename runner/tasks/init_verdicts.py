@@ -21,6 +21,8 @@ _SEVERITIES: tuple[_Severity, ...] = ("hint", "warning", "error")
 # Factor per layer, for rows of at least _LONG layers
 _HEALTHY_GAIN = (0.75, 1.33)
 _LONG = 4
+# The same for shorter rows, in which a moderate factor has not multiplied up yet
+_HEALTHY_GAIN_OF_FEW = (1 / 3, 3.0)
 # Healthy factor over a row of any number of layers
 _HEALTHY_TOTAL = (0.1, 10.0)
 # Factor over a row outside which a network does not train
@@ -146,12 +148,16 @@ def _find_unhealthy_gains(layers: Sequence[Layer], *, residual: bool) -> Iterato
 
 def _gain_in_words(gain: Gain) -> str:
     """Return a gain and the healthy range, in words."""
-    whole = f"times {gain.total:.2g} in all (healthy from {_HEALTHY_TOTAL[0]:g} to {_HEALTHY_TOTAL[1]:g})"
+    low, high = _healthy_gain(gain)
     return (
-        f"times {gain.each:.2f} per layer (healthy from {_HEALTHY_GAIN[0]} to {_HEALTHY_GAIN[1]}), {whole}"
-        if gain.layers >= _LONG
-        else whole
+        f"times {gain.each:.2g} per layer (healthy from {low:.2g} to {high:.3g}), "
+        f"times {gain.total:.2g} in all (healthy from {_HEALTHY_TOTAL[0]:g} to {_HEALTHY_TOTAL[1]:g})"
     )
+
+
+def _healthy_gain(gain: Gain) -> tuple[float, float]:
+    """Return the healthy factors of a layer, in a row as long as that of a gain."""
+    return _HEALTHY_GAIN if gain.layers >= _LONG else _HEALTHY_GAIN_OF_FEW
 
 
 def comparable_rows(layers: Sequence[Layer]) -> list[list[Layer]]:
@@ -183,5 +189,5 @@ def _gain_severity(gain: Gain) -> _Severity | None:
     """Return how bad a gain is, None if it is healthy."""
     if not _HOPELESS_TOTAL[0] <= gain.total <= _HOPELESS_TOTAL[1]:
         return "error"
-    per_layer = gain.layers < _LONG or _HEALTHY_GAIN[0] <= gain.each <= _HEALTHY_GAIN[1]
-    return None if per_layer and _HEALTHY_TOTAL[0] <= gain.total <= _HEALTHY_TOTAL[1] else "warning"
+    low, high = _healthy_gain(gain)
+    return None if low <= gain.each <= high and _HEALTHY_TOTAL[0] <= gain.total <= _HEALTHY_TOTAL[1] else "warning"

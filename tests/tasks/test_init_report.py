@@ -168,13 +168,18 @@ def geometric(factor, count):
     return [factor**i for i in range(count)]
 
 
-def test_gains_are_judged_per_layer_from_four_layers_on_and_in_all_for_any():
+def test_gains_are_judged_per_layer_more_strictly_from_four_layers_on_and_in_all():
     assert found(chain(geometric(0.76, 5))) == []
     assert found(chain(geometric(0.74, 5))) == [("shrinking activations", "warning")]
     assert found(chain(geometric(1.32, 5))) == []
     assert found(chain(geometric(1.34, 5))) == [("exploding activations", "warning")]
     assert found(chain(geometric(0.5, 3))) == []
-    assert found(chain([1.0, 0.11])) == []
+    assert found(chain([1.0, 0.34])) == []
+    assert found(chain([1.0, 0.32])) == [("shrinking activations", "warning")]
+    assert found(chain([1.0, 2.9])) == []
+    assert found(chain([1.0, 3.1])) == [("exploding activations", "warning")]
+    assert found(chain([1.0] * 3, geometric(2.0, 3))) == []
+    assert found(chain([1.0] * 3, geometric(3.1, 3))) == [("vanishing gradient", "warning")]
     assert found(chain([1.0, 10.5])) == [("exploding activations", "warning")]
     assert found(chain([1.0, 1001.0])) == [("exploding activations", "error")]
     assert found(chain([1.0] * 4, geometric(1.5, 4))) == [("vanishing gradient", "warning")]
