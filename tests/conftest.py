@@ -7,6 +7,8 @@ import signal
 import tempfile
 from pathlib import Path
 
+import pytest
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # `nohup` and `&` start a program with signals ignored, and what is ignored stays so in every child. Tests that send
@@ -23,3 +25,23 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # which inherits what is set here
     os.environ.setdefault("MPLCONFIGDIR", str(Path("~/.cache/matplotlib").expanduser()))  # its fonts take seconds
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="runner-caches-")
     atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--no-skips", action="store_true", help="a skipped test fails: all that it needs must be here")
+
+
+def _fail_if_skipped(item, report):
+    if report.skipped and not hasattr(report, "wasxfail") and item.config.getoption("--no-skips"):
+        report.outcome, report.longrepr = "failed", f"skipped: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    return _fail_if_skipped(item, (yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    return _fail_if_skipped(collector, (yield))
