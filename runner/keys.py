@@ -34,9 +34,9 @@ def settings_with(mark: Role | Aspect) -> tuple[str, ...]:
     return tuple(key for key, found in _SETTINGS.items() if found.role == mark or mark in found.aspects)
 
 
-def read_by_one_task() -> dict[str, str]:
-    """Return the settings that only one task reads, with that task."""
-    return {key: found.reader for key, found in _SETTINGS.items() if found.reader}
+def read_by_some_tasks() -> dict[str, tuple[str, ...]]:
+    """Return the settings that only some tasks read, with these tasks."""
+    return {key: found.readers for key, found in _SETTINGS.items() if found.readers}
 
 
 def experiment(config: _Config) -> dict[str, Any]:

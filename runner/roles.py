@@ -67,10 +67,10 @@ class Unswept(ByValue):
 
 
 class ReadBy(ByValue):
-    """Marks a setting that only one task reads."""
+    """Marks a setting that only some tasks read."""
 
-    def __init__(self, task: str) -> None:
-        self.task = task
+    def __init__(self, *tasks: str) -> None:
+        self.tasks = tasks
 
 
 Mark = Role | Aspect | FilePath | Verbatim | Unnamed | Unswept | ReadBy
@@ -85,7 +85,7 @@ class Marks(NamedTuple):
     verbatim: Verbatim | None = None
     unnamed: bool = False
     unswept: bool = False
-    reader: str | None = None
+    readers: tuple[str, ...] = ()  # the only tasks that read it; none: all do
     fields: tuple[tuple[str, Role], ...] = ()  # fields of the knob's entries that do not change the experiment
 
     def typed(self, text: str) -> bool:
@@ -123,7 +123,7 @@ def marks_of(found: Sequence[Mark | Fields]) -> Marks:
     if not found:
         return NO_MARKS
     kinds = {type(mark): mark for mark in found}
-    path, verbatim, reader = kinds.get(FilePath), kinds.get(Verbatim), kinds.get(ReadBy)
+    path, verbatim, read_by = kinds.get(FilePath), kinds.get(Verbatim), kinds.get(ReadBy)
     return Marks(
         role=next((mark for mark in reversed(found) if isinstance(mark, Role)), Role.EXPERIMENT),
         aspects=frozenset(mark for mark in found if isinstance(mark, Aspect)),
@@ -131,7 +131,7 @@ def marks_of(found: Sequence[Mark | Fields]) -> Marks:
         verbatim=verbatim if isinstance(verbatim, Verbatim) else None,
         unnamed=Unnamed in kinds,
         unswept=Unswept in kinds,
-        reader=reader.task if isinstance(reader, ReadBy) else None,
+        readers=read_by.tasks if isinstance(read_by, ReadBy) else (),
         fields=tuple(
             (name, role)
             for rule in found

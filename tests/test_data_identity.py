@@ -161,14 +161,33 @@ def test_a_relative_root_is_found_from_another_folder(images, capfd, tmp_path, m
     assert said(capfd, "task=evaluate", "run=../../run") == ""
 
 
-def test_other_data_in_another_place_are_refused(images, capfd, tmp_path):
+def test_a_run_does_not_go_on_with_other_data_in_another_place(images, capfd, tmp_path):
     interrupted()
     write_images(tmp_path / "other", seed=1)
-    for words in (["resume=run"], ["task=evaluate", "run=run"]):
-        line = refused(capfd, *words, "device=cpu", "data.root=other")
-        assert "not those that it was trained on" in line and "resume_data=new" in line
-    changed = said(capfd, "task=evaluate", "run=run", "device=cpu", "data.root=other", "resume_data=new")
-    assert "have changed since the training" in changed
+    line = refused(capfd, "resume=run", "device=cpu", "data.root=other")
+    assert "not those that it was trained on" in line and "resume_data=new" in line
+
+
+def test_other_data_are_scored_where_a_command_names_them_and_counted_nowhere(images, capfd, tmp_path):
+    train()
+    write_images(tmp_path / "other", seed=1)
+    before = result(Path("run"))["test_reads"]
+    line = said(capfd, "task=evaluate", "run=run", "data.root=other")
+    assert "scored on other data than it was trained on" in line
+    assert result(Path("run"))["test_reads"] == before
+    assert said(capfd, "task=evaluate", "run=run", f"data.root={images}") == ""
+    assert result(Path("run"))["test_reads"] == before + 1
+
+
+def test_other_data_that_nobody_named_are_not_scored(images, capfd, tmp_path, monkeypatch):
+    train()
+    images.rename(tmp_path / "moved")
+    place = tmp_path / "far"
+    place.mkdir()
+    write_images(place / "images", seed=1)
+    monkeypatch.chdir(place)
+    line = refused(capfd, "task=evaluate", "run=../run")
+    assert "are not those that it was trained on" in line and "data.root=<folder>" in line
 
 
 @pytest.mark.parametrize("word", ["data.batch_size=3", "data.size=[8,8]", "data.val_fraction=0.2", "data=digits"])

@@ -5,6 +5,7 @@ execution  precision, memory format, compile, CUDA graphs
 learner    optimizer, schedule, average, patience
 load_data  the data set, its fingerprint, and its labels as a model knows them
 model      the model, with its norms, regularizers and initialization
+predictor  a trained model with what predictions need, without data
 norms      the check that no norm normalizes a single value
 recipe     everything that stays constant, with durations in steps
 threads    the number of CPU threads
@@ -131,12 +132,17 @@ def assemble(
 
 def _settings_and_device(config: Config, world: World) -> tuple[Settings, torch.device]:
     """Return the global settings, checked and resolved for a device, and the device; begin with their threads."""
+    settings, device = settings_and_device(config, world)
+    begin(settings.threads)
+    return settings, device
+
+
+def settings_and_device(config: Config, world: World = ALONE) -> tuple[Settings, torch.device]:
+    """Return the global settings, checked and resolved for a device, and the device."""
     settings = Settings(**{name: check(name, config[name], kind) for name, kind in SETTINGS.items()})
     check_relations("", config, SETTINGS)
     device = device_of(settings.device, world)
-    resolved = resolve(settings, device)
-    begin(resolved.threads)
-    return resolved, device
+    return resolve(settings, device), device
 
 
 def _build_preprocess(config: Config, data: Data, device: torch.device, *, fit: bool) -> Any:

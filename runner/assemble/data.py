@@ -12,7 +12,7 @@ from runner.engine.batches import EvalBatches, TrainBatches, place_split
 from runner.engine.contracts import Augment, Data, Preprocess
 from runner.engine.randomness import epoch_order
 from runner.engine.sampling import SAMPLERS
-from runner.engine.world import World
+from runner.engine.world import ALONE, World
 from runner.errors import ConfigError, DataError
 from runner.registry import Config, build_many
 from runner.settings import Settings
@@ -53,12 +53,36 @@ def validation_batches(
     data: Data, train: TrainBatches, preprocess: Preprocess, device: torch.device
 ) -> dict[str, EvalBatches]:
     """Return the validation split, and as many training examples, not augmented, for comparison."""
-    size = min(len(data.train.labels), len(data.val.labels))
-    some = epoch_order(0, 0, len(data.train.labels))[:size].sort().values
-    batch = max(data.batch_size, _MIN_EVAL_BATCH)
-    make = partial(EvalBatches, batch=batch, preprocess=preprocess, device=device, world=train.world)
+    make = partial(EvalBatches, batch=eval_batch(data.batch_size), preprocess=preprocess, device=device)
     val = place_split(data.val, data.placement, device)
-    return {"train_eval": make(train.split, index=some), "val": make(val)}
+    return {
+        "train_eval": make(train.split, index=_compared(data), world=train.world),
+        "val": make(val, world=train.world),
+    }
+
+
+def split_batches(data: Data, split: str, preprocess: Preprocess, device: torch.device) -> EvalBatches | None:
+    """Return a split to score (train, val or test); of the training split as many examples as validation has.
+
+    None if the data have no such split.
+    """
+    if split == "test":
+        opened = test_batches(data, preprocess, device, ALONE)
+        return opened() if opened else None
+    examples = place_split(data.train if split == "train" else data.val, data.placement, device)
+    index = _compared(data) if split == "train" else None
+    return EvalBatches(examples, batch=eval_batch(data.batch_size), preprocess=preprocess, device=device, index=index)
+
+
+def eval_batch(batch_size: int) -> int:
+    """Return the examples of a batch in evaluation, for the batch size of training."""
+    return max(batch_size, _MIN_EVAL_BATCH)
+
+
+def _compared(data: Data) -> torch.Tensor:
+    """Return the positions of the training examples that are scored beside validation."""
+    size = min(len(data.train.labels), len(data.val.labels))
+    return epoch_order(0, 0, len(data.train.labels))[:size].sort().values
 
 
 def test_batches(
@@ -68,7 +92,7 @@ def test_batches(
     opened = data.test
     if opened is None:
         return None
-    batch = max(data.batch_size, _MIN_EVAL_BATCH)
+    batch = eval_batch(data.batch_size)
     return lambda: EvalBatches(opened(), batch=batch, preprocess=preprocess, device=device, world=world)
 
 

@@ -29,16 +29,7 @@ def build_model(
     config: Config, data: Data, batches: TrainBatches, regularizers: list[Regularizer]
 ) -> tuple[nn.Module, list[str]]:
     """Return the model on the CPU, with regularizers inserted and weights initialized, and summary lines about it."""
-    model: nn.Module = build(
-        "model",
-        config["model"],
-        shape=data.shape,
-        num_classes=len(data.classes),
-        activation=partial(build, "activation", config["activation"]),
-        norm=build("norm", config["norm"]),
-    )
-    rewired = [regularizer.rewire(model) for regularizer in regularizers if regularizer.rewire]
-    close_slots(model)
+    model, rewired = construct_model(config, data.shape, len(data.classes), regularizers)
     check_norms(model, data, batches)
     context: dict[str, Any] = {}
     if asks("init", config["init"]["name"], "images"):
@@ -52,6 +43,23 @@ def build_model(
     count = sum(parameter.numel() for parameter in model.parameters())
     first = f"{config['model']['name']}: {count:,} parameters; {inventory(model)}"
     return model, [first, *notes(model), *untouched, *rewired, *prior]
+
+
+def construct_model(
+    config: Config, shape: tuple[int, int, int], num_classes: int, regularizers: list[Regularizer]
+) -> tuple[nn.Module, list[str]]:
+    """Return the model on the CPU with regularizers inserted and torch's own weights, and a line for each of these."""
+    model: nn.Module = build(
+        "model",
+        config["model"],
+        shape=shape,
+        num_classes=num_classes,
+        activation=partial(build, "activation", config["activation"]),
+        norm=build("norm", config["norm"]),
+    )
+    rewired = [regularizer.rewire(model) for regularizer in regularizers if regularizer.rewire]
+    close_slots(model)
+    return model, rewired
 
 
 def _fingerprints(model: nn.Module) -> dict[str, tuple[int, int, float]]:

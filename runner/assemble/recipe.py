@@ -56,7 +56,7 @@ def build_recipe(
         constraints=[r.constrain for r in regularizers if r.constrain],
         probes=build_many("probe", config),
         clip=_clipper(settings.clip),
-        autocast=_autocaster(settings.precision, device, cache=not settings.cuda_graphs),
+        autocast=autocaster(settings.precision, device, cache=not settings.cuda_graphs),
         reseed=reseeder(settings.seed, device, rank=world.rank),
         forward=forward,
         compiled=compiled,
@@ -96,7 +96,7 @@ def _clipper(limit: float | None) -> Callable[[nn.Module], Tensor | None]:
     return lambda model: nn.utils.clip_grad_norm_(model.parameters(), limit)
 
 
-def _autocaster(
+def autocaster(
     precision: str, device: torch.device, *, cache: bool
 ) -> Callable[[], contextlib.AbstractContextManager[None]]:
     """Return a function that creates the autocast context of a precision; CUDA graphs need `cache=False`."""

@@ -12,7 +12,7 @@ from typing import Any
 from runner.annotations import annotation
 from runner.door.options import RECIPE, Conf, template, templates
 from runner.errors import ConfigError, unknown, wrong
-from runner.keys import read_by_one_task
+from runner.keys import read_by_some_tasks
 from runner.plain_yaml import check_values
 from runner.relations import check_relations
 from runner.schema import PLAIN, Duration, Pattern, check
@@ -41,10 +41,10 @@ def check_config(conf: Conf, config: Mapping[str, Any], chosen: Mapping[str, lis
             raise ConfigError(f"{key}: missing")
     check_relations("", config, SETTINGS)
     task = str(config["task"]["name"])
-    for key, reader in read_by_one_task().items():
+    for key, readers in read_by_some_tasks().items():
         # A task of runner's own, not a plugin's
-        if config[key] is not None and task != reader and (PACKAGE / "tasks" / f"{task}.py").is_file():
-            raise ConfigError(f"{key}: requires task={reader}; got task={task}")
+        if config[key] is not None and task not in readers and (PACKAGE / "tasks" / f"{task}.py").is_file():
+            raise ConfigError(f"{key}: requires task={' or '.join(readers)}; got task={task}")
     if not conf.allow_unused:
         refuse_unused(config, length_in(config), next(iter(chosen.get(RECIPE, ())), None))
 

@@ -7,8 +7,8 @@ Shapes: N examples in a split, B in a batch, C channels, H x W pixels, K classes
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
@@ -64,6 +64,7 @@ class Data:
         notes: Lines about the data for the summary of a run.
         check_test: Raises DataError if the test split cannot be opened, and returns lines for the summary.
         found: The number of examples per class and split; None counts them in the open splits.
+        reading: What the training images decided about reading later ones, as JSON values: `depth`.
     """
 
     train: Split
@@ -77,6 +78,7 @@ class Data:
     notes: tuple[str, ...] = ()
     check_test: Callable[[], tuple[str, ...]] = tuple
     found: Found | None = None
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager, closing
+from typing import Protocol
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from runner.engine.batches import EvalBatches
+from runner.engine.contracts import Predict
 from runner.engine.interruption import NEVER, Stop
 from runner.engine.learner import Learner
-from runner.engine.losses import Loss, Prediction, as_loss, at_least_float32, log_softmax
+from runner.engine.losses import Loss, LossFunction, Prediction, as_loss, at_least_float32, log_softmax
 from runner.engine.parts import mode
 from runner.engine.recipe import Recipe
 from runner.errors import ConfigError
+
+
+class Predicting(Protocol):
+    """The parts of a run that predict: a recipe has them, and so has a trained model that is loaded for use."""
+
+    @property
+    def loss(self) -> Loss | LossFunction:
+        """Return the loss, which says what probabilities are."""
+        ...
+
+    @property
+    def predict(self) -> Predict:
+        """Return what turns images into predictions."""
+        ...
+
+    @property
+    def autocast(self) -> Callable[[], AbstractContextManager[None]]:
+        """Return what makes a context manager for mixed precision."""
+        ...
+
+    @property
+    def reseed(self) -> Callable[[int], None]:
+        """Return what seeds torch's global generators."""
+        ...
 
 
 def validate(recipe: Recipe, learner: Learner, validation: dict[str, EvalBatches], stop: Stop) -> dict[str, float]:
@@ -24,8 +54,13 @@ def validate(recipe: Recipe, learner: Learner, validation: dict[str, EvalBatches
     }
 
 
-@torch.no_grad()
 def evaluate(recipe: Recipe, learner: Learner, batches: EvalBatches, stop: Stop = NEVER) -> dict[str, float]:
+    """Return the scores of the averaged model, see `score`."""
+    return score(recipe, learner.average.module, batches, stop)
+
+
+@torch.no_grad()
+def score(parts: Predicting, model: nn.Module, batches: EvalBatches, stop: Stop = NEVER) -> dict[str, float]:
     """Return accuracy in [0, 1], loss and, if the loss has probabilities, `nll`, over all examples.
 
     The loss is the recipe's without label smoothing. `nll` is the mean negative log-likelihood. With several processes
@@ -35,25 +70,36 @@ def evaluate(recipe: Recipe, learner: Learner, batches: EvalBatches, stop: Stop 
     Raises:
         ConfigError: The prediction method of a plugin returns no logits, and the loss needs them.
     """
-    recipe.reseed(-1)
-    loss = as_loss(recipe.loss)
+    loss = as_loss(parts.loss)
     totals = torch.zeros(4, device=batches.device)
-    with mode(learner.average.module, training=False) as model:
-        for images, labels in batches:
-            if stop.signal:
-                break
-            with recipe.autocast():
-                predicted = recipe.predict(model, images)
-            totals += _totals(loss, predicted, labels)
+    unless_stopped = itertools.takewhile(lambda _: not stop.signal, batches)
+    with closing(predict_batches(parts, model, unless_stopped)) as predicted:
+        for logits, log_p, labels in predicted:
+            totals += _totals(loss, logits, log_p, labels)
     # In float64, on the CPU because MPS has none.
     correct, total, weight, nll = batches.world.sum(totals.cpu().double()).tolist()
     scores = {"accuracy": correct / len(batches), "loss": total / weight if weight else float("nan")}
     return scores if loss.log_probabilities is None else {**scores, "nll": nll / len(batches)}
 
 
-def _totals(loss: Loss, predicted: Prediction | Tensor, labels: Tensor) -> Tensor:
+def predict_batches(
+    parts: Predicting, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
+) -> Generator[tuple[Tensor, Tensor | None, Tensor], None, None]:
+    """Yield logits (B, K), log-probabilities (B, K) and labels (B,) of preprocessed batches, in evaluation mode.
+
+    The log-probabilities are None if the loss has none. Random numbers begin anew, as in each evaluation.
+    """
+    parts.reseed(-1)
+    loss = as_loss(parts.loss)
+    with mode(model, training=False):
+        for images, labels in batches:
+            with torch.no_grad(), parts.autocast():
+                predicted = parts.predict(model, images)
+            yield *_completed(loss, predicted), labels
+
+
+def _totals(loss: Loss, logits: Tensor, log_p: Tensor | None, labels: Tensor) -> Tensor:
     """Return the sums (4,) over a batch: correct predictions, losses, their weights, negative log-likelihood."""
-    logits, log_p = _completed(loss, predicted)
     correct = ((logits if log_p is None else log_p).argmax(1) == labels).sum()
     nll = torch.zeros_like(correct) if log_p is None else F.nll_loss(log_p, labels, reduction="sum")
     return torch.stack([each.float() for each in (correct, *loss.totals(logits, labels), nll)])

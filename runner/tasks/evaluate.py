@@ -1,57 +1,80 @@
-"""task=evaluate: score a finished run again, with the weights that it selected."""
+"""task=evaluate: score a finished run again, with the weights that it selected, on its data or on others."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from runner import numerics
-from runner.assemble import Experiment, assemble
-from runner.assemble.load_data import load
+from runner.assemble.data import split_batches
+from runner.assemble.load_data import Loaded, load
+from runner.assemble.predictor import DataFacts, Predictor
+from runner.assemble.threads import begin, choose
 from runner.engine.batches import EvalBatches
-from runner.engine.evaluation import evaluate
-from runner.engine.saving import checkpoint, storage
-from runner.engine.saving.folder import RESULT, Result, read_result, write_result
-from runner.engine.state_dict import StateDict
-from runner.errors import CheckpointError, ConfigError, DataError, StorageError
+from runner.engine.data_summary import summarize
+from runner.engine.evaluation import score
+from runner.engine.saving import storage
+from runner.engine.saving.folder import RESULT, write_result
+from runner.engine.world import ALONE
+from runner.errors import DataError, StorageError
 from runner.notebook.book import record
 from runner.registry import register
-from runner.tasks.job import Config, Job
+from runner.tasks.job import Job
 from runner.tasks.report import print_progress, show_scores
 from runner.tasks.run_folder import existing_run
-from runner.tasks.saved_config import MAY_CHANGE, saved_config
-from runner.tasks.saved_data import SavedData, evaluated_data, lies_elsewhere, saved_data
-
-_MAY_CHANGE = ("task", "predict", *MAY_CHANGE)
-# Attempts to read a checkpoint of a run that goes on
-_ATTEMPTS = 3
+from runner.tasks.saved_data import evaluated_data, lies_elsewhere
+from runner.tasks.trained.saved_run import SavedRun, facts_of, read_run, restore_predictor
 
 
 @register("task", name="evaluate")
 def evaluate_task(job: Job, *, split: Literal["test", "val", "train"]) -> int:
-    """Print accuracy and loss of `run=<folder>` on a split; each read of the test split is counted in its result."""
-    if not job.config["run"]:
-        raise ConfigError("run: got null, must be the run folder to evaluate: run=outputs/<name>")
-    folder = Path(job.config["run"])
-    config = saved_config(str(folder), job, key="run", may_change=_MAY_CHANGE)
-    result = read_result(folder)
-    path, weights, meta = _selected(folder, result) if result.weights else _newest(folder)
-    accept = config["resume_numerics"] == "new"
-    numerics.check_unchanged(config, numerics.version_in(meta, path), path, accept=accept, scores_only=True)
-    experiment = _assemble(config, saved_data(folder, result, meta))
-    if wrong := checkpoint.mismatch(experiment.learner.weights(), weights):
-        raise CheckpointError(f"{path} is of another model: {wrong}")
-    experiment.learner.load_weights(weights)
+    """Print accuracy and loss of `run=<folder>` on a split; each read of the test split is counted in its result.
+
+    With `data.root=` or another `data=` the split is that of other data, which is counted nowhere. Their classes must
+    have the names of the run's.
+    """
+    run = read_run(job, task="evaluate", other=("data",))
+    begin(run.config["threads"])
+    loaded, own = _load_data(run)
+    predictor = restore_predictor(run, _facts(run, loaded, own=own))
+    examples = loaded.data.batch_size * run.config["accumulate"]
+    choose(run.config["threads"], predictor.model.cpu(), shape=loaded.data.shape, examples=examples, world=ALONE)
+    predictor.model.to(predictor.device)
     counted = False
-    if split == "test":
+    if split == "test" and own:
         # Check the files before the read is counted
-        experiment.check_test()
-        counted = _count_test_read(folder)
-    scores = evaluate(experiment.recipe, experiment.learner, _open_split(experiment, split))
+        loaded.data.check_test()
+        counted = _count_test_read(run.folder)
+    scores = score(predictor, predictor.model, _open_split(loaded, split, predictor))
     if counted:
-        record(folder, Path(config["outputs"]))
-    show_scores(folder, split, scores, path)
+        record(run.folder, Path(run.config["outputs"]))
+    show_scores(run.folder, split, scores, run.path)
     return 0
+
+
+def _load_data(run: SavedRun) -> tuple[Loaded, bool]:
+    """Return the data to score, with the labels that the model of the run knows, and True if they are the run's own.
+
+    Prints lines about them.
+    """
+    accept = run.data_given or run.config["resume_data"] == "new"
+    moved = run.other_data or lies_elsewhere(run.folder, run.config)
+    loaded, lines, own = evaluated_data(run.data, load(run.config), moved=moved, accept=accept)
+    for line in lines:
+        print_progress(line)
+    return loaded, own and not run.other_data
+
+
+def _facts(run: SavedRun, loaded: Loaded, *, own: bool) -> DataFacts:
+    """Return what the model knows of its data; raises DataError if examples of another shape are to be scored."""
+    found = facts_of(loaded, run.data)
+    known = run.facts
+    if known is None:
+        return found
+    if found.shape != known.shape:
+        here, there = ("x".join(map(str, shape)) for shape in (found.shape, known.shape))
+        raise DataError(f"data: examples have shape {here}; expected {there} as in the training of {run.folder}")
+    return found if own else replace(known, classes=found.classes)
 
 
 def _count_test_read(folder: Path) -> bool:
@@ -72,42 +95,11 @@ def _count_test_read(folder: Path) -> bool:
     return True
 
 
-def _assemble(config: Config, saved: SavedData) -> Experiment:
-    """Return the experiment, with the labels that the model of the run knows; print lines about its data."""
-    moved, accept = lies_elsewhere(saved.folder, config), config["resume_data"] == "new"
-    loaded, lines = evaluated_data(saved, load(config), moved=moved, accept=accept)
-    for line in lines:
-        print_progress(line)
-    return assemble(config, fit=False, loaded=loaded)
-
-
-def _selected(folder: Path, result: Result) -> tuple[Path, StateDict, dict[str, Any]]:
-    """Return path, tensors and `meta` of the weights that a run selected."""
-    path = folder / str(result.weights)
-    return path, checkpoint.read_weights(path), checkpoint.meta_of(path)
-
-
-def _newest(folder: Path) -> tuple[Path, StateDict, dict[str, Any]]:
-    """Return path, tensors and `meta` of the newest checkpoint of a run that has not selected any yet.
-
-    The run may go on meanwhile, and remove the checkpoints that were listed.
-    """
-    for left in reversed(range(_ATTEMPTS)):
-        try:
-            snapshot = checkpoint.load(folder)
-            if snapshot is None:
-                raise CheckpointError(f"{folder}: has no checkpoint yet")
-            return checkpoint.weights_file(folder, snapshot.step), snapshot.weights, snapshot.meta
-        except CheckpointError:
-            if not left:
-                raise
-    raise AssertionError("the last attempt returns or raises")
-
-
-def _open_split(experiment: Experiment, split: str) -> EvalBatches:
+def _open_split(loaded: Loaded, split: str, predictor: Predictor) -> EvalBatches:
     """Return the batches of a split; of the training split as many examples as validation has."""
-    if split != "test":
-        return experiment.validation["train_eval" if split == "train" else split]
-    if experiment.test is None:
-        raise DataError(f"task.split: got test, but {experiment.data.found.no_test or 'the data have no test split'}")
-    return experiment.test()
+    preprocess: Any = predictor.preprocess
+    found = split_batches(loaded.data, split, preprocess, predictor.device)
+    if found is None:
+        reason = summarize(loaded.data).found.no_test or "the data have no test split"
+        raise DataError(f"task.split: got test, but {reason}")
+    return found

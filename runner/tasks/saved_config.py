@@ -38,10 +38,17 @@ def resumed_job(job: Job, task: str) -> Job:
 
 
 def saved_config(
-    folder: str, job: Job, *, key: str, may_change: Collection[str], tasks: Collection[str] = ("train",)
+    folder: str,
+    job: Job,
+    *,
+    key: str,
+    may_change: Collection[str],
+    tasks: Collection[str] = ("train",),
+    other: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return the config of an earlier run, with this command's values for the keys in `may_change` and for paths.
 
+    Of a group in `other` a command may choose another option than the run has: then all its knobs are the command's.
     A relative path of the data means what it meant then. Raises ConfigError if the folder holds no training run, or if
     the command line sets any other key.
     """
@@ -49,10 +56,13 @@ def saved_config(
     if not user_paths.is_file(path, key=key):
         raise ConfigError(f"{key}: got '{folder}', must be a run folder (it has no {_CONFIG})")
     given = [override.lstrip("+").partition("=")[0] for override in job.overrides]
-    paths = [name for name in given if "." in name and key_marks(name).role is Role.PATH]
     config = plain_yaml.load(path)
+    chosen = {name for name in other if name in given and not _is_chosen(name, config, job)}
+    may_change = {*may_change, *chosen}
+    tops = {name: name.partition(".")[0] for name in given}
+    paths = [n for n in given if "." in n and key_marks(n).role is Role.PATH and tops[n] not in may_change]
     for name in given:
-        if name not in (key, *paths) and name.partition(".")[0] not in may_change and not _is_chosen(name, config, job):
+        if name not in (key, *paths) and tops[name] not in may_change and not _is_chosen(name, config, job):
             can = ", ".join(sorted(may_change))
             raise ConfigError(f"{name}: cannot be changed with {key}=... (allowed: {can}, and paths as in data.root)")
     config = _checked(path, config, job)
@@ -61,8 +71,7 @@ def saved_config(
         raise ConfigError(f"{key}: got '{folder}', must be the folder of a training run (its task is {task!r})")
     config = _with_paths(_with_saved_paths(Path(folder), config), job.config, paths, key)
     # Never the saved values: the user must confirm with each command
-    tops = {name.partition(".")[0] for name in (*given, *COMMAND_ONLY)}
-    return config | {name: job.config[name] for name in tops & set(may_change)}
+    return config | {name: job.config[name] for name in {*tops.values(), *COMMAND_ONLY} & may_change}
 
 
 def _is_chosen(name: str, config: Any, job: Job) -> bool:

@@ -78,11 +78,13 @@ def resumed_data(saved: SavedData, loaded: Loaded, *, accept: bool) -> tuple[Loa
     return with_classes_of(loaded, classes) if classes else loaded, lines
 
 
-def evaluated_data(saved: SavedData, loaded: Loaded, *, moved: bool, accept: bool) -> tuple[Loaded, list[str]]:
-    """Return the data that a model is scored on, labels as it knows them by name, and lines about them.
+def evaluated_data(saved: SavedData, loaded: Loaded, *, moved: bool, accept: bool) -> tuple[Loaded, list[str], bool]:
+    """Return the data to score with labels as the model knows them by name, lines about them, and True if its own.
 
-    Raises DataError for a class that the model or the data lack, and for other data in another place (`moved`) unless
-    `resume_data=new` is given.
+    Data that differ from those of the training and are in another place (`moved`) are not its own.
+
+    Raises DataError for a class that the model or the data lack, and for other data in another place unless the command
+    asks for them (`accept`).
     """
     changes = saved.changes(loaded.fingerprint)
     classes = saved.fingerprint and saved.fingerprint.classes
@@ -92,12 +94,14 @@ def evaluated_data(saved: SavedData, loaded: Loaded, *, moved: bool, accept: boo
         )
     if changes and moved and not accept:
         raise DataError(
-            f"{saved.folder}: the data there are not those that it was trained on ({changes}); "
-            "to score the run on them: resume_data=new"
+            f"{saved.folder}: the data lie elsewhere and are not those that it was trained on ({changes}); "
+            "to score the run on them: data.root=<folder>"
         )
-    lines = [f"the data have changed since the training ({changes})"] if changes else []
+    other = bool(changes) and moved
+    what = "scored on other data than it was trained on" if other else "the data have changed since the training"
+    lines = [f"{what} ({changes})"] if changes else []
     lines = lines if saved.id else [saved.unknown_line()]
-    return with_classes_of(loaded, classes) if classes else loaded, lines
+    return with_classes_of(loaded, classes) if classes else loaded, lines, not other
 
 
 def _class_difference(model: Collection[str], data: Collection[str]) -> str:
@@ -109,9 +113,10 @@ def _class_difference(model: Collection[str], data: Collection[str]) -> str:
 
 def data_entries(config: Mapping[str, Any], experiment: Experiment) -> dict[str, Any]:
     """Return what environment.json says of the data: what was found, its fingerprint, and each path in full."""
-    paths = _full_paths(config)
+    paths, data = _full_paths(config), experiment.loaded.data
+    known = {"shape": list(data.shape), "reading": dict(data.reading)}
     return {
-        DATA: {**experiment.data.as_json(), **experiment.fingerprint.to_record()},
+        DATA: {**experiment.data.as_json(), **experiment.fingerprint.to_record(), **known},
         **({PATHS: paths} if paths else {}),
     }
 

@@ -120,6 +120,7 @@ def _build_data(
         placement=placement,
         notes=(*layout.notes, *notes, *range_notes, *train_messages, *val_messages, *messages),
         found=layout.found,
+        reading={"depth": reading.view.colors.depth},
     )
 
 

@@ -98,12 +98,17 @@ def decode(path: str, view: View) -> _Pixels:
     still has twice the requested size. With `view.center` below 1 only that central share of both sides is kept.
     """
     with open_image(path) as image:
-        check_bands(image, view.colors)
-        enough = int(_JPEG_OVERSAMPLING * max(view.size) / view.center)
-        # None keeps the color mode
-        image.draft(None, (enough, enough))
-        pixels = to_eight_bits(_upright(image), view.colors)
-        return _to_array(fit_image(pixels, view.size, view.center, view.fit))
+        return to_pixels(image, view)
+
+
+def to_pixels(image: Any, view: View) -> _Pixels:
+    """Return a Pillow image, loaded or not, as `decode` returns the image of a file."""
+    check_bands(image, view.colors)
+    enough = int(_JPEG_OVERSAMPLING * max(view.size) / view.center)
+    # None keeps the color mode
+    image.draft(None, (enough, enough))
+    pixels = to_eight_bits(_upright(image), view.colors)
+    return _to_array(fit_image(pixels, view.size, view.center, view.fit))
 
 
 def decode_crop(path: str, view: View, uniforms: Sequence[float]) -> _Pixels:
