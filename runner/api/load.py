@@ -45,7 +45,7 @@ def load(
         if word.partition("=")[0].partition(".")[0] not in _MAY_SET:
             raise ConfigError(f"overrides: got '{word}'; expected only {' and '.join(_MAY_SET)}=...")
     folder = str(expand_home(os.fspath(run)))
-    words = ["task=evaluate", f"run={quote(folder)}", f"device={device}", *overrides]
+    words = ["task=predict", f"run={quote(folder)}", f"device={device}", *overrides]
     words += [f"plugins=[{','.join(plugins)}]"] if plugins else []
     conf = find_conf()
     given = read_overrides(conf, words)
@@ -57,4 +57,4 @@ def load(
     from runner.tasks.trained.saved_run import read_run
     from runner.tasks.trained.trained import restore_trained
 
-    return restore_trained(read_run(job, task="evaluate"))
+    return restore_trained(read_run(job, task="predict"), threads=False)

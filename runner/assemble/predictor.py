@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from runner.assemble.execution import convert_model
 from runner.assemble.model import construct_model
 from runner.assemble.recipe import autocaster
+from runner.assemble.threads import choose
 from runner.engine.contracts import Predict
 from runner.engine.losses import Loss, as_loss
 from runner.engine.parametrized import detach_computed
 from runner.engine.randomness import key, reseeder
 from runner.engine.state_dict import StateDict, load_part, state_of
+from runner.engine.world import ALONE
 from runner.registry import Config, build, build_many
 from runner.settings import Settings
 
@@ -31,12 +33,14 @@ class DataFacts:
         classes: The names of the classes, in the order of the labels.
         counts: The training examples of each class, None if they are not known.
         reading: What the training images decided about reading later ones (`Data.reading`).
+        batch_size: The examples of a forward pass in training.
     """
 
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
     counts: tuple[int, ...] | None
     reading: Mapping[str, Any]
+    batch_size: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +67,12 @@ class Predictor:
         load_part("preprocess", self.preprocess, weights)
 
 
-def assemble_predictor(config: Config, facts: DataFacts, settings: Settings, device: torch.device) -> Predictor:
+def assemble_predictor(
+    config: Config, facts: DataFacts, settings: Settings, device: torch.device, *, threads: bool
+) -> Predictor:
     """Return the model of a run as training built it, without weights; torch's random numbers are left as they were.
+
+    With `threads` torch computes with as many threads as in training.
 
     Raises ConfigError if the model or the prediction method does not fit the data.
     """
@@ -74,6 +82,9 @@ def assemble_predictor(config: Config, facts: DataFacts, settings: Settings, dev
         torch.manual_seed(key(settings.seed, "init"))
         model, _ = construct_model(_without_file(config), facts.shape, classes, build_many("regularizer", config))
     detach_computed(model)
+    if threads:
+        examples = facts.batch_size * settings.accumulate
+        choose(settings.threads, model, shape=facts.shape, examples=examples, world=ALONE)
     convert_model(model, settings)
     model = model.to(device).eval()
     counts = torch.tensor(facts.counts or [1] * classes)

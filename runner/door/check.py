@@ -44,7 +44,8 @@ def check_config(conf: Conf, config: Mapping[str, Any], chosen: Mapping[str, lis
     for key, readers in read_by_some_tasks().items():
         # A task of runner's own, not a plugin's
         if config[key] is not None and task not in readers and (PACKAGE / "tasks" / f"{task}.py").is_file():
-            raise ConfigError(f"{key}: requires task={' or '.join(readers)}; got task={task}")
+            words = " or ".join(filter(None, (", ".join(readers[:-1]), readers[-1])))
+            raise ConfigError(f"{key}: requires task={words}; got task={task}")
     if not conf.allow_unused:
         refuse_unused(config, length_in(config), next(iter(chosen.get(RECIPE, ())), None))
 

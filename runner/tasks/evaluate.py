@@ -9,13 +9,12 @@ from typing import Any, Literal
 from runner.assemble.data import split_batches
 from runner.assemble.load_data import Loaded, load
 from runner.assemble.predictor import DataFacts, Predictor
-from runner.assemble.threads import begin, choose
+from runner.assemble.threads import begin
 from runner.engine.batches import EvalBatches
 from runner.engine.data_summary import summarize
 from runner.engine.evaluation import score
 from runner.engine.saving import storage
 from runner.engine.saving.folder import RESULT, write_result
-from runner.engine.world import ALONE
 from runner.errors import DataError, StorageError
 from runner.notebook.book import record
 from runner.registry import register
@@ -36,10 +35,7 @@ def evaluate_task(job: Job, *, split: Literal["test", "val", "train"]) -> int:
     run = read_run(job, task="evaluate", other=("data",))
     begin(run.config["threads"])
     loaded, own = _load_data(run)
-    predictor = restore_predictor(run, _facts(run, loaded, own=own))
-    examples = loaded.data.batch_size * run.config["accumulate"]
-    choose(run.config["threads"], predictor.model.cpu(), shape=loaded.data.shape, examples=examples, world=ALONE)
-    predictor.model.to(predictor.device)
+    predictor = restore_predictor(run, _facts(run, loaded, own=own), threads=True)
     counted = False
     if split == "test" and own:
         # Check the files before the read is counted

@@ -12,8 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from comparing_runs import write_sweep
+from PIL import Image
 from running import job, metrics
 from small_runs import command_line_words, option_yaml, parsed_value, small
 
@@ -45,13 +47,19 @@ OTHER: dict[str, Any] = {
     "init_report.cotangent": "normal",
     "list.kind": "optim",
     "list.format": "markdown",
+    "predict.images": "photos/1.png",
+    "predict.out": "table.csv",
+    "predict.top": 2,
     "preview.examples": 4,
     "preview.lr_axis": "log",
     "profile.steps": 2,
     "profile.warmup": 1,
 }
 LESS = {"grid_vs_random": {"task.side": 2, "task.draws": 1}}  # knobs of tasks that would take long
-NEED_RUN = ("evaluate",)
+NEED_RUN = ("evaluate", "predict")
+NEED = {"predict": {"images": "photos"}}  # knobs without which a task does nothing
+# Knobs that show only where something is broken or in the way; their own tests have that
+ELSEWHERE = {"predict.bad_images": "tasks/test_predict.py", "predict.overwrite": "tasks/test_predict.py"}
 READ_RUNS = ("compare", "notebook")
 SCORES: dict[float, list[float | None]] = {0.1: [0.7, 0.6, 0.8], 0.5: [0.7, 0.65, 0.71]}
 
@@ -70,7 +78,9 @@ def output_of_task(name: str, folder: Path, capfd: Any, knobs: dict[str, Any]) -
     given = {**small({"steps": 3, "task": name}), **LESS.get(name, {})}
     given |= {f"task.{key}": value for key, value in knobs.items()}
     overrides = command_line_words(given)
+    knobs = {**NEED.get(name, {}), **knobs}
     if name in NEED_RUN:
+        write_photos(Path("photos"))
         assert start(job(*command_line_words(small({"steps": 3})), f"hydra.run.dir={folder}")) == 0
         overrides = [
             f"task={name}",
@@ -86,6 +96,13 @@ def output_of_task(name: str, folder: Path, capfd: Any, knobs: dict[str, Any]) -
     logged = metrics(folder) if (folder / "metrics.jsonl").exists() else []
     result = json.loads((folder / "result.json").read_text()) if (folder / "result.json").exists() else {}
     return printed, pictures, logged, count_operations(folder), result.get("scores"), result.get("steps")
+
+
+def write_photos(folder: Path) -> None:
+    """Write two small gray pictures."""
+    folder.mkdir()
+    for number in range(2):
+        Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) << number).save(folder / f"{number}.png")
 
 
 def output_about_runs(name: str, capfd: Any, knobs: dict[str, Any]) -> Any:
@@ -111,7 +128,15 @@ def test_a_task_does_the_same_twice(name: str, tmp_path: Path, capfd: Any) -> No
     assert first == second
 
 
-@pytest.mark.parametrize(("name", "knob"), [(n, k) for n in TASKS for k in option_yaml("task", n) if k != "name"])
+KNOBS = [(n, k) for n in TASKS for k in option_yaml("task", n) if k != "name" and f"{n}.{k}" not in ELSEWHERE]
+
+
+def test_the_tests_of_other_knobs_are_there():
+    for knob, path in ELSEWHERE.items():
+        assert f"task.{knob.partition('.')[2]}=" in (Path(__file__).parent.parent / path).read_text()
+
+
+@pytest.mark.parametrize(("name", "knob"), KNOBS)
 def test_another_value_of_a_tasks_knob_changes_something(name: str, knob: str, tmp_path: Path, capfd: Any) -> None:
     default = option_yaml("task", name)[knob]
     assert isinstance(default, bool) or f"{name}.{knob}" in OTHER, "say in OTHER what else it can be"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from runner import user_paths
+from runner.annotations import annotation
 from runner.assemble.predictor import DataFacts
 from runner.components.data.in_memory.array_values import channel_axis, pixel_factor, to_features, to_images
 from runner.components.data.layout.folder_listing import Skipped, images_under
@@ -27,11 +28,14 @@ from runner.engine.saving.storage import printable
 from runner.engine.world import cores
 from runner.errors import DataError, brief, escaped
 from runner.registry import Config
+from runner.schema import check
 from runner.user_folders import expand_home
 
 _Array = NDArray[Any]
 # Channels of the images that files can become
 _COLORS = (1, 3)
+# Knobs of a data set that say how an image file is read
+_KNOBS = {"fit", "center", "depth", "alpha", "extra_bands"}
 # Axis lengths that are taken for channels
 _CHANNELS = (1, 3, 4)
 
@@ -136,6 +140,10 @@ def image_reader(data: Config, facts: DataFacts) -> ImageReader:
     channels, *size = facts.shape
     if channels not in _COLORS or tuple(size) == (1, 1):
         return ImageReader(facts, None)
+    # A user may have edited the saved config
+    for knob in _KNOBS & data.keys():
+        if (kind := annotation("data", str(data["name"]), knob)) is not None:
+            check(f"data.{knob}", data[knob], kind)
     knobs: Mapping[str, Any] = data
     colors = Colors(
         channels, _depth(knobs.get("depth"), facts), knobs.get("alpha", "drop"), knobs.get("extra_bands", "error")

@@ -15,6 +15,7 @@ from runner.engine.saving import checkpoint
 from runner.engine.saving.folder import Result, read_environment, read_result
 from runner.engine.state_dict import StateDict
 from runner.errors import CheckpointError, ConfigError
+from runner.schema import PositiveInt, check
 from runner.tasks.job import Config, Job
 from runner.tasks.saved_config import MAY_CHANGE, saved_config
 from runner.tasks.saved_data import DATA, SavedData, saved_data
@@ -49,7 +50,11 @@ class SavedRun:
         train = known.parts.get("train")
         reading = entry.get("reading") if isinstance(entry, dict) else None
         return DataFacts(
-            shape, known.classes, train.counts if train else None, reading if isinstance(reading, dict) else {}
+            shape=shape,
+            classes=known.classes,
+            counts=train.counts if train else None,
+            reading=reading if isinstance(reading, dict) else {},
+            batch_size=check("data.batch_size", self.config["data"].get("batch_size", 1), PositiveInt),
         )
 
 
@@ -103,13 +108,22 @@ def facts_of(loaded: Loaded, saved: SavedData | None = None) -> DataFacts:
     classes = (saved and saved.fingerprint and saved.fingerprint.classes) or data.classes
     counts = tuple(data.train.labels.bincount(minlength=len(data.classes)).tolist())
     found = dict(zip(data.classes, counts, strict=True))
-    return DataFacts(data.shape, classes, tuple(found.get(name, 0) for name in classes), data.reading)
+    return DataFacts(
+        shape=data.shape,
+        classes=classes,
+        counts=tuple(found.get(name, 0) for name in classes),
+        reading=data.reading,
+        batch_size=data.batch_size,
+    )
 
 
-def restore_predictor(run: SavedRun, facts: DataFacts) -> Predictor:
-    """Return the model of a run with its weights; raises CheckpointError if they are of another model."""
+def restore_predictor(run: SavedRun, facts: DataFacts, *, threads: bool) -> Predictor:
+    """Return the model of a run with its weights; with `threads` torch computes with as many as in training.
+
+    Raises CheckpointError if the weights are of another model.
+    """
     settings, device = settings_and_device(run.config)
-    predictor = assemble_predictor(run.config, facts, settings, device)
+    predictor = assemble_predictor(run.config, facts, settings, device, threads=threads)
     match_average(predictor.model, run.weights)
     if wrong := checkpoint.mismatch(predictor.weights(), run.weights):
         raise CheckpointError(f"{run.path} is of another model: {wrong}")

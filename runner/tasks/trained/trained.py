@@ -97,7 +97,7 @@ class Trained:
 
         The batches are those of an evaluation, so that the numbers are, too.
         """
-        size = eval_batch(int(self.config["data"].get("batch_size", 1)))
+        size = eval_batch(self.predictor.facts.batch_size)
         batches = ((self._to_input(batch), torch.empty(0)) for batch in rebatched(chunks, size))
         for logits, log_p, _ in predict_batches(self.predictor, self.model, batches):
             yield (logits if log_p is None else log_p.exp()).float().cpu()
@@ -141,9 +141,9 @@ def rebatched(chunks: Iterable[Tensor], size: int) -> Iterator[Tensor]:
         yield torch.cat(waiting)
 
 
-def restore_trained(run: SavedRun) -> Trained:
-    """Return the model of a run, ready to predict."""
-    return Trained(run, restore_predictor(run, known_facts(run)))
+def restore_trained(run: SavedRun, *, threads: bool) -> Trained:
+    """Return the model of a run, ready to predict; with `threads` torch computes with as many as in training."""
+    return Trained(run, restore_predictor(run, known_facts(run), threads=threads))
 
 
 def _is_pillow(image: Any) -> bool:
