@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import random
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +12,8 @@ from typing import Any, TypeVar
 
 from hydra.core.global_hydra import GlobalHydra
 
-from runner import annotations, plain_yaml, source_reader, user_paths
+from runner import plain_yaml, source_reader, user_paths
+from runner.annotations import annotation, marks, marks_of_kind
 from runner.door import naming, options
 from runner.engine.interruption import Interrupted, raising, repeats_raise
 from runner.errors import PluginError, RunnerError
@@ -27,9 +30,9 @@ _OF_FILES: tuple[Any, ...] = (
     plain_yaml.loaded_config,
     source_reader.source_text,
     source_reader.statements,
-    annotations.annotation,
-    annotations.marks,
-    annotations.marks_of_kind,
+    annotation,
+    marks,
+    marks_of_kind,
     naming.trial_folders,
 )
 
@@ -50,9 +53,11 @@ def call(what: str, body: Callable[[], _Value], opened: Callable[[], Path | None
     try:
         with claimed(what), _session():
             return body()
-    except Interrupted as error:
-        error.folder = _absolute(opened())
-        raise
+    except KeyboardInterrupt as error:
+        # Python's own: a second Ctrl-C, which did not wait for the run
+        interrupted = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
+        interrupted.folder = _absolute(opened())
+        raise interrupted.with_traceback(None) from None
     except RunnerError as error:
         error.folder = _absolute(opened())
         # As on the command line: without passwords and control characters
@@ -66,6 +71,8 @@ def _session() -> Iterator[None]:
     for each in _OF_FILES:
         each.cache_clear()
     with contextlib.ExitStack() as held:
+        # Libraries draw from Python's generator
+        held.callback(random.setstate, random.getstate())
         held.enter_context(_own_hydra())
         held.enter_context(user_paths.returning())
         held.enter_context(user_paths.anchored())
@@ -84,12 +91,12 @@ def _absolute(folder: Path | None) -> Path | None:
 @contextlib.contextmanager
 def _own_hydra() -> Iterator[None]:
     """Let the body initialize Hydra, which the program that calls may have done for itself."""
-    instance = GlobalHydra.instance()
-    before, instance.hydra = instance.hydra, None
+    before, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
         yield
     finally:
-        instance.hydra = before
+        # Hydra has replaced the object
+        GlobalHydra.instance().hydra = before
 
 
 @contextlib.contextmanager

@@ -42,7 +42,8 @@ def _settings() -> list[_Setting]:
     """Return how to read and to write each setting, and its value in a new process; None: a run sets it itself."""
     cudnn = torch.backends.cudnn
     # torch.get_float32_matmul_precision raises an error where the caller has set one of these
-    products = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
+    backends: Any = torch.backends
+    products = [backends.cuda.matmul, backends.mkldnn.matmul]
     return [
         (torch.get_num_threads, torch.set_num_threads, None),
         (torch.get_default_dtype, torch.set_default_dtype, torch.float32),

@@ -26,12 +26,9 @@ _next: dict[int, signal.Handlers | _Handler] = {}
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended the work. The text is the signal's name, `exit_code` is 128 plus its number, as in shells.
+    """A signal ended the work. The text is the signal's name, `exit_code` is 128 plus its number, as in shells."""
 
-    `folder` is the folder of the run or sweep, None if it has none; the Python API sets it.
-    """
-
-    folder: Path | None = None
+    folder: Path | None = None  # of the run or sweep; the Python API sets it
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)

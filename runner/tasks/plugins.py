@@ -64,13 +64,13 @@ def _place(error: BaseException, plugins: Sequence[str]) -> str | None:
     roots = list(_plugin_paths(plugins))
     frames: list[tuple[str, int | None]] = []
     main = vars(sys.modules[MAIN]) if MAIN in plugins else None
-    for frame, line in traceback.walk_tb(error.__traceback__):
+    for frame, number in traceback.walk_tb(error.__traceback__):
         code = frame.f_code
         if frame.f_globals is main:
             # A cell of a notebook has no file
-            frames.append((f"{MAIN}.{code.co_qualname}", line - code.co_firstlineno + 1 if line else None))
+            frames.append((f"{MAIN}.{code.co_qualname}", number - code.co_firstlineno + 1))
         else:
-            frames.append((code.co_filename, line))
+            frames.append((code.co_filename, number))
     if issubclass(type(error), SyntaxError):
         # A subclass cannot replace these attributes
         file, line = (vars(SyntaxError)[name].__get__(error) for name in ("filename", "lineno"))
