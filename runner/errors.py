@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from runner.passwords import masked
@@ -29,9 +30,13 @@ _MAX_GROUPS = 10_000
 
 
 class RunnerError(Exception):
-    """A failure that the user can act on: its text is one line, `exit_code` is the process's."""
+    """A failure that the user can act on: its text is one line, `exit_code` is the process's.
+
+    `folder` is the folder of the run that failed, None if it has none; the Python API sets it.
+    """
 
     exit_code = 70
+    folder: Path | None = None
 
 
 class TrialsFailed(RunnerError):

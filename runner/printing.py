@@ -65,6 +65,12 @@ def check_printed() -> None:
         raise StorageError(problem)
 
 
+def in_notebook(stream: Any) -> bool:
+    """Return True if a stream is shown in a notebook: a page, which is no terminal, but can replace a line."""
+    kinds = type(getattr(stream, "_stream", stream)).__mro__
+    return any(kind.__module__ == "ipykernel.iostream" for kind in kinds)
+
+
 @contextmanager
 def printing_to(descriptor: int) -> Iterator[None]:
     """Write what is printed in the body to an open file, as far as its disk allows, and close it."""

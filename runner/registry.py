@@ -27,6 +27,8 @@ _Class = TypeVar("_Class", bound=type)
 _Value = TypeVar("_Value")
 Config = Mapping[str, Any]
 
+# The module of what a notebook or a script defines itself
+MAIN = "__main__"
 _parts: dict[str, dict[str, Callable[..., Any]]] = {}
 # The classes under `@shared_knobs`
 _knob_classes: set[type] = set()
@@ -43,6 +45,8 @@ def register(kind: str, name: str | None = None) -> Callable[[_Factory], _Factor
 
     def enter(factory: _Factory) -> _Factory:
         word = name or factory.__name__.lower()
+        if factory.__module__ == MAIN and (conf_folder() / kind / f"{word}.yaml").is_file():
+            raise ConfigError(f"{kind}={word}: comes with runner; register yours under another name")
         taken = _parts.setdefault(kind, {}).get(word)
         if taken is not None and _place(taken) != _place(factory):
             raise ConfigError(f"{kind}={word} is registered twice: by {_place(taken)} and by {_place(factory)}")
@@ -60,6 +64,16 @@ def _place(factory: Callable[..., Any]) -> str:
 def names(kind: str) -> list[str]:
     """Return the registered names of a kind, sorted."""
     return sorted(_parts.get(kind, {}))
+
+
+def registered_in(module: str) -> list[tuple[str, str, Callable[..., Any]]]:
+    """Return kind, name and factory of each component that a module has registered."""
+    return [
+        (kind, name, factory)
+        for kind, found in _parts.items()
+        for name, factory in found.items()
+        if factory.__module__ == module
+    ]
 
 
 def find(kind: str, name: str) -> Callable[..., Any]:

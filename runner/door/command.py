@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,17 +23,70 @@ from runner.numerics import RENAMED_VALUES
 from runner.printing import check_printed, visible, write_stderr, write_stdout
 
 if TYPE_CHECKING:
+    from runner.door.plan import Plan
+    from runner.engine.saving.folder import Result
     from runner.sweeps.launcher import LauncherSettings
+    from runner.tasks.job import Job
 
 _OF_ONE_RUN = ("hydra.run.dir", "hydra.mode")
 
 
+class Command(NamedTuple):
+    """A checked command line: the config of one run or the plan of a sweep."""
+
+    conf: Conf
+    parts: Parts
+    given: list[ParsedOverride]
+    implied: int  # the first of `given` are of the saved run that the command line names
+    config: dict[str, Any] | None  # None: a sweep
+    sweep: Plan | None
+
+    def job(self) -> Job:
+        """Return the job of a single run."""
+        _refuse_space(self.parts)
+        # Late: an answer or an error needs no job
+        from runner.door.jobs import single_job
+
+        assert self.config is not None
+        given = with_run_folder(self.given[self.implied :], self.config, self.parts.hydra.runtime.choices)
+        return replace(single_job(self.config, given), folders=self.conf.folders)
+
+    def start(self, job: Job) -> int:
+        """Run the task of the job and return its exit code."""
+        from runner.door.task_context import start_task
+
+        return start_task(job, settings=lambda: _settings_of(self.parts))
+
+    def start_sweep(self, outcome: list[tuple[Path, Result]] | None = None) -> int:
+        """Run the sweep and return its exit code; `outcome` gets the folder and the result of each trial."""
+        from runner.door.sweep import run_sweep
+
+        assert self.sweep is not None
+        return run_sweep(self.conf, self.sweep, self.given, outcome)
+
+
 def run(arguments: Arguments) -> int:
     """Compose and check the config, then print it or start the run or sweep; return the exit code."""
-    arguments, conf = _resumed(arguments)
+    command = checked_command(arguments)
+    if arguments.cfg:
+        return _show(command.conf, command.parts, command.given, resolve=arguments.resolve)
+    if arguments.info:
+        from runner.door.hydra_launchers import through_hydra
+
+        return through_hydra([f"--info={arguments.info}", *(each.word for each in command.given)], command.conf)
+    return command.start_sweep() if command.sweep else command.start(command.job())
+
+
+def checked_command(arguments: Arguments, more: Sequence[Path] = ()) -> Command:
+    """Return a command line, composed and checked; raises ConfigError if anything in it is wrong.
+
+    `more` are config folders beside the user's, with options that have no file of the user.
+    """
+    arguments, conf = _resumed(arguments, more)
     # Known keys depend on the options of the saved run
     implied = read_overrides(conf, saved_choices(arguments.overrides))
     given = with_moment(read_overrides(conf, [*(each.typed for each in implied), *arguments.overrides]))
+    config, sweep = None, None
     with hydra_opened(conf):
         fixed = [each for each in given if not each.swept]
         parts = compose_parts(conf, fixed)
@@ -48,30 +103,13 @@ def run(arguments: Arguments) -> int:
             config = compose_run(conf, parts, given)
             if not arguments.info:
                 _refuse_sweep_keys(parts, given, config)
-    if arguments.cfg:
-        return _show(conf, parts, given, resolve=arguments.resolve)
-    if arguments.info:
-        from runner.door.hydra_launchers import through_hydra
-
-        return through_hydra([f"--info={arguments.info}", *(each.word for each in given)], conf)
-    if many:
-        from runner.door.sweep import run_sweep
-
-        return run_sweep(conf, sweep, given)
-    _refuse_space(parts)
-    # Late: an answer or an error needs no job
-    from runner.door.jobs import single_job
-    from runner.door.task_context import start_task
-
-    given = with_run_folder(given[len(implied) :], config, parts.hydra.runtime.choices)
-    job = replace(single_job(config, given), folders=conf.folders)
-    return start_task(job, settings=lambda: _settings_of(parts))
+    return Command(conf, parts, given, len(implied), config, sweep)
 
 
-def _resumed(typed: Arguments) -> tuple[Arguments, Conf]:
+def _resumed(typed: Arguments, more: Sequence[Path]) -> tuple[Arguments, Conf]:
     """Return a command line, that of a sweep where `resume=` names one, and its configs."""
     arguments = sweep_command(typed)
-    conf = find_conf(arguments.config_dir, arguments.config_name)
+    conf = find_conf(arguments.config_dir, arguments.config_name, more)
     # The values of a sweep are those of an earlier command, maybe of an older version
     return arguments, conf._replace(allow_unused=arguments is not typed)
 

@@ -24,6 +24,7 @@ from runner.errors import ConfigError, RunnerError, short_reason, unknown
 from runner.expand_user import expand_paths
 from runner.numerics import mentions_old_name, old_names, renamed
 from runner.plain_yaml import check_interpolations, error_message
+from runner.registry import MAIN, registered_in
 
 # Interpolations can refer to each other, so that n of them can expand to 3^(n/3) values
 _MOST_REFERENCES = 12
@@ -142,6 +143,11 @@ def compose_run(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> di
     typed = [each.key for each in given if not picks_option(conf, each)]
     if config.get("plugins") and "plugins" not in typed:
         raise ConfigError("plugins: allowed on the command line only, because a file must not import code")
+    if MAIN in (config.get("plugins") or ()) and not registered_in(MAIN):
+        raise ConfigError(
+            f"plugins: got {MAIN}, the components of a notebook or script; call runner.train where they are defined, "
+            "or put them into a module"
+        )
     try:
         check_config(conf, config, parts.chosen)
     except RunnerError as error:

@@ -73,12 +73,12 @@ def name_in(sweep: Path, name: str, config: Mapping[str, Any]) -> str:
     if user_paths.is_dir(sweep / older, error=StorageError):
         return older
     # Legacy hashes counted most execution settings, which may since have been changed by `resume=`
-    others = (other for other in _folders(user_paths.full(sweep)).get(name[:-9], ()) if other != name)
+    others = (other for other in trial_folders(user_paths.full(sweep)).get(name[:-9], ()) if other != name)
     return next((other for other in others if _is_of(sweep / other, config)), name)
 
 
 @cache
-def _folders(sweep: str) -> dict[str, list[str]]:
+def trial_folders(sweep: str) -> dict[str, list[str]]:
     """Return the trials in a sweep's folder by their names without hash, as they are on the first call."""
     found: dict[str, list[str]] = {}
     for name in user_paths.listed(sweep, error=StorageError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +27,7 @@ class Conf(NamedTuple):
     files: Mapping[str, Mapping[str, Path]]  # group -> option -> file
     settings: Mapping[str, Any]  # the global fields, as runner's config.yaml sets them
     allow_unused: bool = False  # values that do nothing are accepted: they are those of an earlier command
+    more: tuple[Path, ...] = ()  # those of the folders that no user wrote
 
     def several(self, group: str) -> bool:
         """Return True if any number of a group's options may be chosen."""
@@ -37,11 +38,12 @@ class Conf(NamedTuple):
         return self.folders[0] in path.parents
 
 
-def find_conf(config_dir: str | None = None, primary: str = "config") -> Conf:
-    """Return runner's configs, and those of the user's folder if one is given."""
+def find_conf(config_dir: str | None = None, primary: str = "config", more: Sequence[Path] = ()) -> Conf:
+    """Return runner's configs, those of the user's folder if one is given, and those of `more` folders."""
     folders = [conf_folder()]
     if config_dir is not None:
         folders.append(_user_folder(config_dir))
+    folders += more
     main = read_yaml(folders[0] / "config.yaml")
     defaults = dict(_groups(main["defaults"]))
     files = {group: _options(group, folders) for group in defaults}
@@ -49,7 +51,7 @@ def find_conf(config_dir: str | None = None, primary: str = "config") -> Conf:
     if primary not in names:
         raise unknown("--config-name", "config", primary, names)
     settings = {key: value for key, value in main.items() if key not in ("defaults", "hydra")}
-    return Conf(tuple(folders), primary, defaults, files, settings)
+    return Conf(tuple(folders), primary, defaults, files, settings, more=tuple(more))
 
 
 def _user_folder(config_dir: str) -> Path:

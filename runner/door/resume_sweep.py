@@ -46,7 +46,7 @@ def save_command(folder: Path, conf: Conf, given: Sequence[ParsedOverride]) -> N
     kept = {
         "overrides": words,
         "config_name": conf.primary,
-        "give_again": [*plugins, *(f"--config-dir={path}" for path in conf.folders[1:])],
+        "give_again": [*plugins, *(f"--config-dir={path}" for path in conf.folders[1:] if path not in conf.more)],
         "cwd": user_paths.start_folder() or "",
     }
     write_atomic(folder / _FILE, yaml.safe_dump(kept, sort_keys=False, allow_unicode=True).encode())

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.decoration import decorative
@@ -13,19 +14,22 @@ from runner.door.options import Conf
 from runner.door.overrides import ParsedOverride
 from runner.door.plan import Plan
 from runner.door.resume_sweep import save_command
-from runner.door.task_context import ENTRY
+from runner.door.task_context import ENTRY, start
 from runner.engine.saving import storage
 from runner.engine.saving.disk import fills_disk
+from runner.engine.saving.folder import Result
 from runner.engine.saving.locking import lock
-from runner.errors import StorageError, TrialsFailed
+from runner.errors import ConfigError, StorageError, TrialsFailed
 from runner.printing import write_stderr, write_stdout
+from runner.registry import MAIN
 from runner.status import Status
 from runner.sweeps.data_check import DataCheck
 from runner.sweeps.display import make_display, show_reasons
 from runner.sweeps.failures import raise_if_failed, trials_ended
 from runner.sweeps.final_table import show_final_table
+from runner.sweeps.in_process import InProcess
 from runner.sweeps.launcher import Launcher, run_all
-from runner.sweeps.outcome import Ended, check_scores
+from runner.sweeps.outcome import Ended, check_scores, folder_of, read_saved_result
 from runner.sweeps.places import Places
 from runner.sweeps.pool import Pool
 from runner.sweeps.swept import swept_keys
@@ -37,14 +41,24 @@ if TYPE_CHECKING:
     from runner.search.study import Study
 
 
-def run_sweep(conf: Conf, plan: Plan, given: Sequence[ParsedOverride]) -> int:
-    """Run a sweep and return its exit code; raises TrialsFailed if runs failed, Locked if another process runs it."""
+# The trials of a sweep: the folder and the result of each
+Outcome = list[tuple[Path, Result]]
+
+
+def run_sweep(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], outcome: Outcome | None = None) -> int:
+    """Run a sweep and return its exit code; raises TrialsFailed if runs failed, Locked if another process runs it.
+
+    `outcome` gets the folder and the result of each trial, also where an error ends the sweep.
+    """
+    outcome = [] if outcome is None else outcome
     write_stdout(f"{_size(plan)} in {storage.printable(plan.folder)}\n")
     storage.make_folders(plan.folder)
     with lock(plan.folder):
         _save_command(conf, plan, given)
         try:
-            return _run_search(conf, plan, plan.search, given) if plan.search else _run_grid(conf, plan, given)
+            if plan.search:
+                return _run_search(conf, plan, plan.search, given, outcome)
+            return _run_grid(conf, plan, given, outcome)
         finally:
             # All trials together, because each one would write the whole notebook again.
             from runner.notebook.book import record
@@ -73,6 +87,15 @@ def _size(plan: Plan) -> str:
 
 def _make_launcher(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], like: Job) -> Launcher:
     """Return the launcher of a sweep, runner's or the chosen one of Hydra; `like` is any of the runs."""
+    if MAIN in like.config["plugins"]:
+        for each in given:
+            if each.key.startswith(("hydra.launcher.", "hydra/launcher")):
+                raise ConfigError(
+                    f"{each.key}: not supported with components of {MAIN}, whose trials run in this process, one after "
+                    "the other; put the components into a module and give it as a plugin"
+                )
+        # Another process cannot import what a notebook defines
+        return InProcess(start)
     if plan.settings:
         return Pool(plan.settings, like=like, entry=ENTRY)
     from runner.door.submitted import make_hydra_launcher
@@ -80,7 +103,7 @@ def _make_launcher(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], like
     return make_hydra_launcher(conf, given, plan.folder, plan.batch)
 
 
-def _run_grid(conf: Conf, plan: Plan, given: Sequence[ParsedOverride]) -> int:
+def _run_grid(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], outcome: Outcome) -> int:
     """Run all combinations, and show how they ended."""
     jobs, ended = plan.jobs, list[Ended]()
     swept = swept_keys(jobs)
@@ -90,6 +113,7 @@ def _run_grid(conf: Conf, plan: Plan, given: Sequence[ParsedOverride]) -> int:
         _, signal = run_all(jobs, launcher, make_display(len(jobs), swept=swept), ended)
     finally:
         ended.sort(key=lambda each: each.number)
+        outcome += [(folder_of(each.job), each.result) for each in ended]
         _show(ended, jobs[0].config["monitor"], swept, stopped=bool(signal))
         launcher.finish()
     if signal:
@@ -110,11 +134,18 @@ def _show(ended: Sequence[Ended], monitor: str, swept: Sequence[str], *, stopped
         show_reasons([each for each in early if not (stopped and each.result.status is Status.INTERRUPTED)])
 
 
-def _run_search(conf: Conf, plan: Plan, planned: PlannedSearch, given: Sequence[ParsedOverride]) -> int:
+def _run_search(
+    conf: Conf, plan: Plan, planned: PlannedSearch, given: Sequence[ParsedOverride], outcome: Outcome
+) -> int:
     """Run the points that a sampler picks, and show the ranking."""
     places = Places()
     with closing(_open_study(plan, planned, places.data)) as study:
-        return _search(conf, plan, planned, given, study, places)
+        try:
+            return _search(conf, plan, planned, given, study, places)
+        finally:
+            folders = [plan.folder / name for row in study.rows() for name in row.folders]
+            lost = Result(status=Status.FAILED, reason="its folder holds no result")
+            outcome += [(each, read_saved_result(each) or lost) for each in folders]
 
 
 def _search(

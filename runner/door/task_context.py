@@ -44,7 +44,7 @@ class _Vary:
         from runner.door.options import find_conf
         from runner.door.variants import vary
 
-        return vary(find_conf(*map(str, self.folders[1:])), config, overrides, self.recipe)
+        return vary(find_conf(more=self.folders[1:]), config, overrides, self.recipe)
 
 
 @dataclass(frozen=True)

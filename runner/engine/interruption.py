@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from runner.engine.world import ALONE, World
@@ -19,13 +20,15 @@ from runner.engine.world import ALONE, World
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Signals that this process or the one it was forked from ignores by its own choice (`ignore`)
 _own_choice: set[int] = set()
-# What a second signal does
-_next: list[signal.Handlers] = [signal.SIG_DFL]
 _Handler = Callable[[int, FrameType | None], None]
+# What a second signal does, where it is not the system's default
+_next: dict[int, signal.Handlers | _Handler] = {}
 
 
 class Interrupted(KeyboardInterrupt):
     """A signal ended the work. The text is the signal's name, `exit_code` is 128 plus its number, as in shells."""
+
+    folder: Path | None = None  # of the run or sweep; the Python API sets it
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -127,10 +130,8 @@ def handled(handler: _Handler, signals: Sequence[signal.Signals] = STOPPING) -> 
     Only the main thread can install handlers; in other threads nothing changes. An ignored signal stays ignored:
     shells start background jobs with SIGINT ignored.
     """
-    if not _in_main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in signals if not _is_ignored(number)}
+    here = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in signals if here and not _is_ignored(number)}
     try:
         for number in before:
             signal.signal(number, handler)
@@ -170,7 +171,7 @@ def watch_children(wakeup: int | None = None) -> None:
 
     Else no exit code of a child is known. With `wakeup`, each signal writes a byte to this descriptor.
     """
-    if not _in_main_thread():
+    if threading.current_thread() is not threading.main_thread():
         return
     if wakeup is not None:
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
@@ -222,20 +223,26 @@ def _is_ignored(number: signal.Signals) -> bool:
     return signal.getsignal(number) in (signal.SIG_IGN, None)
 
 
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
-
-
 def ignore_repeats() -> None:
     """Let a second signal do nothing in this process: whoever started it kills it if it does not end.
 
     Schedulers send SIGTERM to all processes of a job, and a sweep then sends it to its trials again.
     """
-    _next[0] = signal.SIG_IGN
+    _next.update(dict.fromkeys(STOPPING, signal.SIG_IGN))
+
+
+@contextmanager
+def repeats_raise() -> Iterator[None]:
+    """Let a second SIGINT raise KeyboardInterrupt in the body: it must not end the process of a notebook."""
+    _next[signal.SIGINT] = signal.default_int_handler
+    try:
+        yield
+    finally:
+        del _next[signal.SIGINT]
 
 
 def _restore_defaults() -> None:
     """Let the next signal have its default action; ignore a second SIGHUP, which belongs to the first one."""
     for number in STOPPING:
         if not _is_ignored(number):
-            signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else _next[0])
+            signal.signal(number, _next.get(number, signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL))

@@ -31,6 +31,7 @@ old_hparams.py      HPARAMS entries of older versions
 afterwards.py       decoration of a run folder, made after the result
 report.py           messages of a run to the terminal and TensorBoard
 plugins.py          the user's plugins
+activity.py         what this process runs now
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ from runner.engine.interruption import heed
 from runner.engine.read_ahead import read_ahead
 from runner.keys import marked_keys
 from runner.registry import asks, build, names
+from runner.tasks.activity import noted
 from runner.tasks.job import Job, Launch, Vary
 from runner.tasks.plugins import known_cause, load_plugins
 from runner.user_folders import expand_home, set_library_folders
@@ -74,7 +76,7 @@ def start(job: Job, *, vary: Vary | None = None, launch: Launch | None = None) -
     heed()
     context: dict[str, Any] = {"vary": vary, "launch": launch}
     context = {name: given for name, given in context.items() if given}
-    with collecting():
+    with collecting(), noted(f"task={job.config['task']['name']}"):
         try:
             code: int = build("task", job.config["task"], job=job, **context)
         except BaseException as error:

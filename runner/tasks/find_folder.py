@@ -23,8 +23,10 @@ from runner.tasks.saved_data import saved_data
 
 _CONFIG = "config.yaml"
 _ENVIRONMENT = "environment.json"
+# The source of the components that a notebook registered; for the reader, nothing imports it
+MAIN_CODE = "main_components.py"
 # Files that a folder may hold before its run has begun
-_ALLOWED_BEFORE_RUN = {"trial.log", LOCK, RESULT, "overrides.yaml", _ENVIRONMENT}
+_ALLOWED_BEFORE_RUN = {"trial.log", LOCK, RESULT, "overrides.yaml", _ENVIRONMENT, MAIN_CODE}
 
 
 def interrupted_folder(job: Job, fingerprint: Fingerprint) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -35,6 +35,7 @@ class Job:
     allow_unused: bool = False  # settings that do nothing are accepted: they are those of an earlier command
     is_trial: bool = False  # of a sweep or of a task that launches runs: `folder` is the only place for its result
     resumed: bool = False  # `folder` holds this very run, which `resume=` continues
+    opened: list[Path] = field(default_factory=list, compare=False)  # gets the folder of each run that its task opens
 
 
 class Vary(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from runner.engine.interruption import Interrupted
 from runner.errors import ConfigError, PluginError, RunnerError, describe, first_line, text_of, too_large, type_name
+from runner.registry import MAIN
 from runner.user_paths import relative
 
 
@@ -60,14 +62,22 @@ def _is_interrupt(error: BaseException) -> bool:
 def _place(error: BaseException, plugins: Sequence[str]) -> str | None:
     """Return `file:line` of the innermost plugin code that an error passed through, None if there is none."""
     roots = list(_plugin_paths(plugins))
-    frames: list[tuple[str, int | None]] = [
-        (frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)
-    ]
+    frames: list[tuple[str, int | None]] = []
+    main = vars(sys.modules[MAIN]) if MAIN in plugins else None
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        code = frame.f_code
+        if frame.f_globals is main:
+            # A cell of a notebook has no file
+            frames.append((f"{MAIN}.{code.co_qualname}", number - code.co_firstlineno + 1))
+        else:
+            frames.append((code.co_filename, number))
     if issubclass(type(error), SyntaxError):
         # A subclass cannot replace these attributes
         file, line = (vars(SyntaxError)[name].__get__(error) for name in ("filename", "lineno"))
         frames += [(file, line)] if isinstance(file, str) else []
     for file, line in reversed(frames):
+        if file.startswith(f"{MAIN}."):
+            return f"{file}, line {line}"
         if any(Path(file).is_relative_to(root) for root in roots):
             return f"{_near(file)}:{line}"
     return None
@@ -85,7 +95,7 @@ def _near(file: str) -> str:
 
 def _plugin_paths(plugins: Sequence[str]) -> Iterator[str]:
     """Yield the files and package folders of the plugins' code."""
-    for name in {name.partition(".")[0] for name in plugins} - {"runner"}:
+    for name in {name.partition(".")[0] for name in plugins} - {"runner", MAIN}:
         try:
             spec = importlib.util.find_spec(name)
         except (ImportError, ValueError):

@@ -124,6 +124,7 @@ def resumable_run(folder: Path, job: Job, *, by_hand: bool) -> Iterator[Run]:
         repair = not by_hand and read_only is None
         if line := job.world.from_main(lambda: result_to_continue(folder, repair=repair)[1]):
             print_progress(line)
+        job.opened.append(folder)
         yield Run(folder, result_to_continue(folder, repair=False)[0], read_only)
 
 
@@ -146,6 +147,7 @@ def continued_run_folder(job: Job, experiment: Experiment) -> Iterator[Run]:
 def _new_run(job: Job) -> Iterator[Run]:
     folder = _agreed_folder(job)
     with lock(folder, job.world):
+        job.opened.append(folder)
         yield Run(folder, Result())
 
 

@@ -189,11 +189,14 @@ def _labels(rules: _Rules) -> list[str]:
 
 
 def describe(optimizer: Optimizer) -> list[str]:
-    """Return one printable line per group: its tensors, parameters, learning rate and weight decay."""
+    """Return one printable line per group: its tensors, parameters, learning rate and weight decay.
+
+    The groups of a user's optimizer, which need not be made by `Groups`, may have no name and no weight decay.
+    """
     return [
-        f"{group['name']}: {len(group['params'])} tensors{_in_brackets(group.get('kinds'))}, "
+        f"{group.get('name', 'parameters')}: {len(group['params'])} tensors{_in_brackets(group.get('kinds'))}, "
         f"{sum(p.numel() for p in group['params']):,} parameters, "
-        f"lr {group['lr']:g}, weight decay {group['weight_decay']:g}{_window(group.get('active'))}"
+        f"lr {group['lr']:g}, weight decay {group.get('weight_decay', 0):g}{_window(group.get('active'))}"
         for group in optimizer.param_groups
     ]
 
