@@ -54,6 +54,7 @@ ADDED: dict[str, Any] = {
     **{f"data={name}.sampling": "shuffle" for name in _SETS},
     "resume_data": "same",
     "rerun": "never",
+    "average=ema.warmup": False,
 }
 
 # Defaults that have changed, with what they were. A saved run has its own values; a sweep that is resumed keeps those
@@ -61,6 +62,7 @@ ADDED: dict[str, Any] = {
 FORMER_DEFAULTS: dict[str, Any] = {
     "init.head": None,
     "optim.no_decay": ["bias", "norm"],
+    "average.warmup": False,
 }
 
 # The old name `<group>=<option>.<knob>`, and the knob's name now

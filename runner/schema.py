@@ -58,10 +58,13 @@ _ANY = Range()
 
 
 class Pair(ByValue):
-    """Two numbers, with the words that explain them; the first of bounds is not above the second."""
+    """Two numbers, with the words that explain them; the first of bounds is not above the second.
 
-    def __init__(self, says: str, *, bounds: bool = False, first: Range = _ANY) -> None:
-        self.says, self.bounds, self.first = says, bounds, first
+    With `square` one number stands for two equal ones; the config of a run has two.
+    """
+
+    def __init__(self, says: str, *, bounds: bool = False, first: Range = _ANY, square: bool = False) -> None:
+        self.says, self.bounds, self.first, self.square = says, bounds, first, square
 
     def __contains__(self, values: list[float]) -> bool:
         return len(values) == 2 and values[0] in self.first and not (self.bounds and values[0] > values[1])
@@ -73,6 +76,7 @@ NonNegative = Annotated[float, Range(0)]
 Unit = Annotated[float, Range(0, 1)]
 HalfOpenUnit = Annotated[float, Range(0, 1, open_high=True)]
 PositiveInt = Annotated[int, Range(1)]
+ImageSize = Annotated[list[PositiveInt], Pair("[height, width], or one number for a square", square=True)]
 NonNegativeInt = Annotated[int, Range(0)]
 Duration = Annotated[
     str,
@@ -121,10 +125,22 @@ def _check_annotated(key: str, value: Any, annotation: Any) -> Any:
         if value == []:
             raise ConfigError(f"{key}: got [], must name at least one")
         return check(key, value, kind)
+    if is_square(value, annotation):
+        return [check(key, value, get_args(kind)[0])] * 2
+    if isinstance(rule, Pair) and not isinstance(value, (list, tuple)):
+        raise wrong(key, value, rule.says)
     checked = check(key, value, kind)
     if checked not in rule:
         raise wrong(key, value, rule.says if isinstance(rule, Pair) else str(rule))
     return checked
+
+
+def is_square(value: Any, annotation: Any) -> bool:
+    """Return True if a value is one number where the annotated type takes two, such as height and width."""
+    if type(value) is not int or get_origin(annotation) is not Annotated:
+        return False
+    rule = alone(annotation)[1]
+    return isinstance(rule, Pair) and rule.square
 
 
 def alone(annotation: Any) -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ of every length, and so are the values of runner's recipes. Marks in the annotat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from functools import cache
@@ -106,8 +107,16 @@ def lines_about_limits(config: _Values, length: RunLength, every: int | Fraction
             yield f"{key}: {value} validations without improvement cannot be reached: the run makes {count}"
         if key == "average.start" and length.is_at_end(length.place(str(value)) or Fraction(0)):
             yield f"{key}: {value} is the end of the run, so the average is the model"
+        if key == "average.decay" and values.get("warmup") and (reached := _warm_up_of(value)) > total > 0:
+            yield f"{key}: {value} is reached at step {reached}, after the run's {total}; average.warmup sets the decay"
         if key == "mix.p" and value == 0:
             yield f"{key}: 0, so {values['name']} mixes no batch"
+
+
+def _warm_up_of(decay: float) -> int:
+    """Return the step from which on the warm-up of an average no longer limits its decay: (t - 1) / (t + 8) is more."""
+    # Rounded, because 9 / (1 - 0.99) is a little more than 900
+    return math.ceil(round(9 / (1 - decay), 6)) - 8
 
 
 def _given(config: _Values, recipe: str | None) -> Iterator[tuple[str, Any, Any, _Values]]:

@@ -78,7 +78,7 @@ REFUSED = {
     "optim.lr=nan": "optim.lr: got nan, must be a number",
     "optim.momentum=1": "optim.momentum: got 1, must be >= 0 and < 1",
     "optim=adam optim.betas=[0.9,1.5]": "optim.betas[1]: got 1.5, must be >= 0 and < 1",
-    "optim=adam optim.betas=0.9": "optim.betas: got 0.9, must be a list [a,b,...]",
+    "optim=adam optim.betas=0.9": "optim.betas: got 0.9, must be two numbers [mean of g, mean of g squared]",
     "optim=adam optim.betas=[0.9]": "optim.betas: got [0.9], must be two numbers [mean of g, mean of g squared]",
     "augment=[resized_crop] augment.resized_crop.scale=[0.9,0.5]": "augment.resized_crop.scale: got [0.9, 0.5], must",
     "optim=sdg": "optim: unknown option 'sdg'; did you mean 'sgd'?",

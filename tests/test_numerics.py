@@ -17,10 +17,12 @@ from runner.__main__ import main
 from runner.changes import Change
 from runner.comparing.comparability import find_warnings
 from runner.comparing.runs import find_runs
+from runner.door.arguments import read_arguments
 from runner.door.compose import compose_parts, compose_run, hydra_opened
 from runner.door.options import find_conf
 from runner.door.overrides import read_overrides
 from runner.door.plan import plan_sweep
+from runner.door.resume_sweep import sweep_command
 from runner.door.variants import vary
 from runner.engine.logs.sinks import read_metrics
 from runner.engine.saving import checkpoint
@@ -433,3 +435,28 @@ def test_events_of_the_steps_after_a_change_follow_those_before(folder, planted)
     planted(MIXUP)
     assert start(job(f"resume={folder}", "device=cpu", "resume_numerics=new")) == 0
     assert [step for step, tag, _ in events(folder) if tag == "train/loss"] == list(range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("saved", "given", "added"),
+    [
+        ({"name": "ema", "decay": 0.99}, [], True),
+        ({"name": "ema", "decay": 0.99, "warmup": False}, [], True),
+        ({"name": "ema", "decay": 0.99, "warmup": True}, [], False),
+        ({"name": "none"}, ["average=none"], False),
+        ({"name": "ema", "decay": 0.99}, ["average.warmup=true"], False),
+    ],
+)
+def test_a_resumed_sweep_keeps_the_average_that_its_trials_began_with(saved, given, added, tmp_path):
+    folder, words = tmp_path / "sweep", ["optim.lr=0.1,0.2", *given]
+    (folder / "optim.lr=0.1").mkdir(parents=True)
+    (folder / "sweep.yaml").write_text(yaml.safe_dump({"overrides": words, "config_name": "config", "give_again": []}))
+    (folder / "optim.lr=0.1" / "config.yaml").write_text(yaml.safe_dump({"average": saved}))
+    found = sweep_command(read_arguments([f"resume={folder}"])).overrides
+    assert [word for word in found if word.startswith("average")] == [*given, *["average.warmup=false"][: int(added)]]
+
+
+def test_a_saved_average_without_warmup_keeps_its_hash():
+    now = job("average.warmup=false")
+    old = {**now.config, "average": {"name": "ema", "decay": 0.99}}
+    assert completed(old) == now.config and hash8(old) == now.hash8 != job().hash8

@@ -8,7 +8,7 @@ import pytest
 
 from runner.durations import date, dates_until, exact_steps_of, is_date, steps_of
 from runner.errors import ConfigError, close, distance, nearest, unknown
-from runner.schema import BOUNDS, Duration, HalfOpenUnit, NotEmpty, Pair, Positive, PositiveInt, Unit, check
+from runner.schema import BOUNDS, Duration, HalfOpenUnit, ImageSize, NotEmpty, Pair, Positive, PositiveInt, Unit, check
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,11 @@ from runner.schema import BOUNDS, Duration, HalfOpenUnit, NotEmpty, Pair, Positi
         ([], Annotated[list[int], NotEmpty()], "k: got [], must name at least one"),
         ([1, 2, 3], Annotated[list[float], Pair("[low, high]")], "k: got [1, 2, 3], must be [low, high]"),
         ([2, 1], Annotated[list[float], BOUNDS], "k: got [2, 1], must be [low, high]"),
+        (1, Annotated[list[float], BOUNDS], "k: got 1, must be [low, high]"),
+        ("28x28", ImageSize, "k: got '28x28', must be [height, width], or one number for a square"),
+        ([28], ImageSize, "k: got [28], must be [height, width], or one number for a square"),
+        (0, ImageSize, "k: got 0, must be >= 1"),
+        (True, ImageSize, "k: got true, must be [height, width], or one number for a square"),
         ([1, "b"], Annotated[list[float], BOUNDS], "k[1]: got 'b', must be a number"),
         (3, list[int], "k: got 3, must be a list [a,b,...]"),
         ([1, 0], list[PositiveInt], "k[1]: got 0, must be >= 1"),
@@ -50,6 +55,7 @@ def test_right_values_come_back_typed():
     assert check("k", 1, Positive) == 1.0
     assert check("k", [1, 1], Annotated[list[float], BOUNDS]) == [1.0, 1.0]
     assert check("k", [2, 1], Annotated[list[float], Pair("two numbers")]) == [2.0, 1.0]
+    assert check("k", 28, ImageSize) == check("k", [28, 28], ImageSize) == [28, 28]
     assert type(check("k", 1, Positive)) is float
     assert check("k", None, Positive | None) is None
     assert check("k", [1, 2], list[float]) == [1.0, 2.0]

@@ -23,7 +23,7 @@ from runner.registry import find, knobs, names
 from runner.relations import InRun, Window
 from runner.schema import Duration
 from runner.settings import SETTINGS
-from runner.unused_settings import RunLength, length_in, unused_settings
+from runner.unused_settings import RunLength, length_in, lines_about_limits, unused_settings
 
 SMALL = ("data=synthetic", "model=mlp", "model.hidden=[8]", "augment=[]", "probe=[]", "device=cpu")
 RUN = ("epochs=6", *SMALL)
@@ -325,3 +325,17 @@ def test_an_average_that_begins_at_the_end_gets_a_line(
     monkeypatch.chdir(tmp_path)
     assert main([*SMALL, "steps=2", "average=swa", "average.start=100%"]) == 0
     assert "average.start: 100% is the end of the run, so the average is the model" in capsys.readouterr().err
+
+
+def test_a_decay_that_the_warm_up_does_not_reach_gets_a_line() -> None:
+    """The decay of step t is (t - 1) / (t + 8): 8/17 at step 9."""
+
+    def lines(steps: int, **knobs: object) -> list[str]:
+        config = {"average": {"name": "ema", "warmup": True, **knobs}}
+        return list(lines_about_limits(config, RunLength(total_steps=steps), steps, None))
+
+    unreached = "average.decay: 0.999 is reached at step 8992, after the run's 570; average.warmup sets the decay"
+    assert lines(570, decay=0.999) == [unreached]
+    assert lines(8991, decay=0.999) != [] == lines(8992, decay=0.999)
+    assert lines(8, decay=8 / 17) != [] == lines(9, decay=8 / 17)
+    assert lines(1, decay=0.0) == lines(570, decay=0.99) == lines(570, decay=0.999, warmup=False) == []

@@ -15,7 +15,7 @@ from runner.errors import ConfigError, unknown, wrong
 from runner.keys import read_by_some_tasks
 from runner.plain_yaml import check_values
 from runner.relations import check_relations
-from runner.schema import PLAIN, Duration, Pattern, check
+from runner.schema import PLAIN, Duration, Pattern, check, is_square
 from runner.settings import SETTINGS
 from runner.source_reader import PACKAGE
 from runner.unused_settings import length_in, refuse_unused
@@ -70,6 +70,38 @@ def _check_group(conf: Conf, group: str, values: Any, chosen: list[str]) -> None
         _check_knobs(f"{group}.{entry}", knobs, entries[entry], (group, str(entry)))
 
 
+def sizes_as_pairs(conf: Conf, config: dict[str, Any], chosen: Mapping[str, list[str]]) -> dict[str, Any]:
+    """Return a config with two numbers wherever one stands for two, so that both forms are one configuration."""
+    found = dict(config)
+    for group in conf.defaults:
+        values = config.get(group)
+        if not isinstance(values, Mapping) or not chosen.get(group):
+            continue
+        if not conf.several(group):
+            known = template(conf, group, chosen[group][0])
+            found[group] = _with_pairs(group, values, known, (group, str(values.get("name"))))
+            continue
+        entries = templates(conf, group, chosen[group])
+        found[group] = {
+            entry: _with_pairs(f"{group}.{entry}", knobs, entries.get(entry, {}), (group, str(entry)))
+            for entry, knobs in values.items()
+        }
+    return found
+
+
+def _with_pairs(key: str, values: Any, known: Mapping[str, Any], component: tuple[str, str]) -> Any:
+    """Return a component's knobs with two numbers wherever one stands for two."""
+    if not isinstance(values, Mapping):
+        return values
+    found = dict(values)
+    for knob, value in values.items():
+        # The types of the other knobs need not be read
+        if type(value) is int and isinstance(known.get(knob), list):
+            kind = annotation(*component, str(knob))
+            found[knob] = check(f"{key}.{knob}", value, kind) if is_square(value, kind) else value
+    return found
+
+
 def _check_name(group: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     """Reject a change of a component's `name`, because its knobs would be those of another option."""
     if "name" in known and values.get("name") != known["name"]:
@@ -114,6 +146,9 @@ def check_type(key: str, value: Any, example: Any) -> None:
     elif type(example) in PLAIN:
         check(key, value, type(example))
     elif isinstance(example, list) and not isinstance(value, list):
+        if type(value) is int and len(example) == 2:
+            # May be one number for a square, which the types of a plugin say
+            return
         raise wrong(key, value, "a list [a,b,...]")
     elif isinstance(example, Mapping) and not isinstance(value, Mapping):
         raise wrong(key, value, "a mapping {a: b}")

@@ -16,7 +16,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from runner.door.check import check_config
+from runner.door.check import check_config, sizes_as_pairs
 from runner.door.check_files import check_option_file, check_primary_file
 from runner.door.options import RECIPE, Conf, chosen_options, default_choice, option_values, primary_file
 from runner.door.overrides import ParsedOverride
@@ -149,6 +149,7 @@ def compose_run(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> di
             "or put them into a module"
         )
     try:
+        config = sizes_as_pairs(conf, config, parts.chosen)
         check_config(conf, config, parts.chosen)
     except RunnerError as error:
         raise ConfigError(f"{error}{_origin(conf, parts, str(error).partition(':')[0], typed)}") from error

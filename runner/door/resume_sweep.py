@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from runner.door.overrides import ParsedOverride, parse_override
 from runner.errors import ConfigError, wrong
 from runner.expand_user import expanded
 from runner.keys import key_marks, settings_with
-from runner.numerics import FORMER_DEFAULTS
+from runner.numerics import FORMER_DEFAULTS, completed
 from runner.passwords import HIDDEN, masked_word
 from runner.plain_yaml import check_interpolations
 from runner.roles import Role
@@ -120,7 +120,8 @@ def _former_defaults(folder: Path, words: Sequence[str]) -> list[str]:
         if not wanted:
             break
         config = plain_yaml.load(path)
-        wanted = {key: value for key, value in wanted.items() if _has(config, key, value)}
+        known = completed(config) if isinstance(config, dict) else {}
+        wanted = {key: value for key, value in wanted.items() if _has(known, key, value)}
     return [f"{key}={json.dumps(value)}" for key, value in wanted.items()] if trials else []
 
 
@@ -130,10 +131,10 @@ def _configs_below(folder: Path) -> list[Path]:
     return sorted(path for path in found if user_paths.is_file(path))
 
 
-def _has(config: Any, key: str, value: Any) -> bool:
-    """Return True if a saved config has this value."""
+def _has(config: Mapping[str, Any], key: str, value: Any) -> bool:
+    """Return True if a saved config, completed, has this value."""
     group, _, knob = key.partition(".")
-    knobs = config.get(group) if isinstance(config, dict) else None
+    knobs = config.get(group)
     return isinstance(knobs, dict) and knob in knobs and knobs[knob] == value
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from runner.door.check import check_config
+from runner.door.check import check_config, sizes_as_pairs
 from runner.door.check_files import check_option_file
 from runner.door.compose import Parts, compose_parts, compose_run, picks_option, quote, resolve
 from runner.door.options import RECIPE, Conf, chosen_options, option_values
@@ -118,6 +118,7 @@ def vary(
             varied = _merge_at(varied, each.key.split("."), each.value, each.key)
         varied = renamed(varied)
     expand_paths(varied)
+    varied = sizes_as_pairs(conf, varied, chosen)
     check_config(conf, varied, chosen)
     return varied
 

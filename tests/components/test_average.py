@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,49 @@ def test_none_is_the_model_itself() -> None:
     assert averaged.state_dict() == {}
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.5, 0.9])
-def test_ema_is_the_normalized_weighted_mean_of_the_stored_iterates(decay: float) -> None:
+def averages_of(points: list[float], **changes: Any) -> list[float]:
+    """Return the average of a model of one weight after each of some steps."""
+    model = nn.Linear(1, 1, bias=False)
+    averaged = average("ema", model, **changes)
+    found = []
+    for step, point in enumerate(points, 1):
+        nn.init.constant_(model.weight, point)
+        averaged.update(model, step)
+        found.append(averaged.module.weight.item())
+    return found
+
+
+def test_ema_with_warmup_is_stepped_by_hand() -> None:
+    """The decay is 0, 1/10, 2/11 and 3/12; one of 0.2 is reached at the fourth step."""
+    points = [10.0, 20.0, 30.0, 40.0]
+    assert averages_of(points, decay=0.99, warmup=True) == pytest.approx([10, 19, 28, 37])
+    assert averages_of(points, decay=0.2, warmup=True) == pytest.approx([10, 19, 28, 37.6])
+    assert averages_of(points, decay=0.05, warmup=True) == pytest.approx([10, 19.5, 29.475, 39.47375])
+    assert averages_of(points, decay=0.5, warmup=False) == pytest.approx([10, 50 / 3, 170 / 7, 98 / 3])
+
+
+def test_ema_with_warmup_is_the_polynomial_average_until_the_decay_is_reached() -> None:
+    """The weights of the average are those of Shamir and Zhang 2013 with an exponent of 8; the initial ones count 0."""
     model = network()
-    averaged = average("ema", model, decay=decay)
+    averaged = average("ema", model, decay=0.99, warmup=True)
+    iterates = torch.stack(train_on_noise(model, averaged, range(1, 21)))
+    weights = torch.tensor([math.comb(i + 7, 8) for i in range(1, 21)], dtype=torch.float64)
+    assert_same(averaged, (weights[:, None] * iterates).sum(0) / weights.sum())
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.9, 0.99])
+def test_the_decay_of_ema_with_warmup_is_that_of_tensorflow_two_updates_earlier(decay: float) -> None:
+    """A weight that jumps from 0 to 1 in the last step has the average `1 - decay`."""
+    for last in (2, 3, 10, 40, 891, 892, 2000):
+        expected = 1 - min(decay, (1 + last - 2) / (10 + last - 2))
+        found = averages_of([0.0] * (last - 1) + [1.0], decay=decay, warmup=True)
+        assert found[-1] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.9])
+def test_ema_without_warmup_is_the_normalized_weighted_mean_of_the_stored_iterates(decay: float) -> None:
+    model = network()
+    averaged = average("ema", model, decay=decay, warmup=False)
     iterates = torch.stack(train_on_noise(model, averaged, range(1, 11)))
     weights = torch.tensor([decay ** (10 - i) for i in range(1, 11)], dtype=torch.float64)
     expected = (weights[:, None] * iterates).sum(0) / weights.sum()
@@ -84,9 +124,10 @@ def test_ema_is_the_normalized_weighted_mean_of_the_stored_iterates(decay: float
     assert averaged.module[1].num_batches_tracked == 10
 
 
-def test_ema_after_one_step_is_the_model_and_leaves_it_alone() -> None:
+@pytest.mark.parametrize("warmup", [True, False])
+def test_ema_after_one_step_is_the_model_and_leaves_it_alone(warmup: bool) -> None:
     model, twin = network(), network()
-    averaged = average("ema", model, decay=0.99)
+    averaged = average("ema", model, decay=0.99, warmup=warmup)
     train_on_noise(model, averaged, range(1, 2))
     torch.testing.assert_close(flat(averaged.module), flat(model))
     train_on_noise(twin, average("none", twin), range(1, 2))

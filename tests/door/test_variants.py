@@ -12,6 +12,8 @@ from runner.door.task_context import _Vary
 from runner.door.variants import Composer, vary
 from runner.errors import ConfigError
 from runner.hashes import hash8
+from runner.registry import checked
+from runner.schema import ImageSize
 
 
 def composed(conf, *words):
@@ -40,6 +42,40 @@ def test_a_variant_equals_what_the_words_compose(words):
     before = copy.deepcopy(base)
     assert vary(conf, base, words) == composed(conf, "model=mlp", *words)
     assert base == before
+
+
+FOLDER = ("data=imagefolder", "data.root=/images")
+
+
+def test_one_number_is_the_size_of_a_square():
+    conf = find_conf()
+    wanted = composed(conf, *FOLDER, "data.size=[28,28]")
+    assert wanted["data"]["size"] == [28, 28]
+    found = composed(conf, *FOLDER, "data.size=28")
+    assert found == wanted == vary(conf, composed(conf, *FOLDER), ["data.size=28"])
+    assert hash8(found) == hash8(wanted) != hash8(composed(conf, *FOLDER))
+    with hydra_opened(conf):
+        composer = Composer(conf)
+        trials = [composer.trial(read_overrides(conf, [*FOLDER, f"data.size={size}"])).config for size in (20, 28)]
+    assert [each["data"]["size"] for each in trials] == [[20, 20], [28, 28]]
+    # A size that is one number stays one
+    assert composed(conf, "data=synthetic", "data.kind=shapes", "data.size=16")["data"]["size"] == 16
+
+
+def test_one_number_is_the_size_of_a_square_in_a_file_and_in_a_plugin(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").write_text("defaults: [imagefolder]\nroot: /images\nsize: 28\n")
+    (tmp_path / "data" / "lab.yaml").write_text("name: lab\nsize: [32, 32]\nbatch_size: 8\n")
+    conf = find_conf(str(tmp_path))
+    assert composed(conf, "data=mine")["data"]["size"] == [28, 28]
+    # Its types are known when it is imported
+    config = composed(conf, "data=lab", "data.size=28", "plugins=[lab_data]")["data"]
+    assert checked(_lab, "data", {k: v for k, v in config.items() if k != "name"})["size"] == [28, 28]
+    with pytest.raises(ConfigError, match=r"^data\.batch_size: got \[8\], must be a whole number$"):
+        composed(conf, "data=lab", "data.batch_size=[8]", "plugins=[lab_data]")
+
+
+def _lab(*, size: ImageSize, batch_size: int) -> None: ...
 
 
 OLD, NEW = "monitor=train/accuracy", "monitor=train_eval/accuracy"

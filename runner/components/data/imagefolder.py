@@ -31,7 +31,7 @@ from runner.errors import DataError
 from runner.registry import register
 from runner.relations import OneOf, With
 from runner.roles import Aspect, FilePath, Role, Unnamed
-from runner.schema import BOUNDS, NonNegativeInt, Pair, Positive, PositiveInt, Range
+from runner.schema import BOUNDS, ImageSize, NonNegativeInt, Positive, PositiveInt, Range
 from runner.user_folders import expand_home
 
 _Share = Annotated[float, Range(0, 1, open_low=True)]
@@ -52,7 +52,7 @@ def imagefolder(
     pixels: PixelSettings,
     *,
     root: Annotated[str, Role.PATH, FilePath(expand=False), Aspect.EXAMPLES],
-    size: Annotated[list[PositiveInt], Pair("[height, width]")],
+    size: ImageSize,
     center: _Share,
     crop: Annotated[Literal["resized"] | None, Aspect.TRAINING],
     crop_scale: Annotated[list[_Share], BOUNDS, Aspect.TRAINING],
