@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from runner.field_words import NOT_HERE, normalized, value_words
 from runner.passwords import masked
 
 # The messages of torch, numpy and the allocators about sizes that do not fit into memory.
@@ -164,18 +165,41 @@ def one_line(text: str, most: int = _LINE_LENGTH) -> str:
     return shown if len(shown) <= most else f"{shown[: most - tail - 5]} ... {shown[-tail:]}"
 
 
-def unknown(key: str, what: str, given: str, choices: Iterable[str]) -> ConfigError:
-    """Return the error for a name that is not one of `choices`, nearest names first."""
+def unknown(key: str, what: str, given: str, choices: Iterable[str], *, hint: str = "") -> ConfigError:
+    """Return the error for a name that is not one of `choices`, nearest names first.
+
+    `hint` replaces the suggestion, and names that are spelled alike in a long list of other keys.
+    """
     ranked = nearest(given, choices)
-    hint = f"; did you mean '{ranked[0]}'?" if ranked and close(given, ranked[0]) else ""
     more = f", ... {len(ranked) - MOST_CHOICES} more: task=list" if len(ranked) > MOST_CHOICES else ""
-    listed = ", ".join(ranked[:MOST_CHOICES] if more else sorted(ranked))
-    return ConfigError(f"{brief(key, KEY)}: unknown {what} '{brief(given)}'{hint} (choose from: {listed}{more})")
+    listed = f" (choose from: {', '.join(ranked[:MOST_CHOICES] if more else sorted(ranked))}{more})"
+    words = hint + ("" if more else listed) if hint else _suggestion(key, given, ranked) + listed
+    return ConfigError(f"{brief(key, KEY)}: unknown {what} '{brief(given)}'{words}")
+
+
+def _suggestion(key: str, given: str, ranked: list[str]) -> str:
+    """Return the name that was meant, in words: by the tables of other libraries' words, else by its spelling."""
+    # The settings of a sweep are no group with options
+    ours = value_words(key.rpartition(".")[0] if key.startswith("hydra.") else key, given)
+    if ours and ours != NOT_HERE and (ours in ranked or "=" in ours or ours == "[]"):
+        return f"; did you mean {_command(key, ours)}?"
+    same = [name for name in ranked if normalized(name) == normalized(given)]
+    near = same or [name for name in ranked[:1] if ours is None and close(given, name)]
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _command(key: str, ours: str) -> str:
+    """Return a name in quotes, or the whole override where the name alone is not the answer."""
+    if "=" in ours:
+        return " ".join(f"'{word}'" for word in ours.strip("'").split())
+    return f"'{key}={ours}'" if ours == "[]" else f"'{ours}'"
 
 
 def wrong(key: str, value: Any, allowed: str) -> ConfigError:
     """Return the error for a value of the wrong type or out of range."""
-    return ConfigError(f"{brief(key, KEY)}: got {brief(shown(value))}, must be {allowed}")
+    ours = value_words(key, str(value)) if isinstance(value, (str, bool, int)) else None
+    hint = f"; did you mean {_command(key, ours)}?" if ours and ours != NOT_HERE else ""
+    return ConfigError(f"{brief(key, KEY)}: got {brief(shown(value))}, must be {allowed}{hint}")
 
 
 def shown(value: Any) -> str:
@@ -214,7 +238,8 @@ def nearest(word: str, choices: Iterable[str]) -> list[str]:
 
 def close(word: str, other: str) -> bool:
     """Return True if `other` is near enough to `word` to be worth suggesting."""
-    return distance(word.lower(), other.lower()) <= max(2, len(other) // 3)
+    # Among words of four letters two edits lead anywhere: `test` is not `list`
+    return distance(word.lower(), other.lower()) <= max(1, min(len(word), len(other)) // 3)
 
 
 def distance(a: str, b: str) -> int:

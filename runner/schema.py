@@ -174,8 +174,20 @@ def _check_literal(key: str, value: Any, choices: tuple[Any, ...]) -> Any:
 
 def _check_union(key: str, value: Any, options: tuple[Any, ...]) -> Any:
     """Return the value as the first of the types that takes it."""
-    if value is None and type(None) in options:
+    if type(None) not in options:
+        return _check_options(key, value, options)
+    if value is None:
         return None
+    try:
+        return _check_options(key, value, options)
+    except ConfigError as error:
+        if str(value).lower() in _NONE:
+            raise ConfigError(f"{error}; did you mean 'null'?") from error
+        raise
+
+
+def _check_options(key: str, value: Any, options: tuple[Any, ...]) -> Any:
+    """Return the value, which is not null, as the first of the types that takes it."""
     options = tuple(option for option in options if option is not type(None))
     # The error about a mapping's own keys says more than one about all types
     if isinstance(value, dict) and (mappings := [option for option in options if _is_mapping(option)]):
@@ -213,6 +225,8 @@ def described(annotation: Any) -> str:
     return {list: "a list [a,b,...]", dict: "a mapping {a: b}"}.get(origin) or PLAIN[annotation]
 
 
+# What people write for null
+_NONE = ("none", "nil", "nan", "no", "off", "false")
 PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 

@@ -6,6 +6,10 @@ options.py          config folders: groups, options, YAML files
 check_files.py      checks of a user's config files before Hydra reads them
 compose.py          composition of one config from overrides
 check.py            the check of a whole config
+sizes.py            one number for a square image, as two
+field_keys.py       the keys of other libraries, and what to type for them
+known_keys.py       which keys a command line can set, and which options have others
+suggestions.py      what an unknown key is called here
 variants.py         many configs that differ in a few places; `vary`
 naming.py           names and hashes
 jobs.py             the jobs that tasks start with

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from runner.errors import ConfigError, unknown
+from runner.errors import ConfigError, close, nearest, unknown
 
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 COMPLETION = ("-sc", "--shell-completion")
@@ -50,13 +50,30 @@ def read_arguments(argv: Sequence[str]) -> Arguments:
     parser = _flags()
     known, extra = parser.parse_known_intermixed_args(list(argv))
     for word in extra:
-        flag = word.partition("=")[0]
-        raise unknown(flag, "flag", flag, re.findall(r"--[a-z][a-z-]*", parser.format_help()))
+        flag, _, value = word.partition("=")
+        flags = re.findall(r"--[a-z][a-z-]*", parser.format_help())
+        raise unknown(flag, "flag", flag, flags, hint=_instead(flag, value or _after(argv, word), flags))
     if known.cfg and known.multirun:
         raise ConfigError("--cfg: not supported with -m; it prints the config of one run")
     if known.resolve and not known.cfg:
         raise ConfigError("--resolve: requires --cfg job")
     return Arguments(**{**vars(known), "overrides": tuple(known.overrides)})
+
+
+def _after(argv: Sequence[str], word: str) -> str:
+    """Return the value that stands after a flag, `true` if there is none."""
+    following = list(argv)[list(argv).index(word) + 1 :][:1] if word in argv else []
+    return next((each for each in following if "=" not in each and not each.startswith("-")), "true")
+
+
+def _instead(flag: str, value: str, flags: Sequence[str]) -> str:
+    """Return which setting an unknown flag means, in words; empty where it is a flag that is misspelled."""
+    if close(flag, nearest(flag, flags)[0]):
+        return ""
+    # Late: only this line needs it
+    from runner.door.suggestions import flag_hint
+
+    return flag_hint(flag, value)
 
 
 def _flags() -> _Parser:

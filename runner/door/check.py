@@ -10,16 +10,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from runner.annotations import annotation
-from runner.door.options import RECIPE, Conf, template, templates
+from runner.door.options import RECIPE, Conf, chosen_options, template, templates
 from runner.errors import ConfigError, unknown, wrong
 from runner.keys import read_by_some_tasks
 from runner.plain_yaml import check_values
 from runner.relations import check_relations
-from runner.schema import PLAIN, Duration, Pattern, check, is_square
+from runner.schema import PLAIN, Duration, Pattern, check
 from runner.settings import SETTINGS
 from runner.source_reader import PACKAGE
 from runner.unused_settings import length_in, refuse_unused
 
+_Chosen = Mapping[str, list[str]]  # the options of each group
 _DURATION: Pattern = Duration.__metadata__[0]  # type: ignore[attr-defined]
 
 
@@ -33,9 +34,12 @@ def check_config(conf: Conf, config: Mapping[str, Any], chosen: Mapping[str, lis
         if key in SETTINGS:
             check(key, value, SETTINGS[key])
         elif key in conf.defaults:
-            _check_group(conf, key, value, chosen[key])
+            _check_group(conf, key, value, chosen)
         else:
-            raise unknown(str(key), "key", str(key), [*conf.defaults, *SETTINGS])
+            # Late: it imports this module, and only a wrong key needs it
+            from runner.door.suggestions import unknown_top_key
+
+            raise unknown_top_key(conf, chosen, str(key), value)
     for key in [*conf.defaults, *SETTINGS]:
         if key not in config and key != RECIPE:
             raise ConfigError(f"{key}: missing")
@@ -50,91 +54,86 @@ def check_config(conf: Conf, config: Mapping[str, Any], chosen: Mapping[str, lis
         refuse_unused(config, length_in(config), next(iter(chosen.get(RECIPE, ())), None))
 
 
-def _check_group(conf: Conf, group: str, values: Any, chosen: list[str]) -> None:
+def _check_group(conf: Conf, group: str, values: Any, all_chosen: _Chosen) -> None:
     """Check the knobs of a group's chosen option, or of each entry where several may be chosen."""
+    chosen = all_chosen[group]
     if not chosen and not conf.several(group):
         raise wrong(group, values, "an option")
     if not isinstance(values, Mapping):
         raise wrong(group, values, f"an option or knobs of one ({group}.<knob>=...)")
     if not conf.several(group):
-        _check_name(group, values, known := template(conf, group, chosen[0]))
+        _check_name(conf, group, values, known := template(conf, group, chosen[0]))
+        _refuse_unknown(conf, all_chosen, group, values, known)
         _check_knobs(group, values, known, (group, str(values.get("name"))))
         return
     entries = templates(conf, group, chosen)
     for entry, knobs in values.items():
         if entry not in entries:
-            raise _not_chosen(conf, group, str(entry), chosen)
+            raise _not_chosen(conf, all_chosen, group, str(entry), knobs)
         if not isinstance(knobs, Mapping):
             listed = ", ".join(f"{group}.{entry}.{knob}" for knob in entries[entry])
             raise wrong(f"{group}.{entry}", knobs, f"set by its knobs ({listed})")
+        _refuse_unknown(conf, all_chosen, f"{group}.{entry}", knobs, entries[entry])
         _check_knobs(f"{group}.{entry}", knobs, entries[entry], (group, str(entry)))
 
 
-def sizes_as_pairs(conf: Conf, config: dict[str, Any], chosen: Mapping[str, list[str]]) -> dict[str, Any]:
-    """Return a config with two numbers wherever one stands for two, so that both forms are one configuration."""
-    found = dict(config)
-    for group in conf.defaults:
-        values = config.get(group)
-        if not isinstance(values, Mapping) or not chosen.get(group):
-            continue
-        if not conf.several(group):
-            known = template(conf, group, chosen[group][0])
-            found[group] = _with_pairs(group, values, known, (group, str(values.get("name"))))
-            continue
-        entries = templates(conf, group, chosen[group])
-        found[group] = {
-            entry: _with_pairs(f"{group}.{entry}", knobs, entries.get(entry, {}), (group, str(entry)))
-            for entry, knobs in values.items()
-        }
-    return found
-
-
-def _with_pairs(key: str, values: Any, known: Mapping[str, Any], component: tuple[str, str]) -> Any:
-    """Return a component's knobs with two numbers wherever one stands for two."""
-    if not isinstance(values, Mapping):
-        return values
-    found = dict(values)
-    for knob, value in values.items():
-        # The types of the other knobs need not be read
-        if type(value) is int and isinstance(known.get(knob), list):
-            kind = annotation(*component, str(knob))
-            found[knob] = check(f"{key}.{knob}", value, kind) if is_square(value, kind) else value
-    return found
-
-
-def _check_name(group: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+def _check_name(conf: Conf, group: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     """Reject a change of a component's `name`, because its knobs would be those of another option."""
     if "name" in known and values.get("name") != known["name"]:
         given = values.get("name")
-        expected = f"'{known['name']}' as in its YAML; choose another option with {group}={given}"
+        try:
+            option = chosen_options(conf, group, str(given))[0]
+        except ConfigError as error:
+            raise ConfigError(f"{group}.name: {str(error).partition(': ')[2]}") from error
+        expected = f"'{known['name']}' as in its YAML; choose another option with {group}={option}"
         raise wrong(f"{group}.name", given, expected)
 
 
-def _not_chosen(conf: Conf, group: str, entry: str, chosen: list[str]) -> ConfigError:
+def _not_chosen(conf: Conf, chosen: _Chosen, group: str, entry: str, value: Any) -> ConfigError:
     """Return the error for knobs of an option that is not chosen."""
     if entry in conf.files[group]:
-        return ConfigError(f"{group}.{entry}: '{entry}' is not chosen; add it: {group}=[{','.join([*chosen, entry])}]")
-    return unknown(group, "option", entry, conf.files[group])
+        listed = ",".join([*chosen[group], entry])
+        return ConfigError(f"{group}.{entry}: '{entry}' is not chosen; add it: {group}=[{listed}]")
+    if isinstance(value, Mapping):
+        return unknown(group, "option", entry, conf.files[group])
+    from runner.door.suggestions import unknown_knob
+
+    return unknown_knob(conf, chosen, f"{group}.{entry}", value, list(conf.files[group]))
+
+
+def _refuse_unknown(
+    conf: Conf, chosen: _Chosen, place: str, values: Mapping[str, Any], known: Mapping[str, Any]
+) -> None:
+    """Raise ConfigError for a key that a component does not have."""
+    for name, value in values.items():
+        if name not in known:
+            from runner.door.suggestions import unknown_knob
+
+            raise unknown_knob(conf, chosen, f"{place}.{name}", value, [str(each) for each in known])
 
 
 def _check_knobs(key: str, values: Mapping[str, Any], known: Mapping[str, Any], component: tuple[str, str]) -> None:
-    """Check that a component's keys are those of its YAML, and that their values have the right types."""
+    """Check that a component's keys are all there, and that their values have the right types."""
     for name, value in values.items():
-        if name not in known:
-            raise unknown(f"{key}.{name}", "key", str(name), known)
         if type(value) is type(known[name]) and value == known[name]:
             # Most values are those of the YAML; their types need not be read
             continue
-        kind = annotation(*component, str(name))
-        if kind is None:
-            check_type(f"{key}.{name}", value, known[name])
-        else:
-            check(f"{key}.{name}", value, kind)
+        check_knob(f"{key}.{name}", value, known, component)
     for name in known:
         if name not in values:
             raise ConfigError(f"{key}.{name}: missing in its YAML")
     if values != known:
         check_relations(key, values, {name: annotation(*component, str(name)) for name in values})
+
+
+def check_knob(key: str, value: Any, known: Mapping[str, Any], component: tuple[str, str]) -> None:
+    """Check the value of a component's knob; `known` are all its knobs with values that give their types."""
+    name = key.rpartition(".")[2]
+    kind = annotation(*component, name)
+    if kind is None:
+        check_type(key, value, known[name])
+    else:
+        check(key, value, kind)
 
 
 def check_type(key: str, value: Any, example: Any) -> None:

@@ -16,10 +16,11 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from runner.door.check import check_config, sizes_as_pairs
+from runner.door.check import check_config
 from runner.door.check_files import check_option_file, check_primary_file
 from runner.door.options import RECIPE, Conf, chosen_options, default_choice, option_values, primary_file
 from runner.door.overrides import ParsedOverride
+from runner.door.sizes import sizes_as_pairs
 from runner.errors import ConfigError, RunnerError, short_reason, unknown
 from runner.expand_user import expand_paths
 from runner.numerics import mentions_old_name, old_names, renamed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from itertools import accumulate
@@ -76,10 +76,11 @@ class ParsedOverride(NamedTuple):
 def read_overrides(conf: Conf, words: Iterable[str]) -> list[ParsedOverride]:
     """Return the overrides; raises ConfigError for those that are malformed, unknown, not allowed or given twice."""
     found: dict[str, ParsedOverride] = {}
+    words = list(words)
     for word in words:
         _refuse_bare_word(conf, word)
         given = parse_override(word)
-        check_allowed(conf, given)
+        check_allowed(conf, given, words)
         if given.key in found:
             raise ConfigError(f"{given.key}: given twice ({_quoted_value(found[given.key])}, {_quoted_value(given)})")
         found[given.key] = given
@@ -164,8 +165,8 @@ def _syntax_error(key: str, text: str) -> str:
     return f"""cannot be read; put a value with special characters in two pairs of quotes: {brief(key)}='"..."'"""
 
 
-def check_allowed(conf: Conf, given: ParsedOverride) -> None:
-    """Reject an override of a key that must not be set, or with an unknown first word."""
+def check_allowed(conf: Conf, given: ParsedOverride, words: Sequence[str] = ()) -> None:
+    """Reject an override of a key that must not be set, or with an unknown first word; `words` are all overrides."""
     key, top = given.key, re.split(r"[./]", given.key)[0]
     for part in re.split(r"[./]", key):
         check_key_name(part, key)
@@ -174,7 +175,10 @@ def check_allowed(conf: Conf, given: ParsedOverride) -> None:
     if given.sets_hydra:
         _check_hydra_key(given)
     elif "/" in key or (top not in conf.defaults and top not in SETTINGS):
-        raise unknown(key, "key", top if "/" not in key else key, [*conf.defaults, *SETTINGS])
+        # Late: it imports this module, and only a wrong key needs it
+        from runner.door.suggestions import unknown_first_word
+
+        raise unknown_first_word(conf, given, words)
     elif key in conf.defaults and not given.swept and (key == RECIPE or not isinstance(given.value, dict)):
         chosen_options(conf, key, given.value)
     elif given.swept and key_marks(key).unswept:

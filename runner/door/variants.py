@@ -9,11 +9,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from runner.door.check import check_config, sizes_as_pairs
+from runner.door.check import check_config
 from runner.door.check_files import check_option_file
 from runner.door.compose import Parts, compose_parts, compose_run, picks_option, quote, resolve
 from runner.door.options import RECIPE, Conf, chosen_options, option_values
 from runner.door.overrides import ParsedOverride, read_overrides
+from runner.door.sizes import sizes_as_pairs
 from runner.errors import ConfigError, RunnerError
 from runner.expand_user import as_in_config, expand_paths
 from runner.numerics import renamed
@@ -100,7 +101,7 @@ def vary(
     `recipe` is the one that the config was made with.
     """
     if isinstance(overrides, Mapping):
-        overrides = [f"{key}={_hydra_text(value)}" for key, value in overrides.items()]
+        overrides = [f"{key}={hydra_text(value)}" for key, value in overrides.items()]
     given = read_overrides(conf, overrides)
     for each in given:
         if each.sets_hydra or each.key == RECIPE:
@@ -158,12 +159,12 @@ def _merge_at(values: Any, path: Sequence[str], new: Any, key: str) -> Any:
     return {**values, name: _merge_at(values.get(name), rest, new, key)}
 
 
-def _hydra_text(value: Any) -> str:
+def hydra_text(value: Any) -> str:
     """Return a plain value in Hydra's grammar."""
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{quote(str(key))}:{_hydra_text(item)}" for key, item in value.items()) + "}"
+        return "{" + ",".join(f"{quote(str(key))}:{hydra_text(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ",".join(map(_hydra_text, value)) + "]"
+        return "[" + ",".join(map(hydra_text, value)) + "]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return quote(value) if isinstance(value, str) else repr(value)

@@ -14,7 +14,8 @@ HYDRA = (
 LINES = [
     # names
     (["model=resnt"], "model: unknown option 'resnt'; did you mean 'resnet'? (choose from: cnn, mlp, resnet)"),
-    (["augment=[crop,flop]"], "augment: unknown option 'flop'; did you mean 'crop'? (choose from: crop, hflip)"),
+    (["augment=[crop,flop]"], "augment: unknown option 'flop' (choose from: crop, hflip)"),
+    (["augment=[crop,hflp]"], "augment: unknown option 'hflp'; did you mean 'hflip'? (choose from: crop, hflip)"),
     (["recipe=nope"], "recipe: unknown option 'nope' (choose from: fast, search)"),
     (["optim.lrr=1"], "optim.lrr: unknown key 'lrr'; did you mean 'lr'? (choose from: fused, lr, name)"),
     (["+optim.lrr=1"], "optim.lrr: unknown key 'lrr'; did you mean 'lr'? (choose from: fused, lr, name)"),

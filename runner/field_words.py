@@ -1,0 +1,247 @@
+"""The words of Keras, PyTorch, fastai, timm, Lightning and Hugging Face, and what they are called here.
+
+An error line suggests from these tables before it compares spelling. Each entry is what to type here, with the words of
+others for it, split by spaces. Case, `_` and `-` in a word do not matter. A test types every suggestion. The entry `-`
+holds words for what runner does not have: nothing that is spelled like them is suggested either.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+
+_Words = Mapping[str, str]
+
+NOT_HERE = "-"
+_NONE = "none null false off no disabled"
+# What is an option of a group, or a word that a setting can be; a whole override where it belongs to another key
+_VALUES: dict[str, _Words] = {
+    "activation": {
+        "identity": f"{_NONE} linear id",
+        "silu": "swish swish1",
+        "relu": "rectifier rectified_linear",
+        "leaky_relu": "lrelu",
+        "hardswish": "hswish",
+        "sigmoid": "logistic",
+        "gelu": "gelu_new gelu_tanh quick_gelu",
+        "-": "mish relu6 celu glu geglu swiglu softmax log_softmax softsign hardtanh hard_tanh hard_sigmoid rrelu",
+    },
+    "augment": {
+        "[]": f"{_NONE} identity",
+        "hflip": "flip horizontal_flip random_horizontal_flip fliplr flip_lr lr_flip mirror",
+        "vflip": "vertical_flip random_vertical_flip flipud flip_ud",
+        "crop": "random_crop pad_crop shift_crop",
+        "resized_crop": "random_resized_crop rrc random_size_crop",
+        "rotate": "rotation random_rotation random_rotate",
+        "translate": "translation shift random_translation",
+        "shear": "random_shear",
+        "color_jitter": "color colour jitter colour_jitter brightness contrast",
+        "random_erasing": "erasing erase random_erase",
+        "cutout": "cut_out coarse_dropout",
+        "perspective": "random_perspective",
+        "randaugment": "ra rand_aug random_augment",
+        "trivialaugment": "ta trivial_augment_wide ta_wide",
+        "mix=mixup": "mixup mix_up",
+        "mix=cutmix": "cutmix cut_mix",
+        "preprocess=standardize": "normalize standardize normalization",
+        "-": "autoaugment auto_aug affine random_affine blur gaussian_blur zoom grayscale solarize augly",
+    },
+    "average": {
+        "none": "null false off no disabled",
+        "ema": "exponential exponential_moving_average model_ema moving_average ewma true",
+        "swa": "stochastic_weight_averaging stochastic_weight_average",
+        "polyak": "polyak_ruppert asgd",
+    },
+    "data": {
+        "cifar10": "cifar",
+        "fashion_mnist": "fmnist fashion",
+        "imagefolder": "folder image_dataset imagenet imagenette imagewoof tiny_imagenet tinyimagenet image_net images",
+        "table": "csv parquet tabular dataframe",
+        "arrays": "numpy npz npy array tensor_dataset",
+        "synthetic": "fake fake_data toy moons spirals",
+        "-": "kmnist emnist qmnist stl10 usps omniglot flowers102 caltech101 food101 places365 celeba",
+    },
+    "init": {
+        "kaiming": "he he_normal he_uniform kaiming_normal kaiming_uniform msra",
+        "xavier": "glorot glorot_normal glorot_uniform xavier_normal xavier_uniform",
+        "lecun": "lecun_normal lecun_uniform",
+        "torch_default": "default pytorch torch none null",
+        "normal": "gaussian random_normal",
+        "zeros": "zero",
+        "'init=constant init.value=1.0'": "ones one",
+        "-": "uniform random_uniform truncated_normal trunc_normal fixup identity sparse",
+    },
+    "loss": {
+        "cross_entropy": "ce crossentropy cross_entropy_loss ce_loss xent softmax softmax_cross_entropy nll nll_loss "
+        "logloss log_loss categorical_crossentropy sparse_categorical_crossentropy categorical_cross_entropy",
+        "bce": "binary_crossentropy binary_cross_entropy bce_with_logits bce_with_logits_loss bce_loss bcewithlogits "
+        "sigmoid_cross_entropy",
+        "focal": "focal_loss sigmoid_focal_loss",
+        "mse": "l2 mse_loss mean_squared_error squared_error",
+        "hinge": "svm multi_margin multi_margin_loss hinge_loss categorical_hinge",
+        "'loss=cross_entropy loss.label_smoothing=0.1'": "label_smoothing label_smoothing_cross_entropy smoothing ls",
+        "-": "mae l1 l1_loss huber smooth_l1 smooth_l1_loss kl kl_div dice iou ctc triplet contrastive arcface asl "
+        "poly1 rmse",
+    },
+    "mix": {
+        "none": "null false off no disabled",
+        "mixup": "mix_up true",
+        "cutmix": "cut_mix",
+        "mixup_or_cutmix": "both cutmixup mixup_cutmix cutmix_mixup cutmix_or_mixup",
+        "-": "manifold_mixup fmix puzzlemix snapmix",
+    },
+    "model": {
+        "mlp": "dense fc feed_forward fully_connected nn multilayer_perceptron dnn",
+        "cnn": "convnet conv simple_cnn simplecnn",
+        "linear": "logistic_regression logreg softmax_regression logistic",
+        "vit": "transformer vision_transformer",
+        "wide_resnet": "wrn",
+        "-": "lenet lenet5 rnn lstm gru bert gpt gpt2 unet yolo",
+    },
+    "norm": {
+        "none": "null false off no identity disabled",
+        "batch": "bn batchnorm batch_norm batchnorm2d batch_norm_2d batch_normalization batchnorm1d true",
+        "layer": "ln layernorm layer_norm layer_normalization layernorm2d",
+        "group": "gn groupnorm group_norm group_normalization",
+        "instance": "in instancenorm instance_norm instancenorm2d instance_normalization",
+        "-": "rms rmsnorm weight weight_norm spectral spectral_norm frn evonorm syncbn sync_batchnorm",
+    },
+    "optim": {
+        "momentum": "sgd_momentum sgdm momentum_sgd sgd_with_momentum heavy_ball",
+        "nesterov": "nag sgd_nesterov nesterov_sgd sgd_nag",
+        "adam": "fused_adam fusedadam",
+        "adamw": "adamw_torch adamw_torch_fused fused_adamw adam_w adamw_hf",
+        "rmsprop": "rmsprop_tf rms",
+        "schedulefree": "adamw_schedule_free adamwschedulefree schedule_free_adamw",
+        "-": "radam adadelta adafactor lars shampoo sophia adan lbfgs prodigy adabelief adamp sgdp novograd soap "
+        "ranger sparse_adam rprop ftrl dadapt",
+    },
+    "predict": {
+        "plain": "none null false off no disabled single",
+        "tta": "test_time_augmentation true",
+        "mc_dropout": "monte_carlo_dropout mcd dropout",
+        "ten_crop": "tencrop 10crop ten_crops",
+    },
+    "preprocess": {
+        "none": "null false off no identity disabled raw",
+        "standardize": "normalize standardise normalise zscore standard mean_std normalization standard_scaler",
+        "scale01": "minmax min_max rescale to_tensor totensor rescaling unit",
+        "zca": "zca_whitening zca_whiten",
+        "pca_whiten": "pca_whitening whiten whitening",
+        "channel_mean": "mean center centre mean_subtraction",
+    },
+    "probe": {
+        "[]": _NONE,
+        "confusion": "confusion_matrix",
+        "histograms": "histogram weight_histograms weights",
+        "gradients": "gradient gradient_histograms",
+        "grad_norm": "gradient_norm gradnorm",
+        "memory": "gpu gpu_memory",
+    },
+    "regularizer": {
+        "[]": _NONE,
+        "stochastic_depth": "drop_path droppath dropout_path layer_drop",
+        "dropblock": "drop_block block_dropout",
+        "dropconnect": "drop_connect",
+        "alpha_dropout": "selu_dropout",
+        "l1": "lasso l1_norm",
+        "l2": "ridge l2_norm",
+        "elastic_net": "l1_l2 l1l2 elastic",
+        "max_norm": "maxnorm max_norm_constraint",
+        "optim.weight_decay=0.0005": "weight_decay wd",
+        "'loss=cross_entropy loss.label_smoothing=0.1'": "label_smoothing smoothing",
+        "patience=5": "early_stopping earlystopping",
+        "mix=mixup": "mixup",
+        "mix=cutmix": "cutmix",
+        "augment=[cutout]": "cutout",
+        "-": "spatial_dropout dropout2d dropout_2d shakedrop shake_shake gaussian_noise rdrop r_drop",
+    },
+    "scheduler": {
+        "constant": "none null false off no fixed flat constant_lr constant_with_warmup disabled",
+        "cosine": "cos cosine_annealing cosine_annealing_lr cosine_decay cosine_lr cosine_with_warmup cosine_warmup",
+        "cosine_restarts": "sgdr cosine_annealing_warm_restarts warm_restarts cosine_with_restarts",
+        "step": "step_lr steplr step_decay",
+        "multistep": "multi_step_lr multisteplr multi_step piecewise_constant piecewise piecewise_constant_decay",
+        "exponential": "exp exponential_lr exponential_decay",
+        "polynomial": "poly polynomial_lr polynomial_decay poly_lr",
+        "plateau": "reduce_lr_on_plateau reduce_on_plateau reducelronplateau plateau_lr",
+        "onecycle": "one_cycle_lr onecyclelr 1cycle one_cycle_policy fit_one_cycle",
+        "cyclic": "cyclic_lr clr",
+        "linear": "linear_lr linear_decay linear_with_warmup linear_warmup",
+        "inverse_sqrt": "noam rsqrt inverse_square_root inv_sqrt",
+        "-": "wsd tanh cosine_annealing_with_hard_restarts lambda lambda_lr warmup",
+    },
+    "task": {
+        "evaluate": "test eval evaluation validate val validation score",
+        "train": "fit training run learn",
+        "predict": "inference infer prediction",
+        "list": "help options show",
+        "profile": "benchmark bench speed profiler",
+        "compare": "comparison report",
+        "preview": "summary visualize visualise plot inspect",
+        "-": "tune sweep search hpo deploy serve",
+    },
+    # Settings
+    "device": {
+        "cuda": "gpu nvidia cuda:gpu",
+        "cuda:0": "0 gpu0 cuda0 gpu:0",
+        "cuda:1": "1 gpu1 cuda1 gpu:1",
+        "mps": "metal apple",
+        "-": "tpu xla hpu ipu",
+    },
+    "precision": {
+        "fp32": "32 32_true float32 full single float no f32 tf32",
+        "fp16": "16 16_mixed half float16 f16 amp mixed mixed_float16",
+        "bf16": "bf16_mixed bfloat16 mixed_bfloat16 b16",
+        "pure_bf16": "bf16_true",
+        "-": "64 64_true double float64 fp64 fp8 int8",
+    },
+    "memory_format": {"channels_last": "nhwc", "contiguous": "nchw contiguous_format channels_first"},
+    "monitor": {
+        "val/accuracy": "val_acc val_accuracy acc accuracy valid_accuracy val/acc accuracy_val eval_accuracy top1 "
+        "val_categorical_accuracy val/top1 validation/accuracy",
+        "val/loss": "val_loss loss valid_loss loss_val eval_loss validation/loss",
+        "val/nll": "nll val_nll",
+    },
+    "hydra.launcher": {"workers": "n_jobs jobs parallel num_workers processes max_workers", "timeout": "timeout_min"},
+    "hydra.sweeper": {"n_trials": "trials max_trials budget n_iter num_samples"},
+    "test": {"end": "true always yes", "never": _NONE},
+    "figures": {"always": "true yes", "never": _NONE},
+}
+# torchvision's and timm's names of networks, and the depths of the papers' networks for small images
+_NETWORKS: tuple[tuple[str, str], ...] = (
+    (r"resnet_?(18|34|50|101|152)", "model=torchvision model.arch=resnet{0}"),
+    (r"resnet_?(20|32|44|56|110)", "model=resnet model.depth={0}"),
+    (r"vgg_?(11|13|16|19)((?:_bn)?)", "model=torchvision model.arch=vgg{0}{1}"),
+    (
+        r"(alexnet|googlenet|inception_v3|maxvit_t|mobilenet_v2|mobilenet_v3_(?:small|large)|mnasnet(?:0_5|0_75|1_0|1_3)"
+        r"|densenet(?:121|161|169|201)|efficientnet_(?:b[0-7]|v2_[sml])|convnext_(?:tiny|small|base|large)"
+        r"|swin_(?:v2_)?[tsb]|vit_(?:[bl]_(?:16|32)|h_14)|squeezenet1_[01]|shufflenet_v2_x(?:0_5|1_0|1_5|2_0)"
+        r"|regnet_(?:y_(?:400mf|800mf|1_6gf|3_2gf|8gf|16gf|32gf|128gf)|x_(?:400mf|800mf|1_6gf|3_2gf|8gf|16gf|32gf))"
+        r"|resnext(?:50_32x4d|101_32x8d|101_64x4d)|wide_resnet(?:50|101)_2)",
+        "model=torchvision model.arch={0}",
+    ),
+    (r"(?:wrn|wide_?resnet)[_-]?(\d+)[_x-](\d+)", "model=wide_resnet model.depth={0} model.widen={1}"),
+    (r"((?:vit|deit3?|beit|swin|mixer|eva02)_\w+_patch\d+_\w+)", "model=timm model.arch={0}"),
+)
+
+
+def value_words(key: str, given: str) -> str | None:
+    """Return what a word is here: an option or value, overrides in quotes, `-` for none; None if no table has it."""
+    if key == "model":
+        for pattern, words in _NETWORKS:
+            if match := re.fullmatch(pattern, given.lower()):
+                return f"'{words.format(*match.groups())}'"
+    return _index(key).get(normalized(given.rpartition(".")[2] if key in ("optim", "loss", "scheduler") else given))
+
+
+@cache
+def _index(key: str) -> dict[str, str]:
+    """Return the words of others for the values of a key, with what they are here."""
+    return {normalized(word): ours for ours, words in _VALUES.get(key, {}).items() for word in words.split()}
+
+
+def normalized(word: str) -> str:
+    """Return a word without what people write in different ways: case, `_`, `-`, spaces, a call's parentheses."""
+    return re.sub(r"[\s_-]|\(\)$", "", word).lower()
