@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from runner.__main__ import main
-from runner.door import check, options
+from runner.door import check, options, sizes
 
 SHIPPED = options.conf_folder()
 
 FILES = {
     "data/digits": "name: digits\nbatch_size: 64\n",
     "model/resnet": "name: resnet\ndepth: 8\nscale: null\n",
-    "model/mlp": "name: mlp\nhidden: [128, 128]\n",
+    "model/mlp": "name: mlp\nhidden: [128]\n",
     "model/cnn": "name: cnn\nchannels: [16, 32]\n",
     "optim/sgd": "name: sgd\nlr: 0.1\nfused: false\n",
     "optim/adam": "name: adam\nlr: 1e-3\nbetas: [0.9, 0.999]\nrules: {}\n",
@@ -77,7 +77,9 @@ def bench(tmp_path, monkeypatch):
     """Put the small configs in the place of ours, and the process into an empty folder."""
     conf = write(tmp_path / "conf", {**FILES, "config": bench_config()})
     monkeypatch.setattr(options, "conf_folder", lambda: conf)
-    monkeypatch.setattr(check, "annotation", lambda *knob: None)  # behind these configs there are no components
+    # Behind these configs there are no components
+    for module in (check, sizes):
+        monkeypatch.setattr(module, "annotation", lambda *knob: None)
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
