@@ -260,7 +260,7 @@ def test_sweeps_and_searches_stay(lab, monkeypatch, words, moment):
     assert {path: path.read_bytes() for path in before} == before
 
 
-KNOWN = {"outputs", "caches", "own", "images", "wanderer.py", "__pycache__", "study.db"}
+KNOWN = {"outputs", "caches", "own", "images", "wanderer.py", "__pycache__", "study.db", "study.db.lock"}
 
 
 @pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=SLOW)])
