@@ -66,17 +66,7 @@ def export(
     predictor = restore_predictor(run, known_facts(run), threads=True)
     # Whatever the precision of the training
     predictor.model.float().to(memory_format=torch.contiguous_format)
-    batches = _test_batches(predictor)
-    _check_repeatable(run, predictor, batches[-1])
-    expected = [PredictionGraph(predictor)(images).detach() for images in batches]
-    content, exported = make_file(predictor, batches[-1], format)
-    known = dict(zip(map(id, batches), expected, strict=True))
-    difference = largest_difference(exported, lambda images: known[id(images)], batches)
-    if not difference <= tolerance:
-        raise ConfigError(
-            f"task.format: the {format} file predicts other values than the run: max difference {difference:.2g}; "
-            f"expected at most {tolerance:g} (task.tolerance)"
-        )
+    content, difference = _checked_file(run, predictor, format, tolerance)
     make_folders(path.parent)
     write_atomic(path, content)
     card = _card(run, predictor, format, content, path.name) | {"max_difference": difference, "tolerance": tolerance}
@@ -88,6 +78,25 @@ def export(
         f"{output_name(predictor)}\n"
     )
     return 0
+
+
+def _checked_file(run: SavedRun, predictor: Predictor, format_: Format, tolerance: float) -> tuple[bytes, float]:
+    """Return the bytes of a file, and its largest difference from the run's own predictions; ConfigError if too large.
+
+    The predictions of the run are made first: making a file must not change what it is compared with.
+    """
+    batches = _test_batches(predictor)
+    _check_repeatable(run, predictor, batches[-1])
+    with torch.no_grad():
+        expected = [PredictionGraph(predictor)(images) for images in batches]
+    content, exported = make_file(predictor, batches[-1], format_)
+    difference = largest_difference(exported, batches, expected)
+    if not difference <= tolerance:
+        raise ConfigError(
+            f"task.format: the {format_} file predicts other values than the run: max difference {difference:.2g}; "
+            f"expected at most {tolerance:g} (task.tolerance)"
+        )
+    return content, difference
 
 
 def _test_batches(predictor: Predictor) -> list[Tensor]:

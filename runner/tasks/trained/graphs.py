@@ -31,7 +31,7 @@ _ONNX = ("onnx", "onnxscript", "onnxruntime")
 _TRACED = 2
 # Characters of a reason that one line has
 _REASON = 300
-Run = Callable[[Tensor], Tensor]
+_Run = Callable[[Tensor], Tensor]
 
 
 class PredictionGraph(nn.Module):
@@ -62,7 +62,7 @@ def check_installed(format_: Format) -> None:
         )
 
 
-def make_file(predictor: Predictor, example: Tensor, format_: Format) -> tuple[bytes, Run]:
+def make_file(predictor: Predictor, example: Tensor, format_: Format) -> tuple[bytes, _Run]:
     """Return the bytes of a file with the model, and what runs that file: images (B, C, H, W) -> predictions (B, K).
 
     Args:
@@ -89,14 +89,14 @@ def _traced(predictor: Predictor, example: Tensor) -> Any:
     return torch.export.export(PredictionGraph(predictor).eval(), (example,), dynamic_shapes={INPUT: {0: batch}})
 
 
-def _torch_export(predictor: Predictor, example: Tensor) -> tuple[bytes, Run]:
+def _torch_export(predictor: Predictor, example: Tensor) -> tuple[bytes, _Run]:
     file = io.BytesIO()
     torch.export.save(_traced(predictor, example), file)
-    run: Run = torch.export.load(io.BytesIO(file.getvalue())).module()
+    run: _Run = torch.export.load(io.BytesIO(file.getvalue())).module()
     return file.getvalue(), run
 
 
-def _onnx(predictor: Predictor, example: Tensor) -> tuple[bytes, Run]:
+def _onnx(predictor: Predictor, example: Tensor) -> tuple[bytes, _Run]:
     import onnxruntime
 
     name = output_name(predictor)
@@ -109,7 +109,7 @@ def _onnx(predictor: Predictor, example: Tensor) -> tuple[bytes, Run]:
     return content, lambda images: torch.from_numpy(session.run([name], {INPUT: images.numpy()})[0])
 
 
-def _safetensors(predictor: Predictor, example: Tensor) -> tuple[bytes, Run]:
+def _safetensors(predictor: Predictor, example: Tensor) -> tuple[bytes, _Run]:
     from safetensors.torch import load, save
 
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in predictor.weights().items()}
@@ -138,13 +138,16 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def largest_difference(run: Run, own: Run, batches: Sequence[Tensor]) -> float:
-    """Return the largest difference between two ways to predict batches of images; infinity if shapes differ."""
+def largest_difference(run: _Run, batches: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """Return the largest difference between the predictions for batches of images and the expected ones (B, K).
+
+    Infinity if a prediction has another shape or is not finite.
+    """
     largest = 0.0
     with torch.no_grad():
-        for images in batches:
-            found, expected = run(images), own(images)
-            if found.shape != expected.shape or not bool(torch.isfinite(found).all()):
+        for images, wanted in zip(batches, expected, strict=True):
+            found = run(images)
+            if found.shape != wanted.shape or not bool(torch.isfinite(found).all()):
                 return float("inf")
-            largest = max(largest, float((found.float() - expected.float()).abs().max()))
+            largest = max(largest, float((found.float() - wanted.float()).abs().max()))
     return largest
