@@ -14,6 +14,7 @@ from image_folders import write_table
 from running import command, job
 from safetensors.torch import load_file
 from small_runs import command_line_words, small
+from torch import nn
 
 import runner
 from runner.__main__ import main
@@ -186,6 +187,17 @@ def test_what_cannot_be_exported_says_why_in_one_line(capfd, own, monkeypatch):
     line = exported(capfd, own, "torch_export", code=2)
     assert line == "runner: error: task.format: this run cannot be exported as torch_export: no such operator\n"
     assert sorted(path.name for path in own.parent.iterdir()) == ["run"]
+
+
+def test_a_model_with_a_fixed_number_of_images_is_refused_by_its_reason(capfd, own, monkeypatch):
+    forward = nn.Flatten.forward
+
+    def fixed(self, x):
+        return forward(self, x).reshape(len(x), -1)
+
+    monkeypatch.setattr(nn.Flatten, "forward", fixed)
+    line = exported(capfd, own, "torch_export", code=2)
+    assert line.count("\n") == 1 and "use x.shape[0], not len(x)" in line
 
 
 def test_missing_packages_are_named(capfd, own, monkeypatch):

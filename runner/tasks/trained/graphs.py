@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from runner.assemble.predictor import Predictor
 from runner.engine.losses import Prediction
 from runner.engine.state_dict import load_part
-from runner.errors import ConfigError, brief, first_line
+from runner.errors import ConfigError, brief, first_line, message_of
 
 Format = Literal["torch_export", "onnx", "safetensors"]
 # The ends of the names of files
@@ -31,6 +31,9 @@ _ONNX = ("onnx", "onnxscript", "onnxruntime")
 _TRACED = 2
 # Characters of a reason that one line has
 _REASON = 300
+# Part of torch's message, of which the first line says less
+_FIXED = "your code specialized it to be a constant"
+_FIXED_REASON = "its code takes the number of images for a constant; in a model of your own use x.shape[0], not len(x)"
 _Run = Callable[[Tensor], Tensor]
 
 
@@ -79,7 +82,8 @@ def make_file(predictor: Predictor, example: Tensor, format_: Format) -> tuple[b
             return make(predictor, example[:_TRACED])
     except Exception as error:
         # torch.export, its ONNX exporter and ONNX Runtime raise exceptions of many types
-        reason = brief(" ".join(first_line(error).split()), _REASON)
+        fixed = _FIXED in message_of(error)
+        reason = _FIXED_REASON if fixed else brief(" ".join(first_line(error).split()), _REASON)
         raise ConfigError(f"task.format: this run cannot be exported as {format_}: {reason}") from error
 
 
