@@ -8,7 +8,7 @@ The Python API is imported when it is used, so that `import runner` takes no tim
     compose    the checked config of a command line
     result     how the run in a folder stands: `Result`, with `Curve` and `Figure`
     load       the model of a run folder, ready to predict
-    Trained    what `load` returns
+    Trained    what `load` returns; its `predict` returns `Predictions`
     register   register a component of your own
 
 Errors are `RunnerError`s (`ConfigError`, `Diverged`, ...); Ctrl-C raises `Interrupted`. `Status` says how a run ended.
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from runner.errors import TrialsFailed as TrialsFailed
     from runner.registry import register as register
     from runner.status import Status as Status
+    from runner.tasks.trained.trained import Predictions as Predictions
     from runner.tasks.trained.trained import Trained as Trained
 
 __version__ = "0.1.0"
@@ -55,6 +56,7 @@ _API = {
     "Figure": "runner.api.result",
     "load": "runner.api.load",
     "Trained": "runner.tasks.trained.trained",
+    "Predictions": "runner.tasks.trained.trained",
     "register": "runner.registry",
     "Status": "runner.status",
     "Interrupted": "runner.engine.interruption",

@@ -44,7 +44,7 @@ def train(overrides: Iterable[str] = (), *, plugins: Sequence[str | ModuleType] 
     job: list[Job] = []
 
     def body() -> Result:
-        with _checked("runner.train", overrides, plugins) as command:
+        with checked("runner.train", overrides, plugins) as command:
             job.append(_single_job(command))
             task = job[0].config["task"]["name"]
             if task != "train":
@@ -69,7 +69,7 @@ def run(overrides: Iterable[str], *, plugins: Sequence[str | ModuleType] = ()) -
     job: list[Job] = []
 
     def body() -> None:
-        with _checked("runner.run", overrides, plugins) as command:
+        with checked("runner.run", overrides, plugins) as command:
             job.append(_single_job(command))
             _start(command, job[0])
 
@@ -98,7 +98,7 @@ def sweep(overrides: Iterable[str], *, plugins: Sequence[str | ModuleType] = ())
     place: list[Path] = []
 
     def body() -> list[Result]:
-        with _checked("runner.sweep", overrides, plugins, multirun=True) as command:
+        with checked("runner.sweep", overrides, plugins, multirun=True) as command:
             assert command.sweep is not None
             place.append(command.sweep.folder)
             return _run_trials(command)
@@ -119,7 +119,7 @@ def compose(overrides: Iterable[str] = (), *, plugins: Sequence[str | ModuleType
     """
 
     def body() -> dict[str, Any]:
-        with _checked("runner.compose", overrides, plugins, cfg="job") as command:
+        with checked("runner.compose", overrides, plugins, cfg="job") as command:
             found = with_values_set(command.conf, command.parts, command.given)
         return dict(OmegaConf.to_container(found, resolve=True))  # type: ignore[arg-type]
 
@@ -140,7 +140,7 @@ def result(folder: str | Path) -> Result:
 
 
 @contextmanager
-def _checked(
+def checked(
     what: str, overrides: Iterable[str], plugins: Sequence[str | ModuleType], **flags: Any
 ) -> Iterator[Command]:
     """Yield the checked command of a call; `flags` are those that the call stands for."""

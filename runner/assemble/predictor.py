@@ -26,7 +26,7 @@ from runner.settings import Settings
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a model must know of the data that it was trained on.
+    """Facts about the data that a model was trained on.
 
     Attributes:
         shape: (C, H, W) of an example.

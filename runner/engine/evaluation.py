@@ -21,7 +21,7 @@ from runner.engine.recipe import Recipe
 from runner.errors import ConfigError
 
 
-class Predicting(Protocol):
+class _Predicting(Protocol):
     """The parts of a run that predict: a recipe has them, and so has a trained model that is loaded for use."""
 
     @property
@@ -60,7 +60,7 @@ def evaluate(recipe: Recipe, learner: Learner, batches: EvalBatches, stop: Stop 
 
 
 @torch.no_grad()
-def score(parts: Predicting, model: nn.Module, batches: EvalBatches, stop: Stop = NEVER) -> dict[str, float]:
+def score(parts: _Predicting, model: nn.Module, batches: EvalBatches, stop: Stop = NEVER) -> dict[str, float]:
     """Return accuracy in [0, 1], loss and, if the loss has probabilities, `nll`, over all examples.
 
     The loss is the recipe's without label smoothing. `nll` is the mean negative log-likelihood. With several processes
@@ -83,7 +83,7 @@ def score(parts: Predicting, model: nn.Module, batches: EvalBatches, stop: Stop 
 
 
 def predict_batches(
-    parts: Predicting, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
+    parts: _Predicting, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
 ) -> Generator[tuple[Tensor, Tensor | None, Tensor], None, None]:
     """Yield logits (B, K), log-probabilities (B, K) and labels (B,) of preprocessed batches, in evaluation mode.
 

@@ -3,6 +3,7 @@
 train.py            train, validate, select the best checkpoint, read the test split once
 evaluate.py         score a finished run again
 predict.py          the classes of images with a finished run, as a table
+export.py           the model of a finished run as one file, with a model card
 trained/            a run restored for use without its data
 compare.py          compare runs
 preview.py          schedule, augmented images and parameter groups without training

@@ -185,7 +185,7 @@ def _show(found: _Found, trained: Trained, out: str | None, top: int) -> None:
     """Print the first rows if no file is written, the number of images of each class, and the scores."""
     rows = _rows(found, trained, top)
     if out is None:
-        summary_table(rows[:_MOST_ROWS])
+        summary_table([_shown(row) for row in rows[:_MOST_ROWS]])
         if len(rows) > _MOST_ROWS:
             write_stdout(f"{_MOST_ROWS} of {len(rows)} images; for all of them: task.out=<file>.csv\n")
     counts = Counter(row["prediction"] for row in rows)
@@ -193,6 +193,15 @@ def _show(found: _Found, trained: Trained, out: str | None, top: int) -> None:
     scores = found.scores(probabilities=trained.has_probabilities)
     if scores:
         write_stdout(f"scores        {', '.join(f'{name} {value:.4f}' for name, value in scores.items())}\n")
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return a row for the screen, each class with its number."""
+    names = [key for key in row if key.startswith("prediction")]
+    numbers = [key for key in row if key.startswith(("probability", "logit"))]
+    ranked = [f"{row[name]} {row[number]:.4f}" for name, number in zip(names, numbers, strict=True)]
+    label = {"label": row["label"]} if "label" in row else {}
+    return {"path": row["path"], **label, "prediction": ", ".join(ranked)}
 
 
 def _counted(counts: Mapping[str, int]) -> str:

@@ -35,6 +35,8 @@ OTHER: dict[str, Any] = {
     "compare.margin": 0.5,
     "compare.out": "elsewhere",
     "evaluate.split": "val",
+    "export.format": "safetensors",
+    "export.out": "other.pt2",
     "grid_vs_random.matters": "scheduler.final",
     "grid_vs_random.between": [0.01, 0.1],
     "grid_vs_random.other": "optim.momentum",
@@ -56,8 +58,8 @@ OTHER: dict[str, Any] = {
     "profile.warmup": 1,
 }
 LESS = {"grid_vs_random": {"task.side": 2, "task.draws": 1}}  # knobs of tasks that would take long
-NEED_RUN = ("evaluate", "predict")
-NEED = {"predict": {"images": "photos"}}  # knobs without which a task does nothing
+NEED_RUN = ("evaluate", "predict", "export")
+NEED = {"predict": {"images": "photos"}, "export": {"out": "model.pt2"}}  # knobs without which a task does nothing
 # Knobs that show only where something is broken or in the way; their own tests have that
 ELSEWHERE = {"predict.bad_images": "tasks/test_predict.py", "predict.overwrite": "tasks/test_predict.py"}
 READ_RUNS = ("compare", "notebook")

@@ -85,7 +85,8 @@ class Embedding(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the tokens of images (B, C, H, W)."""
         patches = self.patches(x).flatten(2).transpose(1, 2)
-        return torch.cat([self.token.expand(len(x), -1, -1), patches], dim=1) + self.positions
+        # len(x) would make the number of images a constant of an exported graph
+        return torch.cat([self.token.expand(x.shape[0], -1, -1), patches], dim=1) + self.positions
 
 
 class Attention(nn.Module):

@@ -41,7 +41,7 @@ class SavedRun:
 
     @property
     def facts(self) -> DataFacts | None:
-        """What the model knows of its data; None if an older version trained it, which did not note it."""
+        """Return the facts about the data of the run; None if an older version trained it, which did not note them."""
         entry = read_environment(self.folder).get(DATA)
         shape = _shape_in(entry)
         known = self.data.fingerprint

@@ -98,7 +98,7 @@ class Trained:
         The batches are those of an evaluation, so that the numbers are, too.
         """
         size = eval_batch(self.predictor.facts.batch_size)
-        batches = ((self._to_input(batch), torch.empty(0)) for batch in rebatched(chunks, size))
+        batches = ((self._to_input(batch), torch.empty(0)) for batch in _rebatched(chunks, size))
         for logits, log_p, _ in predict_batches(self.predictor, self.model, batches):
             yield (logits if log_p is None else log_p.exp()).float().cpu()
 
@@ -126,7 +126,7 @@ class Trained:
         return self.reader.files(files, Findings(), "reading images", skip=False)
 
 
-def rebatched(chunks: Iterable[Tensor], size: int) -> Iterator[Tensor]:
+def _rebatched(chunks: Iterable[Tensor], size: int) -> Iterator[Tensor]:
     """Yield examples in batches of `size`, the last one smaller, from chunks of any size."""
     waiting: list[Tensor] = []
     count = 0
