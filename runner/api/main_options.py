@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from runner.door.options import OPTION, Conf, find_conf, option_values
+from runner.engine.saving.storage import convert_os_errors
 from runner.errors import ConfigError, unknown, wrong
 from runner.registry import MAIN, knobs, registered_in
 
@@ -63,8 +64,10 @@ def _write_option(conf: Conf, place: Path, kind: str, name: str, values: Mapping
         text = yaml.safe_dump({name: known} if conf.several(kind) else {"name": name, **known}, sort_keys=False)
     except yaml.YAMLError as error:
         raise ConfigError(f"{kind}={name}: a default must be a number, a text, a list or a mapping") from error
-    (place / kind).mkdir(exist_ok=True)
-    (place / kind / f"{name}.yaml").write_text(text, encoding="utf-8")
+    folder = place / kind
+    with convert_os_errors(folder):
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
 
 
 def _check_given(conf: Conf, kind: str, name: str, values: Mapping[str, Any], words: Sequence[str]) -> None:

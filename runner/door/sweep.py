@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 
 
 # The trials of a sweep: the folder and the result of each
-Outcome = list[tuple[Path, Result]]
+_Outcome = list[tuple[Path, Result]]
 
 
-def run_sweep(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], outcome: Outcome | None = None) -> int:
+def run_sweep(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], outcome: _Outcome | None = None) -> int:
     """Run a sweep and return its exit code; raises TrialsFailed if runs failed, Locked if another process runs it.
 
     `outcome` gets the folder and the result of each trial, also where an error ends the sweep.
@@ -82,7 +82,7 @@ def _size(plan: Plan) -> str:
     return "search" if points == math.inf else f"search of {int(points) * len(search.seeds)} trials"
 
 
-def _run_grid(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], outcome: Outcome) -> int:
+def _run_grid(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], outcome: _Outcome) -> int:
     """Run all combinations, and show how they ended."""
     jobs, ended = plan.jobs, list[Ended]()
     swept = swept_keys(jobs)
@@ -114,7 +114,7 @@ def _show(ended: Sequence[Ended], monitor: str, swept: Sequence[str], *, stopped
 
 
 def _run_search(
-    conf: Conf, plan: Plan, planned: PlannedSearch, given: Sequence[ParsedOverride], outcome: Outcome
+    conf: Conf, plan: Plan, planned: PlannedSearch, given: Sequence[ParsedOverride], outcome: _Outcome
 ) -> int:
     """Run the points that a sampler picks, and show the ranking."""
     places = Places()
