@@ -25,19 +25,15 @@ _VALUE_LENGTH = 80
 KEY = 400
 # Characters of a line about an error, of its end where its middle is left out, and of the name of a class
 _LINE_LENGTH, _TAIL_LENGTH, _NAME_LENGTH = 2000, 500, 200
-# Exceptions of a group that one line names at most
-_MAX_MEMBERS = 3
-_MAX_GROUPS = 10_000
+# Exceptions of a group that one line names at most, and those that are searched
+_MAX_MEMBERS, _MAX_GROUPS = 3, 10_000
 
 
 class RunnerError(Exception):
-    """A failure that the user can act on: its text is one line, `exit_code` is the process's.
-
-    `folder` is the folder of the run that failed, None if it has none; the Python API sets it.
-    """
+    """A failure that the user can act on: its text is one line, `exit_code` is the process's."""
 
     exit_code = 70
-    folder: Path | None = None
+    folder: Path | None = None  # of the run that failed; the Python API sets it
 
 
 class TrialsFailed(RunnerError):

@@ -9,11 +9,13 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from runner.printing import standard_output, visible
+from runner.printing import in_notebook, standard_output, visible
 from runner.streams import encodable
 
 # Columns where there is no terminal: a pipe has no width, and rich would wrap at 80
 _PIPE_WIDTH = 200
+# Columns of a cell's output
+_NOTEBOOK_WIDTH = 100
 
 
 class _SafeConsole(Console):
@@ -33,5 +35,6 @@ class _SafeConsole(Console):
 def make_console(stream: TextIO | None = None, *, pipe_width: int | None = _PIPE_WIDTH) -> Console:
     """Return a console for a stream, by default standard output; `pipe_width` is its width without a terminal."""
     stream = stream or standard_output()
-    width = None if stream.isatty() else pipe_width
-    return _SafeConsole(file=stream, highlight=False, markup=False, emoji=False, width=width)
+    width = None if stream.isatty() else _NOTEBOOK_WIDTH if in_notebook(stream) else pipe_width
+    # In a notebook, rich would show everything there, also what belongs to another stream
+    return _SafeConsole(file=stream, highlight=False, markup=False, emoji=False, width=width, force_jupyter=False)

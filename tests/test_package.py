@@ -32,6 +32,7 @@ def test_every_config_and_module_is_in_the_wheel(installed):
     configs = {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")}
     shipped = installed / "runner/conf"
     assert {path.relative_to(shipped) for path in shipped.rglob("*.yaml")} == configs
+    assert (installed / "runner/py.typed").is_file()
     modules = {path.relative_to(ROOT) for path in (ROOT / "runner").rglob("*.py")}
     assert {path.relative_to(installed) for path in installed.rglob("*.py")} == modules
 

@@ -146,6 +146,12 @@ def checked(
     """Yield the checked command of a call; `flags` are those that the call stands for."""
     arguments = _arguments(what, overrides)
     with options_of_main(arguments.overrides) as (more, own):
+        for word in arguments.overrides if own else ():
+            if word.startswith(("hydra.launcher.", "hydra/launcher")):
+                raise ConfigError(
+                    f"{word.partition('=')[0]}: not supported with components of {MAIN}, whose trials run in this "
+                    "process, one after the other; put the components into a module and give it as a plugin"
+                )
         arguments = _with_plugins(arguments, [*plugins, *own])
         yield checked_command(arguments._replace(**flags), more)
 

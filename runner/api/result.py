@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from runner import plain_yaml, user_paths
 from runner.engine.saving import folder as saved
 from runner.engine.saving.evidence import best_score, monitor_of, standing
-from runner.engine.saving.storage import read
+from runner.engine.saving.storage import convert_os_errors, read
 from runner.errors import CheckpointError
 from runner.numerics import completed
 from runner.status import Status
@@ -91,8 +91,9 @@ class Result:
         from runner.engine.logs.sinks import read_metrics
 
         curves: dict[str, Curve] = defaultdict(lambda: Curve([], []))
-        if user_paths.is_file(self.folder / _METRICS):
-            for step, row in read_metrics(self.folder / _METRICS):
+        path = self.folder / _METRICS
+        with convert_os_errors(path):
+            for step, row in read_metrics(path) if user_paths.is_file(path) else ():
                 for tag, value in row.items():
                     curves[tag].steps.append(step)
                     curves[tag].values.append(value)
@@ -104,7 +105,8 @@ class Result:
         from runner.engine.figures.curves import loss_figure
 
         names = [name for name in user_paths.listed(self.folder) if name.endswith(".png")]
-        found = {name[:-4]: Figure(name[:-4], read(self.folder / name, _MOST_BYTES)) for name in names}
+        with convert_os_errors(self.folder):
+            found = {name[:-4]: Figure(name[:-4], read(self.folder / name, _MOST_BYTES)) for name in names}
         if _CURVES not in found and user_paths.is_file(self.folder / _METRICS):
             found[_CURVES] = Figure(_CURVES, loss_figure(self.folder / _METRICS).draw())
         return found

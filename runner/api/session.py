@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import signal
 import sys
@@ -73,6 +74,7 @@ def _session() -> Iterator[None]:
     with contextlib.ExitStack() as held:
         # Libraries draw from Python's generator
         held.callback(random.setstate, random.getstate())
+        held.callback(_restore_environment, dict(os.environ))
         held.enter_context(_own_hydra())
         held.enter_context(user_paths.returning())
         held.enter_context(user_paths.anchored())
@@ -86,6 +88,15 @@ def _session() -> Iterator[None]:
 def _absolute(folder: Path | None) -> Path | None:
     """Return the folder of a run in full: the working folder of a notebook may change."""
     return None if folder is None else Path(user_paths.absolute(folder))
+
+
+def _restore_environment(before: dict[str, str]) -> None:
+    """Set the environment variables to earlier values; torch and the folders of libraries add some."""
+    for name in {*before, *os.environ}:
+        if name not in before:
+            del os.environ[name]
+        elif os.environ.get(name) != before[name]:
+            os.environ[name] = before[name]
 
 
 @contextlib.contextmanager

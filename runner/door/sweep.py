@@ -10,28 +10,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.decoration import decorative
+from runner.door.choose_launcher import make_launcher
 from runner.door.options import Conf
 from runner.door.overrides import ParsedOverride
 from runner.door.plan import Plan
 from runner.door.resume_sweep import save_command
-from runner.door.task_context import ENTRY, start
 from runner.engine.saving import storage
 from runner.engine.saving.disk import fills_disk
 from runner.engine.saving.folder import Result
 from runner.engine.saving.locking import lock
-from runner.errors import ConfigError, StorageError, TrialsFailed
+from runner.errors import StorageError, TrialsFailed
 from runner.printing import write_stderr, write_stdout
-from runner.registry import MAIN
 from runner.status import Status
 from runner.sweeps.data_check import DataCheck
 from runner.sweeps.display import make_display, show_reasons
 from runner.sweeps.failures import raise_if_failed, trials_ended
 from runner.sweeps.final_table import show_final_table
-from runner.sweeps.in_process import InProcess
-from runner.sweeps.launcher import Launcher, run_all
+from runner.sweeps.launcher import run_all
 from runner.sweeps.outcome import Ended, check_scores, folder_of, read_saved_result
 from runner.sweeps.places import Places
-from runner.sweeps.pool import Pool
 from runner.sweeps.swept import swept_keys
 from runner.tasks.job import Job
 
@@ -42,10 +39,10 @@ if TYPE_CHECKING:
 
 
 # The trials of a sweep: the folder and the result of each
-Outcome = list[tuple[Path, Result]]
+_Outcome = list[tuple[Path, Result]]
 
 
-def run_sweep(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], outcome: Outcome | None = None) -> int:
+def run_sweep(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], outcome: _Outcome | None = None) -> int:
     """Run a sweep and return its exit code; raises TrialsFailed if runs failed, Locked if another process runs it.
 
     `outcome` gets the folder and the result of each trial, also where an error ends the sweep.
@@ -85,29 +82,11 @@ def _size(plan: Plan) -> str:
     return "search" if points == math.inf else f"search of {int(points) * len(search.seeds)} trials"
 
 
-def _make_launcher(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], like: Job) -> Launcher:
-    """Return the launcher of a sweep, runner's or the chosen one of Hydra; `like` is any of the runs."""
-    if MAIN in like.config["plugins"]:
-        for each in given:
-            if each.key.startswith(("hydra.launcher.", "hydra/launcher")):
-                raise ConfigError(
-                    f"{each.key}: not supported with components of {MAIN}, whose trials run in this process, one after "
-                    "the other; put the components into a module and give it as a plugin"
-                )
-        # Another process cannot import what a notebook defines
-        return InProcess(start)
-    if plan.settings:
-        return Pool(plan.settings, like=like, entry=ENTRY)
-    from runner.door.submitted import make_hydra_launcher
-
-    return make_hydra_launcher(conf, given, plan.folder, plan.batch)
-
-
-def _run_grid(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], outcome: Outcome) -> int:
+def _run_grid(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], outcome: _Outcome) -> int:
     """Run all combinations, and show how they ended."""
     jobs, ended = plan.jobs, list[Ended]()
     swept = swept_keys(jobs)
-    launcher = _make_launcher(conf, plan, given, jobs[0])
+    launcher = make_launcher(conf, plan, given, jobs[0])
     signal = 0
     try:
         _, signal = run_all(jobs, launcher, make_display(len(jobs), swept=swept), ended)
@@ -135,7 +114,7 @@ def _show(ended: Sequence[Ended], monitor: str, swept: Sequence[str], *, stopped
 
 
 def _run_search(
-    conf: Conf, plan: Plan, planned: PlannedSearch, given: Sequence[ParsedOverride], outcome: Outcome
+    conf: Conf, plan: Plan, planned: PlannedSearch, given: Sequence[ParsedOverride], outcome: _Outcome
 ) -> int:
     """Run the points that a sampler picks, and show the ranking."""
     places = Places()
@@ -162,7 +141,7 @@ def _search(
     check_scores((plan.folder / name for row in study.rows() for name in row.folders), planned.like.config)
     _renew(plan, planned, study, places)
     loop = SearchLoop(planned.search, study, planned.jobs(study), places)
-    launcher = _make_launcher(conf, plan, given, _example_job(planned))
+    launcher = make_launcher(conf, plan, given, _example_job(planned))
     # Points of earlier commands are not run again
     display = make_display(study.to_come * len(planned.search.seeds), swept=_searched_keys(planned))
     try:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runner.registry import MAIN
 from runner.tasks.job import Config, Job
 
 # The module whose `start` runs a trial's task in the trial's process
@@ -83,5 +84,7 @@ class _Launch:
         from runner.sweeps.in_process import InProcess
         from runner.sweeps.pool import Pool
 
-        settings = self.settings() if len(jobs) > 1 else None
+        # Another process cannot import what a notebook defines
+        several = len(jobs) > 1 and MAIN not in self.job.config["plugins"]
+        settings = self.settings() if several else None
         return Pool(settings, like=jobs[0], entry=ENTRY) if settings else InProcess(start)

@@ -1,4 +1,4 @@
-"""What this process does now: one call of the Python API, or one task, at a time."""
+"""The work of this process: one call of the Python API, or one task, at a time."""
 
 from __future__ import annotations
 

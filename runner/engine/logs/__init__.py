@@ -12,4 +12,5 @@ A value travels `Log.add` -> `Buffer` -> `Transfer` (one device-to-host copy) ->
 - `summaries.py`: histograms, images and texts for TensorBoard
 - `plugin_pages.py`: TensorBoard's HPARAMS and CUSTOM SCALARS pages
 - `console.py`: the progress line and bar, tables
+- `notebook_bar.py`: the progress bar in a notebook
 """

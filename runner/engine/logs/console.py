@@ -8,8 +8,9 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from runner.decoration import decorative
+from runner.engine.logs.notebook_bar import NotebookBar
 from runner.engine.logs.sinks import Row
-from runner.printing import standard_error, write_to
+from runner.printing import in_notebook, standard_error, write_to
 
 _LABELS = {"train/loss_average": "loss", "val/loss": "val loss", "val/accuracy": "val accuracy"}
 # Minimum time in seconds between two redraws of the bar.
@@ -36,7 +37,7 @@ class Console:
         self._latest: dict[str, float] = {}
         # The row from which on the speed is measured.
         self._since: Row | None = None
-        self._bar = Bar(self._stream, steps) if self._stream.isatty() else None
+        self._bar = _make_bar(self._stream, steps)
 
     def write(self, rows: Sequence[Row]) -> None:
         """Print a line for each row with a validation, and move the bar to the last row."""
@@ -73,6 +74,13 @@ class Console:
                 "left": format_duration((self._steps - row.step) / speed),
             }
         return "  ".join(f"{name} {value}" for name, value in parts.items() if name not in without)
+
+
+def _make_bar(stream: TextIO, steps: int) -> Bar | NotebookBar | None:
+    """Return the progress bar for a stream, None for a pipe or a file."""
+    if in_notebook(stream):
+        return NotebookBar(stream, steps)
+    return Bar(stream, steps) if stream.isatty() else None
 
 
 class Bar:
