@@ -7,7 +7,7 @@ of an older version is evaluated as before. It resumes only if its config uses n
 
 A new key gets an entry in `ADDED`, with the value that reproduces the behavior before the key existed.
 A renamed knob gets an entry in `RENAMED`, a renamed value of a setting one in `RENAMED_VALUES`: command lines, config
-files and saved configs may use the old name.
+files and saved configs may use the old name. A knob that became a setting gets an entry in `MOVED`.
 Imports no torch.
 """
 
@@ -55,6 +55,12 @@ ADDED: dict[str, Any] = {
     "resume_data": "same",
     "rerun": "never",
     "average=ema.warmup": False,
+    "init_from": None,
+    "init_sha256": None,
+    "init_download": True,
+    "extend": None,
+    "extend_restart": False,
+    "extended_from": None,
 }
 
 # Defaults that have changed, with what they were. A saved run has its own values; a sweep that is resumed keeps those
@@ -69,6 +75,13 @@ FORMER_DEFAULTS: dict[str, Any] = {
 RENAMED: dict[str, str] = {
     "data=imagefolder.centre": "center",
 }
+# A knob `<group>=<option>.<knob>` that is a setting now
+MOVED: dict[str, str] = {
+    "model=torchvision.weights": "init_from",
+    "model=timm.weights": "init_from",
+}
+# Other names of settings on the command line
+ALIASES: dict[str, str] = {"extend.restart": "extend_restart", "model.weights": "init_from"}
 COMMAND_ONLY = ("resume_numerics", "resume_data", "rerun")  # settings that are never taken from a saved config
 
 # By setting: the old name of a value, and its name now
@@ -148,22 +161,36 @@ def renamed(config: _Config) -> dict[str, Any]:
         if knobs is not None and old in knobs:
             kept = {name: value for name, value in knobs.items() if name not in (old, new)}
             found[group] = _with_knobs(found[group], option, {**kept, new: knobs[old]})
-    return found
+    return _with_moved(found)
+
+
+def _with_moved(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a config with knobs that are settings now in their place; null does not replace a setting."""
+    for key, setting in MOVED.items():
+        group, option, old = _place(key)
+        knobs = _knobs(config, group, option)
+        if knobs is not None and old in knobs:
+            value = config.get(setting) if knobs[old] is None else knobs[old]
+            kept = {name: each for name, each in knobs.items() if name != old}
+            config = {**config, setting: value, group: _with_knobs(config[group], option, kept)}
+    return config
 
 
 def old_names(config: _Config) -> Iterator[tuple[str, str]]:
     """Yield the old names that a config uses for renamed knobs, each with the new name, as dotted keys."""
-    for key, new in RENAMED.items():
+    for key, new in {**RENAMED, **MOVED}.items():
         group, option, old = _place(key)
         knobs = _knobs(config, group, option)
-        if knobs is not None and old in knobs:
+        if knobs is not None and old in knobs and key in MOVED:
+            yield f"{group}.{old}", new
+        elif knobs is not None and old in knobs:
             place = group if "name" in config[group] else f"{group}.{option}"
             yield f"{place}.{old}", f"{place}.{new}"
 
 
 def mentions_old_name(text: str) -> bool:
     """Return False if a text has no old name of a knob in it."""
-    return any(_place(key)[2] in text for key in RENAMED)
+    return any(_place(key)[2] in text for key in (*RENAMED, *MOVED))
 
 
 def same_config(saved: Any, config: _Config) -> bool:
@@ -189,7 +216,18 @@ def stripped(config: _Config) -> dict[str, Any]:
         group, option, old = _place(key)
         if (knobs := _knobs(found, group, option)) is not None and new in knobs:
             found[group] = _with_knobs(found[group], option, {old if k == new else k: v for k, v in knobs.items()})
-    return found
+    return _with_moved_back(found)
+
+
+def _with_moved_back(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a config with settings that were knobs in their old place, for the hashes of older runs."""
+    for key, setting in MOVED.items():
+        group, option, old = _place(key)
+        if (knobs := _knobs(config, group, option)) is not None and old not in knobs:
+            value = config.get(setting)
+            kept = {name: each for name, each in config.items() if name != setting}
+            config = {**kept, group: _with_knobs(config[group], option, {**knobs, old: value})}
+    return config
 
 
 def renamed_value(key: str, value: Any) -> Any:

@@ -15,8 +15,10 @@ from runner import plain_yaml, user_paths
 from runner.door.arguments import Arguments
 from runner.door.compose import quote
 from runner.door.folders import SUBDIR
+from runner.door.naming import WEIGHTS
 from runner.door.options import Conf
 from runner.door.overrides import ParsedOverride, parse_override
+from runner.door.weights_identity import accept_earlier
 from runner.errors import ConfigError, wrong
 from runner.expand_user import expanded
 from runner.keys import key_marks, settings_with
@@ -84,6 +86,8 @@ def sweep_command(arguments: Arguments) -> Arguments:
     words = [word for word in kept["overrides"] if word.lstrip("+").partition("=")[0] not in others]
     words = [_as_then(_with_password(word), kept.get("cwd", "")) for word in words]
     words += _former_defaults(folder, words)
+    if any(key in word for word in words for key in WEIGHTS):
+        accept_earlier(plain_yaml.load(path) for path in _configs_below(folder))
     return arguments._replace(
         overrides=(*words, *others.values(), *_place_of(folder)), multirun=True, config_name=kept["config_name"]
     )
