@@ -7,7 +7,8 @@ of an older version is evaluated as before. It resumes only if its config uses n
 
 A new key gets an entry in `ADDED`, with the value that reproduces the behavior before the key existed.
 A renamed knob gets an entry in `RENAMED`, a renamed value of a setting one in `RENAMED_VALUES`: command lines, config
-files and saved configs may use the old name. A knob that became a setting gets an entry in `MOVED`.
+files and saved configs may use the old name. A knob that became a setting gets an entry in `MOVED` of
+`runner.knob_places`.
 Imports no torch.
 """
 
@@ -18,6 +19,7 @@ from typing import Any
 
 from runner.changes import CHANGES
 from runner.errors import CheckpointError
+from runner.knob_places import MOVED, knobs_of, place_of, with_moved, with_moved_back
 
 _Config = Mapping[str, Any]
 _FIRST = 1
@@ -74,11 +76,6 @@ FORMER_DEFAULTS: dict[str, Any] = {
 # The old name `<group>=<option>.<knob>`, and the knob's name now
 RENAMED: dict[str, str] = {
     "data=imagefolder.centre": "center",
-}
-# A knob `<group>=<option>.<knob>` that is a setting now
-MOVED: dict[str, str] = {
-    "model=torchvision.weights": "init_from",
-    "model=timm.weights": "init_from",
 }
 # Other names of settings on the command line
 ALIASES: dict[str, str] = {"extend.restart": "extend_restart", "model.weights": "init_from"}
@@ -141,11 +138,11 @@ def completed(config: _Config) -> dict[str, Any]:
     """
     found = renamed(config)
     for key, value in ADDED.items():
-        group, option, knob = _place(key)
+        group, option, knob = place_of(key)
         if not option:
             found.setdefault(group, value)
-        elif (knobs := _knobs(found, group, option)) is not None and knob not in knobs:
-            found[group] = _with_knobs(found[group], option, {**knobs, knob: value})
+        elif (knobs := knobs_of(found, group, option)) is not None and knob not in knobs:
+            found[group] = _withknobs_of(found[group], option, {**knobs, knob: value})
     return found
 
 
@@ -156,31 +153,19 @@ def renamed(config: _Config) -> dict[str, Any]:
     """
     found = {key: renamed_value(key, value) for key, value in dict(config).items()}
     for key, new in RENAMED.items():
-        group, option, old = _place(key)
-        knobs = _knobs(found, group, option)
+        group, option, old = place_of(key)
+        knobs = knobs_of(found, group, option)
         if knobs is not None and old in knobs:
             kept = {name: value for name, value in knobs.items() if name not in (old, new)}
-            found[group] = _with_knobs(found[group], option, {**kept, new: knobs[old]})
-    return _with_moved(found)
-
-
-def _with_moved(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a config with knobs that are settings now in their place; null does not replace a setting."""
-    for key, setting in MOVED.items():
-        group, option, old = _place(key)
-        knobs = _knobs(config, group, option)
-        if knobs is not None and old in knobs:
-            value = config.get(setting) if knobs[old] is None else knobs[old]
-            kept = {name: each for name, each in knobs.items() if name != old}
-            config = {**config, setting: value, group: _with_knobs(config[group], option, kept)}
-    return config
+            found[group] = _withknobs_of(found[group], option, {**kept, new: knobs[old]})
+    return with_moved(found)
 
 
 def old_names(config: _Config) -> Iterator[tuple[str, str]]:
     """Yield the old names that a config uses for renamed knobs, each with the new name, as dotted keys."""
     for key, new in {**RENAMED, **MOVED}.items():
-        group, option, old = _place(key)
-        knobs = _knobs(config, group, option)
+        group, option, old = place_of(key)
+        knobs = knobs_of(config, group, option)
         if knobs is not None and old in knobs and key in MOVED:
             yield f"{group}.{old}", new
         elif knobs is not None and old in knobs:
@@ -190,7 +175,7 @@ def old_names(config: _Config) -> Iterator[tuple[str, str]]:
 
 def mentions_old_name(text: str) -> bool:
     """Return False if a text has no old name of a knob in it."""
-    return any(_place(key)[2] in text for key in (*RENAMED, *MOVED))
+    return any(place_of(key)[2] in text for key in (*RENAMED, *MOVED))
 
 
 def same_config(saved: Any, config: _Config) -> bool:
@@ -206,28 +191,17 @@ def stripped(config: _Config) -> dict[str, Any]:
     """
     found = {key: _old_name(key, value) for key, value in dict(config).items()}
     for key, value in ADDED.items():
-        group, option, knob = _place(key)
+        group, option, knob = place_of(key)
         if not option:
             if group in found and found[group] == value:
                 del found[group]
-        elif (knobs := _knobs(found, group, option)) is not None and knob in knobs and knobs[knob] == value:
-            found[group] = _with_knobs(found[group], option, {k: v for k, v in knobs.items() if k != knob})
+        elif (knobs := knobs_of(found, group, option)) is not None and knob in knobs and knobs[knob] == value:
+            found[group] = _withknobs_of(found[group], option, {k: v for k, v in knobs.items() if k != knob})
     for key, new in RENAMED.items():
-        group, option, old = _place(key)
-        if (knobs := _knobs(found, group, option)) is not None and new in knobs:
-            found[group] = _with_knobs(found[group], option, {old if k == new else k: v for k, v in knobs.items()})
-    return _with_moved_back(found)
-
-
-def _with_moved_back(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a config with settings that were knobs in their old place, for the hashes of older runs."""
-    for key, setting in MOVED.items():
-        group, option, old = _place(key)
-        if (knobs := _knobs(config, group, option)) is not None and old not in knobs:
-            value = config.get(setting)
-            kept = {name: each for name, each in config.items() if name != setting}
-            config = {**kept, group: _with_knobs(config[group], option, {**knobs, old: value})}
-    return config
+        group, option, old = place_of(key)
+        if (knobs := knobs_of(found, group, option)) is not None and new in knobs:
+            found[group] = _withknobs_of(found[group], option, {old if k == new else k: v for k, v in knobs.items()})
+    return with_moved_back(found)
 
 
 def renamed_value(key: str, value: Any) -> Any:
@@ -239,24 +213,3 @@ def renamed_value(key: str, value: Any) -> Any:
 def _old_name(key: str, value: Any) -> Any:
     """Return the old name of a setting's value."""
     return next((old for old, new in RENAMED_VALUES.get(key, {}).items() if new == value), value)
-
-
-def _place(key: str) -> tuple[str, str, str]:
-    """Return group, option and knob of a key of `ADDED` or `RENAMED`; for a setting, option and knob are empty."""
-    group, _, rest = key.partition("=")
-    option, _, knob = rest.partition(".")
-    return group, option, knob
-
-
-def _knobs(config: _Config, group: str, option: str) -> Mapping[str, Any] | None:
-    """Return the knobs of an option in a config, None if it is not chosen."""
-    values = config.get(group)
-    if not isinstance(values, Mapping):
-        return None
-    found = values if values.get("name") == option else None if "name" in values else values.get(option)
-    return found if isinstance(found, Mapping) else None
-
-
-def _with_knobs(values: Mapping[str, Any], option: str, knobs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a group's values with other knobs of an option."""
-    return dict(knobs) if values.get("name") == option else {**values, option: dict(knobs)}
