@@ -19,7 +19,7 @@ from typing import Any
 
 from runner.changes import CHANGES
 from runner.errors import CheckpointError
-from runner.knob_places import MOVED, knobs_of, place_of, with_moved, with_moved_back
+from runner.knob_places import MOVED, knobs_of, place_of, with_knobs, with_moved, with_moved_back
 
 _Config = Mapping[str, Any]
 _FIRST = 1
@@ -142,7 +142,7 @@ def completed(config: _Config) -> dict[str, Any]:
         if not option:
             found.setdefault(group, value)
         elif (knobs := knobs_of(found, group, option)) is not None and knob not in knobs:
-            found[group] = _withknobs_of(found[group], option, {**knobs, knob: value})
+            found[group] = with_knobs(found[group], option, {**knobs, knob: value})
     return found
 
 
@@ -157,7 +157,7 @@ def renamed(config: _Config) -> dict[str, Any]:
         knobs = knobs_of(found, group, option)
         if knobs is not None and old in knobs:
             kept = {name: value for name, value in knobs.items() if name not in (old, new)}
-            found[group] = _withknobs_of(found[group], option, {**kept, new: knobs[old]})
+            found[group] = with_knobs(found[group], option, {**kept, new: knobs[old]})
     return with_moved(found)
 
 
@@ -196,11 +196,11 @@ def stripped(config: _Config) -> dict[str, Any]:
             if group in found and found[group] == value:
                 del found[group]
         elif (knobs := knobs_of(found, group, option)) is not None and knob in knobs and knobs[knob] == value:
-            found[group] = _withknobs_of(found[group], option, {k: v for k, v in knobs.items() if k != knob})
+            found[group] = with_knobs(found[group], option, {k: v for k, v in knobs.items() if k != knob})
     for key, new in RENAMED.items():
         group, option, old = place_of(key)
         if (knobs := knobs_of(found, group, option)) is not None and new in knobs:
-            found[group] = _withknobs_of(found[group], option, {old if k == new else k: v for k, v in knobs.items()})
+            found[group] = with_knobs(found[group], option, {old if k == new else k: v for k, v in knobs.items()})
     return with_moved_back(found)
 
 

@@ -45,11 +45,11 @@ class Settings(NamedTuple):
     name: Annotated[FolderName | None, Role.OBSERVATION, Verbatim(), Unnamed(), Unswept()]
     sweep: Annotated[FolderName | None, Role.OBSERVATION, Verbatim(), Unnamed(), Unswept()]
     init_from: Annotated[str | None, FilePath(sweeps=True)]
-    init_sha256: Annotated[Sha256 | None, Unnamed(), With("init_from", None, OneOf((None,)))]
+    init_sha256: Annotated[Sha256 | None, Unnamed()]
     init_download: Annotated[bool, Role.EXECUTION, Unnamed()]
     extend: Annotated[str | None, Role.PATH, FilePath(), Unswept(), ReadBy("train")]
-    extend_restart: Annotated[bool, Unswept(), With("extend", None, OneOf((False,)))]
-    extended_from: Annotated[Origin | None, Unnamed(), Unswept(), With("extend", None, OneOf((None,)))]
+    extend_restart: Annotated[bool, Unswept()]
+    extended_from: Annotated[Origin | None, Unnamed(), Unswept()]
     resume: Annotated[str | None, Role.PATH, FilePath()]
     resume_numerics: Annotated[Literal["same", "new"], Role.EXECUTION, Unnamed()]
     resume_data: Annotated[Literal["same", "new"], Role.EXECUTION, Unnamed()]
@@ -66,4 +66,5 @@ def extended_step(config: Mapping[str, Any]) -> int | None:
 
 
 SETTINGS = dict(Settings.__annotations__)
+NEEDS = {"init_sha256": "init_from", "extend_restart": "extend", "extended_from": "extend"}  # do nothing without it
 GROUPS = {"probe": Role.OBSERVATION}  # groups whose every option and knob has one role

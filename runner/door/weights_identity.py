@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runner.errors import ConfigError
 
 # Digests that this process has found, by what was asked and the state of the files
 _known: dict[str, str] = {}
-# Of the trials of a sweep that is resumed, by `init_from`: their weights may have been removed since
+# The digests in this command's configs, by `init_from`
+_found: dict[str, str] = {}
+# Of a sweep that is resumed, by `init_from`: its weights may have been removed since
 _earlier: dict[str, str] = {}
 
 
-def accept_earlier(configs: Iterable[Any]) -> None:
-    """Let weights that are gone have the SHA-256 that these saved configs know."""
-    for config in configs:
-        text, found = (config.get(key) if isinstance(config, dict) else None for key in ("init_from", "init_sha256"))
-        if isinstance(text, str) and isinstance(found, str):
-            _earlier[text] = found
+def found_weights() -> dict[str, str]:
+    """Return the SHA-256 of the weights in the configs of this command, by the value of `init_from`."""
+    return dict(_found)
+
+
+def accept_earlier(digests: Mapping[Any, Any]) -> None:
+    """Let weights that are gone have the SHA-256 that an earlier command found, by the value of `init_from`."""
+    _earlier.clear()
+    _found.clear()
+    _earlier.update({str(text): found for text, found in digests.items() if isinstance(found, str)})
 
 
 def with_weights_identified(config: dict[str, Any], *, apart: bool = False) -> dict[str, Any]:
@@ -44,7 +50,7 @@ def with_weights_identified(config: dict[str, Any], *, apart: bool = False) -> d
         state = state_of_source(source)
     except ConfigError:
         if found := _earlier.get(config[KEY]):
-            return {**config, "init_sha256": found}
+            return _with_digest(config, found)
         raise
     asked = wanted(config)
     name = json.dumps([asked, state and state.key], default=str)
@@ -56,6 +62,12 @@ def with_weights_identified(config: dict[str, Any], *, apart: bool = False) -> d
             f"init_sha256: got {given[:12]}..., but the tensors of {config[KEY]} have the SHA-256 {digest}; "
             "leave it out, or name the file that you mean"
         )
+    return _with_digest(config, digest)
+
+
+def _with_digest(config: dict[str, Any], digest: str) -> dict[str, Any]:
+    """Return a config with the digest of its weights."""
+    _found[config["init_from"]] = digest
     return {**config, "init_sha256": digest}
 
 
