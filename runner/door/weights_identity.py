@@ -49,7 +49,7 @@ def with_weights_identified(config: dict[str, Any], *, apart: bool = False) -> d
         source = find_source(config[KEY])
         state = state_of_source(source)
     except ConfigError:
-        if found := _earlier.get(config[KEY]):
+        if found := config["init_sha256"] or _earlier.get(config[KEY]):
             return _with_digest(config, found)
         raise
     asked = wanted(config)
