@@ -10,16 +10,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from runner.annotations import marks, marks_of_kind
+from runner.numerics import ALIASES
 from runner.roles import NO_MARKS, Aspect, Marks, Role, marks_in
 from runner.settings import GROUPS, SETTINGS
 
 _Config = Mapping[str, Any]
+# Hex digits of a SHA-256 that tell the weights of two experiments apart
+_DIGITS = 12
 
 _SETTINGS = {key: marks_in(annotation) for key, annotation in SETTINGS.items()}
 
 
 def key_marks(key: str) -> Marks:
     """Return the marks of a key as written on the command line, for any option of its group."""
+    key = ALIASES.get(key, key)
     if key in _SETTINGS:
         return _SETTINGS[key]
     group, _, knob = key.partition(".")
@@ -51,6 +55,9 @@ def experiment(config: _Config) -> dict[str, Any]:
                 found[key] = value
         elif GROUPS.get(key, Role.EXPERIMENT) is Role.EXPERIMENT:
             found[key] = _experiment_of_group(key, value, _plugins_of(config))
+    # The tensors count, wherever they lie; a run of an older version knows only their path
+    if digest := found.pop("init_sha256", None):
+        found["init_from"] = str(digest)[:_DIGITS]
     return found
 
 

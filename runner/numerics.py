@@ -7,7 +7,8 @@ of an older version is evaluated as before. It resumes only if its config uses n
 
 A new key gets an entry in `ADDED`, with the value that reproduces the behavior before the key existed.
 A renamed knob gets an entry in `RENAMED`, a renamed value of a setting one in `RENAMED_VALUES`: command lines, config
-files and saved configs may use the old name.
+files and saved configs may use the old name. A knob that became a setting gets an entry in `MOVED` of
+`runner.knob_places`.
 Imports no torch.
 """
 
@@ -18,6 +19,7 @@ from typing import Any
 
 from runner.changes import CHANGES
 from runner.errors import CheckpointError
+from runner.knob_places import MOVED, knobs_of, place_of, with_knobs, with_moved, with_moved_back
 
 _Config = Mapping[str, Any]
 _FIRST = 1
@@ -55,6 +57,12 @@ ADDED: dict[str, Any] = {
     "resume_data": "same",
     "rerun": "never",
     "average=ema.warmup": False,
+    "init_from": None,
+    "init_sha256": None,
+    "init_download": True,
+    "extend": None,
+    "extend_restart": False,
+    "extended_from": None,
 }
 
 # Defaults that have changed, with what they were. A saved run has its own values; a sweep that is resumed keeps those
@@ -69,6 +77,8 @@ FORMER_DEFAULTS: dict[str, Any] = {
 RENAMED: dict[str, str] = {
     "data=imagefolder.centre": "center",
 }
+# Other names of settings on the command line
+ALIASES: dict[str, str] = {"extend.restart": "extend_restart", "model.weights": "init_from"}
 COMMAND_ONLY = ("resume_numerics", "resume_data", "rerun")  # settings that are never taken from a saved config
 
 # By setting: the old name of a value, and its name now
@@ -128,11 +138,11 @@ def completed(config: _Config) -> dict[str, Any]:
     """
     found = renamed(config)
     for key, value in ADDED.items():
-        group, option, knob = _place(key)
+        group, option, knob = place_of(key)
         if not option:
             found.setdefault(group, value)
-        elif (knobs := _knobs(found, group, option)) is not None and knob not in knobs:
-            found[group] = _with_knobs(found[group], option, {**knobs, knob: value})
+        elif (knobs := knobs_of(found, group, option)) is not None and knob not in knobs:
+            found[group] = with_knobs(found[group], option, {**knobs, knob: value})
     return found
 
 
@@ -143,27 +153,29 @@ def renamed(config: _Config) -> dict[str, Any]:
     """
     found = {key: renamed_value(key, value) for key, value in dict(config).items()}
     for key, new in RENAMED.items():
-        group, option, old = _place(key)
-        knobs = _knobs(found, group, option)
+        group, option, old = place_of(key)
+        knobs = knobs_of(found, group, option)
         if knobs is not None and old in knobs:
             kept = {name: value for name, value in knobs.items() if name not in (old, new)}
-            found[group] = _with_knobs(found[group], option, {**kept, new: knobs[old]})
-    return found
+            found[group] = with_knobs(found[group], option, {**kept, new: knobs[old]})
+    return with_moved(found)
 
 
 def old_names(config: _Config) -> Iterator[tuple[str, str]]:
     """Yield the old names that a config uses for renamed knobs, each with the new name, as dotted keys."""
-    for key, new in RENAMED.items():
-        group, option, old = _place(key)
-        knobs = _knobs(config, group, option)
-        if knobs is not None and old in knobs:
+    for key, new in {**RENAMED, **MOVED}.items():
+        group, option, old = place_of(key)
+        knobs = knobs_of(config, group, option)
+        if knobs is not None and old in knobs and key in MOVED:
+            yield f"{group}.{old}", new
+        elif knobs is not None and old in knobs:
             place = group if "name" in config[group] else f"{group}.{option}"
             yield f"{place}.{old}", f"{place}.{new}"
 
 
 def mentions_old_name(text: str) -> bool:
     """Return False if a text has no old name of a knob in it."""
-    return any(_place(key)[2] in text for key in RENAMED)
+    return any(place_of(key)[2] in text for key in (*RENAMED, *MOVED))
 
 
 def same_config(saved: Any, config: _Config) -> bool:
@@ -179,17 +191,17 @@ def stripped(config: _Config) -> dict[str, Any]:
     """
     found = {key: _old_name(key, value) for key, value in dict(config).items()}
     for key, value in ADDED.items():
-        group, option, knob = _place(key)
+        group, option, knob = place_of(key)
         if not option:
             if group in found and found[group] == value:
                 del found[group]
-        elif (knobs := _knobs(found, group, option)) is not None and knob in knobs and knobs[knob] == value:
-            found[group] = _with_knobs(found[group], option, {k: v for k, v in knobs.items() if k != knob})
+        elif (knobs := knobs_of(found, group, option)) is not None and knob in knobs and knobs[knob] == value:
+            found[group] = with_knobs(found[group], option, {k: v for k, v in knobs.items() if k != knob})
     for key, new in RENAMED.items():
-        group, option, old = _place(key)
-        if (knobs := _knobs(found, group, option)) is not None and new in knobs:
-            found[group] = _with_knobs(found[group], option, {old if k == new else k: v for k, v in knobs.items()})
-    return found
+        group, option, old = place_of(key)
+        if (knobs := knobs_of(found, group, option)) is not None and new in knobs:
+            found[group] = with_knobs(found[group], option, {old if k == new else k: v for k, v in knobs.items()})
+    return with_moved_back(found)
 
 
 def renamed_value(key: str, value: Any) -> Any:
@@ -201,24 +213,3 @@ def renamed_value(key: str, value: Any) -> Any:
 def _old_name(key: str, value: Any) -> Any:
     """Return the old name of a setting's value."""
     return next((old for old, new in RENAMED_VALUES.get(key, {}).items() if new == value), value)
-
-
-def _place(key: str) -> tuple[str, str, str]:
-    """Return group, option and knob of a key of `ADDED` or `RENAMED`; for a setting, option and knob are empty."""
-    group, _, rest = key.partition("=")
-    option, _, knob = rest.partition(".")
-    return group, option, knob
-
-
-def _knobs(config: _Config, group: str, option: str) -> Mapping[str, Any] | None:
-    """Return the knobs of an option in a config, None if it is not chosen."""
-    values = config.get(group)
-    if not isinstance(values, Mapping):
-        return None
-    found = values if values.get("name") == option else None if "name" in values else values.get(option)
-    return found if isinstance(found, Mapping) else None
-
-
-def _with_knobs(values: Mapping[str, Any], option: str, knobs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a group's values with other knobs of an option."""
-    return dict(knobs) if values.get("name") == option else {**values, option: dict(knobs)}

@@ -40,15 +40,21 @@ class FilePath(ByValue):
     """Marks a path: a leading `~` is the home folder, and the command line takes the text as typed.
 
     With `expand=False` the config keeps the `~`, so that it is the same on every machine, and the user of the path
-    expands it. `lists` allows a list in brackets. `prefetch` is a pattern below the path: files that a run will read.
-    `reads` is a pattern of all files whose state says whether a data set is still the same, None for a path that it
-    only writes to.
+    expands it. `lists` allows a list in brackets. With `sweeps`, commas separate values to try. `prefetch` is a pattern
+    below the path: files that a run will read. `reads` is a pattern of all files whose state says whether a data set is
+    still the same, None for a path that it only writes to.
     """
 
     def __init__(
-        self, *, expand: bool = True, lists: bool = False, prefetch: str | None = None, reads: str | None = "**"
+        self,
+        *,
+        expand: bool = True,
+        lists: bool = False,
+        sweeps: bool = False,
+        prefetch: str | None = None,
+        reads: str | None = "**",
     ) -> None:
-        self.expand, self.lists, self.prefetch, self.reads = expand, lists, prefetch, reads
+        self.expand, self.lists, self.sweeps, self.prefetch, self.reads = expand, lists, sweeps, prefetch, reads
 
 
 class Verbatim(ByValue):

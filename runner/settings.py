@@ -1,10 +1,11 @@
 """The global fields of a config, with their types, ranges and roles; imports no torch."""
 
-from typing import Annotated, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple
 
 from runner.relations import InRun, NotWithOption, OneOf, With
 from runner.roles import Aspect, FilePath, ReadBy, Role, Unnamed, Unswept, Verbatim
-from runner.schema import Duration, FolderName, ModuleName, Pattern, Positive, PositiveInt, Range
+from runner.schema import Duration, FolderName, ModuleName, Origin, Pattern, Positive, PositiveInt, Range, Sha256
 
 NO_LIKELIHOOD = "its outputs are scores without probabilities"
 
@@ -43,6 +44,12 @@ class Settings(NamedTuple):
     outputs: Annotated[str, Role.PATH, FilePath(), Unswept()]
     name: Annotated[FolderName | None, Role.OBSERVATION, Verbatim(), Unnamed(), Unswept()]
     sweep: Annotated[FolderName | None, Role.OBSERVATION, Verbatim(), Unnamed(), Unswept()]
+    init_from: Annotated[str | None, FilePath(sweeps=True)]
+    init_sha256: Annotated[Sha256 | None, Unnamed()]
+    init_download: Annotated[bool, Role.EXECUTION, Unnamed()]
+    extend: Annotated[str | None, Role.PATH, FilePath(), Unswept(), ReadBy("train")]
+    extend_restart: Annotated[bool, Unswept()]
+    extended_from: Annotated[Origin | None, Unnamed(), Unswept()]
     resume: Annotated[str | None, Role.PATH, FilePath()]
     resume_numerics: Annotated[Literal["same", "new"], Role.EXECUTION, Unnamed()]
     resume_data: Annotated[Literal["same", "new"], Role.EXECUTION, Unnamed()]
@@ -52,5 +59,12 @@ class Settings(NamedTuple):
     note: Annotated[str, Role.OBSERVATION, Verbatim(), Unnamed(), Unswept()]
 
 
+def extended_step(config: Mapping[str, Any]) -> int | None:
+    """Return the step from which a run goes on that extends another one, None if it extends none."""
+    found = config["extended_from"]
+    return None if found is None else int(found.rpartition("@")[2])
+
+
 SETTINGS = dict(Settings.__annotations__)
+NEEDS = {"init_sha256": "init_from", "extend_restart": "extend", "extended_from": "extend"}  # do nothing without it
 GROUPS = {"probe": Role.OBSERVATION}  # groups whose every option and knob has one role

@@ -22,7 +22,7 @@ def test_a_path_begins_at_home(home, key, quote):
 
 def test_so_does_one_of_a_task_and_of_a_model(home):
     assert ours("task=compare", "task.out=~/report")[1]["task"]["out"] == f"{home}/report"
-    assert ours("model=torchvision", "model.weights=~/a.pt")[1]["model"]["weights"] == f"{home}/a.pt"
+    assert ours("model=torchvision", "model.weights=~/a.pt")[1]["init_from"] == f"{home}/a.pt"
 
 
 def test_so_do_paths_of_a_list(home):

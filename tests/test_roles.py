@@ -26,7 +26,7 @@ from runner.tasks import load_tasks
 load_tasks()
 CONF = find_conf()
 OPTIONS = [(group, option) for group, files in CONF.files.items() if group != "recipe" for option in files]
-TEXTS = ("auto", "word", "other", "cpu", "cuda:1", "2steps", "3epochs", "5%", "head", "a.b")
+TEXTS = ("auto", "word", "other", "cpu", "cuda:1", "2steps", "3epochs", "5%", "head", "a.b", "0" * 64, "0123abcd@20")
 NUMBERS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 16, 22, 28, 34, 50, 64, 100, 0.1, 0.25, 0.5, 0.75, 1.5, 2.5)
 
 
@@ -231,5 +231,5 @@ def test_a_component_that_is_found_nowhere_has_the_roles_of_ours_by_name(plugins
 
 def test_the_settings_that_resume_and_evaluate_may_change():
     can = {"plugins", "device", "memory_format", "compile", "cuda_graphs", "resume_numerics", "resume_data", "threads"}
-    can |= {"rerun"}
+    can |= {"rerun", "init_download"}
     assert set(settings_with(Role.EXECUTION)) == can

@@ -2,10 +2,12 @@
 
 data       training, validation and test batches
 execution  precision, memory format, compile, CUDA graphs
+fit_weights  what of `init_from` goes into the model, by name
 learner    optimizer, schedule, average, patience
 load_data  the data set, its fingerprint, and its labels as a model knows them
 model      the model, with its norms, regularizers and initialization
 predictor  a trained model with what predictions need, without data
+read_weights  the tensors that `init_from` names
 norms      the check that no norm normalizes a single value
 recipe     everything that stays constant, with durations in steps
 threads    the number of CPU threads
@@ -27,6 +29,7 @@ from runner.assemble.execution import convert_model, describe_execution, resolve
 from runner.assemble.learner import build_learner, describe_host_syncs, describe_recalibration
 from runner.assemble.load_data import Loaded, load
 from runner.assemble.model import build_model
+from runner.assemble.read_weights import read_weights
 from runner.assemble.recipe import build_recipe
 from runner.assemble.threads import begin, choose
 from runner.components.optim.groups import describe
@@ -95,7 +98,7 @@ def assemble(
 
     Args:
         config: The composed and checked config.
-        fit: Compute the preprocessing statistics; False if they will be loaded.
+        fit: Compute the preprocessing statistics and read `init_from`; False if a checkpoint will be loaded.
         search: Where a trial of a search reports its scores.
         world: The processes that train together.
         loaded: The data that the config describes, if they are loaded already.
@@ -109,8 +112,9 @@ def assemble(
     augments = augmentations(config, data)
     batches = train_batches(settings, data, augments, preprocess, device, world)
     regularizers = build_many("regularizer", config)
+    weights = read_weights(config) if fit else None
     torch.manual_seed(key(settings.seed, "init"))
-    model, model_lines = build_model(config, data, batches, regularizers)
+    model, model_lines = build_model(config, data, batches, regularizers, weights)
     choose(settings.threads, model, shape=data.shape, examples=batches.batch, world=world)
     convert_model(model, settings)
     recipe = build_recipe(config, settings, data, batches, regularizers, model, device, world)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,11 +22,11 @@ from runner.engine.learner import Learner, Recalibrate, is_dense, no_recalibrati
 from runner.engine.patience import Patience, never_prune
 from runner.engine.recalibration import Recalibration, batch_norms
 from runner.engine.recipe import Recipe
-from runner.engine.schedules import Pure, freezing
+from runner.engine.schedules import Observing, Pure, Shifted, freezing
 from runner.errors import ConfigError
 from runner.registry import Config, build
 from runner.search import pruning
-from runner.settings import Settings
+from runner.settings import Settings, extended_step
 
 
 def build_learner(
@@ -49,7 +50,6 @@ def build_learner(
     # Users' components may ask for each number by its name.
     context = {"clock": clock, **vars(clock)}
     _set_windows(optimizer, clock)
-    schedule = build("scheduler", config["scheduler"], **context)
     every, total = recipe.validate_every, recipe.total_steps
     should_prune = pruning.make_should_prune(search, every=every, total=total) if search else never_prune
     average = build("average", config["average"], model=model, optimizer=optimizer, **context)
@@ -57,7 +57,7 @@ def build_learner(
         model=model,
         preprocess=preprocess,
         optimizer=optimizer,
-        schedule=schedule if hasattr(schedule, "observe") else Pure(schedule),
+        schedule=_schedule(config, optimizer, clock),
         scaler=GradScaler(device.type, enabled=settings.precision == "fp16"),
         average=average,
         patience=Patience(settings.monitor, limit=settings.patience, should_prune=should_prune),
@@ -68,6 +68,20 @@ def build_learner(
         ),
         recalibrate=_recalibration(recipe, average, batches),
     )
+
+
+def _schedule(config: Config, optimizer: Optimizer, clock: Clock) -> Observing:
+    """Return the learning-rate schedule; with `extend_restart` one of the steps after the extended run's last."""
+    first = (extended_step(config) or 0) if config["extend_restart"] else 0
+    if first and any("active" in group for group in optimizer.param_groups):
+        raise ConfigError("extend_restart: got true, must be false with windows in optim.rules (until, active)")
+    if first >= clock.total_steps:
+        # The run has no step left, which its task says
+        first = 0
+    own = replace(clock, total_steps=clock.total_steps - first)
+    schedule = build("scheduler", config["scheduler"], clock=own, **vars(own))
+    observing = schedule if hasattr(schedule, "observe") else Pure(schedule)
+    return Shifted(observing, first) if first else observing
 
 
 def _recalibration(recipe: Recipe, average: Average, batches: TrainBatches) -> Recalibrate:

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from runner.assemble.fit_weights import load_weights
 from runner.assemble.norms import check_norms
+from runner.assemble.read_weights import InitialWeights
 from runner.components.init.layers import listed
 from runner.engine.batches import TrainBatches
 from runner.engine.contracts import Data, Regularizer
@@ -18,6 +20,7 @@ from runner.engine.parts import close_slots, is_kept, notes
 from runner.engine.weights import classifiers, named_kinds
 from runner.errors import ConfigError
 from runner.registry import Config, asks, build
+from runner.weight_sources import comes_with_own_parts
 
 # The modules of torch.nn whose norms and activations the summary counts.
 _COUNTED = ("modules.batchnorm", "modules.instancenorm", "modules.normalization", "modules.activation")
@@ -26,11 +29,19 @@ _DROPOUT = ("Drop", "StochasticDepth")
 
 
 def build_model(
-    config: Config, data: Data, batches: TrainBatches, regularizers: list[Regularizer]
+    config: Config,
+    data: Data,
+    batches: TrainBatches,
+    regularizers: list[Regularizer],
+    weights: InitialWeights | None = None,
 ) -> tuple[nn.Module, list[str]]:
-    """Return the model on the CPU, with regularizers inserted and weights initialized, and summary lines about it."""
+    """Return the model on the CPU, with regularizers inserted and weights initialized, and summary lines about it.
+
+    The initialization leaves the `weights` that the model starts from as they are.
+    """
     model, rewired = construct_model(config, data.shape, len(data.classes), regularizers)
     check_norms(model, data, batches)
+    loaded = load_weights(model, weights, data.classes) if weights else []
     context: dict[str, Any] = {}
     if asks("init", config["init"]["name"], "images"):
         context["images"] = next(batches.stream(0, 1))[0]
@@ -38,11 +49,11 @@ def build_model(
     build("init", config["init"], **context)(model)
     detach_computed(model)
     untouched = _describe_untouched(model, before)
-    prior = [_set_prior(model, data, batches)] if config["init"].get("head") == "prior" else []
+    prior = _set_prior(model, data, batches) if config["init"].get("head") == "prior" else []
     _check_state(model)
     count = sum(parameter.numel() for parameter in model.parameters())
     first = f"{config['model']['name']}: {count:,} parameters; {inventory(model)}"
-    return model, [first, *notes(model), *untouched, *rewired, *prior]
+    return model, [first, *notes(model), *loaded, *untouched, *rewired, *prior]
 
 
 def construct_model(
@@ -56,6 +67,7 @@ def construct_model(
         num_classes=num_classes,
         activation=partial(build, "activation", config["activation"]),
         norm=build("norm", config["norm"]),
+        trained=comes_with_own_parts(config["init_from"]),
     )
     rewired = [regularizer.rewire(model) for regularizer in regularizers if regularizer.rewire]
     close_slots(model)
@@ -89,19 +101,22 @@ def _check_state(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _set_prior(model: nn.Module, data: Data, batches: TrainBatches) -> str:
+def _set_prior(model: nn.Module, data: Data, batches: TrainBatches) -> list[str]:
     """Set the classifier's bias to the log of each class's share of an epoch; return a summary line.
+
+    A classifier from a file stays as it is.
 
     With weights of zero the first loss is then the entropy of the shares (Karpathy 2019, "init well"). A class without
     examples counts as one, so that its logit is finite.
     """
     drawn = data.train.labels[batches.sampler.draw(batches.seed, 0).examples]
     counts = drawn.bincount(minlength=len(data.classes)).clamp_min(1)
-    for head in classifiers(model):
+    heads = [head for head in classifiers(model) if not head.is_kept]
+    for head in heads:
         if not isinstance(bias := head.module.bias, nn.Parameter):
             raise ConfigError("init.head: got 'prior', but this model's classifier has no bias to hold it")
         bias.copy_((counts / counts.sum()).log())
-    return "the classifier starts with the log class frequencies as bias"
+    return ["the classifier starts with the log class frequencies as bias"] if heads else []
 
 
 def inventory(model: nn.Module) -> str:

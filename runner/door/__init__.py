@@ -12,6 +12,7 @@ known_keys.py       which keys a command line can set, and which options have ot
 suggestions.py      what an unknown key is called here
 variants.py         many configs that differ in a few places; `vary`
 naming.py           names and hashes
+weights_identity.py the SHA-256 of the weights that a run starts from
 jobs.py             the jobs that tasks start with
 plan.py             planning of a sweep
 grid.py             every combination of listed values

@@ -11,12 +11,12 @@ from typing import Any
 
 from runner.annotations import annotation
 from runner.door.options import RECIPE, Conf, chosen_options, template, templates
-from runner.errors import ConfigError, unknown, wrong
+from runner.errors import ConfigError, shown, unknown, wrong
 from runner.keys import read_by_some_tasks
 from runner.plain_yaml import check_values
 from runner.relations import check_relations
 from runner.schema import PLAIN, Duration, Pattern, check
-from runner.settings import SETTINGS
+from runner.settings import NEEDS, SETTINGS
 from runner.source_reader import PACKAGE
 from runner.unused_settings import length_in, refuse_unused
 
@@ -44,6 +44,9 @@ def check_config(conf: Conf, config: Mapping[str, Any], chosen: Mapping[str, lis
         if key not in config and key != RECIPE:
             raise ConfigError(f"{key}: missing")
     check_relations("", config, SETTINGS)
+    for key, other in NEEDS.items():
+        if config[key] and config[other] is None:
+            raise ConfigError(f"{key}: got {shown(config[key])}; requires {other}=...")
     task = str(config["task"]["name"])
     for key, readers in read_by_some_tasks().items():
         # A task of runner's own, not a plugin's

@@ -65,7 +65,9 @@ class HydraTask:
                 ignore(signal.SIGINT)
 
         def start_planned(job: Job) -> int:
-            planned, composed = hash8(job.config), hash8(resolve(config))
+            # The plan has found what identifies the weights
+            here = {**resolve(config), "init_sha256": job.config["init_sha256"]}
+            planned, composed = hash8(job.config), hash8(here)
             if composed != planned:
                 raise ConfigError(f"config: got {composed} here, must be {planned} as planned; do config files differ?")
             return start(job)

@@ -9,6 +9,7 @@ from typing import Any
 
 from runner.door.naming import name_in, run_name, trial_name
 from runner.door.overrides import ParsedOverride
+from runner.door.weights_identity import with_weights_identified
 from runner.hashes import group_hash, hash8
 from runner.tasks.job import Job
 from runner.unused_settings import recipe_in
@@ -61,7 +62,8 @@ def _make_job(
     config: Mapping[str, Any], words: Sequence[str], *, name: str, folder: str | None, auto: Mapping[str, str]
 ) -> Job:
     """Return a job with its hashes; `auto` is replaced by its meaning in each key."""
-    resolved = {**config, **{key: word for key, word in auto.items() if config[key] == "auto"}}
+    identified = with_weights_identified(dict(config))
+    resolved = {**identified, **{key: word for key, word in auto.items() if config[key] == "auto"}}
     return Job(
         config=resolved,
         overrides=tuple(words),

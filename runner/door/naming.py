@@ -18,6 +18,9 @@ from runner.roles import Role
 # Most characters of a folder's name
 _MAX_NAME = 100
 
+# Keys whose value is a path, of which names show the last part
+WEIGHTS = ("init_from", "model.weights")
+
 # Keys that hashes left out before keys had roles. Never change it: it finds trials of old sweeps (`legacy_hash8`)
 _LEGACY_UNHASHED = (
     *("outputs", "name", "sweep", "resume", "run", "runs", "note", "plugins", "device", "log_every", "figures", "test"),
@@ -32,8 +35,13 @@ def run_name(given: Iterable[tuple[str, Any]]) -> str:
 
 def _name_of(given: Iterable[tuple[str, Any]]) -> str:
     """Return a folder name from all keys and values but Hydra's own."""
-    words = [f"{key}={value_in_name(value)}" for key, value in given if not key.startswith("hydra")]
+    words = [f"{key}={value_in_name(_last_part(key, value))}" for key, value in given if not key.startswith("hydra")]
     return truncate_name(re.sub(r"[^A-Za-z0-9._=,+-]", "-", ",".join(words))) or "default"
+
+
+def _last_part(key: str, value: Any) -> Any:
+    """Return the name of the file or folder that weights come from; any other value as it is."""
+    return Path(value).name or value if isinstance(value, str) and key in WEIGHTS else value
 
 
 def is_named(key: str) -> bool:

@@ -17,6 +17,7 @@ from runner.door.options import OPTION, RECIPE, Conf, chosen_options
 from runner.errors import ConfigError, brief, unknown
 from runner.expand_user import expanded
 from runner.keys import key_marks
+from runner.numerics import ALIASES
 from runner.plain_yaml import MAX_DEPTH, MAX_LENGTH, check_key_name, check_values
 from runner.settings import SETTINGS
 
@@ -76,7 +77,7 @@ class ParsedOverride(NamedTuple):
 def read_overrides(conf: Conf, words: Iterable[str]) -> list[ParsedOverride]:
     """Return the overrides; raises ConfigError for those that are malformed, unknown, not allowed or given twice."""
     found: dict[str, ParsedOverride] = {}
-    words = list(words)
+    words = list(map(_with_setting, words))
     for word in words:
         _refuse_bare_word(conf, word)
         given = parse_override(word)
@@ -88,6 +89,14 @@ def read_overrides(conf: Conf, words: Iterable[str]) -> list[ParsedOverride]:
     if len(durations) == 2 and None not in durations:
         raise ConfigError("steps: given together with epochs, must be one of the two")
     return list(found.values())
+
+
+def _with_setting(word: str) -> str:
+    """Return an override of a setting under its own name, where it was given under another."""
+    key, equals, text = word.partition("=")
+    setting = ALIASES.get(key.lstrip("+"))
+    # A knob keeps its name: an option of a plugin may have one that is called so
+    return f"{setting}{equals}{text}" if setting and key.lstrip("+").partition(".")[0] in SETTINGS else word
 
 
 def _refuse_bare_word(conf: Conf, word: str) -> None:
@@ -110,12 +119,26 @@ def parse_override(word: str) -> ParsedOverride:
     typed = key in _TYPED or key_marks(key).typed(text)
     if not typed:
         _refuse_brackets(key, text)
-    if typed and not re.fullmatch(r"null|(['\"]).*\1|(choice|glob)\(.*\)", text):
-        text = QuotedString(text, Quote.double).with_quotes()
+    if typed:
+        text = ",".join(map(_as_typed, _values_in(key, text)))
     try:
         return ParsedOverride(key, text, OverridesParser.create().parse_override(f"{key}={text}"), word)
     except (HydraException, RecursionError, ValueError) as error:
         raise ConfigError(f"{brief(word)}: {_syntax_error(key, text)}") from error
+
+
+def _as_typed(text: str) -> str:
+    """Return a text in quotes, unless it has them or is a word of Hydra's grammar."""
+    is_grammar = re.fullmatch(r"null|(['\"]).*\1|(choice|glob)\(.*\)", text)
+    return text if is_grammar else QuotedString(text, Quote.double).with_quotes()
+
+
+def _values_in(key: str, text: str) -> list[str]:
+    """Return the values to try in a text that is taken as typed: one, or those that commas separate."""
+    mark = key_marks(key).path
+    if mark is None or not mark.sweeps or re.fullmatch(r"(['\"]).*\1|(choice|glob)\(.*\)", text):
+        return [text]
+    return text.split(",")
 
 
 def choice_texts(given: ParsedOverride) -> list[str]:

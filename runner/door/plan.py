@@ -11,7 +11,7 @@ from runner.door.compose import Parts, to_plain
 from runner.door.folders import SWEEP, sweep_folder
 from runner.door.grid import Axes, check_trials, swept_axes
 from runner.door.jobs import trial_job
-from runner.door.naming import is_named, truncate_name
+from runner.door.naming import WEIGHTS, is_named, truncate_name
 from runner.door.options import Conf
 from runner.door.overrides import ParsedOverride
 from runner.door.subfolders import given_subdir, in_subfolders
@@ -42,6 +42,8 @@ class Plan:
 def plan_sweep(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> Plan:
     """Return the sweep of a command line; raises ConfigError if any of its runs is wrong."""
     for each in given:
+        if each.key == "extend" and each.value is not None:
+            raise ConfigError("extend: extends a single run; leave out -m, and extend each run by a command of its own")
         if each.key in ("name", "hydra.run.dir"):
             other = "sweep" if each.key == "name" else "hydra.sweep.dir"
             raise ConfigError(f"{each.key}: names a single run; for a sweep set {other}")
@@ -110,7 +112,12 @@ def _folder(conf: Conf, parts: Parts, config: dict[str, Any], axes: Axes) -> Pat
     for each in axes.given:
         if each.key == SWEEP:
             return sweep_folder(each, config, parts.hydra.runtime.choices, axes.swept)
-    fixed = sorted((each.key, each.text) for each in axes.all if not each.swept and is_named(each.key))
+    # The same weights in another place are the same sweep
+    fixed = sorted(
+        (each.key, config["init_sha256"] or each.text if each.key in WEIGHTS else each.text)
+        for each in axes.all
+        if not each.swept and is_named(each.key)
+    )
     if conf.primary != "config":
         fixed.append(("--config-name", conf.primary))
     name = f"{truncate_name('+'.join(axes.swept)) or 'default'}-{digest([sorted(axes.swept), fixed])}"

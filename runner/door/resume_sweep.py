@@ -17,6 +17,7 @@ from runner.door.compose import quote
 from runner.door.folders import SUBDIR
 from runner.door.options import Conf
 from runner.door.overrides import ParsedOverride, parse_override
+from runner.door.weights_identity import accept_earlier, found_weights
 from runner.errors import ConfigError, wrong
 from runner.expand_user import expanded
 from runner.keys import key_marks, settings_with
@@ -48,6 +49,8 @@ def save_command(folder: Path, conf: Conf, given: Sequence[ParsedOverride]) -> N
         "config_name": conf.primary,
         "give_again": [*plugins, *(f"--config-dir={path}" for path in conf.folders[1:] if path not in conf.more)],
         "cwd": user_paths.start_folder() or "",
+        # They may be gone when the sweep is resumed
+        **({"weights": weights} if (weights := found_weights()) else {}),
     }
     write_atomic(folder / _FILE, yaml.safe_dump(kept, sort_keys=False, allow_unicode=True).encode())
 
@@ -84,6 +87,7 @@ def sweep_command(arguments: Arguments) -> Arguments:
     words = [word for word in kept["overrides"] if word.lstrip("+").partition("=")[0] not in others]
     words = [_as_then(_with_password(word), kept.get("cwd", "")) for word in words]
     words += _former_defaults(folder, words)
+    accept_earlier(kept.get("weights", {}))
     return arguments._replace(
         overrides=(*words, *others.values(), *_place_of(folder)), multirun=True, config_name=kept["config_name"]
     )
@@ -163,8 +167,9 @@ def _read_command(path: Path) -> dict[str, Any]:
     """Return the saved command of a sweep; raises ConfigError if its form is not that of `save_command`."""
     kept = plain_yaml.load(path)
     fields = {"overrides": list, "config_name": str, "give_again": list}
-    # Older versions wrote no working folder
-    if not isinstance(kept, dict) or {"cwd": str, **{k: type(v) for k, v in kept.items()}} != {**fields, "cwd": str}:
+    # Older versions wrote no working folder, and most sweeps start from no weights
+    optional = {"cwd": str, "weights": dict}
+    if not isinstance(kept, dict) or {**optional, **{k: type(v) for k, v in kept.items()}} != {**fields, **optional}:
         raise ConfigError(f"{path}: is not a sweep's command")
     if not all(isinstance(word, str) for word in [*kept["overrides"], *kept["give_again"]]):
         raise ConfigError(f"{path}: is not a sweep's command")

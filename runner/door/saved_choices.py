@@ -13,7 +13,7 @@ from runner.keys import key_marks
 from runner.roles import Role
 
 # Keys that name the folder of a saved run
-_NAMING = ("resume", "run")
+_NAMING = ("resume", "run", "extend")
 _OPTION = re.compile(r"[A-Za-z0-9_]{1,64}")
 
 

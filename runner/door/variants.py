@@ -15,6 +15,7 @@ from runner.door.compose import Parts, compose_parts, compose_run, picks_option,
 from runner.door.options import RECIPE, Conf, chosen_options, option_values
 from runner.door.overrides import ParsedOverride, read_overrides
 from runner.door.sizes import sizes_as_pairs
+from runner.door.weights_identity import with_weights_identified
 from runner.errors import ConfigError, RunnerError
 from runner.expand_user import as_in_config, expand_paths
 from runner.numerics import renamed
@@ -43,7 +44,8 @@ class Composer:
         if words not in self._composed:
             self._composed[words] = _Variants(self._conf, compose_parts(self._conf, [*self._hydra, *choices]))
         variants = self._composed[words]
-        return Trial(variants.config(given), tuple(each.word for each in given), variants.choices)
+        config = with_weights_identified(variants.config(given), apart=True)
+        return Trial(config, tuple(each.word for each in given), variants.choices)
 
 
 class _Variants:
@@ -121,7 +123,9 @@ def vary(
     expand_paths(varied)
     varied = sizes_as_pairs(conf, varied, chosen)
     check_config(conf, varied, chosen)
-    return varied
+    if varied["init_from"] == config["init_from"]:
+        return varied
+    return with_weights_identified({**varied, "init_sha256": None}, apart=True)
 
 
 def _option_values(conf: Conf, config: Mapping[str, Any], group: str, options: Sequence[str]) -> dict[str, Any]:

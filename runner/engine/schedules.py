@@ -54,6 +54,19 @@ class Pure:
         """Do nothing."""
 
 
+class Shifted:
+    """A schedule that begins at a later step than the run: it is at its own first step there."""
+
+    def __init__(self, schedule: Observing, first: int) -> None:
+        self._schedule, self._first = schedule, first
+        self.observe, self.state_dict = schedule.observe, schedule.state_dict
+        self.load_state_dict = schedule.load_state_dict
+
+    def __call__(self, step: int) -> float:
+        """Return the factor of a step of the run."""
+        return self._schedule(step - self._first)
+
+
 class Freezing:
     """Freezes and unfreezes the parameter groups that have a window, `active: [first, end]` in steps.
 

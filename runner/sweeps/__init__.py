@@ -17,6 +17,7 @@ owning.py            writes in a trial's folder, which only its holder makes
 places.py            the folder of each trial, before it starts
 origin_check.py      which trials are of other code or versions, and where they go if they run again
 last_step.py         how far a killed trial came
+ask_process.py       a function called in another process, which imports torch
 data_check.py        which runs are of the same data, and where those of other data go
 display.py           live table, lines, and why trials ended early
 fallback_display.py  the display that takes the place of one that fails

@@ -6,30 +6,17 @@ the data: this one does not import torch.
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from runner import user_paths
-from runner.engine import processes
-from runner.engine.private_descriptors import PrivateDescriptor
 from runner.engine.saving.data_folders import data_of, folder_for_data
-from runner.errors import DataError
 from runner.identity import data_state, recall
 from runner.printing import write_stderr
-from runner.streams import guard
+from runner.sweeps.ask_process import ask_process
 from runner.sweeps.outcome import folder_of, is_same_run, moved, read_saved_result
 from runner.tasks.job import Job
-
-_PROGRAM = (
-    "import ast, sys; sys.path[:] = ast.literal_eval(sys.argv[1]); "
-    "from runner.sweeps.data_check import _answer; _answer(int(sys.argv[2]), int(sys.argv[3]))"
-)
 
 
 class DataCheck:
@@ -94,7 +81,7 @@ class DataCheck:
                 del new[key]
         if new:
             wanted = [{name: config[name] for name in ("data", "plugins")} for config in new.values()]
-            answers = _fingerprints(wanted) if "torch" in sys.modules else _ask_process(wanted)
+            answers = fingerprints(wanted) if "torch" in sys.modules else ask_process(__name__, "fingerprints", wanted)
             self._known.update(zip(new, answers, strict=True))
 
 
@@ -103,7 +90,7 @@ def _key(config: Mapping[str, Any]) -> str:
     return repr((config["data"], config["plugins"]))
 
 
-def _fingerprints(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+def fingerprints(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the fingerprints of data, read in this process."""
     import runner.components  # noqa: F401  (registers them)
     from runner.assemble.load_data import fingerprint_before_reading
@@ -118,59 +105,3 @@ def _fingerprints(configs: Sequence[Mapping[str, Any]]) -> list[str]:
             cause = known_cause(error, config["plugins"])
             raise cause from (error if cause is not error else None)
     return found
-
-
-def _ask_process(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the fingerprints of data, read in another process; raises DataError if it cannot read them."""
-    ours, theirs = os.pipe()
-    paths = repr([path or user_paths.full(".") for path in sys.path])
-    process = subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM, paths, str(theirs), str(os.getpid())],
-        stdin=subprocess.PIPE,
-        pass_fds=[theirs],
-        text=True,
-        cwd=user_paths.start_folder(),
-        # The terminal sends Ctrl-C to all processes of a session, but this one ends it
-        start_new_session=True,
-    )
-    os.close(theirs)
-    with open(ours, encoding="utf-8") as answers:  # noqa: PTH123
-        try:
-            process.communicate(json.dumps(list(configs)))
-            # What a plugin started there may still have the pipe
-            processes.kill_group(process.pid, signal.SIGKILL)
-            found = json.loads(answers.read())
-        except ValueError as error:
-            code = process.returncode
-            raise DataError(f"data: cannot be identified (the process that reads them ended with {code})") from error
-        finally:
-            processes.kill_group(process.pid, signal.SIGKILL)
-            process.wait()
-    match found:
-        case {"error": str(reason)}:
-            raise DataError(reason)
-        case {"fingerprints": [*fingerprints]} if len(fingerprints) == len(configs):
-            return list(map(str, fingerprints))
-    raise DataError("data: cannot be identified (other code wrote to the answer of the process that reads them)")
-
-
-def _answer(descriptor: int, parent: int) -> None:
-    """Read configs from standard input, and write the fingerprints of their data to a descriptor."""
-    processes.end_with_parent(parent)
-    os.set_inheritable(descriptor, False)
-    kept = PrivateDescriptor(descriptor)
-    import torch
-
-    from runner.errors import RunnerError, message_of
-
-    user_paths.anchor(user_paths.start_folder())
-    # The sweep's output is its own
-    os.dup2(2, 1)
-    guard()
-    torch.set_num_threads(1)
-    try:
-        found: dict[str, Any] = {"fingerprints": _fingerprints(json.load(sys.stdin))}
-    except RunnerError as error:
-        found = {"error": message_of(error)}
-    with os.fdopen(kept.descriptor, "w", encoding="utf-8") as stream:
-        json.dump(found, stream)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -14,6 +15,8 @@ SPACE = 2
 NAME = 24
 # Columns that make room for the swept keys, in this order
 _DISPENSABLE = ("left", "loss", "epoch", "seconds", "trial")
+# A text that is quoted as a whole
+_QUOTED = re.compile(r'^"([^"\\]*)"$')
 # Keys that say nothing about a training
 _UNSHOWN = ("note", "sweep", "outputs", "plugins")
 
@@ -32,7 +35,7 @@ def swept_keys(jobs: Sequence[Job]) -> list[str]:
 def values_of(job: Job) -> dict[str, str]:
     """Return the keys of a trial's command line with their values as typed, without those of Hydra."""
     words = (word.lstrip("+").partition("=") for word in job.overrides)
-    return {key: value for key, _, value in words if not key.startswith("hydra")}
+    return {key: _QUOTED.sub(r"\1", value) for key, _, value in words if not key.startswith("hydra")}
 
 
 def headings(keys: Sequence[str]) -> list[str]:

@@ -21,6 +21,8 @@ notebook.py         rebuild outputs/notebook.md
 settings_check.py   settings of a new run that would do nothing in it
 job.py              the job of a task, and the contracts of `vary` and `launch`
 old_scores.py       scores in a checkpoint of an older version
+extend_run.py       `extend=<run>`: a new run that goes on from an earlier one
+run_start.py        what a training run begins with
 restore.py          the state of a run from its newest checkpoint that fits
 run_folder.py       the folder of a run, its lock and its result
 find_folder.py      the folder of a run: one that holds it already, or a free one

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -20,7 +19,6 @@ from runner.engine.interruption import deferred
 from runner.engine.logs.log import Log, open_logs
 from runner.engine.logs.sinks import METRICS
 from runner.engine.saving import checkpoint
-from runner.engine.saving.checkpoint import Snapshot
 from runner.engine.saving.evidence import proven
 from runner.engine.saving.folder import SCHEMA, Result
 from runner.engine.saving.rotation import clean
@@ -28,6 +26,7 @@ from runner.engine.train import train
 from runner.errors import DataError, Diverged
 from runner.registry import register
 from runner.status import Status
+from runner.tasks.extend_run import extended_job, origin_of
 from runner.tasks.find_folder import begun_folder, on_these_data
 from runner.tasks.job import Job
 from runner.tasks.report import (
@@ -42,8 +41,9 @@ from runner.tasks.report import (
 )
 from runner.tasks.restore import restore
 from runner.tasks.run_folder import Run, resumable_run, run_folder
+from runner.tasks.run_start import Start, data_of_run, numerics_of
 from runner.tasks.saved_config import MAY_CHANGE, saved_config
-from runner.tasks.saved_data import DATA, record_paths, resumed_data, saved_data
+from runner.tasks.saved_data import DATA
 from runner.tasks.settings_check import check_settings
 from runner.unused_settings import recipe_in
 
@@ -56,25 +56,27 @@ _DIVERGES_AGAIN = (
 def train_task(job: Job) -> int:
     """Train a model and leave its run folder; `resume=<folder>` continues a run, as does the same trial of a sweep."""
     by_hand = job.config["resume"] is not None
-    job, folder, loaded = _resumed(job) if by_hand else _begun(job)
+    job, folder, loaded = _resumed(job) if by_hand else _begun(extended_job(job))
     with ExitStack() as held:
         resumed = held.enter_context(resumable_run(folder, job, by_hand=by_hand)) if folder else None
         snapshot = checkpoint.load(folder) if folder else None
-        versions = _numerics_of(resumed.folder, job.config, snapshot) if resumed and snapshot else None
-        if snapshot:
-            job = replace(job, config=threads.with_saved(job.config, job.overrides, snapshot.meta))
-        loaded, lines = _data_of(resumed, job, snapshot, loaded or load(job.config))
-        experiment = assemble(job.config, fit=snapshot is None, search=job.search, world=job.world, loaded=loaded)
-        lines += check_settings(job, experiment, saved=by_hand or snapshot is not None)
+        origin = origin_of(job.config) if snapshot is None else None
+        before = origin.snapshot if origin else snapshot
+        versions = numerics_of(origin.folder if origin else folder, job.config, before)
+        if before:
+            job = replace(job, config=threads.with_saved(job.config, job.overrides, before.meta))
+        loaded, lines = data_of_run(resumed, job, snapshot, loaded or load(job.config), origin)
+        experiment = assemble(job.config, fit=before is None, search=job.search, world=job.world, loaded=loaded)
+        lines += check_settings(job, experiment, saved=by_hand or before is not None)
+        lines += origin.start(experiment.learner, experiment.recipe, job.config) if origin else []
         missing = _check_test_split(job, experiment)
-        changed = threads.changed(snapshot.meta) if snapshot else ()
+        changed = threads.changed(before.meta) if before else ()
         experiment = replace(experiment, summary=[*lines, *experiment.summary, *missing, *changed])
         if resumed and snapshot:
             snapshot = restore(resumed.folder, experiment.learner, snapshot, job.config)
         is_finished = resumed is not None and proven(resumed.result, job.config["monitor"]).status.finished
-        if resumed and versions:
-            resumed.result.numerics = sorted({*(resumed.result.numerics or ()), *versions})
-        run = resumed if resumed and is_finished else _train_from(job, experiment, resumed, snapshot)
+        start = Start(snapshot, origin, versions)
+        run = resumed if resumed and is_finished else _train_from(job, experiment, resumed, start)
     show_summary(run.folder, job, run.result)
     return 0
 
@@ -95,17 +97,6 @@ def _begun(job: Job) -> tuple[Job, Path | None, Loaded | None]:
     return job, begun_folder(job), loaded
 
 
-def _data_of(resumed: Run | None, job: Job, snapshot: Snapshot | None, loaded: Loaded) -> tuple[Loaded, list[str]]:
-    """Return the data of a run, of a resumed one with the labels that its model knows, and lines about them."""
-    if resumed is None:
-        return loaded, []
-    saved = saved_data(resumed.folder, resumed.result, snapshot.meta if snapshot else None)
-    loaded, lines = resumed_data(saved, loaded, accept=job.config["resume_data"] == "new")
-    if job.world.is_main and resumed.read_only is None:
-        record_paths(resumed.folder, job.config)
-    return loaded, lines
-
-
 def _check_test_split(job: Job, experiment: Experiment) -> tuple[str, ...]:
     """Check the test split if the run will read it, and return lines for the summary.
 
@@ -121,34 +112,30 @@ def _check_test_split(job: Job, experiment: Experiment) -> tuple[str, ...]:
     return (f"no test score: {reason}",)
 
 
-def _numerics_of(folder: Path, config: Mapping[str, Any], snapshot: Snapshot) -> tuple[int, int] | None:
-    """Return the numerics versions before and after a snapshot if the numbers change there, else None.
-
-    Raises CheckpointError if they would and `resume_numerics=new` is not given, or if a newer version wrote it.
-    """
-    version = numerics.version_in(snapshot.meta, folder)
-    accept = config["resume_numerics"] == "new"
-    return (version, numerics.current()) if numerics.check_unchanged(config, version, folder, accept=accept) else None
-
-
-def _train_from(job: Job, experiment: Experiment, resumed: Run | None, snapshot: Snapshot | None) -> Run:
+def _train_from(job: Job, experiment: Experiment, resumed: Run | None, start: Start) -> Run:
     """Train from the snapshot or from the start, and return the run with its result."""
     diverged = resumed is not None and resumed.result.status is Status.DIVERGED
     with run_folder(job, experiment, resumed=resumed) as run:
-        show_start(experiment, snapshot, resumed=resumed is not None)
+        if start.versions:
+            run.result.numerics = sorted({*(run.result.numerics or ()), *start.versions})
+        show_start(experiment, start.snapshot, resumed=resumed is not None and start.origin is None)
         if diverged:
             print_progress(f"  {_DIVERGES_AGAIN}")
-        _train_in(run, job, experiment, snapshot)
+        _train_in(run, job, experiment, start)
     return run
 
 
-def _train_in(run: Run, job: Job, experiment: Experiment, snapshot: Snapshot | None) -> None:
+def _train_in(run: Run, job: Job, experiment: Experiment, start: Start) -> None:
     """Train in a run folder: checkpoints, logs, scores and the result."""
-    learner, folder, result = experiment.learner, run.folder, run.result
+    learner, folder, result, snapshot = experiment.learner, run.folder, run.result, start.snapshot
     clean(folder)
-    with closing(_open_run_logs(folder, experiment, snapshot)) as log:
+    with closing(_open_run_logs(folder, experiment, start)) as log:
         if not snapshot:
             log_start(log, job, experiment.fingerprint)
+        if start.origin:
+            start.origin.install(folder)
+            # From here on the run needs its own folder only
+            _make_commit(folder, experiment, log)()
         try:
             status = _train_until_end(folder, experiment, log)
         except Exception:
@@ -176,11 +163,11 @@ def _train_until_end(folder: Path, experiment: Experiment, log: Log) -> Status:
         raise explained(error, folder, experiment) from error
 
 
-def _open_run_logs(folder: Path, experiment: Experiment, snapshot: Snapshot | None) -> Log:
-    """Open the logs of a run, cut back to its snapshot."""
-    positions, state = (snapshot.logs, snapshot.state.get("log", {})) if snapshot else (None, None)
-    screens = [make_console(experiment)]
-    return open_logs(folder, positions=positions, state=state, step=experiment.learner.step, screens=screens)
+def _open_run_logs(folder: Path, experiment: Experiment, start: Start) -> Log:
+    """Open the logs of a run, cut back to its snapshot; a run that extends another one has logs of its own."""
+    positions = start.snapshot.logs if start.snapshot else None
+    screens, step = [make_console(experiment)], experiment.learner.step
+    return open_logs(folder, positions=positions, state=start.log_state, step=step, screens=screens)
 
 
 def _make_commit(folder: Path, experiment: Experiment, log: Log) -> Callable[[], None]:

@@ -11,8 +11,11 @@ from test_model import make as make_model
 from torch import nn
 from torchvision import models
 
+from runner.assemble.fit_weights import load_weights
+from runner.assemble.read_weights import InitialWeights
 from runner.components.model.surgery import adapt
 from runner.engine.parts import ends_branch, fill, is_kept, slots
+from runner.engine.weights_file import read_tensors
 from runner.errors import ConfigError
 from runner.registry import build
 
@@ -152,7 +155,9 @@ def test_residual_initialization_sets_the_last_norm_of_each_block_and_leaves_wei
         f"layer{stage}.{i}.bn2" for stage in range(1, 5) for i in range(2)
     }
     torch.save(model.state_dict(), tmp_path / "w.pt")
-    loaded = make(weights=str(tmp_path / "w.pt"))
+    loaded = make()
+    weights = InitialWeights(read_tensors(tmp_path / "w.pt", "init_from"), None, "w.pt")
+    load_weights(loaded, weights, tuple("0123456789"))
     build("init", config("init", "residual"))(loaded)
     assert is_kept(loaded.layer1[0].bn2.weight)
     assert loaded.layer1[0].bn2.weight.all()

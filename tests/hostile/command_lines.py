@@ -22,7 +22,7 @@ from runner.settings import SETTINGS
 from runner.tasks import load_tasks
 
 load_tasks()
-TEXTS = ("name", "sweep", "note", "outputs", "resume", "run", "data.root", "data.cache", "model.weights")
+TEXTS = ("name", "sweep", "note", "outputs", "resume", "run", "data.root", "data.cache", "init_from")
 # A word by default, and a number is right, too
 NUMBERS_TOO = ("init.head",)
 SHOW = ("--cfg", "job", "--resolve")

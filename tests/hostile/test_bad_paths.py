@@ -29,8 +29,8 @@ READING = {
     "resume": ((), WRONG),
     "run": (("task=evaluate",), WRONG),
     "runs": (("task=compare",), WRONG),
-    "model.weights torchvision": (("model=torchvision", "model.arch=shufflenet_v2_x0_5", "augment=[]"), WRONG),
-    "model.weights timm": (("model=timm", "model.arch=test_resnet", "model.swap=[]", "augment=[]"), WRONG),
+    "init_from": (TINY, WRONG),
+    "extend": ((), WRONG),
     "data.labels": ((*MLP, "data=imagefolder", "data.root=images"), WRONG),
     "--config-dir": ((), WRONG),
     "hydra.sweeper.storage": (("-m", "hydra/sweeper=optuna", "optim.lr=interval(0.1,1)", *TINY), WRONG),
@@ -54,7 +54,7 @@ CASES = {**READING, **WRITING}
 # Their paths are read by the code of another case, or late
 SLOW = {
     *(f"data.root {option}" for option in ("cifar100", "mnist", "fashion_mnist", "svhn", "table")),
-    *("model.weights torchvision", "model.weights timm", "task.out compare"),
+    "task.out compare",
 }
 EACH = [pytest.param(case, marks=pytest.mark.slow) if case in SLOW else case for case in CASES]
 TOO_LONG, LOOPS, NO_FOLDER = "File name too long", "Too many levels of symbolic links", "Not a directory"

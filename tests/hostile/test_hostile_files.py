@@ -15,8 +15,8 @@ from hostile_runs import HEADERS, Canary, entry, in_place_of, pickled, saved, te
 from PIL import Image
 from watching import REFUSED, SMALL, assert_harmless, run_in_child, run_watched, split_cases
 
-from runner.components.model.library_models import _read_weights
 from runner.engine.saving import checkpoint
+from runner.engine.weights_file import read_tensors
 from runner.errors import RunnerError
 
 FOREIGN = ("model=torchvision", "augment=[]", "probe=[]", "figures=never", "epochs=1", "average=none")
@@ -202,19 +202,19 @@ LARGE = {
 @pytest.mark.slow
 @pytest.mark.ci_slice
 @pytest.mark.parametrize("name", LARGE)
-@pytest.mark.parametrize("slot", [".weights.safetensors", ".state.safetensors", "model.weights"])
+@pytest.mark.parametrize("slot", [".weights.safetensors", ".state.safetensors", "init_from"])
 def test_a_hostile_file_takes_at_most_twice_its_size(run, work, name, slot):
     shutil.copytree(run, work / "it")
     data = LARGE[name](work)
     (work / "w.safetensors").write_bytes(data)
-    if slot != "model.weights":
+    if slot != "init_from":
         in_place_of(slot, lambda folder: data)(work / "it")
     size = len(data)
 
     def load() -> int:
         before = memory_in_use("VmRSS")
         with contextlib.suppress(RunnerError):
-            _read_weights("w.safetensors") if slot == "model.weights" else checkpoint.load(Path("it"))
+            read_tensors(Path("w.safetensors"), "init_from") if slot == "init_from" else checkpoint.load(Path("it"))
         return memory_in_use("VmHWM") - before
 
     taken = run_in_child(load, work)

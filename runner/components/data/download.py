@@ -47,9 +47,9 @@ def download_into(make: OpenDataset, root: Path) -> None:
     part = root / DOWNLOAD_FOLDER
     # Leftovers of a killed process
     shutil.rmtree(part, ignore_errors=True)
-    _use_private_bar_lock()
+    use_private_bar_lock()
     try:
-        with _socket_timeout(_TIMEOUT), _safe_extraction():
+        with socket_timeout(_TIMEOUT), _safe_extraction():
             make(part, download=True)
         _fsync_files(part)
         _merge(part, root)
@@ -114,7 +114,7 @@ def remove_leftovers(part: Path) -> None:
                 shutil.rmtree(part, ignore_errors=True)
 
 
-def _use_private_bar_lock() -> None:
+def use_private_bar_lock() -> None:
     """Give the download's progress bar a lock of its own: forks share tqdm's, and a killed one would hold it."""
     # torchvision uses this module's bar, a dummy if tqdm is not installed
     from torch import hub
@@ -151,7 +151,7 @@ def _safe_extraction() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
+def socket_timeout(seconds: float) -> Iterator[None]:
     """Set a socket timeout in seconds within the context; torchvision would wait forever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)

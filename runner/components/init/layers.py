@@ -143,7 +143,7 @@ def set_biases(model: nn.Module, value: float) -> None:
 
 @torch.no_grad()
 def set_head(model: nn.Module, head: Head) -> None:
-    """Set the classifier's weights to zero (`zeros`, `prior`) or to normal values; None leaves them.
+    """Set the classifier's weights to zero (`zeros`, `prior`) or to normal values; None leaves them, as does a file.
 
     Raises:
         ConfigError: The model has no classifier, and `head` is not the default.
@@ -151,6 +151,8 @@ def set_head(model: nn.Module, head: Head) -> None:
     if head is None:
         return
     found = classifiers(model)
+    if found and all(weight.is_kept for weight in found):
+        return
     if not found and head == "small":
         add_note(model, "init.head: the model has no linear or convolutional classifier, which would start small")
     elif not found:

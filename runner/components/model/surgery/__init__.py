@@ -83,7 +83,7 @@ def _check_unchanged(changes: Changes, what: str) -> None:
     """Raise ConfigError if anything was replaced in a model whose weights were trained with its own parts."""
     if changes:
         raise ConfigError(
-            f"model.weights: the weights of {what} were trained with other parts ({describe_changes(changes)}); "
+            f"init_from: the weights of {what} were trained with other parts ({describe_changes(changes)}); "
             "model.swap=[] keeps them, model.swap=[activation,norm] replaces them anyway"
         )
 
