@@ -51,7 +51,16 @@ def experiment(config: _Config) -> dict[str, Any]:
                 found[key] = value
         elif GROUPS.get(key, Role.EXPERIMENT) is Role.EXPERIMENT:
             found[key] = _experiment_of_group(key, value, _plugins_of(config))
+    # Which step is the best depends on the knobs of the metric that it is chosen by
+    if knobs := _knobs_of_monitored(config):
+        found["metric"] = knobs
     return found
+
+
+def _knobs_of_monitored(config: _Config) -> dict[str, Any]:
+    """Return the entry of the monitored metric's component if it has knobs, empty if it has none."""
+    chosen, name = config.get("metric"), str(config.get("monitor")).partition("/")[2]
+    return {name: chosen[name]} if isinstance(chosen, Mapping) and chosen.get(name) else {}
 
 
 def hyperparameters(config: _Config) -> dict[str, Any]:

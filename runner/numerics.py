@@ -55,6 +55,8 @@ ADDED: dict[str, Any] = {
     "resume_data": "same",
     "rerun": "never",
     "average=ema.warmup": False,
+    "metric": {},
+    "predictions": "never",
 }
 
 # Defaults that have changed, with what they were. A saved run has its own values; a sweep that is resumed keeps those

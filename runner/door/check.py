@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from runner.annotations import annotation
+from runner.door.metrics import check_scores
 from runner.door.options import RECIPE, Conf, chosen_options, template, templates
 from runner.errors import ConfigError, unknown, wrong
 from runner.keys import read_by_some_tasks
@@ -43,6 +44,7 @@ def check_config(conf: Conf, config: Mapping[str, Any], chosen: Mapping[str, lis
     for key in [*conf.defaults, *SETTINGS]:
         if key not in config and key != RECIPE:
             raise ConfigError(f"{key}: missing")
+    check_scores(conf, config)
     check_relations("", config, SETTINGS)
     task = str(config["task"]["name"])
     for key, readers in read_by_some_tasks().items():
