@@ -22,6 +22,7 @@ from runner.source_reader import (
     PACKAGE,
     UnknownAnnotation,
     constructors,
+    decorators_of,
     knobs_of,
     read_marks,
     read_type,
@@ -82,6 +83,17 @@ def marks_of_kind(kind: str) -> Mapping[str, Marks]:
                 if isinstance(function, ast.FunctionDef):
                     found = _marks_of(function, path) | found
     return found
+
+
+@cache
+def lower_is_better(metric: str, plugins: tuple[str, ...] = ()) -> bool | None:
+    """Return True if the component of a metric is under `@lower_is_better`, None if no source of it is found.
+
+    A user's component is searched in the source of the `plugins`.
+    """
+    files = itertools.chain(_sources("metric"), _plugin_sources(plugins, metric))
+    found = (decorators_of(path, "metric", metric) for path in files if _may_define(path, metric))
+    return next(("lower_is_better" in names for names in found if names is not None), None)
 
 
 @cache

@@ -58,7 +58,16 @@ def experiment(config: _Config) -> dict[str, Any]:
     # The tensors count, wherever they lie; a run of an older version knows only their path
     if digest := found.pop("init_sha256", None):
         found["init_from"] = str(digest)[:_DIGITS]
+    # Which step is the best depends on the knobs of the metric that it is chosen by
+    if knobs := _knobs_of_monitored(config):
+        found["metric"] = knobs
     return found
+
+
+def _knobs_of_monitored(config: _Config) -> dict[str, Any]:
+    """Return the entry of the monitored metric's component if it has knobs, empty if it has none."""
+    chosen, name = config.get("metric"), str(config.get("monitor")).partition("/")[2]
+    return {name: chosen[name]} if isinstance(chosen, Mapping) and chosen.get(name) else {}
 
 
 def hyperparameters(config: _Config) -> dict[str, Any]:

@@ -63,6 +63,8 @@ ADDED: dict[str, Any] = {
     "extend": None,
     "extend_restart": False,
     "extended_from": None,
+    "metric": {},
+    "predictions": "never",
 }
 
 # Defaults that have changed, with what they were. A saved run has its own values; a sweep that is resumed keeps those

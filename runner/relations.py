@@ -175,16 +175,16 @@ class With(_Other):
 
 
 class NotWithOption(_Other):
-    """The value is not a certain one with some options of a group; `reason` says why."""
+    """The value is none of certain ones with some options of a group; `reason` says why."""
 
-    def __init__(self, group: str, options: tuple[str, ...], value: str, reason: str) -> None:
+    def __init__(self, group: str, options: tuple[str, ...], refused: tuple[str, ...], reason: str) -> None:
         super().__init__(group)
-        self.options, self.value, self.reason = options, value, reason
+        self.options, self.refused, self.reason = options, refused, reason
 
     def broken(self, key: str, value: Any, values: Mapping[str, Any]) -> str | None:
         """Return what the value must be if it does not go with the option."""
         option = values[self.knob].get("name")
-        if value != self.value or option not in self.options:
+        if value not in self.refused or option not in self.options:
             return None
         return f"be another one with {self.knob}={option}: {self.reason}"
 

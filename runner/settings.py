@@ -29,10 +29,9 @@ class Settings(NamedTuple):
     # A graph writes where it wrote before: each micro-batch's gradients would be written over the last's
     accumulate: Annotated[int, Range(1), With("cuda_graphs", True, OneOf((1,)))]
     clip: Positive | None
+    # The front door and assembly know the metrics
     monitor: Annotated[
-        Literal["val/accuracy", "val/loss", "val/nll", "train_eval/accuracy"],
-        NotWithOption("loss", ("hinge", "mse"), "val/nll", NO_LIKELIHOOD),
-        Aspect.SELECTION,
+        str, NotWithOption("loss", ("hinge", "mse"), ("val/nll", "val/ece"), NO_LIKELIHOOD), Aspect.SELECTION
     ]
     patience: Annotated[PositiveInt | None, Aspect.SELECTION]
     validate_every: Annotated[Duration, InRun(), Aspect.SELECTION, Aspect.CADENCE]
@@ -40,6 +39,7 @@ class Settings(NamedTuple):
     log_every: Annotated[PositiveInt, Role.OBSERVATION, Unnamed()]
     test: Annotated[Literal["auto", "end", "never"], Role.OBSERVATION]
     figures: Annotated[Literal["auto", "always", "never"], Role.OBSERVATION, Unnamed()]
+    predictions: Annotated[Literal["auto", "always", "never"], Role.OBSERVATION, Unnamed()]
     plugins: Annotated[list[ModuleName], Role.EXECUTION, Unnamed(), Unswept()]
     outputs: Annotated[str, Role.PATH, FilePath(), Unswept()]
     name: Annotated[FolderName | None, Role.OBSERVATION, Verbatim(), Unnamed(), Unswept()]
@@ -68,3 +68,7 @@ def extended_step(config: Mapping[str, Any]) -> int | None:
 SETTINGS = dict(Settings.__annotations__)
 NEEDS = {"init_sha256": "init_from", "extend_restart": "extend", "extended_from": "extend"}  # do nothing without it
 GROUPS = {"probe": Role.OBSERVATION}  # groups whose every option and knob has one role
+# Groups whose every option and knob has one role; the knobs of the monitored metric are part of the experiment
+GROUPS = {"probe": Role.OBSERVATION, "metric": Role.OBSERVATION}
+# The scores that every validation has, as `monitor` takes them
+SCORES = ("val/accuracy", "val/loss", "val/nll", "train_eval/accuracy")

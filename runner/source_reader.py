@@ -62,6 +62,20 @@ def registered_function(path: Path, kind: str, option: str) -> ast.FunctionDef |
     return next((functions[name] for name, call in calls if _registration(call, name) == (kind, option)), None)
 
 
+def decorators_of(path: Path, kind: str, option: str) -> frozenset[str] | None:
+    """Return the names of the decorators of the function or class that a file registers under a kind and name.
+
+    None if there is none.
+    """
+    for node in statements(path):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            calls = node.decorator_list
+            if any(_registration(call, node.name) == (kind, option) for call in calls):
+                names = [each.func if isinstance(each, ast.Call) else each for each in calls]
+                return frozenset(ast.unparse(each).rpartition(".")[2] for each in names)
+    return None
+
+
 def _registration(call: ast.expr, name: str) -> tuple[Any, Any] | None:
     """Return the kind and the option that a call of `register` gives the function `name`."""
     match call:

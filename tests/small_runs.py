@@ -27,7 +27,7 @@ from runner.engine.train import train
 from runner.tasks.restore import restore_snapshot
 
 CONF = ROOT / "conf"
-MANY = ("augment", "regularizer", "probe")
+MANY = ("augment", "regularizer", "probe", "metric")
 ONE = (
     "data", "preprocess", "model", "activation", "norm", "init", "optim", "scheduler", "loss", "mix", "average",
     "predict",

@@ -20,7 +20,7 @@ from runner.keys import hyperparameters, key_marks, settings_with
 from runner.relations import Fields, OneOf, Whole
 from runner.roles import Role, marks_in
 from runner.schema import Range, alone, check
-from runner.settings import SETTINGS
+from runner.settings import GROUPS, SETTINGS
 from runner.tasks import load_tasks
 
 load_tasks()
@@ -111,7 +111,7 @@ def test_a_knob_changes_what_its_role_says(group, option):
         after = copy.deepcopy(before)
         values = holder(after, group, option)
         values[knob] = other_value(annotation, values[knob])
-        role = Role.OBSERVATION if group == "probe" else marks_in(annotation).role
+        role = Role.OBSERVATION if group in GROUPS else marks_in(annotation).role
         assert equal_hashes(before, after) == expected(role, group), f"{group}={option}: {knob}"
 
 
@@ -143,10 +143,10 @@ def test_rules_of_another_form_in_an_edited_config_have_a_hash(rules):
 
 
 @pytest.mark.parametrize("group", sorted({group for group, _ in OPTIONS}))
-def test_another_option_is_another_experiment_but_for_probes(group):
+def test_another_option_is_another_experiment_but_for_observations(group):
     first, second = [option for each, option in OPTIONS if each == group][:2]
     found = equal_hashes(config_with(group, first), config_with(group, second))
-    assert found == expected(Role.OBSERVATION if group == "probe" else Role.EXPERIMENT, group)
+    assert found == expected(Role.OBSERVATION if group in GROUPS else Role.EXPERIMENT, group)
 
 
 @pytest.mark.parametrize("words", [["checkpoint_every=3steps"], ["probe=[]"], ["data=cifar10", "data.download=false"]])

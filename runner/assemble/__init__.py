@@ -5,6 +5,7 @@ execution  precision, memory format, compile, CUDA graphs
 fit_weights  what of `init_from` goes into the model, by name
 learner    optimizer, schedule, average, patience
 load_data  the data set, its fingerprint, and its labels as a model knows them
+metrics    the metrics of each validation, and of the end of a run
 model      the model, with its norms, regularizers and initialization
 predictor  a trained model with what predictions need, without data
 read_weights  the tensors that `init_from` names
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from runner.assemble.data import augmentations, test_batches, train_batches, val
 from runner.assemble.execution import convert_model, describe_execution, resolve
 from runner.assemble.learner import build_learner, describe_host_syncs, describe_recalibration
 from runner.assemble.load_data import Loaded, load
+from runner.assemble.metrics import describe_metrics, final_metrics
 from runner.assemble.model import build_model
 from runner.assemble.read_weights import read_weights
 from runner.assemble.recipe import build_recipe
@@ -38,6 +40,8 @@ from runner.engine.contracts import Augment, Data
 from runner.engine.data_summary import DataSummary, summarize
 from runner.engine.fingerprint import Fingerprint
 from runner.engine.learner import Learner
+from runner.engine.losses import as_loss
+from runner.engine.metrics import Metrics
 from runner.engine.randomness import key
 from runner.engine.recipe import Recipe
 from runner.engine.world import ALONE, World
@@ -66,6 +70,8 @@ class Experiment:
     validation: dict[str, EvalBatches]
     # Opens the test split.
     test: Callable[[], EvalBatches] | None
+    # All metrics that have a meaning here, for a complete evaluation.
+    final_metrics: Callable[[], Metrics]
     loaded: Loaded
     # Lines that describe the parts.
     summary: list[str]
@@ -129,6 +135,7 @@ def assemble(
         augmentations=augments,
         validation=validation_batches(data, batches, preprocess, device),
         test=test_batches(data, preprocess, device, world),
+        final_metrics=partial(final_metrics, config, as_loss(recipe.loss), len(data.classes)),
         loaded=loaded,
         summary=[*_describe_data(data), *model_lines, *_describe(model, settings, recipe, learner, device)],
     )
@@ -172,6 +179,7 @@ def _describe(
         *describe(learner.optimizer),
         *describe_host_syncs(learner, device),
         *describe_recalibration(learner),
+        *describe_metrics(recipe.metrics),
     ]
 
 

@@ -12,6 +12,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from runner.assemble.execution import check_bf16_state
+from runner.directions import monitor_in
 from runner.engine.batches import TrainBatches
 from runner.engine.clock import Clock
 from runner.engine.contracts import Average
@@ -60,7 +61,7 @@ def build_learner(
         schedule=_schedule(config, optimizer, clock),
         scaler=GradScaler(device.type, enabled=settings.precision == "fp16"),
         average=average,
-        patience=Patience(settings.monitor, limit=settings.patience, should_prune=should_prune),
+        patience=Patience(monitor_in(config), limit=settings.patience, should_prune=should_prune),
         stepper=fast_stepper(optimizer),
         gate=Gate(optimizer, batches.world),
         freezing=freezing(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from runner.assemble.execution import forward_of
+from runner.assemble.metrics import validation_metrics
 from runner.engine.batches import TrainBatches
 from runner.engine.clock import Clock
 from runner.engine.contracts import Data, Mix, Regularizer
@@ -60,6 +61,7 @@ def build_recipe(
         reseed=reseeder(settings.seed, device, rank=world.rank),
         forward=forward,
         compiled=compiled,
+        metrics=validation_metrics(config, loss, classes),
     )
 
 

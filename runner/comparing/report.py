@@ -9,10 +9,9 @@ from runner.comparing.comparability import check_same_data, count_test_reads, fi
 from runner.comparing.groups import Group, find_baseline, group_runs
 from runner.comparing.responses import Importance, importance
 from runner.comparing.runs import Found, find_runs
-from runner.comparing.score_meaning import SCORES, check_same_score, shared_scores
+from runner.comparing.score_meaning import SCORES, check_is_known, check_same_score, shared_scores
 from runner.comparing.verdicts import ComparedRow, Criterion, compare_with_baseline
 from runner.decoration import decorative
-from runner.engine.monitor import Monitor
 from runner.errors import ConfigError
 
 
@@ -51,10 +50,10 @@ def make_report(patterns: Sequence[str], criterion: Criterion, wanted: str | Non
     check_same_data(found.runs)
     check_same_score(found.runs, criterion.metric)
     groups = group_runs(found.runs)
+    check_is_known(groups, criterion)
     baseline = find_baseline(groups, wanted)
     rows = compare_with_baseline(groups, baseline, criterion)
-    rank = Monitor(criterion.metric).rank
-    rows.sort(key=lambda row: (not row.is_baseline, -rank(row.mean)))
+    rows.sort(key=lambda row: (not row.is_baseline, -criterion.score.rank(row.mean)))
     runs = [run for group in groups for run in group.runs]
     return Report(
         patterns=tuple(patterns),

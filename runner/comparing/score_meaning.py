@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from runner.comparing.groups import Group
 from runner.comparing.runs import Run
+from runner.comparing.verdicts import Criterion
 from runner.engine.monitor import Monitor
 from runner.errors import ConfigError
 
@@ -31,6 +33,17 @@ def check_same_score(runs: Sequence[Run], metric: str) -> None:
         words = ", ".join(f"{loss} in {count}" for loss, count in found.most_common(_SHOWN))
         raise ConfigError(
             f"task.metric: got '{metric}', which is another loss in some runs ({words}); {other} or val/accuracy"
+        )
+
+
+def check_is_known(groups: Sequence[Group], criterion: Criterion) -> None:
+    """Raise ConfigError if no complete run has the score of a metric that a run need not compute."""
+    metric, complete = criterion.score, [run for group in groups for run in group.complete]
+    if metric.is_of_component and complete and all(run.score(metric.tag, criterion.at) is None for run in complete):
+        best = "; task.at=best is known" if any(run.score(metric.tag, "best") is not None for run in complete) else ""
+        raise ConfigError(
+            f"task.metric: got '{metric.tag}', which no run has at its {criterion.at} validation; "
+            f"runs compute it at each validation with metric=[{metric.metric}]{best}"
         )
 
 

@@ -39,11 +39,17 @@ class Criterion:
     metric: str  # `<split>/<metric>`
     at: str  # `last` or `best` validation
     margin: float | None = None  # smaller differences do not matter; without it nothing is ever equivalent
+    lower_is_better: bool = False  # of a component's metric
+
+    @property
+    def score(self) -> Monitor:
+        """The score with its direction."""
+        return Monitor(self.metric, lower_is_better=self.lower_is_better)
 
     @property
     def larger_is_better(self) -> bool:
         """True if a larger score is better."""
-        return Monitor(self.metric).larger_is_better
+        return self.score.larger_is_better
 
 
 @dataclass(frozen=True, kw_only=True)

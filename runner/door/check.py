@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from runner.annotations import annotation
+from runner.door.metrics import check_scores
 from runner.door.options import RECIPE, Conf, chosen_options, template, templates
 from runner.errors import ConfigError, shown, unknown, wrong
 from runner.keys import read_by_some_tasks
@@ -43,6 +44,7 @@ def check_config(conf: Conf, config: Mapping[str, Any], chosen: Mapping[str, lis
     for key in [*conf.defaults, *SETTINGS]:
         if key not in config and key != RECIPE:
             raise ConfigError(f"{key}: missing")
+    check_scores(conf, config)
     check_relations("", config, SETTINGS)
     for key, other in NEEDS.items():
         if config[key] and config[other] is None:

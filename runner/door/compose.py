@@ -18,6 +18,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from runner.door.check import check_config
 from runner.door.check_files import check_option_file, check_primary_file
+from runner.door.metrics import with_monitored_metric
 from runner.door.options import RECIPE, Conf, chosen_options, default_choice, option_values, primary_file
 from runner.door.overrides import ParsedOverride
 from runner.door.sizes import sizes_as_pairs
@@ -149,9 +150,10 @@ def compose_run(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> di
             f"plugins: got {MAIN}, the components of a notebook or script; call runner.train where they are defined, "
             "or put them into a module"
         )
+    config, chosen = with_monitored_metric(conf, config, parts.chosen)
     try:
-        config = sizes_as_pairs(conf, config, parts.chosen)
-        check_config(conf, config, parts.chosen)
+        config = sizes_as_pairs(conf, config, chosen)
+        check_config(conf, config, chosen)
     except RunnerError as error:
         raise ConfigError(f"{error}{_origin(conf, parts, str(error).partition(':')[0], typed)}") from error
     return config

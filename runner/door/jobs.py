@@ -25,7 +25,7 @@ def single_job(config: dict[str, Any], given: Sequence[ParsedOverride]) -> Job:
 
 def trial_job(config: dict[str, Any], words: Sequence[str], folder: Path, folders: Sequence[Path] = ()) -> Job:
     """Return the job of one trial of a sweep, which never reads the test split unless `test` says so."""
-    auto = {"test": "never", "figures": "never"}
+    auto = {"test": "never", "figures": "never", "predictions": "never"}
     name = name_in(folder.parent, folder.name, config)
     made = _make_job(config, words, name=name, folder=str(folder.with_name(name)), auto=auto)
     # In a sweep that an older version started, trials keep their old names

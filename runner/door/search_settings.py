@@ -6,6 +6,7 @@ import importlib.util
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, get_type_hints
 
+from runner.directions import monitor_in
 from runner.engine.monitor import Monitor
 from runner.errors import ConfigError, unknown
 from runner.schema import FolderName, NonNegativeInt, Positive, PositiveInt, Range, Unit, check
@@ -109,7 +110,7 @@ def monitor_of(given: str | None, config: dict[str, Any], space: Space) -> Monit
 
     Raises ConfigError if the `given` direction is not its own, if the space changes its meaning, or if no task logs it.
     """
-    monitor = Monitor(config["monitor"])
+    monitor = monitor_in(config)
     for axis in space.axes:
         if monitor.changes_with(axis.key):
             raise ConfigError(

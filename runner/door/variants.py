@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from runner.door.check import check_config
 from runner.door.check_files import check_option_file
 from runner.door.compose import Parts, compose_parts, compose_run, picks_option, quote, resolve
+from runner.door.metrics import with_monitored_metric
 from runner.door.options import RECIPE, Conf, chosen_options, option_values
 from runner.door.overrides import ParsedOverride, read_overrides
 from runner.door.sizes import sizes_as_pairs
@@ -71,7 +72,7 @@ class _Variants:
         try:
             for each in leaves:
                 config = _with_value(config, each.key.split("."), as_in_config(each.key, each.value))
-            check_config(self._conf, config, self._parts.chosen)
+            check_config(self._conf, *with_monitored_metric(self._conf, config, self._parts.chosen))
         except (RunnerError, TypeError, KeyError):
             # The value is wrong or its key is not a leaf; the full check names the error
             return compose_run(self._conf, self._parts, given)
@@ -79,7 +80,9 @@ class _Variants:
 
     def _is_leaf(self, given: ParsedOverride) -> bool:
         plain = given.value is None or isinstance(given.value, (bool, int, float, str))
-        return plain and not given.sets_hydra and not picks_option(self._conf, given)
+        # The monitored metric is an entry of the config
+        is_value = plain and given.key != "monitor" and not given.sets_hydra
+        return is_value and not picks_option(self._conf, given)
 
 
 def _with_value(config: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
@@ -121,11 +124,11 @@ def vary(
             varied = _merge_at(varied, each.key.split("."), each.value, each.key)
         varied = renamed(varied)
     expand_paths(varied)
-    varied = sizes_as_pairs(conf, varied, chosen)
-    check_config(conf, varied, chosen)
-    if varied["init_from"] == config["init_from"]:
-        return varied
-    return with_weights_identified({**varied, "init_sha256": None}, apart=True)
+    complete, options = with_monitored_metric(conf, sizes_as_pairs(conf, varied, chosen), chosen)
+    check_config(conf, complete, options)
+    if complete["init_from"] == config["init_from"]:
+        return complete
+    return with_weights_identified({**complete, "init_sha256": None}, apart=True)
 
 
 def _option_values(conf: Conf, config: Mapping[str, Any], group: str, options: Sequence[str]) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""Accuracy, loss and negative log-likelihood of a model on the examples of a split."""
+"""Accuracy, loss, negative log-likelihood and other metrics of a model on the examples of a split."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -16,12 +17,16 @@ from runner.engine.contracts import Predict
 from runner.engine.interruption import NEVER, Stop
 from runner.engine.learner import Learner
 from runner.engine.losses import Loss, LossFunction, Prediction, as_loss, at_least_float32, log_softmax
+from runner.engine.metrics import Metrics, Sums
 from runner.engine.parts import mode
 from runner.engine.recipe import Recipe
 from runner.errors import ConfigError
 
+# Gets the outputs (B, K) of each batch, from which accuracy is computed
+_Keep = Callable[[Tensor], None]
 
-class _Predicting(Protocol):
+
+class Predicting(Protocol):
     """The parts of a run that predict: a recipe has them, and so has a trained model that is loaded for use."""
 
     @property
@@ -46,7 +51,7 @@ class _Predicting(Protocol):
 
 
 def validate(recipe: Recipe, learner: Learner, validation: dict[str, EvalBatches], stop: Stop) -> dict[str, float]:
-    """Return `<split>/accuracy`, `<split>/loss` and `<split>/nll` of the averaged model for each split given."""
+    """Return the scores of the averaged model by tag, as `<split>/accuracy`, for each split given."""
     return {
         f"{split}/{name}": value
         for split, batches in validation.items()
@@ -55,35 +60,94 @@ def validate(recipe: Recipe, learner: Learner, validation: dict[str, EvalBatches
 
 
 def evaluate(recipe: Recipe, learner: Learner, batches: EvalBatches, stop: Stop = NEVER) -> dict[str, float]:
-    """Return the scores of the averaged model, see `score`."""
-    return score(recipe, learner.average.module, batches, stop)
+    """Return accuracy in [0, 1], loss, `nll` if the loss has probabilities, and the recipe's metrics that are finite.
 
-
-@torch.no_grad()
-def score(parts: _Predicting, model: nn.Module, batches: EvalBatches, stop: Stop = NEVER) -> dict[str, float]:
-    """Return accuracy in [0, 1], loss and, if the loss has probabilities, `nll`, over all examples.
-
-    The loss is the recipe's without label smoothing. `nll` is the mean negative log-likelihood. With several processes
-    each predicts its share of the examples, and all return the same. If `stop` is set, the evaluation ends early and
-    its result is meaningless.
+    They are those of the averaged model over all examples. The loss is the recipe's without label smoothing. `nll` is
+    the mean negative log-likelihood. With several processes each predicts its share of the examples, and all return the
+    same. If `stop` is set, the evaluation ends early and its result is meaningless.
 
     Raises:
         ConfigError: The prediction method of a plugin returns no logits, and the loss needs them.
     """
+    return _measure(recipe, learner.average.module, batches, recipe.metrics, stop, lambda outputs: None)[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assessment:
+    """A complete evaluation of a split.
+
+    Attributes:
+        scores: The scores by name.
+        totals: The sums of the metrics, and those of `Metrics.more`, float64 on the CPU.
+        outputs: The outputs (N, K) float32 on the CPU, from which accuracy is computed; None if they are not kept.
+        are_log_p: True if the outputs are log-probabilities, False if the loss has none and they are logits.
+        labels: The labels (N,) int64 on the CPU.
+        ids: The positions (N,) int64 of the examples in their split.
+    """
+
+    scores: dict[str, float]
+    totals: dict[Sums, Tensor]
+    outputs: Tensor | None
+    are_log_p: bool
+    labels: Tensor
+    ids: Tensor
+
+
+def assess(parts: Predicting, model: nn.Module, batches: EvalBatches, metrics: Metrics, *, keep: bool) -> Assessment:
+    """Return a complete evaluation of a model; `keep` keeps the outputs of all examples.
+
+    With several processes all return the same.
+    """
+    kept: list[Tensor] = []
+    collect: _Keep = (lambda outputs: kept.append(outputs.float().cpu())) if keep else lambda outputs: None
+    scores, totals = _measure(parts, model, batches, metrics, NEVER, collect)
+    return Assessment(
+        scores=scores,
+        totals=totals,
+        outputs=_gathered(kept, batches, metrics.classes) if keep else None,
+        are_log_p=as_loss(parts.loss).log_probabilities is not None,
+        labels=batches.split.labels.cpu()[batches.index],
+        ids=batches.index.clone(),
+    )
+
+
+def _gathered(kept: list[Tensor], batches: EvalBatches, classes: int) -> Tensor:
+    """Return the outputs (N, K) of all processes, in the order of the examples."""
+    own = torch.cat(kept) if kept else torch.zeros(0, classes)
+    if batches.world.size == 1:
+        return own
+    whole = torch.zeros(len(batches), classes)
+    whole[batches.world.slice(torch.arange(len(batches)))] = own
+    return batches.world.sum(whole)
+
+
+@torch.no_grad()
+def _measure(
+    parts: Predicting, model: nn.Module, batches: EvalBatches, metrics: Metrics, stop: Stop, keep: _Keep
+) -> tuple[dict[str, float], dict[Sums, Tensor]]:
+    """Return the scores of a split and the sums of the metrics; `keep` gets the outputs of each batch."""
     loss = as_loss(parts.loss)
     totals = torch.zeros(4, device=batches.device)
+    tally = metrics.tally(batches.device)
     unless_stopped = itertools.takewhile(lambda _: not stop.signal, batches)
     with closing(predict_batches(parts, model, unless_stopped)) as predicted:
         for logits, log_p, labels in predicted:
+            outputs = logits if log_p is None else log_p
             totals += _totals(loss, logits, log_p, labels)
-    # In float64, on the CPU because MPS has none.
-    correct, total, weight, nll = batches.world.sum(totals.cpu().double()).tolist()
+            tally.add(outputs, labels)
+            keep(outputs)
+    # In float64, on the CPU because MPS has none. One transfer for all sums.
+    found = batches.world.sum(torch.cat([totals, *tally.flat]).cpu().double())
+    correct, total, weight, nll = found[:4].tolist()
+    sums = tally.in_shape(found[4:])
     scores = {"accuracy": correct / len(batches), "loss": total / weight if weight else float("nan")}
-    return scores if loss.log_probabilities is None else {**scores, "nll": nll / len(batches)}
+    if loss.log_probabilities is not None:
+        scores["nll"] = nll / len(batches)
+    return scores | metrics.scores(sums), sums
 
 
 def predict_batches(
-    parts: _Predicting, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
+    parts: Predicting, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
 ) -> Generator[tuple[Tensor, Tensor | None, Tensor], None, None]:
     """Yield logits (B, K), log-probabilities (B, K) and labels (B,) of preprocessed batches, in evaluation mode.
 

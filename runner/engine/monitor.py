@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-_SMALLER_IS_BETTER = ("loss", "nll")  # metrics; of all others larger is better
+# The scores of every validation, each with True if smaller values are better
+_ALWAYS = {"accuracy": False, "loss": True, "nll": True}
 # Older versions gave the scores of training examples the split of the steps' loss.
 _RENAMED = {"train/accuracy": "train_eval/accuracy", "train/loss": "train_eval/loss"}
 _Direction = Literal["maximize", "minimize"]
@@ -15,9 +16,16 @@ _Direction = Literal["maximize", "minimize"]
 
 @dataclass(frozen=True)
 class Monitor:
-    """A score by its tag, `<split>/<metric>` as in `val/accuracy`."""
+    """A score by its tag, `<split>/<metric>` as in `val/accuracy`.
+
+    Attributes:
+        tag: The tag.
+        lower_is_better: True if smaller values of a component's metric are better (`runner.directions` finds it out);
+            accuracy, loss and nll have their own direction.
+    """
 
     tag: str
+    lower_is_better: bool = False
 
     @property
     def split(self) -> str:
@@ -26,13 +34,18 @@ class Monitor:
 
     @property
     def metric(self) -> str:
-        """The metric: `accuracy`, `loss`, `nll`."""
+        """The metric: `accuracy`, `loss`, `nll`, or the name of a component."""
         return self.tag.partition("/")[2]
+
+    @property
+    def is_of_component(self) -> bool:
+        """True if a component computes the metric; every validation has the others."""
+        return self.metric not in _ALWAYS
 
     @property
     def larger_is_better(self) -> bool:
         """True if a larger value is better."""
-        return self.metric not in _SMALLER_IS_BETTER
+        return not _ALWAYS.get(self.metric, self.lower_is_better)
 
     @property
     def direction(self) -> _Direction:

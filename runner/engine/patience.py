@@ -19,7 +19,7 @@ class Patience:
     """Early stopping by one monitored score.
 
     Args:
-        monitor: The tag of the monitored score, such as `val/accuracy`.
+        monitor: The monitored score, or the tag of one that every validation has, such as `val/accuracy`.
         limit: The number of validations without a better score after which the run stops; None never stops it.
         should_prune: Called with each monitored score and its step; True ends the run as `pruned`.
 
@@ -30,9 +30,9 @@ class Patience:
         pruned: True if `should_prune` ended the run.
     """
 
-    def __init__(self, monitor: str, *, limit: int | None, should_prune: ShouldPrune = never_prune) -> None:
-        self.monitor = monitor
-        self._rank = Monitor(monitor).rank
+    def __init__(self, monitor: Monitor | str, *, limit: int | None, should_prune: ShouldPrune = never_prune) -> None:
+        found = Monitor(monitor) if isinstance(monitor, str) else monitor
+        self.monitor, self._rank = found.tag, found.rank
         self.limit = math.inf if limit is None else limit
         self.best: dict[str, float] = {}
         self.last: dict[str, float] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from runner.engine.contracts import Outcome, Predict, Probe
 from runner.engine.forward import Forward, plain_forward
 from runner.engine.learner import Learner
 from runner.engine.losses import Loss, LossFunction
+from runner.engine.metrics import Metrics
 
 _Result = TypeVar("_Result")
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) float; labels (B,) int64, or (B, K) float
@@ -113,6 +114,7 @@ class Recipe:
         compiled: True if torch.compile made `forward`.
         update: Makes one step.
         gradients: Computes the gradients that `update` requests.
+        metrics: The metrics of each validation, beside accuracy, loss and nll.
     """
 
     seed: int
@@ -135,6 +137,7 @@ class Recipe:
     compiled: bool = False
     update: Update = _plain_update
     gradients: Gradients = _plain_gradients
+    metrics: Metrics = field(default_factory=Metrics)
 
     def due(self, every: int | Fraction, step: int) -> bool:
         """Return True if an event is due after `step`: every `every` steps and after the last, unless `NEVER_DUE`."""

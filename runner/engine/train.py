@@ -164,8 +164,8 @@ def _validate_and_save(
 
 
 def _raise_if_bad_score(learner: Learner, scores: dict[str, float]) -> None:
-    """Raise BadScore if a score is not finite."""
-    for tag, score in scores.items():
+    """Raise BadScore if a score is not finite, or the monitored one is not defined."""
+    for tag, score in {**scores, learner.patience.monitor: scores.get(learner.patience.monitor, math.nan)}.items():
         if not math.isfinite(score):
             raise BadScore(f"diverged at step {learner.step}: {tag} is {score} after this step", tag.partition("/")[0])
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from runner.decoration import decorative
-from runner.engine.monitor import Monitor
+from runner.directions import monitor_in
 from runner.printing import standard_output
 from runner.sweeps.display import TRIAL, format_score, trial_table
 from runner.sweeps.outcome import Ended
@@ -31,7 +31,7 @@ def _show_final_table(ended: Sequence[Ended], monitor: str, swept: Sequence[str]
 
     rows = list(ended)
     if len(rows) > _MAX_ROWS:
-        rows = sorted(rows, key=lambda each: _sort_key(each, monitor))[:_MAX_ROWS]
+        rows = sorted(rows, key=_sort_key)[:_MAX_ROWS]
     console = make_console(stream)
     keys = _widths([values_of(each.job) for each in rows], dict(zip(swept, headings(swept), strict=True)))
     cells = [_cells(each, monitor, each.name) for each in rows]
@@ -72,6 +72,6 @@ def _hash_of(name: str) -> str:
     return found[0] if found else name
 
 
-def _sort_key(ended: Ended, monitor: str) -> float:
+def _sort_key(ended: Ended) -> float:
     """Return the sort key that puts the best score first and missing scores last."""
-    return -Monitor(monitor).rank(ended.score)
+    return -monitor_in(ended.job.config).rank(ended.score)

@@ -5,6 +5,10 @@ evaluate.py         score a finished run again
 predict.py          the classes of images with a finished run, as a table
 export.py           the model of a finished run as one file, with a model card
 trained/            a run restored for use without its data
+save_evaluation.py  results of an evaluation, on the screen and in the run folder
+final_scores.py     the scores at the end of a run, with the selected weights
+class_scores.py     scores of each class: table and CSV
+predictions.py      the predictions for a split, in a file
 compare.py          compare runs
 preview.py          schedule, augmented images and parameter groups without training
 preview_images.py   the images of a preview

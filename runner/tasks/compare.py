@@ -15,6 +15,7 @@ from runner.comparing.report import Report, limit_note, limited, make_report
 from runner.comparing.tables import Table, cost_table, screen_table
 from runner.comparing.verdicts import Criterion
 from runner.decoration import decorative
+from runner.directions import monitor_by_tag
 from runner.engine.figures.picture import save_all
 from runner.engine.saving.folder import create
 from runner.engine.saving.storage import is_read_only, printable, write_atomic
@@ -43,7 +44,7 @@ def compare(
     job: Job,
     *,
     baseline: Annotated[str | None, Verbatim(lists=True)],
-    metric: Literal["val/accuracy", "val/loss", "val/nll"],
+    metric: str,
     at: Literal["last", "best"],
     margin: Positive | None,
     out: Annotated[str | None, Role.PATH, FilePath()],
@@ -54,7 +55,9 @@ def compare(
     the pictures. Runs on different data, or with a `metric` of different meaning, are an error; unequal budgets, failed
     and unreadable runs are warnings.
     """
-    found = make_report(_patterns(job.config["runs"], job), Criterion(metric=metric, at=at, margin=margin), baseline)
+    score = monitor_by_tag(metric, job.config["plugins"], key="task.metric")
+    criterion = Criterion(metric=metric, at=at, margin=margin, lower_is_better=score.lower_is_better)
+    found = make_report(_patterns(job.config["runs"], job), criterion, baseline)
     shown = False
     with decorative("comparison: not shown"):
         _print_report(found)

@@ -8,31 +8,34 @@ from typing import Any, Literal
 
 from runner.assemble.data import split_batches
 from runner.assemble.load_data import Loaded, load
+from runner.assemble.metrics import final_metrics
 from runner.assemble.predictor import DataFacts, Predictor
 from runner.assemble.threads import begin
 from runner.engine.batches import EvalBatches
 from runner.engine.data_summary import summarize
-from runner.engine.evaluation import score
 from runner.engine.saving import storage
 from runner.engine.saving.folder import RESULT, write_result
 from runner.errors import DataError, StorageError
 from runner.notebook.book import record
 from runner.registry import register
+from runner.tasks.final_scores import score_split
 from runner.tasks.job import Job
 from runner.tasks.report import print_progress, show_scores
 from runner.tasks.run_folder import existing_run
+from runner.tasks.save_evaluation import save_evaluation, show_classes_of
 from runner.tasks.saved_data import evaluated_data, lies_elsewhere
 from runner.tasks.trained.saved_run import SavedRun, facts_of, read_run, restore_predictor
 
 
 @register("task", name="evaluate")
 def evaluate_task(job: Job, *, split: Literal["test", "val", "train"]) -> int:
-    """Print accuracy and loss of `run=<folder>` on a split; each read of the test split is counted in its result.
+    """Print the scores of `run=<folder>` on a split and of each class, and save predictions and figures in the folder.
 
+    Each read of the test split is counted in its result.
     With `data.root=` or another `data=` the split is that of other data, which is counted nowhere. Their classes must
     have the names of the run's.
     """
-    run = read_run(job, task="evaluate", other=("data",))
+    run = read_run(job, task="evaluate", other=("data",), more=("metric", "predictions", "figures"))
     begin(run.config["threads"])
     loaded, own = _load_data(run)
     predictor = restore_predictor(run, _facts(run, loaded, own=own), threads=True)
@@ -41,10 +44,15 @@ def evaluate_task(job: Job, *, split: Literal["test", "val", "train"]) -> int:
         # Check the files before the read is counted
         loaded.data.check_test()
         counted = _count_test_read(run.folder)
-    scores = score(predictor, predictor.model, _open_split(loaded, split, predictor))
+    name = split if own else f"{split}-data{loaded.fingerprint.id[:4]}"
+    classes, batches = predictor.facts.classes, _open_split(loaded, split, predictor)
+    metrics = final_metrics(run.config, predictor.loss, len(classes))
+    found = score_split(predictor, predictor.model, batches, metrics, split=name, setting=job.config["predictions"])
     if counted:
         record(run.folder, Path(run.config["outputs"]))
-    show_scores(run.folder, split, scores, run.path)
+    show_scores(run.folder, split, found.scores, run.path)
+    show_classes_of(classes, found)
+    save_evaluation(run, job.config, found, split=name, classes=classes, fingerprint=loaded.fingerprint.id)
     return 0
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from runner.assemble import assemble
+from runner.directions import monitor_in
 from runner.engine.figures.search import Trial, search_figure
 from runner.engine.monitor import Monitor
 from runner.engine.saving.folder import Result
@@ -60,13 +61,13 @@ def grid_vs_random(
     experiment = assemble(job.config)
     with continued_run_folder(job, experiment) as run:
         print_progress(f"  {len(points)} short trainings")
-        monitor = job.config["monitor"]
+        monitor = monitor_in(job.config)
         results = launch(variants, run.folder / "runs")
         trials = [Trial(*point, _score(each, monitor)) for point, each in zip(points, results, strict=True)]
         grid, *random = [trials[first : first + side**2] for first in range(0, len(trials), side**2)]
         lines, report = _compare(grid, random, (matters, other), monitor)
         write_atomic(run.folder / "report.json", json.dumps(report, indent=1).encode())
-        picture = search_figure(grid, random[0], (matters, other), monitor)
+        picture = search_figure(grid, random[0], (matters, other), monitor.tag)
         run.afterwards.draw("grid_vs_random.png", picture, tag="grid_vs_random")
     pictures = [f"picture in {printable(run.folder / name)}" for name in run.afterwards.saved]
     write_stdout("\n".join([*lines, *pictures]) + "\n")
@@ -76,7 +77,7 @@ def grid_vs_random(
 def _log_axis(job: Job, name: str, key: str, between: Sequence[float]) -> Axis:
     """Return the logarithmic axis of a knob."""
     group, _, knob = key.partition(".")
-    monitor = Monitor(job.config["monitor"])
+    monitor = monitor_in(job.config)
     if monitor.changes_with(key):
         other = "use monitor=val/accuracy or val/nll"
         raise ConfigError(f"task.{name}: got '{key}', but {monitor.tag} changes its meaning with it; {other}")
@@ -93,37 +94,38 @@ def _random_pairs(axes: Sequence[Axis], count: int, seed: int) -> list[tuple[Any
     return [(point[axes[0].name], point[axes[1].name]) for point in points]
 
 
-def _score(result: Result, monitor: str) -> float:
+def _score(result: Result, monitor: Monitor) -> float:
     """Return the best monitored score of a run, nan if it diverged."""
-    found = Monitor(monitor)
-    value = None if result.status is Status.DIVERGED else result.scores[found.split]["best"][found.metric]
+    value = None if result.status is Status.DIVERGED else result.scores[monitor.split]["best"][monitor.metric]
     return math.nan if value is None else float(value)
 
 
-def _best(trials: Sequence[Trial], monitor: str) -> Trial:
+def _best(trials: Sequence[Trial], monitor: Monitor) -> Trial:
     """Return the try with the best score."""
-    return max(trials, key=lambda each: Monitor(monitor).rank(each.score))
+    return max(trials, key=lambda each: monitor.rank(each.score))
 
 
 def _compare(
-    grid: Sequence[Trial], random: Sequence[Sequence[Trial]], keys: tuple[str, str], monitor: str
+    grid: Sequence[Trial], random: Sequence[Sequence[Trial]], keys: tuple[str, str], monitor: Monitor
 ) -> tuple[list[str], dict[str, Any]]:
     """Return the comparison in words and as numbers."""
     best_of_grid, best_of_random = _best(grid, monitor), [_best(each, monitor) for each in random]
     scores = sorted(each.score for each in best_of_random)
-    wins = sum(Monitor(monitor).better(each.score, best_of_grid.score) for each in best_of_random)
+    wins = sum(monitor.better(each.score, best_of_grid.score) for each in best_of_random)
     effects = [_effect(grid, axis) for axis in (0, 1)]
     values = len({each.matters for each in grid})
     lines = [
-        f"on the grid {keys[0]} changes {monitor} by {effects[0]:.4f}, {keys[1]} by {effects[1]:.4f} (ranges of means)",
+        f"on the grid {keys[0]} changes {monitor.tag} by {effects[0]:.4f}, {keys[1]} by {effects[1]:.4f} "
+        "(ranges of means)",
         f"grid:   {len(grid)} points, {values} values of {keys[0]}; "
-        f"best {monitor} {best_of_grid.score:.4f} at {best_of_grid.matters:g}",
-        f"random: {len(grid)} points, {len(grid)} values of {keys[0]}; best {monitor} {statistics.median(scores):.4f} "
+        f"best {monitor.tag} {best_of_grid.score:.4f} at {best_of_grid.matters:g}",
+        f"random: {len(grid)} points, {len(grid)} values of {keys[0]}; "
+        f"best {monitor.tag} {statistics.median(scores):.4f} "
         f"(median of {len(scores)} draws, {scores[0]:.4f} to {scores[-1]:.4f})",
         f"random points found a better one than the grid in {wins} of {len(scores)} draws",
     ]
     report = {
-        "monitor": monitor,
+        "monitor": monitor.tag,
         "effects": dict(zip(keys, effects, strict=True)),
         "grid": [each._asdict() for each in grid],
         "random": [[each._asdict() for each in draw] for draw in random],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -115,13 +115,13 @@ def _last_checkpoint_in_words(folder: Path) -> str:
     return f"the checkpoint of step {snapshot.step} is kept" if snapshot else "there is no checkpoint before it"
 
 
-def show_summary(folder: Path, job: Job, result: Result) -> None:
-    """Print the scores of a finished run and how to view it."""
+def show_summary(folder: Path, job: Job, result: Result, more: Sequence[str] = ()) -> None:
+    """Print the scores of a finished run, more lines about it, and how to view it."""
     with decorative("summary: not shown"):
-        _show_summary(folder, job, result)
+        _show_summary(folder, job, result, more)
 
 
-def _show_summary(folder: Path, job: Job, result: Result) -> None:
+def _show_summary(folder: Path, job: Job, result: Result, more: Sequence[str]) -> None:
     scores = result.scores
     rows = [
         _score_row("validation, best", scores["val"]["best"]),
@@ -139,12 +139,20 @@ def _show_summary(folder: Path, job: Job, result: Result) -> None:
     with decorative("speed: not shown"):
         cost = median_cost(folder / METRICS)
     lines = [
+        *_other_scores(scores["val"]["best"]),
+        *map(escaped, more),
         *([f"speed         {speed_in_words(cost)}"] if cost else []),
         f"saved in      {printable(folder)}",
         f"view          tensorboard --logdir {tensorboard_folder(folder, job)}",
         "then open     http://localhost:6006/#custom_scalars (or #timeseries, #hparams, #images)",
     ]
     write_stdout("\n".join(lines) + "\n")
+
+
+def _other_scores(scores: Mapping[str, float]) -> list[str]:
+    """Return a line with the scores that the table does not have, none if there are none."""
+    others = {name: value for name, value in scores.items() if name not in ("accuracy", "loss", "nll", "step")}
+    return [f"more scores   {', '.join(f'{name} {value:.4f}' for name, value in others.items())}"] if others else []
 
 
 def speed_in_words(cost: Mapping[str, float]) -> str:
@@ -184,3 +192,4 @@ def show_scores(folder: Path, split: str, scores: Mapping[str, float], weights: 
     # Not as the title of the table, which wraps at the width of the columns
     write_stdout(f"{printable(folder)}: {escaped(weights.name)}\n")
     summary_table(_without_repeated_column([_score_row(split, scores)]))
+    write_stdout("".join(f"{line}\n" for line in _other_scores(scores)))

@@ -39,6 +39,7 @@ class Run:
     result: Result
     read_only: StorageError | None = None  # why it cannot be locked: it may be read, and nobody may write into it
     afterwards: Afterwards = field(default_factory=Afterwards)  # done after a success, with the folder still locked
+    lines: list[str] = field(default_factory=list)  # for the summary that the task prints at its end
 
     def check_writable(self) -> None:
         """Raise StorageError if the folder is read-only."""

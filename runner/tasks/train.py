@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,20 +13,19 @@ from runner import numerics
 from runner.assemble import Experiment, assemble, threads
 from runner.assemble.load_data import Loaded, load
 from runner.comparing.runs import read_overrides
-from runner.engine.evaluation import evaluate
 from runner.engine.figures.curves import loss_figure
 from runner.engine.interruption import deferred
 from runner.engine.logs.log import Log, open_logs
 from runner.engine.logs.sinks import METRICS
 from runner.engine.saving import checkpoint
 from runner.engine.saving.evidence import proven
-from runner.engine.saving.folder import SCHEMA, Result
 from runner.engine.saving.rotation import clean
 from runner.engine.train import train
 from runner.errors import DataError, Diverged
 from runner.registry import register
 from runner.status import Status
 from runner.tasks.extend_run import extended_job, origin_of
+from runner.tasks.final_scores import record_scores
 from runner.tasks.find_folder import begun_folder, on_these_data
 from runner.tasks.job import Job
 from runner.tasks.report import (
@@ -77,7 +76,7 @@ def train_task(job: Job) -> int:
         is_finished = resumed is not None and proven(resumed.result, job.config["monitor"]).status.finished
         start = Start(snapshot, origin, versions)
         run = resumed if resumed and is_finished else _train_from(job, experiment, resumed, start)
-    show_summary(run.folder, job, run.result)
+    show_summary(run.folder, job, run.result, run.lines)
     return 0
 
 
@@ -149,7 +148,7 @@ def _train_in(run: Run, job: Job, experiment: Experiment, start: Start) -> None:
         checkpoint.remove_outdated(folder, learner.step, keep=[learner.patience.best_step])
     if job.config["figures"] == "always":
         run.afterwards.draw("curves.png", loss_figure(folder / METRICS), tag="curves", step=learner.step)
-    _record_scores(folder, experiment, result)
+    record_scores(run, job, experiment)
     result.status = Status.PRUNED if learner.patience.pruned else status
 
 
@@ -192,25 +191,3 @@ def _make_commit(folder: Path, experiment: Experiment, log: Log) -> Callable[[],
         )
 
     return commit
-
-
-def _record_scores(folder: Path, experiment: Experiment, result: Result) -> None:
-    """Select the best checkpoint, read the test split once with it if the config says so, and fill in the result."""
-    learner, settings = experiment.learner, experiment.settings
-    selected = checkpoint.weights_file(folder, learner.patience.best_step)
-    result.weights, result.schema, result.scores = str(selected.relative_to(folder)), SCHEMA, {}
-    for split in experiment.validation:
-        result.scores[split] = {
-            "best": _scores_of_split(split, learner.patience.best),
-            "last": _scores_of_split(split, learner.patience.last),
-        }
-    if settings.test == "end" and experiment.test is not None:
-        learner.load_weights(checkpoint.read_weights(selected))
-        result.test_reads += 1
-        result.scores["test"] = evaluate(experiment.recipe, learner, experiment.test())
-
-
-def _scores_of_split(split: str, scores: Mapping[str, float]) -> dict[str, float]:
-    """Return the scores of one split, with their step."""
-    names = {**{f"{split}/{metric}": metric for metric in ("accuracy", "loss", "nll")}, "step": "step"}
-    return {short: scores[name] for name, short in names.items() if name in scores}

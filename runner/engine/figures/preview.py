@@ -135,7 +135,7 @@ def _draw_bars(
     for place, end in enumerate(ends):
         numbers = " + ".join(str(found[place]) for found in counts.values())
         axes.annotate(numbers, (end, place), (3, 0), textcoords="offset points", va="center", fontsize=8)
-    axes.set_yticks(places, [_truncate_name(name, _MAX_LETTERS_OF_BAR) for name in drawable_names(classes)], fontsize=8)
+    axes.set_yticks(places, [cut_class_name(name, _MAX_LETTERS_OF_BAR) for name in drawable_names(classes)], fontsize=8)
     for text in axes.get_yticklabels():
         text.set_parse_math(False)
     axes.margins(x=0.12)
@@ -162,15 +162,15 @@ def _caption(label: int | Sequence[float] | None, classes: Sequence[str]) -> str
     """Return the text above an image."""
     if label is None:
         return ""
-    return _truncate_name(classes[label]) if isinstance(label, int) else label_caption(label, classes)
+    return cut_class_name(classes[label]) if isinstance(label, int) else label_caption(label, classes)
 
 
 def label_caption(weights: Sequence[float], classes: Sequence[str]) -> str:
     """Return the classes of a soft label with a weight of at least 1 %, largest first, one per line."""
     ranked = sorted(((weight, name) for weight, name in zip(weights, classes, strict=True)), reverse=True)
-    return "\n".join(f"{_truncate_name(name)} {weight:.0%}" for weight, name in ranked if weight >= 0.01)
+    return "\n".join(f"{cut_class_name(name)} {weight:.0%}" for weight, name in ranked if weight >= 0.01)
 
 
-def _truncate_name(name: str, most: int = _MAX_LETTERS) -> str:
+def cut_class_name(name: str, most: int = _MAX_LETTERS) -> str:
     """Return a name, truncated to `most` letters."""
     return name if len(name) <= most else f"{name[: most - 1]}…"

@@ -58,13 +58,14 @@ class SavedRun:
         )
 
 
-def read_run(job: Job, *, task: str, other: Collection[str] = ()) -> SavedRun:
+def read_run(job: Job, *, task: str, other: Collection[str] = (), more: Collection[str] = ()) -> SavedRun:
     """Return the run in the folder that `run=` names.
 
     Args:
         job: The command, which may change the prediction method and how numbers are computed.
         task: The task that reads the run.
         other: Groups of which the command may choose another option, with all its knobs.
+        more: Other keys that the command may change.
 
     Raises:
         ConfigError, CheckpointError: The folder holds no run, has no weights yet, or its files are damaged.
@@ -72,7 +73,7 @@ def read_run(job: Job, *, task: str, other: Collection[str] = ()) -> SavedRun:
     if not job.config["run"]:
         raise ConfigError(f"run: got null; expected a run folder: task={task} run=outputs/<name>")
     folder = Path(job.config["run"])
-    config = saved_config(str(folder), job, key="run", may_change=_MAY_CHANGE, other=other)
+    config = saved_config(str(folder), job, key="run", may_change=(*_MAY_CHANGE, *more), other=other)
     result = read_result(folder)
     path, weights, meta = _selected(folder, result) if result.weights else _newest(folder)
     accept = config["resume_numerics"] == "new"

@@ -1,0 +1,167 @@
+"""Scores of each class: rows, a table on the screen, and CSV files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runner.errors import escaped
+
+# Classes that a table on the screen shows, and columns of a confusion matrix there
+_MOST_ROWS, _MOST_COLUMNS = 20, 20
+# Letters of a class name in a table and in a line
+_LETTERS, _LETTERS_IN_LINE = 24, 16
+# Width from which the table has the class that it is mostly taken for
+_WIDE = 76
+_WORST = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassRow:
+    """The scores of one class; NaN where they are not defined."""
+
+    name: str
+    examples: int
+    accuracy: float  # of the examples of the class: its recall
+    precision: float
+    f1: float
+    taken_for: str = ""  # the class of most of its wrong predictions, with their number
+
+
+def class_rows(
+    classes: Sequence[str], counts: NDArray[np.float64], confusion: NDArray[np.float64] | None
+) -> list[ClassRow]:
+    """Return the scores of each class, from the counts (3, K) of `class_counts` and the confusion matrix (K, K)."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        examples, predictions, hits = counts
+        accuracy, precision, f1 = hits / examples, hits / predictions, 2 * hits / (examples + predictions)
+    return [
+        ClassRow(
+            name=name,
+            examples=int(examples[k]),
+            accuracy=float(accuracy[k]),
+            precision=float(precision[k]),
+            f1=float(f1[k]),
+            taken_for="" if confusion is None else _taken_for(classes, confusion[k], k),
+        )
+        for k, name in enumerate(classes)
+    ]
+
+
+def _taken_for(classes: Sequence[str], row: NDArray[np.float64], own: int) -> str:
+    """Return the class that a class is mostly taken for, with the number of times; empty if it never is."""
+    wrong = row.copy()
+    wrong[own] = 0
+    most = int(wrong.argmax())
+    return f"{_cut(classes[most], _LETTERS_IN_LINE)} ({wrong[most]:.0f})" if wrong[most] else ""
+
+
+def _worst_first(rows: Sequence[ClassRow]) -> list[ClassRow]:
+    """Return the classes that have examples, the one with the lowest accuracy first."""
+    return sorted((row for row in rows if row.examples), key=lambda row: row.accuracy)
+
+
+def worst_classes(rows: Sequence[ClassRow]) -> str:
+    """Return the classes of the lowest accuracies in words, empty for two classes or if none has an error."""
+    wrong = [row for row in _worst_first(rows) if row.accuracy < 1][:_WORST]
+    named = [f"{_cut(row.name, _LETTERS_IN_LINE)} {row.accuracy:.4f}" for row in wrong]
+    return ", ".join(named) if len(rows) > 2 else ""
+
+
+def show_classes(rows: Sequence[ClassRow], stream: TextIO | None = None) -> None:
+    """Print the scores of each class; of more than 20 classes the worst 20."""
+    from rich import box
+    from rich.table import Table
+
+    from runner.rich_console import make_console
+
+    console = make_console(stream)
+    many = len(rows) > _MOST_ROWS
+    shown = _worst_first(rows)[:_MOST_ROWS] if many else rows
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("class", no_wrap=True, overflow="ellipsis")
+    for name in ("examples", "accuracy", "precision", "F1"):
+        table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
+    wide = console.width >= _WIDE and any(row.taken_for for row in shown)
+    if wide:
+        table.add_column("mostly taken for", no_wrap=True, overflow="ellipsis")
+    for row in shown:
+        numbers = (str(row.examples), *map(_number, (row.accuracy, row.precision, row.f1)))
+        table.add_row(_cut(row.name, _LETTERS), *numbers, *([row.taken_for] if wide else []))
+    console.print(table)
+    if many:
+        console.print(f"{len(shown)} of {len(rows)} classes, the lowest accuracy first")
+
+
+def show_confusion(confusion: NDArray[np.float64], classes: Sequence[str], stream: TextIO | None = None) -> None:
+    """Print a confusion matrix with a row for each true class; nothing if the screen is too narrow for it."""
+    from rich import box
+    from rich.table import Table
+
+    from runner.rich_console import make_console
+
+    console = make_console(stream)
+    number, digits = len(classes), len(f"{confusion.max(initial=0):.0f}")
+    head = min(_LETTERS_IN_LINE, max(map(len, classes), default=1))
+    room = (console.width - head) // max(1, number) - 1
+    if number > _MOST_COLUMNS or room < max(digits, min(head, 3)):
+        return
+    letters = max(digits, min(head, room))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title="rows: true, columns: predicted")
+    table.title_justify, table.title_style = "left", ""
+    table.add_column("", no_wrap=True)
+    for name in classes:
+        table.add_column(_cut(name, letters), justify="right", no_wrap=True, min_width=digits)
+    for name, row in zip(classes, confusion, strict=True):
+        table.add_row(_cut(name, head), *(f"{count:.0f}" if count else "." for count in row))
+    console.print(table)
+
+
+def classes_csv(rows: Sequence[ClassRow]) -> bytes:
+    """Return the scores of each class as CSV, undefined ones empty."""
+    lines = [["class", "examples", "accuracy", "precision", "f1", "mostly_taken_for"]]
+    lines += [
+        [row.name, str(row.examples), *("" if math.isnan(each) else repr(each) for each in _scores(row)), row.taken_for]
+        for row in rows
+    ]
+    return _csv(lines)
+
+
+def confusion_csv(confusion: NDArray[np.float64], classes: Sequence[str]) -> bytes:
+    """Return a confusion matrix as CSV: the true class, then how often each class was predicted."""
+    return _csv(
+        [
+            ["true \\ predicted", *classes],
+            *([name, *(f"{count:.0f}" for count in row)] for name, row in zip(classes, confusion, strict=True)),
+        ]
+    )
+
+
+def _scores(row: ClassRow) -> tuple[float, float, float]:
+    return row.accuracy, row.precision, row.f1
+
+
+def _csv(lines: Sequence[Sequence[str]]) -> bytes:
+    """Return lines as CSV; text that a spreadsheet would run as a formula gets a leading quote."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerows([f"'{cell}" if cell[:1] in ("=", "+", "-", "@") else cell for cell in line] for line in lines)
+    return file.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _number(value: float) -> str:
+    """Return a score with four digits, empty where it is not defined."""
+    return "" if math.isnan(value) else f"{value:.4f}"
+
+
+def _cut(name: str, most: int) -> str:
+    """Return the name of a class on one line, cut to some letters."""
+    shown = escaped(name)
+    return shown if len(shown) <= most else f"{shown[: max(1, most - 1)]}…"
