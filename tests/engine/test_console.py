@@ -6,9 +6,10 @@ import pty
 
 import torch
 
-from runner.engine.logs.console import Console, format_duration, summary_table
+from runner.engine.logs.console import Console, format_duration
 from runner.engine.logs.log import Log
 from runner.engine.logs.sinks import Row
+from runner.screen_tables import print_table
 
 
 def rows(*, validate=(5, 10)):
@@ -119,7 +120,7 @@ def test_times_are_read_as_on_a_clock():
 def test_the_table_holds_every_value_in_full():
     stream = io.StringIO()
     name = "a name that is longer than a terminal of eighty columns is wide, " * 2
-    summary_table(
+    print_table(
         [{"run": name, "val accuracy": 0.98765432, "n": 5}, {"run": "[b]", "val accuracy": None, "n": 1}],
         title="scores",
         stream=stream,
@@ -131,5 +132,5 @@ def test_the_table_holds_every_value_in_full():
 
 def test_an_empty_table_is_no_error():
     stream = io.StringIO()
-    summary_table([], stream=stream)
+    print_table([], stream=stream)
     assert stream.getvalue().strip() == ""

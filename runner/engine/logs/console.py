@@ -1,9 +1,9 @@
-"""Output on the terminal: progress lines, a progress bar and tables."""
+"""Output on the terminal: progress lines and a progress bar."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
@@ -145,23 +145,3 @@ def format_duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def summary_table(rows: Sequence[Mapping[str, Any]], *, title: str = "", stream: TextIO | None = None) -> None:
-    """Print rows with the same keys as a table; floats get four decimals, and numbers are aligned right."""
-    from rich import box
-    from rich.table import Table
-
-    from runner.rich_console import make_console
-
-    table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for key, value in rows[0].items() if rows else ():
-        table.add_column(key, justify="right" if isinstance(value, (int, float)) else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    make_console(stream).print(table)
-
-
-def _cell(value: Any) -> str:
-    """Format a value for a table."""
-    return f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
