@@ -60,7 +60,10 @@ def make_console(experiment: Experiment) -> Console:
     """Return the console that shows the progress of a run."""
     recipe = experiment.recipe
     return Console(
-        steps=recipe.total_steps, steps_per_epoch=recipe.steps_per_epoch, batch_size=experiment.batches.batch
+        steps=recipe.total_steps,
+        steps_per_epoch=recipe.steps_per_epoch,
+        batch_size=experiment.batches.batch,
+        averaged=experiment.learner.average.module is not experiment.learner.model,
     )
 
 

@@ -179,8 +179,15 @@ def _train_until_end(folder: Path, experiment: Experiment, log: Log) -> Status:
 def _open_run_logs(folder: Path, experiment: Experiment, snapshot: Snapshot | None) -> Log:
     """Open the logs of a run, cut back to its snapshot."""
     positions, state = (snapshot.logs, snapshot.state.get("log", {})) if snapshot else (None, None)
-    screens = [make_console(experiment)]
-    return open_logs(folder, positions=positions, state=state, step=experiment.learner.step, screens=screens)
+    console = make_console(experiment)
+    return open_logs(
+        folder,
+        positions=positions,
+        state=state,
+        step=experiment.learner.step,
+        screens=[console],
+        ticks=console.ticks,
+    )
 
 
 def _make_commit(folder: Path, experiment: Experiment, log: Log) -> Callable[[], None]:

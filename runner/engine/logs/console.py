@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from runner.decoration import decorative
 from runner.engine.logs.sinks import Row
 from runner.printing import standard_error, write_to
 
+if TYPE_CHECKING:
+    from runner.engine.transfer import Arriving
+
 _LABELS = {"train/loss_average": "loss", "val/loss": "val loss", "val/accuracy": "val accuracy"}
-# Minimum time in seconds between two redraws of the bar.
-_REDRAW = 0.1
+# Minimum time in seconds between two redraws of the bar, and its width with the space beside it.
+_REDRAW, _BAR = 0.1, 13
+# Of the text beside the bar: what it has not, and what is left out in a narrow terminal, the first to go first.
+_NEVER, _WITHOUT = ("step", "val loss"), ("images/s", "val accuracy", "left", "loss", "epoch")
+_SPEED = ("images/s", "left")
 
 
 class Console:
@@ -21,22 +27,38 @@ class Console:
 
     One line per validation: `epoch 3/20  step 57/380  loss 0.4123  val loss 0.3977  val accuracy 0.9412  images/s 8123
     left 0:07`. The loss is the moving average. Speed and remaining time are computed from the time since the previous
-    line, including validation. A terminal also has a progress bar.
+    line, including validation. A terminal also has a progress bar, which moves with each step.
 
     Args:
         steps: Optimizer steps of the whole run.
         steps_per_epoch: Optimizer steps of an epoch.
         batch_size: Examples per optimizer step.
+        averaged: True if validation reads averaged weights; the first line on a terminal says so.
         stream: Where to print; standard error by default.
     """
 
-    def __init__(self, *, steps: int, steps_per_epoch: int, batch_size: int, stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        steps: int,
+        steps_per_epoch: int,
+        batch_size: int,
+        averaged: bool = False,
+        stream: TextIO | None = None,
+    ) -> None:
         self._steps, self._per_epoch, self._batch = steps, steps_per_epoch, batch_size
-        self._stream = stream or standard_error()
+        self._stream, self._averaged = stream or standard_error(), averaged
         self._latest: dict[str, float] = {}
         # The row from which on the speed is measured.
         self._since: Row | None = None
         self._bar = Bar(self._stream, steps) if self._stream.isatty() else None
+        self._loss: Arriving | None = None
+        self._next = 0.0
+
+    @property
+    def ticks(self) -> list[Callable[[int, Mapping[str, Any]], None]]:
+        """What gets the values of each step: the bar, if there is one."""
+        return [self._tick] if self._bar else []
 
     def write(self, rows: Sequence[Row]) -> None:
         """Print a line for each row with a validation, and move the bar to the last row."""
@@ -44,10 +66,10 @@ class Console:
             self._since = self._since or row
             self._latest |= {tag: row.values[tag] for tag in _LABELS if tag in row.values}
             if "val/loss" in row.values:
-                self._print(self._progress_text(row))
+                self._print(self._parts(row))
                 self._since = row
         if self._bar and rows:
-            self._bar.move(rows[-1].step, self._progress_text(rows[-1], without=("step", "val loss")))
+            self._bar.move(rows[-1].step, self._parts(rows[-1]))
 
     def close(self) -> None:
         """Remove the bar from the screen."""
@@ -55,16 +77,38 @@ class Console:
             self._bar.close()
             self._bar = None
 
-    def _print(self, text: str) -> None:
-        if self._bar:
-            self._bar.print(text)
-        else:
-            write_to(self._stream, f"{text}\n")
+    def _tick(self, step: int, values: Mapping[str, Any]) -> None:
+        """Move the bar to a step, with its loss until the first average of losses is there; never waits."""
+        now = time.monotonic()
+        if self._bar is None or now < self._next or "train/loss" not in values:
+            return
+        self._next = now + _REDRAW
+        row = Row(step, time.time(), {})
+        self._since = self._since or row
+        if self._loss is None:
+            # Imports torch, which a sweep's own process does without
+            from runner.engine.transfer import Arriving
 
-    def _progress_text(self, row: Row, *, without: Collection[str] = ()) -> str:
+            self._loss = Arriving()
+        loss = self._loss.offer(values["train/loss"])
+        self._bar.move(step, self._parts(row, {} if loss is None else {"train/loss_average": loss}))
+
+    def _print(self, parts: Mapping[str, str]) -> None:
+        if self._bar:
+            average = {"": "(averaged weights)"} if self._averaged else {}
+            before = {name: parts[name] for name in parts if name not in _SPEED}
+            self._bar.print({**before, **average, **parts})
+            # Once is enough
+            self._averaged = False
+        else:
+            write_to(self._stream, f"{_line(parts)}\n")
+
+    def _parts(self, row: Row, first: Mapping[str, float] | None = None) -> dict[str, str]:
+        """Return the parts of a line: names and values; `first` has values of which no other is known yet."""
         epochs = -(-self._steps // self._per_epoch)
+        known = {**(first or {}), **self._latest}
         parts = {"epoch": f"{-(-row.step // self._per_epoch)}/{epochs}", "step": f"{row.step}/{self._steps}"}
-        parts |= {name: f"{self._latest[tag]:.4f}" for tag, name in _LABELS.items() if tag in self._latest}
+        parts |= {name: f"{known[tag]:.4f}" for tag, name in _LABELS.items() if tag in known}
         since = self._since or row
         if row.step > since.step and row.time > since.time:
             speed = (row.step - since.step) / (row.time - since.time)
@@ -72,43 +116,79 @@ class Console:
                 "images/s": f"{speed * self._batch:.0f}",
                 "left": format_duration((self._steps - row.step) / speed),
             }
-        return "  ".join(f"{name} {value}" for name, value in parts.items() if name not in without)
+        return parts
+
+
+def _line(parts: Mapping[str, str]) -> str:
+    """Return names and values as a line."""
+    return "  ".join(f"{name} {value}".strip() for name, value in parts.items())
+
+
+def _lines(parts: Mapping[str, str], width: int) -> list[str]:
+    """Return names and values as lines of a width."""
+    lines = list[str]()
+    for name, value in parts.items():
+        word = _line({name: value})
+        if lines and len(f"{lines[-1]}  {word}") <= width:
+            lines[-1] += f"  {word}"
+        else:
+            lines.append(word)
+    return lines
 
 
 class Bar:
     """A progress bar at the bottom of a terminal. It is redrawn by `move`, without a thread.
 
-    A bar that cannot be drawn is one line, and no bar from then on.
+    It fits the terminal, whose width may change: parts are left out, never cut. A bar that cannot be drawn is one line,
+    and no bar from then on.
     """
 
     def __init__(self, stream: TextIO, steps: int) -> None:
-        self._stream, self._drawn = stream, 0.0
+        self._stream, self._drawn, self._cells = stream, 0.0, 0
         self._progress: Any = None
         with self._decorative():
             self._progress, self._task = _start_progress(stream, steps)
 
-    def move(self, step: int, text: str) -> None:
-        """Move the bar to a step and set the text beside it."""
+    def move(self, step: int, parts: Mapping[str, str]) -> None:
+        """Move the bar to a step and set the text beside it: as many of the parts as fit."""
         now = time.monotonic()
         due = now - self._drawn >= _REDRAW
         self._drawn = now if due else self._drawn
         with self._decorative():
             if self._progress:
+                width = self._progress.console.width
+                text = _fitting(parts, width - _BAR)
+                if due:
+                    self._erase_wrapped(width)
+                    self._cells = _BAR + len(text)
                 self._progress.update(self._task, completed=step, description=text, refresh=due)
 
-    def print(self, text: str) -> None:
-        """Print a line above the bar."""
+    def print(self, parts: Mapping[str, str]) -> None:
+        """Print names and values above the bar, in several lines if they are too long for one."""
         with self._decorative():
             if self._progress:
-                self._progress.console.print(text, soft_wrap=True)
+                console = self._progress.console
+                self._erase_wrapped(console.width)
+                console.print("\n  ".join(_lines(parts, console.width - 2)), soft_wrap=True)
                 return
-        write_to(self._stream, f"{text}\n")
+        write_to(self._stream, f"{_line(parts)}\n")
 
     def close(self) -> None:
         """Remove the bar from the screen."""
         with self._decorative():
             if self._progress:
+                self._erase_wrapped(self._progress.console.width)
                 self._progress.stop()
+
+    def _erase_wrapped(self, width: int) -> None:
+        """Erase the lines that the drawn bar takes in a terminal that has become too narrow for it, but the first."""
+        from rich.control import Control
+        from rich.segment import ControlType
+
+        # A terminal that is made narrower wraps what it shows
+        for _ in range((self._cells - 1) // max(1, width)):
+            self._progress.console.control(Control((ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)))
+        self._cells = min(self._cells, width)
 
     @contextmanager
     def _decorative(self) -> Iterator[None]:
@@ -122,6 +202,15 @@ class Bar:
                 broken.stop()
 
 
+def _fitting(parts: Mapping[str, str], width: int) -> str:
+    """Return as many parts of a line as fit; the names of `_WITHOUT` are left out first."""
+    left = {name: value for name, value in parts.items() if name not in _NEVER}
+    for name in _WITHOUT:
+        if len(_line(left)) > width:
+            left.pop(name, None)
+    return _line(left)
+
+
 def _start_progress(stream: TextIO, steps: int) -> tuple[Any, Any]:
     """Return a progress bar on a stream, and its task."""
     from rich.progress import BarColumn, Progress, TextColumn
@@ -130,7 +219,7 @@ def _start_progress(stream: TextIO, steps: int) -> tuple[Any, Any]:
     from runner.rich_console import make_console
 
     text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
-    columns = (BarColumn(bar_width=12), text)
+    columns = (BarColumn(bar_width=_BAR - 1), text)
     screen = make_console(stream)
     progress = Progress(
         *columns, console=screen, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
