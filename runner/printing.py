@@ -56,6 +56,13 @@ def visible(text: str) -> str:
     return "".join(each if each in "\n\t" else escaped(each) for each in text)
 
 
+def counted(count: float, noun: str) -> str:
+    """Return a number with what it counts: `1 run`, `2 runs`, `0.5 epochs`."""
+    return (
+        f"{count:.4g} {noun}{'s' * (count != 1)}" if isinstance(count, float) else f"{count} {noun}{'s' * (count != 1)}"
+    )
+
+
 def check_printed() -> None:
     """Raise StorageError if standard output lost something, for an answer that is nowhere else.
 

@@ -18,6 +18,7 @@ from runner.annotations import annotation
 from runner.durations import count_and_unit, dates_until, is_date
 from runner.errors import ConfigError, shown, wrong
 from runner.plain_yaml import conf_folder, loaded_config
+from runner.printing import counted
 from runner.relations import Fields, InRun, Window
 from runner.settings import SETTINGS
 
@@ -62,7 +63,9 @@ class RunLength(NamedTuple):
         return self.total_steps is not None and round(place) == 0
 
     def __str__(self) -> str:
-        return f"{self.epochs:g} epochs" if self.total_steps is None else f"{self.total_steps} steps"
+        if self.total_steps is None:
+            return counted(float(self.epochs or 0), "epoch")
+        return counted(self.total_steps, "step")
 
 
 def length_in(config: _Values) -> RunLength:

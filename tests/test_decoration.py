@@ -46,7 +46,7 @@ DECORATION = {
     "git": ((provenance, "repository"), "git in environment.json: not known"),
     "the machine": ((provenance.platform, "machine"), "platform in environment.json: not known"),
     "speed": ((task_report, "median_cost"), "speed: not shown"),
-    "the table": ((task_report, "summary_table"), "summary: not shown"),
+    "the table": ((task_report, "print_table"), "summary: not shown"),
 }
 
 

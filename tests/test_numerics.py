@@ -428,7 +428,7 @@ def test_a_comparison_says_which_runs_went_on_over_a_change(folder, planted, tmp
 
     found = find_runs([str(folder), str(tmp_path / "same")])
     lines = find_warnings(group_runs(found.runs), found, Criterion(metric="val/accuracy", at="last", margin=None))
-    assert [line for line in lines if line.startswith("numerics differs: ") and "1 then 2 (1 runs)" in line]
+    assert [line for line in lines if line.startswith("numerics differs: ") and "1 then 2 (1 run)" in line]
 
 
 def test_events_of_the_steps_after_a_change_follow_those_before(folder, planted):

@@ -14,6 +14,7 @@ from runner.comparing.statistics import expected_lead_of_best
 from runner.comparing.verdicts import MIN_SEEDS, SCORE_FORMAT, ComparedRow, Criterion
 from runner.errors import ConfigError
 from runner.keys import knob_marks, settings_with
+from runner.printing import counted
 from runner.roles import Aspect, Marks, Role
 
 # Most data sets that the error lists
@@ -52,7 +53,7 @@ def check_same_data(runs: Sequence[Run]) -> None:
     if len(found) > 1:
         shared = set.intersection(*map(set, found))
         words = [
-            f"{' '.join('='.join(item) for item in data if item not in shared)}: {count} runs"
+            f"{' '.join('='.join(item) for item in data if item not in shared)}: {counted(count, 'run')}"
             for data, count in found.most_common(_SHOWN)
         ]
         raise ConfigError(f"runs: the runs use different data ({'; '.join(words)}); their scores cannot be compared")
@@ -93,7 +94,7 @@ def _unequal(runs: Sequence[Run], keys: Sequence[str], what: str, why: str) -> l
     for key in keys:
         values = Counter(str(run.config.get(key)) for run in runs)
         if len(values) > 1:
-            words = ", ".join(f"{value} ({count} runs)" for value, count in values.most_common(4))
+            words = ", ".join(f"{value} ({counted(count, 'run')})" for value, count in values.most_common(4))
             lines.append(f"{what}: {key} is {words}; {why}")
     return lines
 
@@ -110,7 +111,7 @@ def _conditions(runs: Sequence[Run]) -> list[str]:
     ):
         values = Counter(map(given, runs))
         if len(values) > 1:
-            words = ", ".join(f"{value} ({count} runs)" for value, count in values.most_common(4))
+            words = ", ".join(f"{value} ({counted(count, 'run')})" for value, count in values.most_common(4))
             lines.append(f"{what} differs: {words}")
     return lines
 
@@ -177,7 +178,7 @@ def _power_note(others: Sequence[ComparedRow]) -> list[str]:
     seen = [row.detectable for row in others if row.detectable == row.detectable]
     if not seen:
         return []
-    ends = f"{min(seen):{SCORE_FORMAT}}" + (f" to {max(seen):{SCORE_FORMAT}}" if len(seen) > 1 else "")
+    ends = " to ".join(dict.fromkeys(f"{end:{SCORE_FORMAT}}" for end in (min(seen), max(seen))))
     pairs = sorted({len(row.differences) for row in others if row.detectable == row.detectable})
     counts = f"{pairs[0]}" + (f" to {pairs[-1]}" if len(pairs) > 1 else "")
     return [f"with {counts} seeds a true difference of {ends} is detected with 80 % power, a smaller one less often"]
@@ -210,4 +211,4 @@ def count_test_reads(runs: Sequence[Run]) -> list[str]:
     if not reads:
         return []
     often = f", one of them {most} times" if most > 1 else ""
-    return [f"the test split was read {reads} times by these runs{often}; nothing here was selected by it"]
+    return [f"the test split was read {counted(reads, 'time')} by these runs{often}; nothing here was selected by it"]

@@ -11,6 +11,7 @@ from runner.comparing.runs import Found
 from runner.comparing.verdicts import Criterion
 from runner.engine.saving.storage import printable
 from runner.errors import brief
+from runner.printing import counted
 
 # Most seeds or names that a warning lists
 _SHOWN_SEEDS = 5
@@ -44,7 +45,8 @@ def _not_counted(groups: Sequence[Group], found: Found) -> list[str]:
     """Return a warning for each kind of folder that counts in no configuration: repeats, unreadable ones, others."""
     lines = []
     if repeats := [run.folder for group in groups for run in group.repeats]:
-        what = f"{len(repeats)} runs repeat a seed of their configuration and are ignored: each seed counts once"
+        verbs = "repeats a seed of its" if len(repeats) == 1 else "repeat a seed of their"
+        what = f"{counted(len(repeats), 'run')} {verbs} configuration, ignored: each seed counts once"
         lines.append(f"{what} ({_names(repeats)})")
     kinds: dict[str, list[Path]] = {}
     for folder, reason in found.unreadable.items():
@@ -52,9 +54,11 @@ def _not_counted(groups: Sequence[Group], found: Found) -> list[str]:
     for kind, folders in kinds.items():
         lines.append(f"unreadable: {len(folders)} of unknown configuration left out ({_names(folders)}): {kind}")
     if found.replaced:
-        lines.append(f"{len(found.replaced)} runs that were made again are left out ({_names(found.replaced)})")
+        verb = "was" if len(found.replaced) == 1 else "were"
+        what = f"{counted(len(found.replaced), 'run')} that {verb} made again, left out"
+        lines.append(f"{what} ({_names(found.replaced)})")
     if found.others:
-        lines.append(f"{len(found.others)} folders of other tasks are ignored")
+        lines.append(f"{counted(len(found.others), 'folder')} of other tasks, ignored")
     return lines
 
 

@@ -20,6 +20,7 @@ from runner.comparing.tables import (
     statistics_table,
 )
 from runner.engine.figures.picture import Picture, draw_all
+from runner.printing import counted
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
@@ -99,8 +100,10 @@ def _caption(name: str, report: Report) -> str:
 
 def headline(report: Report) -> str:
     """Return what was compared, in one line."""
-    many = f"{report.runs} runs of {len(report.rows)} configurations" if len(report.rows) > 1 else f"{report.runs} runs"
-    return f"{many}{f', against {report.baseline.label}' if len(report.rows) > 1 else ' of one configuration'}"
+    runs, configurations = counted(report.runs, "run"), len(report.rows)
+    if configurations == 1:
+        return f"{runs} of one configuration"
+    return f"{runs} of {configurations} configurations, against {report.baseline.label}"
 
 
 def _source(report: Report) -> str:

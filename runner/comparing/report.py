@@ -13,6 +13,8 @@ from runner.comparing.score_meaning import SCORES, check_is_known, check_same_sc
 from runner.comparing.verdicts import ComparedRow, Criterion, compare_with_baseline
 from runner.decoration import decorative
 from runner.errors import ConfigError
+from runner.printing import counted
+from runner.screen_tables import rows_note
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +83,11 @@ def limited(lines: Sequence[str], most: int, where: str) -> list[str]:
 
 def limit_note(shown: int, count: int) -> list[str]:
     """Return a line on the rows that a table leaves out, none if it has all."""
-    return [f"{shown} of {count} configurations, the best first; all in comparison.csv"] if shown < count else []
+    return rows_note(shown, count, "configurations", "the best first; all in comparison.csv")
 
 
 def _no_runs(found: Found) -> str:
     """Return the message for folders without a training run."""
     if found.unreadable:
         return f"no run can be read ({next(iter(found.unreadable.values()))})"
-    return f"no training run among {len(found.others)} folders (all are of other tasks)"
+    return f"no training run among {counted(len(found.others), 'folder')} (all are of other tasks)"

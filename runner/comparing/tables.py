@@ -10,6 +10,8 @@ from runner.comparing.groups import format_value
 from runner.comparing.report import Report, limited
 from runner.comparing.statistics import Interval, sample_sd
 from runner.comparing.verdicts import MIN_SEEDS, SCORE_FORMAT, ComparedRow
+from runner.engine.monitor import score_name
+from runner.printing import counted
 
 Table = list[dict[str, str]]
 DAGGER = "†"
@@ -23,7 +25,7 @@ def scores_table(report: Report) -> Table:
         {
             "configuration": row.group.label + (f" {DAGGER}" if row.failed else ""),
             "n": _count(row),
-            report.criterion.metric: _mean_sd(row),
+            score_name(report.criterion.metric, report.criterion.at): _mean_sd(row),
             "difference": "" if row.is_baseline else _signed(row.paired.mean),
             "95 % interval": _interval(row.paired),
             "p": _p_value(row.p_holm),
@@ -48,12 +50,23 @@ def screen_table(report: Report) -> Table:
     return found
 
 
+def _other_score(report: Report, row: ComparedRow) -> dict[str, str]:
+    """Return the compared score at its other validation, by its name: the best where the last is compared."""
+    at = "best" if report.criterion.at == "last" else "last"
+    found = list(row.group.scores(report.criterion.metric, at).values())
+    return {score_name(report.criterion.metric, at): _mean_and_sd(found)}
+
+
 def cost_table(report: Report, *, narrow: bool = False) -> Table:
-    """Return what each configuration costs, its update/weight ratio, and the test scores that were read."""
+    """Return what each configuration costs, its update/weight ratio, and the test scores that were read.
+
+    For a screen (`narrow`) labels are short, and the compared score at its other validation is there, too.
+    """
     tests = any(run.score("test/accuracy", "") is not None for row in report.rows for run in row.group.runs)
     return [
         {
             "configuration": row.group.short if narrow else row.group.label,
+            **(_other_score(report, row) if narrow else {}),
             "steps": step_range(row.group),
             "seconds": _number(seconds(row.group), ".3g"),
             "ms/step": _number(cost(row.group, COST[0]), ".3g"),
@@ -72,7 +85,7 @@ def other_scores_table(report: Report) -> Table:
         {
             "configuration": row.group.label,
             **{
-                f"{metric} {at}": _mean_and_sd(list(row.group.scores(metric, at).values()))
+                score_name(metric, at): _mean_and_sd(list(row.group.scores(metric, at).values()))
                 for metric in report.scores
                 for at in ("last", "best")
             },
@@ -134,7 +147,7 @@ def _test_scores(row: ComparedRow) -> str:
     """Return the test accuracies that were read, with the number of reads."""
     values = [score for run in row.group.complete if (score := run.score("test/accuracy", "")) is not None]
     reads = sum(run.result.test_reads for run in row.group.runs)
-    return f"{_mean_and_sd(values)} ({reads} reads)" if reads else ""
+    return f"{_mean_and_sd(values)} ({counted(reads, 'read')})" if reads else ""
 
 
 def _interval(found: Interval) -> str:

@@ -20,7 +20,7 @@ from runner.engine.saving.disk import fills_disk
 from runner.engine.saving.folder import Result
 from runner.engine.saving.locking import lock
 from runner.errors import StorageError, TrialsFailed
-from runner.printing import write_stderr, write_stdout
+from runner.printing import counted, write_stderr, write_stdout
 from runner.status import Status
 from runner.sweeps.data_check import DataCheck
 from runner.sweeps.display import make_display, show_reasons
@@ -76,10 +76,10 @@ def _save_command(conf: Conf, plan: Plan, given: Sequence[ParsedOverride]) -> No
 def _size(plan: Plan) -> str:
     """Return the number of trials in words."""
     if plan.search is None:
-        return f"{len(plan.jobs)} trials"
+        return counted(len(plan.jobs), "trial")
     search = plan.search.search
     points = search.most_points
-    return "search" if points == math.inf else f"search of {int(points) * len(search.seeds)} trials"
+    return "search" if points == math.inf else f"search of {counted(int(points) * len(search.seeds), 'trial')}"
 
 
 def _run_grid(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], outcome: _Outcome) -> int:
@@ -97,11 +97,15 @@ def _run_grid(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], outcome: 
         launcher.finish()
     if signal:
         complete = sum(each.has_result for each in ended)
-        write_stderr(f"stopped: {complete} of {len(jobs)} trials have a result; repeat the command to continue\n")
+        verb = "has" if complete == 1 else "have"
+        write_stderr(
+            f"stopped: {complete} of {counted(len(jobs), 'trial')} {verb} a result; repeat the command to continue\n"
+        )
         return 128 + signal
     raise_if_failed(ended, len(jobs), "trials")
     if len(ended) < len(jobs):
-        raise TrialsFailed(f"{len(jobs) - len(ended)} of {len(jobs)} trials were not run")
+        missing = len(jobs) - len(ended)
+        raise TrialsFailed(f"{missing} of {counted(len(jobs), 'trial')} {'was' if missing == 1 else 'were'} not run")
     return 0
 
 
@@ -155,7 +159,7 @@ def _search(
         return 128 + signal
     if loop.too_many_failed:
         raise TrialsFailed(
-            f"search stopped: {loop.failed} of {loop.points} points failed (hydra.sweeper.max_failure_rate)"
+            f"search stopped: {loop.failed} of {counted(loop.points, 'point')} failed (hydra.sweeper.max_failure_rate)"
         )
     if failed:
         raise TrialsFailed(f"{failed} points failed; repeat the command to try them again")
@@ -201,7 +205,8 @@ def _open_study(plan: Plan, planned: PlannedSearch, check: DataCheck) -> Study:
         study.close()
         suffix = f"-data{check.fingerprint(planned.like.config)[:4]}" + (f"-{number}" if number > 1 else "")
         search = replace(planned.search, study_name=f"{planned.search.study_name}{suffix}")
-        write_stderr(f"{others} points were tried on other data: the search goes on as study {search.study_name}\n")
+        tried = f"{counted(others, 'point')} {'was' if others == 1 else 'were'} tried on other data"
+        write_stderr(f"{tried}: the search goes on as study {search.study_name}\n")
         number += 1
 
 

@@ -70,6 +70,11 @@ class Monitor:
         return self.rank(value) > self.rank(other)
 
 
+def score_name(tag: str, at: str) -> str:
+    """Return what tables call a score of the `best` or the `last` validation of a run."""
+    return f"{tag} ({at})"
+
+
 def with_new_tags(values: Mapping[str, float]) -> dict[str, float]:
     """Return the numbers of a step by the tags of this version.
 

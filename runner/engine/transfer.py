@@ -82,3 +82,25 @@ def _as_array(host: Tensor) -> NDArray[Any]:
     """Return a CPU tensor as a numpy array that shares its memory; bfloat16 is converted to float32."""
     array: NDArray[Any] = (host.float() if host.dtype == torch.bfloat16 else host).numpy()
     return array
+
+
+class Arriving:
+    """The latest number of a device that is on the host already; reading it never waits."""
+
+    def __init__(self) -> None:
+        self._latest: float | None = None
+        self._copy: tuple[Tensor, torch.cuda.Event] | None = None
+
+    def offer(self, number: Tensor) -> float | None:
+        """Return the number, or the last of those offered before that has arrived; None before the first has."""
+        if number.is_cpu:
+            return float(number)
+        if self._copy and self._copy[1].query():  # type: ignore[no-untyped-call]
+            self._latest, self._copy = float(self._copy[0]), None
+        if self._copy is None and number.is_cuda:
+            host = torch.empty((), dtype=number.dtype, pin_memory=True)
+            host.copy_(number.detach(), non_blocking=True)
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record(torch.cuda.current_stream(number.device))
+            self._copy = host, event
+        return self._latest

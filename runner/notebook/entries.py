@@ -21,6 +21,7 @@ from runner.engine.saving.storage import read
 from runner.errors import ConfigError, brief, escaped
 from runner.keys import hyperparameters
 from runner.numerics import completed
+from runner.printing import counted
 
 STAMP = r"[-0-9?]{10} [0-9?:]{8}"
 # Sorts after all dates
@@ -94,7 +95,8 @@ def _result(folder: Path) -> Result:
 def _status_text(result: Result) -> str:
     """Return how a run ended, with its steps and seconds."""
     reason = f": {escape(result.reason.removeprefix(f'{result.status} '))}" if result.reason else ""
-    return f"{result.status}{reason} after {result.steps} steps ({result.epochs:.4g} epochs) in {result.seconds:.1f} s"
+    length = f"{counted(result.steps, 'step')} ({counted(result.epochs, 'epoch')})"
+    return f"{result.status}{reason} after {length} in {result.seconds:.1f} s"
 
 
 def _score_lines(result: Result) -> Iterator[str]:

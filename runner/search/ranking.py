@@ -11,9 +11,11 @@ from typing import Any
 
 import yaml
 
+from runner.engine.monitor import score_name
 from runner.engine.saving.storage import printable, write_atomic
 from runner.errors import escaped
-from runner.printing import write_stdout
+from runner.printing import counted, write_stdout
+from runner.screen_tables import print_table, rows_note
 from runner.search.records import RankedPoint, Search
 
 # The name that hydra-optuna-sweeper uses
@@ -52,24 +54,23 @@ def write_ranking(folder: Path, rows: Sequence[RankedPoint], search: Search, mon
 
 def show_ranking(folder: Path, rows: Sequence[RankedPoint], search: Search, monitor: str) -> None:
     """Print the best points, the number of points in each state, and the paths of the files."""
-    from rich import box
-    from rich.table import Table
-
-    from runner.rich_console import make_console
-
     keys, seeds = _columns(rows), len(search.seeds) > 1
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ["", monitor, *(["sd"] if seeds else []), "state", *keys]:
-        table.add_column(name, justify="left" if name == "state" else "right", overflow="fold")
+    table = []
     for rank, row in enumerate(rows[:_MAX_ROWS], 1):
         values = dict(row.words)
-        score = "" if row.value is None else f"{row.value:.4f}"
-        sd = [f"{_spread(row):.4f}" if len(row.scores) > 1 else ""] if seeds else []
-        table.add_row(str(rank), score, *sd, _state_in_words(row.state), *(values.get(key, "") for key in keys))
-    make_console().print(table)
+        sd = {"sd": _spread(row) or None} if seeds else {}
+        scores = {
+            "rank": rank,
+            f" {score_name(monitor, 'best')}": row.value,
+            **sd,
+            " state": _state_in_words(row.state),
+        }
+        table.append({**scores, **{key: values.get(key, "") for key in keys}})
+    left_out = rows_note(len(table), len(rows), "points", "the best first")
+    print_table(table, keys=("rank",), notes=left_out)
     counts = {state: sum(row.state == state for row in rows) for state in sorted({row.state for row in rows})}
     words = ", ".join(f"{number} {_state_in_words(state)}" for state, number in counts.items())
-    count = f"{len(rows)} point" if len(rows) == 1 else f"{len(rows)} points"
+    count = counted(len(rows), "point")
     write_stdout(
         f"{count} ({words}); all in {printable(folder / _RANKING)}, the best in {printable(folder / _RESULTS)}\n"
     )

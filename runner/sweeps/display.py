@@ -17,9 +17,10 @@ from runner.engine.logs.console import format_duration
 from runner.engine.saving.storage import printable
 from runner.errors import escaped
 from runner.printing import standard_error, standard_output, write_to
+from runner.screen_tables import make_table
 from runner.sweeps.fallback_display import FallbackDisplay
 from runner.sweeps.outcome import LOG, Ended, folder_of, has_file
-from runner.sweeps.swept import NAME, SPACE, columns_that_fit, headings, values_of
+from runner.sweeps.swept import format_score, headings, values_of
 from runner.tasks.job import Job
 
 # Fewest seconds between two drawings
@@ -28,9 +29,10 @@ _MAX_REASONS = 20
 # Bytes read from the end of a log
 _TAIL_BYTES = 2048
 _PROGRESS_LINE = re.compile(r"^epoch \d+/\d+  step .*$", re.MULTILINE)
-TRIAL = "trial"
-# The columns of the live table beside the swept keys, with their widths
-_COLUMNS = {"epoch": 9, "loss": 6, "score": 6, "state": 11, "left": 7}
+_TRIAL = " trial"
+# The columns of the live table beside the swept keys, empty; those that make room for the keys
+_COLUMNS = dict.fromkeys((" epoch", " loss", " score", " state", " left"), "")
+_OPTIONAL = (" left", " loss", " epoch")
 _PROGRESS_WORD = re.compile(r"(\D+?) (\S+)(?:  |$)")
 
 
@@ -122,15 +124,20 @@ class _LiveTable:
         running = running[: room - 1]
         rows = [_row_of_ended(ended) for ended in self._over[-max(1, room - len(running)) :]]
         rows += [_row_of_running(job) for job in running]
-        keys = {key: max((len(row.values.get(key, "")) for row in rows), default=0) for key in self._swept}
-        shown, names = columns_that_fit(self._console.width, keys, _COLUMNS)
-        hidden = [key for key in self._swept if key not in shown]
-        table = trial_table(shown, names, title=self._title(len(running), waiting), hidden=hidden)
-        room = max(NAME, self._console.width - SPACE - sum(_COLUMNS[name] + SPACE for name in names))
-        for row in rows:
-            words = [row.values.get(key, "") for key in shown] or [_cut_in_the_middle(row.name, room)]
-            table.add_row(*map(_one_line, words), *(row.cells.get(name, "") for name in names))
-        return table
+        table = [
+            {**{key: row.values.get(key, "") for key in self._swept or [_TRIAL]}, **_COLUMNS, **row.cells}
+            for row in rows
+        ]
+        return make_table(
+            table,
+            self._console,
+            keys=self._swept or [_TRIAL],
+            optional=_OPTIONAL,
+            headings=dict(zip(self._swept, headings(self._swept), strict=True)),
+            split=False,
+            cut=True,
+            title=self._title(len(running), waiting),
+        )
 
     def _title(self, running: int, waiting: int) -> str:
         words = [f"{count} {status}" for status, count in sorted(self._counts.items())]
@@ -142,75 +149,34 @@ class _LiveTable:
 
 @dataclass(frozen=True)
 class _Row:
-    """A row of the live table: a trial's name, the values of its keys, and its cells by column."""
+    """A row of the live table: the values of a trial's keys, its name among them, and its cells by column."""
 
-    name: str
     values: dict[str, str]
     cells: dict[str, str]
 
 
 def _row_of_ended(ended: Ended) -> _Row:
     """Return the row of a trial that ended."""
-    cells = {"score": format_score(ended.score), "state": str(ended.result.status)}
-    return _Row(_without_hash(ended.name), values_of(ended.job), cells)
+    cells = {" score": format_score(ended.score), " state": str(ended.result.status)}
+    return _Row(_values(ended.job), cells)
 
 
 def _row_of_running(job: Job) -> _Row:
     """Return the row of a running trial."""
     words = _last_progress(folder_of(job))
-    progress = {"epoch": "epoch", "loss": "loss", "score": "val accuracy", "left": "left"}
+    progress = {" epoch": "epoch", " loss": "loss", " score": "val accuracy", " left": "left"}
     cells = {column: words.get(word, "") for column, word in progress.items()}
-    return _Row(_without_hash(job.folder_name), values_of(job), {**cells, "state": "running"})
+    return _Row(_values(job), {**cells, " state": "running"})
 
 
-def _one_line(text: str) -> Any:
-    """Return a text that is cut where its column is narrow."""
-    from rich.text import Text
-
-    return Text(text, no_wrap=True, overflow="ellipsis")
-
-
-def trial_table(keys: Sequence[str], names: Sequence[str], *, title: str, hidden: Sequence[str] = ()) -> Any:
-    """Return an empty table: columns that name the trial, which shrink on narrow terminals, then the given columns.
-
-    Args:
-        keys: The swept keys that are columns; without any there is a column `trial`.
-        names: The other columns.
-        title: The title.
-        hidden: The swept keys for which there is no room, named below the table.
-    """
-    from rich import box
-    from rich.table import Table
-
-    table = Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
-    )
-    if hidden:
-        table.caption, table.caption_justify = _one_line(f"not shown: {', '.join(hidden)}"), "left"
-    for heading in headings(keys) or [TRIAL]:
-        table.add_column(_one_line(heading), overflow="fold")
-    for name in names:
-        left = name in ("state", "status", TRIAL)
-        table.add_column(name, justify="left" if left else "right", no_wrap=True)
-    return table
-
-
-def _cut_in_the_middle(name: str, width: int) -> str:
-    """Return a name that is too long without its middle, because trials differ at both ends."""
-    if len(name) <= width:
-        return name
-    start = (width - 1) // 2
-    return f"{name[:start]}…{name[len(name) - (width - 1 - start) :]}"
+def _values(job: Job) -> dict[str, str]:
+    """Return the keys of a trial with their values, and its name."""
+    return {**values_of(job), _TRIAL: _without_hash(job.folder_name)}
 
 
 def _without_hash(name: str) -> str:
     """Return a trial's folder name without the hash."""
     return name.rpartition("-")[0] or name
-
-
-def format_score(score: float) -> str:
-    """Return a score with four decimals, empty for nan."""
-    return "" if math.isnan(score) else f"{score:.4f}"
 
 
 def show_reasons(bad: Sequence[Ended], stream: TextIO | None = None) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TextIO
 
 from runner.decoration import decorative
 from runner.directions import monitor_in
+from runner.engine.monitor import score_name
 from runner.printing import standard_output
-from runner.sweeps.display import TRIAL, format_score, trial_table
+from runner.screen_tables import natural_width, print_table, rows_note
 from runner.sweeps.outcome import Ended
-from runner.sweeps.swept import SPACE, columns_that_fit, headings, values_of
+from runner.sweeps.swept import format_score, headings, values_of
 
+_TRIAL = " trial"
+# Columns that make room for the swept keys, in this order
+_OPTIONAL = (" seconds", _TRIAL)
 # Most rows
 _MAX_ROWS = 60
 _HASH = re.compile(r"[0-9a-f]{8}$")
@@ -32,38 +36,31 @@ def _show_final_table(ended: Sequence[Ended], monitor: str, swept: Sequence[str]
     rows = list(ended)
     if len(rows) > _MAX_ROWS:
         rows = sorted(rows, key=_sort_key)[:_MAX_ROWS]
-    console = make_console(stream)
-    keys = _widths([values_of(each.job) for each in rows], dict(zip(swept, headings(swept), strict=True)))
-    cells = [_cells(each, monitor, each.name) for each in rows]
-    widths = [*keys.values(), *_widths(cells, {name: name for name in cells[0]}).values()]
-    if swept and sum(widths) + SPACE * len(widths) > console.width:
+    screen, words = make_console(stream), dict(zip(swept, headings(swept), strict=True))
+    table = [_row(each, monitor, swept, each.name) for each in rows]
+    if swept and natural_width(table, screen, words) > screen.width:
         # A long name would take the room of the scores
-        cells = [_cells(each, monitor, _hash_of(each.name)) for each in rows]
-    shown, names = columns_that_fit(console.width, keys, _widths(cells, {name: name for name in cells[0]}))
-    title = "" if len(rows) == len(ended) else f"the best {_MAX_ROWS}"
-    names = [name for name in names if shown or name != TRIAL]
-    table = trial_table(shown, names, title=title, hidden=[key for key in swept if key not in shown])
-    for each, row in zip(rows, cells, strict=True):
-        values = values_of(each.job)
-        words = [values.get(key, "") for key in shown] or [row[TRIAL]]
-        table.add_row(*words, *(row[name] for name in names))
-    console.print(table)
+        table = [_row(each, monitor, swept, _hash_of(each.name)) for each in rows]
+    print_table(
+        table,
+        keys=swept or [_TRIAL],
+        optional=_OPTIONAL,
+        headings=words,
+        split=False,
+        notes=rows_note(len(rows), len(ended), "trials", "the best first"),
+        console=screen,
+    )
 
 
-def _cells(each: Ended, monitor: str, name: str) -> dict[str, str]:
-    """Return the cells of a trial beside the swept keys, by column."""
-    result = each.result
-    return {
-        monitor: format_score(each.score),
-        "status": str(result.status),
-        "seconds": f"{result.seconds:.1f}",
-        TRIAL: name,
+def _row(each: Ended, monitor: str, swept: Sequence[str], name: str) -> dict[str, str]:
+    """Return the row of a trial: the swept keys, or its name without any, then its score and how it ended."""
+    values = values_of(each.job)
+    cells = {
+        f" {score_name(monitor, 'best')}": format_score(each.score),
+        " status": str(each.result.status),
+        " seconds": f"{each.result.seconds:.1f}",
     }
-
-
-def _widths(rows: Sequence[Mapping[str, str]], columns: Mapping[str, str]) -> dict[str, int]:
-    """Return the widths of some columns; `columns` has their headings."""
-    return {name: max(len(word), *(len(row.get(name, "")) for row in rows)) for name, word in columns.items()}
+    return {**{key: values.get(key, "") for key in swept}, **cells, _TRIAL: name} if swept else {_TRIAL: name, **cells}
 
 
 def _hash_of(name: str) -> str:

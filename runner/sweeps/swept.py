@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from runner.tasks.job import Job
 
-# Width from which on a column of a key may be cut, and the space between two columns
-_NARROW = 6
-SPACE = 2
-# Letters of a trial's name that are always shown
-NAME = 24
-# Columns that make room for the swept keys, in this order
-_DISPENSABLE = ("left", "loss", "epoch", "seconds", "trial")
 # A text that is quoted as a whole
 _QUOTED = re.compile(r'^"([^"\\]*)"$')
 # Keys that say nothing about a training
@@ -44,25 +38,6 @@ def headings(keys: Sequence[str]) -> list[str]:
     return [word if words[word := key.rpartition(".")[2]] == 1 else key for key in keys]
 
 
-def columns_that_fit(width: int, keys: Mapping[str, int], others: Mapping[str, int]) -> tuple[list[str], list[str]]:
-    """Return the swept keys and the other columns that fit on a terminal; scores and states always stay.
-
-    Args:
-        width: The columns of the terminal.
-        keys: The swept keys, with the widths of their values; wide ones may be cut.
-        others: The other columns, with their widths.
-    """
-    shown, names = list(keys), list(others)
-
-    def is_too_wide() -> bool:
-        needed = [min(max(keys[key], len(word)), _NARROW) for key, word in zip(shown, headings(shown), strict=True)]
-        # Without swept keys the first column is the name of the trial
-        widths = [*(needed or [NAME]), *(others[name] for name in names)]
-        return sum(widths) + SPACE * len(widths) > width
-
-    for name in _DISPENSABLE:
-        if is_too_wide() and name in names:
-            names.remove(name)
-    while is_too_wide() and len(shown) > 1:
-        shown.pop()
-    return shown, names
+def format_score(score: float) -> str:
+    """Return a score with four decimals, empty for nan."""
+    return "" if math.isnan(score) else f"{score:.4f}"

@@ -6,13 +6,13 @@ import shlex
 import stat
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from runner import user_paths
 from runner.comparing.csv_tables import configurations_csv, runs_csv
 from runner.comparing.page import draw_pictures, headline, html_page, markdown_page, remarks
 from runner.comparing.report import Report, limit_note, limited, make_report
-from runner.comparing.tables import Table, cost_table, screen_table
+from runner.comparing.tables import cost_table, screen_table
 from runner.comparing.verdicts import Criterion
 from runner.decoration import decorative
 from runner.directions import monitor_by_tag
@@ -24,19 +24,14 @@ from runner.printing import visible, write_stderr, write_stdout
 from runner.registry import register
 from runner.roles import FilePath, Role, Verbatim
 from runner.schema import Positive
+from runner.screen_tables import print_table
 from runner.tasks.job import Job
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 _PAGE = "comparison.html"
 # Most columns; longer lines are hard to read
 _WIDTH = 120
 # Most rows of a table on the screen; the CSV files have all
 _MAX_ROWS = 30
-_LEFT = ("configuration", "verdict")
-# Columns of a label, with one value per line; the verdict takes the rest
-_LABEL_WIDTH = 23
 
 
 @register("task")
@@ -126,35 +121,16 @@ def _print_report(found: Report) -> None:
     screen = make_console(pipe_width=None)
     screen.width = min(_WIDTH, screen.width)
     with screen:
-        screen.print(headline(found), style="bold")
+        screen.print(_wrap(headline(found), screen.width), style="bold")
         for line in limited(found.warnings, _MAX_ROWS, " in comparison.md"):
             screen.print(_wrap(f"warning: {line}", screen.width), style="yellow")
-        _draw(screen, screen_table(found.first(_MAX_ROWS)))
-        for line in limit_note(_MAX_ROWS, len(found.rows)):
-            screen.print(line)
+        left_out = limit_note(_MAX_ROWS, len(found.rows))
+        print_table(screen_table(found.first(_MAX_ROWS)), notes=left_out, console=screen)
         for line in remarks(found):
             screen.print(_wrap(f"- {line}", screen.width))
-        _draw(screen, cost_table(found.first(_MAX_ROWS), narrow=True))
+        print_table(cost_table(found.first(_MAX_ROWS), narrow=True), notes=left_out, console=screen)
 
 
 def _wrap(line: str, width: int) -> str:
     """Return a line wrapped at a width, with a hanging indent."""
     return textwrap.fill(line, width, subsequent_indent="  ", break_on_hyphens=False)
-
-
-def _draw(screen: Console, rows: Table) -> None:
-    """Print a table."""
-    from rich import box
-    from rich.table import Table as Columns
-
-    table = Columns(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in rows[0]:
-        words = name in _LEFT
-        longest = max(len(line) for row in rows for line in row[name].split(","))
-        least = min(longest, _LABEL_WIDTH) if name == _LEFT[0] else None
-        table.add_column(
-            name, justify="left" if words else "right", overflow="fold", no_wrap=not words, min_width=least
-        )
-    for row in rows:
-        table.add_row(*(cell.replace(",", "\n") if name == _LEFT[0] else cell for name, cell in row.items()))
-    screen.print(table)

@@ -16,7 +16,7 @@ from runner.engine.monitor import Monitor
 from runner.engine.saving.folder import Result
 from runner.engine.saving.storage import printable, write_atomic
 from runner.errors import ConfigError
-from runner.printing import write_stdout
+from runner.printing import counted, write_stdout
 from runner.registry import register
 from runner.schema import Positive, PositiveInt, Range
 from runner.search.samplers import random_points
@@ -60,7 +60,7 @@ def grid_vs_random(
     # Reject unsupported combinations before a folder exists
     experiment = assemble(job.config)
     with continued_run_folder(job, experiment) as run:
-        print_progress(f"  {len(points)} short trainings")
+        print_progress(f"  {counted(len(points), 'short training')}")
         monitor = monitor_in(job.config)
         results = launch(variants, run.folder / "runs")
         trials = [Trial(*point, _score(each, monitor)) for point, each in zip(points, results, strict=True)]
@@ -121,8 +121,8 @@ def _compare(
         f"best {monitor.tag} {best_of_grid.score:.4f} at {best_of_grid.matters:g}",
         f"random: {len(grid)} points, {len(grid)} values of {keys[0]}; "
         f"best {monitor.tag} {statistics.median(scores):.4f} "
-        f"(median of {len(scores)} draws, {scores[0]:.4f} to {scores[-1]:.4f})",
-        f"random points found a better one than the grid in {wins} of {len(scores)} draws",
+        f"(median of {counted(len(scores), 'draw')}, {scores[0]:.4f} to {scores[-1]:.4f})",
+        f"random points found a better one than the grid in {wins} of {counted(len(scores), 'draw')}",
     ]
     report = {
         "monitor": monitor.tag,

@@ -17,10 +17,10 @@ import yaml
 
 from runner.engine.activations import Layer
 from runner.engine.logs import summaries
-from runner.engine.logs.console import summary_table
 from runner.engine.logs.log import Log, open_logs
 from runner.engine.saving.storage import printable, write_atomic
 from runner.printing import write_stdout
+from runner.screen_tables import print_table
 from runner.tasks.init_figures import depth_figure, histogram_figure
 from runner.tasks.init_verdicts import Case, Gain, backward_gain, comparable_rows, forward_gain, ratio
 from runner.tasks.job import Job
@@ -116,12 +116,12 @@ def _null_if_not_finite(value: Any) -> Any:
 def show_report(run: Run, job: Job, cases: Sequence[Case]) -> None:
     """Print a table per case with its problems below, and a table of all cases if there are several."""
     for case in cases:
-        summary_table(_layer_rows(case), title=f"{case.name}: {case.verdict}")
+        print_table(_layer_rows(case), title=f"{case.name}: {case.verdict}")
         for finding in case.findings:
             write_stdout(f"  {finding.severity}: {finding.word}: {finding.text}\n")
         write_stdout("\n" if case.findings else "")
     if len(cases) > 1:
-        summary_table([_overview_row(case) for case in cases], title="all cases")
+        print_table([_overview_row(case) for case in cases], title="all cases")
     write_stdout(f"saved in      {printable(run.folder)}\n")
     for name in run.afterwards.saved[:1]:
         write_stdout(f"view          {printable(run.folder / name)}\n")
@@ -136,14 +136,14 @@ def _layer_rows(case: Case) -> list[dict[str, str]]:
         found.append(
             {
                 "layer": layer.name,
-                "    mean": _number(layer.mean),
-                "     std": _number(layer.std),
+                "mean": _number(layer.mean),
+                "std": _number(layer.std),
                 "saturated": _percent(layer.saturated),
-                "    zero": _percent(layer.zero),
-                "    dead": _percent(layer.dead),
-                "gradient std": _number(layer.grad_std, 12),
+                "zero": _percent(layer.zero),
+                "dead": _percent(layer.dead),
+                "gradient std": _number(layer.grad_std),
                 "std gain": _number(ratio(layer.std, before.std) if before else None),
-                "gradient gain": _number(ratio(before.grad_norm, layer.grad_norm) if before else None, 13),
+                "gradient gain": _number(ratio(before.grad_norm, layer.grad_norm) if before else None),
             }
         )
     return found
@@ -156,28 +156,28 @@ def _overview_row(case: Case) -> dict[str, str]:
     return {
         "activation": case.activation,
         "init": case.init,
-        "std, first": _number(first.std, 10),
-        "last": _number(last.std),
-        "most saturated": _percent(max(saturated) if saturated else None, 14),
-        "gradient, first": _number(first.grad_std, 15),
-        " last": _number(last.grad_std),
+        "std, first": _number(first.std),
+        "std, last": _number(last.std),
+        "most saturated": _percent(max(saturated) if saturated else None),
+        "gradient, first": _number(first.grad_std),
+        "gradient, last": _number(last.grad_std),
         "verdict": case.verdict,
     }
 
 
-def _number(value: float | None, width: int = 8) -> str:
-    """Return a number with three digits, to the right."""
-    return (f"{value:.3g}" if value is not None else "").rjust(width)
+def _number(value: float | None) -> str:
+    """Return a number with three digits."""
+    return f"{value:.3g}" if value is not None else ""
 
 
-def _percent(value: float | None, width: int = 8) -> str:
-    """Return a share in per cent, to the right."""
-    return (f"{value:.1%}" if value is not None else "").rjust(width)
+def _percent(value: float | None) -> str:
+    """Return a share in per cent."""
+    return f"{value:.1%}" if value is not None else ""
 
 
 def _verdict_table(cases: Sequence[Case]) -> str:
     """Return the verdicts as a table for TensorBoard."""
-    table = [{name.strip(): text.strip() for name, text in _overview_row(case).items()} for case in cases]
+    table = [_overview_row(case) for case in cases]
     head = list(table[0])
     lines = [head, ["---"] * len(head), *(list(row.values()) for row in table)]
     wrong = [f"* {case.name}: {finding.word}: {finding.text}" for case in cases for finding in case.findings]

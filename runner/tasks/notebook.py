@@ -8,7 +8,7 @@ from runner.comparing.runs import run_folders
 from runner.engine.saving.storage import is_read_only, printable
 from runner.errors import ConfigError, StorageError
 from runner.notebook.book import NAME, rebuild, text_of
-from runner.printing import write_stderr, write_stdout
+from runner.printing import counted, write_stderr, write_stdout
 from runner.registry import register
 from runner.tasks.job import Job
 from runner.tasks.old_hparams import update_entry
@@ -36,6 +36,10 @@ def notebook(job: Job) -> int:
         write_stderr(f"printed, not saved: {error}\n")
         return 0
     updated = sum(map(update_entry, run_folders(outputs)))
-    entries = f"; {updated} older entries on TensorBoard's HPARAMS page updated" if updated else ""
-    write_stdout(f"{count} runs in {printable(outputs / NAME)}{entries}\n")
+    entries = (
+        f"; {updated} older {'entry' if updated == 1 else 'entries'} on TensorBoard's HPARAMS page updated"
+        if updated
+        else ""
+    )
+    write_stdout(f"{counted(count, 'run')} in {printable(outputs / NAME)}{entries}\n")
     return 0

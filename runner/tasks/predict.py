@@ -17,13 +17,13 @@ from torch import Tensor
 from runner import user_paths
 from runner.components.data.pixels.decoder_messages import Findings
 from runner.components.data.pixels.prepare_images import first_unreadable
-from runner.engine.logs.console import summary_table
 from runner.engine.saving.storage import make_folders, printable, write_atomic
 from runner.errors import ConfigError, DataError, brief, escaped
 from runner.printing import write_stdout
 from runner.registry import register
 from runner.roles import FilePath, Role
 from runner.schema import PositiveInt
+from runner.screen_tables import print_table
 from runner.tasks.job import Job
 from runner.tasks.report import print_progress
 from runner.tasks.trained.image_inputs import find_images, folder_classes
@@ -185,7 +185,7 @@ def _show(found: _Found, trained: Trained, out: str | None, top: int) -> None:
     """Print the first rows if no file is written, the number of images of each class, and the scores."""
     rows = _rows(found, trained, top)
     if out is None:
-        summary_table([_shown(row) for row in rows[:_MOST_ROWS]])
+        print_table([_shown(row) for row in rows[:_MOST_ROWS]])
         if len(rows) > _MOST_ROWS:
             write_stdout(f"{_MOST_ROWS} of {len(rows)} images; for all of them: task.out=<file>.csv\n")
     counts = Counter(row["prediction"] for row in rows)

@@ -13,12 +13,12 @@ import yaml
 from runner.assemble import Experiment, assemble
 from runner.engine.figures.picture import Picture
 from runner.engine.figures.preview import counts_figure, image_figure, lr_figure
-from runner.engine.logs.console import summary_table
 from runner.engine.logs.log import open_logs
 from runner.engine.saving.storage import printable
-from runner.printing import write_stdout
+from runner.printing import counted, write_stdout
 from runner.registry import register
 from runner.schema import PositiveInt
+from runner.screen_tables import print_table
 from runner.tasks.job import Job
 from runner.tasks.preview_images import image_rows
 from runner.tasks.report import tensorboard_folder
@@ -120,12 +120,12 @@ def _group_rows(experiment: Experiment) -> list[dict[str, str]]:
     return [
         {
             "group": _group_name(group, number),
-            "tensors": f"{len(group['params']):>7}",
-            "parameters": f"{sum(p.numel() for p in group['params']):>10,}",
-            "lr": f"{group['initial_lr']:>9g}",
-            "lr, first step": f"{learner.rate(group, 0):>14.4g}",
-            "lr, last step": f"{learner.rate(group, last):>13.4g}",
-            "weight decay": f"{group['weight_decay']:>12g}",
+            "tensors": f"{len(group['params'])}",
+            "parameters": f"{sum(p.numel() for p in group['params']):,}",
+            "lr": f"{group['initial_lr']:g}",
+            "lr, first step": f"{learner.rate(group, 0):.4g}",
+            "lr, last step": f"{learner.rate(group, last):.4g}",
+            "weight decay": f"{group['weight_decay']:g}",
         }
         for number, group in enumerate(learner.optimizer.param_groups)
     ]
@@ -133,7 +133,7 @@ def _group_rows(experiment: Experiment) -> list[dict[str, str]]:
 
 def _group_table(experiment: Experiment) -> str:
     """Return the parameter groups as a Markdown table, with the names of their tensors."""
-    rows = [{name: text.strip() for name, text in row.items()} for row in _group_rows(experiment)]
+    rows = _group_rows(experiment)
     names = {parameter: name for name, parameter in experiment.learner.model.named_parameters()}
     tensors = [
         f"* {row['group']}: {', '.join(f'`{names[parameter]}`' for parameter in group['params'])}"
@@ -161,12 +161,11 @@ def _show(run: Run | None, job: Job, experiment: Experiment) -> None:
     """Print the data, the parameter groups and the paths of the figures."""
     for line in (experiment.data.line, *experiment.data.notes):
         write_stdout(f"{line}\n")
-    summary_table(shortened_rows(experiment.data.rows()))
+    print_table(shortened_rows(experiment.data.rows()), keys=("label", "class"))
     recipe = experiment.recipe
-    title = (
-        f"{recipe.total_steps} steps of {experiment.batches.batch} examples, {recipe.steps_per_epoch} steps per epoch"
-    )
-    summary_table(_group_rows(experiment), title=title)
+    steps, examples = counted(recipe.total_steps, "step"), counted(experiment.batches.batch, "example")
+    title = f"{steps} of {examples}, {counted(recipe.steps_per_epoch, 'step')} per epoch"
+    print_table(_group_rows(experiment), title=title)
     if run is None:
         return
     for name in run.afterwards.saved:

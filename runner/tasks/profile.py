@@ -12,15 +12,15 @@ from typing import Any
 
 from runner.assemble import Experiment, assemble
 from runner.engine.contracts import Probe, Watch, Watched
-from runner.engine.logs.console import summary_table
 from runner.engine.saving import storage
 from runner.engine.saving.storage import printable
 from runner.engine.short_run import short_run
 from runner.engine.timing import TAGS
 from runner.errors import escaped
-from runner.printing import write_stdout
+from runner.printing import counted, write_stdout
 from runner.registry import register
 from runner.schema import NonNegativeInt, PositiveInt
+from runner.screen_tables import print_table
 from runner.tasks.job import Job
 from runner.tasks.report import speed_in_words
 from runner.tasks.run_folder import Run, run_folder_if_writable
@@ -144,8 +144,12 @@ def _record(experiment: Experiment, steps: int) -> tuple[Recording, Callable[[Pa
 
 def _show(run: Run | None, experiment: Experiment, cost: dict[str, float], recording: Recording) -> None:
     """Print the operations, the cost of a step, and how to open the trace."""
-    title = f"the {_SHOWN} most expensive operations of {recording.steps} steps of {experiment.batches.batch} examples"
-    summary_table(operation_table(recording, _SHOWN), title=title)
+    steps, examples = counted(recording.steps, "step"), counted(experiment.batches.batch, "example")
+    rows = operation_table(recording, _SHOWN)
+    title = (
+        f"{len(rows)} of {counted(len(recording.operations), 'operation')}, the most expensive: {steps} of {examples}"
+    )
+    print_table(rows, title=title)
     rest = "of the time the GPU works" if recording.on_gpu else "of the time; the rest is Python"
     waits = "waits for the device" if recording.on_gpu else "reads of single values (.item)"
     lines = [
@@ -174,10 +178,10 @@ def operation_table(recording: Recording, most: int) -> list[dict[str, str]]:
     return [
         {
             "operation": _shortened(row.key),
-            "calls per step": f"{row.count / recording.steps:>14.4g}",
-            **({"GPU, ms per step": f"{recording.device(row):>16.3f}"} if recording.on_gpu else {}),
-            "own time, ms per step": f"{recording.host(row):>21.3f}",
-            "share": f"{recording.own(row) / total:>6.1%}",
+            "calls per step": f"{row.count / recording.steps:.4g}",
+            **({"GPU, ms per step": f"{recording.device(row):.3f}"} if recording.on_gpu else {}),
+            "own time, ms per step": f"{recording.host(row):.3f}",
+            "share": f"{recording.own(row) / total:.1%}",
         }
         for row in recording.operations[:most]
     ]

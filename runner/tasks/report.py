@@ -13,7 +13,7 @@ from runner import plain_yaml
 from runner.assemble import Experiment
 from runner.decoration import decorative
 from runner.engine.fingerprint import Fingerprint
-from runner.engine.logs.console import Console, summary_table
+from runner.engine.logs.console import Console
 from runner.engine.logs.log import Log
 from runner.engine.logs.plugin_pages import chart_layout, session_end, session_start
 from runner.engine.logs.sinks import METRICS
@@ -24,7 +24,8 @@ from runner.engine.saving.folder import Result
 from runner.engine.saving.storage import printable
 from runner.engine.timing import MEMORY, SPEED, STEP, WAIT, median_cost
 from runner.errors import Diverged, escaped
-from runner.printing import write_stderr, write_stdout
+from runner.printing import counted, write_stderr, write_stdout
+from runner.screen_tables import print_table
 from runner.status import Status
 from runner.tasks.hparams import typed_hparams
 from runner.tasks.job import Job
@@ -52,14 +53,17 @@ def device_name(experiment: Experiment) -> str:
     if experiment.device.type == "cuda":
         return f"{experiment.device} ({torch.cuda.get_device_name(experiment.device)})"
     threads = torch.get_num_threads()
-    return f"{experiment.device} ({threads} thread{'s' if threads > 1 else ''})"
+    return f"{experiment.device} ({counted(threads, 'thread')})"
 
 
 def make_console(experiment: Experiment) -> Console:
     """Return the console that shows the progress of a run."""
     recipe = experiment.recipe
     return Console(
-        steps=recipe.total_steps, steps_per_epoch=recipe.steps_per_epoch, batch_size=experiment.batches.batch
+        steps=recipe.total_steps,
+        steps_per_epoch=recipe.steps_per_epoch,
+        batch_size=experiment.batches.batch,
+        averaged=experiment.learner.average.module is not experiment.learner.model,
     )
 
 
@@ -131,10 +135,8 @@ def _show_summary(folder: Path, job: Job, result: Result, more: Sequence[str]) -
     if "test" in scores:
         rows.append(_score_row("test, best weights", scores["test"]))
     ended = "stopped early" if result.status is Status.STOPPED else result.status
-    summary_table(
-        _without_repeated_column(rows),
-        title=f"{ended} after {result.steps} steps ({result.epochs:.4g} epochs) in {result.seconds:.1f} s",
-    )
+    length = f"{counted(result.steps, 'step')} ({counted(result.epochs, 'epoch')})"
+    print_table(_without_repeated_column(rows), title=f"{ended} after {length} in {result.seconds:.1f} s")
     cost: Mapping[str, float] = {}
     with decorative("speed: not shown"):
         cost = median_cost(folder / METRICS)
@@ -191,5 +193,5 @@ def show_scores(folder: Path, split: str, scores: Mapping[str, float], weights: 
     """Print the scores of an evaluation."""
     # Not as the title of the table, which wraps at the width of the columns
     write_stdout(f"{printable(folder)}: {escaped(weights.name)}\n")
-    summary_table(_without_repeated_column([_score_row(split, scores)]))
+    print_table(_without_repeated_column([_score_row(split, scores)]))
     write_stdout("".join(f"{line}\n" for line in _other_scores(scores)))

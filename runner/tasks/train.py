@@ -165,8 +165,10 @@ def _train_until_end(folder: Path, experiment: Experiment, log: Log) -> Status:
 def _open_run_logs(folder: Path, experiment: Experiment, start: Start) -> Log:
     """Open the logs of a run, cut back to its snapshot; a run that extends another one has logs of its own."""
     positions = start.snapshot.logs if start.snapshot else None
-    screens, step = [make_console(experiment)], experiment.learner.step
-    return open_logs(folder, positions=positions, state=start.log_state, step=step, screens=screens)
+    console, step = make_console(experiment), experiment.learner.step
+    return open_logs(
+        folder, positions=positions, state=start.log_state, step=step, screens=[console], ticks=console.ticks
+    )
 
 
 def _make_commit(folder: Path, experiment: Experiment, log: Log) -> Callable[[], None]:

@@ -189,7 +189,7 @@ def test_a_repeated_seed_is_no_replication(tmp_path):
     write_run(folder / "again", LOW[0], optim__lr=0.1, seed=0, started=9)
     rows, found = compared(folder)
     assert len(next(iter(rows.values())).scores) == 5
-    assert any(line.startswith("1 runs repeat a seed") for line in found.warnings)
+    assert any(line.startswith("1 run repeats a seed") for line in found.warnings)
 
 
 def test_a_failed_first_try_gives_way_to_the_one_that_ended_well(tmp_path):
@@ -205,7 +205,7 @@ def test_other_data_are_refused_and_another_batch_size_is_not(tmp_path):
     rows, _ = compared(tmp_path)
     assert set(rows) == {"data.batch_size=32", "data.batch_size=64"}
     write_run(tmp_path / "c", 0.8, data={"name": "gaussian", "batch_size": 64, "placement": "auto"})
-    with pytest.raises(ConfigError, match=r"different data \(name=digits: 2 runs; name=gaussian: 1 runs\)"):
+    with pytest.raises(ConfigError, match=r"different data \(name=digits: 2 runs; name=gaussian: 1 run\)"):
         compared(tmp_path)
 
 
@@ -226,9 +226,7 @@ def test_the_same_examples_in_another_place_are_compared_and_other_ones_are_not(
     rows, _ = compared(tmp_path)
     assert [len(row.group.runs) for row in rows.values()] == [2]
     reads(write_run(tmp_path / "c", 0.8, seed=2, data={**folders, "root": "a"}), val="1")
-    with pytest.raises(
-        ConfigError, match=r"different data \(validation examples=00000000: 2 runs; .*=11111111: 1 runs"
-    ):
+    with pytest.raises(ConfigError, match=r"different data \(validation examples=00000000: 2 runs; .*=11111111: 1 run"):
         compared(tmp_path)
 
 
@@ -286,7 +284,7 @@ def test_the_best_of_many_is_told_as_such_and_test_reads_are_counted(tmp_path):
     assert lead == pytest.approx(1.16296 * error, abs=1e-4)  # E[max of 5 standard normals], Teichroew 1956
     assert not any("test split" in line for line in found.notes)
     write_run(tmp_path / "t", 0.9, test=0.88, seed=7)
-    assert any("the test split was read 1 times" in line for line in compared(tmp_path)[1].notes)
+    assert any("the test split was read 1 time by" in line for line in compared(tmp_path)[1].notes)
 
 
 def test_the_baseline_is_the_one_with_most_seeds_and_can_be_named(tmp_path):

@@ -294,7 +294,7 @@ def test_a_signal_ends_the_sweep_with_its_exit_code_and_a_table(echo, monkeypatc
     assert [found[name]["status"] for name in sorted(found)] == ["done", "interrupted"]
     printed = capsys.readouterr()
     assert printed.out.count("seed=1-") == 2  # its line and its row
-    assert "stopped: 1 of 3 trials have a result; repeat the command to continue" in printed.err
+    assert "stopped: 1 of 3 trials has a result; repeat the command to continue" in printed.err
 
 
 LAUNCHER = '''

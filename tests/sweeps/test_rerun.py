@@ -114,7 +114,7 @@ def test_compare_counts_only_what_replaced_a_run_and_says_so(capfd):
     found = make_report([str(TOP)], Criterion(metric="val/accuracy", at="last"), None)
     assert found.runs == 4 and not any(row.group.repeats for row in found.rows)
     (name,) = old()
-    assert f"1 runs that were made again are left out ({name})" in found.warnings
+    assert f"1 run that was made again, left out ({name})" in found.warnings
     alone = make_report([str(TOP / name)], Criterion(metric="val/accuracy", at="last"), None)
     assert alone.runs == 1
 

@@ -196,7 +196,7 @@ def test_renamed_copied_and_moved_folders_count_once_and_are_named(sweep, capfd)
     shutil.copytree(sweep, sweep.with_name("copy"))
     row, warnings, _ = compared()
     assert len(row.scores) == 3
-    assert any("1 runs repeat a seed" in line and "(optim.lr=0.01,seed=0" in line + "(" for line in warnings)
+    assert any("1 run repeats a seed" in line and "(optim.lr=0.01,seed=0" in line + "(" for line in warnings)
     assert again(capfd).out.count("already done") == 6
     sweep.rename(sweep.with_name("mine"))
     assert again(capfd).out.count("already done") == 5

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from runner.engine.weights import KINDS, Kind, named_kinds
 from runner.errors import ConfigError
+from runner.printing import counted
 from runner.registry import shared_knobs
 from runner.relations import Fields, InRun, OfLength, Regular, Window
 from runner.roles import Role
@@ -194,7 +195,8 @@ def describe(optimizer: Optimizer) -> list[str]:
     The groups of a user's optimizer, which need not be made by `Groups`, may have no name and no weight decay.
     """
     return [
-        f"{group.get('name', 'parameters')}: {len(group['params'])} tensors{_in_brackets(group.get('kinds'))}, "
+        f"{group.get('name', 'parameters')}: {counted(len(group['params']), 'tensor')}"
+        f"{_in_brackets(group.get('kinds'))}, "
         f"{sum(p.numel() for p in group['params']):,} parameters, "
         f"lr {group['lr']:g}, weight decay {group.get('weight_decay', 0):g}{_window(group.get('active'))}"
         for group in optimizer.param_groups

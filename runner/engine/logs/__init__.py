@@ -11,6 +11,7 @@ A value travels `Log.add` -> `Buffer` -> `Transfer` (one device-to-host copy) ->
 - `tfrecords.py`: the records of an event file, with their checksums
 - `summaries.py`: histograms, images and texts for TensorBoard
 - `plugin_pages.py`: TensorBoard's HPARAMS and CUSTOM SCALARS pages
-- `console.py`: the progress line and bar, tables
+- `console.py`: the progress line and bar
+- `progress_line.py`: their text
 - `notebook_bar.py`: the progress bar in a notebook
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from runner.engine.logs.sinks import METRICS, JsonLines, LogFile, Row, Sink
 from runner.engine.saving import storage
 from runner.errors import CheckpointError, ConfigError, Locked, StorageError
 
+_Tick = Callable[[int, Mapping[str, Any]], None]
 # Minimum time in seconds between two flushes by `flush_if_due`. More flushes would slow the training of small models
 # by several percent.
 _MIN_FLUSH_INTERVAL = 0.5
@@ -40,6 +41,7 @@ class Log:
         screens: Other sinks. They get each row before the files do.
         lengths: The length in bytes of the files of earlier sessions, by name.
         transfer: Copies the values to the host; logs of runs that train together share one.
+        ticks: Get the values of each step at once, on their device, for what moves on a screen.
     """
 
     def __init__(
@@ -48,7 +50,9 @@ class Log:
         screens: Sequence[Sink] = (),
         lengths: Mapping[str, int] | None = None,
         transfer: Transfer | None = None,
+        ticks: Sequence[_Tick] = (),
     ) -> None:
+        self._ticks = ticks
         self.files, self.screens = LogFiles(files, lengths), list(screens)
         self._buffer = Buffer(transfer or Transfer())
         self._open: Row | None = None
@@ -71,6 +75,8 @@ class Log:
                 or numbers, Markdown texts, PNG bytes and TensorBoard summaries.
         """
         self._buffer.add(step, values)
+        for tick in self._ticks:
+            tick(step, values)
 
     def latest(self, tag: str) -> float | None:
         """Return the latest number of a tag, or None; may wait for the device."""
@@ -176,6 +182,7 @@ def open_logs(
     state: Mapping[str, Any] | None = None,
     screens: Sequence[Sink] = (),
     transfer: Transfer | None = None,
+    ticks: Sequence[_Tick] = (),
 ) -> Log:
     """Open the logs of a run folder; a resumed run restores them to its checkpoint.
 
@@ -188,6 +195,7 @@ def open_logs(
         state: `Log.state_dict` of the checkpoint.
         screens: Other sinks that get each row (`console.Console`).
         transfer: Shared by the logs of runs that train together.
+        ticks: As for `Log`.
 
     Raises:
         CheckpointError: A file is missing or shorter than at the checkpoint. No file was changed.
@@ -202,7 +210,7 @@ def open_logs(
         files.append(EventFile(folder / next_name(folder), first))
     with storage.convert_os_errors(folder):
         storage.disk.fsync_folder(folder)
-    log = Log(files, screens, lengths, transfer)
+    log = Log(files, screens, lengths, transfer, ticks)
     log.load_state_dict(state)
     return log
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TextIO
 
+from runner.engine.logs.progress_line import fitting, line
 from runner.printing import visible, write_to
 
 # Minimum time in seconds between two redraws: each is a message to the browser
@@ -19,17 +21,18 @@ class NotebookBar:
         self._stream, self._steps = stream, steps
         self._drawn, self._length = 0.0, 0
 
-    def move(self, step: int, text: str) -> None:
-        """Move the bar to a step and set the text beside it."""
+    def move(self, step: int, parts: Mapping[str, str]) -> None:
+        """Move the bar to a step and set the text beside it: as many of the parts as fit."""
         if time.monotonic() - self._drawn >= _REDRAW:
             self._drawn = time.monotonic()
             done = _BLOCKS * step // self._steps
-            self._write(f"[{'#' * done}{' ' * (_BLOCKS - done)}] {visible(text)}"[:_WIDTH])
+            text = visible(fitting(parts, _WIDTH - _BLOCKS))
+            self._write(f"[{'#' * done}{' ' * (_BLOCKS - done)}] {text}")
 
-    def print(self, text: str) -> None:
-        """Print a line above the bar."""
+    def print(self, parts: Mapping[str, str]) -> None:
+        """Print names and values above the bar."""
         self._write("")
-        write_to(self._stream, f"{text}\n")
+        write_to(self._stream, f"{line(parts)}\n")
 
     def close(self) -> None:
         """Remove the bar."""

@@ -164,7 +164,7 @@ class Progress:
         left = format_duration((self._total - done) * passed / done)
         if self._stream.isatty():
             self._bar = self._bar or Bar(self._stream, self._total)
-            self._bar.move(done, f"{self._what}  {done}/{self._total}  {done / passed:.0f}/s  left {left}")
+            self._bar.move(done, {self._what: f"{done}/{self._total}", "": f"{done / passed:.0f}/s", "left": left})
         elif not self._said:
             self._said = True
             left = format_duration(self._total * passed / done)
