@@ -7,6 +7,7 @@ load_data  the data set, its fingerprint, and its labels as a model knows them
 model      the model, with its norms, regularizers and initialization
 predictor  a trained model with what predictions need, without data
 norms      the check that no norm normalizes a single value
+plugin_checks  what components of plugins return, on a few examples
 recipe     everything that stays constant, with durations in steps
 threads    the number of CPU threads
 """
@@ -27,6 +28,7 @@ from runner.assemble.execution import convert_model, describe_execution, resolve
 from runner.assemble.learner import build_learner, describe_host_syncs, describe_recalibration
 from runner.assemble.load_data import Loaded, load
 from runner.assemble.model import build_model
+from runner.assemble.plugin_checks import with_checked_plugins
 from runner.assemble.recipe import build_recipe
 from runner.assemble.threads import begin, choose
 from runner.components.optim.groups import describe
@@ -106,8 +108,7 @@ def assemble(
     settings, device = _settings_and_device(config, world)
     data = (loaded := loaded or load(config)).data
     preprocess = _build_preprocess(config, data, device, fit=fit)
-    augments = augmentations(config, data)
-    batches = train_batches(settings, data, augments, preprocess, device, world)
+    batches = train_batches(settings, data, augments := augmentations(config, data), preprocess, device, world)
     regularizers = build_many("regularizer", config)
     torch.manual_seed(key(settings.seed, "init"))
     model, model_lines = build_model(config, data, batches, regularizers)
@@ -115,7 +116,7 @@ def assemble(
     convert_model(model, settings)
     recipe = build_recipe(config, settings, data, batches, regularizers, model, device, world)
     learner = build_learner(config, settings, recipe, model.to(device), preprocess, batches, search)
-    return Experiment(
+    experiment = Experiment(
         settings=settings,
         world=world,
         device=device,
@@ -128,6 +129,7 @@ def assemble(
         loaded=loaded,
         summary=[*_describe_data(data), *model_lines, *_describe(model, settings, recipe, learner, device)],
     )
+    return with_checked_plugins(config, experiment)
 
 
 def _settings_and_device(config: Config, world: World) -> tuple[Settings, torch.device]:
