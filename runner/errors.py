@@ -9,6 +9,7 @@ from typing import Any
 
 from runner.field_words import NOT_HERE, normalized, value_words
 from runner.passwords import masked
+from runner.spelling import close, nearest
 
 # The messages of torch, numpy and the allocators about sizes that do not fit into memory.
 _TOO_LARGE = (
@@ -17,6 +18,8 @@ _TOO_LARGE = (
 )
 # The beginning of the line about them.
 OUT_OF_MEMORY = "out of memory"
+# The beginning of the line about an exception in a plugin
+PLUGIN = "plugin "
 # Choices that one line lists at most.
 MOST_CHOICES = 8
 # Characters of a value that one line quotes at most.
@@ -78,10 +81,19 @@ class DataError(RunnerError):
     exit_code = 7
 
 
-class PluginError(RunnerError):
-    """A user's plugin raised: the text names its file and line, the cause is what it raised."""
+class PluginError(ConfigError):
+    """The user's own code raised, or returned something wrong: the text names its file and line.
 
-    exit_code = 8
+    `lines` is the traceback from the first frame of that code on.
+    """
+
+    def __init__(self, text: str, lines: tuple[str, ...] = ()) -> None:
+        super().__init__(text)
+        self.lines = lines
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how to make it again in another process."""
+        return type(self), (str(self), self.lines)
 
 
 def too_large(error: BaseException) -> ConfigError | None:
@@ -168,7 +180,8 @@ def unknown(key: str, what: str, given: str, choices: Iterable[str], *, hint: st
     """
     ranked = nearest(given, choices)
     more = f", ... {len(ranked) - MOST_CHOICES} more: task=list" if len(ranked) > MOST_CHOICES else ""
-    listed = f" (choose from: {', '.join(ranked[:MOST_CHOICES] if more else sorted(ranked))}{more})"
+    names = ", ".join(ranked[:MOST_CHOICES] if more else sorted(ranked)) or "nothing, it has none"
+    listed = f" (choose from: {names}{more})"
     words = hint + ("" if more else listed) if hint else _suggestion(key, given, ranked) + listed
     return ConfigError(f"{brief(key, KEY)}: unknown {what} '{brief(given)}'{words}")
 
@@ -225,26 +238,3 @@ def brief(text: str, most: int = _VALUE_LENGTH) -> str:
     """Return a text cut to a length that leaves room for the message about it, without passwords."""
     text = masked(text)
     return text if len(text) <= most else f"{text[: most - 3]}..."
-
-
-def nearest(word: str, choices: Iterable[str]) -> list[str]:
-    """Return all `choices`, fewest edits away from `word` first."""
-    return sorted(set(choices), key=lambda choice: (distance(word.lower(), choice.lower()), choice))
-
-
-def close(word: str, other: str) -> bool:
-    """Return True if `other` is near enough to `word` to be worth suggesting."""
-    # Among words of four letters two edits lead anywhere: `test` is not `list`
-    return distance(word.lower(), other.lower()) <= max(1, min(len(word), len(other)) // 3)
-
-
-def distance(a: str, b: str) -> int:
-    """Return the edits (insert, delete, replace, swap of neighbors) between two words of at most 64 letters."""
-    a, b = a[:64], b[:64]
-    table = [list(range(len(b) + 1))] + [[i] + [0] * len(b) for i in range(1, len(a) + 1)]
-    for i, x in enumerate(a, 1):
-        for j, y in enumerate(b, 1):
-            table[i][j] = min(table[i - 1][j] + 1, table[i][j - 1] + 1, table[i - 1][j - 1] + (x != y))
-            if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
-                table[i][j] = min(table[i][j], table[i - 2][j - 2] + 1)
-    return table[-1][-1]

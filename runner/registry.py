@@ -17,10 +17,11 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 
-from runner.errors import ConfigError, unknown
+from runner.errors import PLUGIN, ConfigError, PluginError, unknown
 from runner.plain_yaml import conf_folder, read_text, yaml_files
 from runner.relations import check_relations
 from runner.schema import check
+from runner.user_paths import near
 
 _Factory = TypeVar("_Factory", bound=Callable[..., Any])
 _Class = TypeVar("_Class", bound=type)
@@ -29,6 +30,9 @@ Config = Mapping[str, Any]
 
 # The module of what a notebook or a script defines itself
 MAIN = "__main__"
+_PACKAGE = __name__.partition(".")[0]
+# What is wrong with what a component of a plugin returns, by kind
+_product_checks: dict[str, Callable[[Any], str | None]] = {}
 _parts: dict[str, dict[str, Callable[..., Any]]] = {}
 # The classes under `@shared_knobs`
 _knob_classes: set[type] = set()
@@ -118,7 +122,29 @@ def build(kind: str, config: Mapping[str, Any], /, *, key: str | None = None, **
     values = dict(config)
     name = values.pop("name")
     factory = find(kind, name)
-    return _make(factory, f"{kind}={name}", checked(factory, key or kind, values), context)
+    made = _make(factory, f"{kind}={name}", checked(factory, key or kind, values), context)
+    if kind in _product_checks and is_plugins(factory) and (problem := _product_checks[kind](made)):
+        raise wrong_product(kind, name, problem)
+    return made
+
+
+def check_products(kind: str, problem: Callable[[Any], str | None]) -> None:
+    """Have what the components of plugins return checked by a function that says what is wrong, None if nothing is."""
+    _product_checks[kind] = problem
+
+
+def is_plugins(factory: Callable[..., Any]) -> bool:
+    """Return True if a component does not come with runner."""
+    return factory.__module__.partition(".")[0] != _PACKAGE
+
+
+def wrong_product(kind: str, name: str, problem: str) -> PluginError:
+    """Return the error for a component of a plugin that returns something wrong, with its file and line."""
+    factory = inspect.unwrap(find(kind, name))
+    code = getattr(factory, "__code__", None) or getattr(getattr(factory, "__init__", None), "__code__", None)
+    in_file = factory.__module__ != MAIN
+    place = f"{near(code.co_filename)}:{code.co_firstlineno}" if code and in_file else _place(factory)
+    return PluginError(f"{PLUGIN}{place}: {kind}={name} {problem}")
 
 
 def apply(function: Callable[..., _Value], kind: str, config: Mapping[str, Any]) -> _Value:

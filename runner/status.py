@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from enum import StrEnum
 from typing import NamedTuple
@@ -9,6 +10,8 @@ from typing import NamedTuple
 from runner.errors import Diverged, PluginError, RunnerError, describe, message_of, one_line, text_of, type_name
 from runner.printing import write_stderr
 
+# Beginning of the note on an error that names the plugins
+PLUGINS_IN_USE = "plugins in use: "
 BUG = 70  # exit code of an error that no user can act on
 # Lines of a traceback that are printed at most, half of them from its beginning
 _TRACEBACK_LINES = 200
@@ -112,20 +115,28 @@ def ending_of_code(code: int) -> Ending:
 
 
 def print_error(error: BaseException) -> Ending:
-    """Print an error to stderr as one line, after the traceback of a bug or a plugin's fault; return the ending.
+    """Print an error to stderr as one line, after the traceback of a bug, before that of a plugin; return the ending.
 
     A signal prints nothing: whoever sent it knows.
     """
     found = ending(error)
     if found.status is Status.INTERRUPTED:
         return found
-    if issubclass(type(error), PluginError) and error.__cause__ is not None:
-        _print_traceback(error.__cause__)
-    elif found.exit_code == BUG:
+    if found.exit_code == BUG:
         _print_traceback(error)
-    bug = " (this is a bug in runner, please report it with the lines above)" if found.exit_code == BUG else ""
+    bug = _bug_words(error) if found.exit_code == BUG else ""
     write_stderr(f"runner: error: {one_line(str(found.reason))}{bug}\n")
+    if type(error) is PluginError:
+        _print_lines(error.lines)
     return found
+
+
+def _bug_words(error: BaseException) -> str:
+    """Return what to do about an error that no frame of a plugin raised, in words."""
+    notes = vars(error).get("__notes__") if hasattr(error, "__dict__") else None
+    if isinstance(notes, list) and any(isinstance(note, str) and note.startswith(PLUGINS_IN_USE) for note in notes):
+        return " (a plugin is in use: what it returns may be wrong; else please report the lines above)"
+    return " (this is a bug in runner, please report it with the lines above)"
 
 
 def _print_traceback(error: BaseException) -> None:
@@ -137,6 +148,11 @@ def _print_traceback(error: BaseException) -> None:
         lines = "".join(traceback.format_exception(error)).rstrip("\n").split("\n")
     except BaseException as failure:
         lines = [f"the traceback of {type_name(error)} cannot be shown ({describe(failure)})"]
+    _print_lines(lines)
+
+
+def _print_lines(lines: Sequence[str]) -> None:
+    """Print lines, of many the beginning and the end."""
     if (more := len(lines) - _TRACEBACK_LINES) > 0:
         half = _TRACEBACK_LINES // 2
         lines = [*lines[:half], f"... {more} more lines ...", *lines[-half:]]

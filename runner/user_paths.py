@@ -109,6 +109,16 @@ def relative(path: _Path, start: _Path = ".") -> str:
     return os.path.relpath(full(path), full(start))
 
 
+def near(path: _Path) -> str:
+    """Return a path from the start folder if it is below that, else as it is."""
+    try:
+        found = relative(path)
+    except (OSError, ValueError):
+        # The working folder was removed
+        return os.fspath(path)
+    return os.fspath(path) if found.startswith("..") else found
+
+
 def status(path: _Path, *, error: _Error = ConfigError, key: str = "", links: bool = True) -> os.stat_result | None:
     """Return the status of what is at a path, None if nothing is there; `links` follows a link.
 

@@ -27,7 +27,8 @@ from runner.registry import register
 @register("mix")
 def odd(*, which: str):
     def mix(images, labels, key):
-        if which == "nothing":
+        # Components are tried on four examples before step 1
+        if which == "nothing" or len(images) == 4:
             return images, labels
         raise odd_errors.ODD[which][0]()
 
@@ -103,17 +104,17 @@ def test_an_exit_code_is_one_that_a_process_can_have():
 )
 def test_a_run_ends_with_its_reason_whatever_a_plugin_raises(tmp_path, which):
     code, said = run(tmp_path, *SMALL, f"mix.which={which}", "name=run")
-    assert code == 8
+    assert code == 2
     found = result(tmp_path / "outputs" / "run")
-    assert (found["status"], found["exit"]) == ("failed", 8)
+    assert (found["status"], found["exit"]) == ("failed", 2)
     assert found["reason"].startswith("plugin odd.py:")
     assert ODD[which][1] in found["reason"]
     assert len(found["reason"]) <= MOST
     assert not controls(found["reason"])
     assert not controls(said)
-    assert said.splitlines()[-1] == f"runner: error: {one_line(found['reason'], MOST)}"
+    assert f"runner: error: {one_line(found['reason'], MOST)}" in said.splitlines()
     # The run can be resumed
-    assert run(tmp_path, "resume=outputs/run", "plugins=[odd]", "--config-dir=conf")[0] == 8
+    assert run(tmp_path, "resume=outputs/run", "plugins=[odd]", "--config-dir=conf")[0] == 2
 
 
 def test_the_trials_of_a_sweep_show_their_reasons_everywhere(tmp_path):

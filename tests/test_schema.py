@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 import pytest
 
 from runner.durations import date, dates_until, exact_steps_of, is_date, steps_of
-from runner.errors import ConfigError, close, distance, nearest, unknown
+from runner.errors import ConfigError, unknown
 from runner.schema import BOUNDS, Duration, HalfOpenUnit, ImageSize, NotEmpty, Pair, Positive, PositiveInt, Unit, check
+from runner.spelling import close, distance, nearest
 
 
 @pytest.mark.parametrize(

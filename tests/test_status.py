@@ -1,6 +1,7 @@
 """Properties of each status, and the exit code of each exception."""
 
 import os
+import pickle
 
 import pytest
 
@@ -37,7 +38,7 @@ ENDINGS = [
     (Diverged("x"), "diverged", 5, "x"),
     (Locked("x"), "failed", 6, "x"),
     (DataError("x"), "failed", 7, "x"),
-    (PluginError("x"), "failed", 8, "x"),
+    (PluginError("x"), "failed", 2, "x"),
     (Interrupted(2), "interrupted", 130, "SIGINT"),
     (Interrupted(15), "interrupted", 143, "SIGTERM"),
     (KeyboardInterrupt(), "interrupted", 130, "SIGINT"),
@@ -64,15 +65,14 @@ def test_an_exit_code_is_an_ending(code, status):
     assert (found.status, found.exit_code, found.reason is None) == (status, code, code == 0)
 
 
-def test_a_signal_prints_nothing_and_a_plugin_its_traceback_first(capsys):
+def test_a_signal_prints_nothing_and_a_plugin_its_traceback_below_the_line(capsys):
     assert print_error(Interrupted(15)).exit_code == 143
     assert capsys.readouterr().err == ""
-    error = PluginError("plugin a.py:1: KeyError: 'x'")
-    error.__cause__ = KeyError("x")
-    assert print_error(error, run="seed=1").exit_code == 8
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "KeyError: 'x'"
-    assert lines[-1] == "runner: error: seed=1: plugin a.py:1: KeyError: 'x'"
+    error = PluginError("plugin a.py:1: KeyError: 'x'", ('  File "a.py", line 1, in f', "KeyError: 'x'"))
+    for each in (error, pickle.loads(pickle.dumps(error))):
+        assert print_error(each).exit_code == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert lines == ["runner: error: plugin a.py:1: KeyError: 'x'", *error.lines]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ model      the model, with its norms, regularizers and initialization
 predictor  a trained model with what predictions need, without data
 read_weights  the tensors that `init_from` names
 norms      the check that no norm normalizes a single value
+plugin_checks  what components of plugins return, on a few examples
 recipe     everything that stays constant, with durations in steps
 threads    the number of CPU threads
 """
@@ -31,6 +32,7 @@ from runner.assemble.learner import build_learner, describe_host_syncs, describe
 from runner.assemble.load_data import Loaded, load
 from runner.assemble.metrics import describe_metrics, final_metrics
 from runner.assemble.model import build_model
+from runner.assemble.plugin_checks import with_checked_plugins
 from runner.assemble.read_weights import read_weights
 from runner.assemble.recipe import build_recipe
 from runner.assemble.threads import begin, choose
@@ -115,8 +117,7 @@ def assemble(
     settings, device = _settings_and_device(config, world)
     data = (loaded := loaded or load(config)).data
     preprocess = _build_preprocess(config, data, device, fit=fit)
-    augments = augmentations(config, data)
-    batches = train_batches(settings, data, augments, preprocess, device, world)
+    batches = train_batches(settings, data, augments := augmentations(config, data), preprocess, device, world)
     regularizers = build_many("regularizer", config)
     weights = read_weights(config) if fit else None
     torch.manual_seed(key(settings.seed, "init"))
@@ -125,7 +126,7 @@ def assemble(
     convert_model(model, settings)
     recipe = build_recipe(config, settings, data, batches, regularizers, model, device, world)
     learner = build_learner(config, settings, recipe, model.to(device), preprocess, batches, search)
-    return Experiment(
+    experiment = Experiment(
         settings=settings,
         world=world,
         device=device,
@@ -139,6 +140,7 @@ def assemble(
         loaded=loaded,
         summary=[*_describe_data(data), *model_lines, *_describe(model, settings, recipe, learner, device)],
     )
+    return with_checked_plugins(config, experiment)
 
 
 def _settings_and_device(config: Config, world: World) -> tuple[Settings, torch.device]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from runner.comparing.runs import Run
-from runner.errors import ConfigError, brief, escaped, nearest
+from runner.errors import ConfigError, brief, escaped
+from runner.spelling import nearest
 from runner.status import Status
 
 Value = bool | float | str

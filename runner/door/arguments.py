@@ -7,7 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from runner.errors import ConfigError, close, nearest, unknown
+from runner.errors import ConfigError, unknown
+from runner.spelling import close, nearest
 
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 COMPLETION = ("-sc", "--shell-completion")

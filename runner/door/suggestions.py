@@ -16,9 +16,10 @@ from runner.door.known_keys import Chosen, chosen_by, chosen_knobs, fits, owners
 from runner.door.options import Conf, find_conf
 from runner.door.overrides import ParsedOverride, parse_override
 from runner.door.variants import hydra_text
-from runner.errors import ConfigError, close, distance, nearest, unknown
+from runner.errors import ConfigError, unknown
 from runner.field_words import NOT_HERE, normalized, value_words
 from runner.settings import SETTINGS
+from runner.spelling import close, distance, nearest
 
 _Words = list[str]
 

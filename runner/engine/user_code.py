@@ -6,7 +6,7 @@ import functools
 import hashlib
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import runner
@@ -24,16 +24,24 @@ def imported_code(plugins: Sequence[str]) -> dict[str, str]:
 
     Without plugins no code of the user is imported. A file is read once: forks have imported what their parent read.
     """
+    return {name: digest for name, file in _user_modules(plugins) if (digest := _digest(file))}
+
+
+def user_files(plugins: Sequence[str]) -> frozenset[str]:
+    """Return the files of the user's modules that this process has imported, none without plugins."""
+    return frozenset(file for _, file in _user_modules(plugins))
+
+
+def _user_modules(plugins: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield name and file of the user's modules that this process has imported, sorted by name."""
     tops = {name.partition(".")[0] for name in plugins}
-    found = {}
     for name, module in sorted(sys.modules.items()) if tops else ():
         # Asking a lazy module for an attribute that it lacks may import another one, and fail
         file = getattr(module, "__dict__", {}).get("__file__")
         if not isinstance(file, str) or not file.endswith(".py") or name.startswith(("__", "runner.")):
             continue
-        if (name.partition(".")[0] in tops or _is_users(file)) and (digest := _digest(file)):
-            found[name] = digest
-    return found
+        if name.partition(".")[0] in tops or _is_users(file):
+            yield name, file
 
 
 def current_digest(name: str) -> str | None:

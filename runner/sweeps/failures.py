@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from runner.engine.saving.folder import Result
-from runner.errors import MOST_CHOICES, OUT_OF_MEMORY, ConfigError, StorageError, TrialsFailed
+from runner.errors import MOST_CHOICES, OUT_OF_MEMORY, PLUGIN, ConfigError, StorageError, TrialsFailed
 from runner.status import Status
 from runner.sweeps.outcome import Ended
 
@@ -44,9 +44,10 @@ def _names(ended: Sequence[Ended]) -> str:
 def may_pass(result: Result) -> bool:
     """Return True if another attempt at a trial may end better: any failure but that of a wrong command or config.
 
-    Out of memory is reported as too large a model, but other processes may have used the memory.
+    Out of memory is reported as too large a model, but other processes may have used the memory. A plugin may
+    fail once.
     """
-    wrong = result.exit == ConfigError.exit_code and not (result.reason or "").startswith(OUT_OF_MEMORY)
+    wrong = result.exit == ConfigError.exit_code and not (result.reason or "").startswith((OUT_OF_MEMORY, PLUGIN))
     return result.status.retry and not wrong
 
 

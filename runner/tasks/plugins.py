@@ -6,21 +6,26 @@ import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from runner.engine.interruption import Interrupted
-from runner.errors import ConfigError, PluginError, RunnerError, describe, first_line, text_of, too_large, type_name
+from runner.engine.user_code import user_files
+from runner.errors import PLUGIN, PluginError, RunnerError, describe, first_line, text_of, too_large, type_name
 from runner.registry import MAIN
-from runner.user_paths import relative
+from runner.status import PLUGINS_IN_USE
+from runner.user_paths import near
+
+# Exceptions of a chain whose tracebacks are shown
+_MOST_CAUSES = 10
 
 
 def load_plugins(modules: Sequence[str]) -> None:
     """Import the modules that `plugins=[...]` names on the command line, so that their components are registered.
 
     Raises:
-        ConfigError: in one line, with the plugin's file and line, if one cannot be imported.
+        PluginError: in one line, with the plugin's file and line, if one cannot be imported.
     """
     for name in modules:
         try:
@@ -28,12 +33,14 @@ def load_plugins(modules: Sequence[str]) -> None:
         except BaseException as error:
             if issubclass(type(error), RunnerError) or _is_interrupt(error):
                 raise
-            where = f" ({place})" if (place := _place(error, modules)) else ""
+            place = _place(error, modules)
             if issubclass(type(error), SyntaxError):
                 text = f"{type_name(error)}: {text_of(vars(SyntaxError)['msg'].__get__(error), str)}"
             else:
                 text = first_line(error) if issubclass(type(error), ImportError) else describe(error)
-            raise ConfigError(f"plugins: cannot import '{name}': {text}{where}") from error
+            where = f" ({place})" if place else ""
+            lines = _users_traceback(error, modules) if place else ()
+            raise PluginError(f"plugins: cannot import '{name}': {text}{where}", lines) from error
 
 
 def known_cause(error: BaseException, plugins: Sequence[str]) -> BaseException:
@@ -46,11 +53,11 @@ def known_cause(error: BaseException, plugins: Sequence[str]) -> BaseException:
     if refused := too_large(error):
         return refused
     if place := _place(error, plugins):
-        return PluginError(f"plugin {place}: {describe(error)}")
+        return PluginError(f"{PLUGIN}{place}: {describe(error)}", _users_traceback(error, plugins))
     if plugins:
         # The notes of an exception may be anything
         with suppress(Exception):
-            error.add_note(f"plugins in use: {', '.join(plugins)}")
+            error.add_note(f"{PLUGINS_IN_USE}{', '.join(plugins)}")
     return error
 
 
@@ -60,10 +67,10 @@ def _is_interrupt(error: BaseException) -> bool:
 
 
 def _place(error: BaseException, plugins: Sequence[str]) -> str | None:
-    """Return `file:line` of the innermost plugin code that an error passed through, None if there is none."""
-    roots = list(_plugin_paths(plugins))
+    """Return `file:line` of the innermost code of the user that an error passed through, None if there is none."""
+    is_users = _users_code(error, plugins)
     frames: list[tuple[str, int | None]] = []
-    main = vars(sys.modules[MAIN]) if MAIN in plugins else None
+    main = _main(plugins)
     for frame, number in traceback.walk_tb(error.__traceback__):
         code = frame.f_code
         if frame.f_globals is main:
@@ -78,19 +85,41 @@ def _place(error: BaseException, plugins: Sequence[str]) -> str | None:
     for file, line in reversed(frames):
         if file.startswith(f"{MAIN}."):
             return f"{file}, line {line}"
-        if any(Path(file).is_relative_to(root) for root in roots):
-            return f"{_near(file)}:{line}"
+        if is_users(file):
+            return f"{near(file)}:{line}"
     return None
 
 
-def _near(file: str) -> str:
-    """Return the path of a file from the working folder, if it is below one."""
+def _main(plugins: Sequence[str]) -> dict[str, object] | None:
+    """Return the names of the module that a notebook or script is, None if it is no plugin."""
+    return vars(sys.modules[MAIN]) if MAIN in plugins else None
+
+
+def _users_traceback(error: BaseException, plugins: Sequence[str]) -> tuple[str, ...]:
+    """Return the lines of a traceback from the first frame of the user's code on, empty if it cannot be shown."""
+    is_users = _users_code(error, plugins)
     try:
-        near = relative(file)
-    except OSError:
-        # The working folder was removed
-        return file
-    return file if near.startswith("..") else near
+        found = traceback.TracebackException.from_exception(error)
+        each: traceback.TracebackException | None = found
+        for _ in range(_MOST_CAUSES):
+            if each is None:
+                break
+            # A file that cannot be parsed is in no frame, but in the text of the error
+            none = len(each.stack) if each is found and issubclass(type(error), SyntaxError) else 0
+            first = next((i for i, frame in enumerate(each.stack) if is_users(frame.filename)), none)
+            del each.stack[:first]
+            each = each.__cause__ or each.__context__
+        return tuple("".join(found.format()).rstrip("\n").split("\n"))
+    except BaseException as failure:
+        return (f"the traceback of {type_name(error)} cannot be shown ({describe(failure)})",)
+
+
+def _users_code(error: BaseException, plugins: Sequence[str]) -> Callable[[str], bool]:
+    """Return a function that is True for files of the plugins and of the user's modules that they import."""
+    roots, main = list(_plugin_paths(plugins)), _main(plugins)
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    files = user_files(plugins) | {frame.f_code.co_filename for frame in frames if frame.f_globals is main}
+    return lambda file: file in files or any(Path(file).is_relative_to(root) for root in roots)
 
 
 def _plugin_paths(plugins: Sequence[str]) -> Iterator[str]:

@@ -15,9 +15,10 @@ from runner.door import field_keys
 from runner.door.compose import compose_parts, compose_run, hydra_opened
 from runner.door.options import find_conf
 from runner.door.overrides import read_overrides
-from runner.errors import ConfigError, close, unknown
+from runner.errors import ConfigError, unknown
 from runner.schema import check
 from runner.settings import SETTINGS
+from runner.spelling import close
 
 CONF = find_conf()
 HINT = re.compile(r"; did you mean (.*?)\?(?= \(choose| \(set|$)")

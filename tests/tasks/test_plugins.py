@@ -1,7 +1,7 @@
 """An error in a user's plugin is one line with its file and line, wherever it is raised."""
 
 import pytest
-from running import command, result
+from running import ROOT, command, result
 
 SMALL = ["model=mlp", "steps=2", "figures=never", "name=mine"]
 PART = """
@@ -52,7 +52,11 @@ def test_a_plugin_that_cannot_be_imported_is_one_line(lab, tmp_path, text, said)
     assert done.returncode == 2
     assert done.stderr.startswith(f"runner: error: plugins: cannot import 'my_lab.parts': {said}")
     assert "my_lab/parts.py:" in done.stderr
-    assert done.stderr.count("\n") == 1
+    # Below the line is what Python says, from the plugin's frame on
+    below = done.stderr.splitlines()[1:]
+    assert "runner: error" not in "".join(below) and "importlib" not in done.stderr
+    assert f'File "{tmp_path}/my_lab/parts.py", line ' in done.stderr
+    assert said.split(" (")[0].removesuffix(": ").split(":")[0] in "".join(below)
     assert not (tmp_path / "outputs").exists()
 
 
@@ -64,8 +68,12 @@ def test_a_plugin_that_is_not_there_has_no_place(tmp_path):
 
 def test_a_component_that_raises_when_built_is_the_plugins(lab, tmp_path):
     done = lab(PART.format(build="raise KeyError('width')", forward="return x"), "activation=bad")
-    assert done.returncode == 8
-    assert done.stderr.splitlines()[-1] == "runner: error: plugin my_lab/parts.py:16: KeyError: 'width'"
+    assert done.returncode == 2
+    first, second, place, *_, last = done.stderr.splitlines()
+    assert first == "runner: error: plugin my_lab/parts.py:16: KeyError: 'width'"
+    assert second == "Traceback (most recent call last):"
+    assert f'{tmp_path}/my_lab/parts.py", line 16' in place
+    assert last == "KeyError: 'width'"
     assert "bug in runner" not in done.stderr
     assert not (tmp_path / "outputs").exists()
 
@@ -79,14 +87,24 @@ def test_a_component_that_raises_when_built_is_the_plugins(lab, tmp_path):
     ],
 )
 def test_a_component_that_raises_in_a_step_is_the_plugins_in_the_result_too(lab, tmp_path, forward, said):
-    done = lab(PART.format(build="pass", forward=forward), "activation=bad")
-    assert done.returncode == 8
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith(f"runner: error: plugin my_lab/parts.py:11: {said}")
-    assert "Traceback" in done.stderr
+    # The examples on which components are tried before step 1 are passed in evaluation mode
+    done = lab(PART.format(build="pass", forward=f"if self.training: {forward}\n        return x"), "activation=bad")
+    assert done.returncode == 2
+    line = next(each for each in done.stderr.splitlines() if each.startswith("runner: error"))
+    assert line.startswith(f"runner: error: plugin my_lab/parts.py:11: {said}")
+    assert "Traceback" in done.stderr.partition(line)[2]
+    assert f"{ROOT}/runner/" not in done.stderr
     ended = result(tmp_path / "outputs" / "mine")
-    assert (ended["status"], ended["exit"]) == ("failed", 8)
-    assert f"runner: error: {ended['reason']}" == last
+    assert (ended["status"], ended["exit"]) == ("failed", 2)
+    assert f"runner: error: {ended['reason']}" == line
+
+
+@pytest.mark.parametrize("forward", ["raise ValueError('cold')", "return x @ torch.ones(3)"])
+def test_a_component_that_raises_at_once_leaves_nothing_behind(lab, tmp_path, forward):
+    done = lab(PART.format(build="pass", forward=forward), "activation=bad")
+    assert done.returncode == 2
+    assert done.stderr.startswith("runner: error: plugin my_lab/parts.py:11: ")
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_a_bug_with_plugins_in_use_names_them(tmp_path):
@@ -94,4 +112,5 @@ def test_a_bug_with_plugins_in_use_names_them(tmp_path):
     done = command("plugins=[quiet]", *SMALL, cwd=tmp_path)
     assert done.returncode == 70
     assert "plugins in use: quiet" in done.stderr
-    assert done.stderr.splitlines()[-1].endswith("(this is a bug in runner, please report it with the lines above)")
+    last = done.stderr.splitlines()[-1]
+    assert last.endswith("(a plugin is in use: what it returns may be wrong; else please report the lines above)")

@@ -9,7 +9,8 @@ from runner.components.data.labels.class_labels import natural_order
 from runner.components.data.layout.folder_listing import folders_in
 from runner.components.data.layout.layout_settings import ClassOrder
 from runner.engine.saving.storage import printable
-from runner.errors import MOST_CHOICES, ConfigError, DataError, escaped, nearest, wrong
+from runner.errors import MOST_CHOICES, ConfigError, DataError, escaped, wrong
+from runner.spelling import nearest
 
 
 def chosen_classes(

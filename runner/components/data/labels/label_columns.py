@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from runner.components.data.labels.csv_table import Table
 from runner.engine.saving.storage import printable
-from runner.errors import ConfigError, DataError, brief, escaped, nearest, shown
+from runner.errors import ConfigError, DataError, brief, escaped, shown
+from runner.spelling import nearest
 
 _FILE_NAMES = (
     *("file", "filename", "file_name", "filepath", "file_path", "path", "image", "image_name", "image_path", "img"),
