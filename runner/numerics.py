@@ -55,6 +55,8 @@ ADDED: dict[str, Any] = {
     "resume_data": "same",
     "rerun": "never",
     "average=ema.warmup": False,
+    "task=preview.tensorboard": True,
+    "task=init_report.tensorboard": True,
 }
 
 # Defaults that have changed, with what they were. A saved run has its own values; a sweep that is resumed keeps those

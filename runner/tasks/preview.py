@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 
@@ -18,6 +18,7 @@ from runner.engine.logs.log import open_logs
 from runner.engine.saving.storage import printable
 from runner.printing import write_stdout
 from runner.registry import register
+from runner.roles import Role
 from runner.schema import PositiveInt
 from runner.tasks.job import Job
 from runner.tasks.preview_images import image_rows
@@ -35,11 +36,17 @@ _MAX_CLASS_ROWS = 24
 
 
 @register("task")
-def preview(job: Job, *, examples: PositiveInt, lr_axis: Literal["linear", "log"]) -> int:
+def preview(
+    job: Job,
+    *,
+    examples: PositiveInt,
+    lr_axis: Literal["linear", "log"],
+    tensorboard: Annotated[bool, Role.OBSERVATION],
+) -> int:
     """Draw the learning rate of each step and a few augmented images, and list parameter groups and classes.
 
     Leaves a run folder with `preview/lr.png`, `preview/classes.png` (examples per class and split),
-    `preview/images.png` (unless the examples are single points) and an event file.
+    `preview/images.png` (unless the examples are single points), with `tensorboard` also an event file.
     """
     experiment = assemble(job.config)
     check_settings(job, experiment, saved=False)
@@ -49,7 +56,8 @@ def preview(job: Job, *, examples: PositiveInt, lr_axis: Literal["linear", "log"
         pictures["images"] = image_figure(rows, experiment.classes)
     with run_folder_if_writable(job, experiment) as run:
         if run:
-            run.afterwards.add("TensorBoard pages: not written", partial(_log_pages, job=job, experiment=experiment))
+            if tensorboard:
+                run.afterwards.add("TensorBoard pages: not written", partial(_log_pages, job=job, experiment=experiment))
             for name, picture in pictures.items():
                 run.afterwards.draw(f"{_FOLDER}/{name}.png", picture, tag=f"preview/{name}")
     _show(run, job, experiment)
@@ -171,7 +179,8 @@ def _show(run: Run | None, job: Job, experiment: Experiment) -> None:
         return
     for name in run.afterwards.saved:
         write_stdout(f"view          {printable(run.folder / name)}\n")
-    write_stdout(f"              tensorboard --logdir {tensorboard_folder(run.folder, job)}\n")
+    if job.config["task"]["tensorboard"]:
+        write_stdout(f"              tensorboard --logdir {tensorboard_folder(run.folder, job)}\n")
 
 
 def shortened_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
