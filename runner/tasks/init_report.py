@@ -42,7 +42,8 @@ def init_report(
 ) -> int:
     """Report the activations of the untrained model and their gradients, for each activation with each init.
 
-    Leaves a run folder with `report.json` (all numbers), `report.png`, `depth.png`, with `tensorboard` also an event file.
+    Leaves a run folder with `report.json` (all numbers), `report.png` and `depth.png`, with `tensorboard` also an event
+    file.
     """
     activations = _choices(job, vary, "activation", activation)
     pairs = list(itertools.product(activations, _choices(job, vary, "init", init)))

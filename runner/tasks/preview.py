@@ -57,7 +57,7 @@ def preview(
     with run_folder_if_writable(job, experiment) as run:
         if run:
             if tensorboard:
-                run.afterwards.add("TensorBoard pages: not written", partial(_log_pages, job=job, experiment=experiment))
+                run.afterwards.add("TensorBoard pages: not written", partial(_log_pages, job, experiment))
             for name, picture in pictures.items():
                 run.afterwards.draw(f"{_FOLDER}/{name}.png", picture, tag=f"preview/{name}")
     _show(run, job, experiment)
@@ -98,7 +98,7 @@ def evenly_spaced_steps(count: int, most: int) -> list[int]:
     return [i * (count - 1) // (most - 1) for i in range(most)]
 
 
-def _log_pages(folder: Path, *, job: Job, experiment: Experiment) -> None:
+def _log_pages(job: Job, experiment: Experiment, folder: Path) -> None:
     """Write the event file, without the pictures."""
     with closing(open_logs(folder, positions=None, step=0)) as log:
         text = yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True)

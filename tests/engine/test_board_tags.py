@@ -18,7 +18,7 @@ SOME = ("val/nll", "val/f1_macro", "val/ece", "_best/val_nll", "train/lr/head")
 def natural(tag):
     """Return the key by which TIME SERIES sorts: `/` and numbers before letters, numbers by their value."""
     parts = re.findall(r"\d+(?:\.\d+)?|/|[^\d/]", tag)
-    return [(0, 0.0, "") if part == "/" else (1, float(part), "") if part[0].isdigit() else (2, 0.0, part) for part in parts]
+    return [(part != "/", not part[0].isdigit(), float(part) if part[0].isdigit() else 0, part) for part in parts]
 
 
 def test_the_first_two_groups_are_the_scores_and_the_loss_of_the_steps():

@@ -1,7 +1,7 @@
 """The tags of the event file: those of the log, named so that TensorBoard shows loss and accuracy first.
 
-TensorBoard has no setting for it: the names of tags decide. `metrics.jsonl`, `monitor` and the terminal keep the tags of
-the log, and every tag of the event file still contains the name of the score, so that its search finds it.
+TensorBoard has no setting for it: the names of tags decide. `metrics.jsonl`, `monitor` and the terminal keep the tags
+of the log, and every tag of the event file still contains the name of the score, so that its search finds it.
 
 - TIME SERIES sorts the groups (what stands before the first `/`) as numbers and letters and opens the first two.
 - HPARAMS sorts all tags as plain text and shows the first five. These five are in every run that was validated.
