@@ -65,6 +65,8 @@ ADDED: dict[str, Any] = {
     "extended_from": None,
     "metric": {},
     "predictions": "never",
+    "task=preview.tensorboard": True,
+    "task=init_report.tensorboard": True,
 }
 
 # Defaults that have changed, with what they were. A saved run has its own values; a sweep that is resumed keeps those

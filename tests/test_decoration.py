@@ -4,12 +4,13 @@ import io
 import json
 import os
 import sys
+from dataclasses import replace
 
 import kills
 import numpy as np
 import pytest
 from comparing_runs import write_sweep
-from running import MLP, checkpoint_checksums, events, metrics, result
+from running import MLP, checkpoint_checksums, events, job, metrics, result
 
 import runner.assemble  # noqa: F401  (once, not in each child)
 from runner import decoration
@@ -20,7 +21,7 @@ from runner.engine.logs import console, summaries
 from runner.engine.logs.event_file import EventFile
 from runner.engine.logs.sinks import Row
 from runner.notebook import book
-from runner.tasks import compare
+from runner.tasks import compare, start
 from runner.tasks import report as task_report
 
 TRAIN = (*MLP, "steps=4", "probe=[]", "name=run", "test=end", "figures=never")
@@ -38,8 +39,6 @@ def no_tensorboard():
 
 # What is broken: where, and the line that says so
 DECORATION = {
-    "hyperparameters": ((task_report, "session_start"), "TensorBoard's HPARAMS page: not written"),
-    "end of the session": ((task_report, "session_end"), "TensorBoard's HPARAMS page: end of the run not written"),
     "charts": ((task_report, "chart_layout"), "TensorBoard's CUSTOM SCALARS page: not written"),
     "a text": ((summaries, "text"), "TensorBoard's config: not written"),
     "notebook": ((book, "_parse"), "outputs/notebook.md: cannot write the notebook; task=notebook writes it later"),
@@ -88,6 +87,21 @@ def test_a_training_ends_the_same_without_any_of_its_decoration(tmp_path, whole,
     assert left(tmp_path / "outputs/run") == left(whole)
     environment = json.loads((tmp_path / "outputs/run/environment.json").read_text())
     assert environment.keys() == json.loads((whole / "environment.json").read_text()).keys()
+
+
+@pytest.mark.parametrize(
+    ("function", "line"),
+    [
+        ("session_start", "TensorBoard's HPARAMS page: not written"),
+        ("session_end", "TensorBoard's HPARAMS page: end of the run not written"),
+    ],
+)
+def test_a_trial_ends_the_same_without_its_row_of_hparams(tmp_path, whole, function, line, monkeypatch, capfd):
+    monkeypatch.setattr(task_report, function, broken)
+    words = [word for word in TRAIN if not word.startswith("name=")]
+    assert start(replace(job(*words, f"hydra.run.dir={tmp_path / 'run'}"), is_trial=True)) == 0
+    assert f"runner: warning: {line} (RuntimeError: broken on purpose)" in capfd.readouterr().err.splitlines()
+    assert left(tmp_path / "run")[1:] == left(whole)[1:]
 
 
 def test_a_training_needs_no_tensorboard(tmp_path, whole):

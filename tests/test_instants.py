@@ -63,7 +63,7 @@ def test_a_clock_that_goes_backwards_changes_nothing(tmp_path, hours):
     code, printed = kills.wait_for_child(*started(tmp_path, f"resume={tmp_path / 'run'}", before=before))
     assert code == 0, printed
     assert kills.differences(tmp_path / "whole", tmp_path / "run") == ""
-    steps = [step for step, tag, _ in events(tmp_path / "run") if tag == "train/loss"]
+    steps = [step for step, tag, _ in events(tmp_path / "run") if tag == "2 train/loss"]
     assert steps == list(range(1, 9))  # in the order in which TensorBoard reads the files
 
 
@@ -114,7 +114,7 @@ def test_two_processes_that_go_on_with_a_killed_run_at_once_are_one(tmp_path):
     ended = [kills.wait_for_child(*each) for each in two]
     assert sorted(code for code, _ in ended) in ([0, 6], [0, 0]), ended
     assert result(folder)["status"] == "done"
-    assert [step for step, tag, _ in events(folder) if tag == "train/loss"] == list(range(1, 9))
+    assert [step for step, tag, _ in events(folder) if tag == "2 train/loss"] == list(range(1, 9))
 
 
 def test_a_dead_process_keeps_nobody_out(tmp_path):

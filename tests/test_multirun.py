@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 import urllib.request
+from dataclasses import replace
 
 import pytest
 from running import command, job, result
@@ -53,18 +54,18 @@ def test_tensorboard_shows_the_runs_with_curves_and_pictures(ask):
     scalars = ask("data/plugin/scalars/tags")
     for run in runs:
         assert {
-            "train/loss",
-            "train/loss_average",
-            "val/loss",
-            "val/accuracy",
-            "val/nll",
-            "train_eval/loss",
-            "train_eval/accuracy",
-            "train_eval/nll",
-            "train/lr",
+            "1 val/accuracy",
+            "1 val/loss",
+            "2 train/loss",
+            "2 train/loss_average",
+            "2 train/lr",
+            "3 train_eval/accuracy",
+            "3 train_eval/loss",
+            "3 train_eval/nll",
+            "4 val/nll",
         } <= set(scalars[run])
         assert any(tag.startswith("ratio/l2/") for tag in scalars[run])
-    curve = ask(f"data/plugin/scalars/scalars?run={urllib.request.quote(runs[0])}&tag=train/loss")
+    curve = ask(f"data/plugin/scalars/scalars?run={urllib.request.quote(runs[0])}&tag=2%20train/loss")
     assert [step for _, step, _ in curve] == list(range(1, 39))
     assert set(ask("data/plugin/images/tags")) == set(runs)
     assert set(ask("data/plugin/text/tags")) == set(runs)
@@ -82,20 +83,21 @@ def test_tensorboard_shows_one_row_per_configuration_seeds_averaged(ask, outputs
     assert len(groups) == 4
     assert {len(group["sessions"]) for group in groups} == {2}
     one = next(g for g in groups if (g["hparams"]["optim"], g["hparams"]["optim.lr"]) == ("adam", 0.01))
-    row = next(m["value"] for m in one["metricValues"] if m["name"]["tag"] == "val/loss")
+    row = next(m["value"] for m in one["metricValues"] if m["name"]["tag"] == "1 val/loss")
     trials = (outputs / "sweeps" / "grid").glob("optim=adam,optim.lr=0.01,*/result.json")
     losses = [json.loads(path.read_text())["scores"]["val"]["last"]["loss"] for path in trials]
     assert row == pytest.approx(sum(losses) / 2, rel=1e-6)
     assert {group["sessions"][0]["status"] for group in groups} == {"STATUS_SUCCESS"}
     assert [info["name"] for info in experiment["hparamInfos"]][:2] == ["optim", "optim.lr"]
     shown = [info["name"]["tag"] for info in experiment["metricInfos"]][:5]  # those that the page ticks
-    assert shown == ["_best/val_accuracy", "_best/val_loss", "_best/val_nll", "_last/val_accuracy", "_last/val_loss"]
-    last = next(m["value"] for m in one["metricValues"] if m["name"]["tag"] == "_last/val_loss")
-    assert last == pytest.approx(row, rel=1e-6)
+    assert shown == ["1 val/accuracy", "1 val/loss", "10 best/val_accuracy", "10 best/val_loss", "2 train/loss"]
+    assert all({metric["name"]["tag"] for metric in group["metricValues"]} >= set(shown) for group in groups)
+    names = {group["name"].rpartition(" (")[0] for group in groups}
+    assert names == {f"optim={optim}, lr={lr}" for optim in ("momentum", "adam") for lr in (0.1, 0.01)}
 
 
 def test_loss_and_ratio_curves_of_all_trials_are_told_apart_by_their_names(ask):
-    for tag in ("train/loss_average", "ratio/log10/_global"):
+    for tag in ("2 train/loss_average", "ratio/log10/_global"):
         body = json.dumps([{"plugin": "scalars", "tag": tag}])
         found = ask(f"data/plugin/timeseries/timeSeries?requests={urllib.request.quote(body)}")[0]
         names = {run.rpartition("-")[0] for run in found["runToSeries"]}
@@ -110,7 +112,8 @@ def test_a_run_that_failed_is_told_of_in_the_table(tmp_path):
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
     with pytest.raises(Diverged):
-        start(job("model=mlp", "norm=none", "optim.lr=1e30", "epochs=1", f"hydra.run.dir={tmp_path / 'run'}"))
+        one = job("model=mlp", "norm=none", "optim.lr=1e30", "epochs=1", f"hydra.run.dir={tmp_path / 'run'}")
+        start(replace(one, is_trial=True))
     ends = [value for _, tag, value in hparams(tmp_path / "run") if tag == "_hparams_/session_end_info"]
     content = HParamsPluginData.FromString(ends[0])
     assert len(ends) == 1 and content.session_end_info.status == STATUS_FAILURE

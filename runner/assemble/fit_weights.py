@@ -17,7 +17,8 @@ from runner.engine.parts import keep
 from runner.engine.state_dict import StateDict, load_state
 from runner.engine.weights import classifiers, named_kinds
 from runner.engine.weights_file import check_finite, renamed
-from runner.errors import CheckpointError, escaped, nearest
+from runner.errors import CheckpointError, escaped
+from runner.spelling import nearest
 from runner.weight_sources import KEY
 
 # Prefixes that some names of a file have, and that a model of ours or another library's has not

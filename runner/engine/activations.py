@@ -18,15 +18,15 @@ _BINS = 51
 # On a CPU torch reduces a matrix along its rows 50 times as fast with 32 columns as with 16.
 _MIN_COLUMNS = 32
 
-# An output at or beyond these bounds is saturated: there the function is (nearly) flat.
+# An output at or beyond these bounds is saturated: there the function is (nearly) flat. The zeros of ReLU and ReLU6
+# do not count: they are what these are for, and `dead` counts the units that give nothing else.
 SATURATION: dict[type[nn.Module], tuple[float, float]] = {
     nn.Tanh: (-0.99, 0.99),
     nn.Softsign: (-0.99, 0.99),
     nn.Sigmoid: (0.01, 0.99),
     nn.Hardtanh: (-1.0, 1.0),
     nn.Hardsigmoid: (0.0, 1.0),
-    nn.ReLU: (0.0, torch.inf),
-    nn.ReLU6: (0.0, 6.0),
+    nn.ReLU6: (-torch.inf, 6.0),
 }
 
 _NamedModules = list[tuple[str, nn.Module]]
@@ -92,8 +92,7 @@ def statistics(module: nn.Module, output: Tensor) -> dict[str, Tensor]:
     if type(module) in SATURATION:
         low, high = SATURATION[type(module)]
         # The comparison as float ones and zeros is ten times as fast as with bools on a CPU.
-        saturated = output.clone().le_(low)
-        stats["saturated"] = (saturated if high == torch.inf else saturated + output.clone().ge_(high)).mean()
+        stats["saturated"] = (output.clone().le_(low) + output.clone().ge_(high)).mean()
     smallest, largest = unit_extremes(output, output.ndim - 1 if output.ndim == 3 else 1)
     return stats | {"dead": (smallest == largest).mean(dtype=torch.float32)}
 
@@ -130,7 +129,7 @@ class Layer:
         shape: The shape of one example's output.
         mean: The mean over all outputs.
         std: The standard deviation over all outputs.
-        saturated: The share of saturated outputs; None unless the function has two bounds.
+        saturated: The share of saturated outputs; None unless the function is in `SATURATION`.
         zero: The share of outputs that are exactly zero.
         near_zero: The share of outputs of an absolute value below 0.01.
         dead: The share of units with the same value for the whole batch.
@@ -205,7 +204,7 @@ def _describe(call: _Output, gradient: Tensor) -> Layer:
         shape=tuple(output.shape[1:]),
         mean=stats["mean"],
         std=stats["std"],
-        saturated=stats["saturated"] if bounds is not None and bounds[1] < torch.inf else None,
+        saturated=stats.get("saturated"),
         zero=float((output == 0).float().mean()),
         near_zero=float((output.abs() < _NEAR_ZERO).float().mean()),
         dead=stats["dead"],
@@ -225,7 +224,7 @@ def _histogram(output: Tensor, bounds: tuple[float, float] | None) -> tuple[tupl
     if values.numel() == 0:
         return (0.0,) * _BINS, (0.0, 1.0)
     low, high = float(values.min()), float(values.max())
-    if bounds is not None and bounds[1] < torch.inf:
+    if bounds is not None and bounds[0] > -torch.inf:
         low, high = (round(bound) for bound in bounds)
     if low == high:
         low, high = low - 0.5, high + 0.5

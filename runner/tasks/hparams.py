@@ -10,16 +10,45 @@ are processes of their own, so the type follows from the annotation of the knob:
 from __future__ import annotations
 
 import types
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from runner.engine.fingerprint import Fingerprint
 from runner.engine.logs.plugin_pages import flatten, to_text
-from runner.keys import hyperparameters
+from runner.errors import brief
+from runner.hashes import digest
+from runner.keys import hyperparameters, key_marks
 from runner.registry import find, knobs, names
+from runner.roles import Role
 from runner.settings import SETTINGS
+from runner.tasks.job import Job
 
 _Value = bool | float | str
+# Characters of the words of a row's name; the page cuts longer ones
+_MOST_WORDS = 80
+
+
+def row_name(job: Job, fingerprint: Fingerprint) -> str:
+    """Return the name of a trial's row on the page, `optim=adam, lr=0.1 (3f2a)`.
+
+    The seeds of one configuration share a row if they read the same data. The end tells apart rows of the same words.
+    """
+    words = [word.lstrip("+").partition("=") for word in job.overrides]
+    given = {key: value for key, _, value in words if _distinguishes(key)}
+    # A trial's folder is named by what is swept, unless hydra.sweep.subdir names it
+    given = {key: value for key, value in given.items() if f"{key}=" in job.folder_name} or given
+    names = Counter(key.rpartition(".")[2] for key in given)
+    short = [key if names[last := key.rpartition(".")[2]] > 1 else last for key in given]
+    text = ", ".join(f"{name}={value}" for name, value in zip(short, given.values(), strict=True)) or "default"
+    return f"{brief(text, _MOST_WORDS)} ({digest([job.group_hash, fingerprint.id])[:4]})"
+
+
+def _distinguishes(key: str) -> bool:
+    """Return True if a key of a command line may tell two rows of the page apart."""
+    marks = key_marks(key)
+    return not key.startswith("hydra") and not marks.unnamed and marks.role is Role.EXPERIMENT
 
 
 def typed_hparams(config: Mapping[str, Any]) -> dict[str, _Value]:

@@ -17,7 +17,7 @@ _BARS = "#4878a8"
 _GRAY = "0.45"
 # Width of a histogram as a share of the x axis at least, so that a collapsed layer stays visible.
 _MIN_WIDTH = 0.015
-_BOUNDED = {kind.__name__ for kind, (_, high) in SATURATION.items() if math.isfinite(high)}
+_BOUNDED = {kind.__name__ for kind, (low, _) in SATURATION.items() if math.isfinite(low)}
 
 
 @figure("png")

@@ -18,6 +18,7 @@ from runner.engine.parts import Residual
 from runner.engine.randomness import epoch_order, generator
 from runner.errors import ConfigError
 from runner.registry import register
+from runner.roles import Role
 from runner.schema import Range
 from runner.tasks.init_tables import save_report, show_report
 from runner.tasks.init_verdicts import Case, find_problems
@@ -37,10 +38,12 @@ def init_report(
     init: str | list[_Entry] | None,
     examples: Annotated[int, Range(2)],
     cotangent: Literal["loss", "normal"],
+    tensorboard: Annotated[bool, Role.OBSERVATION],
 ) -> int:
     """Report the activations of the untrained model and their gradients, for each activation with each init.
 
-    Leaves a run folder with `report.json` (all numbers), `report.png`, `depth.png` and an event file.
+    Leaves a run folder with `report.json` (all numbers), `report.png` and `depth.png`, with `tensorboard` also an event
+    file.
     """
     activations = _choices(job, vary, "activation", activation)
     pairs = list(itertools.product(activations, _choices(job, vary, "init", init)))

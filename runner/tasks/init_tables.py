@@ -32,7 +32,7 @@ _SCALARS = ("mean", "std", "saturated", "zero", "dead", "grad_std")
 
 
 def save_report(run: Run, job: Job, cases: Sequence[Case]) -> None:
-    """Write `report.json`; the event file and the pictures follow after the result."""
+    """Write `report.json`; the pictures, and the event file if it is asked for, follow after the result."""
     record = {
         "schema": _SCHEMA,
         "cotangent": job.config["task"]["cotangent"],
@@ -40,7 +40,8 @@ def save_report(run: Run, job: Job, cases: Sequence[Case]) -> None:
     }
     content = json.dumps(_null_if_not_finite(record), indent=1, allow_nan=False).encode()
     write_atomic(run.folder / "report.json", content)
-    run.afterwards.add("TensorBoard pages: not written", partial(_log_pages, job=job, cases=cases))
+    if job.config["task"]["tensorboard"]:
+        run.afterwards.add("TensorBoard pages: not written", partial(_log_pages, job=job, cases=cases))
     for name, picture in {"report": histogram_figure(cases), "depth": depth_figure(cases)}.items():
         run.afterwards.draw(f"{name}.png", picture, tag=f"init_report/{name}")
 
@@ -125,7 +126,8 @@ def show_report(run: Run, job: Job, cases: Sequence[Case]) -> None:
     write_stdout(f"saved in      {printable(run.folder)}\n")
     for name in run.afterwards.saved[:1]:
         write_stdout(f"view          {printable(run.folder / name)}\n")
-    write_stdout(f"              tensorboard --logdir {tensorboard_folder(run.folder, job)}\n")
+    if job.config["task"]["tensorboard"]:
+        write_stdout(f"              tensorboard --logdir {tensorboard_folder(run.folder, job)}\n")
 
 
 def _layer_rows(case: Case) -> list[dict[str, str]]:

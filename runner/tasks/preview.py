@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 
@@ -17,6 +17,7 @@ from runner.engine.logs.log import open_logs
 from runner.engine.saving.storage import printable
 from runner.printing import counted, write_stdout
 from runner.registry import register
+from runner.roles import Role
 from runner.schema import PositiveInt
 from runner.screen_tables import print_table
 from runner.tasks.job import Job
@@ -35,11 +36,17 @@ _MAX_CLASS_ROWS = 24
 
 
 @register("task")
-def preview(job: Job, *, examples: PositiveInt, lr_axis: Literal["linear", "log"]) -> int:
+def preview(
+    job: Job,
+    *,
+    examples: PositiveInt,
+    lr_axis: Literal["linear", "log"],
+    tensorboard: Annotated[bool, Role.OBSERVATION],
+) -> int:
     """Draw the learning rate of each step and a few augmented images, and list parameter groups and classes.
 
     Leaves a run folder with `preview/lr.png`, `preview/classes.png` (examples per class and split),
-    `preview/images.png` (unless the examples are single points) and an event file.
+    `preview/images.png` (unless the examples are single points), with `tensorboard` also an event file.
     """
     experiment = assemble(job.config)
     check_settings(job, experiment, saved=False)
@@ -49,7 +56,8 @@ def preview(job: Job, *, examples: PositiveInt, lr_axis: Literal["linear", "log"
         pictures["images"] = image_figure(rows, experiment.classes)
     with run_folder_if_writable(job, experiment) as run:
         if run:
-            run.afterwards.add("TensorBoard pages: not written", partial(_log_pages, job=job, experiment=experiment))
+            if tensorboard:
+                run.afterwards.add("TensorBoard pages: not written", partial(_log_pages, job, experiment))
             for name, picture in pictures.items():
                 run.afterwards.draw(f"{_FOLDER}/{name}.png", picture, tag=f"preview/{name}")
     _show(run, job, experiment)
@@ -90,7 +98,7 @@ def evenly_spaced_steps(count: int, most: int) -> list[int]:
     return [i * (count - 1) // (most - 1) for i in range(most)]
 
 
-def _log_pages(folder: Path, *, job: Job, experiment: Experiment) -> None:
+def _log_pages(job: Job, experiment: Experiment, folder: Path) -> None:
     """Write the event file, without the pictures."""
     with closing(open_logs(folder, positions=None, step=0)) as log:
         text = yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True)
@@ -170,7 +178,8 @@ def _show(run: Run | None, job: Job, experiment: Experiment) -> None:
         return
     for name in run.afterwards.saved:
         write_stdout(f"view          {printable(run.folder / name)}\n")
-    write_stdout(f"              tensorboard --logdir {tensorboard_folder(run.folder, job)}\n")
+    if job.config["task"]["tensorboard"]:
+        write_stdout(f"              tensorboard --logdir {tensorboard_folder(run.folder, job)}\n")
 
 
 def shortened_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

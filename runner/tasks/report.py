@@ -27,7 +27,7 @@ from runner.errors import Diverged, escaped
 from runner.printing import counted, write_stderr, write_stdout
 from runner.screen_tables import print_table
 from runner.status import Status
-from runner.tasks.hparams import typed_hparams
+from runner.tasks.hparams import row_name, typed_hparams
 from runner.tasks.job import Job
 from runner.user_paths import real
 
@@ -70,13 +70,14 @@ def make_console(experiment: Experiment) -> Console:
 def log_start(log: Log, job: Job, fingerprint: Fingerprint) -> None:
     """Log hyperparameters, chart layout and config to TensorBoard at the start of a run.
 
-    The seeds of one configuration share a row of the HPARAMS page if they read the same data.
+    The HPARAMS page has the trials of sweeps only. It ticks the first five hyperparameters that differ, in alphabetical
+    order, and between single runs nearly all differ.
     """
     if not log.has_event_file:
         return
-    group = f"{job.group_hash}-{fingerprint.id[:8]}"
-    with decorative("TensorBoard's HPARAMS page: not written"):
-        log.add(0, {"hparams/start": session_start(typed_hparams(job.config), group)})
+    if job.is_trial:
+        with decorative("TensorBoard's HPARAMS page: not written"):
+            log.add(0, {"hparams/start": session_start(typed_hparams(job.config), row_name(job, fingerprint))})
     with decorative("TensorBoard's CUSTOM SCALARS page: not written"):
         log.add(0, {"layout": chart_layout()})
     with decorative("TensorBoard's TEXT page: not written"):
@@ -85,20 +86,19 @@ def log_start(log: Log, job: Job, fingerprint: Fingerprint) -> None:
         log.add(0, {"config": f"{note}```yaml\n{text}```"})
 
 
-def log_end(log: Log, step: int) -> None:
+def log_end(log: Log, job: Job, step: int) -> None:
     """Write all rows, and log to TensorBoard that the run succeeded."""
     log.flush()
     log.positions()
-    log_session_end(log, step, succeeded=True)
+    log_session_end(log, job, step, succeeded=True)
     log.positions()
 
 
-def log_session_end(log: Log, step: int, *, succeeded: bool) -> None:
-    """Log to TensorBoard's HPARAMS page how the run ended."""
-    if not log.has_event_file:
-        return
-    with decorative("TensorBoard's HPARAMS page: end of the run not written"):
-        log.add(step, {"hparams/end": session_end(succeeded=succeeded)})
+def log_session_end(log: Log, job: Job, step: int, *, succeeded: bool) -> None:
+    """Log to TensorBoard's HPARAMS page how a trial ended."""
+    if log.has_event_file and job.is_trial:
+        with decorative("TensorBoard's HPARAMS page: end of the run not written"):
+            log.add(step, {"hparams/end": session_end(succeeded=succeeded)})
 
 
 def explained(error: Diverged, folder: Path, experiment: Experiment) -> Diverged:

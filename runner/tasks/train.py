@@ -138,11 +138,11 @@ def _train_in(run: Run, job: Job, experiment: Experiment, start: Start) -> None:
         try:
             status = _train_until_end(folder, experiment, log)
         except Exception:
-            log_session_end(log, learner.step, succeeded=False)
+            log_session_end(log, job, learner.step, succeeded=False)
             raise
         finally:
             result.steps, result.epochs = learner.step, learner.step / experiment.recipe.steps_per_epoch
-        log_end(log, learner.step)
+        log_end(log, job, learner.step)
     if snapshot:
         # A resumed run may save no checkpoint, and its last validation may have found a better step
         checkpoint.remove_outdated(folder, learner.step, keep=[learner.patience.best_step])

@@ -12,6 +12,7 @@ from running import events, job, metrics
 import runner.components  # noqa: F401  (registers all)
 from runner.engine import probing
 from runner.engine.contracts import Numbers, Probe
+from runner.engine.logs.board_tags import board_tag
 from runner.engine.logs.derived import Derived
 from runner.engine.logs.log import Log
 from runner.errors import Diverged
@@ -80,7 +81,7 @@ def shared(producers):
 
 
 def trained(folder, *words):
-    assert start(job(*WORDS, *words, f"hydra.run.dir={folder}")) == 0
+    assert start(replace(job(*WORDS, *words, f"hydra.run.dir={folder}"), is_trial=True)) == 0
 
 
 def test_no_tag_of_a_run_with_every_probe_has_two_producers(producers, tmp_path):
@@ -88,19 +89,21 @@ def test_no_tag_of_a_run_with_every_probe_has_two_producers(producers, tmp_path)
     trained(tmp_path / "run", f"probe=[{','.join(every)}]", *(f"probe.{name}.every=2" for name in every))
     assert shared(producers) == set()
     logged = {tag for _, tag, _ in metrics(tmp_path / "run")}
+    renamed = {board_tag(tag) for tag in producers}
+    assert len(renamed) == len(producers)
     assert {f"{split}/{metric}" for split in ("val", "train_eval") for metric in ("accuracy", "loss", "nll")} <= logged
     assert {"train/loss", "train/loss_average", "train/lr/head"} <= logged <= producers.keys()
     seen = {tag for _, tag, _ in events(tmp_path / "run") if not tag.startswith("custom_scalars")}
     # The figure is drawn after the log is closed
-    assert logged < seen - {"curves"} <= producers.keys() and "curves" in seen
+    assert {board_tag(tag) for tag in logged} < seen - {"curves"} <= renamed and "curves" in seen
     assert len({place for places in producers.values() for place in places if place.startswith("probe ")}) == len(every)
 
 
 def test_each_step_has_one_value_of_each_tag(tmp_path):
     trained(tmp_path / "run")
     rows = [row[:2] for row in events(tmp_path / "run")]
-    assert len(rows) == len(set(rows)) and ("train/loss" in {tag for _, tag in rows})
-    assert [step for step, tag in rows if tag == "train/loss"] == [1, 2, 3, 4, 5, 6]
+    assert len(rows) == len(set(rows))
+    assert [step for step, tag in rows if tag == board_tag("train/loss")] == [1, 2, 3, 4, 5, 6]
 
 
 def test_scores_under_the_tags_of_the_steps_would_be_found(producers, tmp_path, monkeypatch):

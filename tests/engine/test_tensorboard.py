@@ -88,7 +88,7 @@ def runs(tmp_path_factory):
 def ask(request, runs, tmp_path_factory):
     """A function that asks a TensorBoard server; both readers that TensorBoard has are tried."""
     with served(runs, tmp_path_factory.mktemp("server"), fast=request.param) as server:
-        query = urllib.parse.urlencode({"run": "sgd-0.1-0", "tag": "train/loss"})
+        query = urllib.parse.urlencode({"run": "sgd-0.1-0", "tag": "2 train/loss"})
         server.wait(lambda: len(server("data/runs")) == 2 * len(CHOICES))
         server.wait(lambda: len(server(f"data/plugin/scalars/scalars?{query}")) == STEPS)
         yield server
@@ -102,8 +102,8 @@ def scalars(ask, run, tag):
 
 def test_every_step_of_a_resumed_run_is_there_once_with_its_value(ask):
     expected = [[step, float(np.float32(1 / step))] for step in range(1, STEPS + 1)]
-    assert scalars(ask, "sgd-0.1-0", "train/loss") == expected
-    averaged = scalars(ask, "sgd-0.1-0", "train/loss_average")
+    assert scalars(ask, "sgd-0.1-0", "2 train/loss") == expected
+    averaged = scalars(ask, "sgd-0.1-0", "2 train/loss_average")
     assert [step for step, _ in averaged] == list(range(1, STEPS + 1))
     assert averaged[9][1] == pytest.approx(sum(1 / step for step in range(1, 11)) / 10, rel=1e-6)
 
@@ -124,18 +124,19 @@ def test_images_histograms_and_texts_are_shown(ask):
 def test_the_layout_of_all_runs_is_one_and_its_charts_find_their_tags(ask):
     shown = ask("data/plugin/custom_scalars/layout")
     charts = {chart["title"]: chart["multiline"]["tag"] for part in shown["category"] for chart in part["chart"]}
-    assert sum(len(part["chart"]) for part in shown["category"]) == len(charts) == 15
+    assert sum(len(part["chart"]) for part in shown["category"]) == len(charts) == 18
     found = {}
     for title, tags in charts.items():
         queries = [urllib.parse.urlencode({"run": "sgd-0.1-0", "tag": tag}) for tag in tags]
         answers = [ask(f"data/plugin/custom_scalars/scalars?{query}") for query in queries]
         assert all(answer["regex_valid"] for answer in answers)
         found[title] = {tag for answer in answers for tag in answer["tag_to_events"]}
-    assert found["loss: training steps, moving average, validation"] == {"train/loss", "train/loss_average", "val/loss"}
-    assert found["loss without augmentation: training examples, validation"] == {"train_eval/loss", "val/loss"}
-    assert found["accuracy: training examples, validation"] == {"train_eval/accuracy", "val/accuracy"}
-    assert found["update/weight ratio of all weights"] == {"ratio/log10/_global"}
-    assert found["update/weight ratio per weight tensor"] == set()
+    assert found["validation loss"] == {"1 val/loss"}
+    assert found["loss of each training step"] == {"2 train/loss"}
+    assert found["loss of the training steps, moving average"] == {"2 train/loss_average"}
+    assert found["accuracy on training examples (not augmented)"] == {"3 train_eval/accuracy"}
+    assert found["all weights; lines: -4 small, -3 usual, -2 large"] == {"ratio/log10/_global"}
+    assert found["each weight tensor; lines: -4 small, -3 usual, -2 large"] == set()
 
 
 def test_seeds_share_a_row_of_the_hyperparameter_table_with_their_mean(ask):
@@ -147,9 +148,8 @@ def test_seeds_share_a_row_of_the_hyperparameter_table_with_their_mean(ask):
         metrics = {metric["name"]["tag"]: metric["value"] for metric in row["metricValues"]}
         optim, lr = row["hparams"]["optim"], row["hparams"]["optim.lr"]
         mean = sum(accuracy(optim, lr, seed) for seed in (0, 1)) / 2
-        assert metrics["val/accuracy"] == pytest.approx(mean, rel=1e-6)
-        assert metrics["_best/val_accuracy"] == pytest.approx(mean, rel=1e-6)
-        assert metrics["_last/val_accuracy"] == pytest.approx(mean, rel=1e-6)
+        assert metrics["1 val/accuracy"] == pytest.approx(mean, rel=1e-6)
+        assert metrics["10 best/val_accuracy"] == pytest.approx(mean, rel=1e-6)
         assert row["hparams"]["augment"] == "crop+flip" and row["hparams"]["augment.crop.padding"] == 4
         assert row["hparams"]["optim.nesterov"] is True and row["hparams"]["clip"] == "none"
     status = {s["name"]: s["status"] for row in rows for s in row["sessions"]}
@@ -163,5 +163,5 @@ def test_what_differs_comes_first_and_scores_are_among_the_metrics_shown(ask):
     assert set(columns[:2]) == {"optim", "optim.lr"}
     assert not set(columns) & {"seed", "data.root", "data.workers", "probe", "probe.images.every"}
     metrics = [info["name"]["tag"] for info in experiment["metricInfos"]]
-    scores = ["_best/val_accuracy", "_best/val_loss", "_last/val_accuracy", "_last/val_loss"]
-    assert metrics[:4] == scores  # the page shows five
+    best = ["10 best/val_accuracy", "10 best/val_loss"]
+    assert metrics[:5] == ["1 val/accuracy", "1 val/loss", *best, "2 train/loss"]  # the page shows five

@@ -224,13 +224,19 @@ def test_a_report_leaves_a_run_folder(tmp_path, capfd):
     folder = tmp_path / "run"
     content = report(folder, *SIX, "task.activation=[tanh,relu]", "task.init=[xavier,small_normal]", "task.examples=64")
     names = {path.name for path in folder.iterdir()}
-    assert {"config.yaml", "overrides.yaml", "environment.json", "report.png", "depth.png", "metrics.jsonl"} <= names
+    assert {"config.yaml", "overrides.yaml", "environment.json", "report.png", "depth.png"} <= names
+    assert not any("tfevents" in name for name in names)  # else TensorBoard would list it among the trainings
     assert (result(folder)["status"], result(folder)["exit"], result(folder)["test_reads"]) == ("done", 0, 0)
     assert content["schema"] == 1 and len(content["cases"]) == 4
     assert [layer["name"] for layer in content["cases"][0]["layers"]] == [f"hidden.fc{i}.act" for i in range(1, 7)]
     out = capfd.readouterr().out
     assert "relu, small_normal: collapsed" in out and "all cases" in out and "hidden.fc6.act" in out
-    logged = events(folder)
+
+
+def test_a_report_is_in_tensorboard_on_request(tmp_path):
+    words = ("task.activation=[tanh,relu]", "task.init=[xavier,small_normal]", "task.examples=64")
+    report(tmp_path / "run", *SIX, *words, "task.tensorboard=true")
+    logged = events(tmp_path / "run")
     assert {tag for step, tag, _ in logged if step == 0} == {
         *("init_report/report", "init_report/depth", "init_report/verdicts", "config")
     }
@@ -243,7 +249,7 @@ def test_tensorboard_counts_every_output_the_zeros_too(tmp_path):
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.util.tensor_util import make_ndarray
 
-    report(tmp_path / "run", *SIX, "task.examples=64")
+    report(tmp_path / "run", *SIX, "task.examples=64", "task.tensorboard=true")
     values = [Summary.Value.FromString(raw) for _, tag, raw in events(tmp_path / "run") if tag.endswith("/activations")]
     assert len(values) == 6
     for value in values:

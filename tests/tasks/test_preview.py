@@ -50,17 +50,25 @@ def test_a_preview_leaves_a_run_folder_and_trains_nothing(tmp_path, capfd):
     assert "380 steps of 64 examples, 19 steps per epoch" in out
     line = next(line.split() for line in out.splitlines() if line.startswith(" decay head"))
     assert line[2:5] == ["1", "160", "0.01"] and line[-1] == "0.0005"  # 16 x 10 weights, 0.1 * 0.1
-    logged = {tag for step, tag, _ in events(folder) if step == 0}
-    assert logged == {f"preview/{name}" for name in ("lr", "images", "groups", "classes", "classes_table")} | {"config"}
+    assert not list(folder.glob("*tfevents*"))  # else TensorBoard would list it among the trainings
+    assert "tensorboard" not in out
     assert "found 1797 images in 10 classes (0 178, 1 182, 2 177, " in out
     rows = [line.split() for line in out.splitlines()]
     assert ["0", "0", "119", "29", "30"] in rows and ["all", "1200", "297", "300"] in rows
+
+
+def test_a_preview_is_in_tensorboard_on_request(tmp_path, capfd):
+    folder = ran(tmp_path / "run", "task.tensorboard=true")
+    assert f"tensorboard --logdir {folder}" in capfd.readouterr().out
+    logged = {tag for step, tag, _ in events(folder) if step == 0}
+    assert logged == {f"preview/{name}" for name in ("lr", "images", "groups", "classes", "classes_table")} | {"config"}
     groups = next(raw for _, tag, raw in events(folder) if tag == "preview/groups").decode(errors="ignore")
     assert "`head.weight`" in groups and "`hidden.fc1.linear.weight`" in groups
 
 
 def test_the_curve_is_the_schedules(tmp_path):
-    folder = ran(tmp_path / "run", "steps=100", "scheduler.warmup=10steps", "augment=[]")
+    words = ("steps=100", "scheduler.warmup=10steps", "augment=[]", "task.tensorboard=true")
+    folder = ran(tmp_path / "run", *words)
     logged = {step: float(value) for step, tag, value in metrics(folder) if tag == "preview/lr/all"}
     expected = [0.1 * (s + 1) / 10 if s < 10 else 0.05 * (1 + math.cos(math.pi * (s - 10) / 90)) for s in range(100)]
     assert [logged[step] for step in range(1, 101)] == pytest.approx(expected, rel=1e-6)

@@ -150,10 +150,10 @@ def logged(tmp_path_factory):
         for number, value in enumerate(values):
             (folder / f"{key}-{number}").mkdir()
             log = open_logs(folder / f"{key}-{number}", positions=None, step=0)
-            made = replace(one, config=changed(choices, key, value), group_hash=f"{key}-{number}")
+            made = replace(one, config=changed(choices, key, value), group_hash=f"{key}-{number}", is_trial=True)
             log_start(log, made, data)
             log.add(1, {"val/accuracy": 0.5 + 0.01 * number})
-            log_session_end(log, 1, succeeded=True)
+            log_session_end(log, made, 1, succeeded=True)
             log.close()
     return folder
 

@@ -19,8 +19,8 @@ def activations(*, every: PositiveInt) -> Probe:
     """Return a probe of each activation's output, in order of execution, in the step's first forward pass.
 
     Logs `activations/<module>/<statistic>`: `mean` and `std` over all outputs; `dead`, the share of units (channels)
-    with one value for the whole batch (a ReLU that never fires); `saturated`, the share of outputs where the function
-    is flat: tanh beyond 0.99, sigmoid below 0.01 or above 0.99, ReLU at zero.
+    with one value for the whole batch (a ReLU that never fires); `saturated`, the share of outputs at the flat ends of
+    an activation that has two (tanh beyond 0.99, sigmoid below 0.01 or above 0.99).
     """
     # A run has one model, so its activations are found once
     find = lru_cache(maxsize=1)(activation_modules)

@@ -1,4 +1,4 @@
-"""Numbers derived from logged ones: the moving average of the loss, and the best and the last validation scores."""
+"""Numbers derived from logged ones: the moving average of the loss, and the best validation scores."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from runner.engine.monitor import Monitor
 
 _LOSS = "train/loss"
 _AVERAGE = "train/loss_average"
-# TensorBoard's HPARAMS page shows the first five tags in alphabetical order, and `_` sorts before letters.
 _BEST = {f"val/{metric}": f"_best/val_{metric}" for metric in ("accuracy", "loss", "nll")}
-_LAST = {f"val/{metric}": f"_last/val_{metric}" for metric in ("accuracy", "loss", "nll")}
 
 
 class Derived:
-    """Compute the moving average of the training loss, and the best and last validation scores.
+    """Compute the moving average of the training loss, and the best validation scores.
 
     The moving average is exponential. Its window is about a twentieth of the steps so far, and 10 to 200 steps. It
     starts as the plain mean, so that the first values do not get extra weight. It becomes smoother later, when the
@@ -56,4 +54,4 @@ class Derived:
                 if best is None or Monitor(tag).better(values[tag], best):
                     self._best[name] = values[tag]
                 scores[name] = self._best[name]
-        return scores | {name: values[tag] for tag, name in _LAST.items() if tag in values}
+        return scores

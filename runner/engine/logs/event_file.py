@@ -21,6 +21,7 @@ import numpy as np
 from runner import user_paths
 from runner.decoration import decorative
 from runner.engine.logs import summaries
+from runner.engine.logs.board_tags import board_tag
 from runner.engine.logs.sinks import AppendOnlyFile, Row, sum_of_scalars
 from runner.engine.logs.tfrecords import to_tfrecords
 from runner.engine.saving import storage
@@ -75,7 +76,7 @@ class EventFile:
         add = event.summary.value.add
         for tag, value in row.values.items():
             if type(value) is float:
-                add(tag=tag, simple_value=value)
+                add(tag=board_tag(tag), simple_value=value)
             else:
                 event.summary.value.extend(self._values_of(tag, value))
         return event
@@ -138,8 +139,9 @@ def next_name(folder: Path) -> str:
     return f"events.out.tfevents.{seconds:010d}.{socket.gethostname()}.{os.getpid()}.{number}"
 
 
-def _summary_values(tag: str, value: Any) -> Iterable[Any]:
+def _summary_values(logged_tag: str, value: Any) -> Iterable[Any]:
     """Return the `Summary.Value`s of a text, an array, a PNG or a `Summary`."""
+    tag = board_tag(logged_tag)
     if isinstance(value, str):
         return [summaries.text(tag, value)]
     if isinstance(value, np.ndarray):

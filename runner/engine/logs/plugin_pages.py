@@ -22,21 +22,26 @@ from runner.engine.logs import summaries
 SESSION_START = "_hparams_/session_start_info"
 # The fields of a protobuf Value by Python type.
 _VALUE_FIELDS = {bool: "bool_value", float: "number_value", str: "string_value"}
+# A color is a run, so that a chart of several tags cannot be read: each chart has one tag, or one tag per layer. The
+# numbers before tags are those of `board_tags`; event files of older versions have none.
 _CHARTS = {
     "1 Learning curves": {
-        "loss: training steps, moving average, validation": [r"train/loss$", r"train/loss_average$", r"val/loss$"],
-        "loss without augmentation: training examples, validation": [r"train_eval/loss$", r"val/loss$"],
-        "accuracy: training examples, validation": [r"train_eval/accuracy$", r"val/accuracy$"],
-        "learning rate": [r"train/lr(/.+)?$"],
+        "validation accuracy": [r"(1 )?val/accuracy$"],
+        "validation loss": [r"(1 )?val/loss$"],
+        "loss of the training steps, moving average": [r"(2 )?train/loss_average$"],
+        "loss of each training step": [r"(2 )?train/loss$"],
+        "accuracy on training examples (not augmented)": [r"(3 )?train_eval/accuracy$"],
+        "loss on training examples (not augmented)": [r"(3 )?train_eval/loss$"],
+        "learning rate": [r"(2 )?train/lr(/.+)?$"],
     },
-    "2 Update/weight ratio (log10; about -3 is usual) and gradient norm": {
-        "update/weight ratio of all weights": [r"ratio/log10/_"],
-        "update/weight ratio per weight tensor": [r"ratio/log10/(?!_global)"],
+    "2 Update/weight ratio (log10) and gradient norm": {
+        "all weights; lines: -4 small, -3 usual, -2 large": [r"ratio/log10/_"],
+        "each weight tensor; lines: -4 small, -3 usual, -2 large": [r"ratio/log10/(?!_global)"],
         "gradient norm before clipping": [r"grad_norm/_global$"],
     },
     "3 Activations per layer": {
         "standard deviation (similar in all layers is good)": [r"activations/.+/std$"],
-        "share of saturated outputs": [r"activations/.+/saturated$"],
+        "share of saturated outputs (tanh, sigmoid)": [r"activations/.+/saturated$"],
         "share of dead units": [r"activations/.+/dead$"],
         "mean": [r"activations/.+/mean$"],
     },
