@@ -72,6 +72,7 @@ ADDED: dict[str, Any] = {
 # Defaults that have changed, with what they were. A saved run has its own values; a sweep that is resumed keeps those
 # its trials began with.
 FORMER_DEFAULTS: dict[str, Any] = {
+    "checkpoint_every": "1epoch",
     "init.head": None,
     "optim.no_decay": ["bias", "norm"],
     "average.warmup": False,

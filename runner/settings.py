@@ -35,7 +35,7 @@ class Settings(NamedTuple):
     ]
     patience: Annotated[PositiveInt | None, Aspect.SELECTION]
     validate_every: Annotated[Duration, InRun(), Aspect.SELECTION, Aspect.CADENCE]
-    checkpoint_every: Annotated[Duration, InRun(), Role.OBSERVATION]
+    checkpoint_every: Annotated[Literal["auto"] | Annotated[Duration, InRun()], Role.OBSERVATION]
     log_every: Annotated[PositiveInt, Role.OBSERVATION, Unnamed()]
     test: Annotated[Literal["auto", "end", "never"], Role.OBSERVATION]
     figures: Annotated[Literal["auto", "always", "never"], Role.OBSERVATION, Unnamed()]

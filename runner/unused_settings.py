@@ -176,7 +176,8 @@ def _errors_in(key: str, value: Any, kind: Any, values: _Values, length: RunLeng
         for i, item in enumerate(value):
             yield from _errors_in(f"{key}[{i}]", item, arguments[0], values, length)
     elif origin is Union or type(kind).__name__ == "UnionType":
-        for option in arguments:
+        words = [word for option in arguments if get_origin(option) is Literal for word in get_args(option)]
+        for option in arguments if value not in words else ():
             yield from _errors_in(key, value, option, values, length)
 
 

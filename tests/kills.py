@@ -1,6 +1,7 @@
 """Runs that are killed and resumed: configs, points of death, and comparison with an uninterrupted run.
 
-`python tests/kills.py [trials] [seed]` makes that many and prints a line for each that did not.
+`python tests/kills.py [trials] [seed] [auto]` makes that many and prints a line for each that did not; with `auto`,
+checkpoints come by the clock, and so often that most kills find one.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from small_runs import as_bits, write_color_images
 from worker_server import stop_worker_server
 
 import runner.tasks.train  # noqa: F401  (once, before the forks)
-from runner.engine.saving import checkpoint
+from runner.engine.saving import cadence, checkpoint
 from runner.errors import RunnerError
 from runner.tasks import start
 from runner.tasks.job import Job
@@ -82,13 +83,14 @@ SHARES = {
 
 @dataclass(frozen=True)
 class Reference:
-    """A run without a kill: its folder, its job, its seconds, and how often it reached each point."""
+    """A run without a kill: its folder, its job, its seconds, how often it reached each point, if the clock saves."""
 
     bench: str
     folder: Path
     job: Job
     seconds: float
     counts: dict[str, int]
+    auto: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,10 +116,11 @@ class Counting(fault_points.Fault):
 counts: dict[str, int] = {}
 
 
-def make_reference(bench: str, place: Path, *, images: str) -> Reference:
-    """Run a bench without a kill."""
+def make_reference(bench: str, place: Path, *, images: str, auto: bool = False) -> Reference:
+    """Run a bench without a kill; `auto` saves it by the clock."""
     folder = place / f"whole {bench}"
     more = (f"data.root={images}", f"data.cache={place / 'cache'}") if "data=imagefolder" in BENCHES[bench] else ()
+    more += ("checkpoint_every=auto",) if auto else ()
     words = {word.partition("=")[0]: word for word in (*COMMON, *BENCHES[bench], *more)}  # the last one of a key
     made = job(*words.values(), f"hydra.run.dir={folder}")
 
@@ -132,11 +135,12 @@ def make_reference(bench: str, place: Path, *, images: str) -> Reference:
     assert code == 0, printed
     seconds, found = time.monotonic() - began, json.loads((place / f"{bench}.json").read_text())
     found["log.write"] = min(found["log.write"], found["log.flush"] - 6)  # more of them on a slower machine
-    return Reference(bench, folder, made, seconds, found)
+    return Reference(bench, folder, made, seconds, found, auto)
 
 
 def run(made: Job, kill: str = "") -> int:
-    """Start a job, to be killed at a point, and return its exit code."""
+    """Start a job, to be killed at a point, and return its exit code; with `auto` the clock saves it each 20 ms."""
+    cadence._LONGEST = 0.02
     if kill:
         fault_points.install(fault_points.parse(kill))
     try:
@@ -205,9 +209,9 @@ def check_trial(trial: Trial, place: Path, resume: Job) -> str:
     folder, output = place / f"{trial.number}", place / f"{trial.number}.txt"
     for number, kill in enumerate(trial.kills):
         died = run_and_kill(trial.reference, resume_job(trial.reference, folder, resume), kill, output)
-        assert died or number or kill.startswith("any time"), f"{kill} was not reached"
+        assert died or number or trial.reference.auto or kill.startswith("any time"), f"{kill} was not reached"
     has_config = (folder / "config.yaml").exists()
-    steps = [int(path.stem) for path in (folder / "checkpoints").glob("*.json")]
+    steps = [int(path.stem) for path in (folder / "checkpoints").glob("*.json") if ".state." in path.read_text()]
     finished = has_config and result(folder)["status"] in ("done", "stopped")
     made = resume_job(trial.reference, folder, resume)
     code, printed = run_child(lambda: run(made), output)
@@ -216,14 +220,17 @@ def check_trial(trial: Trial, place: Path, resume: Job) -> str:
     start = f"resumes after step {max(steps)} of" if steps else "no checkpoint: starts at step 0 of"
     if has_config and not finished and start not in printed:
         return f"does not say that it {start}: {printed}"
-    return differences(trial.reference.folder, folder)
+    return differences(trial.reference.folder, folder, auto=trial.reference.auto)
 
 
-def differences(one: Path, other: Path) -> str:
-    """Return what differs between two finished runs that should be equal, or nothing."""
+def differences(one: Path, other: Path, *, auto: bool = False) -> str:
+    """Return what differs between two finished runs that should be equal, or nothing.
+
+    With `auto` the clock decides which checkpoints there are, except the last one and the best weights.
+    """
+    files = {"last": last_checkpoint, "best": best_weights} if auto else {"files": file_names, "state": state}
     for name, read in {
-        "files": file_names,
-        "state": state,
+        **files,
         "metrics.jsonl": metrics,
         "event files": events,
         "times": timed,
@@ -249,10 +256,23 @@ def state(folder: Path) -> object:
     found = {}
     for path in sorted((folder / "checkpoints").glob("*.json")):
         snapshot = checkpoint.load(folder, step=int(path.stem))
-        assert snapshot is not None
+        if snapshot is None:
+            found[path.name] = as_bytes(checkpoint.read_weights(checkpoint.weights_file(folder, int(path.stem))))
+            continue
         snapshot.state["log"].pop("owed")  # what the disk had not taken: by now it is in the logs
         found[path.name] = as_bytes({"weights": snapshot.weights, "state": snapshot.state})
     return found
+
+
+def last_checkpoint(folder: Path) -> object:
+    """Return all of the last checkpoint, as something that compares bit for bit."""
+    assert not list(folder.rglob(".tmp-*"))
+    return dict([list(state(folder).items())[-1]])
+
+
+def best_weights(folder: Path) -> object:
+    """Return the selected weights, as something that compares bit for bit."""
+    return as_bytes(checkpoint.read_weights(folder / result(folder)["weights"]))
 
 
 def as_bytes(value: object) -> object:
@@ -342,13 +362,13 @@ def write_images(place: Path) -> str:
     return write_color_images(place / "images")
 
 
-def main(count: int, seed: int) -> int:
+def main(count: int, seed: int, *, auto: bool = False) -> int:
     """Make `count` trials, and return 1 if one of them was wrong."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         images = write_images(place)
-        wholes = [make_reference(bench, place, images=images) for bench in BENCHES]
+        wholes = [make_reference(bench, place, images=images, auto=auto) for bench in BENCHES]
         ready = time.monotonic() - began
         found = check_trials(draw_trials(wholes, count, seed), place)
         for trial, wrong in found.items():
@@ -362,4 +382,5 @@ def main(count: int, seed: int) -> int:
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        sys.exit(main(*(int(word) for word in (sys.argv[1:] + ["300", "0"][len(sys.argv) - 1 :]))))
+        numbers = [int(word) for word in sys.argv[1:] if word != "auto"]
+        sys.exit(main(*numbers, *(300, 0)[len(numbers) :], auto="auto" in sys.argv))

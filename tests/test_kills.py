@@ -38,6 +38,16 @@ def test_forty_killed_runs_end_as_if_they_never_were(wholes, place):
 
 
 @pytest.mark.slow
+@pytest.mark.ci_slice
+def test_killed_runs_that_the_clock_saves_end_as_if_they_never_were(place):
+    (place / "auto").mkdir()
+    (place / "auto" / "pictures").mkdir()
+    images = kills.write_images(place / "auto" / "pictures")
+    wholes = [kills.make_reference(bench, place / "auto", images=images, auto=True) for bench in kills.BENCHES]
+    assert kills.check_trials(kills.draw_trials(wholes, 2 * len(wholes), 7), place / "auto") == {}
+
+
+@pytest.mark.slow
 def test_three_hundred_killed_runs_end_as_if_they_never_were(wholes, place):
     (place / "all").mkdir()
     assert kills.check_trials(kills.draw_trials(wholes, 300, 0), place / "all") == {}

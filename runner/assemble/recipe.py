@@ -17,6 +17,7 @@ from runner.engine.losses import Loss, as_loss
 from runner.engine.monitor import Monitor
 from runner.engine.randomness import reseeder, step_keys
 from runner.engine.recipe import Batch, Recipe
+from runner.engine.saving.cadence import Automatic, Cadence, Every
 from runner.engine.world import World
 from runner.errors import ConfigError
 from runner.registry import Config, build, build_many
@@ -47,7 +48,7 @@ def build_recipe(
         total_steps=total,
         steps_per_epoch=per_epoch,
         validate_every=clock.interval(settings.validate_every),
-        checkpoint_every=clock.interval(settings.checkpoint_every),
+        cadence=_cadence(settings, clock, world),
         log_every=settings.log_every,
         accumulate=settings.accumulate,
         loss=loss,
@@ -63,6 +64,13 @@ def build_recipe(
         compiled=compiled,
         metrics=validation_metrics(config, loss, classes),
     )
+
+
+def _cadence(settings: Settings, clock: Clock, world: World) -> Cadence:
+    """Return when checkpoints are saved."""
+    if settings.checkpoint_every == "auto":
+        return Automatic(clock.steps_per_epoch, clock.total_steps, world)
+    return Every(clock.interval(settings.checkpoint_every), clock.total_steps)
 
 
 def _build_loss(config: Config, settings: Settings, data: Data) -> Loss:

@@ -39,17 +39,22 @@ class Stop:
     """A request to end the work, by the number of a signal; 0 means none.
 
     `signal` is what this process received and may change at any time. `agreed` is what all processes of the run know
-    since the last `agree`: decisions that all must make alike (to end after this step) follow it.
+    since the last `agree`: decisions that all must make alike (to end after this step) follow it. `save` is True if one
+    of them wanted a checkpoint of this step, or received a signal.
     """
 
-    __slots__ = ("agreed", "signal", "world")
+    __slots__ = ("agreed", "save", "signal", "world")
 
     def __init__(self, signal: int = 0, world: World = ALONE) -> None:
-        self.signal, self.world, self.agreed = signal, world, 0
+        self.signal, self.world, self.agreed, self.save = signal, world, 0, False
 
-    def agree(self) -> int:
-        """Return the signal that any process received; all processes call this at the same place."""
-        self.agreed = self.world.max(self.signal)
+    def agree(self, save: bool = False) -> int:
+        """Return the signal that any process received; all processes call this at the same place.
+
+        One exchange carries both answers: the number of a signal, 0 for a checkpoint alone, or -1 for neither.
+        """
+        found = self.world.max(self.signal or (0 if save else -1))
+        self.agreed, self.save = max(0, found), found >= 0
         return self.agreed
 
 

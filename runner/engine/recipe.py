@@ -18,6 +18,7 @@ from runner.engine.forward import Forward, plain_forward
 from runner.engine.learner import Learner
 from runner.engine.losses import Loss, LossFunction
 from runner.engine.metrics import Metrics
+from runner.engine.saving.cadence import Cadence
 
 _Result = TypeVar("_Result")
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) float; labels (B,) int64, or (B, K) float
@@ -98,7 +99,7 @@ class Recipe:
         total_steps: The last step.
         steps_per_epoch: The steps of an epoch.
         validate_every: The steps between validations; a fraction is rounded per date, to round(k * validate_every).
-        checkpoint_every: The steps between checkpoints, likewise.
+        cadence: Decides when checkpoints are saved.
         log_every: The steps between writes of the log.
         accumulate: The micro-batches of a step.
         loss: The training loss.
@@ -121,7 +122,7 @@ class Recipe:
     total_steps: int
     steps_per_epoch: int
     validate_every: int | Fraction
-    checkpoint_every: int | Fraction
+    cadence: Cadence
     log_every: int
     accumulate: int
     loss: Loss | LossFunction

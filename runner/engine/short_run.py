@@ -16,6 +16,7 @@ from runner.engine.learner import Learner
 from runner.engine.logs.log import Log
 from runner.engine.logs.sinks import Row, Sink
 from runner.engine.recipe import NEVER_DUE, Recipe
+from runner.engine.saving.cadence import Never
 from runner.engine.train import train
 
 
@@ -61,7 +62,7 @@ def short_run(
         recipe,
         total_steps=learner.step + steps,
         validate_every=NEVER_DUE if validation is None else recipe.validate_every,
-        checkpoint_every=NEVER_DUE,
+        cadence=Never(),
         log_every=log_every or learner.step + steps,
         probes=[*recipe.probes, *probes],
     )

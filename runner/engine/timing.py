@@ -6,6 +6,7 @@ import json
 import resource
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -64,6 +65,11 @@ class Stopwatch:
         self._began, self._step = None, step
         return lap
 
+    def skip(self, seconds: float) -> None:
+        """Leave seconds out of the lap under way, if there is one."""
+        if self._began is not None:
+            self._began += seconds
+
     def split(self, step: int) -> _Lap | None:
         """End a lap and begin the next one at the same moment; None the first time, when no lap was under way."""
         now = perf_counter()
@@ -101,6 +107,13 @@ class Timing:
             yield batch
             asked = perf_counter()
             self._stopwatch.start(asked)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the time of the body out of the lap."""
+        began = perf_counter()
+        yield
+        self._stopwatch.skip(perf_counter() - began)
 
     def lap(self, step: int) -> dict[str, float]:
         """End the lap after `step` optimizer steps and return its cost per step.

@@ -72,7 +72,10 @@ def steps(
     """
     timing = Timing(batches, learner.step)
     if _lacks_validation(recipe, learner):
-        _validate_and_save(recipe, learner, validation, log, commit, stop)
+        _validate_if_due(recipe, learner, validation, log, stop)
+        # Never held in memory: the checkpoint of this step has these weights already
+        if not stop.agreed and (_is_date(recipe, learner) or learner.patience.best_step == learner.step):
+            _save(recipe, learner, commit)
     stop.agree()
     with closing(batches.stream(learner.step, recipe.total_steps)) as stream:
         for images, labels in timing.timed(stream):
@@ -85,10 +88,8 @@ def steps(
                 probed.outcome = yield from recipe.update(recipe, learner, images, labels)
             log.add(learner.step, {"train/loss": probed.outcome.loss, **probed.values})
             _log_and_check(recipe, learner, log, timing)
-            saved = _validate_and_save(recipe, learner, validation, log, commit, stop)
-            if stop.agree() and not saved:
-                _raise_if_diverged(learner, log)
-                _save(learner, commit)
+            _validate_if_due(recipe, learner, validation, log, stop)
+            _save_if_due(recipe, learner, log, commit, stop, timing)
     return Status.STOPPED if learner.patience.should_stop or stop.agreed else Status.DONE
 
 
@@ -111,7 +112,7 @@ def _set_lr(learner: Learner, log: Log) -> None:
 def _log_and_check(recipe: Recipe, learner: Learner, log: Log, timing: Timing) -> None:
     """Log learning rates and cost, and check that all steps so far were finite, if anything is due after this step."""
     step, due = learner.step, recipe.due
-    if due(recipe.log_every, step) or due(recipe.validate_every, step) or due(recipe.checkpoint_every, step):
+    if due(recipe.log_every, step) or due(recipe.validate_every, step) or recipe.cadence.due(step):
         log.add(step, learner.rates())
         _raise_if_diverged(learner, log)
         log.add(step, timing.lap(step))
@@ -141,26 +142,42 @@ def _lacks_validation(recipe: Recipe, learner: Learner) -> bool:
     return step > 0 and recipe.due(recipe.validate_every, step) and learner.patience.last.get("step") != step
 
 
-def _validate_and_save(
-    recipe: Recipe, learner: Learner, validation: dict[str, EvalBatches], log: Log, commit: _Commit, stop: Stop
-) -> bool:
-    """Validate and save a checkpoint if due after the current step; return True if a checkpoint was saved."""
+def _validate_if_due(
+    recipe: Recipe, learner: Learner, validation: dict[str, EvalBatches], log: Log, stop: Stop
+) -> None:
+    """Validate if due after the current step; a signal leaves that to the resumed run."""
     step = learner.step
     if recipe.due(recipe.validate_every, step):
         cost = learner.recalibrate(learner, stop)
         scores = validate(recipe, learner, validation, stop)
         if stop.agree():
             log.keep_row_open()
-            return False
+            return
         log.add(step, {**cost, **scores})
         _raise_if_bad_score(learner, scores)
         learner.record_scores(scores)
-    saving = (
-        recipe.due(recipe.checkpoint_every, step) or learner.patience.best_step == step or learner.patience.should_stop
-    )
-    if saving:
-        _save(learner, commit)
-    return saving
+
+
+def _save_if_due(recipe: Recipe, learner: Learner, log: Log, commit: _Commit, stop: Stop, timing: Timing) -> None:
+    """Save a checkpoint if due after the current step, else keep its weights in memory if they are the best."""
+    stop.agree(recipe.cadence.overdue(learner.step))
+    if _is_date(recipe, learner):
+        _save(recipe, learner, commit)
+        # A signal may have come meanwhile
+        stop.agree()
+    elif stop.save:
+        _raise_if_diverged(learner, log)
+        with timing.paused():
+            _save(recipe, learner, commit)
+    elif learner.patience.best_step == learner.step:
+        _raise_if_not_finite(learner)
+        recipe.cadence.hold(learner.weights(), learner.step)
+
+
+def _is_date(recipe: Recipe, learner: Learner) -> bool:
+    """Return True if a checkpoint is due after the current step, whatever the clock says."""
+    is_best = recipe.cadence.saves_best and learner.patience.best_step == learner.step
+    return is_best or recipe.cadence.due(learner.step) or learner.patience.should_stop
 
 
 def _raise_if_bad_score(learner: Learner, scores: dict[str, float]) -> None:
@@ -170,8 +187,14 @@ def _raise_if_bad_score(learner: Learner, scores: dict[str, float]) -> None:
             raise BadScore(f"diverged at step {learner.step}: {tag} is {score} after this step", tag.partition("/")[0])
 
 
-def _save(learner: Learner, commit: _Commit) -> None:
+def _save(recipe: Recipe, learner: Learner, commit: _Commit) -> None:
     """Save a checkpoint of the current step; raise Diverged if one of its tensors is not finite."""
+    _raise_if_not_finite(learner)
+    with recipe.cadence.saving(learner.step):
+        commit()
+
+
+def _raise_if_not_finite(learner: Learner) -> None:
+    """Raise Diverged if a tensor of a checkpoint would not be finite."""
     if faults := learner.faults():
         raise Diverged(f"diverged at step {learner.step}: {faults[0]} is not finite after this step")
-    commit()

@@ -6,15 +6,17 @@ import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from runner.engine.interruption import Interrupted
 from runner.engine.user_code import user_files
-from runner.errors import PLUGIN, PluginError, RunnerError, describe, first_line, text_of, too_large, type_name
+from runner.errors import PLUGIN, PluginError, RunnerError, describe, first_line, text_of, type_name
 from runner.registry import MAIN
 from runner.status import PLUGINS_IN_USE
+from runner.tasks.out_of_memory import out_of_memory
 from runner.user_paths import near
 
 # Exceptions of a chain whose tracebacks are shown
@@ -43,14 +45,15 @@ def load_plugins(modules: Sequence[str]) -> None:
             raise PluginError(f"plugins: cannot import '{name}': {text}{where}", lines) from error
 
 
-def known_cause(error: BaseException, plugins: Sequence[str]) -> BaseException:
+def known_cause(error: BaseException, plugins: Sequence[str], config: Mapping[str, Any] | None = None) -> BaseException:
     """Return a one-line error if the cause is a size that exceeds the memory, or a plugin; else `error`.
 
-    An error is a plugin's if the traceback contains its code, even if torch or runner raised the error.
+    An error is a plugin's if the traceback contains its code, even if torch or runner raised the error. With the `config`
+    of a run, the line about memory has its batch.
     """
     if issubclass(type(error), RunnerError) or _is_interrupt(error):
         return error
-    if refused := too_large(error):
+    if refused := out_of_memory(error, config):
         return refused
     if place := _place(error, plugins):
         return PluginError(f"{PLUGIN}{place}: {describe(error)}", _users_traceback(error, plugins))

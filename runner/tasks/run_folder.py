@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from runner import user_paths
 from runner.assemble import Experiment
@@ -16,7 +17,7 @@ from runner.engine.saving.folder import Result, read_result, write_result
 from runner.engine.saving.locking import lock
 from runner.engine.saving.storage import is_read_only
 from runner.engine.world import ALONE, World
-from runner.errors import Locked, StorageError
+from runner.errors import ConfigError, Locked, StorageError
 from runner.notebook.book import record
 from runner.status import SUCCESS, Ending, Status, ending
 from runner.tasks.afterwards import Afterwards
@@ -66,7 +67,7 @@ def run_folder(job: Job, experiment: Experiment, *, resumed: Run | None = None) 
             held.callback(record, run.folder, Path(job.config["outputs"]))
         if not run.result.data or run.result.data[-1] != experiment.fingerprint.id:
             run.result.data = [*(run.result.data or ()), experiment.fingerprint.id]
-        held.enter_context(_keeping_result(run, job.config["plugins"]))
+        held.enter_context(_keeping_result(run, job.config))
         if not user_paths.exists(run.folder / _CONFIG, error=StorageError):
             describe(run.folder, job, experiment)
         else:
@@ -158,7 +159,7 @@ def _agreed_folder(job: Job) -> Path:
 
 
 @contextmanager
-def _keeping_result(run: Run, plugins: Sequence[str]) -> Iterator[None]:
+def _keeping_result(run: Run, config: Mapping[str, Any]) -> Iterator[None]:
     """Keep `result.json` true: `running` while the body runs, then how it ended."""
     result = run.result
     began = time.monotonic() - result.seconds
@@ -167,12 +168,16 @@ def _keeping_result(run: Run, plugins: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        ended = ending(known_cause(error, plugins))
+        cause = known_cause(error, config["plugins"], config)
+        ended = ending(cause)
         if ended.status is Status.INTERRUPTED:
             print_progress(f"interrupted; resume with: python -m runner resume={shlex.quote(str(run.folder))}")
         # Report the first of two failures
         with suppress(StorageError, Locked):
             _write_end(run, ended, began)
+        if cause is not error and issubclass(type(cause), ConfigError):
+            # Later there is no word of the run's batch
+            raise cause from error
         raise
     _write_end(run, SUCCESS if result.status is Status.RUNNING else Ending(result.status, 0), began)
 

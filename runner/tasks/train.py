@@ -173,7 +173,7 @@ def _open_run_logs(folder: Path, experiment: Experiment, start: Start) -> Log:
 
 def _make_commit(folder: Path, experiment: Experiment, log: Log) -> Callable[[], None]:
     """Return a function that saves a checkpoint; the best step's checkpoint is never removed."""
-    learner, data = experiment.learner, experiment.fingerprint.to_record()
+    learner, data, cadence = experiment.learner, experiment.fingerprint.to_record(), experiment.recipe.cadence
 
     def commit() -> None:
         positions = log.positions()
@@ -190,6 +190,7 @@ def _make_commit(folder: Path, experiment: Experiment, log: Log) -> Callable[[],
                 DATA: data,
             },
             keep=[learner.patience.best_step],
+            best=cadence.held.of(learner.patience.best_step),
         )
 
     return commit

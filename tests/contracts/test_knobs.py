@@ -232,4 +232,5 @@ def all_of(given: dict[str, Any]) -> Any:
     """Return all that a run shows and the dates of its recipe."""
     experiment, left = uninterrupted(given, 10)
     recipe = experiment.recipe
-    return left.state, left.rows, recipe.validate_every, recipe.checkpoint_every, recipe.log_every, recipe.total_steps
+    saved = [step for step in range(1, recipe.total_steps + 1) if recipe.cadence.due(step)]
+    return left.state, left.rows, recipe.validate_every, saved, recipe.log_every, recipe.total_steps

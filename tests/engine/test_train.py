@@ -20,6 +20,7 @@ from runner.engine.logs.log import Log
 from runner.engine.patience import Patience
 from runner.engine.randomness import reseeder
 from runner.engine.recipe import Recipe
+from runner.engine.saving.cadence import Every
 from runner.engine.schedules import Pure
 from runner.engine.train import train, update
 
@@ -44,7 +45,7 @@ def recipe(**changes):
         "total_steps": 10,
         "steps_per_epoch": 5,
         "validate_every": 5,
-        "checkpoint_every": 5,
+        "cadence": Every(5, 10),
         "log_every": 5,
         "accumulate": 1,
         "loss": F.cross_entropy,

@@ -3,7 +3,8 @@
 - `folder.py`, `locking.py`: the run folder, `result.json`, the lock
 - `held.py`: the locks that this process holds, which each write checks
 - `evidence.py`: how a run stands, by the evidence in its folder
-- `checkpoint.py`: save and load checkpoints
+- `checkpoint.py`, `commit.py`: save and load checkpoints
+- `cadence.py`, `held_weights.py`: when checkpoints are saved, and the best weights in memory until then
 - `manifest.py`: the file that commits a checkpoint, with sizes and checksums
 - `rotation.py`: removal of old checkpoints and of files that killed saves left
 - `state.py`: nested state as named tensors and a JSON tree

@@ -2,7 +2,8 @@
 
 A checkpoint has three files in `<run>/checkpoints/`: `<step>.weights.safetensors` (which evaluation loads),
 `<step>.state.safetensors` and the manifest `<step>.json`, which is written last and commits the checkpoint. There is no
-pickle and no file that points to the newest checkpoint: that is the newest one with correct checksums.
+pickle and no file that points to the newest checkpoint: that is the newest one with correct checksums. Of the best step
+there may be weights only: a manifest without a state, from which no run resumes.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from torch import Tensor
 
 from runner import user_paths
 from runner.engine.saving import manifest, storage, tensor_file
+from runner.engine.saving.commit import PendingCheckpoint, checkpoint_folder, verify
+from runner.engine.saving.held_weights import BestWeights
 from runner.engine.saving.manifest import DATA_NAME, FOLDER, Manifest, NewerFormat, name_of
-from runner.engine.saving.rotation import names_before, remove_leftovers, rotate, steps_in, unused_stem
-from runner.engine.saving.state import flatten, restore
+from runner.engine.saving.rotation import names_before, remove_leftovers, rotate, steps_in
+from runner.engine.saving.state import restore
 from runner.engine.state_dict import StateDict
 from runner.errors import CheckpointError, StorageError
 
@@ -56,6 +59,7 @@ def save(
     meta: Mapping[str, Any],
     keep: Collection[int],
     newest: int = _NEWEST,
+    best: BestWeights | None = None,
 ) -> Path:
     """Write the checkpoint of a step into a run folder, verify it, and remove old checkpoints.
 
@@ -70,47 +74,26 @@ def save(
         meta: JSON values to store beside the state.
         keep: Steps to keep; later steps that are not listed are removed.
         newest: The number of newest checkpoints to keep, at least 1, this one included.
+        best: Weights of an earlier step, which are saved before; it must be in `keep`.
     """
-    checkpoints = _make_checkpoint_folder(folder)
+    checkpoints = checkpoint_folder(folder)
     names = remove_leftovers(checkpoints)
-    tensors, tree = flatten(state, weights)
-    stem = checkpoints / unused_stem(names, step)
-    weights_entry = tensor_file.write(Path(f"{stem}.weights.safetensors"), weights)
-    files = (weights_entry, tensor_file.write(Path(f"{stem}.state.safetensors"), tensors))
+    written = [PendingCheckpoint(checkpoints, names, best.step, best.weights, None)] if best else []
+    written.append(PendingCheckpoint(checkpoints, names, step, weights, state))
     with storage.convert_os_errors(checkpoints):
-        # Both names must be durable before the manifest that lists them.
+        # All names must be durable before the manifest that lists them.
         storage.disk.fsync_folder(checkpoints)
-    described = {**meta, manifest.VERSIONS: weights.versions} if isinstance(weights, StateDict) else dict(meta)
-    commit = manifest.encode(Manifest(step, *files, logs=dict(logs), tree=tree, meta=described))
-    manifest_sha256 = storage.write_atomic(checkpoints / name_of(step), commit)
-    _verify(checkpoints, {name_of(step): manifest_sha256, **{file.name: file.sha256 for file in files}})
-    rotate(checkpoints, names, step, keep, newest)
-    return checkpoints / files[0].name
+    # The best weights first: nobody may find this checkpoint without them
+    for each in written:
+        verify(checkpoints, each.commit(logs, meta))
+    rotate(checkpoints, names, step, keep, newest, replaced=best.step if best else step)
+    return checkpoints / written[-1].weights.name
 
 
 def remove_outdated(folder: Path, step: int, *, keep: Collection[int], newest: int = _NEWEST) -> None:
     """Remove the older checkpoints that a killed `save` of a step did not remove; see `save` for the arguments."""
     checkpoints = folder / FOLDER
     rotate(checkpoints, names_before(storage.names(checkpoints), step), step, keep, newest)
-
-
-def _make_checkpoint_folder(folder: Path) -> Path:
-    """Return the checkpoint folder of a run; create it if it does not exist."""
-    checkpoints = folder / FOLDER
-    with storage.convert_os_errors(checkpoints):
-        if not user_paths.is_dir(checkpoints, links=False, error=StorageError):
-            storage.make_folder(checkpoints)
-    return checkpoints
-
-
-def _verify(checkpoints: Path, digests: Mapping[str, str]) -> None:
-    """Read the files of a new checkpoint back; raise StorageError if a sha256 differs from what was written."""
-    for name, digest in digests.items():
-        with storage.convert_os_errors(checkpoints / name):
-            if storage.sha256_of(checkpoints / name) != digest:
-                raise StorageError(
-                    f"{storage.printable(checkpoints / name)}: the file read back differs from what was written"
-                )
 
 
 def load(folder: Path, *, step: int | None = None, before: int | None = None) -> Snapshot | None:
@@ -147,7 +130,8 @@ def _newest_valid(checkpoints: Path, steps: list[int]) -> Snapshot | None:
     rejected: list[str] = []
     for step in reversed(steps):
         try:
-            snapshot = _read(checkpoints, step)
+            if (snapshot := _read(checkpoints, step)) is None:
+                continue
         except NewerFormat as error:
             raise CheckpointError(f"{storage.printable(checkpoints)}/{error}") from error
         except CheckpointError as error:
@@ -163,9 +147,11 @@ def _newest_valid(checkpoints: Path, steps: list[int]) -> Snapshot | None:
     return None
 
 
-def _read(checkpoints: Path, step: int) -> Snapshot:
-    """Return the checkpoint of a step after verifying all checksums."""
+def _read(checkpoints: Path, step: int) -> Snapshot | None:
+    """Return the checkpoint of a step after verifying all checksums; None if it has weights only."""
     listed = manifest.read(checkpoints, step)
+    if listed.state is None:
+        return None
     weights = tensor_file.read(checkpoints, listed.weights)
     weights.versions = manifest.versions_in(listed)
     tensors = tensor_file.read(checkpoints, listed.state)

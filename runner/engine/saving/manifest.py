@@ -51,7 +51,7 @@ class Manifest:
     Attributes:
         step: The number of optimizer steps done.
         weights: The file of the weights.
-        state: The file of the other tensors.
+        state: The file of the other tensors; None if there are weights only, which a run cannot resume from.
         logs: The length in bytes of each log file at this step.
         tree: The state without its tensors (see `state.py`).
         meta: What the caller stored beside the state.
@@ -59,15 +59,15 @@ class Manifest:
 
     step: int
     weights: File
-    state: File
+    state: File | None
     logs: dict[str, int]
     tree: dict[str, Any]
     meta: dict[str, Any]
 
     @property
-    def files(self) -> tuple[File, File]:
+    def files(self) -> tuple[File, ...]:
         """The data files."""
-        return self.weights, self.state
+        return (self.weights,) if self.state is None else (self.weights, self.state)
 
 
 def name_of(step: int) -> str:
@@ -113,12 +113,13 @@ def _decode(data: bytes, step: int) -> Manifest:
     _check_logs(record["logs"], name)
     files = {_role_of(file, step, name): file for file in record["files"]}
     _require(
-        len(record["files"]) == 2 and set(files) == {"weights", "state"},
+        len(record["files"]) == len(files) and set(files) in ({"weights", "state"}, {"weights"}),
         name,
-        "must list one weights and one state file",
+        "must list one weights and at most one state file",
     )
     parts = {role: File(file["name"], file["size"], file["sha256"]) for role, file in files.items()}
-    return Manifest(step, **parts, logs=record["logs"], tree=record["state"], meta=record["meta"])
+    weights, state = parts["weights"], parts.get("state")
+    return Manifest(step, weights, state, logs=record["logs"], tree=record["state"], meta=record["meta"])
 
 
 def _check_logs(logs: dict[str, int], name: str) -> None:

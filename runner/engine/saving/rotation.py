@@ -53,8 +53,8 @@ def _leftovers(checkpoints: Path, names: Collection[str]) -> Iterator[str]:
         files = list(group)
         if step not in steps:
             yield from files
-        # Two files are those that the manifest lists, so it need not be read.
-        elif len(files) > 2:
+        # One file of each kind is what the manifest lists, so it need not be read.
+        elif len(files) > len({name.rpartition(".safetensors")[0].rpartition(".")[2] for name in files}):
             with contextlib.suppress(CheckpointError):
                 yield from set(files) - {file.name for file in manifest.read(checkpoints, step).files}
 
@@ -70,7 +70,14 @@ def _step_of(name: str) -> int:
     return int(name.partition(".")[0])
 
 
-def rotate(checkpoints: Path, names: Collection[str], step: int, keep: Collection[int], newest: int) -> None:
+def rotate(
+    checkpoints: Path,
+    names: Collection[str],
+    step: int,
+    keep: Collection[int],
+    newest: int,
+    replaced: int | None = None,
+) -> None:
     """Remove old checkpoints after the one of `step` was saved.
 
     The steps in `keep` and the `newest` checkpoints up to `step` that look complete are kept. Checkpoints of later
@@ -83,23 +90,25 @@ def rotate(checkpoints: Path, names: Collection[str], step: int, keep: Collectio
         step: The step that was saved.
         keep: Steps to keep.
         newest: The number of newest checkpoints to keep, `step` included.
+        replaced: Another step that was saved: the data files of an earlier checkpoint of it are removed.
     """
     steps = [old for old in steps_in(names) if old != step]
     complete = (old for old in reversed(steps) if old < step and _looks_complete(checkpoints, old))
     removed = set(steps) - {*keep, *itertools.islice(complete, newest - 1)}
+    emptied = {step, replaced, *removed}
     for old in removed:
         storage.remove(checkpoints / name_of(old))
-    _remove_data(
-        checkpoints, [name for name in names if DATA_NAME.fullmatch(name) and _step_of(name) in {step, *removed}]
-    )
+    _remove_data(checkpoints, [name for name in names if DATA_NAME.fullmatch(name) and _step_of(name) in emptied])
 
 
 def _looks_complete(checkpoints: Path, step: int) -> bool:
-    """Return True if a checkpoint has a valid manifest and data files of the right size; checksums are not verified."""
+    """Return True if a run can resume from a checkpoint, by manifest and sizes; checksums are not verified."""
     try:
-        files = manifest.read(checkpoints, step).files
+        listed = manifest.read(checkpoints, step)
+        files = listed.files
         found = [user_paths.status(checkpoints / file.name, links=False, error=CheckpointError) for file in files]
-        return all(each and each.st_size == file.size for each, file in zip(found, files, strict=True))
+        complete = all(each and each.st_size == file.size for each, file in zip(found, files, strict=True))
+        return complete and listed.state is not None
     except CheckpointError:
         return False
 
