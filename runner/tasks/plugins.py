@@ -48,8 +48,8 @@ def load_plugins(modules: Sequence[str]) -> None:
 def known_cause(error: BaseException, plugins: Sequence[str], config: Mapping[str, Any] | None = None) -> BaseException:
     """Return a one-line error if the cause is a size that exceeds the memory, or a plugin; else `error`.
 
-    An error is a plugin's if the traceback contains its code, even if torch or runner raised the error. With the `config`
-    of a run, the line about memory has its batch.
+    An error is a plugin's if the traceback contains its code, even if torch or runner raised the error. With the
+    `config` of a run, the line about memory has its batch.
     """
     if issubclass(type(error), RunnerError) or _is_interrupt(error):
         return error
