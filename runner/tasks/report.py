@@ -146,7 +146,7 @@ def _show_summary(folder: Path, job: Job, result: Result, more: Sequence[str]) -
         *([f"speed         {speed_in_words(cost)}"] if cost else []),
         f"saved in      {printable(folder)}",
         f"view          tensorboard --logdir {tensorboard_folder(folder, job)}",
-        "then open     http://localhost:6006/#custom_scalars (or #timeseries, #hparams, #images)",
+        "then open     http://localhost:6006/#timeseries (or #custom_scalars, #images)",
     ]
     write_stdout("\n".join(lines) + "\n")
 

@@ -1,8 +1,9 @@
 """Each hyperparameter has one type, whatever its values, so that a real TensorBoard server can sort and filter it."""
 
+import re
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from runner.registry import find, knobs, names, register
 from runner.roles import Role
 from runner.settings import SETTINGS
 from runner.tasks import start
-from runner.tasks.hparams import typed_hparams
+from runner.tasks.hparams import row_name, typed_hparams
 from runner.tasks.report import log_session_end, log_start
 
 STATUSES = ["STATUS_SUCCESS", "STATUS_RUNNING", "STATUS_UNKNOWN", "STATUS_FAILURE"]
@@ -268,3 +269,40 @@ def test_a_server_shows_a_real_sweep_over_null_numbers_and_words(tmp_path):
         check_page(ask)
         differing = {info["name"] for info in infos(ask) if info["differs"]}
         assert differing == {"clip", "init.head", "scheduler.warmup"}
+
+
+DATA = Fingerprint(parts={"train": Part(listing="0" * 16, content="0" * 16)})
+OTHER = Fingerprint(parts={"train": Part(listing="0" * 16, content="1" * 16)})
+
+
+def trial(*words, name):
+    """Return a trial with a command line and the name of its folder."""
+    made = job(*words)
+    return replace(made, is_trial=True, overrides=words, folder_name=f"{name}-{made.hash8}")
+
+
+def test_a_row_is_named_by_what_is_swept_and_shared_by_seeds_on_the_same_data():
+    words = ("epochs=3", "optim=adam", "optim.lr=0.1")
+    rows = [
+        row_name(trial(*words, f"seed={seed}", name=f"optim=adam,optim.lr=0.1,seed={seed}"), DATA) for seed in (0, 1)
+    ]
+    assert rows[0] == rows[1] and re.fullmatch(r"optim=adam, lr=0\.1 \([0-9a-f]{4}\)", rows[0])
+    longer = trial("epochs=4", *words[1:], "seed=0", name="optim=adam,optim.lr=0.1,seed=0")
+    assert len({rows[0], row_name(longer, DATA), row_name(trial(*words, name="optim=adam,optim.lr=0.1"), OTHER)}) == 3
+    assert row_name(longer, DATA).startswith("optim=adam, lr=0.1 (")
+
+
+def test_a_row_has_whole_keys_where_their_last_words_are_equal_and_no_settings_of_the_machine():
+    words = ("optim.name=sgd", "scheduler.name=cosine", "device=cpu", "data.workers=2")
+    with_names = replace(trial(name="runs/3"), overrides=words)
+    assert row_name(with_names, DATA).startswith("optim.name=sgd, scheduler.name=cosine (")
+    assert row_name(trial("seed=3", name="seed=3"), DATA).startswith("default (")
+
+
+def test_single_runs_are_not_on_the_page(tmp_path):
+    one = job("model=mlp")
+    with closing(open_logs(tmp_path, positions=None, step=0)) as log:
+        log_start(log, one, DATA)
+        log_session_end(log, one, 1, succeeded=True)
+    (path,) = tmp_path.glob("events.out*")
+    assert b"_hparams_" not in path.read_bytes() and b"custom_scalars" in path.read_bytes()
