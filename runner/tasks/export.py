@@ -43,7 +43,7 @@ _CARD = ".json"
 def export(
     job: Job,
     *,
-    format: Format,  # noqa: A002
+    format: Annotated[Format, Role.OBSERVATION],  # noqa: A002
     out: Annotated[str | None, Role.PATH, FilePath()],
     tolerance: Positive,
     overwrite: bool,

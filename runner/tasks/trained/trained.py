@@ -35,15 +35,19 @@ class Predictions(NamedTuple):
 class Preprocess(nn.Module):
     """Turn images (B, C, H, W) uint8 into the model's input, as evaluation does; other sizes are resized first."""
 
-    def __init__(self, module: nn.Module, reader: ImageReader) -> None:
+    anchor: Tensor
+
+    def __init__(self, module: nn.Module, reader: ImageReader, device: torch.device) -> None:
         super().__init__()
         self.module, self.reader = module, reader
+        # Moves with the module; the run's own may have no statistics
+        self.register_buffer("anchor", torch.empty(0, device=device), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the model's input (B, C, H, W) float32, on the device of the images."""
+        """Return the model's input (B, C, H, W) float32, on the device of the model."""
         if images.shape[1:] != self.reader.facts.shape:
-            images = self.reader.array(images).to(images.device)
-        found: Tensor = self.module(images)
+            images = self.reader.array(images)
+        found: Tensor = self.module(images.to(self.anchor.device))
         return found
 
 
@@ -69,7 +73,7 @@ class Trained:
         self.model, self.device = predictor.model, predictor.device
         self.has_probabilities = predictor.loss.log_probabilities is not None
         self.reader = image_reader(run.config["data"], predictor.facts)
-        self.preprocess = Preprocess(predictor.preprocess, self.reader)
+        self.preprocess = Preprocess(predictor.preprocess, self.reader, predictor.device)
         self.predictor = predictor
 
     def __repr__(self) -> str:
