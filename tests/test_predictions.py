@@ -213,7 +213,7 @@ def test_an_evaluation_shows_the_classes_and_saves_what_it_scored(capsys):
     start("task=evaluate", "run=outputs/a", "task.split=val", "predict=tta")
     shown = capsys.readouterr().out
     assert re.search(r"class +examples +accuracy +precision +F1 +mostly taken for", shown)
-    assert "rows: true, columns: predicted" in shown
+    assert "confusion matrix: rows are true classes, columns predicted ones" in shown
     assert set(files(RUN)) - set(before) == {
         *("calibration_val.png", "classes_val.csv", "confusion_val.csv", "confusion_val.png")
     }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from runner.door.options import Conf, option_values
 from runner.engine.monitor import Monitor
-from runner.errors import unknown
+from runner.errors import ConfigError, unknown
 from runner.settings import SCORES
 
 _GROUP = "metric"
@@ -42,8 +42,15 @@ def check_scores(conf: Conf, config: Mapping[str, Any]) -> None:
     """Raise ConfigError for a score that no metric has, in `monitor` and in `task.metric` of a comparison."""
     known = (*SCORES, *(f"val/{name}" for name in _options(conf)))
     if config["monitor"] not in known:
-        raise unknown("monitor", "value", config["monitor"], known)
+        raise _unknown("monitor", config["monitor"], known)
     metric = config["task"].get("metric") if config["task"].get("name") == "compare" else None
     compared = [score for score in known if score.startswith("val/")]
     if metric is not None and metric not in compared:
-        raise unknown("task.metric", "value", str(metric), compared)
+        raise _unknown("task.metric", str(metric), compared)
+
+
+def _unknown(key: str, given: str, known: Sequence[str]) -> ConfigError:
+    """Return the error for an unknown score; a name without its split gets it."""
+    if (full := f"val/{given}") in known:
+        return ConfigError(f"{key}: unknown value '{given}'; did you mean '{full}'?")
+    return unknown(key, "value", given, known)

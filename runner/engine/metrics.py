@@ -107,9 +107,9 @@ class Metrics:
     more: tuple[Sums, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
 
-    def tally(self, device: torch.device) -> Tally:
+    def tally(self, device: torch.device) -> _Tally:
         """Return sums of nothing, on a device."""
-        return Tally(self, device)
+        return _Tally(self, device)
 
     def scores(self, totals: Mapping[Sums, Tensor]) -> dict[str, float]:
         """Return the scores by name; one that is not a finite number is left out."""
@@ -117,7 +117,7 @@ class Metrics:
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-class Tally:
+class _Tally:
     """Sums over the examples of a split, on the device; each function is called once a batch."""
 
     def __init__(self, metrics: Metrics, device: torch.device) -> None:

@@ -18,8 +18,11 @@ from runner.errors import escaped
 _MOST_ROWS, _MOST_COLUMNS = 20, 20
 # Letters of a class name in a table and in a line
 _LETTERS, _LETTERS_IN_LINE = 24, 16
-# Width from which the table has the class that it is mostly taken for
-_WIDE = 76
+# Columns of numbers with their widths, and the columns between two
+_NUMBERS = {"examples": 8, "accuracy": 8, "precision": 9, "F1": 6}
+_SPACE = 2
+# The last column is left out where names of classes would have fewer letters
+_TAKEN_FOR, _FEWEST_LETTERS = "mostly taken for", 8
 _WORST = 3
 
 
@@ -85,16 +88,22 @@ def show_classes(rows: Sequence[ClassRow], stream: TextIO | None = None) -> None
     console = make_console(stream)
     many = len(rows) > _MOST_ROWS
     shown = _worst_first(rows)[:_MOST_ROWS] if many else rows
+    names = max((len(escaped(row.name)) for row in shown), default=5)
+    # rich cuts numbers where the words do not fit
+    letters = console.width - sum(_NUMBERS.values()) - _SPACE * (len(_NUMBERS) + 1) - _SPACE
+    others = max((len(row.taken_for) for row in shown), default=0)
+    room = letters - max(others, len(_TAKEN_FOR)) - _SPACE
+    wide = others > 0 and room >= min(names, _FEWEST_LETTERS)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("class", no_wrap=True, overflow="ellipsis")
-    for name in ("examples", "accuracy", "precision", "F1"):
-        table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
-    wide = console.width >= _WIDE and any(row.taken_for for row in shown)
+    table.add_column("class", no_wrap=True)
+    for name, width in _NUMBERS.items():
+        table.add_column(name, justify="right", no_wrap=True, min_width=width)
     if wide:
-        table.add_column("mostly taken for", no_wrap=True, overflow="ellipsis")
+        table.add_column(_TAKEN_FOR, no_wrap=True)
+    most = min(_LETTERS, max(5, room if wide else letters))
     for row in shown:
         numbers = (str(row.examples), *map(_number, (row.accuracy, row.precision, row.f1)))
-        table.add_row(_cut(row.name, _LETTERS), *numbers, *([row.taken_for] if wide else []))
+        table.add_row(_cut(row.name, most), *numbers, *([row.taken_for] if wide else []))
     console.print(table)
     if many:
         console.print(f"{len(shown)} of {len(rows)} classes, the lowest accuracy first")
@@ -110,17 +119,17 @@ def show_confusion(confusion: NDArray[np.float64], classes: Sequence[str], strea
     console = make_console(stream)
     number, digits = len(classes), len(f"{confusion.max(initial=0):.0f}")
     head = min(_LETTERS_IN_LINE, max(map(len, classes), default=1))
-    room = (console.width - head) // max(1, number) - 1
+    room = (console.width - head - 2 * _SPACE) // max(1, number) - _SPACE
     if number > _MOST_COLUMNS or room < max(digits, min(head, 3)):
         return
     letters = max(digits, min(head, room))
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title="rows: true, columns: predicted")
-    table.title_justify, table.title_style = "left", ""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
     for name in classes:
         table.add_column(_cut(name, letters), justify="right", no_wrap=True, min_width=digits)
     for name, row in zip(classes, confusion, strict=True):
         table.add_row(_cut(name, head), *(f"{count:.0f}" if count else "." for count in row))
+    console.print("confusion matrix: rows are true classes, columns predicted ones")
     console.print(table)
 
 

@@ -224,7 +224,7 @@ def test_a_run_scores_what_it_lists(choices):
 
 def test_half_precision_is_scored_in_float32():
     run = experiment(metric=ALL, precision="bf16")
-    kept = assess(run.recipe, run.learner, run.validation["val"], run.recipe.metrics, keep=True)
+    kept = assess(run.recipe, run.learner.average.module, run.validation["val"], run.recipe.metrics, keep=True)
     assert kept.outputs.dtype == torch.float32
     p, y = kept.outputs.double().exp().numpy(), kept.labels.numpy()
     assert p.sum(1) == pytest.approx(np.ones(len(p)), abs=1e-6)
@@ -261,10 +261,10 @@ def test_processes_that_share_a_split_have_its_metrics_and_predictions(size):
     run = experiment(metric=ALL)
     batches, before = run.validation["val"], {}
     assert batches.world is ALONE
-    expected = assess(run.recipe, run.learner, batches, run.recipe.metrics, keep=True)
+    expected = assess(run.recipe, run.learner.average.module, batches, run.recipe.metrics, keep=True)
     for rank in range(size):
         batches.world = Share(rank, size, before)
-        found = assess(run.recipe, run.learner, batches, run.recipe.metrics, keep=True)
+        found = assess(run.recipe, run.learner.average.module, batches, run.recipe.metrics, keep=True)
     assert found.scores == pytest.approx(expected.scores, rel=1e-5)
     torch.testing.assert_close(found.outputs, expected.outputs)
     assert torch.equal(found.labels, expected.labels) and torch.equal(found.ids, expected.ids)
