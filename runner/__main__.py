@@ -5,8 +5,10 @@ Nothing on the way to a task imports torch, so a wrong word costs a fraction of 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from runner.engine.garbage import paused
 from runner.engine.interruption import raising, watch_children
@@ -23,6 +25,7 @@ def command() -> int:
     guard()
     watch_children()
     claim_process()
+    _find_plugins_here()
     with paused():
         code = main()
     restore()
@@ -30,6 +33,15 @@ def command() -> int:
         # What a task leaves in files is complete
         write_stderr(f"runner: warning: {problem}\n")
     return code
+
+
+def _find_plugins_here() -> None:
+    """Let plugins be found in the working folder, as with `python -m runner`; the script `runner` has its own first."""
+    # As for Python itself, an isolated or safe start adds no folder
+    if not sys.flags.safe_path and "" not in sys.path:
+        with suppress(OSError):
+            if (here := os.getcwd()) not in sys.path:  # noqa: PTH109
+                sys.path.insert(0, here)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,9 +58,11 @@ def _answer(argv: list[str]) -> int:
     from runner.door.arguments import COMPLETION, read_arguments
 
     if any(word in COMPLETION for word in argv):
-        from runner.door.hydra_launchers import through_hydra
+        from runner.door.completion import completion
 
-        return through_hydra(argv)
+        write_stdout(completion([word for word in argv if word not in COMPLETION]))
+        check_printed()
+        return 0
     arguments = read_arguments(argv)
     if arguments.version or arguments.help:
         from runner.door.help import help_text, version_text

@@ -21,6 +21,7 @@ from runner.errors import ConfigError
 from runner.registry import find, names
 from runner.relations import Divides, Fields, With
 from runner.schema import BOUNDS, NonNegative, NotEmpty, Positive, Range, Unit
+from runner.settings import SETTINGS
 from runner.tasks.catalog import Knob, read_catalog, type_in_words
 from runner.tasks.reference import COMMAND
 

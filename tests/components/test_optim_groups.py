@@ -122,7 +122,7 @@ def test_a_rule_that_matches_nothing_lists_the_names_that_are_most_like_it_first
     large = nn.ModuleDict({f"block{i}": nn.Linear(2, 2) for i in range(100)})
     with pytest.raises(ConfigError) as caught:
         optimizer("sgd", large, rules=[{"match": "blok42.w"}])
-    assert "; the model has block42.weight, " in str(caught.value)
+    assert "; the model has block42.bias, block42.weight, " in str(caught.value)
     assert str(caught.value).endswith(", ... 192 more")
 
 
