@@ -5,10 +5,8 @@ Nothing on the way to a task imports torch, so a wrong word costs a fraction of 
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 
 from runner.engine.garbage import paused
 from runner.engine.interruption import raising, watch_children
@@ -17,7 +15,7 @@ from runner.printing import check_printed, write_stderr, write_stdout
 from runner.status import print_error
 from runner.streams import guard, lost_output, restore
 from runner.user_folders import check_working_folder
-from runner.user_paths import anchored
+from runner.user_paths import anchored, start_folder
 
 
 def command() -> int:
@@ -39,9 +37,9 @@ def _find_plugins_here() -> None:
     """Let plugins be found in the working folder, as with `python -m runner`; the script `runner` has its own first."""
     # As for Python itself, an isolated or safe start adds no folder
     if not sys.flags.safe_path and "" not in sys.path:
-        with suppress(OSError):
-            if (here := os.getcwd()) not in sys.path:  # noqa: PTH109
-                sys.path.insert(0, here)
+        here = start_folder()
+        if here is not None and here not in sys.path:
+            sys.path.insert(0, here)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
