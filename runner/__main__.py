@@ -15,7 +15,7 @@ from runner.printing import check_printed, write_stderr, write_stdout
 from runner.status import print_error
 from runner.streams import guard, lost_output, restore
 from runner.user_folders import check_working_folder
-from runner.user_paths import anchored
+from runner.user_paths import anchored, start_folder
 
 
 def command() -> int:
@@ -23,6 +23,7 @@ def command() -> int:
     guard()
     watch_children()
     claim_process()
+    _find_plugins_here()
     with paused():
         code = main()
     restore()
@@ -30,6 +31,15 @@ def command() -> int:
         # What a task leaves in files is complete
         write_stderr(f"runner: warning: {problem}\n")
     return code
+
+
+def _find_plugins_here() -> None:
+    """Let plugins be found in the working folder, as with `python -m runner`; the script `runner` has its own first."""
+    # As for Python itself, an isolated or safe start adds no folder
+    if not sys.flags.safe_path and "" not in sys.path:
+        here = start_folder()
+        if here is not None and here not in sys.path:
+            sys.path.insert(0, here)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,9 +56,11 @@ def _answer(argv: list[str]) -> int:
     from runner.door.arguments import COMPLETION, read_arguments
 
     if any(word in COMPLETION for word in argv):
-        from runner.door.hydra_launchers import through_hydra
+        from runner.door.completion import completion
 
-        return through_hydra(argv)
+        write_stdout(completion([word for word in argv if word not in COMPLETION]))
+        check_printed()
+        return 0
     arguments = read_arguments(argv)
     if arguments.version or arguments.help:
         from runner.door.help import help_text, version_text

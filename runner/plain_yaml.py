@@ -154,6 +154,25 @@ def _inspect(path: Path, text: str) -> None:
             raise ConfigError(f"{path}:{line}: holds more than {_MAX_VALUES} values, too many for a config")
 
 
+def line_of(path: Path, key: str) -> int | None:
+    """Return the line of a dotted key in a YAML file, of the deepest part of it that is there; None if none is."""
+    try:
+        node, line = yaml.compose(read_text(path), Loader=_Loader), None
+        for word in key.split("."):
+            if isinstance(node, yaml.SequenceNode) and word.isdigit() and int(word) < len(node.value):
+                node = node.value[int(word)]
+                line = node.start_mark.line + 1
+                continue
+            pairs = node.value if isinstance(node, yaml.MappingNode) else []
+            found = next(((name, value) for name, value in pairs if name.value == word), None)
+            if found is None:
+                break
+            line, node = found[0].start_mark.line + 1, found[1]
+    except (yaml.YAMLError, ConfigError):
+        return None
+    return line
+
+
 def error_message(path: Path, error: yaml.YAMLError) -> str:
     """Return the message of a YAML error: file, line and problem."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)

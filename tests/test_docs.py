@@ -10,8 +10,8 @@ import runner.door.sweep
 from runner.__main__ import main
 
 # What is not here: words of commands that need it
-NEEDS = ("my_lab", "mish", "submitit", "resume=", "run=", "runs=", "resnt")
-TASKS = ("--help", "--cfg", "--info")
+NEEDS = ("my_lab", "my_conf", "mish", "submitit", "resume=", "run=", "runs=", "resnt")
+TASKS = ("--help", "--cfg", "--info", "-sc")
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from runner.errors import ConfigError
 from runner.registry import find, names
 from runner.relations import Divides, Fields, With
 from runner.schema import BOUNDS, NonNegative, NotEmpty, Positive, Range, Unit
+from runner.settings import SETTINGS
 from runner.tasks.catalog import Knob, read_catalog, type_in_words
 from runner.tasks.reference import COMMAND
 
@@ -58,6 +59,17 @@ def test_defaults_are_those_of_the_yaml(group, option):
     content = yaml.safe_load((CONF / group / f"{option.name}.yaml").read_text())
     content = content[option.name] if GROUPS[group].several else {k: v for k, v in content.items() if k != "name"}
     assert {knob.name: yaml.safe_load(knob.default) for knob in option.knobs} == content
+
+
+def test_the_global_fields_are_listed_with_type_default_and_meaning(capsys):
+    for words in (["task.kind=settings"], []):
+        page = " ".join(listed(capsys, *words).split())
+        assert "epochs = 30 passes over the training set; may be a fraction (number > 0)" in page
+        assert "clip = null gradient clipping: largest L2 norm of all gradients together (number > 0 or null)" in page
+        for name in SETTINGS:
+            assert f" {name} = " in page
+    assert "- `clip: null` (number > 0 or null) gradient clipping" in listed(capsys, "task.format=markdown")
+    assert "activation" not in listed(capsys, "task.kind=settings").splitlines()[0]
 
 
 def test_the_page_in_docs_is_the_one_that_would_be_made_now(capsys):

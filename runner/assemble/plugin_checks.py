@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from runner.engine.contracts import Augment, Data, Draws, Probe, Regularizer
 from runner.engine.losses import Loss, Prediction
 from runner.errors import brief, type_name
-from runner.registry import Config, check_products, find, is_plugins, wrong_product
+from runner.registry import Config, check_products, find, is_plugins, names, wrong_product
 
 if TYPE_CHECKING:
     from runner.assemble import Experiment
@@ -107,10 +107,11 @@ def with_checked_plugins(config: Config, experiment: Experiment) -> Experiment:
 
 
 def _chosen(config: Config) -> list[tuple[str, str]]:
-    """Return kind and name of the components of a config."""
-    groups = [(kind, values) for kind, values in config.items() if isinstance(values, Mapping)]
+    """Return kind and name of the components of a config that a run is built from."""
+    groups = [(kind, values) for kind, values in config.items() if isinstance(values, Mapping) and names(kind)]
     several = [(kind, str(name)) for kind, values in groups if "name" not in values for name in values]
-    return [*((kind, str(values["name"])) for kind, values in groups if "name" in values), *several]
+    single = [(kind, str(values["name"])) for kind, values in groups if "name" in values and kind != "task"]
+    return [*single, *several]
 
 
 def _first_problems(

@@ -24,9 +24,10 @@ sweep.py            execution of a planned sweep
 choose_launcher.py  the launcher of a sweep
 resume_sweep.py     `resume=<sweep folder>`
 saved_choices.py    the options of a saved run of which a command line changes a path
-hydra_launchers.py  Hydra's launchers, `--info` and shell completion
+hydra_launchers.py  Hydra's launchers, and `--info`
 hydra_config.py     Hydra's config of a sweep
 submitted.py        the launchers of submitit, also for Slurm
 task_context.py     `vary` and `launch` for tasks
+completion.py       completion of the command line in a shell
 help.py             `--help` and `--version`
 """

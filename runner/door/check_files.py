@@ -14,7 +14,7 @@ from typing import Any
 
 from runner.door.options import OPTION, RECIPE, Conf, chosen_options, primary_file, read_yaml
 from runner.errors import ConfigError, unknown
-from runner.plain_yaml import check_interpolations, check_values, read_text, yaml_files
+from runner.plain_yaml import check_interpolations, check_values, line_of, read_text, yaml_files
 
 _HYDRA_KEYS = ("mode", "sweeper", "launcher")
 _HYDRA_GROUPS = ("/hydra/sweeper", "/hydra/sweeper/sampler", "/hydra/sweeper/pruner", "/hydra/launcher")
@@ -39,13 +39,25 @@ def _check_file(conf: Conf, group: str, path: Path, trail: tuple[Path, ...]) -> 
     if conf.is_shipped(path):
         return
     _check_header(path, recipe=group == RECIPE)
-    check_values(content, f"{path}: ")
-    if group in ("", RECIPE):
-        _check_global_keys(path, content)
-    check_interpolations(content, f"{path}: ")
-    for place, name in _files_in_defaults(conf, group, path, content.get("defaults", [])):
+    try:
+        check_values(content, f"{path}: ")
+        if group in ("", RECIPE):
+            _check_global_keys(path, content)
+        check_interpolations(content, f"{path}: ")
+        files = list(_files_in_defaults(conf, group, path, content.get("defaults", [])))
+    except ConfigError as error:
+        raise _with_line(path, str(error)) from error
+    for place, name in files:
         file = conf.files[place][name] if place else primary_file(conf, name)
         _check_file(conf, place, file, (*trail, path))
+
+
+def _with_line(path: Path, text: str, key: str = "") -> ConfigError:
+    """Return the error `path: key: ...` with the line of the key after the path; `key` is another one to look for."""
+    beginning = f"{path}: "
+    rest = text.removeprefix(beginning)
+    line = line_of(path, key or rest.partition(":")[0]) if text.startswith(beginning) else None
+    return ConfigError(f"{path}:{line}: {rest}" if line else text)
 
 
 def _check_header(path: Path, *, recipe: bool) -> None:
@@ -82,14 +94,17 @@ def _files_in_defaults(conf: Conf, group: str, path: Path, defaults: Any) -> Ite
     places = [str(place) for entry in defaults if isinstance(entry, dict) for place in entry]
     if twice := {place for place in places if places.count(place) > 1}:
         raise ConfigError(f"{path}: defaults: {min(twice)}: given twice")
-    for entry in defaults:
-        if isinstance(entry, str):
-            yield from _file_in_same_folder(conf, group, path, entry)
-        elif isinstance(entry, dict) and len(entry) == 1:
-            ((place, value),) = entry.items()
-            yield from _files_of_group(conf, group, path, str(place), value)
-        else:
-            raise ConfigError(f"{path}: defaults: {entry} is not supported")
+    for number, entry in enumerate(defaults):
+        try:
+            if isinstance(entry, str):
+                yield from _file_in_same_folder(conf, group, path, entry)
+            elif isinstance(entry, dict) and len(entry) == 1:
+                ((place, value),) = entry.items()
+                yield from _files_of_group(conf, group, path, str(place), value)
+            else:
+                raise ConfigError(f"{path}: defaults: {entry} is not supported")
+        except ConfigError as error:
+            raise _with_line(path, f"{path}: {str(error).removeprefix(f'{path}: ')}", f"defaults.{number}") from error
 
 
 def _file_in_same_folder(conf: Conf, group: str, path: Path, entry: str) -> Iterator[tuple[str, str]]:

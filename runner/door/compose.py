@@ -25,8 +25,9 @@ from runner.door.sizes import sizes_as_pairs
 from runner.errors import ConfigError, RunnerError, short_reason, unknown
 from runner.expand_user import expand_paths
 from runner.numerics import mentions_old_name, old_names, renamed
-from runner.plain_yaml import check_interpolations, error_message
+from runner.plain_yaml import check_interpolations, error_message, line_of
 from runner.registry import MAIN, registered_in
+from runner.user_paths import near
 
 # Interpolations can refer to each other, so that n of them can expand to 3^(n/3) values
 _MOST_REFERENCES = 12
@@ -176,14 +177,23 @@ def resolve(config: DictConfig) -> dict[str, Any]:
 
 
 def _origin(conf: Conf, parts: Parts, key: str, typed: Iterable[str]) -> str:
-    """Return words that name the file that sets a wrong key, empty if the command line sets it."""
+    """Return words that name the file that sets a wrong key, with the line; empty if the command line sets it."""
     if any(key == word or key.startswith(f"{word}.") or word.startswith(f"{key}.") for word in typed):
         return ""
-    for group in (RECIPE, key.partition(".")[0]):
-        inside = key if group == RECIPE else key.partition(".")[2]
-        for option in parts.chosen.get(group, []):
-            if _holds(option_values(conf, group, option), inside):
-                return f" (set by {group}={option})"
+    group, _, knob = key.partition(".")
+    for name, inside in ((RECIPE, key), (group, knob)):
+        for option in parts.chosen.get(name, []):
+            if _holds(option_values(conf, name, option), inside):
+                file = conf.files[name][option]
+                line = None if conf.is_shipped(file) else line_of(file, inside)
+                return f" (set by {name}={option}{f', {near(file)}:{line}' if line else ''})"
+    # A key that is missing is in no file
+    if own := [
+        file for option in parts.chosen.get(group, []) if not conf.is_shipped(file := conf.files[group][option])
+    ]:
+        return f" ({near(own[0])})" if knob else ""
+    if conf.primary != "config" and (line := line_of(file := primary_file(conf, conf.primary), key)):
+        return f" (set in {near(file)}:{line})"
     return ""
 
 

@@ -20,7 +20,7 @@ _FLAGS = (
     ("--config-dir DIR", "add your own options and recipes: DIR/optim/mine.yaml, DIR/recipe/mine.yaml"),
     ("--config-name NAME", "start from another config than `config`"),
     ("--info [WHAT]", "print what Hydra knows: config, defaults, defaults-tree, plugins, searchpath"),
-    ("--shell-completion, -sc", 'complete options in bash: eval "$(runner -sc install=bash)"'),
+    ("--shell-completion, -sc", 'complete keys and values: eval "$(runner -sc install=bash)", also zsh and fish'),
     ("--version", "print the versions that results depend on"),
     ("-h, --help", "print this page"),
 )

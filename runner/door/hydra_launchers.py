@@ -213,7 +213,7 @@ def _ended_by_folder(number: int, job: Job) -> Ended | None:
 
 
 def through_hydra(words: Sequence[str], conf: Conf | None = None) -> int:
-    """Have Hydra answer `--info` or shell completion; raises ConfigError if Hydra rejects it."""
+    """Have Hydra answer `--info`; raises ConfigError if Hydra rejects it."""
     conf = conf or find_conf()
     flags = [f"--config-dir={folder}" for folder in conf.folders[1:]] + [f"--config-name={conf.primary}"]
     main = hydra.main(version_base="1.3", config_path=str(conf.folders[0]), config_name="config")(lambda config: None)

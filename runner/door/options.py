@@ -109,7 +109,9 @@ def template(conf: Conf, group: str, option: str) -> dict[str, Any]:
     They are in runner's file of the component, or in the option's own file for a user's component.
     """
     values = option_values(conf, group, option)
-    file = conf.files[group].get(str(values.get("name")))
+    if "name" not in values:
+        raise ConfigError(f"{conf.files[group][option]}: name: missing, must be the component that it sets")
+    file = conf.files[group].get(str(values["name"]))
     return read_yaml(file) | {"name": values["name"]} if file and conf.is_shipped(file) else values
 
 

@@ -19,12 +19,14 @@ from runner.registry import find, knobs, names
 from runner.relations import Fields, OfLength, Regular
 from runner.roles import Role, marks_in
 from runner.schema import NotEmpty, alone, described
-from runner.settings import GROUPS
+from runner.settings import GROUPS, SETTINGS
 
 _Lines = Sequence[str]
 _Pairs = list[tuple[yaml.Node, yaml.Node]]
 # The sections of a Google style docstring
 SECTIONS = ("Args", "Attributes", "Returns", "Raises", "Yields")
+# Where the global fields are listed, beside the groups
+SETTINGS_PART = "settings"
 _NOT_KNOBS = ("name", "defaults")
 
 
@@ -96,6 +98,16 @@ def read_catalog(folders: Sequence[Path], *, plugins: bool = False) -> list[Grou
     return [group for group in found if group.options]
 
 
+def read_settings(folder: Path) -> tuple[Knob, ...]:
+    """Return the global fields with their types, as config.yaml has them."""
+    lines = read_text(folder / "config.yaml").splitlines()
+    pairs = [pair for pair in _parse_file(folder / "config.yaml", "\n".join(lines)) if pair[0].value in SETTINGS]
+    return tuple(
+        replace(knob, type=type_in_words(kind := SETTINGS[knob.name]), role=marks_in(kind).role)
+        for knob in _leaf_knobs(lines, pairs, skipped=())
+    )
+
+
 def _group_defaults(folder: Path) -> Iterator[tuple[str, Any]]:
     """Yield the groups of config.yaml and their defaults."""
     for entry in yaml.safe_load(read_text(folder / "config.yaml"))["defaults"]:
@@ -157,13 +169,13 @@ def _base_options(entries: yaml.Node | None) -> str:
     return f"Extends {', '.join(named)}." if named else ""
 
 
-def _leaf_knobs(lines: _Lines, pairs: _Pairs, prefix: str = "") -> Iterator[Knob]:
+def _leaf_knobs(lines: _Lines, pairs: _Pairs, prefix: str = "", skipped: Sequence[str] = _NOT_KNOBS) -> Iterator[Knob]:
     """Yield the values of a mapping and its nested mappings, under dotted names."""
     for key, value in pairs:
         name = f"{prefix}{key.value}"
         if isinstance(value, yaml.MappingNode):
             yield from _leaf_knobs(lines, value.value, f"{name}.")
-        elif name not in _NOT_KNOBS:
+        elif name not in skipped:
             block = value.start_mark.line > key.start_mark.line
             yield Knob(
                 name, _source_text(lines, value), _comment_after(lines, key.end_mark if block else value.end_mark)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 # Registers the components
@@ -13,7 +14,7 @@ from runner.printing import check_printed, write_stdout
 from runner.registry import register
 from runner.roles import Role
 from runner.tasks import load_tasks
-from runner.tasks.catalog import Group, Option, read_catalog
+from runner.tasks.catalog import SETTINGS_PART, Group, Knob, read_catalog, read_settings
 from runner.tasks.job import Job
 from runner.tasks.reference import reference_page, usage
 
@@ -39,7 +40,8 @@ def list_task(
 
     Args:
         job: The checked job.
-        kind: Group to print, or None for all; Markdown of all groups includes the engine's contracts.
+        kind: Group to print, `settings` for the global fields, or None for all; Markdown of all includes the engine's
+            contracts.
         format: `text` or `markdown`.
 
     Raises:
@@ -47,23 +49,26 @@ def list_task(
     """
     load_tasks()
     groups = read_catalog(job.folders, plugins=bool(job.config["plugins"]))
-    if kind is not None:
+    settings = read_settings(job.folders[0]) if kind in (None, SETTINGS_PART) else ()
+    if kind == SETTINGS_PART:
+        groups = []
+    elif kind is not None:
         groups = [group for group in groups if group.name == kind] or _raise_unknown_kind(kind, groups)
     if format == "markdown":
-        write_stdout(reference_page(groups, with_contracts=kind is None))
+        write_stdout(reference_page(groups, settings, with_contracts=kind is None))
     else:
-        _print_page(groups)
+        _print_page(groups, settings)
     check_printed()
     return 0
 
 
 def _raise_unknown_kind(kind: str, groups: list[Group]) -> list[Group]:
     """Raise ConfigError for an unknown kind."""
-    raise unknown("task.kind", "kind", kind, [group.name for group in groups])
+    raise unknown("task.kind", "kind", kind, [*(group.name for group in groups), SETTINGS_PART])
 
 
-def _print_page(groups: list[Group]) -> None:
-    """Print the groups as text, as wide as the terminal (60 to 100 columns), and colored if there is one."""
+def _print_page(groups: list[Group], settings: Sequence[Knob]) -> None:
+    """Print groups and settings as text, as wide as the terminal (60 to 100 columns), and colored if there is one."""
     from runner.rich_console import make_console
 
     screen = make_console(pipe_width=None)
@@ -73,6 +78,9 @@ def _print_page(groups: list[Group]) -> None:
             for line in _group_lines(group, width):
                 line.rstrip()
                 screen.print(line, soft_wrap=True)
+        for line in _settings_lines(settings, width) if settings else ():
+            line.rstrip()
+            screen.print(line, soft_wrap=True)
 
 
 def _group_lines(group: Group, width: int) -> Iterator[Text]:
@@ -90,18 +98,28 @@ def _group_lines(group: Group, width: int) -> Iterator[Text]:
             yield Text.assemble((f"  {option.name if number == 0 else '':<{column - 2}}", "bold cyan"), line)
         for paragraph in option.details:
             yield from (Text(" " * column + line, style="dim") for line in _wrap(paragraph, width, column))
-        yield from _knob_lines(option, width)
+        yield from _knob_lines(option.knobs, width)
     yield Text("\n")
 
 
-def _knob_lines(option: Option, width: int) -> Iterator[Text]:
-    """Yield the lines of an option's knobs: name and default, then the comment."""
+def _settings_lines(settings: Sequence[Knob], width: int) -> Iterator[Text]:
+    """Yield the lines of the global fields: name and default, then the comment and the type."""
     from rich.text import Text
 
-    settings = [f"{knob.name} = {knob.default}" for knob in option.knobs]
+    yield Text.assemble((SETTINGS_PART, "bold"), "  of every run: epochs=30")
+    yield Text()
+    yield from _knob_lines([replace(knob, comment=f"{knob.comment} ({knob.type})") for knob in settings], width)
+    yield Text("\n")
+
+
+def _knob_lines(knobs: Sequence[Knob], width: int) -> Iterator[Text]:
+    """Yield the lines of knobs: name and default, then the comment."""
+    from rich.text import Text
+
+    settings = [f"{knob.name} = {knob.default}" for knob in knobs]
     size = min(_KNOB_WIDTH, max(map(len, settings), default=0))
     indent = _KNOB_INDENT + size + 2
-    for setting, knob in zip(settings, option.knobs, strict=True):
+    for setting, knob in zip(settings, knobs, strict=True):
         lines = _wrap(knob.note, width, indent)
         beside = lines.pop(0) if lines and len(setting) <= size else ""
         *above, last = _wrap(setting, width, _KNOB_INDENT, hanging=4) or [setting]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from runner import components
 from runner.components.optim import groups as parameter_groups
@@ -38,8 +38,8 @@ def usage(group: Group) -> tuple[str, str, str]:
     return "choose one", f"{group.name}={option.name}{knobs}", str(group.default)
 
 
-def reference_page(groups: list[Group], *, with_contracts: bool) -> str:
-    """Return the groups, and the engine's contracts if asked for, as a page of Markdown."""
+def reference_page(groups: list[Group], settings: Sequence[Knob], *, with_contracts: bool) -> str:
+    """Return the groups, the global fields, and the engine's contracts if asked for, as a page of Markdown."""
     lines = [
         "# Reference",
         "",
@@ -47,10 +47,11 @@ def reference_page(groups: list[Group], *, with_contracts: bool) -> str:
         "A knob is set by its dotted name: `optim.lr=0.1`, and `augment.crop.padding=4` where several may be chosen.",
         "A knob changes the experiment unless it has another role: execution (how the same numbers are computed),",
         "observation (what is recorded) or path (where files are). Runs that differ in those alone are repeats.",
-        "The fields outside groups (`epochs`, `seed`, `device`, ...) are in `python -m runner --help`.",
         "",
         *(f"- [{group.name}](#{group.name}): {', '.join(option.name for option in group.options)}" for group in groups),
     ]
+    if settings:
+        lines.append("- [settings](#settings): the fields of every run, `epochs`, `seed`, `device`, ...")
     if with_contracts:
         lines.append("- [Engine contracts](#engine-contracts): what components get and return, for authors of plugins")
     for group in groups:
@@ -59,6 +60,8 @@ def reference_page(groups: list[Group], *, with_contracts: bool) -> str:
         lines += _kind_lines(group.name)
         for option in group.options:
             lines += _option_lines(group.name, option)
+    if settings:
+        lines += ["", "## settings", "", "The fields of every run: `epochs=10`.", "", *map(_knob_line, settings)]
     return "\n".join([*lines, *(_contract_lines() if with_contracts else [])]) + "\n"
 
 

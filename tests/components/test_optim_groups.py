@@ -112,6 +112,20 @@ def test_a_wrong_rule_is_refused_in_one_line(rule: dict[str, Any], message: str)
     assert "\n" not in str(caught.value)
 
 
+def test_a_rule_that_matches_nothing_lists_the_names_that_are_most_like_it_first() -> None:
+    names = [name for name, _ in convnet().named_parameters()]
+    with pytest.raises(ConfigError) as caught:
+        optimizer("sgd", convnet(), rules=[{"match": "^layer.5.wieght"}])
+    listed = str(caught.value).partition("; the model has ")[2].split(", ")
+    assert sorted(listed) == sorted(names) and len(names) <= 8
+    assert listed[0] == "5.weight"
+    large = nn.ModuleDict({f"block{i}": nn.Linear(2, 2) for i in range(100)})
+    with pytest.raises(ConfigError) as caught:
+        optimizer("sgd", large, rules=[{"match": "blok42.w"}])
+    assert "; the model has block42.bias, block42.weight, " in str(caught.value)
+    assert str(caught.value).endswith(", ... 192 more")
+
+
 def test_a_model_without_trainable_tensors_is_refused() -> None:
     with pytest.raises(ConfigError, match="no trainable parameter"):
         optimizer("adam", convnet().requires_grad_(False))

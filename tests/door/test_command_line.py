@@ -122,13 +122,10 @@ def test_cfg_prints_no_wrong_config(refused):
     assert refused("--cfg", "job", "optim.lr=abc") == "runner: error: optim.lr: got 'abc', must be a number"
 
 
-def test_info_and_completion_are_hydras(tmp_path):
+def test_info_is_hydras(tmp_path):
     found = process("--info", "defaults", "model=mlp", cwd=tmp_path)
     assert found.returncode == 0
     assert "model/mlp" in found.stdout
-    done = process("-sc", "install=bash", cwd=tmp_path)
-    assert done.returncode == 0
-    assert "hydra_bash_completion" in done.stdout
     assert not list(tmp_path.iterdir())
 
 

@@ -91,11 +91,11 @@ REFUSED = {
     ),
     "an unknown entry": (
         {"recipe/mine": f"{GLOBAL}augment: {{flop: {{p: 1}}}}\n"},
-        "augment: unknown option 'flop'; did you mean 'crop'? (choose from: crop, hflip) (set by recipe=mine)",
+        "augment: unknown option 'flop' (choose from: crop, hflip) (set by recipe=mine)",
     ),
     "an unknown choice": (
         {"recipe/mine": f"{GLOBAL}defaults: [override /optim: adm]\n"},
-        "optim: unknown option 'adm'; did you mean 'adam'? (choose from: adam, sgd)",
+        "{folder}/recipe/mine.yaml: optim: unknown option 'adm'; did you mean 'adam'? (choose from: adam, sgd)",
     ),
     "an unknown group": (
         {"recipe/mine": f"{GLOBAL}defaults: [override /optimm: adam]\n"},
@@ -226,12 +226,39 @@ REFUSED = {
 }
 
 
+def without_lines(text):
+    """Return an error without the numbers of lines, which the tests of lines look at."""
+    return re.sub(r", \S+\.yaml:\d+\)", ")", re.sub(r"(\.yaml):\d+: ", r"\1: ", text))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("recipe/mine", "epochs: 3\nnote: why\noptim:\n  lrr: 1\n", 5),
+        ("recipe/mine", "epochs: 3\n\n# why\nlr: 0.1\n", 5),
+        ("recipe/mine", "epochs: soon\n", 2),
+        ("recipe/mine", "epochs: 3\noptim: {lr: 0.1\nnote: x\n", 4),
+        ("recipe/mine", "defaults:\n  - override /model: mlp\n  - override /optim: adm\n", 4),
+        ("recipe/mine", "defaults:\n  - override /modle: mlp\n", 3),
+        ("recipe/mine", "epochs: 3\nplugins: [x]\n", 3),
+        ("recipe/mine", "epochs: 3\nhydra:\n  callbacks: {}\n", 4),
+        ("recipe/mine", "epochs: 3\nepochs: 4\n", 3),
+        ("optim/mine", "name: adam\nlr: 1e-3\nbetas: [0.9, 0.999]\nrules: {}\nlrr: 2\n", 5),
+    ],
+)
+def test_a_users_file_is_refused_with_its_line(bench, user, refused, name, content, line):
+    folder = user({name: GLOBAL + content if name.startswith("recipe") else content})
+    given = refused(f"{name.partition('/')[0]}=mine", "--config-dir", str(folder))
+    assert f"{folder}/{name}.yaml:{line}" in given
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_users_file_is_refused(bench, user, refused, case):
     files, line = REFUSED[case]
     folder = user(files)
     choice = "optim=mine" if "optim/mine" in files else "recipe=mine"
     given = refused(choice, "--config-dir", str(folder))
+    given = given if re.search(r"\.yaml:\d", line) else without_lines(given)
     expected = f"runner: error: {line.replace('{folder}', str(folder))}"
     assert given == expected or (given.startswith(expected) and not line.endswith(")"))
 
@@ -254,7 +281,7 @@ def test_a_primary_config_is_screened_too(bench, user, refused):
     folder = user({"lab": "defaults: [config]\nhydra: {job_logging: {x: 1}}\n"})
     line = refused("--config-dir", str(folder), "--config-name", "lab")
     assert line.startswith(
-        f"runner: error: {folder}/lab.yaml: hydra.job_logging: is not allowed in a file (allowed: mode,"
+        f"runner: error: {folder}/lab.yaml:2: hydra.job_logging: is not allowed in a file (allowed: mode,"
     )
 
 

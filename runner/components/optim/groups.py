@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,12 +13,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 from runner.engine.weights import KINDS, Kind, named_kinds
-from runner.errors import ConfigError
+from runner.errors import MOST_CHOICES, ConfigError, brief
 from runner.printing import counted
 from runner.registry import shared_knobs
 from runner.relations import Fields, InRun, OfLength, Regular, Window
 from runner.roles import Role
 from runner.schema import Duration, NonNegative, Positive, TagName
+from runner.spelling import nearest
 
 _NoDecay = list[Kind]
 _Pair = OfLength(2, "[from, until], each a duration or null")
@@ -119,7 +120,7 @@ class Groups:
         key = f"optim.rules[{number}].match"
         names = [name for name, _, _ in self._trainable if re.search(match, name)]
         if not names:
-            return ConfigError(f"{key}: '{match}' matches no trainable parameter of the model")
+            return _unmatched(key, match, [name for name, _, _ in self._trainable])
         first = [next(i for i, rule in enumerate(self._rules) if re.search(rule.match, name)) for name in names]
         others = " and ".join(f"optim.rules[{i}]" for i in sorted(set(first)))
         return ConfigError(
@@ -154,6 +155,16 @@ class Groups:
         first = [next((kind for kind in ("norm", *KINDS) if kind in kinds_of[p]), None) for p in group["params"]]
         counts = Counter(kind for kind in first if kind)
         return {**group, "kinds": ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if kind in counts)}
+
+
+def _unmatched(key: str, expression: str, names: Sequence[str]) -> ConfigError:
+    """Return the error for an expression that matches no parameter, with the names that are most like it first."""
+    words = [word.lower() for word in re.findall(r"[A-Za-z]{2,}|\d+", expression)]
+    # The name that has most words of the expression, then the one that is spelled most like it
+    ranked = sorted(nearest(expression, names), key=lambda name: -sum(word in name.lower() for word in words))
+    more = f", ... {len(ranked) - MOST_CHOICES} more" if len(ranked) > MOST_CHOICES else ""
+    listed = f"; the model has {', '.join(ranked[:MOST_CHOICES])}{more}" if ranked else ""
+    return ConfigError(f"{key}: '{brief(expression)}' matches no trainable parameter of the model{listed}")
 
 
 def unmatched_kinds(model: nn.Module, no_decay: _NoDecay) -> list[str]:

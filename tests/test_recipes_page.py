@@ -1,0 +1,34 @@
+"""The recipes of docs/recipes.md work as written: from another folder, changed, swept and resumed."""
+
+import re
+
+from running import ROOT, command, result
+
+PAGE = ROOT / "docs" / "recipes.md"
+QUICK = ("figures=never", "probe=[]")
+
+
+def write_recipes(folder):
+    text = PAGE.read_text()
+    files = re.findall(r"Write `(my_conf/\S+)`:\n\n```yaml\n(.*?)```", text, re.S)
+    for name, content in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    return [name for name, _ in files]
+
+
+def test_the_recipes_run_as_the_page_says(tmp_path):
+    assert write_recipes(tmp_path) == ["my_conf/recipe/mine.yaml", "my_conf/recipe/mine_sweep.yaml"]
+    mine = ("--config-dir", "my_conf", "recipe=mine", *QUICK)
+    done = command(*mine, "name=first", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "hidden:\n  - 32\n" in (tmp_path / "outputs" / "first" / "config.yaml").read_text()
+    (tmp_path / "my_conf").rename(tmp_path / "elsewhere")
+    assert command("resume=outputs/first", cwd=tmp_path).returncode == 0
+    assert result(tmp_path / "outputs" / "first")["status"] == "done"
+    sweep = ("--config-dir", "elsewhere", "recipe=mine_sweep", *QUICK, "sweep=four")
+    done = command(*sweep, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = {path.name.rpartition("-")[0] for path in (tmp_path / "outputs" / "sweeps" / "four").glob("optim*")}
+    assert found == {f"optim.lr={lr},model.hidden={n}" for lr in ("0.001", "0.003") for n in (16, 32)}
+    assert command("--config-dir", "elsewhere", "resume=outputs/sweeps/four", cwd=tmp_path).returncode == 0
