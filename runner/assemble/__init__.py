@@ -8,6 +8,7 @@ load_data  the data set, its fingerprint, and its labels as a model knows them
 metrics    the metrics of each validation, and of the end of a run
 model      the model, with its norms, regularizers and initialization
 predictor  a trained model with what predictions need, without data
+published_weights  the files of torchvision's published weights
 read_weights  the tensors that `init_from` names
 norms      the check that no norm normalizes a single value
 plugin_checks  what components of plugins return, on a few examples
