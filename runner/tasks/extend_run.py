@@ -20,6 +20,7 @@ from runner.tasks.job import Job
 from runner.tasks.restore import restore_snapshot
 from runner.tasks.saved_config import MAY_CHANGE, saved_config
 from runner.tasks.saved_data import SavedData, saved_data
+from runner.user_paths import real
 
 _KEY = "extend"
 # What a longer run may have otherwise, besides what may change on resume
@@ -56,7 +57,7 @@ def extended_job(job: Job) -> Job:
         **{key: job.config[key] for key in (_KEY, *_OF_NEW_RUN)},
         "extended_from": f"{hash8(old)}@{newest.step}",
     }
-    name = job.config["name"] or f"{Path(folder).resolve().name[:_MOST_NAME]},{job.folder_name}"
+    name = job.config["name"] or f"{real(folder).name[:_MOST_NAME]},{job.folder_name}"
     return replace(job, config=config, folder_name=name, hash8=hash8(config), group_hash=group_hash(config))
 
 
