@@ -120,9 +120,8 @@ def assemble(
     preprocess = _build_preprocess(config, data, device, fit=fit)
     batches = train_batches(settings, data, augments := augmentations(config, data), preprocess, device, world)
     regularizers = build_many("regularizer", config)
-    weights = read_weights(config) if fit else None
     torch.manual_seed(key(settings.seed, "init"))
-    model, model_lines = build_model(config, data, batches, regularizers, weights)
+    model, model_lines = build_model(config, data, batches, regularizers, read_weights(config) if fit else None)
     choose(settings.threads, model, shape=data.shape, examples=batches.batch, world=world)
     convert_model(model, settings)
     recipe = build_recipe(config, settings, data, batches, regularizers, model, device, world)
