@@ -11,6 +11,7 @@ from runner.engine.recipe import Recipe
 from runner.engine.saving import checkpoint
 from runner.engine.saving.checkpoint import Snapshot
 from runner.engine.saving.folder import read_result
+from runner.engine.saving.held_weights import BestWeights, HeldWeights
 from runner.engine.saving.locking import holder
 from runner.engine.saving.storage import printable
 from runner.errors import CheckpointError, ConfigError, Locked
@@ -67,7 +68,7 @@ class Origin:
 
     folder: Path
     snapshot: Snapshot
-    best: Snapshot | None  # the checkpoint of the best validation, if that is an earlier one
+    best: BestWeights | None  # the weights of the best validation, if that is an earlier one
     saved: SavedData
 
     def start(self, learner: Learner, recipe: Recipe, config: dict[str, Any]) -> list[str]:
@@ -107,11 +108,10 @@ class Origin:
             f"learning rate {before:.4g} in its last step, {after:.4g} in the next: the schedule {how}",
         ]
 
-    def install(self, folder: Path) -> None:
-        """Write the best checkpoint of this run into the new folder: the new run may select it."""
+    def install(self, held: HeldWeights) -> None:
+        """Let the next checkpoint hold the best weights of this run: the new run may select them."""
         if self.best is not None:
-            best = self.best
-            checkpoint.save(folder, best.step, best.weights, best.state, logs={}, meta=best.meta, keep=[best.step])
+            held.copy(self.best.weights, self.best.step)
 
     @property
     def log_state(self) -> dict[str, Any]:
@@ -156,7 +156,8 @@ def origin_of(config: dict[str, Any]) -> Origin | None:
     if snapshot is None:
         raise CheckpointError(f"{_KEY}: {printable(folder)} has no checkpoint of step {step} any more")
     best = int(_best_of(snapshot).get("step", 0))
-    earlier = checkpoint.load(folder, step=best) if 0 < best < step else None
+    is_earlier = 0 < best < step
+    earlier = BestWeights(best, checkpoint.read_weights(checkpoint.weights_file(folder, best))) if is_earlier else None
     return Origin(folder, snapshot, earlier, saved_data(folder, read_result(folder), snapshot.meta))
 
 
