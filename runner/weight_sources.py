@@ -1,4 +1,4 @@
-"""What `init_from` names: a run folder, a file of tensors, or published weights; and the digest kept for its state.
+"""Sources of weights that `init_from` names: run folders, files, published weights; and the digest of each.
 
 The SHA-256 of the tensors is part of a run's identity. It is kept under the state of the files that hold them, so that
 most commands find it without opening a file. Imports no torch.
@@ -23,7 +23,7 @@ from runner.engine.saving.storage import printable, read
 from runner.errors import ConfigError, brief
 
 KEY = "init_from"
-SAFETENSORS = ".safetensors"
+_SAFETENSORS = ".safetensors"
 # Files of torch, which are read with weights_only=True
 _TORCH = (".pt", ".pth")
 # Names of torchvision's weights, as in IMAGENET1K_V1 and DEFAULT
@@ -48,7 +48,7 @@ class Source(NamedTuple):
     file: Path | None = None
 
 
-def is_published(text: str) -> bool:
+def _is_published(text: str) -> bool:
     """Return True if a value of `init_from` is the name of published weights; a folder of that name is `./NAME`."""
     return _NAME.fullmatch(text) is not None
 
@@ -58,18 +58,18 @@ def comes_with_own_parts(text: str | None) -> bool:
 
     Those of a run were trained with the parts that its config chose.
     """
-    return text is not None and (is_published(text) or text.endswith((SAFETENSORS, *_TORCH)))
+    return text is not None and (_is_published(text) or text.endswith((_SAFETENSORS, *_TORCH)))
 
 
 def find_source(text: str) -> Source:
     """Return what a value of `init_from` names; raises ConfigError if it is none of them, or has no weights yet."""
-    if is_published(text):
+    if _is_published(text):
         return Source("name", text)
     if user_paths.is_dir(text, key=KEY):
         return Source("run", text, _selected_file(Path(text)))
     if not user_paths.exists(text, key=KEY):
         raise ConfigError(f"{KEY}: no file or folder at {brief(text)}; expected {_EXPECTED}")
-    if not user_paths.is_file(text, key=KEY) or not text.endswith((SAFETENSORS, *_TORCH)):
+    if not user_paths.is_file(text, key=KEY) or not text.endswith((_SAFETENSORS, *_TORCH)):
         raise ConfigError(f"{KEY}: got '{brief(text)}'; expected {_EXPECTED}")
     return Source("file", text, Path(text))
 
@@ -89,14 +89,14 @@ def _selected_file(folder: Path) -> Path:
     return within(folder, result.weights)
 
 
-class State(NamedTuple):
+class _State(NamedTuple):
     """The state of the files of a source: a key that changes with them, and whether every change will change it."""
 
     key: str
     settled: bool
 
 
-def state_of_source(source: Source) -> State | None:
+def state_of_source(source: Source) -> _State | None:
     """Return the state of the files that hold the tensors; None for published weights, which have none of their own."""
     if source.file is None:
         return None
@@ -109,7 +109,7 @@ def state_of_source(source: Source) -> State | None:
             continue
         states.append(state_of(user_paths.absolute(path), status))
         settled = settled and is_settled(status, now)
-    return State(digest([repr((_SCHEME, source.kind)), *states]), settled)
+    return _State(digest([repr((_SCHEME, source.kind)), *states]), settled)
 
 
 def _beside(file: Path) -> list[Path]:
@@ -118,7 +118,7 @@ def _beside(file: Path) -> list[Path]:
     return [file.with_name(name_of(int(match["step"])))] if match and file.parent.name == FOLDER else []
 
 
-def recall_digest(state: State | None) -> str | None:
+def recall_digest(state: _State | None) -> str | None:
     """Return the SHA-256 that was kept for a state, None if there is none."""
     if state is None or not state.settled:
         return None
@@ -130,13 +130,13 @@ def recall_digest(state: State | None) -> str | None:
     return found if isinstance(found, str) and re.fullmatch(r"[0-9a-f]{64}", found) else None
 
 
-def remember_digest(state: State | None, found: str) -> None:
+def remember_digest(state: _State | None, found: str) -> None:
     """Keep the SHA-256 of a state, unless a change of the files could go unnoticed."""
     if state is not None and state.settled:
         write_cache(_place(state), json.dumps(found).encode())
 
 
-def _place(state: State) -> Path:
+def _place(state: _State) -> Path:
     return cache_home() / f"{state.key}.weights.json"
 
 

@@ -75,7 +75,7 @@ def test_a_digest_that_is_given_must_be_that_of_the_tensors(trained, capsys):
 
 def test_a_resumed_run_needs_no_file(trained):
     torch.save(trained[1], "w.pt")
-    words = [*TINY, "init_from=w.pt"]
+    words = [*TINY, "init_from=w.pt", "checkpoint_every=2steps"]
     assert main([*words, "hydra.run.dir=whole"]) == 0
     assert run_in_child(killed_in_step(4, lambda: start(job(*words, "hydra.run.dir=cut")))) == -9
     Path("w.pt").unlink()

@@ -8,6 +8,7 @@ load_data  the data set, its fingerprint, and its labels as a model knows them
 metrics    the metrics of each validation, and of the end of a run
 model      the model, with its norms, regularizers and initialization
 predictor  a trained model with what predictions need, without data
+published_weights  the files of torchvision's published weights
 read_weights  the tensors that `init_from` names
 norms      the check that no norm normalizes a single value
 plugin_checks  what components of plugins return, on a few examples
@@ -119,9 +120,8 @@ def assemble(
     preprocess = _build_preprocess(config, data, device, fit=fit)
     batches = train_batches(settings, data, augments := augmentations(config, data), preprocess, device, world)
     regularizers = build_many("regularizer", config)
-    weights = read_weights(config) if fit else None
     torch.manual_seed(key(settings.seed, "init"))
-    model, model_lines = build_model(config, data, batches, regularizers, weights)
+    model, model_lines = build_model(config, data, batches, regularizers, read_weights(config) if fit else None)
     choose(settings.threads, model, shape=data.shape, examples=batches.batch, world=world)
     convert_model(model, settings)
     recipe = build_recipe(config, settings, data, batches, regularizers, model, device, world)

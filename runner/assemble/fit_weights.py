@@ -32,7 +32,7 @@ _SHOWN = 3
 
 @dataclass
 class _Fit:
-    """What of a file goes into a model."""
+    """Tensors of a file that go into a model, and those that do not."""
 
     taken: dict[str, Tensor] = field(default_factory=dict)
     head: list[str] = field(default_factory=list)  # the classifier's tensors that are initialized anew

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.components.model.published_weights import published_file
+from runner.assemble.published_weights import published_file
 from runner.engine.fingerprint import from_record
 from runner.engine.saving import checkpoint
 from runner.engine.saving.folder import read_environment

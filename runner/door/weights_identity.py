@@ -76,11 +76,11 @@ def _find(asked: Mapping[str, Any], *, apart: bool) -> str:
     if apart:
         from runner.sweeps.ask_process import ask_process
 
-        return ask_process(__name__, "digests", [asked])[0]
-    return digests([asked])[0]
+        return ask_process(__name__, "_digests", [asked])[0]
+    return _digests([asked])[0]
 
 
-def digests(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+def _digests(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the SHA-256 of the tensors that each config starts from."""
     from runner.user_folders import set_library_folders
 

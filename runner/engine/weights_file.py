@@ -34,7 +34,7 @@ def read_tensors(path: Path, key: str) -> StateDict:
     """
     try:
         if path.suffix == ".safetensors":
-            return without_wrappers(tensor_file.parse(tensor_file.read_bytes(real(path)), "it"))
+            return _without_wrappers(tensor_file.parse(tensor_file.read_bytes(real(path)), "it"))
         content = torch.load(full(path), map_location="cpu", weights_only=True)
     except Exception as error:
         # torch and safetensors raise many exception types for damaged files
@@ -46,7 +46,7 @@ def read_tensors(path: Path, key: str) -> StateDict:
         raise CheckpointError(f"{key}: {printable(path)} holds no tensors by name")
     found = StateDict(tensors)
     found.versions = versions_in(state) if hasattr(state, "_metadata") else None
-    return without_wrappers(found)
+    return _without_wrappers(found)
 
 
 def _reason(error: Exception) -> str:
@@ -74,7 +74,7 @@ def _holds_tensors(content: Any, nest: str) -> bool:
     return any(isinstance(each, (Tensor, Mapping)) for each in inner.values())
 
 
-def without_wrappers(state: StateDict) -> StateDict:
+def _without_wrappers(state: StateDict) -> StateDict:
     """Return tensors without the prefixes that all names have because of a wrapper around the model."""
     while prefix := next((each for each in _WRAPPERS if all(name.startswith(each) for name in state)), None):
         state = renamed(state, prefix, "")

@@ -81,7 +81,9 @@ class DataCheck:
                 del new[key]
         if new:
             wanted = [{name: config[name] for name in ("data", "plugins")} for config in new.values()]
-            answers = fingerprints(wanted) if "torch" in sys.modules else ask_process(__name__, "fingerprints", wanted)
+            answers = (
+                _fingerprints(wanted) if "torch" in sys.modules else ask_process(__name__, "_fingerprints", wanted)
+            )
             self._known.update(zip(new, answers, strict=True))
 
 
@@ -90,7 +92,7 @@ def _key(config: Mapping[str, Any]) -> str:
     return repr((config["data"], config["plugins"]))
 
 
-def fingerprints(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+def _fingerprints(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the fingerprints of data, read in this process."""
     import runner.components  # noqa: F401  (registers them)
     from runner.assemble.load_data import fingerprint_before_reading

@@ -11,6 +11,7 @@ from runner.engine.recipe import Recipe
 from runner.engine.saving import checkpoint
 from runner.engine.saving.checkpoint import Snapshot
 from runner.engine.saving.folder import read_result
+from runner.engine.saving.held_weights import BestWeights, HeldWeights
 from runner.engine.saving.locking import holder
 from runner.engine.saving.storage import printable
 from runner.errors import CheckpointError, ConfigError, Locked
@@ -20,6 +21,7 @@ from runner.tasks.job import Job
 from runner.tasks.restore import restore_snapshot
 from runner.tasks.saved_config import MAY_CHANGE, saved_config
 from runner.tasks.saved_data import SavedData, saved_data
+from runner.user_paths import real
 
 _KEY = "extend"
 # What a longer run may have otherwise, besides what may change on resume
@@ -56,7 +58,7 @@ def extended_job(job: Job) -> Job:
         **{key: job.config[key] for key in (_KEY, *_OF_NEW_RUN)},
         "extended_from": f"{hash8(old)}@{newest.step}",
     }
-    name = job.config["name"] or f"{Path(folder).resolve().name[:_MOST_NAME]},{job.folder_name}"
+    name = job.config["name"] or f"{real(folder).name[:_MOST_NAME]},{job.folder_name}"
     return replace(job, config=config, folder_name=name, hash8=hash8(config), group_hash=group_hash(config))
 
 
@@ -66,7 +68,7 @@ class Origin:
 
     folder: Path
     snapshot: Snapshot
-    best: Snapshot | None  # the checkpoint of the best validation, if that is an earlier one
+    best: BestWeights | None  # the weights of the best validation, if that is an earlier one
     saved: SavedData
 
     def start(self, learner: Learner, recipe: Recipe, config: dict[str, Any]) -> list[str]:
@@ -106,11 +108,10 @@ class Origin:
             f"learning rate {before:.4g} in its last step, {after:.4g} in the next: the schedule {how}",
         ]
 
-    def install(self, folder: Path) -> None:
-        """Write the best checkpoint of this run into the new folder: the new run may select it."""
+    def install(self, held: HeldWeights) -> None:
+        """Let the next checkpoint hold the best weights of this run: the new run may select them."""
         if self.best is not None:
-            best = self.best
-            checkpoint.save(folder, best.step, best.weights, best.state, logs={}, meta=best.meta, keep=[best.step])
+            held.copy(self.best.weights, self.best.step)
 
     @property
     def log_state(self) -> dict[str, Any]:
@@ -155,7 +156,8 @@ def origin_of(config: dict[str, Any]) -> Origin | None:
     if snapshot is None:
         raise CheckpointError(f"{_KEY}: {printable(folder)} has no checkpoint of step {step} any more")
     best = int(_best_of(snapshot).get("step", 0))
-    earlier = checkpoint.load(folder, step=best) if 0 < best < step else None
+    is_earlier = 0 < best < step
+    earlier = BestWeights(best, checkpoint.read_weights(checkpoint.weights_file(folder, best))) if is_earlier else None
     return Origin(folder, snapshot, earlier, saved_data(folder, read_result(folder), snapshot.meta))
 
 

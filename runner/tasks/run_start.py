@@ -1,4 +1,4 @@
-"""What a training run begins with: its own checkpoint, the run that it extends, or neither."""
+"""The beginning of a training run: its own checkpoint, the run that it extends, or neither."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from runner.tasks.saved_data import record_paths, resumed_data, saved_data
 
 @dataclass(frozen=True)
 class Start:
-    """What a run begins with: its own newest checkpoint, the run that it extends, or neither."""
+    """The beginning of a run: its own newest checkpoint, the run that it extends, or neither."""
 
     snapshot: Snapshot | None
     origin: Origin | None

@@ -132,7 +132,7 @@ def _train_in(run: Run, job: Job, experiment: Experiment, start: Start) -> None:
         if not snapshot:
             log_start(log, job, experiment.fingerprint)
         if start.origin:
-            start.origin.install(folder)
+            start.origin.install(experiment.recipe.cadence.held)
             # From here on the run needs its own folder only
             _make_commit(folder, experiment, log)()
         try:

@@ -13,9 +13,8 @@ from test_data_download import Server
 from torch import hub
 from torchvision import models
 
-from runner.assemble import assemble
-from runner.components.model import published_weights
-from runner.components.model.published_weights import published_file
+from runner.assemble import assemble, published_weights
+from runner.assemble.published_weights import published_file
 from runner.errors import CheckpointError, ConfigError, DataError
 
 ARCH = "shufflenet_v2_x0_5"

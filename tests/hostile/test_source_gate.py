@@ -49,7 +49,8 @@ ALLOWED = {
     ): "the handler of libtiff's messages",
     ("runner/sweeps/slurm.py", "subprocess"): "squeue and sacct, with arguments that are constants or ids of jobs",
     ("runner/sweeps/own_process.py", "importlib.import_module"): "our own module, a constant",
-    ("runner/sweeps/data_check.py", "subprocess"): "our own module, which says which data a trial would read",
+    ("runner/sweeps/ask_process.py", "subprocess"): "our own module, which says what a trial would read",
+    ("runner/sweeps/ask_process.py", "importlib.import_module"): "our own modules, constants",
     ("runner/engine/provenance.py", "subprocess"): "git, with arguments that are constants",
 }
 

@@ -98,7 +98,7 @@ def test_a_repeated_sweep_finds_its_data_without_torch(images, tmp_path):
         "assert main(sys.argv[1:]) == 0\nassert 'torch' not in sys.modules\n"
         "import runner.sweeps.data_check as data_check\n"
     )
-    blocked = "import runner.sweeps.data_check as d\nd._ask_process = None\n"
+    blocked = "import runner.sweeps.data_check as d\nd.ask_process = None\n"
     words = ["-m", *SMALL, "data.root=images", "seed=0,1"]
     done = subprocess.run(
         [sys.executable, "-c", blocked + program, *words],

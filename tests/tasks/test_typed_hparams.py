@@ -49,7 +49,6 @@ MIXED = {
     "init.head": ({"init": "normal"}, [None, 0.01, 10, "zeros"]),
     "loss.class_weights": ({}, [None, "balanced", [1.0, 2.0]]),
     "init_from": ({}, [None, "w.pt"]),
-    "init_sha256": ({}, [None, "0" * 64]),
     "extended_from": ({}, [None, "0123abcd@20"]),
     "model.swap": ({"model": "torchvision"}, [None, ["norm"]]),
     "scheduler.warmup": ({}, ["0%", "5epochs", "100steps"]),

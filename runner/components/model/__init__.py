@@ -8,7 +8,6 @@ resnet.py: residual networks and wide residual networks.
 speedrun.py: resnet9 and patch_cnn, for fast training on small images.
 vit.py: vision transformers.
 library_models.py: models of torchvision and timm.
-published_weights.py: the files of torchvision's published weights.
 layers.py: convolutions and linear layers with norms, and size checks.
 residual_blocks.py: residual blocks and shortcuts.
 surgery/: adapts models of other libraries to the config's activation and norm.

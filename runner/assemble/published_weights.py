@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 from pathlib import Path
@@ -11,7 +10,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlparse
 
 from runner.components.data.download import DOWNLOAD_FOLDER, locked, socket_timeout, use_private_bar_lock
-from runner.engine.saving.storage import printable
+from runner.engine.saving.storage import convert_os_errors, printable, sha256_of
 from runner.errors import CheckpointError, ConfigError, DataError, unknown
 from runner.registry import Config
 from runner.user_paths import exists, full, is_file
@@ -82,7 +81,7 @@ def _download(url: str, file: Path, failed: str, place: str) -> None:
     try:
         with locked(file.parent):
             # Another process may have downloaded it meanwhile
-            if file.exists():
+            if is_file(file, error=DataError, key=_KEY):
                 return
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
@@ -110,8 +109,8 @@ def _published_hash(url: str) -> str | None:
 def _check_hash(file: Path, url: str) -> None:
     """Raise CheckpointError if a file is not the one that was published."""
     wanted = _published_hash(url)
-    with Path(full(file)).open("rb") as opened:
-        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    with convert_os_errors(file):
+        found = sha256_of(file)
     if wanted and not found.startswith(wanted):
         raise CheckpointError(
             f"{_KEY}: {printable(file)} is damaged (its SHA-256 begins with {found[: len(wanted)]}, the published one "
