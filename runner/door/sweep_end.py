@@ -1,4 +1,4 @@
-"""What a sweep prints at its end: the table of its trials or points, why some failed, and what to do next."""
+"""The end of a sweep on the screen: the table of its trials or points, why some failed, and what to do next."""
 
 from __future__ import annotations
 

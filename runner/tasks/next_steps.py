@@ -1,4 +1,4 @@
-"""What to do after a run or a sweep: commands to copy, quoted for a shell."""
+"""Commands to copy after a run or a sweep, quoted for a shell."""
 
 from __future__ import annotations
 
