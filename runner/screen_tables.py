@@ -98,6 +98,8 @@ def make_table(
     def lines(text: str, style: str = "") -> Text:
         return Text("\n".join(fold(_shown(text, screen), screen.width)), style=style, no_wrap=True)
 
+    if not rows:
+        return lines(title, "bold")
     columns = _columns(rows, screen, headings or {})
     first = list(columns)[:1] if keys is None else [key for key in keys if key in columns]
     shown, left_out = _choose(columns, first, optional, screen.width, split=split)

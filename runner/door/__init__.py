@@ -22,6 +22,7 @@ search_settings.py  the settings of a search
 command.py          start of a run or a sweep
 sweep.py            execution of a planned sweep
 choose_launcher.py  the launcher of a sweep
+sweep_end.py        the end of a sweep on the screen
 resume_sweep.py     `resume=<sweep folder>`
 saved_choices.py    the options of a saved run of which a command line changes a path
 hydra_launchers.py  Hydra's launchers, and `--info`

@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.decoration import decorative
 from runner.door.choose_launcher import make_launcher
 from runner.door.options import Conf
 from runner.door.overrides import ParsedOverride
 from runner.door.plan import Plan
 from runner.door.resume_sweep import save_command
+from runner.door.sweep_end import show_points, show_trials
 from runner.engine.saving import storage
 from runner.engine.saving.disk import fills_disk
 from runner.engine.saving.folder import Result
@@ -23,9 +23,8 @@ from runner.errors import StorageError, TrialsFailed
 from runner.printing import counted, write_stderr, write_stdout
 from runner.status import Status
 from runner.sweeps.data_check import DataCheck
-from runner.sweeps.display import make_display, show_reasons
+from runner.sweeps.display import make_display
 from runner.sweeps.failures import raise_if_failed, trials_ended
-from runner.sweeps.final_table import show_final_table
 from runner.sweeps.launcher import run_all
 from runner.sweeps.outcome import Ended, check_scores, folder_of, read_saved_result
 from runner.sweeps.places import Places
@@ -93,7 +92,7 @@ def _run_grid(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], outcome: 
     finally:
         ended.sort(key=lambda each: each.number)
         outcome += [(folder_of(each.job), each.result) for each in ended]
-        _show(ended, jobs[0].config["monitor"], swept, stopped=bool(signal))
+        show_trials(conf, plan, ended, swept, stopped=bool(signal))
         launcher.finish()
     if signal:
         complete = sum(each.has_result for each in ended)
@@ -107,14 +106,6 @@ def _run_grid(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], outcome: 
         missing = len(jobs) - len(ended)
         raise TrialsFailed(f"{missing} of {counted(len(jobs), 'trial')} {'was' if missing == 1 else 'were'} not run")
     return 0
-
-
-def _show(ended: Sequence[Ended], monitor: str, swept: Sequence[str], *, stopped: bool) -> None:
-    """Show the table of all runs, and why runs ended early; `stopped` says that a signal ended the sweep."""
-    if ended:
-        show_final_table(ended, monitor, swept)
-        early = [each for each in ended if each.result.reason]
-        show_reasons([each for each in early if not (stopped and each.result.status is Status.INTERRUPTED)])
 
 
 def _run_search(
@@ -152,7 +143,7 @@ def _search(
         with closing(launcher), closing(display), study.alive():
             signal = loop.run(launcher, display)
     finally:
-        failed = _show_ranking(plan, planned, study)
+        failed = show_points(conf, plan, planned, study)
         launcher.finish()
     if signal:
         write_stderr("stopped; repeat the command to continue\n")
@@ -215,18 +206,3 @@ def _example_job(planned: PlannedSearch) -> Job:
     like = planned.like
     more = ["optuna"] if planned.search.prunes else []
     return replace(like, config={**like.config, "plugins": [*like.config["plugins"], *more]})
-
-
-def _show_ranking(plan: Plan, planned: PlannedSearch, study: Study) -> str:
-    """Write and show the points, the best first; return how many failed, in words, empty for none."""
-    from runner.search.ranking import show_ranking, write_ranking
-
-    rows = study.rows()
-    monitor = planned.like.config["monitor"]
-    try:
-        write_ranking(plan.folder, rows, planned.search, monitor)
-    finally:
-        with decorative("ranking: not shown"):
-            show_ranking(plan.folder, rows, planned.search, monitor)
-    failed = sum(row.state == "fail" for row in rows)
-    return f"{failed} of {len(rows)}" if failed else ""

@@ -23,6 +23,7 @@ catalog.py          the catalog that task=list prints
 reference.py        docs/reference.md
 notebook.py         rebuild outputs/notebook.md
 settings_check.py   settings of a new run that would do nothing in it
+next_steps.py       what to do after a run or a sweep, as commands to copy
 job.py              the job of a task, and the contracts of `vary` and `launch`
 old_scores.py       scores in a checkpoint of an older version
 extend_run.py       `extend=<run>`: a new run that goes on from an earlier one

@@ -24,7 +24,7 @@ from runner.screen_tables import print_table
 from runner.tasks.init_figures import depth_figure, histogram_figure
 from runner.tasks.init_verdicts import Case, Gain, backward_gain, comparable_rows, forward_gain, ratio
 from runner.tasks.job import Job
-from runner.tasks.report import tensorboard_folder
+from runner.tasks.next_steps import tensorboard_folder
 from runner.tasks.run_folder import Run
 
 _SCHEMA = 1

@@ -19,7 +19,7 @@ from runner.components.data.pixels.decoder_messages import Findings
 from runner.components.data.pixels.prepare_images import first_unreadable
 from runner.engine.saving.storage import make_folders, printable, write_atomic
 from runner.errors import ConfigError, DataError, brief, escaped
-from runner.printing import write_stdout
+from runner.printing import counted, write_stdout
 from runner.registry import register
 from runner.roles import FilePath, Role
 from runner.schema import PositiveInt
@@ -189,7 +189,7 @@ def _show(found: _Found, trained: Trained, out: str | None, top: int) -> None:
         if len(rows) > _MOST_ROWS:
             write_stdout(f"{_MOST_ROWS} of {len(rows)} images; for all of them: task.out=<file>.csv\n")
     counts = Counter(row["prediction"] for row in rows)
-    write_stdout(f"predicted     {len(rows)} image{'s' * (len(rows) > 1)}: {_counted(counts)}\n")
+    write_stdout(f"predicted     {counted(len(rows), 'image')}: {_counted(counts)}\n")
     scores = found.scores(probabilities=trained.has_probabilities)
     if scores:
         write_stdout(f"scores        {', '.join(f'{name} {value:.4f}' for name, value in scores.items())}\n")

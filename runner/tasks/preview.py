@@ -21,8 +21,8 @@ from runner.roles import Role
 from runner.schema import PositiveInt
 from runner.screen_tables import print_table
 from runner.tasks.job import Job
+from runner.tasks.next_steps import tensorboard_folder
 from runner.tasks.preview_images import image_rows
-from runner.tasks.report import tensorboard_folder
 from runner.tasks.run_folder import Run, run_folder_if_writable
 from runner.tasks.settings_check import check_settings
 

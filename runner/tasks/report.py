@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,7 +27,7 @@ from runner.screen_tables import print_table
 from runner.status import Status
 from runner.tasks.hparams import row_name, typed_hparams
 from runner.tasks.job import Job
-from runner.user_paths import real
+from runner.tasks.next_steps import after_run
 
 
 def print_progress(line: str) -> None:
@@ -145,8 +143,7 @@ def _show_summary(folder: Path, job: Job, result: Result, more: Sequence[str]) -
         *map(escaped, more),
         *([f"speed         {speed_in_words(cost)}"] if cost else []),
         f"saved in      {printable(folder)}",
-        f"view          tensorboard --logdir {tensorboard_folder(folder, job)}",
-        "then open     http://localhost:6006/#timeseries (or #custom_scalars, #images)",
+        *after_run(folder, job, result),
     ]
     write_stdout("\n".join(lines) + "\n")
 
@@ -180,13 +177,6 @@ def _without_repeated_column(rows: list[dict[str, object]]) -> list[dict[str, ob
     told = [f"{row['nll']:.4f}" for row in rows if isinstance(row["nll"], float)]
     losses = [f"{row['loss']:.4f}" for row in rows if isinstance(row["loss"], float)]
     return [{k: v for k, v in row.items() if k != "nll"} for row in rows] if told in ([], losses) else rows
-
-
-def tensorboard_folder(folder: Path, job: Job) -> str:
-    """Return the `--logdir` that shows the run beside its neighbors, quoted for a shell."""
-    outputs = Path(job.config["outputs"])
-    top = outputs if real(folder).is_relative_to(real(outputs)) else folder
-    return escaped(shlex.quote(os.fspath(top)))
 
 
 def show_scores(folder: Path, split: str, scores: Mapping[str, float], weights: Path) -> None:

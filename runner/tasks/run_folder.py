@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,6 +23,7 @@ from runner.tasks.afterwards import Afterwards
 from runner.tasks.describe_run import describe, record_origin, write_environment
 from runner.tasks.find_folder import interrupted_folder, make_run_folder, on_these_data
 from runner.tasks.job import Job
+from runner.tasks.next_steps import command_line
 from runner.tasks.plugins import known_cause
 from runner.tasks.report import device_name, print_progress
 from runner.tasks.saved_data import check_resumed, record_paths, saved_data
@@ -171,7 +171,7 @@ def _keeping_result(run: Run, config: Mapping[str, Any]) -> Iterator[None]:
         cause = known_cause(error, config["plugins"], config)
         ended = ending(cause)
         if ended.status is Status.INTERRUPTED:
-            print_progress(f"interrupted; resume with: python -m runner resume={shlex.quote(str(run.folder))}")
+            print_progress(f"interrupted; resume with: {command_line(f'resume={run.folder}')}")
         # Report the first of two failures
         with suppress(StorageError, Locked):
             _write_end(run, ended, began)

@@ -115,6 +115,14 @@ def test_the_live_table_has_the_swept_keys_and_the_scores_at_every_width(jobs, w
         assert [row[:5] for row in lines] == [[values_of(jobs[at])[key] for key in AXES] for at in (3, 4, 5)]
 
 
+def test_a_live_table_without_trials_is_its_title(monkeypatch, capfd):
+    stream = Terminal()
+    table = make_display(2, stream, swept=["seed"])
+    table.refresh([], 2, loaded=False)
+    table.close()
+    assert "loading torch and the data" in stream.getvalue() and capfd.readouterr().err == ""
+
+
 def test_a_sweep_without_known_keys_has_the_names_of_its_trials(jobs, monkeypatch):
     monkeypatch.setenv("COLUMNS", "140")
     stream = Terminal()

@@ -57,7 +57,7 @@ class Console:
 
     @property
     def ticks(self) -> list[Callable[[int, Mapping[str, Any]], None]]:
-        """What gets the values of each step: the bar, if there is one."""
+        """The functions that get the values of each step: that of the bar, if there is one."""
         return [self._tick] if self._bar else []
 
     def write(self, rows: Sequence[Row]) -> None:

@@ -1,0 +1,98 @@
+"""The end of a sweep on the screen: the table of its trials or points, why some failed, and what to do next."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from runner.comparing.runs import read_overrides
+from runner.decoration import decorative
+from runner.door.options import Conf
+from runner.door.plan import Plan
+from runner.engine.monitor import Monitor, score_name
+from runner.errors import escaped
+from runner.printing import counted, write_stdout
+from runner.status import Status
+from runner.sweeps.display import show_reasons
+from runner.sweeps.final_table import show_final_table
+from runner.sweeps.outcome import Ended
+from runner.sweeps.swept import values_of
+
+if TYPE_CHECKING:
+    from runner.door.plan_search import PlannedSearch
+    from runner.search.study import Study
+
+
+def show_trials(conf: Conf, plan: Plan, ended: Sequence[Ended], swept: Sequence[str], *, stopped: bool) -> None:
+    """Show the table of all runs, why runs ended early, and the best one; `stopped`: a signal ended the sweep."""
+    if not ended:
+        return
+    monitor = ended[0].job.config["monitor"]
+    show_final_table(ended, monitor, swept)
+    early = [each for each in ended if each.result.reason]
+    show_reasons([each for each in early if not (stopped and each.result.status is Status.INTERRUPTED)])
+    if not stopped:
+        with decorative("best configuration: not shown"):
+            _show_best_trial(conf, plan, ended, monitor, swept)
+
+
+def _show_best_trial(conf: Conf, plan: Plan, ended: Sequence[Ended], monitor: str, swept: Sequence[str]) -> None:
+    """Print the configuration with the best mean score over its seeds, and what to do next."""
+    groups: dict[tuple[tuple[str, str], ...], list[Ended]] = {}
+    for each in ended:
+        values = values_of(each.job)
+        key = tuple((key, values.get(key, "")) for key in swept if key != "seed")
+        if each.score == each.score:
+            groups.setdefault(key, []).append(each)
+    if not groups:
+        return
+    best, rank = None, -float("inf")
+    for key, members in groups.items():
+        mean = statistics.fmean(each.score for each in members)
+        if best is None or Monitor(monitor).rank(mean) > rank:
+            best, rank = (key, members, mean), Monitor(monitor).rank(mean)
+    assert best is not None
+    key, members, mean = best
+    words = [word for word in members[0].job.overrides if "seed" not in swept or not word.startswith("seed=")]
+    named = ",".join("=".join(pair) for pair in key)
+    _show_next(conf, plan, words, _in_words(named, mean, len(members), monitor))
+
+
+def _in_words(named: str, mean: float, seeds: int, monitor: str) -> str:
+    """Return the best configuration and its score in words."""
+    over = f", mean of {counted(seeds, 'seed')}" if seeds > 1 else ""
+    return f"{escaped(named) or 'all trials'}: {score_name(monitor, 'best')} {mean:.4f}{over}"
+
+
+def _show_next(conf: Conf, plan: Plan, words: Sequence[str], what: str) -> None:
+    """Print the best configuration and what to do next."""
+    from runner.tasks.next_steps import after_sweep
+
+    folders = [str(folder) for folder in conf.folders[1:] if folder not in conf.more]
+    given = [*(["--config-dir", folders[0]] if folders else [])]
+    given += ["--config-name", conf.primary] if conf.primary != "config" else []
+    write_stdout("\n".join(after_sweep(words, what, plan.folder, plan.outputs, given)) + "\n")
+
+
+def show_points(conf: Conf, plan: Plan, planned: PlannedSearch, study: Study) -> str:
+    """Write and show the points of a search, the best first; return how many failed, in words, empty for none."""
+    from runner.search.ranking import show_ranking, write_ranking
+
+    rows = study.rows()
+    monitor = planned.like.config["monitor"]
+    try:
+        write_ranking(plan.folder, rows, planned.search, monitor)
+    finally:
+        with decorative("ranking: not shown"):
+            show_ranking(plan.folder, rows, planned.search, monitor)
+    best = next((row for row in rows if row.value is not None and row.folders), None)
+    if best and best.value is not None:
+        with decorative("best configuration: not shown"):
+            words = read_overrides(plan.folder / best.folders[0])
+            seeds = len(planned.search.seeds) > 1
+            words = [word for word in words if not seeds or not word.startswith("seed=")]
+            named = ",".join("=".join(pair) for pair in best.words)
+            _show_next(conf, plan, words, _in_words(named, best.value, len(best.scores), monitor))
+    failed = sum(row.state == "fail" for row in rows)
+    return f"{failed} of {len(rows)}" if failed else ""
