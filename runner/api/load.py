@@ -50,17 +50,19 @@ def load(
             raise ConfigError(f"overrides: got '{word}'; expected only {' and '.join(_MAY_SET)}=...")
     words = ["task=predict", f"run={quote(os.fspath(run))}", f"device={device}", *overrides]
 
-    def body() -> Trained:
-        with checked("runner.load", words, plugins) as command:
-            job = command.job()
-            set_library_folders()
-            load_plugins(job.config["plugins"])
-            # Late: torch takes a second, and a wrong word none
-            from runner.api.torch_state import default_torch
-            from runner.tasks.trained.saved_run import read_run
-            from runner.tasks.trained.trained import restore_trained
+    return call("runner.load", lambda: _load(words, plugins))
 
-            with default_torch():
-                return restore_trained(read_run(job, task="predict"), threads=False)
 
-    return call("runner.load", body)
+def _load(words: Sequence[str], plugins: Sequence[str | ModuleType]) -> Trained:
+    """Return the model of the run that the words of a command line name."""
+    with checked("runner.load", words, plugins) as command:
+        job = command.job()
+        set_library_folders()
+        load_plugins(job.config["plugins"])
+        # Late: torch takes a second, and a wrong word none
+        from runner.api.torch_state import default_torch
+        from runner.tasks.trained.saved_run import read_run
+        from runner.tasks.trained.trained import restore_trained
+
+        with default_torch():
+            return restore_trained(read_run(job, task="predict"), threads=False)

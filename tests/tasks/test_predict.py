@@ -58,8 +58,9 @@ def table(capfd, *words: str) -> list[dict[str, str]]:
     ids=["plain", "tta", "ten_crop", "mc_dropout"],
 )
 def test_the_test_images_get_the_scores_of_an_evaluation(capfd, words):
-    header, _, row = (line for line in said(capfd, "task=evaluate", *words).out.splitlines()[2:] if line.strip())
-    scores = dict(zip(header.split(), row.split(), strict=False))
+    lines = [line.split() for line in said(capfd, "task=evaluate", *words).out.splitlines()]
+    header, row = (next(line for line in lines if line[:1] == [word]) for word in ("split", "test"))
+    scores = dict(zip(header, row, strict=False))
     accuracy, nll = scores["accuracy"], scores.get("nll", scores["loss"])
     rows = table(capfd, "task.images=images/test", *words)
     right = sum(row["prediction"] == row["label"] for row in rows)
