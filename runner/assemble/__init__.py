@@ -112,8 +112,7 @@ def assemble(
         world: The processes that train together.
         loaded: The data that the config describes, if they are loaded already.
 
-    Raises:
-        ConfigError, DataError: Settings are not supported together; data are missing or broken.
+    Raises ConfigError if settings are not supported together, and DataError if data are missing or broken.
     """
     settings, device = _settings_and_device(config, world)
     data = (loaded := loaded or load(config)).data

@@ -58,19 +58,16 @@ class Stop:
         return self.agreed
 
 
-# For work that no signal stops.
-NEVER = Stop()
-# The signal that `raising` raised last.
-_raised = Stop()
+NEVER = Stop()  # for work that no signal stops
+_raised = Stop()  # the signal that `raising` raised last
 
 
 @contextmanager
 def raising() -> Iterator[None]:
     """Raise Interrupted in the main thread when the first signal arrives.
 
-    A library may swallow the exception, for example by a bare `except` around an import. Then `heed` or the next
-    `deferred` raises it again, and so does any error that follows from it: an interrupted import of numpy cannot be
-    repeated in the same process.
+    A library may swallow the exception, as by a bare `except` around an import. Then `heed` or the next `deferred`
+    raises it again, and so does any error that follows from it: numpy cannot be imported again after that.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
