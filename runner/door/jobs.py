@@ -31,7 +31,12 @@ def trial_job(
     config: dict[str, Any], words: Sequence[str], folder: Path, folders: Sequence[Path] = (), *, trials: float = 1
 ) -> Job:
     """Return the job of one of the `trials` of a sweep, which never reads the test split unless `test` says so."""
-    auto = {"test": "never", "figures": "never", "predictions": "never", **(_KEEP if trials <= _FEW_TRIALS else {"keep": "best"})}
+    auto = {
+        "test": "never",
+        "figures": "never",
+        "predictions": "never",
+        **(_KEEP if trials <= _FEW_TRIALS else {"keep": "best"}),
+    }
     name = name_in(folder.parent, folder.name, config)
     made = _make_job(config, words, name=name, folder=str(folder.with_name(name)), auto=auto)
     # In a sweep that an older version started, trials keep their old names
