@@ -56,6 +56,7 @@ ADDED: dict[str, Any] = {
     **{f"data={name}.sampling": "shuffle" for name in _SETS},
     "resume_data": "same",
     "rerun": "never",
+    "keep": "best+last",
     "average=ema.warmup": False,
     "init_from": None,
     "init_sha256": None,

@@ -36,6 +36,7 @@ class Settings(NamedTuple):
     patience: Annotated[PositiveInt | None, Aspect.SELECTION]
     validate_every: Annotated[Duration, InRun(), Aspect.SELECTION, Aspect.CADENCE]
     checkpoint_every: Annotated[Literal["auto"] | Annotated[Duration, InRun()], Role.OBSERVATION]
+    keep: Annotated[Literal["auto", "best+last", "best", "none"], Role.OBSERVATION, Unnamed()]
     log_every: Annotated[PositiveInt, Role.OBSERVATION, Unnamed()]
     test: Annotated[Literal["auto", "end", "never"], Role.OBSERVATION]
     figures: Annotated[Literal["auto", "always", "never"], Role.OBSERVATION, Unnamed()]
@@ -55,7 +56,7 @@ class Settings(NamedTuple):
     resume_data: Annotated[Literal["same", "new"], Role.EXECUTION, Unnamed()]
     rerun: Annotated[Literal["never", "changed"], Role.EXECUTION, Unnamed(), Unswept()]
     run: Annotated[str | None, Role.PATH, FilePath(), ReadBy("evaluate", "predict", "export")]
-    runs: Annotated[str | list[str] | None, Role.PATH, FilePath(lists=True), ReadBy("compare")]
+    runs: Annotated[str | list[str] | None, Role.PATH, FilePath(lists=True), ReadBy("compare", "clean")]
     note: Annotated[str, Role.OBSERVATION, Verbatim(), Unnamed(), Unswept()]
 
 

@@ -14,18 +14,29 @@ from runner.hashes import group_hash, hash8
 from runner.tasks.job import Job
 from runner.unused_settings import recipe_in
 
+# What `keep=auto` means, except in sweeps of more trials
+_KEEP = {"keep": "best+last"}
+_FEW_TRIALS = 100
+
 
 def single_job(config: dict[str, Any], given: Sequence[ParsedOverride]) -> Job:
     """Return the job of a single run, which reads the test split at its end."""
     name = config["name"] or run_name((each.key, each.value) for each in given)
     folder = next((str(each.value) for each in given if each.key == "hydra.run.dir"), None)
     words = tuple(each.typed for each in given if not each.sets_hydra)
-    return _make_job(config, words, name=name, folder=folder, auto={"test": "end", "figures": "always"})
+    return _make_job(config, words, name=name, folder=folder, auto={"test": "end", "figures": "always", **_KEEP})
 
 
-def trial_job(config: dict[str, Any], words: Sequence[str], folder: Path, folders: Sequence[Path] = ()) -> Job:
-    """Return the job of one trial of a sweep, which never reads the test split unless `test` says so."""
-    auto = {"test": "never", "figures": "never", "predictions": "never"}
+def trial_job(
+    config: dict[str, Any], words: Sequence[str], folder: Path, folders: Sequence[Path] = (), *, trials: float = 1
+) -> Job:
+    """Return the job of one of the `trials` of a sweep, which never reads the test split unless `test` says so."""
+    auto = {
+        "test": "never",
+        "figures": "never",
+        "predictions": "never",
+        **(_KEEP if trials <= _FEW_TRIALS else {"keep": "best"}),
+    }
     name = name_in(folder.parent, folder.name, config)
     made = _make_job(config, words, name=name, folder=str(folder.with_name(name)), auto=auto)
     # In a sweep that an older version started, trials keep their old names

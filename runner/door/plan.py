@@ -70,7 +70,10 @@ def _grid(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> Plan:
     trials = check_trials(conf, axes)
     first = next(iter(trials.values())).config
     folder = _folder(conf, parts, first, axes)
-    jobs = [trial_job(trial.config, trial.words, folder / name, conf.folders) for name, trial in trials.items()]
+    jobs = [
+        trial_job(trial.config, trial.words, folder / name, conf.folders, trials=len(trials))
+        for name, trial in trials.items()
+    ]
     jobs = [replace(job, allow_unused=conf.allow_unused) for job in jobs]
     if subdir := given_subdir(given):
         jobs = in_subfolders(subdir, folder, jobs, trials.values())

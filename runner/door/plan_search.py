@@ -88,7 +88,8 @@ def plan_search(
         check_differs(subdir, space, settings.seeds)
     folder = choose_folder(config, [each.given for each in overrides])
 
-    run = _Runs(conf, composer, space, fixed, folder, subdir, own_seed=settings.seeds > 1)
+    trials = search.most_points * len(search.seeds)
+    run = _Runs(conf, composer, space, fixed, folder, subdir, own_seed=settings.seeds > 1, trials=trials)
     if subdir:
         # A name that is too long, for example
         run(space.first_point(), search.seeds[0])
@@ -106,6 +107,7 @@ class _Runs:
     folder: Path  # of the sweep
     subdir: ParsedOverride | None
     own_seed: bool  # each point runs with several seeds
+    trials: float  # at most
 
     def __call__(self, point: Point, seed: int) -> Job:
         """Return the job."""
@@ -114,7 +116,7 @@ class _Runs:
         with hydra_opened(self.conf):
             trial = self.composer.trial(_with_point(self.fixed, own))
         name = trial_name([(each.key, each.value) for each in own], trial.config)
-        job = trial_job(trial.config, trial.words, self.folder / name, self.conf.folders)
+        job = trial_job(trial.config, trial.words, self.folder / name, self.conf.folders, trials=self.trials)
         job = replace(job, allow_unused=self.conf.allow_unused)
         return point_in_subfolder(self.subdir, self.folder, job, trial) if self.subdir else job
 

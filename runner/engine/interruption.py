@@ -38,9 +38,8 @@ class Interrupted(KeyboardInterrupt):
 class Stop:
     """A request to end the work, by the number of a signal; 0 means none.
 
-    `signal` is what this process received and may change at any time. `agreed` is what all processes of the run know
-    since the last `agree`: decisions that all must make alike (to end after this step) follow it. `save` is True if one
-    of them wanted a checkpoint of this step, or received a signal.
+    `signal` is what this process received and may change at any time. `agreed` (to end after this step) and `save` (a
+    checkpoint of it) are what all processes of the run know since the last `agree`: they decide alike by them.
     """
 
     __slots__ = ("agreed", "save", "signal", "world")
@@ -49,10 +48,8 @@ class Stop:
         self.signal, self.world, self.agreed, self.save = signal, world, 0, False
 
     def agree(self, save: bool = False) -> int:
-        """Return the signal that any process received; all processes call this at the same place.
-
-        One exchange carries both answers: the number of a signal, 0 for a checkpoint alone, or -1 for neither.
-        """
+        """Return the signal that any process received; all processes call this at the same place."""
+        # One exchange for both answers: a signal, 0 for a checkpoint alone, or -1 for neither
         found = self.world.max(self.signal or (0 if save else -1))
         self.agreed, self.save = max(0, found), found >= 0
         return self.agreed

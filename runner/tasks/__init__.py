@@ -9,6 +9,7 @@ save_evaluation.py  results of an evaluation, on the screen and in the run folde
 final_scores.py     the scores at the end of a run, with the selected weights
 class_scores.py     scores of each class: table and CSV
 predictions.py      the predictions for a split, in a file
+clean.py            remove weights files of finished runs
 compare.py          compare runs
 preview.py          schedule, augmented images and parameter groups without training
 preview_images.py   the images of a preview

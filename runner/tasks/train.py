@@ -19,6 +19,7 @@ from runner.engine.logs.log import Log, open_logs
 from runner.engine.logs.sinks import METRICS
 from runner.engine.saving import checkpoint
 from runner.engine.saving.evidence import proven
+from runner.engine.saving.keep import keep_only
 from runner.engine.saving.rotation import clean
 from runner.engine.train import train
 from runner.errors import DataError, Diverged
@@ -149,7 +150,16 @@ def _train_in(run: Run, job: Job, experiment: Experiment, start: Start) -> None:
     if job.config["figures"] == "always":
         run.afterwards.draw("curves.png", loss_figure(folder / METRICS), tag="curves", step=learner.step)
     record_scores(run, job, experiment)
+    if (keep := job.config["keep"]) != "best+last":
+        selected, result.weights = result.weights, result.weights if keep == "best" else None
+        # Later than the result: without it the run would resume
+        run.afterwards.add("superfluous checkpoints: not removed", lambda at: _keep(at, keep, selected))
     result.status = Status.PRUNED if learner.patience.pruned else status
+
+
+def _keep(folder: Path, keep: str, selected: str | None) -> None:
+    """Remove the checkpoints that a finished run need not leave."""
+    keep_only(folder, selected if keep == "best" else None)
 
 
 def _train_until_end(folder: Path, experiment: Experiment, log: Log) -> Status:

@@ -6,6 +6,7 @@
 - `checkpoint.py`, `commit.py`: save and load checkpoints
 - `cadence.py`, `held_weights.py`: when checkpoints are saved, and the best weights in memory until then
 - `manifest.py`: the file that commits a checkpoint, with sizes and checksums
+- `keep.py`: what a finished run leaves of them
 - `rotation.py`: removal of old checkpoints and of files that killed saves left
 - `state.py`: nested state as named tensors and a JSON tree
 - `tensor_file.py`: safetensors files, written durably and verified when read

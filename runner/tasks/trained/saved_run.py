@@ -22,6 +22,7 @@ from runner.tasks.saved_data import DATA, SavedData, saved_data
 
 # Attempts to read a checkpoint of a run that goes on
 _ATTEMPTS = 3
+_NO_WEIGHTS = "has no weights (keep=none, or task=clean removed them); train it again with keep=best"
 _MAY_CHANGE = ("task", "predict", *MAY_CHANGE)
 
 
@@ -75,6 +76,8 @@ def read_run(job: Job, *, task: str, other: Collection[str] = (), more: Collecti
     folder = Path(job.config["run"])
     config = saved_config(str(folder), job, key="run", may_change=(*_MAY_CHANGE, *more), other=other)
     result = read_result(folder)
+    if result.status.finished and result.weights is None:
+        raise CheckpointError(f"{folder}: {_NO_WEIGHTS}")
     path, weights, meta = _selected(folder, result) if result.weights else _newest(folder)
     accept = config["resume_numerics"] == "new"
     numerics.check_unchanged(config, numerics.version_in(meta, path), path, accept=accept, scores_only=True)

@@ -1,0 +1,65 @@
+"""Which weights files a finished run leaves, and the removal of the others. The caller holds the lock of the run."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+from runner import user_paths
+from runner.engine.saving import manifest, storage
+from runner.engine.saving.folder import within
+from runner.engine.saving.manifest import DATA_NAME, FOLDER, name_of
+from runner.engine.saving.rotation import steps_in
+from runner.errors import CheckpointError, StorageError
+
+
+def superfluous(folder: Path, weights: str | None) -> dict[str, int]:
+    """Return the checkpoint files of a finished run that need not stay, with their bytes.
+
+    They are those that readable manifests list, and these manifests; never a link or a file that runner did not write.
+
+    Args:
+        folder: The run folder.
+        weights: The selected weights file, relative to the folder, which stays; None keeps nothing.
+    """
+    checkpoints = folder / FOLDER
+    if not user_paths.is_dir(checkpoints, links=False, error=StorageError):
+        return {}
+    kept = _kept_step(folder, weights)
+    found: dict[str, int] = {}
+    for step in steps_in(storage.names(checkpoints)):
+        try:
+            listed = manifest.read(checkpoints, step)
+        except CheckpointError:
+            continue
+        # The manifests last: a run that was not finished after all then finds them damaged, and not missing
+        names = [file.name for file in listed.files if step != kept or file != listed.weights]
+        for name in [*names, *([name_of(step)] if step != kept else [])]:
+            status = user_paths.status(checkpoints / name, links=False, error=StorageError)
+            if status and stat.S_ISREG(status.st_mode):
+                found[name] = status.st_size
+    return found
+
+
+def keep_only(folder: Path, weights: str | None) -> int:
+    """Remove what `superfluous` lists, and return the bytes; the manifest of the weights no longer names a state."""
+    checkpoints, names = folder / FOLDER, superfluous(folder, weights)
+    kept = _kept_step(folder, weights)
+    if kept is not None and (listed := manifest.read(checkpoints, kept)).state is not None:
+        storage.write_atomic(checkpoints / name_of(kept), manifest.encode(replace(listed, state=None, tree={})))
+    for name in names:
+        storage.remove(checkpoints / name)
+    return sum(names.values())
+
+
+def _kept_step(folder: Path, weights: str | None) -> int | None:
+    """Return the step of a weights file; raises CheckpointError if its manifest does not list it."""
+    if weights is None:
+        return None
+    path = within(folder, weights)
+    match = DATA_NAME.fullmatch(path.name)
+    step = int(match["step"]) if match else -1
+    if path.parent != folder / FOLDER or manifest.read(folder / FOLDER, step).weights.name != path.name:
+        raise CheckpointError(f"{storage.printable(path)}: no manifest lists it")
+    return step

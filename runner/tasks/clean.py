@@ -1,0 +1,91 @@
+"""task=clean: remove the weights files of finished runs that are not needed any more."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Literal
+
+from runner.comparing.runs import find_runs
+from runner.engine.saving import storage
+from runner.engine.saving.folder import read_result, write_result
+from runner.engine.saving.keep import keep_only, superfluous
+from runner.engine.saving.locking import lock
+from runner.errors import CheckpointError, ConfigError, Locked, RunnerError
+from runner.printing import visible, write_stderr, write_stdout
+from runner.registry import register
+from runner.roles import Role
+from runner.tasks.job import Job
+
+
+@register("task")
+def clean(job: Job, *, keep: Literal["best", "none"], delete: Annotated[bool, Role.EXECUTION]) -> int:
+    """List or remove checkpoint files of finished runs; only files that a manifest of the run names.
+
+    Runs that go on, are locked by another process or did not finish stay as they are, since they can be resumed.
+    """
+    patterns = _patterns(job)
+    total, runs = 0, 0
+    for folder in _finished(patterns):
+        try:
+            freed = _clean_run(folder, keep, delete=delete)
+        except RunnerError as error:
+            write_stderr(f"runner: warning: left as it is: {error}\n")
+            continue
+        if freed:
+            total, runs = total + freed, runs + 1
+            write_stdout(f"{_size(freed):>10}  {visible(str(folder))}\n")
+    what = f"{_size(total)} in {runs} run{'' if runs == 1 else 's'}"
+    if delete:
+        write_stdout(f"freed {what}\n")
+    else:
+        again = shlex.join(["python", "-m", "runner", *job.overrides, "task.delete=true"])
+        write_stdout(f"{what}; nothing was removed{f'; to remove them: {again}' if runs else ''}\n")
+    return 0
+
+
+def _patterns(job: Job) -> Sequence[str]:
+    """Return what `runs` names; raises ConfigError if it names nothing, since files are removed."""
+    runs = job.config["runs"]
+    if not runs:
+        raise ConfigError("runs: got null; expected run folders, a sweep or a pattern: task=clean runs=outputs/<name>")
+    return [runs] if isinstance(runs, str) else list(runs)
+
+
+def _finished(patterns: Sequence[str]) -> Iterator[Path]:
+    """Yield the folders of the finished training runs that patterns name."""
+    for run in find_runs(patterns).runs:
+        with suppress(CheckpointError):
+            if read_result(run.folder).status.finished:
+                yield run.folder
+
+
+def _clean_run(folder: Path, keep: str, *, delete: bool) -> int:
+    """Return the bytes that a run need not keep, after removing them if `delete`; raises Locked, StorageError."""
+    weights = read_result(folder).weights
+    if keep == "best" and weights is None:
+        # It keeps no weights already
+        return 0
+    if not delete:
+        return sum(superfluous(folder, weights if keep == "best" else None).values())
+    with lock(folder):
+        # What was found before the lock may have changed
+        result = read_result(folder)
+        if not result.status.finished:
+            raise Locked(f"{storage.printable(folder)}: goes on")
+        if keep == "none" and result.weights is not None:
+            result.weights = None
+            write_result(folder, result)
+        return keep_only(folder, result.weights)
+
+
+def _size(count: int) -> str:
+    """Return a number of bytes in words, in powers of ten as disks count."""
+    size = float(count)
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
