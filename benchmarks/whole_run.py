@@ -32,7 +32,7 @@ _MODELS = {
 
 
 class Cost(NamedTuple):
-    """What a process took: seconds by the clock, seconds of the CPU, and its peak memory in MB."""
+    """The cost of a process: seconds by the clock, seconds of the CPU, and its peak memory in MB."""
 
     wall: float
     cpu: float

@@ -116,9 +116,7 @@ ELSEWHERE = {  # what no run on this machine can show, with the test that does
     **{f"data.{name}.val_size": "tests/components/test_data.py" for name in DOWNLOADS},
     **{f"data.{name}.batch_size": "tests/components/test_data.py" for name in DOWNLOADS},
     "model.timm.arch": "tests/components/test_model_library.py",
-    "model.timm.weights": "tests/components/test_model_library.py",
     "model.timm.swap": "tests/components/test_model_library.py",
-    "model.torchvision.weights": "tests/components/test_model_library.py",
 }
 SAME_PIXELS: dict[str, Any] = {
     "data.arrays.memory": 64,

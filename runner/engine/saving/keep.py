@@ -1,4 +1,4 @@
-"""Which weights files a finished run leaves, and the removal of the others. The caller holds the lock of the run."""
+"""The weights files that a finished run leaves, and the removal of the others. The caller holds the lock of the run."""
 
 from __future__ import annotations
 
