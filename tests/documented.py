@@ -61,3 +61,17 @@ def commands(page: Path, *, inline: bool = True) -> list[Command]:
     """Return the command lines of a page in its order, then those within sentences."""
     shown = [each[1] for block in blocks(page) for each in _COMMAND.finditer(block)]
     return [Command(page, text) for text in (*shown, *(_INLINE.findall(page.read_text()) if inline else ()))]
+
+
+def write_files(page: Path, folder: Path) -> list[str]:
+    """Write the files of a page, `name` at the end of a sentence and a block; return their names in order.
+
+    Blocks of one name become one file, as the reader adds them to it.
+    """
+    found: dict[str, str] = {}
+    for name, content in re.findall(r"`([\w/]+\.(?:py|yaml))`[^`\n]*:\n\n```\w+\n(.*?)```", page.read_text(), re.S):
+        found[name] = f"{found[name]}\n\n{content}" if name in found else content
+    for name, content in found.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    return list(found)

@@ -1,24 +1,14 @@
 """The recipes of docs/recipes.md work as written: from another folder, changed, swept and resumed."""
 
-import re
-
+from documented import write_files
 from running import ROOT, command, result
 
 PAGE = ROOT / "docs" / "recipes.md"
 QUICK = ("figures=never", "probe=[]")
 
 
-def write_recipes(folder):
-    text = PAGE.read_text()
-    files = re.findall(r"Write `(my_conf/\S+)`:\n\n```yaml\n(.*?)```", text, re.S)
-    for name, content in files:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(content)
-    return [name for name, _ in files]
-
-
 def test_the_recipes_run_as_the_page_says(tmp_path):
-    assert write_recipes(tmp_path) == ["my_conf/recipe/mine.yaml", "my_conf/recipe/mine_sweep.yaml"]
+    assert write_files(PAGE, tmp_path) == ["my_conf/recipe/mine.yaml", "my_conf/recipe/mine_sweep.yaml"]
     mine = ("--config-dir", "my_conf", "recipe=mine", *QUICK)
     done = command(*mine, "name=first", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
