@@ -51,6 +51,13 @@ ALONE = (  # about one value, a file, this machine or a model of another library
     r"features have no range",
     r"were trained with",
     r"a residual branch of this model has no weights",
+    # Of a user's own metric
+    r"must be a decorator of the",
+    r"must return a Metric",
+    # Of weights that are read, or of a run that is extended
+    r"has no published weights",
+    r"have the SHA-256",
+    r"must be false with windows",
 )
 
 

@@ -52,7 +52,7 @@ def draw_choices(number: int, color: str) -> dict[str, Any]:
     made: dict[str, Any] = {
         kind: rng.choice([name for name in names(kind) if name not in NEED_PACKAGES]) for kind in ONE if kind != "data"
     }
-    made |= {kind: rng.sample(names(kind), rng.randint(0, most)) for kind, most in zip(MANY, (3, 2, 2), strict=True)}
+    made |= {kind: rng.sample(names(kind), rng.randint(0, 3 if kind == "augment" else 2)) for kind in MANY}
     made |= model_shape(made, rng)
     made |= image_choice(made, rng, color)
     if made["average"] == "schedulefree" and rng.random() < 0.9:

@@ -103,7 +103,7 @@ def test_feature_maps_are_bfloat16_in_training_and_evaluation():
 
 
 def test_an_average_takes_steps_that_bfloat16_would_lose():
-    experiment = build(small({**PURE, "average": "ema", "average.decay": 0.99}))
+    experiment = build(small({**PURE, "average": "ema", "average.decay": 0.99, "average.warmup": False}))
     learner = experiment.learner
     weight, mean = next(learner.model.parameters()), next(learner.average.module.parameters())
     sums, norm = torch.zeros_like(mean), 0.0

@@ -42,7 +42,7 @@ DENSE = {"with an offset", "transposed"}
 def trained(monkeypatch, optim, layout, steps=4):
     """Return the weights after some steps, and the groups of the optimizer."""
 
-    def build_model(config, data, batches, regularizers):
+    def build_model(config, data, batches, regularizers, weights):
         torch.manual_seed(3)
         return Strided(layout), []
 

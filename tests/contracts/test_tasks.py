@@ -28,6 +28,7 @@ for module in pkgutil.iter_modules(runner.tasks.__path__, "runner.tasks."):
     importlib.import_module(module.name)
 TASKS = names("task")
 OTHER: dict[str, Any] = {
+    "clean.keep": "none",
     "compare.runs": "outputs/s/optim.lr=0.1*",
     "compare.baseline": "lr=0.5",
     "compare.metric": "val/loss",
@@ -35,7 +36,6 @@ OTHER: dict[str, Any] = {
     "compare.margin": 0.5,
     "compare.out": "elsewhere",
     "evaluate.split": "val",
-    "export.format": "safetensors",
     "export.out": "other.pt2",
     "grid_vs_random.matters": "scheduler.final",
     "grid_vs_random.between": [0.01, 0.1],
@@ -58,10 +58,14 @@ OTHER: dict[str, Any] = {
     "profile.warmup": 1,
 }
 LESS = {"grid_vs_random": {"task.side": 2, "task.draws": 1}}  # knobs of tasks that would take long
-NEED_RUN = ("evaluate", "predict", "export")
+# The key that names a finished run, for tasks that need one
+NEED_RUN = {"evaluate": "run", "predict": "run", "export": "run", "clean": "runs"}
 NEED = {"predict": {"images": "photos"}, "export": {"out": "model.pt2"}}  # knobs without which a task does nothing
 # Knobs that show only where something is broken or in the way; their own tests have that
-ELSEWHERE = {"predict.bad_images": "tasks/test_predict.py", "predict.overwrite": "tasks/test_predict.py"}
+ELSEWHERE = {
+    **{f"predict.{knob}": "tasks/test_predict.py" for knob in ("bad_images", "overwrite")},
+    **{f"export.{knob}": "tasks/test_export.py" for knob in ("format", "overwrite", "tolerance")},
+}
 READ_RUNS = ("compare", "notebook")
 SCORES: dict[float, list[float | None]] = {0.1: [0.7, 0.6, 0.8], 0.5: [0.7, 0.65, 0.71]}
 
@@ -87,7 +91,7 @@ def output_of_task(name: str, folder: Path, capfd: Any, knobs: dict[str, Any]) -
         overrides = [
             f"task={name}",
             *(f"task.{key}={parsed_value(value)}" for key, value in knobs.items()),
-            f"run={folder}",
+            f"{NEED_RUN[name]}={folder}",
         ]
     else:
         overrides.append(f"hydra.run.dir={folder}")

@@ -236,7 +236,7 @@ def test_a_sweep_whose_trials_were_lost_is_no_success(
     from runner.sweeps.launcher import Queued
 
     monkeypatch.setattr(sweep, "run_all", lambda *arguments: ([], 0))
-    monkeypatch.setattr(sweep, "_make_launcher", lambda *arguments: Queued())
+    monkeypatch.setattr(sweep, "make_launcher", lambda *arguments: Queued())
     assert main([*GRID, "sweep=x"]) == 1
     assert capsys.readouterr().err == "runner: error: 4 of 4 trials were not run\n"
 
