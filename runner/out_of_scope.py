@@ -1,4 +1,4 @@
-"""What runner is not for, in the words of its error messages: it trains classifiers with one class per example.
+"""Error lines about detection, regression and other learning: runner trains classifiers with one class per example.
 
 A line about a word or a data set that belongs to another kind of learning says so, and what is possible instead.
 """
