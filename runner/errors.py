@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.field_words import NOT_HERE, normalized, value_words
+from runner.out_of_scope import scope_hint
 from runner.passwords import masked
 from runner.spelling import close, nearest
 
@@ -192,6 +193,8 @@ def _suggestion(key: str, given: str, ranked: list[str]) -> str:
     ours = value_words(key.rpartition(".")[0] if key.startswith("hydra.") else key, given)
     if ours and ours != NOT_HERE and (ours in ranked or "=" in ours or ours == "[]"):
         return f"; did you mean {_command(key, ours)}?"
+    if scope := scope_hint(key, given):
+        return scope
     same = [name for name in ranked if normalized(name) == normalized(given)]
     near = same or [name for name in ranked[:1] if ours is None and close(given, name)]
     return f"; did you mean '{near[0]}'?" if near else ""

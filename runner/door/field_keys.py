@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import cache
 
 from runner.field_words import normalized
+from runner.out_of_scope import MULTI_LABEL, ONE_KIND, REGRESSION
 
 # Keys of others -> overrides here. `{}` is the value; `true: ` and the like take the overrides for this value alone.
 # The first overrides that are right for the value count.
@@ -26,6 +27,14 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "regularization regularisation reg regularizers": ("regularizer={}", "regularizer=[{}]"),
     "experiment exp hparams_search": ("recipe={}",),
     "preprocessing normalize standardize": ("true: preprocess=standardize", "false: preprocess=none", "preprocess={}"),
+    "pretrained use_pretrained": ("true: init_from=IMAGENET1K_V1", "false: init_from=null", "init_from={}"),
+    "weights pretrained_weights load_weights weights_path model_weights checkpoint init_checkpoint initial_checkpoint "
+    "finetune_from from_pretrained pretrained_path": (
+        "imagenet: init_from=IMAGENET1K_V1",
+        "false: init_from=null",
+        "init_from={}",
+    ),
+    "target target_column target_col label_column label_col y_column": ("data.label={}",),
     # Optimizer and schedule
     "learning_rate base_lr init_lr initial_lr lr0 eta initial_learning_rate start_lr": ("optim.lr={}",),
     "wd l2_penalty l2_reg weight_decay_rate": ("optim.weight_decay={}",),
@@ -125,6 +134,10 @@ _NOTES: dict[str, str] = {
     "there are",
     "in_channels input_shape input_dim in_features in_chans img_channels input_channels n_channels": "the data set "
     "says what shape its images have",
+    "multi_label is_multilabel": MULTI_LABEL,
+    "regression is_regression": REGRESSION,
+    "problem_type task_type": ONE_KIND,
+    "finetune fine_tune finetuning": "init_from=<run or file> starts from its weights",
     "pin_memory persistent_workers prefetch_factor non_blocking": "the loader chooses this for the device",
     "strategy ddp distributed num_nodes nproc_per_node local_rank world_size fsdp deepspeed": "a run uses one device; "
     "a sweep (-m) uses all",

@@ -18,7 +18,7 @@ from runner import user_paths
 from runner.components.data.pixels.decoder_messages import Findings
 from runner.components.data.pixels.prepare_images import first_unreadable
 from runner.engine.saving.storage import make_folders, printable, write_atomic
-from runner.errors import ConfigError, DataError, brief, escaped
+from runner.errors import ConfigError, DataError, StorageError, brief, escaped
 from runner.printing import counted, write_stdout
 from runner.registry import register
 from runner.roles import FilePath, Role
@@ -79,15 +79,15 @@ def predict(
 
 
 def check_out(out: str, suffixes: Sequence[str], *, overwrite: bool) -> None:
-    """Raise ConfigError for a file to write with another suffix, or that exists and must not be replaced."""
+    """Raise ConfigError for a file with another suffix or one to keep, StorageError for a path that is refused."""
     path = Path(out)
     if path.suffix not in suffixes:
         raise ConfigError(
             f"task.out: got '{brief(escaped(out))}'; expected a name that ends with {' or '.join(suffixes)}"
         )
-    if user_paths.is_dir(path, key="task.out"):
+    if user_paths.is_dir(path, error=StorageError, key="task.out"):
         raise ConfigError(f"task.out: got '{brief(escaped(out))}', which is a folder; expected a file")
-    if not overwrite and user_paths.exists(path, key="task.out", links=False):
+    if not overwrite and user_paths.exists(path, error=StorageError, key="task.out", links=False):
         raise ConfigError(f"task.out: '{brief(escaped(out))}' exists; choose another name, or task.overwrite=true")
 
 

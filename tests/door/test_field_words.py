@@ -16,6 +16,7 @@ from runner.door.compose import compose_parts, compose_run, hydra_opened
 from runner.door.options import find_conf
 from runner.door.overrides import read_overrides
 from runner.errors import ConfigError, unknown
+from runner.out_of_scope import scope_hint
 from runner.schema import check
 from runner.settings import SETTINGS
 from runner.spelling import close
@@ -37,12 +38,13 @@ VALUES = dict(
     mix.alpha: 0.4 | average.decay: 0.9 | average.start: 50% | patience: 3 | precision: bf16 | compile: false |
     threads: 2 | seed: 3 | outputs: elsewhere | name: mine | resume: old | note: why | log_every: 10 |
     validate_every: 2epochs | checkpoint_every: 30steps | validate_every={}epochs: 2 | validate_every={}steps: 50 |
-    checkpoint_every={}epochs: 2 | checkpoint_every={}steps: 50 | device=cuda:{}: 1 | monitor: val/loss
+    checkpoint_every={}epochs: 2 | checkpoint_every={}steps: 50 | device=cuda:{}: 1 | monitor: val/loss |
+    init_from: best.pt | data.label: price
     """,
     )
 )
 CHOICES = {"data.workers": "imagefolder", "data.root": "imagefolder", "data.size": "imagefolder"}
-CHOICES |= {"data.limit": "imagefolder", "data.val_fraction": "imagefolder"}
+CHOICES |= {"data.label": "table", "data.limit": "imagefolder", "data.val_fraction": "imagefolder"}
 # What must be given beside a key
 BESIDE = {"average.start": ["average=swa"], "data.size": ["data=imagefolder"]}
 
@@ -227,6 +229,12 @@ def test_each_template_is_the_answer_to_some_value() -> None:
         (["optim=lars"], None),
         (["data=coco"], None),
         (["logger=wandb2"], None),
+        (["pretrained=true"], "init_from=IMAGENET1K_V1"),
+        (["model.pretrained=false"], "init_from=null"),
+        (["weights=imagenet"], "init_from=IMAGENET1K_V1"),
+        (["weights=DEFAULT"], "init_from=DEFAULT"),
+        (["checkpoint=best.pt"], "init_from=best.pt"),
+        (["data=table", "target=price"], "data.label=price"),
         (["foo=1"], None),
     ],
     ids=str,
@@ -272,3 +280,37 @@ def test_no_word_of_ours_is_in_the_tables() -> None:
     assert len(taken) == len(set(taken))
     # A group or setting of that name never reaches the tables alone, but may be the last word of a key
     assert {"optim", "data", "model", "loss"}.isdisjoint(taken)
+
+
+SCOPES = {
+    "multi-label": "loss=multilabel loss=MultiLabelSoftMarginLoss task=multi_label multilabel=true loss=asl",
+    "regression": "task=regression loss=l1 loss=SmoothL1Loss loss=huber loss=mae metric=[rmse] metric=[r2] "
+    "monitor=val/mae regression=true data=california_housing problem_type=regression",
+    "detection": "task=detect task=segmentation data=coco data=voc model=yolov8n model=unet loss=dice metric=[map] "
+    "model=fasterrcnn_resnet50_fpn model=deeplabv3_resnet50 monitor=val/mAP50",
+}
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_the_words_of_other_kinds_of_learning_are_said_to_be_out_of_scope(scope) -> None:
+    for word in SCOPES[scope].split():
+        line = refusal(word)
+        assert scope in line and "out of scope" in line and not suggested(line), line
+
+
+def test_every_network_of_torchvision_that_is_no_classifier_is_said_to_be_out_of_scope() -> None:
+    models = __import__("torchvision").models
+    others = set(list_models()) - set(list_models(module=models))
+    assert len(others) > 20
+    for arch in others:
+        line = str(unknown("model.arch", "torchvision model", arch, list_models(module=models)))
+        assert "out of scope" in line, arch
+
+
+def test_no_option_of_ours_counts_as_out_of_scope() -> None:
+    for key, options in CONF.files.items():
+        assert not [option for option in options if scope_hint(key, option)]
+    for arch in list_models(module=__import__("torchvision").models):
+        assert not scope_hint("model.arch", arch)
+    # A typo of ours is still corrected
+    assert "did you mean 'mlp'?" in refusal("model=mlpp") and "did you mean 'mse'?" in refusal("loss=msee")

@@ -31,6 +31,7 @@ READING = {
     "runs": (("task=compare",), WRONG),
     "init_from": (TINY, WRONG),
     "extend": ((), WRONG),
+    "task.images predict": (("task=predict", "run=seen", "task.out=rows.csv"), DATA),
     "data.labels": ((*MLP, "data=imagefolder", "data.root=images"), WRONG),
     "--config-dir": ((), WRONG),
     "hydra.sweeper.storage": (("-m", "hydra/sweeper=optuna", "optim.lr=interval(0.1,1)", *TINY), WRONG),
@@ -47,7 +48,11 @@ WRITING = {
     "hydra.run.dir": (TINY, STORAGE),
     "hydra.sweep.dir": (("-m", "seed=0,1", *TINY), STORAGE),
     "task.out compare": (("task=compare", "runs=run"), STORAGE),
+    "task.out predict": (("task=predict", "run=seen", "task.images=images"), STORAGE),
+    "task.out export": (("task=export", "run=seen", "task.format=safetensors"), STORAGE),
 }
+# The files that are written below a path, where its name says what it holds
+FILES = {"task.out predict": "/x.csv", "task.out export": "/x.safetensors"}
 # A cache that cannot be written is no cache, with one line
 CACHES = {"data.cache imagefolder": (*MLP, "data=imagefolder", "data.root=images", "data.size=[8,8]", "steps=1")}
 CASES = {**READING, **WRITING}
@@ -97,6 +102,16 @@ def folder():
             Path("images", label).mkdir(parents=True, exist_ok=True)
             pixels = np.full((8, 8, 3), 20 * number + ord(label), np.uint8)
             Image.fromarray(pixels).save(f"images/{label}/{number}.png")
+        seeing = (
+            *MLP,
+            "data=imagefolder",
+            "data.root=images",
+            "data.size=8",
+            "data.cache=null",
+            "augment=[]",
+            "probe=[]",
+        )
+        assert main([*seeing, "steps=1", "device=cpu", "threads=1", "hydra.run.dir=seen"]) == 0
         # Other users may not read the interpreter's files: import what the commands need
         assert main(["task=compare", "runs=run", "task.out=warm"]) == main(["task=list"]) == 0
         yield Path(name)
@@ -110,7 +125,7 @@ def content(folder: Path) -> set[str]:
 
 def words(case: str, path: str) -> list[str]:
     """Return the command line that gives a path to a key."""
-    key = case.partition(" ")[0]
+    key, path = case.partition(" ")[0], path + FILES.get(case, "")
     value = f"{key}={path}" if not key.startswith("hydra.") else f"{key}='{path}'"
     return [*CASES[case][0], value]
 

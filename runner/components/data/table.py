@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -20,11 +20,14 @@ from runner.engine.contracts import Data, Images
 from runner.engine.fingerprint import identified_by
 from runner.engine.saving.storage import printable
 from runner.errors import KEY, MOST_CHOICES, ConfigError, DataError, brief, unknown
+from runner.out_of_scope import MULTI_LABEL
 from runner.registry import register
 from runner.roles import Aspect, FilePath, Role, Verbatim
 from runner.user_folders import expand_home
 
 _Array = NDArray[Any]
+# The end of the line about several columns of labels
+_SEVERAL = f"one-hot columns become one with pandas' idxmax(axis=1); {MULTI_LABEL}"
 
 
 @register("data")
@@ -93,6 +96,8 @@ def _check_columns(
     for key, given in asked.items():
         for name in given:
             if name not in names:
+                if key == "label" and _are_columns(name, names):
+                    raise ConfigError(f"data.label: got '{brief(name)}', must be one column; {_SEVERAL}")
                 raise unknown(f"data.{key}", "column", name, names)
             if use.setdefault(name, key) != key:
                 raise ConfigError(f"data.{key}: got '{brief(name)}', which data.{use[name]} names, too; choose one")
@@ -103,6 +108,12 @@ def _check_columns(
                 "leaves columns out"
             )
     return label
+
+
+def _are_columns(label: str, names: Sequence[str]) -> bool:
+    """Return True for several columns as a list."""
+    listed = [name.strip(" '\"") for name in label.strip("[]()").split(",")]
+    return len(listed) > 1 and all(name in names for name in listed)
 
 
 def _label_column(column: _Array) -> _Array:

@@ -8,4 +8,5 @@ label_columns.py: the columns of file, label, split and group.
 find_files.py: which image a cell of a CSV file means.
 class_names.py: which class folders are used, and the order of their labels.
 class_labels.py: labels as class names and numbers.
+one_class_each.py: labels that are no classes.
 """

@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from runner.components.data.labels.one_class_each import check_one_class_each
 from runner.errors import DataError, brief
+from runner.out_of_scope import DETECTION, MULTI_LABEL, REGRESSION, SOFT_LABELS
 
 _Array = NDArray[Any]
 _WHOLE = re.compile(r"-?[0-9]+")
@@ -33,7 +35,9 @@ def label_values(labels: _Array, where: str, *, negative: bool) -> _Array:
     if found.ndim == 2 and found.dtype.kind in "biuf":
         return _from_one_hot(found, where)
     if found.ndim != 1:
-        raise DataError(f"{where}: labels have shape {labels.shape}, must be (N,), (N, 1) or one-hot (N, classes)")
+        raise DataError(
+            f"{where}: labels have shape {labels.shape}, must be (N,), (N, 1) or one-hot (N, classes); {DETECTION}"
+        )
     if found.dtype.kind in "US":
         return _as_text(found, where)
     if found.dtype.kind == "f":
@@ -60,6 +64,8 @@ def number_classes(labels: Mapping[str, _Array], where: Mapping[str, str]) -> tu
     if len(classes) < 2:
         only = f"only one class, '{brief(classes[0])}'" if classes else "no labels"
         raise DataError(f"{where[first]}: has {only}; must have at least two classes")
+    counts = np.bincount(distinct[first][1].reshape(-1)).tolist()
+    check_one_class_each(dict(zip(named[first], counts, strict=True)), where[first])
     place = {name: number for number, name in enumerate(classes)}
     for split, names in named.items():
         for name in names:
@@ -96,8 +102,10 @@ def _by_numbers(name: str) -> tuple[list[tuple[int, str]], str]:
 def _from_one_hot(rows: _Array, where: str) -> _Array:
     """Return the position of the one in each row."""
     if not (np.isin(rows, (0, 1)).all() and (rows.sum(1) == 1).all()):
+        shares = rows.min() >= 0 and np.allclose(rows.sum(1), 1, atol=1e-3)
+        scope = MULTI_LABEL if np.isin(rows, (0, 1)).all() else SOFT_LABELS if shares else REGRESSION
         raise DataError(
-            f"{where}: labels have shape {rows.shape}, and rows that are not one-hot; must be one class each"
+            f"{where}: labels have shape {rows.shape}, and rows that are not one-hot; must be one class each; {scope}"
         )
     return np.asarray(rows.argmax(1), np.int64)
 
@@ -123,6 +131,6 @@ def _whole(labels: _Array, where: str) -> _Array:
     if len(broken):
         raise DataError(
             f"{where}: label {labels[broken[0]]:g} at position {broken[0]} is not a whole number; must be a class, not "
-            "a quantity"
+            f"a quantity: {REGRESSION}"
         )
     return labels

@@ -10,7 +10,17 @@ from runner.components.data.layout.folder_listing import folders_in
 from runner.components.data.layout.layout_settings import ClassOrder
 from runner.engine.saving.storage import printable
 from runner.errors import MOST_CHOICES, ConfigError, DataError, escaped, wrong
+from runner.out_of_scope import DETECTION
 from runner.spelling import nearest
+
+# Lower-case names of the folders of data sets for detection and segmentation: of images, and of boxes or masks
+_IMAGES = frozenset({"images", "image", "imgs", "img", "jpegimages", "rgb"})
+_ANNOTATIONS = frozenset(
+    {
+        *("labels", "annotations", "annotation", "annots", "masks", "mask", "segmentation", "gt", "ground_truth"),
+        *("segmentationclass", "segmentationobject", "imagesets", "gtfine", "bboxes", "boxes", "labelmes"),
+    }
+)
 
 
 def chosen_classes(
@@ -25,6 +35,12 @@ def chosen_classes(
         alike = next(name for name in names if by_shown[escaped(name)] != name)
         raise DataError(f"data.root: {printable(folder)} has two class folders that are shown as '{escaped(alike)}'")
     if asked is None:
+        lower = {name.lower() for name in names}
+        if lower <= _IMAGES | _ANNOTATIONS and lower & _IMAGES and lower & _ANNOTATIONS:
+            listed = ", ".join(by_shown)
+            raise DataError(
+                f"data.root: {printable(folder)} has the folders {listed}, which are no classes; {DETECTION}"
+            )
         if len(names) < 2:
             raise DataError(f"data.root: {printable(folder)} has {_fewer_than_two(names, folder)}")
         return natural_order(names) if order == "natural" else list(names)
@@ -49,7 +65,8 @@ def _unknown_class(name: str, known: Iterable[str]) -> ConfigError:
 def _fewer_than_two(names: Sequence[str], folder: Path) -> str:
     """Return what is wrong with a folder of one class or none, and where the classes may be."""
     if not names:
-        return f"no class folders (want {printable(folder)}/<class>/<image>)"
+        beside = any(name.lower() in _ANNOTATIONS for name in folders_in(folder.parent))
+        return f"no class folders (want {printable(folder)}/<class>/<image>){f'; {DETECTION}' if beside else ''}"
     inner = folders_in(folder / names[0])
     problem = f"only one class, '{escaped(names[0])}'"
     if len(inner) < 2:

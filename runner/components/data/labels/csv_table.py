@@ -11,9 +11,12 @@ from pathlib import Path
 from runner.engine.saving import storage
 from runner.engine.saving.storage import printable
 from runner.errors import DataError, brief, escaped
+from runner.out_of_scope import DETECTION
 
 _MAX_BYTES = 1 << 29
 _MAX_COLUMNS = 1 << 16
+# Files of boxes and masks (COCO, Pascal VOC, YOLO)
+_NO_TABLES = (".json", ".jsonl", ".xml", ".yaml", ".yml")
 _DELIMITERS = (",", ";", "\t", "|")
 # Characters in which the delimiter is looked for
 _SNIFFED = 1 << 16
@@ -46,6 +49,11 @@ def read_table(path: Path) -> Table:
     Raises DataError for a file that cannot be read, and for one that is not a table, with the line.
     """
     text = _read_text(path)
+    if path.suffix.lower() in _NO_TABLES or text.startswith("{"):
+        kind = (path.suffix[1:] or "json").upper()
+        raise DataError(
+            f"data.labels: {printable(path)} is {kind}, must be CSV with a row `file,label` per image; {DETECTION}"
+        )
     rows: list[list[str]] = []
     lines: list[int] = []
     for line, cells in _parse(path, text, _delimiter(text)):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from runner.components.data.labels.csv_table import Table
 from runner.engine.saving.storage import printable
 from runner.errors import ConfigError, DataError, brief, escaped, shown
+from runner.out_of_scope import MULTI_LABEL
 from runner.spelling import nearest
 
 _FILE_NAMES = (
@@ -137,6 +138,6 @@ def _one_hot(table: Table, rows: range, file: int, group: int | None) -> list[st
                 ones.append(table.rows[0][number])
         if len(ones) > 1:
             named = ", ".join(f"'{escaped(name)}'" for name in ones[:_MOST_NAMES])
-            raise DataError(f"{table.where(row)}: has {len(ones)} classes ({named}), must have one")
+            raise DataError(f"{table.where(row)}: has {len(ones)} classes ({named}), must have one; {MULTI_LABEL}")
         labels.append(ones[0] if ones else None)
     return labels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import torch
 
 from runner.components.data.labels.class_names import chosen_classes
+from runner.components.data.labels.one_class_each import check_one_class_each
 from runner.components.data.layout.layout_settings import LayoutSettings
 from runner.components.data.layout.listing import GroupOf, Listing, Source
 from runner.engine.saving.storage import printable
@@ -61,9 +63,11 @@ def _class_names(images: Mapping[str, Sequence[Labeled]], where: str) -> list[st
     pool = images.get("train") or images.get("all")
     if not pool:
         raise DataError(f"{where}: no image is of the training split")
-    names = sorted({image.label for image in pool})
+    counts = Counter(image.label for image in pool)
+    names = sorted(counts)
     if len(names) < 2:
         raise DataError(f"{where}: all {len(pool)} training images have the label '{escaped(names[0])}'")
+    check_one_class_each(counts, where)
     for split, some in images.items():
         if others := sorted({image.label for image in some} - set(names)):
             raise DataError(f"{where}: label '{escaped(others[0])}' of a {split} image is not in the training split")

@@ -18,6 +18,7 @@ from runner.components.data.layout.listing import GroupOf, Source
 from runner.components.data.layout.split_folders import SplitFolders, find_splits, split_of_path, split_of_word
 from runner.engine.saving.storage import printable
 from runner.errors import ConfigError, DataError, brief, escaped
+from runner.out_of_scope import MULTI_LABEL
 from runner.user_folders import expand_home
 from runner.user_paths import exists, is_file, listed
 
@@ -147,7 +148,10 @@ class _Reader:
         if row.split is not None:
             split = split_of_word(row.split)
             if split is None:
-                raise DataError(f"{where}: got '{escaped(brief(row.split))}' as split, must be train, val or test")
+                raise DataError(
+                    f"{where}: got '{escaped(brief(row.split))}' as split, must be train, val or test "
+                    "(data.columns=[file,label,split])"
+                )
         if row.group == "":
             raise DataError(f"{where}: no group in column '{escaped(self.settings.groups or '')}'")
         self._keep(paths[0], _Image(row.label, split, row.group, where))
@@ -160,9 +164,10 @@ class _Reader:
         for what in ("label", "split", "group"):
             old, new = getattr(earlier, what), getattr(image, what)
             if old != new:
+                scope = f"; {MULTI_LABEL}" if what == "label" else ""
                 raise DataError(
                     f"{image.place}: gives '{escaped(path)}' the {what} '{escaped(brief(str(new)))}', but "
-                    f"{earlier.place} '{escaped(brief(str(old)))}'"
+                    f"{earlier.place} '{escaped(brief(str(old)))}'{scope}"
                 )
         self.left.repeated += 1
 
