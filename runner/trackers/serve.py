@@ -1,0 +1,38 @@
+"""The process of a tracker: carries out the requests of `runner.trackers.in_process`; imports no torch."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+_MODULES = {"mlflow": "runner.trackers.mlflow_run", "wandb": "runner.trackers.wandb_run"}
+
+
+def serve(kind: str, knobs: Mapping[str, Any]) -> None:
+    """Answer requests until the input ends; an error is the answer to its request.
+
+    What the library prints does not get between the answers: they go to a descriptor of their own.
+    """
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    requests = os.fdopen(os.dup(0), encoding="utf-8")
+    # Nothing may ask the user here
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    tracker: Any = None
+    for line in requests:
+        try:
+            request, values = json.loads(line)
+            tracker = tracker or importlib.import_module(_MODULES[kind]).make(**knobs)
+            answer = {"answer": getattr(tracker, request)(**values)}
+        except (Exception, SystemExit) as error:
+            answer = {"error": f"{type(error).__name__}: {error}"[:2000]}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+    if tracker:
+        tracker.close()
+    sys.exit(0)
