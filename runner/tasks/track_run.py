@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -82,7 +83,7 @@ def _end(run: Run, followers: Mapping[str, Follower], record: Record) -> None:
             follower.abandon()
         if follower in slow or follower.failed:
             rows = counted(follower.missing(), "row")
-            write_warning(f"tracker={name}: {rows} not sent; resume={run.folder} sends them")
+            write_warning(f"tracker={name}: {rows} not sent; resume={shlex.quote(str(run.folder))} sends them")
 
 
 def _final_scores(result: Result) -> dict[str, float]:

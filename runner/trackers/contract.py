@@ -21,7 +21,7 @@ class TrackedRun:
         group: The hash of its configuration, equal for all seeds.
         sweep: The name of the sweep that the run belongs to, None for a single run.
         config: The config, with `***` for the passwords of URLs.
-        id: What `start` returned in an earlier session of the run, None in the first.
+        id: A random word, the same in all sessions of the run. A tracker that has a run of this id continues it.
     """
 
     folder: Path
@@ -29,7 +29,7 @@ class TrackedRun:
     group: str
     sweep: str | None
     config: Mapping[str, Any]
-    id: str | None = None
+    id: str = ""
 
 
 class Tracker(Protocol):
@@ -45,8 +45,8 @@ class Tracker(Protocol):
 
     from_first_row: bool
 
-    def start(self, run: TrackedRun) -> str:
-        """Create the tracker's run, or open the one of `run.id` again; return its id."""
+    def start(self, run: TrackedRun) -> object:
+        """Create the tracker's run, or open the one of `run.id` again; what it returns is not read."""
         ...
 
     def log(self, rows: Sequence[TrackedRow]) -> None:

@@ -29,12 +29,11 @@ class CsvFile:
         self._file: AppendOnlyFile | None = None
         self._columns: list[str] = []
 
-    def start(self, run: TrackedRun) -> str:
+    def start(self, run: TrackedRun) -> None:
         """Replace the file by an empty one."""
         self._path, self._columns = run.folder / TABLE, []
         storage.write_atomic(self._path, b"")
         self._file = AppendOnlyFile(self._path)
-        return TABLE
 
     def log(self, rows: Sequence[TrackedRow]) -> None:
         """Append rows; with new columns, write the file anew."""

@@ -7,6 +7,7 @@ memory. Nothing in the training loop knows of the thread.
 from __future__ import annotations
 
 import itertools
+import secrets
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -103,9 +104,11 @@ class Follower:
     def _send_all(self) -> None:
         """Send rows until the run has ended and all are sent, then how it ended."""
         entry = self._record.entry(self._name)
-        started = self._tracker.start(replace(self._run, id=entry.id))
-        if started != entry.id or entry.finished:
-            self._record.change(self._name, id=started, finished=False)
+        name = entry.id or secrets.token_hex(8)
+        if entry.id is None or entry.finished:
+            # Before the start, so that a run killed during it does not leave a second run there
+            self._record.change(self._name, id=name, finished=False)
+        self._tracker.start(replace(self._run, id=name))
         self._after = -1 if self._tracker.from_first_row else entry.step
         position, has_ended, pause = 0, False, 0.0
         while not has_ended:

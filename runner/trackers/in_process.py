@@ -44,11 +44,11 @@ class InProcess:
         self._kind, self._knobs, self._environment = kind, dict(knobs), dict(environment)
         self._process: subprocess.Popen[str] | None = None
 
-    def start(self, run: TrackedRun) -> str:
+    def start(self, run: TrackedRun) -> None:
         """Start the process, and its run there."""
         root = str(Path(runner.__file__).parent.parent)
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _MAIN.format(root=root, kind=self._kind, knobs=self._knobs)],
+            [sys.executable, "-P", "-W", "ignore", "-c", _MAIN.format(root=root, kind=self._kind, knobs=self._knobs)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -57,8 +57,8 @@ class InProcess:
             # A Ctrl-C in the terminal ends the run, which then says so here
             start_new_session=True,
         )
-        described = {"name": run.name, "group": run.group, "sweep": run.sweep, "config": run.config, "before": run.id}
-        return str(self._ask("start", folder=absolute(run.folder), **described))
+        described = {"name": run.name, "group": run.group, "sweep": run.sweep, "config": run.config, "key": run.id}
+        self._ask("start", folder=absolute(run.folder), **described)
 
     def log(self, rows: Sequence[TrackedRow]) -> None:
         """Send rows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from runner.trackers.tags import flattened, plain_tag
 
 # Limits of one request (MLflow's REST API)
 _METRICS, _PARAMS, _PARAM_LENGTH, _TAG_LENGTH = 1000, 100, 6000, 5000
+_KEY = "runner.id"
 _STATUSES = {"done": "FINISHED", "stopped": "FINISHED", "pruned": "FINISHED", "interrupted": "KILLED"}
 
 
@@ -28,24 +30,29 @@ class _MlflowRun:
         self._client, self._experiment = client, experiment
         self._id = ""
         self._step = 0
+        self._parent = os.getppid()
         # The first rows after a crash may be in the store already
         self._may_repeat = False
 
     def start(
-        self, *, folder: str, name: str, group: str, sweep: str | None, config: Mapping[str, Any], before: str | None
-    ) -> str:
+        self, *, folder: str, name: str, group: str, sweep: str | None, config: Mapping[str, Any], key: str
+    ) -> None:
         """Create a run with the config as its parameters, or continue the run of an earlier session."""
-        if before is not None:
-            self._client.update_run(before, status="RUNNING")
-            self._id, self._may_repeat = before, True
-            return before
-        tags = {"runner.folder": folder, "runner.group": group, **({"runner.sweep": sweep} if sweep else {})}
-        made = self._client.create_run(self._experiment_id(), run_name=name, tags=tags)
+        experiment = self._experiment_id()
+        found = self._client.search_runs([experiment], f"tags.`{_KEY}` = '{key}'", max_results=1)
+        if found:
+            self._id, self._may_repeat = str(found[0].info.run_id), True
+            self._client.update_run(self._id, status="RUNNING")
+            if not found[0].data.params:
+                self._log_config(config)
+            return
+        if os.getppid() != self._parent:
+            # The first request to a new store takes seconds. A run that was killed meanwhile is perhaps resumed by now
+            raise RuntimeError("the run has ended")
+        tags = {_KEY: key, "runner.folder": folder, "runner.group": group, **({"runner.sweep": sweep} if sweep else {})}
+        made = self._client.create_run(experiment, run_name=name, tags=tags)
         self._id = str(made.info.run_id)
-        params = [Param(plain_tag(key), str(value)[:_PARAM_LENGTH]) for key, value in flattened(config).items()]
-        for i in range(0, len(params), _PARAMS):
-            self._client.log_batch(self._id, params=params[i : i + _PARAMS])
-        return self._id
+        self._log_config(config)
 
     def log(self, *, rows: Sequence[tuple[int, Mapping[str, float]]]) -> None:
         """Log the numbers of rows as metrics."""
@@ -63,6 +70,12 @@ class _MlflowRun:
 
     def close(self) -> None:
         """Do nothing: each request is complete when it returns."""
+
+    def _log_config(self, config: Mapping[str, Any]) -> None:
+        """Log the values of a config as parameters, by dotted keys."""
+        params = [Param(plain_tag(key), str(value)[:_PARAM_LENGTH]) for key, value in flattened(config).items()]
+        for i in range(0, len(params), _PARAMS):
+            self._client.log_batch(self._id, params=params[i : i + _PARAMS])
 
     def _experiment_id(self) -> str:
         """Return the id of the experiment, which another process may be creating now."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,15 +41,14 @@ class _WandbRun:
         self._run: Any = None
 
     def start(
-        self, *, folder: str, name: str, group: str, sweep: str | None, config: Mapping[str, Any], before: str | None
-    ) -> str:
+        self, *, folder: str, name: str, group: str, sweep: str | None, config: Mapping[str, Any], key: str
+    ) -> None:
         """Start a run, or continue the one of an earlier session."""
-        name_there = before or secrets.token_hex(4)
-        self._sent = Path(folder) / "wandb" / f"{name_there}.step"
+        self._sent = Path(folder) / "wandb" / f"{key}.step"
         self._step = _number_in(self._sent)
         self._run = wandb.init(
             project=self._project,
-            id=name_there,
+            id=key,
             name=name,
             group=group,
             job_type="train",
@@ -62,7 +60,6 @@ class _WandbRun:
         )
         # The rows of a step arrive together, under the step of the run
         self._run.define_metric("*", step_metric="step")
-        return name_there
 
     def log(self, *, rows: Sequence[tuple[int, Mapping[str, float]]]) -> None:
         """Log rows, except those that a killed run has sent without learning of it."""
