@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
 from runner.trackers.tags import flattened, plain_tag
+from runner.user_paths import full
 
 # Limits of one request (MLflow's REST API)
 _METRICS, _PARAMS, _PARAM_LENGTH, _TAG_LENGTH = 1000, 100, 6000, 5000
@@ -19,8 +23,23 @@ _STATUSES = {"done": "FINISHED", "stopped": "FINISHED", "pruned": "FINISHED", "i
 
 
 def make(*, uri: str, experiment: str) -> _MlflowRun:
-    """Return the tracker for a store."""
-    return _MlflowRun(MlflowClient(tracking_uri=uri), experiment)
+    """Return the tracker for a store; one in a file is created first, by one process at a time."""
+    path = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    with _locked(path.parent) if path else nullcontext():
+        client = MlflowClient(tracking_uri=uri)
+        client.get_experiment_by_name(experiment)
+    return _MlflowRun(client, experiment)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock a folder: two processes that create tables in one new file there would destroy them."""
+    file = os.open(full(folder), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
 
 
 class _MlflowRun:
