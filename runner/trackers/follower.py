@@ -52,7 +52,7 @@ class Follower:
         self._end: End | None = None
         self._ended = threading.Event()
         self.failed = False  # the last attempt has failed
-        self._warned = False
+        self._warned = self._abandoned = False
         self._after = -1
         # A hanging tracker must not keep the process alive
         self._thread = threading.Thread(target=self._work, name=f"tracker={name}", daemon=True)
@@ -75,7 +75,8 @@ class Follower:
         return 0
 
     def abandon(self) -> None:
-        """Close the tracker, whatever it is doing; the record must be closed."""
+        """Close the tracker, whatever it is doing; the record must be closed. What fails then is no news."""
+        self._warned = self._abandoned = True
         with suppress(Exception):
             self._tracker.close()
 
@@ -97,7 +98,7 @@ class Follower:
             finally:
                 with suppress(BaseException):
                     self._tracker.close()
-            if is_last:
+            if is_last or self._abandoned:
                 return
             self._ended.wait(pause)
 

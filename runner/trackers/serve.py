@@ -6,9 +6,13 @@ import importlib
 import json
 import os
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
+# Seconds that the process may take to end after the run's
+_PATIENCE = 20.0
 _MODULES = {"mlflow": "runner.trackers.mlflow_run", "wandb": "runner.trackers.wandb_run"}
 
 
@@ -23,6 +27,7 @@ def serve(kind: str, knobs: Mapping[str, Any]) -> None:
     # Nothing may ask the user here
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
+    threading.Thread(target=_outlive_run, args=[os.getppid()], daemon=True).start()
     tracker: Any = None
     for line in requests:
         try:
@@ -36,3 +41,11 @@ def serve(kind: str, knobs: Mapping[str, Any]) -> None:
     if tracker:
         tracker.close()
     sys.exit(0)
+
+
+def _outlive_run(parent: int) -> None:
+    """End this process some time after its parent, whatever request it is waiting for."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    time.sleep(_PATIENCE)
+    os._exit(1)

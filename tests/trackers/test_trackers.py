@@ -189,7 +189,7 @@ def test_a_tracker_that_hangs_does_not_keep_the_run(tmp_path, kept, capsys, monk
     folder = tmp_path / "run"
     assert start(run(*SMALL, f"hydra.run.dir={folder}")) == 0
     assert "tracker=kept: 30 rows not sent" in capsys.readouterr().err
-    assert tracker.closed and result(folder)["status"] == "done"
+    assert tracker.closed and result(folder)["status"] == "done" and len(tracker.runs) == 1
 
 
 def test_a_damaged_record_costs_a_warning(tmp_path, kept, capsys):
