@@ -1,4 +1,4 @@
-"""Which trackers a run has: in sweeps only those that the command line names, and online only where it says so."""
+"""The trackers that a run has: in sweeps only those that the command line names, and online only where it says so."""
 
 from __future__ import annotations
 

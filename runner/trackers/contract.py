@@ -1,4 +1,4 @@
-"""What a tracker is, and what it is told about a run; imports no torch."""
+"""The protocol of trackers, and the facts that they get about a run; imports no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TrackedRow = tuple[int, dict[str, float]]
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker is told about a run.
+    """The facts about a run that a tracker gets.
 
     Attributes:
         folder: The run folder.

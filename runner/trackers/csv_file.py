@@ -12,7 +12,7 @@ from runner.engine.saving import storage
 from runner.trackers.contract import TrackedRow, TrackedRun
 from runner.user_paths import full
 
-TABLE = "metrics.csv"
+_TABLE = "metrics.csv"
 _STEP = "step"
 
 
@@ -31,7 +31,7 @@ class CsvFile:
 
     def start(self, run: TrackedRun) -> None:
         """Replace the file by an empty one."""
-        self._path, self._columns = run.folder / TABLE, []
+        self._path, self._columns = run.folder / _TABLE, []
         storage.write_atomic(self._path, b"")
         self._file = AppendOnlyFile(self._path)
 

@@ -29,7 +29,7 @@ _PAUSES = (1, 5, 30, 120)
 
 @dataclass(frozen=True)
 class End:
-    """How a run ended: its status, whether nothing is left to train, and its final scores by tag."""
+    """The end of a run: its status, whether nothing is left to train, and its final scores by tag."""
 
     status: str
     finished: bool

@@ -25,8 +25,8 @@ _MAIN = "import sys; sys.path.insert(1, {root!r}); from runner.trackers.serve im
 _PATIENCE = 5.0
 
 
-class TrackerError(Exception):
-    """What the process of a tracker reports."""
+class _TrackerError(Exception):
+    """An error that the process of a tracker reports."""
 
 
 class InProcess:
@@ -84,7 +84,7 @@ class InProcess:
         process.stdout.close()
 
     def _ask(self, request: str, **values: Any) -> Any:
-        """Return the answer to a request; raises TrackerError if it is an error, or if the process has ended."""
+        """Return the answer to a request; raises _TrackerError if it is an error, or if the process has ended."""
         process = self._process
         assert process and process.stdin and process.stdout
         try:
@@ -92,10 +92,10 @@ class InProcess:
             process.stdin.flush()
             line = process.stdout.readline()
         except (OSError, ValueError) as error:
-            raise TrackerError(f"its process has ended: {error}") from error
+            raise _TrackerError(f"its process has ended: {error}") from error
         if not line:
-            raise TrackerError(f"its process has ended with exit code {process.wait(_PATIENCE)}")
+            raise _TrackerError(f"its process has ended with exit code {process.wait(_PATIENCE)}")
         answer = json.loads(line)
         if "error" in answer:
-            raise TrackerError(answer["error"])
+            raise _TrackerError(answer["error"])
         return answer["answer"]

@@ -22,7 +22,7 @@ _KEY = "runner.id"
 _STATUSES = {"done": "FINISHED", "stopped": "FINISHED", "pruned": "FINISHED", "interrupted": "KILLED"}
 
 
-def make(*, uri: str, experiment: str) -> _MlflowRun:
+def make_mlflow(*, uri: str, experiment: str) -> _MlflowRun:
     """Return the tracker for a store; one in a file is created first, by one process at a time."""
     path = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
     with _locked(path.parent) if path else nullcontext():

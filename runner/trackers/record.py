@@ -12,13 +12,13 @@ from runner import user_paths
 from runner.engine.saving import storage
 from runner.errors import CheckpointError, Locked
 
-RECORD = "trackers.json"
+_RECORD = "trackers.json"
 _MOST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What is known of one tracker.
+class _Entry:
+    """The state of one tracker.
 
     Attributes:
         id: The id of the tracker's run, None before its first session.
@@ -42,14 +42,14 @@ class Record:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / RECORD
+        self._path = folder / _RECORD
         self._lock = threading.Lock()
         self._closed = False
         self._entries = _read(self._path)
 
-    def entry(self, name: str) -> Entry:
+    def entry(self, name: str) -> _Entry:
         """Return the entry of a tracker."""
-        return self._entries.get(name, Entry())
+        return self._entries.get(name, _Entry())
 
     def change(self, name: str, **values: Any) -> None:
         """Change values of an entry, and write the file atomically.
@@ -71,13 +71,13 @@ class Record:
             self._closed = True
 
 
-def _read(path: Path) -> dict[str, Entry]:
+def _read(path: Path) -> dict[str, _Entry]:
     """Return the entries in a file, none if there is none; raises CheckpointError if it is malformed."""
     if not user_paths.exists(path, error=CheckpointError):
         return {}
     try:
         content = json.loads(storage.read(path, _MOST_BYTES))
-        entries = {str(name): Entry(**values) for name, values in content.items()}
+        entries = {str(name): _Entry(**values) for name, values in content.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{storage.printable(path)}: is malformed; remove it to send all rows again") from error
     if not all(_is_sound(entry) for entry in entries.values()):
@@ -85,5 +85,5 @@ def _read(path: Path) -> dict[str, Entry]:
     return entries
 
 
-def _is_sound(entry: Entry) -> bool:
+def _is_sound(entry: _Entry) -> bool:
     return isinstance(entry.id, str | None) and type(entry.step) is int and type(entry.finished) is bool

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import sys
@@ -13,7 +12,6 @@ from typing import Any
 
 # Seconds that the process may take to end after the run's
 _PATIENCE = 20.0
-_MODULES = {"mlflow": "runner.trackers.mlflow_run", "wandb": "runner.trackers.wandb_run"}
 
 
 def serve(kind: str, knobs: Mapping[str, Any]) -> None:
@@ -32,7 +30,7 @@ def serve(kind: str, knobs: Mapping[str, Any]) -> None:
     for line in requests:
         try:
             request, values = json.loads(line)
-            tracker = tracker or importlib.import_module(_MODULES[kind]).make(**knobs)
+            tracker = tracker or _make(kind, knobs)
             answer = {"answer": getattr(tracker, request)(**values)}
         except (Exception, SystemExit) as error:
             answer = {"error": f"{type(error).__name__}: {error}"[:2000]}
@@ -41,6 +39,17 @@ def serve(kind: str, knobs: Mapping[str, Any]) -> None:
     if tracker:
         tracker.close()
     sys.exit(0)
+
+
+def _make(kind: str, knobs: Mapping[str, Any]) -> Any:
+    """Return a tracker; its library is imported here."""
+    if kind == "mlflow":
+        from runner.trackers.mlflow_run import make_mlflow
+
+        return make_mlflow(**knobs)
+    from runner.trackers.wandb_run import make_wandb
+
+    return make_wandb(**knobs)
 
 
 def _outlive_run(parent: int) -> None:

@@ -28,7 +28,7 @@ _ONLY_ROWS = {
 }
 
 
-def make(*, project: str, mode: str) -> _WandbRun:
+def make_wandb(*, project: str, mode: str) -> _WandbRun:
     """Return the tracker for a project; environment variables such as WANDB_MODE change neither."""
     return _WandbRun(project, mode)
 

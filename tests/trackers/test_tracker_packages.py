@@ -103,7 +103,7 @@ def test_mlflow_has_each_row_once_after_a_kill(step, tmp_path):
 
 def test_mlflow_drops_rows_that_it_has_but_did_not_acknowledge(tmp_path):
     pytest.importorskip("mlflow")
-    from runner.trackers.mlflow_run import make
+    from runner.trackers.mlflow_run import make_mlflow as make
 
     uri = f"sqlite:///{tmp_path / 'm.db'}"
     told = {"folder": "f", "name": "n", "group": "g", "sweep": "s", "config": {"a": {"b": 1}}}
