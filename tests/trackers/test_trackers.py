@@ -301,7 +301,9 @@ def test_a_tracker_that_is_not_installed_is_refused_before_anything_is_written(n
 
 def test_a_file_does_not_go_online_and_neither_does_a_saved_run(tmp_path):
     (tmp_path / "conf" / "recipe").mkdir(parents=True)
-    (tmp_path / "conf" / "recipe" / "ours.yaml").write_text(f"{RECIPE}tracker:\n  wandb: {{mode: online}}\n")
+    (tmp_path / "conf" / "recipe" / "ours.yaml").write_text(
+        f"{RECIPE.replace('[csv]', '[wandb]')}tracker:\n  wandb: {{mode: online}}\n"
+    )
     words = ("--config-dir=conf", *BASE, "steps=3", "name=a")
     refused = command(*words, "recipe=ours", cwd=tmp_path)
     assert refused.returncode == 2 and "tracker.wandb.mode: got 'online'; allowed on the" in refused.stderr
@@ -313,7 +315,7 @@ def test_a_file_does_not_go_online_and_neither_does_a_saved_run(tmp_path):
     assert refused.returncode == 2 and "tracker.wandb.mode: got 'online'; allowed on" in refused.stderr
 
 
-RECIPE = "# @package _global_\n# Ours\ndefaults:\n  - override /tracker: [csv, wandb]\n"
+RECIPE = "# @package _global_\n# Ours\ndefaults:\n  - override /tracker: [csv]\n"
 
 
 def test_trials_have_the_trackers_that_the_command_names_only(tmp_path):
