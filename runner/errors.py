@@ -187,8 +187,14 @@ def unknown(key: str, what: str, given: str, choices: Iterable[str], *, hint: st
     return ConfigError(f"{brief(key, KEY)}: unknown {what} '{brief(given)}'{words}")
 
 
+# Words that people take for an option of a group
+_NOTES = {("tracker", "tensorboard"): "TensorBoard's event file is always written; leave it out"}
+
+
 def _suggestion(key: str, given: str, ranked: list[str]) -> str:
     """Return the name that was meant, in words: by the tables of other libraries' words, else by its spelling."""
+    if note := _NOTES.get((key, normalized(given))):
+        return f"; {note}"
     # The settings of a sweep are no group with options
     ours = value_words(key.rpartition(".")[0] if key.startswith("hydra.") else key, given)
     if ours and ours != NOT_HERE and (ours in ranked or "=" in ours or ours == "[]"):

@@ -182,6 +182,7 @@ _VALUES: dict[str, _Words] = {
         "preview": "summary visualize visualise plot inspect",
         "-": "tune sweep search hpo deploy serve",
     },
+    "tracker": {"[]": _NONE, "wandb": "weights_and_biases", "-": "comet neptune clearml aim trackio"},
     # Settings
     "device": {
         "cuda": "gpu nvidia cuda:gpu",

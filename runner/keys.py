@@ -12,13 +12,14 @@ from typing import Any
 from runner.annotations import marks, marks_of_kind
 from runner.numerics import ALIASES
 from runner.roles import NO_MARKS, Aspect, Marks, Role, marks_in
-from runner.settings import GROUPS, SETTINGS
+from runner.settings import GROUPS, SETTINGS, UNNAMED
 
 _Config = Mapping[str, Any]
 # Hex digits of a SHA-256 that tell the weights of two experiments apart
 _DIGITS = 12
 
 _SETTINGS = {key: marks_in(annotation) for key, annotation in SETTINGS.items()}
+_UNNAMED = Marks(role=Role.OBSERVATION, unnamed=True, unswept=True)
 
 
 def key_marks(key: str) -> Marks:
@@ -27,6 +28,8 @@ def key_marks(key: str) -> Marks:
     if key in _SETTINGS:
         return _SETTINGS[key]
     group, _, knob = key.partition(".")
+    if group in UNNAMED:
+        return _UNNAMED
     # The choice of an option has no marks. A knob has the same marks in all options of a group.
     if not knob:
         return NO_MARKS

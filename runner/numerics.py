@@ -65,6 +65,7 @@ ADDED: dict[str, Any] = {
     "extend_restart": False,
     "extended_from": None,
     "metric": {},
+    "tracker": {},
     "predictions": "never",
     "task=preview.tensorboard": True,
     "task=init_report.tensorboard": True,

@@ -89,6 +89,12 @@ FolderName = Annotated[str, Pattern(r"(?!\.)[A-Za-z0-9._=,+-]{1,120}", "letters,
 Origin = Annotated[str, Pattern(r"[0-9a-f]{8}@[0-9]{1,12}", "hash and step of a run, as in 0123abcd@200")]
 Sha256 = Annotated[str, Pattern(r"[0-9a-f]{64}", "a SHA-256 (64 hex digits)")]
 TagName = Annotated[str, Pattern(r"[A-Za-z0-9._-]{1,60}", "letters, digits and . _ - (at most 60)")]
+Uri = Annotated[
+    str,
+    Pattern(
+        r"(?!\w+://[^/@\s]*:[^/]*@)(?!\S*[?&]\w*passw(or)?d=)\w+:\S+", "a URI (sqlite:///a.db), without a password"
+    ),
+]
 ModuleName = Annotated[str, Pattern(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", "the name of a module, as in my_lab.parts")]
 
 

@@ -68,8 +68,9 @@ def extended_step(config: Mapping[str, Any]) -> int | None:
 
 SETTINGS = dict(Settings.__annotations__)
 NEEDS = {"init_sha256": "init_from", "extend_restart": "extend", "extended_from": "extend"}  # do nothing without it
-GROUPS = {"probe": Role.OBSERVATION}  # groups whose every option and knob has one role
 # Groups whose every option and knob has one role; the knobs of the monitored metric are part of the experiment
-GROUPS = {"probe": Role.OBSERVATION, "metric": Role.OBSERVATION}
+GROUPS = {"probe": Role.OBSERVATION, "metric": Role.OBSERVATION, "tracker": Role.OBSERVATION}
+# Of these, the groups that folder names leave out and that are the same for all trials of a sweep
+UNNAMED = ("tracker",)
 # The scores that every validation has, as `monitor` takes them
 SCORES = ("val/accuracy", "val/loss", "val/nll", "train_eval/accuracy")

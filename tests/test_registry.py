@@ -12,7 +12,7 @@ from runner.errors import ConfigError
 from runner.tasks import load_tasks
 
 CONF = Path(__file__).parent.parent / "conf"
-MANY = {"augment", "regularizer", "probe", "metric"}
+MANY = {"augment", "regularizer", "probe", "metric", "tracker"}
 NOT_KINDS = {"recipe"}
 OPTIONS = [(p.parent.name, p.stem) for p in sorted(CONF.glob("*/*.yaml")) if p.parent.name not in NOT_KINDS]
 

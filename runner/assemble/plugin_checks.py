@@ -42,6 +42,12 @@ def _average(made: Any) -> _Problem:
     return f"returned {_shown(made)} without '{missing}', must return an Average" if missing else None
 
 
+def _tracker(made: Any) -> _Problem:
+    needed = ("from_first_row", "start", "log", "finish", "close")
+    missing = next((name for name in needed if not hasattr(made, name)), None)
+    return f"returned {_shown(made)} without '{missing}', must return a Tracker" if missing else None
+
+
 def _preprocess(made: Any) -> _Problem:
     if isinstance(made, nn.Module) and hasattr(made, "fit"):
         return None
@@ -73,6 +79,7 @@ for _kind, _check in {
     "regularizer": _of_type(Regularizer, "a Regularizer"),
     "probe": _of_type(Probe, "a Probe"),
     "average": _average,
+    "tracker": _tracker,
     "preprocess": _preprocess,
     "data": _data,
     **dict.fromkeys(("norm", "init", "scheduler", "loss", "mix", "predict"), _function),

@@ -12,6 +12,7 @@ from runner.door.overrides import ParsedOverride
 from runner.door.weights_identity import with_weights_identified
 from runner.hashes import group_hash, hash8
 from runner.tasks.job import Job
+from runner.trackers.command_line import with_trackers_asked_for
 from runner.unused_settings import recipe_in
 
 # What `keep=auto` means, except in sweeps of more trials
@@ -24,13 +25,24 @@ def single_job(config: dict[str, Any], given: Sequence[ParsedOverride]) -> Job:
     name = config["name"] or run_name((each.key, each.value) for each in given)
     folder = next((str(each.value) for each in given if each.key == "hydra.run.dir"), None)
     words = tuple(each.typed for each in given if not each.sets_hydra)
+    config = with_trackers_asked_for(config, words, is_trial=False)
     return _make_job(config, words, name=name, folder=folder, auto={"test": "end", "figures": "always", **_KEEP})
 
 
 def trial_job(
-    config: dict[str, Any], words: Sequence[str], folder: Path, folders: Sequence[Path] = (), *, trials: float = 1
+    config: dict[str, Any],
+    words: Sequence[str],
+    folder: Path,
+    folders: Sequence[Path] = (),
+    *,
+    trials: float = 1,
+    command: Sequence[str] | None = None,
 ) -> Job:
-    """Return the job of one of the `trials` of a sweep, which never reads the test split unless `test` says so."""
+    """Return the job of one of the `trials` of a sweep, which never reads the test split unless `test` says so.
+
+    `command` are the words of the command that launches the trial, by default its own.
+    """
+    config = with_trackers_asked_for(config, words if command is None else command, is_trial=True)
     auto = {
         "test": "never",
         "figures": "never",
@@ -53,7 +65,7 @@ def variant_jobs(variants: Sequence[Mapping[str, Any]], folder: Path, like: Job)
     for config, values in zip(variants, flat, strict=True):
         given = [(key, values[key]) for key in differing if key in values]
         words = [f"{key}={value}" for key, value in given]
-        job = trial_job(dict(config), words, folder / trial_name(given, config), like.folders)
+        job = trial_job(dict(config), words, folder / trial_name(given, config), like.folders, command=like.overrides)
         jobs.append(replace(job, recipe=like.recipe))
     return jobs
 

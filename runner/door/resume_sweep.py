@@ -25,6 +25,7 @@ from runner.numerics import FORMER_DEFAULTS, completed
 from runner.passwords import HIDDEN, masked_word
 from runner.plain_yaml import check_interpolations
 from runner.roles import Role
+from runner.trackers.command_line import goes_online
 
 _FILE = "sweep.yaml"
 # Keys that follow from the folder itself
@@ -42,12 +43,15 @@ def save_command(folder: Path, conf: Conf, given: Sequence[ParsedOverride]) -> N
     # Late: this module is imported for each command line
     from runner.engine.saving.storage import write_atomic
 
-    words = [masked_word(each.typed) for each in given if each.key not in (*_PLACE, _CODE, *_ASKED_ANEW)]
-    plugins = [each.typed for each in given if each.key == _CODE]
+    again = [each for each in given if each.key == _CODE or goes_online(each.key, each.value)]
+    words = [masked_word(each.typed) for each in given if each.key not in (*_PLACE, *_ASKED_ANEW) and each not in again]
     kept = {
         "overrides": words,
         "config_name": conf.primary,
-        "give_again": [*plugins, *(f"--config-dir={path}" for path in conf.folders[1:] if path not in conf.more)],
+        "give_again": [
+            *(each.typed for each in again),
+            *(f"--config-dir={path}" for path in conf.folders[1:] if path not in conf.more),
+        ],
         "cwd": user_paths.start_folder() or "",
         # They may be gone when the sweep is resumed
         **({"weights": weights} if (weights := found_weights()) else {}),
@@ -68,11 +72,12 @@ def sweep_command(arguments: Arguments) -> Arguments:
         return arguments
     others = {key: word for key, word in given.items() if key != "resume"}
     execution = settings_with(Role.EXECUTION)
-    for key in others:
+    for key, word in others.items():
         if (
             key not in (*execution, _STORAGE)
             and not re.fullmatch(r"hydra/launcher|hydra\.launcher\..*", key)
             and not _is_data_path(key)
+            and not goes_online(key, word.partition("=")[2])
         ):
             can = ", ".join(sorted(execution))
             raise ConfigError(
@@ -81,7 +86,8 @@ def sweep_command(arguments: Arguments) -> Arguments:
             )
     kept = _read_command(folder / _FILE)
     for word in kept["give_again"]:
-        missing = _CODE not in given if word.startswith(_CODE) else arguments.config_dir is None
+        option = word.startswith("--")
+        missing = arguments.config_dir is None if option else word.lstrip("+").partition("=")[0] not in given
         if missing:
             raise ConfigError(f"resume: this sweep was started with {word}, which must be given again")
     words = [word for word in kept["overrides"] if word.lstrip("+").partition("=")[0] not in others]
@@ -181,8 +187,9 @@ def _read_command(path: Path) -> dict[str, Any]:
 def _check_saved_word(path: Path, word: str) -> None:
     """Reject a saved word that imports code, or that points outside the sweep's folder."""
     key, _, text = word.lstrip("+").partition("=")
+    online = goes_online(key, text)
     leads_out = key == SUBDIR and (".." in text.strip("'\"").split("/") or text.lstrip("'\" ").startswith("/"))
-    if key in (*_PLACE, _CODE, "resume", "hydra.run.dir") or leads_out:
+    if key in (*_PLACE, _CODE, "resume", "hydra.run.dir") or leads_out or online:
         raise ConfigError(f"{path}: {key}: is allowed on the command line only")
     # The door resolves the references in folders, and none that reads the environment
     if key != SUBDIR:

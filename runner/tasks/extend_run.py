@@ -26,7 +26,7 @@ from runner.user_paths import real
 _KEY = "extend"
 # What a longer run may have otherwise, besides what may change on resume
 _LENGTH = ("epochs", "steps", "patience")
-_OF_NEW_RUN = ("name", "note", "extend_restart")
+_OF_NEW_RUN = ("name", "note", "extend_restart", "tracker")
 _MOST_NAME = 60
 # The entries of a parameter group that follow from the length of a run
 _WINDOW = ("active", "pace")

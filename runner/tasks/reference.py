@@ -11,6 +11,7 @@ from runner import components
 from runner.components.optim import groups as parameter_groups
 from runner.engine import clock, contracts, losses, recipe
 from runner.tasks.catalog import SECTIONS, Group, Knob, Option
+from runner.trackers import contract
 
 # Modules whose classes, functions and type aliases a plugin's author needs, and which of them; None for all
 _CONTRACTS = (
@@ -18,6 +19,7 @@ _CONTRACTS = (
     (clock, None),
     (losses, ("Loss", "LossFunction", "Prediction")),
     (parameter_groups, ("Groups",)),
+    (contract, ("TrackedRow", "TrackedRun", "Tracker")),
     (recipe, ("Batch", "Update", "Gradients", "apply_gradients", "Recipe")),
 )
 # Start of a list of files in a package's docstring

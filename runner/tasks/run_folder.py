@@ -41,6 +41,7 @@ class Run:
     read_only: StorageError | None = None  # why it cannot be locked: it may be read, and nobody may write into it
     afterwards: Afterwards = field(default_factory=Afterwards)  # done after a success, with the folder still locked
     lines: list[str] = field(default_factory=list)  # for the summary that the task prints at its end
+    until_end: ExitStack = field(default_factory=ExitStack)  # closed after the result is written, however the run ended
 
     def check_writable(self) -> None:
         """Raise StorageError if the folder is read-only."""
@@ -61,6 +62,7 @@ def run_folder(job: Job, experiment: Experiment, *, resumed: Run | None = None) 
         run = resumed or held.enter_context(_new_run(job))
         run.check_writable()
         print_progress(f"run {run.folder} on {device_name(experiment)}")
+        held.enter_context(run.until_end)
         # Not if the result could not be written
         held.push(lambda kind, *_: _decorate(run, job.world) if kind is None else None)
         if job.notes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +45,9 @@ from runner.tasks.run_start import Start, data_of_run, numerics_of
 from runner.tasks.saved_config import MAY_CHANGE, saved_config
 from runner.tasks.saved_data import DATA
 from runner.tasks.settings_check import check_settings
+from runner.tasks.track_run import build_trackers, tracked
+from runner.trackers.command_line import check_online
+from runner.trackers.contract import Tracker
 from runner.unused_settings import recipe_in
 
 _DIVERGES_AGAIN = (
@@ -71,12 +74,16 @@ def train_task(job: Job) -> int:
         lines += origin.start(experiment.learner, experiment.recipe, job.config) if origin else []
         missing = _check_test_split(job, experiment)
         changed = threads.changed(before.meta) if before else ()
+        trackers = build_trackers(job)
         experiment = replace(experiment, summary=[*lines, *experiment.summary, *missing, *changed])
         if resumed and snapshot:
             snapshot = restore(resumed.folder, experiment.learner, snapshot, job.config)
         is_finished = resumed is not None and proven(resumed.result, job.config["monitor"]).status.finished
         start = Start(snapshot, origin, versions)
-        run = resumed if resumed and is_finished else _train_from(job, experiment, resumed, start)
+        if resumed and is_finished:
+            run = _already_trained(resumed, job, trackers)
+        else:
+            run = _train_from(job, experiment, resumed, start, trackers)
     show_summary(run.folder, job, run.result, run.lines)
     return 0
 
@@ -84,7 +91,8 @@ def train_task(job: Job) -> int:
 def _resumed(job: Job) -> tuple[Job, Path, None]:
     """Return the job and the folder of the run that `resume=<folder>` names."""
     folder = str(job.config["resume"])
-    config = saved_config(folder, job, key="resume", may_change=MAY_CHANGE)
+    config = saved_config(folder, job, key="resume", may_change=(*MAY_CHANGE, "tracker"))
+    check_online(config, [word.lstrip("+").partition("=")[0] for word in job.overrides])
     return replace(job, config=config, recipe=recipe_in(read_overrides(Path(folder)))), Path(folder), None
 
 
@@ -112,7 +120,15 @@ def _check_test_split(job: Job, experiment: Experiment) -> tuple[str, ...]:
     return (f"no test score: {reason}",)
 
 
-def _train_from(job: Job, experiment: Experiment, resumed: Run | None, start: Start) -> Run:
+def _already_trained(run: Run, job: Job, trackers: Mapping[str, Tracker]) -> Run:
+    """Return a run that has nothing left to train, after its trackers have all rows."""
+    with tracked(run, job, trackers if run.read_only is None else {}):
+        return run
+
+
+def _train_from(
+    job: Job, experiment: Experiment, resumed: Run | None, start: Start, trackers: Mapping[str, Tracker]
+) -> Run:
     """Train from the snapshot or from the start, and return the run with its result."""
     diverged = resumed is not None and resumed.result.status is Status.DIVERGED
     with run_folder(job, experiment, resumed=resumed) as run:
@@ -121,15 +137,16 @@ def _train_from(job: Job, experiment: Experiment, resumed: Run | None, start: St
         show_start(experiment, start.snapshot, resumed=resumed is not None and start.origin is None)
         if diverged:
             print_progress(f"  {_DIVERGES_AGAIN}")
-        _train_in(run, job, experiment, start)
+        _train_in(run, job, experiment, start, trackers)
     return run
 
 
-def _train_in(run: Run, job: Job, experiment: Experiment, start: Start) -> None:
+def _train_in(run: Run, job: Job, experiment: Experiment, start: Start, trackers: Mapping[str, Tracker]) -> None:
     """Train in a run folder: checkpoints, logs, scores and the result."""
     learner, folder, result, snapshot = experiment.learner, run.folder, run.result, start.snapshot
     clean(folder)
     with closing(_open_run_logs(folder, experiment, start)) as log:
+        run.until_end.enter_context(tracked(run, job, trackers))
         if not snapshot:
             log_start(log, job, experiment.fingerprint)
         if start.origin:

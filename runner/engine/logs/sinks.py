@@ -185,6 +185,20 @@ def _open_regular(path: str) -> int:
     return file
 
 
+def read_rows(path: Path, position: int, most: int) -> tuple[list[tuple[int, dict[str, float]]], int]:
+    """Return the rows of the complete lines after a position in a `metrics.jsonl`, and the position after them.
+
+    Reads about `most` bytes, at least a line. Raises OSError if there is no such file.
+    """
+    with open(_open_regular(full(path)), "rb") as file:
+        file.seek(position)
+        data = file.read(most)
+        if data and b"\n" not in data:
+            data += file.readline()
+    data = data[: data.rfind(b"\n") + 1]
+    return [_numbers_in(line) for line in data.splitlines()], position + len(data)
+
+
 def read_metrics(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
     """Yield (step, numbers by tag) of each line of a `metrics.jsonl`; skip a last line that a crash left incomplete.
 
@@ -193,5 +207,10 @@ def read_metrics(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
     with open(_open_regular(full(path)), encoding="utf-8") as lines:
         for text in lines:
             if text.endswith("\n"):
-                row = json.loads(text)
-                yield row.pop("step"), with_new_tags({tag: float(value) for tag, value in row.items()})
+                yield _numbers_in(text)
+
+
+def _numbers_in(line: str | bytes) -> tuple[int, dict[str, float]]:
+    """Return (step, numbers by tag) of a line, with the tags of this version."""
+    row = json.loads(line)
+    return row.pop("step"), with_new_tags({tag: float(value) for tag, value in row.items()})
