@@ -106,7 +106,8 @@ REFUSED = [
     (["optim=sgd,adm"], "optim: unknown option 'adm'; did you mean 'adam'? (choose from: adam, sgd)"),
     (
         ["optim=sgd,adam", "optim.betas=[0,0]"],
-        "optim.betas: unknown key 'betas'; did you mean 'optim=adam' 'optim.betas=[0,0]'? (choose from: fused, lr, name)",
+        "optim.betas: unknown key 'betas'; did you mean 'optim=adam' 'optim.betas=[0,0]'? "
+        "(choose from: fused, lr, name)",
     ),
     (["seed=0,0"], "seed=0: two trials of this sweep are the same"),
     (["seed=range(0,100000)"], "seed: the sweep has 10001 trials or more, must be at most 10000"),
