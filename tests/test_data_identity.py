@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -264,9 +265,10 @@ def group(folder: str) -> str:
 def test_seeds_share_a_row_of_the_hparams_page_if_they_read_the_same_data(images, tmp_path):
     shutil.copytree(images, tmp_path / "copy", copy_function=shutil.copyfile)
     write_images(tmp_path / "other", seed=1)
-    train(folder="one")
-    for root, folder in (("copy", "two"), ("other", "three")):
-        assert start(job(*PARTS, f"data.root={root}", "seed=1", f"hydra.run.dir={folder}")) == 0
+    # The page has the trials of sweeps
+    for root, folder, seed in (("images", "one", 0), ("copy", "two", 1), ("other", "three", 1)):
+        made = job(*PARTS, f"data.root={root}", f"seed={seed}", f"hydra.run.dir={folder}")
+        assert start(replace(made, is_trial=True)) == 0
     assert group("one") == group("two") != group("three")
 
 

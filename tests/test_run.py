@@ -43,7 +43,8 @@ def test_the_result_says_how_the_run_ended(folder):
     assert (found["status"], found["exit"], found["steps"], found["epochs"]) == ("done", 0, 57, 3.0)
     assert found["scores"]["val"].keys() == {"best", "last"}
     assert found["scores"]["val"]["last"].keys() == {"accuracy", "loss", "nll", "step"}
-    assert found["scores"]["test"].keys() == {"accuracy", "loss", "nll"}
+    metrics = {"balanced_accuracy", "ece", "f1_macro", "top5"}
+    assert found["scores"]["test"].keys() == {"accuracy", "loss", "nll", *metrics}
     assert found["test_reads"] == 1
     assert 0.3 < found["scores"]["test"]["accuracy"] <= 1
     assert read_weights(folder / found["weights"]).keys() >= {"model.hidden.fc1.linear.weight", "preprocess.mean"}
@@ -81,7 +82,7 @@ def test_evaluate_reads_other_splits_and_other_predictions_without_the_test_spli
         (["device=cuda"], ConfigError, "device: got 'cuda', must be auto or one that this machine has (cpu)"),
         (["model=mlp", "model.hidden=[0]"], ConfigError, "model.hidden[0]: got 0, must be >= 1"),
         (["resume=nowhere"], ConfigError, "resume: got 'nowhere', must be a run folder (it has no config.yaml)"),
-        (["task=evaluate"], ConfigError, "run: got null, must be the run folder to evaluate: run=outputs/<name>"),
+        (["task=evaluate"], ConfigError, "run: got null; expected a run folder: task=evaluate run=outputs/<name>"),
         (["data=imagefolder", "data.root=nowhere"], DataError, "nowhere"),
         (["plugins=[no_such_module]"], ConfigError, "plugins: cannot import 'no_such_module'"),
     ],
@@ -98,7 +99,10 @@ def test_what_cannot_work_is_refused_before_anything_is_made(overrides, error, l
 
 
 def test_resume_refuses_other_settings(folder):
-    keys = "compile, cuda_graphs, device, memory_format, outputs, plugins, rerun, resume_data, resume_numerics, threads"
+    keys = (
+        "compile, cuda_graphs, device, init_download, memory_format, outputs, plugins, rerun, resume_data, "
+        "resume_numerics, threads, tracker"
+    )
     can = f"{keys}, and paths as in data.root"
     with pytest.raises(ConfigError, match=rf"optim\.lr: cannot be changed with resume=\.\.\. \(allowed: {can}\)"):
         start(job(f"resume={folder}", "optim.lr=0.5"))

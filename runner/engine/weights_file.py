@@ -91,8 +91,10 @@ def renamed(state: StateDict, old: str, new: str) -> StateDict:
 
     found = StateDict((name_of(name), tensor) for name, tensor in state.items())
     if state.versions is not None:
-        # A module is named without the dot at its end
-        found.versions = {name_of(f"{name}.").removesuffix("."): each for name, each in state.versions.items()}
+        # A module is named without the dot at its end, and the whole model by nothing
+        found.versions = {
+            name_of(f"{name}." if name else "").removesuffix("."): each for name, each in state.versions.items()
+        }
     return found
 
 

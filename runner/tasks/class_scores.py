@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runner.errors import escaped
+from runner.screen_tables import natural_width, print_table, rows_note
 
 # Classes that a table on the screen shows, and columns of a confusion matrix there
 _MOST_ROWS, _MOST_COLUMNS = 20, 20
 # Letters of a class name in a table and in a line
 _LETTERS, _LETTERS_IN_LINE = 24, 16
-# Columns of numbers with their widths, and the columns between two
-_NUMBERS = {"examples": 8, "accuracy": 8, "precision": 9, "F1": 6}
+# Between two columns
 _SPACE = 2
-# The last column is left out where names of classes would have fewer letters
-_TAKEN_FOR, _FEWEST_LETTERS = "mostly taken for", 8
+# The column that is left out on a narrow screen
+_TAKEN_FOR = "mostly taken for"
 _WORST = 3
 
 
@@ -80,57 +80,41 @@ def worst_classes(rows: Sequence[ClassRow]) -> str:
 
 def show_classes(rows: Sequence[ClassRow], stream: TextIO | None = None) -> None:
     """Print the scores of each class; of more than 20 classes the worst 20."""
-    from rich import box
-    from rich.table import Table
-
-    from runner.rich_console import make_console
-
-    console = make_console(stream)
-    many = len(rows) > _MOST_ROWS
-    shown = _worst_first(rows)[:_MOST_ROWS] if many else rows
-    names = max((len(escaped(row.name)) for row in shown), default=5)
-    # rich cuts numbers where the words do not fit
-    letters = console.width - sum(_NUMBERS.values()) - _SPACE * (len(_NUMBERS) + 1) - _SPACE
-    others = max((len(row.taken_for) for row in shown), default=0)
-    room = letters - max(others, len(_TAKEN_FOR)) - _SPACE
-    wide = others > 0 and room >= min(names, _FEWEST_LETTERS)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("class", no_wrap=True)
-    for name, width in _NUMBERS.items():
-        table.add_column(name, justify="right", no_wrap=True, min_width=width)
-    if wide:
-        table.add_column(_TAKEN_FOR, no_wrap=True)
-    most = min(_LETTERS, max(5, room if wide else letters))
-    for row in shown:
-        numbers = (str(row.examples), *map(_number, (row.accuracy, row.precision, row.f1)))
-        table.add_row(_cut(row.name, most), *numbers, *([row.taken_for] if wide else []))
-    console.print(table)
-    if many:
-        console.print(f"{len(shown)} of {len(rows)} classes, the lowest accuracy first")
+    shown = _worst_first(rows)[:_MOST_ROWS] if len(rows) > _MOST_ROWS else rows
+    table = [
+        {
+            "class": _cut(row.name, _LETTERS),
+            "examples": row.examples,
+            "accuracy": _number(row.accuracy),
+            "precision": _number(row.precision),
+            "F1": _number(row.f1),
+            _TAKEN_FOR: row.taken_for,
+        }
+        for row in shown
+    ]
+    notes = rows_note(len(shown), len(rows), "classes", "the lowest accuracy first")
+    print_table(table, optional=[_TAKEN_FOR], notes=notes, split=False, stream=stream)
 
 
 def show_confusion(confusion: NDArray[np.float64], classes: Sequence[str], stream: TextIO | None = None) -> None:
     """Print a confusion matrix with a row for each true class; nothing if the screen is too narrow for it."""
-    from rich import box
-    from rich.table import Table
-
     from runner.rich_console import make_console
 
     console = make_console(stream)
-    number, digits = len(classes), len(f"{confusion.max(initial=0):.0f}")
-    head = min(_LETTERS_IN_LINE, max(map(len, classes), default=1))
-    room = (console.width - head - 2 * _SPACE) // max(1, number) - _SPACE
-    if number > _MOST_COLUMNS or room < max(digits, min(head, 3)):
+    if not 0 < len(classes) <= _MOST_COLUMNS:
         return
-    letters = max(digits, min(head, room))
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
-    for name in classes:
-        table.add_column(_cut(name, letters), justify="right", no_wrap=True, min_width=digits)
-    for name, row in zip(classes, confusion, strict=True):
-        table.add_row(_cut(name, head), *(f"{count:.0f}" if count else "." for count in row))
-    console.print("confusion matrix: rows are true classes, columns predicted ones")
-    console.print(table)
+    digits = len(f"{confusion.max(initial=0):.0f}")
+    room = (console.width - _LETTERS_IN_LINE) // len(classes) - _SPACE
+    words = [_cut(name, max(digits, 3, min(_LETTERS_IN_LINE, room))) for name in classes]
+    # Two names may be cut to the same letters
+    headings = {"true": "", **{f"{number}": word for number, word in enumerate(words)}}
+    table = [
+        {"true": _cut(name, _LETTERS_IN_LINE), **{f"{k}": f"{n:.0f}" if n else "." for k, n in enumerate(row)}}
+        for name, row in zip(classes, confusion, strict=True)
+    ]
+    if natural_width(table, console, headings) <= console.width:
+        console.print("confusion matrix: rows are true classes, columns predicted ones")
+        print_table(table, headings=headings, split=False, console=console)
 
 
 def classes_csv(rows: Sequence[ClassRow]) -> bytes:

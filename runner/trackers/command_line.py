@@ -19,6 +19,8 @@ def with_trackers_asked_for(config: Mapping[str, Any], words: Iterable[str], *, 
     A trial of a sweep has none unless the words choose or change trackers: a hundred trials are a hundred runs there.
     """
     keys = {word.lstrip("+~").partition("=")[0] for word in words}
+    if not config.get(_GROUP):
+        return dict(config)
     if is_trial and not any(key.partition(".")[0] == _GROUP for key in keys):
         return {**config, _GROUP: {}}
     check_online(config, keys)

@@ -402,4 +402,4 @@ def test_on_a_terminal_a_bar_moves(monkeypatch: pytest.MonkeyPatch) -> None:
         while b"40/100" not in seen and select.select([above], [], [], 1)[0]:
             seen += os.read(above, 10000)
     os.close(above)
-    assert b"decoding x  40/100" in seen
+    assert b"decoding x 40/100" in seen

@@ -88,7 +88,10 @@ def test_knobs_that_a_recipe_sets_for_another_option_are_named(bench):
     )
     with pytest.raises(ConfigError) as error:
         ours("recipe=fast", "optim=sgd")
-    expected = "optim.betas: unknown key 'betas' (choose from: fused, lr, name) (set by recipe=fast)"
+    expected = (
+        "optim.betas: unknown key 'betas'; did you mean 'optim=adam' 'optim.betas=[0.5,0.9]'? "
+        "(choose from: fused, lr, name) (set by recipe=fast)"
+    )
     assert str(error.value) == expected
 
 

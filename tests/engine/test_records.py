@@ -11,6 +11,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import crc32c as slow_crc32c
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from runner.engine.logs.board_tags import board_tag
 from runner.engine.logs.event_file import EventFile
 from runner.engine.logs.sinks import Row
 from runner.engine.logs.tfrecords import CHUNK, crc32c, to_tfrecords
@@ -59,6 +60,6 @@ def test_events_of_many_steps_are_those_that_protobuf_makes(tmp_path):
     file = io.BytesIO()
     writer = RecordWriter(file)
     for row in logged:
-        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in row.values.items()]
+        values = [Summary.Value(tag=board_tag(tag), simple_value=value) for tag, value in row.values.items()]
         writer.write(Event(wall_time=row.time, step=row.step, summary=Summary(value=values)).SerializeToString())
     assert sink.file.path.read_bytes()[start:] == file.getvalue()
