@@ -58,6 +58,9 @@ ALONE = (  # about one value, a file, this machine or a model of another library
     r"has no published weights",
     r"have the SHA-256",
     r"must be false with windows",
+    # Of a service elsewhere, and of a package that is not here
+    r"requires tracker.mlflow",
+    r"is not installed; pip install",
 )
 
 
