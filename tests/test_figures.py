@@ -42,6 +42,8 @@ TASKS = {
 # The function of each figure: the task that draws it, and the file
 FIGURES = {
     "runner.engine.figures.curves.loss_figure": ("train", "curves.png"),
+    "runner.engine.figures.classes.confusion_figure": ("train", "confusion_val.png"),
+    "runner.engine.figures.classes.calibration_figure": ("train", "calibration_val.png"),
     "runner.engine.figures.preview.lr_figure": ("preview", "preview/lr.png"),
     "runner.engine.figures.preview.image_figure": ("preview", "preview/images.png"),
     "runner.engine.figures.preview.counts_figure": ("preview", "preview/classes.png"),

@@ -250,7 +250,7 @@ def test_other_tasks_end_at_once_without_a_traceback(task, number, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     assert start(kills.job("model=mlp", "model.hidden=[4]", "steps=2", "figures=never", "name=run")) == 0
     monkeypatch.setattr("runner.assemble.assemble", None)
-    for name in ("runner.tasks.evaluate.assemble", "runner.tasks.init_report.assemble"):
+    for name in ("runner.tasks.evaluate.restore_predictor", "runner.tasks.init_report.assemble"):
         monkeypatch.setattr(name, lambda *args, **more: os.kill(os.getpid(), number), raising=False)
     capfd.readouterr()
     words = ["task=evaluate", "run=outputs/run"] if task == "evaluate" else ["task=init_report", "model=mlp"]
