@@ -31,7 +31,7 @@ _MOST_WORDS = 80
 
 
 def row_name(job: Job, fingerprint: Fingerprint) -> str:
-    """Return the name of a trial's row on the page, `optim=adam, lr=0.1 (3f2a)`.
+    """Return the name of a trial's row on the page, `optim=adam, lr=0.1 (3f2a91c4)`.
 
     The seeds of one configuration share a row if they read the same data. The end tells apart rows of the same words.
     """
@@ -42,7 +42,7 @@ def row_name(job: Job, fingerprint: Fingerprint) -> str:
     names = Counter(key.rpartition(".")[2] for key in given)
     short = [key if names[last := key.rpartition(".")[2]] > 1 else last for key in given]
     text = ", ".join(f"{name}={value}" for name, value in zip(short, given.values(), strict=True)) or "default"
-    return f"{brief(text, _MOST_WORDS)} ({digest([job.group_hash, fingerprint.id])[:4]})"
+    return f"{brief(text, _MOST_WORDS)} ({digest([job.group_hash, fingerprint.id])})"
 
 
 def _distinguishes(key: str) -> bool:
