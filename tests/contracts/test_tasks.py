@@ -63,7 +63,7 @@ NEED_RUN = {"evaluate": "run", "predict": "run", "export": "run", "clean": "runs
 NEED = {"predict": {"images": "photos"}, "export": {"out": "model.pt2"}}  # knobs without which a task does nothing
 # Knobs that show only where something is broken or in the way; their own tests have that
 ELSEWHERE = {
-    **{f"predict.{knob}": "tasks/test_predict.py" for knob in ("bad_images", "overwrite")},
+    **{f"predict.{knob}": "tasks/test_predict_task.py" for knob in ("bad_images", "overwrite")},
     **{f"export.{knob}": "tasks/test_export.py" for knob in ("format", "overwrite", "tolerance")},
 }
 READ_RUNS = ("compare", "notebook")

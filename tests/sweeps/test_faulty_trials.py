@@ -97,7 +97,8 @@ def test_out_of_memory_is_tried_again_because_others_may_have_used_the_memory(tm
 
 def test_a_killed_trial_says_how_far_it_came(tmp_path):
     """The curves and the newest checkpoint, after the first epoch of 19 steps, are all that is left of it."""
-    done = sweep("mix=faulty", "mix.which=5,7", "mix.at=25", "epochs=2", *PLUGIN, cwd=tmp_path)
+    words = ("mix=faulty", "mix.which=5,7", "mix.at=25", "epochs=2", "checkpoint_every=1epoch")
+    done = sweep(*words, *PLUGIN, cwd=tmp_path)
     assert done.returncode == 1
     for path in trial_folders(tmp_path).values():
         found = result(path)

@@ -62,7 +62,7 @@ class Trials:
         assert main([*COMMANDS[name]]) == 0
         monkeypatch.undo()
         self.planned, self.ran, self.died = planned[0], [], 0
-        monkeypatch.setattr(sweep, "_make_launcher", lambda *_: InProcess(self._start))
+        monkeypatch.setattr(sweep, "make_launcher", lambda *_: InProcess(self._start))
 
     def _start(self, job) -> int:
         kept, storage.disk = storage.disk, Disk()
