@@ -65,7 +65,15 @@ def test_its_trainings_are_ordinary_runs_of_the_same_config(whole):
     for path in runs(folder).values():
         config = yaml.safe_load((path / "config.yaml").read_text())
         values = config["optim"]["lr"], config["optim"]["weight_decay"]
-        words = [*SMALL[:3], "task=train", "device=cpu", "test=never", "figures=never", "predictions=never", "threads=1"]
+        words = [
+            *SMALL[:3],
+            "task=train",
+            "device=cpu",
+            "test=never",
+            "figures=never",
+            "predictions=never",
+            "threads=1",
+        ]
         assert config == job(*words, f"optim.lr={values[0]}", f"optim.weight_decay={values[1]}").config
         assert result(path)["status"] == "done" and result(path)["test_reads"] == 0
         assert result(path)["scores"]["val"]["best"]["loss"] == scores[values]
