@@ -131,7 +131,7 @@ def test_a_file_is_not_replaced_unless_asked(capfd, own):
     before = own.with_name("model.pt2").read_bytes()
     assert "exists; choose another name, or task.overwrite=true" in exported(capfd, own, "torch_export", code=2)
     own.with_name("model.pt2").unlink()
-    assert "model.json' exists" in exported(capfd, own, "torch_export", code=2)
+    assert "exists; choose another name" in exported(capfd, own, "torch_export", code=2)
     exported(capfd, own, "torch_export", "task.overwrite=true")
     assert len(own.with_name("model.pt2").read_bytes()) == len(before)
 
