@@ -240,7 +240,7 @@ def names_of_trials(words) -> list[str]:
     """Return the names of the trials of a sweep."""
     planned = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep, "run_sweep", lambda _, plan, given: planned.extend(plan.jobs) or 0)
+        patch.setattr(sweep, "run_sweep", lambda _, plan, *more: planned.extend(plan.jobs) or 0)
         assert main([*words]) == 0
     return [Path(job.folder).name for job in planned]
 
