@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -171,9 +172,12 @@ def surroundings(here):
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.set_float32_matmul_precision("medium")
     torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.enable_flash_sdp(False)
     states = (torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate())
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), torch.device("meta"):
         yield
+        assert torch.get_default_device().type == "meta"
         assert not torch.is_grad_enabled()
         assert torch.is_autocast_enabled("cpu")
     try:
@@ -183,6 +187,9 @@ def surroundings(here):
         assert torch.is_deterministic_algorithms_warn_only_enabled()
         assert torch.get_float32_matmul_precision() == "medium"
         assert torch.backends.cudnn.benchmark
+        assert torch.backends.cudnn.conv.fp32_precision == "none"
+        assert not torch.backends.cuda.flash_sdp_enabled()
+        assert torch.get_default_device().type == "cpu"
         assert torch.equal(torch.get_rng_state(), states[0])
         assert (np.random.get_state()[1] == states[1]).all()
         assert random.getstate() == states[2]
@@ -193,6 +200,28 @@ def surroundings(here):
         torch.use_deterministic_algorithms(False)
         torch.set_float32_matmul_precision("highest")
         torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cuda.enable_flash_sdp(True)
+
+
+@pytest.mark.parametrize("place", ["context", "default"])
+def test_torch_computes_as_in_a_new_process_during_a_call(place):
+    from runner.api.torch_state import default_torch
+
+    backends = torch.backends
+    before = [backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision]
+    backends.fp32_precision, backends.cudnn.allow_tf32 = "tf32", False
+    torch.set_default_device("meta" if place == "default" else None)
+    try:
+        with torch.device("meta") if place == "context" else nullcontext():
+            with default_torch():
+                assert [backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision] == before
+                assert torch.zeros(1).device.type == "cpu"
+            assert torch.zeros(1).device.type == "meta"
+        assert backends.fp32_precision == "tf32" and backends.cudnn.conv.fp32_precision == "tf32"
+    finally:
+        torch.set_default_device(None)
+        backends.fp32_precision, backends.cudnn.allow_tf32 = "none", True
 
 
 def test_a_run_computes_the_same_in_any_surroundings_and_leaves_them(surroundings):

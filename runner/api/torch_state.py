@@ -17,16 +17,16 @@ def default_torch() -> Iterator[None]:
     """Give torch the settings of a new process while the body runs, and those of the caller afterwards.
 
     A run computes the same numbers wherever it is started, and it leaves nothing behind: threads, random numbers,
-    default dtype and device, gradients, autocast, deterministic algorithms.
+    default dtype and device, gradients, autocast, deterministic algorithms, TF32 and kernels of attention.
     """
     with ExitStack() as held:
         for read, write, standard in _settings():
             before = read()
             held.callback(write, before)
             write(before if standard is None else standard)
-        if (device := torch.get_default_device()).type != "cpu":
-            held.callback(torch.set_default_device, device)
-            torch.set_default_device(None)
+        if torch.get_default_device().type != "cpu":
+            # Another default would be hidden by the `with torch.device(...)` of a caller, and outlive it
+            held.enter_context(torch.device("cpu"))
         gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
         held.enter_context(torch.random.fork_rng(gpus))
         # Not `no_grad` and its like: the caller may be inside one
@@ -40,10 +40,11 @@ def default_torch() -> Iterator[None]:
 
 def _settings() -> list[_Setting]:
     """Return how to read and to write each setting, and its value in a new process; None: a run sets it itself."""
-    cudnn = torch.backends.cudnn
     # torch.get_float32_matmul_precision raises an error where the caller has set one of these
     backends: Any = torch.backends
-    products = [backends.cuda.matmul, backends.mkldnn.matmul]
+    cuda, cudnn, mkldnn = backends.cuda, backends.cudnn, backends.mkldnn
+    # The general ones first: "none" takes the value of the one above
+    precisions = [backends, cudnn, mkldnn, cuda.matmul, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
     return [
         (torch.get_num_threads, torch.set_num_threads, None),
         (torch.get_default_dtype, torch.set_default_dtype, torch.float32),
@@ -52,9 +53,15 @@ def _settings() -> list[_Setting]:
             lambda value: torch.use_deterministic_algorithms(value[0], warn_only=value[1]),
             (False, False),
         ),
-        *(_attribute(each, "fp32_precision", "none") for each in products),
+        *(_attribute(each, "fp32_precision", "none") for each in precisions),
+        *(_attribute(each, "fp32_precision", "tf32") for each in (cudnn.conv, cudnn.rnn)),
+        _attribute(cudnn, "enabled", True),
         _attribute(cudnn, "benchmark", False),
         _attribute(cudnn, "deterministic", False),
+        (cuda.flash_sdp_enabled, cuda.enable_flash_sdp, True),
+        (cuda.mem_efficient_sdp_enabled, cuda.enable_mem_efficient_sdp, True),
+        (cuda.math_sdp_enabled, cuda.enable_math_sdp, True),
+        (cuda.cudnn_sdp_enabled, cuda.enable_cudnn_sdp, True),
     ]
 
 
