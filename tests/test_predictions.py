@@ -2,8 +2,10 @@
 
 import csv
 import dataclasses
+import io
 import json
 import re
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import numpy as np
@@ -225,13 +227,24 @@ def test_an_evaluation_shows_the_classes_and_saves_what_it_scored(capsys):
     assert len(set(arrays["ids"])) == len(arrays["ids"]) and arrays["ids"].max() > len(arrays["ids"])
 
 
-def test_an_evaluation_of_a_run_that_goes_on_saves_nothing_and_says_so(capsys):
+def test_an_evaluation_of_a_run_that_goes_on_saves_nothing_and_says_so():
     from runner.engine.saving.locking import lock
+
+    def printed(*more) -> str:
+        with redirect_stderr(io.StringIO()) as screen:
+            assert tasks.start(job("task=evaluate", "run=outputs/a", "task.split=val", *more)) == 0
+        return screen.getvalue()
+
+    def evaluate() -> int:
+        assert "the evaluation is not saved: " in printed()
+        # Nothing is to be saved, and nothing is said
+        assert "not saved" not in printed("predictions=never", "figures=never")
+        return 0
 
     start(*SMALL)
     before = (RUN / "predictions" / "val.safetensors").stat().st_mtime_ns
     with lock(RUN):
-        assert run_in_child(lambda: tasks.start(job("task=evaluate", "run=outputs/a", "task.split=val"))) == 0
+        assert run_in_child(evaluate) == 0
     assert (RUN / "predictions" / "val.safetensors").stat().st_mtime_ns == before
 
 

@@ -41,6 +41,9 @@ def save_evaluation(
 
     `command` is the config of the command line, whose `figures` says whether these are drawn.
     """
+    draws = command["figures"] == "always"
+    if found.outputs is None and not draws:
+        return
     folder, names = saved.folder, list[str]()
     about = {
         "step": int(saved.path.name.partition(".")[0]),
@@ -54,7 +57,7 @@ def save_evaluation(
             run.check_writable()
             if found.outputs is not None:
                 names.append(str(write_predictions(folder, split, found, about).relative_to(folder)))
-            if command["figures"] == "always":
+            if draws:
                 pictures = draw_all(pictures_of(classes, found, split))
                 names += save_all(folder, tables_of(classes, found, split) | pictures)
     except (StorageError, Locked, CheckpointError) as error:
