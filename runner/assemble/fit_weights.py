@@ -13,11 +13,12 @@ from torch.nn.functional import interpolate
 
 from runner.assemble.read_weights import InitialWeights
 from runner.components.init.layers import listed
-from runner.engine.parts import keep
+from runner.engine.parts import is_kept, keep
 from runner.engine.state_dict import StateDict, load_state
 from runner.engine.weights import classifiers, named_kinds
 from runner.engine.weights_file import check_finite, renamed
 from runner.errors import CheckpointError, escaped
+from runner.printing import counted
 from runner.spelling import nearest
 from runner.weight_sources import KEY
 
@@ -57,8 +58,13 @@ def load_weights(model: nn.Module, weights: InitialWeights, classes: Sequence[st
     _fit_head(state, {n: t for n, t in expected.items() if heads and n.startswith(tuple(heads))}, weights, classes, fit)
     check_finite(state, KEY, weights.where, fit.taken)
     load_state(model, fit.taken, state.versions, strict=False)
-    keep(parameter for name, parameter in model.named_parameters() if name in fit.taken)
+    keep(parameter for name, parameter in _parameters(model).items() if name in fit.taken)
     return [f"{KEY}: {line}" for line in (_first_line(fit, expected, weights), *fit.lines, *_left(model, state, fit))]
+
+
+def _parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters by name; one that several modules share (tied weights) has several names."""
+    return dict(model.named_parameters(remove_duplicate=False))
 
 
 def _with_names_of(model: nn.Module, state: StateDict) -> StateDict:
@@ -168,7 +174,7 @@ def _check(fit: _Fit, state: StateDict, expected: dict[str, Tensor], where: str)
     """Raise CheckpointError if nothing fits, or if a tensor has another shape and no way to adapt it."""
     if fit.wrong:
         name = fit.wrong[0]
-        count = f"{len(fit.wrong)} tensors have" if len(fit.wrong) > 1 else "1 tensor has"
+        count = f"{counted(len(fit.wrong), 'tensor')} {'have' if len(fit.wrong) > 1 else 'has'}"
         raise CheckpointError(
             f"{KEY}: {where}: {count} another shape than in this model, the first is {escaped(name)} "
             f"({tuple(state[name].shape)}, expected {tuple(expected[name].shape)})"
@@ -190,9 +196,10 @@ def _first_line(fit: _Fit, expected: dict[str, Tensor], weights: InitialWeights)
 def _left(model: nn.Module, state: StateDict, fit: _Fit) -> Iterator[str]:
     """Yield lines about parameters and statistics that the file lacks, and tensors that the model lacks."""
     own = model.state_dict()
-    parameters = dict(model.named_parameters())
-    counted = [name for name in own if name in parameters or "running_" in name]
-    if lacks := [name for name in counted if name not in fit.taken and name not in fit.head]:
-        yield f"{len(lacks)} tensors of the model are not in the file: {listed(lacks)}"
+    # A file may have tied weights under one of their names
+    unset = {name for name, parameter in _parameters(model).items() if not is_kept(parameter)}
+    unset |= {name for name in own if "running_" in name and name not in fit.taken}
+    if lacks := [name for name in own if name in unset and name not in fit.head]:
+        yield f"{counted(len(lacks), 'tensor')} only in the model: {listed(lacks)}"
     if more := [escaped(name) for name in state if name not in own]:
-        yield f"{len(more)} tensors of the file are not in the model: {listed(more)}"
+        yield f"{counted(len(more), 'tensor')} only in the file: {listed(more)}"

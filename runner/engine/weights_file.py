@@ -44,6 +44,12 @@ def read_tensors(path: Path, key: str) -> StateDict:
     tensors = {str(name): each for name, each in state.items() if isinstance(each, Tensor)}
     if not tensors:
         raise CheckpointError(f"{key}: {printable(path)} holds no tensors by name")
+    for name, tensor in tensors.items():
+        if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized:
+            raise CheckpointError(
+                f"{key}: {printable(path)}: {escaped(name)} is sparse, quantized or without values; "
+                "expected a dense tensor"
+            )
     found = StateDict(tensors)
     found.versions = versions_in(state) if hasattr(state, "_metadata") else None
     return _without_wrappers(found)
@@ -102,7 +108,7 @@ def sha256_of_tensors(state: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 of tensors: their names, types, shapes and bytes, whatever the order and kind of the file."""
     found = hashlib.sha256()
     for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
+        tensor = state[name].detach().cpu().resolve_conj().resolve_neg().contiguous()
         found.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode("utf-8", "surrogateescape"))
         # An empty tensor has no bytes to view
         if tensor.numel():
@@ -113,5 +119,7 @@ def sha256_of_tensors(state: Mapping[str, Tensor]) -> str:
 def check_finite(state: Mapping[str, Tensor], key: str, where: str, names: Iterable[str]) -> None:
     """Raise CheckpointError if one of some tensors holds a value that is not finite."""
     for name in names:
-        if not state[name].isfinite().all():
+        tensor = state[name]
+        # Types of 8 bits have no isfinite
+        if not (tensor.float() if tensor.is_floating_point() else tensor).isfinite().all():
             raise CheckpointError(f"{key}: {where}: {escaped(name)} holds values that are not finite")

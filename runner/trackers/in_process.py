@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -43,6 +44,7 @@ class InProcess:
     def __init__(self, kind: str, knobs: Mapping[str, Any], environment: Mapping[str, str]) -> None:
         self._kind, self._knobs, self._environment = kind, dict(knobs), dict(environment)
         self._process: subprocess.Popen[str] | None = None
+        self._writing = threading.Lock()
 
     def start(self, run: TrackedRun) -> None:
         """Start the process, and its run there."""
@@ -74,6 +76,11 @@ class InProcess:
         if process is None:
             return
         assert process.stdin and process.stdout
+        # A thread that waits for the process to read holds the pipe, and closing it would wait as well
+        if self._writing.acquire(timeout=_PATIENCE):
+            self._writing.release()
+        else:
+            process.kill()
         with suppress(OSError):
             process.stdin.close()
         try:
@@ -88,8 +95,9 @@ class InProcess:
         process = self._process
         assert process and process.stdin and process.stdout
         try:
-            process.stdin.write(json.dumps([request, values]) + "\n")
-            process.stdin.flush()
+            with self._writing:
+                process.stdin.write(json.dumps([request, values]) + "\n")
+                process.stdin.flush()
             line = process.stdout.readline()
         except (OSError, ValueError) as error:
             raise _TrackerError(f"its process has ended: {error}") from error

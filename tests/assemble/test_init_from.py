@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from torchvision import models
 from runner.assemble import assemble
 from runner.assemble.fit_weights import load_weights
 from runner.assemble.read_weights import InitialWeights
+from runner.engine.parts import is_kept
 from runner.engine.state_dict import StateDict
-from runner.engine.weights_file import read_tensors, sha256_of_tensors
+from runner.engine.weights_file import check_finite, read_tensors, sha256_of_tensors
 from runner.errors import CheckpointError, ConfigError
 
 RESNET = ("model=torchvision", "augment=[]", "data=synthetic", "data.kind=shapes", "data.size=32")
@@ -198,8 +200,25 @@ def test_what_the_file_or_the_model_lacks_is_said():
     state = StateDict({n: t for n, t in donor.state_dict().items() if not n.startswith("norm")})
     lines = load_weights(model, InitialWeights(state, None, "w.pt"), TEN)
     assert lines[0] == "init_from: took 4 of 9 tensors from w.pt"
-    assert "init_from: 4 tensors of the model are not in the file: norm.weight, norm.bias" in str(lines)
-    assert "init_from: 2 tensors of the file are not in the model: more.weight, more.bias" in str(lines)
+    assert "init_from: 4 tensors only in the model: norm.weight, norm.bias" in str(lines)
+    assert "init_from: 2 tensors only in the file: more.weight, more.bias" in str(lines)
+
+
+class Tied(nn.Sequential):
+    """Two layers that share a weight."""
+
+    def __init__(self) -> None:
+        super().__init__(OrderedDict(a=nn.Linear(4, 4), b=nn.Linear(4, 4), head=nn.Linear(4, 10)))
+        self.b.weight = self.a.weight
+
+
+@pytest.mark.parametrize("dropped", ["a.weight", "b.weight"])
+def test_tied_weights_are_taken_under_either_name_and_left_alone_by_the_init(dropped):
+    donor, model = Tied(), Tied()
+    state = StateDict({n: t for n, t in donor.state_dict().items() if n != dropped})
+    lines = load_weights(model, InitialWeights(state, None, "w.pt"), TEN)
+    assert torch.equal(model.b.weight, donor.a.weight) and is_kept(model.a.weight)
+    assert not any("only in" in line for line in lines)
 
 
 def test_another_shape_is_refused_as_torch_refuses_it():
@@ -224,6 +243,26 @@ def test_a_tensor_that_is_not_finite_is_refused():
     nn.init.constant_(donor.a.weight, float("nan"))
     with pytest.raises(CheckpointError, match=r"w\.pt: a\.weight holds values that are not finite"):
         load_weights(small(), weights(donor), TEN)
+
+
+@pytest.mark.parametrize("kind", ["sparse", "without values"])
+def test_tensors_that_have_no_plain_values_are_one_line(tmp_path, kind):
+    odd = torch.eye(3).to_sparse_coo() if kind == "sparse" else torch.ones(3, device="meta")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.save({"a": odd, "b": torch.ones(3)}, tmp_path / "w.pt")
+        with pytest.raises(CheckpointError, match=r"w\.pt: a is sparse, quantized or without values; expected a dense"):
+            read_tensors(tmp_path / "w.pt", "init_from")
+
+
+def test_complex_and_8_bit_tensors_are_read(tmp_path):
+    state = {"a": torch.full((2,), 1 + 2j).conj(), "b": torch.ones(2).to(torch.float8_e4m3fn)}
+    torch.save(state, tmp_path / "w.pt")
+    found = read_tensors(tmp_path / "w.pt", "init_from")
+    assert sha256_of_tensors(found) == sha256_of_tensors({"a": torch.full((2,), 1 - 2j), "b": state["b"]})
+    check_finite(found, "init_from", "w.pt", ["a", "b"])
+    with pytest.raises(CheckpointError, match="not finite"):
+        check_finite({"b": torch.full((2,), torch.nan).to(torch.float8_e4m3fn)}, "init_from", "w.pt", ["b"])
 
 
 def test_a_damaged_file_is_one_line_and_runs_no_code(tmp_path):

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import threading
+import time
 from dataclasses import replace
 from importlib import util
 
@@ -15,10 +16,11 @@ from runner import registry
 from runner.engine.logs.sinks import read_metrics, read_rows
 from runner.errors import CheckpointError, ConfigError, Locked
 from runner.tasks import start, track_run
-from runner.trackers import follower
+from runner.trackers import follower, in_process
 from runner.trackers.contract import TrackedRun
 from runner.trackers.csv_file import CsvFile
 from runner.trackers.follower import End, Follower
+from runner.trackers.in_process import InProcess
 from runner.trackers.record import Record
 
 BASE = (
@@ -190,6 +192,31 @@ def test_a_tracker_that_hangs_does_not_keep_the_run(tmp_path, kept, capsys, monk
     assert start(run(*SMALL, f"hydra.run.dir={folder}")) == 0
     assert "tracker=kept: 30 rows not sent" in capsys.readouterr().err
     assert tracker.closed and result(folder)["status"] == "done" and len(tracker.runs) == 1
+
+
+def test_a_process_that_reads_nothing_is_killed_although_a_request_fills_its_pipe(tmp_path, monkeypatch):
+    monkeypatch.setattr(in_process, "_PATIENCE", 0.2)
+    answer_once = "import time; input(); print('{{\"answer\": null}}', flush=True); time.sleep(100)"
+    monkeypatch.setattr(in_process, "_MAIN", answer_once)
+    tracker, failures = InProcess("none", {}, {}), []
+    tracker.start(TrackedRun(tmp_path, "n", "g", None, {}))
+
+    def send():
+        try:
+            # More than a pipe holds
+            tracker.log([(step, {f"tag{k}": 1.0 for k in range(100)}) for step in range(100)])
+        except Exception as error:
+            failures.append(error)
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    while not tracker._writing.locked():
+        time.sleep(0.01)
+    closing = threading.Thread(target=tracker.close, daemon=True)
+    closing.start()
+    closing.join(30)
+    sending.join(30)
+    assert not closing.is_alive() and "its process has ended" in str(failures)
 
 
 def test_a_damaged_record_costs_a_warning(tmp_path, kept, capsys):
