@@ -161,9 +161,8 @@ def _train_in(run: Run, job: Job, experiment: Experiment, start: Start, trackers
         finally:
             result.steps, result.epochs = learner.step, learner.step / experiment.recipe.steps_per_epoch
         log_end(log, job, learner.step)
-    if snapshot:
-        # A resumed run may save no checkpoint, and its last validation may have found a better step
-        checkpoint.remove_outdated(folder, learner.step, keep=[learner.patience.best_step])
+    # A resumed run may save no checkpoint, and its last validation may have found a better step
+    checkpoint.remove_outdated(folder, learner.step, keep=[learner.patience.best_step])
     if job.config["figures"] == "always":
         run.afterwards.draw("curves.png", loss_figure(folder / METRICS), tag="curves", step=learner.step)
     record_scores(run, job, experiment)

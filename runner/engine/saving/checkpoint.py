@@ -91,9 +91,14 @@ def save(
 
 
 def remove_outdated(folder: Path, step: int, *, keep: Collection[int], newest: int = _NEWEST) -> None:
-    """Remove the older checkpoints that a killed `save` of a step did not remove; see `save` for the arguments."""
+    """Remove durably the older checkpoints that `save` of a step did not remove; see `save` for the arguments.
+
+    A power cut may bring back what `save` removed, and nothing else removes it from a finished run.
+    """
     checkpoints = folder / FOLDER
     rotate(checkpoints, names_before(storage.names(checkpoints), step), step, keep, newest)
+    with storage.convert_os_errors(checkpoints):
+        storage.disk.fsync_folder(checkpoints)
 
 
 def load(folder: Path, *, step: int | None = None, before: int | None = None) -> Snapshot | None:
