@@ -31,18 +31,22 @@ complete -o nospace -o default -F _runner_complete NAMES
 _ZSH = """_runner_complete() {
     local line="${BUFFER[1,$CURSOR]}"
     if [[ "$line" == python* && "$line" != *" -m runner "* ]]; then _default; return; fi
-    local -a found=("${(@f)$(COMP_LINE="$line" COMMAND -sc query 2> /dev/null)}")
-    compadd -S '' -a found
+    local -a found=(${(f)"$(COMP_LINE="$line" COMMAND -sc query 2> /dev/null)"})
+    if (( $#found )); then compadd -S '' -a found; else _default; fi
 }
 compdef _runner_complete NAMES
 """
-_FISH = """function _runner_complete
+# fish quotes what it inserts itself, and shows files where `_runner_asked` is false
+_FISH = """function _runner_asked
+    set -l line (commandline -cp)
+    not string match -q 'python*' -- $line; or string match -q '* -m runner *' -- $line
+end
+function _runner_complete
     set -lx COMP_LINE (commandline -cp)
-    string match -q 'python*' -- $COMP_LINE; and not string match -q '* -m runner *' -- $COMP_LINE; and return
-    COMMAND -sc query 2> /dev/null
+    COMMAND -sc query 2> /dev/null | string trim -l -c \\'\\"
 end
 for name in NAMES
-    complete -c $name -f -a '(_runner_complete)'
+    complete -c $name -n _runner_asked -f -a '(_runner_complete)'
 end
 """
 _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}

@@ -1,6 +1,7 @@
 """Completion of the command line, as bash asks for it."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -69,6 +70,36 @@ def test_bash_completes_the_module(breaks, tmp_path):
         done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment, cwd=tmp_path)
         prefix = "optim=" if breaks and found != [""] else ""
         assert done.stdout.splitlines() == [f"{prefix}{each}" for each in found], done.stderr
+
+
+# What a shell would insert, and whether it would show files instead
+ASK_ZSH = """
+compdef() { }; compadd() { print -l -- ${(P)@[-1]} }; _default() { print files }
+eval "$(COMMAND -sc install=zsh)"
+BUFFER=$0 CURSOR=${#0}
+_runner_complete
+"""
+ASK_FISH = "COMMAND -sc install=fish | source; complete -C $argv[1]"
+
+
+@pytest.mark.parametrize(("start", "program"), [(["zsh", "-fc"], ASK_ZSH), (["fish", "--no-config", "-c"], ASK_FISH)])
+def test_zsh_and_fish_complete_the_module(start, program, tmp_path):
+    shell = start[0]
+    if not shutil.which(shell):
+        pytest.skip(f"no {shell}")
+    (tmp_path / "other.py").touch()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+    # fish adds the quote itself
+    quote = "'" if shell == "zsh" else ""
+    for line, found in (
+        ("python -m runner optim=ada", [f"optim={each}" for each in ("adagrad", "adam", "adamax", "adamw")]),
+        ("python -m runner 'augment=[crop,hf", [f"{quote}augment=[crop,hflip"]),
+        ("python othe", ["other.py"] if shell == "fish" else ["files"]),
+        ("python -m runner nothing=", [] if shell == "fish" else ["files"]),
+    ):
+        words = [*start, program.replace("COMMAND", f"{sys.executable} -m runner"), line]
+        done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=tmp_path)
+        assert done.stdout.splitlines() == found, (line, done.stderr)
 
 
 def test_a_query_imports_neither_torch_nor_hydra(tmp_path):
