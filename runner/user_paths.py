@@ -104,6 +104,12 @@ def real(path: _Path) -> Path:
     return Path(os.path.realpath(full(path)))
 
 
+def leads_up(link: _Path) -> bool:
+    """Return True for a link to a folder that the link is in: what is below it holds itself, and whole disks with it."""
+    place = os.path.realpath(os.path.dirname(full(link)))  # noqa: PTH120
+    return os.path.join(place, "").startswith(os.path.join(os.path.realpath(full(link)), ""))  # noqa: PTH118
+
+
 def relative(path: _Path, start: _Path = ".") -> str:
     """Return the path that leads from a folder to another path."""
     return os.path.relpath(full(path), full(start))

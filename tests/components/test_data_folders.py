@@ -19,6 +19,7 @@ from runner.components.data.splitting import stratified_sample
 from runner.engine.contracts import Data
 from runner.engine.data_summary import Found, found_in
 from runner.errors import ConfigError, DataError
+from runner.identity import data_state
 from runner.registry import build
 
 YAML = yaml.safe_load((ROOT / "conf" / "data" / "imagefolder.yaml").read_text())
@@ -26,6 +27,10 @@ YAML = yaml.safe_load((ROOT / "conf" / "data" / "imagefolder.yaml").read_text())
 
 def imagefolder(root: Path, **changes: Any) -> Data:
     return build("data", {**YAML, "root": str(root), "size": [4, 4], "workers": 0, "cache": None, **changes})
+
+
+def config_of(root: Path) -> dict[str, Any]:
+    return {"data": {**YAML, "name": "imagefolder", "root": str(root)}}
 
 
 def draw(root: Path, **counts: int) -> Path:
@@ -275,6 +280,22 @@ def test_hidden_files_are_counted_by_name_in_one_line(tmp_path: Path) -> None:
         f"data: left out images outside the class folders: 1 ({root}/stray.png)",
         f"data: left out links to folders inside class folders: 1 ({root}/b/link)",
     )
+
+
+def test_a_link_to_a_folder_that_it_is_in_is_left_out_and_said(tmp_path: Path) -> None:
+    root = draw(tmp_path / "disk" / "set", a=10, b=10)
+    expected, state = counts(imagefolder(root)), data_state(config_of(root))
+    for name, target in (("here", root), ("above", tmp_path), ("disk", Path("/")), ("relative", Path(".."))):
+        (root / name).symlink_to(target, target_is_directory=True)
+    data = imagefolder(root)
+    assert data.classes == ("a", "b") and counts(data) == expected
+    assert data.notes == (f"data: left out links to a folder that they are in: 4 (the first is {root}/above)",)
+    assert data_state(config_of(root)) == state
+    # Another folder of the same name beginning is none that it is in
+    fill(tmp_path / "disk" / "se", 10)
+    (root / "other").symlink_to(tmp_path / "disk" / "se", target_is_directory=True)
+    assert imagefolder(root).classes == ("a", "b", "other")
+    assert data_state(config_of(root)) != state
 
 
 # A test folder without labels

@@ -85,8 +85,8 @@ COMMANDS = [
     ("run", 0, (*TINY, "name=run")),
     ("run that is over", 0, ("resume=outputs/run",)),
     ("evaluation", 0, ("task=evaluate", "run=outputs/run", "task.split=test")),
-    ("run that fails", 8, (*TINY, "name=fails", "mix=faulty", "mix.which=1", "mix.at=2", *PLUGIN)),
-    ("resumed run", 8, ("resume=outputs/fails", *PLUGIN)),
+    ("run that fails", 2, (*TINY, "name=fails", "mix=faulty", "mix.which=1", "mix.at=2", *PLUGIN)),
+    ("resumed run", 2, ("resume=outputs/fails", *PLUGIN)),
     (
         *("sweep with failing trials", 1),
         ("-m", *TINY, "sweep=s", "mix=faulty", "mix.which=0,1,5,7", "mix.at=2", "hydra.launcher.retries=1", *PLUGIN),

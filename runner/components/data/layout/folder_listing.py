@@ -10,7 +10,7 @@ from pathlib import Path
 
 from runner.components.data.pixels.image_kinds import is_image
 from runner.errors import escaped
-from runner.user_paths import full, walk
+from runner.user_paths import full, leads_up, walk
 
 # Lower-case names that operating systems, editors and storage devices leave behind; names with a dot are hidden anyway
 _SYSTEM = frozenset(
@@ -34,6 +34,7 @@ class Skipped:
     others: Counter[str] = field(default_factory=Counter)
     # Paths
     links: list[str] = field(default_factory=list)
+    upward: list[str] = field(default_factory=list)
     loose: list[str] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
 
@@ -47,6 +48,7 @@ class Skipped:
             "folders that are not a split": self.folders,
             "images outside the class folders": self.loose,
             "links to folders inside class folders": self.links,
+            "links to a folder that they are in": self.upward,
         }
         return (
             *(
@@ -91,13 +93,16 @@ def list_folder(folder: Path, skipped: Skipped) -> tuple[list[str], list[str]]:
     """Return the sorted names of the subfolders and of the files in a folder."""
     try:
         with os.scandir(full(folder)) as entries:
-            kinds = {entry.name: entry.is_dir() for entry in entries}
+            kinds = {entry.name: (entry.is_dir(), entry.is_symlink()) for entry in entries}
     except OSError as error:
         # As typed, for the message
         error.filename = f"{folder}{str(error.filename).removeprefix(full(folder))}"
         raise
     names = sorted(_without_hidden(kinds, skipped))
-    return [name for name in names if kinds[name]], [name for name in names if not kinds[name]]
+    upward = [name for name in names if kinds[name] == (True, True) and leads_up(folder / name)]
+    skipped.upward.extend(str(folder / name) for name in upward)
+    folders = [name for name in names if kinds[name][0] and name not in upward]
+    return folders, [name for name in names if not kinds[name][0]]
 
 
 def folders_in(folder: Path) -> list[str]:
