@@ -132,7 +132,7 @@ def _walk(root: str, below: str, depth: int | None, level: int = 1) -> Iterator[
         name = f"{below}/{entry.name}" if below else entry.name
         try:
             if entry.is_dir(follow_symlinks=level <= _LINKED_LEVELS):
-                if entry.is_symlink() and user_paths.leads_up(entry.path):
+                if user_paths.leads_up(entry.path):
                     # As the data set does
                     continue
                 if depth is None or level < depth:

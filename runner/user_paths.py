@@ -104,10 +104,13 @@ def real(path: _Path) -> Path:
     return Path(os.path.realpath(full(path)))
 
 
-def leads_up(link: _Path) -> bool:
-    """Return True for a link to a folder that the link is in: what is below it holds itself, and whole disks with it."""
-    place = os.path.realpath(os.path.dirname(full(link)))  # noqa: PTH120
-    return os.path.join(place, "").startswith(os.path.join(os.path.realpath(full(link)), ""))  # noqa: PTH118
+def leads_up(path: _Path) -> bool:
+    """Return True for a link to a folder that it is in: below it a search goes round, or through a whole disk."""
+    place = full(path)
+    if not os.path.islink(place):  # noqa: PTH114
+        return False
+    holder = os.path.realpath(os.path.dirname(place))  # noqa: PTH120
+    return os.path.join(holder, "").startswith(os.path.join(os.path.realpath(place), ""))  # noqa: PTH118
 
 
 def relative(path: _Path, start: _Path = ".") -> str:

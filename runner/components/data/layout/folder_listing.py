@@ -93,16 +93,16 @@ def list_folder(folder: Path, skipped: Skipped) -> tuple[list[str], list[str]]:
     """Return the sorted names of the subfolders and of the files in a folder."""
     try:
         with os.scandir(full(folder)) as entries:
-            kinds = {entry.name: (entry.is_dir(), entry.is_symlink()) for entry in entries}
+            kinds = {entry.name: entry.is_dir() for entry in entries}
     except OSError as error:
         # As typed, for the message
         error.filename = f"{folder}{str(error.filename).removeprefix(full(folder))}"
         raise
     names = sorted(_without_hidden(kinds, skipped))
-    upward = [name for name in names if kinds[name] == (True, True) and leads_up(folder / name)]
+    folders = [name for name in names if kinds[name]]
+    upward = [name for name in folders if leads_up(folder / name)]
     skipped.upward.extend(str(folder / name) for name in upward)
-    folders = [name for name in names if kinds[name][0] and name not in upward]
-    return folders, [name for name in names if not kinds[name][0]]
+    return [name for name in folders if name not in upward], [name for name in names if not kinds[name]]
 
 
 def folders_in(folder: Path) -> list[str]:
