@@ -83,4 +83,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """Return the names of the module, those of the Python API among them."""
-    return sorted({*globals(), *_API})
+    return sorted({*globals(), *_API} - {"Any", "TYPE_CHECKING", "importlib"})

@@ -106,8 +106,8 @@ def test_a_password_in_a_wrong_word_is_not_shown(here):
 
 
 def test_words_are_a_list(here):
-    for given in ("model=mlp", [("model", "mlp")], [1]):
-        with pytest.raises(runner.ConfigError, match="must be a list of texts"):
+    for given in ("model=mlp", b"model=mlp", {"model": "mlp"}, [("model", "mlp")], [1], None, 1):
+        with pytest.raises(runner.ConfigError, match="must be a list of strings"):
             runner.train(given)
     for flag in ("-m", "--help", "--version"):
         with pytest.raises(runner.ConfigError, match="takes no flags but --config-dir and --config-name"):

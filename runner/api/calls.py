@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -170,9 +170,11 @@ def _last_opened(jobs: Sequence[Job]) -> Path | None:
 
 def _arguments(what: str, overrides: Iterable[str]) -> Arguments:
     """Return the words of a call; raises ConfigError for those that are no words, and for flags of the terminal."""
-    words = [overrides] if isinstance(overrides, str) else list(overrides)
-    if isinstance(overrides, str) or not all(isinstance(word, str) for word in words):
-        raise ConfigError(f'{what}: overrides must be a list of texts, as in ["model=mlp", "epochs=1"]')
+    # The keys of a mapping are no overrides, nor are the letters of a string
+    given = isinstance(overrides, Iterable) and not isinstance(overrides, (str, bytes, Mapping))
+    words = list(overrides) if given else []
+    if not given or not all(isinstance(word, str) for word in words):
+        raise ConfigError(f'{what}: overrides must be a list of strings, as in ["model=mlp", "epochs=1"]')
     arguments = read_arguments(words)
     if arguments._replace(overrides=(), config_dir=None, config_name="config") != read_arguments([]):
         raise ConfigError(f"{what}: takes no flags but {_FLAGS} (runner.sweep is -m, runner.compose is --cfg job)")
