@@ -60,10 +60,11 @@ def _other_score(report: Report, row: ComparedRow) -> dict[str, str]:
 def cost_table(report: Report, *, narrow: bool = False) -> Table:
     """Return what each configuration costs, its update/weight ratio, and the test scores that were read.
 
-    For a screen (`narrow`) labels are short, and the compared score at its other validation is there, too.
+    For a screen (`narrow`) labels are short, and the compared score at its other validation is there, too. What no
+    configuration has, such as a ratio without its probe, is no column.
     """
     tests = any(run.score("test/accuracy", "") is not None for row in report.rows for run in row.group.runs)
-    return [
+    rows = [
         {
             "configuration": row.group.short if narrow else row.group.label,
             **(_other_score(report, row) if narrow else {}),
@@ -77,6 +78,7 @@ def cost_table(report: Report, *, narrow: bool = False) -> Table:
         }
         for row in report.rows
     ]
+    return [{key: text for key, text in row.items() if any(other[key] for other in rows)} for row in rows]
 
 
 def other_scores_table(report: Report) -> Table:

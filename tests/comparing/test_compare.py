@@ -18,6 +18,7 @@ from scipy import stats
 from runner.comparing.csv_tables import runs_csv
 from runner.comparing.page import html_page, markdown_page
 from runner.comparing.report import make_report
+from runner.comparing.tables import cost_table
 from runner.comparing.verdicts import Criterion
 from runner.engine.fingerprint import Fingerprint, Part
 from runner.engine.saving.folder import read_result, write_result
@@ -365,6 +366,15 @@ def test_the_terminal_gets_eighty_columns(saved):
     assert re.search(r"lr=0.7 †\s+4/5\s+0\.9050", printed)
     notes = printed[printed.index("\n- ") + 1 :].split("\n \n")[0].split(" configuration")[0].rstrip().splitlines()
     assert {line[:2] for line in notes} == {"- ", "  "}
+
+
+def test_what_no_run_has_is_no_column(saved, tmp_path):
+    # These runs have no probe, and no test scores
+    assert "log10 ratio" not in saved[2] and "log10 ratio" not in (saved[0] / "comparison.html").read_text()
+    _, found = compared(write_sweep(tmp_path / "s", {0.1: LOW, 0.5: HIGH}))
+    columns = ["configuration", "steps", "seconds", "ms/step", "examples/s", "peak MB"]
+    assert all(columns[:4] == list(row)[:4] for row in cost_table(found))
+    assert all({*row} <= {*columns} for row in cost_table(found))
 
 
 def test_a_second_comparison_says_the_same_in_another_folder(saved):
