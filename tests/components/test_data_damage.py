@@ -222,7 +222,7 @@ def test_a_run_refused_for_its_images_leaves_nothing(root: Path, tmp_path: Path)
         cwd=tmp_path, XDG_CACHE_HOME=str(tmp_path / "caches"),
     )  # fmt: skip
     assert run.returncode == 7
-    assert run.stderr == f"runner: error: {victim}: cannot be read as an image (cannot identify image file it)\n"
+    assert run.stderr == f"runner: error: {victim}: cannot be read as an image (cannot identify image file)\n"
     # Only digests of files stay, for the next start
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "fingerprints"] == []
 

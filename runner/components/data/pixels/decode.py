@@ -86,7 +86,7 @@ def _error_text(error: Exception, path: str) -> str:
     """Return a decoder's message on one line, without the path."""
     message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     for place in (full(path), path):
-        message = message.replace(repr(place), "it").replace(place, "it")
+        message = message.replace(f" {place!r}", "").replace(place, "it")
     return " ".join(message.split()) or type(error).__name__
 
 
