@@ -97,9 +97,61 @@ def test_a_component_of_a_script_trains_as_the_same_one_of_runner(tmp_path):
         refused = command(*words, cwd=tmp_path)
         assert refused.returncode == 2
         assert refused.stderr.startswith("runner: error: plugins: got __main__, the components of a notebook or script")
+    for key, *words in (["resume"], ["run", "task=evaluate"]):
+        refused = command(*words, f"{key}=outputs/own", cwd=tmp_path)
+        line = f"{key}: this run has optim=plain of a notebook or script; call runner there"
+        assert (refused.returncode, refused.stderr) == (2, f"runner: error: {line}\n")
     assert yaml.safe_load((tmp_path / "outputs/sweeps/two/sweep.yaml").read_text())["give_again"] == [
         "plugins=[__main__]"
     ]
+
+
+CHOSEN_BY_FILES = """
+from pathlib import Path
+HEADER = "# @package _global_\\ndefaults:\\n  - override "
+SEARCH = "/hydra/sweeper: optuna\\nhydra: {sweeper: {n_trials: 2, params: {activation: 'relu,leaky'}}}\\n"
+Path("my_conf/recipe").mkdir(parents=True)
+Path("my_conf/recipe/mine.yaml").write_text(f"{HEADER}/activation: leaky\\n")
+Path("my_conf/recipe/tried.yaml").write_text(HEADER + SEARCH)
+shipped = runner.train([*SMALL, "name=shipped"])
+
+
+@runner.register("activation")
+def leaky(*, slope: float = 0.1):
+    return torch.nn.LeakyReLU(slope)
+
+
+def recorded(call, *words):
+    found = call(words)
+    found = found[0] if isinstance(found, list) else found
+    print(json.dumps({" ".join(words[-2:]): found["plugins"] if isinstance(found, dict) else found.config["plugins"]}))
+
+
+own = [*SMALL, "--config-dir", "my_conf"]
+recorded(runner.train, *own, "name=a", "recipe=mine")
+recorded(runner.compose, *own, "name=b", "recipe=mine")
+recorded(runner.sweep, *own, "seed=0,1", "recipe=mine")
+recorded(runner.sweep, *own, "sweep=tried", "recipe=tried")
+recorded(runner.train, *SMALL, "seed=2", "name=leaky")
+recorded(runner.train, "steps=9", "extend=outputs/a")
+recorded(runner.train, "steps=9", "extend=outputs/shipped")
+refused(runner.sweep, "--config-dir", "my_conf", "recipe=mine", "seed=0,1", "hydra.launcher.workers=2")
+"""
+
+
+def test_a_run_records_the_plugin_if_a_file_or_an_earlier_run_chooses_a_component_of_it(tmp_path):
+    *printed, refused = lines(tmp_path, CHOSEN_BY_FILES)
+    assert printed == [
+        {"name=a recipe=mine": ["__main__"]},
+        {"name=b recipe=mine": ["__main__"]},
+        {"seed=0,1 recipe=mine": ["__main__"]},
+        {"sweep=tried recipe=tried": ["__main__"]},
+        {"seed=2 name=leaky": []},
+        {"steps=9 extend=outputs/a": ["__main__"]},
+        {"steps=9 extend=outputs/shipped": []},
+    ]
+    assert refused[1].startswith("hydra.launcher.workers: not supported with components of __main__")
+    assert (tmp_path / "outputs" / "a" / "main_components.py").exists()
 
 
 FAULTY = """

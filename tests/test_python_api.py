@@ -105,6 +105,14 @@ def test_a_password_in_a_wrong_word_is_not_shown(here):
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("plugins", ["my_lab", [Path("my_lab.py")]], ids=["text", "path"])
+@pytest.mark.parametrize("call", [runner.train, runner.sweep, runner.compose, runner.load], ids=lambda f: f.__name__)
+def test_plugins_are_a_list_of_modules_or_names(here, call, plugins):
+    with pytest.raises(runner.ConfigError, match=r"plugins: got .*my_lab.*; expected a list of modules or of their na"):
+        call("outputs" if call is runner.load else [], plugins=plugins)
+    assert list(here.iterdir()) == []
+
+
 def test_words_are_a_list(here):
     for given in ("model=mlp", b"model=mlp", {"model": "mlp"}, [("model", "mlp")], [1], None, 1):
         with pytest.raises(runner.ConfigError, match="must be a list of strings"):

@@ -11,14 +11,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from runner.api.main_options import options_of_main
+from runner.api.main_options import options_of_main, uses_main
 from runner.api.result import Result, config_in, made_result, result_in
 from runner.api.session import call, import_matplotlib
 from runner.door.arguments import Arguments, read_arguments
 from runner.door.command import Command, checked_command
 from runner.door.compose import with_values_set
 from runner.engine.interruption import Interrupted
-from runner.errors import ConfigError, TrialsFailed
+from runner.errors import ConfigError, TrialsFailed, brief
 from runner.printing import write_stderr
 from runner.registry import MAIN, registered_in
 from runner.tasks.job import Job
@@ -145,15 +145,24 @@ def checked(
 ) -> Iterator[Command]:
     """Yield the checked command of a call; `flags` are those that the call stands for."""
     arguments = _arguments(what, overrides)
-    with options_of_main(arguments.overrides) as (more, own):
-        for word in arguments.overrides if own else ():
-            if word.startswith(("hydra.launcher.", "hydra/launcher")):
-                raise ConfigError(
-                    f"{word.partition('=')[0]}: not supported with components of {MAIN}, whose trials run in this "
-                    "process, one after the other; put the components into a module and give it as a plugin"
-                )
-        arguments = _with_plugins(arguments, [*plugins, *own])
-        yield checked_command(arguments._replace(**flags), more)
+    modules = _module_names(plugins)
+    with options_of_main(arguments.overrides) as (more, named):
+        if not named:
+            command = checked_command(_with_plugins(arguments, modules)._replace(**flags), more)
+        if named or (more and uses_main(command)):
+            _refuse_launcher(arguments.overrides)
+            command = checked_command(_with_plugins(arguments, [*modules, MAIN])._replace(**flags), more)
+        yield command
+
+
+def _refuse_launcher(words: Sequence[str]) -> None:
+    """Raise ConfigError for settings of the launcher: no other process has the components of this one."""
+    for word in words:
+        if word.startswith(("hydra.launcher.", "hydra/launcher")):
+            raise ConfigError(
+                f"{word.partition('=')[0]}: not supported with components of {MAIN}, whose trials run in this "
+                "process, one after the other; put the components into a module and give it as a plugin"
+            )
 
 
 def _single_job(command: Command) -> Job:
@@ -181,12 +190,21 @@ def _arguments(what: str, overrides: Iterable[str]) -> Arguments:
     return arguments
 
 
-def _with_plugins(arguments: Arguments, plugins: Sequence[str | ModuleType]) -> Arguments:
+def _module_names(plugins: Sequence[str | ModuleType]) -> list[str]:
+    """Return the names of the modules that a call has as its plugins; raises ConfigError for what is none."""
+    if isinstance(plugins, str) or not all(isinstance(each, (str, ModuleType)) for each in plugins):
+        raise ConfigError(
+            f'plugins: got {brief(repr(plugins))}; expected a list of modules or of their names, as in ["my_lab.parts"]'
+        )
+    return [each if isinstance(each, str) else each.__name__ for each in plugins]
+
+
+def _with_plugins(arguments: Arguments, modules: Sequence[str]) -> Arguments:
     """Return the words of a call with its plugins, in one word as on the command line."""
-    names = list(dict.fromkeys(each if isinstance(each, str) else each.__name__ for each in plugins))
-    if not names:
+    if not modules:
         return arguments
-    return arguments._replace(overrides=(*arguments.overrides, f"plugins=[{','.join(names)}]"))
+    names = ",".join(dict.fromkeys(modules))
+    return arguments._replace(overrides=(*arguments.overrides, f"plugins=[{names}]"))
 
 
 def _start(command: Command, job: Job) -> None:

@@ -8,25 +8,27 @@ from __future__ import annotations
 import inspect
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from runner.door.command import Command
 from runner.door.options import OPTION, Conf, find_conf, option_values
+from runner.door.saved_choices import saved_config_of
 from runner.engine.saving.storage import convert_os_errors
 from runner.errors import ConfigError, unknown, wrong
 from runner.registry import MAIN, knobs, registered_in
 
 
 @contextmanager
-def options_of_main(words: Sequence[str]) -> Iterator[tuple[list[Path], list[str]]]:
-    """Yield the config folders and the plugins for the components of `__main__`, none if there are none.
+def options_of_main(words: Sequence[str]) -> Iterator[tuple[list[Path], bool]]:
+    """Yield the config folders for the components of `__main__`, and True if a word or its saved run chooses one.
 
     Args:
-        words: The words of the call; the plugin is among its plugins only if a word names a component.
+        words: The words of the call.
 
     Raises:
         ConfigError: If a component that a word names cannot be an option, or lacks a value.
@@ -34,12 +36,15 @@ def options_of_main(words: Sequence[str]) -> Iterator[tuple[list[Path], list[str
     """
     found = registered_in(MAIN)
     if not found:
-        yield [], []
+        yield [], False
         return
     conf = find_conf()
-    named = {part for word in words for part in re.findall(r"[\w-]+", word)}
+    given = [word.lstrip("+").partition("=")[::2] for word in words]
+    # What `resume` continues has the values of its own
+    resumed = any(key == "resume" for key, _ in given)
     with tempfile.TemporaryDirectory(prefix="runner-") as place:
-        for kind, name, factory in found:
+        chosen = [_is_chosen(kind, name, given) for kind, name, _ in found]
+        for (kind, name, factory), named in zip(found, chosen, strict=True):
             if kind not in conf.defaults:
                 raise unknown(f"register('{kind}')", "kind", kind, conf.defaults)
             values = {knob: _default(conf, kind, factory, knob) for knob in knobs(factory)}
@@ -47,12 +52,37 @@ def options_of_main(words: Sequence[str]) -> Iterator[tuple[list[Path], list[str
                 _write_option(conf, Path(place), kind, name, values)
             except ConfigError:
                 # One that this call does not use must not stop it
-                if name in named:
+                if named:
                     raise
-            if name in named and "resume" not in named:
-                _check_given(conf, kind, name, values, words)
-        used = any(name in named for _, name, _ in found) or "resume" in named
-        yield [Path(place)], [MAIN] if used else []
+            if named and not resumed:
+                _check_given(conf, kind, name, values, {key for key, _ in given})
+        yield [Path(place)], any(chosen) or _saved_run_uses_main(words, resumed=resumed)
+
+
+def _is_chosen(kind: str, name: str, given: Sequence[tuple[str, str]]) -> bool:
+    """Return True if a word names a component as an option of its group, or as the metric to monitor."""
+    keys = (kind, "monitor") if kind == "metric" else (kind,)
+    return any(key in keys and name in re.findall(r"[\w-]+", value) for key, value in given)
+
+
+def _saved_run_uses_main(words: Sequence[str], *, resumed: bool) -> bool:
+    """Return True if the run that a word names has components of `__main__`; a sweep to resume may have some."""
+    config = saved_config_of(words)
+    return MAIN in (config.get("plugins") or ()) if isinstance(config, dict) else resumed
+
+
+def uses_main(command: Command) -> bool:
+    """Return True if a run of a command has a component of `__main__`, whoever chose it: a recipe may."""
+    sweep = command.sweep
+    configs = [command.config] if command.config else [job.config for job in sweep.jobs] if sweep else []
+    tried: list[tuple[str, str]] = []
+    if sweep and sweep.search:
+        configs.append(sweep.search.like.config)
+        tried = [(axis.key, choice) for axis in sweep.search.search.space.axes for choice in axis.choices]
+    return any(
+        _is_chosen(kind, name, tried) or any(name in (c[kind].get("name"), *c[kind]) for c in configs)
+        for kind, name, _ in registered_in(MAIN)
+    )
 
 
 def _write_option(conf: Conf, place: Path, kind: str, name: str, values: Mapping[str, Any]) -> None:
@@ -70,9 +100,8 @@ def _write_option(conf: Conf, place: Path, kind: str, name: str, values: Mapping
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
 
 
-def _check_given(conf: Conf, kind: str, name: str, values: Mapping[str, Any], words: Sequence[str]) -> None:
-    """Raise ConfigError if a knob without a default is not set by a word."""
-    given = {word.lstrip("+").partition("=")[0] for word in words}
+def _check_given(conf: Conf, kind: str, name: str, values: Mapping[str, Any], given: Container[str]) -> None:
+    """Raise ConfigError if a knob without a default is not among the `given` keys."""
     for knob, value in values.items():
         key = f"{kind}.{name}.{knob}" if conf.several(kind) else f"{kind}.{knob}"
         if value is inspect.Parameter.empty and key not in given:

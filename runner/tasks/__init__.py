@@ -4,6 +4,7 @@ train.py            train, validate, select the best checkpoint, read the test s
 evaluate.py         score a finished run again
 predict.py          the classes of images with a finished run, as a table
 export.py           the model of a finished run as one file, with a model card
+out_file.py         the file that `task.out` names
 trained/            a run restored for use without its data
 save_evaluation.py  results of an evaluation, on the screen and in the run folder
 final_scores.py     the scores at the end of a run, with the selected weights

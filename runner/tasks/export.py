@@ -14,14 +14,14 @@ from torch.nn import functional as F
 
 import runner
 from runner.assemble.predictor import Predictor
-from runner.engine.saving.storage import make_folders, printable, write_atomic
+from runner.engine.saving.storage import printable, write_atomic
 from runner.errors import ConfigError, brief, escaped
 from runner.printing import write_stdout
 from runner.registry import register
 from runner.roles import FilePath, Role
 from runner.schema import Positive
 from runner.tasks.job import Job
-from runner.tasks.predict import check_out
+from runner.tasks.out_file import check_name, out_file
 from runner.tasks.trained.graphs import (
     INPUT,
     SUFFIXES,
@@ -57,25 +57,25 @@ def export(
     if out is None:
         name = f"model{SUFFIXES[format][0]}"
         raise ConfigError(f"task.out: got null; expected a file to write: task.out={name}")
-    path = Path(out)
-    check_out(out, SUFFIXES[format], overwrite=overwrite)
-    check_out(str(path.with_suffix(_CARD)), (_CARD,), overwrite=overwrite)
-    check_installed(format)
-    run = read_run(job, task="export")
-    run = replace(run, config={**run.config, "device": "cpu"})
-    predictor = restore_predictor(run, known_facts(run), threads=True)
-    # Whatever the precision of the training
-    predictor.model.float().to(memory_format=torch.contiguous_format)
-    content, difference = _checked_file(run, predictor, format, tolerance)
-    make_folders(path.parent)
-    write_atomic(path, content)
-    card = _card(run, predictor, format, content, path.name) | {"max_difference": difference, "tolerance": tolerance}
-    write_atomic(path.with_suffix(_CARD), json.dumps(card, indent=1).encode() + b"\n")
+    card_path = Path(out).with_suffix(_CARD)
+    with out_file(out, SUFFIXES[format], overwrite=overwrite) as path:
+        check_name(card_path, (_CARD,), overwrite=overwrite)
+        check_installed(format)
+        run = read_run(job, task="export")
+        run = replace(run, config={**run.config, "device": "cpu"})
+        predictor = restore_predictor(run, known_facts(run), threads=True)
+        # Whatever the precision of the training
+        predictor.model.float().to(memory_format=torch.contiguous_format)
+        content, difference = _checked_file(run, predictor, format, tolerance)
+        card = _card(run, predictor, format, content, path.name)
+        card |= {"max_difference": difference, "tolerance": tolerance}
+        write_atomic(path, content)
+        write_atomic(card_path, json.dumps(card, indent=1).encode() + b"\n")
     sizes = f"{', '.join(map(str, _BATCHES[:-1]))} and {_BATCHES[-1]}"
     write_stdout(
-        f"exported      {printable(path)} ({len(content):,} bytes), card {printable(path.with_suffix(_CARD))}\n"
+        f"exported      {printable(path)} ({len(content):,} bytes), card {printable(card_path)}\n"
         f"checked       batches of {sizes} images: max difference {difference:.2g} from the run's own "
-        f"{output_name(predictor)}\n"
+        f"{output_name(predictor)} in float32\n"
     )
     return 0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +16,8 @@ from runner.hashes import hash8
 from runner.identity import data_paths
 from runner.keys import key_marks, marked_keys, settings_with
 from runner.numerics import COMMAND_ONLY, completed, same_config
+from runner.plain_yaml import conf_folder, yaml_files
+from runner.registry import MAIN, names
 from runner.roles import Role
 from runner.schema import check
 from runner.settings import GROUPS, SETTINGS
@@ -71,7 +73,23 @@ def saved_config(
         raise ConfigError(f"{key}: got '{folder}', must be the folder of a training run (its task is {task!r})")
     config = _with_paths(_with_saved_paths(Path(folder), config), job.config, paths, key)
     # Never the saved values: the user must confirm with each command
-    return config | {name: job.config[name] for name in {*tops.values(), *COMMAND_ONLY} & may_change}
+    found = config | {name: job.config[name] for name in {*tops.values(), *COMMAND_ONLY} & may_change}
+    _check_plugins(key, found, config["plugins"], job.config["plugins"])
+    return found
+
+
+def _check_plugins(key: str, config: Mapping[str, Any], saved: Sequence[str], given: Collection[str]) -> None:
+    """Raise ConfigError if a component of a run is in none of the `given` plugins, but in one that the run had."""
+    again = [name for name in saved if name not in given]
+    groups = {kind: value for kind, value in config.items() if isinstance(value, Mapping)} if again else {}
+    for kind, value in groups.items():
+        for name in [value["name"]] if "name" in value else value:
+            if name not in (*names(kind), *(path.stem for path in yaml_files(conf_folder() / kind))):
+                if again == [MAIN]:
+                    raise ConfigError(f"{key}: this run has {kind}={name} of a notebook or script; call runner there")
+                raise ConfigError(
+                    f"{key}: this run has {kind}={name} of plugins=[{','.join(again)}], which must be given again"
+                )
 
 
 def _is_chosen(name: str, config: Any, job: Job) -> bool:

@@ -13,6 +13,7 @@ from running import job
 
 from runner.__main__ import main
 from runner.tasks import start
+from runner.tasks.trained.trained import Trained
 
 RUN = (
     "model=cnn", "model.channels=[4]", "model.hidden=[]", "data=imagefolder", "data.root=images", "data.size=[12,16]",
@@ -154,6 +155,25 @@ def test_a_wrong_word_is_one_line_and_leaves_nothing(capfd, words, part):
     Path("table.csv").unlink(missing_ok=True)
     assert {path: path.stat().st_mtime_ns for path in Path().rglob("*")}.items() <= before.items()
     assert Path("run/config.csv").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["run/config.yaml/table.csv", f"{'x' * 300}/table.csv", "/proc/table.csv"])
+def test_a_place_that_cannot_be_written_is_refused_before_the_images_are_read(capfd, name):
+    before = sorted(Path().rglob("*"))
+    line = said(capfd, "task=predict", "task.images=nowhere", f"task.out={name}", code=4).err
+    assert line.count("\n") == 1 and name.partition("/")[0][:20] in line
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_a_confident_mistake_has_a_finite_nll(capfd, monkeypatch):
+    def saved(name) -> dict:
+        said(capfd, "task=predict", "task.images=images/test", f"task.out={name}", "task.overwrite=true")
+        return json.loads(Path(name).read_text())
+
+    plain = saved("table.json")["scores"]["nll"]
+    own = Trained.outputs
+    monkeypatch.setattr(Trained, "outputs", lambda self, chunks: (1000 * each for each in own(self, chunks)))
+    assert saved("table.json")["scores"]["nll"] == pytest.approx(1000 * plain)
 
 
 def test_the_folder_of_the_run_is_only_read(capfd):

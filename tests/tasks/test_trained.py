@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -230,12 +231,18 @@ def test_plugins_are_given_again(tmp_path, monkeypatch):
     words = command_line_words({**BASE, "model": "mine_of_test_trained", "steps": 2, "test": "never"})
     conf = ["--config-dir", str(tmp_path / "conf"), "plugins=[mine_of_test]"]
     assert main([*conf, *words, f"hydra.run.dir={tmp_path / 'run'}"]) == 0
-    trained = runner.load(tmp_path / "run", plugins=["mine_of_test"])
-    assert trained.predict(torch.zeros(1, 1, 8, 8, dtype=torch.uint8)).probabilities.shape == (1, 10)
+    for plugin in ("mine_of_test", sys.modules["mine_of_test"]):
+        trained = runner.load(tmp_path / "run", plugins=[plugin])
+        assert trained.predict(torch.zeros(1, 1, 8, 8, dtype=torch.uint8)).probabilities.shape == (1, 10)
     config = (tmp_path / "run/config.yaml").read_text()
     (tmp_path / "run/config.yaml").write_text(config.replace("mine_of_test_trained", "not_imported"))
-    with pytest.raises(ConfigError, match=r"model: unknown option 'not_imported'"):
+    with pytest.raises(ConfigError) as error:
         runner.load(tmp_path / "run")
+    assert str(error.value) == (
+        "run: this run has model=not_imported of plugins=[mine_of_test], which must be given again"
+    )
+    with pytest.raises(ConfigError, match=r"model: unknown option 'not_imported'"):
+        runner.load(tmp_path / "run", plugins=["mine_of_test"])
 
 
 def test_wrong_folders_and_words_are_one_line(run, tmp_path):

@@ -92,19 +92,20 @@ class Trained:
         """
         chunks = self._chunks(images)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            parts = list(self.predict_chunks(chunks))
+            parts = list(self.outputs(chunks))
         found = torch.cat(parts) if parts else torch.empty(0, len(self.classes))
-        return Predictions(found, [self.classes[place] for place in found.argmax(1).tolist()])
+        classes = [self.classes[place] for place in found.argmax(1).tolist()]
+        return Predictions(found.exp() if self.has_probabilities else found, classes)
 
-    def predict_chunks(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Yield probabilities (b, K) float32 on the CPU for examples (n, C, H, W) in chunks of any size.
+    def outputs(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield log-probabilities (b, K), else logits, float32 on the CPU for examples (n, C, H, W).
 
-        The batches are those of an evaluation, so that the numbers are, too.
+        The batches are those of an evaluation, whatever the sizes of the chunks, so that the numbers are, too.
         """
         size = eval_batch(self.predictor.facts.batch_size)
         batches = ((self._to_input(batch), torch.empty(0)) for batch in _rebatched(chunks, size))
         for logits, log_p, _ in predict_batches(self.predictor, self.model, batches):
-            yield (logits if log_p is None else log_p.exp()).float().cpu()
+            yield (logits if log_p is None else log_p).float().cpu()
 
     def _to_input(self, batch: Tensor) -> Tensor:
         with torch.no_grad():
