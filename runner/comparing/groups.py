@@ -15,6 +15,7 @@ from runner.status import Status
 Value = bool | float | str
 # Most configurations that an error lists
 _SHOWN = 6
+_WEIGHTS = "init_from"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +50,12 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
     Runs of one configuration on other data are another group, told apart by the key `data.fingerprint`.
     """
     sets: dict[tuple[tuple[str, Value], ...], list[Run]] = {}
-    for run, values in _with_data(list(runs)):
+    for run, values in _with_data(runs := list(runs)):
         sets.setdefault(tuple(sorted(values.items())), []).append(run)
     keys = _differing_keys([dict(items) for items in sets])
     named = _label_keys(keys, [dict(items) for items in sets])
-    groups = [_make_group(members, dict(items), keys, named) for items, members in sets.items()]
+    weights = _weights_names(runs)
+    groups = [_make_group(members, dict(items), keys, named, weights) for items, members in sets.items()]
     return sorted(groups, key=lambda group: [sort_key(group.values.get(key)) for key in named])
 
 
@@ -76,14 +78,30 @@ def _with_data(runs: Sequence[Run]) -> list[tuple[Run, dict[str, Value]]]:
     return found
 
 
+def _weights_names(runs: Iterable[Run]) -> dict[Value, str]:
+    """Return what `init_from` was for each SHA-256 of the weights that runs started from, as hyperparameters have it.
+
+    Runs on the same weights in two places are one configuration, which is named by one of the places.
+    """
+    texts = {run.hparams[_WEIGHTS]: str(run.config[_WEIGHTS]) for run in runs if run.config.get("init_sha256")}
+    uses = Counter(texts.values())
+    return {value: text if uses[text] == 1 else f"{text} ({value})" for value, text in texts.items()}
+
+
 def _make_group(
-    members: Sequence[Run], hparams: Mapping[str, Value], keys: Sequence[str], named: Sequence[str]
+    members: Sequence[Run],
+    hparams: Mapping[str, Value],
+    keys: Sequence[str],
+    named: Sequence[str],
+    weights: Mapping[Value, str],
 ) -> Group:
     """Return the group of some runs; of each seed the first complete run counts, else the first."""
     first: dict[int, Run] = {}
     for run in sorted(members, key=lambda run: (not run.result.status.complete, run.started, str(run.folder))):
         first.setdefault(run.seed, run)
     values = {key: hparams[key] for key in keys if key in hparams}
+    if _WEIGHTS in values:
+        values[_WEIGHTS] = weights.get(values[_WEIGHTS], values[_WEIGHTS])
     kept = tuple(run for _, run in sorted(first.items()))
     counted = {id(run) for run in kept}
     repeats = tuple(run for run in members if id(run) not in counted)

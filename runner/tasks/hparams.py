@@ -54,6 +54,9 @@ def _distinguishes(key: str) -> bool:
 def typed_hparams(config: Mapping[str, Any]) -> dict[str, _Value]:
     """Return the hyperparameters of a config by dotted key, without those that are null."""
     found = hyperparameters(config)
+    if "init_from" in found:
+        # Rows are told apart by their names, and people by words
+        found["init_from"] = config["init_from"]
     return {key: _typed(value, _type_of(key, found)) for key, value in flatten(found) if value is not None}
 
 
