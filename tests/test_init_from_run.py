@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,9 @@ def test_a_comparison_tells_apart_weights_that_lay_at_the_same_path_one_after_th
     ]
     labels = [group.label for group in group_runs(runs)]
     assert labels == ["init_from=a.pt (111111111111)", "init_from=a.pt (222222222222)"]
+    elsewhere = replace(runs[0], config={**runs[0].config, "init_from": "b.pt"})
+    labels = [group.label for group in group_runs([*runs, elsewhere])]
+    assert labels == ["init_from=a.pt", "init_from=a.pt and 1 more"]
 
 
 def test_the_same_weights_in_another_place_are_the_same_sweep_and_a_resumed_one_needs_no_file(trained, capsys):

@@ -150,9 +150,9 @@ def _train_in(run: Run, job: Job, experiment: Experiment, start: Start, trackers
         if not snapshot:
             log_start(log, job, experiment.fingerprint)
         if start.origin:
-            start.origin.install(experiment.recipe.cadence.held)
-            # From here on the run needs its own folder only
-            _make_commit(folder, experiment, log)()
+            # After this checkpoint the run needs its own folder only
+            with start.origin.lend_best(experiment.recipe.cadence.held):
+                _make_commit(folder, experiment, log)()
         try:
             status = _train_until_end(folder, experiment, log)
         except Exception:
