@@ -61,6 +61,9 @@ def experiment(config: _Config) -> dict[str, Any]:
     # The tensors count, wherever they lie; a run of an older version knows only their path
     if digest := found.pop("init_sha256", None):
         found["init_from"] = str(digest)[:_DIGITS]
+    # Says something of a run that extends another one only
+    if not found.get("extend_restart"):
+        found.pop("extend_restart", None)
     # Which step is the best depends on the knobs of the metric that it is chosen by
     if knobs := _knobs_of_monitored(config):
         found["metric"] = knobs
@@ -76,6 +79,16 @@ def _knobs_of_monitored(config: _Config) -> dict[str, Any]:
 def hyperparameters(config: _Config) -> dict[str, Any]:
     """Return the part of a config that distinguishes training runs: `experiment` without the task."""
     return {key: value for key, value in experiment(config).items() if key != "task"}
+
+
+def named_origins(config: _Config) -> dict[str, str]:
+    """Return what the user named where `hyperparameters` has a hash: the weights and the run that a run begins with."""
+    found = {}
+    if config.get("init_sha256"):
+        found["init_from"] = str(config["init_from"])
+    if origin := config.get("extended_from"):
+        found["extended_from"] = f"{config['extend']}@{str(origin).rpartition('@')[2]}"
+    return found
 
 
 def marked_keys(config: dict[str, Any], among: Iterable[str]) -> Iterator[tuple[dict[str, Any], str, str, Marks]]:

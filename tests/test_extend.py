@@ -12,6 +12,9 @@ from running import command, killed_in_step, run_in_child
 from safetensors.torch import load_file
 
 from runner.__main__ import main
+from runner.comparing.groups import group_runs
+from runner.comparing.runs import find_runs
+from runner.engine.saving import checkpoint
 from runner.engine.saving.locking import lock
 
 TINY = (
@@ -97,16 +100,28 @@ def test_a_restart_begins_the_schedule_anew_also_when_it_is_resumed():
     assert all(rate == pytest.approx((1 + cos(pi * (step - 13) / 12)) / 20) for step, rate in rates.items())
 
 
-def test_the_best_of_the_old_run_may_be_selected_again():
-    words = [*CONSTANT, "optim.lr=0.01", "average=none", "seed=3"]
+@pytest.mark.parametrize("cadence", ["auto", "1steps"])
+def test_the_best_of_the_old_run_may_be_selected_again_and_is_saved_once(monkeypatch, cadence):
+    # The model learns faster than its confidence grows, so that the first validation is the best
+    words = [*CONSTANT, "average=none", "monitor=val/ece", f"checkpoint_every={cadence}"]
     assert main([*words, "epochs=2", "hydra.run.dir=two"]) == 0
-    # Steps that ruin the model: none of them is better
-    saved = config_of("two")
-    saved["optim"]["lr"] = 30.0
-    Path("two/config.yaml").write_text(yaml.safe_dump(saved, sort_keys=False))
+    again = ["extend=two", "epochs=3", "hydra.run.dir=cut"]
+    assert run_in_child(killed_in_step(15, lambda: main(again))) == -9
+    saved_best, save = [], checkpoint.save
+
+    def spy(*args, **more):
+        saved_best.append(more["best"])
+        return save(*args, **more)
+
+    monkeypatch.setattr(checkpoint, "save", spy)
     assert main(["extend=two", "epochs=3", "hydra.run.dir=worse"]) == 0
     best = json.loads(Path("two/result.json").read_text())["weights"]
-    assert Path("worse", best).read_bytes() == Path("two", best).read_bytes()
+    assert saved_best[0].step == int(Path(best).name.partition(".")[0]) == 6 and not any(saved_best[1:])
+    Path("two").rename("away")
+    assert main(["resume=cut"]) == 0
+    assert newest("cut") == newest("worse") and scores("cut") == scores("worse")
+    for folder in ("worse", "cut"):
+        assert Path(folder, best).read_bytes() == Path("away", best).read_bytes()
 
 
 def test_windows_of_rules_follow_the_new_length():
@@ -121,17 +136,33 @@ def test_windows_of_rules_follow_the_new_length():
     assert not torch.equal(weights[0][name], weights[1][name])
 
 
-def test_what_identifies_an_extended_run_is_the_old_run_and_its_step():
-    from runner.hashes import hash8
+def test_what_identifies_an_extended_run_is_the_old_configuration_its_step_and_the_seed():
+    from runner.hashes import group_hash, hash8
 
     for seed in (0, 1):
         assert main([*CONSTANT, "steps=4", f"seed={seed}", f"hydra.run.dir=run{seed}"]) == 0
         assert main([f"extend=run{seed}", "steps=6", f"hydra.run.dir=more{seed}"]) == 0
     found = [config_of(f"more{seed}") for seed in (0, 1)]
-    assert [each["extended_from"] for each in found] == [f"{hash8(config_of(f'run{seed}'))}@4" for seed in (0, 1)]
+    assert [each["extended_from"] for each in found] == [f"{group_hash(config_of(f'run{seed}'))}@4" for seed in (0, 1)]
+    assert hash8(found[0]) != hash8(found[1])
+    (group,) = group_runs(find_runs(["more0", "more1"]).runs)
+    assert sorted(run.seed for run in group.runs) == [0, 1]
     Path("run0").rename("moved")
     assert main(["extend=moved", "steps=6", "hydra.run.dir=again"]) == 0
     assert hash8(config_of("again")) == hash8(found[0]) != hash8({**found[0], "extended_from": None})
+
+
+def test_a_comparison_names_the_run_that_is_extended_and_the_notebook_does():
+    assert main([*CONSTANT, "steps=4", "name=first"]) == 0
+    for more in ([], ["extend.restart=true"]):
+        assert main(["extend=outputs/first", "steps=6", *more]) == 0
+    labels = [group.label for group in group_runs(find_runs(["outputs"]).runs)]
+    assert sorted(labels) == [
+        "extended_from=none,steps=4",
+        "extended_from=outputs/first@4,steps=6",
+        "extended_from=outputs/first@4,steps=6,extend_restart=true",
+    ]
+    assert "extended_from outputs/first@4 (" in Path("outputs/notebook.md").read_text()
 
 
 def test_the_folder_is_a_new_one_named_after_the_old_run_and_its_curve_goes_on_there():

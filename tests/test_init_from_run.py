@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,15 @@ from running import MLP, job, killed_in_step, run_in_child
 from safetensors.torch import load_file, save_file
 
 from runner.__main__ import main
+from runner.comparing.groups import group_runs
+from runner.comparing.runs import Run, find_runs
+from runner.engine.saving.folder import Result
 from runner.hashes import group_hash, hash8
 from runner.keys import hyperparameters
 from runner.numerics import completed
+from runner.status import Status
 from runner.tasks import start
+from runner.tasks.hparams import typed_hparams
 
 TINY = (*MLP, "augment=[]", "probe=[]", "steps=4", "validate_every=2steps", "figures=never", "test=never", "device=cpu")
 
@@ -103,10 +109,28 @@ def test_a_sweep_tries_several_weights_and_knows_them_by_their_tensors(trained, 
     [sweep] = Path("outputs/sweeps").iterdir()
     trials = sorted(each.name for each in sweep.iterdir() if each.is_dir())
     assert [name.rpartition("-")[0] for name in trials] == ["init_from=a.pt", "init_from=b.pt", "init_from=null"]
+    labels = {group.label for group in group_runs(find_runs([str(sweep)]).runs)}
+    assert labels == {"init_from=a.pt", "init_from=b.pt", "init_from=none"}
+    configs = [config_of(sweep / name) for name in trials]
+    assert [typed_hparams(each).get("init_from") for each in configs] == ["a.pt", "b.pt", None]
     # Other weights at the same path are another trial; the same ones are done
     shutil.copy("b.pt", "a.pt")
     assert main(words) == 0
     assert len([each for each in sweep.iterdir() if each.is_dir()]) == 4
+
+
+def test_a_comparison_tells_apart_weights_that_lay_at_the_same_path_one_after_the_other(trained):
+    folder, _ = trained
+    config, done = config_of(folder), Result(status=Status.DONE)
+    runs = [
+        Run(folder=folder, config={**config, "init_from": "a.pt", "init_sha256": digest}, result=done, environment={})
+        for digest in ("1" * 64, "2" * 64)
+    ]
+    labels = [group.label for group in group_runs(runs)]
+    assert labels == ["init_from=a.pt (111111111111)", "init_from=a.pt (222222222222)"]
+    elsewhere = replace(runs[0], config={**runs[0].config, "init_from": "b.pt"})
+    labels = [group.label for group in group_runs([*runs, elsewhere])]
+    assert labels == ["init_from=a.pt", "init_from=a.pt and 1 more"]
 
 
 def test_the_same_weights_in_another_place_are_the_same_sweep_and_a_resumed_one_needs_no_file(trained, capsys):

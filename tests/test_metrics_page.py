@@ -7,23 +7,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from documented import write_files
 from running import ROOT, command, result
 from test_predictions import opened
 
-PAGE = (ROOT / "docs" / "metrics.md").read_text()
+PAGE = ROOT / "docs" / "metrics.md"
 PLUGIN = ("--config-dir", "my_conf", "plugins=[my_lab.metrics]")
 QUICK = ("model=mlp", "model.hidden=[16]", "probe=[]", "figures=never", "test=never")
 
 
-def block(containing):
-    return next(text for text in re.findall(r"```\w+\n(.*?)```", PAGE, re.S) if containing in text)
-
-
-def lab(folder: Path):
-    (folder / "my_lab").mkdir()
-    (folder / "my_lab" / "metrics.py").write_text(block("def mean_rank"))
-    (folder / "my_conf" / "metric").mkdir(parents=True)
-    (folder / "my_conf" / "metric" / "mean_rank.yaml").write_text(block("mean_rank: {}"))
+def lab(folder: Path) -> None:
+    assert write_files(PAGE, folder) == ["my_lab/metrics.py", "my_conf/metric/mean_rank.yaml"]
 
 
 def done(*words, cwd):
@@ -47,6 +41,7 @@ def test_a_metric_of_ones_own_selects_by_its_smallest_value(tmp_path):
     ranks = {row["step"]: row["val/mean_rank"] for row in rows}
     best = result(folder)["scores"]["val"]["best"]
     assert best["step"] == min(ranks, key=ranks.get) and len(ranks) == 12
+    assert [row["_best/val_mean_rank"] for row in rows] == [min(list(ranks.values())[:n]) for n in range(1, 13)]
     arrays, _ = opened(folder / "predictions" / "val.safetensors")
     order = (-arrays["log_p"]).argsort(1).argsort(1) + 1
     mean_rank = order[range(len(order)), arrays["labels"]].mean()
@@ -87,18 +82,18 @@ def test_a_search_minimizes_a_metric_whose_smaller_values_are_better(tmp_path):
 def test_a_fault_in_a_metric_of_ones_own_is_the_user_s(tmp_path):
     lab(tmp_path)
     file = tmp_path / "my_lab" / "metrics.py"
+    whole = file.read_text()
     for broken, line in (
         ("return 1 + (outputs > outputs.gather(1, labels)).sum(1)", "plugin my_lab/metrics.py:"),
         ("return outputs", "metric=mean_rank: its sums have"),
     ):
-        whole = block("def mean_rank")
         changed = re.sub(r"return 1 \+ .*", broken, whole)
         if broken == "return outputs":
             changed = changed.replace("mean_over_examples(rank)", "Metric(rank, lambda total: total.sum())")
         file.write_text(changed)
         found = command(*PLUGIN, *QUICK, "steps=2", "metric=[mean_rank]", cwd=tmp_path)
         assert found.returncode == 2 and line in found.stderr, found.stderr
-    file.write_text(block("def mean_rank").replace("mean_over_examples(rank)", "rank"))
+    file.write_text(whole.replace("mean_over_examples(rank)", "rank"))
     found = command(*PLUGIN, *QUICK, "steps=2", "metric=[mean_rank]", cwd=tmp_path)
     assert "metric=mean_rank: returns a function, must return a Metric" in found.stderr and found.returncode == 2
 
@@ -106,7 +101,7 @@ def test_a_fault_in_a_metric_of_ones_own_is_the_user_s(tmp_path):
 @pytest.mark.slow
 def test_the_commands_of_the_page_work_as_written(tmp_path):
     lab(tmp_path)
-    lines = [line.strip() for line in PAGE.splitlines() if line.startswith("    python -m runner")]
+    lines = [line.strip() for line in PAGE.read_text().splitlines() if line.startswith("    python -m runner")]
     assert len(lines) == 7
     for line in lines:
         done(*shlex.split(line)[3:], cwd=tmp_path)

@@ -25,7 +25,7 @@ from runner.weight_sources import KEY
 # Prefixes that some names of a file have, and that a model of ours or another library's has not
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "encoder.")
 # Published DenseNets have norm.1, their modules are named norm1
-_DENSENET = re.compile(r"(norm|conv)\.([12])\.")
+_DENSENET = re.compile(r"(norm|conv)\.([12])(?=\.|$)")
 # Class tokens and the like in front of a table of positions
 _MOST_TOKENS = 2
 _SHOWN = 3
@@ -47,7 +47,7 @@ def load_weights(model: nn.Module, weights: InitialWeights, classes: Sequence[st
     The classifier is taken if it knows the same classes, its rows in their order; else it is left to the init.
 
     Raises:
-        CheckpointError: No tensor fits, or one of the body has another shape.
+        CheckpointError: No tensor fits, one of the body has another shape, or one holds other numbers than weights.
     """
     expected = model.state_dict()
     state = _with_names_of(model, weights.tensors)
@@ -56,6 +56,7 @@ def load_weights(model: nn.Module, weights: InitialWeights, classes: Sequence[st
     _fit_body(model, state, {n for n in expected if not n.startswith(tuple(heads))} if heads else set(expected), fit)
     _check(fit, state, expected, weights.where)
     _fit_head(state, {n: t for n, t in expected.items() if heads and n.startswith(tuple(heads))}, weights, classes, fit)
+    _check_types(fit.taken, expected, weights.where)
     check_finite(state, KEY, weights.where, fit.taken)
     load_state(model, fit.taken, state.versions, strict=False)
     keep(parameter for name, parameter in _parameters(model).items() if name in fit.taken)
@@ -69,8 +70,7 @@ def _parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def _with_names_of(model: nn.Module, state: StateDict) -> StateDict:
     """Return tensors under the model's names: without or with a prefix, whichever gives the most of them."""
-    names = set(model.state_dict())
-    best = _renamed_densenet(state, names)
+    names, best = set(model.state_dict()), state
     while not names <= best.keys():
         own = [f"{child}." for child, _ in model.named_children()]
         tried = [*(renamed(best, prefix, "") for prefix in _PREFIXES), *(renamed(best, "", prefix) for prefix in own)]
@@ -78,13 +78,20 @@ def _with_names_of(model: nn.Module, state: StateDict) -> StateDict:
         if len(names & better.keys()) <= len(names & best.keys()):
             break
         best = better
-    return best
+    return _renamed_densenet(model, best)
 
 
-def _renamed_densenet(state: StateDict, names: set[str]) -> StateDict:
+def _renamed_densenet(model: nn.Module, state: StateDict) -> StateDict:
     """Return the tensors under the model's names, where a file has the older ones of DenseNets."""
-    found = StateDict((n if n in names else _DENSENET.sub(r"\1\2.", n), tensor) for n, tensor in state.items())
-    found.versions = state.versions
+    own = {*model.state_dict(), *(name for name, _ in model.named_modules())}
+
+    def name_of(name: str) -> str:
+        new = _DENSENET.sub(r"\1\2", name)
+        return new if new in own and name not in own else name
+
+    found = StateDict((name_of(name), tensor) for name, tensor in state.items())
+    if state.versions is not None:
+        found.versions = {name_of(name): version for name, version in state.versions.items()}
     return found
 
 
@@ -183,6 +190,20 @@ def _check(fit: _Fit, state: StateDict, expected: dict[str, Tensor], where: str)
         wanted = next(iter(expected), "")
         has, own = (", ".join(map(escaped, names)) for names in (nearest(wanted, state)[:_SHOWN], [*expected][:_SHOWN]))
         raise CheckpointError(f"{KEY}: {where}: no tensor has a name of this model (it has {has}; expected {own})")
+
+
+def _check_types(taken: dict[str, Tensor], expected: dict[str, Tensor], where: str) -> None:
+    """Raise CheckpointError for numbers that are no weights, such as the integers of a quantized model.
+
+    torch would convert them without a word.
+    """
+    for name, tensor in taken.items():
+        if expected[name].is_floating_point() and not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise CheckpointError(
+                f"{KEY}: {where}: {escaped(name)} is of type {kind}, expected a floating-point type; "
+                "save the weights of a model that is not quantized"
+            )
 
 
 def _first_line(fit: _Fit, expected: dict[str, Tensor], weights: InitialWeights) -> str:

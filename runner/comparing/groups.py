@@ -9,10 +9,12 @@ from functools import cached_property
 
 from runner.comparing.runs import Run
 from runner.errors import ConfigError, brief, escaped
+from runner.keys import named_origins
 from runner.spelling import nearest
 from runner.status import Status
 
 Value = bool | float | str
+_Names = Mapping[tuple[str, Value], str]
 # Most configurations that an error lists
 _SHOWN = 6
 
@@ -49,11 +51,12 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
     Runs of one configuration on other data are another group, told apart by the key `data.fingerprint`.
     """
     sets: dict[tuple[tuple[str, Value], ...], list[Run]] = {}
-    for run, values in _with_data(list(runs)):
+    for run, values in _with_data(runs := list(runs)):
         sets.setdefault(tuple(sorted(values.items())), []).append(run)
     keys = _differing_keys([dict(items) for items in sets])
     named = _label_keys(keys, [dict(items) for items in sets])
-    groups = [_make_group(members, dict(items), keys, named) for items, members in sets.items()]
+    names = _origin_names(runs)
+    groups = [_make_group(members, dict(items), keys, named, names) for items, members in sets.items()]
     return sorted(groups, key=lambda group: [sort_key(group.values.get(key)) for key in named])
 
 
@@ -76,14 +79,33 @@ def _with_data(runs: Sequence[Run]) -> list[tuple[Run, dict[str, Value]]]:
     return found
 
 
+def _origin_names(runs: Sequence[Run]) -> _Names:
+    """Return what the user named, by key and hash, where the hyperparameters of runs have a hash.
+
+    The same weights may have been named by several paths. Different ones may have been at one path, one after another.
+    """
+    texts: dict[tuple[str, Value], set[str]] = {}
+    for run in runs:
+        for key, text in named_origins(run.config).items():
+            texts.setdefault((key, run.hparams[key]), set()).add(text)
+    names = {place: _one_of(sorted(found)) for place, found in texts.items()}
+    uses = Counter((key, name) for (key, _), name in names.items())
+    return {(key, value): name if uses[key, name] == 1 else f"{name} ({value})" for (key, value), name in names.items()}
+
+
+def _one_of(texts: Sequence[str]) -> str:
+    """Return the first of some texts, and how many more there are."""
+    return texts[0] if len(texts) == 1 else f"{texts[0]} and {len(texts) - 1} more"
+
+
 def _make_group(
-    members: Sequence[Run], hparams: Mapping[str, Value], keys: Sequence[str], named: Sequence[str]
+    members: Sequence[Run], hparams: Mapping[str, Value], keys: Sequence[str], named: Sequence[str], names: _Names
 ) -> Group:
     """Return the group of some runs; of each seed the first complete run counts, else the first."""
     first: dict[int, Run] = {}
     for run in sorted(members, key=lambda run: (not run.result.status.complete, run.started, str(run.folder))):
         first.setdefault(run.seed, run)
-    values = {key: hparams[key] for key in keys if key in hparams}
+    values = {key: names.get((key, hparams[key]), hparams[key]) for key in keys if key in hparams}
     kept = tuple(run for _, run in sorted(first.items()))
     counted = {id(run) for run in kept}
     repeats = tuple(run for run in members if id(run) not in counted)

@@ -13,7 +13,7 @@ from torch import Tensor
 from runner.engine.saving import tensor_file
 from runner.engine.saving.storage import printable
 from runner.engine.state_dict import StateDict, versions_in
-from runner.errors import CheckpointError, escaped
+from runner.errors import CheckpointError, brief, escaped
 from runner.user_paths import full, real
 
 # Where programs store the weights of a model in a file, averaged ones first, as timm reads them
@@ -34,16 +34,15 @@ def read_tensors(path: Path, key: str) -> StateDict:
     """
     try:
         if path.suffix == ".safetensors":
-            return _without_wrappers(tensor_file.parse(tensor_file.read_bytes(real(path)), "it"))
+            return _without_wrappers(tensor_file.parse(tensor_file.read_bytes(real(path)), path.name))
         content = torch.load(full(path), map_location="cpu", weights_only=True)
     except Exception as error:
         # torch and safetensors raise many exception types for damaged files
-        reason = str(error) if isinstance(error, CheckpointError) else _reason(error)
-        raise CheckpointError(f"{key}: {printable(path)} cannot be read ({reason})") from error
+        raise CheckpointError(f"{key}: {printable(path)} cannot be read ({_reason(error, path)})") from error
     state = _innermost(content)
     tensors = {str(name): each for name, each in state.items() if isinstance(each, Tensor)}
     if not tensors:
-        raise CheckpointError(f"{key}: {printable(path)} holds no tensors by name")
+        raise CheckpointError(f"{key}: {printable(path)} holds no tensors by name ({_found_instead(content)})")
     for name, tensor in tensors.items():
         if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized:
             raise CheckpointError(
@@ -55,11 +54,23 @@ def read_tensors(path: Path, key: str) -> StateDict:
     return _without_wrappers(found)
 
 
-def _reason(error: Exception) -> str:
-    """Return why torch cannot read a file, in words where it holds more than tensors."""
+def _reason(error: Exception, path: Path) -> str:
+    """Return why a file cannot be read, in words where torch has the name of an exception only."""
+    if isinstance(error, CheckpointError):
+        return str(error).removeprefix(f"{path.name}: ")
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
     if type(error).__name__ == "UnpicklingError" and "weights_only" in str(error).lower():
         return "it is damaged or holds other objects than tensors; save the model's state_dict()"
-    return type(error).__name__
+    return f"it is damaged or not a file of torch.save: {type(error).__name__}"
+
+
+def _found_instead(content: Any) -> str:
+    """Return what a file holds that has no tensors by name."""
+    if not isinstance(content, Mapping):
+        return f"it holds a {type(content).__name__}; save the model's state_dict()"
+    names = brief(", ".join(map(str, content))) or "nothing"
+    return f"it has {escaped(names)}; save the model's state_dict() alone, or as 'state_dict'"
 
 
 def _innermost(content: Any) -> Mapping[Any, Any]:

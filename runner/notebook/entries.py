@@ -19,7 +19,7 @@ from runner.engine.saving.evidence import standing
 from runner.engine.saving.folder import Result, read_environment
 from runner.engine.saving.storage import read
 from runner.errors import ConfigError, brief, escaped
-from runner.keys import hyperparameters
+from runner.keys import hyperparameters, named_origins
 from runner.numerics import completed
 from runner.printing import counted
 
@@ -153,7 +153,11 @@ def config_values(folder: Path) -> Mapping[str, Value]:
     """Return the hyperparameters and the seed of a run, empty if its config cannot be read."""
     content = _config(folder)
     try:
-        return {**flat_hparams(hyperparameters(content)), "seed": float(content["seed"])} if content else {}
+        if not content:
+            return {}
+        found = hyperparameters(content)
+        found |= {key: f"{name} ({found[key]})" for key, name in named_origins(content).items()}
+        return {**flat_hparams(found), "seed": float(content["seed"])}
     except (KeyError, TypeError, ValueError):
         return {}
 

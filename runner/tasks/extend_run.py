@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,7 +58,8 @@ def extended_job(job: Job) -> Job:
     config |= {
         **({"steps": None} if "epochs" in given else {}),
         **{key: job.config[key] for key in (_KEY, *_OF_NEW_RUN)},
-        "extended_from": f"{hash8(old)}@{newest.step}",
+        # The seed is the same: extended seeds of one configuration are repetitions, too
+        "extended_from": f"{group_hash(old)}@{newest.step}",
     }
     name = job.config["name"] or f"{real(folder).name[:_MOST_NAME]},{job.folder_name}"
     return replace(job, config=config, folder_name=name, hash8=hash8(config), group_hash=group_hash(config))
@@ -108,10 +111,13 @@ class Origin:
             f"learning rate {before:.4g} in its last step, {after:.4g} in the next: the schedule {how}",
         ]
 
-    def install(self, held: HeldWeights) -> None:
-        """Let the next checkpoint hold the best weights of this run: the new run may select them."""
+    @contextmanager
+    def lend_best(self, held: HeldWeights) -> Iterator[None]:
+        """Let a checkpoint that is saved in the body have the best weights of this run: the new run may select them."""
         if self.best is not None:
             held.copy(self.best.weights, self.best.step)
+        yield
+        held.clear()
 
     @property
     def log_state(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from runner.engine.fingerprint import Fingerprint
 from runner.engine.logs.plugin_pages import flatten, to_text
 from runner.errors import brief
 from runner.hashes import digest
-from runner.keys import hyperparameters, key_marks
+from runner.keys import hyperparameters, key_marks, named_origins
 from runner.registry import find, knobs, names
 from runner.roles import Role
 from runner.settings import SETTINGS
@@ -53,7 +53,8 @@ def _distinguishes(key: str) -> bool:
 
 def typed_hparams(config: Mapping[str, Any]) -> dict[str, _Value]:
     """Return the hyperparameters of a config by dotted key, without those that are null."""
-    found = hyperparameters(config)
+    # People read words, and the names of the rows tell these apart
+    found = {**hyperparameters(config), **named_origins(config)}
     return {key: _typed(value, _type_of(key, found)) for key, value in flatten(found) if value is not None}
 
 

@@ -13,6 +13,7 @@ from runner import numerics
 from runner.assemble import Experiment, assemble, threads
 from runner.assemble.load_data import Loaded, load
 from runner.comparing.runs import read_overrides
+from runner.directions import monitor_by_tag
 from runner.engine.figures.curves import loss_figure
 from runner.engine.interruption import deferred
 from runner.engine.logs.log import Log, open_logs
@@ -150,9 +151,9 @@ def _train_in(run: Run, job: Job, experiment: Experiment, start: Start, trackers
         if not snapshot:
             log_start(log, job, experiment.fingerprint)
         if start.origin:
-            start.origin.install(experiment.recipe.cadence.held)
-            # From here on the run needs its own folder only
-            _make_commit(folder, experiment, log)()
+            # After this checkpoint the run needs its own folder only
+            with start.origin.lend_best(experiment.recipe.cadence.held):
+                _make_commit(folder, experiment, log)()
         try:
             status = _train_until_end(folder, experiment, log)
         except Exception:
@@ -191,9 +192,16 @@ def _train_until_end(folder: Path, experiment: Experiment, log: Log) -> Status:
 def _open_run_logs(folder: Path, experiment: Experiment, start: Start) -> Log:
     """Open the logs of a run, cut back to its snapshot; a run that extends another one has logs of its own."""
     positions = start.snapshot.logs if start.snapshot else None
-    console, step = make_console(experiment), experiment.learner.step
+    console, settings = make_console(experiment), experiment.settings
+    tags = dict.fromkeys([*(f"val/{name}" for name in experiment.recipe.metrics.by_name), settings.monitor])
     return open_logs(
-        folder, positions=positions, state=start.log_state, step=step, screens=[console], ticks=console.ticks
+        folder,
+        positions=positions,
+        state=start.log_state,
+        step=experiment.learner.step,
+        screens=[console],
+        ticks=console.ticks,
+        scores=[monitor_by_tag(tag, settings.plugins) for tag in tags],
     )
 
 

@@ -245,6 +245,42 @@ def test_a_tensor_that_is_not_finite_is_refused():
         load_weights(small(), weights(donor), TEN)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64])
+def test_numbers_that_are_no_weights_are_refused_where_torch_would_convert_them(dtype):
+    kind = str(dtype).removeprefix("torch.")
+    state = StateDict({n: t.to(dtype) if n.startswith("a.") else t for n, t in small().state_dict().items()})
+    with pytest.raises(CheckpointError, match=rf"w\.pt: a\.weight is of type {kind}, expected a floating-point type"):
+        load_weights(small(), InitialWeights(state, None, "w.pt"), TEN)
+    # A count of batches may be a float, as where a program has converted all tensors
+    state = StateDict({n: t.double() for n, t in small().state_dict().items()})
+    lines = load_weights(small(), InitialWeights(state, None, "w.pt"), TEN)
+    assert lines[0] == "init_from: took 9 of 9 tensors from w.pt"
+
+
+def test_older_names_of_densenets_are_known_and_no_others_change():
+    class Versioned(nn.BatchNorm1d):
+        """Knows by its version which values it reads."""
+
+        _version = 7
+
+        def _load_from_state_dict(self, state_dict, prefix, local_metadata, *more):
+            self.read_version = local_metadata.get("version")
+            super()._load_from_state_dict(state_dict, prefix, local_metadata, *more)
+
+    def older() -> nn.ModuleDict:
+        return nn.ModuleDict({"norm": nn.ModuleDict({"1": Versioned(4)}), "head": nn.Linear(4, 10)})
+
+    new, donor, again = nn.ModuleDict({"norm1": Versioned(4), "head": nn.Linear(4, 10)}), older(), older()
+    nn.init.normal_(donor["norm"]["1"].weight)
+    state = StateDict(donor.state_dict())
+    state.versions = {"norm.1": 5}
+    load_weights(new, InitialWeights(state, None, "w.pt"), TEN)
+    assert torch.equal(new["norm1"].weight, donor["norm"]["1"].weight) and new["norm1"].read_version == 5
+    wrapped = StateDict((f"module.{name}", tensor) for name, tensor in state.items())
+    load_weights(again, InitialWeights(wrapped, None, "w.pt"), TEN)
+    assert torch.equal(again["norm"]["1"].weight, donor["norm"]["1"].weight)
+
+
 @pytest.mark.parametrize("kind", ["sparse", "without values"])
 def test_tensors_that_have_no_plain_values_are_one_line(tmp_path, kind):
     odd = torch.eye(3).to_sparse_coo() if kind == "sparse" else torch.ones(3, device="meta")
@@ -275,6 +311,25 @@ def test_a_damaged_file_is_one_line_and_runs_no_code(tmp_path):
         with pytest.raises(CheckpointError, match=f"{name} cannot be read"):
             job(*TINY, f"init_from={tmp_path}/{name}")
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_file_of_something_else_says_what_it_is_and_how_to_save_weights(tmp_path):
+    def refused(name: str) -> str:
+        with pytest.raises(CheckpointError) as caught:
+            read_tensors(tmp_path / name, "init_from")
+        return str(caught.value).removeprefix(f"init_from: {tmp_path}/{name} ")
+
+    for name in ("text.pt", "text.safetensors", "none.pt"):
+        (tmp_path / name).write_text("" if name == "none.pt" else "hello")
+    torch.save([torch.ones(2)], tmp_path / "list.pt")
+    torch.save({"epoch": 3, "params": {"a": torch.ones(2)}}, tmp_path / "other.pt")
+    assert refused("text.pt").startswith("cannot be read (it is damaged or not a file of torch.save: ")
+    assert refused("none.pt").startswith("cannot be read (it is damaged or not a file of torch.save: ")
+    assert refused("text.safetensors") == "cannot be read (not a safetensors file, or an incomplete one)"
+    assert refused("list.pt") == "holds no tensors by name (it holds a list; save the model's state_dict())"
+    assert refused("other.pt") == (
+        "holds no tensors by name (it has epoch, params; save the model's state_dict() alone, or as 'state_dict')"
+    )
 
 
 @pytest.mark.parametrize(

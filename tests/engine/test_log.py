@@ -17,6 +17,7 @@ from runner.engine.logs import log as log_module
 from runner.engine.logs.event_file import event_files
 from runner.engine.logs.log import Log, open_logs
 from runner.engine.logs.sinks import METRICS, JsonLines, Row, read_metrics
+from runner.engine.monitor import Monitor
 from runner.engine.saving import storage
 from runner.engine.saving.disk import Disk
 from runner.engine.transfer import copy_from_one_device, to_host
@@ -158,6 +159,23 @@ def test_the_best_validation_so_far_is_kept():
     log.close()
     assert [row.values.get("_best/val_accuracy") for row in sink.rows] == [0.5, 0.7, None, 0.7]
     assert [row.values.get("_best/val_loss") for row in sink.rows] == [1.0, 1.0, None, 0.9]
+
+
+def test_the_best_of_other_scores_is_kept_by_their_own_direction_also_when_resumed():
+    scores = [Monitor("val/rank", lower_is_better=True), Monitor("train_eval/accuracy")]
+    sink = RecordedRows()
+    log = Log([sink], scores=scores)
+    log.add(1, {"val/rank": 3.0, "train_eval/accuracy": 0.9})
+    log.add(2, {"val/rank": 4.0, "train_eval/accuracy": 0.8})
+    log.positions()
+    resumed = Log([sink], scores=scores)
+    resumed.load_state_dict(log.state_dict())
+    resumed.add(3, {"val/rank": 5.0, "val/other": 1.0})
+    resumed.add(4, {"val/rank": 2.0})
+    resumed.close()
+    assert [row.values["_best/val_rank"] for row in sink.rows] == [3.0, 3.0, 3.0, 2.0]
+    assert [row.values.get("_best/train_eval_accuracy") for row in sink.rows] == [0.9, 0.9, None, None]
+    assert "_best/val_other" not in sink.rows[2].values
 
 
 def test_numbers_come_out_as_what_they_say_of_themselves_on_the_host():

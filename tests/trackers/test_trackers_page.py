@@ -1,22 +1,13 @@
 """The tracker of docs/trackers.md works from outside."""
 
 import json
-import re
 
+from documented import write_files
 from running import ROOT, command, result
-
-PAGE = (ROOT / "docs" / "trackers.md").read_text()
-
-
-def block(containing):
-    return next(text for text in re.findall(r"```\w+\n(.*?)```", PAGE, re.S) if containing in text)
 
 
 def test_a_tracker_of_ones_own_gets_the_rows_and_the_end(tmp_path):
-    (tmp_path / "my_lab").mkdir()
-    (tmp_path / "my_lab" / "lines.py").write_text(block("class Lines"))
-    (tmp_path / "my_conf" / "tracker").mkdir(parents=True)
-    (tmp_path / "my_conf" / "tracker" / "lines.yaml").write_text(block("lines: {}"))
+    assert write_files(ROOT / "docs" / "trackers.md", tmp_path) == ["my_lab/lines.py", "my_conf/tracker/lines.yaml"]
     words = ("--config-dir=my_conf", "plugins=[my_lab.lines]", "model=mlp", "model.hidden=[16]", "steps=12", "name=a")
     found = command(*words, "validate_every=5steps", "tracker=[lines]", "figures=never", cwd=tmp_path)
     assert found.returncode == 0 and "warning" not in found.stderr, found.stderr

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from runner.engine.monitor import Monitor
 
 _LOSS = "train/loss"
 _AVERAGE = "train/loss_average"
-_BEST = {f"val/{metric}": f"_best/val_{metric}" for metric in ("accuracy", "loss", "nll")}
+# The scores of every validation
+_ALWAYS = tuple(Monitor(f"val/{metric}") for metric in ("accuracy", "loss", "nll"))
 
 
 class Derived:
@@ -22,9 +23,12 @@ class Derived:
 
     Args:
         state: What `state_dict` returned; None for a new run.
+        scores: Other scores whose best values are wanted, with their directions.
     """
 
-    def __init__(self, state: Mapping[str, float] | None = None) -> None:
+    def __init__(self, state: Mapping[str, float] | None = None, scores: Iterable[Monitor] = ()) -> None:
+        self._names = {each: f"_best/{each.split}_{each.metric}" for each in (*_ALWAYS, *scores)}
+        self._tags = {each.tag for each in self._names}
         self._best = dict(state or {})
         self._count, self._mean = self._best.pop("count", 0.0), self._best.pop(_AVERAGE, math.nan)
 
@@ -36,8 +40,8 @@ class Derived:
         """Add the derived numbers to the values of a step."""
         if _LOSS in values:
             values[_AVERAGE] = self._average(values[_LOSS])
-        if not _BEST.keys().isdisjoint(values):
-            values.update(self._scores(values))
+        if not self._tags.isdisjoint(values):
+            values.update(self._best_scores(values))
 
     def _average(self, loss: float) -> float:
         if math.isfinite(loss):
@@ -46,12 +50,13 @@ class Derived:
             self._mean = mean + (loss - mean) / min(self._count, 10 + self._count / 20, 200)
         return self._mean
 
-    def _scores(self, values: Mapping[str, float]) -> dict[str, float]:
+    def _best_scores(self, values: Mapping[str, float]) -> dict[str, float]:
         scores = {}
-        for tag, name in _BEST.items():
-            if tag in values and not math.isnan(values[tag]):
+        for score, name in self._names.items():
+            value = values.get(score.tag, math.nan)
+            if not math.isnan(value):
                 best = self._best.get(name)
-                if best is None or Monitor(tag).better(values[tag], best):
-                    self._best[name] = values[tag]
+                if best is None or score.better(value, best):
+                    self._best[name] = value
                 scores[name] = self._best[name]
         return scores

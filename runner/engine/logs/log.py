@@ -19,6 +19,7 @@ from runner.engine.logs.derived import Derived
 from runner.engine.logs.event_file import EventFile, is_available, next_name
 from runner.engine.logs.files import LogFiles, truncate_logs
 from runner.engine.logs.sinks import METRICS, JsonLines, LogFile, Row, Sink
+from runner.engine.monitor import Monitor
 from runner.engine.saving import storage
 from runner.errors import CheckpointError, ConfigError, Locked, StorageError
 
@@ -42,6 +43,7 @@ class Log:
         lengths: The length in bytes of the files of earlier sessions, by name.
         transfer: Copies the values to the host; logs of runs that train together share one.
         ticks: Get the values of each step at once, on their device, for what moves on a screen.
+        scores: Scores besides accuracy, loss and nll of validations whose best values are logged, too.
     """
 
     def __init__(
@@ -51,14 +53,15 @@ class Log:
         lengths: Mapping[str, int] | None = None,
         transfer: Transfer | None = None,
         ticks: Sequence[_Tick] = (),
+        scores: Sequence[Monitor] = (),
     ) -> None:
-        self._ticks = ticks
+        self._ticks, self._scores = ticks, scores
         self.files, self.screens = LogFiles(files, lengths), list(screens)
         self._buffer = Buffer(transfer or Transfer())
         self._open: Row | None = None
         self._keep_open = False
         self._flushed = -math.inf
-        self._derived = Derived()
+        self._derived = Derived(scores=scores)
         self._latest: dict[str, float] = {}
 
     @property
@@ -128,7 +131,7 @@ class Log:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore derived numbers and the open row; `open_logs` restores the files."""
-        self._derived = Derived(state["derived"])
+        self._derived = Derived(state["derived"], self._scores)
         if row := state["held"]:
             self._open = Row(row["step"], row["time"], _as_arrays(row["values"]))
 
@@ -183,6 +186,7 @@ def open_logs(
     screens: Sequence[Sink] = (),
     transfer: Transfer | None = None,
     ticks: Sequence[_Tick] = (),
+    scores: Sequence[Monitor] = (),
 ) -> Log:
     """Open the logs of a run folder; a resumed run restores them to its checkpoint.
 
@@ -196,6 +200,7 @@ def open_logs(
         screens: Other sinks that get each row (`console.Console`).
         transfer: Shared by the logs of runs that train together.
         ticks: As for `Log`.
+        scores: As for `Log`.
 
     Raises:
         CheckpointError: A file is missing or shorter than at the checkpoint. No file was changed.
@@ -210,7 +215,7 @@ def open_logs(
         files.append(EventFile(folder / next_name(folder), first))
     with storage.convert_os_errors(folder):
         storage.disk.fsync_folder(folder)
-    log = Log(files, screens, lengths, transfer, ticks)
+    log = Log(files, screens, lengths, transfer, ticks, scores)
     log.load_state_dict(state)
     return log
 

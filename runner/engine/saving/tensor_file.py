@@ -76,6 +76,8 @@ def parse(data: bytes, name: str) -> StateDict:
 
     safetensors checks the header before it allocates memory for tensors.
     """
+    if int.from_bytes(data[:8], "little") > len(data):
+        raise CheckpointError(f"{name}: not a safetensors file, or an incomplete one")
     _check_header(data, name)
     try:
         return StateDict(load(data))
