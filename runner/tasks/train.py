@@ -152,7 +152,8 @@ def _train_in(run: Run, job: Job, experiment: Experiment, start: Start, trackers
         if start.origin:
             start.origin.install(experiment.recipe.cadence.held)
             # From here on the run needs its own folder only
-            _make_commit(folder, experiment, log)()
+            with experiment.recipe.cadence.saving(learner.step):
+                _make_commit(folder, experiment, log)()
         try:
             status = _train_until_end(folder, experiment, log)
         except Exception:
