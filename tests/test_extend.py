@@ -124,6 +124,19 @@ def test_the_best_of_the_old_run_may_be_selected_again_and_is_saved_once(monkeyp
         assert Path(folder, best).read_bytes() == Path("away", best).read_bytes()
 
 
+@pytest.mark.parametrize("cadence", ["auto", "2steps"])
+def test_earlier_best_weights_of_the_old_run_are_written_once(cadence):
+    # Nothing is learned, and of equal scores the first is the best
+    words = [*CONSTANT, "average=none", "norm=none", "optim.lr=1e-9", "monitor=val/accuracy", "validate_every=3steps"]
+    assert main([*words, f"checkpoint_every={cadence}", "steps=6", "hydra.run.dir=two"]) == 0
+    best = json.loads(Path("two/result.json").read_text())["weights"]
+    # A later file of a step has another name
+    assert best == "checkpoints/00000003.weights.safetensors"
+    assert main(["extend=two", "steps=12", "hydra.run.dir=longer"]) == 0
+    assert json.loads(Path("longer/result.json").read_text())["weights"] == best
+    assert Path("longer", best).read_bytes() == Path("two", best).read_bytes()
+
+
 def test_windows_of_rules_follow_the_new_length():
     rules = "optim.rules=[{match:'hidden.*',until:50%}]"
     assert main([*CONSTANT, rules, "epochs=2", "hydra.run.dir=two"]) == 0
