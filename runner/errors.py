@@ -7,10 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from runner.field_words import NOT_HERE, normalized, value_words
-from runner.out_of_scope import scope_hint
 from runner.passwords import masked
-from runner.spelling import close, nearest
 
 # The messages of torch, numpy and the allocators about sizes that do not fit into memory.
 _TOO_LARGE = (
@@ -179,45 +176,24 @@ def unknown(key: str, what: str, given: str, choices: Iterable[str], *, hint: st
 
     `hint` replaces the suggestion, and names that are spelled alike in a long list of other keys.
     """
+    # Late: tables that only an error needs
+    from runner.spelling import nearest
+    from runner.value_hints import name_hint
+
     ranked = nearest(given, choices)
     more = f", ... {len(ranked) - MOST_CHOICES} more: task=list" if len(ranked) > MOST_CHOICES else ""
     names = ", ".join(ranked[:MOST_CHOICES] if more else sorted(ranked)) or "nothing, it has none"
     listed = f" (choose from: {names}{more})"
-    words = hint + ("" if more else listed) if hint else _suggestion(key, given, ranked) + listed
+    words = hint + ("" if more else listed) if hint else name_hint(key, given, ranked) + listed
     return ConfigError(f"{brief(key, KEY)}: unknown {what} '{brief(given)}'{words}")
-
-
-# Words that people take for an option of a group
-_NOTES = {("tracker", "tensorboard"): "TensorBoard's event file is always written; leave it out"}
-
-
-def _suggestion(key: str, given: str, ranked: list[str]) -> str:
-    """Return the name that was meant, in words: by the tables of other libraries' words, else by its spelling."""
-    if note := _NOTES.get((key, normalized(given))):
-        return f"; {note}"
-    # The settings of a sweep are no group with options
-    ours = value_words(key.rpartition(".")[0] if key.startswith("hydra.") else key, given)
-    if ours and ours != NOT_HERE and (ours in ranked or "=" in ours or ours == "[]"):
-        return f"; did you mean {_command(key, ours)}?"
-    if scope := scope_hint(key, given):
-        return scope
-    same = [name for name in ranked if normalized(name) == normalized(given)]
-    near = same or [name for name in ranked[:1] if ours is None and close(given, name)]
-    return f"; did you mean '{near[0]}'?" if near else ""
-
-
-def _command(key: str, ours: str) -> str:
-    """Return a name in quotes, or the whole override where the name alone is not the answer."""
-    if "=" in ours:
-        return " ".join(f"'{word}'" for word in ours.strip("'").split())
-    return f"'{key}={ours}'" if ours == "[]" else f"'{ours}'"
 
 
 def wrong(key: str, value: Any, allowed: str) -> ConfigError:
     """Return the error for a value of the wrong type or out of range."""
-    ours = value_words(key, str(value)) if isinstance(value, (str, bool, int)) else None
-    hint = f"; did you mean {_command(key, ours)}?" if ours and ours != NOT_HERE else ""
-    return ConfigError(f"{brief(key, KEY)}: got {brief(shown(value))}, must be {allowed}{hint}")
+    # Late: tables that only an error needs
+    from runner.value_hints import value_hint
+
+    return ConfigError(f"{brief(key, KEY)}: got {brief(shown(value))}, must be {allowed}{value_hint(key, value)}")
 
 
 def shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Text that is folded or cut to a width of the screen, in cells: a letter of Chinese takes two, an accent none."""
+"""Text that is folded to a width of the screen, in cells: a letter of Chinese takes two, an accent none."""
 
 from __future__ import annotations
 
@@ -26,21 +26,6 @@ def fold(text: str, width: int) -> list[str]:
                 lines.append(line[:end])
                 line = line[end:]
     return [*lines, line.rstrip()] if line.strip() or not lines else lines
-
-
-def cut(text: str, width: int) -> str:
-    """Return a text that is too long without its middle, because names of trials differ at both ends."""
-    if cells_of(text) <= width:
-        return text
-    start = _fitting(text, max(1, (width - 1) // 2))
-    end = len(text)
-    while end > start and cells_of(text[end - 1 :]) <= width - 1 - cells_of(text[:start]):
-        end -= 1
-    for found in re.finditer(_NUMBER, text):
-        # A part of a number would be another number
-        start = found.start() if found.start() < start < found.end() else start
-        end = found.end() if found.start() < end < found.end() else end
-    return f"{text[:start]}…{text[end:]}"
 
 
 def cells_of(text: str) -> int:

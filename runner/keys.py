@@ -36,6 +36,18 @@ def key_marks(key: str) -> Marks:
     return marks_of_kind(group).get(knob.rpartition(".")[2], NO_MARKS)
 
 
+def short_keys(keys: Iterable[str]) -> dict[str, str]:
+    """Return the last words of each key, as many as no other key ends with: `lr`, or `optim.lr` and `scheduler.lr`."""
+    keys = list(dict.fromkeys(keys))
+    short = {}
+    for key in keys:
+        words = key.split(".")
+        ends = (".".join(words[-count:]) for count in range(1, len(words)))
+        others = [f".{other}" for other in keys if other != key]
+        short[key] = next((end for end in ends if not any(other.endswith(f".{end}") for other in others)), key)
+    return short
+
+
 def settings_with(mark: Role | Aspect) -> tuple[str, ...]:
     """Return the settings that have a role or an aspect, in the order of `conf/config.yaml`."""
     return tuple(key for key, found in _SETTINGS.items() if found.role == mark or mark in found.aspects)

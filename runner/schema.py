@@ -145,15 +145,12 @@ def _check_annotated(key: str, value: Any, annotation: Any) -> Any:
 
 def is_square(value: Any, annotation: Any) -> bool:
     """Return True if a value is one number where the annotated type takes two, such as height and width."""
-    if type(value) is not int or get_origin(annotation) is not Annotated:
-        return False
-    rule = alone(annotation)[1]
-    return isinstance(rule, Pair) and rule.square
+    return type(value) is int and isinstance(rule := alone(annotation)[1], Pair) and rule.square
 
 
 def alone(annotation: Any) -> tuple[Any, Any]:
     """Return what is annotated, and the rule about its value alone, if there is one; marks are no rules."""
-    kind, *rules = get_args(annotation)
+    kind, *rules = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
     return kind, next(
         (rule for rule in rules if not (is_relation(rule) or isinstance(rule, Mark | InRun | Window))), None
     )
@@ -197,16 +194,16 @@ def _check_union(key: str, value: Any, options: tuple[Any, ...]) -> Any:
 def _check_options(key: str, value: Any, options: tuple[Any, ...]) -> Any:
     """Return the value, which is not null, as the first of the types that takes it."""
     options = tuple(option for option in options if option is not type(None))
+    likely = tuple(option for option in options if _may_take(option, value))
     # The error about a mapping's own keys says more than one about all types
-    if isinstance(value, dict) and (mappings := [option for option in options if _is_mapping(option)]):
-        options = tuple(mappings)
+    options = likely or options if isinstance(value, dict) else options
     lists = [option for option in options if get_origin(option) is list]
     if isinstance(value, (list, tuple)) and len(lists) == 1:
         # Names the entry that is wrong
         return check(key, value, lists[0])
     if len(options) == 1:
         return check(key, value, options[0])
-    for option in options:
+    for option in likely:
         try:
             return check(key, value, option)
         except ConfigError:
@@ -214,10 +211,14 @@ def _check_options(key: str, value: Any, options: tuple[Any, ...]) -> Any:
     raise wrong(key, value, " or ".join(map(described, options)))
 
 
-def _is_mapping(annotation: Any) -> bool:
-    """Return True for the type of a mapping."""
-    kind = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
-    return get_origin(kind) is dict
+def _may_take(annotation: Any, value: Any) -> bool:
+    """Return False if a value is none of the words of a type, no mapping for one, or of another plain type."""
+    kind = alone(annotation)[0]
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if isinstance(value, dict):
+        return get_origin(kind) is dict
+    return kind not in PLAIN or type(value) is kind or (kind is float and type(value) is int)
 
 
 def described(annotation: Any) -> str:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from runner.fold_text import CHUNK, PIECE, cells_of, fold
-from runner.fold_text import cut as cut_text
 from runner.printing import visible
 from runner.streams import encodable
 
@@ -25,6 +24,8 @@ _SPACE = 2
 # Text is folded at spaces and commas to no less than its words, nor the second width, nor more than the first; words
 # are cut at the third
 _COMFORTABLE, _SENTENCE, _NARROW = 20, 12, 6
+# Optional columns make room for half of a long text that alone names a row, at most this width
+_NAME = 40
 _BEGINS_NUMBER = re.compile(r"[+\-±]?\d")
 # Digits that are no number, such as a name of digits
 _LONGEST = 30
@@ -87,11 +88,10 @@ def make_table(
     optional: Sequence[str] = (),
     headings: Mapping[str, str] | None = None,
     split: bool = True,
-    cut: bool = False,
     title: str = "",
     notes: Iterable[str] = (),
 ) -> RenderableType:
-    """Return what `print_table` prints, for a console; with `cut`, text is cut instead of folded: a row is a line."""
+    """Return what `print_table` prints, for a console."""
     from rich.console import Group
     from rich.text import Text
 
@@ -107,7 +107,7 @@ def make_table(
     below = [*([f"not shown: {', '.join(map(str.strip, left_out))}"] if left_out else []), *notes]
     return Group(
         *([lines(title, "bold")] if title else []),
-        *(_draw([columns[name] for name in block], screen.width, cut=cut) for block in blocks),
+        *(_draw([columns[name] for name in block], screen.width) for block in blocks),
         *(lines(note) for note in below),
     )
 
@@ -116,6 +116,12 @@ def natural_width(rows: Sequence[Mapping[str, Any]], screen: Console, headings: 
     """Return the width of a table in which nothing is folded."""
     columns = _columns(rows, screen, headings)
     return _total(columns, columns, _NATURAL)
+
+
+def fits(rows: Sequence[Mapping[str, Any]], screen: Console, headings: Mapping[str, str]) -> bool:
+    """Return True if all columns fit beside each other, with text and headings folded at punctuation."""
+    columns = _columns(rows, screen, headings)
+    return _total(columns, columns, _HEADINGS) <= screen.width
 
 
 def rows_note(shown: int, count: int, noun: str, which: str) -> list[str]:
@@ -179,8 +185,12 @@ def _choose(
         shown.remove(name)
         left_out.append(name)
 
+    level = _SPACES if split else _PIECES
+    widths = columns[keys[0]].widths if len(keys) == 1 else (0,) * (_LAST + 1)
+    half = min(_NAME, widths[_NATURAL] // 2)
+    room = width - (half - widths[level] if half > _COMFORTABLE else 0)
     for name in optional:
-        if name in shown and len(shown) > 1 and _total(columns, shown, _SPACES if split else _PIECES) > width:
+        if name in shown and name not in keys and _total(columns, shown, level) > room:
             leave_out(name)
     if split:
         return shown, left_out
@@ -206,22 +216,20 @@ def _pack(
     return blocks or [keys]
 
 
-def _draw(columns: Sequence[_Column], width: int, *, cut: bool) -> RenderableType:
-    """Return a block as a table of rich, its cells folded or cut to the widths that fit."""
+def _draw(columns: Sequence[_Column], width: int) -> RenderableType:
+    """Return a block as a table of rich, its cells folded to the widths that fit."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     def cell(text: str, room: int) -> Text:
-        return Text(cut_text(text, room) if cut else "\n".join(fold(text, room)), no_wrap=True)
+        return Text("\n".join(fold(text, room)), no_wrap=True)
 
     widths = _fit(columns, width)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for each, room in zip(columns, widths, strict=True):
-        heading = Text("\n".join(fold(each.heading, room)), no_wrap=True)
-        table.add_column(
-            heading, justify="right" if each.numeric else "left", no_wrap=True, min_width=room, max_width=room
-        )
+        justify: Literal["left", "right"] = "right" if each.numeric else "left"
+        table.add_column(cell(each.heading, room), justify=justify, no_wrap=True, min_width=room, max_width=room)
     for row in zip(*(each.cells for each in columns), strict=True):
         table.add_row(*map(cell, row, widths))
     return table

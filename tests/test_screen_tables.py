@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from runner.fold_text import cut, fold
+from runner.fold_text import fold
 from runner.rich_console import make_console
-from runner.screen_tables import make_table, print_table, rows_note
+from runner.screen_tables import print_table, rows_note
 
 ROOT = Path(__file__).parent.parent / "runner"
 NUMBER = re.compile(r"(?<![\w.])[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?%?(?![\w.])")
@@ -120,15 +120,14 @@ def test_names_that_differ_by_a_space_have_one_heading() -> None:
     assert lines[1].split() == ["loss", "loss"] and lines[3].split() == ["bce", "0.2500"]
 
 
-def test_a_cut_row_is_one_line_and_its_numbers_are_whole() -> None:
-    rows = [{"trial": name or "y", " score": "0.5000"} for name in NAMES]
-    for width in range(40, 120, 7):
-        console = make_console(io.StringIO())
-        console.width = width
-        console.print(make_table(rows, console, split=False, cut=True))
-        lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-        assert sum("0.5000" in line for line in lines) == len(rows) and max(map(width_of, lines)) <= width
-        assert whole_numbers(lines) <= numbers_in(rows)
+def test_optional_columns_make_room_for_the_name_of_a_row() -> None:
+    # 80 letters, for which 40 are kept
+    name = "optim=momentum,optim.lr=0.00012345,model.hidden=[128,64],data.batch_size=64,seed=12"
+    rows = [{"trial": name, " epoch": "12/40", " score": "0.5000", " left": "10:03"}]
+    for width, shown in ((56, "score"), (63, "epoch score"), (64, "epoch score left")):
+        lines = printed(rows, width, optional=(" left", " epoch"), split=False)
+        assert lines[1].split() == ["trial", *shown.split()], width
+        assert name in "".join(line[:42].strip() for line in lines)
 
 
 def test_text_is_folded_at_spaces_and_commas_then_at_punctuation() -> None:
@@ -140,7 +139,6 @@ def test_text_is_folded_at_spaces_and_commas_then_at_punctuation() -> None:
     assert fold("1e-05,2e-05", 6) == ["1e-05,", "2e-05"]
     assert fold("日本語", 4) == ["日本", "語"] and fold("", 4) == [""]
     assert fold("e\u0301e\u0301e\u0301", 2) == ["e\u0301e\u0301", "e\u0301"]
-    assert cut("optim.lr=0.00012345,seed=1", 16) == "optim.l…,seed=1"
 
 
 def test_folding_loses_no_letter() -> None:

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from runner.comparing.runs import Run
 from runner.errors import ConfigError, brief, escaped
-from runner.keys import named_origins
+from runner.keys import named_origins, short_keys
 from runner.spelling import nearest
 from runner.status import Status
 
@@ -109,18 +109,11 @@ def _make_group(
     kept = tuple(run for _, run in sorted(first.items()))
     counted = {id(run) for run in kept}
     repeats = tuple(run for run in members if id(run) not in counted)
-    words = _short_keys(named)
     label, short = (
         ",".join(f"{word[key]}={format_value(values[key])}" for key in named if key in values) or "all runs"
-        for word in (dict(zip(named, named, strict=True)), words)
+        for word in (dict(zip(named, named, strict=True)), short_keys(named))
     )
     return Group(label=label, short=short, values=values, runs=kept, repeats=repeats)
-
-
-def _short_keys(keys: Sequence[str]) -> dict[str, str]:
-    """Return the last part of each key, or the whole key where two would get the same name."""
-    words = Counter(key.rpartition(".")[2] for key in keys)
-    return {key: word if words[word := key.rpartition(".")[2]] == 1 else key for key in keys}
 
 
 def _differing_keys(configs: Sequence[Mapping[str, Value]]) -> list[str]:

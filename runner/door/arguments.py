@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from runner.errors import ConfigError, unknown
-from runner.spelling import close, nearest
 
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 COMPLETION = ("-sc", "--shell-completion")
@@ -69,11 +68,12 @@ def _after(argv: Sequence[str], word: str) -> str:
 
 def _instead(flag: str, value: str, flags: Sequence[str]) -> str:
     """Return which setting an unknown flag means, in words; empty where it is a flag that is misspelled."""
+    # Late: only this line needs them
+    from runner.door.suggestions import flag_hint
+    from runner.spelling import close, nearest
+
     if close(flag, nearest(flag, flags)[0]):
         return ""
-    # Late: only this line needs it
-    from runner.door.suggestions import flag_hint
-
     return flag_hint(flag, value)
 
 

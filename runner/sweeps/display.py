@@ -16,11 +16,12 @@ from runner import user_paths
 from runner.engine.logs.console import format_duration
 from runner.engine.saving.storage import printable
 from runner.errors import escaped
+from runner.keys import short_keys
 from runner.printing import standard_error, standard_output, write_to
 from runner.screen_tables import make_table
 from runner.sweeps.fallback_display import FallbackDisplay
 from runner.sweeps.outcome import LOG, Ended, folder_of, has_file
-from runner.sweeps.swept import format_score, headings, values_of
+from runner.sweeps.swept import format_score, naming_columns
 from runner.tasks.job import Job
 
 # Fewest seconds between two drawings
@@ -29,10 +30,11 @@ _MAX_REASONS = 20
 # Bytes read from the end of a log
 _TAIL_BYTES = 2048
 _PROGRESS_LINE = re.compile(r"^epoch \d+/\d+  step .*$", re.MULTILINE)
-_TRIAL = " trial"
 # The columns of the live table beside the swept keys, empty; those that make room for the keys
 _COLUMNS = dict.fromkeys((" epoch", " loss", " score", " state", " left"), "")
 _OPTIONAL = (" left", " loss", " epoch")
+# Lines of the title and around the rows
+_AROUND = 5
 _PROGRESS_WORD = re.compile(r"(\D+?) (\S+)(?:  |$)")
 
 
@@ -120,23 +122,29 @@ class _LiveTable:
         self._live.stop()
 
     def _table(self, running: Sequence[Job], waiting: int) -> Any:
-        room = max(3, self._console.height - 8)
-        running = running[: room - 1]
-        rows = [_row_of_ended(ended) for ended in self._over[-max(1, room - len(running)) :]]
-        rows += [_row_of_running(job) for job in running]
-        table = [
-            {**{key: row.values.get(key, "") for key in self._swept or [_TRIAL]}, **_COLUMNS, **row.cells}
-            for row in rows
-        ]
+        height = max(3, self._console.height - 8)
+        title = self._title(len(running), waiting)
+        rows = [_row_of_ended(ended) for ended in self._over[-height:]] + [_row_of_running(job) for job in running]
+        # The last rows, as many as there is room for: a row may take several lines
+        while True:
+            drawn = self._draw(rows, title)
+            excess = len(self._console.render_lines(drawn, pad=False)) - _AROUND - height
+            if excess <= 0 or len(rows) < 2:
+                return drawn
+            rows = rows[min(len(rows) - 1, max(1, excess * len(rows) // (excess + height))) :]
+
+    def _draw(self, rows: Sequence[_Row], title: str) -> Any:
+        needed = [{" score": row.cells.get(" score", ""), " state": row.cells[" state"]} for row in rows]
+        jobs = [row.job for row in rows]
+        names = naming_columns(jobs, self._swept, [_short_name(job) for job in jobs], needed, self._console)
         return make_table(
-            table,
+            [name | _COLUMNS | row.cells for name, row in zip(names, rows, strict=True)],
             self._console,
-            keys=self._swept or [_TRIAL],
+            keys=list(names[0]) if names else None,
             optional=_OPTIONAL,
-            headings=dict(zip(self._swept, headings(self._swept), strict=True)),
+            headings=short_keys(self._swept),
             split=False,
-            cut=True,
-            title=self._title(len(running), waiting),
+            title=title,
         )
 
     def _title(self, running: int, waiting: int) -> str:
@@ -149,16 +157,15 @@ class _LiveTable:
 
 @dataclass(frozen=True)
 class _Row:
-    """A row of the live table: the values of a trial's keys, its name among them, and its cells by column."""
+    """A row of the live table: the trial, and its cells by column."""
 
-    values: dict[str, str]
+    job: Job
     cells: dict[str, str]
 
 
 def _row_of_ended(ended: Ended) -> _Row:
     """Return the row of a trial that ended."""
-    cells = {" score": format_score(ended.score), " state": str(ended.result.status)}
-    return _Row(_values(ended.job), cells)
+    return _Row(ended.job, {" score": format_score(ended.score), " state": str(ended.result.status)})
 
 
 def _row_of_running(job: Job) -> _Row:
@@ -166,17 +173,14 @@ def _row_of_running(job: Job) -> _Row:
     words = _last_progress(folder_of(job))
     progress = {" epoch": "epoch", " loss": "loss", " score": "val accuracy", " left": "left"}
     cells = {column: words.get(word, "") for column, word in progress.items()}
-    return _Row(_values(job), {**cells, " state": "running"})
+    return _Row(job, {**cells, " state": "running"})
 
 
-def _values(job: Job) -> dict[str, str]:
-    """Return the keys of a trial with their values, and its name."""
-    return {**values_of(job), _TRIAL: _without_hash(job.folder_name)}
-
-
-def _without_hash(name: str) -> str:
-    """Return a trial's folder name without the hash."""
-    return name.rpartition("-")[0] or name
+def _short_name(job: Job) -> str:
+    """Return a trial's folder name without the hash, with the last words of its keys."""
+    words = [word.partition("=") for word in (job.folder_name.rpartition("-")[0] or job.folder_name).split(",")]
+    short = short_keys(key for key, mark, _ in words if mark)
+    return ",".join(f"{short.get(key, key)}{mark}{value}" for key, mark, value in words)
 
 
 def show_reasons(bad: Sequence[Ended], stream: TextIO | None = None) -> None:

@@ -9,14 +9,14 @@ from typing import TextIO
 from runner.decoration import decorative
 from runner.directions import monitor_in
 from runner.engine.monitor import score_name
+from runner.keys import short_keys
 from runner.printing import standard_output
 from runner.screen_tables import natural_width, print_table, rows_note
 from runner.sweeps.outcome import Ended
-from runner.sweeps.swept import format_score, headings, values_of
+from runner.sweeps.swept import TRIAL, format_score, naming_columns
 
-_TRIAL = " trial"
 # Columns that make room for the swept keys, in this order
-_OPTIONAL = (" seconds", _TRIAL)
+_OPTIONAL = (" seconds", TRIAL)
 # Most rows
 _MAX_ROWS = 60
 _HASH = re.compile(r"[0-9a-f]{8}$")
@@ -36,31 +36,24 @@ def _show_final_table(ended: Sequence[Ended], monitor: str, swept: Sequence[str]
     rows = list(ended)
     if len(rows) > _MAX_ROWS:
         rows = sorted(rows, key=_sort_key)[:_MAX_ROWS]
-    screen, words = make_console(stream), dict(zip(swept, headings(swept), strict=True))
-    table = [_row(each, monitor, swept, each.name) for each in rows]
+    screen, words = make_console(stream), short_keys(swept)
+    score = f" {score_name(monitor, 'best')}"
+    ends = [{score: format_score(each.score), " status": str(each.result.status)} for each in rows]
+    names = naming_columns([each.job for each in rows], swept, [each.name for each in rows], ends, screen)
+    more = [{" seconds": f"{each.result.seconds:.1f}", TRIAL: each.name} for each in rows]
+    table = [name | end | rest for name, end, rest in zip(names, ends, more, strict=True)]
     if swept and natural_width(table, screen, words) > screen.width:
         # A long name would take the room of the scores
-        table = [_row(each, monitor, swept, _hash_of(each.name)) for each in rows]
+        table = [row | {TRIAL: _hash_of(row[TRIAL])} for row in table]
     print_table(
         table,
-        keys=swept or [_TRIAL],
+        keys=list(names[0]),
         optional=_OPTIONAL,
         headings=words,
         split=False,
         notes=rows_note(len(rows), len(ended), "trials", "the best first"),
         console=screen,
     )
-
-
-def _row(each: Ended, monitor: str, swept: Sequence[str], name: str) -> dict[str, str]:
-    """Return the row of a trial: the swept keys, or its name without any, then its score and how it ended."""
-    values = values_of(each.job)
-    cells = {
-        f" {score_name(monitor, 'best')}": format_score(each.score),
-        " status": str(each.result.status),
-        " seconds": f"{each.result.seconds:.1f}",
-    }
-    return {**{key: values.get(key, "") for key in swept}, **cells, _TRIAL: name} if swept else {_TRIAL: name, **cells}
 
 
 def _hash_of(name: str) -> str:

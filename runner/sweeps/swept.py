@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
+from runner.keys import short_keys
+from runner.screen_tables import fits
 from runner.tasks.job import Job
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Columns of tables begin with a space to differ from keys
+TRIAL = " trial"
 
 # A text that is quoted as a whole
 _QUOTED = re.compile(r'^"([^"\\]*)"$')
@@ -32,10 +40,31 @@ def values_of(job: Job) -> dict[str, str]:
     return {key: _QUOTED.sub(r"\1", value) for key, _, value in words if not key.startswith("hydra")}
 
 
-def headings(keys: Sequence[str]) -> list[str]:
-    """Return the last part of each key, or the whole key where two would have the same heading."""
-    words = Counter(key.rpartition(".")[2] for key in keys)
-    return [word if words[word := key.rpartition(".")[2]] == 1 else key for key in keys]
+def naming_columns(
+    jobs: Sequence[Job],
+    swept: Sequence[str],
+    names: Sequence[str],
+    others: Sequence[Mapping[str, str]],
+    screen: Console,
+) -> list[dict[str, str]]:
+    """Return the columns that name trials: one for each swept key if they have room beside others, else one for all.
+
+    Args:
+        jobs: The trials.
+        swept: The swept keys; without any the column has the trials' names.
+        names: The trials' names.
+        others: The columns beside which they must fit.
+        screen: The console.
+    """
+    if not swept:
+        return [{TRIAL: name} for name in names]
+    short, values = short_keys(swept), [values_of(job) for job in jobs]
+    columns = [{key: given.get(key, "") for key in swept} for given in values]
+    if not jobs or fits([{**row, **beside} for row, beside in zip(columns, others, strict=True)], screen, short):
+        return columns
+    return [
+        {" configuration": ",".join(f"{short[key]}={given[key]}" for key in swept if key in given)} for given in values
+    ]
 
 
 def format_score(score: float) -> str:

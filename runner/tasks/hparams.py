@@ -10,7 +10,6 @@ are processes of their own, so the type follows from the annotation of the knob:
 from __future__ import annotations
 
 import types
-from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -19,7 +18,7 @@ from runner.engine.fingerprint import Fingerprint
 from runner.engine.logs.plugin_pages import flatten, to_text
 from runner.errors import brief
 from runner.hashes import digest
-from runner.keys import hyperparameters, key_marks, named_origins
+from runner.keys import hyperparameters, key_marks, named_origins, short_keys
 from runner.registry import find, knobs, names
 from runner.roles import Role
 from runner.settings import SETTINGS
@@ -39,9 +38,7 @@ def row_name(job: Job, fingerprint: Fingerprint) -> str:
     given = {key: value for key, _, value in words if _distinguishes(key)}
     # A trial's folder is named by what is swept, unless hydra.sweep.subdir names it
     given = {key: value for key, value in given.items() if f"{key}=" in job.folder_name} or given
-    names = Counter(key.rpartition(".")[2] for key in given)
-    short = [key if names[last := key.rpartition(".")[2]] > 1 else last for key in given]
-    text = ", ".join(f"{name}={value}" for name, value in zip(short, given.values(), strict=True)) or "default"
+    text = ", ".join(f"{short}={given[key]}" for key, short in short_keys(given).items()) or "default"
     return f"{brief(text, _MOST_WORDS)} ({digest([job.group_hash, fingerprint.id])})"
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from functools import cache
 
 import pytest
+from running import ROOT
 from torchvision.models import list_models
 
 from runner import field_words
@@ -270,6 +274,17 @@ def test_what_nothing_can_be_set_for_is_said() -> None:
 def test_a_wrong_suggestion_is_worse_than_none() -> None:
     assert not close("test", "list") and not close("16", "bf16") and close("epoch", "epochs")
     assert not close("flop", "crop") and close("resnt", "resnet") and close("kaimnig", "kaiming")
+
+
+def test_a_right_command_line_reads_no_table_of_words(tmp_path) -> None:
+    program = "import sys; from runner.__main__ import main; main(['optim=adam', 'optim.lr=0.01', '--cfg', 'job'])\n"
+    program += "late = 'field_words out_of_scope spelling value_hints door.suggestions door.field_keys'.split()\n"
+    program += "assert not {f'runner.{name}' for name in late} & sys.modules.keys()"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_no_word_of_ours_is_in_the_tables() -> None:

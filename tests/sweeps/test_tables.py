@@ -8,12 +8,13 @@ import pytest
 from running import command, job
 
 from runner.engine.saving.folder import Result
+from runner.keys import short_keys
 from runner.status import Status
 from runner.sweeps import display
 from runner.sweeps.display import make_display
 from runner.sweeps.final_table import show_final_table
 from runner.sweeps.outcome import Ended
-from runner.sweeps.swept import headings, swept_keys, values_of
+from runner.sweeps.swept import swept_keys, values_of
 
 # The folder's name ends before the seed
 LONG = ",".join(f"augment.option{number}.knob=0.5" for number in range(4))[:91]
@@ -59,9 +60,15 @@ def test_swept_keys_are_those_whose_values_differ(jobs):
     assert values_of(jobs[0])["seed"] == "0" and "hydra.launcher.workers" not in values_of(jobs[0])
 
 
-def test_a_heading_is_the_last_word_of_a_key_unless_two_would_be_equal():
-    assert headings(["optim.lr", "seed"]) == ["lr", "seed"]
-    assert headings(["optim.lr", "scheduler.lr", "augment.crop.p"]) == ["optim.lr", "scheduler.lr", "p"]
+def test_a_heading_is_the_shortest_end_of_a_key_that_no_other_key_has():
+    assert short_keys(["optim.lr", "seed"]) == {"optim.lr": "lr", "seed": "seed"}
+    assert list(short_keys(["optim.lr", "scheduler.lr", "augment.crop.p"]).values()) == [
+        "optim.lr",
+        "scheduler.lr",
+        "p",
+    ]
+    assert list(short_keys(["a.crop.p", "a.hflip.p", "b.crop"]).values()) == ["crop.p", "hflip.p", "crop"]
+    assert list(short_keys(["a.x.p", "b.x.p", "p"]).values()) == ["a.x.p", "b.x.p", "p"]
 
 
 def final(jobs, width, monkeypatch):
@@ -130,12 +137,25 @@ def test_a_sweep_without_known_keys_has_the_names_of_its_trials(jobs, monkeypatc
     assert [row[0] for row in rows(stream.getvalue())] == ["trial", jobs[0].folder_name, jobs[1].folder_name]
 
 
-def test_keys_without_room_are_named_below(jobs, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "30")
+def test_keys_without_room_for_columns_are_one_column(jobs, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
     stream = Terminal()
     show_final_table(ended(jobs), "val/accuracy", list(AXES), stream)
-    text = stream.getvalue()
-    assert "not shown: optim.lr," in text and text.count("0.5000") == 32 and "loss" in text
+    found = rows(stream.getvalue())
+    assert found[1][0] == "configuration" and sum("0.5000" in row for row in found) == 32
+    named = "".join(row[0] for row in found)
+    for each in jobs:
+        values = values_of(each)
+        assert ",".join(f"{key.rpartition('.')[2]}={values[key]}" for key in AXES) in named
+
+
+def test_the_name_of_a_trial_stays_at_every_width(jobs, monkeypatch):
+    for width in ("40", "60", "80"):
+        monkeypatch.setenv("COLUMNS", width)
+        stream = Terminal()
+        show_final_table(ended(jobs[:2]), "val/accuracy", (), stream)
+        found = rows(stream.getvalue())
+        assert jobs[0].folder_name in "".join(row[0] for row in found) and "0.5000" in stream.getvalue()
 
 
 def test_a_live_table_that_fails_is_one_line_and_the_trials_go_on(jobs, monkeypatch, capfd):
