@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from running import command, killed_in_step, run_in_child
 from safetensors.torch import load_file
 
 from runner.__main__ import main
+from runner.engine.saving import manifest
 from runner.engine.saving.locking import lock
 
 TINY = (
@@ -101,12 +103,22 @@ def test_the_best_of_the_old_run_may_be_selected_again():
     words = [*CONSTANT, "optim.lr=0.01", "average=none", "seed=3"]
     assert main([*words, "epochs=2", "hydra.run.dir=two"]) == 0
     # Steps that ruin the model: none of them is better
-    saved = config_of("two")
-    saved["optim"]["lr"] = 30.0
-    Path("two/config.yaml").write_text(yaml.safe_dump(saved, sort_keys=False))
+    listed = manifest.read(Path("two/checkpoints"), 12)
+    ruined = replace(listed, tree=with_rate(listed.tree, 30.0))
+    Path("two/checkpoints/00000012.json").write_bytes(manifest.encode(ruined))
     assert main(["extend=two", "epochs=3", "hydra.run.dir=worse"]) == 0
     best = json.loads(Path("two/result.json").read_text())["weights"]
+    assert json.loads(Path("worse/result.json").read_text())["weights"] == best
     assert Path("worse", best).read_bytes() == Path("two", best).read_bytes()
+
+
+def with_rate(tree, lr):
+    """Return a saved state with another learning rate."""
+    if isinstance(tree, dict):
+        return {key: with_rate(value, lr) for key, value in tree.items()}
+    if isinstance(tree, list) and len(tree) == 2 and tree[0] in ("lr", "initial_lr"):
+        return [tree[0], lr]
+    return [with_rate(each, lr) for each in tree] if isinstance(tree, list) else tree
 
 
 def test_windows_of_rules_follow_the_new_length():
