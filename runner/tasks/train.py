@@ -167,16 +167,16 @@ def _train_in(run: Run, job: Job, experiment: Experiment, start: Start, trackers
     if job.config["figures"] == "always":
         run.afterwards.draw("curves.png", loss_figure(folder / METRICS), tag="curves", step=learner.step)
     record_scores(run, job, experiment)
-    if (keep := job.config["keep"]) != "best+last":
-        selected, result.weights = result.weights, result.weights if keep == "best" else None
-        # Later than the result: without it the run would resume
-        run.afterwards.add("superfluous checkpoints: not removed", lambda at: _keep(at, keep, selected))
+    selected, keep = result.weights, job.config["keep"]
+    result.weights = None if keep == "none" else selected
+    # Later than the result: without it the run would resume
+    run.afterwards.add("superfluous checkpoints: not removed", lambda at: _keep(at, keep, selected))
     result.status = Status.PRUNED if learner.patience.pruned else status
 
 
 def _keep(folder: Path, keep: str, selected: str | None) -> None:
     """Remove the checkpoints that a finished run need not leave."""
-    keep_only(folder, selected if keep == "best" else None)
+    keep_only(folder, None if keep == "none" else selected, last=keep == "best+last")
 
 
 def _train_until_end(folder: Path, experiment: Experiment, log: Log) -> Status:

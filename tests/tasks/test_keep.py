@@ -10,6 +10,7 @@ from runner.door.arguments import read_arguments
 from runner.door.command import checked_command
 from runner.door.jobs import trial_job
 from runner.engine.saving import checkpoint, storage
+from runner.engine.saving.keep import keep_only
 from runner.tasks import start
 
 WORDS = ("model=mlp", "model.hidden=[4]", "augment=[]", "probe=[]", "figures=never", "monitor=val/loss", "optim.lr=0.5")
@@ -51,6 +52,33 @@ def test_the_last_step_can_be_the_best(tmp_path):
     assert names == ["00000030.json", "00000030.weights.safetensors"]
     checkpoint.read_weights(folder / result(folder)["weights"])
     assert "state" not in json.dumps(json.loads((folder / "checkpoints" / names[0]).read_text())["files"])
+
+
+@pytest.mark.parametrize("dates", ["checkpoint_every=1steps", "checkpoint_every=auto"])
+def test_the_best_weights_and_the_last_checkpoint_stay_and_nothing_between_them(tmp_path, dates):
+    folder, names = trained(tmp_path, "best+last", dates)
+    best = result(folder)["scores"]["val"]["best"]["step"]
+    assert best < 28
+    last = ["00000030.json", "00000030.state.safetensors", "00000030.weights.safetensors"]
+    assert names == [f"{best:08d}.json", f"{best:08d}.weights.safetensors", *last]
+    # The run is complete: it can be extended and its best weights can be read
+    assert checkpoint.load(folder).step == 30
+    checkpoint.read_weights(folder / result(folder)["weights"])
+
+
+def test_the_last_checkpoint_is_the_best_one(tmp_path):
+    _, names = trained(tmp_path, "best+last", "optim.lr=0.001", "checkpoint_every=10steps")
+    assert names == ["00000030.json", "00000030.state.safetensors", "00000030.weights.safetensors"]
+
+
+def test_where_the_last_checkpoint_is_damaged_all_stay(tmp_path):
+    folder, _ = trained(tmp_path, "best+last")
+    place = folder / "checkpoints"
+    (place / "00000030.state.safetensors").write_bytes(b"")
+    (place / "00000029.json").write_bytes((place / "00000030.json").read_bytes())
+    before = storage.names(place)
+    assert keep_only(folder, result(folder)["weights"], last=True) == 0
+    assert storage.names(place) == before
 
 
 def test_a_run_without_weights_says_so_in_one_line_and_keeps_its_scores(tmp_path, capfd):

@@ -10,11 +10,11 @@ from runner import user_paths
 from runner.engine.saving import manifest, storage
 from runner.engine.saving.folder import within
 from runner.engine.saving.manifest import DATA_NAME, FOLDER, name_of
-from runner.engine.saving.rotation import steps_in
+from runner.engine.saving.rotation import looks_complete, steps_in
 from runner.errors import CheckpointError, StorageError
 
 
-def superfluous(folder: Path, weights: str | None) -> dict[str, int]:
+def superfluous(folder: Path, weights: str | None, *, last: bool = False) -> dict[str, int]:
     """Return the checkpoint files of a finished run that need not stay, with their bytes.
 
     They are those that readable manifests list, and these manifests; never a link or a file that runner did not write.
@@ -22,13 +22,16 @@ def superfluous(folder: Path, weights: str | None) -> dict[str, int]:
     Args:
         folder: The run folder.
         weights: The selected weights file, relative to the folder, which stays; None keeps nothing.
+        last: The newest checkpoint stays, too. If it is damaged, all stay.
     """
     checkpoints = folder / FOLDER
     if not user_paths.is_dir(checkpoints, links=False, error=StorageError):
         return {}
-    kept = _kept_step(folder, weights)
+    kept, steps = _kept_step(folder, weights), steps_in(storage.names(checkpoints))
+    if last and not (steps and looks_complete(checkpoints, steps[-1])):
+        return {}
     found: dict[str, int] = {}
-    for step in steps_in(storage.names(checkpoints)):
+    for step in steps[:-1] if last else steps:
         try:
             listed = manifest.read(checkpoints, step)
         except CheckpointError:
@@ -42,11 +45,11 @@ def superfluous(folder: Path, weights: str | None) -> dict[str, int]:
     return found
 
 
-def keep_only(folder: Path, weights: str | None) -> int:
+def keep_only(folder: Path, weights: str | None, *, last: bool = False) -> int:
     """Remove what `superfluous` lists, and return the bytes; the manifest of the weights no longer names a state."""
-    checkpoints, names = folder / FOLDER, superfluous(folder, weights)
+    checkpoints, names = folder / FOLDER, superfluous(folder, weights, last=last)
     kept = _kept_step(folder, weights)
-    if kept is not None and (listed := manifest.read(checkpoints, kept)).state is not None:
+    if kept is not None and (listed := manifest.read(checkpoints, kept)).state and listed.state.name in names:
         storage.write_atomic(checkpoints / name_of(kept), manifest.encode(replace(listed, state=None, tree={})))
     for name in names:
         storage.remove(checkpoints / name)

@@ -93,7 +93,7 @@ def rotate(
         replaced: Another step that was saved: the data files of an earlier checkpoint of it are removed.
     """
     steps = [old for old in steps_in(names) if old != step]
-    complete = (old for old in reversed(steps) if old < step and _looks_complete(checkpoints, old))
+    complete = (old for old in reversed(steps) if old < step and looks_complete(checkpoints, old))
     removed = set(steps) - {*keep, *itertools.islice(complete, newest - 1)}
     emptied = {step, replaced, *removed}
     for old in removed:
@@ -101,7 +101,7 @@ def rotate(
     _remove_data(checkpoints, [name for name in names if DATA_NAME.fullmatch(name) and _step_of(name) in emptied])
 
 
-def _looks_complete(checkpoints: Path, step: int) -> bool:
+def looks_complete(checkpoints: Path, step: int) -> bool:
     """Return True if a run can resume from a checkpoint, by manifest and sizes; checksums are not verified."""
     try:
         listed = manifest.read(checkpoints, step)
