@@ -199,8 +199,7 @@ def open_logs(
         state: `Log.state_dict` of the checkpoint.
         screens: Other sinks that get each row (`console.Console`).
         transfer: Shared by the logs of runs that train together.
-        ticks: As for `Log`.
-        scores: As for `Log`.
+        ticks, scores: As for `Log`.
 
     Raises:
         CheckpointError: A file is missing or shorter than at the checkpoint. No file was changed.
