@@ -138,6 +138,10 @@ _NOTES: dict[str, str] = {
     "regression is_regression": REGRESSION,
     "problem_type task_type": ONE_KIND,
     "finetune fine_tune finetuning": "init_from=<run or file> starts from its weights",
+    "freeze frozen freeze_layers freeze_backbone freeze_encoder unfreeze trainable requires_grad trainable_layers": "a "
+    "rule freezes tensors by name: 'optim.rules=[{match:conv,active:[100%,null]}]'",
+    "seeds n_seeds num_seeds repeats n_repeats num_repeats repetitions": "a sweep repeats a run: -m 'seed=range(0,5)'",
+    "logger loggers report_to log_to": "TensorBoard is always written, and tracker=[csv] and the like beside it",
     "pin_memory persistent_workers prefetch_factor non_blocking": "the loader chooses this for the device",
     "strategy ddp distributed num_nodes nproc_per_node local_rank world_size fsdp deepspeed": "a run uses one device; "
     "a sweep (-m) uses all",

@@ -329,3 +329,22 @@ def test_no_option_of_ours_counts_as_out_of_scope() -> None:
         assert not scope_hint("model.arch", arch)
     # A typo of ours is still corrected
     assert "did you mean 'mlp'?" in refusal("model=mlpp") and "did you mean 'mse'?" in refusal("loss=msee")
+
+
+@pytest.mark.parametrize(
+    ("word", "command"),
+    [
+        ("freeze=conv", "optim.rules=[{match:conv,active:[100%,null]}]"),
+        ("model.freeze=true", "optim.rules=[{match:conv,active:[100%,null]}]"),
+        ("logger=csv", "tracker=[csv]"),
+        ("seeds=3", "seed=range(0,5)"),
+    ],
+)
+def test_a_note_on_a_key_of_others_shows_a_valid_command(word, command) -> None:
+    line = refusal(word)
+    assert command in line and not suggested(line)
+    if word.startswith("seeds"):
+        with hydra_opened(CONF):
+            assert read_overrides(CONF, [command])[0].swept
+    else:
+        assert composes(command)

@@ -22,7 +22,7 @@ from runner.schema import Duration, NonNegative, Positive, TagName
 from runner.spelling import nearest
 
 _NoDecay = list[Kind]
-_Pair = OfLength(2, "[from, until], each a duration or null")
+_Pair = OfLength(2, "[from, until], each a duration or null ([100%,null] freezes in all steps)")
 _Rule = Annotated[
     dict[str, Any],
     Fields(
