@@ -227,6 +227,21 @@ def test_an_evaluation_shows_the_classes_and_saves_what_it_scored(capsys):
     assert len(set(arrays["ids"])) == len(arrays["ids"]) and arrays["ids"].max() > len(arrays["ids"])
 
 
+@pytest.mark.parametrize(("split", "changed"), [("val", set()), ("test", {"outputs/a/.lock", "outputs/a/result.json"})])
+def test_an_evaluation_without_predictions_and_figures_writes_at_most_the_count_of_test_reads(split, changed):
+    def state() -> dict[str, tuple[int, bytes]]:
+        found = (path for path in Path().rglob("*") if path.is_file())
+        return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in found}
+
+    start(*SMALL)
+    before = state()
+    start("task=evaluate", "run=outputs/a", f"task.split={split}", "predictions=never", "figures=never")
+    after = state()
+    written = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    assert {name for name in written if "notebook" not in name} == changed
+    assert split == "test" or not written
+
+
 def test_an_evaluation_of_a_run_that_goes_on_saves_nothing_and_says_so():
     from runner.engine.saving.locking import lock
 
