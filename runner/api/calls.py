@@ -177,14 +177,19 @@ def _last_opened(jobs: Sequence[Job]) -> Path | None:
     return next((folder for job in jobs for folder in job.opened[::-1]), None)
 
 
-def _arguments(what: str, overrides: Iterable[str]) -> Arguments:
-    """Return the words of a call; raises ConfigError for those that are no words, and for flags of the terminal."""
+def words_of(what: str, overrides: Iterable[str]) -> list[str]:
+    """Return the overrides of a call; raises ConfigError for those that are no list of strings."""
     # The keys of a mapping are no overrides, nor are the letters of a string
     given = isinstance(overrides, Iterable) and not isinstance(overrides, (str, bytes, Mapping))
     words = list(overrides) if given else []
     if not given or not all(isinstance(word, str) for word in words):
         raise ConfigError(f'{what}: overrides must be a list of strings, as in ["model=mlp", "epochs=1"]')
-    arguments = read_arguments(words)
+    return words
+
+
+def _arguments(what: str, overrides: Iterable[str]) -> Arguments:
+    """Return the words of a call; raises ConfigError for those that are no words, and for flags of the terminal."""
+    arguments = read_arguments(words_of(what, overrides))
     if arguments._replace(overrides=(), config_dir=None, config_name="config") != read_arguments([]):
         raise ConfigError(f"{what}: takes no flags but {_FLAGS} (runner.sweep is -m, runner.compose is --cfg job)")
     return arguments

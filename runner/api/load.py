@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from runner.api.calls import checked
+from runner.api.calls import checked, words_of
 from runner.api.session import call
 from runner.door.compose import quote
 from runner.errors import ConfigError
@@ -45,12 +45,16 @@ def load(
         >>> trained = runner.load("outputs/default")
         >>> probabilities, classes = trained.predict("photos/")
     """
-    for word in overrides:
-        if word.partition("=")[0].partition(".")[0] not in _MAY_SET:
-            raise ConfigError(f"overrides: got '{word}'; expected only {' and '.join(_MAY_SET)}=...")
-    words = ["task=predict", f"run={quote(os.fspath(run))}", f"device={device}", *overrides]
 
-    return call("runner.load", lambda: _load(words, plugins))
+    def body() -> Trained:
+        given = words_of("runner.load", overrides)
+        for word in given:
+            if word.partition("=")[0].partition(".")[0] not in _MAY_SET:
+                only = " or ".join(f"{key}=..." for key in _MAY_SET)
+                raise ConfigError(f"overrides: got '{word}'; expected only {only}")
+        return _load(["task=predict", f"run={quote(os.fspath(run))}", f"device={device}", *given], plugins)
+
+    return call("runner.load", body)
 
 
 def _load(words: Sequence[str], plugins: Sequence[str | ModuleType]) -> Trained:

@@ -56,7 +56,9 @@ def saved_config(
     """
     path = Path(folder) / _CONFIG
     if not user_paths.is_file(path, key=key):
-        raise ConfigError(f"{key}: got '{folder}', must be a run folder (it has no {_CONFIG})")
+        sweep = user_paths.is_file(path.with_name("sweep.yaml"), key=key)
+        why = "name one of the runs in it" if sweep else f"it has no {_CONFIG}"
+        raise ConfigError(f"{key}: got '{folder}', must be a run folder ({why})")
     given = [override.lstrip("+").partition("=")[0] for override in job.overrides]
     config = plain_yaml.load(path)
     chosen = {name for name in other if name in given and not _is_chosen(name, config, job)}

@@ -97,6 +97,10 @@ def test_the_parts_work_in_plain_pytorch(run):
     with torch.no_grad():
         logits = trained.model(trained.preprocess(images.to(trained.device)))
     assert torch.allclose(logits.softmax(1).cpu(), expected, atol=1e-6)
+    # As torchvision's ToTensor gives them
+    assert torch.equal(trained.preprocess(images.float() / 255), trained.preprocess(images))
+    with pytest.raises(DataError, match=r"must be whole in 0..255, or floats in 0..1"):
+        trained.preprocess(images.float() / 100)
     assert trained.classes == tuple("0123456789") and trained.shape == (1, 8, 8)
     assert trained.config["model"]["hidden"] == [16, 16]
     assert set(trained.scores) == {"val", "train_eval"}
@@ -113,7 +117,15 @@ def test_images_in_every_form_are_the_same(run, tmp_path):
     pictures = [Image.open(tmp_path / f"{number}.png") for number in range(4)]
     paths = [tmp_path / f"{number}.png" for number in range(4)]
     forms = [
-        *(images, images.numpy(), gray, gray[..., None], images.float() / 255, gray.astype(np.int64)),
+        *(
+            images,
+            images.numpy(),
+            gray,
+            gray[..., None],
+            images.float() / 255,
+            images.bfloat16(),
+            gray.astype(np.int64),
+        ),
         *(list(images), list(gray), pictures, paths, list(map(str, paths)), tmp_path, str(tmp_path / "*.png")),
     ]
     for form in forms:
@@ -251,10 +263,13 @@ def test_wrong_folders_and_words_are_one_line(run, tmp_path):
         runner.load(tmp_path / "empty")
     with pytest.raises(ConfigError, match="must be a run folder"):
         runner.load(tmp_path / "none")
-    with pytest.raises(
-        ConfigError, match=r"overrides: got 'optim.lr=1'; expected only predict and resume_numerics=..."
-    ):
+    with pytest.raises(ConfigError, match=r"overrides: got 'optim.lr=1'; expected only predict=... or resume_numeric"):
         runner.load(run, overrides=["optim.lr=1"])
+    with pytest.raises(ConfigError, match=r"runner.load: overrides must be a list of strings"):
+        runner.load(run, overrides="predict=tta")
+    (tmp_path / "empty" / "sweep.yaml").touch()
+    with pytest.raises(ConfigError, match=r"must be a run folder \(name one of the runs in it\)"):
+        runner.load(tmp_path / "empty")
     with pytest.raises(ConfigError, match="device"):
         runner.load(run, device="gpu")
     folder = shutil.copytree(run, tmp_path / "run")
@@ -268,6 +283,10 @@ def test_wrong_images_are_one_line(run, tmp_path):
     for images, part in (
         (tmp_path / "none.png", "expected an image file"),
         (np.zeros((2, 2, 2, 2, 2)), "expected"),
+        (None, "images: got NoneType; expected files, Pillow images, or arrays"),
+        (3, "images: got int"),
+        ((image for image in ()), "images: got generator"),
+        ([[1, 2], [3]], "images: got list"),
         (np.full((1, 1, 8, 8), -1), "pixels are in"),
         (np.full((1, 1, 8, 8), np.nan), "NaN"),
     ):

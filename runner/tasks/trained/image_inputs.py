@@ -36,6 +36,7 @@ _Array = NDArray[Any]
 _COLORS = (1, 3)
 # Knobs of a data set that say how an image file is read
 _KNOBS = {"fit", "center", "depth", "alpha", "extra_bands"}
+_EXPECTED = "files, Pillow images, or arrays (N, C, H, W), (N, H, W, C) or (N, H, W)"
 # Axis lengths that are taken for channels
 _CHANNELS = (1, 3, 4)
 
@@ -78,7 +79,7 @@ class ImageReader:
         Images are (N, C, H, W), (N, H, W, C), (N, H, W), or one image without N; whole numbers in 0..255, or floats in
         0..1. Features are (N, D) or (D,).
         """
-        found = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+        found = _as_array(values)
         if self.facts.shape[1:] == (1, 1):
             return self._features(found)
         batch, axis = self._as_batch(found)
@@ -123,6 +124,21 @@ class ImageReader:
         if shape != own and shape[-1] in _CHANNELS and shape[0] not in _CHANNELS:
             return values[None], 3
         return (values[None], 1) if shape == own or shape[0] in _CHANNELS else (values, None)
+
+
+def _as_array(values: Any) -> _Array:
+    """Return values as an array of numbers; raises DataError for any other object."""
+    if isinstance(values, Tensor):
+        # NumPy has no bfloat16
+        return (values.float() if values.dtype == torch.bfloat16 else values).detach().cpu().numpy()
+    try:
+        found = np.asarray(values)
+    except (TypeError, ValueError):
+        # Lists of different lengths
+        found = np.empty((), object)
+    if found.dtype.kind not in "biuf" or not found.ndim:
+        raise DataError(f"images: got {brief(escaped(type(values).__name__))}; expected {_EXPECTED}")
+    return found
 
 
 def _to_pillow(pixels: _Array) -> Any:

@@ -33,7 +33,10 @@ class Predictions(NamedTuple):
 
 
 class Preprocess(nn.Module):
-    """Turn images (B, C, H, W) uint8 into the model's input, as evaluation does; other sizes are resized first."""
+    """Turn images (B, C, H, W) uint8 into the model's input, as evaluation does.
+
+    Images of other sizes are resized first, and floats in 0..1 become uint8.
+    """
 
     anchor: Tensor
 
@@ -45,7 +48,8 @@ class Preprocess(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the model's input (B, C, H, W) float32, on the device of the model."""
-        if images.shape[1:] != self.reader.facts.shape:
+        shape = self.reader.facts.shape
+        if images.shape[1:] != shape or (shape[1:] != (1, 1) and images.dtype != torch.uint8):
             images = self.reader.array(images)
         found: Tensor = self.module(images.to(self.anchor.device))
         return found
