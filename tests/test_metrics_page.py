@@ -35,13 +35,17 @@ def refused(*words, cwd):
 def test_a_metric_of_ones_own_selects_by_its_smallest_value(tmp_path):
     lab(tmp_path)
     words = (*QUICK, "steps=12", "validate_every=1steps", "monitor=val/mean_rank", "name=mine")
-    done(*PLUGIN, *words, cwd=tmp_path)
+    ended = done(*PLUGIN, *words, cwd=tmp_path)
     folder = tmp_path / "outputs" / "mine"
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     ranks = {row["step"]: row["val/mean_rank"] for row in rows}
     best = result(folder)["scores"]["val"]["best"]
     assert best["step"] == min(ranks, key=ranks.get) and len(ranks) == 12
     assert [row["_best/val_mean_rank"] for row in rows] == [min(list(ranks.values())[:n]) for n in range(1, 13)]
+    assert ended.stderr.count("val mean_rank ") == 12
+    (shown,) = (line.split() for line in ended.stdout.splitlines() if "validation, best" in line)
+    assert shown[-2:] == [f"{best['mean_rank']:.4f}", str(best["step"])]
+    assert "mean_rank" not in ended.stdout.split("more scores")[1]
     arrays, _ = opened(folder / "predictions" / "val.safetensors")
     order = (-arrays["log_p"]).argsort(1).argsort(1) + 1
     mean_rank = order[range(len(order)), arrays["labels"]].mean()

@@ -10,16 +10,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from runner.errors import ConfigError
+from runner.errors import ConfigError, brief, escaped
 from runner.registry import register
 from runner.schema import Uri
 from runner.trackers.contract import Tracker
 from runner.trackers.csv_file import CsvFile
 from runner.trackers.in_process import InProcess
-from runner.user_paths import absolute
+from runner.user_paths import absolute, is_dir
 
 # Stores of MLflow that are files of this machine; all others need a connection
 _LOCAL = ("sqlite:",)
+_FILE = "sqlite:///"
 
 
 @register("tracker")
@@ -41,9 +42,26 @@ def mlflow(outputs: str, *, mode: Literal["offline", "online"], uri: Uri | None,
     """
     _require("mlflow", "mlflow-skinny sqlalchemy alembic")
     if uri is not None and mode == "offline" and not uri.startswith(_LOCAL):
+        if uri.startswith("file:"):
+            raise ConfigError(
+                f"tracker.mlflow.uri: got {uri!r}; MLflow no longer supports it, expected sqlite:///<file>"
+            )
         raise ConfigError(f"tracker.mlflow.uri: got {uri!r}; requires tracker.mlflow.mode=online, or sqlite:///<file>")
-    store = uri or f"sqlite:///{absolute(Path(outputs) / 'mlflow.db')}"
+    store = _with_full_path(uri) if uri else f"{_FILE}{absolute(Path(outputs) / 'mlflow.db')}"
     return InProcess("mlflow", {"uri": store, "experiment": experiment}, {"MLFLOW_DISABLE_TELEMETRY": "true"})
+
+
+def _with_full_path(uri: str) -> str:
+    """Return a URI with the path of a store in full; ConfigError if its folder is missing."""
+    if not uri.startswith(_FILE):
+        return uri
+    path, *options = uri.removeprefix(_FILE).split("?", 1)
+    folder = Path(path).parent
+    if not is_dir(folder, key="tracker.mlflow.uri"):
+        raise ConfigError(
+            f"tracker.mlflow.uri: got {uri!r}; there is no folder {brief(escaped(str(folder)))}, create it"
+        )
+    return "?".join([f"{_FILE}{absolute(path)}", *options])
 
 
 @register("tracker")

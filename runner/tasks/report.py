@@ -15,6 +15,7 @@ from runner.engine.logs.console import Console
 from runner.engine.logs.log import Log
 from runner.engine.logs.plugin_pages import chart_layout, session_end, session_start
 from runner.engine.logs.sinks import METRICS
+from runner.engine.monitor import Monitor
 from runner.engine.nonfinite_trace import explain_divergence
 from runner.engine.saving import checkpoint
 from runner.engine.saving.checkpoint import Snapshot
@@ -62,6 +63,7 @@ def make_console(experiment: Experiment) -> Console:
         steps_per_epoch=recipe.steps_per_epoch,
         batch_size=experiment.batches.batch,
         averaged=experiment.learner.average.module is not experiment.learner.model,
+        monitor=experiment.settings.monitor,
     )
 
 
@@ -125,13 +127,15 @@ def show_summary(folder: Path, job: Job, result: Result, more: Sequence[str] = (
 
 def _show_summary(folder: Path, job: Job, result: Result, more: Sequence[str]) -> None:
     scores = result.scores
-    rows = [
-        _score_row("validation, best", scores["val"]["best"]),
-        _score_row("validation, last", scores["val"]["last"]),
-        _score_row("training examples, last", scores["train_eval"]["last"]),
-    ]
-    if "test" in scores:
-        rows.append(_score_row("test, best weights", scores["test"]))
+    shown = {
+        "validation, best": scores["val"]["best"],
+        "validation, last": scores["val"]["last"],
+        "training examples, last": scores["train_eval"]["last"],
+        **({"test, best weights": scores["test"]} if "test" in scores else {}),
+    }
+    monitor = Monitor(job.config["monitor"])
+    more_columns = [monitor.metric] if monitor.is_of_component else []
+    rows = [_score_row(name, each, more_columns) for name, each in shown.items()]
     ended = "stopped early" if result.status is Status.STOPPED else result.status
     length = f"{counted(result.steps, 'step')} ({counted(result.epochs, 'epoch')})"
     print_table(_without_repeated_column(rows), title=f"{ended} after {length} in {result.seconds:.1f} s")
@@ -139,7 +143,7 @@ def _show_summary(folder: Path, job: Job, result: Result, more: Sequence[str]) -
     with decorative("speed: not shown"):
         cost = median_cost(folder / METRICS)
     lines = [
-        *_other_scores(scores["val"]["best"]),
+        *_other_scores(scores["val"]["best"], more_columns),
         *map(escaped, more),
         *([f"speed         {speed_in_words(cost)}"] if cost else []),
         f"saved in      {printable(folder)}",
@@ -148,9 +152,9 @@ def _show_summary(folder: Path, job: Job, result: Result, more: Sequence[str]) -
     write_stdout("\n".join(lines) + "\n")
 
 
-def _other_scores(scores: Mapping[str, float]) -> list[str]:
+def _other_scores(scores: Mapping[str, float], shown: Sequence[str] = ()) -> list[str]:
     """Return a line with the scores that the table does not have, none if there are none."""
-    others = {name: value for name, value in scores.items() if name not in ("accuracy", "loss", "nll", "step")}
+    others = {name: value for name, value in scores.items() if name not in ("accuracy", "loss", "nll", "step", *shown)}
     return [f"more scores   {', '.join(f'{name} {value:.4f}' for name, value in others.items())}"] if others else []
 
 
@@ -160,14 +164,15 @@ def speed_in_words(cost: Mapping[str, float]) -> str:
     return f"{step}, data wait {cost[WAIT]:.0%}, peak memory {cost[MEMORY]:.0f} MB"
 
 
-def _score_row(name: str, scores: Mapping[str, float]) -> dict[str, object]:
-    """Return one line of the table."""
+def _score_row(name: str, scores: Mapping[str, float], more: Sequence[str] = ()) -> dict[str, object]:
+    """Return one line of the table; `more` names scores besides accuracy, loss and nll."""
     step = scores.get("step")
     return {
         "split": name,
         "accuracy": scores["accuracy"],
         "loss": scores.get("loss"),
         "nll": scores.get("nll"),
+        **{each: scores.get(each) for each in more},
         "step": None if step is None else int(step),
     }
 

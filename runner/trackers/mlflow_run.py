@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,33 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
 from runner.trackers.tags import flattened, plain_tag
-from runner.user_paths import full
+from runner.user_paths import exists, full
 
 # Limits of one request (MLflow's REST API)
 _METRICS, _PARAMS, _PARAM_LENGTH, _TAG_LENGTH = 1000, 100, 6000, 5000
+_FILE = "sqlite:///"
 _KEY = "runner.id"
 _STATUSES = {"done": "FINISHED", "stopped": "FINISHED", "pruned": "FINISHED", "interrupted": "KILLED"}
 
 
 def make_mlflow(*, uri: str, experiment: str) -> _MlflowRun:
     """Return the tracker for a store; one in a file is created first, by one process at a time."""
-    path = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
-    with _locked(path.parent) if path else nullcontext():
-        client = MlflowClient(tracking_uri=uri)
-        client.get_experiment_by_name(experiment)
-    return _MlflowRun(client, experiment)
+    if uri.startswith(_FILE):
+        path = Path(uri.removeprefix(_FILE).partition("?")[0])
+        with _locked(path.parent):
+            if not exists(path):
+                _create_store(path)
+    return _MlflowRun(MlflowClient(tracking_uri=uri), experiment)
+
+
+def _create_store(path: Path) -> None:
+    """Create a store in a new file and then give it its name: tables half created, as by a kill, are never repaired."""
+    new = path.with_name(f".{path.name}.new")
+    for leftover in (new, new.with_name(f"{new.name}-journal")):
+        Path(full(leftover)).unlink(missing_ok=True)
+    # The first request creates the tables
+    MlflowClient(tracking_uri=f"{_FILE}{new}").search_experiments(max_results=1)
+    Path(full(new)).replace(full(path))
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import torch
 
 from runner.engine.logs.console import Console, format_duration
 from runner.engine.logs.log import Log
+from runner.engine.logs.progress_line import fitting
 from runner.engine.logs.sinks import Row
 from runner.engine.transfer import Arriving
 from runner.screen_tables import print_table
@@ -47,6 +48,21 @@ def test_rows_may_come_in_any_number_at_a_time():
         for start in range(0, 10, size):
             console.write(rows()[start : start + size])
     assert one.getvalue() == many.getvalue()
+
+
+def test_the_monitored_score_is_shown_and_leaves_a_narrow_bar_first():
+    stream = io.StringIO()
+    console = Console(steps=20, steps_per_epoch=5, batch_size=64, monitor="val/f1_macro", stream=stream)
+    (row,) = rows(validate=(1,))[:1]
+    console.write([row._replace(values={**row.values, "val/f1_macro": 0.75, "val/ece": 0.5})])
+    text = "epoch 1/4  step 1/20  loss 1.0000  val loss 0.2500  val accuracy 0.1000  val f1_macro 0.7500"
+    assert stream.getvalue() == f"{text}\n"
+    parts = {"epoch": "1/4", "loss": "1.0000", "val accuracy": "0.1000", "val f1_macro": "0.7500"}
+    assert [fitting(parts, width) for width in (80, 45, 24)] == [
+        "epoch 1/4  loss 1.0000  val accuracy 0.1000  val f1_macro 0.7500",
+        "epoch 1/4  loss 1.0000  val accuracy 0.1000",
+        "epoch 1/4  loss 1.0000",
+    ]
 
 
 def test_a_validation_in_the_first_row_has_no_speed_yet():

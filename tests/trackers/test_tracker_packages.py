@@ -101,6 +101,39 @@ def test_mlflow_has_each_row_once_after_a_kill(step, tmp_path):
     assert found == in_jsonl(folder) and run.info.status == "FINISHED"
 
 
+def test_a_store_whose_creation_is_killed_is_created_by_the_next_run(tmp_path):
+    pytest.importorskip("mlflow")
+    from runner.trackers.mlflow_run import make_mlflow as make
+
+    uri = f"sqlite:///{tmp_path / 'm.db'}"
+
+    def killed_in_creation():
+        import sqlite3
+
+        import sqlalchemy
+
+        tables = []
+
+        def count(connection, cursor, statement, *more):
+            tables.append(statement)
+            if sum("CREATE TABLE" in each for each in tables) == 10:
+                # Those before are in the file
+                assert sqlite3.connect(next(tmp_path.glob(".*.new"))).execute("select * from sqlite_master").fetchall()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sqlalchemy.event.listen(sqlalchemy.engine.Engine, "before_cursor_execute", count)
+        make(uri=uri, experiment="runner")
+
+    assert run_in_child(killed_in_creation) == -9
+    assert not (tmp_path / "m.db").exists() and list(tmp_path.glob(".m.db.new*"))
+    told = {"folder": "f", "name": "n", "group": "g", "sweep": None, "config": {"a": 1}}
+    tracker = make(uri=uri, experiment="runner")
+    tracker.start(**told, key="k")
+    tracker.log(rows=[(1, {"a": 0.5})])
+    assert mlflow_run(tmp_path / "m.db")[1] == [(1, {"a": 0.5})]
+    assert [path.name for path in tmp_path.iterdir()] == ["m.db"]
+
+
 def test_mlflow_drops_rows_that_it_has_but_did_not_acknowledge(tmp_path):
     pytest.importorskip("mlflow")
     from runner.trackers.mlflow_run import make_mlflow as make

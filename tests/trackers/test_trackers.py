@@ -13,6 +13,7 @@ from running import checkpoint_checksums, command, events, job, killed_in_step, 
 
 import runner.tasks.train  # noqa: F401  (once, before the forks)
 from runner import registry
+from runner.components import tracker as trackers
 from runner.engine.logs.sinks import read_metrics, read_rows
 from runner.errors import CheckpointError, ConfigError, Locked
 from runner.tasks import start, track_run
@@ -306,16 +307,28 @@ def test_a_wrong_word_is_one_line(words, line):
     assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
 
 
-def test_a_server_needs_the_online_mode(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("http://host:5000", "requires tracker.mlflow.mode=online"),
+        ("file:./mlruns", "MLflow no longer supports it, expected sqlite:///<file>"),
+        ("sqlite:///nowhere/a.db", "there is no folder nowhere, create it"),
+    ],
+)
+def test_a_store_that_cannot_be_opened_is_one_line_before_the_run(uri, says, tmp_path, monkeypatch):
     monkeypatch.setattr(util, "find_spec", lambda name: True)
     monkeypatch.setattr("runner.components.tracker.find_spec", lambda name: True)
-    with pytest.raises(
-        ConfigError, match=r"^tracker.mlflow.uri: got 'http://host:5000'; requires tracker.mlflow.mode=onli"
-    ):
-        start(
-            job(*SMALL, "tracker=[mlflow]", "tracker.mlflow.uri=http://host:5000", f"hydra.run.dir={tmp_path / 'run'}")
-        )
+    with pytest.raises(ConfigError, match=rf"^tracker.mlflow.uri: got '{uri}'; {says}"):
+        start(job(*SMALL, "tracker=[mlflow]", f"tracker.mlflow.uri={uri}", f"hydra.run.dir={tmp_path / 'run'}"))
     assert not (tmp_path / "run").exists()
+
+
+def test_the_path_of_a_store_is_that_of_the_command_wherever_a_plugin_goes(tmp_path, monkeypatch):
+    monkeypatch.setattr("runner.components.tracker.find_spec", lambda name: True)
+    monkeypatch.chdir(tmp_path)
+    uris = ("sqlite:///a.db", "sqlite:///./b.db?timeout=9", "sqlite:////tmp/c.db", "http://host:5000")
+    found = [trackers.mlflow(str(tmp_path), mode="online", uri=uri, experiment="runner")._knobs["uri"] for uri in uris]
+    assert found == [f"sqlite:///{tmp_path}/a.db", f"sqlite:///{tmp_path}/b.db?timeout=9", *uris[2:]]
 
 
 @pytest.mark.parametrize("name", ["mlflow", "wandb"])

@@ -34,6 +34,7 @@ class Console:
         steps_per_epoch: Optimizer steps of an epoch.
         batch_size: Examples per optimizer step.
         averaged: True if validation reads averaged weights; the first line on a terminal says so.
+        monitor: The tag of a score that is shown besides accuracy and loss.
         stream: Where to print; standard error by default.
     """
 
@@ -44,10 +45,12 @@ class Console:
         steps_per_epoch: int,
         batch_size: int,
         averaged: bool = False,
+        monitor: str = "val/accuracy",
         stream: TextIO | None = None,
     ) -> None:
         self._steps, self._per_epoch, self._batch = steps, steps_per_epoch, batch_size
         self._stream, self._averaged = stream or standard_error(), averaged
+        self._labels = {**_LABELS, monitor: monitor.replace("/", " ")}
         self._latest: dict[str, float] = {}
         # The row from which on the speed is measured.
         self._since: Row | None = None
@@ -64,7 +67,7 @@ class Console:
         """Print a line for each row with a validation, and move the bar to the last row."""
         for row in rows:
             self._since = self._since or row
-            self._latest |= {tag: row.values[tag] for tag in _LABELS if tag in row.values}
+            self._latest |= {tag: row.values[tag] for tag in self._labels if tag in row.values}
             if "val/loss" in row.values:
                 self._print(self._parts(row))
                 self._since = row
@@ -108,7 +111,7 @@ class Console:
         epochs = -(-self._steps // self._per_epoch)
         known = {**(first or {}), **self._latest}
         parts = {"epoch": f"{-(-row.step // self._per_epoch)}/{epochs}", "step": f"{row.step}/{self._steps}"}
-        parts |= {name: f"{known[tag]:.4f}" for tag, name in _LABELS.items() if tag in known}
+        parts |= {name: f"{known[tag]:.4f}" for tag, name in self._labels.items() if tag in known}
         since = self._since or row
         if row.step > since.step and row.time > since.time:
             speed = (row.step - since.step) / (row.time - since.time)

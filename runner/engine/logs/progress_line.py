@@ -26,9 +26,9 @@ def lines(parts: Mapping[str, str], width: int) -> list[str]:
 
 
 def fitting(parts: Mapping[str, str], width: int) -> str:
-    """Return as many parts of a line as fit; the names of `_WITHOUT` are left out first."""
+    """Return as many parts of a line as fit: the first to go are those that `_WITHOUT` does not have."""
     left = {name: value for name, value in parts.items() if name not in _NEVER}
-    for name in _WITHOUT:
+    for name in (*(each for each in parts if each not in _WITHOUT), *_WITHOUT):
         if len(line(left)) > width:
             left.pop(name, None)
     return line(left)
