@@ -130,14 +130,16 @@ _KEYS: dict[str, tuple[str, ...]] = {
 }
 # Keys of others for which there is nothing to set
 _NOTES: dict[str, str] = {
-    "num_classes n_classes nb_classes num_labels n_class nclasses out_features": "the data set says how many classes "
-    "there are",
+    "num_classes n_classes nb_classes num_labels n_class out_features": "the data set says how many classes there are",
     "in_channels input_shape input_dim in_features in_chans img_channels input_channels n_channels": "the data set "
     "says what shape its images have",
     "multi_label is_multilabel": MULTI_LABEL,
     "regression is_regression": REGRESSION,
     "problem_type task_type": ONE_KIND,
-    "finetune fine_tune finetuning": "init_from=<run or file> starts from its weights",
+    "finetune finetuning": "init_from=<run or file> starts from its weights",
+    "freeze freeze_backbone freeze_encoder freeze_base freeze_features freeze_layers freeze_at freeze_bn freeze_epochs "
+    "frozen frozen_stages unfreeze unfreeze_at_epoch trainable requires_grad": "a rule freezes tensors by their names: "
+    "\"optim.rules=[{match:'hidden.*',active:[100%,null]}]\"",
     "pin_memory persistent_workers prefetch_factor non_blocking": "the loader chooses this for the device",
     "strategy ddp distributed num_nodes nproc_per_node local_rank world_size fsdp deepspeed": "a run uses one device; "
     "a sweep (-m) uses all",
