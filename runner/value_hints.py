@@ -12,7 +12,9 @@ from runner.out_of_scope import scope_hint
 from runner.spelling import close
 
 # Words that people take for an option of a group
+_CLASSIFIES = "task=train, the default, trains a classifier; task=predict classifies images"
 _NOTES = {("tracker", "tensorboard"): "TensorBoard's event file is always written; leave it out"}
+_NOTES |= {("task", word): _CLASSIFIES for word in ("classify", "classification", "imageclassification", "classifier")}
 
 
 def name_hint(key: str, given: str, ranked: list[str]) -> str:
@@ -25,7 +27,9 @@ def name_hint(key: str, given: str, ranked: list[str]) -> str:
         return f"; did you mean {_command(key, ours)}?"
     if scope := scope_hint(key, given):
         return scope
-    same = [name for name in ranked if normalized(name) == normalized(given)]
+    # `torch.optim.AdamW` by its last word
+    words = {normalized(given), normalized(given.rpartition(".")[2])}
+    same = [name for name in ranked if normalized(name) in words]
     near = same or [name for name in ranked[:1] if ours is None and close(given, name)]
     return f"; did you mean '{near[0]}'?" if near else ""
 

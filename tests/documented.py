@@ -14,11 +14,13 @@ _FENCED = re.compile(r"^ *```(\w*)[^\n]*\n(.*?)^ *```", re.M | re.S)
 _INDENTED = re.compile(r"(?:^    [^\n]*\n)+", re.M)
 _INLINE = re.compile(r"`((?:python -m runner|runner) [^`\n]+)`")
 _COMMAND = re.compile(r"^ *(?:\$ )?((?:\w+=\S+ )*(?:python -m runner|runner)(?: (?:.*\\\n)*.*)?)$", re.M)
-# Words are printed with NUL between them; a pattern that bash would expand is an error, as it is in zsh
+# Words are printed with NUL between them; a pattern that bash would expand is an error, as it is in zsh; in fish,
+# `source` reads its standard input
 _SHELL = """
 shopt -s failglob; exec 3>&1; mkdir docs
 runner() { [ $# = 0 ] || printf "%s\\0" "$@" >&3; }
 python() { shift 2; runner "$@"; }
+source() { cat > /dev/null; }
 """
 
 

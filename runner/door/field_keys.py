@@ -130,16 +130,16 @@ _KEYS: dict[str, tuple[str, ...]] = {
 }
 # Keys of others for which there is nothing to set
 _NOTES: dict[str, str] = {
-    "num_classes n_classes nb_classes num_labels n_class nclasses out_features": "the data set says how many classes "
-    "there are",
+    "num_classes n_classes nb_classes num_labels n_class out_features": "the data set says how many classes there are",
     "in_channels input_shape input_dim in_features in_chans img_channels input_channels n_channels": "the data set "
     "says what shape its images have",
     "multi_label is_multilabel": MULTI_LABEL,
     "regression is_regression": REGRESSION,
     "problem_type task_type": ONE_KIND,
     "finetune fine_tune finetuning": "init_from=<run or file> starts from its weights",
-    "freeze frozen freeze_layers freeze_backbone freeze_encoder unfreeze trainable requires_grad trainable_layers": "a "
-    "rule freezes tensors by name: 'optim.rules=[{match:conv,active:[100%,null]}]'",
+    "freeze freeze_backbone freeze_base freeze_encoder freeze_features freeze_layers freeze_at freeze_bn freeze_epochs "
+    "frozen frozen_stages unfreeze unfreeze_at_epoch trainable trainable_layers requires_grad": "a rule freezes tensors "
+    "by their names: \"optim.rules=[{match:'hidden.*',active:[100%,null]}]\"",
     "seeds n_seeds num_seeds repeats n_repeats num_repeats repetitions": "a sweep repeats a run: -m 'seed=range(0,5)'",
     "logger loggers report_to log_to": "TensorBoard is always written, and tracker=[csv] and the like beside it",
     "pin_memory persistent_workers prefetch_factor non_blocking": "the loader chooses this for the device",

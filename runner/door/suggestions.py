@@ -181,7 +181,8 @@ def _option_here(conf: Conf, key: str, text: str) -> str | None:
     """Return what an option or value of others is here, None if it is not known."""
     ours = value_words(key, text)
     if ours is None:
-        return next((option for option in conf.files.get(key, ()) if _same(option, text)), None)
+        words = (text, text.rpartition(".")[2])
+        return next((option for option in conf.files.get(key, ()) if any(_same(option, word) for word in words)), None)
     return None if ours == NOT_HERE else ours
 
 

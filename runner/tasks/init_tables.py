@@ -117,17 +117,23 @@ def _null_if_not_finite(value: Any) -> Any:
 def show_report(run: Run, job: Job, cases: Sequence[Case]) -> None:
     """Print a table per case with its problems below, and a table of all cases if there are several."""
     for case in cases:
-        print_table(_layer_rows(case), title=f"{case.name}: {case.verdict}")
+        print_table(_without_empty(_layer_rows(case)), title=f"{case.name}: {case.verdict}")
         for finding in case.findings:
             write_stdout(f"  {finding.severity}: {finding.word}: {finding.text}\n")
         write_stdout("\n" if case.findings else "")
     if len(cases) > 1:
-        print_table([_overview_row(case) for case in cases], title="all cases")
+        rows = _without_empty([_overview_row(case) for case in cases])
+        print_table(rows, keys=("activation", "init"), title="all cases")
     write_stdout(f"saved in      {printable(run.folder)}\n")
     for name in run.afterwards.saved[:1]:
         write_stdout(f"view          {printable(run.folder / name)}\n")
     if job.config["task"]["tensorboard"]:
         write_stdout(f"              tensorboard --logdir {tensorboard_folder(run.folder, job)}\n")
+
+
+def _without_empty(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Return rows without the columns that are empty in all of them, such as `saturated` of ReLU."""
+    return [{name: row[name] for name in row if any(each[name] for each in rows)} for row in rows]
 
 
 def _layer_rows(case: Case) -> list[dict[str, str]]:

@@ -81,6 +81,14 @@ def test_quantities_as_labels_are_refused(images):
     )
     given = labeled(images, "file,label", [number * 7 for number in range(COUNT)])
     refused("imagefolder", images, REGRESSION, **given)
+    assert "where the numbers are classes, write them as words, for example id7" in refused(
+        "imagefolder", images, REGRESSION, **given
+    )
+    # Numbers of classes from 0 or 1 on, and what the line says, are classes
+    for cells in ([n * 7 // 13 for n in range(COUNT)], [1 + n * 7 // 13 for n in range(COUNT)]):
+        assert len(load("imagefolder", images, **labeled(images, "file,label", cells)).classes) == len(set(cells)) > 24
+    with_word = load("imagefolder", images, **labeled(images, "file,label", [f"id{n // 2 * 7}" for n in range(COUNT)]))
+    assert len(with_word.classes) == COUNT // 2
     # Grades are classes
     assert (
         len(load("imagefolder", images, **labeled(images, "file,label", [n % 5 / 2 for n in range(COUNT)])).classes)

@@ -198,6 +198,8 @@ def test_each_template_is_the_answer_to_some_value() -> None:
         (["task=test"], "evaluate"),
         (["optim=SGD"], "sgd"),
         (["optim=torch.optim.AdamW"], "adamw"),
+        (["optimizer=torch.optim.AdamW"], "optim=adamw"),
+        (["activation=torch.nn.GELU"], "gelu"),
         (["optimizer=AdamW"], "optim=adamw"),
         (["optimizer=adamw", "learning_rate=0.1"], "optim=adamw"),
         (["optim.learning_rate=0.1"], "lr"),
@@ -269,6 +271,11 @@ def test_what_nothing_can_be_set_for_is_said() -> None:
     assert "the data set says how many classes" in refusal("model.num_classes=10")
     assert "'gamma' is a key of scheduler=cyclic, exponential" in refusal("gamma=0.5")
     assert "'workers' is a key of data=imagefolder" in refusal("num_workers=4")
+    for word in ("classify", "classification", "image-classification"):
+        assert "task=predict classifies images" in refusal(f"task={word}")
+    for word in ("freeze=true", "freeze_backbone=true", "model.freeze_backbone=true", "model.frozen=2"):
+        [command] = re.findall(r'"(optim.rules=.*?)"', refusal(word))
+        assert composes(command)["optim"]["rules"][0]["match"] == "hidden.*"
 
 
 def test_a_wrong_suggestion_is_worse_than_none() -> None:
@@ -291,8 +298,13 @@ def test_no_word_of_ours_is_in_the_tables() -> None:
     for key, table in field_words._VALUES.items():
         for ours, word in entries(table):
             assert word not in CONF.files.get(key, ()) or ours == word, f"{key}={word}"
+        # A word that only differs in case, `_` or `-` is found without an entry
+        words = [field_words.normalized(word) for _, word in entries(table)]
+        assert len(words) == len(set(words)), key
+        assert {field_words.normalized(option) for option in CONF.files.get(key, ())}.isdisjoint(words), key
     taken = [field_words.normalized(word) for words in field_keys._KEYS for word in words.split()]
-    assert len(taken) == len(set(taken))
+    noted = [field_words.normalized(word) for words in field_keys._NOTES for word in words.split()]
+    assert len([*taken, *noted]) == len({*taken, *noted})
     # A group or setting of that name never reaches the tables alone, but may be the last word of a key
     assert {"optim", "data", "model", "loss"}.isdisjoint(taken)
 

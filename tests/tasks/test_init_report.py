@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from running import ROOT, command, events, job, result
 from torch import nn
 
+from runner import rich_console
 from runner.door.task_context import start
 from runner.engine.activations import Layer, measure
 from runner.errors import ConfigError
@@ -231,6 +233,20 @@ def test_a_report_leaves_a_run_folder(tmp_path, capfd):
     assert [layer["name"] for layer in content["cases"][0]["layers"]] == [f"hidden.fc{i}.act" for i in range(1, 7)]
     out = capfd.readouterr().out
     assert "relu, small_normal: collapsed" in out and "all cases" in out and "hidden.fc6.act" in out
+
+
+def test_each_block_of_a_narrow_table_names_its_cases_and_no_column_is_empty(tmp_path, capfd, monkeypatch):
+    def narrow(stream=None, make=rich_console.make_console):
+        console = make(stream)
+        console.width = 60
+        return console
+
+    monkeypatch.setattr(rich_console, "make_console", narrow)
+    report(tmp_path / "run", *SIX, "task.init=[xavier,small_normal]", "task.examples=64")
+    out = capfd.readouterr().out
+    assert "saturated" not in out and "dead" in out
+    blocks = [block for block in re.split(r"\n *\n", out.partition("all cases")[2]) if "──" in block]
+    assert len(blocks) == 2 and all("relu" in block and "small_normal" in block for block in blocks)
 
 
 def test_a_report_is_in_tensorboard_on_request(tmp_path):

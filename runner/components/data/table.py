@@ -11,6 +11,7 @@ from torch import Tensor
 
 from runner.components.data.in_memory.array_names import ALL, SPLIT_WORDS, SPLITS
 from runner.components.data.in_memory.array_values import coarse_features, to_features
+from runner.components.data.in_memory.leaking_columns import leak_note
 from runner.components.data.in_memory.split_examples import InMemorySettings
 from runner.components.data.in_memory.table_columns import named_columns, to_columns, to_numbers
 from runner.components.data.in_memory.table_file import Table, read_table
@@ -65,11 +66,11 @@ def table(
     kept, notes = _complete_rows({**features.missing, target: _is_missing(labels)}, missing, where)
     rows = _rows_by_split(None if split is None else found.columns[split], kept, f"{where}: column '{split}'")
     classes, numbers = _number_labels(labels, rows, f"{where}: column '{brief(target)}'")
-    examples = {
-        part: Images(to_features(features.values[index], where, features.names), numbers[part])
-        for part, index in rows.items()
-    }
+    values = {part: to_features(features.values[index], where, features.names) for part, index in rows.items()}
+    examples = {part: Images(values[part], numbers[part]) for part in rows}
     lines = (*found.notes, *notes, *coarse_features(features.values[kept], features.names))
+    part = next(iter(rows))
+    lines += leak_note(features.values[rows[part]], features.names, numbers[part].numpy(), target, one_hot)
     return settings.build(examples, classes, lines, lambda part, place: f"row {rows[part][place] + 1}")
 
 

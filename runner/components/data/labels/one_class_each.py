@@ -12,6 +12,7 @@ from runner.out_of_scope import MULTI_LABEL, REGRESSION
 _SEPARATORS = (r"\s*[;|,]\s*", r"\s+")
 # As many classes may have hardly any examples each, such as the identities of faces
 _MANY = 20
+_NAMES = "where the numbers are classes, write them as words, for example id7"
 
 
 def check_one_class_each(counts: Mapping[str, int], where: str) -> None:
@@ -28,7 +29,7 @@ def check_one_class_each(counts: Mapping[str, int], where: str) -> None:
         some = escaped(brief(next(iter(counts))))
         raise DataError(
             f"{where}: has {len(counts)} different numbers in {sum(counts.values())} examples, such as {some}; "
-            f"{REGRESSION}"
+            f"{REGRESSION}; {_NAMES}"
         )
 
 
@@ -41,8 +42,11 @@ def _is_several(label: str, names: Collection[str]) -> bool:
 
 
 def _are_quantities(counts: Mapping[str, int]) -> bool:
-    """Return True if most examples have a number of their own."""
+    """Return True if most examples have a number of their own, and the numbers do not count classes: 0, 1, 2, ..."""
     fewest = sum(counts.values()) / 2
     if len(counts) <= fewest or not all(re.fullmatch(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?", name) for name in counts):
         return False
-    return len(counts) > _MANY or any(not float(name).is_integer() for name in counts)
+    numbers = sorted(map(float, counts))
+    if any(not number.is_integer() for number in numbers):
+        return True
+    return len(counts) > _MANY and numbers not in ([*range(len(numbers))], [*range(1, len(numbers) + 1)])
