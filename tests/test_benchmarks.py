@@ -12,6 +12,8 @@ from benchmarks.rounds import Size, spread
 from benchmarks.slices import SLICES
 from benchmarks.targets import TARGETS, Result, Target
 
+pytestmark = pytest.mark.rendered
+
 ABSENT = Loop("a peer", "by_hand:run", "no_such_package")
 BROKEN = Loop("a broken peer", "by_hand:no_such_function")
 AT_MOST = Target("a", "step", "ours", "theirs", "ours / other", 1.02, 0.92, "s")
