@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from quick_pictures import quicken, render
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -45,3 +46,21 @@ def pytest_runtest_makereport(item, call):
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector):
     return _fail_if_skipped(collector, (yield))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _pictures_of_a_module(request):
+    """Let figures be made but not rendered, except in modules that are marked `rendered`."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("rendered") is None:
+            quicken(patch)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _pictures_of_a_test(request, _pictures_of_a_module):
+    """Let figures be rendered in a test that is marked `rendered`."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("rendered") is not None:
+            render(patch)
+        yield

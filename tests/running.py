@@ -11,6 +11,8 @@ import tempfile
 import traceback
 from pathlib import Path
 
+import warmed
+
 from runner.door.compose import compose_parts, compose_run, hydra_opened
 from runner.door.jobs import single_job
 from runner.door.options import find_conf
@@ -76,17 +78,31 @@ def killed_in_step(step: int, work):
 
 
 def command(*arguments: str, cwd: Path, **changes: str) -> subprocess.CompletedProcess[str]:
-    """Run `python -m runner` in a folder of its own, from this clone."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **changes}
+    """Run `python -m runner` in a folder of its own, from this clone, in a forked process if that makes no difference.
+
+    What tests the process itself asks for `process`.
+    """
+    environment = _environment(changes)
+    if not warmed.can_fork(environment):
+        return process(*arguments, cwd=cwd, **changes)
+    return warmed.command(*arguments, cwd=cwd, environment=environment)
+
+
+def process(*arguments: str, cwd: Path, **changes: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m runner` in a folder of its own, from this clone, in a process that begins with Python."""
     return subprocess.run(
         [sys.executable, "-m", "runner", *arguments],
         cwd=cwd,
-        env=environment,
+        env=_environment(changes),
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
+
+
+def _environment(changes: dict[str, str]) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **changes}
 
 
 def result(folder: Path) -> dict:

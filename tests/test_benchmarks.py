@@ -12,6 +12,8 @@ from benchmarks.rounds import Size, spread
 from benchmarks.slices import SLICES
 from benchmarks.targets import TARGETS, Result, Target
 
+pytestmark = pytest.mark.rendered
+
 ABSENT = Loop("a peer", "by_hand:run", "no_such_package")
 BROKEN = Loop("a broken peer", "by_hand:no_such_function")
 AT_MOST = Target("a", "step", "ours", "theirs", "ours / other", 1.02, 0.92, "s")
@@ -25,6 +27,8 @@ def outcome():
     return run_contest((OURS, BY_HAND, ABSENT, BROKEN), "mlp", words(MLP), Size(warm=1, turn=3, turns=2))
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 def test_both_loops_take_their_turns_and_reach_the_same_loss(outcome):
     pairs = outcome.pairs(OURS, BY_HAND)
     assert len(pairs) == 2
@@ -35,11 +39,15 @@ def test_both_loops_take_their_turns_and_reach_the_same_loss(outcome):
     assert early < last  # twenty steps teach more than eight
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 def test_an_absent_peer_is_named_and_no_fault(outcome):
     assert outcome.pairs(OURS, ABSENT) == "no_such_package is not installed"
     assert not any("a peer" in fault for fault in outcome.faults)
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 def test_a_peer_that_fails_is_a_fault_and_the_others_go_on(outcome):
     assert "no_such_function" in outcome.pairs(OURS, BROKEN)
     assert [fault.startswith("a broken peer: failed") for fault in outcome.faults] == [True]

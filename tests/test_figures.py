@@ -20,6 +20,8 @@ from runner.comparing import report
 from runner.comparing.responses import Importance
 from runner.engine.figures.picture import Picture
 
+pytestmark = pytest.mark.rendered
+
 SOURCES = sorted((ROOT / "runner").rglob("*.py"))
 SMALL = (*MLP, "steps=4", "probe=[]", "name=run", "test=never")
 TASKS = {

@@ -25,7 +25,7 @@ import runner.components  # noqa: F401
 from runner.errors import RunnerError
 from runner.registry import names
 
-COUNT, SLICE, STEPS = 400, 40, 4
+COUNT, SLICE, FAST, STEPS = 400, 40, 10, 4
 NEED_PACKAGES = {"timm"}
 LARGE = ("vgg", "torchvision")  # models that halve images more often than digits allow
 SLOW = ("pca", "pca_whiten", "zca")  # on the 3,072 numbers of a colored picture
@@ -139,7 +139,10 @@ def check_config(number: int, color: str, folder: Path) -> None:
     assert "\n" not in ending
 
 
-@pytest.mark.parametrize("number", range(SLICE))
+@pytest.mark.parametrize(
+    "number",
+    [*range(FAST), *(pytest.param(n, marks=[pytest.mark.slow, pytest.mark.ci_slice]) for n in range(FAST, SLICE))],
+)
 def test_drawn_configs_work_or_are_refused(number: int, color: str, tmp_path: Path) -> None:
     check_config(number, color, tmp_path)
 

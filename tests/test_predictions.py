@@ -187,6 +187,7 @@ def test_a_run_selects_by_the_metric_it_monitors(score, pick):
     assert best["step"] == next(step for step, value in series.items() if value == pick(series.values()))
 
 
+@pytest.mark.rendered
 def test_the_figures_and_tables_of_the_classes_are_in_the_folder(capsys):
     start(*(word for word in SMALL if word != "figures=never"))
     for name in ("confusion_val.png", "calibration_val.png"):

@@ -63,6 +63,7 @@ def test_the_history_is_what_the_run_logged(here):
     assert steps[-1] == 12
 
 
+@pytest.mark.rendered
 def test_figures_are_shown_by_a_notebook(here):
     drawn = runner.train([*SMALL[:-1], "name=drawn"])
     assert drawn.figures["curves"]._repr_png_() == (drawn.folder / "curves.png").read_bytes()

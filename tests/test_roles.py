@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import pytest
 import yaml
 from running import ROOT, job
+from small_runs import config as config_of
 
 import runner.components  # noqa: F401  (registers them)
 from runner import annotations, registry
@@ -73,7 +74,7 @@ def other_value(annotation: Any, value: Any) -> Any:
 
 def config_with(group: str, option: str) -> dict[str, Any]:
     """Return the default config with another option of a group, as its YAML has it."""
-    config = copy.deepcopy(job().config)
+    config = config_of({})
     config[group] = yaml.safe_load((ROOT / "conf" / group / f"{option}.yaml").read_text())
     return config
 
@@ -97,7 +98,7 @@ def expected(role: Role, group: str = "") -> tuple[bool, bool, bool]:
 
 @pytest.mark.parametrize("key", SETTINGS)
 def test_a_setting_changes_what_its_role_says(key):
-    before = job().config
+    before = config_of({})
     after = {**before, key: other_value(SETTINGS[key], before[key])}
     assert equal_hashes(before, after) == expected(marks_in(SETTINGS[key]).role)
 
@@ -138,7 +139,7 @@ def test_a_field_of_an_entry_changes_what_its_role_says():
 
 @pytest.mark.parametrize("rules", [None, "name", ["name"], [["name"]], [{"name": None}], {"name": 1}])
 def test_rules_of_another_form_in_an_edited_config_have_a_hash(rules):
-    config = job().config
+    config = config_of({})
     assert hash8({**config, "optim": {**config["optim"], "rules": rules}})
 
 
@@ -213,7 +214,7 @@ def test_a_user_s_component_says_its_roles_before_it_is_imported(package, tmp_pa
     if package:
         (place.parent / "__init__.py").write_text("raise AssertionError('imported')\n")
     monkeypatch.syspath_prepend(tmp_path)
-    before = {**job().config, "plugins": ["lab_nets"]}
+    before = {**config_of({}), "plugins": ["lab_nets"]}
     before["model"] = {"name": "lab_net", "width": 1, "threads": 1, "folder": "a"}
     moved = {**before, "model": {**before["model"], "threads": 2, "folder": "b"}}
     assert equal_hashes(before, moved) == expected(Role.EXECUTION)
@@ -223,7 +224,8 @@ def test_a_user_s_component_says_its_roles_before_it_is_imported(package, tmp_pa
 
 @pytest.mark.parametrize("plugins", [[], ["nowhere"], ["..", "/etc", "a" * 5000, "torch", 3, None]])
 def test_a_component_that_is_found_nowhere_has_the_roles_of_ours_by_name(plugins):
-    before = {**job().config, "plugins": plugins, "data": {"name": "elsewhere", "root": "a", "workers": 1, "size": 1}}
+    before = {**config_of({}), "plugins": plugins}
+    before["data"] = {"name": "elsewhere", "root": "a", "workers": 1, "size": 1}
     moved = {**before, "data": {**before["data"], "root": "b", "workers": 2}}
     assert equal_hashes(before, moved) == expected(Role.PATH)
     assert equal_hashes(before, {**before, "data": {**before["data"], "size": 2}}) == expected(Role.EXPERIMENT)

@@ -14,6 +14,8 @@ sys.path.append(str(ROOT / "docs"))
 import chromium
 import make_screenshots
 
+pytestmark = pytest.mark.rendered
+
 DOCS = ROOT / "docs"
 MOST_BYTES = 200_000
 needs_chromium = pytest.mark.skipif(chromium.PROGRAM is None, reason="needs Chromium (apt-get install chromium)")

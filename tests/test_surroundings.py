@@ -19,6 +19,8 @@ from runner import user_folders
 from runner.errors import ConfigError
 from runner.streams import encodable, open_screen
 
+pytestmark = pytest.mark.rendered
+
 SMALL = (*MLP, "steps=2", "probe=[]", "name=run")
 STRANGER = 12345  # no user of this system
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="becomes another user")

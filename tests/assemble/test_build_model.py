@@ -45,9 +45,10 @@ def test_own_models_have_the_same_inventory():
 
 ROWS = [line for line in (ROOT / "docs" / "torchvision.md").read_text().splitlines() if line.startswith("| ")]
 CHECKED = ["resnet18", "mobilenet_v3_small", "vit_b_16", "convnext_tiny", "squeezenet1_0", "googlenet", "alexnet"]
+LARGE, SLOW = ("mobilenet_v3_small", "vit_b_16", "googlenet"), [pytest.mark.slow, pytest.mark.ci_slice]
 
 
-@pytest.mark.parametrize("arch", CHECKED)
+@pytest.mark.parametrize("arch", [pytest.param(each, marks=SLOW) if each in LARGE else each for each in CHECKED])
 def test_the_table_of_torchvisions_models_is_true(arch, monkeypatch):
     monkeypatch.setattr(sys, "path", [str(ROOT / "docs"), *sys.path])
     from make_torchvision_table import row

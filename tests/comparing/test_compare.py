@@ -25,6 +25,8 @@ from runner.engine.saving.folder import read_result, write_result
 from runner.errors import ConfigError
 from runner.tasks import start
 
+pytestmark = pytest.mark.rendered
+
 LOW = [0.80, 0.82, 0.81, 0.79, 0.83]
 HIGH = [0.90, 0.91, 0.92, 0.89, 0.92]
 NEAR = [0.81, 0.81, 0.82, 0.80, 0.82]

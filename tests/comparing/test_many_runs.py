@@ -15,6 +15,8 @@ from runner.comparing.responses import importance
 from runner.comparing.verdicts import Criterion
 from runner.tasks.compare import _print_report
 
+pytestmark = pytest.mark.rendered
+
 CONFIGURATIONS, SEEDS = 220, 130
 
 

@@ -4,9 +4,12 @@ import io
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from runner.engine.figures.curves import loss_axis_top, loss_figure
+
+pytestmark = pytest.mark.rendered
 
 
 def write(path, rows):

@@ -14,6 +14,8 @@ from runner.engine.logs.log import open_logs
 from runner.engine.logs.plugin_pages import chart_layout, flat_hparams, session_end, session_start
 from runner.keys import hyperparameters
 
+pytestmark = pytest.mark.rendered
+
 STEPS = 30
 CHOICES = [("sgd", 0.1), ("sgd", 0.01), ("adam", 0.1), ("adam", 0.01)]
 STATUSES = ["STATUS_SUCCESS", "STATUS_RUNNING", "STATUS_UNKNOWN", "STATUS_FAILURE"]

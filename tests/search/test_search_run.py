@@ -64,7 +64,9 @@ def test_two_workers_make_the_points_that_were_asked_for_and_seeds_are_averaged(
     assert "4 points (4 complete)" in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("again", ["the same command", "resume"])
+@pytest.mark.parametrize(
+    "again", [pytest.param("the same command", marks=[pytest.mark.slow, pytest.mark.ci_slice]), "resume"]
+)
 def test_a_search_that_is_killed_goes_on_without_a_lost_or_repeated_point(again):
     words = [*SEARCH, *RANDOM, "hydra.sweeper.n_trials=5", "hydra.launcher.workers=2"]
     words.remove("sweep=s")

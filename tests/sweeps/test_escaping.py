@@ -50,7 +50,7 @@ def test_all_that_a_trial_started_has_ended_when_its_end_is_reported(tmp_path, e
     assert "locked" not in (ended.result.reason or "")
 
 
-@pytest.mark.parametrize("cause", ["timeout", "stop"])
+@pytest.mark.parametrize("cause", [pytest.param("timeout", marks=[pytest.mark.slow, pytest.mark.ci_slice]), "stop"])
 def test_the_same_for_a_trial_that_the_sweep_ends(tmp_path, escaping, cause):
     job = escaping(tmp_path / "x", "wait")
     with Pool(launcher_settings(workers=1, timeout=20 if cause == "timeout" else None), like=job) as pool:

@@ -167,6 +167,8 @@ def test_blocked_signals_stay_blocked_in_all_processes(tmp_path, name):
         assert {each["status"] for each in command.results()} == {"done"}
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 def test_processes_that_load_images_ignore_what_the_run_ignores(tmp_path):
     (tmp_path / "images").mkdir()
     words = ("data=imagefolder", f"data.root={kills.write_color_images(tmp_path / 'images')}", "data.size=[12,12]")

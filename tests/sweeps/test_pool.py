@@ -189,6 +189,8 @@ server.main(int(sys.argv[2]))
 """
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 def test_workers_gpu_environments_run_one_trial_after_the_other_and_one_that_dies_takes_only_its_own(
     tmp_path, importable, monkeypatch
 ):

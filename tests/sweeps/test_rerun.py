@@ -130,7 +130,9 @@ def with_plugin(monkeypatch) -> tuple[str, ...]:
     return (*words, "--config-dir", "conf", "plugins=[my_plugin]", "activation=mine")
 
 
-@pytest.mark.parametrize("module", ["my_plugin", "my_helper"])
+@pytest.mark.parametrize(
+    "module", ["my_plugin", pytest.param("my_helper", marks=[pytest.mark.slow, pytest.mark.ci_slice])]
+)
 def test_a_changed_plugin_or_what_it_imports_is_other_code(capfd, monkeypatch, module):
     words = with_plugin(monkeypatch)
     assert said(capfd, *words).err == ""

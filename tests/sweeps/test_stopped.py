@@ -84,7 +84,7 @@ def test_a_stopped_process_ends_when_the_sweep_is_killed(tmp_path, which):
 # The sweep goes on while others are stopped
 
 
-@pytest.mark.parametrize("which", ["server", "template"])
+@pytest.mark.parametrize("which", [pytest.param("server", marks=[pytest.mark.slow, pytest.mark.ci_slice]), "template"])
 def test_a_stopped_process_that_trials_come_from_is_replaced_with_one_line(tmp_path, monkeypatch, capfd, which):
     waits = trial(tmp_path / "waits", "task=wait")
     with Pool(launcher_settings(workers=1), like=waits) as pool:
@@ -137,6 +137,8 @@ def test_time_in_which_the_sweep_itself_was_stopped_is_not_counted(tmp_path, mon
         assert chain(pool, number) == before
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 @pytest.mark.parametrize("inline", [False, True])
 def test_a_stopped_trial_is_ended_by_its_time_limit(tmp_path, monkeypatch, inline):
     if inline:

@@ -68,7 +68,7 @@ def test_changed_images_in_the_same_place_are_other_data(images, tmp_path):
     assert len(folders(tmp_path)) == 4
 
 
-@pytest.mark.parametrize("place", ["images", "elsewhere"])
+@pytest.mark.parametrize("place", ["images", pytest.param("elsewhere", marks=[pytest.mark.slow, pytest.mark.ci_slice])])
 def test_other_labels_of_the_same_images_are_other_data(images, tmp_path, place):
     files = sorted(path.relative_to(images).as_posix() for path in images.rglob("*.png"))
     table = tmp_path / place / "labels.csv"
@@ -108,6 +108,8 @@ def test_a_repeated_sweep_finds_its_data_without_torch(images, tmp_path):
     assert done.stdout.count(AGAIN) == 2
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 def test_a_sweep_resumes_from_another_folder_and_in_another_place(images, tmp_path):
     sweep("data.root=images", "seed=0,1", cwd=tmp_path)
     folder = next((tmp_path / "outputs" / "sweeps").iterdir())
@@ -127,6 +129,8 @@ def test_a_sweep_resumes_from_another_folder_and_in_another_place(images, tmp_pa
     assert [result(path)["status"] for path in folders(tmp_path).values()] == ["done"] * 2
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 def test_a_search_on_other_data_is_another_study(images, tmp_path):
     pytest.importorskip("optuna")
     write_images(tmp_path / "other", count=8, seed=1)
@@ -144,6 +148,8 @@ def test_a_search_on_other_data_is_another_study(images, tmp_path):
     assert scores(tmp_path) == both and done.stderr == ""
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 def test_the_launchers_of_hydra_use_no_score_of_other_data(images, tmp_path):
     write_images(tmp_path / "other", count=8, seed=1)
     words = ("seed=0", "hydra/launcher=basic", "hydra.sweep.subdir=number_${hydra:job.num}")

@@ -59,7 +59,11 @@ def killed_and_resumed(where, moments, *, by_folder):
     assert len(done.stdout.split("val/accuracy")[1].splitlines()) >= 4
 
 
-@pytest.mark.parametrize("by_folder", [False, True], ids=["by its command", "by its folder"])
+@pytest.mark.parametrize(
+    "by_folder",
+    [pytest.param(False, marks=[pytest.mark.slow, pytest.mark.ci_slice]), True],
+    ids=["by its command", "by its folder"],
+)
 def test_a_sweep_killed_twice_ends_as_if_it_had_not_been(uninterrupted, tmp_path, by_folder):
     moments = [random.Random(time.time_ns()).uniform(1.0, 4.0) for _ in range(2)]
     killed_and_resumed(tmp_path, moments, by_folder=by_folder)

@@ -10,6 +10,8 @@ from sklearn import metrics as reference
 from runner.engine.figures.classes import calibration_figure, confusion_figure
 from runner.tasks.class_scores import class_rows, confusion_csv, show_classes, show_confusion, worst_classes
 
+pytestmark = pytest.mark.rendered
+
 
 class Screen(io.StringIO):
     def isatty(self):

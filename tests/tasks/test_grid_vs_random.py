@@ -16,6 +16,7 @@ from running import ROOT, command, job, result
 from runner.__main__ import main
 
 SMALL = ("recipe=grid_vs_random", "epochs=0.5", "model.hidden=[8]", "task.side=2", "task.draws=2", "device=cpu")
+SLOW = [pytest.mark.slow, pytest.mark.ci_slice]
 COUNT = 12  # trainings: 2 x 2 on the grid, 2 draws of 4
 
 
@@ -101,10 +102,10 @@ def end_when(count: int, folder: Path, number: int, words: list[str]) -> tuple[i
 @pytest.mark.parametrize(
     ("number", "again"),
     [
-        (signal.SIGKILL, "the same command"),
+        pytest.param(signal.SIGKILL, "the same command", marks=SLOW),
         (signal.SIGKILL, "resume"),
-        (signal.SIGINT, "the same command"),
-        (signal.SIGTERM, "resume"),
+        pytest.param(signal.SIGINT, "the same command", marks=SLOW),
+        pytest.param(signal.SIGTERM, "resume", marks=SLOW),
     ],
 )
 def test_what_ended_early_continues_and_redoes_nothing(whole, number, again):

@@ -19,6 +19,8 @@ from runner.errors import ConfigError
 from runner.tasks.init_figures import evenly_spaced, histogram_figure
 from runner.tasks.init_verdicts import Case, find_problems
 
+pytestmark = pytest.mark.rendered
+
 REFERENCE = json.loads((ROOT / "tests" / "fixtures" / "activation_reference.json").read_text())["cases"]
 INITS = {"0.01": "small_normal", "0.05": "large_normal", "xavier": "xavier", "he": "kaiming"}
 SIX = ("model=mlp", "model.hidden=[32,32,32,32,32,32]", "norm=none", "augment=[]")

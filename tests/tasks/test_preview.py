@@ -22,6 +22,8 @@ from runner.tasks import start
 from runner.tasks.preview import evenly_spaced_steps, lr_curves, shortened_rows
 from runner.tasks.preview_images import choose_examples, image_rows
 
+pytestmark = pytest.mark.rendered
+
 SMALL = (*MLP, "task=preview", "preprocess=none")
 
 

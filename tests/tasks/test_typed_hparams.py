@@ -213,11 +213,15 @@ def check_page(ask):
                 assert len(groups(ask, only)) == values.count(value) > 0, name
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 def test_a_server_sorts_and_filters_every_column(ask):
     assert {"clip", "init.head", "steps", "data.depth"} <= {info["name"] for info in infos(ask)}
     check_page(ask)
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 def test_a_filter_on_numbers_keeps_or_drops_the_runs_without_one(ask):
     interval = {"hparam": "clip", "filterInterval": {"minValue": 2, "maxValue": 6}}
     with_missing = groups(ask, interval)
