@@ -199,7 +199,8 @@ def open_logs(
         state: `Log.state_dict` of the checkpoint.
         screens: Other sinks that get each row (`console.Console`).
         transfer: Shared by the logs of runs that train together.
-        ticks, scores: As for `Log`.
+        ticks: As for `Log`.
+        scores: As for `Log`.
 
     Raises:
         CheckpointError: A file is missing or shorter than at the checkpoint. No file was changed.
@@ -208,10 +209,9 @@ def open_logs(
     if state.keys() != {"derived", "owed", "held"} or not all(isinstance(part, dict) for part in state.values()):
         raise CheckpointError("the checkpoint's state of the log is malformed")
     lengths = truncate_logs(folder, positions or {}, state["owed"])
-    first = step + 1 if positions else 0
     files: list[LogFile] = [JsonLines(folder / METRICS)]
     if is_available():
-        files.append(EventFile(folder / next_name(folder), first))
+        files.append(EventFile(folder / next_name(folder), step + 1 if positions else 0))
     with storage.convert_os_errors(folder):
         storage.disk.fsync_folder(folder)
     log = Log(files, screens, lengths, transfer, ticks, scores)
