@@ -41,7 +41,7 @@ def _name_of(given: Iterable[tuple[str, Any]], short: Mapping[str, str] = Mappin
         for key, value in given
         if not key.startswith("hydra")
     ]
-    return truncate_name(re.sub(r"[^A-Za-z0-9._=,+-]", "-", ",".join(words))) or "default"
+    return _truncate_name(re.sub(r"[^A-Za-z0-9._=,+-]", "-", ",".join(words))) or "default"
 
 
 def _last_part(key: str, value: Any) -> Any:
@@ -68,7 +68,7 @@ def value_in_name(value: Any) -> str:
     return str(value)
 
 
-def truncate_name(name: str) -> str:
+def _truncate_name(name: str) -> str:
     """Return a name, cut to a folder name's length, with a hash of the whole name at its end."""
     return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 9]}-{digest(name)}"
 
@@ -140,5 +140,5 @@ def sweep_names(swept: Sequence[str], end: str) -> tuple[str, str]:
     """Return the folder name of a sweep over some keys, and the one by older versions; both have the same end."""
     keys = [key for key in swept if key != "seed"] or swept
     words = "+".join(short_keys(keys).values()), "+".join(swept)
-    short, older = (f"{truncate_name(each) or 'default'}-{end}" for each in words)
+    short, older = (f"{_truncate_name(each) or 'default'}-{end}" for each in words)
     return short, older
