@@ -188,9 +188,7 @@ def open_logs(
     ticks: Sequence[_Tick] = (),
     scores: Sequence[Monitor] = (),
 ) -> Log:
-    """Open the logs of a run folder; a resumed run restores them to its checkpoint.
-
-    A resumed run writes a new event file beside the existing ones.
+    """Open the logs of a run folder; a resumed run restores them to its checkpoint, and adds a new event file.
 
     Args:
         folder: The run folder.
@@ -199,7 +197,8 @@ def open_logs(
         state: `Log.state_dict` of the checkpoint.
         screens: Other sinks that get each row (`console.Console`).
         transfer: Shared by the logs of runs that train together.
-        ticks, scores: As for `Log`.
+        ticks: As for `Log`.
+        scores: As for `Log`.
 
     Raises:
         CheckpointError: A file is missing or shorter than at the checkpoint. No file was changed.
