@@ -6,7 +6,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hydra.core.override_parser.types import IntervalSweep, RangeSweep
 
@@ -65,8 +65,9 @@ def check_trials(conf: Conf, axes: Axes) -> dict[str, Trial]:
     found: dict[str, Trial] = {}
     swept = set(axes.swept)
     for given in combinations(axes):
-        trial = composer.trial(given)
-        name = trial_name([(each.key, each.value) for each in given if each.key in swept or not swept], trial.config)
+        named = tuple((each.key, each.value) for each in given if each.key in swept or not swept)
+        trial = replace(composer.trial(given), named=named)
+        name = trial_name(named, trial.config)
         if name in found:
             same = found[name].config == trial.config
             says = "are the same" if same else "differ only in what their folders' names leave out"

@@ -35,12 +35,14 @@ def trial_job(
     folder: Path,
     folders: Sequence[Path] = (),
     *,
+    given: Sequence[tuple[str, Any]] = (),
     trials: float = 1,
     command: Sequence[str] | None = None,
 ) -> Job:
     """Return the job of one of the `trials` of a sweep, which never reads the test split unless `test` says so.
 
-    `command` are the words of the command that launches the trial, by default its own.
+    `given` is what its folder's name says, and `command` the words of the command that launches the trial, by default
+    its own.
     """
     config = with_trackers_asked_for(config, words if command is None else command, is_trial=True)
     auto = {
@@ -49,7 +51,7 @@ def trial_job(
         "predictions": "never",
         **(_KEEP if trials <= _FEW_TRIALS else {"keep": "best"}),
     }
-    name = name_in(folder.parent, folder.name, config)
+    name = name_in(folder.parent, folder.name, config, given)
     made = _make_job(config, words, name=name, folder=str(folder.with_name(name)), auto=auto)
     # In a sweep that an older version started, trials keep their old names
     older = name != folder.name
@@ -65,7 +67,8 @@ def variant_jobs(variants: Sequence[Mapping[str, Any]], folder: Path, like: Job)
     for config, values in zip(variants, flat, strict=True):
         given = [(key, values[key]) for key in differing if key in values]
         words = [f"{key}={value}" for key, value in given]
-        job = trial_job(dict(config), words, folder / trial_name(given, config), like.folders, command=like.overrides)
+        own = folder / trial_name(given, config)
+        job = trial_job(dict(config), words, own, like.folders, given=given, command=like.overrides)
         jobs.append(replace(job, recipe=like.recipe))
     return jobs
 

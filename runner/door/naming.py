@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from runner import plain_yaml, user_paths
 from runner.errors import ConfigError, StorageError
 from runner.hashes import digest, hash8
-from runner.keys import key_marks
+from runner.keys import key_marks, short_keys
 from runner.numerics import completed, stripped
 from runner.roles import Role
 
@@ -33,10 +34,14 @@ def run_name(given: Iterable[tuple[str, Any]]) -> str:
     return _name_of((key, value) for key, value in given if is_named(key))
 
 
-def _name_of(given: Iterable[tuple[str, Any]]) -> str:
-    """Return a folder name from all keys and values but Hydra's own."""
-    words = [f"{key}={value_in_name(_last_part(key, value))}" for key, value in given if not key.startswith("hydra")]
-    return truncate_name(re.sub(r"[^A-Za-z0-9._=,+-]", "-", ",".join(words))) or "default"
+def _name_of(given: Iterable[tuple[str, Any]], short: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return a folder name from all keys, some of them short, and values but Hydra's own."""
+    words = [
+        f"{short.get(key, key)}={value_in_name(_last_part(key, value))}"
+        for key, value in given
+        if not key.startswith("hydra")
+    ]
+    return _truncate_name(re.sub(r"[^A-Za-z0-9._=,+-]", "-", ",".join(words))) or "default"
 
 
 def _last_part(key: str, value: Any) -> Any:
@@ -63,7 +68,7 @@ def value_in_name(value: Any) -> str:
     return str(value)
 
 
-def truncate_name(name: str) -> str:
+def _truncate_name(name: str) -> str:
     """Return a name, cut to a folder name's length, with a hash of the whole name at its end."""
     return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 9]}-{digest(name)}"
 
@@ -73,16 +78,26 @@ def legacy_hash8(config: Mapping[str, Any]) -> str:
     return digest(_without(stripped(config), _LEGACY_UNHASHED))
 
 
-def name_in(sweep: Path, name: str, config: Mapping[str, Any]) -> str:
-    """Return the name of a trial's folder in a sweep: the one by an older version, if that folder exists."""
-    if not name.endswith(f"-{hash8(config)}") or not user_paths.is_dir(sweep, error=StorageError):
+def name_in(sweep: Path, name: str, config: Mapping[str, Any], given: Iterable[tuple[str, Any]] = ()) -> str:
+    """Return the name of a trial's folder in a sweep: the one by an older version, if that folder exists.
+
+    Args:
+        sweep: The folder of the sweep.
+        name: The name by this version, `trial_name`.
+        config: The config of the trial.
+        given: What differs; older versions wrote whole keys.
+    """
+    end = f"-{hash8(config)}"
+    if not name.endswith(end) or not user_paths.is_dir(sweep, error=StorageError):
         return name
-    older = f"{name[:-9]}-{legacy_hash8(config)}"
-    if user_paths.is_dir(sweep / older, error=StorageError):
-        return older
+    words = [name.removesuffix(end), *([whole] if (whole := _name_of(given)) != "default" else [])]
+    for older in (f"{each}-{legacy_hash8(config)}" for each in words):
+        if user_paths.is_dir(sweep / older, error=StorageError):
+            return older
     # Legacy hashes counted most execution settings, which may since have been changed by `resume=`
-    others = (other for other in trial_folders(user_paths.full(sweep)).get(name[:-9], ()) if other != name)
-    return next((other for other in others if _is_of(sweep / other, config)), name)
+    folders = trial_folders(user_paths.full(sweep))
+    others = (other for each in words for other in folders.get(each, ()) if other != name)
+    return next((other for other in others if other.endswith(end) or _is_of(sweep / other, config)), name)
 
 
 @cache
@@ -116,6 +131,14 @@ def _without(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def trial_name(given: Iterable[tuple[str, Any]], config: Mapping[str, Any]) -> str:
-    """Return the folder name of a trial below its sweep: what differs, and the hash of its config."""
-    return f"{_name_of(given)}-{hash8(config)}"
+def trial_name(given: Sequence[tuple[str, Any]], config: Mapping[str, Any]) -> str:
+    """Return the folder name of a trial below its sweep: what differs, in short keys, and the hash of its config."""
+    return f"{_name_of(given, short_keys([key for key, _ in given]))}-{hash8(config)}"
+
+
+def sweep_names(swept: Sequence[str], end: str) -> tuple[str, str]:
+    """Return the folder name of a sweep over some keys, and the one by older versions; both have the same end."""
+    keys = [key for key in swept if key != "seed"] or swept
+    words = "+".join(short_keys(keys).values()), "+".join(swept)
+    short, older = (f"{_truncate_name(each) or 'default'}-{end}" for each in words)
+    return short, older

@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner import user_paths
 from runner.door.compose import Parts, to_plain
 from runner.door.folders import SWEEP, sweep_folder
 from runner.door.grid import Axes, check_trials, swept_axes
 from runner.door.jobs import trial_job
-from runner.door.naming import WEIGHTS, is_named, truncate_name
+from runner.door.naming import WEIGHTS, is_named, sweep_names
 from runner.door.options import Conf
 from runner.door.overrides import ParsedOverride
 from runner.door.subfolders import given_subdir, in_subfolders
-from runner.errors import ConfigError, unknown
+from runner.errors import ConfigError, StorageError, unknown
 from runner.hashes import digest
 from runner.schema import PositiveInt, check
 from runner.sweeps.launcher import LauncherSettings, check_launcher_settings
@@ -71,7 +72,7 @@ def _grid(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> Plan:
     first = next(iter(trials.values())).config
     folder = _folder(conf, parts, first, axes)
     jobs = [
-        trial_job(trial.config, trial.words, folder / name, conf.folders, trials=len(trials))
+        trial_job(trial.config, trial.words, folder / name, conf.folders, given=trial.named, trials=len(trials))
         for name, trial in trials.items()
     ]
     jobs = [replace(job, allow_unused=conf.allow_unused) for job in jobs]
@@ -123,5 +124,8 @@ def _folder(conf: Conf, parts: Parts, config: dict[str, Any], axes: Axes) -> Pat
     )
     if conf.primary != "config":
         fixed.append(("--config-name", conf.primary))
-    name = f"{truncate_name('+'.join(axes.swept)) or 'default'}-{digest([sorted(axes.swept), fixed])}"
-    return Path(config["outputs"]) / "sweeps" / (config["sweep"] or name)
+    sweeps = Path(config["outputs"]) / "sweeps"
+    name, older = sweep_names(axes.swept, digest([sorted(axes.swept), fixed]))
+    # A sweep that an older version started goes on in its folder
+    name = older if user_paths.is_dir(sweeps / older, error=StorageError) else name
+    return sweeps / (config["sweep"] or name)

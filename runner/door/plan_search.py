@@ -115,8 +115,9 @@ class _Runs:
         own += [parse_override(f"seed={seed}")] if self.own_seed else []
         with hydra_opened(self.conf):
             trial = self.composer.trial(_with_point(self.fixed, own))
-        name = trial_name([(each.key, each.value) for each in own], trial.config)
-        job = trial_job(trial.config, trial.words, self.folder / name, self.conf.folders, trials=self.trials)
+        given = [(each.key, each.value) for each in own]
+        folder = self.folder / trial_name(given, trial.config)
+        job = trial_job(trial.config, trial.words, folder, self.conf.folders, given=given, trials=self.trials)
         job = replace(job, allow_unused=self.conf.allow_unused)
         return point_in_subfolder(self.subdir, self.folder, job, trial) if self.subdir else job
 

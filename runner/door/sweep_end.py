@@ -72,7 +72,7 @@ def _show_next(conf: Conf, plan: Plan, words: Sequence[str], what: str) -> None:
     folders = [str(folder) for folder in conf.folders[1:] if folder not in conf.more]
     given = [*(["--config-dir", folders[0]] if folders else [])]
     given += ["--config-name", conf.primary] if conf.primary != "config" else []
-    write_stdout("\n".join(after_sweep(words, what, plan.folder, plan.outputs, given)) + "\n")
+    write_stdout("\n".join(after_sweep(words, what, plan.folder, given)) + "\n")
 
 
 def show_points(conf: Conf, plan: Plan, planned: PlannedSearch, study: Study) -> str:

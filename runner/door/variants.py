@@ -29,6 +29,7 @@ class Trial:
     config: dict[str, Any]
     words: tuple[str, ...]
     choices: Mapping[str, Any]  # the option of each group
+    named: tuple[tuple[str, Any], ...] = ()  # the keys and values that its folder's name has
 
 
 class Composer:

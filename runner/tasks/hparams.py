@@ -37,7 +37,8 @@ def row_name(job: Job, fingerprint: Fingerprint) -> str:
     words = [word.lstrip("+").partition("=") for word in job.overrides]
     given = {key: value for key, _, value in words if _distinguishes(key)}
     # A trial's folder is named by what is swept, unless hydra.sweep.subdir names it
-    given = {key: value for key, value in given.items() if f"{key}=" in job.folder_name} or given
+    named = {word.partition("=")[0] for word in job.folder_name.split(",")}
+    given = {key: given[key] for key in given if any(f".{key}".endswith(f".{word}") for word in named)} or given
     text = ", ".join(f"{short}={given[key]}" for key, short in short_keys(given).items()) or "default"
     return f"{brief(text, _MOST_WORDS)} ({digest([job.group_hash, fingerprint.id])})"
 

@@ -32,11 +32,7 @@ def command_line(*words: str) -> str:
 
 def tensorboard_folder(folder: Path, job: Job) -> str:
     """Return the `--logdir` that shows the run beside its neighbors, quoted for a shell."""
-    return _logdir(folder, Path(job.config["outputs"]))
-
-
-def _logdir(folder: Path, outputs: Path) -> str:
-    """Return the outputs if they hold a folder, else the folder, quoted for a shell."""
+    outputs = Path(job.config["outputs"])
     top = outputs if real(folder).is_relative_to(real(outputs)) else folder
     return escaped(shlex.quote(os.fspath(top)))
 
@@ -82,14 +78,13 @@ def _can_be_quoted(path: Path) -> bool:
     return not set(str(path)) & set('"\\*?[]')
 
 
-def after_sweep(words: Sequence[str], what: str, folder: Path, outputs: Path, given: Sequence[str]) -> list[str]:
+def after_sweep(words: Sequence[str], what: str, folder: Path, given: Sequence[str]) -> list[str]:
     """Return lines with the best configuration of a sweep and what to do next.
 
     Args:
         words: The overrides of the best trial.
         what: Its score in words.
         folder: The folder of the sweep.
-        outputs: The folder of all runs.
         given: Other words of the command line: `--config-dir ...`.
     """
     kept = [word for word in words if not word.lstrip("+").startswith(_OF_SWEEP)]
@@ -97,5 +92,6 @@ def after_sweep(words: Sequence[str], what: str, folder: Path, outputs: Path, gi
         f"best          {what}",
         f"run it        {command_line(*given, *kept)}",
         f"compare       {command_line('task=compare', f'runs={folder}')}",
-        f"view          tensorboard --logdir {_logdir(folder, outputs)}",
+        # Not all runs: their names would begin with the sweep's, and TensorBoard cuts them after 24 letters
+        f"view          tensorboard --logdir {escaped(shlex.quote(os.fspath(folder)))}",
     ]

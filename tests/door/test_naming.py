@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from runner.door.naming import run_name, value_in_name
+from runner.door.naming import name_in, run_name, sweep_names, trial_folders, trial_name, value_in_name
 from runner.hashes import digest, group_hash, hash8
 from runner.keys import experiment
 from runner.schema import FolderName, check
@@ -49,6 +49,26 @@ CONFIG = {
 )
 def test_a_run_is_named_by_what_differs(given, name):
     assert run_name(given) == name
+
+
+def test_a_trial_and_its_sweep_are_named_by_short_keys():
+    given = [("optim", "adam"), ("optim.lr", 0.1), ("seed", 3)]
+    assert trial_name(given, CONFIG) == f"optim=adam,lr=0.1,seed=3-{hash8(CONFIG)}"
+    given = [("optim.lr", 0.1), ("scheduler.lr", 1), ("augment.crop.p", 0.5)]
+    assert trial_name(given, CONFIG).startswith("optim.lr=0.1,scheduler.lr=1,p=0.5-")
+    assert sweep_names(["optim", "optim.lr", "seed"], "end") == ("optim+lr-end", "optim+optim.lr+seed-end")
+    assert sweep_names(["seed"], "end")[0] == "seed-end" and sweep_names([], "end")[0] == "default-end"
+
+
+@pytest.mark.parametrize("name", ["optim.lr=0.1,seed=3-{}", "lr=0.1,seed=3-{}"])
+def test_a_trial_is_found_by_the_name_of_either_version(name, tmp_path):
+    given = [("optim.lr", 0.1), ("seed", 3)]
+    own = trial_name(given, CONFIG)
+    (tmp_path / "optim.lr=0.1,seed=4-01234567").mkdir()
+    assert name_in(tmp_path, own, CONFIG, given) == own
+    trial_folders.cache_clear()
+    (tmp_path / name.format(hash8(CONFIG))).mkdir()
+    assert name_in(tmp_path, own, CONFIG, given) == name.format(hash8(CONFIG))
 
 
 def test_a_long_name_is_cut_and_stays_distinct():

@@ -156,7 +156,7 @@ def test_a_sweep_over_a_range_names_the_values_that_are_written() -> None:
     assert [each.text for [each] in combinations(Axes(given, []))] == ["0.1", "0.3"]
     jobs = planned("optim.lr=range(0.1,0.5,0.2)", "model=mlp").jobs
     assert [job.config["optim"]["lr"] for job in jobs] == [0.1, 0.3]
-    assert [job.folder_name.rpartition("-")[0] for job in jobs] == ["optim.lr=0.1", "optim.lr=0.3"]
+    assert [job.folder_name.rpartition("-")[0] for job in jobs] == ["lr=0.1", "lr=0.3"]
 
 
 def test_a_search_over_a_range_tries_the_values_that_are_written(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_pruning_ends_bad_runs_and_keeps_the_best(capfd):
     found = runs()
     pruned = {name for name, each in found.items() if each["status"] == "pruned"}
     best = min(found, key=lambda name: found[name]["scores"]["val"]["best"]["loss"])
-    assert best.startswith("optim.lr=0.3-") and best not in pruned
+    assert best.startswith("lr=0.3-") and best not in pruned
     assert sum(float(name.split("=")[1].rpartition("-")[0]) < 0.01 for name in pruned) >= 3
     for name in pruned:
         seen = losses(name)

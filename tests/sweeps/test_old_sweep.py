@@ -9,16 +9,18 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
 from comparing_runs import write_run
 from running import ROOT, command, job, metrics
+from trials import SMALL
 
 from runner import numerics, plain_yaml
 from runner.__main__ import main
 from runner.changes import Change
-from runner.door.naming import legacy_hash8
+from runner.door.naming import legacy_hash8, trial_folders
 from runner.errors import CheckpointError
 from runner.hashes import digest, hash8
 from runner.keys import experiment
@@ -76,6 +78,32 @@ def test_a_wider_command_adds_to_an_old_sweep(tmp_path):
     assert added.name.endswith(hash8(plain_yaml.load(added / "config.yaml")))
 
 
+@pytest.mark.parametrize("name", ["", "mine"], ids=["automatic name", "given name"])
+def test_a_sweep_whose_names_have_whole_keys_goes_on_in_its_folders(name, tmp_path, monkeypatch):
+    """As versions before the short keys named them, with the hashes of now."""
+    monkeypatch.chdir(tmp_path)
+    words = ["-m", *SMALL, "steps=3", "optim.lr=0.1,0.2", "seed=3,4", "hydra/launcher=basic"]
+    words += [f"sweep={name}"] if name else []
+    assert main(words) == 0
+    (sweep,) = Path("outputs/sweeps").iterdir()
+    for trial in [path for path in sweep.iterdir() if path.is_dir()]:
+        trial.rename(trial.with_name(f"optim.{trial.name}"))
+    if not name:
+        sweep = sweep.rename(sweep.with_name(f"optim.lr+seed{sweep.name.removeprefix('lr')}"))
+    removed = min(sweep.glob("optim.lr=*"))
+    shutil.rmtree(removed)
+    before = content(sweep)
+    for again in (words, [f"resume={sweep}"]):
+        trial_folders.cache_clear()  # another process has its own
+        assert main(again) == 0
+        after = content(sweep)
+        trials = {path for path in before if path.parts[0].startswith("optim.")}
+        assert trials and {path: after[path] for path in trials} == {path: before[path] for path in trials}
+        added = {path.parts[0] for path in after} - {path.parts[0] for path in before}
+        assert added == {removed.name.removeprefix("optim.")}
+        assert list(Path("outputs/sweeps").iterdir()) == [sweep]
+
+
 @pytest.mark.parametrize("label", ["head", "first"])
 def test_a_trial_whose_hash_counts_the_label_of_a_rule_is_not_done_again(label, tmp_path):
     """The hashes of the development versions between roles of keys and roles of fields."""
@@ -94,7 +122,7 @@ def test_a_trial_whose_hash_counts_the_label_of_a_rule_is_not_done_again(label, 
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("already done") == 1 and content(older) == before
     (added,) = [path for path in place.iterdir() if path.is_dir() and path != older]
-    assert added.name.startswith("optim.lr=0.3-") and added.name.endswith(hash8(plain_yaml.load(added / "config.yaml")))
+    assert added.name.startswith("lr=0.3-") and added.name.endswith(hash8(plain_yaml.load(added / "config.yaml")))
 
 
 def test_an_old_trial_that_uses_a_changed_part_goes_on_only_when_told_to(tmp_path, monkeypatch, capfd):

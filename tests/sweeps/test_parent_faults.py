@@ -181,7 +181,7 @@ def in_second_trial(operation, *arguments) -> bool:
     paths = [each for each in arguments if isinstance(each, Path)]
     if arguments and isinstance(arguments[0], int):
         paths = [Path(f"/proc/self/fd/{arguments[0]}").readlink()]
-    return any("optim.lr=0.01-" in str(path) for path in paths)
+    return any("lr=0.01-" in str(path) for path in paths)
 
 
 @pytest.mark.parametrize("trials", ["grid"], indirect=True)
@@ -195,7 +195,7 @@ def test_a_folder_that_can_never_be_written_costs_that_trial_alone(trials, tmp_p
             raise OSError(error, os.strerror(error))
 
     code, said = trials.run(WatchedDisk(before))
-    assert (code, len(done())) == (1, 2) and said.startswith("1 of 3 trials failed: optim.lr=0.01-")
+    assert (code, len(done())) == (1, 2) and said.startswith("1 of 3 trials failed: lr=0.01-")
     assert trials.run(Disk()) == (0, "") and len(done()) == 3
 
 

@@ -50,6 +50,7 @@ def test_a_sweep_names_its_best_configuration_and_its_trials_name_nothing(tmp_pa
     done = command("-m", *SMALL[:-1], "steps=20", *rates, "sweep=s", "hydra.launcher.workers=1", cwd=tmp_path)
     steps = next_steps(done.stdout)
     assert list(steps) == ["best", "run it", "compare", "view"]
+    assert steps["view"] == "tensorboard --logdir outputs/sweeps/s"
     score = re.fullmatch(r"optim\.lr=0\.05: val/accuracy \(best\) (0\.\d{4}), mean of 2 seeds", steps["best"])
     scores = [float(each) for each in re.findall(r"^ *0\.05 .* (0\.\d{4}) ", done.stdout, re.M)]
     assert score and float(score[1]) == pytest.approx(sum(scores) / 2, abs=1e-4)

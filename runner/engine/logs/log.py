@@ -188,9 +188,7 @@ def open_logs(
     ticks: Sequence[_Tick] = (),
     scores: Sequence[Monitor] = (),
 ) -> Log:
-    """Open the logs of a run folder; a resumed run restores them to its checkpoint.
-
-    A resumed run writes a new event file beside the existing ones.
+    """Open the logs of a run folder; a resumed run restores them to its checkpoint, and adds a new event file.
 
     Args:
         folder: The run folder.
