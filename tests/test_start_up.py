@@ -75,6 +75,29 @@ def test_the_help_imports_neither_hydra_nor_what_takes_long_to_define(tmp_path):
     assert "Usage" in ended(ANSWERED, cwd=tmp_path)
 
 
+LEFT_OUT = """
+import sys
+from runner.__main__ import main
+words = sys.argv[1].split()
+assert main(words) == int(sys.argv[2])
+late = set(sys.argv[3].split(","))
+assert not late & set(sys.modules), late & set(sys.modules)
+"""
+
+
+def test_a_config_without_overrides_is_printed_without_hydra(tmp_path):
+    assert "optim:" in ended(LEFT_OUT, "--cfg job", "0", "hydra,torch,numpy", cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [("optim.lr=abc", "2"), ("model=resnett", "2"), ("--cfg job recipe=digits model=mlp", "0")]
+)
+def test_options_that_come_with_runner_are_not_composed_by_hydra(tmp_path, words, code):
+    # Imported by the scan for Hydra's plugins, when Hydra composes
+    late = "runner.door.hydra_compose,hydra._internal.core_plugins.file_config_source,torch,numpy"
+    ended(LEFT_OUT, words, code, late, cwd=tmp_path)
+
+
 COLLECTED = """
 import gc, sys
 from runner import tasks

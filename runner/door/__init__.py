@@ -3,8 +3,10 @@
 arguments.py        the flags
 overrides.py        the overrides, parsed with Hydra's grammar
 options.py          config folders: groups, options, YAML files
+shipped.py          composition of options that come with runner
 check_files.py      checks of a user's config files before Hydra reads them
 compose.py          composition of one config from overrides
+hydra_compose.py    composition by Hydra, for the files of users
 check.py            the check of a whole config
 sizes.py            one number for a square image, as two
 field_keys.py       the keys of other libraries, and what to type for them

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runner.annotations import context_of
 from runner.door.arguments import Arguments
-from runner.door.compose import Parts, compose_parts, compose_run, hydra_opened, to_plain, with_values_set
+from runner.door.compose import Parts, compose_parts, compose_run, hydra_opened, with_values_set
 from runner.door.folders import with_moment, with_run_folder
 from runner.door.options import Conf, find_conf
 from runner.door.overrides import ParsedOverride, read_overrides
@@ -48,7 +48,7 @@ class Command(NamedTuple):
         from runner.door.jobs import single_job
 
         assert self.config is not None
-        given = with_run_folder(self.given[self.implied :], self.config, self.parts.hydra.runtime.choices)
+        given = with_run_folder(self.given[self.implied :], self.config, self.parts.choices)
         return replace(single_job(self.config, given), folders=self.conf.folders)
 
     def start(self, job: Job) -> int:
@@ -87,22 +87,19 @@ def checked_command(arguments: Arguments, more: Sequence[Path] = ()) -> Command:
     implied = read_overrides(conf, saved_choices(arguments.overrides))
     given = with_moment(read_overrides(conf, [*(each.typed for each in implied), *arguments.overrides]))
     config, sweep = None, None
-    with hydra_opened(conf):
-        fixed = [each for each in given if not each.swept]
-        parts = compose_parts(conf, fixed)
-        _print_new_names(parts, given)
-        many = arguments.multirun or getattr(parts.hydra.mode, "name", None) == "MULTIRUN"
-        if many and not arguments.cfg and not arguments.info:
-            from runner.door.plan import plan_sweep
+    parts = compose_parts(conf, [each for each in given if not each.swept])
+    _print_new_names(parts, given)
+    if (arguments.multirun or parts.many) and not arguments.cfg and not arguments.info:
+        from runner.door.plan import plan_sweep
 
-            # Each composition of a trial creates garbage
-            with collecting():
-                sweep = plan_sweep(conf, parts, given)
-        else:
-            _refuse_several(conf, given, parts.config)
-            config = compose_run(conf, parts, given)
-            if not arguments.info:
-                _refuse_sweep_keys(parts, given, config)
+        # Each composition of a trial creates garbage
+        with hydra_opened(conf), collecting():
+            sweep = plan_sweep(conf, parts, given)
+    else:
+        _refuse_several(conf, given, parts.config)
+        config = compose_run(conf, parts, given)
+        if not arguments.info:
+            _refuse_sweep_keys(parts, given, config)
     return Command(conf, parts, given, len(implied), config, sweep)
 
 
@@ -154,8 +151,8 @@ def _refuse_sweep_keys(parts: Parts, given: list[ParsedOverride], config: dict[s
 
 def _refuse_space(parts: Parts) -> None:
     """Reject the values to try that a recipe or another file lists, since a single run tries none of them."""
-    if params := to_plain(parts.hydra.sweeper.get("params")):
-        keys = ", ".join(map(str, params))
+    if parts.searched:
+        keys = ", ".join(map(str, parts.searched))
         raise ConfigError(f"hydra.sweeper.params: got values to try for {brief(keys)}; add -m to run each of them")
 
 

@@ -1,55 +1,82 @@
-"""From overrides to one checked config: Hydra composes the choices, plain values are set on a copy."""
+"""From overrides to one checked config: the choices are composed, plain values are set on a copy."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import yaml
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.types import Quote, QuotedString
-from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from runner.door.check import check_config
 from runner.door.check_files import check_option_file, check_primary_file
 from runner.door.metrics import with_monitored_metric
 from runner.door.options import RECIPE, Conf, chosen_options, default_choice, option_values, primary_file
 from runner.door.overrides import ParsedOverride
+from runner.door.shipped import compose_shipped
 from runner.door.sizes import sizes_as_pairs
-from runner.errors import ConfigError, RunnerError, short_reason, unknown
+from runner.errors import ConfigError, RunnerError, short_reason
 from runner.expand_user import expand_paths
 from runner.numerics import mentions_old_name, old_names, renamed
-from runner.plain_yaml import check_interpolations, error_message, line_of
+from runner.plain_yaml import check_interpolations, line_of
 from runner.registry import MAIN, registered_in
 from runner.user_paths import near
 
 # Interpolations can refer to each other, so that n of them can expand to 3^(n/3) values
 _MOST_REFERENCES = 12
-# Hydra's launchers and the packages that provide them
-_LAUNCHERS = {
-    "joblib": "hydra-joblib-launcher",
-    "submitit_local": "hydra-submitit-launcher",
-    "submitit_slurm": "hydra-submitit-launcher",
-}
 
 
-class Parts(NamedTuple):
-    """Hydra's composition of the choices: the groups and the recipe, without plain values."""
+class Parts:
+    """The composition of the choices: the groups and the recipe, without plain values.
 
-    config: DictConfig
-    hydra: DictConfig
-    chosen: dict[str, list[str]]  # the options of each group
+    Args:
+        config: The composed config.
+        choices: The option of each group, as Hydra names it.
+        chosen: The options of each group.
+        hydra: Returns Hydra's own config.
+        sets_hydra: A word or a file may configure Hydra.
+
+    """
+
+    def __init__(
+        self,
+        config: DictConfig,
+        choices: Mapping[str, Any],
+        chosen: dict[str, list[str]],
+        hydra: Callable[[], DictConfig],
+        *,
+        sets_hydra: bool,
+    ) -> None:
+        self.config, self.choices, self.chosen, self.sets_hydra = config, choices, chosen, sets_hydra
+        self._compose_hydra = hydra
+
+    @cached_property
+    def hydra(self) -> DictConfig:
+        """Return Hydra's own config, composed when it is first needed."""
+        return self._compose_hydra()
+
+    @property
+    def many(self) -> bool:
+        """True if a file or a word asks for a sweep, as `-m` does."""
+        return self.sets_hydra and getattr(self.hydra.mode, "name", None) == "MULTIRUN"
+
+    @property
+    def searched(self) -> dict[str, Any]:
+        """Return the values to try that a recipe lists in `hydra.sweeper.params`."""
+        return to_plain(self.hydra.sweeper.get("params")) or {} if self.sets_hydra else {}
 
 
 @contextmanager
 def hydra_opened(conf: Conf) -> Iterator[None]:
     """Initialize Hydra with the config folders, unless that is done already; nothing is run."""
+    # Late, here and below: most command lines need little of Hydra, whose import takes longer than their answer
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
     if GlobalHydra.instance().is_initialized():
         yield
         return
@@ -74,23 +101,27 @@ def compose_parts(conf: Conf, given: Sequence[ParsedOverride]) -> Parts:
         if picks_option(conf, each):
             for option in chosen_options(conf, each.key, each.value):
                 check_option_file(conf, each.key, option)
-    words = choice_words(conf, given)
-    try:
-        config = compose(conf.primary, words, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise hydra_error(error) from error
-    except yaml.YAMLError as error:
-        # Hydra's parser refuses some of what libyaml takes, such as a tab after a colon
-        mark = getattr(error, "problem_mark", None)
-        raise ConfigError(error_message(Path(mark.name if mark else "config"), error)) from error
-    except (AssertionError, AttributeError, KeyError, TypeError) as error:
-        # OmegaConf raises these for a wrong value in Hydra's own config
-        keys = [each.key for each in given if each.sets_hydra]
-        raise ConfigError(f"{', '.join(keys) or 'config'}: cannot be set: {short_reason(error)}") from error
+    picked = {each.key: each.value for each in given if picks_option(conf, each)}
+    if not any(each.sets_hydra for each in given) and (shipped := compose_shipped(conf, picked)):
+        config, chosen = OmegaConf.create(shipped[0]), shipped[1]
+        # As Hydra does
+        OmegaConf.set_struct(config, value=True)
+        choices = {group: next(iter(chosen[group]), None) for group in conf.defaults if not conf.several(group)}
+        return Parts(_with_new_names(config), choices, chosen, lambda: _composed(conf, given)[1], sets_hydra=False)
+    config, hydra = _composed(conf, given)
+    choices = hydra.runtime.choices
+    chosen = {group: _chosen_in_group(conf, group, choices, given) for group in conf.defaults}
+    return Parts(_with_new_names(config), choices, chosen, lambda: hydra, sets_hydra=True)
+
+
+def _composed(conf: Conf, given: Sequence[ParsedOverride]) -> tuple[DictConfig, DictConfig]:
+    """Return what Hydra composes of the overrides' choices: the config, and Hydra's own."""
+    from runner.door.hydra_compose import composed_by_hydra
+
+    with hydra_opened(conf):
+        config = composed_by_hydra(conf, choice_words(conf, given), given)
     with open_dict(config):
-        hydra = config.pop("hydra")
-    chosen = {group: _chosen_in_group(conf, group, hydra.runtime.choices, given) for group in conf.defaults}
-    return Parts(_with_new_names(config), hydra, chosen)
+        return config, config.pop("hydra")
 
 
 def choice_words(conf: Conf, given: Sequence[ParsedOverride]) -> list[str]:
@@ -206,24 +237,6 @@ def _holds(content: Any, key: str) -> bool:
     return True
 
 
-def hydra_error(error: Exception) -> ConfigError:
-    """Return a ConfigError for an error of Hydra's composition."""
-    cause = error.__cause__
-    if isinstance(error, MissingConfigException) and error.options is not None:
-        group, _, option = str(error.missing_cfg_file).rpartition("/")
-        if group == "hydra/launcher" and option in _LAUNCHERS:
-            return ConfigError(f"{group}: '{option}' is not installed: pip install {_LAUNCHERS[option]}")
-        return unknown(group, "option", option, error.options)
-    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.full_key:
-        siblings = [str(key) for key in cause.parent_node or () if not str(key).startswith("_")]
-        return unknown(cause.full_key, "key", str(cause.key), siblings or ["nothing, it has no keys"])
-    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-        return ConfigError(f"{cause.full_key}: {short_reason(cause)}")
-    if isinstance(cause, OmegaConfBaseException):
-        return ConfigError(f"{short_reason(error).rstrip(':')}: {short_reason(cause)}")
-    return ConfigError(f"config: {short_reason(error)}")
-
-
 def to_plain(value: Any) -> Any:
     """Return OmegaConf's value as Python's."""
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
@@ -231,4 +244,6 @@ def to_plain(value: Any) -> Any:
 
 def quote(text: str | Path) -> str:
     """Return a text quoted for Hydra's grammar."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
     return QuotedString(str(text), Quote.single).with_quotes()

@@ -8,14 +8,14 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from hydra.core.override_parser.types import IntervalSweep, RangeSweep
+from hydra.core.override_parser.types import Glob, IntervalSweep, RangeSweep
 
-from runner.door.compose import Parts, to_plain
+from runner.door.compose import Parts
 from runner.door.naming import trial_name
 from runner.door.options import Conf
-from runner.door.overrides import ParsedOverride, check_allowed, choice_texts, expand_glob, parse_override
+from runner.door.overrides import ParsedOverride, check_allowed, choice_texts, parse_override
 from runner.door.variants import Composer, Trial
-from runner.errors import ConfigError
+from runner.errors import ConfigError, unknown
 from runner.search.decimals import count_in_range, nth_in_range
 
 # Most trials of one sweep
@@ -43,9 +43,21 @@ class Axes:
 
 def swept_axes(conf: Conf, parts: Parts, given: list[ParsedOverride]) -> Axes:
     """Return the axes of a command line and of the `hydra.sweeper.params` of its recipe."""
-    params = to_plain(parts.hydra.sweeper.get("params")) or {}
-    searched = [override_in_yaml(conf, key, text, example="0.1,0.01") for key, text in params.items()]
+    searched = [override_in_yaml(conf, key, text, example="0.1,0.01") for key, text in parts.searched.items()]
     return Axes([expand_glob(conf, each) for each in given], searched)
+
+
+def expand_glob(conf: Conf, given: ParsedOverride) -> ParsedOverride:
+    """Return a sweep with `glob(...)` written out as the options that it matches."""
+    pattern = given.value
+    if not isinstance(pattern, Glob):
+        return given
+    if given.key not in conf.defaults:
+        raise ConfigError(f"{given.key}: got {given.text}, but only options of a group can be globbed")
+    matches = pattern.filter(sorted(conf.files[given.key]))
+    if not matches:
+        raise unknown(given.key, "option", given.text, conf.files[given.key])
+    return parse_override(f"{given.key}=choice({','.join(matches)})")
 
 
 def override_in_yaml(conf: Conf, key: str, text: object, *, example: str) -> ParsedOverride:

@@ -21,7 +21,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from runner import user_paths
-from runner.door.compose import hydra_error, quote, resolve
+from runner.door.compose import quote, resolve
+from runner.door.hydra_compose import hydra_error
 from runner.door.hydra_config import opened_launcher, words_of
 from runner.door.options import Conf, find_conf
 from runner.door.overrides import ParsedOverride

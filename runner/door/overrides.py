@@ -7,19 +7,18 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from itertools import accumulate
-from typing import Any, NamedTuple
-
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString, Transformer
-from hydra.errors import HydraException
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runner.door.options import OPTION, RECIPE, Conf, chosen_options
-from runner.errors import ConfigError, brief, unknown
+from runner.errors import ConfigError, brief
 from runner.expand_user import expanded
 from runner.keys import key_marks
 from runner.numerics import ALIASES
 from runner.plain_yaml import MAX_DEPTH, MAX_LENGTH, check_key_name, check_values
 from runner.settings import SETTINGS
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
 
 _FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 # Texts in which , and = are ordinary characters
@@ -121,6 +120,10 @@ def parse_override(word: str) -> ParsedOverride:
         _refuse_brackets(key, text)
     if typed:
         text = ",".join(map(_as_typed, _values_in(key, text)))
+    # Late, as below: a command line without overrides needs no grammar
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
     try:
         return ParsedOverride(key, text, OverridesParser.create().parse_override(f"{key}={text}"), word)
     except (HydraException, RecursionError, ValueError) as error:
@@ -129,6 +132,8 @@ def parse_override(word: str) -> ParsedOverride:
 
 def _as_typed(text: str) -> str:
     """Return a text in quotes, unless it has them or is a word of Hydra's grammar."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
     is_grammar = re.fullmatch(r"null|(['\"]).*\1|(choice|glob)\(.*\)", text)
     return text if is_grammar else QuotedString(text, Quote.double).with_quotes()
 
@@ -151,6 +156,8 @@ def choice_texts(given: ParsedOverride) -> list[str]:
 
 def _text_of(key: str, value: Any) -> str:
     """Return a value as text in Hydra's grammar, in quotes where that text would be read as another value."""
+    from hydra.core.override_parser.types import Quote, QuotedString, Transformer
+
     text = Transformer.str(value)
     if not isinstance(value, (str, QuotedString)):
         return text
@@ -224,19 +231,6 @@ def _check_hydra_key(given: ParsedOverride) -> None:
     if given.key in _FOLDERS and given.value in ("", None):
         raise ConfigError(f"{given.key}: got {_quoted_value(given)}, must be the path of a folder")
     check_values(given.value, f"{given.key}.")
-
-
-def expand_glob(conf: Conf, given: ParsedOverride) -> ParsedOverride:
-    """Return a sweep with `glob(...)` written out as the options that it matches."""
-    pattern = given.value
-    if not isinstance(pattern, Glob):
-        return given
-    if given.key not in conf.defaults:
-        raise ConfigError(f"{given.key}: got {given.text}, but only options of a group can be globbed")
-    matches = pattern.filter(sorted(conf.files[given.key]))
-    if not matches:
-        raise unknown(given.key, "option", given.text, conf.files[given.key])
-    return parse_override(f"{given.key}=choice({','.join(matches)})")
 
 
 def _quoted_value(given: ParsedOverride) -> str:

@@ -53,7 +53,7 @@ def plan_sweep(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> Pla
     if sweeper is None:
         return _search(conf, parts, given)
     if sweeper != _BASIC:
-        chosen = str(parts.hydra.runtime.choices.get("hydra/sweeper"))
+        chosen = str(parts.choices.get("hydra/sweeper"))
         raise unknown("hydra/sweeper", "option", chosen, ["basic", "optuna"])
     return _grid(conf, parts, given)
 
@@ -115,7 +115,7 @@ def _folder(conf: Conf, parts: Parts, config: dict[str, Any], axes: Axes) -> Pat
     """Return the folder of a sweep; sweeps over the same keys with the same fixed values share it."""
     for each in axes.given:
         if each.key == SWEEP:
-            return sweep_folder(each, config, parts.hydra.runtime.choices, axes.swept)
+            return sweep_folder(each, config, parts.choices, axes.swept)
     # The same weights in another place are the same sweep
     fixed = sorted(
         (each.key, config["init_sha256"] or each.text if each.key in WEIGHTS else each.text)

@@ -11,9 +11,9 @@ from typing import Any
 from hydra.core.override_parser.types import IntervalSweep, RangeSweep
 
 from runner.door.compose import Parts
-from runner.door.grid import override_in_yaml, range_count
+from runner.door.grid import expand_glob, override_in_yaml, range_count
 from runner.door.options import Conf, chosen_options, template, templates
-from runner.door.overrides import ParsedOverride, choice_texts, expand_glob, parse_override
+from runner.door.overrides import ParsedOverride, choice_texts, parse_override
 from runner.errors import ConfigError, unknown
 from runner.search.decimals import nth_in_range
 from runner.search.space import MAX_GRID_POINTS, Axis, Space

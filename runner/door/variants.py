@@ -60,7 +60,7 @@ class _Variants:
         self._conf, self._parts = conf, parts
         self._refers = "${" in str(OmegaConf.to_container(parts.config, resolve=False))
         self._first: dict[tuple[str, ...], dict[str, Any]] = {}
-        self.choices: Mapping[str, Any] = parts.hydra.runtime.choices
+        self.choices = parts.choices
 
     def config(self, given: Sequence[ParsedOverride]) -> dict[str, Any]:
         """Return the config that overrides make, checked; raises ConfigError if it is wrong."""
