@@ -20,8 +20,6 @@ from runner.comparing import report
 from runner.comparing.responses import Importance
 from runner.engine.figures.picture import Picture
 
-pytestmark = pytest.mark.rendered
-
 SOURCES = sorted((ROOT / "runner").rglob("*.py"))
 SMALL = (*MLP, "steps=4", "probe=[]", "name=run", "test=never")
 TASKS = {
@@ -145,6 +143,7 @@ def marked(names, slow):
     return [pytest.param(name, marks=SLOW) if name == slow else name for name in names]
 
 
+@pytest.mark.rendered
 @pytest.mark.parametrize("figure", marked(FIGURES, "runner.engine.figures.search.search_figure"))
 def test_a_figure_that_fails_is_one_line_and_costs_nothing_else(tmp_path, figure):
     task, name = FIGURES[figure]

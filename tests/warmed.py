@@ -322,7 +322,7 @@ class _Server:
 
     def ask(self, words: tuple[str, ...], cwd: Path, environment: dict[str, str], descriptors: list[int]) -> None:
         """Ask for a process; raises OSError if the server has ended."""
-        asked = {"words": words, "cwd": str(cwd), "env": environment}
+        asked = {"words": words, "cwd": str(cwd.absolute()), "env": environment}
         socket.send_fds(self._channel, [json.dumps(asked).encode()], descriptors)
 
     def close(self) -> None:
