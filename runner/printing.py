@@ -63,6 +63,15 @@ def counted(count: float, noun: str) -> str:
     )
 
 
+def size_in_words(count: float) -> str:
+    """Return a number of bytes in words, in powers of ten as disks count: `1.2 GB`."""
+    size, units = float(count), ["bytes", "kB", "MB", "GB"]
+    while size >= 1000 and units:
+        size, units = size / 1000, units[1:]
+    unit = units[0] if units else "TB"
+    return f"{size:.0f} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
+
+
 def check_printed() -> None:
     """Raise StorageError if standard output lost something, for an answer that is nowhere else.
 

@@ -1,5 +1,6 @@
 """Config -> Recipe, Learner, data: the only package that knows both configs and the engine.
 
+checkpoint_size  the bytes of a checkpoint, before the run
 data       training, validation and test batches
 execution  precision, memory format, compile, CUDA graphs
 fit_weights  what of `init_from` goes into the model, by name
@@ -13,6 +14,7 @@ read_weights  the tensors that `init_from` names
 norms      the check that no norm normalizes a single value
 plugin_checks  what components of plugins return, on a few examples
 recipe     everything that stays constant, with durations in steps
+run_size   the bytes of a run on the disk, before it begins
 threads    the number of CPU threads
 """
 

@@ -35,7 +35,12 @@ def load(config: Config) -> Loaded:
 
     Raises DataError if it is missing or broken, has an empty split, or a label outside its classes.
     """
-    return _preloaded.get(repr(config["data"])) or _load(config)
+    return preloaded(config) or _load(config)
+
+
+def preloaded(config: Config) -> Loaded | None:
+    """Return the data set of a config if this process keeps it in memory, else None."""
+    return _preloaded.get(repr(config["data"]))
 
 
 def preload(config: Config) -> None:

@@ -68,7 +68,11 @@ def variant_jobs(variants: Sequence[Mapping[str, Any]], folder: Path, like: Job)
         given = [(key, values[key]) for key in differing if key in values]
         words = [f"{key}={value}" for key, value in given]
         own = folder / trial_name(given, config)
-        job = trial_job(dict(config), words, own, like.folders, given=given, command=like.overrides)
+        # The job's own meaning of `auto` is that of a single run
+        auto = {} if "keep" in like.given or like.is_trial else {"keep": "auto"}
+        job = trial_job(
+            {**config, **auto}, words, own, like.folders, given=given, trials=len(variants), command=like.overrides
+        )
         jobs.append(replace(job, recipe=like.recipe))
     return jobs
 

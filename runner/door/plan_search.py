@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,12 +30,16 @@ from runner.hashes import digest
 from runner.keys import experiment
 from runner.schema import NonNegativeInt
 from runner.search.records import Search, StudyTrial
+from runner.search.samplers import random_points
 from runner.search.space import Axis, Point, Space
 from runner.search.storage import KEY as STORAGE
 from runner.search.storage import check_optuna_installed, check_storage, is_database, open_storage
 from runner.search.storage_lock import locked
 from runner.search.study import Study
 from runner.tasks.job import Job
+
+# Points whose runs are looked at to estimate the disk that all will take
+_EXAMPLES = 8
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,13 @@ class PlannedSearch:
             return replace(self.run(asked.point, seed), search=study.pruning_channel(asked) if first else None)
 
         return job
+
+    def examples(self) -> list[Job]:
+        """Return runs of some points: one where the points differ in rates only, else those of random points."""
+        if all(axis.kind == "float" for axis in self.search.space.axes):
+            return [self.run(self.search.space.first_point(), self.search.seeds[0])]
+        points = itertools.islice(random_points(self.search.space, 0), _EXAMPLES)
+        return [self.run(point, self.search.seeds[0]) for point in points]
 
 
 def plan_search(

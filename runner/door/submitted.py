@@ -79,6 +79,10 @@ class _SubmititLauncher(Queued):
                 self._found += 1
         return number
 
+    def at_once(self) -> int:
+        """Return how many runs may run at the same time: Slurm's cores are not known."""
+        return self._most or (_MOST if self._in_slurm else super().at_once())
+
     def free(self) -> int:
         """Return how many more runs can be submitted now."""
         return max(0, (self._most or _MOST) - len(self._active) - len(self._queue) - len(self._done))

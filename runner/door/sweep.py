@@ -23,9 +23,10 @@ from runner.errors import StorageError, TrialsFailed
 from runner.printing import counted, write_stderr, write_stdout
 from runner.status import Status
 from runner.sweeps.data_check import DataCheck
+from runner.sweeps.disk_use import check_space, results_in
 from runner.sweeps.display import make_display
 from runner.sweeps.failures import raise_if_failed, trials_ended
-from runner.sweeps.launcher import run_all
+from runner.sweeps.launcher import Launcher, run_all
 from runner.sweeps.outcome import Ended, check_scores, folder_of, read_saved_result
 from runner.sweeps.places import Places
 from runner.sweeps.swept import swept_keys
@@ -48,18 +49,32 @@ def run_sweep(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], outcome: 
     """
     outcome = [] if outcome is None else outcome
     write_stdout(f"{_size(plan)} in {storage.printable(plan.folder)}\n")
-    storage.make_folders(plan.folder)
-    with lock(plan.folder):
-        _save_command(conf, plan, given)
-        try:
-            if plan.search:
-                return _run_search(conf, plan, plan.search, given, outcome)
-            return _run_grid(conf, plan, given, outcome)
-        finally:
-            # All trials together, because each one would write the whole notebook again.
-            from runner.notebook.book import record
+    like = _example_job(plan.search) if plan.search else plan.jobs[0]
+    with closing(make_launcher(conf, plan, given, like)) as launcher:
+        # Before anything is written
+        _check_space(plan, launcher)
+        storage.make_folders(plan.folder)
+        with lock(plan.folder):
+            _save_command(conf, plan, given)
+            try:
+                if plan.search:
+                    return _run_search(conf, plan, plan.search, launcher, outcome)
+                return _run_grid(conf, plan, launcher, outcome)
+            finally:
+                # All trials together, because each one would write the whole notebook again.
+                from runner.notebook.book import record
 
-            record(plan.folder, plan.outputs)
+                record(plan.folder, plan.outputs)
+
+
+def _check_space(plan: Plan, launcher: Launcher) -> None:
+    """Say what the trials to come will take on the disk; raises StorageError if that much is not free."""
+    if plan.search is None:
+        check_space(plan.jobs, launcher, plan.folder, write_stdout)
+        return
+    search = plan.search.search
+    trials = search.most_points * len(search.seeds) - results_in(plan.folder)
+    check_space(plan.search.examples(), launcher, plan.folder, write_stdout, trials)
 
 
 def _save_command(conf: Conf, plan: Plan, given: Sequence[ParsedOverride]) -> None:
@@ -81,11 +96,10 @@ def _size(plan: Plan) -> str:
     return "search" if points == math.inf else f"search of {counted(int(points) * len(search.seeds), 'trial')}"
 
 
-def _run_grid(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], outcome: _Outcome) -> int:
+def _run_grid(conf: Conf, plan: Plan, launcher: Launcher, outcome: _Outcome) -> int:
     """Run all combinations, and show how they ended."""
     jobs, ended = plan.jobs, list[Ended]()
     swept = swept_keys(jobs)
-    launcher = make_launcher(conf, plan, given, jobs[0])
     signal = 0
     try:
         _, signal = run_all(jobs, launcher, make_display(len(jobs), swept=swept), ended)
@@ -108,35 +122,25 @@ def _run_grid(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], outcome: 
     return 0
 
 
-def _run_search(
-    conf: Conf, plan: Plan, planned: PlannedSearch, given: Sequence[ParsedOverride], outcome: _Outcome
-) -> int:
+def _run_search(conf: Conf, plan: Plan, planned: PlannedSearch, launcher: Launcher, outcome: _Outcome) -> int:
     """Run the points that a sampler picks, and show the ranking."""
     places = Places()
     with closing(_open_study(plan, planned, places.data)) as study:
         try:
-            return _search(conf, plan, planned, given, study, places)
+            return _search(conf, plan, planned, launcher, study, places)
         finally:
             folders = [plan.folder / name for row in study.rows() for name in row.folders]
             lost = Result(status=Status.FAILED, reason="its folder holds no result")
             outcome += [(each, read_saved_result(each) or lost) for each in folders]
 
 
-def _search(
-    conf: Conf,
-    plan: Plan,
-    planned: PlannedSearch,
-    given: Sequence[ParsedOverride],
-    study: Study,
-    places: Places,
-) -> int:
+def _search(conf: Conf, plan: Plan, planned: PlannedSearch, launcher: Launcher, study: Study, places: Places) -> int:
     """Run the points of a study, and show the ranking."""
     from runner.sweeps.search_loop import SearchLoop
 
     check_scores((plan.folder / name for row in study.rows() for name in row.folders), planned.like.config)
     _renew(plan, planned, study, places)
     loop = SearchLoop(planned.search, study, planned.jobs(study), places)
-    launcher = make_launcher(conf, plan, given, _example_job(planned))
     # Points of earlier commands are not run again
     display = make_display(study.to_come * len(planned.search.seeds), swept=_searched_keys(planned))
     try:

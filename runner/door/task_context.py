@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,20 +59,29 @@ class _Launch:
     def __call__(self, variants: Sequence[Config], folder: Path) -> list[Any]:
         """Run checked configs and return their results."""
         from runner.door.jobs import variant_jobs
-        from runner.engine.interruption import Interrupted
         from runner.engine.saving.storage import make_folders
+        from runner.printing import write_stderr
+        from runner.sweeps.disk_use import check_space
+
+        jobs = variant_jobs(variants, folder, self.job)
+        different = list({job.folder: job for job in jobs}.values())
+        with closing(self._launcher(different)) as launcher:
+            check_space(different, launcher, folder, write_stderr)
+            # Here, because this process holds the lock of the folder above
+            make_folders(folder)
+            return self._run_all(jobs, different, launcher)
+
+    def _run_all(self, jobs: Sequence[Job], different: Sequence[Job], launcher: Any) -> list[Any]:
+        """Run different jobs, and return the results of all."""
+        from runner.engine.interruption import Interrupted
         from runner.printing import standard_error
         from runner.sweeps.display import make_display, show_reasons
         from runner.sweeps.failures import raise_if_failed
         from runner.sweeps.launcher import run_all
         from runner.sweeps.swept import swept_keys
 
-        jobs = variant_jobs(variants, folder, self.job)
-        # Here, because this process holds the lock of the folder above
-        make_folders(folder)
-        different = list({job.folder: job for job in jobs}.values())
         display = make_display(len(different), standard_error(), swept=swept_keys(different))
-        ended, signal = run_all(different, self._launcher(different), display)
+        ended, signal = run_all(different, launcher, display)
         if signal:
             raise Interrupted(signal)
         show_reasons([each for each in ended if not each.has_result])

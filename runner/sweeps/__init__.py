@@ -14,6 +14,8 @@ running.py           a trial that waits or runs
 outcome.py           how a trial ended
 failures.py          failed trials: the error of their sweep, another attempt, or the end of all
 owning.py            writes in a trial's folder, which only its holder makes
+disk_use.py          the disk that the trials will take, before the first one starts
+run_sizes.py         the sizes of runs, estimated where torch is imported
 places.py            the folder of each trial, before it starts
 origin_check.py      which trials are of other code or versions, and where they go if they run again
 last_step.py         how far a killed trial came

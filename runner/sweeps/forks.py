@@ -20,7 +20,7 @@ from runner.sweeps.template import COLLAPSE_MEMORY, FORK, PING, REAP, serve_fork
 
 # Forks in a row that may fail or end before they get a trial
 _MAX_EARLY_DEATHS = 3
-_MESSAGE = re.compile(rb"(?P<word>[a-z]+) (?P<pid>[0-9]{1,10}) (?P<number>-?[0-9]{1,10})")
+_MESSAGE = re.compile(rb"(?P<word>[a-z]+) (?P<pid>[0-9]{1,10}) (?P<number>-?[0-9]{1,18})")
 
 
 class TemplateEnded(Exception):
@@ -49,6 +49,8 @@ class Forks:
     def __init__(self, message: Message, before: Callable[[], None]) -> None:
         """Start a template, which calls `before` and loads what the message names; until then `gpus` is None."""
         self.gpus: int | None = None
+        # Of the runs that are asked for, two numbers each
+        self.sizes: list[int] = []
         # True while a requested fork does not exist yet
         self._requested = False
         self._waiting: tuple[int, Channel] | None = None
@@ -191,6 +193,8 @@ class Forks:
         match match and match["word"]:
             case b"loaded":
                 self.gpus = number
+            case b"size":
+                self.sizes.append(number)
             case b"alive":
                 self._events.append({"did": "answer"})
             case b"waiting" if descriptors:

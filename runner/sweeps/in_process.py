@@ -31,6 +31,10 @@ class InProcess(Queued):
         super().__init__()
         self._start = start
 
+    def at_once(self) -> int:
+        """Return 1."""
+        return 1
+
     def free(self) -> int:
         """Return 1 if no run waits, else 0."""
         return int(self.idle())

@@ -19,6 +19,7 @@ from runner.sweeps.display import Display
 from runner.sweeps.failures import raise_if_disk_full
 from runner.sweeps.outcome import Ended, begin, finished_result, folder_of
 from runner.sweeps.places import Places
+from runner.sweeps.run_sizes import Size, estimated
 from runner.tasks.job import Job
 
 # A run with its number from `Launcher.submit`
@@ -29,6 +30,12 @@ PAUSE = 0.25
 
 class Launcher(Protocol):
     """Runs checked configs: in runner's pool (`Pool`), by Hydra (`HydraLauncher`) or in this process (`InProcess`)."""
+
+    def sizes(self, configs: Sequence[Mapping[str, Any]], trials: int) -> list[Size | None]:
+        """Return the estimated sizes of runs on the disk before the first of so many trials, None for unknown ones."""
+
+    def at_once(self) -> int:
+        """Return how many runs may run at the same time."""
 
     def free(self) -> int:
         """Return how many more runs a search may submit now."""
@@ -72,6 +79,14 @@ class Queued:
         self._done: deque[Ended] = deque()
         self._numbers = itertools.count()
         self._said: set[str] = set()
+
+    def sizes(self, configs: Sequence[Mapping[str, Any]], trials: int) -> list[Size | None]:
+        """Return the sizes of runs."""
+        return estimated(configs)
+
+    def at_once(self) -> int:
+        """Return how many runs may run at the same time: not more than there are cores."""
+        return cores()
 
     def submit(self, job: Job) -> int:
         """Take a run; one that has a result in its folder is not run again."""

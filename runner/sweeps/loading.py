@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 from runner.sweeps.channel import Message
+from runner.sweeps.run_sizes import Size, estimated_in_fork
 
 # All modules that a trial imports; a test compares this list with a real trial
 _MODULES = (
@@ -58,6 +59,11 @@ def load(message: Message) -> int:
     provenance.cache_for_forks()
     imported_code(message["plugins"])
     return torch.cuda.device_count() if message["device"] != "cpu" else 0
+
+
+def sizes(message: Message) -> list[Size | None]:
+    """Return the estimated sizes of the runs that a message names, None where one is not known."""
+    return estimated_in_fork(message["measure"]) if message["measure"] else []
 
 
 def _load_data(plugins: list[str], data: dict[str, Any]) -> None:

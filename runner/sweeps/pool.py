@@ -6,7 +6,7 @@ import itertools
 import select
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -18,6 +18,7 @@ from runner.sweeps.channel import BadMessage, Closed, Message
 from runner.sweeps.failures import may_pass
 from runner.sweeps.launcher import PAUSE, LauncherSettings
 from runner.sweeps.outcome import Ended, begin, finished_result
+from runner.sweeps.run_sizes import Size, sizes_in
 from runner.sweeps.running import GRACE, Running, outcome, seconds_left, stop, watch
 from runner.sweeps.trial import message_of
 from runner.sweeps.worker_group import SILENCE, Worker, WorkerGroup
@@ -44,6 +45,19 @@ class Pool:
         self._queue: deque[Running] = deque()
         self._running: dict[int, Running] = {}
         self._done: deque[Ended] = deque()
+        self._sizes: list[Size | None] | None = None
+
+    def sizes(self, configs: Sequence[Mapping[str, Any]], trials: int) -> list[Size | None]:
+        """Return the sizes of runs, from the process that then runs the trials; it loads meanwhile."""
+        self._group.start(trials, configs)
+        while self._sizes is None and self._group.workers:
+            self._wait(PAUSE)
+        found = self._sizes or []
+        return found if len(found) == len(configs) else [None] * len(configs)
+
+    def at_once(self) -> int:
+        """Return how many trials run at the same time."""
+        return self._group.seats
 
     def submit(self, job: Job) -> int:
         """Take a job and return its number; it starts when a worker is free."""
@@ -119,9 +133,14 @@ class Pool:
         self._group.start(len(self._queue))
         self._assign()
         limit = self._settings.timeout
-        soonest = min((seconds_left(each, limit) for each in self._running.values()), default=seconds)
+        self._wait(min((seconds_left(each, limit) for each in self._running.values()), default=seconds), seconds)
+        for each in self._running.values():
+            watch(each, limit)
+
+    def _wait(self, *seconds: float) -> None:
+        """Wait for messages of the processes, for the least of some seconds."""
         began = time.monotonic()
-        ready, _, _ = select.select(self._group.workers, [], [], min(seconds, soonest))
+        ready, _, _ = select.select(self._group.workers, [], [], min(seconds))
         for worker in ready:
             try:
                 for message in worker.receive():
@@ -134,8 +153,6 @@ class Pool:
         for worker in self._group.silent(min(time.monotonic() - began, 1.0)):
             self._say_silent()
             self._worker_ended(worker)
-        for each in self._running.values():
-            watch(each, limit)
 
     def _assign(self) -> None:
         for worker in self._group.workers:
@@ -159,6 +176,7 @@ class Pool:
 
     def _handle_message(self, worker: Worker, message: Mapping[str, Any]) -> None:
         if message["did"] == "load":
+            self._sizes = self._sizes or sizes_in(message)
             self._group.loaded(worker, message["gpus"])
         elif message["did"] == "end" and message["number"] in self._running:
             self._group.trial_ended()

@@ -160,7 +160,7 @@ class _Server:
         # With GPUs, one process per GPU replaces this server
         if not gpus:
             self._forks.fork_ahead()
-        self._channel.send({"did": "load", "gpus": gpus})
+        self._channel.send({"did": "load", "gpus": gpus, "sizes": self._forks.sizes})
 
     def _handle(self, message: Message) -> None:
         if message["do"] == "ping":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import os
 import signal
 import socket
@@ -36,13 +37,17 @@ _LIGHT = 1 << 20
 def serve_forks(server: int, message: Message, requests: int, messages: socket.socket, private: list[int]) -> None:
     """Load what trials need, then handle requests until the pipe of requests is closed.
 
-    The template sends a word, a pid and a number each: `loaded`, `waiting`, `dead` and `alive`. Descriptors that trials
-    must not have are those of `requests`, `messages` and `private`.
+    The template sends a word, a pid and a number each: two `size` for each run whose size is asked for, `loaded`,
+    `waiting`, `dead` and `alive`. Descriptors that trials must not have are those of `requests`, `messages` and
+    `private`.
     """
     processes.end_with_parent(server)
     processes.adopt_orphans()
     here = os.getpid()
-    messages.send(b"loaded %d %d" % (here, loading.load(message)))
+    gpus = loading.load(message)
+    for number in itertools.chain.from_iterable(each or (-1, -1) for each in loading.sizes(message)):
+        messages.send(b"size %d %d" % (here, number))
+    messages.send(b"loaded %d %d" % (here, gpus))
     start = load_start(message)
     forks: set[int] = set()
     # What the import of a plugin started serves all trials

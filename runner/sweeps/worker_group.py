@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from runner import user_paths
@@ -52,11 +52,11 @@ class WorkerGroup:
         # Exit code of the last process that ended
         self._last = 0
 
-    def start(self, trials: int) -> None:
-        """Start the fork server unless it runs; it loads in the background. `trials` is the least number of trials."""
+    def start(self, trials: int, measure: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Start the fork server unless it runs, for so many trials or more; its answer has the sizes of some runs."""
         self._trials = trials
         if not self.workers:
-            self._add(Worker(seats=self._seats, inline=False))
+            self._add(Worker(seats=self._seats, inline=False), list(map(dict, measure)))
 
     def loaded(self, worker: Worker, gpus: int) -> None:
         """Record that a process is ready; if it found GPUs, replace it by one process per GPU."""
@@ -69,6 +69,11 @@ class WorkerGroup:
         for number in range(self._settings.workers or (1 if one else gpus)):
             environment = {} if one else gpu_environment(number, gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
             self._add(Worker(seats=1, inline=True, environment=environment))
+
+    @property
+    def seats(self) -> int:
+        """How many trials run at the same time."""
+        return sum(worker.seats for worker in self.workers) or self._seats
 
     def trial_ended(self) -> None:
         """Record that a trial ended, so that the processes work."""
@@ -101,10 +106,10 @@ class WorkerGroup:
         self.ready = set()
         processes.adopt_orphans(self._adopted_before)
 
-    def _add(self, worker: Worker) -> None:
+    def _add(self, worker: Worker, measure: Sequence[Mapping[str, Any]] = ()) -> None:
         self.workers.append(worker)
         like = {key: self._like[key] for key in ("plugins", "data", "device")}
-        worker.load(trials=0 if worker.inline else self._trials, entry=self._entry, **like)
+        worker.load(trials=0 if worker.inline else self._trials, entry=self._entry, measure=measure, **like)
 
     def _remove(self, worker: Worker) -> int:
         self.workers.remove(worker)

@@ -14,7 +14,7 @@ from runner.engine.saving.folder import read_result, write_result
 from runner.engine.saving.keep import keep_only, superfluous
 from runner.engine.saving.locking import lock
 from runner.errors import CheckpointError, ConfigError, Locked, RunnerError
-from runner.printing import visible, write_stderr, write_stdout
+from runner.printing import size_in_words, visible, write_stderr, write_stdout
 from runner.registry import register
 from runner.roles import Role
 from runner.tasks.job import Job
@@ -36,8 +36,8 @@ def clean(job: Job, *, keep: Literal["best", "none"], delete: Annotated[bool, Ro
             continue
         if freed:
             total, runs = total + freed, runs + 1
-            write_stdout(f"{_size(freed):>10}  {visible(str(folder))}\n")
-    what = f"{_size(total)} in {runs} run{'' if runs == 1 else 's'}"
+            write_stdout(f"{size_in_words(freed):>10}  {visible(str(folder))}\n")
+    what = f"{size_in_words(total)} in {runs} run{'' if runs == 1 else 's'}"
     if delete:
         write_stdout(f"freed {what}\n")
     else:
@@ -79,13 +79,3 @@ def _clean_run(folder: Path, keep: str, *, delete: bool) -> int:
             result.weights = None
             write_result(folder, result)
         return keep_only(folder, result.weights)
-
-
-def _size(count: int) -> str:
-    """Return a number of bytes in words, in powers of ten as disks count."""
-    size = float(count)
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"

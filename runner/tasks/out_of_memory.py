@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from runner.errors import KEY, OUT_OF_MEMORY, ConfigError, brief, short_reason, too_large
+from runner.printing import counted
 
 
 def out_of_memory(error: BaseException, config: Mapping[str, Any] | None) -> ConfigError | None:
@@ -23,10 +24,12 @@ def out_of_memory(error: BaseException, config: Mapping[str, Any] | None) -> Con
     if refused is None or config is None or type(batch) is not int:
         return refused
     micro = config["accumulate"]
-    batches = f" with batches of {batch} images" + (f", {micro} of them in a step" if micro > 1 else "")
+    batches = f" with batches of {counted(batch, 'image')}" + (f", {micro} of them in a step" if micro > 1 else "")
     # A step has as many examples as before. CUDA graphs allow one micro-batch only
-    fits = batch > 1 and not config["cuda_graphs"]
-    hint = f"try data.batch_size={batch // 2} accumulate={2 * micro}, or" if fits else "choose"
+    part = next((each for each in range(2, batch // 2 + 1) if batch % each == 0), None)
+    hint = "choose" if batch == 1 else "choose a smaller batch, or"
+    if part and not config["cuda_graphs"]:
+        hint = f"try data.batch_size={batch // part} accumulate={part * micro}, or"
     text = brief(short_reason(error), KEY)
     return ConfigError(f"{OUT_OF_MEMORY}{batches}{_peak_in_words()}; {hint} a smaller model or image ({text})")
 

@@ -8,7 +8,7 @@ from running import job, result
 from runner.__main__ import main
 from runner.door.arguments import read_arguments
 from runner.door.command import checked_command
-from runner.door.jobs import trial_job
+from runner.door.jobs import trial_job, variant_jobs
 from runner.engine.saving import checkpoint, storage
 from runner.engine.saving.keep import keep_only
 from runner.tasks import start
@@ -110,6 +110,15 @@ def test_many_trials_keep_the_best_weights_only(tmp_path, trials, wanted):
     for keep, expected in [("auto", wanted), ("none", "none")]:
         each = trial_job({**config, "keep": keep}, (), tmp_path / "x-00000000", trials=trials)
         assert each.config["keep"] == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "count", "wanted"), [((), 100, "best+last"), ((), 101, "best"), (("keep=none",), 101, "none")]
+)
+def test_a_task_that_launches_many_runs_keeps_as_a_sweep_does(tmp_path, words, count, wanted):
+    like = job(*WORDS, *words)
+    variants = [{**like.config, "seed": seed} for seed in range(count)]
+    assert {each.config["keep"] for each in variant_jobs(variants, tmp_path, like)} == {wanted}
 
 
 @pytest.mark.parametrize(("seeds", "wanted"), [(100, "best+last"), (101, "best")])

@@ -59,9 +59,18 @@ def test_the_override_keeps_the_examples_of_a_step():
     assert "data.batch_size=32 accumulate=6" in line and 32 * 6 == 64 * 3
 
 
+@pytest.mark.parametrize(("batch", "hint"), [(2, None), (7, None), (4, (2, 6)), (9, (3, 9)), (35, (7, 15))])
+def test_a_batch_is_split_into_equal_parts_of_two_images_or_more(batch, hint):
+    line = str(out_of_memory(MemoryError(), {**CONFIG, "data": {"batch_size": batch}}))
+    wanted = f"try data.batch_size={hint[0]} accumulate={hint[1]}, or" if hint else "choose a smaller batch, or"
+    assert f"; {wanted} a smaller model or image" in line
+    assert hint is None or hint[0] * hint[1] == batch * 3
+
+
 @pytest.mark.parametrize("config", [{**CONFIG, "data": {"batch_size": 1}}, {**CONFIG, "cuda_graphs": True}])
 def test_nothing_is_proposed_that_a_run_would_refuse(config):
-    assert "choose a smaller model or image" in str(out_of_memory(MemoryError(), config))
+    line = str(out_of_memory(MemoryError(), config))
+    assert "accumulate=" not in line and "a smaller model or image" in line
 
 
 def test_other_errors_are_none_of_it():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -62,6 +63,16 @@ class Disk:
                 raise
         finally:
             os.close(folder)
+
+
+def free_bytes(folder: Path) -> int | None:
+    """Return the bytes that this user may still write where a folder is, or will be made; None if that is not known."""
+    for each in (folder, *folder.parents):
+        with contextlib.suppress(OSError):
+            found = os.statvfs(full(each))
+            # Some network file systems do not know
+            return found.f_bavail * found.f_frsize if found.f_blocks else None
+    return None
 
 
 def fills_disk(error: BaseException, folder: Path) -> bool:
