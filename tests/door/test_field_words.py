@@ -346,8 +346,6 @@ def test_no_option_of_ours_counts_as_out_of_scope() -> None:
 @pytest.mark.parametrize(
     ("word", "command"),
     [
-        ("freeze=conv", "optim.rules=[{match:'hidden.*',active:[100%,null]}]"),
-        ("model.freeze=true", "optim.rules=[{match:'hidden.*',active:[100%,null]}]"),
         ("logger=csv", "tracker=[csv]"),
         ("seeds=3", "seed=range(0,5)"),
     ],
