@@ -81,6 +81,8 @@ def _selected_file(folder: Path) -> Path:
         hint = "name one of the runs in it" if sweep else "it has no config.yaml"
         raise ConfigError(f"{KEY}: got '{printable(folder)}'; expected {_EXPECTED} ({hint})")
     result = read_result(folder)
+    if result.weights is None and result.status.finished:
+        raise ConfigError(f"{KEY}: {printable(folder)} has no weights any more, because of keep=none")
     if result.weights is None:
         raise ConfigError(
             f"{KEY}: {printable(folder)} has not selected its weights yet (its status is {result.status}); "

@@ -217,6 +217,21 @@ def test_a_folder_that_is_no_run_or_has_no_checkpoint_is_one_line(capsys):
     assert "extend: got 'empty', must be a run folder" in said and "extend_restart: got true" in said
 
 
+@pytest.mark.parametrize(
+    ("keep", "says"),
+    [("best", "keep=best; init_from=old starts from its weights"), ("none", "keep=none; start a new run")],
+)
+def test_a_run_that_kept_no_checkpoint_says_why_and_what_is_possible(capsys, keep, says):
+    assert main([*CONSTANT, "steps=4", f"keep={keep}", "hydra.run.dir=old"]) == 0
+    capsys.readouterr()
+    assert main(["extend=old", "steps=6"]) == 2
+    said = capsys.readouterr().err
+    assert said == f"runner: error: extend: old has no checkpoint to go on from, because of {says}\n"
+    assert main([*CONSTANT, "steps=4", "init_from=old", "hydra.run.dir=new"]) == (0 if keep == "best" else 2)
+    gone = "init_from: old has no weights any more, because of keep=none"
+    assert (gone in capsys.readouterr().err) == (keep == "none")
+
+
 def test_a_run_that_stopped_early_needs_more_patience(capsys):
     assert main([*CONSTANT, "epochs=30", "patience=1", "optim.lr=1e-9", "hydra.run.dir=two"]) == 0
     assert main(["extend=two", "epochs=40", "hydra.run.dir=no"]) == 2

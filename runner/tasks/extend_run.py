@@ -53,7 +53,9 @@ def extended_job(job: Job) -> Job:
         raise ConfigError(f"{_KEY}: says no length; expected how long the whole run is, as in epochs=60 or steps=2000")
     newest = checkpoint.load(Path(folder))
     if newest is None:
-        raise ConfigError(f"{_KEY}: {printable(Path(folder))} has no checkpoint yet; resume it, or start a new run")
+        raise ConfigError(
+            f"{_KEY}: {printable(Path(folder))} has no checkpoint {_what_instead(folder, config['keep'])}"
+        )
     old = saved_config(folder, replace(job, overrides=()), key=_KEY, may_change=())
     config |= {
         **({"steps": None} if "epochs" in given else {}),
@@ -63,6 +65,15 @@ def extended_job(job: Job) -> Job:
     }
     name = job.config["name"] or f"{real(folder).name[:_MOST_NAME]},{job.folder_name}"
     return replace(job, config=config, folder_name=name, hash8=hash8(config), group_hash=group_hash(config))
+
+
+def _what_instead(folder: str, keep: str) -> str:
+    """Return why a run has no checkpoint from which it could go on, and what is possible."""
+    result = read_result(Path(folder))
+    if not result.status.finished:
+        return "yet; resume it, or start a new run"
+    weights = f"init_from={printable(Path(folder))} starts from its weights" if result.weights else "start a new run"
+    return f"to go on from, because of keep={keep}; {weights}"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
+from runner.engine.saving import storage
 from runner.trackers.tags import flattened, plain_tag
 from runner.user_paths import exists, full
 
@@ -37,7 +38,7 @@ def _create_store(path: Path) -> None:
     """Create a store in a new file and then give it its name: tables half created, as by a kill, are never repaired."""
     new = path.with_name(f".{path.name}.new")
     for leftover in (new, new.with_name(f"{new.name}-journal")):
-        Path(full(leftover)).unlink(missing_ok=True)
+        storage.remove(leftover)
     # The first request creates the tables
     MlflowClient(tracking_uri=f"{_FILE}{new}").search_experiments(max_results=1)
     Path(full(new)).replace(full(path))
