@@ -136,7 +136,7 @@ _NOTES: dict[str, str] = {
     "multi_label is_multilabel": MULTI_LABEL,
     "regression is_regression": REGRESSION,
     "problem_type task_type": ONE_KIND,
-    "finetune fine_tune finetuning": "init_from=<run or file> starts from its weights",
+    "finetune finetuning": "init_from=<run or file> starts from its weights",
     "freeze freeze_backbone freeze_base freeze_encoder freeze_features freeze_layers freeze_at freeze_bn freeze_epochs "
     "frozen frozen_stages unfreeze unfreeze_at_epoch trainable trainable_layers requires_grad": "a rule freezes "
     "tensors by their names: \"optim.rules=[{match:'hidden.*',active:[100%,null]}]\"",
