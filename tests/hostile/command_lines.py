@@ -97,6 +97,8 @@ def other_value(value: Any, rng: random.Random) -> Any:
         return rng.choice([value * 2 + 0.125, 1e-7, 3.5, 1.0])
     if isinstance(value, str) and value and value[0].isdigit():
         return rng.choice(["3steps", "1.5epochs", "12%", "640examples"])
+    if isinstance(value, str) and value.startswith("val/"):
+        return rng.choice(["val/loss", "val/nll", "val/f1_macro", "val/top5"])
     if isinstance(value, str):
         return rng.choice(["word", "some words", "it's", "a/b", "ünï", "x" * 300])
     return [other_value(item, rng) for item in value] if isinstance(value, list) else value
