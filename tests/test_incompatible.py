@@ -60,6 +60,7 @@ ALONE = (  # about one value, a file, this machine or a model of another library
     r"must be false with windows",
     # Of a service elsewhere, and of a package that is not here
     r"requires tracker.mlflow",
+    r"tracker.mlflow.uri: got",
     r"is not installed; pip install",
 )
 
