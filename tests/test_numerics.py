@@ -323,7 +323,7 @@ def test_trials_of_a_sweep_over_the_old_name_are_those_of_the_new_one(tmp_path, 
         parts = compose_parts(conf, [each for each in given if not each.swept])
         jobs = plan_sweep(conf, parts, given).jobs
     assert [each.config["data"]["center"] for each in jobs] == [0.5, 0.75]
-    assert [Path(each.folder).name[:-9] for each in jobs] == ["data.centre=0.5", "data.centre=0.75"]
+    assert [Path(each.folder).name[:-9] for each in jobs] == ["centre=0.5", "centre=0.75"]
 
 
 def test_an_old_run_without_later_keys_ends_as_with_their_old_values(monkeypatch, folder, tmp_path):

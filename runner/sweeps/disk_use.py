@@ -108,11 +108,12 @@ def _spread(keys: list[str]) -> list[str]:
 
 def _key(config: Mapping[str, Any]) -> str:
     """Return a text that is equal for configs whose runs have the same size."""
-    groups = {name: config[name] for name in _GROUPS}
+    # A task of the user's own may do without some
+    groups = {name: config.get(name) for name in _GROUPS}
     # Rates, and the seed of generated data
     for name in _RATES:
         groups[name] = _without_rates(groups[name])
-    return repr((groups, [config[name] for name in _SETTINGS]))
+    return repr((groups, [config.get(name) for name in _SETTINGS]))
 
 
 def _without_rates(value: Any) -> Any:
