@@ -130,7 +130,7 @@ def test_a_folder_that_cannot_be_named_is_one_line_and_leaves_nothing(
 
 def test_one_trial_is_not_put_into_the_folder_of_another(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-m", "data=imagefolder", "data.root=choice(a,a/b)", "hydra.sweep.subdir=${data.root}"]) == 2
-    assert "must not put one trial into another: data.root=a-b would be in" in capsys.readouterr().err
+    assert "must not put one trial into another: root=a-b would be in" in capsys.readouterr().err
 
 
 def test_the_folder_of_a_single_run_is_resolved(noon: None, capsys: pytest.CaptureFixture[str]) -> None:
