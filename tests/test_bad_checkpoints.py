@@ -49,14 +49,19 @@ def older(run):
     return max(int(path.stem) for path in (run / "checkpoints").glob("*.json") if path.name != FILES[0])
 
 
-def check_fallback(run, runs, tmp_path, because):
-    """Resume; check that the older checkpoint is used, with a reason, and that the run ends like an undamaged one."""
+def check_fallback(run, runs, tmp_path, because, left=()):
+    """Resume; check that the older checkpoint is used, with a reason, and that the run ends like an undamaged one.
+
+    `left` are folders in the run, which are not its own and stay.
+    """
     step = older(run)
     code, printed = command(tmp_path, f"resume={run}")
     assert code == 0, printed
     assert because in printed
     assert f"going back to {step:08d}.json" in printed or f"going back to step {step}" in printed
     assert f"resumes after step {step} of 12" in printed
+    for path in left:
+        path.rmdir()
     assert kills.differences(runs / "whole", run) == ""
 
 
@@ -80,8 +85,9 @@ def flipped(data, bit):
     [(damage, name) for damage in DAMAGE for name in FILES if (damage, name) != ("a folder", FILES[0])],
 )
 def test_a_run_goes_back_to_the_newest_whole_checkpoint_and_says_so(run, runs, tmp_path, name, damage):
-    DAMAGE[damage](run / "checkpoints" / name)
-    check_fallback(run, runs, tmp_path, "checkpoints/00000008.")
+    path = run / "checkpoints" / name
+    DAMAGE[damage](path)
+    check_fallback(run, runs, tmp_path, "checkpoints/00000008.", left=[path] if damage == "a folder" else [])
 
 
 def test_a_folder_in_the_place_of_a_checkpoint_is_left_alone_and_named(run, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from runner.__main__ import main
 from runner.assemble import assemble, threads
 from runner.engine.saving import checkpoint
 from runner.engine.world import ALONE
-from runner.tasks import start
+from runner.tasks import start, train
 
 SMALL = (*MLP, "steps=6", "checkpoint_every=2steps", "figures=never", "probe=[]")
 
@@ -98,18 +99,16 @@ def test_the_number_stands_in_the_first_line_and_in_the_manifest(tmp_path, capfd
     assert environment["threads"]["intra"] == 2
 
 
-def interrupt(folder):
-    """Change a complete run to one that was interrupted after 4 of its 6 steps."""
+def interrupted(folder, number, *words):
+    """Return the folder of a run with some number of threads, as it is after 4 of 6 steps."""
+    # A forked process, which could be killed there, has no threads but one
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "keep_only", lambda *_, **__: 0)
+        assert start(job(*SMALL, *words, f"threads={number}", f"hydra.run.dir={folder}")) == 0
     for path in (folder / "checkpoints").glob("*06.*"):
         path.unlink()
     left = {**result(folder), "status": "interrupted", "exit": 130, "scores": {}}
     (folder / "result.json").write_text(json.dumps(left))
-
-
-def interrupted(folder, number):
-    """Return the folder of a run with some number of threads, as it is after 4 of 6 steps."""
-    assert start(job(*SMALL, f"threads={number}", f"hydra.run.dir={folder}")) == 0
-    interrupt(folder)
     return folder
 
 
@@ -155,7 +154,8 @@ def test_a_trial_has_one_thread_its_own_number_or_that_of_the_launcher(tmp_path)
     assert main([*sweep, "sweep=alias", "threads=2", "hydra.launcher.threads=3"]) == 0
     assert [numbers(name) for name in ("auto", "two", "alias")] == [{1}, {2}, {3}]
     # The same sweep again, stopped before its end: the trial goes on with its number
-    trial = next((tmp_path / "sweeps" / "alias").glob("*/result.json")).parent
-    interrupt(trial)
+    trial = next((tmp_path / "sweeps" / "alias").glob("seed=0-*"))
+    shutil.rmtree(trial)
+    interrupted(trial, 3, "seed=0")
     assert main([*sweep, "sweep=alias"]) == 0
     assert numbers("alias") == {3}

@@ -73,7 +73,7 @@ def test_a_trial_that_ends_its_process_fails_alone_and_is_the_only_one_repeated(
     assert done.returncode == 1, done.stderr
     assert statuses(tmp_path) == {0: "done", 2: "done", 3: "failed", 5: "failed", 9: "failed"}
     for which, reason in REASONS.items():
-        assert re.search(rf"^failed: mix\.which={which}-\w+: {reason}$", done.stderr, re.MULTILINE)
+        assert re.search(rf"^failed: which={which}-\w+: {reason}$", done.stderr, re.MULTILINE)
     # A line and a row of the table for each
     assert all(done.stdout.count(name) == 2 for name in trial_folders(tmp_path))
     again = run(*words, cwd=tmp_path)
