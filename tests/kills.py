@@ -238,6 +238,8 @@ def differences(one: Path, other: Path, *, auto: bool = False) -> str:
         "description": saved_command,
     }.items():
         if (wanted := read(one)) != (found := read(other)):
+            if isinstance(wanted, set) and isinstance(found, set):
+                wanted, found = sorted(wanted - found), sorted(found - wanted)
             return f"{name} differ: {wanted!s:.300} / {found!s:.300}"
     return ""
 

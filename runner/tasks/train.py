@@ -13,6 +13,7 @@ from runner import numerics
 from runner.assemble import Experiment, assemble, threads
 from runner.assemble.load_data import Loaded, load
 from runner.comparing.runs import read_overrides
+from runner.decoration import decorative
 from runner.directions import monitor_by_tag
 from runner.engine.figures.curves import loss_figure
 from runner.engine.interruption import deferred
@@ -54,6 +55,7 @@ from runner.unused_settings import recipe_in
 _DIVERGES_AGAIN = (
     "it diverged and will diverge again at the same step, unless device, memory_format, compile or cuda_graphs differ"
 )
+_NOT_REMOVED = "superfluous checkpoints: not removed"
 
 
 @register("task", name="train")
@@ -122,8 +124,12 @@ def _check_test_split(job: Job, experiment: Experiment) -> tuple[str, ...]:
 
 
 def _already_trained(run: Run, job: Job, trackers: Mapping[str, Tracker]) -> Run:
-    """Return a run that has nothing left to train, after its trackers have all rows."""
+    """Return a run that has nothing left to train, after its trackers have all rows and its last removal is done."""
     with tracked(run, job, trackers if run.read_only is None else {}):
+        if run.read_only is None and job.world.is_main:
+            # A kill may have come between the result and this
+            with decorative(_NOT_REMOVED):
+                _keep(run.folder, job.config["keep"], run.result.weights)
         return run
 
 
@@ -170,7 +176,7 @@ def _train_in(run: Run, job: Job, experiment: Experiment, start: Start, trackers
     selected, keep = result.weights, job.config["keep"]
     result.weights = None if keep == "none" else selected
     # Later than the result: without it the run would resume
-    run.afterwards.add("superfluous checkpoints: not removed", lambda at: _keep(at, keep, selected))
+    run.afterwards.add(_NOT_REMOVED, lambda at: _keep(at, keep, selected))
     result.status = Status.PRUNED if learner.patience.pruned else status
 
 

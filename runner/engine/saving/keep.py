@@ -46,14 +46,28 @@ def superfluous(folder: Path, weights: str | None, *, last: bool = False) -> dic
 
 
 def keep_only(folder: Path, weights: str | None, *, last: bool = False) -> int:
-    """Remove what `superfluous` lists, and return the bytes; the manifest of the weights no longer names a state."""
+    """Remove what `superfluous` lists, and return the bytes; the manifest of the weights no longer names a state.
+
+    After a kill at any point the same call does the rest.
+    """
     checkpoints, names = folder / FOLDER, superfluous(folder, weights, last=last)
-    kept = _kept_step(folder, weights)
-    if kept is not None and (listed := manifest.read(checkpoints, kept)).state and listed.state.name in names:
-        storage.write_atomic(checkpoints / name_of(kept), manifest.encode(replace(listed, state=None, tree={})))
+    if _is_there(checkpoints):
+        storage.remove_temporary(checkpoints)
     for name in names:
         storage.remove(checkpoints / name)
+    kept = _kept_step(folder, weights)
+    listed = None if kept is None else manifest.read(checkpoints, kept)
+    if listed and listed.state and not _is_there(checkpoints / listed.state.name):
+        storage.write_atomic(checkpoints / name_of(listed.step), manifest.encode(replace(listed, state=None, tree={})))
+    if names:
+        with storage.convert_os_errors(checkpoints):
+            storage.disk.fsync_folder(checkpoints)
     return sum(names.values())
+
+
+def _is_there(path: Path) -> bool:
+    """Return True if something is at a path."""
+    return user_paths.exists(path, links=False, error=StorageError)
 
 
 def _kept_step(folder: Path, weights: str | None) -> int | None:
