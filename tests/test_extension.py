@@ -37,7 +37,7 @@ def test_the_example_of_contributing_works_from_outside(tmp_path):
     assert "name: mish" in (tmp_path / "outputs" / "mine" / "config.yaml").read_text()
     refused = command("resume=outputs/mine", cwd=tmp_path)
     assert refused.returncode == 2
-    assert "activation: unknown option 'mish'" in refused.stderr
+    assert "this run has activation=mish of plugins=[my_lab.parts], which must be given again" in refused.stderr
     assert command("resume=outputs/mine", "plugins=[my_lab.parts]", cwd=tmp_path).returncode == 0
 
 

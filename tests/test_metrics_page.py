@@ -52,7 +52,9 @@ def test_a_metric_of_ones_own_selects_by_its_smallest_value(tmp_path):
     assert best["mean_rank"] == pytest.approx(mean_rank) and best["f1_macro"] > 0
     shown = done("task=evaluate", "run=outputs/mine", "task.split=val", "plugins=[my_lab.metrics]", cwd=tmp_path).stdout
     assert f"mean_rank {mean_rank:.4f}" in shown
-    assert "metric: unknown option 'mean_rank'" in refused("resume=outputs/mine", cwd=tmp_path)
+    assert "has metric=mean_rank of plugins=[my_lab.metrics], which must be given" in refused(
+        "resume=outputs/mine", cwd=tmp_path
+    )
     done("resume=outputs/mine", "plugins=[my_lab.metrics]", cwd=tmp_path)
 
 
