@@ -46,6 +46,8 @@ for cell in json.load(open("cells.json")):
 """
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 @pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.name)
 def test_a_notebook_trains_and_predicts(book, tmp_path):
     cells = [cell for cell in code_cells(book) if not any(word in cell for word in HEAVY)]

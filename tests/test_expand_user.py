@@ -48,6 +48,8 @@ def test_a_folder_whose_name_begins_like_that_can_be_named():
     assert ours("outputs=./~x")[1]["outputs"] == "./~x"
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 def test_a_run_at_home_is_found_there_again(home, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["model=linear", "steps=2", "figures=never"]

@@ -75,6 +75,8 @@ def test_a_killed_run_with_them_ends_like_one_that_was_not(lab, monkeypatch):
     assert metrics(outputs / "killed") == metrics(outputs / "other")
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 def test_wrong_knobs_and_missing_files_are_one_line(lab):
     for more, line in (
         ("loss.q=0", "loss.q: got 0, must be > 0"),

@@ -154,6 +154,8 @@ IMAGES = ("data=imagefolder", "data.size=[12,12]", "data.batch_size=8", "data.pl
 IMAGES = (*IMAGES, "model=cnn", "model.channels=[4]", "epochs=500", "validate_every=20steps", "log_every=5")
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 @pytest.mark.parametrize("number", BOTH)
 def test_processes_that_load_images_end_with_the_run(tmp_path, number):
     (tmp_path / "images").mkdir()

@@ -66,6 +66,8 @@ refused(runner.train, "optim=plain", "optim.lr=1")
 """
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 def test_a_component_of_a_script_trains_as_the_same_one_of_runner(tmp_path):
     printed = lines(tmp_path, USED)
     assert printed[0] == {
@@ -139,6 +141,8 @@ refused(runner.sweep, "--config-dir", "my_conf", "recipe=mine", "seed=0,1", "hyd
 """
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 def test_a_run_records_the_plugin_if_a_file_or_an_earlier_run_chooses_a_component_of_it(tmp_path):
     *printed, refused = lines(tmp_path, CHOSEN_BY_FILES)
     assert printed == [

@@ -58,6 +58,8 @@ def test_a_metric_of_ones_own_selects_by_its_smallest_value(tmp_path):
     done("resume=outputs/mine", "plugins=[my_lab.metrics]", cwd=tmp_path)
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 def test_a_sweep_and_a_comparison_know_the_direction_of_a_metric_of_ones_own(tmp_path):
     lab(tmp_path)
     words = (*PLUGIN, "-m", *QUICK, "steps=10", "optim.lr=0.0001,0.1", "seed=0,1,2", "metric=[mean_rank]", "sweep=s")

@@ -143,6 +143,8 @@ def test_the_folder_of_a_single_run_is_resolved(noon: None, capsys: pytest.Captu
         assert capsys.readouterr().err.startswith(f"runner: error: hydra.run.dir: got '{wrong}', must refer to")
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 @pytest.mark.parametrize(("launcher", "absolute"), [("runner", False), ("basic", True)])
 def test_a_sweep_with_its_own_folders_is_found_again_from_anywhere(
     launcher: str, absolute: bool, tmp_path: Path

@@ -133,6 +133,8 @@ def test_hydras_launchers_give_the_same_scores_in_batches(capfd):
     assert all(scores[row["optim.lr"]] == row["val/accuracy"] for row in theirs if row["state"] == "complete")
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 def test_what_diverges_is_a_result_and_what_fails_is_told_of_and_tried_again(capfd):
     words = [*SEARCH, "hydra/sweeper/sampler=grid", "optim.lr=0.1,1e30", "norm=none", "monitor=val/loss"]
     assert main(words) == 0

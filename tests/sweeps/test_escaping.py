@@ -88,6 +88,8 @@ server.main(int(sys.argv[2]))
 """
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 @pytest.mark.parametrize("end", ["done", "killed"])
 def test_the_same_in_the_process_of_a_gpu(tmp_path, escaping, monkeypatch, end):
     monkeypatch.setattr("runner.sweeps.worker_group.START", INLINE)

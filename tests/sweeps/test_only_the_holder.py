@@ -178,6 +178,8 @@ def test_the_sweep_itself_writes_no_status_there(held):
     assert WORDS.format(os.getpid()) in found.reason
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 def test_trials_that_come_at_many_moments_of_a_run_leave_it_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     folder, job = tmp_path / "x", trial(tmp_path / "x", "steps=40", "checkpoint_every=3steps", "validate_every=5steps")

@@ -249,6 +249,8 @@ BAD = ("a file", "a dangling link", "immutable", "result.json", "trial.log", ".l
 MANY = [word.replace("seed=0,1,2", f"seed=range({len(BAD) + 2})") for word in WORDS]
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 @pytest.mark.parametrize("launcher", ["hydra.launcher.workers=1", "hydra.launcher.workers=2", "hydra/launcher=basic"])
 def test_each_bad_folder_costs_its_trial_alone(place, capfd, launcher):
     names = names_of_trials(MANY)

@@ -155,6 +155,8 @@ def test_a_stopped_trial_is_ended_by_its_time_limit(tmp_path, monkeypatch, inlin
 # Code that writes to descriptors which are not its own
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 @pytest.mark.parametrize("inline", [False, True])
 def test_rubbish_on_every_descriptor_costs_one_trial_at_most(tmp_path, monkeypatch, capfd, inline):
     if inline:

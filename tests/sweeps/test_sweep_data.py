@@ -34,6 +34,8 @@ def scores(cwd):
     return {name: result(path)["scores"]["val"]["best"]["loss"] for name, path in folders(cwd).items()}
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 def test_the_same_command_on_other_data_gives_their_scores(images, tmp_path):
     write_images(tmp_path / "other", count=8, seed=1)
     sweep("data.root=images", "seed=0,1", cwd=tmp_path)
@@ -57,6 +59,8 @@ def test_the_same_command_on_other_data_gives_their_scores(images, tmp_path):
     assert scores(tmp_path) == both
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 def test_changed_images_in_the_same_place_are_other_data(images, tmp_path):
     sweep("data.root=images", "seed=0,1", cwd=tmp_path)
     path = next((images / "bees").glob("*.png"))
@@ -89,6 +93,8 @@ def test_other_labels_of_the_same_images_are_other_data(images, tmp_path, place)
     assert len(folders(tmp_path)) == 4
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 def test_a_repeated_sweep_finds_its_data_without_torch(images, tmp_path):
     # So that the state of the files is trusted
     time.sleep(max(0.0, images.stat().st_mtime + 2.5 - time.time()))
@@ -180,6 +186,8 @@ def mine(*, batch_size: PositiveInt) -> Data:
 """
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 def test_a_users_own_set_is_compared_by_labels_and_pixels(tmp_path):
     (tmp_path / "my_sets.py").write_text(PLUGIN)
     (tmp_path / "conf" / "data").mkdir(parents=True)

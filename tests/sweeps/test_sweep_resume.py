@@ -119,6 +119,8 @@ def test_code_that_a_sweep_was_given_must_be_given_again(tmp_path):
     assert (again.returncode, again.stdout.count("already done")) == (0, 2)
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_all_trials_soon_even_those_that_refuse(tmp_path, number, code):
     going = BackgroundSweep("task=stay", "seed=range(9)", *PLUGIN, "hydra.launcher.workers=2", cwd=tmp_path)
@@ -165,6 +167,8 @@ def test_a_second_process_on_the_same_sweep_is_refused(tmp_path):
     assert going.left() == []
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 def test_the_launchers_of_hydra_still_work(tmp_path):
     done = sweep("epochs=1", "seed=0,1", "hydra/launcher=basic", "average=none,schedulefree", cwd=tmp_path)
     assert done.returncode == 1

@@ -99,6 +99,8 @@ def end_when(count: int, folder: Path, number: int, words: list[str]) -> tuple[i
     return process.returncode, output
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 @pytest.mark.parametrize(
     ("number", "again"),
     [
@@ -126,6 +128,8 @@ def test_what_ended_early_continues_and_redoes_nothing(whole, number, again):
     assert result(folder)["status"] == "done"
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 def test_inside_a_sweep_its_trainings_run_in_the_trials_process(whole):
     assert main(["-m", *SMALL, "sweep=s", "seed=0,1", "hydra.launcher.workers=1"]) == 0
     folders = sorted(Path("outputs/sweeps/s").glob("seed=*"))
@@ -137,6 +141,8 @@ def test_inside_a_sweep_its_trainings_run_in_the_trials_process(whole):
     assert touched(folders[0]) == before
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 def test_a_training_that_diverges_is_a_result_and_one_that_fails_is_not(capfd):
     words = [*SMALL, "norm=none", "task.between=[1e29,1e30]", "name=d"]
     assert main(words) == 0

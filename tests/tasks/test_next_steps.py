@@ -45,6 +45,8 @@ def test_a_run_names_the_next_commands(tmp_path: Path) -> None:
     assert words[4] == shlex.split(second["evaluate"])[4] and words[4].startswith("run=my $outs/")
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 def test_a_sweep_names_its_best_configuration_and_its_trials_name_nothing(tmp_path: Path) -> None:
     rates = ("optim.lr=0.0001,0.05", "seed=0,1")
     done = command("-m", *SMALL[:-1], "steps=20", *rates, "sweep=s", "hydra.launcher.workers=1", cwd=tmp_path)

@@ -240,6 +240,8 @@ def write_old_run(folder, number, **changes):
     log.close()
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 def test_entries_of_older_versions_fit_beside_the_new_ones_after_task_notebook(tmp_path):
     """The runs of the older version alone cannot be sorted by `clip`; their event files stay as they are."""
     outputs = tmp_path / "outputs"

@@ -358,6 +358,8 @@ def test_a_file_does_not_go_online_and_neither_does_a_saved_run(tmp_path):
 RECIPE = "# @package _global_\n# Ours\ndefaults:\n  - override /tracker: [csv]\n"
 
 
+@pytest.mark.slow
+@pytest.mark.ci_slice
 def test_trials_have_the_trackers_that_the_command_names_only(tmp_path):
     (tmp_path / "conf" / "recipe").mkdir(parents=True)
     (tmp_path / "conf" / "recipe" / "ours.yaml").write_text(RECIPE)
