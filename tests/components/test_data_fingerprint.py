@@ -231,6 +231,8 @@ def test_synthetic_data_are_identified_by_what_they_are_generated_from(change: d
 
 
 def test_the_digits_are_identified_by_their_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # Other tests run at the same time, and would find the fingerprint of the changed file
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     before = fingerprint("digits")
     assert fingerprint("digits", batch_size=3).id == before.id
     assert sum(before.parts["train"].counts or ()) == 1200
