@@ -331,8 +331,13 @@ def check_trials(trials: Iterable[Trial], place: Path, *, at_once: int = 2) -> d
     found: dict[str, str] = {}
 
     def collect() -> None:
-        pid, status = os.wait()
-        trial = running_trials.pop(pid)
+        # Not `os.wait`: this process may have other children
+        while not (ended := [found for each in running_trials if (found := os.waitpid(each, os.WNOHANG))[0]]):
+            time.sleep(0.005)
+        for pid, status in ended:
+            judge(running_trials.pop(pid), status)
+
+    def judge(trial: Trial, status: int) -> None:
         path = place / f"problem {trial.number}"
         text = path.read_text() if path.exists() else ""
         if text or status:
