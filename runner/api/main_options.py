@@ -80,9 +80,15 @@ def uses_main(command: Command) -> bool:
         configs.append(sweep.search.like.config)
         tried = [(axis.key, choice) for axis in sweep.search.search.space.axes for choice in axis.choices]
     return any(
-        _is_chosen(kind, name, tried) or any(name in (c[kind].get("name"), *c[kind]) for c in configs)
+        # A config of the user's own may lack a group
+        _is_chosen(kind, name, tried) or any(name in _chosen_in(config.get(kind) or {}) for config in configs)
         for kind, name, _ in registered_in(MAIN)
     )
+
+
+def _chosen_in(group: Mapping[str, Any]) -> list[str]:
+    """Return the options that are chosen in the config of a group: of a group with several, its keys."""
+    return [group["name"]] if "name" in group else list(group)
 
 
 def _write_option(conf: Conf, place: Path, kind: str, name: str, values: Mapping[str, Any]) -> None:
