@@ -16,6 +16,7 @@ from runner.assemble.model import construct_model
 from runner.engine.clock import Clock
 from runner.engine.contracts import Data
 from runner.engine.fast_step import avoid_dynamo, fast_stepper, present_gradients
+from runner.engine.schedules import cycle_ends
 from runner.engine.state_dict import state_of
 from runner.registry import Config, build, build_many
 
@@ -27,11 +28,15 @@ _ENOUGH = 64
 
 @dataclass(frozen=True)
 class CheckpointSize:
-    """The bytes of the weights and of the rest of the state in a checkpoint, and the number of parameters' tensors."""
+    """The bytes of the weights and of the rest of the state in a checkpoint.
+
+    And the number of parameters' tensors, and of the snapshots that the run keeps.
+    """
 
     weights: int
     state: int
     parameters: int
+    snapshots: int = 0
 
 
 def checkpoint_size(config: Config, data: Data) -> CheckpointSize:
@@ -47,11 +52,15 @@ def checkpoint_size(config: Config, data: Data) -> CheckpointSize:
         model.to(torch.bfloat16)
     preprocess = build("preprocess", config["preprocess"], shape=data.shape)
     optimizer = build("optim", config["optim"], model=model, fused=None)
-    average = build("average", config["average"], model=model, optimizer=optimizer, clock=clock, **vars(clock))
+    schedule = build("scheduler", config["scheduler"], clock=clock, **vars(clock))
+    context = {"clock": clock, **vars(clock), "cycle_ends": cycle_ends(schedule)}
+    average = build("average", config["average"], model=model, optimizer=optimizer, **context)
     weights = state_of(model=average.module, preprocess=preprocess)
     trained = {} if average.module is model else model.state_dict()
     state = _bytes([*trained.values(), *_tensors(average.state_dict())]) + _optimizer_bytes(optimizer)
-    return CheckpointSize(_bytes(weights.values()), state, len(list(model.parameters())))
+    snapshots = getattr(average, "snapshots", None)
+    count = len(snapshots.dates) if snapshots else 0
+    return CheckpointSize(_bytes(weights.values()), state, len(list(model.parameters())), count)
 
 
 class _Unwritten(TorchFunctionMode):

@@ -36,6 +36,7 @@ KIND_SETTINGS: dict[str, dict[str, Any]] = {  # settings for all options of a ki
 OPTION_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("average", "lookahead"): {"every": 2},
     ("average", "polyak"): {"last": "70%"},  # by default the last tenth: one step of three
+    ("average", "snapshots"): {"at": ["1step", "2steps"]},  # by default at the ends of cycles
     ("mix", "cutmix"): {"p": 1.0},
     ("mix", "saliencymix"): {"p": 1.0},
     ("model", "torchvision"): PICTURES,

@@ -21,6 +21,7 @@ OTHER: dict[str, Any] = {  # another valid value, where none follows from the de
     "augment.stretch.factor": 1.5,
     "augment.short_side.high": 1.2,
     "average.ema.decay": 0.1,
+    "average.snapshots.at": ["1step", "3steps"],
     "data.arrays.root": array_file(1),
     "data.arrays.inputs": "dark",
     "data.arrays.labels": "halves",

@@ -30,7 +30,7 @@ _Last = Annotated[Duration, InRun(end=True)]
 _Blocks = Annotated[PositiveInt, InRun(within="last")]
 
 
-class _NoAverage:
+class NoAverage:
     """The model itself, without an average."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -51,7 +51,7 @@ class _NoAverage:
         """Do nothing: `state_dict` is empty."""
 
 
-class ModelCopy(_NoAverage):
+class ModelCopy(NoAverage):
     """A copy of the model without gradients, updated from the model.
 
     The copy is float32 where the model has less precision: rounding would lose the small steps of an average.
@@ -113,7 +113,7 @@ class _Running(ModelCopy):
 @register("average")
 def none(model: nn.Module) -> Average:
     """Return the model itself, without an average."""
-    return _NoAverage(model)
+    return NoAverage(model)
 
 
 @register("average")

@@ -1,6 +1,6 @@
 """Schedules that increase too: cyclic, triangular, cosine with restarts, one cycle.
 
-The package's docstring defines t, n and s.
+The package's docstring defines t, n and s. Each says when its cycles end; triangular and onecycle are one cycle.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from fractions import Fraction
 from functools import cache
 from typing import Annotated
 
-from runner.components.scheduler.decay import WarmUp, with_warmup
+from runner.components.scheduler.decay import WarmUp, in_cycles
 from runner.durations import date, dates_until, exact_steps_of
 from runner.engine.clock import Clock
 from runner.engine.contracts import Schedule
@@ -39,7 +39,10 @@ def cyclic(clock: Clock, *, low: _Share, half: _Part, gamma: Positive, warmup: W
         share = (t - begin) / (end - begin)
         return low + (1 - low) * gamma ** (halves // 2) * (1 - share if halves % 2 else share)
 
-    return with_warmup(curve, warmup, clock)
+    def ends(n: int) -> list[int]:
+        return [date(2 * number, interval) for number in range(1, dates_until(n, interval) // 2 + 1)]
+
+    return in_cycles(curve, ends, warmup, clock)
 
 
 @register("scheduler")
@@ -52,7 +55,7 @@ def triangular(clock: Clock, *, start: _Share, peak: _Peak, final: Unit, warmup:
             return start + (1 - start) * t / top
         return 1 + (final - 1) * min(1.0, (t - top) / max(1, n - top))
 
-    return with_warmup(curve, warmup, clock)
+    return in_cycles(curve, lambda n: [n], warmup, clock)
 
 
 @register("scheduler")
@@ -72,7 +75,7 @@ def cosine_restarts(clock: Clock, *, cycle: _Part, growth: PositiveInt, final: U
         begin, end = starts(n)[number - 1], starts(n)[number]
         return final + (1 - final) * (1 + math.cos(math.pi * min(1.0, (t - begin) / (end - begin)))) / 2
 
-    return with_warmup(curve, warmup, clock)
+    return in_cycles(curve, lambda n: starts(n)[1:], warmup, clock)
 
 
 def _restarts(n: int, first: Fraction, growth: int) -> list[int]:
@@ -104,4 +107,4 @@ def onecycle(clock: Clock, *, start: _Share, peak: _Peak, final: Unit, warmup: W
             low, share = final, (t - top) / (n - 1 - top) if t < n - 1 else float(t > top)
         return low + (1 - low) * (1 + math.cos(math.pi * share)) / 2
 
-    return with_warmup(curve, warmup, clock)
+    return in_cycles(curve, lambda n: [n], warmup, clock)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from runner.durations import dates_until
@@ -27,6 +28,32 @@ _Date = Annotated[Duration, InRun(before=True)]
 _Scale = Annotated[Duration, InRun()]
 # (t, n) -> factor
 _Curve = Callable[[int, int], float]
+# n -> the steps t at which a cycle has ended, in ascending order
+_Ends = Callable[[int], Sequence[int]]
+
+
+@dataclass(frozen=True)
+class _Cyclic:
+    """A schedule with cycles.
+
+    Attributes:
+        factor: The factor of each step.
+        cycle_ends: The numbers of steps done after which a cycle has ended.
+    """
+
+    factor: Schedule
+    cycle_ends: tuple[int, ...]
+
+    def __call__(self, step: int) -> float:
+        """Return the factor of a step."""
+        return self.factor(step)
+
+
+def in_cycles(curve: _Curve, ends: _Ends, warmup: str, clock: Clock) -> Schedule:
+    """Return `with_warmup` of a curve that says when its cycles end."""
+    w = _warmup_steps(warmup, clock)
+    length = max(1, clock.total_steps - w)
+    return _Cyclic(with_warmup(curve, warmup, clock), tuple(w + t for t in ends(length) if w + t <= clock.total_steps))
 
 
 def with_warmup(curve: _Curve, warmup: str, clock: Clock) -> Schedule:
