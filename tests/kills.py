@@ -64,6 +64,10 @@ BENCHES = {
         *(*DIGITS, "average=snapshots", "scheduler=cosine_restarts", "scheduler.cycle=25%", "regularizer=[dropout]"),
         *("predict=mc_dropout", "predict.passes=2"),
     ),
+    "SWAG": (
+        *(*DIGITS, "norm=batch", "average=swag", "average.start=20%", "average.every=4steps", "average.rank=3"),
+        *("predict=swag", "predict.samples=3", "scheduler=constant"),
+    ),
     "early stopping": (*DIGITS, "patience=3", "validate_every=4steps", "optim.lr=0.5", "optim=nesterov"),
     "cached images": (*IMAGES, *CROP, "average=ema"),
     "images, 0 workers": (*IMAGES, "data.placement=disk", "data.crop=resized", "data.workers=0", "average=ema"),

@@ -15,6 +15,7 @@ import torch
 import yaml
 from running import ROOT, job
 
+from runner import numerics
 from runner.assemble import Experiment, assemble
 from runner.engine.batches import EvalBatches
 from runner.engine.contracts import Numbers
@@ -219,7 +220,8 @@ def interrupted(choices: Mapping[str, Any], at: int, count: int, folder: Path) -
     learner = experiment.learner
     saved = {"learner": learner.state_dict(), "log": log.state_dict()}
     files = {"keep": learner.kept_steps, "earlier": learner.earlier_weights(experiment.recipe.cadence.held)}
-    checkpoint.save(folder, at, learner.weights(), saved, logs={}, meta={}, **files)
+    meta = {numerics.META: numerics.current()}
+    checkpoint.save(folder, at, learner.weights(), saved, logs={}, meta=meta, **files)
     snapshot = checkpoint.load(folder)
     experiment, log = build(choices, fit=False), Log(screens=[rows])
     restore(folder, experiment.learner, snapshot, config(choices))

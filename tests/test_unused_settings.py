@@ -42,6 +42,8 @@ DATES = {
     "exponential.every": ("scheduler=exponential", False, True),
     "swa.start": ("average=swa", True, False),
     "swa.every": ("average=swa", False, False),
+    "swag.start": ("average=swag", True, False),
+    "swag.every": ("average=swag", False, False),
     "snapshots.at": ("average=snapshots", False, False),
     "polyak.last": ("average=polyak", False, False),
 }

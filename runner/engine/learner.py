@@ -16,10 +16,11 @@ from runner.engine.fast_step import Stepper, present_gradients
 from runner.engine.finite import Gate, named_tensors, not_finite, optimizer_tensors
 from runner.engine.interruption import Stop
 from runner.engine.patience import Patience
+from runner.engine.posterior import evaluation_state, load_posterior
 from runner.engine.saving.held_weights import HeldWeights, StepWeights
 from runner.engine.schedules import Freezing, NeverFrozen, Observing, rate_tags
 from runner.engine.snapshots import NoSnapshots, Snapshots
-from runner.engine.state_dict import StateDict, load_part, load_state, part_versions, state_of
+from runner.engine.state_dict import StateDict, load_part, load_state, part_versions
 
 # Prepares the averaged model for a validation, unless it is stopped, and returns what to log
 Recalibrate = Callable[["Learner", Stop], dict[str, float]]
@@ -137,12 +138,13 @@ class Learner:
 
     def weights(self) -> StateDict:
         """Return the tensors that evaluation needs: the model (averaged, if weights are averaged) and `preprocess`."""
-        return state_of(model=self.average.module, preprocess=self.preprocess)
+        return evaluation_state(self.average.module, self.preprocess)
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Load the result of `weights` into the evaluated model and into `preprocess`."""
         load_part("model", self.average.module, weights)
         load_part("preprocess", self.preprocess, weights)
+        load_posterior(self.average.module, weights)
 
     def earlier_weights(self, held: HeldWeights) -> list[StepWeights]:
         """Return the weights of earlier steps that no checkpoint has yet: the best ones, if held, and snapshots."""
