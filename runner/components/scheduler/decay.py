@@ -50,13 +50,13 @@ class _Cyclic:
 
 
 def in_cycles(curve: _Curve, ends: _Ends, warmup: str, clock: Clock) -> Schedule:
-    """Return `with_warmup` of a curve that says when its cycles end."""
+    """Return `_with_warmup` of a curve that says when its cycles end."""
     w = _warmup_steps(warmup, clock)
     length = max(1, clock.total_steps - w)
-    return _Cyclic(with_warmup(curve, warmup, clock), tuple(w + t for t in ends(length) if w + t <= clock.total_steps))
+    return _Cyclic(_with_warmup(curve, warmup, clock), tuple(w + t for t in ends(length) if w + t <= clock.total_steps))
 
 
-def with_warmup(curve: _Curve, warmup: str, clock: Clock) -> Schedule:
+def _with_warmup(curve: _Curve, warmup: str, clock: Clock) -> Schedule:
     """Return a linear warm-up over w steps, followed by the curve over the remaining steps.
 
     For s < w the factor is `curve(0) * (s + 1) / w`, which reaches the curve's start at s = w - 1 (Goyal et al. 2017,
@@ -93,7 +93,7 @@ def _warmup_steps(warmup: str, clock: Clock) -> int:
 @register("scheduler")
 def constant(clock: Clock, *, warmup: WarmUp) -> Schedule:
     """Return the factor 1 in every step after the warm-up."""
-    return with_warmup(lambda t, n: 1.0, warmup, clock)
+    return _with_warmup(lambda t, n: 1.0, warmup, clock)
 
 
 @register("scheduler")
@@ -110,7 +110,7 @@ def cosine(clock: Clock, *, final: Unit, warmup: WarmUp) -> Schedule:
     def curve(t: int, n: int) -> float:
         return final + (1 - final) * (1 + math.cos(math.pi * min(t, n) / n)) / 2
 
-    return with_warmup(curve, warmup, clock)
+    return _with_warmup(curve, warmup, clock)
 
 
 @register("scheduler")
@@ -121,7 +121,7 @@ def inverse_sqrt(clock: Clock, *, timescale: _Scale, warmup: WarmUp) -> Schedule
     (arXiv 1706.03762, section 5.3).
     """
     scale = max(1, clock.steps(timescale))
-    return with_warmup(lambda t, n: 1 / math.sqrt(1 + t / scale), warmup, clock)
+    return _with_warmup(lambda t, n: 1 / math.sqrt(1 + t / scale), warmup, clock)
 
 
 @register("scheduler")
@@ -135,7 +135,7 @@ def multistep(clock: Clock, *, milestones: list[_Date], gamma: Positive, warmup:
 def exponential(clock: Clock, *, every: _Scale, gamma: Positive, warmup: WarmUp) -> Schedule:
     """Return `gamma ** (t / every)`: the decay of `step` in equal factors per step."""
     interval = float(clock.interval(every))
-    return with_warmup(lambda t, n: gamma ** (t / interval), warmup, clock)
+    return _with_warmup(lambda t, n: gamma ** (t / interval), warmup, clock)
 
 
 @register("scheduler")
@@ -145,13 +145,13 @@ def polynomial(clock: Clock, *, power: Positive, final: Unit, warmup: WarmUp) ->
     def curve(t: int, n: int) -> float:
         return final + (1 - final) * math.pow(1 - min(t, n) / n, power)
 
-    return with_warmup(curve, warmup, clock)
+    return _with_warmup(curve, warmup, clock)
 
 
 @register("scheduler")
 def linear(clock: Clock, *, final: Unit, warmup: WarmUp) -> Schedule:
     """Return a straight line from 1 to `final`."""
-    return with_warmup(lambda t, n: 1 + (final - 1) * min(t, n) / n, warmup, clock)
+    return _with_warmup(lambda t, n: 1 + (final - 1) * min(t, n) / n, warmup, clock)
 
 
 class _Plateau:
@@ -208,5 +208,5 @@ def plateau(
     An improvement exceeds the best monitored score by more than `threshold`. The `cooldown` validations after a drop do
     not count. The factor never falls below `final`. This is the rule of torch.optim.lr_scheduler.ReduceLROnPlateau.
     """
-    ramp = with_warmup(lambda t, n: 1.0, warmup, clock)
+    ramp = _with_warmup(lambda t, n: 1.0, warmup, clock)
     return _Plateau(ramp, gamma=gamma, patience=patience, threshold=threshold, cooldown=cooldown, final=final)
