@@ -63,7 +63,7 @@ def extended_job(job: Job) -> Job:
         # The seed is the same: extended seeds of one configuration are repetitions, too
         "extended_from": f"{group_hash(old)}@{newest.step}",
     }
-    name = job.config["name"] or f"{real(folder).name[:_MOST_NAME]},{job.folder_name}"
+    name = job.config["name"] or f"{real(folder).name[:_MOST_NAME]}-{job.folder_name}"
     return replace(job, config=config, folder_name=name, hash8=hash8(config), group_hash=group_hash(config))
 
 
