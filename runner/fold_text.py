@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-# What stays in one line as long as there is room: a word, a value up to its comma, or one in a name (`optim=adam-lr=0.1`)
+# What stays in one line as long as there is room: a word, a value up to its comma, or one in a name (`lr=0.1-seed=0`)
 CHUNK = re.compile(r"\s+|[^\s,]*?(?:,|-(?=[A-Za-z_.]+=))|[^\s,]+")
 # Where a longer chunk is folded: a number with sign and unit is one piece, and punctuation belongs to what is before it
 _NUMBER = r"[+\-±]?\d+(?:[.,]\d+)*(?:[eE][+-]?\d+)?%?[^\W_]*"
