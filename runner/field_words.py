@@ -77,11 +77,12 @@ _VALUES: dict[str, _Words] = {
         "logloss categorical_crossentropy sparse_categorical_crossentropy",
         "bce": "binary_crossentropy bce_with_logits bce_with_logits_loss bce_loss sigmoid_cross_entropy",
         "focal": "focal_loss sigmoid_focal_loss",
+        "poly": "poly1 polyloss poly1_loss poly1_cross_entropy",
         "mse": "l2 mse_loss mean_squared_error squared_error",
         "hinge": "svm multi_margin multi_margin_loss hinge_loss categorical_hinge",
         "'loss=cross_entropy loss.label_smoothing=0.1'": "label_smoothing label_smoothing_cross_entropy smoothing ls",
         "-": "mae l1 l1_loss huber smooth_l1 smooth_l1_loss kl kl_div dice iou ctc triplet contrastive arcface asl "
-        "poly1 rmse",
+        "rmse",
     },
     "mix": {
         "none": "null false off no disabled",

@@ -64,6 +64,8 @@ ADDED: dict[str, Any] = {
     "extend": None,
     "extend_restart": False,
     "extended_from": None,
+    **{f"loss={name}.class_weights": None for name in ("bce", "focal", "hinge", "mse")},
+    "loss=focal.alpha": None,
     "metric": {},
     "tracker": {},
     "predictions": "never",
