@@ -15,6 +15,11 @@ from runner.schema import Duration
 OTHER: dict[str, Any] = {  # another valid value, where none follows from the default
     "augment.resized_crop.ratio": [1.0, 1.1],
     "augment.*.scale": [0.3, 0.5],
+    "augment.blur.sigma": [2.0, 3.0],
+    "augment.blur.kernel": 7,
+    "augment.solarize.threshold": 20,
+    "augment.posterize.bits": 2,
+    "augment.color_jitter.hue": 0.3,
     "augment.random_erasing.ratio": [1.0, 1.1],
     "augment.random_erasing.fill": 100,
     "augment.short_side.low": 1.5,

@@ -23,6 +23,7 @@ RANDOM = {
 ALSO_IN_EVALUATION = {
     "dropout_vanilla": "scales by 1 - p, the expectation",
     "fractional_pooling": "pools by fixed regions, which are not the 2x2 squares",
+    "weight_standardization": "standardizes the weights that are evaluated",
 }
 
 
