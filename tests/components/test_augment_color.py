@@ -110,7 +110,7 @@ def test_grayscale_is_torchvisions_where_it_happens() -> None:
         assert largest_difference(out, TF.rgb_to_grayscale(image / 255, 3) * 255 if u < 0.4 else image) <= 0.6
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", [(1, 16, 16), (3, 12, 27), (4, 19, 16)], ids=str)
 @pytest.mark.parametrize(
     ("name", "knobs"),
     [("solarize", {"threshold": 100}), ("solarize", {"threshold": 0}), ("posterize", {"bits": 3}), ("equalize", {})],

@@ -18,6 +18,8 @@ from runner.relations import Whole
 from runner.schema import BOUNDS, Positive, Range, Unit
 
 _Shape = tuple[int, int, int]
+# Values of a pixel
+_LEVELS = 256
 
 
 @register("augment")
@@ -47,11 +49,24 @@ def posterize(*, p: Unit, bits: Annotated[int, Range(1, 7)]) -> Augment:
 
 
 @register("augment")
-def equalize(*, p: Unit) -> Augment:
-    """Equalize the histogram of each channel of an image, by Pillow's rule, with probability `p`, in [0, 1]."""
+def equalize(shape: _Shape, *, p: Unit) -> Augment:
+    """Equalize the histogram of each channel of an image with probability `p`, by Pillow's rule.
+
+    Args:
+        shape: Image shape (C, H, W).
+        p: Probability, in [0, 1].
+
+    Raises:
+        ConfigError: Images have fewer pixels than levels, and the rule leaves these as they are.
+    """
+    if shape[1] * shape[2] < _LEVELS:
+        raise ConfigError(
+            f"augment.equalize: got images of {shape[1]}x{shape[2]}, must have at least {_LEVELS} pixels: smaller ones "
+            "stay as they are"
+        )
 
     def spread(images: Tensor) -> Tensor:
-        levels = torch.arange(256, device=images.device).expand(*images.shape[:2], 256)
+        levels = torch.arange(_LEVELS, device=images.device).expand(*images.shape[:2], 256)
         return look_up(images, equalize_tables(images, levels).clamp(0, 255).to(torch.uint8))
 
     return _with_probability(p, spread)
