@@ -85,7 +85,7 @@ def image_choice(made: dict[str, Any], rng: random.Random, color: str) -> dict[s
     """Return the choice of images that are large enough for the model, and colored where an augmentation asks."""
     large = made["model"] in LARGE or "model.stem" in made
     side = 64 if large and made["norm"] == "instance" else 32 if large else 16
-    if "pca_color" in made["augment"] or rng.random() < 0.1:
+    if {"pca_color", "grayscale"} & set(made["augment"]) or rng.random() < 0.1:
         return {"data": "imagefolder", "data.root": color, "data.size": [side, side], **quick_preprocess(made, side)}
     if large or made["norm"] == "instance" or rng.random() < 0.2:
         pictures = {"data": "synthetic", "data.kind": "shapes", "data.size": side, "data.classes": 5, "data.train": 64}

@@ -63,7 +63,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "shuffle": ("true: data.sampling=shuffle",),
     "limit limit_train_batches subset subset_size n_samples max_samples max_train_samples": ("data.limit={}",),
     "val_split validation_split val_fraction valid_pct": ("data.val_fraction={}",),
-    "class_weight class_weights": ("loss=cross_entropy loss.class_weights={}",),
+    "class_weight class_weights": ("loss.class_weights={}",),
     # Regularization
     "dropout drop drop_rate dropout_rate p_drop dropout_p dropout_prob drop_prob hidden_dropout_prob": (
         "true: regularizer=[dropout]",
