@@ -67,6 +67,7 @@ ADDED: dict[str, Any] = {
     "metric": {},
     "tracker": {},
     "predictions": "never",
+    "clip_by": "norm",
     "task=preview.tensorboard": True,
     "task=init_report.tensorboard": True,
 }

@@ -29,6 +29,7 @@ class Settings(NamedTuple):
     # A graph writes where it wrote before: each micro-batch's gradients would be written over the last's
     accumulate: Annotated[int, Range(1), With("cuda_graphs", True, OneOf((1,)))]
     clip: Positive | None
+    clip_by: Literal["norm", "value", "agc"]
     # The front door and assembly know the metrics
     monitor: Annotated[
         str, NotWithOption("loss", ("hinge", "mse"), ("val/nll", "val/ece"), NO_LIKELIHOOD), Aspect.SELECTION
@@ -67,7 +68,9 @@ def extended_step(config: Mapping[str, Any]) -> int | None:
 
 
 SETTINGS = dict(Settings.__annotations__)
-NEEDS = {"init_sha256": "init_from", "extend_restart": "extend", "extended_from": "extend"}  # do nothing without it
+# What does nothing without another setting, and the value that asks for nothing, for those with one
+NEEDS = {"clip_by": "clip", "init_sha256": "init_from", "extend_restart": "extend", "extended_from": "extend"}
+NEUTRAL = {"clip_by": "norm"}
 # Groups whose every option and knob has one role; the knobs of the monitored metric are part of the experiment
 GROUPS = {"probe": Role.OBSERVATION, "metric": Role.OBSERVATION, "tracker": Role.OBSERVATION}
 # Of these, the groups that folder names leave out and that are the same for all trials of a sweep

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from runner.assemble.execution import forward_of
 from runner.assemble.metrics import validation_metrics
 from runner.engine.batches import TrainBatches
+from runner.engine.clipping import Clip, clip_adaptive, clip_norm, clip_value, no_clipping
 from runner.engine.clock import Clock
 from runner.engine.contracts import Data, Mix, Regularizer
 from runner.engine.losses import Loss, as_loss
@@ -18,6 +19,7 @@ from runner.engine.monitor import Monitor
 from runner.engine.randomness import reseeder, step_keys
 from runner.engine.recipe import Batch, Recipe
 from runner.engine.saving.cadence import Automatic, Cadence, Every
+from runner.engine.weights import classifiers
 from runner.engine.world import World
 from runner.errors import ConfigError
 from runner.registry import Config, build, build_many
@@ -57,7 +59,7 @@ def build_recipe(
         penalties=[r.penalty for r in regularizers if r.penalty],
         constraints=[r.constrain for r in regularizers if r.constrain],
         probes=build_many("probe", config),
-        clip=_clipper(settings.clip),
+        clip=_clipper(settings, model),
         autocast=autocaster(settings.precision, device, cache=not settings.cuda_graphs),
         reseed=reseeder(settings.seed, device, rank=world.rank),
         forward=forward,
@@ -99,11 +101,20 @@ def _seeded_by_step(mix: Mix, seed: int, world: World) -> Callable[[Tensor, Tens
     return lambda images, labels, step: mix(images, labels, key_of(step))
 
 
-def _clipper(limit: float | None) -> Callable[[nn.Module], Tensor | None]:
-    """Return a function that clips gradients by their joint L2 norm and returns the norm before, or does nothing."""
-    if limit is None:
-        return lambda model: None
-    return lambda model: nn.utils.clip_grad_norm_(model.parameters(), limit)
+def _clipper(settings: Settings, model: nn.Module) -> Clip:
+    """Return the gradient clipping; AGC leaves the classifier out, as in its paper (arXiv 2102.06171, section 4.1)."""
+    if settings.clip is None:
+        return no_clipping
+    if settings.clip_by != "agc":
+        return (clip_norm if settings.clip_by == "norm" else clip_value)(settings.clip)
+    excluded = {p for layer in classifiers(model) for p in layer.module.parameters()}
+    clipped = [p for p in model.parameters() if p.requires_grad and p not in excluded]
+    if not clipped:
+        raise ConfigError(
+            "clip_by: got 'agc', which leaves the classifier out, and the model has no other trainable parameter; "
+            "choose norm or value"
+        )
+    return clip_adaptive(clipped, settings.clip)
 
 
 def autocaster(

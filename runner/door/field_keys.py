@@ -46,6 +46,12 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "warmup_steps num_warmup_steps warmup_iters warmup_iterations": ("scheduler.warmup={}steps",),
     "grad_clip gradient_clip_val clip_grad max_grad_norm clip_grad_norm clipnorm gradient_clip gradient_clipping "
     "grad_clip_norm global_clipnorm max_norm clip_gradients": ("false: clip=null", "0: clip=null", "clip={}"),
+    "clip_value clip_grad_value gradient_clip_value": ("clip={} clip_by=value",),
+    "agc adaptive_clip adaptive_gradient_clipping agc_clip clip_factor": (
+        "true: clip=0.01 clip_by=agc",
+        "clip={} clip_by=agc",
+    ),
+    "clip_mode gradient_clip_algorithm": ("clip=1.0 clip_by={}",),
     "accumulate_grad_batches gradient_accumulation_steps grad_accum accum_iter accumulation_steps grad_accum_steps "
     "accum grad_accumulation accumulation": ("accumulate={}",),
     # Length and data

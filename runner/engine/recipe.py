@@ -108,7 +108,7 @@ class Recipe:
         penalties: Terms that are added to the loss.
         constraints: Functions that change the weights in place after each step.
         probes: Measurements during some steps.
-        clip: Clips the gradients in place and returns their norm before clipping, if it computed it.
+        clip: Clips the gradients in place and returns what `Outcome` has as their norm before clipping.
         autocast: Returns a context manager for mixed precision.
         reseed: Seeds torch's global generators, which dropout draws from.
         forward: How training calls the model. Evaluation calls the model itself.

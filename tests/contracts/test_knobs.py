@@ -209,6 +209,7 @@ def test_no_knob_is_listed_that_does_not_exist() -> None:
 SETTINGS = {
     "accumulate": 2,
     "clip": 0.01,
+    "clip_by": "value",
     "monitor": "val/loss",
     "patience": 1,
     "precision": "bf16",
@@ -222,7 +223,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize(("field", "value"), SETTINGS.items())
 def test_another_value_of_a_global_field_changes_something(field: str, value: Any) -> None:
-    given = small({"steps": STEPS})
+    given = small({"steps": STEPS, "clip": 0.1 if field == "clip_by" else None})
     assert all_of({**given, field: value}) != all_of(given)
 
 
