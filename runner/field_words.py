@@ -179,6 +179,12 @@ _VALUES: dict[str, _Words] = {
         "preview": "summary visualize visualise plot inspect",
         "-": "tune sweep search hpo deploy serve",
     },
+    "update": {
+        "plain": "none null false off no disabled standard",
+        "sam": "sharpness_aware sharpness_aware_minimization",
+        "'update=sam update.adaptive=true'": "asam adaptive_sam",
+        "-": "gsam looksam",
+    },
     "tracker": {"[]": _NONE, "wandb": "weights_and_biases", "-": "comet neptune clearml aim trackio"},
     # Settings
     "device": {

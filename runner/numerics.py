@@ -68,6 +68,7 @@ ADDED: dict[str, Any] = {
     "tracker": {},
     "predictions": "never",
     "clip_by": "norm",
+    "update": {"name": "plain"},
     "task=preview.tensorboard": True,
     "task=init_report.tensorboard": True,
 }

@@ -7,6 +7,7 @@ from runner.relations import InRun, NotWithOption, OneOf, With
 from runner.roles import Aspect, FilePath, ReadBy, Role, Unnamed, Unswept, Verbatim
 from runner.schema import Duration, FolderName, ModuleName, Origin, Pattern, Positive, PositiveInt, Range, Sha256
 
+_ROUNDED_AWAY = "rounding to bfloat16 would lose most of its perturbation of the weights"
 NO_LIKELIHOOD = "its outputs are scores without probabilities"
 
 
@@ -19,7 +20,10 @@ class Settings(NamedTuple):
     device: Annotated[
         str, Pattern(r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, cuda, cuda:<number> or mps"), Role.EXECUTION, Unnamed()
     ]
-    precision: Literal["auto", "fp32", "bf16", "fp16", "pure_bf16"]
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16", "pure_bf16"],
+        NotWithOption("update", ("sam",), ("pure_bf16",), _ROUNDED_AWAY),
+    ]
     memory_format: Annotated[Literal["auto", "channels_last", "contiguous"], Role.EXECUTION]
     threads: Annotated[PositiveInt | Literal["auto"], Role.EXECUTION, Unnamed()]
     compile: Annotated[bool | Literal["auto"], Role.EXECUTION]

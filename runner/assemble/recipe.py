@@ -64,6 +64,7 @@ def build_recipe(
         reseed=reseeder(settings.seed, device, rank=world.rank),
         forward=forward,
         compiled=compiled,
+        update=build("update", config["update"]),
         metrics=validation_metrics(config, loss, classes),
     )
 

@@ -51,6 +51,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
         "true: clip=0.01 clip_by=agc",
         "clip={} clip_by=agc",
     ),
+    "sam use_sam sam_rho": ("true: update=sam", "false: update=plain", "update=sam update.rho={}"),
     "clip_mode gradient_clip_algorithm": ("clip=1.0 clip_by={}",),
     "accumulate_grad_batches gradient_accumulation_steps grad_accum accum_iter accumulation_steps grad_accum_steps "
     "accum grad_accumulation accumulation": ("accumulate={}",),

@@ -24,9 +24,7 @@ _Result = TypeVar("_Result")
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) float; labels (B,) int64, or (B, K) float
 
 
-def _plain_update(
-    recipe: Recipe, learner: Learner, images: Tensor, labels: Tensor
-) -> Generator[Batch, Tensor, Outcome]:
+def plain_update(recipe: Recipe, learner: Learner, images: Tensor, labels: Tensor) -> Generator[Batch, Tensor, Outcome]:
     """Make one optimizer step with the gradients at the current weights."""
     mean_loss = yield images, labels
     return apply_gradients(recipe, learner, mean_loss)
@@ -136,7 +134,7 @@ class Recipe:
     reseed: Callable[[int], None]
     forward: Forward = plain_forward
     compiled: bool = False
-    update: Update = _plain_update
+    update: Update = plain_update
     gradients: Gradients = _plain_gradients
     metrics: Metrics = field(default_factory=Metrics)
 

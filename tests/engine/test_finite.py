@@ -96,7 +96,7 @@ def test_what_was_first_not_finite_is_named(where, found, bad, precision, implem
 
 OTHER_WAYS = [
     *({"clip": 0.1, "clip_by": kind} for kind in ("norm", "value", "agc")),
-    *({"accumulate": 2}, {"regularizer": ["max_norm"]}, {"average": "none"}),
+    *({"accumulate": 2}, {"regularizer": ["max_norm"]}, {"average": "none"}, {"update": "sam"}),
 ]
 
 
