@@ -37,18 +37,16 @@ def build_recipe(
     world: World,
 ) -> Recipe:
     """Return everything that stays constant in a run, with all durations in steps."""
-    per_epoch = batches.steps_per_epoch
-    total = settings.steps or max(1, round(settings.epochs * per_epoch))
-    clock = Clock(total, per_epoch, batches.batch)
+    clock = _clock(settings, batches)
     classes = len(data.classes)
     # The examples of any step but the last of an epoch.
     full = min(batches.batch, batches.examples_per_epoch)
     loss = _build_loss(config, settings, data)
-    forward, compiled = forward_of(model, settings, shape=data.shape, batch=full, steps=total)
+    forward, compiled = forward_of(model, settings, shape=data.shape, batch=full, steps=clock.total_steps)
     return Recipe(
         seed=settings.seed,
-        total_steps=total,
-        steps_per_epoch=per_epoch,
+        total_steps=clock.total_steps,
+        steps_per_epoch=clock.steps_per_epoch,
         validate_every=clock.interval(settings.validate_every),
         cadence=_cadence(settings, clock, world),
         log_every=settings.log_every,
@@ -67,6 +65,12 @@ def build_recipe(
         update=build("update", config["update"]),
         metrics=validation_metrics(config, loss, classes),
     )
+
+
+def _clock(settings: Settings, batches: TrainBatches) -> Clock:
+    """Return the length of the run."""
+    per_epoch = batches.steps_per_epoch
+    return Clock(settings.steps or max(1, round(settings.epochs * per_epoch)), per_epoch, batches.batch)
 
 
 def _cadence(settings: Settings, clock: Clock, world: World) -> Cadence:

@@ -44,6 +44,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "eps epsilon adam_epsilon opt_eps": ("optim.eps={}", "optim=adam optim.eps={}"),
     "warmup_epochs warmup_epoch lr_warmup_epochs num_warmup_epochs": ("scheduler.warmup={}epochs",),
     "warmup_steps num_warmup_steps warmup_iters warmup_iterations": ("scheduler.warmup={}steps",),
+    "min_lr_ratio eta_min_ratio final_lr_ratio end_factor": ("scheduler.final={}",),
     "grad_clip gradient_clip_val clip_grad max_grad_norm clip_grad_norm clipnorm gradient_clip gradient_clipping "
     "grad_clip_norm global_clipnorm max_norm clip_gradients": ("false: clip=null", "0: clip=null", "clip={}"),
     "clip_value clip_grad_value gradient_clip_value": ("clip={} clip_by=value",),

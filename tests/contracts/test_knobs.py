@@ -78,6 +78,10 @@ OTHER: dict[str, Any] = {  # another valid value, where none follows from the de
     "regularizer.*.where": ["block"],
     "regularizer.dropconnect.layers": ["conv"],
     "scheduler.multistep.milestones": ["20%"],
+    "scheduler.exponential.final": 0.95,
+    "scheduler.inverse_sqrt.final": 0.9,
+    "scheduler.onecycle.momentum": [0.8, 0.9],
+    "scheduler.*.warmup_start": 0.5,
 }
 BESIDE: dict[str, dict[str, Any]] = {  # what else the option must be set to for the knob to count; bare keys are knobs
     "average.polyak.blocks": {"last": "100%"},
@@ -91,6 +95,7 @@ BESIDE: dict[str, dict[str, Any]] = {  # what else the option must be set to for
     "model.torchvision.swap": {"activation.name": "tanh"},
     "optim.*.no_decay": {"weight_decay": 0.1},
     "predict.tta.shift": {"views": ["shift"]},
+    "scheduler.*.warmup_start": {"warmup": "10%"},
     "predict.tta.views": {"views": ["flip", "shift"]},
 }
 ELSEWHERE = {  # what no run on this machine can show, with the test that does
