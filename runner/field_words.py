@@ -179,7 +179,8 @@ _VALUES: dict[str, _Words] = {
         "cyclic": "cyclic_lr clr",
         "linear": "linear_lr linear_decay linear_with_warmup linear_warmup",
         "inverse_sqrt": "noam rsqrt inverse_square_root inv_sqrt",
-        "-": "wsd tanh cosine_annealing_with_hard_restarts lambda lambda_lr warmup",
+        "wsd": "warmup_stable_decay trapezoidal trapezoid hold_then_decay",
+        "-": "tanh cosine_annealing_with_hard_restarts lambda lambda_lr warmup",
     },
     "task": {
         "evaluate": "test eval evaluation validate val validation score",
@@ -191,6 +192,7 @@ _VALUES: dict[str, _Words] = {
         "preview": "summary visualize visualise plot inspect",
         "-": "tune sweep search hpo deploy serve",
     },
+    "update": {"plain": f"{_NONE} standard", "sam": "sharpness_aware", "'update=sam update.adaptive=true'": "asam"},
     "tracker": {"[]": _NONE, "wandb": "weights_and_biases", "-": "comet neptune clearml aim trackio"},
     # Settings
     "device": {

@@ -1,4 +1,4 @@
-"""Functions of the step: learning-rate factors, and which parameter groups are frozen."""
+"""Functions of the step: learning-rate factors, momentum, and which parameter groups are frozen."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from torch.optim import Optimizer
 
 from runner.engine.contracts import Schedule
 from runner.engine.parts import has_running_statistics
+
+# Exceeds the rounding error of a quotient and a product, and is less than a step
+_NUDGE = 1 + 1e-15
 
 
 class Observing(Protocol):
@@ -54,6 +57,65 @@ class Pure:
         """Do nothing."""
 
 
+class WithMomentum(Pure):
+    """A schedule that also gives the momentum in each step, as a second function of the step."""
+
+    def __init__(self, factor: Schedule, momentum: Callable[[int], float]) -> None:
+        super().__init__(factor)
+        self.momentum = momentum
+
+
+def own_step(group: Mapping[str, Any], step: int) -> int | None:
+    """Return the step of the schedule for a parameter group after `step` steps; None outside its window of steps.
+
+    A group with a window (`active`) runs the whole schedule, including warm-up, within it, `pace` times as fast.
+    """
+    if "active" not in group:
+        return step
+    first, end = group["active"]
+    # The pace is a rounded quotient: without the nudge, a product that should be whole may end just below
+    return int((step - first) * group["pace"] * _NUDGE) if first <= step < end else None
+
+
+class MomentumCycle:
+    """Sets the momentum of each parameter group, and the first of its `betas`, before each step.
+
+    Like the learning rate, it follows from the step alone, so a resumed run needs no state.
+    """
+
+    def __init__(self, optimizer: Optimizer, momentum: Callable[[int], float]) -> None:
+        self._optimizer, self._momentum = optimizer, momentum
+
+    def apply(self, step: int) -> None:
+        """Set the momentum of the next step; `step` is the number of steps done before."""
+        for group in self._optimizer.param_groups:
+            at = own_step(group, step)
+            if at is None:
+                continue
+            value = self._momentum(at)
+            # An optimizer whose groups have both, such as Muon, reads one of them
+            if "betas" in group:
+                group["betas"] = (value, *group["betas"][1:])
+            if "momentum" in group:
+                group["momentum"] = value
+
+    def values(self) -> dict[str, float]:
+        """Return the momentum of the first group, to be logged."""
+        group = self._optimizer.param_groups[0]
+        return {"train/momentum": group["momentum"] if "momentum" in group else group["betas"][0]}
+
+
+class FixedMomentum:
+    """Leaves the momentum as the optimizer has it."""
+
+    def apply(self, step: int) -> None:
+        """Do nothing."""
+
+    def values(self) -> dict[str, float]:
+        """Return nothing to log."""
+        return {}
+
+
 class Shifted:
     """A schedule that begins at a later step than the run: it is at its own first step there."""
 
@@ -61,6 +123,8 @@ class Shifted:
         self._schedule, self._first = schedule, first
         self.observe, self.state_dict = schedule.observe, schedule.state_dict
         self.load_state_dict = schedule.load_state_dict
+        if isinstance(schedule, WithMomentum):
+            self.momentum = lambda step: schedule.momentum(step - first)
 
     def __call__(self, step: int) -> float:
         """Return the factor of a step of the run."""

@@ -84,6 +84,10 @@ OTHER: dict[str, Any] = {  # another valid value, where none follows from the de
     "regularizer.*.where": ["block"],
     "regularizer.dropconnect.layers": ["conv"],
     "scheduler.multistep.milestones": ["20%"],
+    "scheduler.exponential.final": 0.95,
+    "scheduler.inverse_sqrt.final": 0.9,
+    "scheduler.onecycle.momentum": [0.8, 0.9],
+    "scheduler.*.warmup_start": 0.5,
 }
 BESIDE: dict[str, dict[str, Any]] = {  # what else the option must be set to for the knob to count; bare keys are knobs
     "average.polyak.blocks": {"last": "100%"},
@@ -97,6 +101,7 @@ BESIDE: dict[str, dict[str, Any]] = {  # what else the option must be set to for
     "model.torchvision.swap": {"activation.name": "tanh"},
     "optim.*.no_decay": {"weight_decay": 0.1},
     "predict.tta.shift": {"views": ["shift"]},
+    "scheduler.*.warmup_start": {"warmup": "10%"},
     "predict.tta.views": {"views": ["flip", "shift"]},
 }
 ELSEWHERE = {  # what no run on this machine can show, with the test that does
@@ -215,6 +220,7 @@ def test_no_knob_is_listed_that_does_not_exist() -> None:
 SETTINGS = {
     "accumulate": 2,
     "clip": 0.01,
+    "clip_by": "value",
     "monitor": "val/loss",
     "patience": 1,
     "precision": "bf16",
@@ -228,7 +234,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize(("field", "value"), SETTINGS.items())
 def test_another_value_of_a_global_field_changes_something(field: str, value: Any) -> None:
-    given = small({"steps": STEPS})
+    given = small({"steps": STEPS, "clip": 0.1 if field == "clip_by" else None})
     assert all_of({**given, field: value}) != all_of(given)
 
 
