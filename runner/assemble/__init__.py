@@ -31,7 +31,12 @@ from torch import nn
 import runner.components  # noqa: F401  (registers them)
 from runner.assemble.data import augmentations, test_batches, train_batches, validation_batches
 from runner.assemble.execution import convert_model, describe_execution, resolve
-from runner.assemble.learner import build_learner, describe_host_syncs, describe_recalibration
+from runner.assemble.learner import (
+    build_learner,
+    describe_host_syncs,
+    describe_recalibration,
+    describe_snapshots,
+)
 from runner.assemble.load_data import Loaded, load
 from runner.assemble.metrics import describe_metrics, final_metrics
 from runner.assemble.model import build_model
@@ -184,6 +189,7 @@ def _describe(
         *describe(learner.optimizer),
         *describe_host_syncs(learner, device),
         *describe_recalibration(learner),
+        *describe_snapshots(learner),
         *describe_metrics(recipe.metrics),
     ]
 

@@ -23,11 +23,15 @@ from runner.engine.learner import Learner, Recalibrate, is_dense, no_recalibrati
 from runner.engine.patience import Patience, never_prune
 from runner.engine.recalibration import Recalibration, batch_norms
 from runner.engine.recipe import Recipe
-from runner.engine.schedules import FixedMomentum, MomentumCycle, Observing, Pure, Shifted, freezing
+from runner.engine.schedules import FixedMomentum, MomentumCycle, Observing, Pure, Shifted, cycle_ends, freezing
 from runner.errors import ConfigError, shown
+from runner.printing import counted
 from runner.registry import Config, build
 from runner.search import pruning
 from runner.settings import Settings, extended_step
+
+# Dates of snapshots that the summary names
+_MOST_DATES = 10
 
 
 def build_learner(
@@ -43,13 +47,13 @@ def build_learner(
     optimizer = _build_optimizer(config, model, batches.device)
     clock = Clock(recipe.total_steps, recipe.steps_per_epoch, batches.batch)
     # Users' components may ask for each number by its name.
-    context = {"clock": clock, **vars(clock)}
     _set_windows(optimizer, clock)
     schedule = _schedule(config, optimizer, clock)
     cycle = _momentum_cycle(config, optimizer, schedule)
     cycle.apply(0)
     if settings.precision == "pure_bf16":
         check_bf16_state(optimizer)
+    context = {"clock": clock, **vars(clock), "cycle_ends": cycle_ends(schedule)}
     every, total = recipe.validate_every, recipe.total_steps
     should_prune = pruning.make_should_prune(search, every=every, total=total) if search else never_prune
     average = build("average", config["average"], model=model, optimizer=optimizer, **context)
@@ -125,6 +129,13 @@ def describe_recalibration(learner: Learner) -> list[str]:
     return [
         f"recomputes the statistics of {norms} BatchNorms from {steps} batches before it validates averaged weights"
     ]
+
+
+def describe_snapshots(learner: Learner) -> list[str]:
+    """Return a summary line about the dates of the snapshots, if there are any."""
+    dates = learner.snapshots.dates
+    shown = [*map(str, dates[:_MOST_DATES]), *(["..."] if len(dates) > _MOST_DATES else [])]
+    return [f"keeps {counted(len(dates), 'snapshot')}, after step {', '.join(shown)}"] if dates else []
 
 
 def describe_host_syncs(learner: Learner, device: torch.device) -> list[str]:

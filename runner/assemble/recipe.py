@@ -13,7 +13,7 @@ from runner.assemble.metrics import validation_metrics
 from runner.engine.batches import TrainBatches
 from runner.engine.clipping import Clip, clip_adaptive, clip_norm, clip_value, no_clipping
 from runner.engine.clock import Clock
-from runner.engine.contracts import Data, Mix, Regularizer
+from runner.engine.contracts import Data, Mix, Predict, Regularizer
 from runner.engine.losses import Loss, as_loss
 from runner.engine.monitor import Monitor
 from runner.engine.randomness import reseeder, step_keys
@@ -53,7 +53,7 @@ def build_recipe(
         accumulate=settings.accumulate,
         loss=loss,
         mix=_seeded_by_step(build("mix", config["mix"], num_classes=classes, shape=data.shape), settings.seed, world),
-        predict=build("predict", config["predict"], model=model, shape=data.shape, loss=loss),
+        predict=build_predict(config, model, data.shape, loss),
         penalties=[r.penalty for r in regularizers if r.penalty],
         constraints=[r.constrain for r in regularizers if r.constrain],
         probes=build_many("probe", config),
@@ -88,6 +88,14 @@ def _build_loss(config: Config, settings: Settings, data: Data) -> Loss:
         name = config["loss"]["name"]
         raise ConfigError(f"monitor: got '{settings.monitor}', must be another one with loss={name}: {NO_LIKELIHOOD}")
     return loss
+
+
+def build_predict(config: Config, model: nn.Module, shape: tuple[int, int, int], loss: Loss) -> Predict:
+    """Return the prediction method; raises ConfigError if it does not go with the model or the average."""
+    if config["predict"]["name"] == "swag" and config["average"]["name"] != "swag":
+        raise ConfigError("predict=swag: requires average=swag, which collects the moments of the weights")
+    predict: Predict = build("predict", config["predict"], model=model, shape=shape, loss=loss)
+    return predict
 
 
 def _class_counts(loss: Config, data: Data) -> Tensor:

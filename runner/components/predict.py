@@ -13,11 +13,14 @@ from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from runner.engine.contracts import Predict
 from runner.engine.losses import Loss, Prediction, at_least_float32
 from runner.engine.parts import DROPOUTS
+from runner.engine.posterior import posterior_of
+from runner.engine.randomness import key
 from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import NotEmpty, PositiveInt, Range
@@ -121,6 +124,29 @@ def mc_dropout(model: nn.Module, loss: Loss, *, passes: PositiveInt) -> Predict:
     def predict(model: nn.Module, images: Tensor) -> Prediction:
         with _dropout_enabled(model):
             return _mean_prediction([model(images) for _ in range(passes)], loss)
+
+    return predict
+
+
+@register("predict")
+def swag(loss: Loss, *, samples: PositiveInt) -> Predict:
+    """Return the mean over models drawn from the distribution of `average=swag` (Maddox et al. 2019, arXiv 1902.02476).
+
+    The draws depend on the seed of the evaluation only, so that all batches see the same models. Each is used with the
+    BatchNorm statistics of the mean. Before two weights are collected, it is the prediction of the mean.
+
+    Args:
+        loss: The loss, which says what its probabilities are.
+        samples: Models, >= 1.
+    """
+
+    def predict(model: nn.Module, images: Tensor) -> Prediction:
+        posterior = posterior_of(model)
+        if posterior is None or posterior.count < 2:
+            return _mean_prediction([model(images)], loss)
+        seed = torch.initial_seed()
+        drawn = (posterior.sample(key(seed, "swag", number)) for number in range(samples))
+        return _mean_prediction([functional_call(model, weights, (images,)) for weights in drawn], loss)
 
     return predict
 

@@ -40,7 +40,7 @@ class Pure:
     """A schedule that is a function of the step alone: it ignores scores and has no state."""
 
     def __init__(self, factor: Schedule) -> None:
-        self.factor = factor
+        self.factor, self.cycle_ends = factor, cycle_ends(factor)
 
     def __call__(self, step: int) -> float:
         """Return the factor of a step."""
@@ -125,10 +125,17 @@ class Shifted:
         self.load_state_dict = schedule.load_state_dict
         if isinstance(schedule, WithMomentum):
             self.momentum = lambda step: schedule.momentum(step - first)
+        self.cycle_ends = tuple(first + end for end in cycle_ends(schedule))
 
     def __call__(self, step: int) -> float:
         """Return the factor of a step of the run."""
         return self._schedule(step - self._first)
+
+
+def cycle_ends(schedule: Schedule) -> tuple[int, ...]:
+    """Return the numbers of steps after which a cycle of a schedule has ended; none of one without cycles."""
+    found: tuple[int, ...] = getattr(schedule, "cycle_ends", ())
+    return found
 
 
 class Freezing:
