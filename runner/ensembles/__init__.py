@@ -6,4 +6,6 @@ Everything here takes log-probabilities and returns numbers or text; no file is 
 - `gains`: the interval of a gain over examples; disagreement and correlation of errors.
 - `selection`: weights of members: uniform, and greedy with replacement.
 - `calibration`: calibration scores, temperature scaling, disjoint halves of a split.
+- `report`, `report_pages`: the report, on the terminal, as Markdown and HTML, and for TensorBoard.
+- `figures`: its picture.
 """

@@ -11,7 +11,7 @@ from runner.ensembles.calibration import Array, Labels, log_sum_exp
 from runner.ensembles.statistics import Combine
 from runner.errors import ConfigError
 
-Criterion = Literal["accuracy", "nll"]
+_Criterion = Literal["accuracy", "nll"]
 # Members that greedy selection adds, the repeated ones counted; the best number of them is kept
 _ROUNDS = 50
 # Differences of scores up to which they are equal: that of rounding
@@ -23,7 +23,7 @@ def uniform(members: int) -> Array:
     return np.full(members, 1 / members)
 
 
-def greedy(log_p: Array, labels: Labels, how: Combine, criterion: Criterion = "accuracy") -> Array:
+def greedy(log_p: Array, labels: Labels, how: Combine, criterion: _Criterion = "accuracy") -> Array:
     """Return the weights (M,) of greedy selection with replacement (Caruana et al. 2004).
 
     It begins with the best member, adds in each round the one that makes the ensemble best, a member of it again or
@@ -58,7 +58,7 @@ def greedy(log_p: Array, labels: Labels, how: Combine, criterion: Criterion = "a
     return weights
 
 
-def _score(total: Array, labels: Labels, how: Combine, criterion: Criterion) -> tuple[float, float]:
+def _score(total: Array, labels: Labels, how: Combine, criterion: _Criterion) -> tuple[float, float]:
     """Return the two scores of a mean probability or mean logit (N, C), the criterion first; larger is better."""
     if not len(labels):
         return 0.0, 0.0
