@@ -31,7 +31,9 @@ class Settings(NamedTuple):
     clip: Positive | None
     # The front door and assembly know the metrics
     monitor: Annotated[
-        str, NotWithOption("loss", ("hinge", "mse"), ("val/nll", "val/ece"), NO_LIKELIHOOD), Aspect.SELECTION
+        str,
+        NotWithOption("loss", ("hinge", "mse"), ("val/nll", "val/ece", "val/brier", "val/aurc"), NO_LIKELIHOOD),
+        Aspect.SELECTION,
     ]
     patience: Annotated[PositiveInt | None, Aspect.SELECTION]
     validate_every: Annotated[Duration, InRun(), Aspect.SELECTION, Aspect.CADENCE]

@@ -37,7 +37,7 @@ def _sections(report: EnsembleReport) -> dict[str, Table]:
     """Return the tables below the sentences, by heading."""
     return {
         f"Each {report.member}": members_table(report),
-        f"Score by number of {report.member}s": curve_table(report),
+        f"Score by number of {report.members}": curve_table(report),
     }
 
 

@@ -18,7 +18,15 @@ from runner.engine.batches import EvalBatches
 from runner.engine.evaluation import Assessment, Predicting, assess
 from runner.engine.figures.classes import calibration_figure, confusion_figure
 from runner.engine.figures.picture import Picture
-from runner.engine.metrics import Metrics, Sums, calibration, class_counts, confusion
+from runner.engine.metrics import (
+    Metrics,
+    Sums,
+    calibration,
+    class_counts,
+    confusion,
+    errors_by_confidence,
+    risk_coverage,
+)
 from runner.engine.saving import checkpoint
 from runner.engine.saving.folder import SCHEMA
 from runner.engine.saving.storage import write_atomic
@@ -92,7 +100,9 @@ def pictures_of(classes: Sequence[str], found: Assessment, split: str) -> dict[s
         pictures[f"confusion_{split}.png"] = confusion_figure(matrix, classes, title=title)
     if (bins := sums_of(found, calibration)) is not None:
         title = f"{name}: ECE {found.scores.get('ece', math.nan):.4f}, {count} examples"
-        pictures[f"calibration_{split}.png"] = calibration_figure(bins, title=title)
+        wrong = found.totals.get(errors_by_confidence)
+        risks = None if wrong is None else risk_coverage(wrong).numpy()
+        pictures[f"calibration_{split}.png"] = calibration_figure(bins, risks, title=title)
     return pictures
 
 
