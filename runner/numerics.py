@@ -66,6 +66,7 @@ ADDED: dict[str, Any] = {
     "extended_from": None,
     "metric": {},
     "tracker": {},
+    "transfer": {"name": "none"},
     "predictions": "never",
     "task=preview.tensorboard": True,
     "task=init_report.tensorboard": True,

@@ -12,6 +12,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from runner.assemble.execution import check_bf16_state
+from runner.assemble.transfer import StagePlans
 from runner.directions import monitor_in
 from runner.engine.batches import TrainBatches
 from runner.engine.clock import Clock
@@ -23,7 +24,7 @@ from runner.engine.learner import Learner, Recalibrate, is_dense, no_recalibrati
 from runner.engine.patience import Patience, never_prune
 from runner.engine.recalibration import Recalibration, batch_norms
 from runner.engine.recipe import Recipe
-from runner.engine.schedules import Observing, Pure, Shifted, freezing
+from runner.engine.schedules import Freezing, NeverFrozen, Observing, Pure, Shifted, freezing
 from runner.errors import ConfigError
 from runner.registry import Config, build
 from runner.search import pruning
@@ -37,6 +38,7 @@ def build_learner(
     model: nn.Module,
     preprocess: nn.Module,
     batches: TrainBatches,
+    plans: StagePlans,
     search: Mapping[str, Any] | None = None,
 ) -> Learner:
     """Return everything that changes, at step 0; `search` is where a trial of a search reports its scores."""
@@ -44,7 +46,7 @@ def build_learner(
     # Torch's fused steps loop over memory, whatever the strides
     device = batches.device
     fused = (device.type in ("cpu", "cuda", "mps") and all(map(is_dense, model.parameters()))) or None
-    optimizer = build("optim", config["optim"], model=model, fused=fused)
+    optimizer = build("optim", config["optim"], model=model, fused=fused, stage_rules=plans.rules)
     if settings.precision == "pure_bf16":
         check_bf16_state(optimizer)
     clock = Clock(recipe.total_steps, recipe.steps_per_epoch, batches.batch)
@@ -64,11 +66,15 @@ def build_learner(
         patience=Patience(monitor_in(config), limit=settings.patience, should_prune=should_prune),
         stepper=fast_stepper(optimizer),
         gate=Gate(optimizer, batches.world),
-        freezing=freezing(
-            model, optimizer, recipe.forward.reset if isinstance(recipe.forward, FastForward) else lambda: None
-        ),
+        freezing=_freezing(model, optimizer, recipe, plans),
         recalibrate=_recalibration(recipe, average, batches),
     )
+
+
+def _freezing(model: nn.Module, optimizer: Optimizer, recipe: Recipe, plans: StagePlans) -> Freezing | NeverFrozen:
+    """Return what freezes parameter groups; a compiled forward pass is compiled again for what is trained then."""
+    changed = recipe.forward.reset if isinstance(recipe.forward, FastForward) else lambda: None
+    return freezing(model, optimizer, changed, plans.norms_without_parameters(model))
 
 
 def _schedule(config: Config, optimizer: Optimizer, clock: Clock) -> Observing:
@@ -123,6 +129,10 @@ def _set_windows(optimizer: Optimizer, clock: Clock) -> None:
             first, end = _window(group.pop("active"), clock)
             if (first, end) != (0, total):
                 group.update(active=[first, end], pace=total / max(1, end - first))
+        if "then" in group:
+            switch, factor = group.pop("then")
+            phases = [[0, switch, total / switch, 1.0], [switch, total, total / (total - switch), factor]]
+            group.update(active=[0, total], pace=1.0, phases=phases)
     windows = [group.get("active", [0, total]) for group in optimizer.param_groups]
     # A gap can begin at the start of the run and where a window ends.
     for step in sorted({0, *(end for _, end in windows)}):

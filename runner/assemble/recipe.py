@@ -35,9 +35,8 @@ def build_recipe(
     world: World,
 ) -> Recipe:
     """Return everything that stays constant in a run, with all durations in steps."""
-    per_epoch = batches.steps_per_epoch
-    total = settings.steps or max(1, round(settings.epochs * per_epoch))
-    clock = Clock(total, per_epoch, batches.batch)
+    clock = clock_of_run(settings, batches)
+    total, per_epoch = clock.total_steps, clock.steps_per_epoch
     classes = len(data.classes)
     # The examples of any step but the last of an epoch.
     full = min(batches.batch, batches.examples_per_epoch)
@@ -64,6 +63,12 @@ def build_recipe(
         compiled=compiled,
         metrics=validation_metrics(config, loss, classes),
     )
+
+
+def clock_of_run(settings: Settings, batches: TrainBatches) -> Clock:
+    """Return the length of a run."""
+    per_epoch = batches.steps_per_epoch
+    return Clock(settings.steps or max(1, round(settings.epochs * per_epoch)), per_epoch, batches.batch)
 
 
 def _cadence(settings: Settings, clock: Clock, world: World) -> Cadence:

@@ -102,14 +102,17 @@ class Learner:
         """Return the learning rate of a parameter group after `step` steps.
 
         A group with a window of steps (`active`) runs the whole schedule, including warm-up, within the window, `pace`
-        times as fast. Outside the window its learning rate is 0.
+        times as fast. Outside the window its learning rate is 0. A group with several `phases`, each
+        [first, end, pace, factor], runs the whole schedule in each of them.
         """
         initial: float = group["initial_lr"]
         if "active" not in group:
             return initial * self.schedule(step)
-        first, end = group["active"]
-        # The pace is a rounded quotient: without the nudge, a product that should be whole may end just below
-        return initial * self.schedule(int((step - first) * group["pace"] * _NUDGE)) if first <= step < end else 0.0
+        for first, end, pace, factor in group.get("phases") or [[*group["active"], group["pace"], 1.0]]:
+            if first <= step < end:
+                # The pace is a rounded quotient: without the nudge, a product that should be whole may end just below
+                return float(initial * factor * self.schedule(int((step - first) * pace * _NUDGE)))
+        return 0.0
 
     def rates(self) -> dict[str, float]:
         """Return the learning rates to log by tag: `train/lr`, and `train/lr/<label>` if groups differ."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def show_start(experiment: Experiment, snapshot: Snapshot | None, *, resumed: bo
     """Print a summary of the training, and the step from which a resumed run continues."""
     for line in experiment.summary:
         print_progress(f"  {line}")
+    print_table(experiment.stages, split=False, stream=sys.stderr)
     for note in snapshot.notes if snapshot else ():
         print_progress(f"  {note}")
     if resumed:
