@@ -54,7 +54,6 @@ from runner.engine.fingerprint import Fingerprint
 from runner.engine.learner import Learner
 from runner.engine.losses import as_loss
 from runner.engine.metrics import Metrics
-from runner.engine.randomness import key
 from runner.engine.recipe import Recipe
 from runner.engine.world import ALONE, World
 from runner.errors import ConfigError
@@ -131,13 +130,11 @@ def assemble(
     data, weights = (loaded := loaded or load(config)).data, read_weights(config) if fit else None
     preprocess, before = _build_preprocess(config, data, device, weights, fit=fit)
     batches = train_batches(settings, data, augments := augmentations(config, data), preprocess, device, world)
-    torch.manual_seed(key(settings.seed, "init"))
     model, described = build_model(config, data, batches, regularizers := build_many("regularizer", config), weights)
     plans = plan_stages(config, model, data.shape, clock_of_run(settings, batches))
     _prepare(model, settings, data, batches, world)
     recipe = build_recipe(config, settings, data, batches, regularizers, model, device, world)
     learner = build_learner(config, settings, recipe, model.to(device), preprocess, batches, plans, search)
-    features, cached = cache_features(config, plans, recipe, learner, batches, data)
     experiment = Experiment(
         settings=settings,
         world=world,
@@ -150,9 +147,9 @@ def assemble(
         test=test_batches(data, preprocess, device, world),
         final_metrics=partial(final_metrics, config, as_loss(recipe.loss), len(data.classes)),
         loaded=loaded,
-        features=features,
+        features=cache_features(config, plans, recipe, learner, batches, data),
         stages=rows_of(plans, model, learner.optimizer, recipe.total_steps),
-        summary=[*before, *described, *_describe(model, settings, recipe, learner, device, plans), *cached],
+        summary=[*before, *described, *_describe(model, settings, recipe, learner, device, plans)],
     )
     return with_checked_plugins(config, experiment)
 

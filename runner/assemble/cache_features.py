@@ -15,11 +15,11 @@ from runner.registry import Config
 
 def cache_features(
     config: Config, plans: StagePlans, recipe: Recipe, learner: Learner, batches: TrainBatches, data: Data
-) -> tuple[NoCache, list[str]]:
-    """Return what computes the features once, and a summary line about it if only the head is trained at first."""
+) -> NoCache:
+    """Return what computes the features once, with a summary line about it if only the head is trained at first."""
     steps = plans.transfer.steps_of_head_alone(recipe.total_steps)
     if steps == 0 or plans.transfer.cache == "never":
-        return NoCache(), []
+        return NoCache()
     if reason := _random_inputs(config, batches):
         return _not_cached(reason)
     head = plans.stages[-1].parts[0]
@@ -31,16 +31,17 @@ def cache_features(
     device = place_for(size * examples, batches.device)
     if device is None:
         return _not_cached(f"their {size_in_words(size * examples)} are more than a quarter of the free memory")
-    cache = FeatureCache(head, shape, steps, config["predict"]["name"] == "plain", device)
-    return cache, [
+    line = (
         f"features before the head are computed once for the first {counted(steps, 'step')}: "
         f"{counted(examples, 'example')}, {size_in_words(size * examples)}"
-    ]
+    )
+    is_plain = config["predict"]["name"] == "plain"
+    return FeatureCache(line=line, head=head, shape=shape, steps=steps, validates=is_plain, device=device)
 
 
-def _not_cached(reason: str) -> tuple[NoCache, list[str]]:
-    """Return no cache, and the line that says why."""
-    return NoCache(), [f"features before the head are not cached: {reason}"]
+def _not_cached(reason: str) -> NoCache:
+    """Return no cache, with the line that says why."""
+    return NoCache(f"features before the head are not cached: {reason}")
 
 
 def _random_inputs(config: Config, batches: TrainBatches) -> str | None:

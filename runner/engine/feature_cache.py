@@ -28,8 +28,15 @@ _ASSUMED_FREE = 4 * 2**30
 _Parts = tuple[Recipe, Learner, TrainBatches, dict[str, EvalBatches]]
 
 
+@dataclass(frozen=True)
 class NoCache:
-    """Trains on images in all steps."""
+    """Trains on images in all steps.
+
+    Attributes:
+        line: A line for the summary, empty where there is nothing to say.
+    """
+
+    line: str = ""
 
     def parts(
         self, recipe: Recipe, learner: Learner, batches: TrainBatches, validation: dict[str, EvalBatches]
@@ -38,11 +45,12 @@ class NoCache:
         return recipe, learner, batches, validation
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FeatureCache(NoCache):
     """Trains on features in the first `steps` steps.
 
     Attributes:
+        line: A line for the summary.
         head: The name of the classifier in the model.
         shape: The shape of the features of one example.
         steps: The steps in which only the head is trained.
