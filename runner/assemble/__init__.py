@@ -1,6 +1,6 @@
 """Config -> Recipe, Learner, data: the only package that knows both configs and the engine.
 
-cache_features  what computes features before the head once, or why it cannot
+caching    what computes features before the head once, or why it cannot
 checkpoint_size  the bytes of a checkpoint, before the run
 data       training, validation and test batches
 execution  precision, memory format, compile, CUDA graphs
@@ -32,7 +32,7 @@ import torch
 from torch import nn
 
 import runner.components  # noqa: F401  (registers them)
-from runner.assemble.cache_features import cache_features
+from runner.assemble.caching import cache_features
 from runner.assemble.data import augmentations, test_batches, train_batches, validation_batches
 from runner.assemble.execution import convert_model, describe_execution, resolve
 from runner.assemble.learner import build_learner, describe_host_syncs, describe_recalibration
