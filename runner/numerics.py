@@ -74,6 +74,7 @@ ADDED: dict[str, Any] = {
     "loss=focal.alpha": None,
     "metric": {},
     "tracker": {},
+    "transfer": {"name": "none"},
     "predictions": "never",
     "clip_by": "norm",
     "update": {"name": "plain"},

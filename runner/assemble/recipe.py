@@ -37,7 +37,7 @@ def build_recipe(
     world: World,
 ) -> Recipe:
     """Return everything that stays constant in a run, with all durations in steps."""
-    clock = _clock(settings, batches)
+    clock = clock_of_run(settings, batches)
     classes = len(data.classes)
     # The examples of any step but the last of an epoch.
     full = min(batches.batch, batches.examples_per_epoch)
@@ -67,8 +67,8 @@ def build_recipe(
     )
 
 
-def _clock(settings: Settings, batches: TrainBatches) -> Clock:
-    """Return the length of the run."""
+def clock_of_run(settings: Settings, batches: TrainBatches) -> Clock:
+    """Return the length of a run."""
     per_epoch = batches.steps_per_epoch
     return Clock(settings.steps or max(1, round(settings.epochs * per_epoch)), per_epoch, batches.batch)
 

@@ -110,10 +110,10 @@ class Learner:
         return factor
 
     def rate(self, group: Mapping[str, Any], step: int) -> float:
-        """Return the learning rate of a parameter group after `step` steps; 0 outside its window of steps."""
+        """Return the learning rate of a parameter group after `step` steps; 0 while it is frozen."""
         initial: float = group["initial_lr"]
         at = own_step(group, step)
-        return 0.0 if at is None else initial * self.schedule(at)
+        return 0.0 if at is None else float(initial * at[1] * self.schedule(at[0]))
 
     def rates(self) -> dict[str, float]:
         """Return what the schedule sets, to be logged by tag.

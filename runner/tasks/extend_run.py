@@ -31,7 +31,7 @@ _LENGTH = ("epochs", "steps", "patience")
 _OF_NEW_RUN = ("name", "note", "extend_restart", "tracker")
 _MOST_NAME = 60
 # The entries of a parameter group that follow from the length of a run
-_WINDOW = ("active", "pace")
+_WINDOW = ("active", "pace", "phases")
 
 
 def extended_job(job: Job) -> Job:

@@ -93,6 +93,11 @@ OTHER: dict[str, Any] = {  # another valid value, where none follows from the de
     "scheduler.inverse_sqrt.final": 0.9,
     "scheduler.onecycle.momentum": [0.8, 0.9],
     "scheduler.*.warmup_start": 0.5,
+    "transfer.partial.trained": 1,
+    "transfer.*.layer_decay": 0.5,
+    "transfer.staged.head_for": "60%",
+    "transfer.staged.all_from": "40%",
+    "transfer.lp_ft.probe": "33%",
 }
 BESIDE: dict[str, dict[str, Any]] = {  # what else the option must be set to for the knob to count; bare keys are knobs
     "average.polyak.blocks": {"last": "100%"},
@@ -131,6 +136,11 @@ ELSEWHERE = {  # what no run on this machine can show, with the test that does
     "data.imagefolder.class_order": "tests/components/test_data_folders.py",
     **{f"data.{name}.val_size": "tests/components/test_data.py" for name in DOWNLOADS},
     **{f"data.{name}.batch_size": "tests/components/test_data.py" for name in DOWNLOADS},
+    **{f"transfer.{name}.cache": "tests/test_feature_cache.py" for name in ("feature_extraction", "staged", "lp_ft")},
+    **{
+        f"transfer.{name}.normalization": "tests/test_transfer.py"
+        for name in ("feature_extraction", "fine_tune", "layerwise", "partial", "staged", "lp_ft")
+    },
     "model.timm.arch": "tests/components/test_model_library.py",
     "model.timm.swap": "tests/components/test_model_library.py",
 }
