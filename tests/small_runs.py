@@ -31,7 +31,7 @@ CONF = ROOT / "conf"
 MANY = ("augment", "regularizer", "probe", "metric")
 ONE = (
     "data", "preprocess", "model", "activation", "norm", "init", "optim", "scheduler", "loss", "mix", "average",
-    "predict",
+    "predict", "update", "transfer",
 )  # fmt: skip
 SMALL: dict[str, dict[str, Any]] = {
     "cnn": {"channels": [8, 16], "hidden": [16]},

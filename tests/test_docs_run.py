@@ -18,7 +18,7 @@ from sklearn.datasets import load_iris, load_wine
 
 pytestmark = pytest.mark.slow
 
-NAMES = ("averages", "comparing", "data", "faq", "init_report", "labels", "weights")
+NAMES = ("averages", "calibration", "comparing", "data", "faq", "init_report", "labels", "weights")
 PAGES = ["README.md", *(f"docs/{name}.md" for name in NAMES)]
 # Words of commands that are not run here, and why
 NOT_HERE = {

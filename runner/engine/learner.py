@@ -18,7 +18,15 @@ from runner.engine.interruption import Stop
 from runner.engine.patience import Patience
 from runner.engine.posterior import evaluation_state, load_posterior
 from runner.engine.saving.held_weights import HeldWeights, StepWeights
-from runner.engine.schedules import Freezing, NeverFrozen, Observing, rate_tags
+from runner.engine.schedules import (
+    FixedMomentum,
+    Freezing,
+    MomentumCycle,
+    NeverFrozen,
+    Observing,
+    own_step,
+    rate_tags,
+)
 from runner.engine.snapshots import NoSnapshots, Snapshots
 from runner.engine.state_dict import StateDict, load_part, load_state, part_versions
 
@@ -29,10 +37,6 @@ Recalibrate = Callable[["Learner", Stop], dict[str, float]]
 def no_recalibration(learner: Learner, stop: Stop) -> dict[str, float]:
     """Leave the statistics as they are: for models without BatchNorm, and averages that take or need no others."""
     return {}
-
-
-# Exceeds the rounding error of a quotient and a product, and is less than a step
-_NUDGE = 1 + 1e-15
 
 
 @dataclass
@@ -49,6 +53,7 @@ class Learner:
         patience: The early stopping.
         stepper: Calls the optimizer; has no state to save.
         gate: Skips non-finite steps; has no state to save.
+        momentum: Sets the momentum where the schedule cycles it.
         freezing: Freezes parameter groups outside their window of steps.
         recalibrate: Prepares the averaged model for a validation (`runner.engine.recalibration`); returns what to log.
         step: The number of optimizer steps done.
@@ -63,6 +68,7 @@ class Learner:
     patience: Patience
     stepper: Stepper
     gate: Gate
+    momentum: MomentumCycle | FixedMomentum = field(default_factory=FixedMomentum)
     freezing: Freezing | NeverFrozen = field(default_factory=NeverFrozen)
     recalibrate: Recalibrate = no_recalibration
     step: int = 0
@@ -91,7 +97,7 @@ class Learner:
                 self.stepper.step(gradients)
 
     def set_lr(self) -> float:
-        """Set the learning rate of each parameter group for the next step and freeze the groups that do not train.
+        """Set learning rate and momentum of each group for the next step, and freeze the groups that do not train.
 
         Returns:
             The factor of the schedule for the groups that always train.
@@ -99,26 +105,23 @@ class Learner:
         factor = self.schedule(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor if "active" not in group else self.rate(group, self.step)
+        self.momentum.apply(self.step)
         self.freezing.apply(self.step)
         return factor
 
     def rate(self, group: Mapping[str, Any], step: int) -> float:
-        """Return the learning rate of a parameter group after `step` steps.
-
-        A group with a window of steps (`active`) runs the whole schedule, including warm-up, within the window, `pace`
-        times as fast. Outside the window its learning rate is 0.
-        """
+        """Return the learning rate of a parameter group after `step` steps; 0 while it is frozen."""
         initial: float = group["initial_lr"]
-        if "active" not in group:
-            return initial * self.schedule(step)
-        first, end = group["active"]
-        # The pace is a rounded quotient: without the nudge, a product that should be whole may end just below
-        return initial * self.schedule(int((step - first) * group["pace"] * _NUDGE)) if first <= step < end else 0.0
+        at = own_step(group, step)
+        return 0.0 if at is None else float(initial * at[1] * self.schedule(at[0]))
 
     def rates(self) -> dict[str, float]:
-        """Return the learning rates to log by tag: `train/lr`, and `train/lr/<label>` if groups differ."""
+        """Return what the schedule sets, to be logged by tag.
+
+        `train/lr`, `train/lr/<label>` if groups differ, and `train/momentum` if it is cycled.
+        """
         groups = self.optimizer.param_groups
-        return {tag: groups[number]["lr"] for tag, number in self._rate_tags.items()}
+        return {tag: groups[number]["lr"] for tag, number in self._rate_tags.items()} | self.momentum.values()
 
     def record_scores(self, scores: Mapping[str, float]) -> None:
         """Pass the scores of the validation after the current step to early stopping and to the schedule."""

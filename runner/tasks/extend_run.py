@@ -31,7 +31,7 @@ _LENGTH = ("epochs", "steps", "patience")
 _OF_NEW_RUN = ("name", "note", "extend_restart", "tracker")
 _MOST_NAME = 60
 # The entries of a parameter group that follow from the length of a run
-_WINDOW = ("active", "pace")
+_WINDOW = ("active", "pace", "phases")
 
 
 def extended_job(job: Job) -> Job:
@@ -63,7 +63,7 @@ def extended_job(job: Job) -> Job:
         # The seed is the same: extended seeds of one configuration are repetitions, too
         "extended_from": f"{group_hash(old)}@{newest.step}",
     }
-    name = job.config["name"] or f"{real(folder).name[:_MOST_NAME]},{job.folder_name}"
+    name = job.config["name"] or f"{real(folder).name[:_MOST_NAME]}-{job.folder_name}"
     return replace(job, config=config, folder_name=name, hash8=hash8(config), group_hash=group_hash(config))
 
 

@@ -27,7 +27,15 @@ from runner.engine.evaluation import (
 from runner.engine.figures.classes import calibration_figure, confusion_figure
 from runner.engine.figures.picture import Picture
 from runner.engine.learner import Learner
-from runner.engine.metrics import Metrics, Sums, calibration, class_counts, confusion
+from runner.engine.metrics import (
+    Metrics,
+    Sums,
+    calibration,
+    class_counts,
+    confusion,
+    errors_by_confidence,
+    risk_coverage,
+)
 from runner.engine.saving import checkpoint
 from runner.engine.saving.folder import SCHEMA
 from runner.engine.saving.storage import write_atomic
@@ -132,7 +140,9 @@ def pictures_of(classes: Sequence[str], found: Assessment, split: str) -> dict[s
         pictures[f"confusion_{split}.png"] = confusion_figure(matrix, classes, title=title)
     if (bins := sums_of(found, calibration)) is not None:
         title = f"{name}: ECE {found.scores.get('ece', math.nan):.4f}, {count} examples"
-        pictures[f"calibration_{split}.png"] = calibration_figure(bins, title=title)
+        wrong = found.totals.get(errors_by_confidence)
+        risks = None if wrong is None else risk_coverage(wrong).numpy()
+        pictures[f"calibration_{split}.png"] = calibration_figure(bins, risks, title=title)
     return pictures
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,9 @@ def print_progress(line: str) -> None:
 
 def show_start(experiment: Experiment, snapshot: Snapshot | None, *, resumed: bool) -> None:
     """Print a summary of the training, and the step from which a resumed run continues."""
-    for line in experiment.summary:
+    for line in (*experiment.summary, *filter(None, [experiment.features.line])):
         print_progress(f"  {line}")
+    print_table(experiment.stages, split=False, stream=sys.stderr)
     for note in snapshot.notes if snapshot else ():
         print_progress(f"  {note}")
     if resumed:

@@ -188,7 +188,7 @@ def _keep(folder: Path, keep: str, selected: str | None, snapshots: Sequence[str
 
 def _train_until_end(folder: Path, experiment: Experiment, log: Log) -> Status:
     """Train, and return the status; a signal ends it after the step, with a checkpoint of that step."""
-    parts = experiment.recipe, experiment.learner, experiment.batches, experiment.validation
+    parts = experiment.features.parts(experiment.recipe, experiment.learner, experiment.batches, experiment.validation)
     try:
         with deferred(experiment.world) as stop:
             return train(*parts, log, _make_commit(folder, experiment, log), stop)

@@ -8,7 +8,8 @@ from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
-from small_runs import MANY, ONE, SMALL, small, write_color_images
+import torch
+from small_runs import MANY, ONE, SMALL, build, small, write_color_images
 
 import runner.components  # noqa: F401
 from runner.registry import names
@@ -69,6 +70,16 @@ def table_file(seed: int = 0) -> str:
     return str(path)
 
 
+@cache
+def weights_file() -> str:
+    """Return a file of weights of the small model, with a classifier of other classes."""
+    torch.manual_seed(5)
+    tensors = build(small({})).learner.model.state_dict()
+    path = Path(mkdtemp()) / "weights.pt"
+    torch.save({name: t[:3] if name.startswith("head") else t + 0.1 for name, t in tensors.items()}, path)
+    return str(path)
+
+
 OPTION_SETTINGS["data", "arrays"] = {"root": array_file()}
 OPTION_SETTINGS["data", "table"] = {"root": table_file(), "label": "y", "ignore": ["part"]}
 
@@ -80,6 +91,8 @@ def choices(kind: str, name: str, /, **changed: Any) -> dict[str, Any]:
     own = SMALL.get(name, {}) if kind == "model" else {}
     for key, value in {**own, **OPTION_SETTINGS.get((kind, name), {}), **changed}.items():
         made[key if key == "data" or "." in key else f"{prefix}.{key}"] = value
+    if kind == "transfer":
+        made = {"init_from": weights_file(), **made}
     if made.get("data") == "imagefolder":
         made = {"data.root": color_images(), **made}
     return small(made)
