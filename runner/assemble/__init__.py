@@ -35,11 +35,17 @@ import runner.components  # noqa: F401  (registers them)
 from runner.assemble.caching import cache_features
 from runner.assemble.data import augmentations, test_batches, train_batches, validation_batches
 from runner.assemble.execution import convert_model, describe_execution, resolve
-from runner.assemble.learner import build_learner, describe_host_syncs, describe_recalibration
+from runner.assemble.learner import (
+    build_learner,
+    describe_host_syncs,
+    describe_recalibration,
+    describe_snapshots,
+)
 from runner.assemble.load_data import Loaded, load
 from runner.assemble.metrics import describe_metrics, final_metrics
 from runner.assemble.model import build_model
 from runner.assemble.normalization import describe_own, follows_checkpoint, load_statistics
+from runner.assemble.norms import check_processes
 from runner.assemble.plugin_checks import with_checked_plugins
 from runner.assemble.read_weights import InitialWeights, read_weights
 from runner.assemble.recipe import build_recipe, clock_of_run
@@ -157,6 +163,7 @@ def assemble(
 def _settings_and_device(config: Config, world: World) -> tuple[Settings, torch.device]:
     """Return the global settings, checked and resolved for a device, and the device; begin with their threads."""
     settings, device = settings_and_device(config, world)
+    check_processes(config["norm"]["name"], device, world)
     begin(settings.threads)
     return settings, device
 
@@ -207,6 +214,7 @@ def _describe(
         *(describe(learner.optimizer) if not plans.stages else []),
         *describe_host_syncs(learner, device),
         *describe_recalibration(learner),
+        *describe_snapshots(learner),
         *describe_metrics(recipe.metrics),
     ]
 

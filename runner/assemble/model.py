@@ -23,8 +23,14 @@ from runner.errors import ConfigError
 from runner.registry import Config, asks, build
 from runner.weight_sources import comes_with_own_parts
 
-# The modules of torch.nn whose norms and activations the summary counts.
-_COUNTED = ("modules.batchnorm", "modules.instancenorm", "modules.normalization", "modules.activation")
+# The modules of torch.nn, and one of runner's, whose norms and activations the summary counts.
+_COUNTED = (
+    "modules.batchnorm",
+    "modules.instancenorm",
+    "modules.normalization",
+    "modules.activation",
+    "components.norm",
+)
 # Parts of the class names of modules that drop values or branches at random, torchvision's among them.
 _DROPOUT = ("Drop", "StochasticDepth")
 

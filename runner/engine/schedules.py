@@ -1,4 +1,4 @@
-"""Functions of the step: learning-rate factors, and which parameter groups are frozen."""
+"""Functions of the step: learning-rate factors, momentum, and which parameter groups are frozen."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from torch.optim import Optimizer
 
 from runner.engine.contracts import Schedule
 from runner.engine.parts import has_running_statistics
+
+# Exceeds the rounding error of a quotient and a product, and is less than a step
+_NUDGE = 1 + 1e-15
 
 
 class Observing(Protocol):
@@ -37,7 +40,7 @@ class Pure:
     """A schedule that is a function of the step alone: it ignores scores and has no state."""
 
     def __init__(self, factor: Schedule) -> None:
-        self.factor = factor
+        self.factor, self.cycle_ends = factor, cycle_ends(factor)
 
     def __call__(self, step: int) -> float:
         """Return the factor of a step."""
@@ -54,6 +57,69 @@ class Pure:
         """Do nothing."""
 
 
+class WithMomentum(Pure):
+    """A schedule that also gives the momentum in each step, as a second function of the step."""
+
+    def __init__(self, factor: Schedule, momentum: Callable[[int], float]) -> None:
+        super().__init__(factor)
+        self.momentum = momentum
+
+
+def own_step(group: Mapping[str, Any], step: int) -> tuple[int, float] | None:
+    """Return the step of the schedule for a parameter group after `step` steps, and the factor on its learning rate.
+
+    A group with a window (`active`) runs the whole schedule, including warm-up, within it, `pace` times as fast. One
+    with several `phases`, each [first, end, pace, factor], runs the whole schedule in each of them. None outside of
+    these: it is frozen.
+    """
+    if "active" not in group:
+        return step, 1.0
+    for first, end, pace, factor in group.get("phases") or [[*group["active"], group["pace"], 1.0]]:
+        if first <= step < end:
+            # The pace is a rounded quotient: without the nudge, a product that should be whole may end just below
+            return int((step - first) * pace * _NUDGE), factor
+    return None
+
+
+class MomentumCycle:
+    """Sets the momentum of each parameter group, and the first of its `betas`, before each step.
+
+    Like the learning rate, it follows from the step alone, so a resumed run needs no state.
+    """
+
+    def __init__(self, optimizer: Optimizer, momentum: Callable[[int], float]) -> None:
+        self._optimizer, self._momentum = optimizer, momentum
+
+    def apply(self, step: int) -> None:
+        """Set the momentum of the next step; `step` is the number of steps done before."""
+        for group in self._optimizer.param_groups:
+            at = own_step(group, step)
+            if at is None:
+                continue
+            value = self._momentum(at[0])
+            # An optimizer whose groups have both, such as Muon, reads one of them
+            if "betas" in group:
+                group["betas"] = (value, *group["betas"][1:])
+            if "momentum" in group:
+                group["momentum"] = value
+
+    def values(self) -> dict[str, float]:
+        """Return the momentum of the first group, to be logged."""
+        group = self._optimizer.param_groups[0]
+        return {"train/momentum": group["momentum"] if "momentum" in group else group["betas"][0]}
+
+
+class FixedMomentum:
+    """Leaves the momentum as the optimizer has it."""
+
+    def apply(self, step: int) -> None:
+        """Do nothing."""
+
+    def values(self) -> dict[str, float]:
+        """Return nothing to log."""
+        return {}
+
+
 class Shifted:
     """A schedule that begins at a later step than the run: it is at its own first step there."""
 
@@ -61,10 +127,19 @@ class Shifted:
         self._schedule, self._first = schedule, first
         self.observe, self.state_dict = schedule.observe, schedule.state_dict
         self.load_state_dict = schedule.load_state_dict
+        if isinstance(schedule, WithMomentum):
+            self.momentum = lambda step: schedule.momentum(step - first)
+        self.cycle_ends = tuple(first + end for end in cycle_ends(schedule))
 
     def __call__(self, step: int) -> float:
         """Return the factor of a step of the run."""
         return self._schedule(step - self._first)
+
+
+def cycle_ends(schedule: Schedule) -> tuple[int, ...]:
+    """Return the numbers of steps after which a cycle of a schedule has ended; none of one without cycles."""
+    found: tuple[int, ...] = getattr(schedule, "cycle_ends", ())
+    return found
 
 
 class Freezing:

@@ -29,7 +29,8 @@ KIND_SETTINGS: dict[str, dict[str, Any]] = {  # settings for all options of a ki
     "init": {"model": "resnet"},  # init=residual needs residual branches
     "regularizer": {"model": "resnet9"},  # has block, head and residual places, and max pooling
     "average": {"optim": "schedulefree"},  # for average=schedulefree
-    "predict": {"regularizer": ["dropout"]},  # for predict=mc_dropout
+    # For predict=mc_dropout and predict=swag
+    "predict": {"regularizer": ["dropout"], "average": "swag", "average.start": "0%", "average.every": "1step"},
     "preprocess": {"data": "imagefolder", "data.size": [8, 8]},  # of gray images one channel's mean is the global one
     "augment": {"data": "imagefolder", "data.size": [16, 16]},  # in color, for augment=pca_color
 }
@@ -37,6 +38,8 @@ KIND_SETTINGS: dict[str, dict[str, Any]] = {  # settings for all options of a ki
 OPTION_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("average", "lookahead"): {"every": 2},
     ("average", "polyak"): {"last": "70%"},  # by default the last tenth: one step of three
+    ("average", "swag"): {"start": "0%", "every": "1step"},  # by default one step of three
+    ("average", "snapshots"): {"at": ["1step", "2steps"]},  # by default at the ends of cycles
     ("mix", "cutmix"): {"p": 1.0},
     ("mix", "saliencymix"): {"p": 1.0},
     ("model", "torchvision"): PICTURES,
