@@ -192,6 +192,11 @@ _VALUES: dict[str, _Words] = {
         "preview": "summary visualize visualise plot inspect",
         "-": "tune sweep search hpo deploy serve",
     },
+    "transfer": {
+        "feature_extraction": "freeze frozen freeze_backbone linear_probe linear_probing feature_extractor",
+        "staged": "gradual gradual_unfreezing unfreeze backbone_finetuning",
+        "-": "lora adapter adapters peft",
+    },
     "update": {"plain": f"{_NONE} standard", "sam": "sharpness_aware", "'update=sam update.adaptive=true'": "asam"},
     "tracker": {"[]": _NONE, "wandb": "weights_and_biases", "-": "comet neptune clearml aim trackio"},
     # Settings
