@@ -10,12 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Literal
 
+import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from runner.engine.contracts import Predict
 from runner.engine.losses import Loss
 from runner.engine.parts import DROPOUTS
+from runner.engine.posterior import posterior_of
+from runner.engine.randomness import key
 from runner.engine.views import MeanOverViews, mean_prediction
 from runner.errors import ConfigError
 from runner.registry import register
@@ -122,6 +126,29 @@ def mc_dropout(model: nn.Module, loss: Loss, *, passes: PositiveInt) -> Predict:
             return [model(images) for _ in range(passes)]
 
     return MeanOverViews(passes_of, loss, "pass")
+
+
+@register("predict")
+def swag(loss: Loss, *, samples: PositiveInt) -> Predict:
+    """Return the mean over models drawn from the distribution of `average=swag` (Maddox et al. 2019, arXiv 1902.02476).
+
+    The draws depend on the seed of the evaluation only, so that all batches see the same models. Each is used with the
+    BatchNorm statistics of the mean. Before two weights are collected, it is the prediction of the mean.
+
+    Args:
+        loss: The loss, which says what its probabilities are.
+        samples: Models, >= 1.
+    """
+
+    def outputs(model: nn.Module, images: Tensor) -> list[Tensor]:
+        posterior = posterior_of(model)
+        if posterior is None or posterior.count < 2:
+            return [model(images)]
+        seed = torch.initial_seed()
+        drawn = (posterior.sample(key(seed, "swag", number)) for number in range(samples))
+        return [functional_call(model, weights, (images,)) for weights in drawn]
+
+    return MeanOverViews(outputs, loss, "model")
 
 
 def _require_pixels(name: str, shape: _Shape) -> None:
