@@ -243,6 +243,12 @@ def _score_mean_logit(
     log_p: Array, labels: Labels, weights: Array, subsets: Sequence[tuple[int, ...]]
 ) -> Iterator[tuple[int, float]]:
     """Yield the same of ensembles that average logits."""
-    for subset in map(list, subsets):
-        found = combine(log_p[subset], weights[subset], "logits")
-        yield int((predicted_classes(found) == labels).sum()), float(label_nll(found, labels).sum())
+    terms = weights[:, None, None] * log_p
+    for subset in subsets:
+        mean: Array = sum((terms[member] for member in subset[1:]), terms[subset[0]]) / sum(weights[list(subset)])
+        mass = log_sum_exp(mean)
+        with np.errstate(invalid="ignore"):
+            likelihood = label_nll(mean, labels) + mass
+        # Members that exclude every class together leave equal probabilities
+        likelihood = np.where(np.isneginf(mass), math.log(mean.shape[1]), likelihood)
+        yield int((predicted_classes(mean) == labels).sum()), float(likelihood.sum())
