@@ -216,12 +216,7 @@ def _subset_scores(
         for place, found in enumerate(score(log_p[:, part], labels[part], weights, subsets)):
             right[place] += found[0]
             nll[place] += found[1]
-    return [_share(number, count) for number in right], [_share(number, count) for number in nll]
-
-
-def _share(total: float, count: int) -> float:
-    """Return a mean, NaN of no examples."""
-    return float(total) / count if count else math.nan
+    return (right / (count or math.nan)).tolist(), (nll / (count or math.nan)).tolist()
 
 
 def _score_mean_probability(
