@@ -36,7 +36,7 @@ def show_classes_of(classes: Sequence[str], found: Assessment) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What an evaluation is of: the name of its split in files, the classes, and the fingerprint of the data."""
+    """The split of an evaluation as files name it, the classes, and the fingerprint of the data."""
 
     split: str
     classes: Sequence[str]
