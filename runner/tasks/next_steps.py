@@ -53,6 +53,19 @@ def after_run(folder: Path, job: Job, result: Result) -> list[str]:
     return [*lines, view]
 
 
+def after_ensemble(folder: Path, job: Job, data: str) -> list[str]:
+    """Return lines with what to do with the folder of an ensemble on a data set."""
+    given = [word for word in job.overrides if word.startswith("plugins=")]
+    if MAIN in job.config["plugins"]:
+        return []
+    run = f"run={folder}"
+    lines = [f"evaluate      {command_line('task=evaluate', run, 'task.split=val', *given)}"]
+    if data not in _NO_IMAGES:
+        words = ("task=predict", run, "task.images=photos", "task.out=predictions.csv", *given)
+        lines.append(f"predict       {command_line(*words)}")
+    return [*lines, f"export        {command_line('task=export', run, 'task.out=model.pt2', *given)}"]
+
+
 def _latest_neighbor(folder: Path, result: Result) -> Path | None:
     """Return the latest other run beside a run that has scores on the same data, None if there is none."""
     if not result.data or not _can_be_quoted(folder):

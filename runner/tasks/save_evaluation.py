@@ -14,7 +14,7 @@ from runner.errors import CheckpointError, Locked, StorageError
 from runner.printing import write_stdout
 from runner.tasks.class_scores import show_classes, show_confusion
 from runner.tasks.final_scores import pictures_of, rows_of, sums_of, tables_of
-from runner.tasks.predictions import write_predictions
+from runner.tasks.predictions import about_predictions, write_predictions
 from runner.tasks.report import print_progress
 from runner.tasks.run_folder import existing_run
 from runner.tasks.trained.saved_run import SavedRun
@@ -45,13 +45,13 @@ def save_evaluation(
     if found.outputs is None and not draws:
         return
     folder, names = saved.folder, list[str]()
-    about = {
-        "step": int(saved.path.name.partition(".")[0]),
-        "weights": str(saved.path.relative_to(folder)),
-        "predict": saved.config["predict"]["name"],
-        "data": fingerprint,
-        "classes": list(classes),
-    }
+    about = about_predictions(
+        saved.config["predict"],
+        step=saved.step,
+        weights=str(saved.path.relative_to(folder)),
+        data=fingerprint,
+        classes=classes,
+    )
     try:
         with existing_run(folder) as run:
             run.check_writable()
