@@ -11,6 +11,7 @@ from runner.comparing.report import Report, limit_note, limited
 from runner.comparing.tables import (
     DAGGER,
     Table,
+    calibration_table,
     cost_table,
     differences_table,
     escape_markdown,
@@ -64,10 +65,12 @@ def draw_pictures(report: Report) -> dict[str, bytes]:
 def _sections(report: Report) -> dict[str, Table]:
     """Return the tables below the pictures, by heading."""
     first = report.first(_MOST_ROWS)
+    calibration = calibration_table(first)
     return {
         "Statistics": statistics_table(first),
         "Hyperparameters that differ": differences_table(report),
         "Scores": other_scores_table(first),
+        **({"Calibration": calibration} if calibration else {}),
         "Cost": cost_table(first),
     }
 

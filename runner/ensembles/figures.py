@@ -38,7 +38,7 @@ def _caption(report: EnsembleReport) -> str:
     found = report.statistics
     words = []
     if not math.isnan(found.disagreement):
-        words.append(f"two {report.member}s disagree on {100 * found.disagreement:.1f} %")
+        words.append(f"two {report.members} disagree on {100 * found.disagreement:.1f} %")
     if not math.isnan(found.error_correlation):
         words.append(f"correlation of errors {found.error_correlation:.2f}")
     if report.temperature is not None and report.calibrated is not None:
@@ -53,7 +53,7 @@ def _draw_members(axes: Any, report: EnsembleReport) -> None:
     found = report.statistics
     dots = spread(sorted(found.members[place].accuracy for place in report.used), _MOST_DOTS)
     shift = [0.16 * ((place * 7) % 5 - 2) / 2 for place in range(len(dots))]
-    label = f"{report.member}s (bar: mean)"
+    label = f"{report.members} (bar: mean)"
     axes.plot(shift, dots, linestyle="", marker="o", alpha=0.6, color="C0", label=label)
     axes.plot([0], [found.mean.accuracy], linestyle="", marker="_", markersize=34, color="C0")
     best = found.members[found.best].accuracy
@@ -76,7 +76,7 @@ def _draw_curve(axes: Any, report: EnsembleReport) -> None:
     means = [point.accuracy for point in points]
     spans = [0.0 if math.isnan(point.sd) else point.sd for point in points]
     axes.errorbar(numbers, means, yerr=spans, color="C0", marker="o", capsize=2, label="mean and sd over subsets")
-    label_axes(axes, xlabel=f"number of {report.member}s", ylabel="accuracy")
+    label_axes(axes, xlabel=f"number of {report.members}", ylabel="accuracy")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(loc="best", frameon=False, fontsize=8)
 
@@ -84,7 +84,7 @@ def _draw_curve(axes: Any, report: EnsembleReport) -> None:
 def _draw_gains(axes: Any, report: EnsembleReport) -> None:
     """Draw the gains with their intervals, and the gain that the lectures name."""
     found = report.statistics
-    rows = {f"over the mean\nof the {report.member}s": found.gain_over_mean}
+    rows = {f"over the mean\nof the {report.members}": found.gain_over_mean}
     rows[f"over the\n{report.best}"] = found.gain_over_best
     for place, gain in enumerate(rows.values()):
         axes.plot([100 * gain.low, 100 * gain.high], [place, place], color="C2", linewidth=2)

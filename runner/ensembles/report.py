@@ -34,6 +34,7 @@ class EnsembleReport:
         calibrated: The scores of the ensemble at this temperature.
         fitted_on: The examples that the temperature was fitted on, in words.
         member: The word for a member.
+        members: The word for several.
         best: The words for the member that the ensemble is compared with.
         expected: A gain to show beside the measured one, in words; empty for none.
         product: The word for what was made of the members.
@@ -50,6 +51,7 @@ class EnsembleReport:
     calibrated: PredictionScores | None = None
     fitted_on: str = ""
     member: str = "member"
+    members: str = "members"
     best: str = "best member by validation"
     expected: str = _LECTURES
     product: str = "ensemble"
@@ -82,13 +84,13 @@ def sentences(report: EnsembleReport) -> list[str]:
     found = report.statistics
     over_mean = points(found.gain_over_mean, found.examples)
     lines = [
-        f"gain over the mean of the {report.member}s: {over_mean}",
+        f"gain over the mean of the {report.members}: {over_mean}",
         f"gain over the {_best_name(report)}: {points(found.gain_over_best, found.examples)}",
-        f"intervals: 95 %, paired bootstrap over the {found.examples:,} examples, for these models, not for new seeds",
+        f"intervals: 95 %, paired bootstrap over the {found.examples:,} examples, not over seeds",
         *([f"{report.expected}; measured here: {over_mean} over the mean"] if report.expected else []),
     ]
     if not math.isnan(found.disagreement):
-        lines.append(f"two {report.member}s disagree on {100 * found.disagreement:.1f} % of the examples")
+        lines.append(f"two {report.members} disagree on {100 * found.disagreement:.1f} % of the examples")
         lines.append(f"correlation of their errors: {_number(found.error_correlation, '.2f') or 'not defined'}")
     lines += _temperature_line(report)
     return [*lines, f"cost: {report.cost:g} times the forward passes of one {report.member}", *report.notes]
@@ -131,15 +133,15 @@ def scores_table(report: EnsembleReport) -> Table:
     """Return the scores of the members together, of the best, and of the ensemble."""
     found = report.statistics
     rows = {
-        f"mean of the {report.member}s": found.mean,
-        f"sd of the {report.member}s": found.sd,
+        f"mean of the {report.members}": found.mean,
+        f"sd of the {report.members}": found.sd,
         _best_name(report): found.members[found.best],
         report.product: found.ensemble,
     }
     if report.temperature is not None and report.calibrated is not None:
         rows[f"{report.product} at temperature {temperature_in_words(report.temperature)}"] = report.calibrated
     if len(report.used) == 1:
-        del rows[f"sd of the {report.member}s"]
+        del rows[f"sd of the {report.members}"]
     return [{"predictions": name, **{each: _score(scores, each) for each in _SCORES}} for name, scores in rows.items()]
 
 
@@ -160,7 +162,7 @@ def curve_table(report: EnsembleReport) -> Table:
     """Return the scores by number of members, over all subsets or sampled ones."""
     return [
         {
-            f"{report.member}s": str(point.members),
+            f"{report.members}": str(point.members),
             "subsets": _subsets(point, len(report.used)),
             "accuracy": _number(point.accuracy, SCORE_FORMAT),
             "sd": _number(point.sd, SCORE_FORMAT),

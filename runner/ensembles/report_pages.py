@@ -37,7 +37,7 @@ def print_report(report: EnsembleReport, stream: TextIO | None = None) -> None:
 
 def _sections(report: EnsembleReport) -> dict[str, Table]:
     """Return the tables below the sentences, by heading."""
-    curve = {f"Score by number of {report.member}s": curve_table(report)} if report.statistics.curve else {}
+    curve = {f"Score by number of {report.members}": curve_table(report)} if report.statistics.curve else {}
     return {f"Each {report.member}": members_table(report), **curve}
 
 

@@ -43,7 +43,8 @@ VALUES = dict(
     threads: 2 | seed: 3 | outputs: elsewhere | name: mine | resume: old | note: why | log_every: 10 |
     validate_every: 2epochs | checkpoint_every: 30steps | validate_every={}epochs: 2 | validate_every={}steps: 50 |
     checkpoint_every={}epochs: 2 | checkpoint_every={}steps: 50 | device=cuda:{}: 1 | monitor: val/loss |
-    init_from: best.pt | data.label: price
+    init_from: best.pt | data.label: price | clip_by: value | update.rho: 0.1 | scheduler.final: 0.01 |
+    clip={} clip_by=value: 0.5 | clip={} clip_by=agc: 0.02
     """,
     )
 )
@@ -172,7 +173,7 @@ def test_each_template_is_the_answer_to_some_value() -> None:
         "loss=cross_entropy loss.label_smoothing={}",
         "augment=[{}]",
     }
-    others |= {"regularizer=[{}]", "loss=cross_entropy loss.class_weights={}", "data.size={}", "data.size=[{},{}]"}
+    others |= {"regularizer=[{}]", "loss.class_weights={}", "data.size={}", "data.size=[{},{}]"}
     for template, found in answered.items():
         assert template in others or cases_of(template)[1] in found, (template, found)
 

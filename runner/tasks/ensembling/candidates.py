@@ -19,6 +19,7 @@ from runner.printing import counted
 from runner.tasks.job import Job
 from runner.tasks.predictions import about_predictions
 from runner.tasks.report import print_progress
+from runner.tasks.trained.members import members_of
 from runner.tasks.trained.saved_run import SavedRun, known_facts, read_member, restore_member
 
 _KEY = "runs"
@@ -90,12 +91,21 @@ def find_candidates(patterns: Sequence[str], job: Job) -> list[Candidate]:
     if not complete:
         raise ConfigError(f"{_KEY}: {_none_usable(found)}")
     words = tuple(word for word in job.overrides if _top(word) not in _OWN)
-    members = replace(job, overrides=words)
-    runs = [read_member(run.folder, members, key=_KEY, weights=run.result.weights) for run in complete]
-    named = zip(runs, _names_of([run.folder for run in runs]), strict=True)
-    models = _without_copies([Candidate(run, name) for run, name in named])
+    members, found_models = replace(job, overrides=words), list[Candidate]()
+    for run, name in zip(complete, _names_of([run.folder for run in complete]), strict=True):
+        files = _files_of(run)
+        for file in files:
+            more = f"/{Path(file).name.partition('.')[0].lstrip('0')}" if len(files) > 1 else ""
+            found_models.append(Candidate(read_member(run.folder, members, key=_KEY, weights=file), name + more))
+    models = _without_copies(found_models)
     _check_same_data(models)
     return models
+
+
+def _files_of(run: Run) -> list[str]:
+    """Return the weights files of a run that can be members: its snapshots, if it has some, else the selected one."""
+    snapshots = [each.file for each in members_of(run.folder) if "snapshot" in each.roles]
+    return snapshots or [str(run.result.weights)]
 
 
 def _top(word: str) -> str:

@@ -135,7 +135,7 @@ def _copied(folder: Path, number: int, model: Candidate) -> Path:
             with storage.convert_os_errors(place / name):
                 shutil.copyfile(user_paths.full(source / name), user_paths.full(place / name))
     # Read again: a read of the test split may have been counted meanwhile
-    write_result(place, replace(read_result(source), weights=model.weights))
+    write_result(place, replace(read_result(source), weights=model.weights, snapshots=None))
     return place / weights
 
 
@@ -149,7 +149,7 @@ def _written(folder: Path, record: EnsembleRecord) -> Path:
                 shutil.copyfile(user_paths.full(model.run.folder / name), user_paths.full(place / name))
     file = checkpoint.save_weights(place, model.run.step or 0, model.run.weights, meta=model.run.meta)
     result = replace(model.run.result, scores=record.scores, test_reads=record.test_reads)
-    write_result(place, replace(result, weights=file.relative_to(place).as_posix()))
+    write_result(place, replace(result, weights=file.relative_to(place).as_posix(), snapshots=None))
     return file
 
 

@@ -46,6 +46,7 @@ def report_of(
         calibrated=None if temperature is None else scores,
         fitted_on=made.temperature.fitted_on if split == "validation" else "half of validation",
         member="model",
+        members="models",
         best="best model by validation",
         expected="" if soup else EnsembleReport.expected,
         product="soup" if soup else "ensemble",
