@@ -11,6 +11,7 @@ from pathlib import Path
 
 from runner import user_paths
 from runner.engine.saving.folder import RESULT, Result, read_result
+from runner.ensembles.manifest import is_ensemble
 from runner.errors import RunnerError, escaped
 from runner.registry import MAIN
 from runner.tasks.job import Job
@@ -78,6 +79,7 @@ def _latest_neighbor(folder: Path, result: Result) -> Path | None:
                 other = read_result(path)
                 if (
                     _can_be_quoted(path)
+                    and not is_ensemble(path, key="outputs")
                     and other.scores.get("val")
                     and other.data
                     and other.data[-1] == result.data[-1]

@@ -456,3 +456,46 @@ def test_an_error_while_writing_leaves_nothing_behind(runs, tmp_path, monkeypatc
     with pytest.raises(StorageError):
         ensemble(tmp_path / "e", runs, "task.copy=true")
     assert not (tmp_path / "e").exists()
+
+
+def test_the_snapshots_of_a_run_are_members(tmp_path):
+    cycles = {"average": "snapshots", "scheduler": "cosine_restarts", "scheduler.cycle": "1epochs",
+              "scheduler.growth": 1, "scheduler.warmup": "0%"}  # fmt: skip
+    run = train(tmp_path / "run", **cycles)
+    folder, pixels = ensemble(tmp_path / "e", run), images()
+    entries = record(folder)["members"]
+    assert [each["weights"] for each in entries] == result(run)["snapshots"] and len(entries) == 3
+    assert list(record(folder)["about"]["models"]) == [f"run/step={step}" for step in (10, 20, 30)]
+    members = []
+    for number, each in enumerate(entries):
+        alone = shutil.copytree(run, tmp_path / f"alone{number}")
+        changes = {"weights": each["weights"], "snapshots": None}
+        found = {k: v for k, v in (result(alone) | changes).items() if v is not None or k != "snapshots"}
+        (alone / "result.json").write_text(json.dumps(found))
+        members.append(runner.load(alone).predict(pixels).probabilities)
+    assert torch.allclose(runner.load(folder).predict(pixels).probabilities, sum(members) / 3, atol=1e-6)
+
+
+def test_a_sweep_over_ways_to_combine_has_an_ensemble_in_each_trial(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "trial"
+    folder.mkdir()
+    (folder / "trial.log").write_text("")
+    trial = replace(job("task=ensemble", f"runs={runs}", "figures=never"), folder=str(folder), is_trial=True)
+    assert start(trial) == 0
+    assert (folder / "ensemble.json").is_file() and result(folder)["scores"]["val"]["best"]["accuracy"] > 0
+
+
+def test_an_ensemble_has_the_name_that_is_given(runs, tmp_path):
+    words = ("task=ensemble", f"runs={runs}", "figures=never", f"outputs={tmp_path / 'o'}")
+    assert start(job(*words)) == start(job(*words)) == start(job(*words, "name=mine")) == 0
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == [
+        f"ensemble-{runs.name}", f"ensemble-{runs.name}-2", "mine"]  # fmt: skip
+
+
+def test_a_run_beside_an_ensemble_is_not_to_be_compared_with_it(runs, tmp_path, capsys):
+    outputs = tmp_path / "o"
+    assert start(job("task=ensemble", f"runs={runs}", "figures=never", f"outputs={outputs}")) == 0
+    words = command_line_words(small(QUICK))
+    assert start(job(*words, f"outputs={outputs}", "name=run")) == 0
+    assert "task=compare" not in capsys.readouterr().out

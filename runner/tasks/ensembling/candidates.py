@@ -91,21 +91,21 @@ def find_candidates(patterns: Sequence[str], job: Job) -> list[Candidate]:
     if not complete:
         raise ConfigError(f"{_KEY}: {_none_usable(found)}")
     words = tuple(word for word in job.overrides if _top(word) not in _OWN)
-    members, found_models = replace(job, overrides=words), list[Candidate]()
-    for run, name in zip(complete, _names_of([run.folder for run in complete]), strict=True):
-        files = _files_of(run)
-        for file in files:
-            more = f"/{Path(file).name.partition('.')[0].lstrip('0')}" if len(files) > 1 else ""
-            found_models.append(Candidate(read_member(run.folder, members, key=_KEY, weights=file), name + more))
-    models = _without_copies(found_models)
+    named = zip(complete, _names_of([run.folder for run in complete]), strict=True)
+    models = [model for run, name in named for model in _models_of(run, name, replace(job, overrides=words))]
+    models = _without_copies(models)
     _check_same_data(models)
     return models
 
 
-def _files_of(run: Run) -> list[str]:
-    """Return the weights files of a run that can be members: its snapshots, if it has some, else the selected one."""
-    snapshots = [each.file for each in members_of(run.folder) if "snapshot" in each.roles]
-    return snapshots or [str(run.result.weights)]
+def _models_of(run: Run, name: str, job: Job) -> Iterator[Candidate]:
+    """Yield the models of a run: its snapshots, if it kept some, else the one with the weights that it selected."""
+    snapshots = [each for each in members_of(run.folder) if "snapshot" in each.roles]
+    for each in snapshots:
+        own = f"{name}/step={each.step}"
+        yield Candidate(read_member(run.folder, job, key=_KEY, weights=each.file), own)
+    if not snapshots:
+        yield Candidate(read_member(run.folder, job, key=_KEY, weights=run.result.weights), name)
 
 
 def _top(word: str) -> str:
