@@ -18,10 +18,8 @@ from sklearn.datasets import load_iris, load_wine
 
 pytestmark = pytest.mark.slow
 
-PAGES = [
-    "README.md",
-    *(f"docs/{name}.md" for name in ("calibration", "comparing", "data", "ensembles", "faq", "init_report", "labels", "weights")),
-]
+NAMES = ("calibration", "comparing", "data", "ensembles", "faq", "init_report", "labels", "weights")
+PAGES = ["README.md", *(f"docs/{name}.md" for name in NAMES)]
 # Words of commands that are not run here, and why
 NOT_HERE = {
     "resnt": "shows an error",

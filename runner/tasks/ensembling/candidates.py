@@ -11,7 +11,9 @@ from typing import Any
 from runner.assemble.predictor import DataFacts, Predictor
 from runner.comparing.runs import Found, Run, find_runs
 from runner.engine.fingerprint import differences
+from runner.engine.saving import checkpoint
 from runner.engine.saving.storage import printable
+from runner.engine.state_dict import StateDict
 from runner.engine.weights_file import sha256_of_tensors
 from runner.errors import ConfigError, brief
 from runner.hashes import digest
@@ -36,12 +38,18 @@ class Candidate:
     """A model that can be a member.
 
     Attributes:
-        run: Its run, with the weights that it would have.
+        run: Its run, without its tensors: a sweep has more models than fit into memory.
         name: What it is called in tables.
+        tensors: The tensors of a soup, which are in no file.
     """
 
     run: SavedRun
     name: str
+    tensors: StateDict | None = None
+
+    def state(self) -> StateDict:
+        """Return its tensors by name; raises CheckpointError if their file is damaged."""
+        return self.tensors if self.tensors is not None else checkpoint.read_weights(self.run.path)
 
     @property
     def weights(self) -> str:
@@ -55,7 +63,7 @@ class Candidate:
 
     def predictor(self) -> Predictor:
         """Return the model with its weights."""
-        return restore_member(self.run, self.facts, threads=True)
+        return restore_member(replace(self.run, weights=self.state()), self.facts, threads=True)
 
     @property
     def about(self) -> Mapping[str, Any]:
@@ -71,10 +79,10 @@ class Candidate:
         del found["step"]
         return found
 
-    @property
+    @cached_property
     def identity(self) -> tuple[str, str]:
         """Return what two models have in common that predict the same."""
-        return sha256_of_tensors(self.run.weights), digest([self.run.config[key] for key in _PREDICTS])
+        return sha256_of_tensors(self.state()), digest([self.run.config[key] for key in _PREDICTS])
 
 
 def find_candidates(patterns: Sequence[str], job: Job) -> list[Candidate]:
@@ -101,11 +109,10 @@ def find_candidates(patterns: Sequence[str], job: Job) -> list[Candidate]:
 def _models_of(run: Run, name: str, job: Job) -> Iterator[Candidate]:
     """Yield the models of a run: its snapshots, if it kept some, else the one with the weights that it selected."""
     snapshots = [each for each in members_of(run.folder) if "snapshot" in each.roles]
-    for each in snapshots:
-        own = f"{name}/step={each.step}"
-        yield Candidate(read_member(run.folder, job, key=_KEY, weights=each.file), own)
-    if not snapshots:
-        yield Candidate(read_member(run.folder, job, key=_KEY, weights=run.result.weights), name)
+    files = {f"{name}/step={each.step}": each.file for each in snapshots} or {name: str(run.result.weights)}
+    for own, file in files.items():
+        found = read_member(run.folder, job, key=_KEY, weights=file)
+        yield Candidate(replace(found, weights=StateDict()), own)
 
 
 def _top(word: str) -> str:

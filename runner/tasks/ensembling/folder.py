@@ -147,7 +147,7 @@ def _written(folder: Path, record: EnsembleRecord) -> Path:
         if user_paths.is_file(model.run.folder / name, key="runs"):
             with storage.convert_os_errors(place / name):
                 shutil.copyfile(user_paths.full(model.run.folder / name), user_paths.full(place / name))
-    file = checkpoint.save_weights(place, model.run.step or 0, model.run.weights, meta=model.run.meta)
+    file = checkpoint.save_weights(place, model.run.step or 0, model.state(), meta=model.run.meta)
     result = replace(model.run.result, scores=record.scores, test_reads=record.test_reads)
     write_result(place, replace(result, weights=file.relative_to(place).as_posix(), snapshots=None))
     return file

@@ -24,6 +24,9 @@ from runner.tasks.predictions import SavedPredictions, read_predictions
 from runner.tasks.report import print_progress
 from runner.tasks.trained.read_run import are_alike
 
+# Models in memory at the same time
+_AT_ONCE = 16
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -107,6 +110,13 @@ def predicted(models: Sequence[Candidate], data: CommonData, split: str, *, quie
     """Return the predictions of models for a split, computed now; members of one architecture in one pass."""
     if not quiet:
         print_progress(f"predicting {'validation' if split == 'val' else split} with {counted(len(models), 'model')}")
+    starts = range(0, len(models), _AT_ONCE)
+    parts = [_predicted_together(models[start : start + _AT_ONCE], data, split) for start in starts]
+    return Outputs(np.concatenate([part.log_p for part in parts]), parts[0].labels, parts[0].ids)
+
+
+def _predicted_together(models: Sequence[Candidate], data: CommonData, split: str) -> Outputs:
+    """Return the predictions of models that are in memory at the same time."""
     loaded, predictors = data.loaded, [model.predictor() for model in models]
     for model, predictor in zip(models, predictors, strict=True):
         _check_probabilities(model, predictor.loss.log_probabilities)

@@ -50,8 +50,8 @@ class _Kitchen:
         if len(places) == 1:
             return first
         shares = shares or [1 / len(places)] * len(places)
-        weights = averaged([self._models[place].run.weights for place in places], shares)
-        return replace(first, run=replace(first.run, weights=self._with_statistics(first, weights)), name="soup")
+        weights = averaged([self._models[place].state() for place in places], shares)
+        return replace(first, tensors=self._with_statistics(first, weights), name="soup")
 
     def log_p(self, soup: Candidate, split: str = "val") -> Array:
         """Return the log-probabilities (N, C) of a soup for a split."""
@@ -141,11 +141,11 @@ def _greedy(chosen: Selection, ranked: Sequence[int], kitchen: _Kitchen, outputs
 
 def _check_architecture(models: Sequence[Candidate]) -> None:
     """Raise ConfigError if the weights of two models are not those of one architecture."""
-    first = models[0]
+    first, state = models[0], models[0].state()
     for other in models[1:]:
         both = f"runs: {printable(first.run.folder)} and {printable(other.run.folder)}"
         ours, theirs = (digest([each.run.config[part] for part in _PARTS]) for each in (first, other))
-        wrong = checkpoint.mismatch(first.run.weights, other.run.weights)
+        wrong = checkpoint.mismatch(state, other.state())
         if wrong or ours != theirs:
             differing = [part for part in _PARTS if first.run.config[part] != other.run.config[part]]
             why = wrong or f"{differing[0]} differs"
