@@ -63,7 +63,7 @@ class Settings(NamedTuple):
     resume_data: Annotated[Literal["same", "new"], Role.EXECUTION, Unnamed()]
     rerun: Annotated[Literal["never", "changed"], Role.EXECUTION, Unnamed(), Unswept()]
     run: Annotated[str | None, Role.PATH, FilePath(), ReadBy("evaluate", "predict", "export")]
-    runs: Annotated[str | list[str] | None, Role.PATH, FilePath(lists=True), ReadBy("compare", "clean")]
+    runs: Annotated[str | list[str] | None, Role.PATH, FilePath(lists=True), ReadBy("compare", "clean", "ensemble")]
     note: Annotated[str, Role.OBSERVATION, Verbatim(), Unnamed(), Unswept()]
 
 

@@ -18,7 +18,8 @@ from runner.engine.snapshots import MeanPrediction, Snapshots
 from runner.errors import CheckpointError
 from runner.tasks import start
 from runner.tasks.trained.members import members_of
-from runner.tasks.trained.saved_run import known_facts, read_run, restore_predictor, with_weights
+from runner.tasks.trained.read_run import read_run, restore_predictor
+from runner.tasks.trained.saved_run import known_facts, read_member
 
 STEPS, ENDS = 60, [12, 24, 36, 48, 60]
 WORDS = (
@@ -45,7 +46,8 @@ def probabilities(folder, split="val"):
     found = []
     for member in members_of(folder):
         if "snapshot" in member.roles:
-            predictor = restore_predictor(with_weights(saved, member.file), known_facts(saved), threads=False)
+            run = read_member(folder, job("task=predict"), key="run", weights=member.file)
+            predictor = restore_predictor(run, known_facts(saved), threads=False)
             images, labels = examples(saved.config, split)
             with torch.no_grad():
                 logits = predictor.model(predictor.preprocess(images))

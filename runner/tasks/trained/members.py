@@ -18,7 +18,7 @@ _Role = Literal["selected", "last", "snapshot"]
 
 @dataclass(frozen=True)
 class Member:
-    """A weights file of a run, which `with_weights` loads.
+    """A weights file of a run, which `read_member` loads.
 
     Attributes:
         file: Relative to the run folder, as in `checkpoints/00000040.weights.safetensors`.
