@@ -65,6 +65,7 @@ ADDED: dict[str, Any] = {
     "extend_restart": False,
     "extended_from": None,
     **{f"loss={name}.class_weights": None for name in ("bce", "focal", "hinge", "mse")},
+    "augment_repeats": 1,
     "augment=color_jitter.hue": 0.0,
     "augment=color_jitter.order": "fixed",
     "loss=focal.alpha": None,

@@ -214,6 +214,7 @@ def test_no_knob_is_listed_that_does_not_exist() -> None:
 
 SETTINGS = {
     "accumulate": 2,
+    "augment_repeats": 2,
     "clip": 0.01,
     "monitor": "val/loss",
     "patience": 1,
@@ -228,7 +229,8 @@ SETTINGS = {
 
 @pytest.mark.parametrize(("field", "value"), SETTINGS.items())
 def test_another_value_of_a_global_field_changes_something(field: str, value: Any) -> None:
-    given = small({"steps": STEPS})
+    beside = {"augment": ["crop"]} if field == "augment_repeats" else {}
+    given = small({"steps": STEPS, **beside})
     assert all_of({**given, field: value}) != all_of(given)
 
 
