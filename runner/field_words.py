@@ -164,7 +164,8 @@ _VALUES: dict[str, _Words] = {
         "mix=mixup": "mixup",
         "mix=cutmix": "cutmix",
         "augment=[cutout]": "cutout",
-        "-": "spatial_dropout dropout2d shakedrop shake_shake gaussian_noise rdrop",
+        "dropout2d": "spatial_dropout channel_dropout",
+        "-": "shakedrop shake_shake gaussian_noise rdrop",
     },
     "scheduler": {
         "constant": "none null false off no fixed flat constant_lr constant_with_warmup disabled",

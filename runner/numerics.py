@@ -68,6 +68,8 @@ ADDED: dict[str, Any] = {
     "augment_repeats": 1,
     "augment=color_jitter.hue": 0.0,
     "augment=color_jitter.order": "fixed",
+    "init=kaiming.gain": "relu",
+    "init=xavier.gain": "linear",
     "loss=focal.alpha": None,
     "metric": {},
     "tracker": {},

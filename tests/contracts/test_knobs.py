@@ -50,6 +50,7 @@ OTHER: dict[str, Any] = {  # another valid value, where none follows from the de
     "data.*.val": 8,
     "data.*.test": 8,
     "init.*.head": 0.5,
+    "init.*.gain": "tanh",
     "loss.focal.alpha": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0],
     "loss.*.class_weights": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0],
     "mix.*.p": 0.0,

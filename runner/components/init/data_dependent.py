@@ -84,7 +84,9 @@ def whiten(
     Raises:
         ConfigError: The model has no convolution that reads the image, or its weight is standardized.
     """
-    draw = kaiming(mode="fan_in", bias=bias, head=head) if rest == "kaiming" else dirac(bias=bias, head=head)
+    draw = (
+        kaiming(mode="fan_in", gain="relu", bias=bias, head=head) if rest == "kaiming" else dirac(bias=bias, head=head)
+    )
 
     @torch.no_grad()
     def init(model: nn.Module) -> None:
