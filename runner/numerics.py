@@ -28,6 +28,10 @@ META = "numerics"  # the entry of a manifest's `meta`
 
 
 _SETS = ("cifar10", "cifar100", "digits", "fashion_mnist", "gaussian", "imagefolder", "mnist", "svhn", "synthetic")
+_SCHEDULES = (
+    *("constant", "cosine", "cosine_restarts", "cyclic", "exponential", "inverse_sqrt", "linear", "multistep"),
+    *("onecycle", "plateau", "polynomial", "step", "triangular"),
+)
 # A setting or group is `<key>`, a knob is `<group>=<option>.<knob>`
 ADDED: dict[str, Any] = {
     "runs": None,
@@ -73,7 +77,13 @@ ADDED: dict[str, Any] = {
     "loss=focal.alpha": None,
     "metric": {},
     "tracker": {},
+    "transfer": {"name": "none"},
     "predictions": "never",
+    "clip_by": "norm",
+    "update": {"name": "plain"},
+    **{f"scheduler={name}.warmup_start": None for name in _SCHEDULES},
+    **{f"scheduler={name}.final": 0.0 for name in ("exponential", "inverse_sqrt", "multistep", "step")},
+    "scheduler=onecycle.momentum": None,
     "task=preview.tensorboard": True,
     "task=init_report.tensorboard": True,
 }

@@ -7,6 +7,7 @@ from runner.relations import InRun, NotWithOption, OneOf, With
 from runner.roles import Aspect, FilePath, ReadBy, Role, Unnamed, Unswept, Verbatim
 from runner.schema import Duration, FolderName, ModuleName, Origin, Pattern, Positive, PositiveInt, Range, Sha256
 
+_ROUNDED_AWAY = "rounding to bfloat16 would lose most of its perturbation of the weights"
 NO_LIKELIHOOD = "its outputs are scores without probabilities"
 
 
@@ -19,7 +20,10 @@ class Settings(NamedTuple):
     device: Annotated[
         str, Pattern(r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, cuda, cuda:<number> or mps"), Role.EXECUTION, Unnamed()
     ]
-    precision: Literal["auto", "fp32", "bf16", "fp16", "pure_bf16"]
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16", "pure_bf16"],
+        NotWithOption("update", ("sam",), ("pure_bf16",), _ROUNDED_AWAY),
+    ]
     memory_format: Annotated[Literal["auto", "channels_last", "contiguous"], Role.EXECUTION]
     threads: Annotated[PositiveInt | Literal["auto"], Role.EXECUTION, Unnamed()]
     compile: Annotated[bool | Literal["auto"], Role.EXECUTION]
@@ -30,9 +34,12 @@ class Settings(NamedTuple):
     accumulate: Annotated[int, Range(1), With("cuda_graphs", True, OneOf((1,)))]
     augment_repeats: PositiveInt
     clip: Positive | None
+    clip_by: Literal["norm", "value", "agc"]
     # The front door and assembly know the metrics
     monitor: Annotated[
-        str, NotWithOption("loss", ("hinge", "mse"), ("val/nll", "val/ece"), NO_LIKELIHOOD), Aspect.SELECTION
+        str,
+        NotWithOption("loss", ("hinge", "mse"), ("val/nll", "val/ece", "val/brier", "val/aurc"), NO_LIKELIHOOD),
+        Aspect.SELECTION,
     ]
     patience: Annotated[PositiveInt | None, Aspect.SELECTION]
     validate_every: Annotated[Duration, InRun(), Aspect.SELECTION, Aspect.CADENCE]
@@ -68,7 +75,9 @@ def extended_step(config: Mapping[str, Any]) -> int | None:
 
 
 SETTINGS = dict(Settings.__annotations__)
-NEEDS = {"init_sha256": "init_from", "extend_restart": "extend", "extended_from": "extend"}  # do nothing without it
+# What does nothing without another setting, and the value that asks for nothing, for those with one
+NEEDS = {"clip_by": "clip", "init_sha256": "init_from", "extend_restart": "extend", "extended_from": "extend"}
+NEUTRAL = {"clip_by": "norm"}
 # Groups whose every option and knob has one role; the knobs of the monitored metric are part of the experiment
 GROUPS = {"probe": Role.OBSERVATION, "metric": Role.OBSERVATION, "tracker": Role.OBSERVATION}
 # Of these, the groups that folder names leave out and that are the same for all trials of a sweep

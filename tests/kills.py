@@ -46,7 +46,7 @@ BENCHES = {
     ),
     "BatchNorm, cutmix, Polyak": (
         *(f"steps={STEPS}", "model=cnn", "model.channels=[4,8]", "model.hidden=[8]", "norm=batch", "optim=adamw"),
-        *("mix=cutmix", "average=polyak", "average.last=22steps"),
+        *("mix=cutmix", "average=polyak", "average.last=22steps", "update=sam", "clip=0.05", "clip_by=agc"),
     ),
     "plateau": (
         *(*DIGITS, "scheduler=plateau", "scheduler.patience=0", "scheduler.cooldown=1", "scheduler.threshold=0.05"),
@@ -59,6 +59,14 @@ BENCHES = {
     "bf16, schedule-free, MC dropout": (
         *(*DIGITS, "norm=layer", "precision=bf16", "optim=schedulefree", "scheduler=constant", "average=schedulefree"),
         *("regularizer=[dropout]", "predict=mc_dropout"),
+    ),
+    "cycles, snapshots": (
+        *(*DIGITS, "average=snapshots", "scheduler=cosine_restarts", "scheduler.cycle=25%", "regularizer=[dropout]"),
+        *("predict=mc_dropout", "predict.passes=2"),
+    ),
+    "SWAG": (
+        *(*DIGITS, "norm=batch", "average=swag", "average.start=20%", "average.every=4steps", "average.rank=3"),
+        *("predict=swag", "predict.samples=3", "scheduler=constant"),
     ),
     "early stopping": (*DIGITS, "patience=3", "validate_every=4steps", "optim.lr=0.5", "optim=nesterov"),
     "cached images": (*IMAGES, *CROP, "average=ema"),
@@ -295,7 +303,8 @@ def timed(folder: Path) -> list[tuple[int, str]]:
 def outcome(folder: Path) -> dict[str, object]:
     """Return result.json without the seconds."""
     found = result(folder)
-    return {**found, "seconds": 0, "weights": AGAIN.sub(r"\1.", found["weights"])}
+    snapshots = [AGAIN.sub(r"\1.", name) for name in found.get("snapshots", [])]
+    return {**found, "seconds": 0, "weights": AGAIN.sub(r"\1.", found["weights"]), "snapshots": snapshots}
 
 
 def saved_command(folder: Path) -> list[bytes]:

@@ -18,7 +18,10 @@ from sklearn.datasets import load_iris, load_wine
 
 pytestmark = pytest.mark.slow
 
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ("comparing", "data", "faq", "init_report", "labels", "weights"))]
+PAGES = [
+    "README.md",
+    *(f"docs/{name}.md" for name in ("calibration", "comparing", "data", "faq", "init_report", "labels", "weights")),
+]
 # Words of commands that are not run here, and why
 NOT_HERE = {
     "resnt": "shows an error",

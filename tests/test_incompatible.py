@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -176,6 +177,11 @@ def momentum_keeps_no_average() -> None:
     assert not hasattr(optimizer, "averaged")
 
 
+def a_cosine_never_rises() -> None:
+    rates = [1 + math.cos(math.pi * step / 100) for step in range(100)]
+    assert rates == sorted(rates, reverse=True)
+
+
 def no_average_without_a_share() -> None:
     """The model is y = (1 - a) z + a x: with a = 0 any average x gives the same model."""
     z, x = torch.randn(2, 5)
@@ -229,6 +235,7 @@ PROOFS: dict[str, Callable[[], None]] = {
     "model=mlp data=synthetic augment=[] predict=tta": most_crops_of_a_padded_point_miss_it,
     "predict=mc_dropout": all_passes_are_equal,
     "average=schedulefree": momentum_keeps_no_average,
+    "average=snapshots scheduler=cosine": a_cosine_never_rises,
     "optim=schedulefree optim.betas=[0.0,0.999]": no_average_without_a_share,
     "precision=pure_bf16 optim=adam": a_thousandth_is_lost_in_bfloat16,
     "precision=pure_bf16 optim=adagrad": a_sum_in_bfloat16_stops_growing,

@@ -65,7 +65,7 @@ def test_the_global_fields_are_listed_with_type_default_and_meaning(capsys):
     for words in (["task.kind=settings"], []):
         page = " ".join(listed(capsys, *words).split())
         assert "epochs = 30 passes over the training set; may be a fraction (number > 0)" in page
-        assert "clip = null gradient clipping: largest L2 norm of all gradients together (number > 0 or null)" in page
+        assert "clip = null gradient clipping: the limit; null: no clipping (number > 0 or null)" in page
         for name in SETTINGS:
             assert f" {name} = " in page
     assert "- `clip: null` (number > 0 or null) gradient clipping" in listed(capsys, "task.format=markdown")

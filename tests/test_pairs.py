@@ -55,6 +55,13 @@ def draw_choices(number: int, color: str) -> dict[str, Any]:
     made |= {kind: rng.sample(names(kind), rng.randint(0, 3 if kind == "augment" else 2)) for kind in MANY}
     made |= model_shape(made, rng)
     made |= image_choice(made, rng, color)
+    if made["predict"] == "swag":
+        made["predict.samples"] = 2
+        made["average"] = "swag" if rng.random() < 0.9 else made["average"]
+    if made["average"] == "swag":
+        made |= {"average.start": "0%", "average.every": "1step", "average.rank": rng.choice([2, 4])}
+    if made["average"] == "snapshots" and rng.random() < 0.9:
+        made["scheduler"] = rng.choice(["cosine_restarts", "triangular", "onecycle"])
     if made["average"] == "schedulefree" and rng.random() < 0.9:
         made["optim"] = "schedulefree"
     if made["predict"] == "mc_dropout":
@@ -68,6 +75,7 @@ def draw_choices(number: int, color: str) -> dict[str, Any]:
         made["optim.lr"] = 1e-3
     made |= {"precision": rng.choice(["fp32", "bf16"]), "accumulate": rng.choice([1, 2]), "data.batch_size": 8}
     made |= {"clip": rng.choice([None, 1.0]), "seed": rng.randrange(1000), "steps": STEPS, "validate_every": "2steps"}
+    made |= {"clip_by": rng.choice(["norm", "value", "agc"])} if made["clip"] else {}
     return small(made)
 
 

@@ -99,7 +99,14 @@ def test_resume_with_balanced_sampling_equals_uninterrupted(tmp_path, step):
     same(tmp_path / "whole", tmp_path / "killed")
 
 
-@pytest.mark.parametrize("more", [("optim=adamw", "accumulate=2"), ("scheduler=step", "patience=2", "precision=bf16")])
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("optim=adamw", "accumulate=2"),
+        ("scheduler=step", "patience=2", "precision=bf16"),
+        ("update=sam", "clip_by=value"),
+    ],
+)
 def test_resume_equals_uninterrupted_with_other_parts(tmp_path, more):
     assert run_in_child(run(tmp_path / "whole", *more)) == 0
     assert run_in_child(killed_in_step(27, run(tmp_path / "killed", *more))) == -9

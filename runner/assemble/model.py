@@ -17,6 +17,7 @@ from runner.engine.batches import TrainBatches
 from runner.engine.contracts import Data, Regularizer
 from runner.engine.parametrized import detach_computed
 from runner.engine.parts import close_slots, is_kept, notes
+from runner.engine.randomness import key
 from runner.engine.weights import classifiers, named_kinds
 from runner.errors import ConfigError
 from runner.registry import Config, asks, build
@@ -45,6 +46,7 @@ def build_model(
 
     The initialization leaves the `weights` that the model starts from as they are.
     """
+    torch.manual_seed(key(config["seed"], "init"))
     model, rewired = construct_model(config, data.shape, len(data.classes), regularizers)
     check_norms(model, data, batches)
     loaded = load_weights(model, weights, data.classes) if weights else []

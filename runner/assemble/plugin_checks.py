@@ -82,7 +82,7 @@ for _kind, _check in {
     "tracker": _tracker,
     "preprocess": _preprocess,
     "data": _data,
-    **dict.fromkeys(("norm", "init", "scheduler", "loss", "mix", "predict"), _function),
+    **dict.fromkeys(("norm", "init", "scheduler", "loss", "mix", "predict", "update"), _function),
 }.items():
     check_products(_kind, _check)
 

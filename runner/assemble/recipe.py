@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from runner.assemble.execution import forward_of
 from runner.assemble.metrics import validation_metrics
 from runner.engine.batches import TrainBatches
+from runner.engine.clipping import Clip, clip_adaptive, clip_norm, clip_value, no_clipping
 from runner.engine.clock import Clock
-from runner.engine.contracts import Data, Mix, Regularizer
+from runner.engine.contracts import Data, Mix, Predict, Regularizer
 from runner.engine.losses import Loss, as_loss
 from runner.engine.monitor import Monitor
 from runner.engine.randomness import reseeder, step_keys
 from runner.engine.recipe import Batch, Recipe
 from runner.engine.saving.cadence import Automatic, Cadence, Every
+from runner.engine.weights import classifiers
 from runner.engine.world import World
 from runner.errors import ConfigError
 from runner.registry import Config, build, build_many
@@ -35,35 +37,40 @@ def build_recipe(
     world: World,
 ) -> Recipe:
     """Return everything that stays constant in a run, with all durations in steps."""
-    per_epoch = batches.steps_per_epoch
-    total = settings.steps or max(1, round(settings.epochs * per_epoch))
-    clock = Clock(total, per_epoch, batches.batch)
+    clock = clock_of_run(settings, batches)
     classes = len(data.classes)
     # The examples of any step but the last of an epoch.
     full = min(batches.batch, batches.examples_per_epoch)
     loss = _build_loss(config, settings, data)
-    forward, compiled = forward_of(model, settings, shape=data.shape, batch=full, steps=total)
+    forward, compiled = forward_of(model, settings, shape=data.shape, batch=full, steps=clock.total_steps)
     return Recipe(
         seed=settings.seed,
-        total_steps=total,
-        steps_per_epoch=per_epoch,
+        total_steps=clock.total_steps,
+        steps_per_epoch=clock.steps_per_epoch,
         validate_every=clock.interval(settings.validate_every),
         cadence=_cadence(settings, clock, world),
         log_every=settings.log_every,
         accumulate=settings.accumulate,
         loss=loss,
         mix=_seeded_by_step(build("mix", config["mix"], num_classes=classes, shape=data.shape), settings.seed, world),
-        predict=build("predict", config["predict"], model=model, shape=data.shape, loss=loss),
+        predict=build_predict(config, model, data.shape, loss),
         penalties=[r.penalty for r in regularizers if r.penalty],
         constraints=[r.constrain for r in regularizers if r.constrain],
         probes=build_many("probe", config),
-        clip=_clipper(settings.clip),
+        clip=_clipper(settings, model),
         autocast=autocaster(settings.precision, device, cache=not settings.cuda_graphs),
         reseed=reseeder(settings.seed, device, rank=world.rank),
         forward=forward,
         compiled=compiled,
+        update=build("update", config["update"]),
         metrics=validation_metrics(config, loss, classes),
     )
+
+
+def clock_of_run(settings: Settings, batches: TrainBatches) -> Clock:
+    """Return the length of a run."""
+    per_epoch = batches.steps_per_epoch
+    return Clock(settings.steps or max(1, round(settings.epochs * per_epoch)), per_epoch, batches.batch)
 
 
 def _cadence(settings: Settings, clock: Clock, world: World) -> Cadence:
@@ -83,6 +90,14 @@ def _build_loss(config: Config, settings: Settings, data: Data) -> Loss:
     return loss
 
 
+def build_predict(config: Config, model: nn.Module, shape: tuple[int, int, int], loss: Loss) -> Predict:
+    """Return the prediction method; raises ConfigError if it does not go with the model or the average."""
+    if config["predict"]["name"] == "swag" and config["average"]["name"] != "swag":
+        raise ConfigError("predict=swag: requires average=swag, which collects the moments of the weights")
+    predict: Predict = build("predict", config["predict"], model=model, shape=shape, loss=loss)
+    return predict
+
+
 def _class_counts(loss: Config, data: Data) -> Tensor:
     """Return the number of training examples per class (K,); raise ConfigError if classes would be balanced twice."""
     if data.sampling == loss.get("class_weights") == "balanced":
@@ -99,11 +114,20 @@ def _seeded_by_step(mix: Mix, seed: int, world: World) -> Callable[[Tensor, Tens
     return lambda images, labels, step: mix(images, labels, key_of(step))
 
 
-def _clipper(limit: float | None) -> Callable[[nn.Module], Tensor | None]:
-    """Return a function that clips gradients by their joint L2 norm and returns the norm before, or does nothing."""
-    if limit is None:
-        return lambda model: None
-    return lambda model: nn.utils.clip_grad_norm_(model.parameters(), limit)
+def _clipper(settings: Settings, model: nn.Module) -> Clip:
+    """Return the gradient clipping; AGC leaves the classifier out, as in its paper (arXiv 2102.06171, section 4.1)."""
+    if settings.clip is None:
+        return no_clipping
+    if settings.clip_by != "agc":
+        return (clip_norm if settings.clip_by == "norm" else clip_value)(settings.clip)
+    excluded = {p for layer in classifiers(model) for p in layer.module.parameters()}
+    clipped = [p for p in model.parameters() if p.requires_grad and p not in excluded]
+    if not clipped:
+        raise ConfigError(
+            "clip_by: got 'agc', which leaves the classifier out, and the model has no other trainable parameter; "
+            "choose norm or value"
+        )
+    return clip_adaptive(clipped, settings.clip)
 
 
 def autocaster(

@@ -17,11 +17,12 @@ from runner.keys import read_by_some_tasks
 from runner.plain_yaml import check_values
 from runner.relations import check_relations
 from runner.schema import PLAIN, Duration, Pattern, check
-from runner.settings import NEEDS, SETTINGS
+from runner.settings import NEEDS, NEUTRAL, SETTINGS
 from runner.source_reader import PACKAGE
 from runner.unused_settings import length_in, refuse_unused
 
 _Chosen = Mapping[str, list[str]]  # the options of each group
+_TRANSFER = "transfer"
 _DURATION: Pattern = Duration.__metadata__[0]  # type: ignore[attr-defined]
 
 
@@ -47,8 +48,13 @@ def check_config(conf: Conf, config: Mapping[str, Any], chosen: Mapping[str, lis
     check_scores(conf, config)
     check_relations("", config, SETTINGS)
     for key, other in NEEDS.items():
-        if config[key] and config[other] is None:
+        if config[key] and config[key] != NEUTRAL.get(key) and config[other] is None:
             raise ConfigError(f"{key}: got {shown(config[key])}; requires {other}=...")
+    if config["init_from"] is None and (name := config[_TRANSFER]["name"]) != "none":
+        raise ConfigError(
+            f"{_TRANSFER}: got {name}; requires init_from=<run folder, file of weights, or name of published ones>; "
+            "transfer=none trains from random weights"
+        )
     task = str(config["task"]["name"])
     for key, readers in read_by_some_tasks().items():
         # A task of runner's own, not a plugin's

@@ -44,8 +44,16 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "eps epsilon adam_epsilon opt_eps": ("optim.eps={}", "optim=adam optim.eps={}"),
     "warmup_epochs warmup_epoch lr_warmup_epochs num_warmup_epochs": ("scheduler.warmup={}epochs",),
     "warmup_steps num_warmup_steps warmup_iters warmup_iterations": ("scheduler.warmup={}steps",),
+    "min_lr_ratio eta_min_ratio final_lr_ratio end_factor": ("scheduler.final={}",),
     "grad_clip gradient_clip_val clip_grad max_grad_norm clip_grad_norm clipnorm gradient_clip gradient_clipping "
     "grad_clip_norm global_clipnorm max_norm clip_gradients": ("false: clip=null", "0: clip=null", "clip={}"),
+    "clip_value clip_grad_value gradient_clip_value": ("clip={} clip_by=value",),
+    "agc adaptive_clip adaptive_gradient_clipping agc_clip clip_factor": (
+        "true: clip=0.01 clip_by=agc",
+        "clip={} clip_by=agc",
+    ),
+    "sam use_sam sam_rho": ("true: update=sam", "false: update=plain", "update=sam update.rho={}"),
+    "clip_mode gradient_clip_algorithm": ("clip=1.0 clip_by={}",),
     "accumulate_grad_batches gradient_accumulation_steps grad_accum accum_iter accumulation_steps grad_accum_steps "
     "accum grad_accumulation accumulation": ("accumulate={}",),
     # Length and data

@@ -162,7 +162,11 @@ class Watched:
 
 @dataclass(slots=True)
 class Outcome:
-    """The result of one update: the mean loss (), and the gradient norm () before clipping if clipping computed it."""
+    """The result of one update: the mean loss (), and the gradient norm before clipping if clipping computed it.
+
+    The norm is that of all gradients together (), or one per parameter with a gradient (n,) where clipping did not
+    scale all gradients by one factor.
+    """
 
     loss: Tensor
     grad_norm: Tensor | None

@@ -16,8 +16,19 @@ from runner.engine.fast_step import Stepper, present_gradients
 from runner.engine.finite import Gate, named_tensors, not_finite, optimizer_tensors
 from runner.engine.interruption import Stop
 from runner.engine.patience import Patience
-from runner.engine.schedules import Freezing, NeverFrozen, Observing, rate_tags
-from runner.engine.state_dict import StateDict, load_part, load_state, part_versions, state_of
+from runner.engine.posterior import evaluation_state, load_posterior
+from runner.engine.saving.held_weights import HeldWeights, StepWeights
+from runner.engine.schedules import (
+    FixedMomentum,
+    Freezing,
+    MomentumCycle,
+    NeverFrozen,
+    Observing,
+    own_step,
+    rate_tags,
+)
+from runner.engine.snapshots import NoSnapshots, Snapshots
+from runner.engine.state_dict import StateDict, load_part, load_state, part_versions
 
 # Prepares the averaged model for a validation, unless it is stopped, and returns what to log
 Recalibrate = Callable[["Learner", Stop], dict[str, float]]
@@ -26,10 +37,6 @@ Recalibrate = Callable[["Learner", Stop], dict[str, float]]
 def no_recalibration(learner: Learner, stop: Stop) -> dict[str, float]:
     """Leave the statistics as they are: for models without BatchNorm, and averages that take or need no others."""
     return {}
-
-
-# Exceeds the rounding error of a quotient and a product, and is less than a step
-_NUDGE = 1 + 1e-15
 
 
 @dataclass
@@ -46,6 +53,7 @@ class Learner:
         patience: The early stopping.
         stepper: Calls the optimizer; has no state to save.
         gate: Skips non-finite steps; has no state to save.
+        momentum: Sets the momentum where the schedule cycles it.
         freezing: Freezes parameter groups outside their window of steps.
         recalibrate: Prepares the averaged model for a validation (`runner.engine.recalibration`); returns what to log.
         step: The number of optimizer steps done.
@@ -60,6 +68,7 @@ class Learner:
     patience: Patience
     stepper: Stepper
     gate: Gate
+    momentum: MomentumCycle | FixedMomentum = field(default_factory=FixedMomentum)
     freezing: Freezing | NeverFrozen = field(default_factory=NeverFrozen)
     recalibrate: Recalibrate = no_recalibration
     step: int = 0
@@ -68,6 +77,7 @@ class Learner:
         self.parameters = dict(self.model.named_parameters())
         self.scaling = self.scaler.is_enabled()
         self.zero_grad = self.stepper.zero_grad
+        self.snapshots: Snapshots = getattr(self.average, "snapshots", None) or NoSnapshots()
         self.freezing.apply(self.step)
         self._rate_tags = rate_tags(self.optimizer.param_groups)
         # Some buffers are infinite from the start, such as an attention mask of -inf.
@@ -87,7 +97,7 @@ class Learner:
                 self.stepper.step(gradients)
 
     def set_lr(self) -> float:
-        """Set the learning rate of each parameter group for the next step and freeze the groups that do not train.
+        """Set learning rate and momentum of each group for the next step, and freeze the groups that do not train.
 
         Returns:
             The factor of the schedule for the groups that always train.
@@ -95,26 +105,23 @@ class Learner:
         factor = self.schedule(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor if "active" not in group else self.rate(group, self.step)
+        self.momentum.apply(self.step)
         self.freezing.apply(self.step)
         return factor
 
     def rate(self, group: Mapping[str, Any], step: int) -> float:
-        """Return the learning rate of a parameter group after `step` steps.
-
-        A group with a window of steps (`active`) runs the whole schedule, including warm-up, within the window, `pace`
-        times as fast. Outside the window its learning rate is 0.
-        """
+        """Return the learning rate of a parameter group after `step` steps; 0 while it is frozen."""
         initial: float = group["initial_lr"]
-        if "active" not in group:
-            return initial * self.schedule(step)
-        first, end = group["active"]
-        # The pace is a rounded quotient: without the nudge, a product that should be whole may end just below
-        return initial * self.schedule(int((step - first) * group["pace"] * _NUDGE)) if first <= step < end else 0.0
+        at = own_step(group, step)
+        return 0.0 if at is None else float(initial * at[1] * self.schedule(at[0]))
 
     def rates(self) -> dict[str, float]:
-        """Return the learning rates to log by tag: `train/lr`, and `train/lr/<label>` if groups differ."""
+        """Return what the schedule sets, to be logged by tag.
+
+        `train/lr`, `train/lr/<label>` if groups differ, and `train/momentum` if it is cycled.
+        """
         groups = self.optimizer.param_groups
-        return {tag: groups[number]["lr"] for tag, number in self._rate_tags.items()}
+        return {tag: groups[number]["lr"] for tag, number in self._rate_tags.items()} | self.momentum.values()
 
     def record_scores(self, scores: Mapping[str, float]) -> None:
         """Pass the scores of the validation after the current step to early stopping and to the schedule."""
@@ -134,12 +141,25 @@ class Learner:
 
     def weights(self) -> StateDict:
         """Return the tensors that evaluation needs: the model (averaged, if weights are averaged) and `preprocess`."""
-        return state_of(model=self.average.module, preprocess=self.preprocess)
+        return evaluation_state(self.average.module, self.preprocess)
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Load the result of `weights` into the evaluated model and into `preprocess`."""
         load_part("model", self.average.module, weights)
         load_part("preprocess", self.preprocess, weights)
+        load_posterior(self.average.module, weights)
+
+    def earlier_weights(self, held: HeldWeights) -> list[StepWeights]:
+        """Return the weights of earlier steps that no checkpoint has yet: the best ones, if held, and snapshots."""
+        best = held.of(self.patience.best_step)
+        found = {each.step: each for each in self.snapshots.unsaved(self.step, self.preprocess)}
+        found |= {best.step: best} if best else {}
+        return [found[step] for step in sorted(found) if step < self.step]
+
+    @property
+    def kept_steps(self) -> list[int]:
+        """Return the steps whose weights a run never removes: those of the best validation and of snapshots."""
+        return [self.patience.best_step, *self.snapshots.until(self.step)]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state that a resumed run needs besides `weights`."""

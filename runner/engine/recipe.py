@@ -24,9 +24,7 @@ _Result = TypeVar("_Result")
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) float; labels (B,) int64, or (B, K) float
 
 
-def _plain_update(
-    recipe: Recipe, learner: Learner, images: Tensor, labels: Tensor
-) -> Generator[Batch, Tensor, Outcome]:
+def plain_update(recipe: Recipe, learner: Learner, images: Tensor, labels: Tensor) -> Generator[Batch, Tensor, Outcome]:
     """Make one optimizer step with the gradients at the current weights."""
     mean_loss = yield images, labels
     return apply_gradients(recipe, learner, mean_loss)
@@ -108,7 +106,7 @@ class Recipe:
         penalties: Terms that are added to the loss.
         constraints: Functions that change the weights in place after each step.
         probes: Measurements during some steps.
-        clip: Clips the gradients in place and returns their norm before clipping, if it computed it.
+        clip: Clips the gradients in place and returns what `Outcome` has as their norm before clipping.
         autocast: Returns a context manager for mixed precision.
         reseed: Seeds torch's global generators, which dropout draws from.
         forward: How training calls the model. Evaluation calls the model itself.
@@ -136,7 +134,7 @@ class Recipe:
     reseed: Callable[[int], None]
     forward: Forward = plain_forward
     compiled: bool = False
-    update: Update = _plain_update
+    update: Update = plain_update
     gradients: Gradients = _plain_gradients
     metrics: Metrics = field(default_factory=Metrics)
 

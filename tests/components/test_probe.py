@@ -10,6 +10,7 @@ from small_runs import probe_values
 from torch import nn
 
 import runner.components  # noqa: F401  (registers)
+from runner.engine.clipping import clip_value
 from runner.engine.contracts import Outcome, Watched
 from runner.errors import ConfigError
 from runner.registry import build, names
@@ -128,6 +129,24 @@ def test_gradient_norms_are_those_before_clipping(clip):
     logged = drive(probe("grad_norm"), model, torch.optim.SGD(model.parameters(), lr=0.1), clip=clip)
     x, y = batch()
     nn.functional.cross_entropy(twin(x), y).backward()
+    squares = {n: p.grad.double().pow(2).sum().item() for n, p in twin.named_parameters()}
+    assert logged["grad_norm/_global"].item() == pytest.approx(sum(squares.values()) ** 0.5, rel=1e-5)
+    for name, square in squares.items():
+        assert logged[f"grad_norm/{name}"].item() == pytest.approx(square**0.5, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("clip", [clip_value(0.01), clip_value(1e6)])
+def test_gradient_norms_are_those_before_clipping_of_single_numbers(clip):
+    model, twin = network(), network()
+    x, y = batch()
+    watch = probe("grad_norm").watch(watched(model, x, y, 0))
+    next(watch)
+    for each in (model, twin):
+        nn.functional.cross_entropy(each(x), y).backward()
+    norm = clip(model)
+    with pytest.raises(StopIteration) as end:
+        watch.send(Outcome(torch.zeros(()), norm))
+    logged = probe_values(end.value.value)
     squares = {n: p.grad.double().pow(2).sum().item() for n, p in twin.named_parameters()}
     assert logged["grad_norm/_global"].item() == pytest.approx(sum(squares.values()) ** 0.5, rel=1e-5)
     for name, square in squares.items():

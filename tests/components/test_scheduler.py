@@ -14,11 +14,13 @@ import yaml
 from runner import components  # noqa: F401  (registers all)
 from runner.engine.clock import Clock
 from runner.engine.contracts import Schedule
+from runner.engine.schedules import Pure, Shifted, cycle_ends
 from runner.errors import ConfigError
 from runner.registry import build, names
 
 CONF = Path(__file__).parents[2] / "conf" / "scheduler"
 TOTAL, PER_EPOCH = 120, 12
+CYCLIC = {"cosine_restarts", "cyclic", "triangular", "onecycle"}
 
 
 def schedule(name: str, total: int = TOTAL, **changes: Any) -> Schedule:
@@ -52,6 +54,42 @@ def test_constant_is_one() -> None:
 def test_step_equals_torch() -> None:
     expected = of_torch(lambda o: lr.StepLR(o, step_size=25, gamma=0.3))
     assert curve(schedule("step", every="25steps", gamma=0.3)) == pytest.approx(expected, rel=1e-12)
+
+
+def ends_of(factor: Schedule) -> list[int]:
+    """Return the steps at which a falling learning rate rises again."""
+    values = curve(factor)
+    return [s for s in range(2, TOTAL) if values[s - 1] < values[s - 2] and values[s] > values[s - 1]]
+
+
+@pytest.mark.parametrize("warmup", ["0%", "10%", "7steps"])
+@pytest.mark.parametrize("growth", [1, 2])
+def test_the_cycles_of_cosine_restarts_end_where_the_rate_jumps_up(growth: int, warmup: str) -> None:
+    factor = schedule("cosine_restarts", cycle="11steps", growth=growth, warmup=warmup)
+    assert cycle_ends(Pure(factor)) == (*ends_of(factor), TOTAL)
+
+
+@pytest.mark.parametrize(("half", "warmup"), [("8steps", "0%"), ("1.25epochs", "0%"), ("8steps", "9steps")])
+def test_the_cycles_of_cyclic_end_where_the_rate_is_lowest(half: str, warmup: str) -> None:
+    """The lowest rate is the first of the next cycle, as the highest one of a cycle of cosines is its first."""
+    factor = schedule("cyclic", half=half, warmup=warmup)
+    lowest = [end - 1 for end in ends_of(factor)]
+    assert [end for end in cycle_ends(factor) if end < TOTAL] == lowest and len(lowest) > 2
+
+
+def test_a_last_cycle_that_is_not_complete_has_no_end() -> None:
+    assert cycle_ends(schedule("cyclic", half="25steps")) == (50, 100)
+    assert cycle_ends(schedule("cyclic", half="60steps")) == (120,)
+    assert cycle_ends(schedule("cyclic", half="61steps")) == ()
+
+
+def test_one_triangle_and_one_cycle_end_with_the_run_and_decay_has_no_cycles() -> None:
+    assert cycle_ends(schedule("triangular", warmup="5%")) == cycle_ends(schedule("onecycle")) == (TOTAL,)
+    assert {cycle_ends(schedule(name)) for name in set(names("scheduler")) - CYCLIC} == {()}
+
+
+def test_the_cycles_of_a_schedule_that_begins_later_end_later() -> None:
+    assert cycle_ends(Shifted(Pure(schedule("cosine_restarts", cycle="60steps")), 30)) == (90, 150)
 
 
 @pytest.mark.parametrize("final", [0.0, 0.1])
@@ -258,11 +296,99 @@ def test_warmup_rises_in_equal_steps_from_one_share_to_the_start_of_the_curve(na
     assert [factor(s) for s in range(10)] == pytest.approx([plain(0) * (s + 1) / 10 for s in range(10)])
 
 
+@pytest.mark.parametrize("name", names("scheduler"))
+@pytest.mark.parametrize("start", [0.001, 0.25, 1.0])
+def test_a_warmup_with_a_start_is_a_straight_line_from_it_as_torchs(name: str, start: float) -> None:
+    factor, plain = schedule(name, warmup="10steps", warmup_start=start), schedule(name, warmup="10steps")
+    line = of_torch(lambda o: lr.LinearLR(o, start_factor=start, end_factor=1.0, total_iters=9), 10)
+    assert [factor(s) for s in range(10)] == pytest.approx([plain(9) * share for share in line])
+    assert curve(factor)[10:] == curve(plain)[10:]
+
+
+def test_a_warmup_of_one_step_has_its_start() -> None:
+    assert curve(schedule("constant", warmup="1step", warmup_start=0.3), 3) == [0.3, 1.0, 1.0]
+    assert curve(schedule("constant", warmup="1step"), 3) == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("warmup", ["0%", "0steps", "0.3steps"])
+def test_a_start_without_a_warmup_is_refused(warmup: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"^scheduler.warmup_start: got 0.1, but scheduler.warmup={warmup} is no step"
+    ):
+        schedule("cosine", warmup=warmup, warmup_start=0.1)
+
+
+FLOORED: dict[str, dict[str, Any]] = {
+    "step": {"every": "25steps", "gamma": 0.3},
+    "multistep": {"milestones": ["30steps", "60steps", "90steps"], "gamma": 0.3},
+    "exponential": {"every": "1epoch", "gamma": 0.5},
+    "inverse_sqrt": {"timescale": "1epoch"},
+}
+
+
+@pytest.mark.parametrize("name", FLOORED)
+def test_the_factor_never_falls_below_its_final_value(name: str) -> None:
+    low, unlimited = schedule(name, final=0.35, **FLOORED[name]), curve(schedule(name, **FLOORED[name]))
+    assert min(unlimited) < 0.35
+    assert curve(low) == [max(0.35, value) for value in unlimited]
+    assert schedule(name, final=0.35, warmup="10steps", **FLOORED[name])(0) < 0.35  # the warm-up is below it
+
+
+@pytest.mark.parametrize("shape", ["linear", "cosine", "sqrt"])
+@pytest.mark.parametrize("final", [0.0, 0.1])
+def test_wsd_is_constant_and_then_decays(shape: str, final: float) -> None:
+    found = curve(schedule("wsd", warmup="12steps", decay="30steps", shape=shape, final=final))
+    assert found[11:91] == [1.0] * 80  # up to the step after which 30 remain
+    p = np.arange(30) / 30
+    left = {"linear": 1 - p, "cosine": (1 + np.cos(np.pi * p)) / 2, "sqrt": 1 - np.sqrt(p)}[shape]
+    assert found[90:] == pytest.approx(final + (1 - final) * left)
+
+
+@pytest.mark.parametrize(("shape", "theirs"), [("linear", "LinearLR"), ("cosine", "CosineAnnealingLR")])
+def test_the_decay_of_wsd_equals_torch(shape: str, theirs: str) -> None:
+    make = {
+        "LinearLR": lambda o: lr.LinearLR(o, start_factor=1.0, end_factor=0.05, total_iters=24),
+        "CosineAnnealingLR": lambda o: lr.CosineAnnealingLR(o, T_max=24, eta_min=0.05),
+    }[theirs]
+    found = curve(schedule("wsd", decay="20%", shape=shape, final=0.05))
+    assert found == pytest.approx([1.0] * 96 + of_torch(make, 24))
+
+
+def test_a_decay_of_wsd_as_long_as_the_run_has_no_hold() -> None:
+    assert curve(schedule("wsd", decay="100%", shape="linear")) == pytest.approx(curve(schedule("linear")))
+
+
+@pytest.mark.parametrize("total", [2, 3, 10, 37, 120])
+@pytest.mark.parametrize("percent", [4, 12.5, 30, 50, 95])
+def test_the_momentum_of_onecycle_equals_torch(total: int, percent: float) -> None:
+    if percent / 100 * total == 1:
+        return  # torch divides by zero
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
+    theirs = lr.OneCycleLR(optimizer, 1.0, total, pct_start=percent / 100, base_momentum=0.8, max_momentum=0.95)
+    ours = schedule("onecycle", total, peak=f"{percent}%", momentum=[0.8, 0.95])
+    for step in range(total):
+        assert ours.momentum(step) == pytest.approx(optimizer.param_groups[0]["momentum"], rel=1e-9), step
+        if step < total - 1:
+            optimizer.step()
+            theirs.step()
+
+
+def test_the_momentum_of_onecycle_is_high_during_the_warmup() -> None:
+    plain, warmed = (
+        schedule("onecycle", total, peak="30steps", momentum=[0.8, 0.95], **more)
+        for total, more in ((TOTAL, {}), (TOTAL + 10, {"warmup": "10steps"}))
+    )
+    assert [warmed.momentum(s) for s in range(10)] == [0.95] * 10
+    assert [warmed.momentum(10 + s) for s in range(TOTAL)] == [plain.momentum(s) for s in range(TOTAL)]
+    assert curve(plain) == curve(schedule("onecycle", peak="30steps"))
+
+
 IN_STEPS: dict[str, dict[str, Any]] = {  # durations that stand for shares of the run in the YAML
     "cyclic": {"half": "11steps"},
     "triangular": {"peak": "20steps"},
     "onecycle": {"peak": "30steps"},
     "cosine_restarts": {"cycle": "25steps"},
+    "wsd": {"decay": "30steps"},
 }
 
 

@@ -26,6 +26,10 @@ OTHER: dict[str, Any] = {  # another valid value, where none follows from the de
     "augment.stretch.factor": 1.5,
     "augment.short_side.high": 1.2,
     "average.ema.decay": 0.1,
+    "average.swag.rank": 2,
+    "average.swag.start": "2steps",
+    "average.swag.every": "2steps",
+    "average.snapshots.at": ["1step", "3steps"],
     "data.arrays.root": array_file(1),
     "data.arrays.inputs": "dark",
     "data.arrays.labels": "halves",
@@ -77,6 +81,7 @@ OTHER: dict[str, Any] = {  # another valid value, where none follows from the de
     "optim.*.no_decay": [],
     "optim.*.rules": [{"match": "head", "lr": 0.0}],
     "optim.muon.ns_steps": 3,
+    "predict.swag.samples": 3,
     "predict.tta.views": ["shift"],
     "predict.mc_dropout.passes": 3,
     "probe.*.every": 2,
@@ -85,6 +90,15 @@ OTHER: dict[str, Any] = {  # another valid value, where none follows from the de
     "regularizer.*.where": ["block"],
     "regularizer.dropconnect.layers": ["conv"],
     "scheduler.multistep.milestones": ["20%"],
+    "scheduler.exponential.final": 0.95,
+    "scheduler.inverse_sqrt.final": 0.9,
+    "scheduler.onecycle.momentum": [0.8, 0.9],
+    "scheduler.*.warmup_start": 0.5,
+    "transfer.partial.trained": 1,
+    "transfer.*.layer_decay": 0.5,
+    "transfer.staged.head_for": "60%",
+    "transfer.staged.all_from": "40%",
+    "transfer.lp_ft.probe": "33%",
 }
 BESIDE: dict[str, dict[str, Any]] = {  # what else the option must be set to for the knob to count; bare keys are knobs
     "average.polyak.blocks": {"last": "100%"},
@@ -98,6 +112,7 @@ BESIDE: dict[str, dict[str, Any]] = {  # what else the option must be set to for
     "model.torchvision.swap": {"activation.name": "tanh"},
     "optim.*.no_decay": {"weight_decay": 0.1},
     "predict.tta.shift": {"views": ["shift"]},
+    "scheduler.*.warmup_start": {"warmup": "10%"},
     "predict.tta.views": {"views": ["flip", "shift"]},
 }
 ELSEWHERE = {  # what no run on this machine can show, with the test that does
@@ -122,6 +137,11 @@ ELSEWHERE = {  # what no run on this machine can show, with the test that does
     "data.imagefolder.class_order": "tests/components/test_data_folders.py",
     **{f"data.{name}.val_size": "tests/components/test_data.py" for name in DOWNLOADS},
     **{f"data.{name}.batch_size": "tests/components/test_data.py" for name in DOWNLOADS},
+    **{f"transfer.{name}.cache": "tests/test_feature_cache.py" for name in ("feature_extraction", "staged", "lp_ft")},
+    **{
+        f"transfer.{name}.normalization": "tests/test_transfer.py"
+        for name in ("feature_extraction", "fine_tune", "layerwise", "partial", "staged", "lp_ft")
+    },
     "model.timm.arch": "tests/components/test_model_library.py",
     "model.timm.swap": "tests/components/test_model_library.py",
 }
@@ -217,6 +237,7 @@ SETTINGS = {
     "accumulate": 2,
     "augment_repeats": 2,
     "clip": 0.01,
+    "clip_by": "value",
     "monitor": "val/loss",
     "patience": 1,
     "precision": "bf16",
@@ -230,8 +251,8 @@ SETTINGS = {
 
 @pytest.mark.parametrize(("field", "value"), SETTINGS.items())
 def test_another_value_of_a_global_field_changes_something(field: str, value: Any) -> None:
-    beside = {"augment": ["crop"]} if field == "augment_repeats" else {}
-    given = small({"steps": STEPS, **beside})
+    beside = {"augment": ["crop"]} if field == "augment_repeats" else {"clip": 0.1} if field == "clip_by" else {}
+    given = small({"steps": STEPS, "clip": None, **beside})
     assert all_of({**given, field: value}) != all_of(given)
 
 

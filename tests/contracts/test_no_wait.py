@@ -19,7 +19,19 @@ from runner.engine.logs.log import Log
 from runner.engine.train import train
 
 READS = ("item", "__float__", "__bool__", "__int__", "__index__", "tolist", "__contains__", "numpy", "cpu", "nonzero")
-KINDS = ("activation", "augment", "average", "loss", "mix", "norm", "optim", "preprocess", "probe", "regularizer")
+KINDS = (
+    "activation",
+    "augment",
+    "average",
+    "loss",
+    "mix",
+    "norm",
+    "optim",
+    "preprocess",
+    "probe",
+    "regularizer",
+    "update",
+)
 SOURCE = str(ROOT / "runner")
 STEPS = 3
 ON_THE_HOST = "runner/components/optim/foreach.py: __int__"  # reads the count of steps, a tensor that stays on the CPU

@@ -63,13 +63,17 @@ def shown(kind: str, name: str) -> Any:
     return left.state, left.printed
 
 
-def curve(given: dict[str, Any]) -> list[float]:
-    """Return the learning rate's factor in each of 100 steps, scored after each: better at first only."""
+def curve(given: dict[str, Any]) -> list[Any]:
+    """Return the learning rate's factor in each of 100 steps, and the momentum if it is cycled.
+
+    The steps are scored: better at first only.
+    """
     schedule = build({**given, "steps": 100}).learner.schedule
     scores = [0.1 + 0.0007 * step for step in range(10)] + [0.1] * 90
     factors = []
     for step, score in enumerate(scores):
-        factors.append(schedule(step))
+        momentum = getattr(schedule, "momentum", None)
+        factors.append((schedule(step), momentum and momentum(step)))
         schedule.observe(score)
     return factors
 

@@ -94,8 +94,14 @@ def test_what_was_first_not_finite_is_named(where, found, bad, precision, implem
     assert now == was
 
 
+OTHER_WAYS = [
+    *({"clip": 0.1, "clip_by": kind} for kind in ("norm", "value", "agc")),
+    *({"accumulate": 2}, {"regularizer": ["max_norm"]}, {"average": "none"}, {"update": "sam"}),
+]
+
+
 @pytest.mark.parametrize("beside", [False, True], ids=["seen at once", "told on the device"])
-@pytest.mark.parametrize("more", [{"accumulate": 2}, {"clip": 0.1}, {"regularizer": ["max_norm"]}, {"average": "none"}])
+@pytest.mark.parametrize("more", OTHER_WAYS)
 def test_nothing_moves_in_other_ways_of_making_a_step(more, beside, monkeypatch):
     monkeypatch.setattr(finite, "is_host_memory", lambda device: not beside)
     made = experiment("output", NAN, **more)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -77,15 +79,7 @@ def residual(*, bias: float, head: Head) -> Init:
             raise ConfigError(
                 "init=residual: the model has no residual branch that ends in a weighted layer; choose another init"
             )
-        if not all(last.weight.requires_grad for last in ends):
-            raise ConfigError(
-                "init=residual: not supported with norm.scale=false, which keeps the scales at 1; choose another init"
-            )
-        if any(map(standardizes_weight, ends)):
-            raise ConfigError(
-                "init=residual: not supported with weight standardization of the last layer of a branch, which would "
-                "multiply the gradients of zeros by 1 / sqrt(eps); choose another init"
-            )
+        _check_ends(ends)
         he(model)
         names = {module: path for path, module in model.named_modules()}
         for last in ends:
@@ -94,6 +88,19 @@ def residual(*, bias: float, head: Head) -> Init:
                 weight.write(torch.zeros_like(weight.read()))
 
     return init
+
+
+def _check_ends(ends: list[Any]) -> None:
+    """Raise ConfigError for last layers that cannot be zero, or could not leave zero."""
+    if not all(last.weight.requires_grad for last in ends):
+        raise ConfigError(
+            "init=residual: not supported with norm.scale=false, which keeps the scales at 1; choose another init"
+        )
+    if any(map(standardizes_weight, ends)):
+        raise ConfigError(
+            "init=residual: not supported with weight standardization of the last layer of a branch, which would "
+            "multiply the gradients of zeros by 1 / sqrt(eps); choose another init"
+        )
 
 
 def _last_weight_layer(branch: nn.Module) -> nn.Module:

@@ -78,7 +78,7 @@ def filters(*, every: PositiveInt, count: PositiveInt) -> Probe:
 
 @register("probe")
 def confusion(*, every: PositiveInt) -> Probe:
-    """Return a probe of the batch's confusion matrix as an image.
+    """Return a probe of the batch's confusion matrix as an image, in the step's first forward pass.
 
     Logs `confusion/batch`: rows are true classes, columns predicted ones, and white is 100 % of a class. The true class
     of a mixed label is the one with the largest weight.
@@ -91,7 +91,8 @@ def confusion(*, every: PositiveInt) -> Probe:
             yield
         finally:
             handle.remove()
-        logits = torch.cat(outputs)
+        # An update may call the model again on the same batch, at other weights
+        logits = torch.cat(outputs)[: len(watched.labels)]
         labels = watched.labels if watched.labels.ndim == 1 else watched.labels.argmax(1)
         classes = logits.shape[1]
         counts = torch.zeros(classes * classes, device=logits.device)

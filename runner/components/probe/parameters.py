@@ -130,9 +130,12 @@ def grad_norm(*, every: PositiveInt) -> Probe:
         selected = {name: p.grad for name, p in watched.parameters.items() if p.grad is not None}
         if not selected:
             return {}
-        measured, before = _norms(list(selected.values())), outcome.grad_norm
-        whole = [] if before is None else [before.detach()]
-        return {"grad_norm": Numbers([*measured, *whole], partial(_unclipped, tuple(selected)))}
+        before = outcome.grad_norm
+        if before is not None and before.ndim == 1:
+            numbers = list(before.unbind())
+        else:
+            numbers = _norms(list(selected.values())) + ([] if before is None else [before.detach()])
+        return {"grad_norm": Numbers(numbers, partial(_unclipped, tuple(selected)))}
 
     return Probe(every, watch)
 
@@ -142,7 +145,7 @@ def _unclipped(names: tuple[str, ...], numbers: list[float]) -> dict[str, float]
 
     Args:
         names: The parameters.
-        numbers: Their norms after clipping, then, if clipping computed it, the norm of all together before clipping.
+        numbers: Their norms, then, if clipping by the global norm scaled them, the norm of all together before that.
     """
     clipped, before = numbers[: len(names)], numbers[len(names) :]
     whole = math.hypot(*clipped)

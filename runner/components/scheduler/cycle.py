@@ -1,6 +1,6 @@
 """Schedules that increase too: cyclic, triangular, cosine with restarts, one cycle.
 
-The package's docstring defines t, n and s.
+The package's docstring defines t, n and s. Each says when its cycles end; triangular and onecycle are one cycle.
 """
 
 from __future__ import annotations
@@ -11,21 +11,22 @@ from fractions import Fraction
 from functools import cache
 from typing import Annotated
 
-from runner.components.scheduler.decay import WarmUp, with_warmup
+from runner.components.scheduler.warmup import Share, WarmUp
 from runner.durations import date, dates_until, exact_steps_of
 from runner.engine.clock import Clock
 from runner.engine.contracts import Schedule
+from runner.engine.schedules import WithMomentum
 from runner.registry import register
 from runner.relations import InRun
-from runner.schema import Duration, Positive, PositiveInt, Range, Unit
+from runner.schema import BOUNDS, Duration, HalfOpenUnit, Positive, PositiveInt, Unit
 
-_Share = Annotated[float, Range(0, 1, open_low=True)]
+_Momentum = Annotated[list[HalfOpenUnit], BOUNDS]
 _Part = Annotated[Duration, InRun(end=True)]
 _Peak = Annotated[Duration, InRun(zero=True, rounds=True, end=True, after="warmup")]
 
 
 @register("scheduler")
-def cyclic(clock: Clock, *, low: _Share, half: _Part, gamma: Positive, warmup: WarmUp) -> Schedule:
+def cyclic(clock: Clock, warm_up: WarmUp, *, low: Share, half: _Part, gamma: Positive) -> Schedule:
     """Return triangles from `low` up to 1 and back; each half takes `half`, and each height is `gamma` times the last.
 
     Smith 2017 (arXiv 1506.01186): gamma 1 is the paper's `triangular`, gamma 0.5 its `triangular2`. torch's CyclicLR.
@@ -39,11 +40,14 @@ def cyclic(clock: Clock, *, low: _Share, half: _Part, gamma: Positive, warmup: W
         share = (t - begin) / (end - begin)
         return low + (1 - low) * gamma ** (halves // 2) * (1 - share if halves % 2 else share)
 
-    return with_warmup(curve, warmup, clock)
+    def ends(n: int) -> list[int]:
+        return [date(2 * number, interval) for number in range(1, dates_until(n, interval) // 2 + 1)]
+
+    return warm_up.in_cycles(curve, ends)
 
 
 @register("scheduler")
-def triangular(clock: Clock, *, start: _Share, peak: _Peak, final: Unit, warmup: WarmUp) -> Schedule:
+def triangular(clock: Clock, warm_up: WarmUp, *, start: Share, peak: _Peak, final: Unit) -> Schedule:
     """Return a straight line from `start` up to 1 at `peak` after the warm-up, and one down to `final`."""
     top = clock.steps(peak)
 
@@ -52,11 +56,11 @@ def triangular(clock: Clock, *, start: _Share, peak: _Peak, final: Unit, warmup:
             return start + (1 - start) * t / top
         return 1 + (final - 1) * min(1.0, (t - top) / max(1, n - top))
 
-    return with_warmup(curve, warmup, clock)
+    return warm_up.in_cycles(curve, lambda n: [n])
 
 
 @register("scheduler")
-def cosine_restarts(clock: Clock, *, cycle: _Part, growth: PositiveInt, final: Unit, warmup: WarmUp) -> Schedule:
+def cosine_restarts(clock: Clock, warm_up: WarmUp, *, cycle: _Part, growth: PositiveInt, final: Unit) -> Schedule:
     """Return half cosines from 1 to `final`, each `growth` times as long as the last (SGDR, arXiv 1608.03983).
 
     Whole cycles fill the n steps after the warm-up, so that the run ends at the smallest factor. There are m of them,
@@ -72,7 +76,7 @@ def cosine_restarts(clock: Clock, *, cycle: _Part, growth: PositiveInt, final: U
         begin, end = starts(n)[number - 1], starts(n)[number]
         return final + (1 - final) * (1 + math.cos(math.pi * min(1.0, (t - begin) / (end - begin)))) / 2
 
-    return with_warmup(curve, warmup, clock)
+    return warm_up.in_cycles(curve, lambda n: starts(n)[1:])
 
 
 def _restarts(n: int, first: Fraction, growth: int) -> list[int]:
@@ -88,20 +92,32 @@ def _restarts(n: int, first: Fraction, growth: int) -> list[int]:
 
 
 @register("scheduler")
-def onecycle(clock: Clock, *, start: _Share, peak: _Peak, final: Unit, warmup: WarmUp) -> Schedule:
+def onecycle(
+    clock: Clock, warm_up: WarmUp, *, start: Share, peak: _Peak, final: Unit, momentum: _Momentum | None
+) -> Schedule:
     """Return half cosines from `start` up to 1 and down to `final`, which is the factor of the last step.
 
     The rise takes `peak` after the warm-up: the factor is 1 at `t = peak - 1`, which may lie between two steps. This is
-    the learning rate of torch's OneCycleLR (Smith and Topin 2018, arXiv 1708.07120); the momentum is not cycled.
+    torch's OneCycleLR (Smith and Topin 2018, arXiv 1708.07120). With `momentum: [low, high]` the momentum, or the first
+    of `betas`, goes along half cosines from `high` down to `low` at the peak and back; it is `high` during the warm-up
+    and replaces the optimizer's own. null does not change it.
     """
     top = float(exact_steps_of(peak, **vars(clock))) - 1
 
-    def curve(t: int, n: int) -> float:
+    def place(t: int, n: int) -> tuple[float, float]:
+        """Return the factor that the half cosine of a step is farthest down at, and how far down it is, in [0, 1]."""
         if t < top:
-            low, share = start, 1 - t / top
-        else:
-            # The last step has the factor `final`, unless it is the peak
-            low, share = final, (t - top) / (n - 1 - top) if t < n - 1 else float(t > top)
+            return start, 1 - t / top
+        # The last step has the factor `final`, unless it is the peak
+        return final, (t - top) / (n - 1 - top) if t < n - 1 else float(t > top)
+
+    def curve(t: int, n: int) -> float:
+        low, share = place(t, n)
         return low + (1 - low) * (1 + math.cos(math.pi * share)) / 2
 
-    return with_warmup(curve, warmup, clock)
+    factor = warm_up.in_cycles(curve, lambda n: [n])
+    if momentum is None:
+        return factor
+    low, high = momentum
+    opposite = warm_up.held(lambda t, n: high - (high - low) * (1 + math.cos(math.pi * place(t, n)[1])) / 2)
+    return WithMomentum(factor, opposite)

@@ -1,6 +1,6 @@
-"""Schedules that are constant or decrease, and the warm-up of all schedules.
+"""Schedules that are constant or decrease.
 
-constant, step, multistep, exponential, cosine, linear, polynomial, inverse square root, plateau. A schedule is a
+constant, step, multistep, exponential, cosine, linear, polynomial, inverse square root, WSD, plateau. A schedule is a
 function from the number of steps done to the factor on each group's learning rate; only `plateau` has a state.
 
 The package's docstring defines t, n and s.
@@ -11,120 +11,115 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
+from runner.components.scheduler.warmup import WarmUp
 from runner.durations import dates_until
 from runner.engine.clock import Clock
 from runner.engine.contracts import Schedule
-from runner.errors import ConfigError
 from runner.registry import register
 from runner.relations import InRun
 from runner.schema import Duration, NonNegative, NonNegativeInt, Positive, Unit
 
-# A part of the run; none at 0
-WarmUp = Annotated[Duration, InRun(zero=True, end=True)]
 _Date = Annotated[Duration, InRun(before=True)]
 _Scale = Annotated[Duration, InRun()]
-# (t, n) -> factor
-_Curve = Callable[[int, int], float]
-
-
-def with_warmup(curve: _Curve, warmup: str, clock: Clock) -> Schedule:
-    """Return a linear warm-up over w steps, followed by the curve over the remaining steps.
-
-    For s < w the factor is `curve(0) * (s + 1) / w`, which reaches the curve's start at s = w - 1 (Goyal et al. 2017,
-    arXiv 1706.02677, section 2.2). From s = w on it is `curve(s - w)`.
-    """
-    w = _warmup_steps(warmup, clock)
-    length = max(1, clock.total_steps - w)
-
-    def factor(step: int) -> float:
-        if step < w:
-            return curve(0, length) * (step + 1) / w
-        return curve(step - w, length)
-
-    return factor
-
-
-def _times_warmup(curve: Callable[[int], float], warmup: str, clock: Clock) -> Schedule:
-    """Return a curve of s multiplied by a linear warm-up over w steps: for s < w, `curve(s) * (s + 1) / w`.
-
-    Its milestones count from the start of the run: a drop after 30 epochs comes after 30 epochs of the run.
-    """
-    w = _warmup_steps(warmup, clock)
-    return lambda step: curve(step) * min(1.0, (step + 1) / max(1, w))
-
-
-def _warmup_steps(warmup: str, clock: Clock) -> int:
-    """Return a warm-up in steps; raise ConfigError if it is longer than the run."""
-    steps = clock.steps(warmup)
-    if steps > clock.total_steps:
-        raise ConfigError(f"scheduler.warmup: {warmup} is {steps} steps, more than the run's {clock.total_steps}")
-    return steps
+_Decay = Annotated[Duration, InRun(end=True, after="warmup")]
+# Progress in [0, 1] of a decay -> the share of the learning rate that is left
+_SHAPES: dict[str, Callable[[float], float]] = {
+    "linear": lambda p: 1 - p,
+    "cosine": lambda p: (1 + math.cos(math.pi * p)) / 2,
+    "sqrt": lambda p: 1 - math.sqrt(p),
+}
 
 
 @register("scheduler")
-def constant(clock: Clock, *, warmup: WarmUp) -> Schedule:
+def constant(warm_up: WarmUp) -> Schedule:
     """Return the factor 1 in every step after the warm-up."""
-    return with_warmup(lambda t, n: 1.0, warmup, clock)
+    return warm_up.then(lambda t, n: 1.0)
 
 
 @register("scheduler")
-def step(clock: Clock, *, every: _Date, gamma: Positive, warmup: WarmUp) -> Schedule:
-    """Return `gamma ** k` after k drops: one at each step `round(k * every)`, counted from the start of the run."""
+def step(clock: Clock, warm_up: WarmUp, *, every: _Date, gamma: Positive, final: Unit) -> Schedule:
+    """Return `gamma ** k` after k drops: one at each step `round(k * every)`, counted from the start of the run.
+
+    The factor never falls below `final`.
+    """
     interval = clock.interval(every)
-    return _times_warmup(lambda s: gamma ** dates_until(s, interval), warmup, clock)
+    return warm_up.times(lambda s: max(final, gamma ** dates_until(s, interval)))
 
 
 @register("scheduler")
-def cosine(clock: Clock, *, final: Unit, warmup: WarmUp) -> Schedule:
+def cosine(warm_up: WarmUp, *, final: Unit) -> Schedule:
     """Return half a cosine from 1 to `final`: `final + (1 - final) * (1 + cos(pi * t / n)) / 2` (arXiv 1608.03983)."""
 
     def curve(t: int, n: int) -> float:
         return final + (1 - final) * (1 + math.cos(math.pi * min(t, n) / n)) / 2
 
-    return with_warmup(curve, warmup, clock)
+    return warm_up.then(curve)
 
 
 @register("scheduler")
-def inverse_sqrt(clock: Clock, *, timescale: _Scale, warmup: WarmUp) -> Schedule:
+def inverse_sqrt(clock: Clock, warm_up: WarmUp, *, timescale: _Scale, final: Unit) -> Schedule:
     """Return `1 / sqrt(1 + t / timescale)`, which starts at 1 (`1 / sqrt(t)` would be infinite at t = 0).
 
     With `timescale` equal to `warmup`, w steps, it is `sqrt(w / s)` after the warm-up: the schedule of the transformer
-    (arXiv 1706.03762, section 5.3).
+    (arXiv 1706.03762, section 5.3). The factor never falls below `final`.
     """
     scale = max(1, clock.steps(timescale))
-    return with_warmup(lambda t, n: 1 / math.sqrt(1 + t / scale), warmup, clock)
+    return warm_up.then(lambda t, n: max(final, 1 / math.sqrt(1 + t / scale)))
 
 
 @register("scheduler")
-def multistep(clock: Clock, *, milestones: list[_Date], gamma: Positive, warmup: WarmUp) -> Schedule:
-    """Return `gamma ** (number of milestones passed)`, counted from the start of the run (arXiv 1512.03385)."""
+def multistep(clock: Clock, warm_up: WarmUp, *, milestones: list[_Date], gamma: Positive, final: Unit) -> Schedule:
+    """Return `gamma ** (number of milestones passed)`, counted from the start of the run (arXiv 1512.03385).
+
+    The factor never falls below `final`.
+    """
     dates = sorted(clock.steps(milestone) for milestone in milestones)
-    return _times_warmup(lambda s: gamma ** bisect_right(dates, s), warmup, clock)
+    return warm_up.times(lambda s: max(final, gamma ** bisect_right(dates, s)))
 
 
 @register("scheduler")
-def exponential(clock: Clock, *, every: _Scale, gamma: Positive, warmup: WarmUp) -> Schedule:
-    """Return `gamma ** (t / every)`: the decay of `step` in equal factors per step."""
+def exponential(clock: Clock, warm_up: WarmUp, *, every: _Scale, gamma: Positive, final: Unit) -> Schedule:
+    """Return `gamma ** (t / every)`: the decay of `step` in equal factors per step, never below `final`."""
     interval = float(clock.interval(every))
-    return with_warmup(lambda t, n: gamma ** (t / interval), warmup, clock)
+    return warm_up.then(lambda t, n: max(final, gamma ** (t / interval)))
 
 
 @register("scheduler")
-def polynomial(clock: Clock, *, power: Positive, final: Unit, warmup: WarmUp) -> Schedule:
+def polynomial(warm_up: WarmUp, *, power: Positive, final: Unit) -> Schedule:
     """Return `final + (1 - final) * (1 - t / n) ** power`."""
 
     def curve(t: int, n: int) -> float:
         return final + (1 - final) * math.pow(1 - min(t, n) / n, power)
 
-    return with_warmup(curve, warmup, clock)
+    return warm_up.then(curve)
 
 
 @register("scheduler")
-def linear(clock: Clock, *, final: Unit, warmup: WarmUp) -> Schedule:
+def linear(warm_up: WarmUp, *, final: Unit) -> Schedule:
     """Return a straight line from 1 to `final`."""
-    return with_warmup(lambda t, n: 1 + (final - 1) * min(t, n) / n, warmup, clock)
+    return warm_up.then(lambda t, n: 1 + (final - 1) * min(t, n) / n)
+
+
+@register("scheduler")
+def wsd(
+    clock: Clock, warm_up: WarmUp, *, decay: _Decay, shape: Literal["linear", "cosine", "sqrt"], final: Unit
+) -> Schedule:
+    """Return 1 until the last part of the run, then a decay to `final`: warm-up, stable, decay.
+
+    With p the share of the decay that is over, the factor is `final + (1 - final) * f(p)`, and f is `1 - p`
+    (`linear`), `(1 + cos(pi * p)) / 2` (`cosine`) or `1 - sqrt(p)` (`sqrt`). Hu et al. 2024 (arXiv 2404.06395); Hagele
+    et al. 2024 (arXiv 2405.18392) recommend `sqrt` over the last fifth. The steps before the decay do not depend on
+    the length of the run, so that a longer one can start from their weights.
+    """
+    steps, left = max(1, clock.steps(decay)), _SHAPES[shape]
+
+    def curve(t: int, n: int) -> float:
+        over = t - (n - min(n, steps))
+        return 1.0 if over <= 0 else final + (1 - final) * left(min(1.0, over / min(n, steps)))
+
+    return warm_up.then(curve)
 
 
 class _Plateau:
@@ -167,19 +162,18 @@ class _Plateau:
 
 @register("scheduler")
 def plateau(
-    clock: Clock,
+    warm_up: WarmUp,
     *,
     gamma: Unit,
     patience: NonNegativeInt,
     threshold: NonNegative,
     cooldown: NonNegativeInt,
     final: Unit,
-    warmup: WarmUp,
 ) -> _Plateau:
     """Return a factor that is multiplied by `gamma` after more than `patience` validations without improvement.
 
     An improvement exceeds the best monitored score by more than `threshold`. The `cooldown` validations after a drop do
     not count. The factor never falls below `final`. This is the rule of torch.optim.lr_scheduler.ReduceLROnPlateau.
     """
-    ramp = with_warmup(lambda t, n: 1.0, warmup, clock)
+    ramp = warm_up.then(lambda t, n: 1.0)
     return _Plateau(ramp, gamma=gamma, patience=patience, threshold=threshold, cooldown=cooldown, final=final)
