@@ -68,6 +68,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "num_workers workers dataloader_num_workers n_workers loader_workers num_worker": ("data.workers={}",),
     "data_dir data_root dataset_path data_path dataset_dir root_dir train_dir": ("data.root={}",),
     "image_size img_size input_size imgsz image_dim resolution": ("data.size={}", "data.size=[{},{}]"),
+    "aug_repeats repeated_aug ra_repeats repeated_augmentation": ("augment_repeats={}",),
     "shuffle": ("true: data.sampling=shuffle",),
     "limit limit_train_batches subset subset_size n_samples max_samples max_train_samples": ("data.limit={}",),
     "val_split validation_split val_fraction valid_pct": ("data.val_fraction={}",),
