@@ -56,7 +56,7 @@ def draw_choices(number: int, color: str) -> dict[str, Any]:
     made |= model_shape(made, rng)
     made |= image_choice(made, rng, color)
     if made["average"] == "schedulefree" and rng.random() < 0.9:
-        made["optim"] = "schedulefree"
+        made["optim"] = rng.choice(["schedulefree", "schedulefree_sgd"])
     if made["predict"] == "mc_dropout":
         made["predict.passes"] = 2
         if rng.random() < 0.8 and not set(made["regularizer"]) & set(DROPPING):

@@ -70,6 +70,7 @@ OTHER: dict[str, Any] = {  # another valid value, where none follows from the de
     "optim.*.no_decay": [],
     "optim.*.rules": [{"match": "head", "lr": 0.0}],
     "optim.muon.ns_steps": 3,
+    "optim.adafactor.threshold": 2.0,
     "predict.tta.views": ["shift"],
     "predict.mc_dropout.passes": 3,
     "probe.*.every": 2,
@@ -120,6 +121,7 @@ ELSEWHERE = {  # what no run on this machine can show, with the test that does
     "data.imagefolder.class_order": "tests/components/test_data_folders.py",
     **{f"data.{name}.val_size": "tests/components/test_data.py" for name in DOWNLOADS},
     **{f"data.{name}.batch_size": "tests/components/test_data.py" for name in DOWNLOADS},
+    "optim.radam.eps": "tests/components/test_optim_formulas.py",  # from step 6 on
     "model.timm.arch": "tests/components/test_model_library.py",
     "model.timm.swap": "tests/components/test_model_library.py",
 }

@@ -232,7 +232,7 @@ def test_each_template_is_the_answer_to_some_value() -> None:
         (["regularizer=[dropout,droppath]"], "stochastic_depth"),
         (["augment=[crop,normalize]"], "preprocess=standardize"),
         (["experiment=digits"], "recipe=digits"),
-        (["optim=radam"], None),
+        (["optim=amsgrad"], "optim=adam optim.amsgrad=true"),
         (["optim=lars"], None),
         (["data=coco"], None),
         (["logger=wandb2"], None),
