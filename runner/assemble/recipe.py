@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 
 import torch
@@ -52,7 +53,9 @@ def build_recipe(
         log_every=settings.log_every,
         accumulate=settings.accumulate,
         loss=loss,
-        mix=_seeded_by_step(build("mix", config["mix"], num_classes=classes, shape=data.shape), settings.seed, world),
+        mix=_seeded_by_step(
+            build("mix", config["mix"], num_classes=classes, shape=data.shape, clock=clock), settings.seed, world
+        ),
         predict=build("predict", config["predict"], model=model, shape=data.shape, loss=loss),
         penalties=[r.penalty for r in regularizers if r.penalty],
         constraints=[r.constrain for r in regularizers if r.constrain],
@@ -101,9 +104,13 @@ def _class_counts(loss: Config, data: Data) -> Tensor:
 
 
 def _seeded_by_step(mix: Mix, seed: int, world: World) -> Callable[[Tensor, Tensor, int], Batch]:
-    """Return the mix as a function of the step; each process mixes its own share of the examples."""
-    key_of = step_keys(seed, "mix", rank=world.rank)
-    return lambda images, labels, step: mix(images, labels, key_of(step))
+    """Return the mix as a function of the step; each process mixes its own share of the examples.
+
+    A mix may have an `end`: a number of steps after which batches stay as they are.
+    """
+    key_of, end = step_keys(seed, "mix", rank=world.rank), getattr(mix, "end", None)
+    last = math.inf if end is None else end
+    return lambda images, labels, step: mix(images, labels, key_of(step)) if step < last else (images, labels)
 
 
 def _clipper(settings: Settings, model: nn.Module) -> Clip:

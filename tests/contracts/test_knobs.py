@@ -47,6 +47,7 @@ OTHER: dict[str, Any] = {  # another valid value, where none follows from the de
     "init.*.head": 0.5,
     "loss.cross_entropy.class_weights": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0],
     "mix.*.p": 0.0,
+    "mix.*.until": "2steps",
     "mix.mixup_or_cutmix.cutmix_p": 1.0,
     "model.cnn.channels": [8, 24],
     "model.*.hidden": [8],
