@@ -43,6 +43,7 @@ def build_recipe(
     # The examples of any step but the last of an epoch.
     full = min(batches.batch, batches.examples_per_epoch)
     loss = _build_loss(config, settings, data)
+    mix = build("mix", config["mix"], num_classes=classes, shape=data.shape, clock=clock)
     forward, compiled = forward_of(model, settings, shape=data.shape, batch=full, steps=clock.total_steps)
     return Recipe(
         seed=settings.seed,
@@ -53,9 +54,7 @@ def build_recipe(
         log_every=settings.log_every,
         accumulate=settings.accumulate,
         loss=loss,
-        mix=_seeded_by_step(
-            build("mix", config["mix"], num_classes=classes, shape=data.shape, clock=clock), settings.seed, world
-        ),
+        mix=_seeded_by_step(mix, settings.seed, world),
         predict=build("predict", config["predict"], model=model, shape=data.shape, loss=loss),
         penalties=[r.penalty for r in regularizers if r.penalty],
         constraints=[r.constrain for r in regularizers if r.constrain],

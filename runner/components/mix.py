@@ -1,4 +1,4 @@
-"""Mixing augmentations: combine each image and label of a batch with another one, drawn from a random key."""
+"""_Mixing augmentations: combine each image and label of a batch with another one, drawn from a random key."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class _MixUntil:
 
 
 @shared_knobs
-class Mixing:
-    """Which batches are mixed, from the knobs that all mixes share; a mix asks for `mixing`.
+class _Mixing:
+    """The choice of batches that are mixed, from the knobs that all mixes share; a mix asks for `mixing`.
 
     Args:
         num_classes: number of classes K.
@@ -74,7 +74,7 @@ def none() -> Mix:
 
 
 @register("mix")
-def mixup(mixing: Mixing, *, alpha: Positive) -> Mix:
+def mixup(mixing: _Mixing, *, alpha: Positive) -> Mix:
     """Return mixup: `w * image + (1 - w) * partner`, labels likewise (Zhang et al. 2017, arXiv 1710.09412, eq. 1).
 
     As in the authors' code, a batch is mixed with a permutation of itself, with one weight per batch.
@@ -90,7 +90,7 @@ def mixup(mixing: Mixing, *, alpha: Positive) -> Mix:
 
 
 @register("mix")
-def cutmix(mixing: Mixing, shape: _Shape, *, alpha: Positive) -> Mix:
+def cutmix(mixing: _Mixing, shape: _Shape, *, alpha: Positive) -> Mix:
     """Return CutMix: paste a box of the partner image, weight labels by its area (arXiv 1905.04899, section 3.1).
 
     The box covers a share 1 - w of the image around a uniform center. Parts outside the image are not pasted and do not
@@ -112,7 +112,7 @@ def cutmix(mixing: Mixing, shape: _Shape, *, alpha: Positive) -> Mix:
 
 
 @register("mix")
-def saliencymix(mixing: Mixing, shape: _Shape, *, alpha: Positive) -> Mix:
+def saliencymix(mixing: _Mixing, shape: _Shape, *, alpha: Positive) -> Mix:
     """Return SaliencyMix: paste the box around the partner's most salient pixel (arXiv 2006.01791, section 3).
 
     The box has the same place in both images; its size and the label weights are those of CutMix. Saliency is the
@@ -135,7 +135,7 @@ def saliencymix(mixing: Mixing, shape: _Shape, *, alpha: Positive) -> Mix:
 
 @register("mix")
 def mixup_or_cutmix(
-    mixing: Mixing, shape: _Shape, *, mixup_alpha: Positive, cutmix_alpha: Positive, cutmix_p: Unit
+    mixing: _Mixing, shape: _Shape, *, mixup_alpha: Positive, cutmix_alpha: Positive, cutmix_p: Unit
 ) -> Mix:
     """Return mixup or CutMix, chosen at random per batch.
 

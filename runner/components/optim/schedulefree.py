@@ -30,7 +30,7 @@ _Betas = Annotated[
 _Share = Annotated[float, Range(0, 1, open_low=True, open_high=True)]
 
 
-class _ScheduleFree(Optimizer):
+class _ScheduleFreeOptimizer(Optimizer):
     """The steps that both have in common; a group has its share a as `share`."""
 
     def advance(self, group: dict[str, Any], y: list[Tensor], z: list[Tensor], d: list[Tensor], rate: float) -> None:
@@ -58,7 +58,7 @@ class _ScheduleFree(Optimizer):
         return averages
 
 
-class ScheduleFree(_ScheduleFree):
+class ScheduleFree(_ScheduleFreeOptimizer):
     """Schedule-free AdamW; see `schedulefree`."""
 
     def share(self, group: dict[str, Any]) -> float:
@@ -97,7 +97,7 @@ def schedulefree(groups: Groups, *, betas: _Betas, eps: Positive) -> Optimizer:
     return ScheduleFree(groups.param_groups(), {**settings, "step": 0, "squares": 0.0})
 
 
-class ScheduleFreeSGD(_ScheduleFree):
+class ScheduleFreeSGD(_ScheduleFreeOptimizer):
     """Schedule-free SGD; see `schedulefree_sgd`."""
 
     def share(self, group: dict[str, Any]) -> float:
