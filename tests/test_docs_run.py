@@ -18,7 +18,18 @@ from sklearn.datasets import load_iris, load_wine
 
 pytestmark = pytest.mark.slow
 
-_GUIDES = ("averages", "calibration", "comparing", "data", "ensembles", "faq", "init_report", "labels", "transfer", "weights")
+_GUIDES = (
+    "averages",
+    "calibration",
+    "comparing",
+    "data",
+    "ensembles",
+    "faq",
+    "init_report",
+    "labels",
+    "transfer",
+    "weights",
+)
 PAGES = ["README.md", *(f"docs/{name}.md" for name in _GUIDES)]
 # Words of commands that are not run here, and why
 NOT_HERE = {
