@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-# What stays in one line as long as there is room: a word, or a value up to its comma
-CHUNK = re.compile(r"\s+|[^\s,]*,|[^\s,]+")
+# What stays in one line as long as there is room: a word, a value up to its comma, or one in a name (`lr=0.1-seed=0`)
+CHUNK = re.compile(r"\s+|[^\s,]*?(?:,|-(?=[A-Za-z_.]+=))|[^\s,]+")
 # Where a longer chunk is folded: a number with sign and unit is one piece, and punctuation belongs to what is before it
 _NUMBER = r"[+\-±]?\d+(?:[.,]\d+)*(?:[eE][+-]?\d+)?%?[^\W_]*"
 PIECE = re.compile(rf"(?:{_NUMBER}|[^\W_]+)(?:[^\w\s+\-±(\[{{]|_)*|\s+|.")

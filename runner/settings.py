@@ -36,7 +36,9 @@ class Settings(NamedTuple):
     clip_by: Literal["norm", "value", "agc"]
     # The front door and assembly know the metrics
     monitor: Annotated[
-        str, NotWithOption("loss", ("hinge", "mse"), ("val/nll", "val/ece"), NO_LIKELIHOOD), Aspect.SELECTION
+        str,
+        NotWithOption("loss", ("hinge", "mse"), ("val/nll", "val/ece", "val/brier", "val/aurc"), NO_LIKELIHOOD),
+        Aspect.SELECTION,
     ]
     patience: Annotated[PositiveInt | None, Aspect.SELECTION]
     validate_every: Annotated[Duration, InRun(), Aspect.SELECTION, Aspect.CADENCE]

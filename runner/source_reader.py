@@ -129,6 +129,8 @@ def read_type(node: ast.expr, path: Path) -> Any:
     match node:
         case ast.Constant(value):
             return value
+        case ast.UnaryOp(ast.USub(), ast.Constant(int() | float() as value)):
+            return -value
         case ast.Name(id=name):
             return _value_of(name, path)
         case ast.Attribute(ast.Name(id=enum), member) if member in getattr(_ENUMS.get(enum), "__members__", ()):

@@ -68,6 +68,14 @@ BENCHES = {
         *(*DIGITS, "norm=layer", "precision=bf16", "optim=schedulefree", "scheduler=constant", "average=schedulefree"),
         *("regularizer=[dropout]", "predict=mc_dropout"),
     ),
+    "cycles, snapshots": (
+        *(*DIGITS, "average=snapshots", "scheduler=cosine_restarts", "scheduler.cycle=25%", "regularizer=[dropout]"),
+        *("predict=mc_dropout", "predict.passes=2"),
+    ),
+    "SWAG": (
+        *(*DIGITS, "norm=batch", "average=swag", "average.start=20%", "average.every=4steps", "average.rank=3"),
+        *("predict=swag", "predict.samples=3", "scheduler=constant"),
+    ),
     "early stopping": (*DIGITS, "patience=3", "validate_every=4steps", "optim.lr=0.5", "optim=nesterov"),
     "cached images": (*IMAGES, *CROP, "average=ema"),
     "images, 0 workers": (*IMAGES, "data.placement=disk", "data.crop=resized", "data.workers=0", "average=ema"),
@@ -303,7 +311,8 @@ def timed(folder: Path) -> list[tuple[int, str]]:
 def outcome(folder: Path) -> dict[str, object]:
     """Return result.json without the seconds."""
     found = result(folder)
-    return {**found, "seconds": 0, "weights": AGAIN.sub(r"\1.", found["weights"])}
+    snapshots = [AGAIN.sub(r"\1.", name) for name in found.get("snapshots", [])]
+    return {**found, "seconds": 0, "weights": AGAIN.sub(r"\1.", found["weights"]), "snapshots": snapshots}
 
 
 def saved_command(folder: Path) -> list[bytes]:

@@ -15,6 +15,7 @@ import torch
 import yaml
 from running import ROOT, job
 
+from runner import numerics
 from runner.assemble import Experiment, assemble
 from runner.engine.batches import EvalBatches
 from runner.engine.contracts import Numbers
@@ -24,13 +25,13 @@ from runner.engine.parts import mode
 from runner.engine.saving import checkpoint
 from runner.engine.saving.state import flatten
 from runner.engine.train import train
-from runner.tasks.restore import restore_snapshot
+from runner.tasks.restore import restore
 
 CONF = ROOT / "conf"
 MANY = ("augment", "regularizer", "probe", "metric")
 ONE = (
     "data", "preprocess", "model", "activation", "norm", "init", "optim", "scheduler", "loss", "mix", "average",
-    "predict", "update",
+    "predict", "update", "transfer",
 )  # fmt: skip
 SMALL: dict[str, dict[str, Any]] = {
     "cnn": {"channels": [8, 16], "hidden": [16]},
@@ -148,7 +149,8 @@ def as_bits(value: Any) -> Any:
 def train_to(experiment: Experiment, until: int, log: Log) -> None:
     """Train with the real loop up to a step, with a validation after each step."""
     recipe = replace(experiment.recipe, total_steps=until)
-    train(recipe, experiment.learner, experiment.batches, experiment.validation, log, lambda: None)
+    parts = experiment.features.parts(recipe, experiment.learner, experiment.batches, experiment.validation)
+    train(*parts, log, lambda: None)
     log.positions()  # as a checkpoint does: closes the row of the last step
 
 
@@ -216,11 +218,14 @@ def interrupted(choices: Mapping[str, Any], at: int, count: int, folder: Path) -
     rows = RecordedRows()
     experiment, log = build(choices), Log(screens=[rows])
     train_to(experiment, at, log)
-    saved = {"learner": experiment.learner.state_dict(), "log": log.state_dict()}
-    checkpoint.save(folder, at, experiment.learner.weights(), saved, logs={}, meta={}, keep=[])
+    learner = experiment.learner
+    saved = {"learner": learner.state_dict(), "log": log.state_dict()}
+    files = {"keep": learner.kept_steps, "earlier": learner.earlier_weights(experiment.recipe.cadence.held)}
+    meta = {numerics.META: numerics.current()}
+    checkpoint.save(folder, at, learner.weights(), saved, logs={}, meta=meta, **files)
     snapshot = checkpoint.load(folder)
     experiment, log = build(choices, fit=False), Log(screens=[rows])
-    restore_snapshot(experiment.learner, snapshot)
+    restore(folder, experiment.learner, snapshot, config(choices))
     log.load_state_dict(snapshot.state["log"])
     train_to(experiment, count, log)
     return results_of(experiment, rows)

@@ -110,13 +110,13 @@ def test_the_best_of_the_old_run_may_be_selected_again_and_is_saved_once(monkeyp
     saved_best, save = [], checkpoint.save
 
     def spy(*args, **more):
-        saved_best.append(more["best"])
+        saved_best.append([each.step for each in more["earlier"]])
         return save(*args, **more)
 
     monkeypatch.setattr(checkpoint, "save", spy)
     assert main(["extend=two", "epochs=3", "hydra.run.dir=worse"]) == 0
     best = json.loads(Path("two/result.json").read_text())["weights"]
-    assert saved_best[0].step == int(Path(best).name.partition(".")[0]) == 6 and not any(saved_best[1:])
+    assert int(Path(best).name.partition(".")[0]) == 6 and saved_best[0] == [6] and not any(saved_best[1:])
     Path("two").rename("away")
     assert main(["resume=cut"]) == 0
     assert newest("cut") == newest("worse") and scores("cut") == scores("worse")
@@ -206,6 +206,14 @@ def test_what_cannot_be_extended_is_one_line_and_leaves_nothing(capsys, words, s
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("runner: error: ")]
     assert len(errors) == 1 and says in errors[0]
     assert content("two") == before and set(Path().iterdir()) == there
+
+
+def test_snapshots_of_a_run_of_another_length_are_one_line(capsys):
+    assert main([*CONSTANT, "epochs=2", "hydra.run.dir=two", "average=snapshots", "average.at=[1epoch,2epochs]"]) == 0
+    before = content("two")
+    assert main(["extend=two", "epochs=4"]) == 2
+    assert "the dates of average=snapshots depend on the run's length; start a new run" in capsys.readouterr().err
+    assert content("two") == before
 
 
 def test_a_folder_that_is_no_run_or_has_no_checkpoint_is_one_line(capsys):

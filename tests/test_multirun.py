@@ -37,7 +37,7 @@ def ask(outputs, tmp_path_factory):
 def test_every_trial_has_a_folder_named_by_what_differs(outputs):
     trials = sorted(path.name for path in (outputs / "sweeps" / "grid").iterdir() if path.is_dir())
     assert len(trials) == 8
-    assert trials[0].rpartition("-")[0] == "optim=adam,lr=0.01,seed=0"
+    assert trials[0].rpartition("-")[0] == "optim=adam-lr=0.01-seed=0"
     assert all(result(outputs / "sweeps" / "grid" / trial)["status"] == "done" for trial in trials)
 
 
@@ -84,7 +84,7 @@ def test_tensorboard_shows_one_row_per_configuration_seeds_averaged(ask, outputs
     assert {len(group["sessions"]) for group in groups} == {2}
     one = next(g for g in groups if (g["hparams"]["optim"], g["hparams"]["optim.lr"]) == ("adam", 0.01))
     row = next(m["value"] for m in one["metricValues"] if m["name"]["tag"] == "1 val/loss")
-    trials = (outputs / "sweeps" / "grid").glob("optim=adam,lr=0.01,*/result.json")
+    trials = (outputs / "sweeps" / "grid").glob("optim=adam-lr=0.01-*/result.json")
     losses = [json.loads(path.read_text())["scores"]["val"]["last"]["loss"] for path in trials]
     assert row == pytest.approx(sum(losses) / 2, rel=1e-6)
     assert {group["sessions"][0]["status"] for group in groups} == {"STATUS_SUCCESS"}
@@ -101,7 +101,7 @@ def test_loss_and_ratio_curves_of_all_trials_are_told_apart_by_their_names(ask):
         body = json.dumps([{"plugin": "scalars", "tag": tag}])
         found = ask(f"data/plugin/timeseries/timeSeries?requests={urllib.request.quote(body)}")[0]
         names = {run.rpartition("-")[0] for run in found["runToSeries"]}
-        wanted = {f"optim={o},lr={lr},seed={s}" for o in ("momentum", "adam") for lr in (0.1, 0.01) for s in (0, 1)}
+        wanted = {f"optim={o}-lr={lr}-seed={s}" for o in ("momentum", "adam") for lr in (0.1, 0.01) for s in (0, 1)}
         assert {name.rpartition("/")[2] for name in names} == wanted
 
 

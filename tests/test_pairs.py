@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
+import torch
 from running import job
 from small_runs import (
     MANY,
@@ -22,6 +24,7 @@ from small_runs import (
 from test_incompatible import is_listed
 
 import runner.components  # noqa: F401
+from runner.engine.weights import classifiers
 from runner.errors import RunnerError
 from runner.registry import names
 
@@ -55,6 +58,13 @@ def draw_choices(number: int, color: str) -> dict[str, Any]:
     made |= {kind: rng.sample(names(kind), rng.randint(0, 3 if kind == "augment" else 2)) for kind in MANY}
     made |= model_shape(made, rng)
     made |= image_choice(made, rng, color)
+    if made["predict"] == "swag":
+        made["predict.samples"] = 2
+        made["average"] = "swag" if rng.random() < 0.9 else made["average"]
+    if made["average"] == "swag":
+        made |= {"average.start": "0%", "average.every": "1step", "average.rank": rng.choice([2, 4])}
+    if made["average"] == "snapshots" and rng.random() < 0.9:
+        made["scheduler"] = rng.choice(["cosine_restarts", "triangular", "onecycle"])
     if made["average"] == "schedulefree" and rng.random() < 0.9:
         made["optim"] = rng.choice(["schedulefree", "schedulefree_sgd"])
     if made["predict"] == "mc_dropout":
@@ -70,7 +80,22 @@ def draw_choices(number: int, color: str) -> dict[str, Any]:
     made |= {"clip": rng.choice([None, 1.0]), "seed": rng.randrange(1000), "steps": STEPS, "validate_every": "2steps"}
     made |= {"mix.until": "2steps"} if made["mix"] != "none" and rng.random() < 0.3 else {}
     made |= {"clip_by": rng.choice(["norm", "value", "agc"])} if made["clip"] else {}
-    return small(made)
+    if made["model"] == "linear" or rng.random() < 0.7:
+        made["transfer"] = "none"
+    return small(made if made["transfer"] == "none" else made | start_weights(small({**made, "transfer": "none"})))
+
+
+def start_weights(choices: dict[str, Any]) -> dict[str, Any]:
+    """Return a file of weights for the model of these choices, all but its classifier; none if they are rejected."""
+    try:
+        model = build(choices).learner.model
+    except RunnerError:
+        return {"transfer": "none"}
+    path = Path(mkdtemp()) / "weights.pt"
+    heads = tuple(f"{head.path}." for head in classifiers(model))
+    torch.save({name: t for name, t in model.state_dict().items() if not name.startswith(heads)}, path)
+    swap = {"model.swap": ["activation", "norm"]} if choices["model"] == "torchvision" else {}
+    return {"init_from": str(path), "transfer.normalization": "data", **swap}
 
 
 def model_shape(made: dict[str, Any], rng: random.Random) -> dict[str, Any]:
@@ -87,7 +112,7 @@ def image_choice(made: dict[str, Any], rng: random.Random, color: str) -> dict[s
     """Return the choice of images that are large enough for the model, and colored where an augmentation asks."""
     large = made["model"] in LARGE or "model.stem" in made
     side = 64 if large and made["norm"] == "instance" else 32 if large else 16
-    if "pca_color" in made["augment"] or rng.random() < 0.1:
+    if {"pca_color", "grayscale"} & set(made["augment"]) or rng.random() < 0.1:
         return {"data": "imagefolder", "data.root": color, "data.size": [side, side], **quick_preprocess(made, side)}
     if large or made["norm"] == "instance" or rng.random() < 0.2:
         pictures = {"data": "synthetic", "data.kind": "shapes", "data.size": side, "data.classes": 5, "data.train": 64}

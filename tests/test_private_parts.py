@@ -17,6 +17,7 @@ KNOWN = {
     "engine/parametrized.py": {"_WeightNorm", "_forward_pre_hooks", "_parameters"},
     "engine/weights.py": {"_parameters"},
     "components/regularizer/dropout.py": {"_conv_forward"},
+    "components/regularizer/weight_standardization.py": {"_conv_forward"},
     "engine/fast_step.py": {
         "_global_optimizer_post_hooks",
         "_global_optimizer_pre_hooks",

@@ -132,6 +132,7 @@ def test_optional_columns_make_room_for_the_name_of_a_row() -> None:
 
 def test_text_is_folded_at_spaces_and_commas_then_at_punctuation() -> None:
     assert fold("optim=adam,optim.lr=0.003", 15) == ["optim=adam,", "optim.lr=0.003"]
+    assert fold("optim=adam-lr=1e-05-seed=0", 12) == ["optim=adam-", "lr=1e-05-", "seed=0"]
     assert fold("optim.lr=0.003", 9) == ["optim.lr=", "0.003"]
     assert fold("val/accuracy (last)", 14) == ["val/accuracy", "(last)"]
     assert fold("label_smoothing", 10) == ["label_", "smoothing"]

@@ -44,6 +44,9 @@ DATES = {
     "exponential.every": ("scheduler=exponential", False, True),
     "swa.start": ("average=swa", True, False),
     "swa.every": ("average=swa", False, False),
+    "swag.start": ("average=swag", True, False),
+    "swag.every": ("average=swag", False, False),
+    "snapshots.at": ("average=snapshots", False, False),
     "polyak.last": ("average=polyak", False, False),
 }
 DURATION = Duration.__metadata__[0]  # type: ignore[attr-defined]
@@ -91,7 +94,7 @@ def cases() -> list[tuple[str, str, str, bool]]:
         assert known, f"{full} is a duration that this table does not have"
         choice, zero, beyond = known[0].format(name), known[1], known[2]
         key = f"{group}.{knob}" if knob else group
-        form = "[{}]" if knob == "milestones" else "{}"
+        form = "[{}]" if knob in ("milestones", "at") else "{}"
         values = [("0%", zero), ("0steps", zero), ("-1epochs", False), ("300%", beyond), ("20epochs", beyond)]
         found += [(choice, key, form.format(value), allowed) for value, allowed in values]
     return found

@@ -1,5 +1,6 @@
 """Config -> Recipe, Learner, data: the only package that knows both configs and the engine.
 
+caching    what computes features before the head once, or why it cannot
 checkpoint_size  the bytes of a checkpoint, before the run
 data       training, validation and test batches
 execution  precision, memory format, compile, CUDA graphs
@@ -12,10 +13,12 @@ predictor  a trained model with what predictions need, without data
 published_weights  the files of torchvision's published weights
 read_weights  the tensors that `init_from` names
 norms      the check that no norm normalizes a single value
+normalization  the statistics that weights were trained with
 plugin_checks  what components of plugins return, on a few examples
 recipe     everything that stays constant, with durations in steps
 run_size   the bytes of a run on the disk, before it begins
 threads    the number of CPU threads
+transfer   the stages of the model, and how each is trained
 """
 
 from __future__ import annotations
@@ -29,25 +32,34 @@ import torch
 from torch import nn
 
 import runner.components  # noqa: F401  (registers them)
+from runner.assemble.caching import cache_features
 from runner.assemble.data import augmentations, test_batches, train_batches, validation_batches
 from runner.assemble.execution import convert_model, describe_execution, resolve
-from runner.assemble.learner import build_learner, describe_host_syncs, describe_recalibration
+from runner.assemble.learner import (
+    build_learner,
+    describe_host_syncs,
+    describe_recalibration,
+    describe_snapshots,
+)
 from runner.assemble.load_data import Loaded, load
 from runner.assemble.metrics import describe_metrics, final_metrics
 from runner.assemble.model import build_model
+from runner.assemble.normalization import describe_own, follows_checkpoint, load_statistics
+from runner.assemble.norms import check_processes
 from runner.assemble.plugin_checks import with_checked_plugins
-from runner.assemble.read_weights import read_weights
-from runner.assemble.recipe import build_recipe
+from runner.assemble.read_weights import InitialWeights, read_weights
+from runner.assemble.recipe import build_recipe, clock_of_run
 from runner.assemble.threads import begin, choose
-from runner.components.optim.groups import describe
+from runner.assemble.transfer import StagePlans, plan_stages, rows_of
+from runner.components.optim.describe_groups import describe
 from runner.engine.batches import EvalBatches, TrainBatches
 from runner.engine.contracts import Augment, Data
 from runner.engine.data_summary import DataSummary, summarize
+from runner.engine.feature_cache import NoCache
 from runner.engine.fingerprint import Fingerprint
 from runner.engine.learner import Learner
 from runner.engine.losses import as_loss
 from runner.engine.metrics import Metrics
-from runner.engine.randomness import key
 from runner.engine.recipe import Recipe
 from runner.engine.world import ALONE, World
 from runner.errors import ConfigError
@@ -78,6 +90,10 @@ class Experiment:
     # All metrics that have a meaning here, for a complete evaluation.
     final_metrics: Callable[[], Metrics]
     loaded: Loaded
+    # What computes features before the head once, if `transfer` trains the head alone.
+    features: NoCache
+    # The table of the stages that `transfer` trains, empty without it.
+    stages: list[dict[str, str]]
     # Lines that describe the parts.
     summary: list[str]
 
@@ -117,16 +133,14 @@ def assemble(
     Raises ConfigError if settings are not supported together, and DataError if data are missing or broken.
     """
     settings, device = _settings_and_device(config, world)
-    data = (loaded := loaded or load(config)).data
-    preprocess = _build_preprocess(config, data, device, fit=fit)
+    data, weights = (loaded := loaded or load(config)).data, read_weights(config) if fit else None
+    preprocess, before = _build_preprocess(config, data, device, weights, fit=fit)
     batches = train_batches(settings, data, augments := augmentations(config, data), preprocess, device, world)
-    regularizers = build_many("regularizer", config)
-    torch.manual_seed(key(settings.seed, "init"))
-    model, model_lines = build_model(config, data, batches, regularizers, read_weights(config) if fit else None)
-    choose(settings.threads, model, shape=data.shape, examples=batches.batch, world=world)
-    convert_model(model, settings)
+    model, described = build_model(config, data, batches, regularizers := build_many("regularizer", config), weights)
+    plans = plan_stages(config, model, data.shape, clock_of_run(settings, batches))
+    _prepare(model, settings, data, batches, world)
     recipe = build_recipe(config, settings, data, batches, regularizers, model, device, world)
-    learner = build_learner(config, settings, recipe, model.to(device), preprocess, batches, search)
+    learner = build_learner(config, settings, recipe, model.to(device), preprocess, batches, plans, search)
     experiment = Experiment(
         settings=settings,
         world=world,
@@ -139,7 +153,9 @@ def assemble(
         test=test_batches(data, preprocess, device, world),
         final_metrics=partial(final_metrics, config, as_loss(recipe.loss), len(data.classes)),
         loaded=loaded,
-        summary=[*_describe_data(data), *model_lines, *_describe(model, settings, recipe, learner, device)],
+        features=cache_features(config, plans, recipe, learner, batches, data),
+        stages=rows_of(plans, model, learner.optimizer, recipe.total_steps),
+        summary=[*before, *described, *_describe(model, settings, recipe, learner, device, plans)],
     )
     return with_checked_plugins(config, experiment)
 
@@ -147,6 +163,7 @@ def assemble(
 def _settings_and_device(config: Config, world: World) -> tuple[Settings, torch.device]:
     """Return the global settings, checked and resolved for a device, and the device; begin with their threads."""
     settings, device = settings_and_device(config, world)
+    check_processes(config["norm"]["name"], device, world)
     begin(settings.threads)
     return settings, device
 
@@ -159,13 +176,28 @@ def settings_and_device(config: Config, world: World = ALONE) -> tuple[Settings,
     return resolve(settings, device), device
 
 
-def _build_preprocess(config: Config, data: Data, device: torch.device, *, fit: bool) -> Any:
-    """Return the preprocessing, a `Preprocess` and a module, on a device; with `fit`, compute its statistics."""
+def _prepare(model: nn.Module, settings: Settings, data: Data, batches: TrainBatches, world: World) -> None:
+    """Choose the number of CPU threads for a model, and give it its memory format and type."""
+    choose(settings.threads, model, shape=data.shape, examples=batches.batch, world=world)
+    convert_model(model, settings)
+
+
+def _build_preprocess(
+    config: Config, data: Data, device: torch.device, weights: InitialWeights | None, *, fit: bool
+) -> tuple[Any, list[str]]:
+    """Return the preprocessing, a `Preprocess` and a module, on a device, and the first summary lines.
+
+    With `fit` it gets those that the weights were trained with, if `transfer` says so, or those of the data.
+    """
     preprocess = build("preprocess", config["preprocess"], shape=data.shape)
-    if fit:
+    lines = None
+    if weights is not None and follows_checkpoint(config):
+        lines = load_statistics(preprocess, config, weights)
+    if fit and lines is None:
         preprocess.fit(data.train)
+        lines = describe_own(config, weights)
     preprocess.to(device)
-    return preprocess
+    return preprocess, [*_describe_data(data), *(lines or [])]
 
 
 def _describe_data(data: Data) -> list[str]:
@@ -174,14 +206,15 @@ def _describe_data(data: Data) -> list[str]:
 
 
 def _describe(
-    model: nn.Module, settings: Settings, recipe: Recipe, learner: Learner, device: torch.device
+    model: nn.Module, settings: Settings, recipe: Recipe, learner: Learner, device: torch.device, plans: StagePlans
 ) -> list[str]:
-    """Return the summary lines about execution and optimizer."""
+    """Return the summary lines about execution and optimizer; the stages of `transfer` have a table instead."""
     return [
         *describe_execution(model, settings, recipe),
-        *describe(learner.optimizer),
+        *(describe(learner.optimizer) if not plans.stages else []),
         *describe_host_syncs(learner, device),
         *describe_recalibration(learner),
+        *describe_snapshots(learner),
         *describe_metrics(recipe.metrics),
     ]
 

@@ -16,7 +16,8 @@ from runner.assemble.model import construct_model
 from runner.engine.clock import Clock
 from runner.engine.contracts import Data
 from runner.engine.fast_step import avoid_dynamo, fast_stepper, present_gradients
-from runner.engine.state_dict import state_of
+from runner.engine.posterior import evaluation_state
+from runner.engine.schedules import cycle_ends
 from runner.registry import Config, build, build_many
 
 # Bytes of a tensor's entries in the header of its file and in the manifest
@@ -27,11 +28,15 @@ _ENOUGH = 64
 
 @dataclass(frozen=True)
 class CheckpointSize:
-    """The bytes of the weights and of the rest of the state in a checkpoint, and the number of parameters' tensors."""
+    """The bytes of the weights and of the rest of the state in a checkpoint.
+
+    And the number of parameters' tensors, and of the snapshots that the run keeps.
+    """
 
     weights: int
     state: int
     parameters: int
+    snapshots: int = 0
 
 
 def checkpoint_size(config: Config, data: Data) -> CheckpointSize:
@@ -47,11 +52,18 @@ def checkpoint_size(config: Config, data: Data) -> CheckpointSize:
         model.to(torch.bfloat16)
     preprocess = build("preprocess", config["preprocess"], shape=data.shape)
     optimizer = build("optim", config["optim"], model=model, fused=None)
-    average = build("average", config["average"], model=model, optimizer=optimizer, clock=clock, **vars(clock))
-    weights = state_of(model=average.module, preprocess=preprocess)
+    schedule = build("scheduler", config["scheduler"], clock=clock, **vars(clock))
+    context = {"clock": clock, **vars(clock), "cycle_ends": cycle_ends(schedule)}
+    average = build("average", config["average"], model=model, optimizer=optimizer, **context)
+    weights = evaluation_state(average.module, preprocess)
     trained = {} if average.module is model else model.state_dict()
-    state = _bytes([*trained.values(), *_tensors(average.state_dict())]) + _optimizer_bytes(optimizer)
-    return CheckpointSize(_bytes(weights.values()), state, len(list(model.parameters())))
+    # What is in the weights file is not stored twice
+    known = {id(tensor) for tensor in weights.values()}
+    averages = [tensor for tensor in _tensors(average.state_dict()) if id(tensor) not in known]
+    state = _bytes([*trained.values(), *averages]) + _optimizer_bytes(optimizer)
+    snapshots = getattr(average, "snapshots", None)
+    count = len(snapshots.dates) if snapshots else 0
+    return CheckpointSize(_bytes(weights.values()), state, len(list(model.parameters())), count)
 
 
 class _Unwritten(TorchFunctionMode):

@@ -54,8 +54,9 @@ def load_weights(model: nn.Module, weights: InitialWeights, classes: Sequence[st
     heads = {f"{each.path}." for each in classifiers(model)}
     fit = _Fit()
     _fit_body(model, state, {n for n in expected if not n.startswith(tuple(heads))} if heads else set(expected), fit)
-    _check(fit, state, expected, weights.where)
+    _check_shapes(fit, state, expected, weights.where)
     _fit_head(state, {n: t for n, t in expected.items() if heads and n.startswith(tuple(heads))}, weights, classes, fit)
+    _check_any(fit, state, expected, weights.where)
     _check_types(fit.taken, expected, weights.where)
     check_finite(state, KEY, weights.where, fit.taken)
     load_state(model, fit.taken, state.versions, strict=False)
@@ -177,14 +178,22 @@ def _fit_head(
     fit.taken.update(found)
 
 
-def _check(fit: _Fit, state: StateDict, expected: dict[str, Tensor], where: str) -> None:
-    """Raise CheckpointError if nothing fits, or if a tensor has another shape and no way to adapt it."""
+def _check_shapes(fit: _Fit, state: StateDict, expected: dict[str, Tensor], where: str) -> None:
+    """Raise CheckpointError if a tensor has another shape and no way to adapt it."""
     if fit.wrong:
         name = fit.wrong[0]
         count = f"{counted(len(fit.wrong), 'tensor')} {'have' if len(fit.wrong) > 1 else 'has'}"
         raise CheckpointError(
             f"{KEY}: {where}: {count} another shape than in this model, the first is {escaped(name)} "
             f"({tuple(state[name].shape)}, expected {tuple(expected[name].shape)})"
+        )
+
+
+def _check_any(fit: _Fit, state: StateDict, expected: dict[str, Tensor], where: str) -> None:
+    """Raise CheckpointError if nothing fits."""
+    if not fit.taken and any(name in state for name in expected):
+        raise CheckpointError(
+            f"{KEY}: {where}: of this model it has the classifier only, and that is for other classes"
         )
     if not fit.taken:
         wanted = next(iter(expected), "")

@@ -12,6 +12,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from runner.assemble.execution import check_bf16_state
+from runner.assemble.transfer import StagePlans
 from runner.directions import monitor_in
 from runner.engine.batches import TrainBatches
 from runner.engine.clock import Clock
@@ -23,11 +24,25 @@ from runner.engine.learner import Learner, Recalibrate, is_dense, no_recalibrati
 from runner.engine.patience import Patience, never_prune
 from runner.engine.recalibration import Recalibration, batch_norms
 from runner.engine.recipe import Recipe
-from runner.engine.schedules import FixedMomentum, MomentumCycle, Observing, Pure, Shifted, freezing
+from runner.engine.schedules import (
+    FixedMomentum,
+    Freezing,
+    MomentumCycle,
+    NeverFrozen,
+    Observing,
+    Pure,
+    Shifted,
+    cycle_ends,
+    freezing,
+)
 from runner.errors import ConfigError, shown
+from runner.printing import counted
 from runner.registry import Config, build
 from runner.search import pruning
 from runner.settings import Settings, extended_step
+
+# Dates of snapshots that the summary names
+_MOST_DATES = 10
 
 
 def build_learner(
@@ -37,19 +52,20 @@ def build_learner(
     model: nn.Module,
     preprocess: nn.Module,
     batches: TrainBatches,
+    plans: StagePlans,
     search: Mapping[str, Any] | None = None,
 ) -> Learner:
     """Return everything that changes, at step 0; `search` is where a trial of a search reports its scores."""
-    optimizer = _build_optimizer(config, model, batches.device)
+    optimizer = _build_optimizer(config, model, batches.device, plans)
     clock = Clock(recipe.total_steps, recipe.steps_per_epoch, batches.batch)
     # Users' components may ask for each number by its name.
-    context = {"clock": clock, **vars(clock)}
     _set_windows(optimizer, clock)
     schedule = _schedule(config, optimizer, clock)
     cycle = _momentum_cycle(config, optimizer, schedule)
     cycle.apply(0)
     if settings.precision == "pure_bf16":
         check_bf16_state(optimizer)
+    context = {"clock": clock, **vars(clock), "cycle_ends": cycle_ends(schedule)}
     every, total = recipe.validate_every, recipe.total_steps
     should_prune = pruning.make_should_prune(search, every=every, total=total) if search else never_prune
     average = build("average", config["average"], model=model, optimizer=optimizer, **context)
@@ -64,20 +80,24 @@ def build_learner(
         patience=Patience(monitor_in(config), limit=settings.patience, should_prune=should_prune),
         stepper=fast_stepper(optimizer),
         gate=Gate(optimizer, batches.world),
-        freezing=freezing(
-            model, optimizer, recipe.forward.reset if isinstance(recipe.forward, FastForward) else lambda: None
-        ),
+        freezing=_freezing(model, optimizer, recipe, plans),
         recalibrate=_recalibration(recipe, average, batches),
     )
 
 
-def _build_optimizer(config: Config, model: nn.Module, device: torch.device) -> Optimizer:
+def _build_optimizer(config: Config, model: nn.Module, device: torch.device, plans: StagePlans) -> Optimizer:
     """Return the optimizer, with torch's fused step where it is right."""
     avoid_dynamo()
     # Torch's fused steps loop over memory, whatever the strides
     fused = (device.type in ("cpu", "cuda", "mps") and all(map(is_dense, model.parameters()))) or None
-    optimizer: Optimizer = build("optim", config["optim"], model=model, fused=fused)
+    optimizer: Optimizer = build("optim", config["optim"], model=model, fused=fused, stage_rules=plans.rules)
     return optimizer
+
+
+def _freezing(model: nn.Module, optimizer: Optimizer, recipe: Recipe, plans: StagePlans) -> Freezing | NeverFrozen:
+    """Return what freezes parameter groups; a compiled forward pass is compiled again for what is trained then."""
+    changed = recipe.forward.reset if isinstance(recipe.forward, FastForward) else lambda: None
+    return freezing(model, optimizer, changed, plans.norms_without_parameters(model))
 
 
 def _schedule(config: Config, optimizer: Optimizer, clock: Clock) -> Observing:
@@ -127,6 +147,13 @@ def describe_recalibration(learner: Learner) -> list[str]:
     ]
 
 
+def describe_snapshots(learner: Learner) -> list[str]:
+    """Return a summary line about the dates of the snapshots, if there are any."""
+    dates = learner.snapshots.dates
+    shown = [*map(str, dates[:_MOST_DATES]), *(["..."] if len(dates) > _MOST_DATES else [])]
+    return [f"keeps {counted(len(dates), 'snapshot')}, after step {', '.join(shown)}"] if dates else []
+
+
 def describe_host_syncs(learner: Learner, device: torch.device) -> list[str]:
     """Return a summary line if the optimizer makes the host wait for the device in each step."""
     if device.type == "cpu" or not learner.gate.needs_host_sync:
@@ -147,6 +174,10 @@ def _set_windows(optimizer: Optimizer, clock: Clock) -> None:
             first, end = _window(group.pop("active"), clock)
             if (first, end) != (0, total):
                 group.update(active=[first, end], pace=total / max(1, end - first))
+        if "then" in group:
+            switch, factor = group.pop("then")
+            phases = [[0, switch, total / switch, 1.0], [switch, total, total / (total - switch), factor]]
+            group.update(active=[0, total], pace=1.0, phases=phases)
     windows = [group.get("active", [0, total]) for group in optimizer.param_groups]
     # A gap can begin at the start of the run and where a window ends.
     for step in sorted({0, *(end for _, end in windows)}):

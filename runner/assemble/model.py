@@ -17,13 +17,20 @@ from runner.engine.batches import TrainBatches
 from runner.engine.contracts import Data, Regularizer
 from runner.engine.parametrized import detach_computed
 from runner.engine.parts import close_slots, is_kept, notes
+from runner.engine.randomness import key
 from runner.engine.weights import classifiers, named_kinds
 from runner.errors import ConfigError
 from runner.registry import Config, asks, build
 from runner.weight_sources import comes_with_own_parts
 
-# The modules of torch.nn whose norms and activations the summary counts.
-_COUNTED = ("modules.batchnorm", "modules.instancenorm", "modules.normalization", "modules.activation")
+# The modules of torch.nn, and one of runner's, whose norms and activations the summary counts.
+_COUNTED = (
+    "modules.batchnorm",
+    "modules.instancenorm",
+    "modules.normalization",
+    "modules.activation",
+    "components.norm",
+)
 # Parts of the class names of modules that drop values or branches at random, torchvision's among them.
 _DROPOUT = ("Drop", "StochasticDepth")
 
@@ -39,6 +46,7 @@ def build_model(
 
     The initialization leaves the `weights` that the model starts from as they are.
     """
+    torch.manual_seed(key(config["seed"], "init"))
     model, rewired = construct_model(config, data.shape, len(data.classes), regularizers)
     check_norms(model, data, batches)
     loaded = load_weights(model, weights, data.classes) if weights else []

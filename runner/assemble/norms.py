@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from runner.engine.batches import TrainBatches
 from runner.engine.contracts import Data
 from runner.engine.parts import BATCH_NORMS, INSTANCE_NORMS
+from runner.engine.world import World
 from runner.errors import ConfigError
 
 # Norms with one mean for all examples of a batch, and those with means of each example.
-_PER_EXAMPLE = (*INSTANCE_NORMS, nn.GroupNorm, nn.LayerNorm)
+_PER_EXAMPLE = (*INSTANCE_NORMS, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 def check_norms(model: nn.Module, data: Data, batches: TrainBatches) -> None:
@@ -40,6 +41,15 @@ def check_norms(model: nn.Module, data: Data, batches: TrainBatches) -> None:
             handle.remove()
 
 
+def check_processes(norm: str, device: torch.device, world: World) -> None:
+    """Raise ConfigError if a norm exchanges statistics between processes, and torch cannot do that on this device."""
+    if norm == "sync_batch" and world.size > 1 and device.type == "cpu":
+        raise ConfigError(
+            f"norm: got 'sync_batch' in {world.size} processes with device=cpu, where torch exchanges no statistics; "
+            "choose norm=batch, or a GPU for each process"
+        )
+
+
 def _smallest_batch(examples: int, batch: int, parts: int) -> int:
     """Return the examples of an epoch's smallest micro-batch: the last one of its last step."""
     return len(torch.arange((examples - 1) % batch + 1).chunk(parts)[-1])
@@ -58,6 +68,8 @@ def _size_check(name: str, examples: int) -> Callable[[nn.Module, tuple[Any, ...
                 "values per channel"
             )
         size = "x".join(map(str, x.shape[1:]))
+        if isinstance(norm, nn.RMSNorm):
+            raise ConfigError(f"norm: '{name}' (RMSNorm) gets 1 channel, so its output has size 1 at every place")
         raise ConfigError(
             f"norm: '{name}' ({type(norm).__name__}) gets {size} values per example, one per mean, so its output is "
             "always 0"
@@ -68,7 +80,7 @@ def _size_check(name: str, examples: int) -> Callable[[nn.Module, tuple[Any, ...
 
 def _count_means(norm: nn.Module, x: Tensor) -> int:
     """Return the number of means that a norm computes of its input (B, C, ...)."""
-    if isinstance(norm, nn.LayerNorm):
+    if isinstance(norm, (nn.LayerNorm, nn.RMSNorm)):
         return x.numel() // torch.Size(norm.normalized_shape).numel()
     if isinstance(norm, nn.GroupNorm):
         return len(x) * norm.num_groups

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from runner.assemble.execution import convert_model
 from runner.assemble.model import construct_model
-from runner.assemble.recipe import autocaster
+from runner.assemble.recipe import autocaster, build_predict
 from runner.assemble.threads import choose
 from runner.engine.contracts import Predict
 from runner.engine.losses import Loss, as_loss
 from runner.engine.parametrized import detach_computed
+from runner.engine.posterior import attach_as_in, evaluation_state, load_posterior
 from runner.engine.randomness import key, reseeder
-from runner.engine.state_dict import StateDict, load_part, state_of
+from runner.engine.state_dict import StateDict, load_part
 from runner.engine.world import ALONE
 from runner.registry import Config, build, build_many
 from runner.settings import Settings
@@ -59,12 +60,13 @@ class Predictor:
 
     def weights(self) -> StateDict:
         """Return the tensors of the model and of `preprocess`, by the names that a checkpoint has."""
-        return state_of(model=self.model, preprocess=self.preprocess)
+        return evaluation_state(self.model, self.preprocess)
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Load the tensors that a checkpoint has for evaluation; raises RuntimeError if they are of another model."""
         load_part("model", self.model, weights)
         load_part("preprocess", self.preprocess, weights)
+        load_posterior(self.model, weights)
 
 
 def assemble_predictor(
@@ -97,18 +99,23 @@ def assemble_predictor(
         model=model,
         preprocess=preprocess.to(device),
         loss=loss,
-        predict=build("predict", config["predict"], model=model, shape=facts.shape, loss=loss),
+        predict=build_predict(config, model, facts.shape, loss),
         autocast=autocaster(settings.precision, device, cache=not settings.cuda_graphs),
         reseed=reseeder(settings.seed, device),
     )
 
 
 def match_average(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Turn the bfloat16 parameters of a model into float32 where a checkpoint has an average of them in float32."""
+    """Prepare a model for the weights of a checkpoint, which may be averages.
+
+    Its bfloat16 parameters become float32 where the checkpoint has an average of them in float32. It gets an empty
+    distribution over its weights if the checkpoint has one.
+    """
     for name, parameter in model.named_parameters():
         saved = weights.get(f"model.{name}")
         if parameter.dtype is torch.bfloat16 and saved is not None and saved.dtype is torch.float32:
             parameter.data = parameter.data.float()
+    attach_as_in(model, weights)
 
 
 def _without_file(config: Config) -> Config:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.error import HTTPError
 from urllib.parse import urlparse
 
@@ -23,8 +23,23 @@ _HASH = re.compile(r"-([0-9a-f]{8,64})\.")
 _TIMEOUT = 60.0
 
 
-def published_file(model: Config, name: str, *, download: bool) -> tuple[Path, tuple[str, ...] | None]:
-    """Return the file of published weights, and the classes that they know; None if torchvision does not say them.
+class _Published(NamedTuple):
+    """The file of published weights, and what torchvision says of them.
+
+    Attributes:
+        file: Where it is.
+        classes: The classes that the classifier knows.
+        mean, std: The statistics per color of images from 0 to 1 by which the inputs were normalized.
+    """
+
+    file: Path
+    classes: tuple[str, ...] | None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+def published_file(model: Config, name: str, *, download: bool) -> _Published:
+    """Return the file of published weights, and what torchvision says of them; None for what it does not say.
 
     Raises:
         ConfigError: The model has no published weights, or none of this name.
@@ -43,7 +58,14 @@ def published_file(model: Config, name: str, *, download: bool) -> tuple[Path, t
         _download(entry.url, file, f"{what} cannot be downloaded", place)
     _check_hash(file, entry.url)
     categories = entry.meta.get("categories")
-    return file, tuple(categories) if categories else None
+    return _Published(file, tuple(categories) if categories else None, *_statistics(entry))
+
+
+def _statistics(entry: Any) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Return mean and standard deviation of the transforms of published weights, None where they have none."""
+    transforms = entry.transforms()
+    mean, std = getattr(transforms, "mean", None), getattr(transforms, "std", None)
+    return (tuple(mean), tuple(std)) if mean and std else (None, None)
 
 
 def _entry(model: Config, name: str) -> Any:

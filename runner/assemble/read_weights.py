@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from runner import plain_yaml
 from runner.assemble.published_weights import published_file
 from runner.engine.fingerprint import from_record
 from runner.engine.saving import checkpoint
@@ -19,6 +24,7 @@ from runner.weight_sources import KEY, Source, find_source, recall_digest, remem
 
 # The prefix of the model's tensors in a checkpoint, beside those of the preprocessing
 _MODEL = "model."
+_PREPROCESS = "preprocess."
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,21 @@ class InitialWeights:
     tensors: StateDict
     classes: tuple[str, ...] | None
     where: str  # in messages
+    # How the inputs were normalized that they were trained with; None where the source does not say it
+    read_inputs: Callable[[], Inputs | None] = lambda: None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """How the inputs were normalized that weights were trained with.
+
+    Attributes:
+        preprocess: The config of the preprocessing.
+        tensors: Its statistics by name, as far as they are known.
+    """
+
+    preprocess: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
 
 
 def read_weights(config: Mapping[str, Any]) -> InitialWeights | None:
@@ -66,8 +87,10 @@ def digest_of_weights(config: Mapping[str, Any]) -> str:
 def _read(source: Source, config: Mapping[str, Any]) -> InitialWeights:
     """Return the tensors of a source."""
     if source.kind == "name":
-        file, classes = published_file(config["model"], source.text, download=config["init_download"])
-        return InitialWeights(read_tensors(file, KEY), classes, f"{source.text} of {config['model']['arch']}")
+        found = published_file(config["model"], source.text, download=config["init_download"])
+        where = f"{source.text} of {config['model']['arch']}"
+        inputs = partial(_standardized, found.mean, found.std)
+        return InitialWeights(read_tensors(found.file, KEY), found.classes, where, inputs)
     assert source.file is not None
     if source.kind == "run":
         return _of_run(Path(source.text), source.file)
@@ -82,4 +105,25 @@ def _of_run(folder: Path, file: Path) -> InitialWeights:
         raise CheckpointError(f"{KEY}: {printable(file)} holds no tensors of a model")
     tensors.versions = saved.versions
     known = from_record(read_environment(folder).get("data"))
-    return InitialWeights(renamed(tensors, _MODEL, ""), known.classes if known else None, printable(folder))
+    statistics = {name.removeprefix(_PREPROCESS): t for name, t in saved.items() if name.startswith(_PREPROCESS)}
+    inputs = partial(_inputs_of_run, folder, statistics)
+    return InitialWeights(renamed(tensors, _MODEL, ""), known.classes if known else None, printable(folder), inputs)
+
+
+def _inputs_of_run(folder: Path, statistics: Mapping[str, Tensor]) -> Inputs | None:
+    """Return how the inputs of a run were normalized, None if its config does not say it."""
+    config = plain_yaml.load(folder / "config.yaml")
+    found = config.get("preprocess") if isinstance(config, Mapping) else None
+    return Inputs(found, statistics) if isinstance(found, Mapping) else None
+
+
+def _standardized(mean: Sequence[float] | None, std: Sequence[float] | None) -> Inputs | None:
+    """Return `preprocess=standardize` with a mean and a standard deviation per channel of images from 0 to 1."""
+    if mean is None or std is None:
+        return None
+    shape = (1, -1, 1, 1)
+    tensors = {
+        "mean": 255 * torch.tensor(mean).reshape(shape),
+        "scale": 1 / (255 * torch.tensor(std).reshape(shape)),
+    }
+    return Inputs({"name": "standardize"}, tensors)

@@ -14,7 +14,7 @@ from runner.assemble.metrics import validation_metrics
 from runner.engine.batches import TrainBatches
 from runner.engine.clipping import Clip, clip_adaptive, clip_norm, clip_value, no_clipping
 from runner.engine.clock import Clock
-from runner.engine.contracts import Data, Mix, Regularizer
+from runner.engine.contracts import Data, Mix, Predict, Regularizer
 from runner.engine.losses import Loss, as_loss
 from runner.engine.monitor import Monitor
 from runner.engine.randomness import reseeder, step_keys
@@ -38,7 +38,7 @@ def build_recipe(
     world: World,
 ) -> Recipe:
     """Return everything that stays constant in a run, with all durations in steps."""
-    clock = _clock(settings, batches)
+    clock = clock_of_run(settings, batches)
     classes = len(data.classes)
     # The examples of any step but the last of an epoch.
     full = min(batches.batch, batches.examples_per_epoch)
@@ -55,7 +55,7 @@ def build_recipe(
         accumulate=settings.accumulate,
         loss=loss,
         mix=_seeded_by_step(mix, settings.seed, world),
-        predict=build("predict", config["predict"], model=model, shape=data.shape, loss=loss),
+        predict=build_predict(config, model, data.shape, loss),
         penalties=[r.penalty for r in regularizers if r.penalty],
         constraints=[r.constrain for r in regularizers if r.constrain],
         probes=build_many("probe", config),
@@ -69,8 +69,8 @@ def build_recipe(
     )
 
 
-def _clock(settings: Settings, batches: TrainBatches) -> Clock:
-    """Return the length of the run."""
+def clock_of_run(settings: Settings, batches: TrainBatches) -> Clock:
+    """Return the length of a run."""
     per_epoch = batches.steps_per_epoch
     return Clock(settings.steps or max(1, round(settings.epochs * per_epoch)), per_epoch, batches.batch)
 
@@ -90,6 +90,14 @@ def _build_loss(config: Config, settings: Settings, data: Data) -> Loss:
         name = config["loss"]["name"]
         raise ConfigError(f"monitor: got '{settings.monitor}', must be another one with loss={name}: {NO_LIKELIHOOD}")
     return loss
+
+
+def build_predict(config: Config, model: nn.Module, shape: tuple[int, int, int], loss: Loss) -> Predict:
+    """Return the prediction method; raises ConfigError if it does not go with the model or the average."""
+    if config["predict"]["name"] == "swag" and config["average"]["name"] != "swag":
+        raise ConfigError("predict=swag: requires average=swag, which collects the moments of the weights")
+    predict: Predict = build("predict", config["predict"], model=model, shape=shape, loss=loss)
+    return predict
 
 
 def _class_counts(loss: Config, data: Data) -> Tensor:

@@ -31,7 +31,8 @@ def run_size(config: Config) -> tuple[int, int]:
     if config["predictions"] != "never":
         logs += len(data.val.labels) * (4 * len(data.classes) + 16)
     both = size.weights + size.state
-    kept = {"none": 0, "best": size.weights}.get(config["keep"], size.weights + both)
+    snapshots = size.snapshots * size.weights
+    kept = {"none": 0, "best": size.weights + snapshots}.get(config["keep"], size.weights + both + snapshots)
     return logs + kept, logs + _peak(config, size)
 
 
@@ -39,10 +40,11 @@ def _peak(config: Config, size: CheckpointSize) -> int:
     """Return the most bytes of checkpoints at the same time.
 
     Two newest, the best one, and another that is written before one of them is removed; with `checkpoint_every=auto`,
-    the weights of the best step are written with it.
+    the weights of the best step are written with it. A snapshot has its state as long as the run goes on if it is
+    that of a checkpoint.
     """
     best = size.weights if config["checkpoint_every"] == "auto" else 0
-    return 4 * (size.weights + size.state) + best
+    return (4 + size.snapshots) * (size.weights + size.state) + best
 
 
 def _probe_bytes(knobs: Mapping[str, Any], steps: int, size: CheckpointSize, data: Data) -> int:

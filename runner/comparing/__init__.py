@@ -11,5 +11,6 @@
 - `report`: the complete comparison.
 - `tables`, `csv_tables`: its numbers for the screen, Markdown and HTML, and as CSV.
 - `figures`, `responses`: its pictures; importance of the hyperparameters.
+- `html`: HTML pages that load nothing.
 - `page`: the Markdown file and the HTML page.
 """

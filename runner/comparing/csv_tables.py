@@ -11,6 +11,7 @@ from runner.comparing.curves import COST, cost, median_update_ratio, seconds
 from runner.comparing.groups import format_value
 from runner.comparing.report import Report
 from runner.comparing.runs import Run
+from runner.comparing.tables import calibration_scores
 from runner.comparing.verdicts import ComparedRow
 
 
@@ -36,16 +37,17 @@ def _configuration(row: ComparedRow, keys: Sequence[str]) -> dict[str, object]:
 
 def runs_csv(report: Report) -> str:
     """Return a row per run, incomplete and repeated ones included."""
-    found = []
+    found, columns = [], [(metric, at) for metric in report.scores for at in ("last", "best")]
+    columns += [(metric, "best") for metric in calibration_scores(report) if metric not in report.scores]
     for row in report.rows:
-        found += [_run(row, run, report.scores, repeat=False) for run in row.group.runs]
-        found += [_run(row, run, report.scores, repeat=True) for run in row.group.repeats]
+        found += [_run(row, run, columns, repeat=False) for run in row.group.runs]
+        found += [_run(row, run, columns, repeat=True) for run in row.group.repeats]
     return _to_csv(found)
 
 
-def _run(row: ComparedRow, run: Run, metrics: Sequence[str], *, repeat: bool) -> dict[str, object]:
+def _run(row: ComparedRow, run: Run, columns: Sequence[tuple[str, str]], *, repeat: bool) -> dict[str, object]:
     """Return the cells of one run."""
-    scores = {f"{metric} {at}": run.score(metric, at) for metric in metrics for at in ("last", "best")}
+    scores = {f"{metric} {at}": run.score(metric, at) for metric, at in columns}
     result = run.result
     return {
         "folder": str(run.folder), "configuration": row.group.label, "seed": run.seed, "status": result.status,

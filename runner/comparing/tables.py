@@ -17,6 +17,7 @@ Table = list[dict[str, str]]
 DAGGER = "†"
 # Values of a hyperparameter in its row
 _MOST_VALUES = 50
+_CALIBRATION = ("val/nll", "val/ece", "val/brier", "val/aurc")
 
 
 def scores_table(report: Report) -> Table:
@@ -93,6 +94,29 @@ def other_scores_table(report: Report) -> Table:
             },
         }
         for row in report.rows
+    ]
+
+
+def calibration_scores(report: Report) -> list[str]:
+    """Return the scores of probabilities that some run has; none where no run has one beside the likelihood.
+
+    A run computes them at its end, a trial of a sweep only what it lists.
+    """
+    runs = [run for row in report.rows for run in row.group.complete]
+    found = [tag for tag in _CALIBRATION if any(run.score(tag, "best") is not None for run in runs)]
+    return found if set(found) - {"val/nll"} else []
+
+
+def calibration_table(report: Report, *, narrow: bool = False) -> Table:
+    """Return mean and sd of the scores of probabilities, with the selected weights; smaller is better for all."""
+    tags = calibration_scores(report)
+    return [
+        {
+            "configuration": row.group.short if narrow else row.group.label,
+            **{score_name(tag, "best"): _mean_and_sd(list(row.group.scores(tag, "best").values())) for tag in tags},
+        }
+        for row in report.rows
+        if tags
     ]
 
 

@@ -10,7 +10,17 @@ import torch
 from torch import Tensor
 
 from runner.engine.losses import Loss
-from runner.engine.metrics import Metric, calibration, class_counts, lower_is_better, mean_over_examples
+from runner.engine.metrics import (
+    Metric,
+    calibration,
+    calibration_error,
+    class_counts,
+    errors_by_confidence,
+    lower_is_better,
+    mean_over_examples,
+    risk_coverage,
+    squared_errors,
+)
 from runner.registry import register
 from runner.settings import NO_LIKELIHOOD
 
@@ -66,9 +76,32 @@ def ece(loss: Loss) -> Metric:
     It is the mean over examples of the gap, in their bin of confidence, between mean confidence and accuracy. The
     confidence is the largest probability. Losses without probabilities (hinge, mse) have none.
     """
+    return Metric(calibration, calibration_error, _without_likelihood(loss))
 
-    def score(bins: Tensor) -> Tensor:
-        examples, confidence, hits = bins
-        return torch.sum(torch.abs(confidence - hits)) / torch.sum(examples)
 
-    return Metric(calibration, score, NO_LIKELIHOOD if loss.log_probabilities is None else None)
+@register("metric")
+@lower_is_better
+def brier(loss: Loss) -> Metric:
+    """Return the Brier score: the mean squared distance of the probabilities from the one-hot labels, in [0, 2].
+
+    It is Brier's own form (1950), the sum over classes, also of two classes, where scikit-learn's `brier_score_loss`
+    is half of it. Losses without probabilities (hinge, mse) have none.
+    """
+    return mean_over_examples(squared_errors, undefined=_without_likelihood(loss))
+
+
+@register("metric")
+@lower_is_better
+def aurc(loss: Loss) -> Metric:
+    """Return the area under the risk-coverage curve (Geifman and El-Yaniv 2017, arXiv 1705.08500).
+
+    It is the mean, over n, of the error rate among the n most confident predictions: 0 if every one is right. The
+    confidence is the largest probability; predictions whose odds differ by less than 0.04 % count as equally confident.
+    Losses without probabilities (hinge, mse) have none.
+    """
+    return Metric(errors_by_confidence, lambda bins: risk_coverage(bins).mean(), _without_likelihood(loss))
+
+
+def _without_likelihood(loss: Loss) -> str | None:
+    """Return why a loss has no metric of probabilities, None if it has."""
+    return NO_LIKELIHOOD if loss.log_probabilities is None else None

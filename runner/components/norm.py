@@ -1,12 +1,12 @@
 """Normalization layers: a component returns a factory `(channels, dims) -> module`; a model calls it once per layer.
 
-`dims` is 0 for features (B, C) and 2 for feature maps (B, C, H, W). All but `none` learn a scale, initially 1, and a
-shift, initially 0, per channel.
+`dims` is 0 for features (B, C) and 2 for feature maps (B, C, H, W). All but `none` learn a scale, initially 1, and all
+but `none` and `rms` a shift, initially 0, per channel.
 """
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 from runner.engine.contracts import NormMaker
 from runner.errors import ConfigError
@@ -37,11 +37,32 @@ def batch(*, momentum: Unit, eps: Positive, scale: bool) -> NormMaker:
 
     def make(channels: int, dims: int) -> nn.Module:
         kind = nn.BatchNorm2d if dims else nn.BatchNorm1d
-        module = kind(channels, eps=eps, momentum=momentum)
-        module.weight.requires_grad_(scale)
-        return module
+        return _with_scale(kind(channels, eps=eps, momentum=momentum), scale)
 
     return make
+
+
+@register("norm")
+def sync_batch(*, momentum: Unit, eps: Positive, scale: bool) -> NormMaker:
+    """Return a factory of batch norms whose statistics are over the batches of all processes.
+
+    In one process it equals `batch`. In several, torch computes it on GPUs only.
+
+    Args:
+        momentum: Weight of the newest batch in the running statistics, in [0, 1].
+        eps: Constant added to the variance, > 0.
+        scale: Learn the scale, as in `batch`.
+
+    Returns:
+        Factory of `SyncBatchNorm` for (B, C, H, W) and (B, C).
+    """
+    return lambda channels, dims: _with_scale(nn.SyncBatchNorm(channels, eps=eps, momentum=momentum), scale)
+
+
+def _with_scale(module: nn.Module, scale: bool) -> nn.Module:
+    """Return a norm whose scale is learned, or frozen."""
+    module.get_parameter("weight").requires_grad_(scale)
+    return module
 
 
 @register("norm")
@@ -59,6 +80,38 @@ def layer(*, eps: Positive) -> NormMaker:
         return nn.GroupNorm(1, channels, eps=eps) if dims else nn.LayerNorm(channels, eps=eps)
 
     return make
+
+
+class RMSNorm(nn.RMSNorm):
+    """Torch's RMS norm, computed in the type of its scale: under autocast torch's own would not be the fast one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalized features (..., C)."""
+        return super().forward(x.to(self.weight.dtype))
+
+
+class RMSNorm2d(RMSNorm):
+    """RMS norm over the channels of each pixel of maps (B, C, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalized maps (B, C, H, W)."""
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+@register("norm")
+def rms(*, eps: Positive) -> NormMaker:
+    """Return a factory of RMS norms: divide by the root mean square over channels (arXiv 1910.07467, eq. 4).
+
+    Nothing is subtracted, and there is no shift. In a feature map, each pixel has a root mean square of its own, where
+    `layer` has one for all pixels.
+
+    Args:
+        eps: Constant added to the mean square, > 0.
+
+    Returns:
+        Factory of `RMSNorm` over the channels, for (B, C, H, W) and (B, C).
+    """
+    return lambda channels, dims: (RMSNorm2d if dims else RMSNorm)(channels, eps=eps)
 
 
 @register("norm")

@@ -6,18 +6,21 @@ loss says what its probabilities are; with hinge and mse, which have none, accur
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from runner.engine.contracts import Predict
-from runner.engine.losses import Loss, Prediction, at_least_float32
+from runner.engine.losses import Loss
 from runner.engine.parts import DROPOUTS
+from runner.engine.posterior import posterior_of
+from runner.engine.randomness import key
+from runner.engine.views import MeanOverViews, mean_prediction
 from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import NotEmpty, PositiveInt, Range
@@ -43,7 +46,7 @@ _LIBRARY_DROPOUTS = frozenset(
 @register("predict")
 def plain(loss: Loss) -> Predict:
     """Return the model's logits and their probabilities, one forward pass per image."""
-    return lambda model, images: _mean_prediction([model(images)], loss)
+    return lambda model, images: mean_prediction([model(images)], loss)
 
 
 @register("predict")
@@ -69,12 +72,12 @@ def tta(
     if "shift" in views and shift >= min(shape[1:]):
         raise ConfigError(f"predict.shift: got {shift}, must be < {min(shape[1:])}, the image's shorter side")
 
-    def predict(model: nn.Module, images: Tensor) -> Prediction:
+    def views_of(model: nn.Module, images: Tensor) -> list[Tensor]:
         seen = [images, *(_diagonal_shifts(images, shift) if "shift" in views else [])]
         seen += [view.flip(-1) for view in seen] if "flip" in views else []
-        return _mean_prediction([model(view) for view in seen], loss)
+        return [model(view) for view in seen]
 
-    return predict
+    return MeanOverViews(views_of, loss, "view")
 
 
 @register("predict")
@@ -94,10 +97,10 @@ def ten_crop(shape: _Shape, loss: Loss, *, crop: Annotated[float, Range(0, 1, op
     """
     _require_pixels("ten_crop", shape)
 
-    def predict(model: nn.Module, images: Tensor) -> Prediction:
-        return _mean_prediction([model(view) for view in _ten_crops(images, crop)], loss)
+    def crops_of(model: nn.Module, images: Tensor) -> list[Tensor]:
+        return [model(view) for view in _ten_crops(images, crop)]
 
-    return predict
+    return MeanOverViews(crops_of, loss, "crop")
 
 
 @register("predict")
@@ -118,30 +121,40 @@ def mc_dropout(model: nn.Module, loss: Loss, *, passes: PositiveInt) -> Predict:
     if not any(_is_dropout(module) for module in model.modules()):
         raise ConfigError("predict=mc_dropout: requires a model with dropout; add regularizer=[dropout]")
 
-    def predict(model: nn.Module, images: Tensor) -> Prediction:
+    def passes_of(model: nn.Module, images: Tensor) -> list[Tensor]:
         with _dropout_enabled(model):
-            return _mean_prediction([model(images) for _ in range(passes)], loss)
+            return [model(images) for _ in range(passes)]
 
-    return predict
+    return MeanOverViews(passes_of, loss, "pass")
+
+
+@register("predict")
+def swag(loss: Loss, *, samples: PositiveInt) -> Predict:
+    """Return the mean over models drawn from the distribution of `average=swag` (Maddox et al. 2019, arXiv 1902.02476).
+
+    The draws depend on the seed of the evaluation only, so that all batches see the same models. Each is used with the
+    BatchNorm statistics of the mean. Before two weights are collected, it is the prediction of the mean.
+
+    Args:
+        loss: The loss, which says what its probabilities are.
+        samples: Models, >= 1.
+    """
+
+    def outputs(model: nn.Module, images: Tensor) -> list[Tensor]:
+        posterior = posterior_of(model)
+        if posterior is None or posterior.count < 2:
+            return [model(images)]
+        seed = torch.initial_seed()
+        drawn = (posterior.sample(key(seed, "swag", number)) for number in range(samples))
+        return [functional_call(model, weights, (images,)) for weights in drawn]
+
+    return MeanOverViews(outputs, loss, "model")
 
 
 def _require_pixels(name: str, shape: _Shape) -> None:
     """Raise ConfigError for images of one pixel: all their views are the same."""
     if shape[1:] == (1, 1):
         raise ConfigError(f"predict={name}: points (images of 1x1 pixel) have one view only; choose predict=plain")
-
-
-def _mean_prediction(outputs: list[Tensor], loss: Loss) -> Prediction:
-    """Return the prediction over the logits (B, K) of several views: mean logits, and mean probabilities.
-
-    The logarithm of the mean probability is stable for tiny probabilities.
-    """
-    views = [at_least_float32(logits) for logits in outputs]
-    mean = views[0] if len(views) == 1 else torch.stack(views).mean(0)
-    if loss.log_probabilities is None:
-        return Prediction(mean, None)
-    each = torch.stack([loss.log_probabilities(logits) for logits in views])
-    return Prediction(mean, each.logsumexp(0) - math.log(len(views)))
 
 
 def _diagonal_shifts(images: Tensor, by: int) -> list[Tensor]:

@@ -22,6 +22,7 @@ from runner.source_reader import PACKAGE
 from runner.unused_settings import length_in, refuse_unused
 
 _Chosen = Mapping[str, list[str]]  # the options of each group
+_TRANSFER = "transfer"
 _DURATION: Pattern = Duration.__metadata__[0]  # type: ignore[attr-defined]
 
 
@@ -49,6 +50,11 @@ def check_config(conf: Conf, config: Mapping[str, Any], chosen: Mapping[str, lis
     for key, other in NEEDS.items():
         if config[key] and config[key] != NEUTRAL.get(key) and config[other] is None:
             raise ConfigError(f"{key}: got {shown(config[key])}; requires {other}=...")
+    if config["init_from"] is None and (name := config[_TRANSFER]["name"]) != "none":
+        raise ConfigError(
+            f"{_TRANSFER}: got {name}; requires init_from=<run folder, file of weights, or name of published ones>; "
+            "transfer=none trains from random weights"
+        )
     task = str(config["task"]["name"])
     for key, readers in read_by_some_tasks().items():
         # A task of runner's own, not a plugin's

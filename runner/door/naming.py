@@ -19,6 +19,11 @@ from runner.roles import Role
 # Most characters of a folder's name
 _MAX_NAME = 100
 
+# Between the words of a name. TensorBoard's list of runs folds a name after a hyphen only, and cuts it elsewhere
+_BETWEEN = "-"
+# What older versions wrote there
+_OLDER = ","
+
 # Keys whose value is a path, of which names show the last part
 WEIGHTS = ("init_from", "model.weights")
 
@@ -34,14 +39,16 @@ def run_name(given: Iterable[tuple[str, Any]]) -> str:
     return _name_of((key, value) for key, value in given if is_named(key))
 
 
-def _name_of(given: Iterable[tuple[str, Any]], short: Mapping[str, str] = MappingProxyType({})) -> str:
+def _name_of(
+    given: Iterable[tuple[str, Any]], short: Mapping[str, str] = MappingProxyType({}), between: str = _BETWEEN
+) -> str:
     """Return a folder name from all keys, some of them short, and values but Hydra's own."""
     words = [
         f"{short.get(key, key)}={value_in_name(_last_part(key, value))}"
         for key, value in given
         if not key.startswith("hydra")
     ]
-    return _truncate_name(re.sub(r"[^A-Za-z0-9._=,+-]", "-", ",".join(words))) or "default"
+    return _truncate_name(re.sub(r"[^A-Za-z0-9._=,+-]", "-", between.join(words))) or "default"
 
 
 def _last_part(key: str, value: Any) -> Any:
@@ -78,19 +85,20 @@ def legacy_hash8(config: Mapping[str, Any]) -> str:
     return digest(_without(stripped(config), _LEGACY_UNHASHED))
 
 
-def name_in(sweep: Path, name: str, config: Mapping[str, Any], given: Iterable[tuple[str, Any]] = ()) -> str:
+def name_in(sweep: Path, name: str, config: Mapping[str, Any], given: Sequence[tuple[str, Any]] = ()) -> str:
     """Return the name of a trial's folder in a sweep: the one by an older version, if that folder exists.
 
     Args:
         sweep: The folder of the sweep.
         name: The name by this version, `trial_name`.
         config: The config of the trial.
-        given: What differs; older versions wrote whole keys.
+        given: What differs; older versions wrote whole keys, or commas between the words.
     """
     end = f"-{hash8(config)}"
     if not name.endswith(end) or not user_paths.is_dir(sweep, error=StorageError):
         return name
-    words = [name.removesuffix(end), *([whole] if (whole := _name_of(given)) != "default" else [])]
+    older_words = [_name_of(given, short, _OLDER) for short in (short_keys([key for key, _ in given]), {})]
+    words = [name.removesuffix(end), *(each for each in older_words if each != "default")]
     for older in (f"{each}-{legacy_hash8(config)}" for each in words):
         if user_paths.is_dir(sweep / older, error=StorageError):
             return older

@@ -7,7 +7,7 @@
 - `batches.py`, `loading.py`, `transfer.py`, `read_ahead.py`: data, from files to batches on the device
 - `forward.py`, `clipping.py`, `fast_step.py`, `fused_step.py`: forward pass, gradient clipping, optimizer step
 - `finite.py`, `nonfinite_trace.py`: the check that all is finite, and the search for what is not
-- `losses.py`, `metrics.py`: the forms of a loss, predictions, and metrics of a split
+- `losses.py`, `views.py`, `metrics.py`: the forms of a loss, predictions, means over views, and metrics of a split
 - `recalibration.py`: BatchNorm statistics of averaged weights
 - `evaluation.py`, `monitor.py`, `patience.py`: scores, the monitored score, early stopping
 - `schedules.py`, `parts.py`, `randomness.py`: schedules and freezing, parts of models, random keys

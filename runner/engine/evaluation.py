@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,8 +20,11 @@ from runner.engine.losses import Loss, LossFunction, Prediction, as_loss, at_lea
 from runner.engine.metrics import Metrics, Sums
 from runner.engine.parts import mode
 from runner.engine.recipe import Recipe
+from runner.engine.snapshots import MeanPrediction, PredictedBatch, Snapshots
 from runner.errors import ConfigError
 
+# The split on which snapshots are scored, and the names of their scores
+VALIDATION, SNAPSHOT, ENSEMBLE = "val", "snapshot", "ensemble"
 # Gets the outputs (B, K) of each batch, from which accuracy is computed
 _Keep = Callable[[Tensor], None]
 
@@ -51,12 +54,56 @@ class Predicting(Protocol):
 
 
 def validate(recipe: Recipe, learner: Learner, validation: dict[str, EvalBatches], stop: Stop) -> dict[str, float]:
-    """Return the scores of the averaged model by tag, as `<split>/accuracy`, for each split given."""
-    return {
+    """Return the scores of the averaged model by tag, as `<split>/accuracy`, for each split given.
+
+    After the first snapshot the scores of the newest one and of all together are added, as `val/snapshot/accuracy` and
+    `val/ensemble/accuracy`.
+    """
+    scores = {
         f"{split}/{name}": value
         for split, batches in validation.items()
         for name, value in evaluate(recipe, learner, batches, stop).items()
     }
+    mean = learner.snapshots.mean_of(VALIDATION)
+    taken = learner.snapshots.until(learner.step)
+    if taken and VALIDATION in validation:
+        add_snapshots(recipe, learner.snapshots, taken, mean, validation[VALIDATION], recipe.metrics, stop)
+    for name, found in ((SNAPSHOT, mean.newest), (ENSEMBLE, mean.scores)):
+        scores |= {f"{VALIDATION}/{name}/{metric}": value for metric, value in found.items()}
+    return scores
+
+
+def add_snapshots(
+    parts: Predicting,
+    snapshots: Snapshots,
+    taken: Sequence[int],
+    mean: MeanPrediction,
+    batches: EvalBatches,
+    metrics: Metrics,
+    stop: Stop = NEVER,
+) -> None:
+    """Take the predictions of snapshots for a split into their mean, of those that are not in it yet, and score it.
+
+    Each predicts once in a run. If `stop` is set, the evaluation ends early and changes nothing.
+    """
+    new = [step for step in taken if step not in mean.members]
+    for step in new:
+        model = snapshots.member_of(step)
+        unless_stopped = itertools.takewhile(lambda _: not stop.signal, batches)
+        with closing(predict_batches(parts, model, unless_stopped)) as predicted:
+            found = [(z.cpu(), None if log_p is None else log_p.cpu(), labels.cpu()) for z, log_p, labels in predicted]
+        if stop.signal:
+            return
+        mean.add(step, found)
+        if step == new[-1]:
+            mean.newest, mean.scores = (_scored(parts, each, batches, metrics) for each in (found, mean.batches))
+
+
+def _scored(
+    parts: Predicting, predicted: Iterable[PredictedBatch], batches: EvalBatches, metrics: Metrics
+) -> dict[str, float]:
+    """Return the scores of predictions that are on the CPU."""
+    return _sum_up(as_loss(parts.loss), predicted, batches, metrics, torch.device("cpu"), lambda outputs: None)[0]
 
 
 def evaluate(recipe: Recipe, learner: Learner, batches: EvalBatches, stop: Stop = NEVER) -> dict[str, float]:
@@ -126,16 +173,27 @@ def _measure(
     parts: Predicting, model: nn.Module, batches: EvalBatches, metrics: Metrics, stop: Stop, keep: _Keep
 ) -> tuple[dict[str, float], dict[Sums, Tensor]]:
     """Return the scores of a split and the sums of the metrics; `keep` gets the outputs of each batch."""
-    loss = as_loss(parts.loss)
-    totals = torch.zeros(4, device=batches.device)
-    tally = metrics.tally(batches.device)
     unless_stopped = itertools.takewhile(lambda _: not stop.signal, batches)
     with closing(predict_batches(parts, model, unless_stopped)) as predicted:
-        for logits, log_p, labels in predicted:
-            outputs = logits if log_p is None else log_p
-            totals += _totals(loss, logits, log_p, labels)
-            tally.add(outputs, labels)
-            keep(outputs)
+        return _sum_up(as_loss(parts.loss), predicted, batches, metrics, batches.device, keep)
+
+
+def _sum_up(
+    loss: Loss,
+    predicted: Iterable[PredictedBatch],
+    batches: EvalBatches,
+    metrics: Metrics,
+    device: torch.device,
+    keep: _Keep,
+) -> tuple[dict[str, float], dict[Sums, Tensor]]:
+    """Return the scores of predictions, which are on a device, and the sums of the metrics."""
+    totals = torch.zeros(4, device=device)
+    tally = metrics.tally(device)
+    for logits, log_p, labels in predicted:
+        outputs = logits if log_p is None else log_p
+        totals += _totals(loss, logits, log_p, labels)
+        tally.add(outputs, labels)
+        keep(outputs)
     # In float64, on the CPU because MPS has none. One transfer for all sums.
     found = batches.world.sum(torch.cat([totals, *tally.flat]).cpu().double())
     correct, total, weight, nll = found[:4].tolist()

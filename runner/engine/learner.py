@@ -16,6 +16,8 @@ from runner.engine.fast_step import Stepper, present_gradients
 from runner.engine.finite import Gate, named_tensors, not_finite, optimizer_tensors
 from runner.engine.interruption import Stop
 from runner.engine.patience import Patience
+from runner.engine.posterior import evaluation_state, load_posterior
+from runner.engine.saving.held_weights import HeldWeights, StepWeights
 from runner.engine.schedules import (
     FixedMomentum,
     Freezing,
@@ -25,7 +27,8 @@ from runner.engine.schedules import (
     own_step,
     rate_tags,
 )
-from runner.engine.state_dict import StateDict, load_part, load_state, part_versions, state_of
+from runner.engine.snapshots import NoSnapshots, Snapshots
+from runner.engine.state_dict import StateDict, load_part, load_state, part_versions
 
 # Prepares the averaged model for a validation, unless it is stopped, and returns what to log
 Recalibrate = Callable[["Learner", Stop], dict[str, float]]
@@ -74,6 +77,7 @@ class Learner:
         self.parameters = dict(self.model.named_parameters())
         self.scaling = self.scaler.is_enabled()
         self.zero_grad = self.stepper.zero_grad
+        self.snapshots: Snapshots = getattr(self.average, "snapshots", None) or NoSnapshots()
         self.freezing.apply(self.step)
         self._rate_tags = rate_tags(self.optimizer.param_groups)
         # Some buffers are infinite from the start, such as an attention mask of -inf.
@@ -106,10 +110,10 @@ class Learner:
         return factor
 
     def rate(self, group: Mapping[str, Any], step: int) -> float:
-        """Return the learning rate of a parameter group after `step` steps; 0 outside its window of steps."""
+        """Return the learning rate of a parameter group after `step` steps; 0 while it is frozen."""
         initial: float = group["initial_lr"]
         at = own_step(group, step)
-        return 0.0 if at is None else initial * self.schedule(at)
+        return 0.0 if at is None else float(initial * at[1] * self.schedule(at[0]))
 
     def rates(self) -> dict[str, float]:
         """Return what the schedule sets, to be logged by tag.
@@ -137,12 +141,25 @@ class Learner:
 
     def weights(self) -> StateDict:
         """Return the tensors that evaluation needs: the model (averaged, if weights are averaged) and `preprocess`."""
-        return state_of(model=self.average.module, preprocess=self.preprocess)
+        return evaluation_state(self.average.module, self.preprocess)
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Load the result of `weights` into the evaluated model and into `preprocess`."""
         load_part("model", self.average.module, weights)
         load_part("preprocess", self.preprocess, weights)
+        load_posterior(self.average.module, weights)
+
+    def earlier_weights(self, held: HeldWeights) -> list[StepWeights]:
+        """Return the weights of earlier steps that no checkpoint has yet: the best ones, if held, and snapshots."""
+        best = held.of(self.patience.best_step)
+        found = {each.step: each for each in self.snapshots.unsaved(self.step, self.preprocess)}
+        found |= {best.step: best} if best else {}
+        return [found[step] for step in sorted(found) if step < self.step]
+
+    @property
+    def kept_steps(self) -> list[int]:
+        """Return the steps whose weights a run never removes: those of the best validation and of snapshots."""
+        return [self.patience.best_step, *self.snapshots.until(self.step)]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state that a resumed run needs besides `weights`."""

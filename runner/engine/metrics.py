@@ -21,6 +21,8 @@ _Factory = TypeVar("_Factory", bound=Callable[..., Any])
 Sums = Callable[[Tensor, Tensor], Tensor]
 # Bins of confidence in ECE and in the reliability diagram (Guo et al. 2017, arXiv 1706.04599, section 5)
 BINS = 15
+# Bins of confidence in the risk-coverage curve: bins per factor of 2 of the odds, factors on each side of 1
+_PER_OCTAVE, _OCTAVES = 2048, 26
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,48 @@ def calibration(log_p: Tensor, labels: Tensor) -> Tensor:
     ):
         row.scatter_add_(0, bins, values)
     return counts
+
+
+def calibration_error(bins: Tensor) -> Tensor:
+    """Return the expected calibration error () of the bins of `calibration`; NaN without examples."""
+    examples, confidence, hits = bins
+    return torch.sum(torch.abs(confidence - hits)) / torch.sum(examples)
+
+
+def squared_errors(log_p: Tensor, labels: Tensor) -> Tensor:
+    """Return the squared distance (B,) of the probabilities from the one-hot labels, in [0, 2]."""
+    one_hot = torch.zeros_like(log_p).scatter_(1, labels[:, None], 1.0)
+    return (log_p.exp() - one_hot).square().sum(1)
+
+
+def errors_by_confidence(log_p: Tensor, labels: Tensor) -> Tensor:
+    """Return the examples and the wrong predictions of each of many narrow bins of confidence (2, bins).
+
+    The first bin is the least confident. The bins have equal widths in the logarithm of the odds, so that confidences
+    close to 0 and to 1 are told apart, too.
+    """
+    best, predicted = log_p.max(1)
+    best = best.float().clamp(max=0)
+    log_odds = (best / math.log(2) - torch.log2(-torch.expm1(best))).nan_to_num().clamp(-_OCTAVES, _OCTAVES)
+    bins = ((log_odds + _OCTAVES) * _PER_OCTAVE).long().clamp(max=2 * _OCTAVES * _PER_OCTAVE - 1)
+    counts = log_p.new_zeros(2, 2 * _OCTAVES * _PER_OCTAVE, dtype=torch.float32)
+    # A confidence that is NaN makes the risk NaN
+    wrong = (predicted != labels).float() + 0 * best.exp()
+    for row, values in zip(counts, (torch.ones_like(best), wrong), strict=True):
+        row.scatter_add_(0, bins, values)
+    return counts
+
+
+def risk_coverage(bins: Tensor) -> Tensor:
+    """Return the error rate (N,) of the n most confident of N examples, n = 1 to N, from `errors_by_confidence`.
+
+    Examples in one bin count as equally confident: the value is the mean over their orders.
+    """
+    examples, wrong = bins.flip(1)
+    filled = examples > 0
+    counts = examples[filled].long()
+    errors = torch.repeat_interleave(wrong[filled] / examples[filled], counts).cumsum(0)
+    return errors / torch.arange(1, len(errors) + 1, dtype=errors.dtype, device=errors.device)
 
 
 @dataclass(frozen=True)

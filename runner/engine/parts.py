@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 _KEPT = "kept_from_file"
 _LAST = "last_of_a_residual_branch"
+_STANDARDIZED = "standardizes_weight"
 _NOTES = "notes_for_the_summary"
 _POOL_CALLS = "max_pooling_called_as_a_function"
 
@@ -136,6 +137,11 @@ def end_branch(layer: nn.Module) -> None:
 def ends_branch(layer: nn.Module) -> bool:
     """Return whether `end_branch` marked a layer."""
     return getattr(layer, _LAST, False)
+
+
+def standardizes_weight(layer: nn.Module) -> bool:
+    """Return True for a layer that shifts and scales its weight to mean 0 and variance 1 before it uses it."""
+    return getattr(layer, _STANDARDIZED, False)
 
 
 def set_notes(model: nn.Module, lines: list[str]) -> None:

@@ -40,7 +40,7 @@ class Pure:
     """A schedule that is a function of the step alone: it ignores scores and has no state."""
 
     def __init__(self, factor: Schedule) -> None:
-        self.factor = factor
+        self.factor, self.cycle_ends = factor, cycle_ends(factor)
 
     def __call__(self, step: int) -> float:
         """Return the factor of a step."""
@@ -65,16 +65,20 @@ class WithMomentum(Pure):
         self.momentum = momentum
 
 
-def own_step(group: Mapping[str, Any], step: int) -> int | None:
-    """Return the step of the schedule for a parameter group after `step` steps; None outside its window of steps.
+def own_step(group: Mapping[str, Any], step: int) -> tuple[int, float] | None:
+    """Return the step of the schedule for a parameter group after `step` steps, and the factor on its learning rate.
 
-    A group with a window (`active`) runs the whole schedule, including warm-up, within it, `pace` times as fast.
+    A group with a window (`active`) runs the whole schedule, including warm-up, within it, `pace` times as fast. One
+    with several `phases`, each [first, end, pace, factor], runs the whole schedule in each of them. None outside of
+    these: it is frozen.
     """
     if "active" not in group:
-        return step
-    first, end = group["active"]
-    # The pace is a rounded quotient: without the nudge, a product that should be whole may end just below
-    return int((step - first) * group["pace"] * _NUDGE) if first <= step < end else None
+        return step, 1.0
+    for first, end, pace, factor in group.get("phases") or [[*group["active"], group["pace"], 1.0]]:
+        if first <= step < end:
+            # The pace is a rounded quotient: without the nudge, a product that should be whole may end just below
+            return int((step - first) * pace * _NUDGE), factor
+    return None
 
 
 class MomentumCycle:
@@ -92,7 +96,7 @@ class MomentumCycle:
             at = own_step(group, step)
             if at is None:
                 continue
-            value = self._momentum(at)
+            value = self._momentum(at[0])
             # An optimizer whose groups have both, such as Muon, reads one of them
             if "betas" in group:
                 group["betas"] = (value, *group["betas"][1:])
@@ -125,10 +129,17 @@ class Shifted:
         self.load_state_dict = schedule.load_state_dict
         if isinstance(schedule, WithMomentum):
             self.momentum = lambda step: schedule.momentum(step - first)
+        self.cycle_ends = tuple(first + end for end in cycle_ends(schedule))
 
     def __call__(self, step: int) -> float:
         """Return the factor of a step of the run."""
         return self._schedule(step - self._first)
+
+
+def cycle_ends(schedule: Schedule) -> tuple[int, ...]:
+    """Return the numbers of steps after which a cycle of a schedule has ended; none of one without cycles."""
+    found: tuple[int, ...] = getattr(schedule, "cycle_ends", ())
+    return found
 
 
 class Freezing:
@@ -141,17 +152,24 @@ class Freezing:
     penalties and constraints skip it. A norm with running statistics (BatchNorm) runs in evaluation mode while all its
     parameters are frozen: it normalizes with these statistics and does not update them. Keras does the same for
     `trainable=False`, fastai in its callback BnFreeze. A BatchNorm without parameters belongs to no group and is never
-    frozen.
+    frozen, unless `followed` says whose parameters it follows: it is then frozen while all of these are.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer, changed: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        changed: Callable[[], object] = lambda: None,
+        followed: Mapping[nn.Module, Sequence[nn.Parameter]] | None = None,
+    ) -> None:
         self._optimizer = optimizer
         self._changed = changed  # called when another set of parameters is frozen than before
         self._frozen: list[bool] = []
         windowed = {p for group in optimizer.param_groups if "active" in group for p in group["params"]}
         norms = [m for m in model.modules() if has_running_statistics(m)]
-        # With the flag that each has while it is trained
-        self._norms = [(m, m.training) for m in norms if windowed & set(m.parameters(recurse=False))]
+        # With the flag that each has while it is trained, and the parameters that say whether it is
+        deciding = {m: list(m.parameters(recurse=False)) for m in norms} | {**(followed or {})}
+        self._norms = [(m, m.training, params) for m, params in deciding.items() if windowed & set(params)]
 
     def apply(self, step: int) -> None:
         """Freeze and unfreeze what changes at this step; `step` is the number of steps done before."""
@@ -164,8 +182,8 @@ class Freezing:
             for parameter in group["params"]:
                 parameter.requires_grad_(not still)
                 parameter.grad = None
-        for norm, training in self._norms:
-            norm.training = training and any(p.requires_grad for p in norm.parameters(recurse=False))
+        for norm, training, parameters in self._norms:
+            norm.training = training and any(p.requires_grad for p in parameters)
         self._changed()
 
 
@@ -176,10 +194,15 @@ class NeverFrozen:
         """Do nothing."""
 
 
-def freezing(model: nn.Module, optimizer: Optimizer, changed: Callable[[], object]) -> Freezing | NeverFrozen:
+def freezing(
+    model: nn.Module,
+    optimizer: Optimizer,
+    changed: Callable[[], object],
+    followed: Mapping[nn.Module, Sequence[nn.Parameter]] | None = None,
+) -> Freezing | NeverFrozen:
     """Return what freezes the groups of an optimizer that have a window."""
     windows = any("active" in group for group in optimizer.param_groups)
-    return Freezing(model, optimizer, changed) if windows else NeverFrozen()
+    return Freezing(model, optimizer, changed, followed) if windows else NeverFrozen()
 
 
 def rate_tags(groups: Sequence[Mapping[str, Any]]) -> dict[str, int]:

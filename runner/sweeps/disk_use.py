@@ -21,13 +21,16 @@ from runner.tasks.job import Job
 # Different runs whose sizes are estimated at most; the others are as large as these on average
 _MOST = 32
 # What the size of a run depends on
-_GROUPS = ("data", "model", "activation", "norm", "regularizer", "optim", "average", "preprocess", "probe", "metric")
+_GROUPS = (
+    *("data", "model", "activation", "norm", "regularizer", "optim", "scheduler", "average", "preprocess", "probe"),
+    "metric",
+)
 _SETTINGS = (
     *("epochs", "steps", "precision", "accumulate", "validate_every", "checkpoint_every", "keep", "log_every"),
     *("predictions", "init_from", "plugins"),
 )
 # Groups whose numbers with a fraction do not change it, but where they are zero
-_RATES = ("optim", "regularizer", "average")
+_RATES = ("optim", "regularizer", "average", "scheduler")
 
 
 @dataclass(frozen=True)

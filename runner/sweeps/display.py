@@ -136,7 +136,13 @@ class _LiveTable:
     def _draw(self, rows: Sequence[_Row], title: str) -> Any:
         needed = [{" score": row.cells.get(" score", ""), " state": row.cells[" state"]} for row in rows]
         jobs = [row.job for row in rows]
-        names = naming_columns(jobs, self._swept, [_short_name(job) for job in jobs], needed, self._console)
+        names = naming_columns(
+            jobs,
+            self._swept,
+            [job.folder_name.rpartition("-")[0] or job.folder_name for job in jobs],
+            needed,
+            self._console,
+        )
         return make_table(
             [name | _COLUMNS | row.cells for name, row in zip(names, rows, strict=True)],
             self._console,
@@ -174,13 +180,6 @@ def _row_of_running(job: Job) -> _Row:
     progress = {" epoch": "epoch", " loss": "loss", " score": "val accuracy", " left": "left"}
     cells = {column: words.get(word, "") for column, word in progress.items()}
     return _Row(job, {**cells, " state": "running"})
-
-
-def _short_name(job: Job) -> str:
-    """Return a trial's folder name without the hash, with the last words of its keys."""
-    words = [word.partition("=") for word in (job.folder_name.rpartition("-")[0] or job.folder_name).split(",")]
-    short = short_keys(key for key, mark, _ in words if mark)
-    return ",".join(f"{short.get(key, key)}{mark}{value}" for key, mark, value in words)
 
 
 def show_reasons(bad: Sequence[Ended], stream: TextIO | None = None) -> None:

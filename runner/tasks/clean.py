@@ -64,18 +64,19 @@ def _finished(patterns: Sequence[str]) -> Iterator[Path]:
 
 def _clean_run(folder: Path, keep: str, *, delete: bool) -> int:
     """Return the bytes that a run need not keep, after removing them if `delete`; raises Locked, StorageError."""
-    weights = read_result(folder).weights
-    if keep == "best" and weights is None:
+    found = read_result(folder)
+    if keep == "best" and found.weights is None:
         # It keeps no weights already
         return 0
     if not delete:
-        return sum(superfluous(folder, weights if keep == "best" else None).values())
+        kept = found.weights if keep == "best" else None
+        return sum(superfluous(folder, kept, snapshots=found.snapshots or ()).values())
     with lock(folder):
         # What was found before the lock may have changed
         result = read_result(folder)
         if not result.status.finished:
             raise Locked(f"{storage.printable(folder)}: goes on")
         if keep == "none" and result.weights is not None:
-            result.weights = None
+            result.weights = result.snapshots = None
             write_result(folder, result)
-        return keep_only(folder, result.weights)
+        return keep_only(folder, result.weights, snapshots=result.snapshots or ())

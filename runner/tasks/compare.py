@@ -12,7 +12,7 @@ from runner import user_paths
 from runner.comparing.csv_tables import configurations_csv, runs_csv
 from runner.comparing.page import draw_pictures, headline, html_page, markdown_page, remarks
 from runner.comparing.report import Report, limit_note, limited, make_report
-from runner.comparing.tables import cost_table, screen_table
+from runner.comparing.tables import calibration_table, cost_table, screen_table
 from runner.comparing.verdicts import Criterion
 from runner.decoration import decorative
 from runner.directions import monitor_by_tag
@@ -128,6 +128,7 @@ def _print_report(found: Report) -> None:
         print_table(screen_table(found.first(_MAX_ROWS)), notes=left_out, console=screen)
         for line in remarks(found):
             screen.print(_wrap(f"- {line}", screen.width))
+        print_table(calibration_table(found.first(_MAX_ROWS), narrow=True), console=screen)
         print_table(cost_table(found.first(_MAX_ROWS), narrow=True), notes=left_out, console=screen)
 
 

@@ -11,10 +11,14 @@ from runner.assemble.load_data import Loaded, load
 from runner.assemble.metrics import final_metrics
 from runner.assemble.predictor import DataFacts, Predictor
 from runner.assemble.threads import begin
+from runner.decoration import decorative
 from runner.engine.batches import EvalBatches
 from runner.engine.data_summary import summarize
+from runner.engine.evaluation import Assessment
 from runner.engine.saving import storage
 from runner.engine.saving.folder import RESULT, write_result
+from runner.ensembles.report import EnsembleReport
+from runner.ensembles.report_pages import print_report
 from runner.errors import DataError, StorageError
 from runner.notebook.book import record
 from runner.registry import register
@@ -22,38 +26,88 @@ from runner.tasks.final_scores import score_split
 from runner.tasks.job import Job
 from runner.tasks.report import print_progress, show_scores
 from runner.tasks.run_folder import existing_run
-from runner.tasks.save_evaluation import save_evaluation, show_classes_of
+from runner.tasks.save_evaluation import About, save_evaluation, show_classes_of
 from runner.tasks.saved_data import evaluated_data, lies_elsewhere
+from runner.tasks.temperature import (
+    Scaling,
+    check_temperature,
+    fit_scaling,
+    predict_validation,
+    saved_validation,
+    show_scaling,
+)
 from runner.tasks.trained.saved_run import SavedRun, facts_of, read_run, restore_predictor
+from runner.tasks.views_gain import view_recorder
 
 
 @register("task", name="evaluate")
-def evaluate_task(job: Job, *, split: Literal["test", "val", "train"]) -> int:
+def evaluate_task(job: Job, *, split: Literal["test", "val", "train"], temperature: bool) -> int:
     """Print the scores of `run=<folder>` on a split and of each class, and save predictions and figures in the folder.
 
     Each read of the test split is counted in its result.
     With `data.root=` or another `data=` the split is that of other data, which is counted nowhere. Their classes must
     have the names of the run's.
+    With `temperature` also the scores after temperature scaling, fitted on validation. A prediction method with several
+    views or passes, such as `predict=mc_dropout`, is compared with the plain prediction.
     """
     run = read_run(job, task="evaluate", other=("data",), more=("metric", "predictions", "figures"))
     begin(run.config["threads"])
     loaded, own = _load_data(run)
     predictor = restore_predictor(run, _facts(run, loaded, own=own), threads=True)
+    if temperature:
+        check_temperature(predictor)
+    validation = None
+    if temperature and not (own and split == "val"):
+        validation = (
+            predict_validation(predictor, _open_split(loaded, "val", predictor)) if own else saved_validation(run)
+        )
     counted = False
     if split == "test" and own:
         # Check the files before the read is counted
         loaded.data.check_test()
         counted = _count_test_read(run.folder)
     name = split if own else f"{split}-data{loaded.fingerprint.id[:4]}"
-    classes, batches = predictor.facts.classes, _open_split(loaded, split, predictor)
-    metrics = final_metrics(run.config, predictor.loss, len(classes))
-    found = score_split(predictor, predictor.model, batches, metrics, split=name, setting=job.config["predictions"])
+    found, report = _score(run, job, predictor, _open_split(loaded, split, predictor), split=name, keep=temperature)
     if counted:
         record(run.folder, Path(run.config["outputs"]))
-    show_scores(run.folder, split, found.scores, run.path)
-    show_classes_of(classes, found)
-    save_evaluation(run, job.config, found, split=name, classes=classes, fingerprint=loaded.fingerprint.id)
+    scaling = fit_scaling(found, validation, split=split, seed=run.config["seed"]) if temperature else None
+    about = About(split=name, classes=predictor.facts.classes, fingerprint=loaded.fingerprint.id)
+    _show(run, found, split, about, scaling, report)
+    save_evaluation(run, job, found, about, scaling=scaling, report=report)
     return 0
+
+
+def _score(
+    run: SavedRun, job: Job, predictor: Predictor, batches: EvalBatches, *, split: str, keep: bool
+) -> tuple[Assessment, EnsembleReport | None]:
+    """Return the evaluation of a split, with its outputs if they are to be kept, and the gain of several views."""
+    metrics = final_metrics(run.config, predictor.loss, len(predictor.facts.classes))
+    recorder = view_recorder(predictor, len(batches))
+    parts = replace(predictor, predict=recorder) if recorder else predictor
+    setting = "always" if keep else job.config["predictions"]
+    found = score_split(parts, predictor.model, batches, metrics, split=split, setting=setting)
+    if recorder is None:
+        return found, None
+    name, seed = run.config["predict"]["name"], run.config["seed"]
+    return found, recorder.report(found.labels, name=name, split=split, seed=seed)
+
+
+def _show(
+    run: SavedRun,
+    found: Assessment,
+    split: str,
+    about: About,
+    scaling: Scaling | None,
+    report: EnsembleReport | None,
+) -> None:
+    """Print the scores of an evaluation."""
+    show_scores(run.folder, split, found.scores, run.path)
+    if scaling:
+        show_scaling(scaling)
+    show_classes_of(about.classes, found)
+    if report:
+        with decorative(f"gain of {report.title}: not shown"):
+            print_report(report)
 
 
 def _load_data(run: SavedRun) -> tuple[Loaded, bool]:

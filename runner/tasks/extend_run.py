@@ -13,7 +13,7 @@ from runner.engine.recipe import Recipe
 from runner.engine.saving import checkpoint
 from runner.engine.saving.checkpoint import Snapshot
 from runner.engine.saving.folder import read_result
-from runner.engine.saving.held_weights import BestWeights, HeldWeights
+from runner.engine.saving.held_weights import HeldWeights, StepWeights
 from runner.engine.saving.locking import holder
 from runner.engine.saving.storage import printable
 from runner.errors import CheckpointError, ConfigError, Locked
@@ -31,7 +31,7 @@ _LENGTH = ("epochs", "steps", "patience")
 _OF_NEW_RUN = ("name", "note", "extend_restart", "tracker")
 _MOST_NAME = 60
 # The entries of a parameter group that follow from the length of a run
-_WINDOW = ("active", "pace")
+_WINDOW = ("active", "pace", "phases")
 
 
 def extended_job(job: Job) -> Job:
@@ -63,7 +63,7 @@ def extended_job(job: Job) -> Job:
         # The seed is the same: extended seeds of one configuration are repetitions, too
         "extended_from": f"{group_hash(old)}@{newest.step}",
     }
-    name = job.config["name"] or f"{real(folder).name[:_MOST_NAME]},{job.folder_name}"
+    name = job.config["name"] or f"{real(folder).name[:_MOST_NAME]}-{job.folder_name}"
     return replace(job, config=config, folder_name=name, hash8=hash8(config), group_hash=group_hash(config))
 
 
@@ -82,7 +82,7 @@ class Origin:
 
     folder: Path
     snapshot: Snapshot
-    best: BestWeights | None  # the weights of the best validation, if that is an earlier one
+    best: StepWeights | None  # the weights of the best validation, if that is an earlier one
     saved: SavedData
 
     def start(self, learner: Learner, recipe: Recipe, config: dict[str, Any]) -> list[str]:
@@ -141,8 +141,13 @@ def _groups(learner: Learner) -> list[dict[str, Any]]:
 
 
 def _check_average(config: dict[str, Any]) -> None:
-    """Raise ConfigError for an average whose blocks have another size in a run of another length."""
+    """Raise ConfigError for an average whose blocks or dates are others in a run of another length."""
     average = config["average"]
+    if average["name"] == "snapshots":
+        raise ConfigError(
+            f"{_KEY}: the dates of average=snapshots depend on the run's length; start a new run, from these weights "
+            f"with init_from={printable(Path(config[_KEY]))}"
+        )
     if average["name"] == "polyak" and average["blocks"] > 1 and str(average["last"]).endswith("%"):
         raise ConfigError(
             f"{_KEY}: the blocks of average=polyak with last={average['last']} depend on the run's length; "
@@ -174,7 +179,7 @@ def origin_of(config: dict[str, Any]) -> Origin | None:
         raise CheckpointError(f"{_KEY}: {printable(folder)} has no checkpoint of step {step} any more")
     best = int(_best_of(snapshot).get("step", 0))
     is_earlier = 0 < best < step
-    earlier = BestWeights(best, checkpoint.read_weights(checkpoint.weights_file(folder, best))) if is_earlier else None
+    earlier = StepWeights(best, checkpoint.read_weights(checkpoint.weights_file(folder, best))) if is_earlier else None
     return Origin(folder, snapshot, earlier, saved_data(folder, read_result(folder), snapshot.meta))
 
 

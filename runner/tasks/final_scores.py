@@ -15,13 +15,31 @@ from torch import nn
 from runner.assemble import Experiment
 from runner.decoration import decorative
 from runner.engine.batches import EvalBatches
-from runner.engine.evaluation import Assessment, Predicting, assess
+from runner.engine.evaluation import (
+    ENSEMBLE,
+    SNAPSHOT,
+    VALIDATION,
+    Assessment,
+    Predicting,
+    add_snapshots,
+    assess,
+)
 from runner.engine.figures.classes import calibration_figure, confusion_figure
 from runner.engine.figures.picture import Picture
-from runner.engine.metrics import Metrics, Sums, calibration, class_counts, confusion
+from runner.engine.learner import Learner
+from runner.engine.metrics import (
+    Metrics,
+    Sums,
+    calibration,
+    class_counts,
+    confusion,
+    errors_by_confidence,
+    risk_coverage,
+)
 from runner.engine.saving import checkpoint
 from runner.engine.saving.folder import SCHEMA
 from runner.engine.saving.storage import write_atomic
+from runner.engine.snapshots import MeanPrediction
 from runner.tasks.class_scores import ClassRow, class_rows, classes_csv, confusion_csv, worst_classes
 from runner.tasks.job import Job
 from runner.tasks.predictions import are_wanted, write_predictions
@@ -46,6 +64,7 @@ def record_scores(run: Run, job: Job, experiment: Experiment) -> None:
             "best": _scores_of_split(split, learner.patience.best),
             "last": _scores_of_split(split, learner.patience.last),
         }
+    _record_snapshots(run, learner)
     is_complete = settings.predictions != "never" or settings.figures == "always"
     reads_test = settings.test == "end" and experiment.test is not None
     if is_complete or reads_test:
@@ -57,7 +76,36 @@ def record_scores(run: Run, job: Job, experiment: Experiment) -> None:
         _plan_figures(run, experiment, found, step)
     if reads_test and experiment.test is not None:
         result.test_reads += 1
-        result.scores["test"] = _score_and_save(run, job, experiment, "test", experiment.test(), metrics).scores
+        batches = experiment.test()
+        result.scores["test"] = _score_and_save(run, job, experiment, "test", batches, metrics).scores
+        result.scores["test"] |= _scores_of_snapshots(experiment, batches)
+
+
+def _record_snapshots(run: Run, learner: Learner) -> None:
+    """Fill in the files of the snapshots, and the scores on validation of the newest one and of all together."""
+    taken, last = learner.snapshots.until(learner.step), learner.patience.last
+    if not learner.snapshots.dates:
+        return
+    run.result.snapshots = [str(checkpoint.weights_file(run.folder, s).relative_to(run.folder)) for s in taken]
+    if not taken:
+        run.lines.append("no snapshots: the run ended before the first one was due")
+        return
+    for name in (SNAPSHOT, ENSEMBLE):
+        found = _scores_of_split(f"{VALIDATION}/{name}", {**last, "step": taken[-1]})
+        run.result.scores[VALIDATION][name] = found | ({"members": len(taken)} if name == ENSEMBLE else {})
+
+
+def _scores_of_snapshots(experiment: Experiment, batches: EvalBatches) -> dict[str, dict[str, float]]:
+    """Return the scores of the newest snapshot and of all together on a split; nothing if there are none."""
+    learner, mean = experiment.learner, MeanPrediction()
+    taken = learner.snapshots.until(learner.step)
+    if not taken:
+        return {}
+    add_snapshots(experiment.recipe, learner.snapshots, taken, mean, batches, experiment.recipe.metrics)
+    return {
+        SNAPSHOT: {**mean.newest, "step": taken[-1]},
+        ENSEMBLE: {**mean.scores, "step": taken[-1], "members": len(taken)},
+    }
 
 
 def score_split(
@@ -92,7 +140,9 @@ def pictures_of(classes: Sequence[str], found: Assessment, split: str) -> dict[s
         pictures[f"confusion_{split}.png"] = confusion_figure(matrix, classes, title=title)
     if (bins := sums_of(found, calibration)) is not None:
         title = f"{name}: ECE {found.scores.get('ece', math.nan):.4f}, {count} examples"
-        pictures[f"calibration_{split}.png"] = calibration_figure(bins, title=title)
+        wrong = found.totals.get(errors_by_confidence)
+        risks = None if wrong is None else risk_coverage(wrong).numpy()
+        pictures[f"calibration_{split}.png"] = calibration_figure(bins, risks, title=title)
     return pictures
 
 
@@ -145,4 +195,6 @@ def _write(folder: Path, *, name: str, content: bytes) -> None:
 def _scores_of_split(split: str, scores: Mapping[str, float]) -> dict[str, float]:
     """Return the scores of one split, with their step."""
     found = {tag.removeprefix(f"{split}/"): value for tag, value in scores.items() if tag.startswith(f"{split}/")}
+    # Those of snapshots have a place of their own
+    found = {name: value for name, value in found.items() if "/" not in name}
     return {**found, "step": scores["step"]} if "step" in scores else found

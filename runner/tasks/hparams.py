@@ -9,6 +9,7 @@ are processes of their own, so the type follows from the annotation of the knob:
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -37,7 +38,7 @@ def row_name(job: Job, fingerprint: Fingerprint) -> str:
     words = [word.lstrip("+").partition("=") for word in job.overrides]
     given = {key: value for key, _, value in words if _distinguishes(key)}
     # A trial's folder is named by what is swept, unless hydra.sweep.subdir names it
-    named = {word.partition("=")[0] for word in job.folder_name.split(",")}
+    named = {word.partition("=")[0] for word in re.split("[,-]", job.folder_name)}
     given = {key: given[key] for key in given if any(f".{key}".endswith(f".{word}") for word in named)} or given
     text = ", ".join(f"{short}={given[key]}" for key, short in short_keys(given).items()) or "default"
     return f"{brief(text, _MOST_WORDS)} ({digest([job.group_hash, fingerprint.id])})"

@@ -29,6 +29,11 @@ def are_wanted(setting: str, split: str, batches: EvalBatches, classes: int) -> 
     return setting != "never"
 
 
+def predictions_file(folder: Path, split: str) -> Path:
+    """Return the path of the predictions for a split in a run folder."""
+    return folder / _FOLDER / f"{split}.safetensors"
+
+
 def write_predictions(folder: Path, split: str, found: Assessment, about: Mapping[str, Any]) -> Path:
     """Write the predictions for a split into a locked run folder, atomically, and return the path of the file.
 
@@ -36,7 +41,7 @@ def write_predictions(folder: Path, split: str, found: Assessment, about: Mappin
     probabilities. The metadata `about` is a JSON object that says what they are of.
     """
     assert found.outputs is not None
-    path = folder / _FOLDER / f"{split}.safetensors"
+    path = predictions_file(folder, split)
     outputs = found.outputs.contiguous()
     tensors = {"ids": found.ids, "labels": found.labels, "log_p" if found.are_log_p else "logits": outputs}
     with suppress(FileExistsError):

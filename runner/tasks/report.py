@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,8 +40,9 @@ def print_progress(line: str) -> None:
 
 def show_start(experiment: Experiment, snapshot: Snapshot | None, *, resumed: bool) -> None:
     """Print a summary of the training, and the step from which a resumed run continues."""
-    for line in experiment.summary:
+    for line in (*experiment.summary, *filter(None, [experiment.features.line])):
         print_progress(f"  {line}")
+    print_table(experiment.stages, split=False, stream=sys.stderr)
     for note in snapshot.notes if snapshot else ():
         print_progress(f"  {note}")
     if resumed:
@@ -130,8 +133,10 @@ def _show_summary(folder: Path, job: Job, result: Result, more: Sequence[str]) -
     shown = {
         "validation, best": scores["val"]["best"],
         "validation, last": scores["val"]["last"],
+        **_snapshot_rows("validation", scores["val"]),
         "training examples, last": scores["train_eval"]["last"],
         **({"test, best weights": scores["test"]} if "test" in scores else {}),
+        **_snapshot_rows("test", scores.get("test", {})),
     }
     monitor = Monitor(job.config["monitor"])
     more_columns = [monitor.metric] if monitor.is_of_component else []
@@ -150,6 +155,15 @@ def _show_summary(folder: Path, job: Job, result: Result, more: Sequence[str]) -
         *after_run(folder, job, result),
     ]
     write_stdout("\n".join(lines) + "\n")
+
+
+def _snapshot_rows(split: str, scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the scores of the newest snapshot and of all together by the names of their rows."""
+    at_end = scores.get("last", {}).get("step") == scores.get("snapshot", {}).get("step")
+    names = {} if at_end else {"snapshot": "last snapshot"}
+    if "ensemble" in scores:
+        names["ensemble"] = f"ensemble of {scores['ensemble']['members']}"
+    return {f"{split}, {words}": scores[name] for name, words in names.items() if name in scores}
 
 
 def _other_scores(scores: Mapping[str, float], shown: Sequence[str] = ()) -> list[str]:

@@ -10,6 +10,8 @@ from typing import Any
 from runner.engine.learner import Learner
 from runner.engine.saving import checkpoint
 from runner.engine.saving.checkpoint import Snapshot
+from runner.engine.saving.storage import printable
+from runner.engine.state_dict import StateDict
 from runner.errors import CheckpointError, short_reason
 from runner.tasks.old_scores import without_old_losses
 
@@ -19,6 +21,7 @@ def restore(folder: Path, learner: Learner, snapshot: Snapshot, config: Mapping[
     snapshot = without_old_losses(snapshot, config, folder)
     try:
         restore_snapshot(learner, snapshot)
+        learner.snapshots.load(learner.step, lambda step: _kept_weights(folder, learner, step))
     except CheckpointError as error:
         older = checkpoint.load(folder, before=snapshot.step)
         if older is None:
@@ -26,6 +29,15 @@ def restore(folder: Path, learner: Learner, snapshot: Snapshot, config: Mapping[
         note = f"{error}; going back to step {older.step}"
         return restore(folder, learner, replace(older, notes=[*snapshot.notes, note, *older.notes]), config)
     return snapshot
+
+
+def _kept_weights(folder: Path, learner: Learner, step: int) -> StateDict:
+    """Return the tensors of a snapshot of a run; raises CheckpointError if they are missing or of another model."""
+    path = checkpoint.weights_file(folder, step)
+    weights = checkpoint.read_weights(path)
+    if wrong := checkpoint.mismatch(learner.weights(), weights):
+        raise CheckpointError(f"{printable(path)} is of another model: {wrong}")
+    return weights
 
 
 def restore_snapshot(learner: Learner, snapshot: Snapshot) -> None:

@@ -88,4 +88,13 @@ def _end(run: Run, followers: Mapping[str, Follower], record: Record) -> None:
 
 def _final_scores(result: Result) -> dict[str, float]:
     """Return the scores that `metrics.jsonl` does not have, by tag."""
-    return {f"test/{name}": value for name, value in (result.scores or {}).get("test", {}).items()}
+    return dict(_flat("test", (result.scores or {}).get("test", {})))
+
+
+def _flat(tag: str, scores: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield nested scores by their tags."""
+    for name, value in scores.items():
+        if isinstance(value, Mapping):
+            yield from _flat(f"{tag}/{name}", value)
+        else:
+            yield f"{tag}/{name}", value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +31,7 @@ from runner.tasks.extend_run import extended_job, origin_of
 from runner.tasks.final_scores import record_scores
 from runner.tasks.find_folder import begun_folder, on_these_data
 from runner.tasks.job import Job
+from runner.tasks.probe_phase import compare_with_probe
 from runner.tasks.report import (
     explained,
     log_end,
@@ -129,7 +130,7 @@ def _already_trained(run: Run, job: Job, trackers: Mapping[str, Tracker]) -> Run
         if run.read_only is None and job.world.is_main:
             # A kill may have come between the result and this
             with decorative(_NOT_REMOVED):
-                _keep(run.folder, job.config["keep"], run.result.weights)
+                _keep(run.folder, job.config["keep"], run.result.weights, run.result.snapshots or ())
         return run
 
 
@@ -169,25 +170,27 @@ def _train_in(run: Run, job: Job, experiment: Experiment, start: Start, trackers
             result.steps, result.epochs = learner.step, learner.step / experiment.recipe.steps_per_epoch
         log_end(log, job, learner.step)
     # A resumed run may save no checkpoint, and its last validation may have found a better step
-    checkpoint.remove_outdated(folder, learner.step, keep=[learner.patience.best_step])
+    checkpoint.remove_outdated(folder, learner.step, keep=learner.kept_steps)
     if job.config["figures"] == "always":
         run.afterwards.draw("curves.png", loss_figure(folder / METRICS), tag="curves", step=learner.step)
     record_scores(run, job, experiment)
-    selected, keep = result.weights, job.config["keep"]
-    result.weights = None if keep == "none" else selected
+    compare_with_probe(run, experiment)
+    selected, snapshots, keep = result.weights, result.snapshots or (), job.config["keep"]
+    if keep == "none":
+        result.weights = result.snapshots = None
     # Later than the result: without it the run would resume
-    run.afterwards.add(_NOT_REMOVED, lambda at: _keep(at, keep, selected))
+    run.afterwards.add(_NOT_REMOVED, lambda at: _keep(at, keep, selected, snapshots))
     result.status = Status.PRUNED if learner.patience.pruned else status
 
 
-def _keep(folder: Path, keep: str, selected: str | None) -> None:
+def _keep(folder: Path, keep: str, selected: str | None, snapshots: Sequence[str]) -> None:
     """Remove the checkpoints that a finished run need not leave."""
-    keep_only(folder, None if keep == "none" else selected, last=keep == "best+last")
+    keep_only(folder, None if keep == "none" else selected, snapshots=snapshots, last=keep == "best+last")
 
 
 def _train_until_end(folder: Path, experiment: Experiment, log: Log) -> Status:
     """Train, and return the status; a signal ends it after the step, with a checkpoint of that step."""
-    parts = experiment.recipe, experiment.learner, experiment.batches, experiment.validation
+    parts = experiment.features.parts(experiment.recipe, experiment.learner, experiment.batches, experiment.validation)
     try:
         with deferred(experiment.world) as stop:
             return train(*parts, log, _make_commit(folder, experiment, log), stop)
@@ -212,7 +215,7 @@ def _open_run_logs(folder: Path, experiment: Experiment, start: Start) -> Log:
 
 
 def _make_commit(folder: Path, experiment: Experiment, log: Log) -> Callable[[], None]:
-    """Return a function that saves a checkpoint; the best step's checkpoint is never removed."""
+    """Return a function that saves a checkpoint; the best step's and those of snapshots are never removed."""
     learner, data, cadence = experiment.learner, experiment.fingerprint.to_record(), experiment.recipe.cadence
 
     def commit() -> None:
@@ -229,8 +232,9 @@ def _make_commit(folder: Path, experiment: Experiment, log: Log) -> Callable[[],
                 numerics.META: numerics.current(),
                 DATA: data,
             },
-            keep=[learner.patience.best_step],
-            best=cadence.held.of(learner.patience.best_step),
+            keep=learner.kept_steps,
+            earlier=learner.earlier_weights(cadence.held),
         )
+        learner.snapshots.mark_saved(learner.step)
 
     return commit

@@ -18,7 +18,7 @@ from scipy import stats
 from runner.comparing.csv_tables import runs_csv
 from runner.comparing.page import html_page, markdown_page
 from runner.comparing.report import make_report
-from runner.comparing.tables import cost_table
+from runner.comparing.tables import calibration_table, cost_table
 from runner.comparing.verdicts import Criterion
 from runner.engine.fingerprint import Fingerprint, Part
 from runner.engine.saving.folder import read_result, write_result
@@ -422,3 +422,35 @@ def test_folders_with_commas_and_lists_of_them_are_taken_as_typed(tmp_path):
     assert job("task=compare", f"runs={first}").config["runs"] == str(first)
     patterns = job("task=compare", f"runs=['{first}','{folder}/optim.lr=0.5*']").config["runs"]
     assert compared(*patterns)[1].runs == 6
+
+
+def with_calibration(folder, **scores):
+    """Add scores of the selected weights to a run, as its end computes them."""
+    found = read_result(folder)
+    found.scores["val"]["best"] |= scores
+    write_result(folder, found)
+
+
+def test_scores_of_probabilities_are_shown_where_runs_have_them(tmp_path, capsys):
+    for number, lr in enumerate((0.1, 0.1, 0.1, 0.5)):
+        write_run(tmp_path / f"s/{number}", 0.8, optim__lr=lr, seed=number, loss=0.3 + 0.1 * number)
+    assert calibration_table(compared(tmp_path / "s")[1]) == []
+    for number in range(3):
+        with_calibration(tmp_path / f"s/{number}", ece=0.02 * (number + 1), brier=0.25)
+    _, found = compared(tmp_path / "s", baseline="lr=0.1")
+    assert calibration_table(found) == [
+        {
+            "configuration": "optim.lr=0.1",
+            "val/nll (best)": "0.4000 ± 0.1000",
+            "val/ece (best)": "0.0400 ± 0.0200",
+            "val/brier (best)": "0.2500 ± 0.0000",
+        },
+        {"configuration": "optim.lr=0.5", "val/nll (best)": "0.6000", "val/ece (best)": "", "val/brier (best)": ""},
+    ]
+    out = asked(tmp_path / "s")
+    rows = list(csv.DictReader(io.StringIO((out / "runs.csv").read_text())))
+    assert sorted(row["val/ece best"] for row in rows) == ["", "0.02", "0.04", "0.06"]
+    assert not [name for name in rows[0] if "aurc" in name or name == "val/ece last"]
+    for text in ((out / "comparison.html").read_text(), (out / "comparison.md").read_text()):
+        assert "Calibration" in text and "0.0400 ± 0.0200" in text
+    assert "0.0400 ±" in capsys.readouterr().out

@@ -22,6 +22,7 @@ from runner.registry import build, names
 
 CONF = Path(__file__).parents[2] / "conf" / "augment"
 SIZES = [(1, 8, 8), (3, 12, 10), (4, 9, 16)]
+LARGER = (3, 19, 18)  # for equalize, which leaves images of fewer than 256 pixels as they are
 
 
 def augment(name: str, shape: tuple[int, int, int] = (3, 12, 10), **changes: Any) -> Augment:
@@ -38,10 +39,16 @@ def draws(part: Augment, batch: int = 40, seed: int = 0, epoch: int = 0) -> Draw
 
 
 @pytest.mark.parametrize("name", names("augment"))
-@pytest.mark.parametrize("shape", SIZES, ids=str)
+@pytest.mark.parametrize("shape", [*SIZES, LARGER], ids=str)
 def test_an_image_does_not_depend_on_the_batch_it_is_in(name: str, shape: tuple[int, int, int]) -> None:
-    if name == "pca_color" and shape[0] != 3:
+    if name in ("pca_color", "grayscale") and shape[0] != 3:
         with pytest.raises(ConfigError, match=r"must be 3 \(red, green, blue\)"):
+            augment(name, shape)
+        return
+    if name == "equalize" and shape != LARGER:
+        with pytest.raises(
+            ConfigError, match=r"augment.equalize: got images of \d+x\d+, must have at least 256 pixels"
+        ):
             augment(name, shape)
         return
     part, batch = augment(name, shape), images(shape)
@@ -70,7 +77,7 @@ class WithoutWaiting(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", names("augment"))
 def test_no_augmentation_waits_for_the_device(name: str) -> None:
-    part, batch = augment(name), images((3, 12, 10))
+    part, batch = augment(name, LARGER), images(LARGER)
     drawn = draws(part)
     for _ in range(2):  # what is kept from the first batch on is made without waiting, too
         with WithoutWaiting():
@@ -83,7 +90,8 @@ def test_no_augmentation_waits_for_the_device(name: str) -> None:
 
 @pytest.mark.parametrize("name", names("augment"))
 def test_an_augmentation_changes_something_and_never_its_input(name: str) -> None:
-    part, batch = augment(name), images((3, 12, 10))
+    more = {"p": 0.5} if name == "grayscale" else {}  # by default it changes one image of five
+    part, batch = augment(name, LARGER, **more), images(LARGER)
     before, state = batch.clone(), torch.get_rng_state()
     changed = part.apply(batch, draws(part))
     assert torch.equal(batch, before) and torch.equal(torch.get_rng_state(), state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import yaml
 from torch import Tensor
 
 from runner import components  # noqa: F401  (registers all)
-from runner.components.augment.policy import _OpRanges
+from runner.components.augment.policy import OpRanges
 from runner.components.augment.policy_ops import OPS, apply_ops
 from runner.engine.contracts import Augment, Draws
+from runner.errors import ConfigError
 from runner.registry import build
 
 CONF = Path(__file__).parents[2] / "conf" / "augment"
@@ -53,6 +55,96 @@ def test_color_jitter_is_torchvisions_on_floats_rounded(shape: tuple[int, int, i
         wanted = TF.adjust_contrast(wanted, 0.3 + 1.4 * b)
         wanted = TF.adjust_saturation(wanted, 2.5 * c)  # from 0 on, not from -0.5
         assert largest_difference(out, wanted * 255) <= 0.5 + 0.1  # its weights of gray have four digits
+
+
+@pytest.mark.parametrize("hue", [0.0, 0.5])
+def test_color_jitter_in_random_order_is_torchvisions_in_that_order(hue: float) -> None:
+    from torchvision.transforms.v2 import functional as TF
+
+    changes = {"brightness": 0.9, "contrast": 0.7, "saturation": 1.5, "hue": hue}
+    part, batch = augment("color_jitter", (3, 12, 17), order="random", **changes), images((3, 12, 17), 60)
+    drawn = draws(part, 60)
+    orders, seen = list(itertools.permutations(range(3 + (hue > 0)))), set()
+    for image, out, uniform in zip(batch, part.apply(batch, drawn), drawn.uniform.tolist(), strict=True):
+        a, b, c = uniform[:3]
+        ops = [
+            lambda x, a=a: TF.adjust_brightness(x, 0.1 + 1.8 * a),
+            lambda x, b=b: TF.adjust_contrast(x, 0.3 + 1.4 * b),
+            lambda x, c=c: TF.adjust_saturation(x, 2.5 * c),
+            lambda x, d=uniform[3]: TF.adjust_hue(x, 2 * hue * d - hue),
+        ]
+        order = orders[int(uniform[-1] * len(orders))]
+        seen.add(order)
+        wanted = image / 255
+        for place in order:
+            wanted = ops[place](wanted)
+        assert largest_difference(out, wanted * 255) <= 0.5 + 0.2, order
+    assert len(seen) > min(len(orders), 15) - 1
+
+
+def test_hue_is_torchvisions_also_of_pure_colors_and_gray() -> None:
+    from torchvision.transforms.v2 import functional as TF
+
+    levels = torch.tensor([0, 1, 100, 254, 255], dtype=torch.uint8)
+    cube = torch.cartesian_prod(levels, levels, levels).T.reshape(1, 3, 5, 25).repeat(40, 1, 1, 1)
+    part = augment("color_jitter", (3, 5, 25), brightness=0, contrast=0, saturation=0, hue=0.5)
+    drawn = draws(part, 40)
+    drawn.uniform[:3, 3] = torch.tensor([0.0, 0.5, 1 - 2**-24])
+    found = part.apply(cube, drawn)
+    for image, out, u in zip(cube, found, drawn.uniform[:, 3].tolist(), strict=True):
+        assert largest_difference(out, TF.adjust_hue(image / 255, u - 0.5) * 255) <= 0.51
+    assert torch.equal(found[1], cube[1]), "half of the range turns nothing"
+
+
+def test_hue_is_refused_for_images_without_one() -> None:
+    with pytest.raises(ConfigError, match=r"^augment.color_jitter.hue: got 0.1, must be 0 for images of 1 channels"):
+        augment("color_jitter", (1, 8, 8), hue=0.1)
+
+
+def test_grayscale_is_torchvisions_where_it_happens() -> None:
+    from torchvision.transforms.v2 import functional as TF
+
+    part, batch = augment("grayscale", (3, 12, 17), p=0.4), images((3, 12, 17))
+    drawn = draws(part)
+    for image, out, u in zip(batch, part.apply(batch, drawn), drawn.uniform[:, 0].tolist(), strict=True):
+        assert largest_difference(out, TF.rgb_to_grayscale(image / 255, 3) * 255 if u < 0.4 else image) <= 0.6
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 16), (3, 12, 27), (4, 19, 16)], ids=str)
+@pytest.mark.parametrize(
+    ("name", "knobs"),
+    [("solarize", {"threshold": 100}), ("solarize", {"threshold": 0}), ("posterize", {"bits": 3}), ("equalize", {})],
+)
+def test_tones_are_torchvisions_where_they_happen(
+    name: str, knobs: dict[str, Any], shape: tuple[int, int, int]
+) -> None:
+    from torchvision.transforms.v2 import functional as TF
+
+    part, batch = augment(name, shape, p=0.4, **knobs), images(shape)
+    drawn = draws(part)
+    for image, out, u in zip(batch, part.apply(batch, drawn), drawn.uniform[:, 0].tolist(), strict=True):
+        # Torchvision's equalize takes one or three channels
+        channels = image.split(1) if name == "equalize" else [image]
+        wanted = torch.cat([getattr(TF, name)(one, *knobs.values()) for one in channels])
+        assert torch.equal(out, wanted if u < 0.4 else image)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("kernel", [3, 9])
+def test_blur_is_torchvisions_where_it_happens(kernel: int, shape: tuple[int, int, int]) -> None:
+    from torchvision.transforms.v2 import functional as TF
+
+    part, batch = augment("blur", shape, p=0.6, sigma=[0.3, 3.0], kernel=kernel), images(shape)
+    drawn = draws(part)
+    for image, out, (u, v) in zip(batch, part.apply(batch, drawn), drawn.uniform.tolist(), strict=True):
+        blurred = TF.gaussian_blur(image / 255, [kernel, kernel], [0.3 + 2.7 * v] * 2) * 255
+        assert largest_difference(out, blurred if u < 0.6 else image) <= 0.501
+
+
+def test_a_kernel_that_mirrors_more_than_the_image_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^augment.blur.kernel: got 17, must be <= 15 to mirror images of 8x8$"):
+        augment("blur", (1, 8, 8), kernel=17)
+    assert augment("blur", (1, 8, 8), kernel=15).apply(images((1, 8, 8)), Draws(torch.zeros(BATCH, 2), 0)).any()
 
 
 def test_color_jitter_of_four_channels_takes_their_mean_as_grey() -> None:
@@ -219,9 +311,9 @@ def test_the_strengths_are_those_of_torchvisions_policies(policy: str) -> None:
     oracle = getattr(v2, policy)
     bins, table = (10, oracle._PARTIAL_AUGMENTATION_SPACE) if policy == "AugMix" else (31, oracle._AUGMENTATION_SPACE)
     space = {
-        "RandAugment": _OpRanges(0.3, 150 / 331 * 40, 150 / 331 * 30, 30.0, 0.9, (8, 4)),
-        "TrivialAugmentWide": _OpRanges(0.99, 32.0, 32.0, 135.0, 0.99, (8, 2)),
-        "AugMix": _OpRanges(0.3, 40 / 3, 30 / 3, 30.0, 0.0, (4, 0)),
+        "RandAugment": OpRanges(0.3, 150 / 331 * 40, 150 / 331 * 30, 30.0, 0.9, (8, 4)),
+        "TrivialAugmentWide": OpRanges(0.99, 32.0, 32.0, 135.0, 0.99, (8, 2)),
+        "AugMix": OpRanges(0.3, 40 / 3, 30 / 3, 30.0, 0.0, (4, 0)),
     }[policy]
     strength, sign = torch.arange(bins) / (bins - 1), -torch.ones(bins)
     checked = set()
@@ -280,6 +372,41 @@ def test_policies_blacken_small_images_no_more_often_than_those_of_32_pixels(pol
     assert abs(shares[0] - shares[1]) < 0.006  # full translations of TrivialAugment and its darkest images: 2 %
 
 
+@pytest.mark.parametrize("policy", ["cifar10", "imagenet", "svhn"])
+@pytest.mark.parametrize("shape", [(1, 40, 40), (3, 30, 41)], ids=str)
+def test_autoaugment_does_torchvisions_pairs(policy: str, shape: tuple[int, int, int]) -> None:
+    """Each operation, its chance, strength and sign, by torchvision's own tables of pairs and of strengths."""
+    from torchvision.transforms import AutoAugment, AutoAugmentPolicy
+
+    part, count = augment("autoaugment", shape, policy=policy), 300
+    batch, drawn = images(shape, count), draws(part, count)
+    drawn.uniform[:2] = torch.tensor([[0.0], [1 - 2**-24]])
+    theirs = AutoAugment(AutoAugmentPolicy(policy))
+    space, done = theirs._augmentation_space(10, shape[1:]), set()
+    for image, out, (which, *rest) in zip(batch, part.apply(batch, drawn), drawn.uniform.tolist(), strict=True):
+        for place, (op, chance, strength) in enumerate(theirs.policies[int(which * 25)]):
+            if rest[place] < chance:
+                magnitudes, signed = space[op]
+                amount = float(magnitudes[strength]) if strength is not None else 0.0
+                ours = "solarize" if op == "Invert" else NAMES.get(op, op).lower()
+                ours = ours if ours in OPS else f"{ours[:-1]}_{ours[-1]}"
+                amount = -amount if signed and rest[2 + place] < 0.5 else amount
+                image = apply_ops(image[None], torch.tensor([OPS.index(ours)]), torch.tensor([amount]))[0]
+                done.add(op)
+        # A strength that is rounded elsewhere moves some pixels by one level, and equalize spreads levels
+        assert (out.double() - image).abs().mean() < 0.5, which
+    assert len(done) > 8
+
+
+def test_autoaugments_first_pair_on_cifar10_is_the_papers() -> None:
+    """Table 7: invert with probability 0.1, contrast with probability 0.2 and strength 6."""
+    part, batch = augment("autoaugment", (3, 12, 17), policy="cifar10"), images((3, 12, 17), 3)
+    rows = [[0.0, 0.05, 0.5, 0.0, 0.0], [0.0, 0.5, 0.5, 0.0, 0.0], [0.0, 0.5, 0.1, 0.0, 0.9]]
+    inverted, same, contrasted = part.apply(batch, Draws(torch.tensor(rows), 0))
+    assert torch.equal(inverted, 255 - batch[0]) and torch.equal(same, batch[1])
+    assert largest_difference(contrasted, expected("contrast", batch[2], 0.6)) <= 0.6
+
+
 def test_randaugment_of_one_op_draws_evenly_and_of_magnitude_0_changes_little() -> None:
     seen = recognized_ops(augment("randaugment", (3, 30, 41), ops=1, magnitude=30), 2800)
     assert abs(seen.count("equalize") - 200) < 4 * 14 and abs(seen.count("identity") - 200) < 4 * 14
@@ -302,7 +429,7 @@ def test_augmix_is_the_weighted_mean_of_its_chains() -> None:
     batch = images((3, 30, 41), 8)
     part = augment("augmix", (3, 30, 41), width=2, severity=10)
     drawn = draws(part, 8, seed=3)
-    space = _OpRanges(0.3, 41 / 3, 10.0, 30.0, 0.0, (4, 0))
+    space = OpRanges(0.3, 41 / 3, 10.0, 30.0, 0.0, (4, 0))
     for image, out, u in zip(batch, part.apply(batch, drawn), drawn.uniform, strict=True):
         chains = u[1:].view(2, 11)
         weights = -torch.log(1 - chains[:, 0])

@@ -15,10 +15,10 @@ from running import job
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.ops import sigmoid_focal_loss
 
 from runner import components  # noqa: F401  (registers all)
 from runner.assemble import assemble
-from runner.components.loss import _initial_loss
 from runner.engine.losses import Loss
 from runner.errors import ConfigError
 from runner.registry import build, names
@@ -39,6 +39,11 @@ def some(batch: int = 6, classes: int = 4) -> tuple[Tensor, Tensor]:
         torch.randn(batch, classes, generator=generator, dtype=torch.float64),
         torch.randint(classes, (batch,), generator=generator),
     )
+
+
+def initial_loss(compute: Loss, labels: Tensor, classes: int) -> Tensor:
+    """Return the loss of zero logits, the starting point of a model with a small classifier."""
+    return compute(torch.zeros(len(labels), classes), labels)
 
 
 def softmax(z: np.ndarray) -> np.ndarray:
@@ -77,9 +82,46 @@ def test_class_weights_with_smoothed_soft_labels_by_hand() -> None:
     assert found.item() == pytest.approx(expected)
 
 
-def test_class_weights_are_one_per_class() -> None:
+@pytest.mark.parametrize("name", names("loss"))
+def test_class_weights_are_one_per_class(name: str) -> None:
     with pytest.raises(ConfigError, match=r"^loss.class_weights: got 3 numbers, must be one for each of 4 classes$"):
-        loss("cross_entropy", class_weights=[1.0, 1.0, 1.0])
+        loss(name, class_weights=[1.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("name", names("loss"))
+def test_a_weight_of_3_counts_an_example_three_times(name: str) -> None:
+    logits, labels = some()
+    often = torch.tensor([1, 3, 2, 5])
+    repeats = often[labels]
+    expected = loss(name)(logits.repeat_interleave(repeats, 0), labels.repeat_interleave(repeats))
+    found = loss(name, class_weights=often.double().tolist())(logits, labels)
+    torch.testing.assert_close(found, expected)
+    assert not torch.allclose(found, loss(name)(logits, labels), rtol=1e-3)
+
+
+# Of smoothed cross-entropy the share of each class has its weight
+@pytest.mark.parametrize(("name", "smoothing"), [*((name, 0.0) for name in names("loss")), ("bce", 0.3)])
+def test_class_weights_of_soft_labels_are_the_mean_over_their_classes(name: str, smoothing: float) -> None:
+    knobs = {"label_smoothing": smoothing, "positive_weight": 3.0} if name == "bce" else {}
+    logits, labels = some()
+    soft = 0.3 * F.one_hot(labels, 4).double() + 0.7 * F.one_hot(labels.flip(0), 4)
+    weights, compute = torch.tensor([1.0, 2.0, 0.5, 4.0], dtype=torch.float64), loss(name, **knobs)
+    total = torch.zeros((), dtype=torch.float64)
+    for z, target in zip(logits, soft, strict=True):
+        if name == "mse":  # the distance to the soft label itself
+            total += (weights * target).sum() * compute(z[None], target[None])
+        else:
+            total += sum(weights[c] * target[c] * compute(z[None], torch.tensor([c])) for c in range(4))
+    found = loss(name, class_weights=weights.tolist(), **knobs)(logits, soft)
+    torch.testing.assert_close(found, total / (weights * soft).sum())
+
+
+@pytest.mark.parametrize("name", names("loss"))
+def test_equal_class_weights_are_none(name: str) -> None:
+    logits, labels = some()
+    soft = 0.3 * F.one_hot(labels, 4).double() + 0.7 * F.one_hot(labels.flip(0), 4)
+    for targets in (labels, soft):
+        torch.testing.assert_close(loss(name, class_weights=[2.5] * 4)(logits, targets), loss(name)(logits, targets))
 
 
 @pytest.mark.parametrize("counts", [(5, 5, 5, 5), (97, 1, 1, 1), (1000, 20, 3, 7)])
@@ -157,6 +199,58 @@ def test_focal_without_gamma_is_cross_entropy() -> None:
     torch.testing.assert_close(loss("focal", gamma=0.0)(logits, labels), F.cross_entropy(logits, labels))
 
 
+@pytest.mark.parametrize("alpha", [0.25, 0.9])
+def test_alpha_of_two_classes_is_that_of_torchvisions_focal_loss(alpha: float) -> None:
+    logits, _ = some(classes=2)
+    labels = torch.tensor([0, 1, 1, 0, 1, 1])
+    margin = logits[:, 1] - logits[:, 0]  # its softmax is the sigmoid of this
+    expected = sigmoid_focal_loss(margin, labels.double(), alpha=alpha, gamma=1.5, reduction="mean")
+    for given in (alpha, [1 - alpha, alpha]):
+        found = loss("focal", 2, gamma=1.5, alpha=given)
+        torch.testing.assert_close(found(logits, labels), expected)
+        total, count = found.totals(logits, labels)
+        torch.testing.assert_close(total / count, expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"alpha": 0.25}, "got 0.25, which is for two classes; must be a list of one number for each of 4 classes"),
+        ({"alpha": [1.0, 2.0]}, r"got \[1.0, 2.0\], must be one for each of 4 classes"),
+        ({"alpha": [0.0] * 4}, r"got \[0.0, 0.0, 0.0, 0.0\], must be above 0 for some class"),
+        (
+            {"alpha": [1.0] * 4, "class_weights": [1.0] * 4},
+            r"got \[1.0, 1.0, 1.0, 1.0\], must be null with loss.class_weights, which weigh the classes too",
+        ),
+    ],
+)
+def test_other_alphas_are_refused(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=f"^loss.alpha: {says}$"):
+        loss("focal", **given)
+
+
+@pytest.mark.parametrize("epsilon", [-1.0, 2.0])
+def test_poly_loss_by_its_series(epsilon: float) -> None:
+    """Cross-entropy is the sum of (1 - p)^j / j; poly-1 adds epsilon to the first coefficient."""
+    logits, labels = some()
+    miss = 1 - softmax(logits.numpy())[np.arange(6), labels.numpy()]
+    series = sum(((1.0 / j) + (epsilon if j == 1 else 0)) * miss**j for j in range(1, 3000))
+    assert loss("poly", epsilon=epsilon)(logits, labels).item() == pytest.approx(series.mean(), rel=1e-6)
+
+
+def test_poly_loss_with_smoothed_labels_by_hand() -> None:
+    logits, labels = some()
+    target, p = 0.8 * np.eye(4)[labels.numpy()] + 0.2 / 4, softmax(logits.numpy())
+    expected = (target * (-np.log(p) + 1.5 * (1 - p))).sum(1).mean()
+    found = loss("poly", epsilon=1.5, label_smoothing=0.2)(logits, labels)
+    assert found.item() == pytest.approx(expected)
+
+
+def test_poly_loss_without_epsilon_is_cross_entropy() -> None:
+    logits, labels = some()
+    torch.testing.assert_close(loss("poly", epsilon=0.0)(logits, labels), F.cross_entropy(logits, labels))
+
+
 def test_hinge_by_hand_and_by_torch() -> None:
     logits, labels = some()
     z = logits.numpy()
@@ -168,7 +262,7 @@ def test_hinge_by_hand_and_by_torch() -> None:
     torch.testing.assert_close(found, 4 * F.multi_margin_loss(logits, labels, margin=0.7))
 
 
-@pytest.mark.parametrize("name", ["hinge", "focal"])
+@pytest.mark.parametrize("name", ["hinge", "focal", "poly"])
 def test_soft_labels_weigh_the_losses_of_their_classes(name: str) -> None:
     logits, labels = some()
     other = labels.flip(0)
@@ -191,6 +285,7 @@ INITIAL: list[tuple[str, dict[str, Any], Callable[[int], float]]] = [
     ("cross_entropy", {"label_smoothing": 0.2, "class_weights": [1.0, 2.0, 3.0, 4.0, 9.0]}, math.log),
     ("bce", {}, lambda k: math.log(2)),
     ("focal", {"gamma": 2.0}, lambda k: (1 - 1 / k) ** 2 * math.log(k)),
+    ("poly", {"epsilon": 2.0}, lambda k: math.log(k) + 2 * (1 - 1 / k)),
     ("hinge", {"margin": 1.0}, lambda k: k - 1),
     ("mse", {}, lambda k: 1 / k),
 ]
@@ -201,7 +296,7 @@ def test_the_loss_before_training_is_known(
     name: str, changes: dict[str, Any], expected: Callable[[int], float]
 ) -> None:
     labels = torch.tensor([0, 0, 3, 4, 0, 2])
-    found = _initial_loss(loss(name, 5, **changes), labels, 5)
+    found = initial_loss(loss(name, 5, **changes), labels, 5)
     assert found.item() == pytest.approx(expected(5), rel=1e-6)
 
 
@@ -245,22 +340,21 @@ def test_half_precision_logits_give_a_float32_loss_even_where_they_are_huge(name
 def test_the_totals_of_unequal_parts_give_the_loss_of_the_whole(name: str) -> None:
     """Also with class weights, of which each part has others."""
     logits, labels = some()
-    weights = {"class_weights": [1.0, 2.0, 0.5, 4.0]} if name == "cross_entropy" else {}
-    compute = loss(name, **weights)
+    compute = loss(name, class_weights=[1.0, 2.0, 0.5, 4.0])
     parts = [compute.totals(logits[rows], labels[rows]) for rows in (slice(0, 1), slice(1, 6))]
     total, weight = (sum(values) for values in zip(*parts, strict=True))
     torch.testing.assert_close(total / weight, compute(logits, labels))
 
 
-SMOOTHED = {"cross_entropy": "label_smoothing", "bce": "label_smoothing"}
+SMOOTHED = {"cross_entropy": "label_smoothing", "bce": "label_smoothing", "poly": "label_smoothing"}
 
 
 @pytest.mark.parametrize("name", SMOOTHED)
 @pytest.mark.parametrize("weights", [None, [1.0, 2.0, 0.5, 4.0]])
 def test_totals_have_no_label_smoothing(name: str, weights: list[float] | None) -> None:
     logits, labels = some()
-    given = {"class_weights": weights} if name == "cross_entropy" else {"positive_weight": 3.0}
-    plain, smoothed = (loss(name, **given, **{SMOOTHED[name]: share}) for share in (0.0, 0.5))
+    given = {"positive_weight": 3.0} if name == "bce" else {}
+    plain, smoothed = (loss(name, class_weights=weights, **given, **{SMOOTHED[name]: share}) for share in (0.0, 0.5))
     total, weight = smoothed.totals(logits, labels)
     torch.testing.assert_close(total / weight, plain(logits, labels))
     assert smoothed(logits, labels) != plain(logits, labels)

@@ -65,11 +65,28 @@ def top5_of_sklearn(p, y):
     return reference.top_k_accuracy_score(y, p, k=5, labels=range(p.shape[1]))
 
 
+def aurc_by_loops(p, y):
+    """Return the mean error rate of the n most confident, n = 1 to N (Geifman and El-Yaniv 2017)."""
+    order = np.argsort(-p.max(1), kind="stable")
+    wrong = (p.argmax(1) != y)[order]
+    return np.mean([wrong[:n].mean() for n in range(1, len(y) + 1)])
+
+
+def aurc_by_sums(p, y):
+    """Return the same in one pass."""
+    wrong = (p.argmax(1) != y)[np.argsort(-p.max(1), kind="stable")]
+    return (wrong.cumsum() / np.arange(1, len(y) + 1)).mean()
+
+
+# Confidences that are almost equal count as equal, where the oracle has an order
+TOLERANCE = {"aurc": 5e-4}
 ORACLES = {
     "balanced_accuracy": lambda p, y: reference.balanced_accuracy_score(y, p.argmax(1)),
     "f1_macro": lambda p, y: reference.f1_score(y, p.argmax(1), average="macro", zero_division=0),
     "top5": top5_of_sklearn,
     "ece": ece_by_loops,
+    "brier": lambda p, y: reference.brier_score_loss(y, p / p.sum(1, keepdims=True), labels=range(p.shape[1])),
+    "aurc": aurc_by_loops,
 }
 
 
@@ -94,14 +111,18 @@ def test_every_metric_has_an_oracle():
 def test_a_metric_is_that_of_scikit_learn(name, data):
     log_p, labels = some(**data)
     found = score(name, log_p, labels, parts=3)
-    assert found == pytest.approx(ORACLES[name](log_p.exp().double().numpy(), labels.numpy()), abs=2e-6)
+    assert found == pytest.approx(
+        ORACLES[name](log_p.exp().double().numpy(), labels.numpy()), abs=TOLERANCE.get(name, 2e-6)
+    )
 
 
 @pytest.mark.parametrize("name", sorted(set(ALL) - {"top5"}))
 def test_two_classes(name):
     log_p, labels = some(classes=2)
     expected = ORACLES[name](log_p.exp().double().numpy(), labels.numpy())
-    assert score(name, log_p, labels) == pytest.approx(expected, abs=2e-6)
+    # Of two classes scikit-learn's Brier score is half of Brier's
+    expected *= 2 if name == "brier" else 1
+    assert score(name, log_p, labels) == pytest.approx(expected, abs=TOLERANCE.get(name, 2e-6))
 
 
 def test_calibration_error_by_hand():
@@ -110,6 +131,41 @@ def test_calibration_error_by_hand():
     assert score("ece", p.log(), torch.tensor([0, 1, 1])) == pytest.approx((2 * 0.4 + 0.45) / 3)
     counts = metrics.calibration(p.log(), torch.tensor([0, 1, 1]))
     assert counts.shape == (3, metrics.BINS) and counts[0].tolist() == [0.0] * 8 + [1, 0, 0, 0, 0, 2, 0]
+
+
+def test_brier_score_by_hand():
+    p = torch.tensor([[0.7, 0.2, 0.1], [0.0, 1.0, 0.0]])
+    assert score("brier", p.log(), torch.tensor([0, 1])) == pytest.approx((0.09 + 0.04 + 0.01) / 2)
+    assert score("brier", p.log(), torch.tensor([1, 0])) == pytest.approx((0.49 + 0.64 + 0.01 + 2) / 2)
+
+
+def test_risk_coverage_by_hand():
+    # Of the most confident: right, wrong, right, wrong
+    p = torch.tensor([[0.6, 0.4], [0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
+    labels = torch.tensor([1, 0, 0, 0])
+    assert score("aurc", p.log(), labels) == pytest.approx((0 + 1 / 2 + 1 / 3 + 1 / 2) / 4)
+    curve = metrics.risk_coverage(metrics.errors_by_confidence(p.log(), labels))
+    torch.testing.assert_close(curve, torch.tensor([0, 1 / 2, 1 / 3, 1 / 2]))
+
+
+def test_equally_confident_predictions_count_in_no_order():
+    p = torch.tensor([[0.7, 0.3]]).repeat(4, 1)
+    for labels in ([0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]):
+        assert score("aurc", p.log(), torch.tensor(labels)) == pytest.approx(1 / 4)
+
+
+def test_confidences_close_to_one_have_an_order():
+    doubt = torch.logspace(-7, -1, 40)
+    log_p = torch.stack([torch.log1p(-doubt), doubt.log()], 1)
+    labels = torch.isin(torch.arange(40), torch.tensor([0, 3, 4, 20])).long()
+    assert score("aurc", log_p, labels) == pytest.approx(aurc_by_loops(-doubt[:, None].numpy(), labels.numpy()))
+    assert score("aurc", log_p, labels) != pytest.approx(score("aurc", log_p.flip(0), labels))
+
+
+def test_risk_coverage_of_many_examples_is_that_of_the_sorted_ones():
+    log_p, labels = some(50_000)
+    expected = aurc_by_sums(log_p.exp().double().numpy(), labels.numpy())
+    assert score("aurc", log_p, labels, parts=7) == pytest.approx(expected, abs=1e-6)
 
 
 def test_predictions_that_are_certain_are_calibrated_if_they_are_right():
@@ -211,15 +267,17 @@ def test_a_run_scores_what_it_lists(choices):
     run = experiment(metric=ALL, **choices)
     found = evaluate(run.recipe, run.learner, run.validation["val"])
     p, y = whole(run)
+    area = found.pop("aurc")
     assert found == pytest.approx(
         {
             "accuracy": (p.argmax(1) == y).mean(),
             "loss": found["loss"],
             "nll": reference.log_loss(y, p, labels=range(10)),
-            **{name: oracle(p, y) for name, oracle in ORACLES.items()},
+            **{name: oracle(p, y) for name, oracle in ORACLES.items() if name != "aurc"},
         },
         abs=1e-5,
     )
+    assert area == pytest.approx(aurc_by_loops(p, y), abs=TOLERANCE["aurc"])
 
 
 def test_half_precision_is_scored_in_float32():
@@ -229,7 +287,7 @@ def test_half_precision_is_scored_in_float32():
     p, y = kept.outputs.double().exp().numpy(), kept.labels.numpy()
     assert p.sum(1) == pytest.approx(np.ones(len(p)), abs=1e-6)
     for name, oracle in ORACLES.items():
-        assert kept.scores[name] == pytest.approx(oracle(p, y), abs=1e-5)
+        assert kept.scores[name] == pytest.approx(oracle(p, y), abs=TOLERANCE.get(name, 1e-5))
 
 
 def test_a_prediction_method_may_give_log_probabilities_only():
@@ -274,13 +332,13 @@ def test_processes_that_share_a_split_have_its_metrics_and_predictions(size):
 def test_a_loss_without_probabilities_leaves_out_what_needs_them(loss):
     run = experiment(metric=ALL, loss=loss)
     found = evaluate(run.recipe, run.learner, run.validation["val"])
-    assert found.keys() == {"accuracy", "loss", *ALL} - {"ece"}
+    assert found.keys() == {"accuracy", "loss", *ALL} - {"ece", "brier", "aurc"}
     p, y = whole(run)  # the softmax keeps the order of the logits
     assert {name: found[name] for name in ("f1_macro", "top5")} == pytest.approx(
         {name: ORACLES[name](p, y) for name in ("f1_macro", "top5")}, abs=1e-6
     )
     assert "metric=ece: left out, its outputs are scores without probabilities" in run.summary
-    assert run.final_metrics().by_name.keys() == set(ALL) - {"ece"}
+    assert run.final_metrics().by_name.keys() == set(ALL) - {"ece", "brier", "aurc"}
 
 
 def test_five_classes_have_no_top5():

@@ -260,6 +260,17 @@ def test_a_fused_norm_is_split_where_it_must_be():
     torch.testing.assert_close(kept(x), nn.Sequential(*kept[:1], nn.BatchNorm2d(8), nn.Tanh(), *kept[2:])(x))
 
 
+@pytest.mark.parametrize("arch", ["convnext_tiny", "swin_t"])
+def test_norms_over_the_channels_of_a_token_or_pixel_become_rms_norms_over_them(arch):
+    kept, model = (
+        make(arch=arch, swap=[], shape=(3, 64, 64)),
+        make(arch=arch, norm="rms", swap=["norm"], shape=(3, 64, 64)),
+    )
+    places = {name for name, m in kept.named_modules() if isinstance(m, nn.LayerNorm)}
+    assert places == {name for name, m in model.named_modules() if isinstance(m, nn.RMSNorm)} and len(places) > 20
+    assert not any(isinstance(m, nn.LayerNorm) for m in model.modules())
+
+
 def test_weights_are_not_given_other_parts_unless_that_is_said():
     with pytest.raises(ConfigError) as caught:
         make(arch="mobilenet_v3_small", trained=True)

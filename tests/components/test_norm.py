@@ -1,6 +1,7 @@
 """Norms: moments over the right axes computed by hand, running statistics, and learned parameters."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ import yaml
 from torch import nn
 
 import runner.components  # noqa: F401  (registers)
+from runner.assemble.norms import check_processes
+from runner.engine.world import ALONE
 from runner.errors import ConfigError
 from runner.registry import build, names
 
@@ -65,6 +68,44 @@ def test_group_norm_takes_its_moments_per_example_and_group_of_channels(images):
     torch.testing.assert_close(got, by_hand)
 
 
+def test_rms_norm_divides_by_the_root_mean_square_over_channels(images):
+    by_hand = images / (images.square().mean(1, keepdim=True) + EPS).sqrt()
+    norm = maker("rms", eps=EPS)(6, 2).double()
+    torch.testing.assert_close(norm(images), by_hand)
+    torch.testing.assert_close(maker("rms", eps=EPS)(6, 0).double()(images[..., 0, 0]), by_hand[..., 0, 0])
+    by_torch = nn.functional.rms_norm(images.movedim(1, -1), (6,), eps=EPS).movedim(-1, 1)
+    torch.testing.assert_close(norm(images), by_torch)
+    norm.weight.data.copy_(torch.arange(6))
+    torch.testing.assert_close(norm(images), by_hand * torch.arange(6.0)[:, None, None])
+    assert not torch.allclose(norm(images), norm(images + 1), atol=0.1), "nothing is subtracted"
+
+
+@pytest.mark.parametrize("dims", [0, 2])
+def test_synchronized_batch_norm_in_one_process_is_batch_norm(dims):
+    x, size = torch.randn(8, 6, *(3,) * dims), {"momentum": 0.3, "eps": EPS}
+    synchronized, alone = maker("sync_batch", **size)(6, dims), maker("batch", **size)(6, dims)
+    assert type(synchronized) is nn.SyncBatchNorm and list(synchronized.state_dict()) == list(alone.state_dict())
+    for _ in range(2):
+        assert torch.equal(synchronized(x), alone(x))
+    assert all(map(torch.equal, synchronized.state_dict().values(), alone.state_dict().values()))
+    assert torch.equal(synchronized.eval()(x), alone.eval()(x))
+    assert not maker("sync_batch", scale=False)(6, dims).weight.requires_grad
+
+
+def test_synchronized_batch_norm_is_refused_where_torch_cannot_exchange_statistics():
+    check_processes("sync_batch", torch.device("cpu"), ALONE)
+    check_processes("batch", torch.device("cpu"), SimpleNamespace(size=2))
+    check_processes("sync_batch", torch.device("cuda"), SimpleNamespace(size=2))
+    with pytest.raises(ConfigError, match=r"^norm: got 'sync_batch' in 2 processes with device=cpu"):
+        check_processes("sync_batch", torch.device("cpu"), SimpleNamespace(size=2))
+
+
+def test_torch_exchanges_no_statistics_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    with pytest.raises(ValueError, match="SyncBatchNorm expected input tensor to be on GPU"):
+        maker("sync_batch")(6, 2)(torch.randn(4, 6, 3, 3))
+
+
 def test_moments_of_features_without_pixels(images):
     x = images[:, :, 0, 0]
     torch.testing.assert_close(maker("batch", eps=EPS)(6, 0).double()(x), spread(x, axes=(0,)))
@@ -80,9 +121,10 @@ def test_none_does_nothing(images):
 @pytest.mark.parametrize("name", sorted(set(names("norm")) - {"none"}))
 def test_scale_and_shift_are_learned_per_channel_from_one_and_zero(name):
     norm = maker(name)(16, 2)
-    assert norm.weight.tolist() == [1] * 16 and norm.bias.tolist() == [0] * 16
+    values = {"weight": [1] * 16} | ({} if name == "rms" else {"bias": [0] * 16})
+    assert {key: value.tolist() for key, value in norm.named_parameters()} == values
     norm(torch.randn(4, 16, 3, 3)).pow(3).sum().backward()
-    assert norm.weight.grad.any() and norm.bias.grad.any()
+    assert all(parameter.grad.any() for parameter in norm.parameters())
 
 
 def test_batch_norm_evaluates_with_running_statistics_of_training_batches(images):
@@ -114,6 +156,7 @@ def test_groups_that_do_not_divide_the_channels_are_refused():
 def test_norms_differ_where_their_axes_differ(images):
     outs = [maker(name)(6, 2).double()(images) for name in ("batch", "layer", "instance")]
     outs.append(maker("group", groups=2)(6, 2).double()(images))
+    outs.append(maker("rms")(6, 2).double()(images))
     assert all(not torch.allclose(a, b, atol=0.05) for i, a in enumerate(outs) for b in outs[:i])
     assert isinstance(maker("none")(6, 2), nn.Identity)
 

@@ -11,7 +11,7 @@ import yaml
 from torch import nn
 
 from runner import components  # noqa: F401  (registers all)
-from runner.components.optim.groups import describe
+from runner.components.optim.describe_groups import describe
 from runner.errors import ConfigError
 from runner.registry import build, names
 

@@ -164,7 +164,7 @@ def test_mc_dropout_takes_a_plugins_word_for_what_drops() -> None:
         drops_at_random = True
 
     model = nn.Sequential(Noise())
-    given = {"loss": build("loss", {"name": "mse"})}
+    given = {"loss": build("loss", {"name": "mse", "class_weights": None}, num_classes=2)}
     build("predict", {"name": "mc_dropout", "passes": 1}, model=model, **given)
     with pytest.raises(ConfigError, match="requires a model with dropout"):
         build("predict", {"name": "mc_dropout", "passes": 1}, model=nn.Sequential(nn.Linear(1, 1)), **given)

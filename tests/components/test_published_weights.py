@@ -81,7 +81,7 @@ def test_without_consent_nothing_is_asked_of_the_network(server):
 def test_a_file_that_the_user_put_there_is_used_and_a_damaged_one_refused(server, content):
     server.file.parent.mkdir(parents=True)
     server.file.write_bytes(content[0])
-    file, classes = published_file(MODEL, "IMAGENET1K_V1", download=False)
+    file, classes, *_ = published_file(MODEL, "IMAGENET1K_V1", download=False)
     assert file == server.file and len(classes) == 1000 and classes[0] == "tench"
     server.file.write_bytes(content[0][:-10])
     with pytest.raises(CheckpointError, match=r"is damaged \(its SHA-256 begins with .*; remove it"):

@@ -1,7 +1,8 @@
-"""DropConnect, DropBlock and fractional pooling."""
+"""DropConnect, DropBlock, fractional pooling and weight standardization."""
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +125,63 @@ def test_fractional_pooling_replaces_a_shared_pooling_at_every_place_and_none_th
     assert type(model[0]) is type(model[2]) is not type(model[3])
     with pytest.raises(ConfigError, match="no max pooling to replace"):
         regularizer("fractional_pooling").rewire(nn.Sequential(nn.MaxPool2d(3, stride=1)))
+
+
+def standardized(*layers: nn.Module, eps: float = 1e-6) -> nn.Sequential:
+    model = nn.Sequential(*layers, nn.BatchNorm2d(4), nn.Flatten(), nn.LazyLinear(2))
+    regularizer("weight_standardization", eps=eps).rewire(model)
+    return model
+
+
+@pytest.mark.parametrize("eps", [1e-6, 0.1])
+@pytest.mark.parametrize("knobs", [{}, {"groups": 2, "stride": 2}, {"padding": 1, "padding_mode": "circular"}], ids=str)
+def test_weight_standardization_by_hand_and_by_timm(eps: float, knobs: dict[str, Any]) -> None:
+    from timm.layers import StdConv2d
+
+    torch.manual_seed(0)
+    conv = nn.Conv2d(6, 4, 3, **knobs)
+    x, weight = torch.randn(2, 6, 9, 8), conv.weight.detach().clone()
+    plain = copy.deepcopy(conv)
+    found = standardized(conv, eps=eps)[0](x)
+    rows = weight.flatten(1).double()
+    standard = (rows - rows.mean(1, keepdim=True)) / (rows.var(1, keepdim=True, unbiased=False) + eps).sqrt()
+    plain.weight.data.copy_(standard.view_as(weight))
+    torch.testing.assert_close(found, plain(x))
+    if "padding_mode" not in knobs:
+        timms = StdConv2d(6, 4, 3, padding=0, bias=True, eps=eps, **knobs)
+        timms.load_state_dict(conv.state_dict())
+        torch.testing.assert_close(found, timms(x))
+    assert torch.equal(conv.weight, weight), "the parameter is the weight before standardization"
+
+
+def test_weight_standardization_undoes_shift_and_scale_of_a_filter_and_passes_gradients() -> None:
+    model, x = standardized(nn.Conv2d(3, 4, 3)), torch.randn(2, 3, 6, 6)
+    before = model[0](x)
+    model[0].weight.data.mul_(3).add_(0.5)
+    torch.testing.assert_close(model[0](x), before, rtol=1e-4, atol=1e-4)
+    model[0](x).square().sum().backward()
+    gradient = model[0].weight.grad.flatten(1)
+    torch.testing.assert_close(gradient.sum(1), torch.zeros(4), rtol=0, atol=1e-3 * gradient.abs().max().item())
+
+
+def test_weight_standardization_keeps_names_and_leaves_the_classifier_and_single_weights() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1, groups=4), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
+    names, same = list(model.state_dict()), [model[1], model[3]]
+    line = regularizer("weight_standardization").rewire(model)
+    assert line == "weight standardization at 1 place; 1 others not"
+    assert list(model.state_dict()) == names and all(type(layer) is nn.Conv2d for layer in same)
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (
+            nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2)),
+            "requires a model with norms",
+        ),
+        (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)), "the model has no plain convolution"),
+    ],
+)
+def test_weight_standardization_is_refused_where_it_cannot_act(model: nn.Module, says: str) -> None:
+    with pytest.raises(ConfigError, match=f"^regularizer.weight_standardization: {says}"):
+        regularizer("weight_standardization").rewire(model)

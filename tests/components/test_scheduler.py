@@ -14,11 +14,13 @@ import yaml
 from runner import components  # noqa: F401  (registers all)
 from runner.engine.clock import Clock
 from runner.engine.contracts import Schedule
+from runner.engine.schedules import Pure, Shifted, cycle_ends
 from runner.errors import ConfigError
 from runner.registry import build, names
 
 CONF = Path(__file__).parents[2] / "conf" / "scheduler"
 TOTAL, PER_EPOCH = 120, 12
+CYCLIC = {"cosine_restarts", "cyclic", "triangular", "onecycle"}
 
 
 def schedule(name: str, total: int = TOTAL, **changes: Any) -> Schedule:
@@ -52,6 +54,42 @@ def test_constant_is_one() -> None:
 def test_step_equals_torch() -> None:
     expected = of_torch(lambda o: lr.StepLR(o, step_size=25, gamma=0.3))
     assert curve(schedule("step", every="25steps", gamma=0.3)) == pytest.approx(expected, rel=1e-12)
+
+
+def ends_of(factor: Schedule) -> list[int]:
+    """Return the steps at which a falling learning rate rises again."""
+    values = curve(factor)
+    return [s for s in range(2, TOTAL) if values[s - 1] < values[s - 2] and values[s] > values[s - 1]]
+
+
+@pytest.mark.parametrize("warmup", ["0%", "10%", "7steps"])
+@pytest.mark.parametrize("growth", [1, 2])
+def test_the_cycles_of_cosine_restarts_end_where_the_rate_jumps_up(growth: int, warmup: str) -> None:
+    factor = schedule("cosine_restarts", cycle="11steps", growth=growth, warmup=warmup)
+    assert cycle_ends(Pure(factor)) == (*ends_of(factor), TOTAL)
+
+
+@pytest.mark.parametrize(("half", "warmup"), [("8steps", "0%"), ("1.25epochs", "0%"), ("8steps", "9steps")])
+def test_the_cycles_of_cyclic_end_where_the_rate_is_lowest(half: str, warmup: str) -> None:
+    """The lowest rate is the first of the next cycle, as the highest one of a cycle of cosines is its first."""
+    factor = schedule("cyclic", half=half, warmup=warmup)
+    lowest = [end - 1 for end in ends_of(factor)]
+    assert [end for end in cycle_ends(factor) if end < TOTAL] == lowest and len(lowest) > 2
+
+
+def test_a_last_cycle_that_is_not_complete_has_no_end() -> None:
+    assert cycle_ends(schedule("cyclic", half="25steps")) == (50, 100)
+    assert cycle_ends(schedule("cyclic", half="60steps")) == (120,)
+    assert cycle_ends(schedule("cyclic", half="61steps")) == ()
+
+
+def test_one_triangle_and_one_cycle_end_with_the_run_and_decay_has_no_cycles() -> None:
+    assert cycle_ends(schedule("triangular", warmup="5%")) == cycle_ends(schedule("onecycle")) == (TOTAL,)
+    assert {cycle_ends(schedule(name)) for name in set(names("scheduler")) - CYCLIC} == {()}
+
+
+def test_the_cycles_of_a_schedule_that_begins_later_end_later() -> None:
+    assert cycle_ends(Shifted(Pure(schedule("cosine_restarts", cycle="60steps")), 30)) == (90, 150)
 
 
 @pytest.mark.parametrize("final", [0.0, 0.1])

@@ -8,7 +8,8 @@ from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
-from small_runs import MANY, ONE, SMALL, small, write_color_images
+import torch
+from small_runs import MANY, ONE, SMALL, build, small, write_color_images
 
 import runner.components  # noqa: F401
 from runner.registry import names
@@ -28,7 +29,8 @@ KIND_SETTINGS: dict[str, dict[str, Any]] = {  # settings for all options of a ki
     "init": {"model": "resnet"},  # init=residual needs residual branches
     "regularizer": {"model": "resnet9"},  # has block, head and residual places, and max pooling
     "average": {"optim": "schedulefree"},  # for average=schedulefree
-    "predict": {"regularizer": ["dropout"]},  # for predict=mc_dropout
+    # For predict=mc_dropout and predict=swag
+    "predict": {"regularizer": ["dropout"], "average": "swag", "average.start": "0%", "average.every": "1step"},
     "preprocess": {"data": "imagefolder", "data.size": [8, 8]},  # of gray images one channel's mean is the global one
     "augment": {"data": "imagefolder", "data.size": [16, 16]},  # in color, for augment=pca_color
 }
@@ -36,6 +38,8 @@ KIND_SETTINGS: dict[str, dict[str, Any]] = {  # settings for all options of a ki
 OPTION_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("average", "lookahead"): {"every": 2},
     ("average", "polyak"): {"last": "70%"},  # by default the last tenth: one step of three
+    ("average", "swag"): {"start": "0%", "every": "1step"},  # by default one step of three
+    ("average", "snapshots"): {"at": ["1step", "2steps"]},  # by default at the ends of cycles
     ("mix", "cutmix"): {"p": 1.0},
     ("mix", "saliencymix"): {"p": 1.0},
     ("model", "torchvision"): PICTURES,
@@ -66,6 +70,16 @@ def table_file(seed: int = 0) -> str:
     return str(path)
 
 
+@cache
+def weights_file() -> str:
+    """Return a file of weights of the small model, with a classifier of other classes."""
+    torch.manual_seed(5)
+    tensors = build(small({})).learner.model.state_dict()
+    path = Path(mkdtemp()) / "weights.pt"
+    torch.save({name: t[:3] if name.startswith("head") else t + 0.1 for name, t in tensors.items()}, path)
+    return str(path)
+
+
 OPTION_SETTINGS["data", "arrays"] = {"root": array_file()}
 OPTION_SETTINGS["data", "table"] = {"root": table_file(), "label": "y", "ignore": ["part"]}
 
@@ -77,6 +91,8 @@ def choices(kind: str, name: str, /, **changed: Any) -> dict[str, Any]:
     own = SMALL.get(name, {}) if kind == "model" else {}
     for key, value in {**own, **OPTION_SETTINGS.get((kind, name), {}), **changed}.items():
         made[key if key == "data" or "." in key else f"{prefix}.{key}"] = value
+    if kind == "transfer":
+        made = {"init_from": weights_file(), **made}
     if made.get("data") == "imagefolder":
         made = {"data.root": color_images(), **made}
     return small(made)

@@ -15,12 +15,21 @@ from runner.schema import Duration
 OTHER: dict[str, Any] = {  # another valid value, where none follows from the default
     "augment.resized_crop.ratio": [1.0, 1.1],
     "augment.*.scale": [0.3, 0.5],
+    "augment.blur.sigma": [2.0, 3.0],
+    "augment.blur.kernel": 7,
+    "augment.solarize.threshold": 20,
+    "augment.posterize.bits": 2,
+    "augment.color_jitter.hue": 0.3,
     "augment.random_erasing.ratio": [1.0, 1.1],
     "augment.random_erasing.fill": 100,
     "augment.short_side.low": 1.5,
     "augment.stretch.factor": 1.5,
     "augment.short_side.high": 1.2,
     "average.ema.decay": 0.1,
+    "average.swag.rank": 2,
+    "average.swag.start": "2steps",
+    "average.swag.every": "2steps",
+    "average.snapshots.at": ["1step", "3steps"],
     "data.arrays.root": array_file(1),
     "data.arrays.inputs": "dark",
     "data.arrays.labels": "halves",
@@ -45,7 +54,8 @@ OTHER: dict[str, Any] = {  # another valid value, where none follows from the de
     "data.*.val": 8,
     "data.*.test": 8,
     "init.*.head": 0.5,
-    "loss.cross_entropy.class_weights": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0],
+    "loss.focal.alpha": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0],
+    "loss.*.class_weights": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0],
     "mix.*.p": 0.0,
     "mix.*.until": "2steps",
     "mix.mixup_or_cutmix.cutmix_p": 1.0,
@@ -72,6 +82,7 @@ OTHER: dict[str, Any] = {  # another valid value, where none follows from the de
     "optim.*.rules": [{"match": "head", "lr": 0.0}],
     "optim.muon.ns_steps": 3,
     "optim.adafactor.threshold": 2.0,
+    "predict.swag.samples": 3,
     "predict.tta.views": ["shift"],
     "predict.mc_dropout.passes": 3,
     "probe.*.every": 2,
@@ -84,6 +95,11 @@ OTHER: dict[str, Any] = {  # another valid value, where none follows from the de
     "scheduler.inverse_sqrt.final": 0.9,
     "scheduler.onecycle.momentum": [0.8, 0.9],
     "scheduler.*.warmup_start": 0.5,
+    "transfer.partial.trained": 1,
+    "transfer.*.layer_decay": 0.5,
+    "transfer.staged.head_for": "60%",
+    "transfer.staged.all_from": "40%",
+    "transfer.lp_ft.probe": "33%",
 }
 BESIDE: dict[str, dict[str, Any]] = {  # what else the option must be set to for the knob to count; bare keys are knobs
     "average.polyak.blocks": {"last": "100%"},
@@ -123,6 +139,11 @@ ELSEWHERE = {  # what no run on this machine can show, with the test that does
     **{f"data.{name}.val_size": "tests/components/test_data.py" for name in DOWNLOADS},
     **{f"data.{name}.batch_size": "tests/components/test_data.py" for name in DOWNLOADS},
     "optim.radam.eps": "tests/components/test_optim_formulas.py",  # from step 6 on
+    **{f"transfer.{name}.cache": "tests/test_feature_cache.py" for name in ("feature_extraction", "staged", "lp_ft")},
+    **{
+        f"transfer.{name}.normalization": "tests/test_transfer.py"
+        for name in ("feature_extraction", "fine_tune", "layerwise", "partial", "staged", "lp_ft")
+    },
     "model.timm.arch": "tests/components/test_model_library.py",
     "model.timm.swap": "tests/components/test_model_library.py",
 }

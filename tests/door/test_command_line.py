@@ -131,7 +131,7 @@ def test_info_is_hydras(tmp_path):
 
 def test_a_run_gets_its_job(echo):
     assert main([*echo, "+optim.lr=0.2", "note=is it (so)?", "model=mlp"]) == 0
-    job = json.loads(Path("task=echo,optim.lr=0.2,model=mlp/job.json").read_text())
+    job = json.loads(Path("task=echo-optim.lr=0.2-model=mlp/job.json").read_text())
     assert job["overrides"] == ["plugins=[lab_echo]", "task=echo", "+optim.lr=0.2", "note=is it (so)?", "model=mlp"]
     assert job["folder"] is None
     assert job["config"]["optim"] == {"name": "sgd", "lr": 0.2, "fused": False}

@@ -15,7 +15,7 @@ from runner.errors import ConfigError
 from runner.hashes import hash8
 from runner.registry import find, names
 
-OWN = {"balanced_accuracy": False, "ece": True, "f1_macro": False, "top5": False}
+OWN = {"aurc": True, "balanced_accuracy": False, "brier": True, "ece": True, "f1_macro": False, "top5": False}
 PLUGIN = '''
 from runner.engine import metrics
 from runner.engine.metrics import Metric, lower_is_better, mean_over_examples
@@ -103,6 +103,7 @@ def test_a_variant_of_a_config_computes_what_it_monitors():
         (["monitor=val/ece", "metric.ece.bins=3"], "metric.ece.bins: unknown key 'bins'"),
         (["loss=mse", "monitor=val/ece"], "monitor: got 'val/ece', must be another one with loss=mse: its outputs"),
         (["loss=hinge", "monitor=val/ece"], "monitor: got 'val/ece', must be another one with loss=hinge: its"),
+        (["loss=mse", "monitor=val/aurc"], "monitor: got 'val/aurc', must be another one with loss=mse: its outputs"),
         (["task=compare", "task.metric=val/acuracy"], "task.metric: unknown value 'val/acuracy'; did you mean 'val/ac"),
         (["task=compare", "task.metric=train_eval/accuracy"], "task.metric: unknown value 'train_eval/accuracy'"),
         (["predictions=alway"], "predictions: unknown value 'alway'; did you mean 'always'?"),

@@ -33,12 +33,12 @@ CONFIG = {
     ("given", "name"),
     [
         ([], "default"),
-        ([("model", "resnet"), ("optim", "adam"), ("seed", 1)], "model=resnet,optim=adam,seed=1"),
-        ([("seed", 1), ("model", "resnet")], "seed=1,model=resnet"),
+        ([("model", "resnet"), ("optim", "adam"), ("seed", 1)], "model=resnet-optim=adam-seed=1"),
+        ([("seed", 1), ("model", "resnet")], "seed=1-model=resnet"),
         ([("augment", ["crop", "hflip"])], "augment=crop+hflip"),
         ([("augment", [])], "augment=none"),
-        ([("optim.lr", 1e-5), ("clip", None), ("optim.fused", True)], "optim.lr=1e-05,clip=null,optim.fused=true"),
-        ([("optim.lr", 0.1), ("optim.wd", 3.0)], "optim.lr=0.1,optim.wd=3"),
+        ([("optim.lr", 1e-5), ("clip", None), ("optim.fused", True)], "optim.lr=1e-05-clip=null-optim.fused=true"),
+        ([("optim.lr", 0.1), ("optim.wd", 3.0)], "optim.lr=0.1-optim.wd=3"),
         ([("monitor", "val/loss")], "monitor=val-loss"),
         ([("optim.rules", [{"match": "a b"}])], "optim.rules=match-a-b"),
         (
@@ -53,14 +53,14 @@ def test_a_run_is_named_by_what_differs(given, name):
 
 def test_a_trial_and_its_sweep_are_named_by_short_keys():
     given = [("optim", "adam"), ("optim.lr", 0.1), ("seed", 3)]
-    assert trial_name(given, CONFIG) == f"optim=adam,lr=0.1,seed=3-{hash8(CONFIG)}"
+    assert trial_name(given, CONFIG) == f"optim=adam-lr=0.1-seed=3-{hash8(CONFIG)}"
     given = [("optim.lr", 0.1), ("scheduler.lr", 1), ("augment.crop.p", 0.5)]
-    assert trial_name(given, CONFIG).startswith("optim.lr=0.1,scheduler.lr=1,p=0.5-")
+    assert trial_name(given, CONFIG).startswith("optim.lr=0.1-scheduler.lr=1-p=0.5-")
     assert sweep_names(["optim", "optim.lr", "seed"], "end") == ("optim+lr-end", "optim+optim.lr+seed-end")
     assert sweep_names(["seed"], "end")[0] == "seed-end" and sweep_names([], "end")[0] == "default-end"
 
 
-@pytest.mark.parametrize("name", ["optim.lr=0.1,seed=3-{}", "lr=0.1,seed=3-{}"])
+@pytest.mark.parametrize("name", ["optim.lr=0.1,seed=3-{}", "lr=0.1,seed=3-{}", "lr=0.1-seed=3-{}"])
 def test_a_trial_is_found_by_the_name_of_either_version(name, tmp_path):
     given = [("optim.lr", 0.1), ("seed", 3)]
     own = trial_name(given, CONFIG)

@@ -17,7 +17,7 @@ from runner.engine.logs.log import Log
 from runner.engine.saving import cadence, checkpoint, storage
 from runner.engine.saving.cadence import Automatic
 from runner.engine.saving.checkpoint import load, read_weights, weights_file
-from runner.engine.saving.held_weights import BestWeights, HeldWeights
+from runner.engine.saving.held_weights import HeldWeights, StepWeights
 from runner.engine.state_dict import StateDict
 from runner.engine.train import train
 from runner.errors import CheckpointError
@@ -129,12 +129,12 @@ def test_weights_of_a_gpu_are_held_as_they_were():
 
 
 def best(step):
-    return BestWeights(step, StateDict(weights_at(step)))
+    return StepWeights(step, StateDict(weights_at(step)))
 
 
 def test_best_weights_are_saved_beside_a_checkpoint_and_no_run_resumes_from_them(tmp_path):
     save_step(tmp_path, 10)
-    save_step(tmp_path, 20, keep=[15], best=best(15))
+    save_step(tmp_path, 20, keep=[15], earlier=[best(15)])
     assert is_checkpoint_of(load(tmp_path), 20)
     found = read_weights(weights_file(tmp_path, 15))
     assert all(torch.equal(found[name], tensor) for name, tensor in weights_at(15).items())
@@ -147,8 +147,8 @@ def test_best_weights_are_saved_beside_a_checkpoint_and_no_run_resumes_from_them
 
 def test_old_best_weights_go_and_are_not_counted_among_the_newest(tmp_path):
     save_step(tmp_path, 10)
-    save_step(tmp_path, 20, keep=[15], best=best(15))
-    save_step(tmp_path, 30, keep=[25], best=best(25))
+    save_step(tmp_path, 20, keep=[15], earlier=[best(15)])
+    save_step(tmp_path, 30, keep=[25], earlier=[best(25)])
     names = {name.partition(".")[0] for name in storage.names(tmp_path / "checkpoints")}
     assert names == {"00000020", "00000025", "00000030"}
 
@@ -156,7 +156,7 @@ def test_old_best_weights_go_and_are_not_counted_among_the_newest(tmp_path):
 def test_best_weights_replace_a_full_checkpoint_of_their_step(tmp_path):
     save_step(tmp_path, 10)
     save_step(tmp_path, 15)
-    save_step(tmp_path, 20, keep=[15], best=best(15))
+    save_step(tmp_path, 20, keep=[15], earlier=[best(15)])
     assert [name for name in storage.names(tmp_path / "checkpoints") if name.startswith("00000015")] == [
         "00000015.1.weights.safetensors",
         "00000015.json",
@@ -173,7 +173,7 @@ def test_a_kill_before_any_operation_leaves_no_checkpoint_without_its_best_weigh
 
         def body(run=run, at=at):
             storage.disk = disk_that_kills(at)
-            save_step(run, 20, keep=[15], best=best(15), newest=1)
+            save_step(run, 20, keep=[15], earlier=[best(15)], newest=1)
 
         code = run_in_child(body)
         snapshot = load(run)
@@ -181,7 +181,7 @@ def test_a_kill_before_any_operation_leaves_no_checkpoint_without_its_best_weigh
         if snapshot.step == 20:
             read_weights(weights_file(run, 15))
         seen.add((code, snapshot.step))
-        save_step(run, 30, keep=[25], best=best(25), newest=1)
+        save_step(run, 30, keep=[25], earlier=[best(25)], newest=1)
         assert len(file_contents(run)) == 5
         if code == 0:
             break
@@ -196,7 +196,7 @@ def test_the_power_may_go_at_any_moment_while_best_weights_are_saved(tmp_path, m
     before = file_contents(run)
     disk = RecordingDisk()
     monkeypatch.setattr(storage, "disk", disk)
-    save_step(run, 20, keep=[15], best=best(15), newest=1)
+    save_step(run, 20, keep=[15], earlier=[best(15)], newest=1)
     monkeypatch.undo()
     seen, known = set(), set()
     for moment in range(len(disk.events) + 1):
@@ -219,7 +219,7 @@ def test_the_power_may_go_at_any_moment_while_best_weights_are_saved(tmp_path, m
 
 
 def test_a_manifest_must_list_weights(tmp_path):
-    save_step(tmp_path, 20, keep=[15], best=best(15))
+    save_step(tmp_path, 20, keep=[15], earlier=[best(15)])
     with pytest.raises(CheckpointError, match="no checkpoint of step 16"):
         load(tmp_path, step=16)
     assert load(tmp_path, step=15) is None

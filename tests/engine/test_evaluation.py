@@ -62,6 +62,16 @@ def by_focal(z, y):
     return (-((1 - p) ** 1.5) * np.log(p)).mean()
 
 
+def by_weighted_focal(z, y):
+    p, weights = softmax(z)[np.arange(len(y)), y], np.array(WEIGHTS)[y]
+    return (-weights * (1 - p) ** 1.5 * np.log(p)).sum() / weights.sum()
+
+
+def by_poly(z, y):
+    p = softmax(z)[np.arange(len(y)), y]
+    return (-np.log(p) + 2 * (1 - p)).mean()
+
+
 def by_hinge(z, y):
     return 10 * F.multi_margin_loss(torch.tensor(z), torch.tensor(y), margin=0.5).item()
 
@@ -84,6 +94,12 @@ LOSSES = {
         lambda z: sigmoid(z) / sigmoid(z).sum(1, keepdims=True),
     ),
     "focal": ({"loss": "focal", "loss__gamma": 1.5}, by_focal, softmax),
+    "weighted focal": (
+        {"loss": "focal", "loss__gamma": 1.5, "loss__class_weights": WEIGHTS},
+        by_weighted_focal,
+        softmax,
+    ),
+    "poly": ({"loss": "poly", "loss__epsilon": 2.0, "loss__label_smoothing": 0.4}, by_poly, softmax),
     "hinge": ({"loss": "hinge", "loss__margin": 0.5}, by_hinge, None),
     "mse": ({"loss": "mse"}, by_mse, None),
 }
@@ -185,7 +201,9 @@ def labelled(labels, classes):
 
 
 def scores(loss, model, labels=(0, 2, 1, 1, 0), predict=None):
-    given = as_loss(loss if callable(loss) else build("loss", {"name": loss, **KNOBS[loss]}))
+    given = as_loss(
+        loss if callable(loss) else build("loss", {"name": loss, "class_weights": None, **KNOBS[loss]}, num_classes=3)
+    )
     chosen = plain(given) if predict is None else predict
     return evaluate(recipe(loss=loss if callable(loss) else given, predict=chosen), learner(model), labelled(labels, 3))
 
@@ -194,7 +212,7 @@ KNOBS = {
     "mse": {},
     "hinge": {"margin": 1.0},
     "bce": {"label_smoothing": 0.0, "positive_weight": 1.0},
-    "focal": {"gamma": 2.0},
+    "focal": {"gamma": 2.0, "alpha": None},
 }
 
 

@@ -16,7 +16,7 @@ from runner import (
     components,  # noqa: F401  (registers all)
     numerics,
 )
-from runner.components.optim.groups import describe
+from runner.components.optim.describe_groups import describe
 from runner.engine.contracts import Outcome, Watched
 from runner.engine.weights import classifiers, layer_weights, named_kinds, trainable_weights
 from runner.registry import build, names

@@ -19,7 +19,8 @@ VALUES = {
     "optim.momentum": "0.95",
     "seed": "3",
 }
-LONG = ",".join("=".join(pair) for pair in VALUES.items()).replace("[512,512]", "512+512")
+# As the folder of a trial is named
+LONG = "lr=0.001-hidden=512+512-batch_size=128-weight_decay=0.0005-momentum=0.95-seed=3"
 
 
 class Terminal(io.StringIO):
@@ -63,10 +64,10 @@ def test_the_live_table_shows_trials_scores_and_states_at_every_width(tmp_path, 
         expected = ["0.001", "[512," if width == 80 else "[512,512]", "128", "0.0005", "0.95", "3"]
         assert all(row.split()[: len(VALUES)] == expected for row in rows)
         return
-    # The whole name with the last words of its keys, folded at its commas
+    # The whole name, folded after its hyphens, or the column of all swept keys, folded after its commas
     names = "".join(re.split(r" {2,}", line.strip())[0] for line in lines)
-    short = "lr=0.001,hidden=512+512,batch_size=128,weight_decay=0.0005,momentum=0.95,seed=3"
-    assert names.count(short.replace("512+512", "[512,512]") if swept else short) == 3
+    keys = "lr=0.001,hidden=[512,512],batch_size=128,weight_decay=0.0005,momentum=0.95,seed=3"
+    assert names.count(keys if swept else LONG) == 3
 
 
 def test_a_live_table_with_folded_names_fits_the_height(tmp_path, monkeypatch):

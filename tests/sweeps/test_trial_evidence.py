@@ -35,7 +35,7 @@ def sweep(finished, tmp_path, monkeypatch):
     """A copy of the finished sweep, and in it the first trial of the smaller rate."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    return trial("lr=0.01,seed=0")
+    return trial("lr=0.01-seed=0")
 
 
 def trial(name: str) -> Path:
@@ -196,7 +196,7 @@ def test_renamed_copied_and_moved_folders_count_once_and_are_named(sweep, capfd)
     shutil.copytree(sweep, sweep.with_name("copy"))
     row, warnings, _ = compared()
     assert len(row.scores) == 3
-    assert any("1 run repeats a seed" in line and "(lr=0.01,seed=0" in line + "(" for line in warnings)
+    assert any("1 run repeats a seed" in line and "(lr=0.01-seed=0" in line + "(" for line in warnings)
     assert again(capfd).out.count("already done") == 6
     sweep.rename(sweep.with_name("mine"))
     assert again(capfd).out.count("already done") == 5

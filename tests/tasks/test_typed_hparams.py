@@ -288,7 +288,7 @@ def trial(*words, name):
 
 def test_a_row_is_named_by_what_is_swept_and_shared_by_seeds_on_the_same_data():
     words = ("epochs=3", "optim=adam", "optim.lr=0.1")
-    rows = [row_name(trial(*words, f"seed={seed}", name=f"optim=adam,lr=0.1,seed={seed}"), DATA) for seed in (0, 1)]
+    rows = [row_name(trial(*words, f"seed={seed}", name=f"optim=adam-lr=0.1-seed={seed}"), DATA) for seed in (0, 1)]
     assert rows[0] == rows[1] and re.fullmatch(r"optim=adam, lr=0\.1 \([0-9a-f]{8}\)", rows[0])
     longer = trial("epochs=4", *words[1:], "seed=0", name="optim=adam,optim.lr=0.1,seed=0")
     assert len({rows[0], row_name(longer, DATA), row_name(trial(*words, name="optim=adam,optim.lr=0.1"), OTHER)}) == 3

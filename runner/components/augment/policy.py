@@ -23,7 +23,7 @@ _AUGMIX_LAST_OP = OPS.index("equalize")
 
 
 @dataclass(frozen=True)
-class _OpRanges:
+class OpRanges:
     """Largest amounts of the operations of a policy."""
 
     # Slope
@@ -59,13 +59,13 @@ def randaugment(shape: _Shape, *, ops: PositiveInt, magnitude: Annotated[float, 
         ops: Number of operations per image, >= 1.
         magnitude: Strength, in [0, 30].
     """
-    space = _OpRanges(0.3, 150 / 331 * shape[2], 150 / 331 * shape[1], 30.0, 0.9, (8, 4))
+    space = OpRanges(0.3, 150 / 331 * shape[2], 150 / 331 * shape[1], 30.0, 0.9, (8, 4))
 
     def apply(images: Tensor, draws: Draws) -> Tensor:
         for which, sign in draws.uniform.view(-1, ops, 2).permute(1, 2, 0):
             op = (which * len(OPS)).long()
             strength = torch.full_like(which, magnitude / 30)
-            images = apply_ops(images, op, space.amounts(op, strength, _random_signs(sign)))
+            images = apply_ops(images, op, space.amounts(op, strength, random_signs(sign)))
         return images
 
     return Augment(apply, uniforms=2 * ops)
@@ -79,12 +79,12 @@ def trivialaugment(shape: _Shape) -> Augment:
     Translations reach 32 pixels, but never farther than the image's own width or height.
     """
     across, down = (min(_TRIVIAL_SHIFT, float(length)) for length in (shape[2], shape[1]))
-    space = _OpRanges(0.99, across, down, 135.0, 0.99, (8, 2))
+    space = OpRanges(0.99, across, down, 135.0, 0.99, (8, 2))
 
     def apply(images: Tensor, draws: Draws) -> Tensor:
         which, sign, strength = draws.uniform.unbind(1)
         op = (which * len(OPS)).long()
-        return apply_ops(images, op, space.amounts(op, (strength * 31).floor() / 30, _random_signs(sign)))
+        return apply_ops(images, op, space.amounts(op, (strength * 31).floor() / 30, random_signs(sign)))
 
     return Augment(apply, uniforms=3)
 
@@ -101,7 +101,7 @@ def augmix(shape: _Shape, *, severity: Annotated[int, Range(1, 10)], width: Posi
         severity: Number of strengths, of ten, that occur, in [1, 10].
         width: Number of chains, >= 1.
     """
-    space = _OpRanges(0.3, shape[2] / 3, shape[1] / 3, 30.0, 0.0, (4, 0))
+    space = OpRanges(0.3, shape[2] / 3, shape[1] / 3, 30.0, 0.0, (4, 0))
     # Draws per chain: weight, length, and three per operation
     each = 2 + 3 * _AUGMIX_MAX_DEPTH
 
@@ -110,7 +110,7 @@ def augmix(shape: _Shape, *, severity: Annotated[int, Range(1, 10)], width: Posi
         for place in range(_AUGMIX_MAX_DEPTH):
             which, strength, sign = uniform[:, 1 + 3 * place : 4 + 3 * place].unbind(1)
             op = torch.where(length > place, 1 + (which * _AUGMIX_LAST_OP).long(), OPS.index("identity"))
-            images = apply_ops(images, op, space.amounts(op, (strength * severity).floor() / 9, _random_signs(sign)))
+            images = apply_ops(images, op, space.amounts(op, (strength * severity).floor() / 9, random_signs(sign)))
         return images
 
     def apply(images: Tensor, draws: Draws) -> Tensor:
@@ -126,6 +126,6 @@ def augmix(shape: _Shape, *, severity: Annotated[int, Range(1, 10)], width: Posi
     return Augment(apply, uniforms=1 + width * each)
 
 
-def _random_signs(uniform: Tensor) -> Tensor:
+def random_signs(uniform: Tensor) -> Tensor:
     """Return 1 or -1 with equal probability."""
     return 1 - 2 * (uniform < 0.5).float()

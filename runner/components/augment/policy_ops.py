@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from runner.components.augment.color import blend_images, grayscale
+from runner.components.augment.color import blend_images, gray_of
 from runner.components.augment.geometry import rotate_grid
 from runner.components.augment.warp import pixel_grid, resample
 
@@ -63,20 +63,24 @@ def _apply_tables(images: Tensor, op: Tensor, amount: Tensor) -> Tensor:
     """Return the images mapped by the lookup table (256) that each channel has for its operation."""
     levels = torch.arange(256, device=images.device).expand(*images.shape[:2], 256)
     known = amount[:, None, None]
-    mean = grayscale(images.float()).mean((1, 2, 3))[:, None, None]
+    mean = gray_of(images.float()).mean((1, 2, 3))[:, None, None]
     tables = [
         levels - levels % torch.exp2(8 - known),
         torch.where(levels >= known, 255 - levels, levels),
         _autocontrast_tables(images, levels),
-        _equalize_tables(images, levels),
+        equalize_tables(images, levels),
         levels * (1 + known),
         mean + (levels - mean) * (1 + known),
     ]
     table = levels.float()
     for name, values in zip(_TABLES, tables, strict=True):
         table = torch.where((op == OPS.index(name))[:, None, None], values, table)
-    table = table.round().clamp(0, 255).to(torch.uint8)
-    return table.gather(2, images.flatten(2).long()).view(images.shape)
+    return look_up(images, table.round().clamp(0, 255).to(torch.uint8))
+
+
+def look_up(images: Tensor, tables: Tensor) -> Tensor:
+    """Return the images with each pixel replaced by the entry of its channel's table (B, C, 256) uint8."""
+    return tables.gather(2, images.flatten(2).long()).view(images.shape)
 
 
 def _autocontrast_tables(images: Tensor, levels: Tensor) -> Tensor:
@@ -85,7 +89,7 @@ def _autocontrast_tables(images: Tensor, levels: Tensor) -> Tensor:
     return torch.where(high > low, (levels - low) * (255 / (high - low).clamp(min=1)), levels)
 
 
-def _equalize_tables(images: Tensor, levels: Tensor) -> Tensor:
+def equalize_tables(images: Tensor, levels: Tensor) -> Tensor:
     """Return tables (B, C, 256) that equalize each channel's histogram, by Pillow's integer rule."""
     values = images.flatten(2).long()
     histogram = torch.zeros(levels.shape, dtype=torch.int64, device=images.device)
@@ -106,5 +110,5 @@ def _apply_blends(images: Tensor, op: Tensor, amount: Tensor) -> Tensor:
     # Pillow's SMOOTH kernel: weight 5 in the center and 1 around it, over 13
     if min(images.shape[2:]) > 2:
         smooth[:, :, 1:-1, 1:-1] = (9 * F.avg_pool2d(exact, 3, 1) + 4 * exact[:, :, 1:-1, 1:-1]) / 13
-    other = torch.where((op == OPS.index("color"))[:, None, None, None], grayscale(exact), smooth)
+    other = torch.where((op == OPS.index("color"))[:, None, None, None], gray_of(exact), smooth)
     return blend_images(exact, other, factor).round_().to(torch.uint8)

@@ -10,6 +10,8 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import Annotated, Literal
 
 import torch
@@ -23,14 +25,14 @@ from runner.relations import InRun
 from runner.schema import Duration, HalfOpenUnit, PositiveInt
 
 _Tensors = tuple[list[Tensor], list[Tensor]]
-_Statistics = Literal["recompute", "average"]
-_Start = Annotated[Duration, InRun(zero=True, rounds=True, end=True)]
-_Every = Annotated[Duration, InRun(end=True, after="start")]
+Statistics = Literal["recompute", "average"]
+Start = Annotated[Duration, InRun(zero=True, rounds=True, end=True)]
+Every = Annotated[Duration, InRun(end=True, after="start")]
 _Last = Annotated[Duration, InRun(end=True)]
 _Blocks = Annotated[PositiveInt, InRun(within="last")]
 
 
-class _NoAverage:
+class NoAverage:
     """The model itself, without an average."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -51,7 +53,7 @@ class _NoAverage:
         """Do nothing: `state_dict` is empty."""
 
 
-class ModelCopy(_NoAverage):
+class ModelCopy(NoAverage):
     """A copy of the model without gradients, updated from the model.
 
     The copy is float32 where the model has less precision: rounding would lose the small steps of an average.
@@ -84,7 +86,7 @@ def copy_tensors(targets: list[Tensor], sources: list[Tensor]) -> None:
         torch._foreach_copy_(targets, sources)
 
 
-class _Running(ModelCopy):
+class Running(ModelCopy):
     """A running average: after step t (1 for the first), `average <- average + weight(t) * (model - average)`.
 
     Parameters and floating-point buffers (running statistics of norms) are averaged, other buffers copied. Weight 1
@@ -113,7 +115,7 @@ class _Running(ModelCopy):
 @register("average")
 def none(model: nn.Module) -> Average:
     """Return the model itself, without an average."""
-    return _NoAverage(model)
+    return NoAverage(model)
 
 
 @register("average")
@@ -129,29 +131,44 @@ def ema(model: nn.Module, *, decay: HalfOpenUnit, warmup: bool) -> Average:
     steps, and the first validations lag behind the model.
     """
     if warmup:
-        return _Running(model, lambda t: 1 - min(decay, (t - 1) / (t + 8)))
-    return _Running(model, lambda t: (1 - decay) / (1 - decay**t))
+        return Running(model, lambda t: 1 - min(decay, (t - 1) / (t + 8)))
+    return Running(model, lambda t: (1 - decay) / (1 - decay**t))
+
+
+@dataclass(frozen=True)
+class Dates:
+    """The steps after which weights are collected for a plain mean: `start`, and each `every` from there."""
+
+    start: int
+    every: Fraction
+
+    def count(self, step: int) -> int:
+        """Return how many weights are collected up to a step; those before the first step are none."""
+        return dates_until(step - self.start, self.every) + (self.start > 0) if step >= max(1, self.start) else 0
+
+    def weight(self, step: int) -> float:
+        """Return the weight of the model after a step in the mean: 1 until the first is collected, 0 between dates."""
+        count = self.count(step)
+        if count and count == self.count(step - 1):
+            return 0.0
+        return 1 / max(1, count)
+
+    @property
+    def first(self) -> int:
+        """Return the first of the steps."""
+        return self.start or next(step for step in itertools.count(1) if is_date(step, self.every))
 
 
 @register("average")
-def swa(model: nn.Module, clock: Clock, *, start: _Start, every: _Every, statistics: _Statistics) -> Average:
+def swa(model: nn.Module, clock: Clock, *, start: Start, every: Every, statistics: Statistics) -> Average:
     """Return the plain mean of the weights at `start` and after each `every` from there (SWA, arXiv 1803.05407).
 
     Before the first of these it is the model itself. With a `start` of 0 the untrained weights are not in the mean. The
     statistics of BatchNorms are recomputed by a pass over the training data before each validation (algorithm 1 of the
     paper), or averaged like weights.
     """
-    first, interval = clock.steps(start), clock.interval(every)
-
-    def weight(t: int) -> float:
-        # Snapshots up to step t; the weights before the first step are none
-        snapshots = dates_until(t - first, interval) + (first > 0)
-        if t <= first or snapshots == 0:
-            return 1.0
-        return 1 / snapshots if is_date(t - first, interval) else 0.0
-
-    alone = first or next(step for step in itertools.count(1) if is_date(step, interval))
-    return _Running(model, weight, alone if statistics == "recompute" else math.inf)
+    dates = Dates(clock.steps(start), clock.interval(every))
+    return Running(model, dates.weight, dates.first if statistics == "recompute" else math.inf)
 
 
 class _BlockMeans(ModelCopy):
@@ -195,7 +212,7 @@ class _BlockMeans(ModelCopy):
 
 
 @register("average")
-def polyak(model: nn.Module, clock: Clock, *, last: _Last, blocks: _Blocks, statistics: _Statistics) -> Average:
+def polyak(model: nn.Module, clock: Clock, *, last: _Last, blocks: _Blocks, statistics: Statistics) -> Average:
     """Return the plain mean of the weights after the last steps (Polyak and Juditsky 1992).
 
     With one block the mean starts at step `total_steps - last`, and is the model itself before: this suits a run of
@@ -206,5 +223,5 @@ def polyak(model: nn.Module, clock: Clock, *, last: _Last, blocks: _Blocks, stat
     recompute = statistics == "recompute"
     if blocks == 1:
         start = clock.total_steps - window
-        return _Running(model, lambda t: 1 / max(1, t - start), start + 1 if recompute else math.inf)
+        return Running(model, lambda t: 1 / max(1, t - start), start + 1 if recompute else math.inf)
     return _BlockMeans(model, max(1, round(window / blocks)), blocks, recompute=recompute)

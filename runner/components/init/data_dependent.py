@@ -15,7 +15,7 @@ from runner.components.init.unit_variance import scale_to_unit_variance
 from runner.components.init.variance_scaling import kaiming
 from runner.engine.contracts import Init
 from runner.engine.parametrized import LayerWeight
-from runner.engine.parts import add_note
+from runner.engine.parts import add_note, standardizes_weight
 from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import Positive
@@ -41,12 +41,18 @@ def lsuv(images: Tensor, *, bias: float, head: Head) -> Init:
         head: Classifier weights, set afterwards, see the package; null keeps the classifier's variance 1.
 
     Raises:
-        ConfigError: All outputs of a layer are equal, or a parametrization fixes the size of its weight.
+        ConfigError: All outputs of a layer are equal, or a parametrization or weight standardization fixes the size of
+            its weight.
     """
     orthonormal = make_init(lambda layer: nn.init.orthogonal_(layer.weight), bias=0.0, head=None)
 
     @torch.no_grad()
     def init(model: nn.Module) -> None:
+        if any(map(standardizes_weight, model.modules())):
+            raise ConfigError(
+                "init=lsuv: not supported with weight standardization, which undoes the scale of a weight; choose "
+                "another init"
+            )
         orthonormal(model)
         unscaled = scale_to_unit_variance(model, images.cpu())
         if unscaled:
@@ -76,7 +82,7 @@ def whiten(
         head: Classifier weights, see the package.
 
     Raises:
-        ConfigError: The model has no convolution that reads the image.
+        ConfigError: The model has no convolution that reads the image, or its weight is standardized.
     """
     draw = kaiming(mode="fan_in", bias=bias, head=head) if rest == "kaiming" else dirac(bias=bias, head=head)
 
@@ -86,6 +92,11 @@ def whiten(
         weight = None if conv is None else LayerWeight(conv, "first convolution", "weight")
         if conv is None or weight is None or conv.weight.shape[1] != images.shape[1] or weight.is_kept:
             raise ConfigError("init=whiten: the model has no convolution that reads the image; choose another init")
+        if standardizes_weight(conv):
+            raise ConfigError(
+                "init=whiten: not supported with weight standardization of the first convolution, which changes the "
+                "filters; choose another init"
+            )
         draw(model)
         _set_filters(weight, _whitening_filters(images, conv.weight.shape[2:], eps)[: conv.out_channels // 2])
         for parameter in weight.parameters if frozen else ():

@@ -9,12 +9,12 @@ from runner.components.init.layers import Head, WeightLayer, make_init
 from runner.components.init.variance_scaling import kaiming
 from runner.engine.contracts import Init
 from runner.engine.parametrized import LayerWeight
-from runner.engine.parts import BATCH_NORMS, CONVOLUTIONS, INSTANCE_NORMS, Residual, ends_branch
+from runner.engine.parts import CONVOLUTIONS, NORMS, Residual, ends_branch, standardizes_weight
 from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import Positive
 
-_Weighted = (*CONVOLUTIONS, nn.Linear, *BATCH_NORMS, *INSTANCE_NORMS, nn.GroupNorm, nn.LayerNorm)
+_Weighted = (*CONVOLUTIONS, nn.Linear, *NORMS)
 
 
 @register("init")
@@ -75,6 +75,11 @@ def residual(*, bias: float, head: Head) -> Init:
         if not all(last.weight.requires_grad for last in ends):
             raise ConfigError(
                 "init=residual: not supported with norm.scale=false, which keeps the scales at 1; choose another init"
+            )
+        if any(map(standardizes_weight, ends)):
+            raise ConfigError(
+                "init=residual: not supported with weight standardization of the last layer of a branch, which would "
+                "multiply the gradients of zeros by 1 / sqrt(eps); choose another init"
             )
         he(model)
         names = {module: path for path, module in model.named_modules()}

@@ -10,6 +10,7 @@ vit.py: vision transformers.
 library_models.py: models of torchvision and timm.
 layers.py: convolutions and linear layers with norms, and size checks.
 residual_blocks.py: residual blocks and shortcuts.
+stages.py: the stages of any model, from the input to the head.
 surgery/: adapts models of other libraries to the config's activation and norm.
 
 A Slot is an identity that marks where a regularizer may insert a module.

@@ -5,16 +5,15 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from torch import nn
-from torch.optim import Optimizer
 
+from runner.engine.stage_plan import StageRule
 from runner.engine.weights import KINDS, Kind, named_kinds
-from runner.errors import MOST_CHOICES, ConfigError, brief
-from runner.printing import counted
+from runner.errors import MOST_CHOICES, ConfigError, brief, shown
 from runner.registry import shared_knobs
 from runner.relations import Fields, InRun, OfLength, Regular, Window
 from runner.roles import Role
@@ -44,6 +43,7 @@ _Group = dict[str, Any]
 
 # Label of the parameters that no rule matches
 _DEFAULT = "default"
+_WHOLE_MODEL = StageRule("", 0, 1.0, {})
 # Characters of an expression that a label leaves out
 _SEPARATORS = re.compile(r"[^A-Za-z0-9.-]+")
 
@@ -65,6 +65,8 @@ class Groups:
 
     Args:
         model: the model to train. Parameters with `requires_grad=False` are left out.
+        stage_rules: what `transfer` does to each parameter, by name. The factors on learning rates of a stage and of
+            a rule multiply. A window belongs to one of the two.
         lr: learning rate of a group without a rule, > 0.
         weight_decay: weight decay of the parameters that decay, >= 0; L2 or decoupled, as the optimizer defines it.
         no_decay: the parameters without weight decay: `bias`, `norm` (weights and biases of normalization layers),
@@ -77,14 +79,22 @@ class Groups:
             for `active: [null, x]`. `name` labels the group in the log; by default it is made from `match`.
 
     Raises:
-        ConfigError: a rule matches no parameter that earlier rules leave, two rules have one name, or the model has no
-            trainable parameter.
+        ConfigError: a rule matches no parameter that earlier rules leave, two rules have one name, a rule has a window
+            where `transfer` has one, or the model has no trainable parameter.
     """
 
     def __init__(
-        self, model: nn.Module, *, lr: Positive, weight_decay: NonNegative, no_decay: _NoDecay, rules: _Rules
+        self,
+        model: nn.Module,
+        stage_rules: Mapping[str, StageRule] | None,
+        *,
+        lr: Positive,
+        weight_decay: NonNegative,
+        no_decay: _NoDecay,
+        rules: _Rules,
     ) -> None:
         self.model, self.lr, self.weight_decay = model, lr, weight_decay
+        self._stage_rules = stage_rules or {}
         self._no_decay = set(no_decay)
         self._trainable = [each for each in named_kinds(model) if each[1].requires_grad]
         self._rules = [_resolve(rule, label) for rule, label in zip(rules, _labels(rules), strict=True)]
@@ -97,23 +107,36 @@ class Groups:
         `active`.
         """
         base = self.lr if lr is None else lr
-        groups: dict[str, _Group] = {}
+        groups, order = dict[str, _Group](), dict[str, int]()
         default = _ResolvedRule("", 1.0, 1.0, _DEFAULT, {})
         used: set[str] = set()
         for name, parameter, kinds in self._trainable:
             rule = next((rule for rule in self._rules if re.search(rule.match, name)), default)
+            stage = self._stage_rules.get(name, _WHOLE_MODEL)
             decays = not kinds & self._no_decay
-            title = f"{'decay' if decays else 'no_decay'} {rule.match}".strip()
-            group = {"name": title, "params": [], "lr": base * rule.lr, "label": rule.label, "decays": decays}
+            title = " ".join(filter(None, ("decay" if decays else "no_decay", rule.match, stage.stage)))
+            label = "-".join(filter(None, (rule.label if rule is not default or not stage.stage else "", stage.stage)))
+            group = {"name": title, "params": [], "lr": base * rule.lr * stage.lr, "label": label, "decays": decays}
             group["weight_decay"] = self.weight_decay * rule.weight_decay * decays
-            groups.setdefault(title, {**group, **rule.extra})["params"].append(parameter)
+            if "active" in rule.extra and stage.entries:
+                raise self._two_windows(rule, stage.stage)
+            groups.setdefault(title, {**group, **rule.extra, **stage.entries})["params"].append(parameter)
+            order[title] = stage.order
             used.add(rule.match)
         for i, rule in enumerate(self._rules):
             if rule.match not in used:
                 raise self._unused(i, rule.match)
         if not groups:
             raise ConfigError("optim: the model has no trainable parameter")
-        return [self._with_kinds(groups[title]) for title in sorted(groups)]
+        return [self._with_kinds(groups[title]) for title in sorted(groups, key=lambda title: (order[title], title))]
+
+    def _two_windows(self, rule: _ResolvedRule, stage: str) -> ConfigError:
+        """Return the error for a rule with a window on parameters of a stage that `transfer` trains at its own time."""
+        number = next(i for i, each in enumerate(self._rules) if each is rule)
+        return ConfigError(
+            f"optim.rules[{number}].active: got {shown(rule.extra['active'])}, but transfer= says when the stage "
+            f"'{stage}' is trained; leave one of the two out (transfer=none trains it from the start)"
+        )
 
     def _unused(self, number: int, match: str) -> ConfigError:
         """Return the error for a rule that applies to no parameter."""
@@ -198,30 +221,3 @@ def _labels(rules: _Rules) -> list[str]:
         labels.append(rule.get("name") or next(label for label in numbered if label not in taken))
         taken.append(labels[-1])
     return labels
-
-
-def describe(optimizer: Optimizer) -> list[str]:
-    """Return one printable line per group: its tensors, parameters, learning rate and weight decay.
-
-    The groups of a user's optimizer, which need not be made by `Groups`, may have no name and no weight decay.
-    """
-    return [
-        f"{group.get('name', 'parameters')}: {counted(len(group['params']), 'tensor')}"
-        f"{_in_brackets(group.get('kinds'))}, "
-        f"{sum(p.numel() for p in group['params']):,} parameters, "
-        f"lr {group['lr']:g}, weight decay {group.get('weight_decay', 0):g}{_window(group.get('active'))}"
-        for group in optimizer.param_groups
-    ]
-
-
-def _in_brackets(kinds: str | None) -> str:
-    """Return what a group holds besides weights as text; empty if it holds nothing else."""
-    return f" ({kinds})" if kinds else ""
-
-
-def _window(active: list[int] | None) -> str:
-    """Return in which steps, counted from 1, a group is trained, as text; empty if it always is."""
-    if active is None:
-        return ""
-    first, end = active
-    return f", trained in steps {first + 1} to {end}" if first < end else ", frozen in all steps"

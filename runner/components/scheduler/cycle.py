@@ -1,6 +1,6 @@
 """Schedules that increase too: cyclic, triangular, cosine with restarts, one cycle.
 
-The package's docstring defines t, n and s.
+The package's docstring defines t, n and s. Each says when its cycles end; triangular and onecycle are one cycle.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ def cyclic(clock: Clock, warm_up: WarmUp, *, low: Share, half: _Part, gamma: Pos
         share = (t - begin) / (end - begin)
         return low + (1 - low) * gamma ** (halves // 2) * (1 - share if halves % 2 else share)
 
-    return warm_up.then(curve)
+    def ends(n: int) -> list[int]:
+        return [date(2 * number, interval) for number in range(1, dates_until(n, interval) // 2 + 1)]
+
+    return warm_up.in_cycles(curve, ends)
 
 
 @register("scheduler")
@@ -53,7 +56,7 @@ def triangular(clock: Clock, warm_up: WarmUp, *, start: Share, peak: _Peak, fina
             return start + (1 - start) * t / top
         return 1 + (final - 1) * min(1.0, (t - top) / max(1, n - top))
 
-    return warm_up.then(curve)
+    return warm_up.in_cycles(curve, lambda n: [n])
 
 
 @register("scheduler")
@@ -73,7 +76,7 @@ def cosine_restarts(clock: Clock, warm_up: WarmUp, *, cycle: _Part, growth: Posi
         begin, end = starts(n)[number - 1], starts(n)[number]
         return final + (1 - final) * (1 + math.cos(math.pi * min(1.0, (t - begin) / (end - begin)))) / 2
 
-    return warm_up.then(curve)
+    return warm_up.in_cycles(curve, lambda n: starts(n)[1:])
 
 
 def _restarts(n: int, first: Fraction, growth: int) -> list[int]:
@@ -112,8 +115,9 @@ def onecycle(
         low, share = place(t, n)
         return low + (1 - low) * (1 + math.cos(math.pi * share)) / 2
 
+    factor = warm_up.in_cycles(curve, lambda n: [n])
     if momentum is None:
-        return warm_up.then(curve)
+        return factor
     low, high = momentum
     opposite = warm_up.held(lambda t, n: high - (high - low) * (1 + math.cos(math.pi * place(t, n)[1])) / 2)
-    return WithMomentum(warm_up.then(curve), opposite)
+    return WithMomentum(factor, opposite)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 from runner.engine.clock import Clock
@@ -16,6 +17,25 @@ Share = Annotated[float, Range(0, 1, open_low=True)]
 _Length = Annotated[Duration, InRun(zero=True, end=True)]
 # (t, n) -> factor
 _Curve = Callable[[int, int], float]
+# n -> the steps t at which a cycle has ended, in ascending order
+_Ends = Callable[[int], Sequence[int]]
+
+
+@dataclass(frozen=True)
+class _Cyclic:
+    """A schedule with cycles.
+
+    Attributes:
+        factor: The factor of each step.
+        cycle_ends: The numbers of steps done after which a cycle has ended.
+    """
+
+    factor: Schedule
+    cycle_ends: tuple[int, ...]
+
+    def __call__(self, step: int) -> float:
+        """Return the factor of a step."""
+        return self.factor(step)
 
 
 @shared_knobs
@@ -36,7 +56,7 @@ class WarmUp:
     """
 
     def __init__(self, clock: Clock, *, warmup: _Length, warmup_start: Share | None) -> None:
-        self._steps, self._start = clock.steps(warmup), warmup_start
+        self._steps, self._start, self._total = clock.steps(warmup), warmup_start, clock.total_steps
         if self._steps > clock.total_steps:
             raise ConfigError(
                 f"scheduler.warmup: {warmup} is {self._steps} steps, more than the run's {clock.total_steps}"
@@ -50,6 +70,11 @@ class WarmUp:
     def then(self, curve: _Curve) -> Schedule:
         """Return the warm-up to `curve(0)`, followed by the curve over the n remaining steps."""
         return lambda s: self._risen(curve(0, self._rest), s) if s < self._steps else self._after(curve, s)
+
+    def in_cycles(self, curve: _Curve, ends: _Ends) -> Schedule:
+        """Return `then` of a curve that says when its cycles end."""
+        found = (self._steps + t for t in ends(self._rest))
+        return _Cyclic(self.then(curve), tuple(end for end in found if end <= self._total))
 
     def times(self, curve: Callable[[int], float]) -> Schedule:
         """Return a curve of s, multiplied by the warm-up.

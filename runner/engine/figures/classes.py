@@ -16,6 +16,8 @@ _MOST_NUMBERS, _MOST_NAMES, _LARGEST = 20, 60, 11.0
 _MAX_LETTERS = 18
 # Ticks of an axis with too many classes to name
 _TICKS = 10
+# Points of a curve over the examples
+_MOST_POINTS = 1000
 
 
 @figure("png")
@@ -71,15 +73,28 @@ def _label(axes: Any, names: Sequence[str], number: int) -> None:
 
 
 @figure("png")
-def calibration_figure(bins: NDArray[np.float64], *, title: str) -> Any:
-    """Draw a reliability diagram: accuracy over confidence, and how many examples have each confidence.
+def calibration_figure(bins: NDArray[np.float64], risks: NDArray[np.float64] | None = None, *, title: str) -> Any:
+    """Draw a reliability diagram and, with `risks`, the risk-coverage curve beside it.
 
-    `bins` (3, n) has the examples, the sum of confidences and the correct predictions of each bin.
+    Args:
+        bins: The examples, the sum of confidences and the correct predictions of each bin (3, n).
+        risks: The error rate (N,) of the n most confident examples, n = 1 to N.
+        title: The title.
     """
+    sheet = new_figure(5.2 if risks is None else 9.6, 6.2, layout="constrained")
+    left, right = (sheet, None) if risks is None else sheet.subfigures(1, 2, width_ratios=[5.2, 4.4])
+    _draw_reliability(left, bins)
+    if right is not None and risks is not None:
+        _draw_risk_coverage(right, risks)
+    sheet.suptitle(title, fontsize=11, parse_math=False)
+    return sheet
+
+
+def _draw_reliability(sheet: Any, bins: NDArray[np.float64]) -> None:
+    """Draw accuracy over confidence, and how many examples have each confidence."""
     examples, confidence, hits = bins
     count = len(examples)
     edges = np.arange(count) / count
-    sheet = new_figure(5.2, 6.2, layout="constrained")
     above, below = sheet.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     filled = examples > 0
     accuracy = np.divide(hits, examples, out=np.zeros(count), where=filled)
@@ -92,12 +107,31 @@ def calibration_figure(bins: NDArray[np.float64], *, title: str) -> Any:
         above.bar(edges, gap, bottom=np.minimum(accuracy, mean), **style_of_gap)
     above.plot([0, 1], [0, 1], color="0.3", linestyle="--", linewidth=1, label="perfectly calibrated")
     above.set(ylabel="accuracy", ylim=(0, 1), xlim=(0, 1))
-    above.set_title(title, fontsize=11, parse_math=False)
     sheet.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     below.bar(edges, examples / max(1, examples.sum()), color="0.6", **style)
     below.set(xlabel="confidence", ylabel="share of examples")
-    for axes in (above, below):
-        axes.grid(alpha=0.3)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-    return sheet
+    _clean(above)
+    _clean(below)
+
+
+def _draw_risk_coverage(sheet: Any, risks: NDArray[np.float64]) -> None:
+    """Draw the error rate of the most confident examples over their share."""
+    axes = sheet.subplots()
+    count = len(risks)
+    shown = np.unique(np.linspace(0, max(0, count - 1), min(count, _MOST_POINTS)).round().astype(int))
+    axes.plot((shown + 1) / max(1, count), risks[shown], color="C0", label="error rate")
+    if count:
+        axes.axhline(risks[-1], color="0.3", linestyle="--", linewidth=1, label="of all examples")
+        axes.axhline(risks.mean(), color="C1", linewidth=1, label=f"AURC {risks.mean():.4f}, its mean")
+        axes.legend(loc="upper left", frameon=False, fontsize=9)
+    highest = float(np.nanmax(risks, initial=0.0))
+    axes.set(xlabel="share of the most confident examples", ylabel="error rate among them", xlim=(0, 1))
+    axes.set_ylim(0, 1.25 * highest or 1)
+    _clean(axes)
+
+
+def _clean(axes: Any) -> None:
+    """Draw a grid behind the data and remove the box."""
+    axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -8,7 +8,7 @@ there may be weights only: a manifest without a state, from which no run resumes
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from torch import Tensor
 from runner import user_paths
 from runner.engine.saving import manifest, storage, tensor_file
 from runner.engine.saving.commit import PendingCheckpoint, checkpoint_folder, verify
-from runner.engine.saving.held_weights import BestWeights
+from runner.engine.saving.held_weights import StepWeights
 from runner.engine.saving.manifest import DATA_NAME, FOLDER, Manifest, NewerFormat, name_of
 from runner.engine.saving.rotation import names_before, remove_leftovers, rotate, steps_in
 from runner.engine.saving.state import restore
@@ -59,7 +59,7 @@ def save(
     meta: Mapping[str, Any],
     keep: Collection[int],
     newest: int = _NEWEST,
-    best: BestWeights | None = None,
+    earlier: Sequence[StepWeights] = (),
 ) -> Path:
     """Write the checkpoint of a step into a run folder, verify it, and remove old checkpoints.
 
@@ -74,19 +74,19 @@ def save(
         meta: JSON values to store beside the state.
         keep: Steps to keep; later steps that are not listed are removed.
         newest: The number of newest checkpoints to keep, at least 1, this one included.
-        best: Weights of an earlier step, which are saved before; it must be in `keep`.
+        earlier: Weights of earlier steps, which are saved before; the steps must be in `keep`.
     """
     checkpoints = checkpoint_folder(folder)
     names = remove_leftovers(checkpoints)
-    written = [PendingCheckpoint(checkpoints, names, best.step, best.weights, None)] if best else []
+    written = [PendingCheckpoint(checkpoints, names, each.step, each.weights, None) for each in earlier]
     written.append(PendingCheckpoint(checkpoints, names, step, weights, state))
     with storage.convert_os_errors(checkpoints):
         # All names must be durable before the manifest that lists them.
         storage.disk.fsync_folder(checkpoints)
-    # The best weights first: nobody may find this checkpoint without them
+    # The earlier weights first: nobody may find this checkpoint without them
     for each in written:
         verify(checkpoints, each.commit(logs, meta))
-    rotate(checkpoints, names, step, keep, newest, replaced=best.step if best else step)
+    rotate(checkpoints, names, step, keep, newest, replaced=[each.step for each in earlier])
     return checkpoints / written[-1].weights.name
 
 

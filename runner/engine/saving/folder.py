@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_type_hints
 from runner import user_paths
 from runner.engine.saving import storage
 from runner.errors import CheckpointError, ConfigError, StorageError, one_line
-from runner.schema import FolderName, NonNegative, NonNegativeInt, Pattern, PositiveInt, Range, check
+from runner.schema import FolderName, NonNegative, NonNegativeInt, Pattern, PositiveInt, Range, TagName, check
 from runner.status import Status
 
 # In a result of schema 1 `loss` is the negative log-likelihood of the softmax, whatever the loss that was trained, and
@@ -104,6 +104,9 @@ class Result:
         numerics: The versions of the numbers that the run was trained with, if it resumed with a newer version
             (`runner.numerics`); else the file has no such key.
         data: The fingerprints of the data that it was trained on, the last one last; no such key in older files.
+        findings: The names of what was found at its end, such as FINETUNE_WORSE_THAN_PROBE; else no such key.
+        snapshots: The weights files that `average=snapshots` kept, relative to the run folder, the first one first;
+            no such key with other averages.
     """
 
     schema: Annotated[int, Range(1, SCHEMA)] = SCHEMA
@@ -118,6 +121,8 @@ class Result:
     test_reads: NonNegativeInt = 0
     numerics: list[PositiveInt] | None = None
     data: list[_FingerprintId] | None = None
+    findings: list[TagName] | None = None
+    snapshots: list[str] | None = None
 
     def to_json(self) -> bytes:
         """Return the bytes of the file; raise ValueError if a field is invalid."""
@@ -136,7 +141,7 @@ class Result:
 
 
 # Fields that are left out if they are None
-_OPTIONAL = {"numerics", "data"}
+_OPTIONAL = {"numerics", "data", "findings", "snapshots"}
 # The types of the fields; `_numbers` checks the scores.
 _FIELD_TYPES = {name: kind for name, kind in get_type_hints(Result, include_extras=True).items() if name != "scores"}
 
@@ -155,8 +160,8 @@ def read_result(folder: Path) -> Result:
     try:
         record = json.loads(storage.read(path, _LIMIT))
         result = _checked(record)
-        if result.weights is not None:
-            within(folder, result.weights)
+        for name in (*([] if result.weights is None else [result.weights]), *(result.snapshots or ())):
+            within(folder, name)
     except OSError as error:
         kind = ResultLost if isinstance(error, FileNotFoundError) else CheckpointError
         raise kind(f"{storage.printable(path)}: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""The best weights of a run in the host's memory, until a checkpoint takes them along."""
+"""Weights of a step in the host's memory, such as the best ones until a checkpoint takes them along."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from runner.engine.state_dict import StateDict
 
 
 @dataclass(frozen=True)
-class BestWeights:
-    """The weights that evaluation needs, after the step of the best validation."""
+class StepWeights:
+    """The weights that evaluation needs, after a step: that of the best validation, or of a snapshot."""
 
     step: int
     weights: StateDict
@@ -44,13 +44,13 @@ class HeldWeights:
             if on_device:
                 self._copy_beside({name: weights[name] for name in on_device}, self._buffers)
 
-    def of(self, step: int) -> BestWeights | None:
+    def of(self, step: int) -> StepWeights | None:
         """Return the weights after a step, None if they are not held; waits for a copy that is not complete yet."""
         if not self._step or self._step != step or self._buffers is None:
             return None
         if self._copied is not None:
             self._copied.synchronize()
-        return BestWeights(self._step, self._buffers)
+        return StepWeights(self._step, self._buffers)
 
     def clear(self) -> None:
         """Hold nothing any more."""

@@ -76,7 +76,7 @@ def rotate(
     step: int,
     keep: Collection[int],
     newest: int,
-    replaced: int | None = None,
+    replaced: Collection[int] = (),
 ) -> None:
     """Remove old checkpoints after the one of `step` was saved.
 
@@ -90,12 +90,12 @@ def rotate(
         step: The step that was saved.
         keep: Steps to keep.
         newest: The number of newest checkpoints to keep, `step` included.
-        replaced: Another step that was saved: the data files of an earlier checkpoint of it are removed.
+        replaced: Other steps that were saved: the data files of an earlier checkpoint of one are removed.
     """
     steps = [old for old in steps_in(names) if old != step]
     complete = (old for old in reversed(steps) if old < step and looks_complete(checkpoints, old))
     removed = set(steps) - {*keep, *itertools.islice(complete, newest - 1)}
-    emptied = {step, replaced, *removed}
+    emptied = {step, *replaced, *removed}
     for old in removed:
         storage.remove(checkpoints / name_of(old))
     _remove_data(checkpoints, [name for name in names if DATA_NAME.fullmatch(name) and _step_of(name) in emptied])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from runner.assemble.predictor import Predictor
 from runner.engine.losses import Prediction
-from runner.engine.state_dict import load_part
+from runner.engine.state_dict import load_part, state_of
 from runner.errors import ConfigError, brief, first_line, message_of
 
 Format = Literal["torch_export", "onnx", "safetensors"]
@@ -116,7 +116,8 @@ def _onnx(predictor: Predictor, example: Tensor) -> tuple[bytes, _Run]:
 def _safetensors(predictor: Predictor, example: Tensor) -> tuple[bytes, _Run]:
     from safetensors.torch import load, save
 
-    tensors = {name: tensor.detach().contiguous().clone() for name, tensor in predictor.weights().items()}
+    own = state_of(model=predictor.model, preprocess=predictor.preprocess)
+    tensors = {name: tensor.detach().contiguous().clone() for name, tensor in own.items()}
     content: bytes = save(tensors)
     read = load(content)
     for part, module in (("model", predictor.model), ("preprocess", predictor.preprocess)):

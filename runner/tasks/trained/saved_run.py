@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from runner.assemble import settings_and_device
 from runner.assemble.load_data import Loaded, load
 from runner.assemble.predictor import DataFacts, Predictor, assemble_predictor, match_average
 from runner.engine.saving import checkpoint
-from runner.engine.saving.folder import Result, read_environment, read_result
+from runner.engine.saving.folder import Result, read_environment, read_result, within
 from runner.engine.state_dict import StateDict
 from runner.errors import CheckpointError, ConfigError
 from runner.schema import PositiveInt, check
@@ -93,6 +93,15 @@ def read_run(job: Job, *, task: str, other: Collection[str] = (), more: Collecti
         data_given=given,
         other_data=given and _data_name(folder) != config["data"]["name"],
     )
+
+
+def with_weights(run: SavedRun, file: str) -> SavedRun:
+    """Return a run with the tensors of another of its weights files (`members_of`) in place of the selected one's.
+
+    Raises CheckpointError if the file is damaged.
+    """
+    path = within(run.folder, file)
+    return replace(run, path=path, weights=checkpoint.read_weights(path), meta=checkpoint.meta_of(path))
 
 
 def _data_name(folder: Path) -> Any:

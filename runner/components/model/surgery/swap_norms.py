@@ -74,7 +74,7 @@ def _add_norms(model: nn.Module, seen: Trace, make: NormMaker) -> Changes:
 def _norm_like(call: Call, make: NormMaker, what: str) -> nn.Module:
     """Return the requested norm over the channels of the called norm, or the called one if it already is that.
 
-    Norms over the channels of each pixel or token (transformers, ConvNeXt) stay so with `norm=layer`.
+    Norms over the channels of each pixel or token (transformers, ConvNeXt) stay so with `norm=layer` and `norm=rms`.
     """
     old = call.module
     channels, axis = _channels_of(old)
@@ -86,6 +86,8 @@ def _norm_like(call: Call, make: NormMaker, what: str) -> nn.Module:
             if isinstance(old, nn.LayerNorm) and old.elementwise_affine:
                 return old if old.eps == per_token.eps else _with_eps(old, per_token.eps)
             return per_token if axis == -1 else old
+        if axis == -1 and isinstance(per_token, nn.RMSNorm):
+            return old if is_equivalent(old, per_token) else per_token
     new = _norm_over_channels(channels, call.shape, axis, make)
     return old if is_equivalent(old, new) else new
 
@@ -120,7 +122,7 @@ def _norm_over_channels(channels: int, shape: tuple[int, ...], axis: int, make: 
     if isinstance(new, nn.Identity) or len(shape) == 2 or (len(shape) == 4 and axis == 1):
         return new
     if len(shape) == 3:
-        return new if isinstance(new, nn.LayerNorm) else TokenNorm(new)
+        return new if isinstance(new, (nn.LayerNorm, nn.RMSNorm)) else TokenNorm(new)
     return ChannelsLast(new)
 
 
