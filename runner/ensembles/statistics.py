@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import mean
-from typing import Literal
 
 import numpy as np
 
@@ -26,8 +25,8 @@ from runner.ensembles.calibration import (
     prediction_scores,
 )
 from runner.ensembles.gains import Gain, disagreement, error_correlation, paired_gain
+from runner.ensembles.manifest import Combine
 
-Combine = Literal["probabilities", "logits"]
 # Subsets of one size in the curve, at most and at least; numbers of all their predictions at most
 _MOST_SUBSETS, _LEAST_SUBSETS, _MOST_NUMBERS = 64, 8, 500_000_000
 
