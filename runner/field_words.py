@@ -199,7 +199,6 @@ _VALUES: dict[str, _Words] = {
     },
     "transfer": {
         "feature_extraction": "freeze frozen freeze_backbone linear_probe linear_probing feature_extractor",
-        "staged": "gradual gradual_unfreezing unfreeze backbone_finetuning",
         "-": "lora adapter adapters peft",
     },
     "update": {"plain": f"{_NONE} standard", "sam": "sharpness_aware", "'update=sam update.adaptive=true'": "asam"},
