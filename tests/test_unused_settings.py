@@ -48,6 +48,9 @@ DATES = {
     "swag.every": ("average=swag", False, False),
     "snapshots.at": ("average=snapshots", False, False),
     "polyak.last": ("average=polyak", False, False),
+    "staged.head_for": ("transfer=staged init_from=IMAGENET1K_V1", False, False),
+    "staged.all_from": ("transfer=staged init_from=IMAGENET1K_V1", False, False),
+    "lp_ft.probe": ("transfer=lp_ft init_from=IMAGENET1K_V1", False, False),
 }
 DURATION = Duration.__metadata__[0]  # type: ignore[attr-defined]
 
@@ -104,7 +107,7 @@ def cases() -> list[tuple[str, str, str, bool]]:
 def test_each_duration_of_each_option_is_refused_where_it_has_no_effect(
     choice: str, key: str, value: str, allowed: bool
 ) -> None:
-    words = [*RUN, *filter(None, [choice]), f"{key}={value}"]
+    words = [*RUN, *choice.split(), f"{key}={value}"]
     if allowed:
         job(*words)
         return
