@@ -208,8 +208,9 @@ def test_the_defaults_suit_a_run_of_any_length(group: str, name: str, length: di
 
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in (ROOT / "conf/recipe").glob("*.yaml")))
 def test_the_values_of_a_recipe_suit_a_run_of_any_length(recipe: str) -> None:
+    needed = ["init_from=IMAGENET1K_V1"] if "transfer" in (ROOT / f"conf/recipe/{recipe}.yaml").read_text() else []
     for words in (("steps=1",), ("epochs=0.1",)):
-        made = job(f"recipe={recipe}", *words).config
+        made = job(f"recipe={recipe}", *needed, *words).config
         for length in (length_in(made), RunLength(total_steps=1, steps_per_epoch=23, batch=64)):
             assert not list(unused_settings(made, length, recipe))
 
