@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import pytest
+import torch
 import yaml
 from running import ROOT, command, job
 from running import result as result_of
@@ -207,8 +208,10 @@ def test_the_defaults_suit_a_run_of_any_length(group: str, name: str, length: di
 
 
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in (ROOT / "conf/recipe").glob("*.yaml")))
-def test_the_values_of_a_recipe_suit_a_run_of_any_length(recipe: str) -> None:
-    needed = ["init_from=IMAGENET1K_V1"] if "transfer" in (ROOT / f"conf/recipe/{recipe}.yaml").read_text() else []
+def test_the_values_of_a_recipe_suit_a_run_of_any_length(recipe: str, tmp_path: Path) -> None:
+    text = (ROOT / f"conf/recipe/{recipe}.yaml").read_text()
+    torch.save({"head.weight": torch.zeros(10, 4)}, tmp_path / "weights.pt")
+    needed = [f"init_from={tmp_path}/weights.pt"] if "init_from" in text else []
     for words in (("steps=1",), ("epochs=0.1",)):
         made = job(f"recipe={recipe}", *needed, *words).config
         for length in (length_in(made), RunLength(total_steps=1, steps_per_epoch=23, batch=64)):
