@@ -47,7 +47,6 @@ ALLOWED = {
     ("annotations.py", "place.rglob"): "in full, and skips what may not be read",
     ("components/data/digits.py", "path.is_file"): _OURS,
     ("components/data/digits.py", "path.read_bytes"): _OURS,
-    ("tasks/probe_phase.py", "read_metrics"): "in `decorative`, which turns the error into a line",
     ("assemble/published_weights.py", "*"): "its folder is in full, and all errors are caught",
     ("components/data/download.py", "*"): "its folders are in full, and its callers catch all errors",
     ("components/data/layout/folder_listing.py", "entry.is_dir"): "an entry of a listing",
