@@ -24,10 +24,9 @@ from runner.engine.saving.folder import Result
 from runner.engine.saving.storage import printable
 from runner.engine.timing import MEMORY, SPEED, STEP, WAIT, median_cost
 from runner.errors import Diverged, escaped
-from runner.printing import counted, write_stderr, write_stdout
+from runner.printing import counted, standard_error, write_stderr, write_stdout
 from runner.screen_tables import print_table
 from runner.status import Status
-from runner.streams import standard_error
 from runner.tasks.hparams import row_name, typed_hparams
 from runner.tasks.job import Job
 from runner.tasks.next_steps import after_run
