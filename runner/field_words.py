@@ -192,6 +192,11 @@ _VALUES: dict[str, _Words] = {
         "preview": "summary visualize visualise plot inspect",
         "-": "tune sweep search hpo deploy serve",
     },
+    "distillation": {
+        "none": _NONE,
+        "logits": "kd hinton knowledge_distillation kl kl_div soft_targets",
+        "-": "fitnet crd",
+    },
     "update": {"plain": f"{_NONE} standard", "sam": "sharpness_aware", "'update=sam update.adaptive=true'": "asam"},
     "tracker": {"[]": _NONE, "wandb": "weights_and_biases", "-": "comet neptune clearml aim trackio"},
     # Settings

@@ -20,7 +20,10 @@ pytestmark = pytest.mark.slow
 
 PAGES = [
     "README.md",
-    *(f"docs/{name}.md" for name in ("calibration", "comparing", "data", "faq", "init_report", "labels", "weights")),
+    *(
+        f"docs/{name}.md"
+        for name in ("calibration", "comparing", "data", "distillation", "faq", "init_report", "labels", "weights")
+    ),
 ]
 # Words of commands that are not run here, and why
 NOT_HERE = {

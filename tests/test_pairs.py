@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from small_runs import (
     results_after,
     small,
     write_color_images,
+    write_teacher,
 )
 from test_incompatible import is_listed
 
@@ -71,12 +74,29 @@ def draw_choices(number: int, color: str) -> dict[str, Any]:
     for name in sorted(DROPOUTS & set(made["regularizer"])):
         places = ["head", "block"] if made.get("model.hidden") == [] else PLACES.get(made["model"], ["head", "block"])
         made[f"regularizer.{name}.where"] = rng.sample(places, rng.randint(1, len(places)))
+    if made["distillation"] == "logits" and rng.random() < 0.9:
+        made |= {
+            "distillation.teacher": teacher_of(*teacher_words(made)),
+            "loss": rng.choice(["cross_entropy", "poly"]),
+        }
     if made["optim"] in PLAIN:
         made["optim.lr"] = 1e-3
     made |= {"precision": rng.choice(["fp32", "bf16"]), "accumulate": rng.choice([1, 2]), "data.batch_size": 8}
     made |= {"clip": rng.choice([None, 1.0]), "seed": rng.randrange(1000), "steps": STEPS, "validate_every": "2steps"}
     made |= {"clip_by": rng.choice(["norm", "value", "agc"])} if made["clip"] else {}
     return small(made)
+
+
+def teacher_words(made: dict[str, Any]) -> list[str]:
+    """Return the words of a command for a teacher on the data of some choices."""
+    words = command_line_words({key: value for key, value in made.items() if key.partition(".")[0] == "data"})
+    return [*words, "data.batch_size=8", "model=linear", "test=never"]
+
+
+@cache
+def teacher_of(*words: str) -> str:
+    """Return the folder of a teacher, trained once for each data set."""
+    return write_teacher(Path(mkdtemp()) / "teacher", *words)
 
 
 def model_shape(made: dict[str, Any], rng: random.Random) -> dict[str, Any]:
