@@ -18,13 +18,11 @@ from sklearn.datasets import load_iris, load_wine
 
 pytestmark = pytest.mark.slow
 
-PAGES = [
-    "README.md",
-    *(
-        f"docs/{name}.md"
-        for name in ("calibration", "comparing", "data", "distillation", "faq", "init_report", "labels", "weights")
-    ),
-]
+_GUIDES = (
+    *("averages", "calibration", "comparing", "data", "distillation", "ensembles", "faq", "init_report", "labels"),
+    *("transfer", "weights"),
+)
+PAGES = ["README.md", *(f"docs/{name}.md" for name in _GUIDES)]
 # Words of commands that are not run here, and why
 NOT_HERE = {
     "resnt": "shows an error",
@@ -36,6 +34,7 @@ NOT_HERE = {
     "patient[0-9]": "other names of files: test_data_groups",
     "resnet18": "no such file here",
     "IMAGENET1K": "downloads",
+    "recipe=search_finetune": "makes 16 trials: test_search_run",
 }
 
 

@@ -9,6 +9,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 import pytest
+import torch
 from running import job
 from small_runs import (
     MANY,
@@ -25,6 +26,7 @@ from small_runs import (
 from test_incompatible import is_listed
 
 import runner.components  # noqa: F401
+from runner.engine.weights import classifiers
 from runner.errors import RunnerError
 from runner.registry import names
 
@@ -75,16 +77,30 @@ def draw_choices(number: int, color: str) -> dict[str, Any]:
         places = ["head", "block"] if made.get("model.hidden") == [] else PLACES.get(made["model"], ["head", "block"])
         made[f"regularizer.{name}.where"] = rng.sample(places, rng.randint(1, len(places)))
     if made["distillation"] == "logits" and rng.random() < 0.9:
-        made |= {
-            "distillation.teacher": teacher_of(*teacher_words(made)),
-            "loss": rng.choice(["cross_entropy", "poly"]),
-        }
+        own = [] if rng.random() < 0.1 else [f"preprocess={made['preprocess']}"]
+        made["distillation.teacher"] = teacher_of(*teacher_words(made), *own)
+        made["loss"] = rng.choice(["cross_entropy", "focal", "poly"])
     if made["optim"] in PLAIN:
         made["optim.lr"] = 1e-3
     made |= {"precision": rng.choice(["fp32", "bf16"]), "accumulate": rng.choice([1, 2]), "data.batch_size": 8}
     made |= {"clip": rng.choice([None, 1.0]), "seed": rng.randrange(1000), "steps": STEPS, "validate_every": "2steps"}
     made |= {"clip_by": rng.choice(["norm", "value", "agc"])} if made["clip"] else {}
-    return small(made)
+    if made["model"] == "linear" or rng.random() < 0.7:
+        made["transfer"] = "none"
+    return small(made if made["transfer"] == "none" else made | start_weights(small({**made, "transfer": "none"})))
+
+
+def start_weights(choices: dict[str, Any]) -> dict[str, Any]:
+    """Return a file of weights for the model of these choices, all but its classifier; none if they are rejected."""
+    try:
+        model = build(choices).learner.model
+    except RunnerError:
+        return {"transfer": "none"}
+    path = Path(mkdtemp()) / "weights.pt"
+    heads = tuple(f"{head.path}." for head in classifiers(model))
+    torch.save({name: t for name, t in model.state_dict().items() if not name.startswith(heads)}, path)
+    swap = {"model.swap": ["activation", "norm"]} if choices["model"] == "torchvision" else {}
+    return {"init_from": str(path), "transfer.normalization": "data", **swap}
 
 
 def teacher_words(made: dict[str, Any]) -> list[str]:

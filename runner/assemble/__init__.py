@@ -3,7 +3,7 @@
 caching    what computes features before the head once, or why it cannot
 checkpoint_size  the bytes of a checkpoint, before the run
 data       training, validation and test batches
-distillation  the teacher of a distillation
+distillation  the recipe with the teacher of a distillation
 execution  precision, memory format, compile, CUDA graphs
 fit_weights  what of `init_from` goes into the model, by name
 learner    optimizer, schedule, average, patience
@@ -35,7 +35,7 @@ from torch import nn
 import runner.components  # noqa: F401  (registers them)
 from runner.assemble.caching import cache_features
 from runner.assemble.data import augmentations, test_batches, train_batches, validation_batches
-from runner.assemble.distillation import with_teacher
+from runner.assemble.distillation import build_taught
 from runner.assemble.execution import convert_model, describe_execution, resolve
 from runner.assemble.learner import (
     build_learner,
@@ -50,12 +50,12 @@ from runner.assemble.normalization import describe_own, follows_checkpoint, load
 from runner.assemble.norms import check_processes
 from runner.assemble.plugin_checks import with_checked_plugins
 from runner.assemble.read_weights import InitialWeights, read_weights
-from runner.assemble.recipe import build_recipe, clock_of_run
+from runner.assemble.recipe import clock_of_run
 from runner.assemble.threads import begin, choose
 from runner.assemble.transfer import StagePlans, plan_stages, rows_of
 from runner.components.optim.describe_groups import describe
 from runner.engine.batches import EvalBatches, TrainBatches
-from runner.engine.contracts import Augment, Data, Regularizer
+from runner.engine.contracts import Augment, Data
 from runner.engine.data_summary import DataSummary, summarize
 from runner.engine.feature_cache import NoCache
 from runner.engine.fingerprint import Fingerprint
@@ -141,7 +141,7 @@ def assemble(
     model, described = build_model(config, data, batches, regularizers := build_many("regularizer", config), weights)
     plans = plan_stages(config, model, data.shape, clock_of_run(settings, batches))
     _prepare(model, settings, data, batches, world)
-    recipe, taught = _build_recipe(config, settings, data, batches, regularizers, model, preprocess, world, fit=fit)
+    recipe, taught = build_taught(config, settings, data, batches, regularizers, model, preprocess, world, fit=fit)
     learner = build_learner(config, settings, recipe, model.to(device), preprocess, batches, plans, search)
     experiment = Experiment(
         settings=settings,
@@ -160,23 +160,6 @@ def assemble(
         summary=[*before, *described, *taught, *_describe(model, settings, recipe, learner, device, plans)],
     )
     return with_checked_plugins(config, experiment)
-
-
-def _build_recipe(
-    config: Config,
-    settings: Settings,
-    data: Data,
-    batches: TrainBatches,
-    regularizers: list[Regularizer],
-    model: nn.Module,
-    preprocess: Any,
-    world: World,
-    *,
-    fit: bool,
-) -> tuple[Recipe, list[str]]:
-    """Return the recipe, with the teacher of a distillation, and a summary line about the teacher."""
-    recipe = build_recipe(config, settings, data, batches, regularizers, model, batches.device, world)
-    return with_teacher(config, settings, recipe, data, preprocess, batches.device, fit=fit)
 
 
 def _settings_and_device(config: Config, world: World) -> tuple[Settings, torch.device]:

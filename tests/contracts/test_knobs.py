@@ -55,6 +55,7 @@ OTHER: dict[str, Any] = {  # another valid value, where none follows from the de
     "data.*.test": 8,
     "distillation.logits.teacher": teacher_folder(1),
     "init.*.head": 0.5,
+    "init.*.gain": "tanh",
     "loss.focal.alpha": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0],
     "loss.*.class_weights": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0],
     "mix.*.p": 0.0,
@@ -236,6 +237,7 @@ def test_no_knob_is_listed_that_does_not_exist() -> None:
 
 SETTINGS = {
     "accumulate": 2,
+    "augment_repeats": 2,
     "clip": 0.01,
     "clip_by": "value",
     "monitor": "val/loss",
@@ -251,7 +253,8 @@ SETTINGS = {
 
 @pytest.mark.parametrize(("field", "value"), SETTINGS.items())
 def test_another_value_of_a_global_field_changes_something(field: str, value: Any) -> None:
-    given = small({"steps": STEPS, "clip": 0.1 if field == "clip_by" else None})
+    beside = {"augment": ["crop"]} if field == "augment_repeats" else {"clip": 0.1} if field == "clip_by" else {}
+    given = small({"steps": STEPS, "clip": None, **beside})
     assert all_of({**given, field: value}) != all_of(given)
 
 

@@ -36,7 +36,8 @@ VALUES = dict(
     optim: adam | scheduler: step | data: mnist | model: mlp | loss: mse | activation: gelu | norm: layer |
     init: xavier | augment: hflip | regularizer: l2 | recipe: digits | preprocess: zca | optim.lr: 0.3 |
     optim.weight_decay: 0.01 | optim.momentum: 0.5 | clip: 1.5 | optim.betas: [0.8,0.9] | optim.eps: 1e-6 |
-    scheduler.warmup: 2 | accumulate: 2 | epochs: 7 | steps: 100 | data.batch_size: 32 | data.workers: 2 |
+    scheduler.warmup: 2 | accumulate: 2 | augment_repeats: 2 | epochs: 7 | steps: 100 | data.batch_size: 32 |
+    data.workers: 2 |
     data.root: photos | data.size: 24 | data.limit: 500 | data.val_fraction: 0.2 | loss.class_weights: balanced |
     device: cpu | regularizer.dropout.p: 0.3 | regularizer.stochastic_depth.p: 0.1 | loss.label_smoothing: 0.1 |
     mix.alpha: 0.4 | average.decay: 0.9 | average.start: 50% | patience: 3 | precision: bf16 | compile: false |
