@@ -125,7 +125,9 @@ _VALUES: dict[str, _Words] = {
         "adamw": "adamw_torch adamw_torch_fused fused_adamw adamw_hf",
         "rmsprop": "rmsprop_tf rms",
         "schedulefree": "adamw_schedule_free schedule_free_adamw",
-        "-": "radam adadelta adafactor lars shampoo sophia adan lbfgs prodigy adabelief adamp sgdp novograd soap "
+        "schedulefree_sgd": "sgd_schedule_free",
+        "'optim=adam optim.amsgrad=true'": "amsgrad adam_amsgrad",
+        "-": "adadelta lars shampoo sophia adan lbfgs prodigy adabelief adamp sgdp novograd soap "
         "ranger sparse_adam rprop ftrl dadapt",
     },
     "predict": {

@@ -85,6 +85,10 @@ ADDED: dict[str, Any] = {
     **{f"scheduler={name}.warmup_start": None for name in _SCHEDULES},
     **{f"scheduler={name}.final": 0.0 for name in ("exponential", "inverse_sqrt", "multistep", "step")},
     "scheduler=onecycle.momentum": None,
+    **{f"mix={name}.until": None for name in ("cutmix", "mixup", "mixup_or_cutmix", "saliencymix")},
+    "optim=adam.amsgrad": False,
+    "optim=adamw.amsgrad": False,
+    "optim=rmsprop.centered": False,
     "task=preview.tensorboard": True,
     "task=init_report.tensorboard": True,
 }

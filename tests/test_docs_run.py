@@ -19,8 +19,17 @@ from sklearn.datasets import load_iris, load_wine
 pytestmark = pytest.mark.slow
 
 _GUIDES = (
-    *("averages", "calibration", "comparing", "data", "distillation", "ensembles", "faq", "init_report", "labels"),
-    *("transfer", "weights"),
+    "averages",
+    "calibration",
+    "comparing",
+    "data",
+    "distillation",
+    "ensembles",
+    "faq",
+    "init_report",
+    "labels",
+    "transfer",
+    "weights",
 )
 PAGES = ["README.md", *(f"docs/{name}.md" for name in _GUIDES)]
 # Words of commands that are not run here, and why

@@ -68,7 +68,7 @@ def draw_choices(number: int, color: str) -> dict[str, Any]:
     if made["average"] == "snapshots" and rng.random() < 0.9:
         made["scheduler"] = rng.choice(["cosine_restarts", "triangular", "onecycle"])
     if made["average"] == "schedulefree" and rng.random() < 0.9:
-        made["optim"] = "schedulefree"
+        made["optim"] = rng.choice(["schedulefree", "schedulefree_sgd"])
     if made["predict"] == "mc_dropout":
         made["predict.passes"] = 2
         if rng.random() < 0.8 and not set(made["regularizer"]) & set(DROPPING):
@@ -84,6 +84,7 @@ def draw_choices(number: int, color: str) -> dict[str, Any]:
         made["optim.lr"] = 1e-3
     made |= {"precision": rng.choice(["fp32", "bf16"]), "accumulate": rng.choice([1, 2]), "data.batch_size": 8}
     made |= {"clip": rng.choice([None, 1.0]), "seed": rng.randrange(1000), "steps": STEPS, "validate_every": "2steps"}
+    made |= {"mix.until": "2steps"} if made["mix"] != "none" and rng.random() < 0.3 else {}
     made |= {"clip_by": rng.choice(["norm", "value", "agc"])} if made["clip"] else {}
     if made["model"] == "linear" or rng.random() < 0.7:
         made["transfer"] = "none"

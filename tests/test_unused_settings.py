@@ -38,6 +38,7 @@ DATES = {
     "onecycle.peak": ("scheduler=onecycle", True, False),
     "step.every": ("scheduler=step", False, False),
     "inverse_sqrt.timescale": ("scheduler=inverse_sqrt", False, True),
+    "mix.until": ("mix={}", False, False),
     "wsd.decay": ("scheduler=wsd", False, False),
     "multistep.milestones": ("scheduler=multistep", False, False),
     "exponential.every": ("scheduler=exponential", False, True),

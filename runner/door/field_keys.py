@@ -91,6 +91,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
     ),
     "mixup mixup_alpha use_mixup": ("true: mix=mixup", "false: mix=none", "0: mix=none", "mix=mixup mix.alpha={}"),
     "cutmix cutmix_alpha use_cutmix": ("true: mix=cutmix", "false: mix=none", "0: mix=none", "mix=cutmix mix.alpha={}"),
+    "mixup_off_epoch mixup_off": ("mix=mixup mix.until={}epochs",),
     "ema model_ema use_ema ema_decay model_ema_decay moving_average": (
         "true: average=ema",
         "false: average=none",

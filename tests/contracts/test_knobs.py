@@ -59,6 +59,7 @@ OTHER: dict[str, Any] = {  # another valid value, where none follows from the de
     "loss.focal.alpha": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0],
     "loss.*.class_weights": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0],
     "mix.*.p": 0.0,
+    "mix.*.until": "2steps",
     "mix.mixup_or_cutmix.cutmix_p": 1.0,
     "model.cnn.channels": [8, 24],
     "model.*.hidden": [8],
@@ -83,6 +84,7 @@ OTHER: dict[str, Any] = {  # another valid value, where none follows from the de
     "optim.*.rules": [{"match": "head", "lr": 0.0}],
     "optim.muon.ns_steps": 3,
     "predict.swag.samples": 3,
+    "optim.adafactor.threshold": 2.0,
     "predict.tta.views": ["shift"],
     "predict.mc_dropout.passes": 3,
     "probe.*.every": 2,
@@ -144,6 +146,7 @@ ELSEWHERE = {  # what no run on this machine can show, with the test that does
         for name in ("feature_extraction", "fine_tune", "layerwise", "partial", "staged", "lp_ft")
     },
     "distillation.logits.teacher_sha256": "tests/test_distillation.py",
+    "optim.radam.eps": "tests/components/test_optim_formulas.py",  # from step 6 on
     "model.timm.arch": "tests/components/test_model_library.py",
     "model.timm.swap": "tests/components/test_model_library.py",
 }

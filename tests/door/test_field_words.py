@@ -44,7 +44,7 @@ VALUES = dict(
     threads: 2 | seed: 3 | outputs: elsewhere | name: mine | resume: old | note: why | log_every: 10 |
     validate_every: 2epochs | checkpoint_every: 30steps | validate_every={}epochs: 2 | validate_every={}steps: 50 |
     checkpoint_every={}epochs: 2 | checkpoint_every={}steps: 50 | device=cuda:{}: 1 | monitor: val/loss |
-    init_from: best.pt | data.label: price | clip_by: value | update.rho: 0.1 | scheduler.final: 0.01 |
+    init_from: best.pt | data.label: price | clip_by: value | update.rho: 0.1 | mix.until: 2 | scheduler.final: 0.01 |
     clip={} clip_by=value: 0.5 | clip={} clip_by=agc: 0.02
     """,
     )
@@ -233,7 +233,7 @@ def test_each_template_is_the_answer_to_some_value() -> None:
         (["regularizer=[dropout,droppath]"], "stochastic_depth"),
         (["augment=[crop,normalize]"], "preprocess=standardize"),
         (["experiment=digits"], "recipe=digits"),
-        (["optim=radam"], None),
+        (["optim=amsgrad"], "optim=adam optim.amsgrad=true"),
         (["optim=lars"], None),
         (["data=coco"], None),
         (["logger=wandb2"], None),

@@ -42,6 +42,8 @@ RUNS = {
         *("model=mlp", "model.hidden=[256]", "average=snapshots", "average.at=[10steps,20steps,60steps]"),
         *("checkpoint_every=10steps", "keep=best"),
     ),
+    "adafactor": ("model=mlp", "model.hidden=[256,64]", "optim=adafactor", "keep=best+last"),
+    "amsgrad": ("model=mlp", "model.hidden=[256]", "optim=adam", "optim.amsgrad=true", "average=none"),
     "predictions": ("model=mlp", "model.hidden=[8]", "predictions=always", "data=gaussian", "data.val=9000"),
 }
 
