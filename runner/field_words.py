@@ -197,11 +197,7 @@ _VALUES: dict[str, _Words] = {
         "preview": "summary visualize visualise plot inspect",
         "-": "tune sweep search hpo deploy serve",
     },
-    "distillation": {
-        "none": _NONE,
-        "logits": "kd hinton knowledge_distillation kl kl_div soft_targets",
-        "-": "fitnet crd",
-    },
+    "distillation": {"none": _NONE, "logits": "kd hinton knowledge_distillation", "-": "fitnet crd"},
     "transfer": {
         "feature_extraction": "freeze frozen freeze_backbone linear_probe linear_probing feature_extractor",
         "staged": "gradual gradual_unfreezing unfreeze backbone_finetuning",

@@ -68,7 +68,7 @@ def find_source(text: str) -> Source:
     if _is_published(text):
         return Source("name", text)
     if user_paths.is_dir(text, key=KEY):
-        return find_run(text)
+        return _find_run(text)
     if not user_paths.exists(text, key=KEY):
         raise ConfigError(f"{KEY}: no file or folder at {brief(text)}; expected {_EXPECTED}")
     if not user_paths.is_file(text, key=KEY) or not text.endswith((_SAFETENSORS, *_TORCH)):
@@ -76,7 +76,7 @@ def find_source(text: str) -> Source:
     return Source("file", text, Path(text))
 
 
-def find_run(text: str, *, key: str = KEY, expected: str = _EXPECTED) -> Source:
+def _find_run(text: str, *, key: str = KEY, expected: str = _EXPECTED) -> Source:
     """Return the run in a folder, with the file of the weights that it selected, averaged if it averages.
 
     Args:
@@ -160,7 +160,7 @@ def _place(state: _State) -> Path:
 
 def find_teacher(text: str) -> Source:
     """Return the run that `distillation.teacher` names; raises ConfigError if it is none, or has no weights."""
-    return find_run(text, key=TEACHER, expected="the folder of a finished run")
+    return _find_run(text, key=TEACHER, expected="the folder of a finished run")
 
 
 def teacher_of(config: Mapping[str, Any]) -> tuple[str, str | None] | None:
