@@ -81,6 +81,8 @@ ADDED: dict[str, Any] = {
     "predictions": "never",
     "clip_by": "norm",
     "update": {"name": "plain"},
+    "folds": None,
+    "fold": None,
     "distillation": {"name": "none"},
     **{f"scheduler={name}.warmup_start": None for name in _SCHEDULES},
     **{f"scheduler={name}.final": 0.0 for name in ("exponential", "inverse_sqrt", "multistep", "step")},

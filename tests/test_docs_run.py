@@ -22,6 +22,7 @@ _GUIDES = (
     "averages",
     "calibration",
     "comparing",
+    "cross_validation",
     "data",
     "distillation",
     "ensembles",

@@ -6,6 +6,7 @@ data       training, validation and test batches
 distillation  the recipe with the teacher of a distillation
 execution  precision, memory format, compile, CUDA graphs
 fit_weights  what of `init_from` goes into the model, by name
+folds      the examples of one fold of a cross-validation
 learner    optimizer, schedule, average, patience
 load_data  the data set, its fingerprint, and its labels as a model knows them
 metrics    the metrics of each validation, and of the end of a run
