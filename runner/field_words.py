@@ -197,10 +197,9 @@ _VALUES: dict[str, _Words] = {
         "preview": "summary visualize visualise plot inspect",
         "-": "tune sweep search hpo deploy serve",
     },
-    "distillation": {"none": _NONE, "logits": "kd hinton knowledge_distillation", "-": "fitnet crd"},
+    "distillation": {"none": "null false off no disabled", "logits": "kd hinton knowledge_distillation"},
     "transfer": {
         "feature_extraction": "freeze frozen freeze_backbone linear_probe linear_probing feature_extractor",
-        "staged": "gradual gradual_unfreezing unfreeze backbone_finetuning",
         "-": "lora adapter adapters peft",
     },
     "update": {"plain": f"{_NONE} standard", "sam": "sharpness_aware", "'update=sam update.adaptive=true'": "asam"},

@@ -58,6 +58,7 @@ ADDED: dict[str, Any] = {
     "average=polyak.statistics": "average",
     "average=schedulefree.statistics": "model",
     **{f"data={name}.sampling": "shuffle" for name in _SETS},
+    "task=evaluate.temperature": False,
     "resume_data": "same",
     "rerun": "never",
     "keep": "best+last",

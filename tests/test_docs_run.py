@@ -32,7 +32,7 @@ _GUIDES = (
     "transfer",
     "weights",
 )
-PAGES = ["README.md", *(f"docs/{name}.md" for name in _GUIDES)]
+PAGES = ["README.md", *(f"docs/{name}.md" for name in (*_GUIDES, "weights"))]
 # Words of commands that are not run here, and why
 NOT_HERE = {
     "resnt": "shows an error",

@@ -46,7 +46,8 @@ def with_weights_identified(config: dict[str, Any], *, apart: bool = False) -> d
     """
     if config["init_from"] is not None:
         config = {**config, "init_sha256": _identified(config, "init_sha256", apart=apart)}
-    if config[_DISTILLATION]["name"] == "none":
+    # A user's own primary config may lack the group
+    if config.get(_DISTILLATION, {}).get("name", "none") == "none":
         return config
     # Late: few command lines need it
     from runner.weight_sources import TEACHER, teacher_of, with_teacher_digest
@@ -61,7 +62,7 @@ def with_weights_identified(config: dict[str, Any], *, apart: bool = False) -> d
 def identified_anew(config: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
     """Return a variant of an identified config with the digests of its own weights."""
     same = config["init_from"] == before["init_from"]
-    teachers = [each[_DISTILLATION].get("teacher") for each in (config, before)]
+    teachers = [each.get(_DISTILLATION, {}).get("teacher") for each in (config, before)]
     if same and teachers[0] == teachers[1]:
         return config
     if not same:
@@ -74,7 +75,7 @@ def identified_anew(config: dict[str, Any], before: Mapping[str, Any]) -> dict[s
 def with_digests_of(config: dict[str, Any], planned: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config with the digests that an equal config has."""
     config = {**config, "init_sha256": planned["init_sha256"]}
-    if "teacher_sha256" in planned[_DISTILLATION]:
+    if "teacher_sha256" in planned.get(_DISTILLATION, {}):
         digest = planned[_DISTILLATION]["teacher_sha256"]
         config = {**config, _DISTILLATION: {**config[_DISTILLATION], "teacher_sha256": digest}}
     return config

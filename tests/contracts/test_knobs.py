@@ -83,8 +83,8 @@ OTHER: dict[str, Any] = {  # another valid value, where none follows from the de
     "optim.*.no_decay": [],
     "optim.*.rules": [{"match": "head", "lr": 0.0}],
     "optim.muon.ns_steps": 3,
-    "predict.swag.samples": 3,
     "optim.adafactor.threshold": 2.0,
+    "predict.swag.samples": 3,
     "predict.tta.views": ["shift"],
     "predict.mc_dropout.passes": 3,
     "probe.*.every": 2,
@@ -140,13 +140,13 @@ ELSEWHERE = {  # what no run on this machine can show, with the test that does
     "data.imagefolder.class_order": "tests/components/test_data_folders.py",
     **{f"data.{name}.val_size": "tests/components/test_data.py" for name in DOWNLOADS},
     **{f"data.{name}.batch_size": "tests/components/test_data.py" for name in DOWNLOADS},
+    "optim.radam.eps": "tests/components/test_optim_formulas.py",  # from step 6 on
     **{f"transfer.{name}.cache": "tests/test_feature_cache.py" for name in ("feature_extraction", "staged", "lp_ft")},
     **{
         f"transfer.{name}.normalization": "tests/test_transfer.py"
         for name in ("feature_extraction", "fine_tune", "layerwise", "partial", "staged", "lp_ft")
     },
     "distillation.logits.teacher_sha256": "tests/test_distillation.py",
-    "optim.radam.eps": "tests/components/test_optim_formulas.py",  # from step 6 on
     "model.timm.arch": "tests/components/test_model_library.py",
     "model.timm.swap": "tests/components/test_model_library.py",
 }
