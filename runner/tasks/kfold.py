@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from runner import user_paths
 from runner.assemble import assemble
 from runner.assemble.folds import all_examples
 from runner.directions import monitor_in
@@ -127,8 +128,9 @@ def _predictions_of(folder: Path, variant: Config) -> dict[str, Tensor]:
     """Return the predictions that the run of a config saved for its fold."""
     wanted = hash8(variant)
     # A run on data that have changed since has a later number
-    for run in sorted(folder.iterdir(), reverse=True):
-        if saved_hash(run, variant) == wanted and (path := predictions_file(run, "val")).is_file():
+    for name in sorted(user_paths.listed(folder, error=CheckpointError), reverse=True):
+        path = predictions_file(folder / name, "val")
+        if saved_hash(folder / name, variant) == wanted and user_paths.is_file(path, error=CheckpointError):
             return dict(tensor_file.parse(tensor_file.read_bytes(path), path.name))
     raise CheckpointError(f"{printable(folder)}: fold {variant['fold']} has no predictions; remove its run to train it")
 
