@@ -18,6 +18,7 @@ from runner.engine.evaluation import Assessment
 from runner.engine.saving import storage, tensor_file
 from runner.errors import CheckpointError
 from runner.tasks.report import print_progress
+from runner.tasks.trained.saved_run import SavedRun
 
 _FOLDER = "predictions"
 # Bytes of the predictions of a split up to which `predictions=auto` saves them: ImageNet's validation split has 200 MB
@@ -69,6 +70,17 @@ def about_predictions(
         "data": data,
         "classes": list(classes),
     }
+
+
+def about_validation(run: SavedRun, classes: Sequence[str]) -> dict[str, Any]:
+    """Return what the metadata say of predictions for validation by the weights of a run, on its own data."""
+    weights = run.path.relative_to(run.folder).as_posix()
+    found = about_predictions(
+        run.config["predict"], step=run.step, weights=weights, data=str(run.data.id), classes=classes
+    )
+    # An evaluation and the run itself count steps of their own
+    del found["step"]
+    return found
 
 
 @dataclass(frozen=True)

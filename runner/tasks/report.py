@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from runner.errors import Diverged, escaped
 from runner.printing import counted, write_stderr, write_stdout
 from runner.screen_tables import print_table
 from runner.status import Status
+from runner.streams import standard_error
 from runner.tasks.hparams import row_name, typed_hparams
 from runner.tasks.job import Job
 from runner.tasks.next_steps import after_run
@@ -42,7 +42,7 @@ def show_start(experiment: Experiment, snapshot: Snapshot | None, *, resumed: bo
     """Print a summary of the training, and the step from which a resumed run continues."""
     for line in (*experiment.summary, *filter(None, [experiment.features.line])):
         print_progress(f"  {line}")
-    print_table(experiment.stages, split=False, stream=sys.stderr)
+    print_table(experiment.stages, split=False, stream=standard_error())
     for note in snapshot.notes if snapshot else ():
         print_progress(f"  {note}")
     if resumed:

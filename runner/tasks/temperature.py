@@ -12,9 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 
 from runner.assemble.predictor import Predictor
 from runner.engine.batches import EvalBatches
@@ -32,12 +30,11 @@ from runner.ensembles.calibration import (
     with_temperature,
 )
 from runner.ensembles.report import scores_change, temperature_in_words
-from runner.errors import ConfigError, short_reason
+from runner.errors import ConfigError
 from runner.printing import write_stdout
 from runner.settings import NO_LIKELIHOOD
-from runner.tasks.predictions import predictions_file
-from runner.tasks.trained.saved_run import SavedRun
-from runner.user_paths import full
+from runner.tasks.predictions import about_validation, read_predictions
+from runner.tasks.trained.saved_run import SavedRun, known_facts
 
 _SCHEMA = 1
 
@@ -80,25 +77,16 @@ def predict_validation(predictor: Predictor, batches: EvalBatches) -> tuple[Arra
 def saved_validation(run: SavedRun) -> tuple[Array, Labels]:
     """Return the predictions for validation that the run has saved: where other data are scored, its own are not read.
 
-    Raises ConfigError if it has none, or those of other weights, of another prediction method or of other data.
+    Raises ConfigError if it has none by its weights, with its prediction method, on its own data.
     """
-    path = predictions_file(run.folder, "val")
-    now = {"weights": str(run.path.relative_to(run.folder)), "predict": run.config["predict"]["name"]}
-    now |= {"data": run.data.id} if run.data.id else {}
-    try:
-        with safe_open(full(path), "numpy") as file:
-            about = json.loads(file.metadata()["about"])
-            if any(about.get(key) != value for key, value in now.items()):
-                raise ConfigError(_other_predictions(run, "are of other weights, of another predict or other data"))
-            return file.get_tensor("log_p").astype(np.float64), file.get_tensor("labels").astype(np.int64)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(_other_predictions(run, f"cannot be read ({short_reason(error)})")) from error
-
-
-def _other_predictions(run: SavedRun, reason: str) -> str:
-    """Return the error for saved predictions that cannot fit a temperature."""
-    words = f"task=evaluate run={run.folder} task.split=val predict={run.config['predict']['name']}"
-    return f"task.temperature: the saved predictions for validation {reason}; save them first: {words}"
+    saved = read_predictions(run.folder, "val", about_validation(run, known_facts(run).classes))
+    if saved is None:
+        words = f"task=evaluate run={run.folder} task.split=val predict={run.config['predict']['name']}"
+        raise ConfigError(
+            "task.temperature: the run has no saved predictions for validation by these weights, with this predict, on "
+            f"its own data; save them first: {words}"
+        )
+    return saved.log_p.double().numpy(), saved.labels.numpy()
 
 
 def _arrays(found: Assessment) -> tuple[Array, Labels]:

@@ -107,11 +107,11 @@ def test_the_temperature_of_other_data_is_that_of_the_runs_validation(capsys):
     found = json.loads(path.read_text())
     assert found["temperature"] == pytest.approx(best_temperature(log_p, labels), rel=1e-4)
     assert (found["fitted_on"], found["scored_on"]) == (f"{len(labels)} validation examples", "30 val examples")
-    with pytest.raises(ConfigError, match=r"saved predictions for validation are of other weights, of another"):
+    with pytest.raises(ConfigError, match=r"no saved predictions for validation by these weights, with this predict"):
         evaluate(*words, "predict=tta")
     (RUN / "predictions" / "val.safetensors").unlink()
     with pytest.raises(
-        ConfigError, match=r"cannot be read .*; save them first: task=evaluate run=outputs/a task\.split"
+        ConfigError, match=r"no saved predictions .*; save them first: task=evaluate run=outputs/a task\.split"
     ):
         evaluate(*words)
     # What the line says to do

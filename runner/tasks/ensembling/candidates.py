@@ -19,7 +19,7 @@ from runner.errors import ConfigError, brief
 from runner.hashes import digest
 from runner.printing import counted
 from runner.tasks.job import Job
-from runner.tasks.predictions import about_predictions
+from runner.tasks.predictions import about_validation
 from runner.tasks.report import print_progress
 from runner.tasks.trained.members import members_of
 from runner.tasks.trained.saved_run import SavedRun, known_facts, read_member, restore_member
@@ -68,16 +68,7 @@ class Candidate:
     @property
     def about(self) -> Mapping[str, Any]:
         """Return what the metadata of its own predictions on validation say."""
-        found = about_predictions(
-            self.run.config["predict"],
-            step=self.run.step,
-            weights=self.weights,
-            data=str(self.run.data.id),
-            classes=self.facts.classes,
-        )
-        # An evaluation and the run itself count steps of their own
-        del found["step"]
-        return found
+        return about_validation(self.run, self.facts.classes)
 
     @cached_property
     def identity(self) -> tuple[str, str]:
