@@ -1,8 +1,7 @@
 """The words of Keras, PyTorch, fastai, timm, Lightning and Hugging Face, and what they are called here.
 
 An error line suggests from these tables before it compares spelling. Each entry is what to type here, with the words of
-others for it, split by spaces. Case, `_` and `-` in a word do not matter. A test types every suggestion. The entry `-`
-holds words for what runner does not have: nothing that is spelled like them is suggested either.
+others for it, whatever their case, `_` and `-`. The entry `-` has words for what is not here, and nothing like them.
 """
 
 from __future__ import annotations
@@ -197,6 +196,7 @@ _VALUES: dict[str, _Words] = {
         "preview": "summary visualize visualise plot inspect",
         "-": "tune sweep search hpo deploy serve",
     },
+    "distillation": {"none": "null false off no disabled", "logits": "kd hinton knowledge_distillation"},
     "transfer": {
         "feature_extraction": "freeze frozen freeze_backbone linear_probe linear_probing feature_extractor",
         "-": "lora adapter adapters peft",

@@ -63,6 +63,8 @@ class Settings(NamedTuple):
     resume_numerics: Annotated[Literal["same", "new"], Role.EXECUTION, Unnamed()]
     resume_data: Annotated[Literal["same", "new"], Role.EXECUTION, Unnamed()]
     rerun: Annotated[Literal["never", "changed"], Role.EXECUTION, Unnamed(), Unswept()]
+    folds: Annotated[Annotated[int, Range(2)] | None, Aspect.SELECTION]
+    fold: Annotated[PositiveInt | None, Aspect.SELECTION]
     run: Annotated[str | None, Role.PATH, FilePath(), ReadBy("evaluate", "predict", "export")]
     runs: Annotated[str | list[str] | None, Role.PATH, FilePath(lists=True), ReadBy("compare", "clean", "ensemble")]
     note: Annotated[str, Role.OBSERVATION, Verbatim(), Unnamed(), Unswept()]
@@ -76,7 +78,13 @@ def extended_step(config: Mapping[str, Any]) -> int | None:
 
 SETTINGS = dict(Settings.__annotations__)
 # What does nothing without another setting, and the value that asks for nothing, for those with one
-NEEDS = {"clip_by": "clip", "init_sha256": "init_from", "extend_restart": "extend", "extended_from": "extend"}
+NEEDS = {
+    "fold": "folds",
+    "clip_by": "clip",
+    "init_sha256": "init_from",
+    "extend_restart": "extend",
+    "extended_from": "extend",
+}
 NEUTRAL = {"clip_by": "norm"}
 # Groups whose every option and knob has one role; the knobs of the monitored metric are part of the experiment
 GROUPS = {"probe": Role.OBSERVATION, "metric": Role.OBSERVATION, "tracker": Role.OBSERVATION}

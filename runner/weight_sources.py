@@ -23,6 +23,8 @@ from runner.engine.saving.storage import printable, read
 from runner.errors import ConfigError, brief
 
 KEY = "init_from"
+# The teacher of a distillation
+TEACHER = "distillation.teacher"
 _SAFETENSORS = ".safetensors"
 # Files of torch, which are read with weights_only=True
 _TORCH = (".pt", ".pth")
@@ -66,7 +68,7 @@ def find_source(text: str) -> Source:
     if _is_published(text):
         return Source("name", text)
     if user_paths.is_dir(text, key=KEY):
-        return Source("run", text, _selected_file(Path(text)))
+        return _find_run(text)
     if not user_paths.exists(text, key=KEY):
         raise ConfigError(f"{KEY}: no file or folder at {brief(text)}; expected {_EXPECTED}")
     if not user_paths.is_file(text, key=KEY) or not text.endswith((_SAFETENSORS, *_TORCH)):
@@ -74,24 +76,35 @@ def find_source(text: str) -> Source:
     return Source("file", text, Path(text))
 
 
-def _selected_file(folder: Path) -> Path:
-    """Return the file of the weights that a run selected, averaged if it averages; ConfigError if there is none."""
-    if not user_paths.is_file(folder / "config.yaml", key=KEY):
-        sweep = user_paths.is_file(folder / "sweep.yaml", key=KEY)
+def _find_run(text: str, *, key: str = KEY, expected: str = _EXPECTED) -> Source:
+    """Return the run in a folder, with the file of the weights that it selected, averaged if it averages.
+
+    Args:
+        text: The folder.
+        key: The key of the config that names it, for messages.
+        expected: What the key may name.
+
+    Raises:
+        ConfigError: There is no such run, or it has no weights.
+    """
+    folder = Path(text)
+    if not user_paths.is_file(folder / "config.yaml", key=key):
+        sweep = user_paths.is_file(folder / "sweep.yaml", key=key)
         hint = "name one of the runs in it" if sweep else "it has no config.yaml"
-        raise ConfigError(f"{KEY}: got '{printable(folder)}'; expected {_EXPECTED} ({hint})")
-    if user_paths.is_file(folder / ENSEMBLE, key=KEY):
+        raise ConfigError(f"{key}: got '{printable(folder)}'; expected {expected} ({hint})")
+    if user_paths.is_file(folder / ENSEMBLE, key=key):
         members = "one of its members, or the run in members/ if it is a soup"
-        raise ConfigError(f"{KEY}: got '{printable(folder)}', an ensemble; expected one model: {members}")
+        raise ConfigError(f"{key}: got '{printable(folder)}', an ensemble; expected one model: {members}")
     result = read_result(folder)
     if result.weights is None and result.status.finished:
-        raise ConfigError(f"{KEY}: {printable(folder)} has no weights any more, because of keep=none")
+        raise ConfigError(f"{key}: {printable(folder)} has no weights any more, because of keep=none")
     if result.weights is None:
+        files = ", or name one of its files in checkpoints/" if key == KEY else ""
         raise ConfigError(
-            f"{KEY}: {printable(folder)} has not selected its weights yet (its status is {result.status}); "
-            "resume it first, or name one of its files in checkpoints/"
+            f"{key}: {printable(folder)} has not selected its weights yet (its status is {result.status}); "
+            f"resume it first{files}"
         )
-    return within(folder, result.weights)
+    return Source("run", text, within(folder, result.weights))
 
 
 class _State(NamedTuple):
@@ -143,6 +156,30 @@ def remember_digest(state: _State | None, found: str) -> None:
 
 def _place(state: _State) -> Path:
     return cache_home() / f"{state.key}.weights.json"
+
+
+def find_teacher(text: str) -> Source:
+    """Return the run that `distillation.teacher` names; raises ConfigError if it is none, or has no weights."""
+    return _find_run(text, key=TEACHER, expected="the folder of a finished run")
+
+
+def teacher_of(config: Mapping[str, Any]) -> tuple[str, str | None] | None:
+    """Return the teacher that a config names with its SHA-256 if known; None without a teacher.
+
+    Raises ConfigError if the config asks for a teacher and names none.
+    """
+    chosen = config[TEACHER.partition(".")[0]]
+    if "teacher" not in chosen:
+        return None
+    if chosen["teacher"] is None:
+        raise ConfigError(f"{TEACHER}: got null; expected the folder of a finished run")
+    return chosen["teacher"], chosen["teacher_sha256"]
+
+
+def with_teacher_digest(config: Mapping[str, Any], found: str | None) -> dict[str, Any]:
+    """Return a config that names a teacher, with the SHA-256 of the teacher's tensors."""
+    group = TEACHER.partition(".")[0]
+    return {**config, group: {**config[group], "teacher_sha256": found}}
 
 
 def wanted(config: Mapping[str, Any]) -> dict[str, Any]:

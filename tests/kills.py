@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch then has no threads that 
 
 import fault_points
 from running import events, job, metrics, result
-from small_runs import as_bits, write_color_images
+from small_runs import as_bits, write_color_images, write_teacher
 from worker_server import stop_worker_server
 
 import runner.tasks.train  # noqa: F401  (once, before the forks)
@@ -75,6 +75,10 @@ BENCHES = {
     "SWAG": (
         *(*DIGITS, "norm=batch", "average=swag", "average.start=20%", "average.every=4steps", "average.rank=3"),
         *("predict=swag", "predict.samples=3", "scheduler=constant"),
+    ),
+    "distillation, SAM": (
+        *(*DIGITS, *CROP, "distillation=logits", "update=sam", "mix=mixup", "accumulate=2", "preprocess=scale01"),
+        *("data.batch_size=32",),
     ),
     "early stopping": (*DIGITS, "patience=3", "validate_every=4steps", "optim.lr=0.5", "optim=nesterov"),
     "cached images": (*IMAGES, *CROP, "average=ema"),
@@ -136,6 +140,7 @@ def make_reference(bench: str, place: Path, *, images: str, auto: bool = False) 
     """Run a bench without a kill; `auto` saves it by the clock."""
     folder = place / f"whole {bench}"
     more = (f"data.root={images}", f"data.cache={place / 'cache'}") if "data=imagefolder" in BENCHES[bench] else ()
+    more += (f"distillation.teacher={_teacher_in(place)}",) if "distillation=logits" in BENCHES[bench] else ()
     more += ("checkpoint_every=auto",) if auto else ()
     words = {word.partition("=")[0]: word for word in (*COMMON, *BENCHES[bench], *more)}  # the last one of a key
     made = job(*words.values(), f"hydra.run.dir={folder}")
@@ -152,6 +157,14 @@ def make_reference(bench: str, place: Path, *, images: str, auto: bool = False) 
     seconds, found = time.monotonic() - began, json.loads((place / f"{bench}.json").read_text())
     found["log.write"] = min(found["log.write"], found["log.flush"] - 6)  # more of them on a slower machine
     return Reference(bench, folder, made, seconds, found, auto)
+
+
+def _teacher_in(place: Path) -> Path:
+    """Return the folder of the teacher, which is trained if it is not there."""
+    if not (folder := place / "teacher").exists():
+        code, printed = run_child(lambda: write_teacher(folder) and 0, place / "teacher.txt")
+        assert code == 0, printed
+    return folder
 
 
 def run(made: Job, kill: str = "") -> int:

@@ -25,13 +25,14 @@ from runner.engine.parts import mode
 from runner.engine.saving import checkpoint
 from runner.engine.saving.state import flatten
 from runner.engine.train import train
+from runner.tasks import start
 from runner.tasks.restore import restore
 
 CONF = ROOT / "conf"
 MANY = ("augment", "regularizer", "probe", "metric")
 ONE = (
     "data", "preprocess", "model", "activation", "norm", "init", "optim", "scheduler", "loss", "mix", "average",
-    "predict", "update", "transfer",
+    "predict", "update", "transfer", "distillation",
 )  # fmt: skip
 SMALL: dict[str, dict[str, Any]] = {
     "cnn": {"channels": [8, 16], "hidden": [16]},
@@ -114,6 +115,16 @@ def write_color_images(folder: Path, seed: int = 0) -> str:
         path = folder / "rgb"[number % 3] / f"{number}.png"
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(pixels).save(path)
+    return str(folder)
+
+
+def write_teacher(folder: Path, *words: str) -> str:
+    """Train a small model in a folder for a few steps, as a teacher for distillation, and return the folder."""
+    quick = ("model=mlp", "model.hidden=[16]", "augment=[]", "probe=[]", "steps=3", "test=never", "figures=never")
+    made = {word.partition("=")[0]: word for word in (*quick, "predictions=never", "keep=best", *words)}
+    if "model=linear" in words:
+        del made["model.hidden"]
+    assert start(job(*made.values(), f"hydra.run.dir={folder}")) == 0
     return str(folder)
 
 

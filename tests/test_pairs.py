@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -20,6 +21,7 @@ from small_runs import (
     results_after,
     small,
     write_color_images,
+    write_teacher,
 )
 from test_incompatible import is_listed
 
@@ -74,6 +76,10 @@ def draw_choices(number: int, color: str) -> dict[str, Any]:
     for name in sorted(DROPOUTS & set(made["regularizer"])):
         places = ["head", "block"] if made.get("model.hidden") == [] else PLACES.get(made["model"], ["head", "block"])
         made[f"regularizer.{name}.where"] = rng.sample(places, rng.randint(1, len(places)))
+    if made["distillation"] == "logits" and rng.random() < 0.9:
+        own = [] if rng.random() < 0.1 else [f"preprocess={made['preprocess']}"]
+        made["distillation.teacher"] = teacher_of(*teacher_words(made), *own)
+        made["loss"] = rng.choice(["cross_entropy", "focal", "poly"])
     if made["optim"] in PLAIN:
         made["optim.lr"] = 1e-3
     made |= {"precision": rng.choice(["fp32", "bf16"]), "accumulate": rng.choice([1, 2]), "data.batch_size": 8}
@@ -96,6 +102,18 @@ def start_weights(choices: dict[str, Any]) -> dict[str, Any]:
     torch.save({name: t for name, t in model.state_dict().items() if not name.startswith(heads)}, path)
     swap = {"model.swap": ["activation", "norm"]} if choices["model"] == "torchvision" else {}
     return {"init_from": str(path), "transfer.normalization": "data", **swap}
+
+
+def teacher_words(made: dict[str, Any]) -> list[str]:
+    """Return the words of a command for a teacher on the data of some choices."""
+    words = command_line_words({key: value for key, value in made.items() if key.partition(".")[0] == "data"})
+    return [*words, "data.batch_size=8", "model=linear", "test=never"]
+
+
+@cache
+def teacher_of(*words: str) -> str:
+    """Return the folder of a teacher, trained once for each data set."""
+    return write_teacher(Path(mkdtemp()) / "teacher", *words)
 
 
 def model_shape(made: dict[str, Any], rng: random.Random) -> dict[str, Any]:
@@ -196,4 +214,8 @@ def test_the_draws_reach_every_option(color: str) -> None:
 @pytest.mark.parametrize("number", [0, 3, 6])
 def test_a_drawn_config_is_what_the_front_door_makes(number: int, color: str) -> None:
     choices = draw_choices(number, color)
-    assert config({**choices, "test": "end"}) == job(*command_line_words(choices)).config
+    made = job(*command_line_words(choices)).config
+    # Only the front door finds what identifies weights
+    found = {key: made["distillation"][key] for key in ("teacher_sha256",) if key in made["distillation"]}
+    by_hand = {"init_sha256": made["init_sha256"], **{f"distillation.{key}": value for key, value in found.items()}}
+    assert config({**choices, "test": "end", **by_hand}) == made

@@ -3,8 +3,10 @@
 caching    what computes features before the head once, or why it cannot
 checkpoint_size  the bytes of a checkpoint, before the run
 data       training, validation and test batches
+distillation  the recipe with the teacher of a distillation
 execution  precision, memory format, compile, CUDA graphs
 fit_weights  what of `init_from` goes into the model, by name
+folds      the examples of one fold of a cross-validation
 learner    optimizer, schedule, average, patience
 load_data  the data set, its fingerprint, and its labels as a model knows them
 metrics    the metrics of each validation, and of the end of a run
@@ -34,6 +36,7 @@ from torch import nn
 import runner.components  # noqa: F401  (registers them)
 from runner.assemble.caching import cache_features
 from runner.assemble.data import augmentations, test_batches, train_batches, validation_batches
+from runner.assemble.distillation import build_taught
 from runner.assemble.execution import convert_model, describe_execution, resolve
 from runner.assemble.learner import (
     build_learner,
@@ -48,7 +51,7 @@ from runner.assemble.normalization import describe_own, follows_checkpoint, load
 from runner.assemble.norms import check_processes
 from runner.assemble.plugin_checks import with_checked_plugins
 from runner.assemble.read_weights import InitialWeights, read_weights
-from runner.assemble.recipe import build_recipe, clock_of_run
+from runner.assemble.recipe import clock_of_run
 from runner.assemble.threads import begin, choose
 from runner.assemble.transfer import StagePlans, plan_stages, rows_of
 from runner.components.optim.describe_groups import describe
@@ -139,7 +142,7 @@ def assemble(
     model, described = build_model(config, data, batches, regularizers := build_many("regularizer", config), weights)
     plans = plan_stages(config, model, data.shape, clock_of_run(settings, batches))
     _prepare(model, settings, data, batches, world)
-    recipe = build_recipe(config, settings, data, batches, regularizers, model, device, world)
+    recipe, taught = build_taught(config, settings, data, batches, regularizers, model, preprocess, world, fit=fit)
     learner = build_learner(config, settings, recipe, model.to(device), preprocess, batches, plans, search)
     experiment = Experiment(
         settings=settings,
@@ -155,7 +158,7 @@ def assemble(
         loaded=loaded,
         features=cache_features(config, plans, recipe, learner, batches, data),
         stages=rows_of(plans, model, learner.optimizer, recipe.total_steps),
-        summary=[*before, *described, *_describe(model, settings, recipe, learner, device, plans)],
+        summary=[*before, *described, *taught, *_describe(model, settings, recipe, learner, device, plans)],
     )
     return with_checked_plugins(config, experiment)
 

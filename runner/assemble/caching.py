@@ -45,11 +45,13 @@ def _not_cached(reason: str) -> NoCache:
 
 
 def _random_inputs(config: Config, batches: TrainBatches) -> str | None:
-    """Return in words what makes the inputs random, with what switches it off; None if nothing does."""
+    """Return in words what needs the images in each step, with what switches it off; None if nothing does."""
     if batches.augments:
         return f"augment=[{','.join(config['augment'])}] is random; augment=[] computes them once"
     if getattr(batches.split, "uniforms", 0):
         return "data.crop is random; data.crop=null computes them once"
+    if config["distillation"]["name"] != "none":
+        return f"distillation={config['distillation']['name']} needs the images in each step"
     if config["mix"]["name"] != "none":
         return f"mix={config['mix']['name']} mixes the images; mix=none computes them once"
     return None

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import torch
 
 from runner.assemble.data import check_labels
+from runner.assemble.folds import fingerprint_of_fold, with_fold
 from runner.engine.contracts import Data, InMemory, Split
 from runner.engine.data_digest import data_parts, split_counts
 from runner.engine.data_summary import Found
@@ -35,7 +36,9 @@ def load(config: Config) -> Loaded:
 
     Raises DataError if it is missing or broken, has an empty split, or a label outside its classes.
     """
-    return preloaded(config) or _load(config)
+    found = preloaded(config) or _load(config)
+    data = with_fold(found.data, config)
+    return found if data is found.data else Loaded(data, fingerprint_of_fold(found.fingerprint, config, data))
 
 
 def preloaded(config: Config) -> Loaded | None:
@@ -67,6 +70,14 @@ def _load(config: Config) -> Loaded:
 
 
 def fingerprint_before_reading(config: Config) -> Fingerprint:
+    """Return the fingerprint of the data or the fold of them that a config describes, if possible without decoding.
+
+    Raises DataError if the data are missing.
+    """
+    return fingerprint_of_fold(_fingerprint_of_all(config), config)
+
+
+def _fingerprint_of_all(config: Config) -> Fingerprint:
     """Return the fingerprint of the data that a config describes, without decoding anything if the data set can say it.
 
     Raises DataError if the data are missing.
@@ -80,7 +91,7 @@ def fingerprint_before_reading(config: Config) -> Fingerprint:
         # They may have to be downloaded first
         parts = None
     if parts is None:
-        return load(config).fingerprint
+        return (preloaded(config) or _load(config)).fingerprint
     found = Fingerprint(parts=parts)
     if state == data_state(config):
         remember(state, found)

@@ -6,6 +6,7 @@ Components of runner are tested, so nothing here runs for them. `runner.engine.c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from runner.engine.contracts import Augment, Data, Draws, Probe, Regularizer
+from runner.engine.distillation import Distillation
 from runner.engine.losses import Loss, Prediction
 from runner.engine.stage_plan import Transfer
 from runner.errors import brief, type_name
@@ -79,6 +81,7 @@ for _kind, _check in {
     "augment": _of_type(Augment, "an Augment"),
     "regularizer": _of_type(Regularizer, "a Regularizer"),
     "probe": _of_type(Probe, "a Probe"),
+    "distillation": _of_type((Distillation, NoneType), "a Distillation"),
     "average": _average,
     "tracker": _tracker,
     "transfer": _of_type(Transfer, "a Transfer"),

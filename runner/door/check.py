@@ -50,7 +50,7 @@ def check_config(conf: Conf, config: Mapping[str, Any], chosen: Mapping[str, lis
     for key, other in NEEDS.items():
         if config[key] and config[key] != NEUTRAL.get(key) and config[other] is None:
             raise ConfigError(f"{key}: got {shown(config[key])}; requires {other}=...")
-    if config["init_from"] is None and (name := config[_TRANSFER]["name"]) != "none":
+    if config["init_from"] is None and (name := config.get(_TRANSFER, {}).get("name", "none")) != "none":
         raise ConfigError(
             f"{_TRANSFER}: got {name}; requires init_from=<run folder, file of weights, or name of published ones>; "
             "transfer=none trains from random weights"

@@ -27,6 +27,7 @@ from runner.door.hydra_config import opened_launcher, words_of
 from runner.door.options import Conf, find_conf
 from runner.door.overrides import ParsedOverride
 from runner.door.task_context import start
+from runner.door.weights_identity import with_digests_of
 from runner.engine.interruption import Interrupted, handled, ignore
 from runner.errors import ConfigError, RunnerError, TrialsFailed, describe
 from runner.hashes import hash8
@@ -67,7 +68,7 @@ class HydraTask:
 
         def start_planned(job: Job) -> int:
             # The plan has found what identifies the weights
-            here = {**resolve(config), "init_sha256": job.config["init_sha256"]}
+            here = with_digests_of(resolve(config), job.config)
             planned, composed = hash8(job.config), hash8(here)
             if composed != planned:
                 raise ConfigError(f"config: got {composed} here, must be {planned} as planned; do config files differ?")

@@ -16,7 +16,7 @@ from runner.door.metrics import with_monitored_metric
 from runner.door.options import RECIPE, Conf, chosen_options, option_values
 from runner.door.overrides import ParsedOverride, read_overrides
 from runner.door.sizes import sizes_as_pairs
-from runner.door.weights_identity import with_weights_identified
+from runner.door.weights_identity import identified_anew, with_weights_identified
 from runner.errors import ConfigError, RunnerError
 from runner.expand_user import as_in_config, expand_paths
 from runner.numerics import renamed
@@ -127,9 +127,7 @@ def vary(
     expand_paths(varied)
     complete, options = with_monitored_metric(conf, sizes_as_pairs(conf, varied, chosen), chosen)
     check_config(conf, complete, options)
-    if complete["init_from"] == config["init_from"]:
-        return complete
-    return with_weights_identified({**complete, "init_sha256": None}, apart=True)
+    return identified_anew(complete, config)
 
 
 def _option_values(conf: Conf, config: Mapping[str, Any], group: str, options: Sequence[str]) -> dict[str, Any]:

@@ -51,10 +51,16 @@ def apply_gradients(recipe: Recipe, learner: Learner, mean_loss: Tensor) -> Outc
     return Outcome(mean_loss, grad_norm)
 
 
-def _plain_gradients(recipe: Recipe, learner: Learner, images: Tensor, labels: Tensor) -> Tensor:
+def _plain_objective(recipe: Recipe, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean loss () of a micro-batch: that of the recipe."""
+    return recipe.loss(recipe.forward(model, images), labels)
+
+
+def gradients_of(objective: _Objective, recipe: Recipe, learner: Learner, images: Tensor, labels: Tensor) -> Tensor:
     """Compute the gradients of a batch into the parameters' `grad` and return the mean loss () without penalties.
 
-    The batch is split into `accumulate` micro-batches, whose losses are weighted by their size (gradient accumulation).
+    `objective` gives the loss of each micro-batch, under autocast. The batch is split into `accumulate` micro-batches,
+    whose losses are weighted by their size (gradient accumulation).
     The gradients of the penalties are added once. Two calls in the same step use the same dropout masks.
     """
     model = learner.model
@@ -63,12 +69,17 @@ def _plain_gradients(recipe: Recipe, learner: Learner, images: Tensor, labels: T
     for number, (x, y) in enumerate(_micro_batches(images, labels, recipe.accumulate)):
         recipe.reseed(learner.step * recipe.accumulate + number)
         with recipe.autocast():
-            loss = _share(recipe.loss(recipe.forward(model, x), y), len(x), len(images))
+            loss = _share(objective(recipe, model, x, y), len(x), len(images))
         losses.append(loss.detach())
         for penalty in recipe.penalties if number == 0 else ():
             loss = loss + penalty(model)
         torch.autograd.backward(learner.scaler.scale(loss) if learner.scaling else loss)
     return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+
+def _plain_gradients(recipe: Recipe, learner: Learner, images: Tensor, labels: Tensor) -> Tensor:
+    """Compute the gradients of the recipe's loss."""
+    return gradients_of(_plain_objective, recipe, learner, images, labels)
 
 
 def _micro_batches(images: Tensor, labels: Tensor, count: int) -> Iterable[Batch]:
@@ -150,6 +161,10 @@ Update = Callable[[Recipe, Learner, Tensor, Tensor], Generator[Batch, Tensor, Ou
 
 # (recipe, learner, images, labels) -> the mean loss () of the batch, detached. Replaces the `grad` of the parameters.
 Gradients = Callable[[Recipe, Learner, Tensor, Tensor], Tensor]
+
+
+# (recipe, model, images, labels) -> the mean loss () of a micro-batch, with its graph
+_Objective = Callable[[Recipe, nn.Module, Tensor, Tensor], Tensor]
 
 
 def drive(requests: Generator[Batch, Tensor, _Result], recipe: Recipe, learner: Learner) -> _Result:

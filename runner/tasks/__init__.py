@@ -23,6 +23,7 @@ init_verdicts.py    rules that find problems of an initialization
 init_tables.py      tables, JSON and events of an init report
 init_figures.py     figures of an init report
 grid_vs_random.py   grid against random search
+kfold.py            a run for each fold of a cross-validation
 list.py             groups, options and knobs as text or Markdown
 catalog.py          the catalog that task=list prints
 reference.py        docs/reference.md

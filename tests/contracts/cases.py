@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from small_runs import MANY, ONE, SMALL, build, small, write_color_images
+from small_runs import MANY, ONE, SMALL, build, small, write_color_images, write_teacher
 
 import runner.components  # noqa: F401
 from runner.registry import names
@@ -80,6 +80,13 @@ def weights_file() -> str:
     return str(path)
 
 
+@cache
+def teacher_folder(seed: int = 0) -> str:
+    """Return the folder of a run on digits that was trained for a few steps."""
+    return write_teacher(Path(mkdtemp()) / "teacher", f"seed={seed}")
+
+
+OPTION_SETTINGS["distillation", "logits"] = {"teacher": teacher_folder()}
 OPTION_SETTINGS["data", "arrays"] = {"root": array_file()}
 OPTION_SETTINGS["data", "table"] = {"root": table_file(), "label": "y", "ignore": ["part"]}
 

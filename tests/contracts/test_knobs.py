@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
-from cases import DOWNLOADS, PICTURES, STEPS, array_file, choices, color_images, table_file
+from cases import DOWNLOADS, PICTURES, STEPS, array_file, choices, color_images, table_file, teacher_folder
 from small_runs import MANY, ONE, ROOT, as_bits, option_yaml, small, uninterrupted
 from test_options import curve
 
@@ -53,6 +53,7 @@ OTHER: dict[str, Any] = {  # another valid value, where none follows from the de
     "data.*.train": 128,
     "data.*.val": 8,
     "data.*.test": 8,
+    "distillation.logits.teacher": teacher_folder(1),
     "init.*.head": 0.5,
     "init.*.gain": "tanh",
     "loss.focal.alpha": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0],
@@ -145,6 +146,7 @@ ELSEWHERE = {  # what no run on this machine can show, with the test that does
         f"transfer.{name}.normalization": "tests/test_transfer.py"
         for name in ("feature_extraction", "fine_tune", "layerwise", "partial", "staged", "lp_ft")
     },
+    "distillation.logits.teacher_sha256": "tests/test_distillation.py",
     "model.timm.arch": "tests/components/test_model_library.py",
     "model.timm.swap": "tests/components/test_model_library.py",
 }

@@ -23,6 +23,7 @@ KINDS = (
     "activation",
     "augment",
     "average",
+    "distillation",
     "loss",
     "mix",
     "norm",

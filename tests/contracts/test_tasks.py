@@ -47,6 +47,7 @@ OTHER: dict[str, Any] = {
     "init_report.init": ["xavier"],
     "init_report.examples": 32,
     "init_report.cotangent": "normal",
+    "kfold.folds": 3,
     "list.kind": "optim",
     "list.format": "markdown",
     "predict.images": "photos/1.png",
@@ -57,7 +58,10 @@ OTHER: dict[str, Any] = {
     "profile.steps": 2,
     "profile.warmup": 1,
 }
-LESS = {"grid_vs_random": {"task.side": 2, "task.draws": 1}}  # knobs of tasks that would take long
+LESS = {
+    "kfold": {"task.folds": 2},
+    "grid_vs_random": {"task.side": 2, "task.draws": 1},
+}  # knobs of tasks that would take long
 # The key that names a finished run, for tasks that need one
 NEED_RUN = {"evaluate": "run", "predict": "run", "export": "run", "clean": "runs"}
 NEED = {"predict": {"images": "photos"}, "export": {"out": "model.pt2"}}  # knobs without which a task does nothing
@@ -98,7 +102,7 @@ def output_of_task(name: str, folder: Path, capfd: Any, knobs: dict[str, Any]) -
         overrides.append(f"hydra.run.dir={folder}")
     capfd.readouterr()
     assert start(replace(job(*overrides), folders=find_conf().folders if name == "list" else ())) == 0
-    printed = capfd.readouterr().out if name in ("list", "grid_vs_random", *NEED_RUN) else ""
+    printed = capfd.readouterr().out if name in ("list", "grid_vs_random", "kfold", *NEED_RUN) else ""
     pictures = {path.name: path.read_bytes() for path in sorted(folder.rglob("*.png"))}
     logged = metrics(folder) if (folder / "metrics.jsonl").exists() else []
     result = json.loads((folder / "result.json").read_text()) if (folder / "result.json").exists() else {}

@@ -55,3 +55,15 @@ def stratified_sample(labels: Tensor, rank: Tensor, count: int) -> Tensor:
     members = torch.split(labels.argsort(stable=True), sizes)
     picked = [each[rank[each].argsort()[:quota]] for each, quota in zip(members, quotas, strict=True)]
     return torch.cat(picked).sort().values
+
+
+def stratified_folds(labels: Tensor, rank: Tensor, count: int) -> Tensor:
+    """Return the fold (N,) int64 of each example, from 0 to `count - 1`.
+
+    The sizes of two folds differ by at most one, and so does what a class has in each. Within a class the rank decides.
+    """
+    by_rank = rank.argsort()
+    order = by_rank[labels[by_rank].argsort(stable=True)]
+    folds = torch.empty_like(order)
+    folds[order] = torch.arange(len(order)) % count
+    return folds
