@@ -62,7 +62,7 @@ class Settings(NamedTuple):
     resume_numerics: Annotated[Literal["same", "new"], Role.EXECUTION, Unnamed()]
     resume_data: Annotated[Literal["same", "new"], Role.EXECUTION, Unnamed()]
     rerun: Annotated[Literal["never", "changed"], Role.EXECUTION, Unnamed(), Unswept()]
-    run: Annotated[str | None, Role.PATH, FilePath(), ReadBy("evaluate", "predict", "export")]
+    run: Annotated[str | None, Role.PATH, FilePath(), ReadBy("evaluate", "predict", "export", "probe_stages")]
     runs: Annotated[str | list[str] | None, Role.PATH, FilePath(lists=True), ReadBy("compare", "clean")]
     note: Annotated[str, Role.OBSERVATION, Verbatim(), Unnamed(), Unswept()]
 

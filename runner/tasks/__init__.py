@@ -19,6 +19,11 @@ init_report.py      activations and gradients before training
 init_verdicts.py    rules that find problems of an initialization
 init_tables.py      tables, JSON and events of an init report
 init_figures.py     figures of an init report
+probe_stages.py     linear classifiers on the features of each stage
+stage_features.py   the features of a model's stages
+stage_report.py     table, plot and JSON of the stages
+linear_probe.py     logistic regression on features
+transferability.py  LogME and the H-score
 grid_vs_random.py   grid against random search
 list.py             groups, options and knobs as text or Markdown
 catalog.py          the catalog that task=list prints

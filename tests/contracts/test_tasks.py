@@ -54,12 +54,13 @@ OTHER: dict[str, Any] = {
     "predict.top": 2,
     "preview.examples": 4,
     "preview.lr_axis": "log",
+    "probe_stages.examples": 20,
     "profile.steps": 2,
     "profile.warmup": 1,
 }
 LESS = {"grid_vs_random": {"task.side": 2, "task.draws": 1}}  # knobs of tasks that would take long
 # The key that names a finished run, for tasks that need one
-NEED_RUN = {"evaluate": "run", "predict": "run", "export": "run", "clean": "runs"}
+NEED_RUN = {"evaluate": "run", "predict": "run", "export": "run", "probe_stages": "run", "clean": "runs"}
 NEED = {"predict": {"images": "photos"}, "export": {"out": "model.pt2"}}  # knobs without which a task does nothing
 # Knobs that show only where something is broken or in the way; their own tests have that
 ELSEWHERE = {
