@@ -24,6 +24,11 @@ stage_features.py   the features of a model's stages
 stage_report.py     table, plot and JSON of the stages
 linear_probe.py     logistic regression on features
 transferability.py  LogME and the H-score
+transfer_advice.py  the 2x2 rule of transfer, and a short trial
+transfer_rule.py    what the lectures say for a cell of that rule
+feature_shift.py    how far features are from those of the training
+transfer_tour.py    pre-train on some classes, transfer to others
+transfer_trials.py  ways to transfer, tried over seeds
 grid_vs_random.py   grid against random search
 list.py             groups, options and knobs as text or Markdown
 catalog.py          the catalog that task=list prints

@@ -57,8 +57,23 @@ OTHER: dict[str, Any] = {
     "probe_stages.examples": 20,
     "profile.steps": 2,
     "profile.warmup": 1,
+    "transfer_advice.little": 1000,
+    "transfer_advice.similar": 1e-6,
+    "transfer_advice.examples": 20,
+    "transfer_advice.seeds": 3,
+    "transfer_tour.source": [1, 2],
+    "transfer_tour.target": [4, 5],
+    "transfer_tour.per_class": 8,
+    "transfer_tour.steps": 3,
+    "transfer_tour.seeds": 3,
 }
-LESS = {"grid_vs_random": {"task.side": 2, "task.draws": 1}}  # knobs of tasks that would take long
+# Knobs of tasks that would take long
+LESS: dict[str, dict[str, Any]] = {
+    "grid_vs_random": {"task.side": 2, "task.draws": 1},
+    "transfer_advice": {"task.seeds": 2},
+    "transfer_tour": {"task.source": [0, 1], "task.seeds": 2, "task.steps": 4, "norm": "none"},
+}
+LAUNCH = ("grid_vs_random", "transfer_advice", "transfer_tour")
 # The key that names a finished run, for tasks that need one
 NEED_RUN = {"evaluate": "run", "predict": "run", "export": "run", "probe_stages": "run", "clean": "runs"}
 NEED = {"predict": {"images": "photos"}, "export": {"out": "model.pt2"}}  # knobs without which a task does nothing
@@ -86,6 +101,9 @@ def output_of_task(name: str, folder: Path, capfd: Any, knobs: dict[str, Any]) -
     given |= {f"task.{key}": value for key, value in knobs.items()}
     overrides = command_line_words(given)
     knobs = {**NEED.get(name, {}), **knobs}
+    if name == "transfer_advice":
+        assert start(job(*command_line_words(small({"steps": 3, "figures": "never"})), "hydra.run.dir=base")) == 0
+        overrides.append("init_from=base")
     if name in NEED_RUN:
         write_photos(Path("photos"))
         made = {"steps": 3, **({} if name == "clean" else {"figures": "never"})}
@@ -98,8 +116,8 @@ def output_of_task(name: str, folder: Path, capfd: Any, knobs: dict[str, Any]) -
     else:
         overrides.append(f"hydra.run.dir={folder}")
     capfd.readouterr()
-    assert start(replace(job(*overrides), folders=find_conf().folders if name == "list" else ())) == 0
-    printed = capfd.readouterr().out if name in ("list", "grid_vs_random", *NEED_RUN) else ""
+    assert start(replace(job(*overrides), folders=find_conf().folders if name in ("list", *LAUNCH[1:]) else ())) == 0
+    printed = capfd.readouterr().out if name in ("list", *LAUNCH, *NEED_RUN) else ""
     pictures = {path.name: path.read_bytes() for path in sorted(folder.rglob("*.png"))}
     logged = metrics(folder) if (folder / "metrics.jsonl").exists() else []
     result = json.loads((folder / "result.json").read_text()) if (folder / "result.json").exists() else {}
