@@ -138,7 +138,7 @@ def _cifar(folder: str, epochs: int = 2, seeds: int = 3) -> None:
 
 
 _SPECIAL = {
-    "schedulefree": ["average=schedulefree", "scheduler=constant"]
+    name: ["average=schedulefree", "scheduler=constant"] for name in ("schedulefree", "schedulefree_sgd")
 }  # schedulefree has its own schedule and average
 
 

@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from functools import cache
 
+from runner.network_names import network_words
+
 _Words = Mapping[str, str]
 
 NOT_HERE = "-"
@@ -123,7 +125,9 @@ _VALUES: dict[str, _Words] = {
         "adamw": "adamw_torch adamw_torch_fused fused_adamw adamw_hf",
         "rmsprop": "rmsprop_tf rms",
         "schedulefree": "adamw_schedule_free schedule_free_adamw",
-        "-": "radam adadelta adafactor lars shampoo sophia adan lbfgs prodigy adabelief adamp sgdp novograd soap "
+        "schedulefree_sgd": "sgd_schedule_free",
+        "'optim=adam optim.amsgrad=true'": "amsgrad adam_amsgrad",
+        "-": "adadelta lars shampoo sophia adan lbfgs prodigy adabelief adamp sgdp novograd soap "
         "ranger sparse_adam rprop ftrl dadapt",
     },
     "predict": {
@@ -164,7 +168,8 @@ _VALUES: dict[str, _Words] = {
         "mix=mixup": "mixup",
         "mix=cutmix": "cutmix",
         "augment=[cutout]": "cutout",
-        "-": "spatial_dropout dropout2d shakedrop shake_shake gaussian_noise rdrop",
+        "dropout2d": "spatial_dropout channel_dropout",
+        "-": "shakedrop shake_shake gaussian_noise rdrop",
     },
     "scheduler": {
         "constant": "none null false off no fixed flat constant_lr constant_with_warmup disabled",
@@ -191,6 +196,10 @@ _VALUES: dict[str, _Words] = {
         "compare": "comparison report",
         "preview": "summary visualize visualise plot inspect",
         "-": "tune sweep search hpo deploy serve",
+    },
+    "transfer": {
+        "feature_extraction": "freeze frozen freeze_backbone linear_probe linear_probing feature_extractor",
+        "-": "lora adapter adapters peft",
     },
     "update": {"plain": f"{_NONE} standard", "sam": "sharpness_aware", "'update=sam update.adaptive=true'": "asam"},
     "tracker": {"[]": _NONE, "wandb": "weights_and_biases", "-": "comet neptune clearml aim trackio"},
@@ -221,30 +230,12 @@ _VALUES: dict[str, _Words] = {
     "test": {"end": "true always yes", "never": _NONE},
     "figures": {"always": "true yes", "never": _NONE},
 }
-# torchvision's and timm's names of networks, and the depths of the papers' networks for small images
-_NETWORKS: tuple[tuple[str, str], ...] = (
-    (r"resnet_?(18|34|50|101|152)", "model=torchvision model.arch=resnet{0}"),
-    (r"resnet_?(20|32|44|56|110)", "model=resnet model.depth={0}"),
-    (r"vgg_?(11|13|16|19)((?:_bn)?)", "model=torchvision model.arch=vgg{0}{1}"),
-    (
-        r"(alexnet|googlenet|inception_v3|maxvit_t|mobilenet_v2|mobilenet_v3_(?:small|large)|mnasnet(?:0_5|0_75|1_0|1_3)"
-        r"|densenet(?:121|161|169|201)|efficientnet_(?:b[0-7]|v2_[sml])|convnext_(?:tiny|small|base|large)"
-        r"|swin_(?:v2_)?[tsb]|vit_(?:[bl]_(?:16|32)|h_14)|squeezenet1_[01]|shufflenet_v2_x(?:0_5|1_0|1_5|2_0)"
-        r"|regnet_(?:y_(?:400mf|800mf|1_6gf|3_2gf|8gf|16gf|32gf|128gf)|x_(?:400mf|800mf|1_6gf|3_2gf|8gf|16gf|32gf))"
-        r"|resnext(?:50_32x4d|101_32x8d|101_64x4d)|wide_resnet(?:50|101)_2)",
-        "model=torchvision model.arch={0}",
-    ),
-    (r"(?:wrn|wide_?resnet)[_-]?(\d+)[_x-](\d+)", "model=wide_resnet model.depth={0} model.widen={1}"),
-    (r"((?:vit|deit3?|beit|swin|mixer|eva02)_\w+_patch\d+_\w+)", "model=timm model.arch={0}"),
-)
 
 
 def value_words(key: str, given: str) -> str | None:
     """Return what a word is here: an option or value, overrides in quotes, `-` for none; None if no table has it."""
-    if key == "model":
-        for pattern, words in _NETWORKS:
-            if match := re.fullmatch(pattern, given.lower()):
-                return f"'{words.format(*match.groups())}'"
+    if key == "model" and (network := network_words(given)):
+        return network
     return _index(key).get(normalized(given.rpartition(".")[2] if key in ("optim", "loss", "scheduler") else given))
 
 

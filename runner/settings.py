@@ -32,6 +32,7 @@ class Settings(NamedTuple):
     ]
     # A graph writes where it wrote before: each micro-batch's gradients would be written over the last's
     accumulate: Annotated[int, Range(1), With("cuda_graphs", True, OneOf((1,)))]
+    augment_repeats: PositiveInt
     clip: Positive | None
     clip_by: Literal["norm", "value", "agc"]
     # The front door and assembly know the metrics
@@ -63,7 +64,7 @@ class Settings(NamedTuple):
     resume_data: Annotated[Literal["same", "new"], Role.EXECUTION, Unnamed()]
     rerun: Annotated[Literal["never", "changed"], Role.EXECUTION, Unnamed(), Unswept()]
     run: Annotated[str | None, Role.PATH, FilePath(), ReadBy("evaluate", "predict", "export", "probe_stages")]
-    runs: Annotated[str | list[str] | None, Role.PATH, FilePath(lists=True), ReadBy("compare", "clean")]
+    runs: Annotated[str | list[str] | None, Role.PATH, FilePath(lists=True), ReadBy("compare", "clean", "ensemble")]
     note: Annotated[str, Role.OBSERVATION, Verbatim(), Unnamed(), Unswept()]
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 from runner import user_paths
 from runner.engine.file_digests import cache_home, is_settled, state_of, write_cache
 from runner.engine.fingerprint import digest
-from runner.engine.saving.folder import read_result, within
+from runner.engine.saving.folder import ENSEMBLE, read_result, within
 from runner.engine.saving.manifest import DATA_NAME, FOLDER, name_of
 from runner.engine.saving.storage import printable, read
 from runner.errors import ConfigError, brief
@@ -80,6 +80,9 @@ def _selected_file(folder: Path) -> Path:
         sweep = user_paths.is_file(folder / "sweep.yaml", key=KEY)
         hint = "name one of the runs in it" if sweep else "it has no config.yaml"
         raise ConfigError(f"{KEY}: got '{printable(folder)}'; expected {_EXPECTED} ({hint})")
+    if user_paths.is_file(folder / ENSEMBLE, key=KEY):
+        members = "one of its members, or the run in members/ if it is a soup"
+        raise ConfigError(f"{KEY}: got '{printable(folder)}', an ensemble; expected one model: {members}")
     result = read_result(folder)
     if result.weights is None and result.status.finished:
         raise ConfigError(f"{KEY}: {printable(folder)} has no weights any more, because of keep=none")

@@ -46,7 +46,15 @@ BENCHES = {
     ),
     "BatchNorm, cutmix, Polyak": (
         *(f"steps={STEPS}", "model=cnn", "model.channels=[4,8]", "model.hidden=[8]", "norm=batch", "optim=adamw"),
-        *("mix=cutmix", "average=polyak", "average.last=22steps", "update=sam", "clip=0.05", "clip_by=agc"),
+        *(
+            "mix=cutmix",
+            "mix.until=50%",
+            "average=polyak",
+            "average.last=22steps",
+            "update=sam",
+            "clip=0.05",
+            "clip_by=agc",
+        ),
     ),
     "plateau": (
         *(*DIGITS, "scheduler=plateau", "scheduler.patience=0", "scheduler.cooldown=1", "scheduler.threshold=0.05"),

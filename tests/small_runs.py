@@ -149,7 +149,8 @@ def as_bits(value: Any) -> Any:
 def train_to(experiment: Experiment, until: int, log: Log) -> None:
     """Train with the real loop up to a step, with a validation after each step."""
     recipe = replace(experiment.recipe, total_steps=until)
-    train(recipe, experiment.learner, experiment.batches, experiment.validation, log, lambda: None)
+    parts = experiment.features.parts(recipe, experiment.learner, experiment.batches, experiment.validation)
+    train(*parts, log, lambda: None)
     log.positions()  # as a checkpoint does: closes the row of the last step
 
 

@@ -18,10 +18,19 @@ from sklearn.datasets import load_iris, load_wine
 
 pytestmark = pytest.mark.slow
 
-PAGES = [
-    "README.md",
-    *(f"docs/{name}.md" for name in ("calibration", "comparing", "data", "faq", "init_report", "labels", "weights")),
-]
+_GUIDES = (
+    "averages",
+    "calibration",
+    "comparing",
+    "data",
+    "ensembles",
+    "faq",
+    "init_report",
+    "labels",
+    "transfer",
+    "weights",
+)
+PAGES = ["README.md", *(f"docs/{name}.md" for name in (*_GUIDES, "weights"))]
 # Words of commands that are not run here, and why
 NOT_HERE = {
     "resnt": "shows an error",
@@ -33,6 +42,7 @@ NOT_HERE = {
     "patient[0-9]": "other names of files: test_data_groups",
     "resnet18": "no such file here",
     "IMAGENET1K": "downloads",
+    "recipe=search_finetune": "makes 16 trials: test_search_run",
 }
 
 

@@ -181,7 +181,7 @@ def test_a_comparison_names_the_run_that_is_extended_and_the_notebook_does():
 def test_the_folder_is_a_new_one_named_after_the_old_run_and_its_curve_goes_on_there():
     assert main([*CONSTANT, "steps=4", "name=first"]) == 0
     assert main(["extend=outputs/first", "steps=6"]) == 0
-    folder = Path("outputs/first,steps=6")
+    folder = Path("outputs/first-steps=6")
     assert folder.is_dir()
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "train/loss" in row] == [5, 6]

@@ -38,7 +38,10 @@ TASKS = {
         *("task.side=2", "task.draws=1", "task.matters=optim.lr", "task.between=[0.1,0.2]"),
     ),
     "compare": ("task=compare", "runs=runs", "task.out=outputs/run"),
+    "evaluate": ("task=evaluate", "run=outputs/run", "predict=mc_dropout"),
 }
+# Figures that a task draws beside its own, with functions of others
+MORE = {"evaluate": ["confusion_test.png", "calibration_test.png"]}
 # The function of each figure: the task that draws it, and the file
 FIGURES = {
     "runner.engine.figures.curves.loss_figure": ("train", "curves.png"),
@@ -55,6 +58,7 @@ FIGURES = {
     "runner.comparing.responses.draw_response": ("compare", "response.svg"),
     "runner.comparing.responses.draw_parallel": ("compare", "parallel.svg"),
     "runner.comparing.responses.draw_importance": ("compare", "importance.svg"),
+    "runner.ensembles.figures.ensemble_figure": ("evaluate", "mc_dropout_test.png"),
 }
 NUMBERS = {"compare": "comparison.csv", "init_report": "report.json", "grid_vs_random": "report.json"}
 
@@ -111,6 +115,8 @@ def run_task(folder, task, before=lambda: None):
     def work():
         os.chdir(folder)
         report.importance = lambda rows: Importance(method="as told", r2=0.5, drops=(("optim.lr", 0.5, 0.1),))
+        if task == "evaluate":
+            main([*SMALL, "figures=never", "regularizer=[dropout]"])
         before()
         code = main(list(TASKS[task]))
         sys.stdout.flush()
@@ -194,6 +200,7 @@ def test_no_task_needs_matplotlib(tmp_path, task):
     code, output = run_task(tmp_path / "run", task, hide)
     assert code == 0, output
     names = [path.removesuffix(".svg") for drawn_by, path in FIGURES.values() if drawn_by == task]
+    names += MORE.get(task, [])
     assert output.count("not drawn (ModuleNotFoundError: ") == len(names)
     assert all(f"figure {name}: not drawn" in output for name in names)
     assert (tmp_path / "run/outputs/run" / NUMBERS.get(task, "config.yaml")).exists()

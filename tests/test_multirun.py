@@ -150,7 +150,7 @@ def test_a_failing_trial_costs_itself_alone(tmp_path):
     trials = ("model=mlp", "steps=3", "norm=none", "average=none,schedulefree", "figures=never")
     done = command("-m", *trials, cwd=tmp_path)
     assert done.returncode == 1
-    reason = "average=schedulefree: needs optim=schedulefree, whose average it reads"
+    reason = "average=schedulefree: needs optim=schedulefree or schedulefree_sgd, whose average it reads"
     assert reason in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("runner: error: 1 of 2 trials failed: ")
     results = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/sweeps/*/*/result.json")]

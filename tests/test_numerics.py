@@ -293,7 +293,7 @@ def test_the_command_line_reads_the_old_name_of_a_knob():
     for words in (OLD_NAME, OLD_NAME[::-1]):
         found = job(*words)
         assert found.config == now.config and found.hash8 == now.hash8
-    assert job(*OLD_NAME).folder_name == "data=imagefolder,data.centre=0.5"  # the same command, the same folder
+    assert job(*OLD_NAME).folder_name == "data=imagefolder-data.centre=0.5"  # the same command, the same folder
     assert vary(find_conf(), job().config, OLD_NAME) == now.config
     with pytest.raises(ConfigError, match=r"data\.centre: given together with data\.center, its new name"):
         job(*NEW_NAME, "data.centre=0.75")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
+import torch
 from running import job
 from small_runs import (
     MANY,
@@ -22,6 +24,7 @@ from small_runs import (
 from test_incompatible import is_listed
 
 import runner.components  # noqa: F401
+from runner.engine.weights import classifiers
 from runner.errors import RunnerError
 from runner.registry import names
 
@@ -63,7 +66,7 @@ def draw_choices(number: int, color: str) -> dict[str, Any]:
     if made["average"] == "snapshots" and rng.random() < 0.9:
         made["scheduler"] = rng.choice(["cosine_restarts", "triangular", "onecycle"])
     if made["average"] == "schedulefree" and rng.random() < 0.9:
-        made["optim"] = "schedulefree"
+        made["optim"] = rng.choice(["schedulefree", "schedulefree_sgd"])
     if made["predict"] == "mc_dropout":
         made["predict.passes"] = 2
         if rng.random() < 0.8 and not set(made["regularizer"]) & set(DROPPING):
@@ -75,8 +78,24 @@ def draw_choices(number: int, color: str) -> dict[str, Any]:
         made["optim.lr"] = 1e-3
     made |= {"precision": rng.choice(["fp32", "bf16"]), "accumulate": rng.choice([1, 2]), "data.batch_size": 8}
     made |= {"clip": rng.choice([None, 1.0]), "seed": rng.randrange(1000), "steps": STEPS, "validate_every": "2steps"}
+    made |= {"mix.until": "2steps"} if made["mix"] != "none" and rng.random() < 0.3 else {}
     made |= {"clip_by": rng.choice(["norm", "value", "agc"])} if made["clip"] else {}
-    return small(made)
+    if made["model"] == "linear" or rng.random() < 0.7:
+        made["transfer"] = "none"
+    return small(made if made["transfer"] == "none" else made | start_weights(small({**made, "transfer": "none"})))
+
+
+def start_weights(choices: dict[str, Any]) -> dict[str, Any]:
+    """Return a file of weights for the model of these choices, all but its classifier; none if they are rejected."""
+    try:
+        model = build(choices).learner.model
+    except RunnerError:
+        return {"transfer": "none"}
+    path = Path(mkdtemp()) / "weights.pt"
+    heads = tuple(f"{head.path}." for head in classifiers(model))
+    torch.save({name: t for name, t in model.state_dict().items() if not name.startswith(heads)}, path)
+    swap = {"model.swap": ["activation", "norm"]} if choices["model"] == "torchvision" else {}
+    return {"init_from": str(path), "transfer.normalization": "data", **swap}
 
 
 def model_shape(made: dict[str, Any], rng: random.Random) -> dict[str, Any]:

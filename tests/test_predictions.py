@@ -207,7 +207,11 @@ def test_the_figures_and_tables_of_the_classes_are_in_the_folder(capsys):
     worst = min(rows, key=lambda row: float(row[2]))
     shown = capsys.readouterr().out
     assert f"worst classes {worst[0]} {float(worst[2]):.4f}" in shown
-    assert re.search(r"^more scores   balanced_accuracy 0\.\d{4}, ece 0\.\d{4}, f1_macro", shown, re.M)
+    assert re.search(
+        r"^more scores   aurc 0\.\d{4}, balanced_accuracy 0\.\d{4}, brier [01]\.\d{4}, ece 0\.\d{4}, f1_macro",
+        shown,
+        re.M,
+    )
 
 
 def test_an_evaluation_shows_the_classes_and_saves_what_it_scored(capsys):
@@ -218,7 +222,8 @@ def test_an_evaluation_shows_the_classes_and_saves_what_it_scored(capsys):
     assert re.search(r"class +examples +accuracy +precision +F1 +mostly taken for", shown)
     assert "confusion matrix: rows are true classes, columns predicted ones" in shown
     assert set(files(RUN)) - set(before) == {
-        *("calibration_val.png", "classes_val.csv", "confusion_val.csv", "confusion_val.png")
+        *("calibration_val.png", "classes_val.csv", "confusion_val.csv", "confusion_val.png"),
+        *("tta_val.html", "tta_val.md", "tta_val.png"),
     }
     assert opened(RUN / "predictions" / "val.safetensors")[1]["predict"] == "tta"
     start("task=evaluate", "run=outputs/a", "task.split=train", "predictions=never", "figures=never")

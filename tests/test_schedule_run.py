@@ -145,7 +145,7 @@ def test_the_momentum_is_logged_where_it_is_cycled(tmp_path):
     assert set(logged) >= {5, 10, 15, 20} and logged[20] == pytest.approx(0.95) and logged[5] < 0.9
 
 
-@pytest.mark.parametrize("optim", ["sgd", "adagrad", "rmsprop", "schedulefree"])
+@pytest.mark.parametrize("optim", ["sgd", "adagrad", "adafactor", "rmsprop", "schedulefree", "schedulefree_sgd"])
 def test_an_optimizer_without_a_momentum_cannot_cycle_it(optim):
     with pytest.raises(ConfigError, match=r"^scheduler.momentum: got \[0.8, 0.95\], .*"):
         learner_of("onecycle", *CYCLE, optim=optim)

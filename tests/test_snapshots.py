@@ -11,12 +11,15 @@ from torch import nn
 
 import runner.tasks.train  # noqa: F401  (once, before the forks)
 from runner.__main__ import main
+from runner.assemble.checkpoint_size import checkpoint_size
+from runner.assemble.load_data import load as load_data
 from runner.engine.saving import checkpoint, storage
 from runner.engine.snapshots import MeanPrediction, Snapshots
 from runner.errors import CheckpointError
 from runner.tasks import start
 from runner.tasks.trained.members import members_of
-from runner.tasks.trained.saved_run import known_facts, read_run, restore_predictor, with_weights
+from runner.tasks.trained.read_run import read_run, restore_predictor
+from runner.tasks.trained.saved_run import known_facts, read_member
 
 STEPS, ENDS = 60, [12, 24, 36, 48, 60]
 WORDS = (
@@ -43,7 +46,8 @@ def probabilities(folder, split="val"):
     found = []
     for member in members_of(folder):
         if "snapshot" in member.roles:
-            predictor = restore_predictor(with_weights(saved, member.file), known_facts(saved), threads=False)
+            run = read_member(folder, job("task=predict"), key="run", weights=member.file)
+            predictor = restore_predictor(run, known_facts(saved), threads=False)
             images, labels = examples(saved.config, split)
             with torch.no_grad():
                 logits = predictor.model(predictor.preprocess(images))
@@ -52,9 +56,7 @@ def probabilities(folder, split="val"):
 
 
 def examples(config, split):
-    from runner.assemble.load_data import load
-
-    data = load(config).data
+    data = load_data(config).data
     part = data.val if split == "val" else data.test()
     return part.fetch(torch.arange(len(part.labels))), part.labels
 
@@ -175,7 +177,13 @@ def test_the_summary_names_dates_and_the_table_the_ensemble(tmp_path, capfd):
     assert run(tmp_path / "run", "average.at=[25%,55steps]")() == 0
     out, err = capfd.readouterr()
     assert "keeps 2 snapshots, after step 15, 55" in err
-    assert "validation, ensemble of 2 snapshots" in out and "validation, last snapshot" in out
+    assert "validation, ensemble of 2" in out and "validation, last snapshot" in out
+
+
+def test_the_recipe_keeps_a_snapshot_of_each_of_five_cycles():
+    config = job("recipe=snapshot_ensemble").config
+    assert (config["average"]["name"], config["scheduler"]["name"]) == ("snapshots", "cosine_restarts")
+    assert checkpoint_size(config, load_data(config).data).snapshots == 5
 
 
 def test_a_snapshot_that_a_result_names_must_be_one_of_a_manifest(whole, tmp_path):

@@ -9,7 +9,8 @@ import runner.tasks.train  # noqa: F401  (once, before the forks)
 from runner.__main__ import main
 from runner.engine.saving import checkpoint, storage
 from runner.tasks import start
-from runner.tasks.trained.saved_run import known_facts, read_run, restore_predictor
+from runner.tasks.trained.read_run import read_run, restore_predictor
+from runner.tasks.trained.saved_run import known_facts
 
 WORDS = (
     *("model=mlp", "model.hidden=[16]", "augment=[]", "probe=[]", "figures=never", "steps=60", "test=never"),

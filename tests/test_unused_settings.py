@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import pytest
+import torch
 import yaml
 from running import ROOT, command, job
 from running import result as result_of
@@ -38,6 +39,7 @@ DATES = {
     "onecycle.peak": ("scheduler=onecycle", True, False),
     "step.every": ("scheduler=step", False, False),
     "inverse_sqrt.timescale": ("scheduler=inverse_sqrt", False, True),
+    "mix.until": ("mix={}", False, False),
     "wsd.decay": ("scheduler=wsd", False, False),
     "multistep.milestones": ("scheduler=multistep", False, False),
     "exponential.every": ("scheduler=exponential", False, True),
@@ -47,6 +49,9 @@ DATES = {
     "swag.every": ("average=swag", False, False),
     "snapshots.at": ("average=snapshots", False, False),
     "polyak.last": ("average=polyak", False, False),
+    "staged.head_for": ("transfer=staged init_from=IMAGENET1K_V1", False, False),
+    "staged.all_from": ("transfer=staged init_from=IMAGENET1K_V1", False, False),
+    "lp_ft.probe": ("transfer=lp_ft init_from=IMAGENET1K_V1", False, False),
 }
 DURATION = Duration.__metadata__[0]  # type: ignore[attr-defined]
 
@@ -103,7 +108,7 @@ def cases() -> list[tuple[str, str, str, bool]]:
 def test_each_duration_of_each_option_is_refused_where_it_has_no_effect(
     choice: str, key: str, value: str, allowed: bool
 ) -> None:
-    words = [*RUN, *filter(None, [choice]), f"{key}={value}"]
+    words = [*RUN, *choice.split(), f"{key}={value}"]
     if allowed:
         job(*words)
         return
@@ -203,9 +208,12 @@ def test_the_defaults_suit_a_run_of_any_length(group: str, name: str, length: di
 
 
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in (ROOT / "conf/recipe").glob("*.yaml")))
-def test_the_values_of_a_recipe_suit_a_run_of_any_length(recipe: str) -> None:
+def test_the_values_of_a_recipe_suit_a_run_of_any_length(recipe: str, tmp_path: Path) -> None:
+    text = (ROOT / f"conf/recipe/{recipe}.yaml").read_text()
+    torch.save({"head.weight": torch.zeros(10, 4)}, tmp_path / "weights.pt")
+    needed = [f"init_from={tmp_path}/weights.pt"] if "init_from" in text else []
     for words in (("steps=1",), ("epochs=0.1",)):
-        made = job(f"recipe={recipe}", *words).config
+        made = job(f"recipe={recipe}", *needed, *words).config
         for length in (length_in(made), RunLength(total_steps=1, steps_per_epoch=23, batch=64)):
             assert not list(unused_settings(made, length, recipe))
 

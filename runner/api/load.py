@@ -65,7 +65,7 @@ def _load(words: Sequence[str], plugins: Sequence[str | ModuleType]) -> Trained:
         load_plugins(job.config["plugins"])
         # Late: torch takes a second, and a wrong word none
         from runner.api.torch_state import default_torch
-        from runner.tasks.trained.saved_run import read_run
+        from runner.tasks.trained.read_run import read_run
         from runner.tasks.trained.trained import restore_trained
 
         with default_torch():

@@ -89,24 +89,38 @@ def _optimizer_bytes(optimizer: Optimizer) -> int:
     """Return the bytes of an optimizer's state after its first step, which makes it.
 
     The step is made for one parameter of each group and number of dimensions; the state of the others is as large for
-    each of their elements.
+    each of their elements. If a state has another shape than its parameter (Adafactor), all parameters make the step.
     """
     samples: list[tuple[nn.Parameter, list[nn.Parameter]]] = []
     for group in optimizer.param_groups:
         for dimensions in sorted({parameter.dim() for parameter in group["params"]}):
             alike = [each for each in group["params"] if each.dim() == dimensions and each.requires_grad]
             samples += [(min(alike, key=_distance), alike)] if alike else []
-    for sample, _ in samples:
-        sample.data.zero_()
-        sample.grad = torch.zeros_like(sample)
-    # Torch's own `step` imports torch._dynamo
-    fast_stepper(optimizer).step(present_gradients(optimizer))
+    _make_states(optimizer, [sample for sample, _ in samples])
+    if not all(_is_like(sample, optimizer) for sample, _ in samples):
+        samples = [(parameter, [parameter]) for _, alike in samples for parameter in alike]
+        _make_states(optimizer, [parameter for parameter, _ in samples])
     total = 0
     for sample, alike in samples:
         tensors = list(_tensors(optimizer.state.get(sample, {})))
         content = sum(each.numel() * each.element_size() for each in tensors)
         total += content * sum(each.numel() for each in alike) // sample.numel() + len(tensors) * len(alike) * _ENTRY
     return total
+
+
+def _make_states(optimizer: Optimizer, parameters: list[nn.Parameter]) -> None:
+    """Make a step for some parameters, with gradients of zero."""
+    for parameter in parameters:
+        parameter.data.zero_()
+        parameter.grad = torch.zeros_like(parameter)
+    # Torch's own `step` imports torch._dynamo
+    fast_stepper(optimizer).step(present_gradients(optimizer))
+
+
+def _is_like(parameter: nn.Parameter, optimizer: Optimizer) -> bool:
+    """Return True if the tensors of a parameter's state are numbers or have its shape."""
+    tensors = _tensors(optimizer.state.get(parameter, {}))
+    return all(each.numel() == 1 or each.shape == parameter.shape for each in tensors)
 
 
 def _distance(parameter: nn.Parameter) -> tuple[bool, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -11,7 +11,7 @@ from runner.components.augment.warp import fuse_geometric
 from runner.engine.batches import EvalBatches, TrainBatches, place_split
 from runner.engine.contracts import Augment, Data, Preprocess
 from runner.engine.randomness import epoch_order
-from runner.engine.sampling import SAMPLERS
+from runner.engine.sampling import SAMPLERS, Repeated, Sampler
 from runner.engine.world import ALONE, World
 from runner.errors import ConfigError, DataError
 from runner.registry import Config, build_many
@@ -45,8 +45,26 @@ def train_batches(
         preprocess=preprocess,
         device=device,
         world=world,
-        sampler=SAMPLERS[data.sampling](data.train.labels),
+        sampler=_sampler(settings, data, list(augments.values())),
     )
+
+
+def _sampler(settings: Settings, data: Data, augments: Sequence[Augment]) -> Sampler:
+    """Return what draws the examples of an epoch; raises ConfigError for repeats that do not fit or are all equal."""
+    sampler, times = SAMPLERS[data.sampling](data.train.labels), settings.augment_repeats
+    if times == 1:
+        return sampler
+    batch = data.batch_size * settings.accumulate
+    if batch % times:
+        raise ConfigError(f"augment_repeats: got {times}, must divide the {batch} examples of a step")
+    if times > sampler.length:
+        raise ConfigError(f"augment_repeats: got {times}, must be at most the {sampler.length} training examples")
+    if not (getattr(data.train, "uniforms", 0) or any(part.uniforms and part.per_epoch for part in augments)):
+        raise ConfigError(
+            f"augment_repeats: got {times} without a random augmentation, so all copies of an image would be equal; "
+            "choose augment=[crop,hflip]"
+        )
+    return Repeated(sampler, times)
 
 
 def validation_batches(

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adagrad, NAdam, Optimizer
+from torch.optim import Adafactor, Adagrad, NAdam, Optimizer, RMSprop
 
 from runner.engine.forward import (
     FastForward,
@@ -174,9 +174,11 @@ def check_bf16_state(optimizer: Optimizer) -> None:
 
     NAdam keeps its product over all steps in float32, but torch rounds it when a run is resumed.
     """
-    if isinstance(optimizer, (Adagrad, NAdam)) or hasattr(optimizer, "averaged"):
+    if isinstance(optimizer, (Adafactor, Adagrad, NAdam)) or hasattr(optimizer, "averaged"):
         kind = type(optimizer).__name__
         raise ConfigError(f"precision: pure_bf16 cannot hold what {kind} accumulates over all steps; {_USE_BF16}")
+    if isinstance(optimizer, RMSprop) and any(group["centered"] for group in optimizer.param_groups):
+        raise ConfigError(f"precision: pure_bf16 rounds a variance below zero (optim.centered=true); {_USE_BF16}")
     for key, remains in _decays(optimizer):
         if 1 - remains < _BF16_STEP:
             raise ConfigError(

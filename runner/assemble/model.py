@@ -117,8 +117,9 @@ def _set_prior(model: nn.Module, data: Data, batches: TrainBatches) -> list[str]
     With weights of zero the first loss is then the entropy of the shares (Karpathy 2019, "init well"). A class without
     examples counts as one, so that its logit is finite.
     """
-    drawn = data.train.labels[batches.sampler.draw(batches.seed, 0).examples]
-    counts = drawn.bincount(minlength=len(data.classes)).clamp_min(1)
+    sampler = batches.sampler
+    epochs = [sampler.draw(batches.seed, epoch).examples for epoch in range(sampler.epochs_per_pass)]
+    counts = data.train.labels[torch.cat(epochs)].bincount(minlength=len(data.classes)).clamp_min(1)
     heads = [head for head in classifiers(model) if not head.is_kept]
     for head in heads:
         if not isinstance(bias := head.module.bias, nn.Parameter):

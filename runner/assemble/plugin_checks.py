@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from runner.engine.contracts import Augment, Data, Draws, Probe, Regularizer
 from runner.engine.losses import Loss, Prediction
+from runner.engine.stage_plan import Transfer
 from runner.errors import brief, type_name
 from runner.registry import Config, check_products, find, is_plugins, names, wrong_product
 
@@ -80,6 +81,7 @@ for _kind, _check in {
     "probe": _of_type(Probe, "a Probe"),
     "average": _average,
     "tracker": _tracker,
+    "transfer": _of_type(Transfer, "a Transfer"),
     "preprocess": _preprocess,
     "data": _data,
     **dict.fromkeys(("norm", "init", "scheduler", "loss", "mix", "predict", "update"), _function),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 
 import torch
@@ -42,6 +43,7 @@ def build_recipe(
     # The examples of any step but the last of an epoch.
     full = min(batches.batch, batches.examples_per_epoch)
     loss = _build_loss(config, settings, data)
+    mix = build("mix", config["mix"], num_classes=classes, shape=data.shape, clock=clock)
     forward, compiled = forward_of(model, settings, shape=data.shape, batch=full, steps=clock.total_steps)
     return Recipe(
         seed=settings.seed,
@@ -52,7 +54,7 @@ def build_recipe(
         log_every=settings.log_every,
         accumulate=settings.accumulate,
         loss=loss,
-        mix=_seeded_by_step(build("mix", config["mix"], num_classes=classes, shape=data.shape), settings.seed, world),
+        mix=_seeded_by_step(mix, settings.seed, world),
         predict=build_predict(config, model, data.shape, loss),
         penalties=[r.penalty for r in regularizers if r.penalty],
         constraints=[r.constrain for r in regularizers if r.constrain],
@@ -109,9 +111,13 @@ def _class_counts(loss: Config, data: Data) -> Tensor:
 
 
 def _seeded_by_step(mix: Mix, seed: int, world: World) -> Callable[[Tensor, Tensor, int], Batch]:
-    """Return the mix as a function of the step; each process mixes its own share of the examples."""
-    key_of = step_keys(seed, "mix", rank=world.rank)
-    return lambda images, labels, step: mix(images, labels, key_of(step))
+    """Return the mix as a function of the step; each process mixes its own share of the examples.
+
+    A mix may have an `end`: a number of steps after which batches stay as they are.
+    """
+    key_of, end = step_keys(seed, "mix", rank=world.rank), getattr(mix, "end", None)
+    last = math.inf if end is None else end
+    return lambda images, labels, step: mix(images, labels, key_of(step)) if step < last else (images, labels)
 
 
 def _clipper(settings: Settings, model: nn.Module) -> Clip:

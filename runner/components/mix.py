@@ -1,23 +1,70 @@
-"""Mixing augmentations: combine each image and label of a batch with another one, drawn from a random key."""
+"""_Mixing augmentations: combine each image and label of a batch with another one, drawn from a random key."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from runner.engine.clock import Clock
 from runner.engine.contracts import Mix
 from runner.engine.randomness import numpy_generator
 from runner.errors import ConfigError
-from runner.registry import register
-from runner.schema import Positive, Unit
+from runner.registry import register, shared_knobs
+from runner.relations import InRun
+from runner.schema import Duration, Positive, Unit
 
 # (C, H, W)
 _Shape = tuple[int, int, int]
+_Until = Annotated[Duration, InRun(before=True)]
 _Blend = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor | float]]
+
+
+@dataclass(frozen=True)
+class _MixUntil:
+    """A mix of the first `end` steps of a run; without an end, of all."""
+
+    mix: Mix
+    end: int | None
+
+    def __call__(self, images: Tensor, labels: Tensor, key: int) -> tuple[Tensor, Tensor]:
+        """Return mixed images and labels."""
+        return self.mix(images, labels, key)
+
+
+@shared_knobs
+class _Mixing:
+    """The choice of batches that are mixed, from the knobs that all mixes share; a mix asks for `mixing`.
+
+    Args:
+        num_classes: number of classes K.
+        clock: the length of the run.
+        p: probability to mix a batch, in [0, 1]; an unmixed one has soft labels (B, K), too.
+        until: duration after which no batch is mixed, as with `mix=none`; null is never.
+    """
+
+    def __init__(self, num_classes: int, clock: Clock, *, p: Unit, until: _Until | None) -> None:
+        self._num_classes, self._p = num_classes, p
+        self._end = None if until is None else max(1, clock.steps(until))
+
+    def with_permutation(self, blended: _Blend) -> Mix:
+        """Return a mix of a batch with a permutation of itself; `blended` returns images and the partners' weight."""
+
+        def mix(images: Tensor, labels: Tensor, key: int) -> tuple[Tensor, Tensor]:
+            random = numpy_generator(key)
+            soft = _one_hot(labels, self._num_classes)
+            if random.random() >= self._p:
+                return images, soft
+            other = torch.from_numpy(random.permutation(len(images))).to(images.device, non_blocking=True)
+            mixed, weight = blended(images, other, random)
+            return mixed, torch.lerp(soft, soft[other], weight)
+
+        return _MixUntil(mix, self._end)
 
 
 @register("mix")
@@ -27,34 +74,32 @@ def none() -> Mix:
 
 
 @register("mix")
-def mixup(num_classes: int, *, alpha: Positive, p: Unit) -> Mix:
+def mixup(mixing: _Mixing, *, alpha: Positive) -> Mix:
     """Return mixup: `w * image + (1 - w) * partner`, labels likewise (Zhang et al. 2017, arXiv 1710.09412, eq. 1).
 
     As in the authors' code, a batch is mixed with a permutation of itself, with one weight per batch.
 
     Args:
-        num_classes: Number of classes K.
+        mixing: Which batches are mixed.
         alpha: Parameter of Beta(alpha, alpha), which w is drawn from, > 0.
-        p: Probability to mix a batch, in [0, 1].
 
     Returns:
         Images (B, C, H, W) and soft labels (B, K), also for batches left unmixed.
     """
-    return _mix_with_permutation(lambda images, other, random: _mixup(images, other, random, alpha), num_classes, p)
+    return mixing.with_permutation(lambda images, other, random: _mixup(images, other, random, alpha))
 
 
 @register("mix")
-def cutmix(num_classes: int, shape: _Shape, *, alpha: Positive, p: Unit) -> Mix:
+def cutmix(mixing: _Mixing, shape: _Shape, *, alpha: Positive) -> Mix:
     """Return CutMix: paste a box of the partner image, weight labels by its area (arXiv 1905.04899, section 3.1).
 
     The box covers a share 1 - w of the image around a uniform center. Parts outside the image are not pasted and do not
     count.
 
     Args:
-        num_classes: Number of classes K.
+        mixing: Which batches are mixed.
         shape: Image shape (C, H, W).
         alpha: Parameter of Beta(alpha, alpha), which w is drawn from, > 0.
-        p: Probability to mix a batch, in [0, 1].
 
     Returns:
         Images (B, C, H, W) and soft labels (B, K).
@@ -63,21 +108,20 @@ def cutmix(num_classes: int, shape: _Shape, *, alpha: Positive, p: Unit) -> Mix:
         ConfigError: Images have one pixel.
     """
     _require_pixels("cutmix", shape)
-    return _mix_with_permutation(lambda images, other, random: _cutmix(images, other, random, alpha), num_classes, p)
+    return mixing.with_permutation(lambda images, other, random: _cutmix(images, other, random, alpha))
 
 
 @register("mix")
-def saliencymix(num_classes: int, shape: _Shape, *, alpha: Positive, p: Unit) -> Mix:
+def saliencymix(mixing: _Mixing, shape: _Shape, *, alpha: Positive) -> Mix:
     """Return SaliencyMix: paste the box around the partner's most salient pixel (arXiv 2006.01791, section 3).
 
     The box has the same place in both images; its size and the label weights are those of CutMix. Saliency is the
     contrast between a pixel and its surroundings, summed over several radii.
 
     Args:
-        num_classes: Number of classes K.
+        mixing: Which batches are mixed.
         shape: Image shape (C, H, W).
         alpha: Parameter of Beta(alpha, alpha), which w is drawn from, > 0.
-        p: Probability to mix a batch, in [0, 1].
 
     Returns:
         Images (B, C, H, W) and soft labels (B, K).
@@ -86,24 +130,21 @@ def saliencymix(num_classes: int, shape: _Shape, *, alpha: Positive, p: Unit) ->
         ConfigError: Images have one pixel.
     """
     _require_pixels("saliencymix", shape)
-    return _mix_with_permutation(
-        lambda images, other, random: _saliencymix(images, other, random, alpha), num_classes, p
-    )
+    return mixing.with_permutation(lambda images, other, random: _saliencymix(images, other, random, alpha))
 
 
 @register("mix")
 def mixup_or_cutmix(
-    num_classes: int, shape: _Shape, *, mixup_alpha: Positive, cutmix_alpha: Positive, cutmix_p: Unit, p: Unit
+    mixing: _Mixing, shape: _Shape, *, mixup_alpha: Positive, cutmix_alpha: Positive, cutmix_p: Unit
 ) -> Mix:
     """Return mixup or CutMix, chosen at random per batch.
 
     Args:
-        num_classes: Number of classes K.
+        mixing: Which batches are mixed.
         shape: Image shape (C, H, W).
         mixup_alpha: Parameter of mixup's Beta(alpha, alpha), > 0.
         cutmix_alpha: Parameter of CutMix's Beta(alpha, alpha), > 0.
         cutmix_p: Probability of CutMix for a mixed batch, in [0, 1].
-        p: Probability to mix a batch, in [0, 1].
 
     Returns:
         Images (B, C, H, W) and soft labels (B, K).
@@ -118,28 +159,13 @@ def mixup_or_cutmix(
             return _cutmix(images, other, random, cutmix_alpha)
         return _mixup(images, other, random, mixup_alpha)
 
-    return _mix_with_permutation(either, num_classes, p)
+    return mixing.with_permutation(either)
 
 
 def _require_pixels(name: str, shape: _Shape) -> None:
     """Raise ConfigError for images of one pixel: only the whole image would fit into a box."""
     if shape[1:] == (1, 1):
         raise ConfigError(f"mix={name}: points (images of 1x1 pixel) have no boxes to paste; choose mix=mixup")
-
-
-def _mix_with_permutation(blended: _Blend, num_classes: int, p: float) -> Mix:
-    """Return a mix of a batch with a permutation of itself; `blended` returns images and the partners' weight."""
-
-    def mix(images: Tensor, labels: Tensor, key: int) -> tuple[Tensor, Tensor]:
-        random = numpy_generator(key)
-        soft = _one_hot(labels, num_classes)
-        if random.random() >= p:
-            return images, soft
-        other = torch.from_numpy(random.permutation(len(images))).to(images.device, non_blocking=True)
-        mixed, weight = blended(images, other, random)
-        return mixed, torch.lerp(soft, soft[other], weight)
-
-    return mix
 
 
 def _mixup(images: Tensor, other: Tensor, random: np.random.Generator, alpha: float) -> tuple[Tensor, float]:

@@ -90,12 +90,12 @@ class RMSNorm(nn.RMSNorm):
         return super().forward(x.to(self.weight.dtype))
 
 
-class RMSNorm2d(RMSNorm):
+class RMSNorm2d(nn.RMSNorm):
     """RMS norm over the channels of each pixel of maps (B, C, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalized maps (B, C, H, W)."""
-        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+        return super().forward(x.to(self.weight.dtype).movedim(1, -1)).movedim(-1, 1)
 
 
 @register("norm")

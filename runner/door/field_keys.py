@@ -68,6 +68,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "num_workers workers dataloader_num_workers n_workers loader_workers num_worker": ("data.workers={}",),
     "data_dir data_root dataset_path data_path dataset_dir root_dir train_dir": ("data.root={}",),
     "image_size img_size input_size imgsz image_dim resolution": ("data.size={}", "data.size=[{},{}]"),
+    "aug_repeats repeated_aug ra_repeats repeated_augmentation": ("augment_repeats={}",),
     "shuffle": ("true: data.sampling=shuffle",),
     "limit limit_train_batches subset subset_size n_samples max_samples max_train_samples": ("data.limit={}",),
     "val_split validation_split val_fraction valid_pct": ("data.val_fraction={}",),
@@ -90,6 +91,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
     ),
     "mixup mixup_alpha use_mixup": ("true: mix=mixup", "false: mix=none", "0: mix=none", "mix=mixup mix.alpha={}"),
     "cutmix cutmix_alpha use_cutmix": ("true: mix=cutmix", "false: mix=none", "0: mix=none", "mix=cutmix mix.alpha={}"),
+    "mixup_off_epoch mixup_off": ("mix=mixup mix.until={}epochs",),
     "ema model_ema use_ema ema_decay model_ema_decay moving_average": (
         "true: average=ema",
         "false: average=none",
@@ -144,10 +146,11 @@ _NOTES: dict[str, str] = {
     "multi_label is_multilabel": MULTI_LABEL,
     "regression is_regression": REGRESSION,
     "problem_type task_type": ONE_KIND,
-    "finetune finetuning": "init_from=<run or file> starts from its weights",
+    "finetune finetuning": "recipe=finetune init_from=<run or file> starts from its weights",
     "freeze freeze_backbone freeze_base freeze_encoder freeze_features freeze_layers freeze_at freeze_bn freeze_epochs "
-    "frozen frozen_stages unfreeze unfreeze_at_epoch trainable trainable_layers requires_grad": "a rule freezes "
-    "tensors by their names: \"optim.rules=[{match:'hidden.*',active:[100%,null]}]\"",
+    "frozen frozen_stages unfreeze unfreeze_at_epoch trainable trainable_layers requires_grad": "transfer= "
+    "freezes what init_from loaded; a rule freezes tensors by their names: "
+    "\"optim.rules=[{match:'hidden.*',active:[100%,null]}]\"",
     "seeds n_seeds num_seeds repeats n_repeats num_repeats repetitions": "a sweep repeats a run: -m 'seed=range(0,5)'",
     "logger loggers report_to log_to": "TensorBoard is always written, and tracker=[csv] and the like beside it",
     "pin_memory persistent_workers prefetch_factor non_blocking": "the loader chooses this for the device",

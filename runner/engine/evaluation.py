@@ -217,7 +217,7 @@ def predict_batches(
         for images, labels in batches:
             with torch.no_grad(), parts.autocast():
                 predicted = parts.predict(model, images)
-            yield *_completed(loss, predicted), labels
+            yield *completed_prediction(loss, predicted), labels
 
 
 def _totals(loss: Loss, logits: Tensor, log_p: Tensor | None, labels: Tensor) -> Tensor:
@@ -227,7 +227,7 @@ def _totals(loss: Loss, logits: Tensor, log_p: Tensor | None, labels: Tensor) ->
     return torch.stack([each.float() for each in (correct, *loss.totals(logits, labels), nll)])
 
 
-def _completed(loss: Loss, predicted: Prediction | Tensor) -> tuple[Tensor, Tensor | None]:
+def completed_prediction(loss: Loss, predicted: Prediction | Tensor) -> tuple[Tensor, Tensor | None]:
     """Return the logits and the log-probabilities of a prediction, None if the loss has no probabilities."""
     found = predicted if isinstance(predicted, Prediction) else Prediction(None, predicted)
     log_p = None if found.log_p is None or loss.log_probabilities is None else found.log_p.float()

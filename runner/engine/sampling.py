@@ -29,6 +29,8 @@ class Sampler(Protocol):
 
     # The number of draws of an epoch
     length: int
+    # The number of epochs that draw what there is to draw
+    epochs_per_pass: int
 
     def draw(self, seed: int, epoch: int) -> _Drawn:
         """Return the draws of an epoch, on the CPU; they depend on seed, epoch and the labels only."""
@@ -37,6 +39,8 @@ class Sampler(Protocol):
 
 class Shuffle:
     """Draws every example once per epoch, in random order. The row of an example is its position in the split."""
+
+    epochs_per_pass = 1
 
     def __init__(self, labels: Tensor) -> None:
         self.length = len(labels)
@@ -54,6 +58,8 @@ class Balanced:
     epochs. So an epoch repeats the examples of a rare class and takes a part of those of a frequent one, and over many
     epochs the examples of a class are drawn equally often, to within one. Classes without examples are left out.
     """
+
+    epochs_per_pass = 1
 
     def __init__(self, labels: Tensor) -> None:
         host = labels.cpu()
@@ -82,6 +88,30 @@ class Balanced:
         ]
         begin = first - passes[0] * len(members)
         return torch.cat(found)[begin : begin + self._each]
+
+
+class Repeated:
+    """Draws each example several times in a row, each time with other random numbers (Hoffer et al. 2020, 1901.09335).
+
+    An epoch is about as long as one of the sampler that is repeated, so it draws a part of its examples; as many epochs
+    as there are repeats draw all of them. Fewer than `times` examples at the end of a pass are left out.
+
+    Args:
+        sampler: Draws the examples.
+        times: The draws of each example in a row, at most the length of the sampler.
+    """
+
+    def __init__(self, sampler: Sampler, times: int) -> None:
+        self._sampler, self._times = sampler, times
+        self._each = sampler.length // times
+        self.length = self._each * times
+        self.epochs_per_pass = sampler.epochs_per_pass * times
+
+    def draw(self, seed: int, epoch: int) -> _Drawn:
+        """Return the next part of a pass, with a row of its own for each draw."""
+        number, part = divmod(epoch, self._times)
+        examples = self._sampler.draw(seed, number).examples[part * self._each : (part + 1) * self._each]
+        return _Drawn(examples.repeat_interleave(self._times), torch.arange(self.length))
 
 
 SAMPLERS: Mapping[Sampling, Callable[[Tensor], Sampler]] = {"shuffle": Shuffle, "balanced": Balanced}

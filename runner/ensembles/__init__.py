@@ -1,6 +1,11 @@
-"""Ensembles of trained models: combined predictions, honest statistics of their gain, selection, calibration.
+"""Ensembles of trained models: combined predictions, honest statistics of their gain, selection, calibration, soups.
 
-Everything here takes log-probabilities and returns numbers or text; no file is read or written.
+- `manifest`: `ensemble.json`, the members of an ensemble and how their predictions are combined.
+- `model`: the model of an ensemble: images in, combined log-probabilities out.
+- `stacked`: members of one architecture evaluated in one forward pass.
+- `soup`: weights averaged over models, and the loss between two of them.
+
+The others take log-probabilities and return numbers or text; they read and write no file:
 
 - `statistics`: combined predictions, their scores and gains, and the score against the number of members.
 - `gains`: the interval of a gain over examples; disagreement and correlation of errors.

@@ -18,11 +18,14 @@ _EXPECTED = 2.0
 @figure("png")
 def ensemble_figure(report: EnsembleReport) -> Any:
     """Draw the accuracy of members and ensemble, the accuracy by number of members, and the gains with intervals."""
-    sheet = new_figure(11, 4.3, layout="constrained")
-    single, curve, gains = sheet.subplots(1, 3, width_ratios=[1, 1.6, 1.2])
-    _draw_members(single, report)
-    _draw_curve(curve, report)
-    _draw_gains(gains, report)
+    # A soup has no curve
+    has_curve = bool(report.statistics.curve)
+    sheet = new_figure(11 if has_curve else 7, 4.3, layout="constrained")
+    axes = list(sheet.subplots(1, 2 + has_curve, width_ratios=[1, *([1.6] if has_curve else []), 1.2]))
+    _draw_members(axes[0], report)
+    if has_curve:
+        _draw_curve(axes[1], report)
+    _draw_gains(axes[-1], report)
     title = headline(report)
     short = title if len(title) <= _LETTERS else f"{title[: _LETTERS - 3]}..."
     sheet.suptitle(short, fontsize=11, parse_math=False)
@@ -55,7 +58,9 @@ def _draw_members(axes: Any, report: EnsembleReport) -> None:
     axes.plot([0], [found.mean.accuracy], linestyle="", marker="_", markersize=34, color="C0")
     best = found.members[found.best].accuracy
     axes.plot([0.6], [best], linestyle="", marker="D", color="C1", label=report.best)
-    axes.plot([1.2], [found.ensemble.accuracy], linestyle="", marker="*", markersize=13, color="C2", label="ensemble")
+    axes.plot(
+        [1.2], [found.ensemble.accuracy], linestyle="", marker="*", markersize=13, color="C2", label=report.product
+    )
     label_axes(axes, ylabel="accuracy")
     axes.set(xlim=(-0.4, 1.6), xticks=[])
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.03), frameon=False, fontsize=8)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from runner.comparing.tables import Table
 from runner.comparing.verdicts import SCORE_FORMAT
 from runner.ensembles.calibration import PredictionScores
 from runner.ensembles.gains import Gain
-from runner.ensembles.statistics import Combine, CurvePoint, EnsembleStatistics
+from runner.ensembles.manifest import Combine
+from runner.ensembles.statistics import CurvePoint, EnsembleStatistics
 
 _SCORES = ("accuracy", "nll", "ece", "brier", "aurc")
 # Examples from which a hundredth of a point can be more than one example
@@ -26,7 +28,7 @@ class EnsembleReport:
         split: The split that was scored, in words.
         names: The names of the members, in the order of the statistics.
         statistics: The statistics on the split.
-        how: What is averaged.
+        how: What is averaged: predictions of the members, or (`weights`) their weights.
         cost: The forward passes of a prediction relative to one member.
         temperature: The temperature of the ensemble; None without one.
         calibrated: The scores of the ensemble at this temperature.
@@ -35,6 +37,7 @@ class EnsembleReport:
         members: The word for several.
         best: The words for the member that the ensemble is compared with.
         expected: A gain to show beside the measured one, in words; empty for none.
+        product: The word for what was made of the members.
         notes: More lines.
     """
 
@@ -42,7 +45,7 @@ class EnsembleReport:
     split: str
     names: tuple[str, ...]
     statistics: EnsembleStatistics
-    how: Combine
+    how: Combine | Literal["weights"]
     cost: float
     temperature: float | None = None
     calibrated: PredictionScores | None = None
@@ -51,6 +54,7 @@ class EnsembleReport:
     members: str = "members"
     best: str = "best member by validation"
     expected: str = _LECTURES
+    product: str = "ensemble"
     notes: tuple[str, ...] = ()
 
     @property
@@ -132,10 +136,10 @@ def scores_table(report: EnsembleReport) -> Table:
         f"mean of the {report.members}": found.mean,
         f"sd of the {report.members}": found.sd,
         _best_name(report): found.members[found.best],
-        "ensemble": found.ensemble,
+        report.product: found.ensemble,
     }
     if report.temperature is not None and report.calibrated is not None:
-        rows[f"ensemble at temperature {temperature_in_words(report.temperature)}"] = report.calibrated
+        rows[f"{report.product} at temperature {temperature_in_words(report.temperature)}"] = report.calibrated
     if len(report.used) == 1:
         del rows[f"sd of the {report.members}"]
     return [{"predictions": name, **{each: _score(scores, each) for each in _SCORES}} for name, scores in rows.items()]

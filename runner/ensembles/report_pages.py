@@ -14,6 +14,8 @@ from runner.screen_tables import print_table, rows_note
 
 # Longer lines are hard to read; rows of a table on the screen
 _WIDTH, _MOST_ROWS = 120, 20
+# Columns that a narrow screen leaves out
+_OPTIONAL = ("ece", "lowest", "highest", "sd")
 _PICTURE = "Scores of members and ensemble, score by number of members, and gains"
 
 
@@ -28,17 +30,15 @@ def print_report(report: EnsembleReport, stream: TextIO | None = None) -> None:
         print_table(scores_table(report), optional=["aurc", "brier"], console=screen)
         for line in sentences(report):
             screen.print(textwrap.fill(f"- {line}", screen.width, subsequent_indent="  ", break_on_hyphens=False))
-        for table, optional in ((members_table(report), ["ece"]), (curve_table(report), ["lowest", "highest", "sd"])):
+        for table in _sections(report).values():
             notes = rows_note(min(_MOST_ROWS, len(table)), len(table), "rows", "all in the saved report")
-            print_table(table[:_MOST_ROWS], optional=optional, notes=notes, console=screen)
+            print_table(table[:_MOST_ROWS], optional=_OPTIONAL, notes=notes, console=screen)
 
 
 def _sections(report: EnsembleReport) -> dict[str, Table]:
     """Return the tables below the sentences, by heading."""
-    return {
-        f"Each {report.member}": members_table(report),
-        f"Score by number of {report.members}": curve_table(report),
-    }
+    curve = {f"Score by number of {report.members}": curve_table(report)} if report.statistics.curve else {}
+    return {f"Each {report.member}": members_table(report), **curve}
 
 
 def markdown_report(report: EnsembleReport, picture: str | None, command: str) -> str:

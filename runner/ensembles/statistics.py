@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import mean
-from typing import Literal
 
 import numpy as np
 
@@ -26,8 +25,8 @@ from runner.ensembles.calibration import (
     prediction_scores,
 )
 from runner.ensembles.gains import Gain, disagreement, error_correlation, paired_gain
+from runner.ensembles.manifest import Combine
 
-Combine = Literal["probabilities", "logits"]
 # Subsets of one size in the curve, at most and at least; numbers of all their predictions at most
 _MOST_SUBSETS, _LEAST_SUBSETS, _MOST_NUMBERS = 64, 8, 500_000_000
 
@@ -216,12 +215,7 @@ def _subset_scores(
         for place, found in enumerate(score(log_p[:, part], labels[part], weights, subsets)):
             right[place] += found[0]
             nll[place] += found[1]
-    return [_share(number, count) for number in right], [_share(number, count) for number in nll]
-
-
-def _share(total: float, count: int) -> float:
-    """Return a mean, NaN of no examples."""
-    return float(total) / count if count else math.nan
+    return (right / (count or math.nan)).tolist(), (nll / (count or math.nan)).tolist()
 
 
 def _score_mean_probability(
@@ -243,6 +237,12 @@ def _score_mean_logit(
     log_p: Array, labels: Labels, weights: Array, subsets: Sequence[tuple[int, ...]]
 ) -> Iterator[tuple[int, float]]:
     """Yield the same of ensembles that average logits."""
-    for subset in map(list, subsets):
-        found = combine(log_p[subset], weights[subset], "logits")
-        yield int((predicted_classes(found) == labels).sum()), float(label_nll(found, labels).sum())
+    terms = weights[:, None, None] * log_p
+    for subset in subsets:
+        mean: Array = sum((terms[member] for member in subset[1:]), terms[subset[0]]) / sum(weights[list(subset)])
+        mass = log_sum_exp(mean)
+        with np.errstate(invalid="ignore"):
+            likelihood = label_nll(mean, labels) + mass
+        # Members that exclude every class together leave equal probabilities
+        likelihood = np.where(np.isneginf(mass), math.log(mean.shape[1]), likelihood)
+        yield int((predicted_classes(mean) == labels).sum()), float(likelihood.sum())

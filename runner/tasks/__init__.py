@@ -7,7 +7,10 @@ export.py           the model of a finished run as one file, with a model card
 out_file.py         the file that `task.out` names
 trained/            a run restored for use without its data
 save_evaluation.py  results of an evaluation, on the screen and in the run folder
+temperature.py      scores after temperature scaling, for an evaluation
+views_gain.py       the gain of several views over the plain prediction, for an evaluation
 final_scores.py     the scores at the end of a run, with the selected weights
+probe_phase.py      a fine-tuned model compared with the linear probe that it began with
 class_scores.py     scores of each class: table and CSV
 predictions.py      the predictions for a split, in a file
 clean.py            remove weights files of finished runs

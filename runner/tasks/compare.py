@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import shlex
-import stat
 import textwrap
 from pathlib import Path
 from typing import Annotated, Literal
 
-from runner import user_paths
 from runner.comparing.csv_tables import configurations_csv, runs_csv
 from runner.comparing.page import draw_pictures, headline, html_page, markdown_page, remarks
 from runner.comparing.report import Report, limit_note, limited, make_report
@@ -19,13 +17,14 @@ from runner.directions import monitor_by_tag
 from runner.engine.figures.picture import save_all
 from runner.engine.saving.folder import create
 from runner.engine.saving.storage import is_read_only, printable, write_atomic
-from runner.errors import ConfigError, StorageError
+from runner.errors import StorageError
 from runner.printing import visible, write_stderr, write_stdout
 from runner.registry import register
 from runner.roles import FilePath, Role, Verbatim
 from runner.schema import Positive
 from runner.screen_tables import print_table
 from runner.tasks.job import Job
+from runner.tasks.runs_given import patterns_of, subject_of
 
 _PAGE = "comparison.html"
 # Most columns; longer lines are hard to read
@@ -52,7 +51,7 @@ def compare(
     """
     score = monitor_by_tag(metric, job.config["plugins"], key="task.metric")
     criterion = Criterion(metric=metric, at=at, margin=margin, lower_is_better=score.lower_is_better)
-    found = make_report(_patterns(job.config["runs"], job), criterion, baseline)
+    found = make_report(patterns_of(job), criterion, baseline)
     shown = False
     with decorative("comparison: not shown"):
         _print_report(found)
@@ -69,23 +68,10 @@ def compare(
     return 0
 
 
-def _patterns(runs: str | list[str] | None, job: Job) -> list[str]:
-    """Return the patterns given; without any, the latest sweep, or all of `outputs` if there is no sweep."""
-    if runs == []:
-        raise ConfigError("runs: got [], must name at least one run folder, sweep or pattern")
-    if runs is not None:
-        return [runs] if isinstance(runs, str) else runs
-    outputs = Path(job.config["outputs"])
-    names = user_paths.listed(outputs / "sweeps", key="outputs")
-    found = [(outputs / "sweeps" / name, user_paths.status(outputs / "sweeps" / name)) for name in names]
-    sweeps = [(status.st_mtime, path.name, path) for path, status in found if status and stat.S_ISDIR(status.st_mode)]
-    return [str(max(sweeps)[2] if sweeps else outputs)]
-
-
 def _save(found: Report, job: Job, out: str | None) -> tuple[Path, list[str]]:
     """Write a comparison into a new folder, its numbers first; return the folder and the pages that could be made."""
     tables = {"comparison.csv": configurations_csv(found), "runs.csv": runs_csv(found)}
-    folder = create(Path(out or job.folder or Path(job.config["outputs"]) / f"compare-{_subject(found)}"))
+    folder = create(Path(out or job.folder or Path(job.config["outputs"]) / f"compare-{subject_of(found.patterns)}"))
     for name, text in tables.items():
         write_atomic(folder / name, _encoded(text))
     given = " ".join(map(shlex.quote, job.overrides))
@@ -106,12 +92,6 @@ def _save(found: Report, job: Job, out: str | None) -> tuple[Path, list[str]]:
 def _encoded(text: str) -> bytes:
     """Return a text as UTF-8; names of files that are not UTF-8 are escaped, as is what no page shows."""
     return visible(text).encode()
-
-
-def _subject(found: Report) -> str:
-    """Return the name of the one sweep or folder that was compared, else `runs`."""
-    name = Path(found.patterns[0]).name if len(found.patterns) == 1 else ""
-    return name if name and not set(name) & set("*?[]") else "runs"
 
 
 def _print_report(found: Report) -> None:

@@ -15,17 +15,15 @@ from runner.decoration import decorative
 from runner.engine.batches import EvalBatches
 from runner.engine.data_summary import summarize
 from runner.engine.evaluation import Assessment
-from runner.engine.saving import storage
-from runner.engine.saving.folder import RESULT, write_result
 from runner.ensembles.report import EnsembleReport
 from runner.ensembles.report_pages import print_report
-from runner.errors import DataError, StorageError
+from runner.errors import DataError
 from runner.notebook.book import record
 from runner.registry import register
 from runner.tasks.final_scores import score_split
 from runner.tasks.job import Job
 from runner.tasks.report import print_progress, show_scores
-from runner.tasks.run_folder import existing_run
+from runner.tasks.run_folder import count_test_reads
 from runner.tasks.save_evaluation import About, save_evaluation, show_classes_of
 from runner.tasks.saved_data import evaluated_data, lies_elsewhere
 from runner.tasks.temperature import (
@@ -36,7 +34,8 @@ from runner.tasks.temperature import (
     saved_validation,
     show_scaling,
 )
-from runner.tasks.trained.saved_run import SavedRun, facts_of, read_run, restore_predictor
+from runner.tasks.trained.read_run import read_run, restore_predictor
+from runner.tasks.trained.saved_run import SavedRun, facts_of
 from runner.tasks.views_gain import view_recorder
 
 
@@ -65,7 +64,7 @@ def evaluate_task(job: Job, *, split: Literal["test", "val", "train"], temperatu
     if split == "test" and own:
         # Check the files before the read is counted
         loaded.data.check_test()
-        counted = _count_test_read(run.folder)
+        counted = count_test_reads([run.folder])
     name = split if own else f"{split}-data{loaded.fingerprint.id[:4]}"
     found, report = _score(run, job, predictor, _open_split(loaded, split, predictor), split=name, keep=temperature)
     if counted:
@@ -133,24 +132,6 @@ def _facts(run: SavedRun, loaded: Loaded, *, own: bool) -> DataFacts:
         here, there = ("x".join(map(str, shape)) for shape in (found.shape, known.shape))
         raise DataError(f"data: examples have shape {here}; expected {there} as in the training of {run.folder}")
     return found if own else replace(known, classes=found.classes)
-
-
-def _count_test_read(folder: Path) -> bool:
-    """Count a read of the test split in the result; return False, after a line, if the folder is read-only.
-
-    Raises Locked if another process holds the folder.
-    """
-    try:
-        with existing_run(folder) as run:
-            run.check_writable()
-            run.result.test_reads += 1
-            write_result(folder, run.result)
-    except StorageError as error:
-        if not storage.is_read_only(error):
-            raise
-        print_progress(f"this read of the test split is not counted in {RESULT}: {error}")
-        return False
-    return True
 
 
 def _open_split(loaded: Loaded, split: str, predictor: Predictor) -> EvalBatches:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,7 +32,8 @@ from runner.tasks.trained.graphs import (
     make_file,
     output_name,
 )
-from runner.tasks.trained.saved_run import SavedRun, known_facts, read_run, restore_predictor
+from runner.tasks.trained.read_run import read_run, restore_predictor
+from runner.tasks.trained.saved_run import SavedRun, known_facts
 
 # Sizes of the batches on which a file is checked
 _BATCHES = (1, 3, 8)
@@ -61,8 +62,7 @@ def export(
     with out_file(out, SUFFIXES[format], overwrite=overwrite) as path:
         check_name(card_path, (_CARD,), overwrite=overwrite)
         check_installed(format)
-        run = read_run(job, task="export")
-        run = replace(run, config={**run.config, "device": "cpu"})
+        run = read_run(job, task="export").with_settings(device="cpu")
         predictor = restore_predictor(run, known_facts(run), threads=True)
         # Whatever the precision of the training
         predictor.model.float().to(memory_format=torch.contiguous_format)
@@ -149,5 +149,19 @@ def _card(run: SavedRun, predictor: Predictor, format_: Format, content: bytes, 
         "scores": result.scores,
         "test_reads": result.test_reads,
         "data": {"name": run.config["data"]["name"], **(fingerprint.to_record() if fingerprint else {})},
-        "config": run.config,
+        **_what_was_exported(run),
+    }
+
+
+def _what_was_exported(run: SavedRun) -> dict[str, Any]:
+    """Return the config of a run; of an ensemble how it combines its members, with their configs."""
+    if run.manifest is None:
+        return {"config": run.config}
+    members = zip(run.manifest.members, run.members, strict=True)
+    return {
+        "ensemble": {
+            "combine": run.manifest.combine,
+            "temperature": run.manifest.temperature,
+            "members": [{**asdict(entry), "config": member.config} for entry, member in members],
+        }
     }

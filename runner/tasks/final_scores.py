@@ -42,7 +42,7 @@ from runner.engine.saving.storage import write_atomic
 from runner.engine.snapshots import MeanPrediction
 from runner.tasks.class_scores import ClassRow, class_rows, classes_csv, confusion_csv, worst_classes
 from runner.tasks.job import Job
-from runner.tasks.predictions import are_wanted, write_predictions
+from runner.tasks.predictions import about_predictions, are_wanted, write_predictions
 from runner.tasks.run_folder import Run
 
 # Classes up to which the confusion matrix is computed: it has 4 MB then
@@ -164,13 +164,13 @@ def _score_and_save(
     if found.outputs is None or not job.world.is_main:
         return found
     with decorative(f"predictions/{split}.safetensors: not written"):
-        about = {
-            "step": learner.patience.best_step,
-            "weights": run.result.weights,
-            "predict": job.config["predict"]["name"],
-            "data": experiment.fingerprint.id,
-            "classes": list(experiment.classes),
-        }
+        about = about_predictions(
+            job.config["predict"],
+            step=learner.patience.best_step,
+            weights=str(run.result.weights),
+            data=experiment.fingerprint.id,
+            classes=experiment.classes,
+        )
         write_predictions(run.folder, split, found, about)
     return found
 

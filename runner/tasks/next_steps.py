@@ -11,6 +11,7 @@ from pathlib import Path
 
 from runner import user_paths
 from runner.engine.saving.folder import RESULT, Result, read_result
+from runner.ensembles.manifest import is_ensemble
 from runner.errors import RunnerError, escaped
 from runner.registry import MAIN
 from runner.tasks.job import Job
@@ -53,6 +54,19 @@ def after_run(folder: Path, job: Job, result: Result) -> list[str]:
     return [*lines, view]
 
 
+def after_ensemble(folder: Path, job: Job, data: str) -> list[str]:
+    """Return lines with what to do with the folder of an ensemble on a data set."""
+    given = [word for word in job.overrides if word.startswith("plugins=")]
+    if MAIN in job.config["plugins"]:
+        return []
+    run = f"run={folder}"
+    lines = [f"evaluate      {command_line('task=evaluate', run, 'task.split=val', *given)}"]
+    if data not in _NO_IMAGES:
+        words = ("task=predict", run, "task.images=photos", "task.out=predictions.csv", *given)
+        lines.append(f"predict       {command_line(*words)}")
+    return [*lines, f"export        {command_line('task=export', run, 'task.out=model.pt2', *given)}"]
+
+
 def _latest_neighbor(folder: Path, result: Result) -> Path | None:
     """Return the latest other run beside a run that has scores on the same data, None if there is none."""
     if not result.data or not _can_be_quoted(folder):
@@ -65,6 +79,7 @@ def _latest_neighbor(folder: Path, result: Result) -> Path | None:
                 other = read_result(path)
                 if (
                     _can_be_quoted(path)
+                    and not is_ensemble(path, key="outputs")
                     and other.scores.get("val")
                     and other.data
                     and other.data[-1] == result.data[-1]

@@ -28,7 +28,7 @@ from runner.tasks.job import Job
 from runner.tasks.out_file import out_file
 from runner.tasks.report import print_progress
 from runner.tasks.trained.image_inputs import find_images, folder_classes
-from runner.tasks.trained.saved_run import read_run
+from runner.tasks.trained.read_run import read_run
 from runner.tasks.trained.trained import Trained, restore_trained
 
 _FORMATS = (".csv", ".json")

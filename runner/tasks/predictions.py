@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
+from torch import Tensor
 
+from runner import user_paths
 from runner.engine.batches import EvalBatches
 from runner.engine.evaluation import Assessment
-from runner.engine.saving import storage
+from runner.engine.saving import storage, tensor_file
+from runner.errors import CheckpointError
 from runner.tasks.report import print_progress
 
 _FOLDER = "predictions"
@@ -51,3 +55,49 @@ def write_predictions(folder: Path, split: str, found: Assessment, about: Mappin
     # safetensors writes several entries in any order, and equal runs have equal files
     storage.write_atomic(path, save(tensors, metadata={"about": json.dumps({"split": split, **about})}))
     return path
+
+
+def about_predictions(
+    predict: Mapping[str, Any], *, step: int | None, weights: str, data: str, classes: Sequence[str]
+) -> dict[str, Any]:
+    """Return what the metadata of predictions say: of which weights they are, with which method, on which data."""
+    return {
+        "step": step,
+        "weights": weights,
+        "predict": predict["name"],
+        "method": dict(predict),
+        "data": data,
+        "classes": list(classes),
+    }
+
+
+@dataclass(frozen=True)
+class SavedPredictions:
+    """The predictions in a file: log-probabilities (N, K) float32, labels (N,) and ids (N,)."""
+
+    log_p: Tensor
+    labels: Tensor
+    ids: Tensor
+
+
+def read_predictions(folder: Path, split: str, wanted: Mapping[str, Any]) -> SavedPredictions | None:
+    """Return the predictions for a split that a run folder has; None if it has none with the metadata `wanted`.
+
+    `wanted` is what `about_predictions` returns. Older versions noted the name of the method only: a file of theirs
+    counts if the method has no knobs.
+    """
+    path = predictions_file(folder, split)
+    if not user_paths.is_file(path, key="runs", error=CheckpointError):
+        return None
+    try:
+        data = tensor_file.read_bytes(path)
+        tensors = tensor_file.parse(data, path.name)
+        about = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["about"])
+        about.setdefault("method", {"name": about["predict"]})
+        found = SavedPredictions(tensors["log_p"], tensors["labels"], tensors["ids"])
+    except (CheckpointError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        # Damaged, or of a loss without probabilities
+        return None
+    rows = (len(found.labels), len(wanted["classes"]))
+    fits = found.log_p.shape == rows and found.labels.shape == found.ids.shape == rows[:1]
+    return found if fits and all(about.get(key) == value for key, value in wanted.items()) else None

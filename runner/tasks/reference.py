@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from runner import components
 from runner.components.optim import groups as parameter_groups
-from runner.engine import clock, contracts, losses, recipe
+from runner.engine import clock, contracts, losses, recipe, stage_plan
 from runner.tasks.catalog import SECTIONS, Group, Knob, Option
 from runner.trackers import contract
 
@@ -19,6 +19,7 @@ _CONTRACTS = (
     (clock, None),
     (losses, ("Loss", "LossFunction", "Prediction")),
     (parameter_groups, ("Groups",)),
+    (stage_plan, ("StagePlan", "Transfer")),
     (contract, ("TrackedRow", "TrackedRun", "Tracker")),
     (recipe, ("Batch", "Update", "Gradients", "apply_gradients", "Recipe")),
 )

@@ -162,7 +162,7 @@ def _snapshot_rows(split: str, scores: Mapping[str, Any]) -> dict[str, Any]:
     at_end = scores.get("last", {}).get("step") == scores.get("snapshot", {}).get("step")
     names = {} if at_end else {"snapshot": "last snapshot"}
     if "ensemble" in scores:
-        names["ensemble"] = f"ensemble of {counted(scores['ensemble']['members'], 'snapshot')}"
+        names["ensemble"] = f"ensemble of {scores['ensemble']['members']}"
     return {f"{split}, {words}": scores[name] for name, words in names.items() if name in scores}
 
 

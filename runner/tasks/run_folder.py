@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from runner import user_paths
 from runner.assemble import Experiment
 from runner.engine.saving.evidence import result_to_continue
-from runner.engine.saving.folder import Result, read_result, write_result
+from runner.engine.saving.folder import RESULT, Result, read_result, write_result
 from runner.engine.saving.locking import lock
 from runner.engine.saving.storage import is_read_only
 from runner.engine.world import ALONE, World
@@ -103,6 +103,26 @@ def existing_run(folder: Path, world: World = ALONE) -> Iterator[Run]:
     with ExitStack() as held:
         read_only = _locked(folder, world, held)
         yield Run(folder, read_result(folder), read_only)
+
+
+def count_test_reads(folders: Sequence[Path]) -> bool:
+    """Count a read of the test split in the results of runs; print a line about each whose folder is read-only.
+
+    Returns True if one was counted. Raises Locked, and counts none, if another process holds a folder.
+    """
+    counted = 0
+    with ExitStack() as held:
+        runs = [held.enter_context(existing_run(folder)) for folder in dict.fromkeys(folders)]
+        for run in runs:
+            try:
+                run.check_writable()
+                write_result(run.folder, replace(run.result, test_reads=run.result.test_reads + 1))
+                counted += 1
+            except StorageError as error:
+                if not is_read_only(error):
+                    raise
+                print_progress(f"this read of the test split is not counted in {RESULT}: {error}")
+    return counted > 0
 
 
 def _locked(folder: Path, world: World, held: ExitStack) -> StorageError | None:

@@ -19,7 +19,7 @@ from runner.tasks.class_scores import show_classes, show_confusion
 from runner.tasks.final_scores import pictures_of, rows_of, sums_of, tables_of
 from runner.tasks.job import Job
 from runner.tasks.next_steps import command_line
-from runner.tasks.predictions import write_predictions
+from runner.tasks.predictions import about_predictions, write_predictions
 from runner.tasks.report import print_progress
 from runner.tasks.run_folder import existing_run
 from runner.tasks.temperature import Scaling, scaling_picture, scaling_record
@@ -36,7 +36,7 @@ def show_classes_of(classes: Sequence[str], found: Assessment) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What an evaluation is of: the name of its split in files, the classes, and the fingerprint of the data."""
+    """The split of an evaluation as files name it, the classes, and the fingerprint of the data."""
 
     split: str
     classes: Sequence[str]
@@ -61,18 +61,18 @@ def save_evaluation(
     if not (keeps or draws or scaling):
         return
     folder, names = saved.folder, list[str]()
-    of = {
-        "step": int(saved.path.name.partition(".")[0]),
-        "weights": str(saved.path.relative_to(folder)),
-        "predict": saved.config["predict"]["name"],
-        "data": about.fingerprint,
-    }
+    of = about_predictions(
+        saved.config["predict"],
+        step=saved.step,
+        weights=str(saved.path.relative_to(folder)),
+        data=about.fingerprint,
+        classes=about.classes,
+    )
     try:
         with existing_run(folder) as run:
             run.check_writable()
             if keeps:
-                words = {**of, "classes": list(about.classes)}
-                names.append(str(write_predictions(folder, about.split, found, words).relative_to(folder)))
+                names.append(str(write_predictions(folder, about.split, found, of).relative_to(folder)))
             if scaling:
                 names.append(f"temperature_{about.split}.json")
                 write_atomic(folder / names[-1], scaling_record(scaling, {"split": about.split, **of}))

@@ -11,6 +11,7 @@ from typing import Any
 from runner import plain_yaml, user_paths
 from runner.engine.saving.data_folders import data_of, same_name
 from runner.engine.saving.folder import read_environment
+from runner.ensembles.manifest import is_ensemble
 from runner.errors import ConfigError, wrong
 from runner.hashes import hash8
 from runner.identity import data_paths
@@ -54,11 +55,7 @@ def saved_config(
     A relative path of the data means what it meant then. Raises ConfigError if the folder holds no training run, or if
     the command line sets any other key.
     """
-    path = Path(folder) / _CONFIG
-    if not user_paths.is_file(path, key=key):
-        sweep = user_paths.is_file(path.with_name("sweep.yaml"), key=key)
-        why = "name one of the runs in it" if sweep else f"it has no {_CONFIG}"
-        raise ConfigError(f"{key}: got '{folder}', must be a run folder ({why})")
+    path = _config_file(folder, key)
     given = [override.lstrip("+").partition("=")[0] for override in job.overrides]
     config = plain_yaml.load(path)
     chosen = {name for name in other if name in given and not _is_chosen(name, config, job)}
@@ -78,6 +75,18 @@ def saved_config(
     found = config | {name: job.config[name] for name in {*tops.values(), *COMMAND_ONLY} & may_change}
     _check_plugins(key, found, config["plugins"], job.config["plugins"])
     return found
+
+
+def _config_file(folder: str, key: str) -> Path:
+    """Return the path of the config in a run folder; ConfigError if the folder is none, or that of an ensemble."""
+    path = Path(folder) / _CONFIG
+    if is_ensemble(Path(folder), key=key):
+        raise ConfigError(f"{key}: got '{folder}', an ensemble; expected one training run, such as one of its members")
+    if not user_paths.is_file(path, key=key):
+        sweep = user_paths.is_file(path.with_name("sweep.yaml"), key=key)
+        why = "name one of the runs in it" if sweep else f"it has no {_CONFIG}"
+        raise ConfigError(f"{key}: got '{folder}', must be a run folder ({why})")
+    return path
 
 
 def _check_plugins(key: str, config: Mapping[str, Any], saved: Sequence[str], given: Collection[str]) -> None:

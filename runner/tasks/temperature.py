@@ -40,8 +40,6 @@ from runner.tasks.trained.saved_run import SavedRun
 from runner.user_paths import full
 
 _SCHEMA = 1
-# Of predictions that are saved, what must be equal to this command's
-_SAME = ("weights", "predict")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,15 +80,16 @@ def predict_validation(predictor: Predictor, batches: EvalBatches) -> tuple[Arra
 def saved_validation(run: SavedRun) -> tuple[Array, Labels]:
     """Return the predictions for validation that the run has saved: where other data are scored, its own are not read.
 
-    Raises ConfigError if it has none, or those of other weights or of another prediction method.
+    Raises ConfigError if it has none, or those of other weights, of another prediction method or of other data.
     """
     path = predictions_file(run.folder, "val")
     now = {"weights": str(run.path.relative_to(run.folder)), "predict": run.config["predict"]["name"]}
+    now |= {"data": run.data.id} if run.data.id else {}
     try:
         with safe_open(full(path), "numpy") as file:
             about = json.loads(file.metadata()["about"])
-            if any(about.get(key) != now[key] for key in _SAME):
-                raise ConfigError(_other_predictions(run, "are of other weights or of another predict"))
+            if any(about.get(key) != value for key, value in now.items()):
+                raise ConfigError(_other_predictions(run, "are of other weights, of another predict or other data"))
             return file.get_tensor("log_p").astype(np.float64), file.get_tensor("labels").astype(np.int64)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(_other_predictions(run, f"cannot be read ({short_reason(error)})")) from error

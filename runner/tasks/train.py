@@ -31,6 +31,7 @@ from runner.tasks.extend_run import extended_job, origin_of
 from runner.tasks.final_scores import record_scores
 from runner.tasks.find_folder import begun_folder, on_these_data
 from runner.tasks.job import Job
+from runner.tasks.probe_phase import compare_with_probe
 from runner.tasks.report import (
     explained,
     log_end,
@@ -173,6 +174,7 @@ def _train_in(run: Run, job: Job, experiment: Experiment, start: Start, trackers
     if job.config["figures"] == "always":
         run.afterwards.draw("curves.png", loss_figure(folder / METRICS), tag="curves", step=learner.step)
     record_scores(run, job, experiment)
+    compare_with_probe(run, experiment)
     selected, snapshots, keep = result.weights, result.snapshots or (), job.config["keep"]
     if keep == "none":
         result.weights = result.snapshots = None

@@ -1,4 +1,4 @@
-"""What several views or passes gain over the plain prediction: the views of `task=evaluate` as an ensemble."""
+"""The gain of several views or passes over the plain prediction: the views of `task=evaluate` as an ensemble."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_BYTES = 1_000_000_000
 _PLAIN = "plain prediction"
 
 
-class ViewRecorder:
+class _ViewRecorder:
     """A prediction method that predicts as another, and keeps the log-probabilities of each view.
 
     The plain prediction follows the views, so that their random numbers stay those of the method.
@@ -70,9 +70,9 @@ class ViewRecorder:
         )
 
 
-def view_recorder(predictor: Predictor, examples: int) -> ViewRecorder | None:
+def view_recorder(predictor: Predictor, examples: int) -> _ViewRecorder | None:
     """Return what keeps the views of the prediction method; None if it has no views, or no probabilities."""
     method = predictor.predict
     if not isinstance(method, MeanOverViews) or method.loss.log_probabilities is None:
         return None
-    return ViewRecorder(method, examples)
+    return _ViewRecorder(method, examples)

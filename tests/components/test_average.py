@@ -215,7 +215,10 @@ def test_schedulefree_reads_the_averages_of_its_optimizer() -> None:
 def test_schedulefree_needs_its_optimizer() -> None:
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with pytest.raises(ConfigError, match=r"^average=schedulefree: needs optim=schedulefree, whose average it reads$"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^average=schedulefree: needs optim=schedulefree or schedulefree_sgd, whose average it reads$",
+    ):
         build("average", {"name": "schedulefree", "statistics": "model"}, model=model, optimizer=optimizer)
 
 

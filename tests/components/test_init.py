@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import runner.components  # noqa: F401  (registers)
+from runner.components.init.gains import squared_gain
 from runner.errors import ConfigError
 from runner.registry import build, names
 
@@ -88,6 +89,68 @@ def test_standard_deviation_follows_the_fan_formula(name, knobs, std):
         weight = zoo.get_submodule(layer).weight
         assert weight.std().item() == pytest.approx(std(*fans), rel=0.02)  # 4 standard errors of the smallest layer
         assert abs(weight.mean().item()) < 5 * std(*fans) / sqrt(weight.numel())
+
+
+GAINS = {
+    "linear": 1.0,
+    "sigmoid": 1.0,
+    "tanh": 5 / 3,
+    "relu": sqrt(2),
+    "leaky_relu": sqrt(2 / (1 + 0.01**2)),
+    "selu": 0.75,
+    0.3: 0.3,
+}
+
+
+@pytest.mark.parametrize("given", GAINS)
+def test_a_gain_is_the_factor_that_torch_has_for_an_activation(given):
+    if isinstance(given, str):
+        assert nn.init.calculate_gain(given) == pytest.approx(GAINS[given])
+    for name, plain in (("kaiming", 1.0), ("xavier", 1.0), ("orthogonal", 1.0)):
+        torch.manual_seed(0)
+        one = init(name, Zoo(), gain=plain, head=None)
+        torch.manual_seed(0)
+        found = init(name, Zoo(), gain=given, head=None)
+        for layer in FANS:
+            expected = one.get_submodule(layer).weight * GAINS[given]
+            torch.testing.assert_close(found.get_submodule(layer).weight, expected)
+
+
+@pytest.mark.parametrize(
+    ("activation", "squared"),
+    [
+        (nn.ReLU(), 2),
+        (nn.Tanh(), 25 / 9),
+        (nn.Sigmoid(), 1),
+        (nn.SELU(), 9 / 16),
+        (nn.LeakyReLU(0.2), 2 / 1.04),
+        (nn.PReLU(init=0.5), 2 / 1.25),
+        (nn.Identity(), 1),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_the_automatic_gain_is_that_of_the_models_activations(activation, squared):
+    assert squared_gain("auto", nn.Sequential(nn.Linear(3, 3), activation, activation)) == pytest.approx(squared)
+
+
+@pytest.mark.parametrize(
+    ("activations", "says"),
+    [
+        ([nn.GELU()], "torch has no gain for GELU; choose relu or a number"),
+        ([nn.ReLU(), nn.Tanh()], "the model has ReLU and Tanh; choose one gain"),
+    ],
+)
+def test_the_automatic_gain_is_refused_where_there_is_none(activations, says):
+    with pytest.raises(ConfigError, match=f"^init.gain: got 'auto', but {says}$"):
+        init("kaiming", nn.Sequential(nn.Linear(3, 3), *activations), gain="auto")
+
+
+def test_relus_gain_draws_what_kaiming_draws_by_default():
+    torch.manual_seed(0)
+    default = init("kaiming", Zoo())
+    torch.manual_seed(0)
+    asked = init("kaiming", nn.Sequential(Zoo(), nn.ReLU()), gain="auto")[0]
+    assert all(map(torch.equal, default.parameters(), asked.parameters()))
 
 
 NEEDS_MORE = {"residual", "lsuv", "whiten"}  # residual blocks, or images that the model takes

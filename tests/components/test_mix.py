@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,18 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from running import job
+from small_runs import build as run
+from small_runs import interrupted, small, train_to, uninterrupted
 from torch import Tensor
 
 from runner import components  # noqa: F401  (registers all)
 from runner.components import mix as mixes
+from runner.engine.clock import Clock
 from runner.engine.contracts import Mix
+from runner.engine.logs.log import Log
 from runner.engine.randomness import numpy_generator
+from runner.errors import ConfigError
 from runner.registry import build, names
 
 CONF = Path(__file__).parents[2] / "conf" / "mix"
@@ -23,7 +30,11 @@ K = 4
 
 def mix(name: str, **changes: Any) -> Mix:
     return build(
-        "mix", {**yaml.safe_load((CONF / f"{name}.yaml").read_text()), **changes}, num_classes=K, shape=(2, 4, 4)
+        "mix",
+        {**yaml.safe_load((CONF / f"{name}.yaml").read_text()), **changes},
+        num_classes=K,
+        shape=(2, 4, 4),
+        clock=Clock(100, 10, batch=K),
     )
 
 
@@ -31,6 +42,51 @@ def flat(batch: int = K) -> tuple[Tensor, Tensor]:
     """Images of one color each, equal to their label, so that every pixel tells whose it is."""
     labels = torch.arange(batch) % K
     return labels[:, None, None, None].float().expand(batch, 2, 4, 4).clone(), labels
+
+
+MIXES = [name for name in names("mix") if name != "none"]
+
+
+@pytest.mark.parametrize("name", MIXES)
+def test_a_run_mixes_until_the_given_step_and_then_leaves_batches_as_they_are(name: str) -> None:
+    given = small({"mix": name, "mix.p": 1.0, "steps": 40})
+    always, ended = run(given).recipe.mix, run({**given, "mix.until": "25%"}).recipe.mix
+    torch.manual_seed(0)
+    images, labels = torch.randn(16, 1, 8, 8), torch.arange(16) % 10
+    for step in range(40):
+        mixed, soft = ended(images, labels, step)
+        if step < 10:
+            expected = always(images, labels, step)
+            assert torch.equal(mixed, expected[0]) and torch.equal(soft, expected[1])
+        else:
+            assert mixed is images and soft is labels
+    assert not torch.equal(always(images, labels, 9)[0], images)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_a_run_that_stops_mixing_resumes_bit_for_bit(cut: int, tmp_path: Path) -> None:
+    given = small({"mix": "mixup", "mix.alpha": 1.0, "mix.until": "2steps", "accumulate": 2})
+    whole, again = uninterrupted(given, 4)[1], interrupted(given, cut, 4, tmp_path)
+    assert (again.state, again.printed, again.rows) == (whole.state, whole.printed, whole.rows)
+
+
+def test_after_its_end_a_mix_is_none() -> None:
+    """The steps after the end equal those of a run without a mix from the same weights."""
+    mixed, plain = run(small({"mix": "mixup", "mix.until": "2steps"})), run(small({"mix": "none"}))
+    train_to(mixed, 2, Log())
+    saved = mixed.learner
+    plain.learner.load_weights(saved.weights())
+    plain.learner.load_state_dict(copy.deepcopy(saved.state_dict()), saved.weights())
+    for each in (mixed, plain):
+        train_to(each, 5, Log())
+    pairs = zip(mixed.learner.model.parameters(), plain.learner.model.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("until", ["100%", "30epochs", "0steps", "31epochs"])
+def test_an_end_that_changes_nothing_is_refused(until: str) -> None:
+    with pytest.raises(ConfigError, match=r"^mix.until: got .*must be "):
+        job("mix=mixup", f"mix.until={until}")
 
 
 def test_none_gives_back_what_it_got() -> None:

@@ -147,6 +147,49 @@ def hand_schedulefree(w: np.ndarray, gradients: np.ndarray, k: dict[str, Any], d
     return y
 
 
+def hand_schedulefree_sgd(w: np.ndarray, gradients: np.ndarray, k: dict[str, Any], d: float) -> np.ndarray:
+    a, x, y, z = k["momentum"], w, w, w
+    for t, g in enumerate(gradients, 1):
+        z = z - k["lr"] * (g + d * y)
+        x = (1 - 1 / t) * x + z / t
+        y = (1 - a) * z + a * x
+    return y
+
+
+def hand_radam(w: np.ndarray, gradients: np.ndarray, k: dict[str, Any], d: float) -> np.ndarray:
+    (a, b), m, v, most = k["betas"], np.zeros_like(w), np.zeros_like(w), 2 / (1 - k["betas"][1]) - 1
+    for t, g in enumerate(gradients, 1):
+        g = g + d * w
+        m, v = a * m + (1 - a) * g, b * v + (1 - b) * g**2
+        r = most - 2 * t * b**t / (1 - b**t)
+        step = m / (1 - a**t)
+        if r > 5:
+            rectified = (r - 4) * (r - 2) * most / ((most - 4) * (most - 2) * r)
+            step = step * np.sqrt(rectified) * np.sqrt(1 - b**t) / (np.sqrt(v) + k["eps"])
+        w = w - k["lr"] * step
+    return w
+
+
+def hand_adafactor(w: np.ndarray, gradients: np.ndarray, k: dict[str, Any], d: float) -> np.ndarray:
+    def rms(x: np.ndarray) -> float:
+        return float(np.sqrt(np.mean(x**2)))
+
+    v = np.zeros_like(w)
+    rows, columns = (np.zeros(w.shape[:1]), np.zeros(w.shape[1:])) if w.ndim == 2 else (None, None)
+    for t, g in enumerate(gradients, 1):
+        newest, rate = t ** k["beta2_decay"], min(k["lr"], t**-0.5) * max(k["min_size"], rms(w))
+        w = w - k["lr"] * d * w
+        if w.ndim == 2:
+            rows = (1 - newest) * rows + newest * (g**2).mean(1)
+            columns = (1 - newest) * columns + newest * (g**2).mean(0)
+            v = np.outer(rows, columns) / rows.mean()
+        else:
+            v = (1 - newest) * v + newest * g**2
+        u = g / np.sqrt(v)
+        w = w - rate * u / max(1, rms(u) / k["threshold"])
+    return w
+
+
 HAND = {name[5:]: function for name, function in globals().items() if name.startswith("hand_")}
 
 
@@ -168,6 +211,50 @@ def test_three_steps_follow_the_formula(name: str, fused: bool | None) -> None:
         np.testing.assert_allclose(p.detach().numpy(), expected, rtol=1e-7, atol=1e-12)
 
 
+def hand_amsgrad(w: np.ndarray, gradients: np.ndarray, k: dict[str, Any], d: float) -> np.ndarray:
+    (a, b), m, v, most = k["betas"], np.zeros_like(w), np.zeros_like(w), np.zeros_like(w)
+    for t, g in enumerate(gradients, 1):
+        m, v = a * m + (1 - a) * g, b * v + (1 - b) * g**2
+        most = np.maximum(most, v)
+        w = w - k["lr"] * (m / (1 - a**t)) / (np.sqrt(most / (1 - b**t)) + k["eps"])
+    return w
+
+
+def hand_centered(w: np.ndarray, gradients: np.ndarray, k: dict[str, Any], d: float) -> np.ndarray:
+    cache, mean = np.zeros_like(w), np.zeros_like(w)
+    for g in gradients:
+        cache = k["alpha"] * cache + (1 - k["alpha"]) * g**2
+        mean = k["alpha"] * mean + (1 - k["alpha"]) * g
+        w = w - k["lr"] * g / (np.sqrt(cache - mean**2) + k["eps"])
+    return w
+
+
+@pytest.mark.parametrize("fused", [None, True])
+@pytest.mark.parametrize(
+    ("name", "changed", "hand"),
+    [
+        ("radam", {"betas": [0.9, 0.99]}, hand_radam),  # rectified from step 6 on
+        ("radam", {"betas": [0.5, 0.9], "eps": 0.3}, hand_radam),
+        ("adam", {"betas": [0.9, 0.5], "amsgrad": True}, hand_amsgrad),
+        ("adamw", {"betas": [0.9, 0.5], "amsgrad": True}, hand_amsgrad),
+        ("rmsprop", {"alpha": 0.9, "centered": True}, hand_centered),
+        ("adafactor", {"lr": 1.0, "threshold": 1.5, "beta2_decay": -0.5}, hand_adafactor),
+        ("schedulefree_sgd", {"momentum": 0.7}, hand_schedulefree_sgd),
+    ],
+)
+def test_twelve_steps_follow_the_formula(name: str, changed: dict[str, Any], hand: Any, fused: bool | None) -> None:
+    torch.manual_seed(1)
+    weight = nn.Linear(4, 3, bias=False).double()
+    gradients = np.random.default_rng(0).normal(size=(12, 3, 4)) * np.geomspace(4, 0.1, 12)[:, None, None]
+    config = knobs(name, weight_decay=0.0, **changed)
+    start, optim = weight.weight.detach().numpy().copy(), build("optim", config, model=weight, fused=fused)
+    for g in gradients:
+        weight.weight.grad = torch.tensor(g)
+        optim.step()
+    expected = hand(start, gradients, config, 0.0)
+    np.testing.assert_allclose(weight.weight.detach().numpy(), expected, rtol=1e-7, atol=1e-12)
+
+
 def test_every_optimizer_has_its_formula() -> None:
     assert sorted(HAND) == names("optim")
 
@@ -182,7 +269,7 @@ def test_a_tensor_that_gets_its_first_gradient_late_starts_then() -> None:
             model[0].weight.grad = torch.ones(3, 3, dtype=torch.float64)
             model[1].weight.grad = torch.ones(2, 3, dtype=torch.float64) if step == 2 else None
             optim.step()
-        if name in ("lamb", "schedulefree"):  # a ratio of norms; a rate shared by the group
+        if name in ("lamb", "schedulefree", "schedulefree_sgd"):  # a ratio of norms; a rate shared by the group
             assert np.isfinite(model[1].weight.detach().numpy()).all()
             continue
         expected = HAND[name](start, np.ones((1, 2, 3)), config, 0.0)

@@ -54,9 +54,11 @@ OTHER: dict[str, Any] = {  # another valid value, where none follows from the de
     "data.*.val": 8,
     "data.*.test": 8,
     "init.*.head": 0.5,
+    "init.*.gain": "tanh",
     "loss.focal.alpha": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0],
     "loss.*.class_weights": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0],
     "mix.*.p": 0.0,
+    "mix.*.until": "2steps",
     "mix.mixup_or_cutmix.cutmix_p": 1.0,
     "model.cnn.channels": [8, 24],
     "model.*.hidden": [8],
@@ -80,6 +82,7 @@ OTHER: dict[str, Any] = {  # another valid value, where none follows from the de
     "optim.*.no_decay": [],
     "optim.*.rules": [{"match": "head", "lr": 0.0}],
     "optim.muon.ns_steps": 3,
+    "optim.adafactor.threshold": 2.0,
     "predict.swag.samples": 3,
     "predict.tta.views": ["shift"],
     "predict.mc_dropout.passes": 3,
@@ -136,6 +139,7 @@ ELSEWHERE = {  # what no run on this machine can show, with the test that does
     "data.imagefolder.class_order": "tests/components/test_data_folders.py",
     **{f"data.{name}.val_size": "tests/components/test_data.py" for name in DOWNLOADS},
     **{f"data.{name}.batch_size": "tests/components/test_data.py" for name in DOWNLOADS},
+    "optim.radam.eps": "tests/components/test_optim_formulas.py",  # from step 6 on
     **{f"transfer.{name}.cache": "tests/test_feature_cache.py" for name in ("feature_extraction", "staged", "lp_ft")},
     **{
         f"transfer.{name}.normalization": "tests/test_transfer.py"
@@ -234,6 +238,7 @@ def test_no_knob_is_listed_that_does_not_exist() -> None:
 
 SETTINGS = {
     "accumulate": 2,
+    "augment_repeats": 2,
     "clip": 0.01,
     "clip_by": "value",
     "monitor": "val/loss",
@@ -249,7 +254,8 @@ SETTINGS = {
 
 @pytest.mark.parametrize(("field", "value"), SETTINGS.items())
 def test_another_value_of_a_global_field_changes_something(field: str, value: Any) -> None:
-    given = small({"steps": STEPS, "clip": 0.1 if field == "clip_by" else None})
+    beside = {"augment": ["crop"]} if field == "augment_repeats" else {"clip": 0.1} if field == "clip_by" else {}
+    given = small({"steps": STEPS, "clip": None, **beside})
     assert all_of({**given, field: value}) != all_of(given)
 
 

@@ -16,6 +16,7 @@ RANDOM = {
     "dropblock",
     "dropconnect",
     "dropout",
+    "dropout2d",
     "dropout_vanilla",
     "fractional_pooling",
     "stochastic_depth",

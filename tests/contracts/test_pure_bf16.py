@@ -20,12 +20,15 @@ HALF, SINGLE = torch.bfloat16, torch.float32
 PURE = {"precision": "pure_bf16"}
 REFUSED = {  # optimizer: what must be set to have it, if anything helps
     "adagrad": None,
+    "adafactor": None,
     "adam": {"optim.betas": [0.9, 0.99]},
     "adamax": {"optim.betas": [0.9, 0.99]},
     "adamw": {"optim.betas": [0.9, 0.99]},
     "lamb": {"optim.betas": [0.9, 0.99]},
     "nadam": None,
+    "radam": {"optim.betas": [0.9, 0.99]},
     "schedulefree": None,
+    "schedulefree_sgd": None,
 }
 
 

@@ -36,14 +36,15 @@ VALUES = dict(
     optim: adam | scheduler: step | data: mnist | model: mlp | loss: mse | activation: gelu | norm: layer |
     init: xavier | augment: hflip | regularizer: l2 | recipe: digits | preprocess: zca | optim.lr: 0.3 |
     optim.weight_decay: 0.01 | optim.momentum: 0.5 | clip: 1.5 | optim.betas: [0.8,0.9] | optim.eps: 1e-6 |
-    scheduler.warmup: 2 | accumulate: 2 | epochs: 7 | steps: 100 | data.batch_size: 32 | data.workers: 2 |
+    scheduler.warmup: 2 | accumulate: 2 | augment_repeats: 2 | epochs: 7 | steps: 100 | data.batch_size: 32 |
+    data.workers: 2 |
     data.root: photos | data.size: 24 | data.limit: 500 | data.val_fraction: 0.2 | loss.class_weights: balanced |
     device: cpu | regularizer.dropout.p: 0.3 | regularizer.stochastic_depth.p: 0.1 | loss.label_smoothing: 0.1 |
     mix.alpha: 0.4 | average.decay: 0.9 | average.start: 50% | patience: 3 | precision: bf16 | compile: false |
     threads: 2 | seed: 3 | outputs: elsewhere | name: mine | resume: old | note: why | log_every: 10 |
     validate_every: 2epochs | checkpoint_every: 30steps | validate_every={}epochs: 2 | validate_every={}steps: 50 |
     checkpoint_every={}epochs: 2 | checkpoint_every={}steps: 50 | device=cuda:{}: 1 | monitor: val/loss |
-    init_from: best.pt | data.label: price | clip_by: value | update.rho: 0.1 | scheduler.final: 0.01 |
+    init_from: best.pt | data.label: price | clip_by: value | update.rho: 0.1 | mix.until: 2 | scheduler.final: 0.01 |
     clip={} clip_by=value: 0.5 | clip={} clip_by=agc: 0.02
     """,
     )
@@ -232,7 +233,7 @@ def test_each_template_is_the_answer_to_some_value() -> None:
         (["regularizer=[dropout,droppath]"], "stochastic_depth"),
         (["augment=[crop,normalize]"], "preprocess=standardize"),
         (["experiment=digits"], "recipe=digits"),
-        (["optim=radam"], None),
+        (["optim=amsgrad"], "optim=adam optim.amsgrad=true"),
         (["optim=lars"], None),
         (["data=coco"], None),
         (["logger=wandb2"], None),

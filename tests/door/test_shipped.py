@@ -13,7 +13,7 @@ from runner.door.options import RECIPE, find_conf
 from runner.door.overrides import read_overrides
 
 CONF = find_conf()
-OF_HYDRA = {"search_lr_wd"}  # recipes that configure Hydra
+OF_HYDRA = {"search_finetune", "search_lr_wd"}  # recipes that configure Hydra
 MOST = max(len(files) for group, files in CONF.files.items() if not CONF.several(group))
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from runner.engine.batches import TrainBatches
 from runner.engine.contracts import Augment, Images
 from runner.engine.randomness import epoch_order
-from runner.engine.sampling import Balanced, Shuffle
+from runner.engine.sampling import Balanced, Repeated, Shuffle
 
 CPU = torch.device("cpu")
 # 90 examples of class 0, 9 of class 1, 1 of class 3; none of class 2
@@ -134,3 +134,45 @@ def test_shuffle_is_the_order_of_an_epoch_with_random_numbers_by_example():
     drawn = Shuffle(RARE).draw(7, 2)
     assert torch.equal(drawn.examples, epoch_order(7, 2, 100))
     assert torch.equal(drawn.rows, drawn.examples)
+
+
+def thrice(labels: Tensor) -> Repeated:
+    return Repeated(Shuffle(labels), 3)
+
+
+def test_a_repeated_example_fills_places_in_a_row_of_one_step():
+    made = batches(batch=12, sampler=thrice)
+    assert made.examples_per_epoch == 99 and made.steps_per_epoch == 9
+    for images, _ in made.stream(0, 18):
+        groups = images[:, 0, 0, 0].view(-1, 3)
+        assert (groups == groups[:, :1]).all() and len(set(groups[:, 0].tolist())) == len(groups)
+
+
+def test_as_many_epochs_as_repeats_draw_every_example_in_each_place_once():
+    labels = RARE[:99]
+    made = batches(labels, batch=12, sampler=thrice)
+    for first in (0, 3):
+        seen = Counter(example for epoch in range(first, first + 3) for example in epoch_of(made, epoch)[0].tolist())
+        assert seen == dict.fromkeys(range(99), 3)
+    passes = [torch.cat([epoch_of(made, epoch)[0] for epoch in range(first, first + 3)]) for first in (0, 3)]
+    assert not torch.equal(*passes), "each pass has an order of its own"
+    assert torch.equal(passes[0][::3], epoch_order(0, 0, 99).float())
+
+
+def test_each_repeat_has_random_numbers_of_its_own():
+    rows = []
+    shown = Augment(lambda images, draws: rows.append(draws.uniform[:, 0]) or images, uniforms=1)
+    list(batches(batch=12, sampler=thrice, augments=[shown]).stream(0, 9))
+    drawn = torch.cat(rows)
+    assert len(set(drawn.tolist())) == len(drawn) == 99
+    again = rows[4]
+    rows.clear()
+    list(batches(batch=12, sampler=thrice, augments=[shown]).stream(4, 5))  # as a run that resumes there
+    assert torch.equal(rows[0], again)
+
+
+def test_a_sampler_that_balances_can_be_repeated():
+    made = batches(batch=12, sampler=lambda labels: Repeated(Balanced(labels), 3))
+    assert made.sampler.epochs_per_pass == 3 and made.examples_per_epoch == 99
+    labels = torch.cat([epoch_of(made, epoch)[1] for epoch in range(3)])
+    assert labels.bincount().tolist() == [99, 99, 0, 99]

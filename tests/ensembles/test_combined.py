@@ -208,3 +208,15 @@ def test_one_class_and_one_example(how):
     assert found.ensemble.accuracy == 1.0 and found.ensemble.nll == 0.0
     single = statistics(*(lambda log_p, labels: (log_p[:, :1], labels[:1]))(*some(2)), equal(2), how, best=0, seed=0)
     assert single.examples == 1 and math.isnan(single.gain_over_mean.low)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_the_curve_ends_at_the_ensemble_also_where_members_exclude_classes(how):
+    log_p, labels = some(3, 40)
+    for member, row in ((0, 3), (1, 3), (2, 5)):
+        log_p[member, row] = np.where(np.arange(5) == member, 0.0, -math.inf)
+    labels[3], labels[5] = 1, 2
+    found = statistics(log_p, labels, equal(3), how, best=0, seed=0)
+    assert found.curve[-1].accuracy == found.ensemble.accuracy
+    assert found.curve[-1].nll == pytest.approx(found.ensemble.nll, rel=1e-12)
+    assert math.isfinite(found.ensemble.nll) and found.curve[0].nll == math.inf

@@ -204,3 +204,11 @@ def test_without_optuna_the_line_says_how_to_get_it(monkeypatch, capsys):
 def test_the_ready_recipe_searches(capfd):
     assert main(["recipe=search_lr_wd", "hydra.sweeper.n_trials=2", "epochs=0.2", "model.hidden=[8]", "sweep=s"]) == 0
     assert [set(row) >= {"optim.lr", "optim.weight_decay", "val/loss"} for row in ranking()] == [True, True]
+
+
+def test_the_recipe_for_fine_tuning_searches_momentum_with_the_rate(capfd, tmp_path):
+    assert main(["model=mlp", "model.hidden=[8]", "epochs=1", "figures=never", f"hydra.run.dir={tmp_path}/base"]) == 0
+    words = [f"init_from={tmp_path}/base", "model=mlp", "model.hidden=[8]", "steps=8", "hydra.sweeper.n_trials=3"]
+    assert main(["recipe=search_finetune", *words, "sweep=s"]) == 0
+    assert {row["optim.momentum"] for row in ranking()} <= {"0.0", "0.9"}
+    assert all(0.001 <= float(row["optim.lr"]) <= 1 for row in ranking()) and len(ranking()) == 3

@@ -36,6 +36,8 @@ RUNS = {
     "best": ("model=mlp", "model.hidden=[256]", "optim=adam", "keep=best"),
     "none": ("model=mlp", "model.hidden=[256]", "keep=none", "probe=[]"),
     "muon": ("model=mlp", "model.hidden=[256,256]", "optim=muon", "optim.lr=0.05", "keep=best+last"),
+    "adafactor": ("model=mlp", "model.hidden=[256,64]", "optim=adafactor", "keep=best+last"),
+    "amsgrad": ("model=mlp", "model.hidden=[256]", "optim=adam", "optim.amsgrad=true", "average=none"),
     "distribution of weights": ("model=mlp", "model.hidden=[64]", "average=swag", "average.rank=5", "optim=adam"),
     "snapshots": ("model=mlp", "model.hidden=[256]", "average=snapshots", "scheduler=cosine_restarts"),
     "snapshots of checkpoints": (

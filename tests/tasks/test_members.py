@@ -10,7 +10,8 @@ from runner.engine.saving import checkpoint
 from runner.errors import CheckpointError
 from runner.tasks import start
 from runner.tasks.trained.members import Member, members_of
-from runner.tasks.trained.saved_run import read_run, with_weights
+from runner.tasks.trained.read_run import read_run
+from runner.tasks.trained.saved_run import read_member
 
 WORDS = ("model=mlp", "model.hidden=[4]", "augment=[]", "probe=[]", "figures=never", "monitor=val/loss", "optim.lr=0.5")
 WORDS = (*WORDS, "norm=none", "average=none", "scheduler=constant", "steps=30", "validate_every=4steps", "test=never")
@@ -48,7 +49,7 @@ def test_the_last_weights_are_no_member_where_they_were_not_kept(trained):
 def test_a_member_is_loaded_in_place_of_the_selected_weights(trained):
     folder = trained("keep=best+last")
     run = read_run(job(f"run={folder}", "task=predict"), task="predict")
-    last = with_weights(run, members_of(folder)[-1].file)
+    last = read_member(folder, job("task=predict"), key="run", weights=members_of(folder)[-1].file)
     snapshot = checkpoint.load(folder)
     assert snapshot.step == 30 and last.path.name.startswith("00000030.")
     assert all(torch.equal(last.weights[name], tensor) for name, tensor in snapshot.weights.items())

@@ -107,7 +107,7 @@ def test_the_temperature_of_other_data_is_that_of_the_runs_validation(capsys):
     found = json.loads(path.read_text())
     assert found["temperature"] == pytest.approx(best_temperature(log_p, labels), rel=1e-4)
     assert (found["fitted_on"], found["scored_on"]) == (f"{len(labels)} validation examples", "30 val examples")
-    with pytest.raises(ConfigError, match=r"saved predictions for validation are of other weights or of another"):
+    with pytest.raises(ConfigError, match=r"saved predictions for validation are of other weights, of another"):
         evaluate(*words, "predict=tta")
     (RUN / "predictions" / "val.safetensors").unlink()
     with pytest.raises(

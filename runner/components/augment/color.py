@@ -51,7 +51,11 @@ def color_jitter(
         raise ConfigError(
             f"augment.color_jitter.hue: got {hue:g}, must be 0 for images of {shape[0]} channels, which have no hue"
         )
-    reaches = (brightness, contrast, saturation)
+    return _make_jitter((brightness, contrast, saturation), hue, order)
+
+
+def _make_jitter(reaches: tuple[float, float, float], hue: float, order: Literal["fixed", "random"]) -> Augment:
+    """Return the augmentation whose factors and turn reach so far."""
     places = 3 + (hue > 0)
     orders = torch.tensor(list(itertools.permutations(range(places))))
 
@@ -77,7 +81,7 @@ def _jitter_in_order(images: Tensor, factors: list[Tensor], turn: Tensor | None)
     out = blend_images(images, torch.zeros((), device=images.device), factors[0])
     out = blend_images(out, gray_of(out).mean((1, 2, 3), keepdim=True), factors[1])
     out = blend_images(out, gray_of(out), factors[2])
-    return out if turn is None else turn_hue(out, turn)
+    return out if turn is None else _turn_hue(out, turn)
 
 
 def _jitter_one(images: Tensor, which: Tensor, factors: list[Tensor], turn: Tensor | None) -> Tensor:
@@ -86,7 +90,7 @@ def _jitter_one(images: Tensor, which: Tensor, factors: list[Tensor], turn: Tens
     other = gray.where(which == 2, gray.mean((1, 2, 3), keepdim=True)) * (which > 0)
     factor = factors[0].where(which == 0, factors[1].where(which == 1, factors[2]))
     out = blend_images(images, other, factor)
-    return out if turn is None else turn_hue(images, turn).where(which == 3, out)
+    return out if turn is None else _turn_hue(images, turn).where(which == 3, out)
 
 
 @register("augment")
@@ -149,7 +153,7 @@ def blend_images(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
     return torch.lerp(other, images, factor).clamp_(0, 255)
 
 
-def turn_hue(images: Tensor, turn: Tensor) -> Tensor:
+def _turn_hue(images: Tensor, turn: Tensor) -> Tensor:
     """Return the images (B, 3, H, W), values in 0..255, with the hue of HSV turned by shares (B,) of a full turn."""
     red, green, blue = images.unbind(1)
     value, least = images.amax(1), images.amin(1)

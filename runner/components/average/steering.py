@@ -69,7 +69,7 @@ def lookahead(model: nn.Module, *, every: Annotated[PositiveInt, InRun(end=True)
 
 @register("average")
 def schedulefree(model: nn.Module, optimizer: Optimizer, *, statistics: Literal["recompute", "model"]) -> Average:
-    """Return the averaged weights x that `optim=schedulefree` keeps (arXiv 2405.15682, algorithm 1).
+    """Return the averaged weights x that a schedule-free optimizer keeps (arXiv 2405.15682, algorithm 1).
 
     The statistics of BatchNorms are recomputed by a pass over the training data before each validation, or are the
     model's, which are computed at its own weights, y.
@@ -78,5 +78,5 @@ def schedulefree(model: nn.Module, optimizer: Optimizer, *, statistics: Literal[
         ConfigError: The optimizer is another one.
     """
     if not hasattr(optimizer, "averaged"):
-        raise ConfigError("average=schedulefree: needs optim=schedulefree, whose average it reads")
+        raise ConfigError("average=schedulefree: needs optim=schedulefree or schedulefree_sgd, whose average it reads")
     return _ScheduleFreeAverage(model, optimizer, recompute=statistics == "recompute")

@@ -58,8 +58,7 @@ def digits(
 ) -> Data:
     """Load 1,797 handwritten digits (1, 8, 8), scaled to 0..255: 1,200 to train, 297 to validate, 300 to test.
 
-    The splits are fixed and stratified; only scikit-learn's file is read, as importing the package takes seconds.
-    Source: UCI, Optical Recognition of Handwritten Digits (Alpaydin and Kaynak 1998), its test part.
+    The splits are fixed and stratified. Source: UCI (Alpaydin and Kaynak 1998), read from scikit-learn's file.
 
     Args:
         classes: The digits that are used, in the order of their labels; None for all.
@@ -77,9 +76,9 @@ def digits(
     names = tuple(chosen_classes(_CLASSES, classes, "text", _digits_file()))
     parts = {split: at[_among(everything.labels[at], names)] for split, at in _splits(everything.labels).items()}
     chosen = Images(everything.pixels, _relabelled(everything.labels, names))
-    train = _limited(chosen.labels, parts["train"], len(names), limit, limit_seed)
+    used = {**parts, "train": _limited(chosen.labels, parts["train"], len(names), limit, limit_seed)}
     return Data(
-        train=chosen.part(train),
+        train=chosen.part(used["train"]),
         val=chosen.part(parts["val"]),
         test=lambda: chosen.part(parts["test"]),
         shape=(1, 8, 8),
@@ -87,7 +86,7 @@ def digits(
         batch_size=batch_size,
         sampling=sampling,
         placement=placement,
-        found=_found(chosen.labels, parts, {**parts, "train": train}, len(names)),
+        found=_found(chosen.labels, parts, used, len(names)),
     )
 
 

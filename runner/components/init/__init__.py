@@ -1,6 +1,7 @@
 """Initializations: a component returns `(model) -> None`, which sets weights in place from PyTorch's global generator.
 
 layers.py: the layers that are initialized, their fans, biases and the classifier.
+gains.py: the gains of activations.
 variance_scaling.py: constant and normal weights, Xavier, Kaiming and LeCun.
 structured.py: orthogonal, Dirac and zero-initialized residual branches.
 data_dependent.py: LSUV and patch whitening, which read training images.

@@ -84,7 +84,9 @@ def whiten(
     Raises:
         ConfigError: The model has no convolution that reads the image, or its weight is standardized.
     """
-    draw = kaiming(mode="fan_in", bias=bias, head=head) if rest == "kaiming" else dirac(bias=bias, head=head)
+    draw = (
+        kaiming(mode="fan_in", gain="relu", bias=bias, head=head) if rest == "kaiming" else dirac(bias=bias, head=head)
+    )
 
     @torch.no_grad()
     def init(model: nn.Module) -> None:
@@ -92,11 +94,6 @@ def whiten(
         weight = None if conv is None else LayerWeight(conv, "first convolution", "weight")
         if conv is None or weight is None or conv.weight.shape[1] != images.shape[1] or weight.is_kept:
             raise ConfigError("init=whiten: the model has no convolution that reads the image; choose another init")
-        if standardizes_weight(conv):
-            raise ConfigError(
-                "init=whiten: not supported with weight standardization of the first convolution, which changes the "
-                "filters; choose another init"
-            )
         draw(model)
         _set_filters(weight, _whitening_filters(images, conv.weight.shape[2:], eps)[: conv.out_channels // 2])
         for parameter in weight.parameters if frozen else ():
@@ -107,6 +104,11 @@ def whiten(
 
 def _set_filters(weight: LayerWeight, filters: Tensor) -> None:
     """Set the first filters of a convolution to the given ones with both signs."""
+    if standardizes_weight(weight.module):
+        raise ConfigError(
+            "init=whiten: not supported with weight standardization of the first convolution, which changes the "
+            "filters; choose another init"
+        )
     both = torch.cat([filters, -filters])
     values = weight.read().detach().clone()
     values[: len(both)] = both.view(-1, *values.shape[1:])

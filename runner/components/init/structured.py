@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
+from runner.components.init.gains import Gain, squared_gain
 from runner.components.init.layers import Head, WeightLayer, make_init
 from runner.components.init.variance_scaling import kaiming
 from runner.engine.contracts import Init
@@ -12,23 +15,27 @@ from runner.engine.parametrized import LayerWeight
 from runner.engine.parts import CONVOLUTIONS, NORMS, Residual, ends_branch, standardizes_weight
 from runner.errors import ConfigError
 from runner.registry import register
-from runner.schema import Positive
 
 _Weighted = (*CONVOLUTIONS, nn.Linear, *NORMS)
 
 
 @register("init")
-def orthogonal(*, gain: Positive, bias: float, head: Head) -> Init:
+def orthogonal(*, gain: Gain, bias: float, head: Head) -> Init:
     """Draw matrices with orthonormal rows or columns, times `gain` (Saxe et al. 2013, arXiv 1312.6120).
 
     A convolution's weight is a matrix with one row per filter.
 
     Args:
-        gain: Factor on the weights, > 0; sqrt(2) suits ReLU.
+        gain: Factor on the weights, > 0, or whose it is, see `gains.py`; sqrt(2) suits ReLU.
         bias: Value of all biases.
         head: Classifier weights, see the package.
     """
-    return make_init(lambda layer: nn.init.orthogonal_(layer.weight, gain), bias=bias, head=head)
+
+    def init(model: nn.Module) -> None:
+        factor = gain if isinstance(gain, float) else squared_gain(gain, model) ** 0.5
+        make_init(lambda layer: nn.init.orthogonal_(layer.weight, factor), bias=bias, head=head)(model)
+
+    return init
 
 
 @register("init")
@@ -62,7 +69,7 @@ def residual(*, bias: float, head: Head) -> Init:
         ConfigError: The model has no residual branches, a ReLU follows that layer (its gradient at zero is zero, for
             good), or the norm's scale is not learned.
     """
-    he = kaiming(mode="fan_in", bias=bias, head=head)
+    he = kaiming(mode="fan_in", gain="relu", bias=bias, head=head)
 
     @torch.no_grad()
     def init(model: nn.Module) -> None:
@@ -72,15 +79,7 @@ def residual(*, bias: float, head: Head) -> Init:
             raise ConfigError(
                 "init=residual: the model has no residual branch that ends in a weighted layer; choose another init"
             )
-        if not all(last.weight.requires_grad for last in ends):
-            raise ConfigError(
-                "init=residual: not supported with norm.scale=false, which keeps the scales at 1; choose another init"
-            )
-        if any(map(standardizes_weight, ends)):
-            raise ConfigError(
-                "init=residual: not supported with weight standardization of the last layer of a branch, which would "
-                "multiply the gradients of zeros by 1 / sqrt(eps); choose another init"
-            )
+        _check_ends(ends)
         he(model)
         names = {module: path for path, module in model.named_modules()}
         for last in ends:
@@ -89,6 +88,19 @@ def residual(*, bias: float, head: Head) -> Init:
                 weight.write(torch.zeros_like(weight.read()))
 
     return init
+
+
+def _check_ends(ends: list[Any]) -> None:
+    """Raise ConfigError for last layers that cannot be zero, or could not leave zero."""
+    if not all(last.weight.requires_grad for last in ends):
+        raise ConfigError(
+            "init=residual: not supported with norm.scale=false, which keeps the scales at 1; choose another init"
+        )
+    if any(map(standardizes_weight, ends)):
+        raise ConfigError(
+            "init=residual: not supported with weight standardization of the last layer of a branch, which would "
+            "multiply the gradients of zeros by 1 / sqrt(eps); choose another init"
+        )
 
 
 def _last_weight_layer(branch: nn.Module) -> nn.Module:

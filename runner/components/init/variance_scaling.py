@@ -11,6 +11,7 @@ from typing import Literal
 
 from torch import nn
 
+from runner.components.init.gains import Gain, squared_gain
 from runner.components.init.layers import Head, WeightLayer, make_init, set_head
 from runner.engine.contracts import Init
 from runner.registry import register
@@ -58,16 +59,17 @@ register("init", "large_normal")(normal)
 
 
 @register("init")
-def xavier(*, mode: Literal["fan_in", "fan_avg"], bias: float, head: Head) -> Init:
-    """Draw weights of variance 1 / fan, which keeps the signal's scale through linear and tanh layers (Xavier, Glorot).
+def xavier(*, mode: Literal["fan_in", "fan_avg"], gain: Gain, bias: float, head: Head) -> Init:
+    """Draw weights of variance gain^2 / fan; a gain of 1 keeps the signal's scale through linear layers (Glorot).
 
     Args:
         mode: `fan_avg` is (fan_in + fan_out) / 2 (Glorot and Bengio 2010, eq. 12); `fan_in` is the form in lecture
             notes.
+        gain: Factor on the standard deviation, > 0, or whose it is, see `gains.py`.
         bias: Value of all biases.
         head: Classifier weights, see the package.
     """
-    return _normal_init(lambda layer: sqrt(1 / _fan(layer, mode)), bias=bias, head=head)
+    return _scaled_init(gain, mode, bias=bias, head=head)
 
 
 @register("init")
@@ -85,15 +87,16 @@ def xavier_relu(*, mode: Literal["fan_in", "fan_avg"], bias: float, head: Head) 
 
 
 @register("init")
-def kaiming(*, mode: Literal["fan_in", "fan_out"], bias: float, head: Head) -> Init:
-    """Draw weights of variance 2 / fan, which keeps the signal's scale through ReLU layers (arXiv 1502.01852).
+def kaiming(*, mode: Literal["fan_in", "fan_out"], gain: Gain, bias: float, head: Head) -> Init:
+    """Draw weights of variance gain^2 / fan; 2 / fan keeps the signal's scale through ReLU layers (arXiv 1502.01852).
 
     Args:
         mode: `fan_in` keeps the scale of activations (eq. 10), `fan_out` that of gradients (eq. 14).
+        gain: Factor on the standard deviation, > 0, or whose it is, see `gains.py`.
         bias: Value of all biases.
         head: Classifier weights, see the package.
     """
-    return _normal_init(lambda layer: sqrt(2 / _fan(layer, mode)), bias=bias, head=head)
+    return _scaled_init(gain, mode, bias=bias, head=head)
 
 
 @register("init")
@@ -105,6 +108,16 @@ def lecun(*, bias: float, head: Head) -> Init:
 def _normal_init(std: Callable[[WeightLayer], float], *, bias: float, head: Head) -> Init:
     """Return the Init that draws each layer's weight from N(0, std(layer)^2)."""
     return make_init(lambda layer: nn.init.normal_(layer.weight, std=std(layer)), bias=bias, head=head)
+
+
+def _scaled_init(gain: Gain, mode: str, *, bias: float, head: Head) -> Init:
+    """Return the Init that draws each layer's weight with variance gain^2 / fan."""
+
+    def init(model: nn.Module) -> None:
+        squared = squared_gain(gain, model)
+        _normal_init(lambda layer: sqrt(squared / _fan(layer, mode)), bias=bias, head=head)(model)
+
+    return init
 
 
 def _fan(layer: WeightLayer, mode: str) -> float:

@@ -15,7 +15,7 @@ from runner.errors import ConfigError
 from runner.schema import Positive
 
 ClassWeights = list[Positive] | Literal["balanced"] | None
-Totals = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+_Totals = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def resolve_weights(given: ClassWeights, counts: Tensor | None, num_classes: int) -> list[float] | None:
@@ -82,7 +82,7 @@ def weighted_loss(
     return Loss(mean, totals, log_probabilities)
 
 
-def sums(each: LossFunction) -> Totals:
+def sums(each: LossFunction) -> _Totals:
     """Return the totals of a loss (B,) of each example, all with weight 1."""
     return lambda logits, labels: with_count(each(logits, labels).sum(), labels)
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from torch import Tensor
 from torch.nn import functional as F
 
 from runner.components.loss.class_weights import ClassWeights, resolve_weights, soft_labels, sums, weighted_loss
-from runner.engine.losses import Loss, at_least_float32
+from runner.engine.losses import Loss, LossFunction, at_least_float32
 from runner.registry import register
 from runner.schema import Positive, Unit
 
@@ -45,22 +43,27 @@ def bce(
         positive, negative = -F.logsigmoid(z), -F.logsigmoid(-z)
         return positive_weight * targets * positive + (1 - targets) * negative
 
-    def each(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-        """Return the mean over outputs (B,), in a form that is linear in the labels."""
+    if by_class is not None:
+        plain, smoothed = (_linear_bce(share, positive_weight) for share in (0.0, label_smoothing))
+        return weighted_loss(plain, by_class, _log_of_normalized_sigmoids, train=smoothed)
+    return Loss(
+        train=lambda logits, labels: terms(logits, labels, label_smoothing).mean(),
+        totals=sums(lambda logits, labels: terms(logits, labels, 0.0).mean(1)),
+        log_probabilities=_log_of_normalized_sigmoids,
+    )
+
+
+def _linear_bce(smoothing: float, positive_weight: float) -> LossFunction:
+    """Return the mean over outputs (B,) of binary cross-entropy, in a form that is linear in soft labels."""
+
+    def each(logits: Tensor, labels: Tensor) -> Tensor:
         z = at_least_float32(logits)
         positive, negative = -positive_weight * F.logsigmoid(z), -F.logsigmoid(-z)
         targets = soft_labels(labels, z)
         others = (positive * smoothing / 2 + negative * (1 - smoothing / 2)).mean(1)
         return targets.sum(1) * others + (1 - smoothing) * (targets * (positive - negative)).mean(1)
 
-    if by_class is not None:
-        train = partial(each, smoothing=label_smoothing)
-        return weighted_loss(each, by_class, _log_of_normalized_sigmoids, train=train)
-    return Loss(
-        train=lambda logits, labels: terms(logits, labels, label_smoothing).mean(),
-        totals=sums(lambda logits, labels: terms(logits, labels, 0.0).mean(1)),
-        log_probabilities=_log_of_normalized_sigmoids,
-    )
+    return each
 
 
 @register("loss")

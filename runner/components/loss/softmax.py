@@ -18,7 +18,7 @@ from runner.components.loss.class_weights import (
     weighted_loss,
     with_count,
 )
-from runner.engine.losses import Loss, at_least_float32, log_softmax
+from runner.engine.losses import Loss, LossFunction, at_least_float32, log_softmax
 from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import NonNegative, Range, Unit
@@ -143,34 +143,38 @@ def focal(
     Raises:
         ConfigError: `alpha` is one number and there are not two classes, or it is given together with class weights.
     """
-    by_class = resolve_weights(class_weights, class_counts, num_classes)
     if alpha is not None and class_weights is not None:
         raise ConfigError(f"loss.alpha: got {alpha}, must be null with loss.class_weights, which weigh the classes too")
-    factors = on_device(_alpha_by_class(alpha, num_classes))
+    each = _focal_terms(gamma, None if alpha is None else _alpha_by_class(alpha, num_classes))
+    by_class = resolve_weights(class_weights, class_counts, num_classes)
+    if by_class is None:
+        return Loss(lambda logits, labels: each(logits, labels).mean(), sums(each), log_softmax)
+    return weighted_loss(each, by_class, log_softmax)
+
+
+def _focal_terms(gamma: float, alpha: list[float] | None) -> LossFunction:
+    """Return the focal loss (B,) of each example, linear in its soft labels."""
+    factors = None if alpha is None else on_device(alpha)
 
     def each(logits: Tensor, labels: Tensor) -> Tensor:
         log_p = log_softmax(logits)
         # Powers below 1 have no gradient at zero
         missing = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
         targets = soft_labels(labels, log_p)
-        if alpha is not None:
+        if factors:
             targets = targets * factors(logits.device)
         return -(targets * missing**gamma * log_p).sum(1)
 
-    if by_class is None:
-        return Loss(lambda logits, labels: each(logits, labels).mean(), sums(each), log_softmax)
-    return weighted_loss(each, by_class, log_softmax)
+    return each
 
 
-def _alpha_by_class(alpha: float | list[float] | None, num_classes: int) -> list[float]:
+def _alpha_by_class(alpha: float | list[float], num_classes: int) -> list[float]:
     """Return a factor for each class."""
     if isinstance(alpha, list):
         if len(alpha) != num_classes or not any(alpha):
             wanted = f"one for each of {num_classes} classes" if any(alpha) else "above 0 for some class"
             raise ConfigError(f"loss.alpha: got {alpha}, must be {wanted}")
         return alpha
-    if alpha is None:
-        return [1.0] * num_classes
     if num_classes != 2:
         raise ConfigError(
             f"loss.alpha: got {alpha:g}, which is for two classes; must be a list of one number for each of "

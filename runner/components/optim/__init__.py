@@ -7,7 +7,8 @@ L2 regularization adds `weight_decay * w` to g; decoupled weight decay is `w <- 
 - `groups.py`: parameter groups: weight decay, learning-rate factors, freezing.
 - `describe_groups.py`: a line per parameter group for the summary.
 - `gradient.py`: plain gradient descent and momentum, from torch.optim.
-- `adaptive.py`: Adam and its relatives, Adagrad, RMSProp, from torch.optim.
-- `foreach.py`: LAMB, Lion and schedule-free AdamW, and update steps that they share with Muon.
+- `adaptive.py`: Adam and its relatives, Adagrad, Adafactor, RMSProp, from torch.optim.
+- `foreach.py`: LAMB and Lion, and update steps that they share with Muon and schedule-free ones.
+- `schedulefree.py`: schedule-free AdamW and SGD.
 - `muon.py`: Muon for hidden matrices, with AdamW or SGD for the other parameters.
 """

@@ -1,7 +1,8 @@
 """Optimizers with a step size per parameter, from torch.optim.
 
-In all but `adamw` the weight decay is L2 regularization: `weight_decay * w` joins the gradient and is rescaled with it.
-In `adamw` it is decoupled: `w <- w - lr * weight_decay * w`, apart from the gradient step (arXiv 1711.05101).
+In all but `adamw` and `adafactor` the weight decay is L2 regularization: `weight_decay * w` joins the gradient and is
+rescaled with it. In these two it is decoupled: `w <- w - lr * weight_decay * w`, apart from the gradient step (arXiv
+1711.05101).
 
 The package's docstring defines g, t, m, v, a and b. `eps` > 0 is added to the denominator.
 """
@@ -11,13 +12,15 @@ from __future__ import annotations
 from typing import Annotated
 
 from torch import nn
-from torch.optim import Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RMSprop
+from torch.optim import Adafactor, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
 from runner.components.optim.groups import Groups
 from runner.registry import register
-from runner.schema import HalfOpenUnit, NonNegative, Pair, Positive
+from runner.schema import HalfOpenUnit, NonNegative, Pair, Positive, Range
 
 Betas = Annotated[list[HalfOpenUnit], Pair("two numbers [mean of g, mean of g squared]")]
+
+_Exponent = Annotated[float, Range(-1, 0)]
 
 # Largest number of weights for which stepping all tensors together is faster on a CPU (see `_foreach`)
 _MAX_FOREACH_WEIGHTS = 300_000
@@ -39,21 +42,50 @@ def _foreach(model: nn.Module) -> bool | None:
 
 
 @register("optim")
-def adam(groups: Groups, fused: bool | None, *, betas: Betas, eps: Positive) -> Optimizer:
+def adam(groups: Groups, fused: bool | None, *, betas: Betas, eps: Positive, amsgrad: bool) -> Optimizer:
     """Return Adam with bias correction (arXiv 1412.6980, algorithm 1); `weight_decay` is L2 in the gradient.
 
-    `w <- w - lr * (m / (1 - a ** t)) / (sqrt(v / (1 - b ** t)) + eps)`.
+    `w <- w - lr * (m / (1 - a ** t)) / (sqrt(v / (1 - b ** t)) + eps)`. With `amsgrad`, v in the step is its largest
+    value so far (Reddi et al. 2018, arXiv 1904.09237).
     """
-    return Adam(groups.param_groups(), lr=groups.lr, betas=pair(betas), eps=eps, fused=fused)
+    parts = groups.param_groups()
+    return Adam(parts, lr=groups.lr, betas=pair(betas), eps=eps, amsgrad=amsgrad, fused=fused)
 
 
 @register("optim")
-def adamw(groups: Groups, fused: bool | None, *, betas: Betas, eps: Positive) -> Optimizer:
+def adamw(groups: Groups, fused: bool | None, *, betas: Betas, eps: Positive, amsgrad: bool) -> Optimizer:
     """Return Adam with decoupled weight decay (arXiv 1711.05101, algorithm 2).
 
-    `w <- w - lr * weight_decay * w`, then Adam's step.
+    `w <- w - lr * weight_decay * w`, then Adam's step, with `amsgrad` as in `adam`.
     """
-    return AdamW(groups.param_groups(), lr=groups.lr, betas=pair(betas), eps=eps, fused=fused)
+    parts = groups.param_groups()
+    return AdamW(parts, lr=groups.lr, betas=pair(betas), eps=eps, amsgrad=amsgrad, fused=fused)
+
+
+@register("optim")
+def radam(groups: Groups, *, betas: Betas, eps: Positive) -> Optimizer:
+    """Return Adam with a rectified start (Liu et al. 2019, arXiv 1908.03265, algorithm 2), which needs no warm-up.
+
+    With `R = 2 / (1 - b) - 1` and `r = R - 2 * t * b ** t / (1 - b ** t)`, Adam's step is multiplied by `sqrt((r - 4) *
+    (r - 2) * R / ((R - 4) * (R - 2) * r))` where r > 5. Before, it is `w <- w - lr * m / (1 - a ** t)`.
+    """
+    parts, foreach = groups.param_groups(), _foreach(groups.model)
+    return RAdam(parts, lr=groups.lr, betas=pair(betas), eps=eps, foreach=foreach)
+
+
+@register("optim")
+def adafactor(
+    groups: Groups, *, beta2_decay: _Exponent, threshold: Annotated[float, Range(1)], min_size: Positive
+) -> Optimizer:
+    """Return Adafactor without momentum (Shazeer and Stern 2018, arXiv 1804.04235, algorithm 4; torch.optim.Adafactor).
+
+    v is the running mean of `g ** 2` with the weight `t ** beta2_decay` of the newest; of a matrix (the last two
+    dimensions) only its row and column means are kept, whose outer product is v. With `u = g / sqrt(v)`, the step is
+    `w <- w - min(lr, 1 / sqrt(t)) * max(min_size, rms(w)) * u / max(1, rms(u) / threshold)`, where rms is the root mean
+    square over the tensor. So `lr` is relative to the size of the weights.
+    """
+    parts, eps = groups.param_groups(), (None, min_size)
+    return Adafactor(parts, lr=groups.lr, beta2_decay=beta2_decay, eps=eps, d=threshold)
 
 
 @register("optim")
@@ -65,14 +97,15 @@ def adagrad(groups: Groups, fused: bool | None, *, eps: Positive) -> Optimizer:
 
 
 @register("optim")
-def rmsprop(groups: Groups, *, alpha: HalfOpenUnit, momentum: HalfOpenUnit, eps: Positive) -> Optimizer:
+def rmsprop(groups: Groups, *, alpha: HalfOpenUnit, momentum: HalfOpenUnit, eps: Positive, centered: bool) -> Optimizer:
     """Return RMSProp: `cache <- alpha * cache + (1 - alpha) * g ** 2; w <- w - lr * g / (sqrt(cache) + eps)`.
 
     Tieleman and Hinton 2012, lecture 6.5. With `momentum`, the step is `v <- momentum * v + g / (sqrt(cache) + eps);
-    w <- w - lr * v`.
+    w <- w - lr * v`. With `centered`, the square root is that of the variance, `cache - mean ** 2`, where the mean of g
+    is `mean <- alpha * mean + (1 - alpha) * g` (Graves 2013, arXiv 1308.0850, section 4).
     """
-    foreach = _foreach(groups.model)
-    return RMSprop(groups.param_groups(), lr=groups.lr, alpha=alpha, momentum=momentum, eps=eps, foreach=foreach)
+    parts, foreach = groups.param_groups(), _foreach(groups.model)
+    return RMSprop(parts, lr=groups.lr, alpha=alpha, momentum=momentum, eps=eps, centered=centered, foreach=foreach)
 
 
 @register("optim")

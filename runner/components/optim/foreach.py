@@ -1,7 +1,7 @@
-"""LAMB, Lion and schedule-free AdamW, which torch does not have; a step is a few `torch._foreach` calls per group.
+"""LAMB and Lion, which torch does not have; a step is a few `torch._foreach` calls per group.
 
-Muon uses `gather`, `adam_direction` and `decay` too. No function waits for the device. Parameters without a gradient,
-such as frozen ones, are skipped: their weights and states do not change.
+Muon and the schedule-free optimizers use `gather`, `adam_direction` and `decay` too. No function waits for the device.
+Parameters without a gradient, such as frozen ones, are skipped: their weights and states do not change.
 
 The package's docstring defines g, t, m, v, a and b.
 """
@@ -9,7 +9,7 @@ The package's docstring defines g, t, m, v, a and b.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from torch import Tensor, zeros_like
@@ -18,12 +18,7 @@ from torch.optim import Optimizer
 from runner.components.optim.adaptive import Betas, pair
 from runner.components.optim.groups import Groups
 from runner.registry import register
-from runner.schema import HalfOpenUnit, Pair, Positive, Range
-
-_ScheduleFreeBetas = Annotated[
-    list[HalfOpenUnit],
-    Pair("two numbers [share of the average, above 0; mean of g squared]", first=Range(0, open_low=True)),
-]
+from runner.schema import Positive
 
 
 def gather(
@@ -134,57 +129,3 @@ def lion(groups: Groups, *, betas: Betas) -> Optimizer:
     """
     settings = {"lr": groups.lr, "betas": pair(betas), "weight_decay": groups.weight_decay}
     return Lion(groups.param_groups(), settings)
-
-
-class ScheduleFree(Optimizer):
-    """Schedule-free AdamW (see `schedulefree`): the model holds y, `averaged` returns x.
-
-    The state holds z and v only, because x follows from y and z.
-    """
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Make one step from the gradients at y."""
-        for group in self.param_groups:
-            a, b = group["betas"]
-            y, gradients, (z, v) = gather(self, group, z=torch.clone, exp_avg_sq=zeros_like)
-            if not y:
-                continue
-            group["step"] += 1
-            torch._foreach_mul_(v, b)
-            torch._foreach_addcmul_(v, gradients, gradients, 1 - b)
-            denominators = torch._foreach_sqrt(v)
-            torch._foreach_add_(denominators, group["eps"])
-            d = torch._foreach_div(gradients, denominators)
-            torch._foreach_add_(d, y, alpha=group["weight_decay"])
-            rate = group["lr"] * (1 - b ** group["step"]) ** 0.5
-            group["squares"] += rate**2
-            # The sum is 0 while the rate has been 0 since the first step
-            c = rate**2 / group["squares"] if rate else 0.0
-            torch._foreach_add_(z, d, alpha=-rate)
-            torch._foreach_lerp_(y, z, c)
-            torch._foreach_add_(y, d, alpha=-rate * (1 - c) * (1 - a))
-
-    @torch.no_grad()
-    def averaged(self) -> dict[Tensor, Tensor]:
-        """Return x for each parameter that has made a step: `x = z + (y - z) / a`."""
-        averages: dict[Tensor, Tensor] = {}
-        for group in self.param_groups:
-            y = [p for p in group["params"] if p in self.state]
-            if y:
-                x = torch._foreach_lerp([self.state[p]["z"] for p in y], y, 1 / group["betas"][0])
-                averages.update(zip(y, x, strict=True))
-        return averages
-
-
-@register("optim")
-def schedulefree(groups: Groups, *, betas: _ScheduleFreeBetas, eps: Positive) -> Optimizer:
-    """Return schedule-free AdamW (Defazio et al. 2024, arXiv 2405.15682, algorithm 1).
-
-    `d = g / (sqrt(v) + eps) + weight_decay * y` and `r = lr * sqrt(1 - b ** t)`, with the gradient g at y;
-    `z <- z - r * d; x <- (1 - c) * x + c * z; y <- (1 - a) * z + a * x`, where c is r ** 2 over the sum of all r ** 2
-    so far. The model holds y. Evaluation should read the average x: set `average=schedulefree` and
-    `scheduler=constant`, with or without warm-up. `betas: [a, b]` with a > 0: at a = 0, y is z and x is lost.
-    """
-    settings = {"lr": groups.lr, "betas": pair(betas), "eps": eps, "weight_decay": groups.weight_decay}
-    return ScheduleFree(groups.param_groups(), {**settings, "step": 0, "squares": 0.0})

@@ -43,6 +43,27 @@ def dropout(*, p: HalfOpenUnit, where: _Where) -> Regularizer:
     return Regularizer(rewire=rewire)
 
 
+@register("regularizer")
+def dropout2d(*, p: HalfOpenUnit) -> Regularizer:
+    """Return dropout of whole channels after convolutional blocks (SpatialDropout, Tompson et al. 2015, 1411.4280).
+
+    The pixels of a channel resemble each other, so that dropping them one by one drops little. Surviving channels are
+    divided by 1 - p. Evaluation is unchanged.
+
+    Args:
+        p: Probability to drop a channel of an example, in [0, 1).
+
+    Raises:
+        ConfigError: The model has no convolutional blocks.
+    """
+
+    def rewire(model: nn.Module) -> str:
+        places = fill_slots("regularizer.dropout2d", model, ["block"], lambda: nn.Dropout2d(p))
+        return f"dropout2d {p:g} at {count_places(places)} (block)"
+
+    return Regularizer(rewire=rewire)
+
+
 class VanillaDropout(nn.Module):
     """Zero units with probability p in training, and multiply all by 1 - p in evaluation."""
 

@@ -90,6 +90,16 @@ def save(
     return checkpoints / written[-1].weights.name
 
 
+def save_weights(folder: Path, step: int, weights: Mapping[str, Tensor], *, meta: Mapping[str, Any]) -> Path:
+    """Write weights of a step with their manifest, from which no run resumes, and return the path of their file."""
+    checkpoints = checkpoint_folder(folder)
+    pending = PendingCheckpoint(checkpoints, storage.names(checkpoints), step, weights, None)
+    with storage.convert_os_errors(checkpoints):
+        storage.disk.fsync_folder(checkpoints)
+    verify(checkpoints, pending.commit({}, meta))
+    return checkpoints / pending.weights.name
+
+
 def remove_outdated(folder: Path, step: int, *, keep: Collection[int], newest: int = _NEWEST) -> None:
     """Remove durably the older checkpoints that `save` of a step did not remove; see `save` for the arguments.
 

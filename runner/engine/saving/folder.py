@@ -13,13 +13,15 @@ from typing import Annotated, Any, get_type_hints
 from runner import user_paths
 from runner.engine.saving import storage
 from runner.errors import CheckpointError, ConfigError, StorageError, one_line
-from runner.schema import FolderName, NonNegative, NonNegativeInt, Pattern, PositiveInt, Range, check
+from runner.schema import FolderName, NonNegative, NonNegativeInt, Pattern, PositiveInt, Range, TagName, check
 from runner.status import Status
 
 # In a result of schema 1 `loss` is the negative log-likelihood of the softmax, whatever the loss that was trained, and
 # the scores of training examples, now `train_eval`, have the name `train`.
 SCHEMA = 2
 RESULT = "result.json"
+# In the folder of an ensemble: its members (`runner.ensembles.manifest`)
+ENSEMBLE = "ensemble.json"
 # In a folder whose run was made again in another one: says by which and why
 REPLACED = "replaced.json"
 # Bytes of a `result.json`. A larger file is rejected before it is read.
@@ -104,6 +106,7 @@ class Result:
         numerics: The versions of the numbers that the run was trained with, if it resumed with a newer version
             (`runner.numerics`); else the file has no such key.
         data: The fingerprints of the data that it was trained on, the last one last; no such key in older files.
+        findings: The names of what was found at its end, such as FINETUNE_WORSE_THAN_PROBE; else no such key.
         snapshots: The weights files that `average=snapshots` kept, relative to the run folder, the first one first;
             no such key with other averages.
     """
@@ -120,6 +123,7 @@ class Result:
     test_reads: NonNegativeInt = 0
     numerics: list[PositiveInt] | None = None
     data: list[_FingerprintId] | None = None
+    findings: list[TagName] | None = None
     snapshots: list[str] | None = None
 
     def to_json(self) -> bytes:
@@ -139,7 +143,7 @@ class Result:
 
 
 # Fields that are left out if they are None
-_OPTIONAL = {"numerics", "data", "snapshots"}
+_OPTIONAL = {"numerics", "data", "findings", "snapshots"}
 # The types of the fields; `_numbers` checks the scores.
 _FIELD_TYPES = {name: kind for name, kind in get_type_hints(Result, include_extras=True).items() if name != "scores"}
 

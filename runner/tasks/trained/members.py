@@ -13,12 +13,12 @@ from runner.engine.saving.keep import step_of
 from runner.engine.saving.storage import printable
 from runner.errors import CheckpointError
 
-Role = Literal["selected", "last", "snapshot"]
+_Role = Literal["selected", "last", "snapshot"]
 
 
 @dataclass(frozen=True)
 class Member:
-    """A weights file of a run, which `with_weights` loads.
+    """A weights file of a run, which `read_member` loads.
 
     Attributes:
         file: Relative to the run folder, as in `checkpoints/00000040.weights.safetensors`.
@@ -29,7 +29,7 @@ class Member:
 
     file: str
     step: int
-    roles: tuple[Role, ...]
+    roles: tuple[_Role, ...]
 
 
 def members_of(folder: Path) -> list[Member]:
@@ -53,7 +53,7 @@ def members_of(folder: Path) -> list[Member]:
     for file in files.values():
         if not user_paths.exists(folder / file, error=CheckpointError):
             raise CheckpointError(f"{printable(folder / file)}: is missing, although its manifest names it")
-    steps: dict[Role, set[int]] = {"selected": {selected}, "last": {result.steps}, "snapshot": set(snapshots)}
+    steps: dict[_Role, set[int]] = {"selected": {selected}, "last": {result.steps}, "snapshot": set(snapshots)}
     return [Member(files[s], s, tuple(role for role, at in steps.items() if s in at)) for s in sorted(files)]
 
 

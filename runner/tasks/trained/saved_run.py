@@ -12,9 +12,10 @@ from runner.assemble import settings_and_device
 from runner.assemble.load_data import Loaded, load
 from runner.assemble.predictor import DataFacts, Predictor, assemble_predictor, match_average
 from runner.engine.saving import checkpoint
-from runner.engine.saving.folder import Result, read_environment, read_result, within
+from runner.engine.saving.folder import Result, read_environment, read_result
 from runner.engine.state_dict import StateDict
-from runner.errors import CheckpointError, ConfigError
+from runner.ensembles.manifest import Manifest
+from runner.errors import CheckpointError
 from runner.schema import PositiveInt, check
 from runner.tasks.job import Config, Job
 from runner.tasks.saved_config import MAY_CHANGE, saved_config
@@ -39,6 +40,13 @@ class SavedRun:
     data: SavedData
     data_given: bool  # the command says which data to read
     other_data: bool  # the command chooses another data set
+    members: tuple[SavedRun, ...] = ()  # of an ensemble, whose config is that of the first
+    manifest: Manifest | None = None  # of an ensemble
+
+    @property
+    def step(self) -> int | None:
+        """Return the step of the weights; None for an ensemble."""
+        return None if self.members else int(self.path.name.partition(".")[0])
 
     @property
     def facts(self) -> DataFacts | None:
@@ -58,36 +66,46 @@ class SavedRun:
             batch_size=check("data.batch_size", self.config["data"].get("batch_size", 1), PositiveInt),
         )
 
+    def with_settings(self, **values: Any) -> SavedRun:
+        """Return the run with other values of settings, which the members of an ensemble get, too."""
+        members = tuple(member.with_settings(**values) for member in self.members)
+        return replace(self, config={**self.config, **values}, members=members)
 
-def read_run(job: Job, *, task: str, other: Collection[str] = (), more: Collection[str] = ()) -> SavedRun:
-    """Return the run in the folder that `run=` names.
+
+def read_member(
+    folder: Path,
+    job: Job,
+    *,
+    key: str,
+    weights: str | None = None,
+    other: Collection[str] = (),
+    more: Collection[str] = (),
+) -> SavedRun:
+    """Return the run in a folder; its config as the command changes it.
 
     Args:
-        job: The command, which may change the prediction method and how numbers are computed.
-        task: The task that reads the run.
+        folder: The run folder.
+        job: The command.
+        key: The setting that names the folder.
+        weights: A file of weights in it; None: the one that the run selected, of an unfinished run its newest.
         other: Groups of which the command may choose another option, with all its knobs.
         more: Other keys that the command may change.
-
-    Raises:
-        ConfigError, CheckpointError: The folder holds no run, has no weights yet, or its files are damaged.
     """
-    if not job.config["run"]:
-        raise ConfigError(f"run: got null; expected a run folder: task={task} run=outputs/<name>")
-    folder = Path(job.config["run"])
-    config = saved_config(str(folder), job, key="run", may_change=(*_MAY_CHANGE, *more), other=other)
+    config = saved_config(str(folder), job, key=key, may_change=(*_MAY_CHANGE, *more), other=other)
     result = read_result(folder)
-    if result.status.finished and result.weights is None:
+    chosen = weights or result.weights
+    if result.status.finished and chosen is None:
         raise CheckpointError(f"{folder}: {_NO_WEIGHTS}")
-    path, weights, meta = _selected(folder, result) if result.weights else _newest(folder)
+    path, tensors, meta = _read_weights(folder / chosen) if chosen else _newest(folder)
     accept = config["resume_numerics"] == "new"
     numerics.check_unchanged(config, numerics.version_in(meta, path), path, accept=accept, scores_only=True)
-    given = any(word.lstrip("+").partition("=")[0].partition(".")[0] == "data" for word in job.overrides)
+    given = gives(job, "data")
     return SavedRun(
         folder=folder,
         config=config,
         result=result,
         path=path,
-        weights=weights,
+        weights=tensors,
         meta=meta,
         data=saved_data(folder, result, meta),
         data_given=given,
@@ -95,13 +113,9 @@ def read_run(job: Job, *, task: str, other: Collection[str] = (), more: Collecti
     )
 
 
-def with_weights(run: SavedRun, file: str) -> SavedRun:
-    """Return a run with the tensors of another of its weights files (`members_of`) in place of the selected one's.
-
-    Raises CheckpointError if the file is damaged.
-    """
-    path = within(run.folder, file)
-    return replace(run, path=path, weights=checkpoint.read_weights(path), meta=checkpoint.meta_of(path))
+def gives(job: Job, group: str) -> bool:
+    """Return True if a command chooses an option of a group, or one of its knobs."""
+    return any(word.lstrip("+").partition("=")[0].partition(".")[0] == group for word in job.overrides)
 
 
 def _data_name(folder: Path) -> Any:
@@ -130,7 +144,7 @@ def facts_of(loaded: Loaded, saved: SavedData | None = None) -> DataFacts:
     )
 
 
-def restore_predictor(run: SavedRun, facts: DataFacts, *, threads: bool) -> Predictor:
+def restore_member(run: SavedRun, facts: DataFacts, *, threads: bool) -> Predictor:
     """Return the model of a run with its weights; with `threads` torch computes with as many as in training.
 
     Raises CheckpointError if the weights are of another model.
@@ -152,9 +166,8 @@ def _shape_in(entry: Any) -> tuple[int, int, int] | None:
     return (shape[0], shape[1], shape[2])
 
 
-def _selected(folder: Path, result: Result) -> tuple[Path, StateDict, dict[str, Any]]:
-    """Return path, tensors and `meta` of the weights that a run selected."""
-    path = folder / str(result.weights)
+def _read_weights(path: Path) -> tuple[Path, StateDict, dict[str, Any]]:
+    """Return path, tensors and `meta` of a file of weights."""
     return path, checkpoint.read_weights(path), checkpoint.meta_of(path)
 
 

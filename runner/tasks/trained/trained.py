@@ -15,7 +15,8 @@ from runner.assemble.predictor import Predictor
 from runner.components.data.pixels.decoder_messages import Findings
 from runner.engine.evaluation import predict_batches
 from runner.tasks.trained.image_inputs import ImageReader, find_images, image_reader
-from runner.tasks.trained.saved_run import SavedRun, known_facts, restore_predictor
+from runner.tasks.trained.read_run import restore_predictor
+from runner.tasks.trained.saved_run import SavedRun, known_facts
 
 _PATHS = (str, os.PathLike)
 
@@ -60,11 +61,12 @@ class Trained:
 
     Attributes:
         model: The model with the weights that the run selected (averaged, if it averages), in evaluation mode:
-            `preprocess(images)` -> logits (B, K).
+            `preprocess(images)` -> logits (B, K); that of an ensemble returns log-probabilities (B, K).
         preprocess: Turns images (B, C, H, W) uint8 into the input of `model`.
         classes: The names of the classes, in the order of the logits.
         shape: (C, H, W) of an example.
-        config: The config of the run.
+        config: The config of the run, of an ensemble that of its first member.
+        members: The run folders of the members of an ensemble; empty for a single model.
         scores: The scores in its `result.json`.
         device: Where `model` and `preprocess` are.
         has_probabilities: False if the loss of the run has no probabilities: `predict` then returns logits.
@@ -72,6 +74,7 @@ class Trained:
 
     def __init__(self, run: SavedRun, predictor: Predictor) -> None:
         self.folder, self.weights = run.folder, run.path
+        self.members = tuple(member.folder for member in run.members)
         self.config, self.scores = run.config, run.result.scores
         self.classes, self.shape = predictor.facts.classes, predictor.facts.shape
         self.model, self.device = predictor.model, predictor.device
@@ -81,7 +84,7 @@ class Trained:
         self.predictor = predictor
 
     def __repr__(self) -> str:
-        name = self.config["model"]["name"]
+        name = f"ensemble of {len(self.members)}" if self.members else self.config["model"]["name"]
         return f"Trained('{self.folder}': {name}, {len(self.classes)} classes, {self.weights.name}, on {self.device})"
 
     def predict(self, images: Any) -> Predictions:
