@@ -34,7 +34,7 @@ from runner.tasks.run_folder import existing_run, run_folder
 from runner.tasks.saved_data import lies_elsewhere
 from runner.tasks.stage_features import StageReader, features_of, groups_that_fit, make_reader
 from runner.tasks.stage_report import StageReport, StageScore, show_stages, stages_figure, stages_record
-from runner.tasks.trained.saved_run import facts_of, read_run, restore_predictor
+from runner.tasks.trained.saved_run import facts_of, read_member, restore_member
 from runner.tasks.transferability import h_score, logme
 
 _NAME = "stages"
@@ -76,14 +76,14 @@ def probe_stages(job: Job, *, examples: Annotated[int, Range(2)]) -> int:
 
 def _probe_run(job: Job, examples: int) -> int:
     """Probe the selected weights of a run, and save the report in its folder."""
-    run = read_run(job, task="probe_stages", other=("data",))
+    run = read_member(Path(job.config["run"]), job, key="run", other=("data",))
     begin(run.config["threads"])
     loaded = load(run.config)
     facts = run.facts or facts_of(loaded, run.data)
     if loaded.data.shape != facts.shape:
         here, there = ("x".join(map(str, shape)) for shape in (loaded.data.shape, facts.shape))
         raise DataError(f"data: examples have shape {here}; expected {there} as in the training of {run.folder}")
-    predictor = restore_predictor(run, facts, threads=True)
+    predictor = restore_member(run, facts, threads=True)
     source = StageSource(
         model=predictor.model,
         preprocess=predictor.preprocess,

@@ -192,6 +192,7 @@ def test_a_folder_that_may_not_be_written_gets_a_line(monkeypatch, capfd):
     [
         ([], "run: got null; expected a run folder, or weights: task=probe_stages init_from=<run or file>"),
         (["run=outputs/none"], "run: got 'outputs/none', must be a run folder"),
+        (["run=outputs/both"], "run: got 'outputs/both', an ensemble; expected one training run"),
         (["run=outputs/base", "task.examples=9"], "task.examples: got 9, must be >= 10, one example of each class"),
         (["run=outputs/base", "init_from=outputs/base"], "init_from: cannot be changed with run=..."),
         (["run=outputs/base", "data=synthetic"], "data: examples have shape 2x1x1; expected 1x8x8"),
@@ -206,6 +207,8 @@ def test_what_cannot_be_probed_is_refused_in_one_line(words, line, tmp_path, cap
         from small_runs import build, small
 
         save_file(build(small({"model": "linear"})).learner.model.state_dict(), file)
+    Path("outputs/both").mkdir(exist_ok=True)
+    Path("outputs/both/ensemble.json").write_text("{}")
     before = sorted(Path("outputs").iterdir())
     assert main(["task=probe_stages", "device=cpu", *(word.replace("{file}", str(file)) for word in words)]) != 0
     error = capfd.readouterr().err

@@ -62,8 +62,7 @@ def digits(
 
     Args:
         classes: The digits that are used, in the order of their labels; None for all.
-        limit: Number of training images, of each class its share and at least one; None for all.
-        limit_seed: Seed of the choice that `limit` makes.
+        limit: Number of training images, of each class its share; None for all. `limit_seed` chooses them.
         batch_size: Images per forward pass, >= 1.
         sampling: Which images an epoch draws: each once (`shuffle`), or every class equally often (`balanced`).
         placement: Where pixels are kept: `device`, `host` or `auto` (the device if they fit).
@@ -72,8 +71,8 @@ def digits(
         ConfigError: A class is unknown, there are fewer than two, or `limit` is smaller than their number.
         DataError: scikit-learn or its file is missing.
     """
-    everything = _read_digits(_digits_file())
-    names = tuple(chosen_classes(_CLASSES, classes, "text", _digits_file()))
+    everything = _read_digits(path := _digits_file())
+    names = tuple(chosen_classes(_CLASSES, classes, "text", path))
     parts = {split: at[_among(everything.labels[at], names)] for split, at in _splits(everything.labels).items()}
     chosen = Images(everything.pixels, _relabelled(everything.labels, names))
     used = {**parts, "train": _limited(chosen.labels, parts["train"], len(names), limit, limit_seed)}
