@@ -153,7 +153,7 @@ def probe_all(source: StageSource, reader: StageReader, examples: int) -> StageR
     scores: list[StageScore] = []
     for widths in groups_that_fit(reader, data.shape, source.device, len(train) + len(val)):
         (features, own), (others, truth) = (features_of(reader, each, widths) for each in splits)
-        scores += [score_stage(name, (features[name], own), (others[name], truth)) for name in widths]
+        scores += [_score_stage(name, (features[name], own), (others[name], truth)) for name in widths]
     known = {each.stage for each in scores}
     return StageReport(
         scores=scores,
@@ -181,7 +181,7 @@ def _classes_in(labels: Tensor) -> int:
     return int((labels.bincount() > 0).sum())
 
 
-def score_stage(name: str, train: tuple[Any, Any], val: tuple[Any, Any]) -> StageScore:
+def _score_stage(name: str, train: tuple[Any, Any], val: tuple[Any, Any]) -> StageScore:
     """Return the scores of the features of a stage, given with their labels for training and validation."""
     width = train[0].shape[1]
     if not (np.isfinite(train[0]).all() and np.isfinite(val[0]).all()):

@@ -25,7 +25,7 @@ _Array = NDArray[np.float32]
 _KEPT, _WORKING = 4, 32
 _CPU = torch.device("cpu")
 # The number of features of stages
-Widths = dict[str, int]
+_Widths = dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,9 @@ def _reads_last_axis(reader: nn.Module, shape: torch.Size) -> bool:
     return len(shape) == 3
 
 
-def groups_that_fit(reader: StageReader, shape: tuple[int, int, int], device: torch.device, count: int) -> list[Widths]:
+def groups_that_fit(
+    reader: StageReader, shape: tuple[int, int, int], device: torch.device, count: int
+) -> list[_Widths]:
     """Return the stages in groups whose features fit into a quarter of the free memory, with the widths.
 
     A group needs a pass over the data. Stages that the model does not call in evaluation are left out.
@@ -124,7 +126,7 @@ def groups_that_fit(reader: StageReader, shape: tuple[int, int, int], device: to
         ConfigError: The features of a single stage do not fit.
     """
     sample = reader.of(sample_inputs(shape, device), list(reader.places))
-    groups: list[Widths] = []
+    groups: list[_Widths] = []
     for name, width in ((name, sample[name].shape[1]) for name in reader.places if name in sample):
         if place_for(_bytes([width], count), _CPU) is None:
             raise ConfigError(
@@ -144,7 +146,7 @@ def _bytes(widths: Sequence[int], count: int) -> int:
 
 
 def features_of(
-    reader: StageReader, batches: EvalBatches, widths: Widths
+    reader: StageReader, batches: EvalBatches, widths: _Widths
 ) -> tuple[dict[str, _Array], NDArray[np.int64]]:
     """Return the features (N, D) of stages for all examples of some batches, and their labels (N,)."""
     count, done = len(batches), 0

@@ -33,7 +33,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Advice:
+class _Advice:
     """A cell of the rule with the measurements behind it.
 
     Attributes:
@@ -74,7 +74,7 @@ class Advice:
             f"data per class:     {data.per_class:.1f} ({counted(data.images, 'image')}, smallest class {data.fewest}; "
             f"little below {self.little})",
             f"accuracy by stage:  {_words(self.top)} at the top, {_words(self.best)} at best",
-            f"feature statistics: distance to the source in standard deviations {distance}",
+            f"feature statistics: {distance}",
             f"cell:               {self.cell}",
             f"the lectures say:   {self.overrides}  ({self.says})",
             "",
@@ -97,7 +97,7 @@ def _words(score: StageScore | None) -> str:
     return f"{score.probe.accuracy:.4f} ({score.stage})" if score and score.probe else "not finite"
 
 
-def advise(measured: Measured, stages: StageReport, *, little: int, similar: float) -> Advice:
+def advise(measured: Measured, stages: StageReport, *, little: int, similar: float) -> _Advice:
     """Return the cell of some data and what the lectures say about it.
 
     Data are similar if the features of the top stage are read as well as those of any stage, within a standard error,
@@ -108,7 +108,7 @@ def advise(measured: Measured, stages: StageReport, *, little: int, similar: flo
     reads = bool(best and best.probe and top.probe and _is_close(top, best))
     near = measured.shift is None or measured.shift <= similar
     says, overrides = _lectures(few, reads and near, stages)
-    return Advice(measured, best, top, few, reads and near, little, similar, says, overrides)
+    return _Advice(measured, best, top, few, reads and near, little, similar, says, overrides)
 
 
 def _is_close(top: StageScore, best: StageScore) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import json
 from pathlib import Path
 from typing import Annotated, Any
 
+from runner import user_paths
 from runner.assemble import assemble
 from runner.engine.saving.folder import RESULT, Result, read_result
 from runner.engine.saving.storage import printable, write_atomic
@@ -49,7 +51,11 @@ def transfer_tour(
     """
     _check(job.config, source, target)
     base = vary(job.config, {**TRAINING, "data.classes": source})
-    images: Overrides = {"data.classes": target, "data.limit": per_class * len(target), "steps": steps}
+    images: Overrides = {
+        **{"data.classes": target, "data.limit": per_class * len(target), "steps": steps},
+        # An epoch of few images is a step, and scores take longer than that
+        "validate_every": "50%",
+    }
     # Reject unsupported combinations before a folder exists
     experiment = assemble(base)
     assemble(vary(job.config, {**TRAINING, **images}))
@@ -82,7 +88,8 @@ def _check(config: Config, source: list[str | int], target: list[str | int]) -> 
 def _pretrained(config: Config, launch: Launch, folder: Path) -> Path:
     """Return the folder of the run that is pre-trained below a folder."""
     result = launch([config], folder)[0]
-    return next(path.parent for path in folder.glob(f"*/{RESULT}") if _is_same(read_result(path.parent), result))
+    folders = [path.parent for path in user_paths.matching(f"{glob.escape(str(folder))}/*/{RESULT}")]
+    return next(each for each in folders if _is_same(read_result(each), result))
 
 
 def _is_same(found: Result, result: Any) -> bool:

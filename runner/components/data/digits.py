@@ -62,14 +62,14 @@ def digits(
 
     Args:
         classes: The digits that are used, in the order of their labels; None for all.
-        limit: Number of training images, of each class its share; None for all. `limit_seed` chooses them.
+        limit: Number of training images, of each class its share; None for all.
+        limit_seed: Seed of the choice that `limit` makes.
         batch_size: Images per forward pass, >= 1.
         sampling: Which images an epoch draws: each once (`shuffle`), or every class equally often (`balanced`).
         placement: Where pixels are kept: `device`, `host` or `auto` (the device if they fit).
 
     Raises:
-        ConfigError: A class is unknown, there are fewer than two, or `limit` is smaller than their number.
-        DataError: scikit-learn or its file is missing.
+        ConfigError, DataError: A class is unknown, there are too few or `limit` is below them, or the file is missing.
     """
     everything = _read_digits(path := _digits_file())
     names = tuple(chosen_classes(_CLASSES, classes, "text", path))
