@@ -65,7 +65,7 @@ class Settings(NamedTuple):
     rerun: Annotated[Literal["never", "changed"], Role.EXECUTION, Unnamed(), Unswept()]
     folds: Annotated[Annotated[int, Range(2)] | None, Aspect.SELECTION]
     fold: Annotated[PositiveInt | None, Aspect.SELECTION]
-    run: Annotated[str | None, Role.PATH, FilePath(), ReadBy("evaluate", "predict", "export")]
+    run: Annotated[str | None, Role.PATH, FilePath(), ReadBy("evaluate", "predict", "export", "probe_stages")]
     runs: Annotated[str | list[str] | None, Role.PATH, FilePath(lists=True), ReadBy("compare", "clean", "ensemble")]
     note: Annotated[str, Role.OBSERVATION, Verbatim(), Unnamed(), Unswept()]
 

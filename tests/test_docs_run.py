@@ -38,6 +38,7 @@ NOT_HERE = {
     "resnt": "shows an error",
     "my_lab": "test_extension runs it",
     "submitit": "needs Slurm: test_hydra_launchers",
+    "recipe=transfer_tour": "takes minutes: tasks/test_transfer_trials.py",
     "recipe=lecture_init": "takes 1.8 GiB: test_init_report",
     "mnist.npz": "no such file here",
     "titanic": "no such file here",

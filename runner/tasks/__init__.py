@@ -22,6 +22,16 @@ init_report.py      activations and gradients before training
 init_verdicts.py    rules that find problems of an initialization
 init_tables.py      tables, JSON and events of an init report
 init_figures.py     figures of an init report
+probe_stages.py     linear classifiers on the features of each stage
+stage_features.py   the features of a model's stages
+stage_report.py     table, plot and JSON of the stages
+linear_probe.py     logistic regression on features
+transferability.py  LogME and the H-score
+transfer_advice.py  the 2x2 rule of transfer, and a short trial
+transfer_rule.py    what the lectures say for a cell of that rule
+feature_shift.py    how far features are from those of the training
+transfer_tour.py    pre-train on some classes, transfer to others
+transfer_trials.py  ways to transfer, tried over seeds
 grid_vs_random.py   grid against random search
 kfold.py            a run for each fold of a cross-validation
 list.py             groups, options and knobs as text or Markdown

@@ -116,7 +116,8 @@ import sys
 from hashlib import md5
 import runner.components
 from runner.registry import build
-data = build("data", {"name": "digits", "batch_size": 1, "sampling": "shuffle", "placement": "auto"})
+knobs = {"classes": None, "limit": None, "limit_seed": 0, "batch_size": 1, "sampling": "shuffle", "placement": "auto"}
+data = build("data", {"name": "digits", **knobs})
 print(md5(data.train.pixels.numpy().tobytes()).hexdigest(), "sklearn" in sys.modules)
 """
 

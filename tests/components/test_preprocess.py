@@ -37,7 +37,18 @@ def some(channels: int = 3, count: int = 700) -> Tensor:
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[Tensor, Tensor]:
-    data = build("data", {"name": "digits", "batch_size": 1, "sampling": "shuffle", "placement": "auto"})
+    data = build(
+        "data",
+        {
+            "name": "digits",
+            "classes": None,
+            "limit": None,
+            "limit_seed": 0,
+            "batch_size": 1,
+            "sampling": "shuffle",
+            "placement": "auto",
+        },
+    )
     return data.train.pixels, data.val.pixels
 
 

@@ -55,15 +55,29 @@ OTHER: dict[str, Any] = {
     "predict.top": 2,
     "preview.examples": 4,
     "preview.lr_axis": "log",
+    "probe_stages.examples": 20,
     "profile.steps": 2,
     "profile.warmup": 1,
+    "transfer_advice.little": 1000,
+    "transfer_advice.similar": 1e-6,
+    "transfer_advice.examples": 20,
+    "transfer_advice.seeds": 3,
+    "transfer_tour.source": [1, 2],
+    "transfer_tour.target": [4, 5],
+    "transfer_tour.per_class": 8,
+    "transfer_tour.steps": 3,
+    "transfer_tour.seeds": 3,
 }
-LESS = {
+# Knobs of tasks that would take long
+LESS: dict[str, dict[str, Any]] = {
     "kfold": {"task.folds": 2},
     "grid_vs_random": {"task.side": 2, "task.draws": 1},
-}  # knobs of tasks that would take long
+    "transfer_advice": {"task.seeds": 2},
+    "transfer_tour": {"task.source": [0, 1], "task.seeds": 2, "task.steps": 4, "norm": "none"},
+}
+LAUNCH = ("grid_vs_random", "kfold", "transfer_advice", "transfer_tour")
 # The key that names a finished run, for tasks that need one
-NEED_RUN = {"evaluate": "run", "predict": "run", "export": "run", "clean": "runs"}
+NEED_RUN = {"evaluate": "run", "predict": "run", "export": "run", "probe_stages": "run", "clean": "runs"}
 NEED = {"predict": {"images": "photos"}, "export": {"out": "model.pt2"}}  # knobs without which a task does nothing
 # Knobs that show only where something is broken or in the way; their own tests have that
 ELSEWHERE = {
@@ -89,6 +103,9 @@ def output_of_task(name: str, folder: Path, capfd: Any, knobs: dict[str, Any]) -
     given |= {f"task.{key}": value for key, value in knobs.items()}
     overrides = command_line_words(given)
     knobs = {**NEED.get(name, {}), **knobs}
+    if name == "transfer_advice":
+        assert start(job(*command_line_words(small({"steps": 3, "figures": "never"})), "hydra.run.dir=base")) == 0
+        overrides.append("init_from=base")
     if name in NEED_RUN:
         write_photos(Path("photos"))
         made = {"steps": 3, **({} if name == "clean" else {"figures": "never"})}
@@ -101,8 +118,9 @@ def output_of_task(name: str, folder: Path, capfd: Any, knobs: dict[str, Any]) -
     else:
         overrides.append(f"hydra.run.dir={folder}")
     capfd.readouterr()
-    assert start(replace(job(*overrides), folders=find_conf().folders if name == "list" else ())) == 0
-    printed = capfd.readouterr().out if name in ("list", "grid_vs_random", "kfold", *NEED_RUN) else ""
+    with_folders = ("list", "transfer_advice", "transfer_tour")
+    assert start(replace(job(*overrides), folders=find_conf().folders if name in with_folders else ())) == 0
+    printed = capfd.readouterr().out if name in ("list", *LAUNCH, *NEED_RUN) else ""
     pictures = {path.name: path.read_bytes() for path in sorted(folder.rglob("*.png"))}
     logged = metrics(folder) if (folder / "metrics.jsonl").exists() else []
     result = json.loads((folder / "result.json").read_text()) if (folder / "result.json").exists() else {}

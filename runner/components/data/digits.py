@@ -12,70 +12,120 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from runner.components.data.splitting import split_order, stratified_split
+from runner.components.data.labels.class_names import chosen_classes
+from runner.components.data.splitting import split_order, stratified_sample, stratified_split
 from runner.engine.contracts import Data, Images, InMemory, Sampling
 from runner.engine.data_summary import Found, count_labels
 from runner.engine.file_digests import digest_files
 from runner.engine.fingerprint import Part, digest, identified_by
-from runner.errors import DataError
+from runner.engine.randomness import keys
+from runner.errors import ConfigError, DataError
 from runner.registry import register
 from runner.roles import Aspect, Role
-from runner.schema import PositiveInt
+from runner.schema import NonNegativeInt, PositiveInt
 
 _FILE = "datasets/data/digits.csv.gz"
 _SPLITS = ("train", "val", "test")
+_CLASSES = tuple("0123456789")
 # Largest value in the file
 _MAX_VALUE = 16
 
 
-def _identity() -> dict[str, Part]:
-    """Return what identifies the digits: the file inside scikit-learn, which all splits are parts of."""
+def _identity(*, classes: list[str | int] | None, limit: int | None, limit_seed: int) -> dict[str, Part]:
+    """Return what identifies the digits: the file inside scikit-learn, and which part of it a split is."""
     path = _digits_file()
     contents = digest_files(path.parent, [path.name])[1]
-    return {split: Part(listing=digest(["digits", split]), content=digest(contents)) for split in _SPLITS}
+    chosen = [] if classes is None else ["classes", *map(str, classes)]
+    limited = [] if limit is None else ["limit", str(limit), str(limit_seed)]
+    return {
+        split: Part(
+            listing=digest(["digits", split, *chosen, *(limited if split == "train" else [])]), content=digest(contents)
+        )
+        for split in _SPLITS
+    }
 
 
 @register("data")
 @identified_by(_identity)
 def digits(
     *,
+    classes: list[str | int] | None,
+    limit: Annotated[PositiveInt | None, Aspect.TRAINING],
+    limit_seed: Annotated[NonNegativeInt, Aspect.TRAINING],
     batch_size: Annotated[PositiveInt, Aspect.TRAINING],
     sampling: Annotated[Sampling, Aspect.TRAINING],
     placement: Annotated[InMemory, Role.EXECUTION],
 ) -> Data:
     """Load 1,797 handwritten digits (1, 8, 8), scaled to 0..255: 1,200 to train, 297 to validate, 300 to test.
 
-    The splits are fixed and stratified. Only scikit-learn's file is read, because importing the package takes seconds.
-    Source: UCI, Optical Recognition of Handwritten Digits (Alpaydin and Kaynak 1998), its test part.
+    The splits are fixed and stratified. Source: UCI (Alpaydin and Kaynak 1998), read from scikit-learn's file.
 
     Args:
+        classes: The digits that are used, in the order of their labels; None for all.
+        limit: Number of training images, of each class its share; None for all.
+        limit_seed: Seed of the choice that `limit` makes.
         batch_size: Images per forward pass, >= 1.
         sampling: Which images an epoch draws: each once (`shuffle`), or every class equally often (`balanced`).
         placement: Where pixels are kept: `device`, `host` or `auto` (the device if they fit).
 
     Raises:
-        DataError: scikit-learn or its file is missing.
+        ConfigError, DataError: A class is unknown, there are too few or `limit` is below them, or the file is missing.
     """
-    everything = _read_digits(_digits_file())
-    rank = split_order(range(len(everything.labels)))
-    test, remaining = stratified_split(everything.labels, rank, 300)
-    val, train = stratified_split(everything.labels[remaining], rank[remaining], 297)
+    everything = _read_digits(path := _digits_file())
+    names = tuple(chosen_classes(_CLASSES, classes, "text", path))
+    parts = {split: at[_among(everything.labels[at], names)] for split, at in _splits(everything.labels).items()}
+    chosen = Images(everything.pixels, _relabelled(everything.labels, names))
+    used = {**parts, "train": _limited(chosen.labels, parts["train"], len(names), limit, limit_seed)}
     return Data(
-        train=everything.part(remaining[train]),
-        val=everything.part(remaining[val]),
-        test=lambda: everything.part(test),
+        train=chosen.part(used["train"]),
+        val=chosen.part(parts["val"]),
+        test=lambda: chosen.part(parts["test"]),
         shape=(1, 8, 8),
-        classes=tuple("0123456789"),
+        classes=names,
         batch_size=batch_size,
         sampling=sampling,
         placement=placement,
-        found=_found(everything.labels, {"train": remaining[train], "val": remaining[val], "test": test}),
+        found=_found(chosen.labels, parts, used, len(names)),
     )
 
 
-def _found(labels: Tensor, splits: Mapping[str, Tensor]) -> Found:
-    """Return the number of examples per class and split, of the positions in each split."""
-    return Found(count_labels(labels, 10), {name: count_labels(labels[at], 10) for name, at in splits.items()})
+def _splits(labels: Tensor) -> dict[str, Tensor]:
+    """Return the positions of the examples of each split."""
+    rank = split_order(range(len(labels)))
+    test, remaining = stratified_split(labels, rank, 300)
+    val, train = stratified_split(labels[remaining], rank[remaining], 297)
+    return {"train": remaining[train], "val": remaining[val], "test": test}
+
+
+def _among(labels: Tensor, names: tuple[str, ...]) -> Tensor:
+    """Return which labels (N,) are those of the chosen digits."""
+    return torch.isin(labels, torch.tensor([_CLASSES.index(name) for name in names]))
+
+
+def _relabelled(labels: Tensor, names: tuple[str, ...]) -> Tensor:
+    """Return labels that count the chosen digits in their order; those of others are never read."""
+    return torch.tensor([names.index(each) if each in names else 0 for each in _CLASSES])[labels]
+
+
+def _limited(labels: Tensor, train: Tensor, classes: int, limit: int | None, seed: int) -> Tensor:
+    """Return as many of the training positions as `data.limit` says, of each class its share and at least one."""
+    if limit is None or limit >= len(train):
+        return train
+    if limit < classes:
+        raise ConfigError(f"data.limit: got {limit}, must be >= {classes}, one image of each class")
+    return train[stratified_sample(labels[train], keys(seed, "limit", each=train.tolist()), limit)]
+
+
+def _found(labels: Tensor, parts: Mapping[str, Tensor], limited: Mapping[str, Tensor], classes: int) -> Found:
+    """Return the number of examples per class and split, of the positions in each split before and after the limit."""
+    total = torch.cat(list(parts.values()))
+    left_out = len(limited["train"]) < len(parts["train"])
+    return Found(
+        count_labels(labels[total], classes),
+        {name: count_labels(labels[at], classes) for name, at in limited.items()},
+        remarks={"train": f"of {len(parts['train'])}, data.limit"} if left_out else {},
+        among=len(_CLASSES),
+    )
 
 
 def _digits_file() -> Path:
