@@ -30,6 +30,7 @@ READING = {
     "run": (("task=evaluate",), WRONG),
     "runs": (("task=compare",), WRONG),
     "init_from": (TINY, WRONG),
+    "distillation.teacher logits": ((*TINY, "distillation=logits"), WRONG),
     "extend": ((), WRONG),
     "task.images predict": (("task=predict", "run=seen", "task.out=rows.csv"), DATA),
     "data.labels": ((*MLP, "data=imagefolder", "data.root=images"), WRONG),
@@ -50,6 +51,7 @@ WRITING = {
     "task.out compare": (("task=compare", "runs=run"), STORAGE),
     "task.out predict": (("task=predict", "run=seen", "task.images=images"), STORAGE),
     "task.out export": (("task=export", "run=seen", "task.format=safetensors"), STORAGE),
+    "task.out ensemble": (("task=ensemble", "runs=seen"), STORAGE),
 }
 # The files that are written below a path, where its name says what it holds
 FILES = {"task.out predict": "/x.csv", "task.out export": "/x.safetensors"}
@@ -60,6 +62,7 @@ CASES = {**READING, **WRITING}
 SLOW = {
     *(f"data.root {option}" for option in ("cifar100", "mnist", "fashion_mnist", "svhn", "table")),
     "task.out compare",
+    "task.out ensemble",
 }
 EACH = [pytest.param(case, marks=pytest.mark.slow) if case in SLOW else case for case in CASES]
 TOO_LONG, LOOPS, NO_FOLDER = "File name too long", "Too many levels of symbolic links", "Not a directory"
