@@ -20,5 +20,5 @@ def test_the_recipes_run_as_the_page_says(tmp_path):
     done = command(*sweep, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = {path.name.rpartition("-")[0] for path in (tmp_path / "outputs" / "sweeps" / "four").glob("lr=*")}
-    assert found == {f"lr={lr},hidden={n}" for lr in ("0.001", "0.003") for n in (16, 32)}
+    assert found == {f"lr={lr}-hidden={n}" for lr in ("0.001", "0.003") for n in (16, 32)}
     assert command("--config-dir", "elsewhere", "resume=outputs/sweeps/four", cwd=tmp_path).returncode == 0

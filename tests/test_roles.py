@@ -27,7 +27,22 @@ from runner.tasks import load_tasks
 load_tasks()
 CONF = find_conf()
 OPTIONS = [(group, option) for group, files in CONF.files.items() if group != "recipe" for option in files]
-TEXTS = ("auto", "word", "other", "cpu", "cuda:1", "2steps", "3epochs", "5%", "head", "a.b", "0" * 64, "0123abcd@20", "all", "best:3")
+TEXTS = (
+    "auto",
+    "word",
+    "other",
+    "cpu",
+    "cuda:1",
+    "2steps",
+    "3epochs",
+    "5%",
+    "head",
+    "a.b",
+    "0" * 64,
+    "0123abcd@20",
+    "all",
+    "best:3",
+)
 NUMBERS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 16, 22, 28, 34, 50, 64, 100, 0.1, 0.25, 0.5, 0.75, 1.5, 2.5)
 
 

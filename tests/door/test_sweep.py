@@ -85,7 +85,7 @@ def test_a_glob_is_written_out_with_the_users_options_too(bench, user):
 def test_trials_are_named_by_what_differs_and_their_hash(bench):
     sweep = planned("model=mlp,cnn", "optim.lr=0.5", "augment=[crop],[]")
     assert [name.rpartition("-")[0] for name in names(sweep)] == [
-        f"model={model},augment={augment}" for model in ("mlp", "cnn") for augment in ("crop", "none")
+        f"model={model}-augment={augment}" for model in ("mlp", "cnn") for augment in ("crop", "none")
     ]
     assert len({name.rpartition("-")[2] for name in names(sweep)}) == 4
 
