@@ -53,6 +53,10 @@ OTHER: dict[str, Any] = {
     "predict.images": "photos/1.png",
     "predict.out": "table.csv",
     "predict.top": 2,
+    "ensemble.members": "best:1",
+    "ensemble.combine": "logits",
+    "ensemble.temperature": 2,
+    "ensemble.out": "elsewhere",
     "preview.examples": 4,
     "preview.lr_axis": "log",
     "probe_stages.examples": 20,
@@ -77,10 +81,12 @@ LESS: dict[str, dict[str, Any]] = {
 }
 LAUNCH = ("grid_vs_random", "kfold", "transfer_advice", "transfer_tour")
 # The key that names a finished run, for tasks that need one
-NEED_RUN = {"evaluate": "run", "predict": "run", "export": "run", "probe_stages": "run", "clean": "runs"}
+NEED_RUN = {"evaluate": "run", "predict": "run", "export": "run", "probe_stages": "run"}
+NEED_RUN |= dict.fromkeys(("clean", "ensemble"), "runs")
 NEED = {"predict": {"images": "photos"}, "export": {"out": "model.pt2"}}  # knobs without which a task does nothing
 # Knobs that show only where something is broken or in the way; their own tests have that
 ELSEWHERE = {
+    "ensemble.copy": "tasks/test_ensemble_task.py",
     **{f"predict.{knob}": "tasks/test_predict_task.py" for knob in ("bad_images", "overwrite")},
     **{f"export.{knob}": "tasks/test_export.py" for knob in ("format", "overwrite", "tolerance")},
 }
