@@ -435,7 +435,7 @@ def test_e18_the_ratio_to_watch_is_of_the_update_not_of_the_gradient_to_the_weig
 def test_e21_softmax_is_for_one_label_of_many_and_sigmoids_for_many_labels():
     """The notes call softmax the multi-*label* form of the sigmoid. It is the multi-*class* form: probabilities of
     classes that exclude each other, with the sum 1. Labels that go together need a sigmoid each: `loss=bce`."""
-    softmax, sigmoids = part("loss", "cross_entropy", {"num_classes": 3}), part("loss", "bce")
+    softmax, sigmoids = part("loss", "cross_entropy", {"num_classes": 3}), part("loss", "bce", {"num_classes": 3})
     z, label = torch.tensor([[2.0, -1.0, 0.5]], dtype=torch.float64), torch.tensor([0])
     e = z.exp()
     assert softmax(z, label).item() == pytest.approx(-math.log(e[0, 0] / e.sum()))
@@ -489,7 +489,7 @@ def test_ridge_regression_is_a_linear_model_with_mse_and_l2_trained_to_the_end(h
     x, y = x - x.mean(0), y - y.mean(0) + 3  # about the mean, so that the bias is the mean of y
     model = network("linear", shape=(1, 1, features), classes=outputs, init="xavier").double()
     stepper = optimizer("momentum", model, lr=0.5, momentum=0.8, weight_decay=strength if how == "decay" else 0.0)
-    loss, penalty = part("loss", "mse"), part("regularizer", "l2", strength=strength).penalty
+    loss, penalty = part("loss", "mse", {"num_classes": outputs}), part("regularizer", "l2", strength=strength).penalty
     for _ in range(300):
         stepper.zero_grad()
         total = loss(model(x.view(n, 1, 1, features)), y)

@@ -31,6 +31,9 @@ MIXED = {
     "clip": ({}, [None, 1.0, 5.0, 10.0]),
     "steps": ({}, [None, 20, 100]),
     "patience": ({}, [None, 2, 10]),
+    "folds": ({}, [None, 2, 5]),
+    "fold": ({}, [None, 1, 2]),
+    "scheduler.warmup_start": ({}, [None, 0.1, 0.5]),
     "augment.random_erasing.fill": ({"augment": ["random_erasing"]}, [None, 0.0, 127.5]),
     "augment.cutout.size": ({"augment": ["cutout"]}, [4, 0.5]),
     "augment.crop.padding": ({"augment": ["crop"]}, [4, 0.125]),
@@ -57,6 +60,9 @@ MIXED = {
 }
 NUMBERS = {
     "clip",
+    "folds",
+    "fold",
+    "scheduler.warmup_start",
     "steps",
     "patience",
     "augment.random_erasing.fill",
