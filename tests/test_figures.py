@@ -39,6 +39,7 @@ TASKS = {
     ),
     "compare": ("task=compare", "runs=runs", "task.out=outputs/run"),
     "evaluate": ("task=evaluate", "run=outputs/run", "predict=mc_dropout"),
+    "probe_stages": ("task=probe_stages", "run=outputs/run"),
 }
 # Figures that a task draws beside its own, with functions of others
 MORE = {"evaluate": ["confusion_test.png", "calibration_test.png"]}
@@ -59,6 +60,7 @@ FIGURES = {
     "runner.comparing.responses.draw_parallel": ("compare", "parallel.svg"),
     "runner.comparing.responses.draw_importance": ("compare", "importance.svg"),
     "runner.ensembles.figures.ensemble_figure": ("evaluate", "mc_dropout_test.png"),
+    "runner.tasks.stage_report.stages_figure": ("probe_stages", "stages.png"),
 }
 NUMBERS = {"compare": "comparison.csv", "init_report": "report.json", "grid_vs_random": "report.json"}
 
@@ -115,7 +117,7 @@ def run_task(folder, task, before=lambda: None):
     def work():
         os.chdir(folder)
         report.importance = lambda rows: Importance(method="as told", r2=0.5, drops=(("optim.lr", 0.5, 0.1),))
-        if task == "evaluate":
+        if task in ("evaluate", "probe_stages"):
             main([*SMALL, "figures=never", "regularizer=[dropout]"])
         before()
         code = main(list(TASKS[task]))
