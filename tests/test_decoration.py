@@ -176,7 +176,7 @@ def test_a_divergence_stays_one_if_its_cause_cannot_be_found(tmp_path, part):
 
 PICTURES = {"curves.svg", "response.svg", "seeds.svg"}
 PAGES = {
-    "html": ((page, "_html_table"), "comparison.html: not written", {"comparison.html"}),
+    "html": ((page, "html_table"), "comparison.html: not written", {"comparison.html"}),
     "markdown": ((compare, "markdown_page"), "comparison.md: not written", {"comparison.md"}),
     "figures": (
         (page, "draw_all"),

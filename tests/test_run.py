@@ -43,7 +43,7 @@ def test_the_result_says_how_the_run_ended(folder):
     assert (found["status"], found["exit"], found["steps"], found["epochs"]) == ("done", 0, 57, 3.0)
     assert found["scores"]["val"].keys() == {"best", "last"}
     assert found["scores"]["val"]["last"].keys() == {"accuracy", "loss", "nll", "step"}
-    metrics = {"balanced_accuracy", "ece", "f1_macro", "top5"}
+    metrics = {"aurc", "balanced_accuracy", "brier", "ece", "f1_macro", "top5"}
     assert found["scores"]["test"].keys() == {"accuracy", "loss", "nll", *metrics}
     assert found["test_reads"] == 1
     assert 0.3 < found["scores"]["test"]["accuracy"] <= 1

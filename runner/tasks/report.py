@@ -41,7 +41,9 @@ def show_start(experiment: Experiment, snapshot: Snapshot | None, *, resumed: bo
     """Print a summary of the training, and the step from which a resumed run continues."""
     for line in (*experiment.summary, *filter(None, [experiment.features.line])):
         print_progress(f"  {line}")
-    print_table(experiment.stages, split=False, stream=standard_error())
+    if experiment.stages:
+        with decorative("table of the stages: not shown"):
+            print_table(experiment.stages, split=False, stream=standard_error())
     for note in snapshot.notes if snapshot else ():
         print_progress(f"  {note}")
     if resumed:

@@ -32,7 +32,12 @@ CONF = ROOT / "conf" / "data"
 
 
 def config(name: str, **changes: Any) -> dict[str, Any]:
-    return {"data": {**yaml.safe_load((CONF / f"{name}.yaml").read_text()), **changes}, "plugins": []}
+    return {
+        "data": {**yaml.safe_load((CONF / f"{name}.yaml").read_text()), **changes},
+        "plugins": [],
+        "folds": None,
+        "fold": None,
+    }
 
 
 def fingerprint(name: str, **changes: Any) -> Fingerprint:
@@ -277,7 +282,7 @@ def own(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def own_fingerprint() -> Fingerprint:
-    return load({"data": {"name": "users_own_set"}, "plugins": []}).fingerprint
+    return load({"data": {"name": "users_own_set"}, "plugins": [], "folds": None, "fold": None}).fingerprint
 
 
 def test_a_users_plain_data_set_is_identified_by_labels_and_pixels(own: None) -> None:
@@ -335,7 +340,9 @@ def _registered() -> Iterator[None]:
 
 def test_a_users_data_set_may_say_itself_what_identifies_it() -> None:
     def found(**knobs: int) -> Fingerprint:
-        return load({"data": {"name": "users_identified_set", **knobs}, "plugins": []}).fingerprint
+        return load(
+            {"data": {"name": "users_identified_set", **knobs}, "plugins": [], "folds": None, "fold": None}
+        ).fingerprint
 
     before = found(shelf=1, batch_size=4)
     assert found(shelf=1, batch_size=2).id == before.id != found(shelf=2, batch_size=4).id

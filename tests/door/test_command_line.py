@@ -162,7 +162,9 @@ def test_a_failing_task_is_one_line_with_its_own_exit_code(echo, capsys):
     assert capsys.readouterr().err == "runner: error: no such pictures\n"
 
 
-@pytest.mark.parametrize(("key", "reader"), [("run", "evaluate, predict or export"), ("runs", "compare or clean")])
+@pytest.mark.parametrize(
+    ("key", "reader"), [("run", "evaluate, predict, export or probe_stages"), ("runs", "compare, clean or ensemble")]
+)
 @pytest.mark.parametrize("task", ["train", "list", "preview"])
 def test_what_another_task_reads_is_refused_by_name(capsys, key, reader, task):
     assert main([f"task={task}", f"{key}=outputs/x"]) == 2

@@ -30,8 +30,11 @@ def asked(monkeypatch, line):
     [
         ("runner opt", ["optim="]),
         ("runner see", ["seed="]),
-        ("runner optim=ad", ["optim=adagrad", "optim=adam", "optim=adamax", "optim=adamw"]),
-        ("runner -m optim=sgd,ada", ["optim=sgd,adagrad", "optim=sgd,adam", "optim=sgd,adamax", "optim=sgd,adamw"]),
+        ("runner optim=ad", ["optim=adafactor", "optim=adagrad", "optim=adam", "optim=adamax", "optim=adamw"]),
+        (
+            "runner -m optim=sgd,ada",
+            [f"optim=sgd,{each}" for each in ("adafactor", "adagrad", "adam", "adamax", "adamw")],
+        ),
         ("runner 'augment=[crop,hf", ["'augment=[crop,hflip"]),
         ("runner optim=adam optim.be", ["optim.betas="]),
         ("runner optim.be", []),
@@ -63,7 +66,7 @@ def test_options_of_the_users_folder_are_completed(monkeypatch, tmp_path):
 def test_bash_completes_the_module(breaks, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for line, found in (
-        ("python -m runner optim=ada", ["adagrad", "adam", "adamax", "adamw"]),
+        ("python -m runner optim=ada", ["adafactor", "adagrad", "adam", "adamax", "adamw"]),
         ("python other.py optim=ada", [""]),
     ):
         script = ASK.format(command=f"{sys.executable} -m runner", breaks=breaks, line=line)
@@ -92,7 +95,10 @@ def test_zsh_and_fish_complete_the_module(start, program, tmp_path):
     # fish adds the quote itself
     quote = "'" if shell == "zsh" else ""
     for line, found in (
-        ("python -m runner optim=ada", [f"optim={each}" for each in ("adagrad", "adam", "adamax", "adamw")]),
+        (
+            "python -m runner optim=ada",
+            [f"optim={each}" for each in ("adafactor", "adagrad", "adam", "adamax", "adamw")],
+        ),
         ("python -m runner 'augment=[crop,hf", [f"{quote}augment=[crop,hflip"]),
         ("python othe", ["other.py"] if shell == "fish" else ["files"]),
         ("python -m runner nothing=", [] if shell == "fish" else ["files"]),

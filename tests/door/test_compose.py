@@ -1,6 +1,7 @@
 """Composing choices once and setting values on a copy gives what Hydra's own composition gives."""
 
 import pytest
+import torch
 from hydra import compose
 from omegaconf import OmegaConf
 
@@ -112,15 +113,17 @@ def test_composing_leaves_nothing_of_one_run_in_the_next(bench):
         assert compose_run(conf, parts, second)["optim"]["lr"] == 0.1
 
 
-def test_every_shipped_option_passes_the_check_as_it_is():
+def test_every_shipped_option_passes_the_check_as_it_is(tmp_path):
+    torch.save({"head.weight": torch.zeros(10, 4)}, tmp_path / "weights.pt")
     conf = find_conf()
     many = [f"{group}=[{','.join(files)}]" for group, files in conf.files.items() if conf.several(group)]
     single = [group for group, files in conf.files.items() if files and not conf.several(group) and group != "recipe"]
-    one = {group: list(conf.files[group]) for group in single}
+    # distillation=logits needs a finished run: tests/test_distillation.py
+    one = {group: list(conf.files[group]) for group in single if group != "distillation"}
     with hydra_opened(conf):
         for turn in range(max(map(len, one.values()))):
             words = [f"{group}={options[turn % len(options)]}" for group, options in one.items()]
-            given = read_overrides(conf, [*words, *many])
+            given = read_overrides(conf, [*words, *many, f"init_from={tmp_path}/weights.pt"])
             assert single_job(compose_run(conf, compose_parts(conf, given), given), given).hash8
 
 
@@ -128,7 +131,7 @@ def test_every_shipped_recipe_passes_the_check_as_it_is():
     conf = find_conf()
     for recipe in conf.files["recipe"]:
         with hydra_opened(conf):
-            given = read_overrides(conf, [f"recipe={recipe}"])
+            given = read_overrides(conf, [f"recipe={recipe}", "init_from=weights.pt"])
             assert compose_run(conf, compose_parts(conf, given), given)
 
 
