@@ -87,7 +87,7 @@ def test_a_sweep_whose_names_have_whole_keys_goes_on_in_its_folders(name, tmp_pa
     assert main(words) == 0
     (sweep,) = Path("outputs/sweeps").iterdir()
     for trial in [path for path in sweep.iterdir() if path.is_dir()]:
-        trial.rename(trial.with_name(f"optim.{trial.name}"))
+        trial.rename(trial.with_name(f"optim.{trial.name.replace('-seed', ',seed')}"))
     if not name:
         sweep = sweep.rename(sweep.with_name(f"optim.lr+seed{sweep.name.removeprefix('lr')}"))
     removed = min(sweep.glob("optim.lr=*"))
@@ -100,7 +100,7 @@ def test_a_sweep_whose_names_have_whole_keys_goes_on_in_its_folders(name, tmp_pa
         trials = {path for path in before if path.parts[0].startswith("optim.")}
         assert trials and {path: after[path] for path in trials} == {path: before[path] for path in trials}
         added = {path.parts[0] for path in after} - {path.parts[0] for path in before}
-        assert added == {removed.name.removeprefix("optim.")}
+        assert added == {removed.name.removeprefix("optim.").replace(",", "-")}
         assert list(Path("outputs/sweeps").iterdir()) == [sweep]
 
 
