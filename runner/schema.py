@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 import types
-from functools import cached_property
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from runner.errors import ConfigError, unknown, wrong
@@ -35,15 +34,15 @@ class Range(ByValue):
         return " and ".join(filter(None, (low, high)))
 
 
-class Pattern:
+class Pattern(ByValue):
     """The form of a string, with the words that explain it."""
 
     def __init__(self, expression: str, says: str) -> None:
         self._text, self.says = expression, says
 
-    @cached_property
+    @property
     def expression(self) -> re.Pattern[str]:
-        """Return the compiled expression; late, because most command lines use few of them."""
+        """Return the compiled expression; late, because most command lines use few of them, and `re` keeps it."""
         return re.compile(self._text)
 
     def __contains__(self, text: str) -> bool:
