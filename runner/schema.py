@@ -45,6 +45,9 @@ class Pattern(ByValue):
         """Return the compiled expression; late, because most command lines use few of them, and `re` keeps it."""
         return re.compile(self._text)
 
+    def __repr__(self) -> str:
+        return f"Pattern({self.says!r})"
+
     def __contains__(self, text: str) -> bool:
         return self.expression.fullmatch(text) is not None
 

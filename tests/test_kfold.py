@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from running import command, job, result
+from running import MLP, command, job, result
 from safetensors import safe_open
 from safetensors.torch import load_file
 from sklearn.model_selection import StratifiedKFold
 from small_runs import build, interrupted, small, uninterrupted
 
 from runner import load
+from runner.__main__ import main
 from runner.assemble.folds import all_examples
 from runner.assemble.load_data import fingerprint_before_reading
 from runner.assemble.load_data import load as load_data
@@ -192,3 +193,13 @@ def test_a_fold_trains_and_resumes_as_any_run(tmp_path: Path) -> None:
         .data.found.line(tuple("0123456789"), "images")
         .endswith("train 998, val 499 (fold 2 of 3), no test")
     )
+
+
+def test_a_sweep_over_folds_is_not_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The kept fingerprint of the files is that of all folds, and no fold's."""
+    monkeypatch.chdir(tmp_path)
+    words = ["-m", *MLP, "steps=1", "folds=2", "fold=1,2", "sweep=folds", "hydra/launcher=basic"]
+    assert main(words) == main(words) == 0
+    assert capfd.readouterr().out.count("already done") == 2

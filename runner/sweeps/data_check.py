@@ -18,6 +18,9 @@ from runner.sweeps.ask_process import ask_process
 from runner.sweeps.outcome import folder_of, is_same_run, moved, read_saved_result
 from runner.tasks.job import Job
 
+# What decides which examples a run reads
+_READ = ("data", "plugins", "folds", "fold")
+
 
 class DataCheck:
     """Knows the data of a sweep's runs; one object for each sweep, since the data may change between two."""
@@ -76,11 +79,12 @@ class DataCheck:
         """Find the fingerprints of the data that some configs read."""
         new = {key: config for config in configs if (key := _key(config)) not in self._known}
         for key, config in list(new.items()):
-            if known := recall(data_state(config)):
+            # What is kept for files is the fingerprint of all folds
+            if config["folds"] is None and (known := recall(data_state(config))):
                 self._known[key] = known.id
                 del new[key]
         if new:
-            wanted = [{name: config[name] for name in ("data", "plugins")} for config in new.values()]
+            wanted = [{name: config[name] for name in _READ} for config in new.values()]
             answers = (
                 _fingerprints(wanted) if "torch" in sys.modules else ask_process(__name__, "_fingerprints", wanted)
             )
@@ -89,7 +93,7 @@ class DataCheck:
 
 def _key(config: Mapping[str, Any]) -> str:
     """Return a key that is equal for configs that read the same data."""
-    return repr((config["data"], config["plugins"]))
+    return repr([config[name] for name in _READ])
 
 
 def _fingerprints(configs: Sequence[Mapping[str, Any]]) -> list[str]:
