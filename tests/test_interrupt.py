@@ -67,14 +67,15 @@ def check_interrupted_run(whole, folder, point, number, output, resume):
     saved = checkpoint.load(folder)
     if (found["status"], found["exit"], found["reason"]) != ("interrupted", code, signal.Signals(number).name):
         return f"{point}: left as {found}"
-    if saved is None or saved.step != found["steps"]:
+    # Before the first step there is nothing to save
+    if (saved.step if saved else 0) != found["steps"]:
         return f"{point}: stopped at step {found['steps']}, saved {saved and saved.step}"
     if printed.splitlines()[-1] != f"{HINT}{folder}" and "'" not in printed.splitlines()[-1]:
         return f"{point}: says {printed}"
     if list(folder.rglob(".tmp-*")):
         return f"{point}: left temporary files"
     code, printed = kills.run_child(lambda: kills.run(kills.resume_job(whole, folder, resume)), output)
-    if code or f"resumes after step {saved.step} of" not in printed:
+    if code or (saved and f"resumes after step {saved.step} of" not in printed):
         return f"{point}: goes on with {code}: {printed}"
     return differences(whole.folder, folder)
 
