@@ -121,10 +121,10 @@ def clean(files: list[str]) -> Iterator[None]:
     """Check that the test leaves no workers, threads or files of loading behind."""
     list(prefetched(split(files), requests(), CPU, workers=1))  # starts the fork server
     gc.collect()  # what earlier tests left; what this one leaves must go by itself
-    before, shared = traces(), entries("/dev/shm")
+    before, shared = traces(), memory()
     yield
     assert eventually(lambda: traces() == before), (before, traces())
-    assert eventually(lambda: entries("/dev/shm") <= shared)
+    assert eventually(lambda: memory() <= shared)
 
 
 @pytest.mark.usefixtures("clean")
