@@ -42,7 +42,7 @@ class Pattern(ByValue):
 
     @property
     def expression(self) -> re.Pattern[str]:
-        """Return the compiled expression; late, because most command lines use few of them, and `re` keeps it."""
+        """Return the compiled expression, which `re` keeps."""
         return re.compile(self._text)
 
     def __repr__(self) -> str:
@@ -236,8 +236,7 @@ def described(annotation: Any) -> str:
     return {list: "a list [a,b,...]", dict: "a mapping {a: b}"}.get(origin) or PLAIN[annotation]
 
 
-# What people write for null
-_NONE = ("none", "nil", "nan", "no", "off", "false")
+_NONE = ("none", "nil", "nan", "no", "off", "false")  # what people write for null
 PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -245,8 +244,7 @@ def _check_plain(key: str, value: Any, kind: type) -> Any:
     """Check a number, a truth value or a text; a bool is never a number."""
     if kind is float and type(value) is int:
         value = float(value)
-    if type(value) is not kind or value != value:
-        raise wrong(key, value, PLAIN[kind])
-    if value in (math.inf, -math.inf):
-        raise wrong(key, value, "finite")
-    return value
+    fits = type(value) is kind and value == value
+    if fits and value not in (math.inf, -math.inf):
+        return value
+    raise wrong(key, value, "finite" if fits else PLAIN[kind])

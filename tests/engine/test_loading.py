@@ -116,6 +116,12 @@ def eventually(holds: Callable[[], bool], seconds: float = 5.0) -> bool:
     return holds()
 
 
+def ignores_signals(pid: int) -> bool:
+    """Return True if a process ignores SIGINT and SIGTERM."""
+    (line,) = (each for each in Path(f"/proc/{pid}/status").read_text().splitlines() if each.startswith("SigIgn:"))
+    return all(int(line.split()[1], 16) >> (number - 1) & 1 for number in (signal.SIGINT, signal.SIGTERM))
+
+
 @pytest.fixture
 def clean(files: list[str]) -> Iterator[None]:
     """Check that the test leaves no workers, threads or files of loading behind."""
@@ -190,6 +196,8 @@ def test_workers_leave_signals_to_the_parent(files: list[str]) -> None:
 
     with closing(prefetched(split(files), endless(), CPU, workers=2)) as batches:
         next(batches)
+        # The second worker may still be starting
+        assert eventually(lambda: all(map(ignores_signals, workers_of(os.getpid()))), 30)
         for worker in workers_of(os.getpid()):
             os.kill(worker, signal.SIGINT)
             os.kill(worker, signal.SIGTERM)
