@@ -36,7 +36,7 @@ from torch import nn
 import runner.components  # noqa: F401  (registers them)
 from runner.assemble.caching import cache_features
 from runner.assemble.data import augmentations, test_batches, train_batches, validation_batches
-from runner.assemble.distillation import build_taught
+from runner.assemble.distillation import with_teacher
 from runner.assemble.execution import convert_model, describe_execution, resolve
 from runner.assemble.learner import (
     build_learner,
@@ -51,7 +51,7 @@ from runner.assemble.normalization import describe_own, follows_checkpoint, load
 from runner.assemble.norms import check_processes
 from runner.assemble.plugin_checks import with_checked_plugins
 from runner.assemble.read_weights import InitialWeights, read_weights
-from runner.assemble.recipe import clock_of_run
+from runner.assemble.recipe import build_recipe, clock_of_run
 from runner.assemble.threads import begin, choose
 from runner.assemble.transfer import StagePlans, plan_stages, rows_of
 from runner.components.optim.describe_groups import describe
@@ -142,7 +142,8 @@ def assemble(
     model, described = build_model(config, data, batches, regularizers := build_many("regularizer", config), weights)
     plans = plan_stages(config, model, data.shape, clock_of_run(settings, batches))
     _prepare(model, settings, data, batches, world)
-    recipe, taught = build_taught(config, settings, data, batches, regularizers, model, preprocess, world, fit=fit)
+    recipe = build_recipe(config, settings, data, batches, regularizers, model, device, world)
+    recipe, taught = with_teacher(config, settings, recipe, data, preprocess, device, fit=fit)
     learner = build_learner(config, settings, recipe, model.to(device), preprocess, batches, plans, search)
     experiment = Experiment(
         settings=settings,

@@ -12,9 +12,7 @@ from torch import Tensor, nn
 
 from runner import numerics, plain_yaml
 from runner.assemble.predictor import DataFacts, Predictor, assemble_predictor
-from runner.assemble.recipe import build_recipe
-from runner.engine.batches import TrainBatches
-from runner.engine.contracts import Data, Regularizer
+from runner.engine.contracts import Data
 from runner.engine.distillation import Distillation, Distiller, Teach
 from runner.engine.fingerprint import from_record
 from runner.engine.losses import Loss, LossFunction, as_loss, log_softmax
@@ -24,7 +22,6 @@ from runner.engine.saving.folder import read_environment
 from runner.engine.saving.storage import printable
 from runner.engine.state_dict import StateDict, load_part
 from runner.engine.weights_file import renamed, sha256_of_tensors
-from runner.engine.world import World
 from runner.errors import CheckpointError, ConfigError, brief, one_line
 from runner.registry import Config, build
 from runner.settings import Settings
@@ -37,32 +34,7 @@ _WHITE = 255.0
 _GROUPS = ("model", "activation", "norm", "regularizer", "loss", "preprocess", "predict", "average")
 
 
-def build_taught(
-    config: Config,
-    settings: Settings,
-    data: Data,
-    batches: TrainBatches,
-    regularizers: list[Regularizer],
-    model: nn.Module,
-    preprocess: nn.Module,
-    world: World,
-    *,
-    fit: bool,
-) -> tuple[Recipe, list[str]]:
-    """Return the recipe of a run, with the teacher of its distillation, and a summary line about the teacher.
-
-    With `fit`, `preprocess` has its statistics already.
-
-    Raises:
-        ConfigError: Parts of the recipe do not fit. The teacher is missing, has changed, or knows other classes or
-            images.
-        CheckpointError: The teacher's weights are damaged.
-    """
-    recipe = build_recipe(config, settings, data, batches, regularizers, model, batches.device, world)
-    return _with_teacher(config, settings, recipe, data, preprocess, batches.device, fit=fit)
-
-
-def _with_teacher(
+def with_teacher(
     config: Config,
     settings: Settings,
     recipe: Recipe,
@@ -72,7 +44,14 @@ def _with_teacher(
     *,
     fit: bool,
 ) -> tuple[Recipe, list[str]]:
-    """Return a recipe with the gradients of a distillation, if there is one, and a summary line."""
+    """Return a recipe with the gradients of a distillation, if there is one, and a summary line about the teacher.
+
+    With `fit`, `preprocess` has its statistics already.
+
+    Raises:
+        ConfigError: The teacher is missing, has changed, or knows other classes or images.
+        CheckpointError: The teacher's weights are damaged.
+    """
     made: Distillation | None = build(_GROUP, config[_GROUP])
     named = teacher_of(config) if made else None
     if made is None or named is None:

@@ -43,7 +43,7 @@ class Command(NamedTuple):
 
     def job(self) -> Job:
         """Return the job of a single run."""
-        _refuse_space(self.parts)
+        _refuse_space(self.parts, self.given)
         # Late: an answer or an error needs no job
         from runner.door.jobs import single_job
 
@@ -149,10 +149,10 @@ def _refuse_sweep_keys(parts: Parts, given: list[ParsedOverride], config: dict[s
         raise ConfigError("rerun: belongs to a sweep; add -m")
 
 
-def _refuse_space(parts: Parts) -> None:
-    """Reject the values to try that a recipe or another file lists, since a single run tries none of them."""
-    if parts.searched:
-        keys = ", ".join(map(str, parts.searched))
+def _refuse_space(parts: Parts, given: Sequence[ParsedOverride]) -> None:
+    """Reject the values to try that a file lists for keys that the command line leaves: a single run tries none."""
+    if open_keys := [key for key in map(str, parts.searched) if key not in {each.key for each in given}]:
+        keys = ", ".join(open_keys)
         raise ConfigError(f"hydra.sweeper.params: got values to try for {brief(keys)}; add -m to run each of them")
 
 

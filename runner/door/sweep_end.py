@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from runner.comparing.runs import read_overrides
 from runner.decoration import decorative
+from runner.door.compose import compose_parts
 from runner.door.options import Conf
+from runner.door.overrides import read_overrides as read_words
 from runner.door.plan import Plan
 from runner.engine.monitor import Monitor, score_name
 from runner.errors import escaped
@@ -72,6 +74,10 @@ def _show_next(conf: Conf, plan: Plan, words: Sequence[str], what: str) -> None:
     folders = [str(folder) for folder in conf.folders[1:] if folder not in conf.more]
     given = [*(["--config-dir", folders[0]] if folders else [])]
     given += ["--config-name", conf.primary] if conf.primary != "config" else []
+    parts = compose_parts(conf, read_words(conf, words))
+    if parts.many or parts.searched:
+        # Of a recipe that sweeps; its values to try are all set now
+        given.append("hydra.mode=RUN")
     write_stdout("\n".join(after_sweep(words, what, plan.folder, given)) + "\n")
 
 

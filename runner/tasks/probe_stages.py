@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from runner.assemble import assemble
+from runner.assemble import Experiment, assemble
 from runner.assemble.data import eval_batch
 from runner.assemble.load_data import Loaded, load
 from runner.assemble.threads import begin
@@ -27,7 +27,7 @@ from runner.errors import CheckpointError, ConfigError, DataError, Locked, Stora
 from runner.printing import write_stdout
 from runner.registry import register
 from runner.schema import Range
-from runner.tasks.job import Job
+from runner.tasks.job import Config, Job
 from runner.tasks.linear_probe import fit_linear_probe
 from runner.tasks.report import print_progress
 from runner.tasks.run_folder import existing_run, run_folder
@@ -54,15 +54,7 @@ def probe_stages(job: Job, *, examples: Annotated[int, Range(2)]) -> int:
     if job.config["init_from"] is None:
         raise ConfigError("run: got null; expected a run folder, or weights: task=probe_stages init_from=<run or file>")
     experiment = assemble(job.config)
-    source = StageSource(
-        model=experiment.learner.model,
-        preprocess=experiment.batches.preprocess,
-        autocast=experiment.recipe.autocast,
-        device=experiment.device,
-        loaded=experiment.loaded,
-        weights=str(job.config["init_from"]),
-        data_name=job.config["data"]["name"],
-    )
+    source = source_of(experiment, job.config)
     reader = source.reader()
     with run_folder(job, experiment) as run:
         for line in experiment.summary:
@@ -135,6 +127,19 @@ class StageSource:
         placed = place_split(split, data.placement, self.device)
         batch = eval_batch(data.batch_size)
         return EvalBatches(placed, batch=batch, preprocess=self.preprocess, device=self.device, index=index)
+
+
+def source_of(experiment: Experiment, config: Config) -> StageSource:
+    """Return the model of an experiment with the weights of `init_from`, and its data."""
+    return StageSource(
+        model=experiment.learner.model,
+        preprocess=experiment.batches.preprocess,
+        autocast=experiment.recipe.autocast,
+        device=experiment.device,
+        loaded=experiment.loaded,
+        weights=str(config["init_from"]),
+        data_name=config["data"]["name"],
+    )
 
 
 def probe_all(source: StageSource, reader: StageReader, examples: int) -> StageReport:

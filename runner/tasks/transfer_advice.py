@@ -14,7 +14,7 @@ from runner.schema import Positive, PositiveInt, Range
 from runner.screen_tables import print_table
 from runner.tasks.feature_shift import feature_shift
 from runner.tasks.job import Job, Launch, Vary
-from runner.tasks.probe_stages import StageSource, probe_all
+from runner.tasks.probe_stages import StageSource, probe_all, source_of
 from runner.tasks.run_folder import continued_run_folder
 from runner.tasks.stage_report import StageReport, show_stages, stages_figure, stages_record
 from runner.tasks.transfer_rule import Measured, advise
@@ -51,7 +51,7 @@ def transfer_advice(
     variants = variants_of(job, vary, _WAYS, seeds)
     # Reject unsupported combinations before a folder exists
     experiment, _ = (assemble(variants[way][0]) for way in (_PROBE, _TUNED))
-    source = _source_of(experiment, job)
+    source = source_of(experiment, job.config)
     reader = source.reader()
     with continued_run_folder(job, experiment) as run:
         stages = probe_all(source, reader, examples)
@@ -67,19 +67,6 @@ def transfer_advice(
     _show_trial(trials, len(variants[_PROBE]))
     write_stdout(f"saved in      {printable(run.folder)}\n")
     return 0
-
-
-def _source_of(experiment: Experiment, job: Job) -> StageSource:
-    """Return the model with its weights, and the data to transfer to."""
-    return StageSource(
-        model=experiment.learner.model,
-        preprocess=experiment.batches.preprocess,
-        autocast=experiment.recipe.autocast,
-        device=experiment.device,
-        loaded=experiment.loaded,
-        weights=str(job.config["init_from"]),
-        data_name=job.config["data"]["name"],
-    )
 
 
 def _measure(experiment: Experiment, source: StageSource, stages: StageReport) -> Measured:

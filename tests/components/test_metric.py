@@ -307,10 +307,9 @@ class Share:
         return index.tensor_split(self.size)[self.rank]
 
     def sum(self, tensor):
-        parts = self._before.setdefault(self._calls, [])
+        self._before[self._calls] = tensor + self._before.get(self._calls, 0)
         self._calls += 1
-        parts.append(tensor)
-        return torch.stack(parts).sum(0)
+        return self._before[self._calls - 1]
 
 
 @pytest.mark.parametrize("size", [2, 300])

@@ -72,3 +72,13 @@ def test_a_command_is_called_as_this_process_was(monkeypatch: pytest.MonkeyPatch
     ):
         monkeypatch.setattr(sys, "argv", [started])
         assert command_line("resume=a b") == f"{name} 'resume=a b'"
+
+
+@pytest.mark.slow
+@pytest.mark.ci_slice
+def test_the_best_point_of_a_recipe_that_searches_is_a_single_run(tmp_path: Path) -> None:
+    words = ("recipe=search_lr_wd", "hydra.sweeper.n_trials=2", "epochs=0.2", "device=cpu", "hydra.launcher.workers=1")
+    steps = next_steps(command(*words, cwd=tmp_path).stdout)
+    assert "validation, best" in in_shell(steps["run it"], tmp_path)
+    left = command("recipe=search_lr_wd", "hydra.mode=RUN", "optim.lr=0.1", cwd=tmp_path)
+    assert left.returncode == 2 and "values to try for optim.weight_decay; add -m" in left.stderr

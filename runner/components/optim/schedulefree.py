@@ -30,8 +30,14 @@ _Betas = Annotated[
 _Share = Annotated[float, Range(0, 1, open_low=True, open_high=True)]
 
 
+def _share(group: dict[str, Any]) -> float:
+    """Return a, the share of the average in y."""
+    share: float = group["momentum"] if "momentum" in group else group["betas"][0]
+    return share
+
+
 class _ScheduleFreeOptimizer(Optimizer):
-    """The steps that both have in common; a group has its share a as `share`."""
+    """The steps that both have in common."""
 
     def advance(self, group: dict[str, Any], y: list[Tensor], z: list[Tensor], d: list[Tensor], rate: float) -> None:
         """Make the step of a group: move z and y, given the directions d at y and their rate."""
@@ -40,11 +46,7 @@ class _ScheduleFreeOptimizer(Optimizer):
         c = rate**2 / group["squares"] if rate else 0.0
         torch._foreach_add_(z, d, alpha=-rate)
         torch._foreach_lerp_(y, z, c)
-        torch._foreach_add_(y, d, alpha=-rate * (1 - c) * (1 - self.share(group)))
-
-    def share(self, group: dict[str, Any]) -> float:
-        """Return a."""
-        raise NotImplementedError
+        torch._foreach_add_(y, d, alpha=-rate * (1 - c) * (1 - _share(group)))
 
     @torch.no_grad()
     def averaged(self) -> dict[Tensor, Tensor]:
@@ -53,18 +55,13 @@ class _ScheduleFreeOptimizer(Optimizer):
         for group in self.param_groups:
             y = [p for p in group["params"] if p in self.state]
             if y:
-                x = torch._foreach_lerp([self.state[p]["z"] for p in y], y, 1 / self.share(group))
+                x = torch._foreach_lerp([self.state[p]["z"] for p in y], y, 1 / _share(group))
                 averages.update(zip(y, x, strict=True))
         return averages
 
 
 class ScheduleFree(_ScheduleFreeOptimizer):
     """Schedule-free AdamW; see `schedulefree`."""
-
-    def share(self, group: dict[str, Any]) -> float:
-        """Return a."""
-        share: float = group["betas"][0]
-        return share
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -99,11 +96,6 @@ def schedulefree(groups: Groups, *, betas: _Betas, eps: Positive) -> Optimizer:
 
 class ScheduleFreeSGD(_ScheduleFreeOptimizer):
     """Schedule-free SGD; see `schedulefree_sgd`."""
-
-    def share(self, group: dict[str, Any]) -> float:
-        """Return a."""
-        share: float = group["momentum"]
-        return share
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
