@@ -22,6 +22,7 @@ from runner.notebook.book import record
 from runner.registry import register
 from runner.tasks.final_scores import score_split
 from runner.tasks.job import Job
+from runner.tasks.predictions import are_wanted
 from runner.tasks.report import print_progress, show_scores
 from runner.tasks.run_folder import count_test_reads
 from runner.tasks.save_evaluation import About, save_evaluation, show_classes_of
@@ -66,25 +67,26 @@ def evaluate_task(job: Job, *, split: Literal["test", "val", "train"], temperatu
         loaded.data.check_test()
         counted = count_test_reads([run.folder])
     name = split if own else f"{split}-data{loaded.fingerprint.id[:4]}"
-    found, report = _score(run, job, predictor, _open_split(loaded, split, predictor), split=name, keep=temperature)
+    batches = _open_split(loaded, split, predictor)
+    saves = are_wanted(job.config["predictions"], name, batches, len(predictor.facts.classes))
+    found, report = _score(run, predictor, batches, split=name, keep=saves or temperature)
     if counted:
         record(run.folder, Path(run.config["outputs"]))
     scaling = fit_scaling(found, validation, split=split, seed=run.config["seed"]) if temperature else None
     about = About(split=name, classes=predictor.facts.classes, fingerprint=loaded.fingerprint.id)
     _show(run, found, split, about, scaling, report)
-    save_evaluation(run, job, found, about, scaling=scaling, report=report)
+    save_evaluation(run, job, found, about, saves=saves, scaling=scaling, report=report)
     return 0
 
 
 def _score(
-    run: SavedRun, job: Job, predictor: Predictor, batches: EvalBatches, *, split: str, keep: bool
+    run: SavedRun, predictor: Predictor, batches: EvalBatches, *, split: str, keep: bool
 ) -> tuple[Assessment, EnsembleReport | None]:
     """Return the evaluation of a split, with its outputs if they are to be kept, and the gain of several views."""
     metrics = final_metrics(run.config, predictor.loss, len(predictor.facts.classes))
     recorder = view_recorder(predictor, len(batches))
     parts = replace(predictor, predict=recorder) if recorder else predictor
-    setting = "always" if keep else job.config["predictions"]
-    found = score_split(parts, predictor.model, batches, metrics, split=split, setting=setting)
+    found = score_split(parts, predictor.model, batches, metrics, keep=keep)
     if recorder is None:
         return found, None
     name, seed = run.config["predict"]["name"], run.config["seed"]

@@ -109,11 +109,10 @@ def _scores_of_snapshots(experiment: Experiment, batches: EvalBatches) -> dict[s
 
 
 def score_split(
-    parts: Predicting, model: nn.Module, batches: EvalBatches, metrics: Metrics, *, split: str, setting: str
+    parts: Predicting, model: nn.Module, batches: EvalBatches, metrics: Metrics, *, keep: bool
 ) -> Assessment:
-    """Return the scores of a split and of its classes; `setting`, of `predictions`, says whether these are kept."""
+    """Return the scores of a split and of its classes, with the predictions if `keep`."""
     more = (class_counts, *((confusion,) if metrics.classes <= _MOST_CLASSES else ()))
-    keep = are_wanted(setting, split, batches, metrics.classes)
     return assess(parts, model, batches, replace(metrics, more=more), keep=keep)
 
 
@@ -159,8 +158,8 @@ def _score_and_save(
 ) -> Assessment:
     """Return the scores of a split, and save its predictions in the main process; a failure to save is one line."""
     learner = experiment.learner
-    setting = experiment.settings.predictions
-    found = score_split(experiment.recipe, learner.average.module, batches, metrics, split=split, setting=setting)
+    keep = are_wanted(experiment.settings.predictions, split, batches, metrics.classes)
+    found = score_split(experiment.recipe, learner.average.module, batches, metrics, keep=keep)
     if found.outputs is None or not job.world.is_main:
         return found
     with decorative(f"predictions/{split}.safetensors: not written"):

@@ -49,15 +49,16 @@ def save_evaluation(
     found: Assessment,
     about: About,
     *,
+    saves: bool,
     scaling: Scaling | None,
     report: EnsembleReport | None,
 ) -> None:
     """Save predictions, figures and tables in the run folder; one line if the run goes on or may not be written.
 
-    The settings `predictions` and `figures` of the command say what is saved; a temperature always is.
+    `saves` says whether predictions are saved, and the setting `figures` of the command whether figures are; a
+    temperature always is.
     """
-    draws, keeps = job.config["figures"] == "always", job.config["predictions"] != "never"
-    keeps = keeps and found.outputs is not None
+    draws, keeps = job.config["figures"] == "always", saves and found.outputs is not None
     if not (keeps or draws or scaling):
         return
     folder, names = saved.folder, list[str]()

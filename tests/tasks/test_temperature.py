@@ -16,7 +16,7 @@ from test_predictions import SMALL, files, opened
 from runner import tasks
 from runner.ensembles.calibration import disjoint_halves
 from runner.errors import ConfigError
-from runner.tasks import views_gain
+from runner.tasks import predictions, views_gain
 
 RUN = Path("outputs/a")
 QUICK = (*SMALL, "test=never")
@@ -183,3 +183,11 @@ def test_pages_and_figures_of_an_evaluation_are_saved():
     page = (RUN / "tta_val.html").read_text()
     assert "gain over the plain prediction" in page and "data:image/png" in page
     assert "![" in (RUN / "tta_val.md").read_text() and "task=evaluate" in page
+
+
+def test_predictions_that_only_the_temperature_needs_are_not_saved(monkeypatch, capsys):
+    start(*QUICK, "predictions=never")
+    monkeypatch.setattr(predictions, "_AUTO_LIMIT", 100)
+    evaluate("task.temperature=true", "task.split=val", "predictions=auto")
+    assert "predictions of val: not saved, they have" in capsys.readouterr().err
+    assert record("val")["temperature"] > 0 and not (RUN / "predictions").exists()
