@@ -13,6 +13,7 @@ from pathlib import Path
 
 import warmed
 
+from runner import tasks
 from runner.door.compose import compose_parts, compose_run, hydra_opened
 from runner.door.jobs import single_job
 from runner.door.options import find_conf
@@ -139,3 +140,9 @@ def checkpoint_checksums(folder: Path) -> dict[str, str]:
     newest = max((folder / "checkpoints").glob("*.json"))
     manifest = json.loads(newest.read_text())
     return {file["name"]: file["sha256"] for file in manifest["files"]}
+
+
+def starter(folder, *words):
+    """Return a function that runs the task of some words in a folder; of a key, the last word counts."""
+    given = {word.partition("=")[0]: word for word in (*words, f"hydra.run.dir={folder}")}
+    return lambda: tasks.start(job(*given.values()))

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from running import events, job, killed_in_step, metrics, result, run_in_child
+from running import events, job, killed_in_step, metrics, result, run_in_child, starter
 from torch import nn
 
 import runner.tasks.train  # noqa: F401  (once, before the forks)
@@ -29,8 +29,7 @@ WORDS = (
 
 
 def run(folder, *more):
-    given = {word.partition("=")[0]: word for word in (*WORDS, *more, f"hydra.run.dir={folder}")}
-    return lambda: start(job(*given.values()))
+    return starter(folder, *WORDS, *more)
 
 
 @pytest.fixture(scope="module")

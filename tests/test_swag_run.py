@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from running import job, killed_in_step, metrics, result, run_in_child
+from running import job, killed_in_step, metrics, result, run_in_child, starter
 
 import runner.tasks.train  # noqa: F401  (once, before the forks)
 from runner.__main__ import main
@@ -20,8 +20,7 @@ WORDS = (
 
 
 def run(folder, *more):
-    given = {word.partition("=")[0]: word for word in (*WORDS, *more, f"hydra.run.dir={folder}")}
-    return lambda: start(job(*given.values()))
+    return starter(folder, *WORDS, *more)
 
 
 @pytest.fixture(scope="module")
