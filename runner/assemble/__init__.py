@@ -140,10 +140,9 @@ def assemble(
     preprocess, before = _build_preprocess(config, data, device, weights, fit=fit)
     batches = train_batches(settings, data, augments := augmentations(config, data), preprocess, device, world)
     model, described = build_model(config, data, batches, regularizers := build_many("regularizer", config), weights)
-    plans = plan_stages(config, model, data.shape, clock_of_run(settings, batches))
-    _prepare(model, settings, data, batches, world)
-    recipe = build_recipe(config, settings, data, batches, regularizers, model, device, world)
-    recipe, taught = with_teacher(config, settings, recipe, data, preprocess, device, fit=fit)
+    plans = _prepare(config, model, settings, data, batches, world)
+    untaught = build_recipe(config, settings, data, batches, regularizers, model, device, world)
+    recipe, taught = with_teacher(config, settings, untaught, data, preprocess, device, fit=fit)
     learner = build_learner(config, settings, recipe, model.to(device), preprocess, batches, plans, search)
     experiment = Experiment(
         settings=settings,
@@ -180,10 +179,14 @@ def settings_and_device(config: Config, world: World = ALONE) -> tuple[Settings,
     return resolve(settings, device), device
 
 
-def _prepare(model: nn.Module, settings: Settings, data: Data, batches: TrainBatches, world: World) -> None:
-    """Choose the number of CPU threads for a model, and give it its memory format and type."""
+def _prepare(
+    config: Config, model: nn.Module, settings: Settings, data: Data, batches: TrainBatches, world: World
+) -> StagePlans:
+    """Choose the number of CPU threads for a model, give it its memory format and type, and plan its stages."""
+    plans = plan_stages(config, model, data.shape, clock_of_run(settings, batches))
     choose(settings.threads, model, shape=data.shape, examples=batches.batch, world=world)
     convert_model(model, settings)
+    return plans
 
 
 def _build_preprocess(

@@ -65,13 +65,12 @@ def with_teacher(
     teacher = _build_teacher(theirs, facts, settings, device, folder)
     _check_softmax(teacher.loss, TEACHER, printable(folder), f"its loss={theirs['loss']['name']}")
     _load(teacher, theirs, source.file, made.sha256, accept=config["resume_numerics"] == "new")
-    same = theirs["preprocess"] == config["preprocess"]
-    images = _InputOfTeacher(preprocess, teacher.preprocess, data.shape, config["preprocess"]["name"], same=same)
+    own, same = config["preprocess"], theirs["preprocess"] == config["preprocess"]
+    images = _InputOfTeacher(preprocess, teacher.preprocess, data.shape, own["name"], same=same)
     if fit:
         images.compare(device)
-    distiller = Distiller(
-        made, _teach_with(teacher.model, images, [facts.classes.index(each) for each in data.classes])
-    )
+    order = [facts.classes.index(each) for each in data.classes]
+    distiller = Distiller(made, _teach_with(teacher.model, images, order))
     count = sum(p.numel() for p in teacher.model.parameters())
     line = f"{_GROUP}: the teacher is {printable(folder)} ({theirs['model']['name']}, {count:,} parameters)"
     return replace(recipe, gradients=distiller.gradients, probes=[*recipe.probes, distiller.probe]), [line]

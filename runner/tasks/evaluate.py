@@ -15,6 +15,7 @@ from runner.decoration import decorative
 from runner.engine.batches import EvalBatches
 from runner.engine.data_summary import summarize
 from runner.engine.evaluation import Assessment
+from runner.ensembles.calibration import Array, Labels
 from runner.ensembles.report import EnsembleReport
 from runner.ensembles.report_pages import print_report
 from runner.errors import DataError
@@ -54,13 +55,7 @@ def evaluate_task(job: Job, *, split: Literal["test", "val", "train"], temperatu
     begin(run.config["threads"])
     loaded, own = _load_data(run)
     predictor = restore_predictor(run, _facts(run, loaded, own=own), threads=True)
-    if temperature:
-        check_temperature(predictor)
-    validation = None
-    if temperature and not (own and split == "val"):
-        validation = (
-            predict_validation(predictor, _open_split(loaded, "val", predictor)) if own else saved_validation(run)
-        )
+    validation = _to_fit(run, predictor, loaded, split, own=own) if temperature else None
     counted = False
     if split == "test" and own:
         # Check the files before the read is counted
@@ -68,15 +63,26 @@ def evaluate_task(job: Job, *, split: Literal["test", "val", "train"], temperatu
         counted = count_test_reads([run.folder])
     name = split if own else f"{split}-data{loaded.fingerprint.id[:4]}"
     batches = _open_split(loaded, split, predictor)
-    saves = are_wanted(job.config["predictions"], name, batches, len(predictor.facts.classes))
+    classes = predictor.facts.classes
+    saves = are_wanted(job.config["predictions"], name, batches, len(classes))
+    about = About(split=name, classes=classes, fingerprint=loaded.fingerprint.id, saves=saves)
     found, report = _score(run, predictor, batches, split=name, keep=saves or temperature)
     if counted:
         record(run.folder, Path(run.config["outputs"]))
     scaling = fit_scaling(found, validation, split=split, seed=run.config["seed"]) if temperature else None
-    about = About(split=name, classes=predictor.facts.classes, fingerprint=loaded.fingerprint.id)
     _show(run, found, split, about, scaling, report)
-    save_evaluation(run, job, found, about, saves=saves, scaling=scaling, report=report)
+    save_evaluation(run, job, found, about, scaling=scaling, report=report)
     return 0
+
+
+def _to_fit(
+    run: SavedRun, predictor: Predictor, loaded: Loaded, split: str, *, own: bool
+) -> tuple[Array, Labels] | None:
+    """Return the predictions for validation that fit a temperature, None if validation is what is scored."""
+    check_temperature(predictor)
+    if own and split == "val":
+        return None
+    return predict_validation(predictor, _open_split(loaded, "val", predictor)) if own else saved_validation(run)
 
 
 def _score(

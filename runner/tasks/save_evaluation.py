@@ -41,6 +41,7 @@ class About:
     split: str
     classes: Sequence[str]
     fingerprint: str
+    saves: bool
 
 
 def save_evaluation(
@@ -49,16 +50,14 @@ def save_evaluation(
     found: Assessment,
     about: About,
     *,
-    saves: bool,
     scaling: Scaling | None,
     report: EnsembleReport | None,
 ) -> None:
     """Save predictions, figures and tables in the run folder; one line if the run goes on or may not be written.
 
-    `saves` says whether predictions are saved, and the setting `figures` of the command whether figures are; a
-    temperature always is.
+    The setting `figures` of the command says whether figures are saved; a temperature always is.
     """
-    draws, keeps = job.config["figures"] == "always", saves and found.outputs is not None
+    draws, keeps = job.config["figures"] == "always", about.saves and found.outputs is not None
     if not (keeps or draws or scaling):
         return
     folder, names = saved.folder, list[str]()
