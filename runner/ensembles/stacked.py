@@ -15,7 +15,7 @@ from torch.func import functional_call, stack_module_state, vmap
 _TOLERANCE = 1e-6
 # Passes that are timed, of which the fastest counts
 _PASSES = 3
-# On a CPU one pass over all took 1.0 to 6 times as long as one after the other (MLP, ResNet-20; 2 to 10 members)
+# On a CPU one pass over all took 0.9 to 6 times as long as one after the other (MLP, ResNet-20; 2 to 10 members)
 _DEVICES = ("cuda",)
 _All = Callable[[Tensor], Tensor]
 

@@ -77,7 +77,7 @@ def kfold(job: Job, vary: Vary, launch: Launch, *, folds: Annotated[int, Range(2
         if outputs:
             _write(run.folder, outputs, examples.labels, places, experiment.classes)
     print_table(rows)
-    write_stdout("\n".join([*_lines(report, monitor), _NO_TEST, f"saved in {printable(run.folder)}"]) + "\n")
+    write_stdout("\n".join([*_lines(report, monitor), _NO_TEST, f"saved in      {printable(run.folder)}"]) + "\n")
     return 0
 
 

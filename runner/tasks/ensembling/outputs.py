@@ -139,7 +139,7 @@ def _check_probabilities(model: Candidate, log_probabilities: Any) -> None:
         loss = model.run.config["loss"]["name"]
         raise ConfigError(
             f"runs: {model.name} was trained with loss={loss}, which has no probabilities to average; "
-            "expected cross_entropy or bce"
+            "expected cross_entropy, focal, poly or bce"
         )
 
 
