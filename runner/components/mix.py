@@ -1,4 +1,4 @@
-"""_Mixing augmentations: combine each image and label of a batch with another one, drawn from a random key."""
+"""Mixing augmentations: combine each image and label of a batch with another one, drawn from a random key."""
 
 from __future__ import annotations
 
