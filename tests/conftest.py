@@ -4,11 +4,14 @@ import atexit
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 from quick_pictures import quicken, render
+
+from runner import registry
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -46,6 +49,18 @@ def pytest_runtest_makereport(item, call):
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector):
     return _fail_if_skipped(collector, (yield))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _options_of_a_module():
+    """Remove the options that a module's tests registered: tests over the whole registry must not meet them."""
+    before = {(kind, name) for kind, found in registry._parts.items() for name in found}
+    yield
+    for kind, found in registry._parts.items():
+        for name, factory in list(found.items()):
+            if (kind, name) not in before and registry.is_plugins(factory):
+                del found[name]
+                sys.modules.pop(factory.__module__, None)  # so that the next import of the plugin registers again
 
 
 @pytest.fixture(autouse=True, scope="module")
