@@ -26,7 +26,6 @@ _FIRST = 1
 BEFORE_SCHEMA_2 = 2  # the last version that wrote results of schema 1
 META = "numerics"  # the entry of a manifest's `meta`
 
-
 _SETS = ("cifar10", "cifar100", "digits", "fashion_mnist", "gaussian", "imagefolder", "mnist", "svhn", "synthetic")
 _SCHEDULES = (
     *("constant", "cosine", "cosine_restarts", "cyclic", "exponential", "inverse_sqrt", "linear", "multistep"),
@@ -72,6 +71,7 @@ ADDED: dict[str, Any] = {
     "extend": None,
     "extend_restart": False,
     "extended_from": None,
+    **{f"regularizer={name}.ramp": None for name in ("dropblock", "dropout", "dropout2d", "stochastic_depth")},
     **{f"loss={name}.class_weights": None for name in ("bce", "focal", "hinge", "mse")},
     "augment_repeats": 1,
     "augment=color_jitter.hue": 0.0,

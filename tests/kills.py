@@ -80,6 +80,14 @@ BENCHES = {
         *(*DIGITS, *CROP, "distillation=logits", "update=sam", "mix=mixup", "accumulate=2", "preprocess=scale01"),
         *("data.batch_size=32",),
     ),
+    "staged transfer, cached features": (
+        *(*DIGITS, "transfer=staged", "transfer.head_for=40%", "transfer.all_from=70%", "augment=[]", "norm=batch"),
+        *("regularizer=[l2]", "average=ema", "optim=momentum"),
+    ),
+    "linear probe, fine-tuning with dropout": (
+        *(*DIGITS, *CROP, "transfer=lp_ft", "transfer.probe=30%", "transfer.layer_decay=0.5", "optim=adamw"),
+        *("regularizer=[dropout]", "regularizer.dropout.where=[fc]", "regularizer.dropout.ramp=60%", "mix=mixup"),
+    ),
     "early stopping": (*DIGITS, "patience=3", "validate_every=4steps", "optim.lr=0.5", "optim=nesterov"),
     "cached images": (*IMAGES, *CROP, "average=ema"),
     "images, 0 workers": (*IMAGES, "data.placement=disk", "data.crop=resized", "data.workers=0", "average=ema"),
@@ -141,6 +149,8 @@ def make_reference(bench: str, place: Path, *, images: str, auto: bool = False) 
     folder = place / f"whole {bench}"
     more = (f"data.root={images}", f"data.cache={place / 'cache'}") if "data=imagefolder" in BENCHES[bench] else ()
     more += (f"distillation.teacher={_teacher_in(place)}",) if "distillation=logits" in BENCHES[bench] else ()
+    starts = any(word.startswith("transfer=") for word in BENCHES[bench])
+    more += (f"init_from={_teacher_in(place)}",) if starts else ()
     more += ("checkpoint_every=auto",) if auto else ()
     words = {word.partition("=")[0]: word for word in (*COMMON, *BENCHES[bench], *more)}  # the last one of a key
     made = job(*words.values(), f"hydra.run.dir={folder}")
@@ -160,7 +170,7 @@ def make_reference(bench: str, place: Path, *, images: str, auto: bool = False) 
 
 
 def _teacher_in(place: Path) -> Path:
-    """Return the folder of the teacher, which is trained if it is not there."""
+    """Return the folder of a trained run, a teacher or the start of a transfer; it is trained if it is not there."""
     if not (folder := place / "teacher").exists():
         code, printed = run_child(lambda: write_teacher(folder) and 0, place / "teacher.txt")
         assert code == 0, printed

@@ -139,7 +139,8 @@ def assemble(
     data, weights = (loaded := loaded or load(config)).data, read_weights(config) if fit else None
     preprocess, before = _build_preprocess(config, data, device, weights, fit=fit)
     batches = train_batches(settings, data, augments := augmentations(config, data), preprocess, device, world)
-    model, described = build_model(config, data, batches, regularizers := build_many("regularizer", config), weights)
+    regularizers = build_many("regularizer", config, clock=clock_of_run(settings, batches))
+    model, described = build_model(config, data, batches, regularizers, weights)
     plans = _prepare(config, model, settings, data, batches, world)
     untaught = build_recipe(config, settings, data, batches, regularizers, model, device, world)
     recipe, taught = with_teacher(config, settings, untaught, data, preprocess, device, fit=fit)

@@ -81,6 +81,7 @@ def build_learner(
         stepper=fast_stepper(optimizer),
         gate=Gate(optimizer, batches.world),
         freezing=_freezing(model, optimizer, recipe, plans),
+        at_step=recipe.at_step,
         recalibrate=_recalibration(recipe, average, batches),
     )
 

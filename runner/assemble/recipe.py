@@ -58,6 +58,7 @@ def build_recipe(
         predict=build_predict(config, model, data.shape, loss),
         penalties=[r.penalty for r in regularizers if r.penalty],
         constraints=[r.constrain for r in regularizers if r.constrain],
+        at_step=[r.at_step for r in regularizers if r.at_step],
         probes=build_many("probe", config),
         clip=_clipper(settings, model),
         autocast=autocaster(settings.precision, device, cache=not settings.cuda_graphs),

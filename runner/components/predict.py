@@ -19,6 +19,7 @@ from runner.engine.contracts import Predict
 from runner.engine.losses import Loss
 from runner.engine.parts import DROPOUTS
 from runner.engine.posterior import posterior_of
+from runner.engine.ramps import at_full_rate
 from runner.engine.randomness import key
 from runner.engine.views import MeanOverViews, mean_prediction
 from runner.errors import ConfigError
@@ -177,12 +178,13 @@ def _ten_crops(images: Tensor, crop: float) -> list[Tensor]:
 
 @contextmanager
 def _dropout_enabled(model: nn.Module) -> Iterator[None]:
-    """Put dropout modules, and no other, into training mode within the context."""
+    """Put dropout modules, and no other, into training mode within the context, at their full rates."""
     off = [m for m in model.modules() if _is_dropout(m) and not m.training]
     for module in off:
         module.training = True
     try:
-        yield
+        with at_full_rate(model):
+            yield
     finally:
         for module in off:
             module.training = False

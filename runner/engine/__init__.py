@@ -10,7 +10,8 @@
 - `losses.py`, `views.py`, `metrics.py`: the forms of a loss, predictions, means over views, and metrics of a split
 - `recalibration.py`: BatchNorm statistics of averaged weights
 - `evaluation.py`, `monitor.py`, `patience.py`: scores, the monitored score, early stopping
-- `schedules.py`, `parts.py`, `randomness.py`: schedules and freezing, parts of models, random keys
+- `schedules.py`, `ramps.py`: what follows from the step: learning rates, freezing, drop rates that grow
+- `parts.py`, `randomness.py`: parts of models, random keys
 - `weights.py`, `parametrized.py`: the weights of layers, and how they are read and written
 - `probing.py`, `activations.py`, `timing.py`: measurements
 - `short_run.py`: a short training without a folder

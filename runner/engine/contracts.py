@@ -116,11 +116,14 @@ class Regularizer:
         rewire: Changes the model in place before training and returns a line for the summary of the run, such as
             "dropout 0.5 before the head".
         constrain: Changes the weights in place after each step.
+        at_step: Sets modules before each step; gets the number of steps done. It must follow from the step alone, and
+            not wait for the device.
     """
 
     penalty: Callable[[nn.Module], Tensor] | None = None
     rewire: Callable[[nn.Module], str] | None = None
     constrain: Callable[[nn.Module], None] | None = None
+    at_step: Callable[[int], None] | None = None
 
 
 class Average(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +55,7 @@ class Learner:
         gate: Skips non-finite steps; has no state to save.
         momentum: Sets the momentum where the schedule cycles it.
         freezing: Freezes parameter groups outside their window of steps.
+        at_step: Set modules by the step, such as a drop rate that grows.
         recalibrate: Prepares the averaged model for a validation (`runner.engine.recalibration`); returns what to log.
         step: The number of optimizer steps done.
     """
@@ -70,6 +71,7 @@ class Learner:
     gate: Gate
     momentum: MomentumCycle | FixedMomentum = field(default_factory=FixedMomentum)
     freezing: Freezing | NeverFrozen = field(default_factory=NeverFrozen)
+    at_step: Sequence[Callable[[int], None]] = ()
     recalibrate: Recalibrate = no_recalibration
     step: int = 0
 
@@ -78,7 +80,7 @@ class Learner:
         self.scaling = self.scaler.is_enabled()
         self.zero_grad = self.stepper.zero_grad
         self.snapshots: Snapshots = getattr(self.average, "snapshots", None) or NoSnapshots()
-        self.freezing.apply(self.step)
+        self._set_by_step()
         self._rate_tags = rate_tags(self.optimizer.param_groups)
         # Some buffers are infinite from the start, such as an attention mask of -inf.
         self._infinite_by_design = not_finite(dict(self.model.named_buffers()))
@@ -97,17 +99,19 @@ class Learner:
                 self.stepper.step(gradients)
 
     def set_lr(self) -> float:
-        """Set learning rate and momentum of each group for the next step, and freeze the groups that do not train.
-
-        Returns:
-            The factor of the schedule for the groups that always train.
-        """
+        """Set learning rates, drop rates and so on of the next step; return the factor of groups without a window."""
         factor = self.schedule(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor if "active" not in group else self.rate(group, self.step)
         self.momentum.apply(self.step)
-        self.freezing.apply(self.step)
+        self._set_by_step()
         return factor
+
+    def _set_by_step(self) -> None:
+        """Freeze the groups that do not train in the next step, and set the modules that follow the step."""
+        self.freezing.apply(self.step)
+        for apply in self.at_step:
+            apply(self.step)
 
     def rate(self, group: Mapping[str, Any], step: int) -> float:
         """Return the learning rate of a parameter group after `step` steps; 0 while it is frozen."""

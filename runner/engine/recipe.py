@@ -116,6 +116,7 @@ class Recipe:
         predict: Turns images into predictions in evaluation.
         penalties: Terms that are added to the loss.
         constraints: Functions that change the weights in place after each step.
+        at_step: Functions that set modules before each step, such as a drop rate; they get the number of steps done.
         probes: Measurements during some steps.
         clip: Clips the gradients in place and returns what `Outcome` has as their norm before clipping.
         autocast: Returns a context manager for mixed precision.
@@ -148,6 +149,7 @@ class Recipe:
     update: Update = plain_update
     gradients: Gradients = _plain_gradients
     metrics: Metrics = field(default_factory=Metrics)
+    at_step: Sequence[Callable[[int], None]] = ()
 
     def due(self, every: int | Fraction, step: int) -> bool:
         """Return True if an event is due after `step`: every `every` steps and after the last, unless `NEVER_DUE`."""

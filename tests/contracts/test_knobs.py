@@ -93,6 +93,7 @@ OTHER: dict[str, Any] = {  # another valid value, where none follows from the de
     "probe.*.count": 4,
     "regularizer.*.where": ["block"],
     "regularizer.dropconnect.layers": ["conv"],
+    "regularizer.*.ramp": "2steps",
     "scheduler.multistep.milestones": ["20%"],
     "scheduler.exponential.final": 0.95,
     "scheduler.inverse_sqrt.final": 0.9,

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from runner.components.regularizer.ramped import RampedDropout, Ramping, RampKnob
+from runner.engine.clock import Clock
 from runner.engine.contracts import Regularizer
 from runner.engine.parts import Slot, fill, slots
 from runner.errors import ConfigError
@@ -23,45 +25,57 @@ _Where = Annotated[list[Literal["head", "fc", "block"]], NotEmpty()]
 
 
 @register("regularizer")
-def dropout(*, p: HalfOpenUnit, where: _Where) -> Regularizer:
+def dropout(clock: Clock | None, *, p: HalfOpenUnit, where: _Where, ramp: RampKnob) -> Regularizer:
     """Return inverted dropout: divide surviving units by 1 - p in training (Srivastava et al. 2014, section 10).
 
     Evaluation is unchanged.
 
     Args:
+        clock: Length of the run; None in a model that only predicts, which has no ramp.
         p: Probability to drop a unit, in [0, 1).
         where: Slots to fill.
+        ramp: Duration over which the probability grows linearly from 0 to `p`; null: `p` in each step.
 
     Raises:
         ConfigError: The model has no open slot of a kind.
     """
+    ramping = Ramping(ramp, clock)
+
+    def make() -> nn.Module:
+        return ramping.follow(RampedDropout(p)) if ramping.steps else nn.Dropout(p)
 
     def rewire(model: nn.Module) -> str:
-        places = fill_slots("regularizer.dropout.where", model, where, lambda: nn.Dropout(p))
-        return f"dropout {p:g} at {count_places(places)} ({', '.join(where)})"
+        places = fill_slots("regularizer.dropout.where", model, where, make)
+        return f"dropout {p:g} at {count_places(places)} ({', '.join(where)}){ramping}"
 
-    return Regularizer(rewire=rewire)
+    return Regularizer(rewire=rewire, at_step=ramping.at_step)
 
 
 @register("regularizer")
-def dropout2d(*, p: HalfOpenUnit) -> Regularizer:
+def dropout2d(clock: Clock | None, *, p: HalfOpenUnit, ramp: RampKnob) -> Regularizer:
     """Return dropout of whole channels after convolutional blocks (SpatialDropout, Tompson et al. 2015, 1411.4280).
 
     The pixels of a channel resemble each other, so that dropping them one by one drops little. Surviving channels are
     divided by 1 - p. Evaluation is unchanged.
 
     Args:
+        clock: Length of the run; None in a model that only predicts, which has no ramp.
         p: Probability to drop a channel of an example, in [0, 1).
+        ramp: Duration over which the probability grows linearly from 0 to `p`; null: `p` in each step.
 
     Raises:
         ConfigError: The model has no convolutional blocks.
     """
+    ramping = Ramping(ramp, clock)
+
+    def make() -> nn.Module:
+        return ramping.follow(RampedDropout(p, apart=2)) if ramping.steps else nn.Dropout2d(p)
 
     def rewire(model: nn.Module) -> str:
-        places = fill_slots("regularizer.dropout2d", model, ["block"], lambda: nn.Dropout2d(p))
-        return f"dropout2d {p:g} at {count_places(places)} (block)"
+        places = fill_slots("regularizer.dropout2d", model, ["block"], make)
+        return f"dropout2d {p:g} at {count_places(places)} (block){ramping}"
 
-    return Regularizer(rewire=rewire)
+    return Regularizer(rewire=rewire, at_step=ramping.at_step)
 
 
 class VanillaDropout(nn.Module):
