@@ -134,9 +134,9 @@ def test_mc_dropout_turns_on_all_that_drops(kind: type[nn.Module]) -> None:
 @pytest.mark.parametrize(
     "regularizer",
     [
-        {"name": "dropout", "p": 0.5, "where": ["block"]},
+        {"name": "dropout", "p": 0.5, "where": ["block"], "ramp": None},
         {"name": "dropout_vanilla", "p": 0.5, "where": ["block"]},
-        {"name": "dropblock", "p": 0.5, "size": 2},
+        {"name": "dropblock", "p": 0.5, "size": 2, "ramp": None},
         {"name": "dropconnect", "p": 0.5, "layers": ["linear"]},
         {"name": "dropconnect", "p": 0.5, "layers": ["conv"]},
     ],
