@@ -48,7 +48,6 @@ from runner.assemble.load_data import Loaded, load
 from runner.assemble.metrics import describe_metrics, final_metrics
 from runner.assemble.model import build_model
 from runner.assemble.normalization import describe_own, follows_checkpoint, load_statistics
-from runner.assemble.norms import check_processes
 from runner.assemble.plugin_checks import with_checked_plugins
 from runner.assemble.read_weights import InitialWeights, read_weights
 from runner.assemble.recipe import build_recipe, clock_of_run
@@ -167,7 +166,6 @@ def assemble(
 def _settings_and_device(config: Config, world: World) -> tuple[Settings, torch.device]:
     """Return the global settings, checked and resolved for a device, and the device; begin with their threads."""
     settings, device = settings_and_device(config, world)
-    check_processes(config["norm"]["name"], device, world)
     begin(settings.threads)
     return settings, device
 

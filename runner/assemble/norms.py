@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from runner.engine.batches import TrainBatches
 from runner.engine.contracts import Data
 from runner.engine.parts import BATCH_NORMS, INSTANCE_NORMS
-from runner.engine.world import World
 from runner.errors import ConfigError
 
 # Norms with one mean for all examples of a batch, and those with means of each example.
@@ -39,15 +38,6 @@ def check_norms(model: nn.Module, data: Data, batches: TrainBatches) -> None:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def check_processes(norm: str, device: torch.device, world: World) -> None:
-    """Raise ConfigError if a norm exchanges statistics between processes, and torch cannot do that on this device."""
-    if norm == "sync_batch" and world.size > 1 and device.type == "cpu":
-        raise ConfigError(
-            f"norm: got 'sync_batch' in {world.size} processes with device=cpu, where torch exchanges no statistics; "
-            "choose norm=batch, or a GPU for each process"
-        )
 
 
 def _smallest_batch(examples: int, batch: int, parts: int) -> int:

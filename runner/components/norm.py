@@ -6,7 +6,10 @@ but `none` and `rms` a shift, initially 0, per channel.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
 
 from runner.engine.contracts import NormMaker
 from runner.errors import ConfigError
@@ -42,11 +45,65 @@ def batch(*, momentum: Unit, eps: Positive, scale: bool) -> NormMaker:
     return make
 
 
+class _SumOverProcesses(torch.autograd.Function):
+    """The sum of a tensor over all processes. Each process adds its own loss to a total, which the gradient is of."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        """Return the sum."""
+        total = tensor.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """Return the sum of the gradients of all processes."""
+        total = gradient.clone()
+        distributed.all_reduce(total)
+        return total
+
+
+class SyncBatchNorm(nn.SyncBatchNorm):
+    """Torch's batch norm over the batches of all processes, which also exchanges statistics on the CPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalized features (B, C) or maps (B, C, H, W)."""
+        if x.device.type != "cpu" or not (self.training and _several_processes()):
+            return super().forward(x)
+        axes, shape = [0, *range(2, x.ndim)], [1, -1, *[1] * (x.ndim - 2)]
+        # As torch does on GPUs: statistics of half-precision inputs are float32
+        exact = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        count = exact.new_full((1,), x.numel() // x.shape[1])
+        total: Tensor = _SumOverProcesses.apply(torch.cat([exact.sum(axes), count]))
+        n = total[-1].detach()
+        mean = total[:-1] / n
+        # After the mean: a difference of large squares would lose digits
+        centered = exact - mean.view(shape)
+        squares: Tensor = _SumOverProcesses.apply(centered.square().sum(axes))
+        variance = squares / n
+        self._update_statistics(mean.detach(), variance.detach() * n / (n - 1))
+        scaled = centered * (variance + self.eps).rsqrt().view(shape)
+        return (scaled * self.weight.view(shape) + self.bias.view(shape)).to(x.dtype)
+
+    @torch.no_grad()
+    def _update_statistics(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics towards those of a batch."""
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum or 0.0)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum or 0.0)
+        self.num_batches_tracked.add_(1)
+
+
+def _several_processes() -> bool:
+    """Return True if this process trains with others."""
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
 @register("norm")
 def sync_batch(*, momentum: Unit, eps: Positive, scale: bool) -> NormMaker:
     """Return a factory of batch norms whose statistics are over the batches of all processes.
 
-    In one process it equals `batch`. In several, torch computes it on GPUs only.
+    In one process it equals `batch`.
 
     Args:
         momentum: Weight of the newest batch in the running statistics, in [0, 1].
@@ -56,7 +113,7 @@ def sync_batch(*, momentum: Unit, eps: Positive, scale: bool) -> NormMaker:
     Returns:
         Factory of `SyncBatchNorm` for (B, C, H, W) and (B, C).
     """
-    return lambda channels, dims: _with_scale(nn.SyncBatchNorm(channels, eps=eps, momentum=momentum), scale)
+    return lambda channels, dims: _with_scale(SyncBatchNorm(channels, eps=eps, momentum=momentum), scale)
 
 
 def _with_scale(module: nn.Module, scale: bool) -> nn.Module:

@@ -1,7 +1,6 @@
 """Norms: moments over the right axes computed by hand, running statistics, and learned parameters."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,8 +8,6 @@ import yaml
 from torch import nn
 
 import runner.components  # noqa: F401  (registers)
-from runner.assemble.norms import check_processes
-from runner.engine.world import ALONE
 from runner.errors import ConfigError
 from runner.registry import build, names
 
@@ -84,26 +81,12 @@ def test_rms_norm_divides_by_the_root_mean_square_over_channels(images):
 def test_synchronized_batch_norm_in_one_process_is_batch_norm(dims):
     x, size = torch.randn(8, 6, *(3,) * dims), {"momentum": 0.3, "eps": EPS}
     synchronized, alone = maker("sync_batch", **size)(6, dims), maker("batch", **size)(6, dims)
-    assert type(synchronized) is nn.SyncBatchNorm and list(synchronized.state_dict()) == list(alone.state_dict())
+    assert isinstance(synchronized, nn.SyncBatchNorm) and list(synchronized.state_dict()) == list(alone.state_dict())
     for _ in range(2):
         assert torch.equal(synchronized(x), alone(x))
     assert all(map(torch.equal, synchronized.state_dict().values(), alone.state_dict().values()))
     assert torch.equal(synchronized.eval()(x), alone.eval()(x))
     assert not maker("sync_batch", scale=False)(6, dims).weight.requires_grad
-
-
-def test_synchronized_batch_norm_is_refused_where_torch_cannot_exchange_statistics():
-    check_processes("sync_batch", torch.device("cpu"), ALONE)
-    check_processes("batch", torch.device("cpu"), SimpleNamespace(size=2))
-    check_processes("sync_batch", torch.device("cuda"), SimpleNamespace(size=2))
-    with pytest.raises(ConfigError, match=r"^norm: got 'sync_batch' in 2 processes with device=cpu"):
-        check_processes("sync_batch", torch.device("cpu"), SimpleNamespace(size=2))
-
-
-def test_torch_exchanges_no_statistics_on_the_cpu(monkeypatch):
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    with pytest.raises(ValueError, match="SyncBatchNorm expected input tensor to be on GPU"):
-        maker("sync_batch")(6, 2)(torch.randn(4, 6, 3, 3))
 
 
 def test_moments_of_features_without_pixels(images):
