@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 from runner import user_paths
 from runner.engine.file_digests import cache_home, is_settled, state_of, write_cache
 from runner.engine.fingerprint import digest
+from runner.engine.saving.ensemble_file import is_ensemble
 from runner.engine.saving.folder import ENSEMBLE, read_result, within
 from runner.engine.saving.manifest import DATA_NAME, FOLDER, name_of
 from runner.engine.saving.storage import printable, read
@@ -40,12 +41,13 @@ class Source(NamedTuple):
     """Where weights come from.
 
     Attributes:
-        kind: `run` (a run folder), `file` (tensors by name) or `name` (published weights of the model).
+        kind: `run` (a run folder), `file` (tensors by name), `name` (published weights of the model) or `ensemble`
+            (the folder of one, a teacher only).
         text: The value of `init_from`.
         file: The file that holds the tensors; None for published weights, whose file torchvision knows.
     """
 
-    kind: Literal["run", "file", "name"]
+    kind: Literal["run", "file", "name", "ensemble"]
     text: str
     file: Path | None = None
 
@@ -159,8 +161,11 @@ def _place(state: _State) -> Path:
 
 
 def find_teacher(text: str) -> Source:
-    """Return the run that `distillation.teacher` names; raises ConfigError if it is none, or has no weights."""
-    return _find_run(text, key=TEACHER, expected="the folder of a finished run")
+    """Return the run or ensemble that `distillation.teacher` names; ConfigError if it is none, or has no weights."""
+    folder = Path(text)
+    if is_ensemble(folder, key=TEACHER):
+        return Source("ensemble", text, folder / ENSEMBLE)
+    return _find_run(text, key=TEACHER, expected="the folder of a finished run or of an ensemble")
 
 
 def teacher_of(config: Mapping[str, Any]) -> tuple[str, str | None] | None:
@@ -172,7 +177,7 @@ def teacher_of(config: Mapping[str, Any]) -> tuple[str, str | None] | None:
     if "teacher" not in chosen:
         return None
     if chosen["teacher"] is None:
-        raise ConfigError(f"{TEACHER}: got null; expected the folder of a finished run")
+        raise ConfigError(f"{TEACHER}: got null; expected the folder of a finished run or of an ensemble")
     return chosen["teacher"], chosen["teacher_sha256"]
 
 

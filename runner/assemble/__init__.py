@@ -4,6 +4,7 @@ caching    what computes features before the head once, or why it cannot
 checkpoint_size  the bytes of a checkpoint, before the run
 data       training, validation and test batches
 distillation  the recipe with the teacher of a distillation
+teachers, teacher_images  the teacher: the model of a run or an ensemble; the images that it sees
 execution  precision, memory format, compile, CUDA graphs
 fit_weights  what of `init_from` goes into the model, by name
 folds      the examples of one fold of a cross-validation

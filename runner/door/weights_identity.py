@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from runner.errors import ConfigError
@@ -83,24 +84,32 @@ def with_digests_of(config: dict[str, Any], planned: Mapping[str, Any]) -> dict[
 
 def _identified(config: Mapping[str, Any], key: str, *, apart: bool) -> str:
     """Return the SHA-256 of the tensors that `init_from` of a config names; `key` holds one that is given."""
+    from runner.engine.saving.ensemble_file import digest_of, read_manifest
     from runner.weight_sources import KEY, TEACHER, find_source, find_teacher, recall_digest, state_of_source, wanted
 
     given = config["init_sha256"]
     try:
         source = (find_teacher if key.startswith(TEACHER) else find_source)(config[KEY])
-        state = state_of_source(source)
+        state = state_of_source(source) if source.kind != "ensemble" else None
     except ConfigError:
         if found := given or _earlier.get(config[KEY]):
             return _noted(config, found)
         raise
+    if source.kind == "ensemble":
+        return _checked(config, key, digest_of(read_manifest(Path(source.text))))
     asked = wanted(config)
     name = json.dumps([asked, state and state.key], default=str)
     if name not in _known:
         _known[name] = recall_digest(state) or _find(asked, apart=apart and "torch" not in sys.modules)
-    digest = _known[name]
+    return _checked(config, key, _known[name])
+
+
+def _checked(config: Mapping[str, Any], key: str, digest: str) -> str:
+    """Return a digest, which is noted; raises ConfigError if the config has another one."""
+    given = config["init_sha256"]
     if given not in (None, digest):
         raise ConfigError(
-            f"{key}: got {given[:12]}..., but the tensors of {config[KEY]} have the SHA-256 {digest}; "
+            f"{key}: got {given[:12]}..., but the tensors of {config['init_from']} have the SHA-256 {digest}; "
             "leave it out, or name the file that you mean"
         )
     return _noted(config, digest)

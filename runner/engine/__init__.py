@@ -8,6 +8,7 @@
 - `forward.py`, `clipping.py`, `fast_step.py`, `fused_step.py`: forward pass, gradient clipping, optimizer step
 - `finite.py`, `nonfinite_trace.py`: the check that all is finite, and the search for what is not
 - `losses.py`, `views.py`, `metrics.py`: the forms of a loss, predictions, means over views, and metrics of a split
+- `combining.py`: combined log-probabilities of several models
 - `recalibration.py`: BatchNorm statistics of averaged weights
 - `evaluation.py`, `monitor.py`, `patience.py`: scores, the monitored score, early stopping
 - `schedules.py`, `ramps.py`: what follows from the step: learning rates, freezing, drop rates that grow

@@ -1,6 +1,7 @@
 """Ensembles of trained models: combined predictions, honest statistics of their gain, selection, calibration, soups.
 
-- `manifest`: `ensemble.json`, the members of an ensemble and how their predictions are combined.
+`runner.engine.saving.ensemble_file` has their members (`ensemble.json`), `runner.engine.combining` what combines them.
+
 - `model`: the model of an ensemble: images in, combined log-probabilities out.
 - `stacked`: members of one architecture evaluated in one forward pass.
 - `soup`: weights averaged over models, and the loss between two of them.

@@ -8,9 +8,9 @@ from typing import Literal
 
 from runner.comparing.tables import Table
 from runner.comparing.verdicts import SCORE_FORMAT
+from runner.engine.saving.ensemble_file import Combine
 from runner.ensembles.calibration import PredictionScores
 from runner.ensembles.gains import Gain
-from runner.ensembles.manifest import Combine
 from runner.ensembles.statistics import CurvePoint, EnsembleStatistics
 
 _SCORES = ("accuracy", "nll", "ece", "brier", "aurc")

@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from runner.engine.saving.ensemble_file import Combine
 from runner.ensembles.calibration import Array, Labels, log_sum_exp
-from runner.ensembles.manifest import Combine
 from runner.errors import ConfigError
 
 _Criterion = Literal["accuracy", "nll"]

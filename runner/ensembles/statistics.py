@@ -14,6 +14,7 @@ from statistics import mean
 import numpy as np
 
 from runner.comparing.statistics import sample_sd
+from runner.engine.saving.ensemble_file import Combine
 from runner.ensembles.calibration import (
     Array,
     Labels,
@@ -25,7 +26,6 @@ from runner.ensembles.calibration import (
     prediction_scores,
 )
 from runner.ensembles.gains import Gain, disagreement, error_correlation, paired_gain
-from runner.ensembles.manifest import Combine
 
 # Subsets of one size in the curve, at most and at least; numbers of all their predictions at most
 _MOST_SUBSETS, _LEAST_SUBSETS, _MOST_NUMBERS = 64, 8, 500_000_000

@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from runner import user_paths
+from runner.engine.saving.ensemble_file import is_ensemble
 from runner.engine.saving.folder import RESULT, Result, read_result
-from runner.ensembles.manifest import is_ensemble
 from runner.errors import RunnerError, escaped
 from runner.registry import MAIN
 from runner.tasks.job import Job

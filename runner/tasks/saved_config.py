@@ -10,8 +10,8 @@ from typing import Any
 
 from runner import plain_yaml, user_paths
 from runner.engine.saving.data_folders import data_of, same_name
+from runner.engine.saving.ensemble_file import is_ensemble
 from runner.engine.saving.folder import read_environment
-from runner.ensembles.manifest import is_ensemble
 from runner.errors import ConfigError, wrong
 from runner.hashes import hash8
 from runner.identity import data_paths

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from runner.ensembles.manifest import (
+from runner.engine.saving.ensemble_file import (
     ENSEMBLE,
     Manifest,
     Member,

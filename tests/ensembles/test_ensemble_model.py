@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 from runner.assemble import settings_and_device
 from runner.assemble.predictor import DataFacts, assemble_predictor
+from runner.engine.combining import combine_log_p
 from runner.engine.losses import Prediction
-from runner.ensembles.model import combine_log_p, combined_predictor, ensemble_model
+from runner.ensembles.model import combined_predictor, ensemble_model
 from runner.ensembles.stacked import Stacked, largest_difference
 from runner.ensembles.statistics import combine
 from runner.errors import CheckpointError

@@ -9,6 +9,7 @@
 - `keep.py`: what a finished run leaves of them
 - `rotation.py`: removal of old checkpoints and of files that killed saves left
 - `state.py`: nested state as named tensors and a JSON tree
+- `ensemble_file.py`: `ensemble.json`, the members of an ensemble and how their predictions are combined
 - `tensor_file.py`: safetensors files, written durably and verified when read
 - `storage.py`: atomic writes and safe reads
 - `disk.py`: the system calls that change a disk, which tests replace

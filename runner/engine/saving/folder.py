@@ -20,7 +20,7 @@ from runner.status import Status
 # the scores of training examples, now `train_eval`, have the name `train`.
 SCHEMA = 2
 RESULT = "result.json"
-# In the folder of an ensemble: its members (`runner.ensembles.manifest`)
+# In the folder of an ensemble: its members (`runner.engine.saving.ensemble_file`)
 ENSEMBLE = "ensemble.json"
 # In a folder whose run was made again in another one: says by which and why
 REPLACED = "replaced.json"

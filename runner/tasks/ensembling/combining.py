@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
+from runner.engine.saving.ensemble_file import Combine
 from runner.ensembles.calibration import Array, PredictionScores, prediction_scores, with_temperature
 from runner.ensembles.gains import paired_gain
-from runner.ensembles.manifest import Combine
 from runner.ensembles.statistics import EnsembleStatistics, combine, statistics
 from runner.tasks.ensembling.candidates import Candidate
 from runner.tasks.ensembling.outputs import CommonData, Outputs, predicted, validation_outputs

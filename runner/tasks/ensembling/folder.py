@@ -13,9 +13,9 @@ from typing import Any
 from runner import plain_yaml, user_paths
 from runner.engine.provenance import provenance
 from runner.engine.saving import checkpoint, storage
+from runner.engine.saving.ensemble_file import Combine, Manifest, Member, sha256_of_file, write_manifest
 from runner.engine.saving.folder import Result, create, read_environment, read_result, write_result
 from runner.engine.saving.manifest import DATA_NAME, name_of
-from runner.ensembles.manifest import Combine, Manifest, Member, sha256_of_file, write_manifest
 from runner.hashes import CONTENT, content_of
 from runner.passwords import masked_word
 from runner.status import Status

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from runner.engine.saving.ensemble_file import Combine
 from runner.ensembles.calibration import Array, disjoint_halves, fit_temperature, prediction_scores
-from runner.ensembles.manifest import Combine
 from runner.ensembles.selection import greedy
 from runner.errors import DataError, wrong
 from runner.tasks.ensembling.outputs import Outputs

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from runner import plain_yaml
 from runner.assemble.predictor import DataFacts, Predictor
+from runner.engine.saving.ensemble_file import Manifest, is_ensemble, member_folder, read_manifest
 from runner.engine.saving.folder import ENSEMBLE, read_result
 from runner.engine.saving.storage import printable
 from runner.engine.state_dict import StateDict
-from runner.ensembles.manifest import Manifest, is_ensemble, member_folder, read_manifest
 from runner.ensembles.model import combined_predictor
 from runner.errors import CheckpointError, ConfigError, escaped
 from runner.hashes import content_of, digest

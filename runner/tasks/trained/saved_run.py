@@ -12,9 +12,9 @@ from runner.assemble import settings_and_device
 from runner.assemble.load_data import Loaded, load
 from runner.assemble.predictor import DataFacts, Predictor, assemble_predictor, match_average
 from runner.engine.saving import checkpoint
+from runner.engine.saving.ensemble_file import Manifest
 from runner.engine.saving.folder import Result, read_environment, read_result
 from runner.engine.state_dict import StateDict
-from runner.ensembles.manifest import Manifest
 from runner.errors import CheckpointError
 from runner.schema import PositiveInt, check
 from runner.tasks.job import Config, Job

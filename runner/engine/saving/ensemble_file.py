@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -62,6 +63,13 @@ class Manifest:
     temperature: float
     predict: dict[str, Any] | None
     about: dict[str, Any] = field(default_factory=dict)
+
+
+def digest_of(manifest: Manifest) -> str:
+    """Return the SHA-256 of what an ensemble computes: checksums and weights of its members, how they are combined."""
+    members = [[member.sha256, member.config, member.weight] for member in manifest.members]
+    text = json.dumps([members, manifest.combine, manifest.temperature])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def is_ensemble(folder: Path, *, key: str) -> bool:
