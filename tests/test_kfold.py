@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from running import MLP, command, job, result
 from safetensors import safe_open
 from safetensors.torch import load_file
 from sklearn.model_selection import StratifiedKFold
-from small_runs import build, interrupted, small, uninterrupted
+from small_runs import build, interrupted, small, uninterrupted, write_teacher
 
 from runner import load
 from runner.__main__ import main
@@ -26,6 +27,7 @@ from runner.assemble.load_data import load as load_data
 from runner.components.data.splitting import split_order, stratified_folds
 from runner.errors import ConfigError, DataError
 from runner.hashes import hash8
+from runner.rich_console import make_console
 
 QUICK = ("model=mlp", "model.hidden=[16]", "augment=[]", "probe=[]", "steps=20", "device=cpu")
 
@@ -203,3 +205,69 @@ def test_a_sweep_over_folds_is_not_done_again(
     words = ["-m", *MLP, "steps=1", "folds=2", "fold=1,2", "sweep=folds", "hydra/launcher=basic"]
     assert main(words) == main(words) == 0
     assert capfd.readouterr().out.count("already done") == 2
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return teachers that were trained without folds, and on the first of three."""
+    place = tmp_path_factory.mktemp("teachers")
+    return {
+        "whole": write_teacher(place / "whole"),
+        "fold 1": write_teacher(place / "first", "folds=3", "fold=1", "seed=3"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("teacher", "folds", "fold", "seen"),
+    [
+        ("whole", None, None, False),
+        ("whole", 3, 1, True),
+        ("fold 1", 3, 1, False),
+        ("fold 1", 3, 2, True),
+        ("fold 1", 4, 1, True),
+        ("fold 1", None, None, True),
+    ],
+)
+def test_a_teacher_that_saw_the_fold_is_refused(
+    teacher: str, folds: int | None, fold: int | None, seen: bool, teachers: dict[str, str]
+) -> None:
+    given = small({"distillation": "logits", "distillation.teacher": teachers[teacher], "folds": folds, "fold": fold})
+    if not seen:
+        assert "the teacher is" in "".join(build(given).summary)
+        return
+    with pytest.raises(ConfigError, match=r"^distillation.teacher: .* examples that this run validates on") as refusal:
+        build(given)
+    assert "\n" not in str(refusal.value)
+
+
+def test_cross_validation_with_a_teacher_of_the_same_data_is_refused(teachers: dict[str, str], tmp_path: Path) -> None:
+    words = ("task=kfold", "task.folds=3", "distillation=logits", f"distillation.teacher={teachers['whole']}")
+    done = command(*QUICK, *words, cwd=tmp_path)
+    assert done.returncode == 2 and "was trained on examples that this run validates on" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "outputs").exists()
+
+
+def test_all_lines_fit_a_narrow_screen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(make_console.__kwdefaults__, "pipe_width", 60)
+    words = ["task=kfold", "task.folds=2", "name=k", *QUICK[:-2], "steps=2"]
+    assert main(words) == 0
+    lines = capfd.readouterr().out.splitlines()
+    below = lines[next(i for i, line in enumerate(lines) if "mean" in line) :]
+    assert max(map(len, below)) <= 60, below
+    assert "The test split was not read." in " ".join(" ".join(below).split())
+    assert below[-1] == "saved in      outputs/k"
+
+
+def test_predictions_are_read_from_the_folders_of_the_runs(tmp_path: Path) -> None:
+    """A run without predictions is named; another folder beside the runs is not looked at."""
+    words = ("task=kfold", "task.folds=2", "name=k", *QUICK[:-2], "steps=2")
+    assert command(*words, cwd=tmp_path).returncode == 0
+    first, second = runs(tmp_path / "outputs" / "k")
+    (first / "predictions" / "val.safetensors").unlink()
+    shutil.copytree(second, second.with_name("zzz"))
+    done = command(f"resume={tmp_path / 'outputs' / 'k'}", cwd=tmp_path)
+    assert done.returncode != 0
+    assert f"{first.name}: fold 1 has no predictions; remove this run to train it again" in done.stderr

@@ -143,7 +143,7 @@ def assemble(
     model, described = build_model(config, data, batches, regularizers, weights)
     plans = _prepare(config, model, settings, data, batches, world)
     untaught = build_recipe(config, settings, data, batches, regularizers, model, device, world)
-    recipe, taught = with_teacher(config, settings, untaught, data, preprocess, device, fit=fit)
+    recipe, taught = with_teacher(config, settings, untaught, loaded, preprocess, device, fit=fit)
     learner = build_learner(config, settings, recipe, model.to(device), preprocess, batches, plans, search)
     experiment = Experiment(
         settings=settings,

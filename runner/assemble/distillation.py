@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from runner.assemble.load_data import Loaded
 from runner.assemble.teachers import Student, check_softmax, read_teacher
-from runner.engine.contracts import Data
 from runner.engine.distillation import Distillation, Distiller
 from runner.engine.recipe import Recipe
 from runner.engine.saving.storage import printable
@@ -24,7 +24,7 @@ def with_teacher(
     config: Config,
     settings: Settings,
     recipe: Recipe,
-    data: Data,
+    loaded: Loaded,
     preprocess: nn.Module,
     device: torch.device,
     *,
@@ -46,7 +46,8 @@ def with_teacher(
     student = Student(
         settings=settings,
         device=device,
-        data=data,
+        data=loaded.data,
+        fingerprint=loaded.fingerprint,
         preprocess=preprocess,
         option=config["preprocess"],
         accept=config["resume_numerics"] == "new",

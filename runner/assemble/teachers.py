@@ -16,7 +16,7 @@ from runner.assemble.teacher_images import InputOfTeacher
 from runner.engine.combining import combine_log_p
 from runner.engine.contracts import Data
 from runner.engine.distillation import Teach
-from runner.engine.fingerprint import from_record
+from runner.engine.fingerprint import Fingerprint, from_record
 from runner.engine.losses import Loss, LossFunction, as_loss, log_softmax
 from runner.engine.saving import checkpoint
 from runner.engine.saving.ensemble_file import Manifest, Member, digest_of, member_folder, read_manifest
@@ -41,7 +41,7 @@ class Student:
 
     Attributes:
         settings, device: Those of the run.
-        data: Its data.
+        data, fingerprint: Its data, and what identifies them.
         preprocess: Its preprocessing; with `is_fit` it has its statistics already.
         option: The config of that.
         accept: True if the teacher may compute with formulas that have changed since.
@@ -50,6 +50,7 @@ class Student:
     settings: Settings
     device: torch.device
     data: Data
+    fingerprint: Fingerprint
     preprocess: nn.Module
     option: Config
     accept: bool
@@ -124,7 +125,7 @@ def _read_member(folder: Path, member: Member, student: Student) -> Teacher:
 def _read_run(folder: Path, file: Path, student: Student, sha256: str | None) -> Teacher:
     """Return the model of a run folder, with the weights of a file, as a teacher."""
     theirs = _config_of(folder)
-    facts = _facts_of(folder, student.data)
+    facts = _facts_of(folder, student)
     teacher = _build_teacher(theirs, facts, student.settings, student.device, folder)
     check_softmax(teacher.loss, TEACHER, printable(folder), f"its loss={theirs['loss']['name']}")
     _load(teacher, theirs, file, sha256, accept=student.accept)
@@ -170,8 +171,9 @@ def _config_of(folder: Path) -> dict[str, Any]:
     return numerics.completed(config)
 
 
-def _facts_of(folder: Path, data: Data) -> DataFacts:
+def _facts_of(folder: Path, student: Student) -> DataFacts:
     """Return what the teacher knows of its data; ConfigError unless images and classes are those of the run."""
+    data = student.data
     entry = read_environment(folder).get("data")
     known = from_record(entry)
     if known is None or known.classes is None or not isinstance(entry, Mapping):
@@ -190,7 +192,21 @@ def _facts_of(folder: Path, data: Data) -> DataFacts:
             f"distillation.teacher: {printable(folder)} knows other classes than these data "
             f"({brief(', '.join(other))}); expected the same ones, in any order"
         )
+    if student.is_fit and _has_seen_validation(known, student.fingerprint):
+        raise ConfigError(
+            f"{TEACHER}: {printable(folder)} was trained on examples that this run validates on, because its folds are "
+            "others; train a teacher with the same folds and fold"
+        )
     return DataFacts(shape=data.shape, classes=known.classes, counts=None, reading={}, batch_size=1)
+
+
+def _has_seen_validation(theirs: Fingerprint, own: Fingerprint) -> bool:
+    """Return True if a teacher was trained on the same examples, which are cut into other folds.
+
+    Folds change the listing of a split and not its content, which is that of the whole split.
+    """
+    (here, there) = (each.parts.get("train") for each in (own, theirs))
+    return here is not None and there is not None and here.content == there.content and here.listing != there.listing
 
 
 def _build_teacher(

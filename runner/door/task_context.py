@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.registry import MAIN
-from runner.tasks.job import Config, Job
+from runner.tasks.job import Config, Job, LaunchedRun
 
 # The module whose `start` runs a trial's task in the trial's process
 ENTRY = __name__
@@ -78,6 +78,7 @@ class _Launch:
         from runner.sweeps.display import make_display, show_reasons
         from runner.sweeps.failures import raise_if_failed
         from runner.sweeps.launcher import run_all
+        from runner.sweeps.outcome import folder_of
         from runner.sweeps.swept import swept_keys
 
         display = make_display(len(different), standard_error(), swept=swept_keys(different))
@@ -87,7 +88,10 @@ class _Launch:
         show_reasons([each for each in ended if not each.has_result])
         raise_if_failed(ended, len(different), "runs")
         # A run on other data than the one in its folder ended in another folder
-        results = {job.folder: each.result for job, each in zip(different, ended, strict=True)}
+        results = {
+            job.folder: LaunchedRun(**vars(each.result), folder=folder_of(each.job))
+            for job, each in zip(different, ended, strict=True)
+        }
         return [results[job.folder] for job in jobs]
 
     def _launcher(self, jobs: Sequence[Job]) -> Any:

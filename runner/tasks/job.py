@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from runner.engine.saving.folder import Result
 from runner.engine.world import ALONE, World
-
-if TYPE_CHECKING:
-    from runner.engine.saving.folder import Result
 
 # A checked config as plain dicts
 Config = dict[str, Any]
@@ -56,11 +54,18 @@ class Vary(Protocol):
         """
 
 
+@dataclass(kw_only=True)
+class LaunchedRun(Result):
+    """The result of a run that `launch` made, with the folder that holds it."""
+
+    folder: Path
+
+
 class Launch(Protocol):
     """Run variants as ordinary runs: a task asks for the parameter `launch`."""
 
-    def __call__(self, variants: Sequence[Config], folder: Path) -> list[Result]:
-        """Run checked configs below a folder and return how each ended, in the given order.
+    def __call__(self, variants: Sequence[Config], folder: Path) -> list[LaunchedRun]:
+        """Run checked configs below a folder and return how and where each ended, in the given order.
 
         Each run has a folder of its own, named by what differs between the variants and by the hash of its config, so
         that a later call with the same configs runs only those without a result. Equal configs are run once. `auto`

@@ -22,17 +22,15 @@ from runner.engine.saving import storage, tensor_file
 from runner.engine.saving.folder import Result
 from runner.engine.saving.storage import printable, write_atomic
 from runner.errors import CheckpointError, ConfigError
-from runner.hashes import hash8
 from runner.printing import counted, write_stdout
 from runner.registry import register
 from runner.schema import Range
 from runner.screen_tables import print_table
 from runner.status import Status
-from runner.tasks.job import Config, Job, Launch, Vary
+from runner.tasks.job import Job, Launch, LaunchedRun, Vary
 from runner.tasks.predictions import predictions_file
 from runner.tasks.report import print_progress
 from runner.tasks.run_folder import continued_run_folder
-from runner.tasks.saved_config import saved_hash
 
 # The split in the name of the file of predictions
 _SPLIT = "out_of_fold"
@@ -71,13 +69,13 @@ def kfold(job: Job, vary: Vary, launch: Launch, *, folds: Annotated[int, Range(2
         results = launch(variants, run.folder / "runs")
         monitor = monitor_in(job.config)
         rows = [_row(i, result, int((places == i).sum()), monitor) for i, result in enumerate(results)]
-        outputs = _collect(run.folder / "runs", variants, results, places)
+        outputs = _collect(results, places)
         report = {"monitor": monitor.tag, **_summary(rows, monitor), **_pooled(outputs, examples.labels), "folds": rows}
         write_atomic(run.folder / "kfold.json", json.dumps(report, indent=1, allow_nan=False).encode())
         if outputs:
             _write(run.folder, outputs, examples.labels, places, experiment.classes)
-    print_table(rows)
-    write_stdout("\n".join([*_lines(report, monitor), _NO_TEST, f"saved in      {printable(run.folder)}"]) + "\n")
+    print_table(rows, notes=[*_lines(report, monitor), _NO_TEST])
+    write_stdout(f"saved in      {printable(run.folder)}\n")
     return 0
 
 
@@ -108,31 +106,28 @@ def _summary(rows: Sequence[dict[str, Any]], monitor: Monitor) -> dict[str, Any]
     return {"n": len(scores), "mean": statistics.fmean(scores) if scores else None, "sd": sd}
 
 
-def _collect(folder: Path, variants: Sequence[Config], results: Sequence[Result], places: Tensor) -> _Outputs | None:
+def _collect(results: Sequence[LaunchedRun], places: Tensor) -> _Outputs | None:
     """Return the predictions of all folds in the order of the examples; None if a run diverged."""
     if any(result.status is Status.DIVERGED for result in results):
         return None
     values, name = None, "log_p"
-    for i, variant in enumerate(variants):
-        tensors = _predictions_of(folder, variant)
+    for i, result in enumerate(results):
+        tensors = _predictions_of(result.folder, i + 1)
         name = "log_p" if "log_p" in tensors else "logits"
         found, members = tensors[name], (places == i).nonzero().flatten()
         if found.shape[0] != len(members):
-            raise CheckpointError(f"{printable(folder)}: the predictions of fold {i + 1} are of other examples")
+            raise CheckpointError(f"{printable(result.folder)}: the predictions of fold {i + 1} are of other examples")
         values = found.new_zeros(len(places), found.shape[1]) if values is None else values
         values[members[tensors["ids"]]] = found
     return None if values is None else _Outputs(values, name)
 
 
-def _predictions_of(folder: Path, variant: Config) -> dict[str, Tensor]:
-    """Return the predictions that the run of a config saved for its fold."""
-    wanted = hash8(variant)
-    # A run on data that have changed since has a later number
-    for name in sorted(user_paths.listed(folder, error=CheckpointError), reverse=True):
-        path = predictions_file(folder / name, "val")
-        if saved_hash(folder / name, variant) == wanted and user_paths.is_file(path, error=CheckpointError):
-            return dict(tensor_file.parse(tensor_file.read_bytes(path), path.name))
-    raise CheckpointError(f"{printable(folder)}: fold {variant['fold']} has no predictions; remove its run to train it")
+def _predictions_of(folder: Path, fold: int) -> dict[str, Tensor]:
+    """Return the predictions that a run saved for its fold."""
+    path = predictions_file(folder, "val")
+    if not user_paths.is_file(path, error=CheckpointError):
+        raise CheckpointError(f"{printable(folder)}: fold {fold} has no predictions; remove this run to train it again")
+    return dict(tensor_file.parse(tensor_file.read_bytes(path), path.name))
 
 
 def _pooled(outputs: _Outputs | None, labels: Tensor) -> dict[str, Any]:
