@@ -37,7 +37,6 @@ ALONE = (  # about one value, a file, this machine or a model of another library
     r"device: got",
     r"torch.compile needs",
     r"the run computes on",
-    r"processes with device=cpu",
     r"no trainable parameter$",
     r"the first layer of this model reads no pixels",
     r"cannot replace",
