@@ -139,10 +139,9 @@ def assemble(
     data, weights = (loaded := loaded or load(config)).data, read_weights(config) if fit else None
     preprocess, before = _build_preprocess(config, data, device, weights, fit=fit)
     batches = train_batches(settings, data, augments := augmentations(config, data), preprocess, device, world)
-    regularizers = build_many("regularizer", config, clock=clock_of_run(settings, batches))
-    model, described = build_model(config, data, batches, regularizers, weights)
+    model, described = build_model(config, data, batches, made := _regularizers(config, settings, batches), weights)
     plans = _prepare(config, model, settings, data, batches, world)
-    untaught = build_recipe(config, settings, data, batches, regularizers, model, device, world)
+    untaught = build_recipe(config, settings, data, batches, made, model, device, world)
     recipe, taught = with_teacher(config, settings, untaught, loaded, preprocess, device, fit=fit)
     learner = build_learner(config, settings, recipe, model.to(device), preprocess, batches, plans, search)
     experiment = Experiment(
@@ -177,6 +176,11 @@ def settings_and_device(config: Config, world: World = ALONE) -> tuple[Settings,
     check_relations("", config, SETTINGS)
     device = device_of(settings.device, world)
     return resolve(settings, device), device
+
+
+def _regularizers(config: Config, settings: Settings, batches: TrainBatches) -> list[Any]:
+    """Return the regularizers of a run of this length."""
+    return build_many("regularizer", config, clock=clock_of_run(settings, batches))
 
 
 def _prepare(

@@ -39,11 +39,10 @@ def build_recipe(
 ) -> Recipe:
     """Return everything that stays constant in a run, with all durations in steps."""
     clock = clock_of_run(settings, batches)
-    classes = len(data.classes)
     # The examples of any step but the last of an epoch.
     full = min(batches.batch, batches.examples_per_epoch)
     loss = _build_loss(config, settings, data)
-    mix = build("mix", config["mix"], num_classes=classes, shape=data.shape, clock=clock)
+    mix = build("mix", config["mix"], num_classes=len(data.classes), shape=data.shape, clock=clock)
     forward, compiled = forward_of(model, settings, shape=data.shape, batch=full, steps=clock.total_steps)
     return Recipe(
         seed=settings.seed,
@@ -66,7 +65,7 @@ def build_recipe(
         forward=forward,
         compiled=compiled,
         update=build("update", config["update"]),
-        metrics=validation_metrics(config, loss, classes),
+        metrics=validation_metrics(config, loss, len(data.classes)),
     )
 
 

@@ -58,23 +58,21 @@ class Student:
 
 
 @dataclass(frozen=True)
-class Teacher:
+class _Teacher:
     """A trained model, or several as one.
 
     Attributes:
         teach: Gives the logits of a batch of the student's images.
         words: What it is, for the summary.
         parameters: The number of its parameters.
-        models: The model, or those of an ensemble.
     """
 
     teach: Teach
     words: str
     parameters: int
-    models: Sequence[nn.Module]
 
 
-def read_teacher(source: Source, student: Student, sha256: str | None) -> Teacher:
+def read_teacher(source: Source, student: Student, sha256: str | None) -> _Teacher:
     """Return the teacher in a folder.
 
     Raises:
@@ -94,7 +92,7 @@ def read_teacher(source: Source, student: Student, sha256: str | None) -> Teache
     return _joined([_read_member(folder, each, student) for each in manifest.members], manifest)
 
 
-def _joined(members: Sequence[Teacher], manifest: Manifest) -> Teacher:
+def _joined(members: Sequence[_Teacher], manifest: Manifest) -> _Teacher:
     """Return an ensemble as a teacher: its logits are the combined log-probabilities; one member keeps its logits."""
     weights, temperature = [each.weight for each in manifest.members], manifest.temperature
 
@@ -109,11 +107,10 @@ def _joined(members: Sequence[Teacher], manifest: Manifest) -> Teacher:
         return logits if temperature == 1 else logits / temperature
 
     words = members[0].words if len(members) == 1 else f"an ensemble of {len(members)} models"
-    models = [model for each in members for model in each.models]
-    return Teacher(teach, words, sum(each.parameters for each in members), models)
+    return _Teacher(teach, words, sum(each.parameters for each in members))
 
 
-def _read_member(folder: Path, member: Member, student: Student) -> Teacher:
+def _read_member(folder: Path, member: Member, student: Student) -> _Teacher:
     """Return a member of an ensemble as a teacher of its own."""
     own = member_folder(folder, member)
     if content_of(plain_yaml.load(own / "config.yaml"))["digest"] != member.config:
@@ -122,7 +119,7 @@ def _read_member(folder: Path, member: Member, student: Student) -> Teacher:
     return _read_run(own, own / member.weights, student, None)
 
 
-def _read_run(folder: Path, file: Path, student: Student, sha256: str | None) -> Teacher:
+def _read_run(folder: Path, file: Path, student: Student, sha256: str | None) -> _Teacher:
     """Return the model of a run folder, with the weights of a file, as a teacher."""
     theirs = _config_of(folder)
     facts = _facts_of(folder, student)
@@ -136,7 +133,7 @@ def _read_run(folder: Path, file: Path, student: Student, sha256: str | None) ->
         images.compare(student.device)
     order = [facts.classes.index(each) for each in student.data.classes]
     count = sum(p.numel() for p in teacher.model.parameters())
-    return Teacher(_teach_with(teacher.model, images, order), theirs["model"]["name"], count, [teacher.model])
+    return _Teacher(_teach_with(teacher.model, images, order), theirs["model"]["name"], count)
 
 
 def _teach_with(model: nn.Module, images: Callable[[Tensor], Tensor], order: Sequence[int]) -> Teach:
