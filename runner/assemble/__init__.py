@@ -18,6 +18,7 @@ norms      the check that no norm normalizes a single value
 normalization  the statistics that weights were trained with
 plugin_checks  what components of plugins return, on a few examples
 recipe     everything that stays constant, with durations in steps
+resize     the size of training images
 run_size   the bytes of a run on the disk, before it begins
 threads    the number of CPU threads
 transfer   the stages of the model, and how each is trained

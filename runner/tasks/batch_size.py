@@ -125,8 +125,8 @@ class _Trials:
     """
 
     def __init__(self, config: dict[str, Any], loaded: Loaded) -> None:
-        # Compiling takes minutes, and a compiled model needs no more memory
-        self._config, self._loaded = {**config, "compile": False}, loaded
+        # Compiling takes minutes, and a compiled model needs no more memory. The largest images come last
+        self._config, self._loaded = {**config, "compile": False, "resize": {"name": "none"}}, loaded
         self._bytes_per_image: float | None = None
         # Whether the steps of the present trial are made, and it evaluates
         self._has_trained = False

@@ -172,7 +172,7 @@ def test_what_diverges_is_a_result_and_what_fails_is_told_of_and_tried_again(cap
         (["optim.lr=choice(0.1,x)"], "optim.lr: got 'x', must be a number"),
         (
             ["data.batch_size=interval(16,64)"],
-            "must be a whole number >= 1 or 'auto'; for whole numbers: int(interval(...))",
+            "number >= 1 or 'auto'; for whole numbers: int(interval(...))",
         ),
         (["optim=adam,sgd", "hydra/sweeper/sampler=cmaes"], "optim: got choices, but cmaes searches numbers only"),
         (
