@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runner import plain_yaml, user_paths
@@ -111,11 +113,13 @@ class Result:
             found[_CURVES] = Figure(_CURVES, loss_figure(self.folder / _METRICS).draw())
         return found
 
-    def load(self) -> Trained:
-        """Return the trained model, ready to predict; see `runner.load`."""
+    def load(
+        self, *, plugins: Sequence[str | ModuleType] = (), device: str = "auto", overrides: Sequence[str] = ()
+    ) -> Trained:
+        """Return the trained model, ready to predict; arguments as in `runner.load`."""
         from runner import load
 
-        return load(self.folder)
+        return load(self.folder, plugins=plugins, device=device, overrides=overrides)
 
     def __repr__(self) -> str:
         score = f", {self.config['monitor']} {self.score:.4f}" if self.score == self.score else ""

@@ -244,7 +244,7 @@ def test_plugins_are_given_again(tmp_path, monkeypatch):
     conf = ["--config-dir", str(tmp_path / "conf"), "plugins=[mine_of_test]"]
     assert main([*conf, *words, f"hydra.run.dir={tmp_path / 'run'}"]) == 0
     for plugin in ("mine_of_test", sys.modules["mine_of_test"]):
-        trained = runner.load(tmp_path / "run", plugins=[plugin])
+        trained = runner.result(tmp_path / "run").load(plugins=[plugin], device="cpu")
         assert trained.predict(torch.zeros(1, 1, 8, 8, dtype=torch.uint8)).probabilities.shape == (1, 10)
     config = (tmp_path / "run/config.yaml").read_text()
     (tmp_path / "run/config.yaml").write_text(config.replace("mine_of_test_trained", "not_imported"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+import tarfile
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from runner.tasks.stage_report import StageReport, StageScore
 from runner.tasks.transfer_rule import Measured, advise
 from runner.tasks.transfer_trials import Trials
 
+ARCHIVE = Path(__file__).parents[3] / "shared" / "data" / "cifar10-jpeg.tar.xz"
 SMALL = ("data=digits", "model=resnet", "model.width=8", "augment=[]", "probe=[]", "device=cpu", "optim=momentum")
 TOUR = ("task=transfer_tour", *SMALL, "epochs=1", "task.steps=6", "task.seeds=2")
 
@@ -76,6 +78,20 @@ def test_the_tour_compares_five_seeds_of_ten_images_per_class_with_an_interval()
     low, high = stats.t.interval(0.95, 4, statistics.fmean(gains), stats.sem(gains))
     line = next(each for each in done.stdout.splitlines() if each.startswith("linear probe - from scratch"))
     assert all(f"{value:+.4f}" in line for value in (statistics.fmean(gains), low, high)), line
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not ARCHIVE.exists(), reason="needs CIFAR-10 as JPEG files")
+def test_on_photographs_a_probe_of_ten_images_per_class_is_better_than_training_from_scratch(tmp_path):
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(tmp_path / "cifar10", filter="data")
+    data = ("data=imagefolder", f"data.root={tmp_path / 'cifar10'}", "data.limit=8000", "data.batch_size=64")
+    source = "[airplane,automobile,bird,deer,frog,horse,ship,truck]"
+    classes = (f"task.source={source}", "task.target=[cat,dog]")
+    run("recipe=transfer_tour", *data, "augment=[crop,hflip]", "epochs=8", *classes, "name=t", "device=cpu")
+    scores = report("t")["scores"]
+    probe, scratch = (statistics.fmean(scores[way]) for way in ("linear probe", "from scratch"))
+    assert probe > scratch, scores
 
 
 @pytest.mark.parametrize(
