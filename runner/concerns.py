@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
+from runner.batch_sizes import with_whole_step
 from runner.durations import count_and_unit
 from runner.errors import ConfigError
 
@@ -163,7 +164,7 @@ def _measured(config: Config, duration: object) -> Fraction | None:
     unit, length = _run_length(config)
     try:
         count, own = count_and_unit(str(duration))
-        batch = Fraction(config["data"]["batch_size"] * config["accumulate"])
+        batch = Fraction(_images_of_step(config))
     except (ConfigError, LookupError, TypeError):
         return None
     if own == "%":
@@ -171,6 +172,12 @@ def _measured(config: Config, duration: object) -> Fraction | None:
     if own == "example":
         return count / batch if unit == "step" or count == 0 else None
     return count if own == unit or count == 0 else None
+
+
+def _images_of_step(config: Config) -> Any:
+    """Return the images of an optimizer step."""
+    config = with_whole_step(config)
+    return config["data"]["batch_size"] * config["accumulate"]
 
 
 def _may_be_fraction(config: Config, duration: object) -> bool:
@@ -185,7 +192,7 @@ def _may_be_fraction(config: Config, duration: object) -> bool:
         return True
     if unit == "example":
         try:
-            return (count / Fraction(config["data"]["batch_size"] * config["accumulate"])).denominator != 1
+            return (count / Fraction(_images_of_step(config))).denominator != 1
         except (LookupError, TypeError, ZeroDivisionError):
             return True
     measured = _measured(config, duration)

@@ -12,8 +12,9 @@ from runner.passwords import masked
 # The messages of torch, numpy and the allocators about sizes that do not fit into memory.
 _TOO_LARGE = (
     r"allocate memory|out of memory|Unable to allocate|overflowed|multiplication overflow|Overflow when"
-    r"|Python int too large|array is too big|Maximum allowed dimension|negative dimension"
+    r"|STATUS_ALLOC_FAILED|Python int too large|array is too big|Maximum allowed dimension|negative dimension"
 )
+_TORCH = "OutOfMemoryError"  # torch's class, which is not imported here
 # The beginning of the line about them.
 OUT_OF_MEMORY = "out of memory"
 # The beginning of the line about an exception in a plugin
@@ -97,8 +98,10 @@ class PluginError(ConfigError):
 def too_large(error: BaseException) -> ConfigError | None:
     """Return the ConfigError for an error about sizes that do not fit into memory, None for other errors."""
     kind, message = type(error), brief(message_of(error), _LINE_LENGTH)
-    if issubclass(kind, MemoryError) or (
-        issubclass(kind, (RuntimeError, OverflowError, ValueError)) and re.search(_TOO_LARGE, message)
+    if (
+        issubclass(kind, MemoryError)
+        or any(each.__name__ == _TORCH for each in kind.__mro__)
+        or (issubclass(kind, (RuntimeError, OverflowError, ValueError)) and re.search(_TOO_LARGE, message))
     ):
         text = short_reason(error)
         return ConfigError(f"{OUT_OF_MEMORY}; choose a smaller model, batch or image ({brief(text, KEY)})")

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from runner.annotations import marks, marks_of_kind
+from runner.batch_sizes import undivided
 from runner.numerics import ALIASES
 from runner.roles import NO_MARKS, Aspect, Marks, Role, marks_in
 from runner.settings import GROUPS, SETTINGS, UNNAMED
@@ -64,7 +65,7 @@ def experiment(config: _Config) -> dict[str, Any]:
     Runs with equal parts are repetitions of one configuration.
     """
     found = {}
-    for key, value in config.items():
+    for key, value in undivided(config).items():
         if key in _SETTINGS:
             if _SETTINGS[key].role is Role.EXPERIMENT:
                 found[key] = value

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from runner.batch_sizes import undivided
 from runner.changes import CHANGES
 from runner.errors import CheckpointError
 from runner.knob_places import MOVED, knobs_of, place_of, with_knobs, with_moved, with_moved_back
@@ -81,13 +82,11 @@ ADDED: dict[str, Any] = {
     "loss=focal.alpha": None,
     "metric": {},
     "tracker": {},
-    "transfer": {"name": "none"},
+    **{group: {"name": "none"} for group in ("transfer", "distillation", "resize")},
     "predictions": "never",
     "clip_by": "norm",
     "update": {"name": "plain"},
-    "folds": None,
-    "fold": None,
-    "distillation": {"name": "none"},
+    **dict.fromkeys(("folds", "fold", "effective_batch_size")),
     **{f"scheduler={name}.warmup_start": None for name in _SCHEDULES},
     **{f"scheduler={name}.final": 0.0 for name in ("exponential", "inverse_sqrt", "multistep", "step")},
     "scheduler=onecycle.momentum": None,
@@ -215,8 +214,8 @@ def mentions_old_name(text: str) -> bool:
 
 def same_config(saved: Any, config: _Config) -> bool:
     """Return True if a saved config, also of an older version, equals this one except for `COMMAND_ONLY`."""
-    command_only = dict.fromkeys(COMMAND_ONLY)
-    return isinstance(saved, Mapping) and completed(saved) | command_only == completed(config) | command_only
+    saved, config = (undivided(completed(each)) if isinstance(each, Mapping) else {} for each in (saved, config))
+    return bool(saved) and saved | dict.fromkeys(COMMAND_ONLY) == config | dict.fromkeys(COMMAND_ONLY)
 
 
 def stripped(config: _Config) -> dict[str, Any]:

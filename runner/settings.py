@@ -32,6 +32,7 @@ class Settings(NamedTuple):
     ]
     # A graph writes where it wrote before: each micro-batch's gradients would be written over the last's
     accumulate: Annotated[int, Range(1), With("cuda_graphs", True, OneOf((1,)))]
+    effective_batch_size: PositiveInt | None
     augment_repeats: PositiveInt
     clip: Positive | None
     clip_by: Literal["norm", "value", "agc"]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import runner
-from runner import relations, roles, schema
+from runner import batch_sizes, relations, roles, schema
 
 PACKAGE = Path(runner.__file__).parent
 _TYPES = {kind.__name__: kind for kind in (int, float, bool, str, list, dict)}
@@ -29,6 +29,8 @@ _RULES = {
         *(roles.FilePath, roles.Verbatim, roles.Unnamed, roles.Unswept, roles.ReadBy),
     )
 }
+# Modules whose types are taken as they are
+_MODULES: dict[str, Any] = {"typing": typing, "runner.schema": schema, "runner.batch_sizes": batch_sizes}
 _ENUMS = {"Role": roles.Role, "Aspect": roles.Aspect}
 # The parameter of a knob, and its file
 _Knob = tuple[ast.arg, Path]
@@ -189,8 +191,8 @@ def _value_of(name: str, path: Path) -> Any:
 
 def _imported_value(module: str, name: str) -> Any:
     """Return what `from module import name` gives."""
-    if module in ("typing", "runner.schema"):
-        return getattr(typing if module == "typing" else schema, name)
+    if module in _MODULES:
+        return getattr(_MODULES[module], name)
     if path := _file_of(module):
         return _value_of(name, path)
     raise UnknownAnnotation

@@ -99,7 +99,7 @@ REFUSED = {
     "loss=focal loss.gamma=-1": "loss.gamma: got -1, must be >= 0",
     "mix=mixup mix.p=2": "mix.p: got 2, must be >= 0 and <= 1",
     "init.head=-1": "init.head: got -1, must be 'small', 'zeros', 'prior' or a number > 0",
-    "data.batch_size=0": "data.batch_size: got 0, must be >= 1",
+    "data.batch_size=0": "data.batch_size: got 0, must be a whole number >= 1 or 'auto'",
     "data.placement=disk": "data.placement: unknown value 'disk'",
     "average.decay=1": "average.decay: got 1, must be >= 0 and < 1",
     "predict=tta predict.views=[turn]": "predict.views[0]: unknown value 'turn'",

@@ -56,7 +56,9 @@ def draw_choices(number: int, color: str) -> dict[str, Any]:
     """
     rng = random.Random(f"pairs {number}")
     made: dict[str, Any] = {
-        kind: rng.choice([name for name in names(kind) if name not in NEED_PACKAGES]) for kind in ONE if kind != "data"
+        kind: rng.choice([name for name in names(kind) if name not in NEED_PACKAGES])
+        for kind in ONE
+        if kind not in ("data", "resize")
     }
     made |= {kind: rng.sample(names(kind), rng.randint(0, 3 if kind == "augment" else 2)) for kind in MANY}
     made |= model_shape(made, rng)
@@ -89,6 +91,7 @@ def draw_choices(number: int, color: str) -> dict[str, Any]:
     made |= {"clip_by": rng.choice(["norm", "value", "agc"])} if made["clip"] else {}
     if made["model"] == "linear" or rng.random() < 0.7:
         made["transfer"] = "none"
+    made["resize"] = "progressive" if random.Random(f"resize {number}").random() < 0.2 else "none"
     return small(made if made["transfer"] == "none" else made | start_weights(small({**made, "transfer": "none"})))
 
 

@@ -19,6 +19,7 @@ norms      the check that no norm normalizes a single value
 normalization  the statistics that weights were trained with
 plugin_checks  what components of plugins return, on a few examples
 recipe     everything that stays constant, with durations in steps
+resize     the size of training images
 run_size   the bytes of a run on the disk, before it begins
 threads    the number of CPU threads
 transfer   the stages of the model, and how each is trained
@@ -54,6 +55,7 @@ from runner.assemble.read_weights import InitialWeights, read_weights
 from runner.assemble.recipe import build_recipe, clock_of_run
 from runner.assemble.threads import begin, choose
 from runner.assemble.transfer import StagePlans, plan_stages, rows_of
+from runner.batch_sizes import check_batch_size
 from runner.components.optim.describe_groups import describe
 from runner.engine.batches import EvalBatches, TrainBatches
 from runner.engine.contracts import Augment, Data
@@ -174,6 +176,7 @@ def settings_and_device(config: Config, world: World = ALONE) -> tuple[Settings,
     """Return the global settings, checked and resolved for a device, and the device."""
     settings = Settings(**{name: check(name, config[name], kind) for name, kind in SETTINGS.items()})
     check_relations("", config, SETTINGS)
+    check_batch_size(config)
     device = device_of(settings.device, world)
     return resolve(settings, device), device
 

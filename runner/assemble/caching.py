@@ -54,4 +54,6 @@ def _random_inputs(config: Config, batches: TrainBatches) -> str | None:
         return f"distillation={config['distillation']['name']} needs the images in each step"
     if config["mix"]["name"] != "none":
         return f"mix={config['mix']['name']} mixes the images; mix=none computes them once"
+    if config["resize"]["name"] != "none":
+        return f"resize={config['resize']['name']} changes the images; resize=none computes them once"
     return None

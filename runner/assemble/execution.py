@@ -93,28 +93,36 @@ def convert_model(model: nn.Module, settings: Settings) -> None:
 
 
 def forward_of(
-    model: nn.Module, settings: Settings, *, shape: tuple[int, ...], batch: int, steps: int
+    model: nn.Module,
+    settings: Settings,
+    *,
+    shape: tuple[int, int, int],
+    batch: int,
+    steps: int,
+    smaller: int = 0,
 ) -> tuple[Forward, bool]:
     """Return the training forward pass that the settings ask for, and True if it is compiled.
 
-    `batch` is the number of examples of a full optimizer step, `steps` the number of steps.
+    `batch` is the number of examples of a full optimizer step, `steps` the number of steps, the first `smaller`
+    of them with smaller images, which use the plain forward pass.
     """
     # The size of the first micro-batch, as Tensor.chunk cuts.
     examples = -(-batch // settings.accumulate)
+    size = shape[1:] if smaller else None
     required, graphs = settings.compile is True, settings.cuda_graphs
-    compiling = required or (settings.compile == "auto" and compiling_pays(model, shape, batch, steps))
+    compiling = required or (settings.compile == "auto" and compiling_pays(model, shape, batch, steps - smaller))
     if compiling:
         what = "torch cannot compile this model"
         on_failure = (
             raise_config_error("compile", what) if required else warn_and_use_plain_forward(f"compile=auto: {what}")
         )
         return FastForward(
-            model, compiled_with_graphs if graphs else compiled, examples=examples, on_failure=on_failure
+            model, compiled_with_graphs if graphs else compiled, examples=examples, on_failure=on_failure, size=size
         ), True
     if graphs:
         what = "this model cannot be captured"
         return FastForward(
-            model, captured, examples=examples, on_failure=raise_config_error("cuda_graphs", what)
+            model, captured, examples=examples, on_failure=raise_config_error("cuda_graphs", what), size=size
         ), False
     return plain_forward, False
 

@@ -10,6 +10,7 @@ import torch
 
 from runner.assemble.data import check_labels
 from runner.assemble.folds import fingerprint_of_fold, with_fold
+from runner.batch_sizes import with_whole_step
 from runner.engine.contracts import Data, InMemory, Split
 from runner.engine.data_digest import data_parts, split_counts
 from runner.engine.data_summary import Found
@@ -43,20 +44,20 @@ def load(config: Config) -> Loaded:
 
 def preloaded(config: Config) -> Loaded | None:
     """Return the data set of a config if this process keeps it in memory, else None."""
-    return _preloaded.get(repr(config["data"]))
+    return _preloaded.get(repr(with_whole_step(config)["data"]))
 
 
 def preload(config: Config) -> None:
     """Read a data set once for all runs in this process, if it is stored in memory."""
     placement = knobs(find("data", config["data"]["name"])).get("placement")
     if InMemory in (placement, *get_args(placement)[:1]):
-        _preloaded[repr(config["data"])] = _load(config)
+        _preloaded[repr(with_whole_step(config)["data"])] = _load(config)
 
 
 def _load(config: Config) -> Loaded:
     """Read a data set, and find its fingerprint: the one that was kept for the state of its files, or a new one."""
     state = data_state(config)
-    data = build("data", config["data"])
+    data = build("data", with_whole_step(config)["data"])
     check_labels(data)
     # Without files, what identifies the data takes no time to find
     known = recall(state) if state and state.has_files else None

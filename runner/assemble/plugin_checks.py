@@ -87,7 +87,7 @@ for _kind, _check in {
     "transfer": _of_type(Transfer, "a Transfer"),
     "preprocess": _preprocess,
     "data": _data,
-    **dict.fromkeys(("norm", "init", "scheduler", "loss", "mix", "predict", "update"), _function),
+    **dict.fromkeys(("norm", "init", "scheduler", "loss", "mix", "predict", "update", "resize"), _function),
 }.items():
     check_products(_kind, _check)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from runner.assemble.execution import forward_of
 from runner.assemble.metrics import validation_metrics
+from runner.assemble.resize import build_resize, resized
 from runner.engine.batches import TrainBatches
 from runner.engine.clipping import Clip, clip_adaptive, clip_norm, clip_value, no_clipping
 from runner.engine.clock import Clock
@@ -43,7 +44,10 @@ def build_recipe(
     full = min(batches.batch, batches.examples_per_epoch)
     loss = _build_loss(config, settings, data)
     mix = build("mix", config["mix"], num_classes=len(data.classes), shape=data.shape, clock=clock)
-    forward, compiled = forward_of(model, settings, shape=data.shape, batch=full, steps=clock.total_steps)
+    resize = build_resize(config, data, batches, model, clock)
+    smaller = getattr(resize, "end", 0)
+    shape, steps = data.shape, clock.total_steps
+    forward, compiled = forward_of(model, settings, shape=shape, batch=full, steps=steps, smaller=smaller)
     return Recipe(
         seed=settings.seed,
         total_steps=clock.total_steps,
@@ -53,7 +57,7 @@ def build_recipe(
         log_every=settings.log_every,
         accumulate=settings.accumulate,
         loss=loss,
-        mix=_seeded_by_step(mix, settings.seed, world),
+        mix=resized(_seeded_by_step(mix, settings.seed, world), resize),
         predict=build_predict(config, model, data.shape, loss),
         penalties=[r.penalty for r in regularizers if r.penalty],
         constraints=[r.constrain for r in regularizers if r.constrain],

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from runner.annotations import annotation
+from runner.batch_sizes import check_batch_size
 from runner.door.metrics import check_scores
 from runner.door.options import RECIPE, Conf, chosen_options, template, templates
 from runner.errors import ConfigError, shown, unknown, wrong
@@ -47,6 +48,7 @@ def check_config(conf: Conf, config: Mapping[str, Any], chosen: Mapping[str, lis
             raise ConfigError(f"{key}: missing")
     check_scores(conf, config)
     check_relations("", config, SETTINGS)
+    check_batch_size(config)
     for key, other in NEEDS.items():
         if config[key] and config[key] != NEUTRAL.get(key) and config[other] is None:
             raise ConfigError(f"{key}: got {shown(config[key])}; requires {other}=...")

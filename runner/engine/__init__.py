@@ -15,7 +15,7 @@
 - `parts.py`, `randomness.py`: parts of models, random keys
 - `weights.py`, `parametrized.py`: the weights of layers, and how they are read and written
 - `probing.py`, `activations.py`, `timing.py`: measurements
-- `short_run.py`: a short training without a folder
+- `short_run.py`, `free_memory.py`: a short training without a folder, the free memory of the machine
 - `state_dict.py`: tensors of modules, with the versions of their layout
 - `interruption.py`, `garbage.py`: signals, garbage collection
 - `provenance.py`, `user_code.py`: versions of code and machine, digests of the user's modules

@@ -230,6 +230,9 @@ class Preprocess(Protocol):
 Schedule = Callable[[int], float]  # optimizer steps done -> factor of the initial learning rate of each group
 # (images, labels, random key) -> mixed (images, labels). With an attribute `end`, not None: mixes so many first steps.
 Mix = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
+# (images, optimizer steps done) -> images. With an attribute `sizes`: the smaller sizes (height, width) that it gives
+# and `end`, the steps after which images have full size.
+Resize = Callable[[Tensor, int], Tensor]
 Predict = Callable[[nn.Module, Tensor], Prediction | Tensor]  # (model, images); a tensor is log-probabilities (B, K)
 Init = Callable[[nn.Module], None]  # initializes the weights in place, with torch's global generator
 ActivationMaker = Callable[[], nn.Module]

@@ -6,7 +6,6 @@ they are. A batch of features and a batch of images differ in shape, and the sha
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from runner.engine.batches import EvalBatches, TrainBatches
 from runner.engine.contracts import Split
+from runner.engine.free_memory import free_memory
 from runner.engine.head_features import head_inputs, logits_of
 from runner.engine.learner import Learner
 from runner.engine.parts import mode
@@ -23,8 +23,6 @@ from runner.engine.recipe import Recipe
 
 # The part of free memory that the features may take, of a GPU or of the machine
 _MEMORY_SHARE = 1 / 4
-# Bytes, where the system does not say how much memory is free
-_ASSUMED_FREE = 4 * 2**30
 _Parts = tuple[Recipe, Learner, TrainBatches, dict[str, EvalBatches]]
 
 
@@ -179,14 +177,6 @@ def place_for(size: int, device: torch.device) -> torch.device | None:
     """Return where `size` bytes of features are kept: the device, the host if the device is small, or None."""
     if device.type == "cuda" and size <= torch.cuda.mem_get_info(device)[0] * _MEMORY_SHARE:
         return device
-    if size <= _free_bytes() * _MEMORY_SHARE:
+    if size <= free_memory() * _MEMORY_SHARE:
         return device if device.type != "cuda" else torch.device("cpu")
     return None
-
-
-def _free_bytes() -> int:
-    """Return the free memory of the machine in bytes."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
-        return _ASSUMED_FREE

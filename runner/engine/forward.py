@@ -28,8 +28,9 @@ plain_forward: Forward = nn.Module.__call__
 class FastForward:
     """A faster forward pass of one model, compiled or captured at its first micro-batch of `examples` images.
 
-    Two kinds of steps use the plain forward: a smaller micro-batch, because its shape would have to be compiled or
-    captured for one step per epoch, and a step with hooks on a module (probes), which the faster forward does not call.
+    Three kinds of steps use the plain forward: a smaller micro-batch, because its shape would have to be compiled or
+    captured for one step per epoch, a step with hooks on a module (probes), which the faster forward does not call, and
+    images of another size than `size`, where they grow during the run.
 
     Args:
         model: The model in training.
@@ -37,12 +38,19 @@ class FastForward:
         examples: The number of images of a full micro-batch.
         on_failure: Called with the error if the first faster call fails. If it returns, all steps use the plain
             forward.
+        size: Height and width of the images, None for any.
     """
 
     def __init__(
-        self, model: nn.Module, make: _Make, *, examples: int, on_failure: Callable[[RuntimeError], None]
+        self,
+        model: nn.Module,
+        make: _Make,
+        *,
+        examples: int,
+        on_failure: Callable[[RuntimeError], None],
+        size: tuple[int, int] | None = None,
     ) -> None:
-        self.make, self.examples, self.on_failure = make, examples, on_failure
+        self.make, self.examples, self.on_failure, self.size = make, examples, on_failure, size
         self.hooks = [getattr(module, name) for module in model.modules() for name in _HOOKS]
         self.own_hooks = self._hook_count()
         self.fast_call: _FastCall | None = None
@@ -50,6 +58,8 @@ class FastForward:
     def __call__(self, model: nn.Module, images: Tensor) -> Tensor:
         """Return the logits (B, K) of a micro-batch."""
         if len(images) != self.examples or self._hook_count() != self.own_hooks:
+            return plain_forward(model, images)
+        if self.size is not None and images.shape[2:] != self.size:
             return plain_forward(model, images)
         return self._first_call(model, images) if self.fast_call is None else self.fast_call(images)
 

@@ -55,6 +55,7 @@ old_hparams.py      HPARAMS entries of older versions
 afterwards.py       decoration of a run folder, made after the result
 report.py           messages of a run to the terminal and TensorBoard
 plugins.py          the user's plugins
+batch_size.py       the largest batch that fits, found by trial
 out_of_memory.py    the line about a run that ran out of memory
 activity.py         what this process runs now
 """

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.assemble import Experiment, assemble
+from runner.assemble.load_data import load
 from runner.engine.contracts import Probe, Watch, Watched
 from runner.engine.saving import storage
 from runner.engine.saving.storage import printable
@@ -21,8 +22,9 @@ from runner.printing import counted, write_stdout
 from runner.registry import register
 from runner.schema import NonNegativeInt, PositiveInt
 from runner.screen_tables import print_table
+from runner.tasks.batch_size import with_batch_size
 from runner.tasks.job import Job
-from runner.tasks.report import speed_in_words
+from runner.tasks.report import print_progress, speed_in_words
 from runner.tasks.run_folder import Run, run_folder_if_writable
 from runner.user_paths import full
 
@@ -96,7 +98,10 @@ def profile(job: Job, *, steps: PositiveInt, warmup: NonNegativeInt) -> int:
     The cost of a whole step is measured without the profiler, which slows small operations. Leaves a run folder with
     `profile/steps.pt.trace.json.gz`.
     """
-    experiment = assemble(job.config)
+    job, loaded, lines = with_batch_size(job, load(job.config))
+    experiment = assemble(job.config, loaded=loaded)
+    for line in lines:
+        print_progress(f"  {line}")
     with run_folder_if_writable(job, experiment) as run:
         cost = _measure(experiment, warmup, steps)
         recording, save_trace = _record(experiment, steps)

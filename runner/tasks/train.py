@@ -27,6 +27,7 @@ from runner.engine.train import train
 from runner.errors import DataError, Diverged
 from runner.registry import register
 from runner.status import Status
+from runner.tasks.batch_size import with_batch_size
 from runner.tasks.extend_run import extended_job, origin_of
 from runner.tasks.final_scores import record_scores
 from runner.tasks.find_folder import begun_folder, on_these_data
@@ -73,8 +74,9 @@ def train_task(job: Job) -> int:
         if before:
             job = replace(job, config=threads.with_saved(job.config, job.overrides, before.meta))
         loaded, lines = data_of_run(resumed, job, snapshot, loaded or load(job.config), origin)
+        job, loaded, found = with_batch_size(job, loaded, folder)
         experiment = assemble(job.config, fit=before is None, search=job.search, world=job.world, loaded=loaded)
-        lines += check_settings(job, experiment, saved=by_hand or before is not None)
+        lines += found + check_settings(job, experiment, saved=by_hand or before is not None)
         lines += origin.start(experiment.learner, experiment.recipe, job.config) if origin else []
         missing = _check_test_split(job, experiment)
         changed = threads.changed(before.meta) if before else ()

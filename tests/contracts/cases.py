@@ -32,6 +32,7 @@ KIND_SETTINGS: dict[str, dict[str, Any]] = {  # settings for all options of a ki
     # For predict=mc_dropout and predict=swag
     "predict": {"regularizer": ["dropout"], "average": "swag", "average.start": "0%", "average.every": "1step"},
     "preprocess": {"data": "imagefolder", "data.size": [8, 8]},  # of gray images one channel's mean is the global one
+    "resize": {"data": "imagefolder", "data.size": [16, 16], "model": "resnet"},  # takes images of any size
     "augment": {"data": "imagefolder", "data.size": [16, 16]},  # in color, for augment=pca_color
 }
 # Settings with which an option has an effect within three steps; its own knobs have no prefix
@@ -45,6 +46,7 @@ OPTION_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("model", "torchvision"): PICTURES,
     ("model", "vgg"): PICTURES,
     ("probe", "throughput"): {"every": 1},  # speaks from its second measurement on
+    ("resize", "progressive"): {"begin": "0steps", "end": "3steps"},
     ("regularizer", "max_norm"): {"limit": 0.5},  # no weights of small models are longer than 3
 }
 

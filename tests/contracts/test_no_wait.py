@@ -31,6 +31,7 @@ KINDS = (
     "preprocess",
     "probe",
     "regularizer",
+    "resize",
     "update",
 )
 SOURCE = str(ROOT / "runner")

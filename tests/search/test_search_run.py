@@ -170,7 +170,10 @@ def test_what_diverges_is_a_result_and_what_fails_is_told_of_and_tried_again(cap
         ([LR, "hydra.sweeper.foo=1"], "hydra.sweeper.foo: unknown key 'foo'"),
         (["optim.lrr=interval(0,1)"], "optim.lrr: unknown key 'lrr'; did you mean 'lr'?"),
         (["optim.lr=choice(0.1,x)"], "optim.lr: got 'x', must be a number"),
-        (["data.batch_size=interval(16,64)"], "must be a whole number; for whole numbers: int(interval(...))"),
+        (
+            ["data.batch_size=interval(16,64)"],
+            "number >= 1 or 'auto'; for whole numbers: int(interval(...))",
+        ),
         (["optim=adam,sgd", "hydra/sweeper/sampler=cmaes"], "optim: got choices, but cmaes searches numbers only"),
         (
             ["optim=momentum,sgd", "optim.momentum=interval(0,1)", "hydra/sweeper/sampler=gp"],

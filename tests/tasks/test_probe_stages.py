@@ -147,7 +147,7 @@ def test_little_memory_takes_more_passes_and_gives_the_same(monkeypatch):
     whole, passes = report(), []
     features = task.features_of
     monkeypatch.setattr(task, "features_of", lambda *given: passes.append(list(given[2])) or features(*given))
-    monkeypatch.setattr(feature_cache, "_free_bytes", lambda: 4 * 1497 * (36 * 32 + 1))
+    monkeypatch.setattr(feature_cache, "free_memory", lambda: 4 * 1497 * (36 * 32 + 1))
     assert main(["task=probe_stages", "run=outputs/base"]) == 0
     assert len(passes) > 2
     assert report() == whole

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from runner.batch_sizes import BatchSize
 from runner.components.data.labels.class_names import chosen_classes
 from runner.components.data.splitting import split_order, stratified_sample, stratified_split
 from runner.engine.contracts import Data, Images, InMemory, Sampling
@@ -52,7 +53,7 @@ def digits(
     classes: list[str | int] | None,
     limit: Annotated[PositiveInt | None, Aspect.TRAINING],
     limit_seed: Annotated[NonNegativeInt, Aspect.TRAINING],
-    batch_size: Annotated[PositiveInt, Aspect.TRAINING],
+    batch_size: Annotated[BatchSize, Aspect.TRAINING],
     sampling: Annotated[Sampling, Aspect.TRAINING],
     placement: Annotated[InMemory, Role.EXECUTION],
 ) -> Data:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 import torch
 
+from runner.batch_sizes import BatchSize
 from runner.components.data.layout.folder_identity import layout_parts
 from runner.components.data.layout.folder_layout import read_layout
 from runner.components.data.layout.layout_settings import LayoutSettings
@@ -31,7 +32,7 @@ from runner.errors import DataError
 from runner.registry import register
 from runner.relations import OneOf, With
 from runner.roles import Aspect, FilePath, Role, Unnamed
-from runner.schema import BOUNDS, ImageSize, NonNegativeInt, Positive, PositiveInt, Range
+from runner.schema import BOUNDS, ImageSize, NonNegativeInt, Positive, Range
 from runner.user_folders import expand_home
 
 _Share = Annotated[float, Range(0, 1, open_low=True)]
@@ -57,7 +58,7 @@ def imagefolder(
     crop: Annotated[Literal["resized"] | None, Aspect.TRAINING],
     crop_scale: Annotated[list[_Share], BOUNDS, Aspect.TRAINING],
     crop_ratio: Annotated[list[Positive], BOUNDS, Aspect.TRAINING],
-    batch_size: Annotated[PositiveInt, Aspect.TRAINING],
+    batch_size: Annotated[BatchSize, Aspect.TRAINING],
     sampling: Annotated[Sampling, Aspect.TRAINING],
     bad_images: Literal["error", "skip"],
     placement: Annotated[Placement, With("crop", "resized", OneOf(("auto", "disk"))), Role.EXECUTION],

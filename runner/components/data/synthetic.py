@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from runner.batch_sizes import BatchSize
 from runner.engine.contracts import Data, Images, InMemory, Sampling
 from runner.engine.data_summary import Found
 from runner.engine.fingerprint import Part, digest, identified_by
@@ -67,7 +68,7 @@ def synthetic(
     val: PositiveInt,
     test: PositiveInt,
     data_seed: NonNegativeInt,
-    batch_size: Annotated[PositiveInt, Aspect.TRAINING],
+    batch_size: Annotated[BatchSize, Aspect.TRAINING],
     sampling: Annotated[Sampling, Aspect.TRAINING],
     placement: Annotated[InMemory, Role.EXECUTION],
 ) -> Data:
@@ -156,7 +157,7 @@ def gaussian(
     val: PositiveInt,
     test: PositiveInt,
     data_seed: NonNegativeInt,
-    batch_size: Annotated[PositiveInt, Aspect.TRAINING],
+    batch_size: Annotated[BatchSize, Aspect.TRAINING],
     sampling: Annotated[Sampling, Aspect.TRAINING],
     placement: Annotated[InMemory, Role.EXECUTION],
 ) -> Data:

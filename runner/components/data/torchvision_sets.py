@@ -12,6 +12,7 @@ from urllib.error import HTTPError
 
 import torch
 
+from runner.batch_sizes import BatchSize
 from runner.components.data.download import DOWNLOAD_FOLDER, OpenDataset, download_into, locked, remove_leftovers
 from runner.components.data.packed_identity import packed_identity
 from runner.components.data.splitting import split_order, stratified_split
@@ -28,7 +29,7 @@ from runner.user_paths import exists, full
 _PACKAGE = "torchvision"
 _DATASETS = "torchvision.datasets"
 _Download = Annotated[bool, Role.EXECUTION]
-_BatchSize = Annotated[PositiveInt, Aspect.TRAINING]
+_BatchSize = Annotated[BatchSize, Aspect.TRAINING]
 _Sampled = Annotated[Sampling, Aspect.TRAINING]
 _Placed = Annotated[InMemory, Role.EXECUTION]
 

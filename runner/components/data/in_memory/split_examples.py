@@ -8,6 +8,7 @@ from typing import Annotated, NamedTuple
 import torch
 from torch import Tensor
 
+from runner.batch_sizes import BatchSize
 from runner.components.data.copies import Duplicates
 from runner.components.data.in_memory.array_names import ALL
 from runner.components.data.in_memory.find_rows import Checked, check_rows
@@ -35,7 +36,7 @@ class InMemorySettings:
     def __init__(
         self,
         *,
-        batch_size: Annotated[PositiveInt, Aspect.TRAINING],
+        batch_size: Annotated[BatchSize, Aspect.TRAINING],
         sampling: Annotated[Sampling, Aspect.TRAINING],
         val_fraction: Annotated[float, Range(0, 1, open_low=True, open_high=True), Leaves("test_fraction")],
         test_fraction: HalfOpenUnit,
