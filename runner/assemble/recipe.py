@@ -43,10 +43,8 @@ def build_recipe(
     # The examples of any step but the last of an epoch.
     full = min(batches.batch, batches.examples_per_epoch)
     loss = _build_loss(config, settings, data)
-    mix = build("mix", config["mix"], num_classes=len(data.classes), shape=data.shape, clock=clock)
     resize = build_resize(config, data, batches, model, clock)
-    smaller = getattr(resize, "end", 0)
-    shape, steps = data.shape, clock.total_steps
+    shape, steps, smaller = data.shape, clock.total_steps, getattr(resize, "end", 0)
     forward, compiled = forward_of(model, settings, shape=shape, batch=full, steps=steps, smaller=smaller)
     return Recipe(
         seed=settings.seed,
@@ -57,7 +55,7 @@ def build_recipe(
         log_every=settings.log_every,
         accumulate=settings.accumulate,
         loss=loss,
-        mix=resized(_seeded_by_step(mix, settings.seed, world), resize),
+        mix=resized(_build_mix(config, settings, data, clock, world), resize),
         predict=build_predict(config, model, data.shape, loss),
         penalties=[r.penalty for r in regularizers if r.penalty],
         constraints=[r.constrain for r in regularizers if r.constrain],
@@ -114,12 +112,15 @@ def _class_counts(loss: Config, data: Data) -> Tensor:
     return data.train.labels.bincount(minlength=len(data.classes))
 
 
-def _seeded_by_step(mix: Mix, seed: int, world: World) -> Callable[[Tensor, Tensor, int], Batch]:
+def _build_mix(
+    config: Config, settings: Settings, data: Data, clock: Clock, world: World
+) -> Callable[[Tensor, Tensor, int], Batch]:
     """Return the mix as a function of the step; each process mixes its own share of the examples.
 
     A mix may have an `end`: a number of steps after which batches stay as they are.
     """
-    key_of, end = step_keys(seed, "mix", rank=world.rank), getattr(mix, "end", None)
+    mix: Mix = build("mix", config["mix"], num_classes=len(data.classes), shape=data.shape, clock=clock)
+    key_of, end = step_keys(settings.seed, "mix", rank=world.rank), getattr(mix, "end", None)
     last = math.inf if end is None else end
     return lambda images, labels, step: mix(images, labels, key_of(step)) if step < last else (images, labels)
 
