@@ -7,8 +7,12 @@ import random
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
+import torch
 from typos import typos
 
 import runner.components  # noqa: F401  (registers them)
@@ -135,6 +139,14 @@ FIELDS: dict[str, list[Any]] = {
 }
 
 
+@cache
+def weights_file() -> Path:
+    """Return a file of weights, which a transfer starts from."""
+    path = Path(mkdtemp()) / "weights.pt"
+    torch.save({"head.weight": torch.ones(10, 4)}, path)
+    return path
+
+
 def valid_line(conf: Conf, rng: random.Random) -> Case:
     """Return a valid line, which is only printed."""
     given: dict[str, Any] = {}
@@ -153,6 +165,8 @@ def valid_line(conf: Conf, rng: random.Random) -> Case:
             drawn = {key: knobs[key] for key in drawn}
         given |= {f"{place}.{key}": value for key, value in drawn.items()}
     given |= {key: rng.choice(FIELDS[key]) for key in rng.sample(sorted(FIELDS), rng.randint(0, 4))}
+    if given.get("transfer.name", "none") != "none":
+        given["init_from"] = str(weights_file())
     chosen = {word.partition("=")[0] for word in words}
     keys = [key for key in given if key not in chosen and not key.endswith(".name")]
     words += [f"{rng.choice(['', '', '+', '++'])}{key}={as_typed(key, given[key])}" for key in keys]
