@@ -310,3 +310,14 @@ def test_features_alone_on_the_command_line(tmp_path: Path) -> None:
     assert any("train/feature_loss" in str(row) for row in metrics(tmp_path / "run"))
     other = job(*WORDS, *words[:2], f"distillation.teacher={teacher_folder()}")
     assert other.hash8 != made.hash8
+
+
+def test_features_come_closer_to_those_of_the_teacher(tmp_path: Path) -> None:
+    teacher = write_teacher(tmp_path / "teacher", "steps=60")
+    found = []
+    for weight in (1e-9, 1000.0):
+        given = distilling(**{"distillation.teacher": teacher, "distillation.features": weight, "data.batch_size": 64})
+        _, left = uninterrupted({**given, "optim.lr": 0.01}, 30)
+        found.append([float(value) for _, tag, value in left.rows if tag == "train/feature_loss"])
+    assert found[0][0] == found[1][0]
+    assert found[1][-1] < 0.5 * min(found[1][0], found[0][-1])
