@@ -40,8 +40,7 @@ def build_recipe(
 ) -> Recipe:
     """Return everything that stays constant in a run, with all durations in steps."""
     clock = clock_of_run(settings, batches)
-    # The examples of any step but the last of an epoch.
-    full = min(batches.batch, batches.examples_per_epoch)
+    full = min(batches.batch, batches.examples_per_epoch)  # examples of all steps but the last of an epoch
     loss = _build_loss(config, settings, data)
     resize = build_resize(config, data, batches, model, clock)
     shape, steps, smaller = data.shape, clock.total_steps, getattr(resize, "end", 0)
