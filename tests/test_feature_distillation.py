@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from runner import load
 from runner.engine.forward import plain_forward
-from runner.engine.similarity import FeatureDistiller, similarities, similarity_loss
+from runner.engine.similarity import FeatureDistiller, _similarities, _similarity_loss
 from runner.engine.stage_inputs import reading_stages
 from runner.errors import ConfigError, RunnerError
 from runner.numerics import completed
@@ -43,7 +43,7 @@ def test_two_images_by_hand() -> None:
     # [[1, 0], [0, 1]] and all 1 / sqrt(2); the loss is 1/4 (2 (1 - 1 / sqrt(2)) ** 2 + 2 * 1/2)
     own, theirs = torch.tensor([[1.0, 0.0], [0.0, 2.0]], dtype=torch.double), torch.ones(2, 1, dtype=torch.double)
     wanted = (2 * (1 - 0.5**0.5) ** 2 + 1) / 4
-    assert similarity_loss(similarities(own), similarities(theirs)).item() == pytest.approx(wanted, rel=1e-12)
+    assert _similarity_loss(_similarities(own), _similarities(theirs)).item() == pytest.approx(wanted, rel=1e-12)
 
 
 @pytest.mark.parametrize("last", [False, True])
@@ -51,31 +51,31 @@ def test_any_two_shapes_as_in_numpy(last: bool) -> None:
     torch.manual_seed(0)
     own, theirs = torch.randn(6, 4, 5, 5, dtype=torch.double), torch.randn(6, 17, dtype=torch.double)
     given = own.to(memory_format=torch.channels_last) if last else own
-    found = similarity_loss(similarities(given), similarities(theirs)).item()
+    found = _similarity_loss(_similarities(given), _similarities(theirs)).item()
     assert found == pytest.approx(by_hand(own.numpy(), theirs.numpy()), rel=1e-10)
 
 
 def test_gradient_by_differences() -> None:
     torch.manual_seed(0)
-    theirs = similarities(torch.randn(4, 7, dtype=torch.double))
+    theirs = _similarities(torch.randn(4, 7, dtype=torch.double))
     own = torch.randn(4, 3, 2, dtype=torch.double, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: similarity_loss(similarities(x), theirs), own)
+    assert torch.autograd.gradcheck(lambda x: _similarity_loss(_similarities(x), theirs), own)
 
 
 def test_equal_features_have_no_loss_and_no_gradient() -> None:
     x = torch.randn(5, 9, requires_grad=True)
-    loss = similarity_loss(similarities(x), similarities(x.detach()))
+    loss = _similarity_loss(_similarities(x), _similarities(x.detach()))
     loss.backward()
     assert loss.item() == 0 and not x.grad.any()
     # Nor do equal features of another size, or in other coordinates
     turned = torch.linalg.qr(torch.randn(9, 9, dtype=torch.double)).Q
     wide = 3 * x.detach().double() @ turned
-    assert similarity_loss(similarities(x.detach().double()), similarities(wide)).item() < 1e-25
+    assert _similarity_loss(_similarities(x.detach().double()), _similarities(wide)).item() < 1e-25
 
 
 def test_one_image_has_loss_0() -> None:
     x = torch.randn(1, 8, requires_grad=True)
-    loss = similarity_loss(similarities(x), similarities(torch.randn(1, 3)))
+    loss = _similarity_loss(_similarities(x), _similarities(torch.randn(1, 3)))
     loss.backward()
     assert loss.item() == 0 and not x.grad.any()
 
@@ -84,18 +84,18 @@ def test_an_image_without_features_is_like_none_and_its_gradient_is_bounded() ->
     x = torch.randn(3, 4)
     x[1] = 0
     x.requires_grad_()
-    found = similarities(x)
+    found = _similarities(x)
     assert not found[1].any() and not found[:, 1].any() and found[0, 0] > 0
-    similarity_loss(found, similarities(torch.randn(3, 5))).backward()
+    _similarity_loss(found, _similarities(torch.randn(3, 5))).backward()
     assert x.grad.isfinite().all() and x.grad.abs().max() < 100
 
 
 def test_half_precision_features_are_compared_in_float32() -> None:
     x = torch.randn(8, 64).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
-        found = similarities(x)
+        found = _similarities(x)
     assert found.dtype is torch.float32
-    torch.testing.assert_close(found, similarities(x.float()), rtol=0, atol=0)
+    torch.testing.assert_close(found, _similarities(x.float()), rtol=0, atol=0)
 
 
 def test_a_layer_that_changes_its_input_in_place_does_no_harm() -> None:
@@ -103,7 +103,7 @@ def test_a_layer_that_changes_its_input_in_place_does_no_harm() -> None:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.ReLU(inplace=inplace), nn.Linear(4, 2)))
         found: dict[str, Tensor] = {}
-        keep = lambda name, _, x: found.update({name: similarities(x)})  # noqa: E731
+        keep = lambda name, _, x: found.update({name: _similarities(x)})  # noqa: E731
         with reading_stages(model, {"first": ["1"]}, keep):
             logits = model(torch.randn(5, 3))
         return list(torch.autograd.grad(logits.sum() + found["first"].square().sum(), list(model.parameters())))

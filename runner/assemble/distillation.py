@@ -47,16 +47,7 @@ def with_teacher(
     if made is None or named is None:
         return recipe, []
     check_softmax(recipe.loss, "loss", config["loss"]["name"], "this loss")
-    student = Student(
-        settings=settings,
-        device=device,
-        data=loaded.data,
-        fingerprint=loaded.fingerprint,
-        preprocess=preprocess,
-        option=config["preprocess"],
-        accept=config["resume_numerics"] == "new",
-        is_fit=fit,
-    )
+    student = _student(config, settings, loaded, preprocess, device, fit=fit)
     source = find_teacher(named[0])
     teacher = read_teacher(source, student, made.sha256)
     what = f"{printable(Path(source.text))} ({teacher.words}, {teacher.parameters:,} parameters)"
@@ -67,3 +58,19 @@ def with_teacher(
         distiller, line = feature_distiller(config, made, teacher, model, plans, loaded.data.shape)
         lines.append(line)
     return replace(recipe, gradients=distiller.gradients, probes=[*recipe.probes, distiller.probe]), lines
+
+
+def _student(
+    config: Config, settings: Settings, loaded: Loaded, preprocess: nn.Module, device: torch.device, *, fit: bool
+) -> Student:
+    """Return the parts of the run that its teacher must fit."""
+    return Student(
+        settings=settings,
+        device=device,
+        data=loaded.data,
+        fingerprint=loaded.fingerprint,
+        preprocess=preprocess,
+        option=config["preprocess"],
+        accept=config["resume_numerics"] == "new",
+        is_fit=fit,
+    )

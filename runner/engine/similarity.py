@@ -20,7 +20,7 @@ from runner.engine.stage_inputs import Readers, reading_stages
 _FEATURES = "train/feature_loss"
 
 
-def similarities(features: Tensor) -> Tensor:
+def _similarities(features: Tensor) -> Tensor:
     """Return the similarities (B, B) of the images in features (B, ...), at least in float32, also under autocast.
 
     These are the scalar products of the features of two images, with rows of length 1. A row of zeros stays so.
@@ -33,7 +33,7 @@ def similarities(features: Tensor) -> Tensor:
         return products / torch.where(lengths > 0, lengths, 1.0)
 
 
-def similarity_loss(own: Tensor, theirs: Tensor) -> Tensor:
+def _similarity_loss(own: Tensor, theirs: Tensor) -> Tensor:
     """Return the mean squared difference () of two matrices of similarities (equation 4)."""
     return (own - theirs).square().mean()
 
@@ -60,11 +60,11 @@ class FeatureDistiller(Distiller):
         found: dict[str, Tensor] = {}
         targets: dict[str, Tensor] = {}
         with (
-            reading_stages(model, self.own, lambda name, _, x: found.update({name: similarities(x)})),
-            reading_stages(self.teacher, self.theirs, lambda name, _, x: targets.update({name: similarities(x)})),
+            reading_stages(model, self.own, lambda name, _, x: found.update({name: _similarities(x)})),
+            reading_stages(self.teacher, self.theirs, lambda name, _, x: targets.update({name: _similarities(x)})),
         ):
             losses = super().losses_of(recipe, model, images, labels)
-        pairs = [similarity_loss(found[own], targets[theirs]) for own, theirs in self.pairs]
+        pairs = [_similarity_loss(found[own], targets[theirs]) for own, theirs in self.pairs]
         return {**losses, _FEATURES: torch.stack(pairs).mean()}
 
     def total_of(self, losses: dict[str, Tensor]) -> Tensor:

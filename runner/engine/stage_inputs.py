@@ -11,11 +11,11 @@ from torch import Tensor, nn
 # By stage, the names of the next stage's modules
 Readers = Mapping[str, Sequence[str]]
 # (name of a stage, the module that reads its features, the features (B, ...)), called while the model runs
-Keep = Callable[[str, nn.Module, Tensor], None]
+_Keep = Callable[[str, nn.Module, Tensor], None]
 
 
 @contextmanager
-def reading_stages(model: nn.Module, readers: Readers, keep: Keep) -> Iterator[None]:
+def reading_stages(model: nn.Module, readers: Readers, keep: _Keep) -> Iterator[None]:
     """Call `keep` with the features of each stage, once: the input of the first of its readers that the model calls."""
     seen: set[str] = set()
 
