@@ -163,7 +163,7 @@ class Leaves(_Other):
 class With(_Other):
     """The value is among some where another knob has a certain one; `allowed` says in words which these are."""
 
-    def __init__(self, knob: str, other: str | bool, allowed: Container[Any]) -> None:
+    def __init__(self, knob: str, other: str | bool | float, allowed: Container[Any]) -> None:
         super().__init__(knob)
         self.other, self.allowed = other, allowed
 

@@ -78,7 +78,7 @@ BENCHES = {
     ),
     "distillation, SAM": (
         *(*DIGITS, *CROP, "distillation=logits", "update=sam", "mix=mixup", "accumulate=2", "preprocess=scale01"),
-        *("data.batch_size=32",),
+        *("data.batch_size=32", "distillation.features=3.0"),
     ),
     "staged transfer, cached features": (
         *(*DIGITS, "transfer=staged", "transfer.head_for=40%", "transfer.all_from=70%", "augment=[]", "norm=batch"),

@@ -26,7 +26,7 @@ from runner.tasks import start
 
 
 def distillation(temperature: float, alpha: float = 0.1) -> Distillation:
-    return distill(teacher=None, teacher_sha256=None, temperature=temperature, alpha=alpha)
+    return distill(teacher=None, teacher_sha256=None, temperature=temperature, alpha=alpha, features=0.0, stages=None)
 
 
 def test_two_classes_by_hand() -> None:

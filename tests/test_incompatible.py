@@ -43,6 +43,7 @@ ALONE = (  # about one value, a file, this machine or a model of another library
     r"has no bias to hold it",
     # Only a user's own model has no classifier, or parametrized weights
     r"for a model without a linear or convolutional classifier",
+    r"are not one tensor with a row for each",
     r"not supported with the parametrization",
     r"cannot set .* through its parametrization",
     r"in its state is a",
@@ -60,6 +61,7 @@ ALONE = (  # about one value, a file, this machine or a model of another library
     r"was trained on images of",
     r"knows other classes than these data",
     r"cannot be built here",
+    r"with an ensemble as teacher",
     # Of a user's own metric
     r"must be a decorator of the",
     r"must return a Metric",

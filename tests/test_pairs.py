@@ -83,6 +83,8 @@ def draw_choices(number: int, color: str) -> dict[str, Any]:
         own = [] if rng.random() < 0.1 else [f"preprocess={made['preprocess']}"]
         made["distillation.teacher"] = teacher_of(*teacher_words(made), *own)
         made["loss"] = rng.choice(["cross_entropy", "focal", "poly"])
+        # Of its own generator, so that the other draws stay
+        made["distillation.features"] = random.Random(f"features {number}").choice([0.0, 3.0])
     if made["optim"] in PLAIN:
         made["optim.lr"] = 1e-3
     made |= {"precision": rng.choice(["fp32", "bf16"]), "accumulate": rng.choice([1, 2]), "data.batch_size": 8}

@@ -3,7 +3,7 @@
 caching    what computes features before the head once, or why it cannot
 checkpoint_size  the bytes of a checkpoint, before the run
 data       training, validation and test batches
-distillation  the recipe with the teacher of a distillation
+distillation, feature_pairs  the recipe with the teacher of a distillation; the stages whose features it compares
 teachers, teacher_images  the teacher: the model of a run or an ensemble; the images that it sees
 execution  precision, memory format, compile, CUDA graphs
 fit_weights  what of `init_from` goes into the model, by name
@@ -144,7 +144,7 @@ def assemble(
     model, described = build_model(config, data, batches, made := _regularizers(config, settings, batches), weights)
     plans = _prepare(config, model, settings, data, batches, world)
     untaught = build_recipe(config, settings, data, batches, made, model, device, world)
-    recipe, taught = with_teacher(config, settings, untaught, loaded, preprocess, device, fit=fit)
+    recipe, taught = with_teacher(config, settings, untaught, loaded, model, plans, preprocess, device, fit=fit)
     learner = build_learner(config, settings, recipe, model.to(device), preprocess, batches, plans, search)
     experiment = Experiment(
         settings=settings,

@@ -58,21 +58,23 @@ class Student:
 
 
 @dataclass(frozen=True)
-class _Teacher:
+class Teacher:
     """A trained model, or several as one.
 
     Attributes:
         teach: Gives the logits of a batch of the student's images.
         words: What it is, for the summary.
         parameters: The number of its parameters.
+        model: The model, None for several.
     """
 
     teach: Teach
     words: str
     parameters: int
+    model: nn.Module | None
 
 
-def read_teacher(source: Source, student: Student, sha256: str | None) -> _Teacher:
+def read_teacher(source: Source, student: Student, sha256: str | None) -> Teacher:
     """Return the teacher in a folder.
 
     Raises:
@@ -92,7 +94,7 @@ def read_teacher(source: Source, student: Student, sha256: str | None) -> _Teach
     return _joined([_read_member(folder, each, student) for each in manifest.members], manifest)
 
 
-def _joined(members: Sequence[_Teacher], manifest: Manifest) -> _Teacher:
+def _joined(members: Sequence[Teacher], manifest: Manifest) -> Teacher:
     """Return an ensemble as a teacher: its logits are the combined log-probabilities; one member keeps its logits."""
     weights, temperature = [each.weight for each in manifest.members], manifest.temperature
 
@@ -107,10 +109,10 @@ def _joined(members: Sequence[_Teacher], manifest: Manifest) -> _Teacher:
         return logits if temperature == 1 else logits / temperature
 
     words = members[0].words if len(members) == 1 else f"an ensemble of {len(members)} models"
-    return _Teacher(teach, words, sum(each.parameters for each in members))
+    return Teacher(teach, words, sum(each.parameters for each in members), None)
 
 
-def _read_member(folder: Path, member: Member, student: Student) -> _Teacher:
+def _read_member(folder: Path, member: Member, student: Student) -> Teacher:
     """Return a member of an ensemble as a teacher of its own."""
     own = member_folder(folder, member)
     if content_of(plain_yaml.load(own / "config.yaml"))["digest"] != member.config:
@@ -119,7 +121,7 @@ def _read_member(folder: Path, member: Member, student: Student) -> _Teacher:
     return _read_run(own, own / member.weights, student, None)
 
 
-def _read_run(folder: Path, file: Path, student: Student, sha256: str | None) -> _Teacher:
+def _read_run(folder: Path, file: Path, student: Student, sha256: str | None) -> Teacher:
     """Return the model of a run folder, with the weights of a file, as a teacher."""
     theirs = _config_of(folder)
     facts = _facts_of(folder, student)
@@ -133,7 +135,7 @@ def _read_run(folder: Path, file: Path, student: Student, sha256: str | None) ->
         images.compare(student.device)
     order = [facts.classes.index(each) for each in student.data.classes]
     count = sum(p.numel() for p in teacher.model.parameters())
-    return _Teacher(_teach_with(teacher.model, images, order), theirs["model"]["name"], count)
+    return Teacher(_teach_with(teacher.model, images, order), theirs["model"]["name"], count, teacher.model)
 
 
 def _teach_with(model: nn.Module, images: Callable[[Tensor], Tensor], order: Sequence[int]) -> Teach:

@@ -13,6 +13,8 @@
 - `evaluation.py`, `monitor.py`, `patience.py`: scores, the monitored score, early stopping
 - `schedules.py`, `ramps.py`: what follows from the step: learning rates, freezing, drop rates that grow
 - `parts.py`, `randomness.py`: parts of models, random keys
+- `stage_inputs.py`: the features of a model's stages
+- `distillation.py`, `similarity.py`: losses that compare a model with its teacher: logits, features
 - `weights.py`, `parametrized.py`: the weights of layers, and how they are read and written
 - `probing.py`, `activations.py`, `timing.py`: measurements
 - `short_run.py`, `free_memory.py`: a short training without a folder, the free memory of the machine

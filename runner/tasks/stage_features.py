@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from runner.components.model.stages import Stage
+from runner.components.model.stages import Stage, readers_of
 from runner.engine.batches import EvalBatches
 from runner.engine.feature_cache import place_for
 from runner.engine.head_features import sample_inputs
 from runner.engine.parts import CONVOLUTIONS, has_running_statistics, mode
+from runner.engine.stage_inputs import reading_stages
 from runner.errors import ConfigError
 from runner.printing import size_in_words
 
@@ -46,49 +46,21 @@ class StageReader:
     def of(self, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         """Return the features (B, D) of stages for preprocessed images; those that the model does not compute lack."""
         found: dict[str, Tensor] = {}
-        with mode(self.model, training=False), self._hooked(names, found), self.autocast():
+
+        def keep(name: str, module: nn.Module, features: Tensor) -> None:
+            found[name] = pooled(features, module)
+
+        chosen = {name: self.places[name] for name in names}
+        with mode(self.model, training=False), reading_stages(self.model, chosen, keep), self.autocast():
             self.model(images)
         return {name: features for name, features in found.items() if len(features) == len(images)}
-
-    @contextmanager
-    def _hooked(self, names: Sequence[str], found: dict[str, Tensor]) -> Iterator[None]:
-        """Keep the features of stages while the model runs."""
-
-        def keep(name: str) -> Callable[[nn.Module, tuple[object, ...]], None]:
-            def hook(module: nn.Module, inputs: tuple[object, ...]) -> None:
-                if name not in found and inputs and (features := _as_tensor(inputs[0])) is not None:
-                    found[name] = pooled(features, module)
-
-            return hook
-
-        handles = [
-            self.model.get_submodule(path).register_forward_pre_hook(keep(name))
-            for name in names
-            for path in self.places[name]
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-
-def _as_tensor(value: object) -> Tensor | None:
-    """Return an input as one tensor: that of a DenseNet's layer is a list of tensors."""
-    if isinstance(value, (list, tuple)) and value and all(isinstance(each, Tensor) for each in value):
-        return torch.cat(list(value), dim=1)
-    return value if isinstance(value, Tensor) and value.ndim > 1 else None
 
 
 def make_reader(
     model: nn.Module, found: Sequence[Stage], autocast: Callable[[], AbstractContextManager[None]]
 ) -> StageReader:
     """Return what reads the features of all stages below the head."""
-    modules = {name for name, _ in model.named_modules()}
-    places = {
-        stage.name: tuple(part for part in above.parts if part in modules) for stage, above in itertools.pairwise(found)
-    }
-    return StageReader(model, autocast, places)
+    return StageReader(model, autocast, readers_of(model, found))
 
 
 def pooled(features: Tensor, reader: nn.Module) -> Tensor:

@@ -73,6 +73,14 @@ def stages(model: nn.Module, shape: _Shape | None = None) -> list[Stage]:
     return [*found, _stage(model, _HEAD, heads)]
 
 
+def readers_of(model: nn.Module, found: Sequence[Stage]) -> dict[str, tuple[str, ...]]:
+    """Return the modules that may read the features of each stage below the head: those of the next stage, by name."""
+    modules = {name for name, _ in model.named_modules()}
+    return {
+        stage.name: tuple(part for part in above.parts if part in modules) for stage, above in itertools.pairwise(found)
+    }
+
+
 @dataclass
 class _Unit:
     """Modules or a parameter that stay together.
