@@ -45,12 +45,20 @@ def expand_home(path: str | Path) -> Path:
     if not text.startswith("~"):
         return Path(path)
     user, slash, rest = text.partition("/")
-    folder = _home() if user == "~" else os.path.expanduser(user)  # noqa: PTH111  (Path's raises RuntimeError)
+    folder = _home() if user == "~" else _home_of(user)
     if folder is None:
         raise ConfigError("your home folder is not known: set HOME, or write the whole path")
     if folder.startswith("~"):
         raise ConfigError("there is no such user; ./~ is a folder of that name")
     return Path(f"{folder}{slash}{rest}")
+
+
+def _home_of(user: str) -> str:
+    """Return the home folder of `~user`, or the text itself if there is no such user."""
+    try:
+        return os.path.expanduser(user)  # noqa: PTH111  (Path's raises RuntimeError)
+    except ValueError:  # a name with NUL
+        return user
 
 
 def check_working_folder() -> None:

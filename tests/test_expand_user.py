@@ -35,12 +35,12 @@ def test_a_config_says_of_its_data_the_same_on_every_machine():
     assert config["data"]["root"] == "~/.cache/runner"
 
 
-@pytest.mark.parametrize("word", ["outputs=~nobody-here/runs", "data.root=~nobody-here"])
+@pytest.mark.parametrize("word", ["outputs=~nobody-here/runs", "data.root=~nobody-here", "outputs=~a\0b/runs"])
 def test_a_user_that_is_not_there_is_named(word):
     key, _, path = word.partition("=")
     with pytest.raises(ConfigError) as refusal:
         ours("data=cifar10", word)
-    line = f"{key}: got '{path}', must be a path (there is no such user; ./~ is a folder of that name)"
+    line = f"{key}: got {path!r}, must be a path (there is no such user; ./~ is a folder of that name)"
     assert str(refusal.value) == line
 
 
