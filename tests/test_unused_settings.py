@@ -40,6 +40,9 @@ DATES = {
     "step.every": ("scheduler=step", False, False),
     "inverse_sqrt.timescale": ("scheduler=inverse_sqrt", False, True),
     "mix.until": ("mix={}", False, False),
+    "regularizer.ramp": ("regularizer=[{}]", False, False),
+    "resize.progressive.begin": ("resize=progressive", True, False),
+    "resize.progressive.end": ("resize=progressive", False, False),
     "wsd.decay": ("scheduler=wsd", False, False),
     "multistep.milestones": ("scheduler=multistep", False, False),
     "exponential.every": ("scheduler=exponential", False, True),
@@ -97,7 +100,7 @@ def cases() -> list[tuple[str, str, str, bool]]:
         known = DATES.get(full) or DATES.get(rest) or DATES.get(f"{group}.{knob}")
         assert known, f"{full} is a duration that this table does not have"
         choice, zero, beyond = known[0].format(name), known[1], known[2]
-        key = f"{group}.{knob}" if knob else group
+        key = full if group == "regularizer" else f"{group}.{knob}" if knob else group
         form = "[{}]" if knob in ("milestones", "at") else "{}"
         values = [("0%", zero), ("0steps", zero), ("-1epochs", False), ("300%", beyond), ("20epochs", beyond)]
         found += [(choice, key, form.format(value), allowed) for value, allowed in values]

@@ -138,8 +138,9 @@ def _first_problems(
     for name, augment in experiment.augmentations.items():
         if is_plugins(find("augment", name)):
             yield "augment", name, _augmented(experiment, augment)
-    if name := kinds.get("mix"):
-        yield "mix", name, _mixed(experiment.recipe.mix(images, labels, 0), images, labels)
+    for kind in ("mix", "resize"):
+        if name := kinds.get(kind):
+            yield kind, name, _mixed(experiment.recipe.mix(images, labels, 0), images, labels)
 
 
 def _augmented(experiment: Experiment, augment: Augment) -> _Problem:

@@ -61,7 +61,8 @@ def resized(mix: _MixStep, resize: Resize) -> _MixStep:
     """Return a mix of batches that are then resized."""
 
     def mixed(images: Tensor, labels: Tensor, step: int) -> Batch:
-        images, labels = mix(images, labels, step)
-        return resize(images, step), labels
+        made = mix(images, labels, step)
+        # A mix of a plugin may return anything, which is checked before the run
+        return (resize(made[0], step), *made[1:]) if isinstance(made, tuple) and made else made
 
     return mixed

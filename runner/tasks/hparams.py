@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from runner.batch_sizes import BatchSize
 from runner.engine.fingerprint import Fingerprint
 from runner.engine.logs.plugin_pages import flatten, to_text
 from runner.errors import brief
@@ -108,6 +109,8 @@ def _only_type(kinds: frozenset[type]) -> type:
 def _kinds(annotation: Any) -> frozenset[type]:
     """Return the types of the values that an annotation allows."""
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation == BatchSize:  # a run has found its number when it logs
+        return frozenset({int})
     if origin is Annotated:
         return _kinds(arguments[0])
     if origin is Literal:

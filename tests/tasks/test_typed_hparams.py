@@ -33,6 +33,9 @@ MIXED = {
     "patience": ({}, [None, 2, 10]),
     "folds": ({}, [None, 2, 5]),
     "fold": ({}, [None, 1, 2]),
+    "data.batch_size": ({}, [64, 128]),
+    "effective_batch_size": ({}, [None, 256]),
+    "distillation.stages": ({"distillation": "logits"}, [None, [["stage1", "stage2"]]]),
     "scheduler.warmup_start": ({}, [None, 0.1, 0.5]),
     "init.gain": ({}, [None, 1.0, "auto"]),
     "loss.alpha": ({"loss": "focal"}, [None, 0.25, [1.0, 2.0]]),
@@ -70,6 +73,8 @@ NUMBERS = {
     "patience",
     "augment.random_erasing.fill",
     "data.limit",
+    "data.batch_size",
+    "effective_batch_size",
     "augment.cutout.size",
     "augment.crop.padding",
 }
