@@ -3,7 +3,7 @@
 TensorBoard can neither sort nor filter a column in which one run has a number and another one text. Trials of a sweep
 are processes of their own, so the type follows from the annotation of the knob:
 
-- a number or a truth value, if its values are of this type only; null is missing
+- a number or a truth value, if its values are of this type only; null is missing, and so is a batch size of `auto`
 - else text, also for the numbers among them (`init.head=0.1` beside `zeros`); null is missing
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from runner.batch_sizes import BatchSize
+from runner.batch_sizes import BatchSize, is_automatic
 from runner.engine.fingerprint import Fingerprint
 from runner.engine.logs.plugin_pages import flatten, to_text
 from runner.errors import brief
@@ -55,6 +55,8 @@ def typed_hparams(config: Mapping[str, Any]) -> dict[str, _Value]:
     """Return the hyperparameters of a config by dotted key, without those that are null."""
     # People read words, and the names of the rows tell these apart
     found = {**hyperparameters(config), **named_origins(config)}
+    if is_automatic(found):  # effective_batch_size says what the run learns from
+        found["data"] = {key: value for key, value in found["data"].items() if key != "batch_size"}
     return {key: _typed(value, _type_of(key, found)) for key, value in flatten(found) if value is not None}
 
 

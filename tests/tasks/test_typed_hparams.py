@@ -126,7 +126,7 @@ def test_a_key_has_one_type_whatever_its_value(key):
     if key in NUMBERS:
         assert [hparams.get(key) for hparams in found] == values
     words = flat_hparams(hyperparameters(changed(choices, key, values[-1])))
-    assert found[-1].keys() == {each for each in words if words[each] != "none" or each in found[-1]}
+    assert found[-1].keys() == {each for each in words if words[each] not in ("none", "auto") or each in found[-1]}
 
 
 def test_all_other_keys_have_the_values_that_they_had():
