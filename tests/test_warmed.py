@@ -12,8 +12,11 @@ SMALL = ("model=mlp", "model.hidden=[8]", "augment=[]", "steps=4")
 
 
 def without_times(text):
-    """Return a text without numbers and without the widths that depend on them."""
-    return re.sub(r"[ ─]+", " ", re.sub(r"[\d.,]+", "", text))
+    """Return the lines of a text without numbers and without the widths that depend on them.
+
+    They are sorted: the trials of a sweep end in any order.
+    """
+    return sorted(re.sub(r"[ ─]+", " ", re.sub(r"[\d.,]+", "", text)).splitlines())
 
 
 def left(folder):
