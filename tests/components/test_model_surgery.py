@@ -292,3 +292,35 @@ def test_images_that_leave_one_pixel_to_a_norm_per_example_are_one_line():
     with pytest.raises(ConfigError, match="resnet18 does not run on images of 32x32 with the norm asked for") as caught:
         make(norm="instance")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.5])
+@pytest.mark.parametrize("activation", ["relu", "tanh", "silu"])
+def test_an_activation_whose_output_is_changed_in_place_has_a_backward_pass(activation, drop):
+    from torchvision.ops import StochasticDepth
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.act, self.drop = nn.Conv2d(3, 3, 1), nn.SiLU(), StochasticDepth(drop, "row")
+            self.head = nn.Linear(3, 2)
+
+        def forward(self, x):
+            out = self.drop(self.act(self.conv(x)))
+            out += x
+            return self.head(out.mean((2, 3)))
+
+    model = adapted(Block(), activation=activation, swap=["activation"])
+    # As a rate that grows from 0 does
+    model.drop.own.p = 0.0
+    x = images()
+    model(x).sum().backward()
+    given = build("activation", config("activation", activation))(model.conv(x))
+    want = torch.autograd.grad(model.head((given + x).mean((2, 3))).sum(), model.conv.weight)[0]
+    torch.testing.assert_close(model.conv.weight.grad, want)
+
+
+@pytest.mark.parametrize("arch", ["efficientnet_v2_s"])
+def test_networks_that_change_activations_in_place_train_with_the_default_activation(arch):
+    model = make(arch=arch)
+    model(images(2)).sum().backward()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from runner.components.model.surgery.module_kinds import ACTIVATION_FUNCTIONS, is_known_norm
 from runner.components.model.surgery.trace import Function, Trace
@@ -53,8 +53,19 @@ def swap_activations(model: nn.Module, seen: Trace, make: ActivationMaker, what:
             # Already the requested kind, with weights of its own
             continue
         for name in names:
-            fill(model, name, make())
+            fill(model, name, _with_own_output(make()) if old in seen.changed_in_place else make())
     return changes
+
+
+def _with_own_output(activation: nn.Module) -> nn.Module:
+    """Make an activation return a copy, for a model that changes it in place: backward may need the original."""
+    activation.register_forward_hook(_copy_output)
+    return activation
+
+
+def _copy_output(_: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
+    """Return a copy of a module's output."""
+    return out.clone()
 
 
 def _same_function(function: Function, asked: nn.Module) -> bool:

@@ -60,11 +60,12 @@ class Function:
 
 @dataclass
 class Trace:
-    """One forward pass: module calls in the order in which they ended, and function calls."""
+    """One forward pass: module calls in the order in which they ended, function calls, and whose outputs it changes."""
 
     skips: set[nn.Module]
     calls: list[Call] = field(default_factory=list)
     functions: list[Function] = field(default_factory=list)
+    changed_in_place: set[nn.Module] = field(default_factory=set)
 
     def gates(self, entry: Call | Function) -> bool:
         """Return True if the call returns factors that multiply something (squeeze and excitation)."""
@@ -114,6 +115,8 @@ class _Listener(TorchFunctionMode):
         self.trace = Trace(skips)
         self.open: list[Call] = []
         self.producers: dict[int, nn.Module] = {}
+        # As producers, but a skipped branch passes on its input, as it does at a rate of 0
+        self.makers: dict[int, nn.Module] = {}
         self.pending: dict[int, Call | Function] = {}
         self.alive: list[Any] = []
 
@@ -123,7 +126,7 @@ class _Listener(TorchFunctionMode):
         shape = tuple(x.shape) if x is not None else ()
         self.open.append(Call(module, shape, self.producers.get(id(x))))
 
-    def leave(self, module: nn.Module, _: tuple[Any, ...], out: Any) -> None:
+    def leave(self, module: nn.Module, inputs: tuple[Any, ...], out: Any) -> None:
         """Record that a module has run, and wait for the consumer of its output."""
         call = self.open.pop()
         self.trace.calls.append(call)
@@ -132,6 +135,8 @@ class _Listener(TorchFunctionMode):
             self.alive.append(out)
             # A container or an identity returns a tensor that another module produced
             self.producers.setdefault(id(out), module)
+            passed_on = self.makers.get(id(inputs[0])) if module in self.trace.skips and inputs else None
+            self.makers.setdefault(id(out), passed_on or module)
             nothing = isinstance(module, nn.Identity) and module not in self.trace.skips
             if not (nothing or _is_inside(self.pending.get(id(out)), module)):
                 self.pending[id(out)] = call
@@ -153,6 +158,8 @@ class _Listener(TorchFunctionMode):
             # Changed in place: no longer the producer's output
             if out is x:
                 self.producers.pop(id(x), None)
+                if maker := self.makers.pop(id(x), None):
+                    self.trace.changed_in_place.add(maker)
         self.alive += [out, *read]
         if isinstance(out, Tensor) and _is_traced(name, inside, args, kwargs or {}):
             function = Function(name, lambda x: func(x, *args[1:], **(kwargs or {})))
