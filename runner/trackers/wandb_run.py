@@ -12,7 +12,7 @@ from runner.engine.saving.storage import read, write_unsynced
 
 _GOOD = ("done", "stopped", "pruned")
 # Nothing but the rows and the config: no console, code, Git, hardware, packages or environment
-_ONLY_ROWS = {
+_ONLY_ROWS: dict[str, Any] = {
     "console": "off",
     "disable_git": True,
     "disable_code": True,
@@ -56,7 +56,7 @@ class _WandbRun:
             dir=folder,
             config=dict(config),
             resume="allow",
-            settings=wandb.Settings(mode=self._mode, **_ONLY_ROWS),
+            settings=wandb.Settings(**{**_ONLY_ROWS, "mode": self._mode}),
         )
         # The rows of a step arrive together, under the step of the run
         self._run.define_metric("*", step_metric="step")
