@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adafactor, Adagrad, NAdam, Optimizer, RMSprop
 
+from runner.assemble.exact_convolutions import replace_inexact
 from runner.engine.forward import (
     FastForward,
     Forward,
@@ -88,6 +89,8 @@ def convert_model(model: nn.Module, settings: Settings) -> None:
     """Convert a model's weights in place to the precision and the memory format; activations follow both."""
     if settings.precision == "pure_bf16":
         _round_to_bf16(model)
+    if settings.precision in ("bf16", "pure_bf16"):
+        replace_inexact(model)
     if settings.memory_format == "channels_last":
         model.to(memory_format=torch.channels_last)
 
