@@ -57,6 +57,11 @@ def run(place, *arguments, before=lambda: None, user=None, warm=("figures=never"
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+        if "compile=true" in warm:
+            # A pool of the parent process has no threads in a forked child, where the first compilation would hang
+            import torch._inductor.config
+
+            torch._inductor.config.compile_threads = 1
         if user is not None:
             # After all imports, because other users may not read the interpreter's files
             sys.argv = ["runner", *SMALL, *warm, f"outputs={place}/warm"]
