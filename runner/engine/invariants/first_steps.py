@@ -23,6 +23,7 @@ from runner.engine.invariants.evidence import (
     sampled,
     sampled_gradients,
 )
+from runner.engine.invariants.judge import check_labels
 from runner.engine.invariants.known import Known
 from runner.engine.invariants.violation import Violation
 from runner.engine.learner import Learner
@@ -103,6 +104,9 @@ class Recorder:
         found = Evidence(learner.step + 1, trained, frozen, [rates.get(id(p), 0.0) for p in trained.tensors])
         found.device["before"] = sample(trained.tensors)
         found.device["labels"] = self._label_range(labels, learner.step + 1)
+        if labels.is_cpu:
+            # Before the loss fails at them
+            check_labels(found, found.device["labels"].numpy(), self._known)
         if self._repeated is not None:
             found.device["repeated"] = torch.stack([torch.as_tensor(each).double() for each in self._repeated])
         if self._known.formula:

@@ -129,13 +129,14 @@ def check_weights(evidence: Evidence) -> None:
             raise Violation(what, evidence.step, problem, "how micro-batches (accumulate) are added up", kinds)
 
 
-def check_labels(evidence: Evidence, classes: int, *, soft: bool) -> None:
-    """Raise if labels are out of range; `soft` ones are checked, too: not below 0, with a sum of 1."""
-    low, high, *sums = evidence.host["labels"]
+def check_labels(evidence: Evidence, found: _Array, known: Known) -> None:
+    """Raise if labels are out of range; soft ones must not be below 0, and have a sum of 1."""
+    low, high, *sums = found.tolist()
+    classes = known.classes
     # Torch's own losses leave out the label -100
     if not sums and ((low < 0 and low != -100) or high >= classes):
         problem = f"labels are from {low:g} to {high:g}, must be from 0 to {classes - 1}"
-    elif sums and soft and (low < -_ROUNDING or max(abs(each - 1) for each in sums) > _HALF_ROUNDING):
+    elif sums and known.soft_labels and (low < -_ROUNDING or max(abs(each - 1) for each in sums) > _HALF_ROUNDING):
         problem = f"soft labels have a smallest value of {low:.4g} and sums from {sums[0]:.4g} to {sums[1]:.4g}"
     else:
         return
@@ -191,7 +192,7 @@ def check_all(steps: Sequence[Evidence], known: Known) -> None:
     for one in steps:
         check_gradients(one, has_clip=known.excess is not None)
         check_weights(one)
-        check_labels(one, known.classes, soft=known.soft_labels)
+        check_labels(one, one.host["labels"], known)
         check_frozen(one)
     check_moves(steps, each=known.each_step)
     check_batches(steps)
