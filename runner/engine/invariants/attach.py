@@ -77,7 +77,7 @@ class _Checks:
         self._recorder: Recorder | None = Recorder(recipe, learner, known)
         self._inner = self._recorder.recipe
         self._arrived: list[Any] | None = None
-        self._on_host = next(learner.model.parameters()).is_cpu
+        self._on_host = _is_on_host(learner.model)
         self._mix: Callable[[Tensor, Tensor, int], Batch] = self._see_batch
         self._step: _Step = self._checked_step
         self._predict: Predict = recipe.predict
@@ -186,3 +186,8 @@ class _Checks:
         self._judge_if_arrived()
         self._save = self._plain_commit
         check_saved(self._folder, self._learner)
+
+
+def _is_on_host(model: nn.Module) -> bool:
+    """True if the numbers of a model are read without waiting for a device."""
+    return next(model.parameters()).is_cpu

@@ -258,7 +258,7 @@ def check_rates(learner: Learner) -> None:
         if not isinstance(group["lr"], Tensor) and not math.isclose(group["lr"], wanted, rel_tol=1e-6, abs_tol=0.0):
             if math.isnan(group["lr"]) and math.isnan(wanted):
                 continue
-            problem = f"the learning rate of '{group['name']}' is {group['lr']:.6g}, the schedule says {wanted:.6g}"
+            problem = f"the learning rate of '{group.get('name')}' is {group['lr']:.6g}, the schedule says {wanted:.6g}"
             raise Violation("lr", step + 1, problem, "scheduler and what sets lr", ("optim", "scheduler"))
 
 

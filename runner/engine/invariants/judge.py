@@ -97,16 +97,20 @@ def check_gradients(evidence: Evidence, *, has_clip: bool) -> None:
     if np.any(found.get("left", 0.0)):
         problem = "the gradients of the step before were not cleared, so that the new ones are added to them"
         raise Violation("gradients_cleared", step, problem, "zero_grad of the optimizer", ("optim", "update"))
-    scale = found.get("scale", 1.0)
-    is_scaled = scale != 1.0 and "clipped" in found and found["arrived"].any()
-    if is_scaled and np.array_equal(found["arrived"], found["clipped"], equal_nan=True):
-        problem = f"the gradients still have the loss scaler's factor of {scale:g} where they are clipped"
+    if "clipped" in found and found["scale"] != 1.0 and _are_equal(found["arrived"], found["clipped"]):
+        problem = f"the gradients still have the loss scaler's factor of {found['scale']:g} where they are clipped"
         raise Violation("unscaled", step, problem, "the loss scaler and the update", ("update",))
     if has_clip and "excess" not in found:
         raise Violation("clip", step, "the gradients were not clipped", "the update and clip", ("update",))
     if has_clip and is_finite(evidence) and found["excess"] > 1 + _tolerance(evidence):
         problem = f"the gradients are {found['excess']:.4g} times the limit after clipping"
         raise Violation("clip", step, problem, "clip and clip_by", ("update",))
+
+
+def _are_equal(some: _Array, others: _Array) -> bool:
+    """True if numbers that are finite and not zero, of which there are some, are equal."""
+    known = np.isfinite(some) & (some != 0)
+    return bool(known.any() and np.array_equal(some[known], others[known]))
 
 
 def _tolerance(evidence: Evidence) -> float:

@@ -54,12 +54,18 @@ def _violation(learner: Learner, what: str) -> Violation:
 
 
 def _tensors(learner: Learner) -> dict[str, Tensor]:
-    """Return the tensors that a validation must not change, by name."""
-    found = named_tensors(learner.model) | named_tensors(learner.preprocess)
+    """Return the tensors that a validation must not change, by name; caches of a model are not among them."""
+    found = _saved_tensors(learner.model) | _saved_tensors(learner.preprocess)
     if learner.average.module is not learner.model:
-        found |= named_tensors(learner.average.module, "averaged ")
+        found |= _saved_tensors(learner.average.module, "averaged ")
     found |= optimizer_tensors(learner.optimizer, learner.parameters)
     return {name: t for name, t in found.items() if not nn.parameter.is_lazy(t) and t.layout is torch.strided}
+
+
+def _saved_tensors(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
+    """Return the parameters and persistent buffers of a module by name."""
+    saved = module.state_dict().keys()
+    return {name: t for name, t in named_tensors(module, prefix).items() if name.rpartition(" ")[2] in saved}
 
 
 def _same(before: Tensor, after: Tensor) -> Tensor:
