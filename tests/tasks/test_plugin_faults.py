@@ -139,7 +139,7 @@ def test_trying_the_components_changes_no_number(tmp_path):
         ("labels in a step", "mix=as_is breaks the invariant 'labels': labels are float32"),
         (
             "counts in validation",
-            "model=net breaks the invariant 'evaluation': averaged buffer count changed during validation",
+            "model=net breaks the invariant 'evaluation': averaged count changed during validation",
         ),
     ],
 )

@@ -24,7 +24,7 @@ def few(tensor: Tensor, most: int = MOST) -> Tensor:
     """Return evenly spaced elements of a tensor, at most `most` (n,), real ones; they may share its memory."""
     found = tensor.detach()
     flat = (torch.view_as_real(found) if found.is_complex() else found).reshape(-1)
-    return flat[:: stride_of(flat, most)]
+    return flat if flat.numel() <= most else flat[:: stride_of(flat, most)]
 
 
 def sample(tensors: Sequence[Tensor]) -> Tensor:
@@ -65,7 +65,8 @@ def sampled(parameters: Mapping[str, Tensor]) -> Sampled:
     kept = {name: p for name, p in parameters.items() if p.numel()}
     ends, total = [], 0
     for p in kept.values():
-        total += few(p).numel()
+        numbers = p.numel() * (1 + p.is_complex())
+        total += -(-numbers // max(1, -(-numbers // MOST)))
         ends.append(total)
     return Sampled(list(kept), list(kept.values()), ends)
 

@@ -16,6 +16,7 @@ from runner.engine.contracts import Outcome
 from runner.engine.invariants.dropout_masks import Masks
 from runner.engine.invariants.evidence import (
     Evidence,
+    Sampled,
     gradients_in,
     norms_of,
     pixels_of,
@@ -60,7 +61,10 @@ class Recorder:
         self.steps: list[Evidence] = []
         self._now: Evidence
         self._batch: tuple[Tensor, Tensor] | None = None
-        self._repeated: Any = None
+        self._repeated: Tensor | None = None
+        # Of a batch with the labels of the one before, which is the same for all of them
+        self._chance: Tensor | None = None
+        self._parts: dict[tuple[tuple[int, bool], ...], tuple[Sampled, Sampled]] = {}
         self._seeds: list[int] = []
         self._passes = 0
         self._in_pass = False
@@ -75,7 +79,9 @@ class Recorder:
         (old, old_labels), (new, new_labels) = before, self._batch
         if old.shape == new.shape and old_labels.shape == new_labels.shape:
             alike = (old == new).all() & (new != new[:1]).any()
-            self._repeated = [(old_labels == new_labels).all(), alike, _log_chance(new_labels, self._known.classes)]
+            if self._chance is None:
+                self._chance = _log_chance(new_labels, self._known.classes)
+            self._repeated = torch.stack([(old_labels == new_labels).all().double(), alike.double(), self._chance])
 
     def step(self, learner: Learner, images: Tensor, labels: Tensor) -> Generator[Batch, Tensor, Outcome]:
         """Make a step as the recipe's update does, and record it."""
@@ -97,9 +103,7 @@ class Recorder:
     def _begin(self, learner: Learner, labels: Tensor) -> None:
         """Begin the evidence of a step."""
         check_rates(learner)
-        parameters = {n: p for n, p in learner.model.named_parameters() if not nn.parameter.is_lazy(p)}
-        trained = sampled({name: p for name, p in parameters.items() if p.requires_grad})
-        frozen = sampled({name: p for name, p in parameters.items() if not p.requires_grad})
+        trained, frozen = self._parts_of(learner.model)
         rates = {id(p): _number(g["lr"]) for g in learner.optimizer.param_groups for p in g["params"]}
         found = Evidence(learner.step + 1, trained, frozen, [rates.get(id(p), 0.0) for p in trained.tensors])
         found.device["before"] = sample(trained.tensors)
@@ -108,11 +112,20 @@ class Recorder:
             # Before the loss fails at them
             check_labels(found, found.device["labels"].numpy(), self._known)
         if self._repeated is not None:
-            found.device["repeated"] = torch.stack([torch.as_tensor(each).double() for each in self._repeated])
-        if self._known.formula:
+            found.device["repeated"] = self._repeated
+        if self._known.formula and not self.steps:
             found.device["model"] = sample([p for p in learner.model.parameters() if p.numel()])
         self._passes, self._now = 0, found
         self.masks.begin()
+
+    def _parts_of(self, model: nn.Module) -> tuple[Sampled, Sampled]:
+        """Return the parameters that are trained in this step, and those that are frozen."""
+        parameters = {n: p for n, p in model.named_parameters() if not nn.parameter.is_lazy(p)}
+        flags = tuple((id(p), p.requires_grad) for p in parameters.values())
+        if flags not in self._parts:
+            trained, frozen = ({n: p for n, p in parameters.items() if p.requires_grad is on} for on in (True, False))
+            self._parts[flags] = sampled(trained), sampled(frozen)
+        return self._parts[flags]
 
     def _label_range(self, labels: Tensor, step: int) -> Tensor:
         """Return the smallest and the largest label, of soft ones the smallest value and the range of sums."""

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.parameter import is_lazy
 
-from runner.engine.finite import named_tensors, optimizer_tensors
+from runner.engine.finite import optimizer_tensors
 from runner.engine.invariants.evidence import few
 from runner.engine.invariants.violation import Violation
 from runner.engine.learner import Learner
@@ -29,7 +30,7 @@ def unchanged(learner: Learner, reseed: Callable[[int], None] | None) -> Iterato
         reseed: Seeds torch's generators for an evaluation; None if evaluation may draw random numbers.
     """
     tensors = _tensors(learner)
-    before = {name: few(tensor, _MOST).clone() for name, tensor in tensors.items()}
+    before = _sample(tensors)
     modes = _modes(learner)
     state = torch.get_rng_state()
     yield
@@ -37,11 +38,11 @@ def unchanged(learner: Learner, reseed: Callable[[int], None] | None) -> Iterato
     if missing := sorted(tensors.keys() ^ now.keys()):
         raise _violation(learner, f"{missing[0]} was added or removed")
     _check_modes(learner, modes)
-    names = list(before)
-    same = [_same(before[name], few(now[name], _MOST)) for name in names]
     # The validation has waited for the device already
-    if same and not bool(torch.stack([each.cpu() for each in same]).all()):
-        changed = [name for name, each in zip(names, same, strict=True) if not bool(each)]
+    if not _are_same(before, after := _sample(now)):
+        sizes = [few(tensor, _MOST).numel() for tensor in tensors.values()]
+        pairs = zip(tensors, torch.split(before, sizes), torch.split(after, sizes), strict=True)
+        changed = [name for name, old, new in pairs if not _are_same(old, new)]
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise _violation(learner, f"{changed[0]}{more} changed")
     if reseed is not None and _has_drawn(state, reseed):
@@ -55,24 +56,31 @@ def _violation(learner: Learner, what: str) -> Violation:
 
 def _tensors(learner: Learner) -> dict[str, Tensor]:
     """Return the tensors that a validation must not change, by name; caches of a model are not among them."""
-    found = _saved_tensors(learner.model) | _saved_tensors(learner.preprocess)
+    found = dict(learner.model.state_dict())
+    found |= {f"preprocess {name}": tensor for name, tensor in learner.preprocess.state_dict().items()}
     if learner.average.module is not learner.model:
-        found |= _saved_tensors(learner.average.module, "averaged ")
+        found |= {f"averaged {name}": tensor for name, tensor in learner.average.module.state_dict().items()}
     found |= optimizer_tensors(learner.optimizer, learner.parameters)
-    return {name: t for name, t in found.items() if not nn.parameter.is_lazy(t) and t.layout is torch.strided}
+    return {name: t for name, t in found.items() if _can_compare(t)}
 
 
-def _saved_tensors(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
-    """Return the parameters and persistent buffers of a module by name."""
-    saved = module.state_dict().keys()
-    return {name: t for name, t in named_tensors(module, prefix).items() if name.rpartition(" ")[2] in saved}
+def _can_compare(value: Any) -> bool:
+    """True for a dense tensor with numbers; a state may hold anything."""
+    return isinstance(value, Tensor) and value.layout is torch.strided and not is_lazy(value)
 
 
-def _same(before: Tensor, after: Tensor) -> Tensor:
-    """Return whether two tensors are equal (), NaN being equal to itself."""
+def _sample(tensors: dict[str, Tensor]) -> Tensor:
+    """Return a copy of few elements of each tensor (n,), on one device."""
+    first = next(iter(tensors.values())).device if tensors else torch.device("cpu")
+    places = [(few(tensor, _MOST), tensor.device) for tensor in tensors.values()]
+    return torch.cat([part if device == first else part.to(first) for part, device in places] or [torch.zeros(0)])
+
+
+def _are_same(before: Tensor, after: Tensor) -> bool:
+    """True if two samples are equal, NaN being equal to itself; waits for the device."""
     if before.shape != after.shape:
-        return torch.zeros((), dtype=torch.bool)
-    return ((before == after) | ((before != before) & (after != after))).all()
+        return False
+    return torch.equal(before, after) or bool(((before == after) | (before.isnan() & after.isnan())).all())
 
 
 def _modes(learner: Learner) -> dict[str, bool]:
@@ -94,7 +102,8 @@ def _check_modes(learner: Learner, before: dict[str, bool]) -> None:
 def _has_drawn(before: Tensor, reseed: Callable[[int], Any]) -> bool:
     """Return True if numbers were drawn since the generator was seeded for an evaluation; its state is kept."""
     now = torch.get_rng_state()
-    with torch.random.fork_rng(range(torch.cuda.device_count())):
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices):
         reseed(-1)
         fresh = torch.get_rng_state()
     return not torch.equal(now, fresh) and not torch.equal(now, before)
