@@ -23,7 +23,8 @@ def run_checked(
     folder.mkdir(exist_ok=True)
     choices = {**choices, "steps": count}
     made = experiment or build(choices)
-    values = {**config(choices), "invariants": "auto" if checks else "never"}
+    values = dict(choices) if "resume" in choices else config(choices)
+    values["invariants"] = "auto" if checks else "never"
     rows, learner, recipe = RecordedRows(), made.learner, made.recipe
     with closing(Log(screens=[rows])) as log:
         recipe, *others = made.features.parts(recipe, learner, made.batches, made.validation)

@@ -98,7 +98,7 @@ class _Checks:
 
     def _see_batch(self, images: Tensor, labels: Tensor, step: int) -> Batch:
         if self._recorder is not None:
-            self._recorder.see_batch(images, labels)
+            self._recorder.batches.see(images, labels)
         return self._plain.mix(images, labels, step)
 
     def _plain_step(self, learner: Learner, images: Tensor, labels: Tensor) -> Generator[Batch, Tensor, Outcome]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import replace
@@ -13,19 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from runner.engine.contracts import Outcome
+from runner.engine.invariants.batch_checks import Batches, label_range
 from runner.engine.invariants.dropout_masks import Masks
 from runner.engine.invariants.evidence import (
     Evidence,
     Sampled,
     gradients_in,
     norms_of,
-    pixels_of,
     sample,
     sampled,
     sampled_gradients,
 )
 from runner.engine.invariants.judge import check_labels
 from runner.engine.invariants.known import Known
+from runner.engine.invariants.optimizer_checks import check_optimizer, check_rates
 from runner.engine.invariants.violation import Violation
 from runner.engine.learner import Learner
 from runner.engine.losses import Loss
@@ -33,8 +33,6 @@ from runner.engine.recipe import Batch, Recipe
 
 # Steps that are checked
 STEPS = 3
-# Examples of a batch below which two equal ones may be chance
-_FEWEST = 8
 
 
 class Recorder:
@@ -60,28 +58,12 @@ class Recorder:
         self.masks = Masks(learner.model if known.sees_modules else nn.Module())
         self.steps: list[Evidence] = []
         self._now: Evidence
-        self._batch: tuple[Tensor, Tensor] | None = None
-        self._repeated: Tensor | None = None
-        # Of a batch with the labels of the one before, which is the same for all of them
-        self._chance: Tensor | None = None
+        self.batches = Batches(known)
         self._parts: dict[tuple[tuple[int, bool], ...], tuple[Sampled, Sampled]] = {}
         self._seeds: list[int] = []
         self._passes = 0
         self._in_pass = False
         self._weights: dict[str, list[Tensor]] = {}
-
-    def see_batch(self, images: Tensor, labels: Tensor) -> None:
-        """Compare a batch, before it is mixed, with that of the step before."""
-        before, self._batch = self._batch, (pixels_of(images), labels.detach().clone())
-        self._repeated = None
-        if not self._known.several_batches or before is None or len(images) < _FEWEST:
-            return
-        (old, old_labels), (new, new_labels) = before, self._batch
-        if old.shape == new.shape and old_labels.shape == new_labels.shape:
-            alike = (old == new).all() & (new != new[:1]).any()
-            if self._chance is None:
-                self._chance = _log_chance(new_labels, self._known.classes)
-            self._repeated = torch.stack([(old_labels == new_labels).all().double(), alike.double(), self._chance])
 
     def step(self, learner: Learner, images: Tensor, labels: Tensor) -> Generator[Batch, Tensor, Outcome]:
         """Make a step as the recipe's update does, and record it."""
@@ -107,12 +89,12 @@ class Recorder:
         rates = {id(p): _number(g["lr"]) for g in learner.optimizer.param_groups for p in g["params"]}
         found = Evidence(learner.step + 1, trained, frozen, [rates.get(id(p), 0.0) for p in trained.tensors])
         found.device["before"] = sample(trained.tensors)
-        found.device["labels"] = self._label_range(labels, learner.step + 1)
+        found.device["labels"] = label_range(labels, self._known.classes, learner.step + 1)
         if labels.is_cpu:
             # Before the loss fails at them
             check_labels(found, found.device["labels"].numpy(), self._known)
-        if self._repeated is not None:
-            found.device["repeated"] = self._repeated
+        if self.batches.repeated is not None:
+            found.device["repeated"] = self.batches.repeated
         if self._known.formula and not self.steps:
             found.device["model"] = sample([p for p in learner.model.parameters() if p.numel()])
         self._passes, self._now = 0, found
@@ -126,18 +108,6 @@ class Recorder:
             trained, frozen = ({n: p for n, p in parameters.items() if p.requires_grad is on} for on in (True, False))
             self._parts[flags] = sampled(trained), sampled(frozen)
         return self._parts[flags]
-
-    def _label_range(self, labels: Tensor, step: int) -> Tensor:
-        """Return the smallest and the largest label, of soft ones the smallest value and the range of sums."""
-        width = labels.shape[1] if labels.ndim == 2 else self._known.classes
-        if labels.ndim > 2 or labels.is_floating_point() != (labels.ndim == 2) or width != self._known.classes:
-            problem = f"labels are {str(labels.dtype).removeprefix('torch.')} {tuple(labels.shape)}"
-            wanted = f"must be integers (B,) or numbers (B, {self._known.classes})"
-            raise Violation("labels", step, f"{problem}, {wanted}", "mix and the data set's labels", ("mix", "data"))
-        if labels.ndim == 1:
-            return torch.stack([labels.min(), labels.max()]).double()
-        sums = labels.detach().float().sum(1)
-        return torch.stack([labels.detach().float().min(), labels.detach().float().max(), sums.min(), sums.max()])
 
     def _begin_pass(self) -> None:
         """Begin to compute gradients."""
@@ -254,37 +224,3 @@ class Recorder:
 def _number(rate: Any) -> float:
     """Return a learning rate; NaN, which no check takes for a rate, where it is a tensor on a device."""
     return math.nan if isinstance(rate, Tensor) else float(rate)
-
-
-def _log_chance(labels: Tensor, classes: int) -> Tensor:
-    """Return the logarithm of the chance () that another batch has the same labels (B,) in the same order."""
-    shares = (labels[:, None] == torch.arange(classes, device=labels.device)).double().mean(0)
-    return len(labels) * shares.square().sum().log()
-
-
-def check_rates(learner: Learner) -> None:
-    """Raise if the learning rate of a parameter group is not that of the schedule."""
-    step = learner.step
-    factor = learner.schedule(step)
-    for group in learner.optimizer.param_groups:
-        wanted = learner.rate(group, step) if "active" in group else group["initial_lr"] * factor
-        if not isinstance(group["lr"], Tensor) and not math.isclose(group["lr"], wanted, rel_tol=1e-6, abs_tol=0.0):
-            if math.isnan(group["lr"]) and math.isnan(wanted):
-                continue
-            problem = f"the learning rate of '{group.get('name')}' is {group['lr']:.6g}, the schedule says {wanted:.6g}"
-            raise Violation("lr", step + 1, problem, "scheduler and what sets lr", ("optim", "scheduler"))
-
-
-def check_optimizer(learner: Learner) -> None:
-    """Raise if the optimizer does not have each trainable tensor exactly once."""
-    counts = Counter(id(p) for group in learner.optimizer.param_groups for p in group["params"])
-    for name, p in learner.model.named_parameters():
-        count = counts[id(p)]
-        if count > 1 or (count == 0 and p.requires_grad):
-            problem = (
-                f"the optimizer has the weight {name} {count} times"
-                if count
-                else (f"the optimizer does not have the weight {name}, which is trainable")
-            )
-            advice = "the parameter groups of the optimizer (requires_grad=False freezes a weight)"
-            raise Violation("optimizer", learner.step + 1, problem, advice, ("optim", "model"))
