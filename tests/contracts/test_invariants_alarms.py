@@ -57,26 +57,26 @@ def test_no_option_raises_an_alarm_or_changes_its_numbers(kind, name, tmp_path):
     same_with_and_without(choices(kind, name), tmp_path)
 
 
-# CIFAR-10 is 32 x 32 pixels in 10 classes
-CIFAR_LIKE = ("data=synthetic", "data.size=32", "data.train=128", "data.val=32", "data.test=32")
+# As large as CIFAR-10's pictures
+CIFAR_LIKE = ("data=synthetic", "data.kind=shapes", "data.size=32", "data.train=128", "data.val=32", "data.test=32")
 RECIPES = {
     "digits": (),
     "snapshot_ensemble": (),
     "search_lr_wd": ("hydra.mode=RUN",),
     "grid_vs_random": ("task=train",),
     "transfer_tour": ("task=train",),
-    "lecture_init": ("task=train", "model.hidden=[64,64]"),
     "finetune": ("model=mlp", "model.hidden=[16,16]", "init_from={weights}"),
     "linear_probe": ("model=mlp", "model.hidden=[16,16]", "init_from={weights}"),
     "search_finetune": ("model=mlp", "model.hidden=[16,16]", "init_from={weights}", "hydra.mode=RUN"),
     "cifar10_resnet": (*CIFAR_LIKE, "data.batch_size=32"),
-    "speedrun_cifar10": (*CIFAR_LIKE, "data.batch_size=32", "model.width=8"),
+    "speedrun_cifar10": (*CIFAR_LIKE, "data.batch_size=32", "model.channels=[16,16]"),
 }
-SLOW = ("cifar10_resnet", "speedrun_cifar10", "lecture_init", "search_finetune", "transfer_tour")
+SLOW = ("cifar10_resnet", "speedrun_cifar10", "search_finetune", "transfer_tour", "finetune", "snapshot_ensemble")
 
 
 def test_every_recipe_is_trained_here():
-    assert RECIPES.keys() == {path.stem for path in (ROOT / "conf" / "recipe").glob("*.yaml")}
+    # lecture_init trains nothing: its task is a report on initializations
+    assert {*RECIPES, "lecture_init"} == {path.stem for path in (ROOT / "conf" / "recipe").glob("*.yaml")}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in RECIPES])
@@ -106,7 +106,7 @@ class Tied(nn.Module):
         found = self.normed(self.second(self.first(images.flatten(1)).relu()).relu())
         if self.training:
             with torch.no_grad():  # as a teacher inside a model moves
-                self.target.lerp_(found.mean(0), 0.1)
+                self.target.lerp_(found.float().mean(0), 0.1)
         return self.head(self.frozen(found) + self.gate * self.behind(found))
 
 
@@ -143,6 +143,7 @@ LIBRARY = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LIBRARY)
-def test_models_of_libraries_raise_no_alarm(name, tmp_path):
+def test_models_of_libraries_raise_no_alarm(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("runner.engine.forward.BACKEND", "aot_eager")
     choices = {key: weights_file() if value == "{weights}" else value for key, value in LIBRARY[name].items()}
     same_with_and_without(small(choices), tmp_path)
