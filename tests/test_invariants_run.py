@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -50,6 +51,8 @@ def test_a_violation_ends_the_run_as_failed_with_one_line(tmp_path, monkeypatch)
     assert text.startswith("invariant 'lr' is violated in step 1: the learning rate of ") and "\n" not in text
     assert "look at scheduler" in text and "invariants=never" in text
     assert ending(raised.value).exit_code == 1
+    # A worker of a sweep sends it to its parent
+    assert str(pickle.loads(pickle.dumps(raised.value))) == text
     assert result(tmp_path / "run")["status"] == "failed"
     assert not (tmp_path / "run" / "metrics.jsonl").read_text()
 

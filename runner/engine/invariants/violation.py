@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from runner.errors import InvariantViolated
 
 # Where the fault may lie: the kinds of components, the most likely first
@@ -19,7 +21,12 @@ class Violation(InvariantViolated):
 
     def __init__(self, invariant: str, step: int, problem: str, advice: str, kinds: _Kinds = ()) -> None:
         self.invariant, self.kinds, self.problem = invariant, kinds, f"{problem} in step {step}"
+        self._made_of = (invariant, step, problem, advice, kinds)
         super().__init__(
             f"invariant '{invariant}' is violated in step {step}: {problem}; look at {advice} "
             "(invariants=never trains without this check)"
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how to make it again in another process."""
+        return type(self), self._made_of
