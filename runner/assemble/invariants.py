@@ -30,7 +30,7 @@ def invariants_of(config: Config, experiment: Experiment, *, resumed: bool) -> N
     known = Known(
         classes=len(experiment.classes),
         excess=_excess(experiment),
-        formula=formula_of(config, experiment) if learner.step == 0 else None,
+        formula=_formula_of(config, experiment) if learner.step == 0 else None,
         loss_weight=1.0 if not has_teacher else None if distillation.get("features") else distillation.get("alpha"),
         each_step=not _plugins(config, ("optim", "update", "regularizer")),
         soft_labels=not _plugins(config, ("mix", "data")),
@@ -73,7 +73,7 @@ def _excess(experiment: Experiment) -> Excess | None:
     return (norm_excess if settings.clip_by == "norm" else value_excess)(settings.clip)
 
 
-def formula_of(config: Config, experiment: Experiment) -> Formula | None:
+def _formula_of(config: Config, experiment: Experiment) -> Formula | None:
     """Return the formula of the weight average in the first steps, apart from its code; None if it is not known."""
     average, recipe = config["average"], experiment.recipe
     if _is_plugins("average", average["name"]):

@@ -6,7 +6,7 @@ clip_limits  how far the gradients are above the limit of their clipping
 dropout_masks  the masks of dropout layers
 evidence     what one step leaves to be judged: few elements of each tensor, on the device
 first_steps  records the first steps of a run
-known        what is known of a run besides its recipe
+known        facts about a run besides its recipe
 judge        judges the evidence, on the host
 optimizer_checks  the parameters and the learning rates of the optimizer
 purity       the first validation changes no state

@@ -17,9 +17,9 @@ from runner.engine.invariants.dropout_masks import Masks
 from runner.engine.invariants.evidence import (
     Evidence,
     Sampled,
+    Views,
     gradients_in,
     norms_of,
-    sample,
     sampled,
     sampled_gradients,
 )
@@ -58,6 +58,8 @@ class Recorder:
         self.masks = Masks(learner.model if known.sees_modules else nn.Module())
         self.steps: list[Evidence] = []
         self._now: Evidence
+        modules = (learner.model, learner.average.module) if known.formula else ()
+        self._views = [Views([p for p in each.parameters() if p.numel()]) for each in modules]
         self.batches = Batches(known)
         self._parts: dict[tuple[tuple[int, bool], ...], tuple[Sampled, Sampled]] = {}
         self._seeds: list[int] = []
@@ -88,7 +90,7 @@ class Recorder:
         trained, frozen = self._parts_of(learner.model)
         rates = {id(p): _number(g["lr"]) for g in learner.optimizer.param_groups for p in g["params"]}
         found = Evidence(learner.step + 1, trained, frozen, [rates.get(id(p), 0.0) for p in trained.tensors])
-        found.device["before"] = sample(trained.tensors)
+        found.device["before"] = trained.views.read()
         found.device["labels"] = label_range(labels, self._known.classes, learner.step + 1)
         if labels.is_cpu:
             # Before the loss fails at them
@@ -96,7 +98,7 @@ class Recorder:
         if self.batches.repeated is not None:
             found.device["repeated"] = self.batches.repeated
         if self._known.formula and not self.steps:
-            found.device["model"] = sample([p for p in learner.model.parameters() if p.numel()])
+            found.device["model"] = self._views[0].read()
         self._passes, self._now = 0, found
         self.masks.begin()
 
@@ -183,7 +185,7 @@ class Recorder:
                 total = torch.stack(found).sum() if found else torch.zeros((), device=loss.device)
                 now.device[key] = total / (scale * factor)
         now.device["loss"] = loss.detach()
-        now.device["frozen"] = sample(now.frozen.tensors)
+        now.device["frozen"] = now.frozen.views.read()
         self._note_gradients()
 
     def _note_gradients(self) -> None:
@@ -206,8 +208,8 @@ class Recorder:
 
     def _after_optimizer(self, model: nn.Module) -> None:
         """Look at the weights after the optimizer's step, before constraints and averages change them."""
-        self._now.device["after"] = sample(self._now.trained.tensors)
-        self._now.device["frozen_after"] = sample(self._now.frozen.tensors)
+        self._now.device["after"] = self._now.trained.views.read()
+        self._now.device["frozen_after"] = self._now.frozen.views.read()
 
     def _end(self) -> None:
         """End the evidence of a step."""
@@ -215,8 +217,8 @@ class Recorder:
         if "after" not in now.device:
             self._after_optimizer(learner.model)
         if self._known.formula:
-            now.device["model_after"] = sample([p for p in learner.model.parameters() if p.numel()])
-            now.device["average"] = sample([p for p in learner.average.module.parameters() if p.numel()])
+            now.device["model_after"] = self._views[0].read()
+            now.device["average"] = self._views[1].read()
         now.device.update(self.masks.take())
         self.steps.append(now)
 

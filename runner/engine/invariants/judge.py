@@ -28,22 +28,22 @@ _WAY, _ULPS = 0.01, 32
 _CHANCE = -30.0
 
 
-def parts_of(where: Sampled, values: _Array) -> Sequence[_Array]:
+def _parts_of(where: Sampled, values: _Array) -> Sequence[_Array]:
     """Return the elements of each tensor of a sample."""
     return np.split(values, where.ends[:-1]) if where.names else []
 
 
-def is_finite(evidence: Evidence) -> bool:
+def _is_finite(evidence: Evidence) -> bool:
     """True if the loss and the gradients of a step were finite, so that it was made."""
     found = evidence.host
     return bool(np.isfinite(found["loss"]) and np.isfinite(found["norms"]).all() and np.isfinite(found["grad"]).all())
 
 
-def unmoved(evidence: Evidence) -> list[str]:
+def _unmoved(evidence: Evidence) -> list[str]:
     """Return the trained tensors that did not change, though their gradient says that they must."""
     found, where = evidence.host, evidence.trained
     names = []
-    before, after, gradients = (parts_of(where, found[key]) for key in ("before", "after", "grad"))
+    before, after, gradients = (_parts_of(where, found[key]) for key in ("before", "after", "grad"))
     for name, w, new, g, rate, tensor in zip(
         where.names, before, after, gradients, evidence.rates, where.tensors, strict=True
     ):
@@ -62,16 +62,16 @@ def _limits(dtype: str) -> tuple[float, float]:
     return known.get(dtype, (2.0**-23, 2.0**-126))
 
 
-def check_moves(steps: Sequence[Evidence], *, each: bool) -> None:
+def _check_moves(steps: Sequence[Evidence], *, each: bool) -> None:
     """Raise if a trained tensor does not move, in one step, or unless `each` in all of them.
 
     An optimizer of a plugin may collect the gradients of several steps.
     """
     # A loss scaler skips one step; without one, no step is made after the first that is not finite
-    finite = [one for one in steps if is_finite(one)]
+    finite = [one for one in steps if _is_finite(one)]
     if finite and "scale" not in finite[0].host:
-        finite = finite[: next((i for i, one in enumerate(steps) if not is_finite(one)), len(steps))]
-    still = [(one, unmoved(one)) for one in finite]
+        finite = finite[: next((i for i, one in enumerate(steps) if not _is_finite(one)), len(steps))]
+    still = [(one, _unmoved(one)) for one in finite]
     for one, names in still if each else still[-1:]:
         always = names if each else [n for n in names if all(n in others for _, others in still)]
         if always:
@@ -80,18 +80,18 @@ def check_moves(steps: Sequence[Evidence], *, each: bool) -> None:
             raise Violation("moves", one.step, problem, "the optimizer's step", ("optim", "update"))
 
 
-def check_frozen(evidence: Evidence) -> None:
+def _check_frozen(evidence: Evidence) -> None:
     """Raise if the optimizer changed a tensor that is frozen."""
     where, found = evidence.frozen, evidence.host
     for name, w, new in zip(
-        where.names, parts_of(where, found["frozen"]), parts_of(where, found["frozen_after"]), strict=True
+        where.names, _parts_of(where, found["frozen"]), _parts_of(where, found["frozen_after"]), strict=True
     ):
         if not np.array_equal(w, new, equal_nan=True):
             problem = f"the weight {name} is frozen and changed"
             raise Violation("frozen", evidence.step, problem, "the optimizer's step", ("optim", "update"))
 
 
-def check_gradients(evidence: Evidence, *, has_clip: bool) -> None:
+def _check_gradients(evidence: Evidence, *, has_clip: bool) -> None:
     """Raise if gradients were left from the step before, are still scaled, or are above the limit of clipping."""
     found, step = evidence.host, evidence.step
     if np.any(found.get("left", 0.0)):
@@ -102,7 +102,7 @@ def check_gradients(evidence: Evidence, *, has_clip: bool) -> None:
         raise Violation("unscaled", step, problem, "the loss scaler and the update", ("update",))
     if has_clip and "excess" not in found:
         raise Violation("clip", step, "the gradients were not clipped", "the update and clip", ("update",))
-    if has_clip and is_finite(evidence) and found["excess"] > 1 + _tolerance(evidence):
+    if has_clip and _is_finite(evidence) and found["excess"] > 1 + _tolerance(evidence):
         problem = f"the gradients are {found['excess']:.4g} times the limit after clipping"
         raise Violation("clip", step, problem, "clip and clip_by", ("update",))
 
@@ -119,7 +119,7 @@ def _tolerance(evidence: Evidence) -> float:
     return _HALF_ROUNDING if half else _ROUNDING
 
 
-def check_weights(evidence: Evidence) -> None:
+def _check_weights(evidence: Evidence) -> None:
     """Raise if the losses of a step, or a penalty, do not enter its gradients exactly once."""
     found = evidence.host
     for key, value in found.items():
@@ -147,7 +147,7 @@ def check_labels(evidence: Evidence, found: _Array, known: Known) -> None:
     raise Violation("labels", evidence.step, problem, "mix and the data set's labels", ("mix", "data"))
 
 
-def check_batches(steps: Sequence[Evidence]) -> None:
+def _check_batches(steps: Sequence[Evidence]) -> None:
     """Raise if all of at least three steps had the same batch."""
     pairs = [one.host["repeated"] for one in steps[1:] if "repeated" in one.host]
     if len(pairs) < max(2, len(steps) - 1):
@@ -157,7 +157,7 @@ def check_batches(steps: Sequence[Evidence]) -> None:
         raise Violation("batches", steps[-1].step, problem, "the order of the training examples", ("data", "augment"))
 
 
-def check_average(steps: Sequence[Evidence], formula: Formula) -> None:
+def _check_average(steps: Sequence[Evidence], formula: Formula) -> None:
     """Raise if averaged weights are not the sum of the weights so far that the formula of the average says."""
     models = {steps[0].step - 1: steps[0].host["model"], **{one.step: one.host["model_after"] for one in steps}}
     if len({each.shape for each in models.values()} | {one.host["average"].shape for one in steps}) > 1:
@@ -177,7 +177,7 @@ def check_average(steps: Sequence[Evidence], formula: Formula) -> None:
             raise Violation("average", one.step, problem, "average and when it is updated", ("average",))
 
 
-def check_masks(steps: Sequence[Evidence]) -> None:
+def _check_masks(steps: Sequence[Evidence]) -> None:
     """Raise if a dropout layer drops the same units in all steps; codes: 1 dropped, 0 kept, 2 unknown."""
     for key, first in steps[0].host.items():
         if not key.startswith("mask "):
@@ -196,12 +196,12 @@ def check_masks(steps: Sequence[Evidence]) -> None:
 def check_all(steps: Sequence[Evidence], known: Known) -> None:
     """Raise a Violation if an invariant does not hold in the first steps."""
     for one in steps:
-        check_gradients(one, has_clip=known.excess is not None)
-        check_weights(one)
+        _check_gradients(one, has_clip=known.excess is not None)
+        _check_weights(one)
         check_labels(one, one.host["labels"], known)
-        check_frozen(one)
-    check_moves(steps, each=known.each_step)
-    check_batches(steps)
-    check_masks(steps)
+        _check_frozen(one)
+    _check_moves(steps, each=known.each_step)
+    _check_batches(steps)
+    _check_masks(steps)
     if known.formula:
-        check_average(steps, known.formula)
+        _check_average(steps, known.formula)

@@ -1,4 +1,4 @@
-"""What is known of a run besides its recipe."""
+"""Facts about a run besides its recipe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Formula = Callable[[int], Mapping[int, float] | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """What is known of a run besides its recipe.
+    """Facts about a run besides its recipe.
 
     Attributes:
         classes: The number of classes.

@@ -1,4 +1,4 @@
-"""What the host knows of an optimizer before a step: its parameters and its learning rates."""
+"""Checks of an optimizer before a step, on the host: its parameters and its learning rates."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from runner.engine.finite import optimizer_tensors
-from runner.engine.invariants.evidence import few
+from runner.engine.invariants.evidence import Views, few
 from runner.engine.invariants.violation import Violation
 from runner.engine.learner import Learner
 
@@ -30,7 +30,8 @@ def unchanged(learner: Learner, reseed: Callable[[int], None] | None) -> Iterato
         reseed: Seeds torch's generators for an evaluation; None if evaluation may draw random numbers.
     """
     tensors = _tensors(learner)
-    before = _sample(tensors)
+    views = Views(list(tensors.values()), _MOST)
+    before = views.read()
     modes = _modes(learner)
     state = torch.get_rng_state()
     yield
@@ -39,7 +40,9 @@ def unchanged(learner: Learner, reseed: Callable[[int], None] | None) -> Iterato
         raise _violation(learner, f"{missing[0]} was added or removed")
     _check_modes(learner, modes)
     # The validation has waited for the device already
-    if not _are_same(before, after := _sample(now)):
+    here = list(now.values())
+    after = (views if views.are_of(here) else Views(here, _MOST)).read()
+    if not _are_same(before, after):
         sizes = [few(tensor, _MOST).numel() for tensor in tensors.values()]
         pairs = zip(tensors, torch.split(before, sizes), torch.split(after, sizes), strict=True)
         changed = [name for name, old, new in pairs if not _are_same(old, new)]
@@ -61,19 +64,14 @@ def _tensors(learner: Learner) -> dict[str, Tensor]:
     if learner.average.module is not learner.model:
         found |= {f"averaged {name}": tensor for name, tensor in learner.average.module.state_dict().items()}
     found |= optimizer_tensors(learner.optimizer, learner.parameters)
-    return {name: t for name, t in found.items() if _can_compare(t)}
+    device = next(iter(learner.parameters.values())).device
+    # The counts of steps, which optimizers keep on the host, are left out on a GPU
+    return {name: t for name, t in found.items() if _can_compare(t) and t.device == device}
 
 
 def _can_compare(value: Any) -> bool:
     """True for a dense tensor with numbers; a state may hold anything."""
     return isinstance(value, Tensor) and value.layout is torch.strided and not is_lazy(value)
-
-
-def _sample(tensors: dict[str, Tensor]) -> Tensor:
-    """Return a copy of few elements of each tensor (n,), on one device."""
-    first = next(iter(tensors.values())).device if tensors else torch.device("cpu")
-    places = [(few(tensor, _MOST), tensor.device) for tensor in tensors.values()]
-    return torch.cat([part if device == first else part.to(first) for part, device in places] or [torch.zeros(0)])
 
 
 def _are_same(before: Tensor, after: Tensor) -> bool:
