@@ -44,6 +44,12 @@ class TrialsFailed(RunnerError):
     exit_code = 1
 
 
+class InvariantViolated(RunnerError):
+    """Something that holds in every correct training did not hold in a run."""
+
+    exit_code = 1
+
+
 class ConfigError(RunnerError):
     """The config or the command line is wrong."""
 

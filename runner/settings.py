@@ -48,6 +48,7 @@ class Settings(NamedTuple):
     keep: Annotated[Literal["auto", "best+last", "best", "none"], Role.OBSERVATION, Unnamed()]
     log_every: Annotated[PositiveInt, Role.OBSERVATION, Unnamed()]
     test: Annotated[Literal["auto", "end", "never"], Role.OBSERVATION]
+    invariants: Annotated[Literal["auto", "never"], Role.OBSERVATION, Unnamed()]
     figures: Annotated[Literal["auto", "always", "never"], Role.OBSERVATION, Unnamed()]
     predictions: Annotated[Literal["auto", "always", "never"], Role.OBSERVATION, Unnamed()]
     plugins: Annotated[list[ModuleName], Role.EXECUTION, Unnamed(), Unswept()]

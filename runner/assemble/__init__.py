@@ -8,6 +8,7 @@ teachers, teacher_images  the teacher: the model of a run or an ensemble; the im
 execution  precision, memory format, compile, CUDA graphs
 fit_weights  what of `init_from` goes into the model, by name
 folds      the examples of one fold of a cross-validation
+invariants  what the checks of the first steps must know of a run, and whose fault a violation is
 learner    optimizer, schedule, average, patience
 load_data  the data set, its fingerprint, and its labels as a model knows them
 metrics    the metrics of each validation, and of the end of a run

@@ -130,14 +130,19 @@ def _clipper(settings: Settings, model: nn.Module) -> Clip:
         return no_clipping
     if settings.clip_by != "agc":
         return (clip_norm if settings.clip_by == "norm" else clip_value)(settings.clip)
-    excluded = {p for layer in classifiers(model) for p in layer.module.parameters()}
-    clipped = [p for p in model.parameters() if p.requires_grad and p not in excluded]
+    clipped = clipped_parameters(model)
     if not clipped:
         raise ConfigError(
             "clip_by: got 'agc', which leaves the classifier out, and the model has no other trainable parameter; "
             "choose norm or value"
         )
     return clip_adaptive(clipped, settings.clip)
+
+
+def clipped_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Return the trainable parameters that AGC clips: all but those of the classifier."""
+    excluded = {p for layer in classifiers(model) for p in layer.module.parameters()}
+    return [p for p in model.parameters() if p.requires_grad and p not in excluded]
 
 
 def autocaster(

@@ -24,4 +24,5 @@
 - `processes.py`, `private_descriptors.py`: what a process started and how it ends; descriptors that forks do not get
 - `world.py`: the processes that train together
 - `logs/`, `saving/`, `figures/`: logs, run folders and checkpoints, figures
+- `invariants/`: what must hold in the first steps of every run
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TypeVar
@@ -92,6 +92,11 @@ def _share(loss: Tensor, part: int, whole: int) -> Tensor:
     return loss if part == whole else loss * (part / whole)
 
 
+def _unwatched(learner: Learner) -> AbstractContextManager[None]:
+    """Return a context manager that checks nothing."""
+    return nullcontext()
+
+
 # An interval in steps for an event that never happens, not even after the last step.
 NEVER_DUE = sys.maxsize
 
@@ -126,6 +131,7 @@ class Recipe:
         update: Makes one step.
         gradients: Computes the gradients that `update` requests.
         metrics: The metrics of each validation, beside accuracy, loss and nll.
+        watch_validation: Returns a context manager around each validation, which checks what it leaves.
     """
 
     seed: int
@@ -150,6 +156,7 @@ class Recipe:
     gradients: Gradients = _plain_gradients
     metrics: Metrics = field(default_factory=Metrics)
     at_step: Sequence[Callable[[int], None]] = ()
+    watch_validation: Callable[[Learner], AbstractContextManager[None]] = _unwatched
 
     def due(self, every: int | Fraction, step: int) -> bool:
         """Return True if an event is due after `step`: every `every` steps and after the last, unless `NEVER_DUE`."""

@@ -149,7 +149,8 @@ def _validate_if_due(
     step = learner.step
     if recipe.due(recipe.validate_every, step):
         cost = learner.recalibrate(learner, stop)
-        scores = validate(recipe, learner, validation, stop)
+        with recipe.watch_validation(learner):
+            scores = validate(recipe, learner, validation, stop)
         if stop.agree():
             log.keep_row_open()
             return

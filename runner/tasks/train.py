@@ -11,12 +11,14 @@ import torch
 
 from runner import numerics
 from runner.assemble import Experiment, assemble, threads
+from runner.assemble.invariants import blamed, invariants_of
 from runner.assemble.load_data import Loaded, load
 from runner.comparing.runs import read_overrides
 from runner.decoration import decorative
 from runner.directions import monitor_by_tag
 from runner.engine.figures.curves import loss_figure
 from runner.engine.interruption import deferred
+from runner.engine.invariants.violation import Violation
 from runner.engine.logs.log import Log, open_logs
 from runner.engine.logs.sinks import METRICS
 from runner.engine.saving import checkpoint
@@ -164,7 +166,7 @@ def _train_in(run: Run, job: Job, experiment: Experiment, start: Start, trackers
             with start.origin.lend_best(experiment.recipe.cadence.held):
                 _make_commit(folder, experiment, log)()
         try:
-            status = _train_until_end(folder, experiment, log)
+            status = _train_until_end(folder, job, experiment, log, resumed=snapshot is not None)
         except Exception:
             log_session_end(log, job, learner.step, succeeded=False)
             raise
@@ -190,12 +192,16 @@ def _keep(folder: Path, keep: str, selected: str | None, snapshots: Sequence[str
     keep_only(folder, None if keep == "none" else selected, snapshots=snapshots, last=keep == "best+last")
 
 
-def _train_until_end(folder: Path, experiment: Experiment, log: Log) -> Status:
+def _train_until_end(folder: Path, job: Job, experiment: Experiment, log: Log, *, resumed: bool) -> Status:
     """Train, and return the status; a signal ends it after the step, with a checkpoint of that step."""
     parts = experiment.features.parts(experiment.recipe, experiment.learner, experiment.batches, experiment.validation)
+    invariants, commit = invariants_of(job.config, experiment, resumed=resumed), _make_commit(folder, experiment, log)
     try:
+        recipe, commit = invariants.around(*parts[:2], log, commit, folder)
         with deferred(experiment.world) as stop:
-            return train(*parts, log, _make_commit(folder, experiment, log), stop)
+            return train(recipe, *parts[1:], log, commit, stop)
+    except Violation as error:
+        raise blamed(error, job.config) from error
     except Diverged as error:
         raise explained(error, folder, experiment) from error
 

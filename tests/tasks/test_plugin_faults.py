@@ -129,3 +129,26 @@ def test_trying_the_components_changes_no_number(tmp_path):
     _, _, first = run(tmp_path / "a", "")
     _, _, second = run(tmp_path / "b", "no checks")
     assert first["scores"] == second["scores"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("frozen moves", "optim=own breaks the invariant 'frozen': the weight still is frozen and changed in step 1"),
+        ("misses a weight", "optim=own breaks the invariant 'optimizer': the optimizer does not have the weight"),
+        ("labels in a step", "mix=as_is breaks the invariant 'labels': labels are float32"),
+        (
+            "counts in validation",
+            "model=net breaks the invariant 'evaluation': averaged count changed during validation",
+        ),
+    ],
+)
+def test_an_invariant_that_a_plugin_breaks_is_the_users(tmp_path, fault, said):
+    code, lines, result = run(tmp_path, fault)
+    assert code == 2
+    assert lines[0].startswith(f"runner: error: plugin {LAB / 'faulty.py'}:") and f": {said}" in lines[0], lines
+    assert result["status"] == "failed"
+
+
+def test_without_the_invariants_a_plugin_may_break_them(tmp_path):
+    assert run(tmp_path, "frozen moves", "invariants=never")[0] == 0
