@@ -92,6 +92,10 @@ ADDED: dict[str, Any] = {
     "optim=adam.amsgrad": False,
     "optim=adamw.amsgrad": False,
     "optim=rmsprop.centered": False,
+    "task=compare.until": None,
+    "task=compare.per_study": 5,
+    "task=compare.tuned": [],
+    "task=compare.workloads": [],
     "task=preview.tensorboard": True,
     "task=init_report.tensorboard": True,
 }

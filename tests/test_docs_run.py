@@ -31,6 +31,7 @@ _GUIDES = (
     "labels",
     "transfer",
     "weights",
+    "width",
 )
 PAGES = ["README.md", *(f"docs/{name}.md" for name in (*_GUIDES, "weights"))]
 # Words of commands that are not run here, and why

@@ -37,7 +37,7 @@ TASKS = {
         ),
         *("task.side=2", "task.draws=1", "task.matters=optim.lr", "task.between=[0.1,0.2]"),
     ),
-    "compare": ("task=compare", "runs=runs", "task.out=outputs/run"),
+    "compare": ("task=compare", "runs=runs", "task.out=outputs/run", "task.until=val/accuracy>=0.5"),
     "evaluate": ("task=evaluate", "run=outputs/run", "predict=mc_dropout"),
     "probe_stages": ("task=probe_stages", "run=outputs/run"),
 }
@@ -56,6 +56,7 @@ FIGURES = {
     "runner.tasks.init_figures.depth_figure": ("init_report", "depth.png"),
     "runner.comparing.figures.draw_curves": ("compare", "curves.svg"),
     "runner.comparing.figures.draw_seeds": ("compare", "seeds.svg"),
+    "runner.comparing.study_tables.draw_profiles": ("compare", "profiles.svg"),
     "runner.comparing.responses.draw_response": ("compare", "response.svg"),
     "runner.comparing.responses.draw_parallel": ("compare", "parallel.svg"),
     "runner.comparing.responses.draw_importance": ("compare", "importance.svg"),

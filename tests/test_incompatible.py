@@ -195,6 +195,16 @@ def momentum_keeps_no_average() -> None:
     assert not hasattr(optimizer, "averaged")
 
 
+def lamb_steps_by_the_size_of_the_weights() -> None:
+    experiment = build(small({"optim": "lamb"}))
+    optimizer = experiment.learner.optimizer
+    weight = next(p for p in experiment.learner.model.parameters() if p.ndim == 2)
+    size, before = weight.norm().item(), weight.detach().clone()
+    weight.grad = torch.randn_like(weight)
+    optimizer.step()
+    assert (weight - before).norm().item() == pytest.approx(optimizer.param_groups[0]["lr"] * size, rel=1e-4)
+
+
 def a_cosine_never_rises() -> None:
     rates = [1 + math.cos(math.pi * step / 100) for step in range(100)]
     assert rates == sorted(rates, reverse=True)
@@ -257,6 +267,7 @@ PROOFS: dict[str, Callable[[], None]] = {
     "model=mlp regularizer=[dropconnect] regularizer.dropconnect.layers=[conv]": no_module("mlp", nn.Conv2d),
     "model=mlp init=residual": no_module("mlp", Residual),
     "model=resnet9 init=residual": no_gradient_through_a_relu_at_zero,
+    "optim=lamb init=mup": lamb_steps_by_the_size_of_the_weights,
     "model=mlp init=whiten": no_module("mlp", nn.Conv2d),
     "augment=[crop] augment.crop.padding=8 augment.crop.mode=reflect": torch_refuses(
         lambda: F.pad(torch.zeros(1, 1, 8, 8), [8] * 4, mode="reflect")

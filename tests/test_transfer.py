@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -164,9 +165,9 @@ def test_a_batch_norm_without_parameters_is_frozen_with_its_stage() -> None:
 
 def groups_of(model: nn.Module, transfer: dict[str, Any], shape: tuple[int, int, int]) -> dict[str, float]:
     """Return the learning rate of each parameter, at optim.lr=1."""
-    config = {"transfer": transfer, "optim": {"name": "sgd"}, "model": {"name": "timm"}}
-    rules = plan_stages(config, model, shape, Clock(100, 10, 8)).rules
-    groups = Groups(model, rules, lr=1.0, weight_decay=0.0, no_decay=[], rules=[]).param_groups()
+    config = {"transfer": transfer, "optim": {"name": "sgd"}, "model": {"name": "timm"}, "init": {"name": "kaiming"}}
+    rules = plan_stages(config, model, SimpleNamespace(shape=shape), Clock(100, 10, 8)).rules
+    groups = Groups(model, rules, None, lr=1.0, weight_decay=0.0, no_decay=[], rules=[]).param_groups()
     rates = {id(p): group["lr"] for group in groups for p in group["params"]}
     return {name: rates[id(p)] for name, p in model.named_parameters()}
 

@@ -24,6 +24,7 @@ resize     the size of training images
 run_size   the bytes of a run on the disk, before it begins
 threads    the number of CPU threads
 transfer   the stages of the model, and how each is trained
+width      the factors of `init=mup` on learning rates, by the model's width
 """
 
 from __future__ import annotations
@@ -191,7 +192,7 @@ def _prepare(
     config: Config, model: nn.Module, settings: Settings, data: Data, batches: TrainBatches, world: World
 ) -> StagePlans:
     """Choose the number of CPU threads for a model, give it its memory format and type, and plan its stages."""
-    plans = plan_stages(config, model, data.shape, clock_of_run(settings, batches))
+    plans = plan_stages(config, model, data, clock_of_run(settings, batches))
     choose(settings.threads, model, shape=data.shape, examples=batches.batch, world=world)
     convert_model(model, settings)
     return plans

@@ -91,7 +91,8 @@ def _build_optimizer(config: Config, model: nn.Module, device: torch.device, pla
     avoid_dynamo()
     # Torch's fused steps loop over memory, whatever the strides
     fused = (device.type in ("cpu", "cuda", "mps") and all(map(is_dense, model.parameters()))) or None
-    optimizer: Optimizer = build("optim", config["optim"], model=model, fused=fused, stage_rules=plans.rules)
+    context: dict[str, Any] = {"fused": fused, "stage_rules": plans.rules, "width_factors": plans.width_factors}
+    optimizer: Optimizer = build("optim", config["optim"], model=model, **context)
     return optimizer
 
 

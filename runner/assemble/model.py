@@ -12,6 +12,7 @@ from torch import nn
 from runner.assemble.fit_weights import load_weights
 from runner.assemble.norms import check_norms
 from runner.assemble.read_weights import InitialWeights
+from runner.assemble.width import attention_scale, describe_width, twice_as_wide, width_factors, width_ratio
 from runner.components.init.layers import listed
 from runner.engine.batches import TrainBatches
 from runner.engine.contracts import Data, Regularizer
@@ -19,8 +20,9 @@ from runner.engine.parametrized import detach_computed
 from runner.engine.parts import close_slots, is_kept, notes
 from runner.engine.randomness import key
 from runner.engine.weights import classifiers, named_kinds
+from runner.engine.width import WidthFactor
 from runner.errors import ConfigError
-from runner.registry import Config, asks, build
+from runner.registry import Config, asks, build, build_many
 from runner.weight_sources import comes_with_own_parts
 
 # The modules of torch.nn, and one of runner's, whose norms and activations the summary counts.
@@ -50,7 +52,7 @@ def build_model(
     model, rewired = construct_model(config, data.shape, len(data.classes), regularizers)
     check_norms(model, data, batches)
     loaded = load_weights(model, weights, data.classes) if weights else []
-    context: dict[str, Any] = {}
+    context: dict[str, Any] = {"width_ratio": width_ratio(config)}
     if asks("init", config["init"]["name"], "images"):
         context["images"] = next(batches.stream(0, 1))[0]
     before = _fingerprints(model)
@@ -61,7 +63,7 @@ def build_model(
     _check_state(model)
     count = sum(parameter.numel() for parameter in model.parameters())
     first = f"{config['model']['name']}: {count:,} parameters; {inventory(model)}"
-    return model, [first, *notes(model), *loaded, *untouched, *rewired, *prior]
+    return model, [first, *describe_width(config), *notes(model), *loaded, *untouched, *rewired, *prior]
 
 
 def construct_model(
@@ -75,11 +77,23 @@ def construct_model(
         num_classes=num_classes,
         activation=partial(build, "activation", config["activation"]),
         norm=build("norm", config["norm"]),
+        attention_scale=attention_scale(config),
         trained=comes_with_own_parts(config["init_from"]),
     )
     rewired = [regularizer.rewire(model) for regularizer in regularizers if regularizer.rewire]
     close_slots(model)
     return model, rewired
+
+
+def factors_by_width(config: Config, data: Data, model: nn.Module) -> dict[str, WidthFactor] | None:
+    """Return what `init=mup` multiplies the learning rate and weight decay of each parameter by, None without it."""
+    if width_ratio(config) is None:
+        return None
+    wide = twice_as_wide(config)
+    # Its shapes say which sides of a parameter are widths; no memory is taken, and no random number of the run
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        twice, _ = construct_model(wide, data.shape, len(data.classes), build_many("regularizer", config))
+    return width_factors(config, model, twice)
 
 
 def _fingerprints(model: nn.Module) -> dict[str, tuple[int, int, float]]:

@@ -9,10 +9,13 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from runner.assemble.model import factors_by_width
 from runner.components.model.stages import Stage, stages
 from runner.engine.clock import Clock
+from runner.engine.contracts import Data
 from runner.engine.parts import has_running_statistics
 from runner.engine.stage_plan import StageRule, Transfer, stage_rule
+from runner.engine.width import WidthFactor
 from runner.errors import ConfigError
 from runner.registry import Config, asks, build, find, knobs
 
@@ -22,10 +25,14 @@ _NO_TRANSFER = Transfer(())
 
 @dataclass(frozen=True)
 class StagePlans:
-    """The stages of a model with their plans; no stages if all parameters are trained as `optim` says."""
+    """The stages of a model with their plans; no stages if all parameters are trained as `optim` says.
+
+    `width_factors` are those of `init=mup` on learning rates and weight decay, by parameter.
+    """
 
     stages: tuple[Stage, ...] = ()
     transfer: Transfer = _NO_TRANSFER
+    width_factors: Mapping[str, WidthFactor] | None = None
 
     @property
     def rules(self) -> dict[str, StageRule] | None:
@@ -47,16 +54,16 @@ class StagePlans:
         }
 
 
-def plan_stages(config: Config, model: nn.Module, shape: tuple[int, int, int], clock: Clock) -> StagePlans:
-    """Return the stages of a model on the CPU, and what the config does to each.
+def plan_stages(config: Config, model: nn.Module, data: Data, clock: Clock) -> StagePlans:
+    """Return the stages of a model on the CPU, and what the config does to each and to each width.
 
     Raises:
         ConfigError: The option needs weights, several stages, or an optimizer with parameter groups.
     """
-    name = config[_KEY]["name"]
+    name, factors = config[_KEY]["name"], factors_by_width(config, data, model)
     if not asks(_KEY, name, "stages"):
-        return StagePlans((), build(_KEY, config[_KEY], clock=clock))
-    found = stages(model, shape)
+        return StagePlans((), build(_KEY, config[_KEY], clock=clock), factors)
+    found = stages(model, data.shape)
     if len(found) < 2:
         raise ConfigError(
             f"transfer: got {name}, but model={config['model']['name']} has one stage, the head; "
@@ -68,7 +75,7 @@ def plan_stages(config: Config, model: nn.Module, shape: tuple[int, int, int], c
             "expected an optimizer that asks for `groups`"
         )
     made: Transfer = build(_KEY, config[_KEY], stages=[stage.name for stage in found], clock=clock)
-    return StagePlans(tuple(found), made)
+    return StagePlans(tuple(found), made, factors)
 
 
 def rows_of(plans: StagePlans, model: nn.Module, optimizer: Optimizer, total: int) -> list[dict[str, str]]:

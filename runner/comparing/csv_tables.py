@@ -18,7 +18,7 @@ from runner.comparing.verdicts import ComparedRow
 def configurations_csv(report: Report) -> str:
     """Return a row per configuration."""
     keys = list(dict.fromkeys(key for row in report.rows for key in row.group.values))
-    return _to_csv([_configuration(row, keys) for row in report.rows])
+    return to_csv([_configuration(row, keys) for row in report.rows])
 
 
 def _configuration(row: ComparedRow, keys: Sequence[str]) -> dict[str, object]:
@@ -40,9 +40,9 @@ def runs_csv(report: Report) -> str:
     found, columns = [], [(metric, at) for metric in report.scores for at in ("last", "best")]
     columns += [(metric, "best") for metric in calibration_scores(report) if metric not in report.scores]
     for row in report.rows:
-        found += [_run(row, run, columns, repeat=False) for run in row.group.runs]
-        found += [_run(row, run, columns, repeat=True) for run in row.group.repeats]
-    return _to_csv(found)
+        found += [_run(row, run, columns, repeat=False) | _arrival(report, run) for run in row.group.runs]
+        found += [_run(row, run, columns, repeat=True) | _arrival(report, run) for run in row.group.repeats]
+    return to_csv(found)
 
 
 def _run(row: ComparedRow, run: Run, columns: Sequence[tuple[str, str]], *, repeat: bool) -> dict[str, object]:
@@ -57,7 +57,18 @@ def _run(row: ComparedRow, run: Run, columns: Sequence[tuple[str, str]], *, repe
     }  # fmt: skip
 
 
-def _to_csv(lines: Sequence[dict[str, object]]) -> str:
+def _arrival(report: Report, run: Run) -> dict[str, float | None]:
+    """Return the steps and seconds of a run to the target, `inf` if it never arrived; nothing without a target."""
+    if report.race is None:
+        return {}
+    found = report.race.arrivals.get(run.folder)
+    return {
+        "steps to target": None if found is None else found.steps,
+        "seconds to target": None if found is None else found.seconds,
+    }
+
+
+def to_csv(lines: Sequence[dict[str, object]]) -> str:
     """Return dicts with equal keys as CSV; None and nan are empty cells."""
     file = io.StringIO()
     writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")

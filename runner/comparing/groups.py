@@ -54,7 +54,7 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
     for run, values in _with_data(runs := list(runs)):
         sets.setdefault(tuple(sorted(values.items())), []).append(run)
     keys = _differing_keys([dict(items) for items in sets])
-    named = _label_keys(keys, [dict(items) for items in sets])
+    named = label_keys(keys, [dict(items) for items in sets])
     names = _origin_names(runs)
     groups = [_make_group(members, dict(items), keys, named, names) for items, members in sets.items()]
     return sorted(groups, key=lambda group: [sort_key(group.values.get(key)) for key in named])
@@ -122,7 +122,7 @@ def _differing_keys(configs: Sequence[Mapping[str, Value]]) -> list[str]:
     return [key for key in keys if len({config.get(key) for config in configs}) > 1]
 
 
-def _label_keys(keys: Sequence[str], configs: Sequence[Mapping[str, Value]]) -> list[str]:
+def label_keys(keys: Sequence[str], configs: Sequence[Mapping[str, Value]]) -> list[str]:
     """Return the keys that a label needs; knobs that follow from the choice of their component are left out.
 
     `optim` determines `optim.lr` if every adam has the same rate and every sgd has the same rate.

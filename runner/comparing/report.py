@@ -8,13 +8,26 @@ from dataclasses import dataclass, replace
 from runner.comparing.comparability import check_same_data, count_test_reads, find_notes, find_warnings
 from runner.comparing.groups import Group, find_baseline, group_runs
 from runner.comparing.responses import Importance, importance
-from runner.comparing.runs import Found, find_runs
+from runner.comparing.runs import Found, Run, find_runs
 from runner.comparing.score_meaning import SCORES, check_is_known, check_same_score, shared_scores
+from runner.comparing.studies import Race, race_notes, run_race
+from runner.comparing.targets import read_target
 from runner.comparing.verdicts import ComparedRow, Criterion, compare_with_baseline
 from runner.decoration import decorative
 from runner.errors import ConfigError
 from runner.printing import counted
 from runner.screen_tables import rows_note
+
+
+@dataclass(frozen=True, kw_only=True)
+class RaceRules:
+    """The target of a race, and how runs make studies, settings and workloads."""
+
+    until: str
+    per_study: int
+    tuned: Sequence[str]
+    workloads: Sequence[str]
+    plugins: Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +42,7 @@ class Report:
     notes: list[str]
     importance: Importance
     scores: tuple[str, ...] = SCORES  # the scores with one meaning in all runs
+    race: Race | None = None  # the times to a target, if there is one
 
     def first(self, most: int) -> Report:
         """Return the same comparison with so many rows at most: the baseline and the best."""
@@ -40,8 +54,10 @@ class Report:
         return sum(len(row.group.runs) for row in self.rows)
 
 
-def make_report(patterns: Sequence[str], criterion: Criterion, wanted: str | None) -> Report:
-    """Compare the runs that patterns name.
+def make_report(
+    patterns: Sequence[str], criterion: Criterion, wanted: str | None, rules: RaceRules | None = None
+) -> Report:
+    """Compare the runs that patterns name, and their times to a target if there are rules for it.
 
     Raises ConfigError if there are none, if they use different data, if the score has several meanings in them, or if
     `wanted` names no single baseline.
@@ -57,16 +73,24 @@ def make_report(patterns: Sequence[str], criterion: Criterion, wanted: str | Non
     rows = compare_with_baseline(groups, baseline, criterion)
     rows.sort(key=lambda row: (not row.is_baseline, -criterion.score.rank(row.mean)))
     runs = [run for group in groups for run in group.runs]
+    race = _race(groups, runs, rules) if rules else None
     return Report(
         patterns=tuple(patterns),
         criterion=criterion,
         rows=rows,
         baseline=baseline,
         warnings=find_warnings(groups, found, criterion),
-        notes=[*find_notes(rows, criterion), *count_test_reads(runs)],
+        notes=[*find_notes(rows, criterion), *count_test_reads(runs), *(race_notes(race) if race else [])],
         importance=_importance(rows),
         scores=shared_scores(runs),
+        race=race,
     )
+
+
+def _race(groups: Sequence[Group], runs: Sequence[Run], rules: RaceRules) -> Race:
+    """Return the times of some groups to the target of the rules."""
+    target = read_target(rules.until, runs, rules.plugins)
+    return run_race(groups, target, rules.per_study, rules.tuned, rules.workloads)
 
 
 def _importance(rows: Sequence[ComparedRow]) -> Importance:

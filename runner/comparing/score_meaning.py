@@ -17,7 +17,7 @@ SCORES = ("val/accuracy", "val/loss", "val/nll")
 _SHOWN = 3
 
 
-def check_same_score(runs: Sequence[Run], metric: str) -> None:
+def check_same_score(runs: Sequence[Run], metric: str, key: str = "task.metric") -> None:
     """Raise ConfigError if the runs measure a score in several ways: the loss, by different losses or versions."""
     if Monitor(metric).metric != "loss":
         return
@@ -25,14 +25,14 @@ def check_same_score(runs: Sequence[Run], metric: str) -> None:
     if len(schemas := _schemas(runs)) > 1:
         words = ", ".join(f"{count} of schema {schema}" for schema, count in sorted(schemas.items()))
         raise ConfigError(
-            f"task.metric: got '{metric}', which is the negative log-likelihood in results of schema 1 and the "
+            f"{key}: got '{metric}', which is the negative log-likelihood in results of schema 1 and the "
             f"configured loss in later ones ({words}); {other}"
         )
     found = Counter(map(_loss_of, runs))
     if len(found) > 1 and 1 not in schemas:
         words = ", ".join(f"{loss} in {count}" for loss, count in found.most_common(_SHOWN))
         raise ConfigError(
-            f"task.metric: got '{metric}', which is another loss in some runs ({words}); {other} or val/accuracy"
+            f"{key}: got '{metric}', which is another loss in some runs ({words}); {other} or val/accuracy"
         )
 
 

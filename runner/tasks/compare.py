@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 from runner.comparing.csv_tables import configurations_csv, runs_csv
 from runner.comparing.page import draw_pictures, headline, html_page, markdown_page, remarks
-from runner.comparing.report import Report, limit_note, limited, make_report
+from runner.comparing.report import RaceRules, Report, limit_note, limited, make_report
+from runner.comparing.study_tables import profiles_table, times_csv, times_table
 from runner.comparing.tables import calibration_table, cost_table, screen_table
 from runner.comparing.verdicts import Criterion
 from runner.decoration import decorative
@@ -17,11 +18,11 @@ from runner.directions import monitor_by_tag
 from runner.engine.figures.picture import save_all
 from runner.engine.saving.folder import create
 from runner.engine.saving.storage import is_read_only, printable, write_atomic
-from runner.errors import StorageError
+from runner.errors import ConfigError, StorageError, shown
 from runner.printing import visible, write_stderr, write_stdout
 from runner.registry import register
 from runner.roles import FilePath, Role, Verbatim
-from runner.schema import Positive
+from runner.schema import Positive, PositiveInt
 from runner.screen_tables import print_table
 from runner.tasks.job import Job
 from runner.tasks.runs_given import patterns_of, subject_of
@@ -41,25 +42,30 @@ def compare(
     metric: str,
     at: Literal["last", "best"],
     margin: Positive | None,
+    until: Annotated[str | None, Verbatim()],
+    per_study: PositiveInt,
+    tuned: list[str],
+    workloads: list[str],
     out: Annotated[str | None, Role.PATH, FilePath()],
 ) -> int:
     """Compare runs: mean and sd over seeds, paired differences with intervals, and a verdict.
 
     Leaves a folder with `comparison.html` (one file, no network), `comparison.md`, `comparison.csv`, `runs.csv` and
     the pictures. Runs on different data, or with a `metric` of different meaning, are an error; unequal budgets, failed
-    and unreadable runs are warnings.
+    and unreadable runs are warnings. With `until` also the steps and seconds to a target score, in `target.csv` too.
     """
     score = monitor_by_tag(metric, job.config["plugins"], key="task.metric")
     criterion = Criterion(metric=metric, at=at, margin=margin, lower_is_better=score.lower_is_better)
-    found = make_report(patterns_of(job), criterion, baseline)
-    shown = False
+    rules = _race_rules(job, until, per_study, tuned, workloads)
+    found = make_report(patterns_of(job), criterion, baseline, rules)
+    printed = False
     with decorative("comparison: not shown"):
         _print_report(found)
-        shown = True
+        printed = True
     try:
         folder, pages = _save(found, job, out)
     except StorageError as error:
-        if out or job.folder or not shown or not is_read_only(error):
+        if out or job.folder or not printed or not is_read_only(error):
             raise
         write_stderr(f"not saved: {error}; choose another place with task.out=<folder>\n")
         return 0
@@ -68,9 +74,28 @@ def compare(
     return 0
 
 
+def _race_rules(
+    job: Job, until: str | None, per_study: int, tuned: list[str], workloads: list[str]
+) -> RaceRules | None:
+    """Return the rules of the times to a target, None without one.
+
+    Raises:
+        ConfigError: There are rules without a target.
+    """
+    if until is not None:
+        plugins = job.config["plugins"]
+        return RaceRules(until=until, per_study=per_study, tuned=tuned, workloads=workloads, plugins=plugins)
+    for name, words in (("tuned", tuned), ("workloads", workloads)):
+        if words:
+            raise ConfigError(f"task.{name}: got {shown(words)}; requires task.until=<score>>=<number>")
+    return None
+
+
 def _save(found: Report, job: Job, out: str | None) -> tuple[Path, list[str]]:
     """Write a comparison into a new folder, its numbers first; return the folder and the pages that could be made."""
     tables = {"comparison.csv": configurations_csv(found), "runs.csv": runs_csv(found)}
+    if found.race:
+        tables["target.csv"] = times_csv(found.race)
     folder = create(Path(out or job.folder or Path(job.config["outputs"]) / f"compare-{subject_of(found.patterns)}"))
     for name, text in tables.items():
         write_atomic(folder / name, _encoded(text))
@@ -106,6 +131,9 @@ def _print_report(found: Report) -> None:
             screen.print(_wrap(f"warning: {line}", screen.width), style="yellow")
         left_out = limit_note(_MAX_ROWS, len(found.rows))
         print_table(screen_table(found.first(_MAX_ROWS)), notes=left_out, console=screen)
+        if found.race:
+            print_table(times_table(found.race, _MAX_ROWS), title=f"time to {found.race.target}", console=screen)
+            print_table(profiles_table(found.race, _MAX_ROWS), console=screen)
         for line in remarks(found):
             screen.print(_wrap(f"- {line}", screen.width))
         print_table(calibration_table(found.first(_MAX_ROWS), narrow=True), console=screen)

@@ -143,6 +143,7 @@ ELSEWHERE = {  # what no run on this machine can show, with the test that does
         for knob in ("labels", "columns", "label_regex")
     },
     "data.imagefolder.groups": "tests/components/test_data_groups.py",
+    "init.mup.base_heads": "tests/test_mup.py",
     "data.imagefolder.duplicates": "tests/components/test_data_duplicates.py",
     **{f"data.{name}.duplicates": "tests/components/test_data_equal_rows.py" for name in ("arrays", "table")},
     "data.imagefolder.class_order": "tests/components/test_data_folders.py",

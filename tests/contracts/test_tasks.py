@@ -34,6 +34,7 @@ OTHER: dict[str, Any] = {
     "compare.metric": "val/loss",
     "compare.at": "best",
     "compare.margin": 0.5,
+    "compare.until": "val/accuracy>=0.6",
     "compare.out": "elsewhere",
     "evaluate.split": "val",
     "export.out": "other.pt2",
@@ -87,6 +88,7 @@ NEED = {"predict": {"images": "photos"}, "export": {"out": "model.pt2"}}  # knob
 # Knobs that show only where something is broken or in the way; their own tests have that
 ELSEWHERE = {
     "ensemble.copy": "tasks/test_ensemble_task.py",
+    **{f"compare.{knob}": "comparing/test_targets.py" for knob in ("per_study", "tuned", "workloads")},
     **{f"predict.{knob}": "tasks/test_predict_task.py" for knob in ("bad_images", "overwrite")},
     **{f"export.{knob}": "tasks/test_export.py" for knob in ("format", "overwrite", "tolerance")},
 }

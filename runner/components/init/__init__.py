@@ -6,6 +6,7 @@ variance_scaling.py: constant and normal weights, Xavier, Kaiming and LeCun.
 structured.py: orthogonal, Dirac and zero-initialized residual branches.
 data_dependent.py: LSUV and patch whitening, which read training images.
 unit_variance.py: the forward pass in which LSUV scales the weights.
+width.py: maximal update parametrization, for models of several widths.
 
 Common knobs: `bias` is the value of all biases; `head` treats the classifier's weights: `small` (normal with standard
 deviation 0.01, or 10 / inputs if that is less, so that training starts at the loss of a guess), None (like

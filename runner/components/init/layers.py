@@ -142,8 +142,10 @@ def set_biases(model: nn.Module, value: float) -> None:
 
 
 @torch.no_grad()
-def set_head(model: nn.Module, head: Head) -> None:
+def set_head(model: nn.Module, head: Head, ratio: float = 1.0) -> None:
     """Set the classifier's weights to zero (`zeros`, `prior`) or to normal values; None leaves them, as does a file.
+
+    The standard deviation is that of a classifier with `ratio` times fewer inputs, over `ratio`.
 
     Raises:
         ConfigError: The model has no classifier, and `head` is not the default.
@@ -161,11 +163,12 @@ def set_head(model: nn.Module, head: Head) -> None:
         )
     for weight in found:
         values = torch.empty_like(weight.read(), memory_format=torch.contiguous_format)
-        if not weight.write(nn.init.normal_(values, std=_head_std(head, values[0].numel()))):
+        std = _head_std(head, values[0].numel() / ratio) / ratio
+        if not weight.write(nn.init.normal_(values, std=std)):
             add_note(model, f"init.head: {weight.name} drawn, then changed by the parametrization ({weight.how})")
 
 
-def _head_std(head: Literal["small", "zeros", "prior"] | float, inputs: int) -> float:
+def _head_std(head: Literal["small", "zeros", "prior"] | float, inputs: float) -> float:
     """Return the standard deviation of a classifier's weights."""
     if isinstance(head, str):
         return min(_SMALL, _SMALL_TIMES_INPUTS / inputs) if head == "small" else 0.0

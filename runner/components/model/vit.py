@@ -23,6 +23,7 @@ def vit(
     num_classes: int,
     activation: ActivationMaker,
     norm: NormMaker,
+    attention_scale: float | None,
     *,
     patch: PositiveInt,
     dim: PositiveInt,
@@ -33,7 +34,8 @@ def vit(
     """Build a vision transformer (arXiv 2010.11929) with a class token, learned positions and pre-norm blocks.
 
     The paper has activation=gelu and norm=layer, which acts on the channels of every token. ViT-S/16 has dim 384, depth
-    12, heads 6 (22.05M parameters for 224x224 and 1,000 classes), ViT-B/16 dim 768, heads 12 (86.6M).
+    12, heads 6 (22.05M parameters for 224x224 and 1,000 classes), ViT-B/16 dim 768, heads 12 (86.6M). Attention
+    multiplies its scores by `attention_scale`; None is 1 / sqrt(features of a head).
 
     Returns:
         Module (B, C, H, W) -> logits (B, K).
@@ -44,7 +46,10 @@ def vit(
     if shape[1] % patch or shape[2] % patch:
         raise ConfigError(f"model.patch: got {patch}, must divide both sides of images of {shape[1]}x{shape[2]}")
     hidden = round(expansion * dim)
-    blocks = {f"block{i + 1}": _encoder_block(dim, heads, hidden, activation, norm) for i in range(depth)}
+    blocks = {
+        f"block{i + 1}": _encoder_block(Attention(dim, heads, attention_scale), dim, hidden, activation, norm)
+        for i in range(depth)
+    }
     return sequential(
         embed=Embedding(shape, patch, dim),
         **blocks,
@@ -55,9 +60,11 @@ def vit(
     )
 
 
-def _encoder_block(dim: int, heads: int, hidden: int, activation: ActivationMaker, norm: NormMaker) -> nn.Sequential:
+def _encoder_block(
+    attend: Attention, dim: int, hidden: int, activation: ActivationMaker, norm: NormMaker
+) -> nn.Sequential:
     """Return an encoder block (B, N, dim): attention, then an MLP, each a residual branch behind a norm."""
-    attention = sequential(norm=TokenNorm(norm(dim, 0)), attend=Attention(dim, heads), slot=Slot("residual"))
+    attention = sequential(norm=TokenNorm(norm(dim, 0)), attend=attend, slot=Slot("residual"))
     perceptron = sequential(
         norm=TokenNorm(norm(dim, 0)),
         fc1=nn.Linear(dim, hidden),
@@ -92,15 +99,16 @@ class Embedding(nn.Module):
 class Attention(nn.Module):
     """Multi-head self-attention over tokens (B, N, dim)."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, scale: float | None = None) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.scale = heads, scale
         self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the attended tokens (B, N, dim)."""
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        gathered: Tensor = self.out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        heads = functional.scaled_dot_product_attention(q, k, v, scale=self.scale)
+        gathered: Tensor = self.out(heads.transpose(1, 2).flatten(2))
         return gathered
 
 

@@ -5,6 +5,7 @@ Formulas: w are the weights, g is the gradient, t the number of steps that the p
 L2 regularization adds `weight_decay * w` to g; decoupled weight decay is `w <- w - lr * weight_decay * w`.
 
 - `groups.py`: parameter groups: weight decay, learning-rate factors, freezing.
+- `width_rules.py`: factors of an optimizer for models of several widths (`init=mup`).
 - `describe_groups.py`: a line per parameter group for the summary.
 - `gradient.py`: plain gradient descent and momentum, from torch.optim.
 - `adaptive.py`: Adam and its relatives, Adagrad, Adafactor, RMSProp, from torch.optim.

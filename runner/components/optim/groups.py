@@ -13,6 +13,7 @@ from torch import nn
 
 from runner.engine.stage_plan import StageRule
 from runner.engine.weights import KINDS, Kind, named_kinds
+from runner.engine.width import SAME_WIDTH, WidthFactor
 from runner.errors import MOST_CHOICES, ConfigError, brief, shown
 from runner.registry import shared_knobs
 from runner.relations import Fields, InRun, OfLength, Regular, Window
@@ -67,6 +68,7 @@ class Groups:
         model: the model to train. Parameters with `requires_grad=False` are left out.
         stage_rules: what `transfer` does to each parameter, by name. The factors on learning rates of a stage and of
             a rule multiply. A window belongs to one of the two.
+        width_factors: what `init=mup` multiplies the learning rate and the weight decay of each parameter by, by name.
         lr: learning rate of a group without a rule, > 0.
         weight_decay: weight decay of the parameters that decay, >= 0; L2 or decoupled, as the optimizer defines it.
         no_decay: the parameters without weight decay: `bias`, `norm` (weights and biases of normalization layers),
@@ -87,6 +89,7 @@ class Groups:
         self,
         model: nn.Module,
         stage_rules: Mapping[str, StageRule] | None,
+        width_factors: Mapping[str, WidthFactor] | None,
         *,
         lr: Positive,
         weight_decay: NonNegative,
@@ -94,7 +97,7 @@ class Groups:
         rules: _Rules,
     ) -> None:
         self.model, self.lr, self.weight_decay = model, lr, weight_decay
-        self._stage_rules = stage_rules or {}
+        self._stage_rules, self._width_factors = stage_rules or {}, width_factors or {}
         self._no_decay = set(no_decay)
         self._trainable = [each for each in named_kinds(model) if each[1].requires_grad]
         self._rules = [_resolve(rule, label) for rule, label in zip(rules, _labels(rules), strict=True)]
@@ -113,11 +116,15 @@ class Groups:
         for name, parameter, kinds in self._trainable:
             rule = next((rule for rule in self._rules if re.search(rule.match, name)), default)
             stage = self._stage_rules.get(name, _WHOLE_MODEL)
+            width = self._width_factors.get(name, SAME_WIDTH)
             decays = not kinds & self._no_decay
-            title = " ".join(filter(None, ("decay" if decays else "no_decay", rule.match, stage.stage)))
-            label = "-".join(filter(None, (rule.label if rule is not default or not stage.stage else "", stage.stage)))
-            group = {"name": title, "params": [], "lr": base * rule.lr * stage.lr, "label": label, "decays": decays}
-            group["weight_decay"] = self.weight_decay * rule.weight_decay * decays
+            scaled = width.title(decays=decays and self.weight_decay > 0)
+            title = " ".join(filter(None, ("decay" if decays else "no_decay", rule.match, stage.stage, scaled)))
+            first = rule.label if rule is not default or not stage.stage else ""
+            label = "-".join(filter(None, (first, stage.stage, width.label)))
+            lr = base * rule.lr * stage.lr * width.lr
+            group = {"name": title, "params": [], "lr": lr, "label": label, "decays": decays}
+            group["weight_decay"] = self.weight_decay * rule.weight_decay * decays * width.weight_decay
             if "active" in rule.extra and stage.entries:
                 raise self._two_windows(rule, stage.stage)
             groups.setdefault(title, {**group, **rule.extra, **stage.entries})["params"].append(parameter)
