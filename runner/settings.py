@@ -49,6 +49,7 @@ class Settings(NamedTuple):
     log_every: Annotated[PositiveInt, Role.OBSERVATION, Unnamed()]
     test: Annotated[Literal["auto", "end", "never"], Role.OBSERVATION]
     figures: Annotated[Literal["auto", "always", "never"], Role.OBSERVATION, Unnamed()]
+    doctor: Annotated[Literal["auto", "never"], Role.OBSERVATION, Unnamed()]
     predictions: Annotated[Literal["auto", "always", "never"], Role.OBSERVATION, Unnamed()]
     plugins: Annotated[list[ModuleName], Role.EXECUTION, Unnamed(), Unswept()]
     outputs: Annotated[str, Role.PATH, FilePath(), Unswept()]

@@ -1,11 +1,14 @@
 """The run doctor: rules that read the logged curves of a run and say what may be wrong with it.
 
-finding.py    a finding: severity, evidence, advice
-facts.py      what the run was
-history.py    its curves
-diagnosis.py  runs the rules
-order.py      the findings that are shown, and their order
-symptoms/     the rules, each a function under `@register("symptom")`
+finding.py     a finding: severity, evidence, advice
+facts.py       what the run was
+history.py     its curves
+diagnosis.py   runs the rules
+order.py       the findings that are shown, and their order
+advice.py      overrides that rules advise
+executable.py  drops the advice that does not compose
+words.py       findings in words
+symptoms/      the rules, each a function under `@register("symptom")`
 """
 
 from runner.doctor.diagnosis import diagnose

@@ -38,6 +38,7 @@ list.py             groups, options and knobs as text or Markdown
 catalog.py          the catalog that task=list prints
 reference.py        docs/reference.md
 notebook.py         rebuild outputs/notebook.md
+diagnose_run.py     the doctor at the end of a run
 settings_check.py   settings of a new run that would do nothing in it
 next_steps.py       what to do after a run or a sweep, as commands to copy
 job.py              the job of a task, and the contracts of `vary` and `launch`
