@@ -67,8 +67,10 @@ class Settings(NamedTuple):
     rerun: Annotated[Literal["never", "changed"], Role.EXECUTION, Unnamed(), Unswept()]
     folds: Annotated[Annotated[int, Range(2)] | None, Aspect.SELECTION]
     fold: Annotated[PositiveInt | None, Aspect.SELECTION]
-    run: Annotated[str | None, Role.PATH, FilePath(), ReadBy("evaluate", "predict", "export", "probe_stages")]
-    runs: Annotated[str | list[str] | None, Role.PATH, FilePath(lists=True), ReadBy("compare", "clean", "ensemble")]
+    run: Annotated[str | None, Role.PATH, FilePath(), ReadBy("evaluate", "predict", "export", "probe_stages", "doctor")]
+    runs: Annotated[
+        str | list[str] | None, Role.PATH, FilePath(lists=True), ReadBy("compare", "clean", "ensemble", "doctor")
+    ]
     note: Annotated[str, Role.OBSERVATION, Verbatim(), Unnamed(), Unswept()]
 
 

@@ -8,6 +8,10 @@ order.py       the findings that are shown, and their order
 advice.py      overrides that rules advise
 executable.py  drops the advice that does not compose
 words.py       findings in words
+checkup.py     finished runs together
+screen.py      a checkup on the screen
+page.py        a checkup as Markdown, HTML and JSON
+figures.py     curves with marks
 symptoms/      the rules, each a function under `@register("symptom")`
 """
 

@@ -82,7 +82,7 @@ def markdown_findings(findings: Sequence[Finding]) -> str:
     for each in findings:
         evidence = each.evidence
         lines = [
-            f"**{severity_in_words(each.severity)}: {each.id}** {each.why}",
+            f"**{severity_in_words(each.severity)}: {each.id}.** {each.why}",
             "",
             f"- evidence: {steps_in_words(evidence)} of {', '.join(f'`{tag}`' for tag in evidence.tags)}"
             + (f"; {numbers}" if (numbers := numbers_in_words(evidence)) else ""),

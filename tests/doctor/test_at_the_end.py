@@ -88,7 +88,7 @@ def test_a_run_that_diverges_gets_its_diagnosis(tmp_path, capfd):
     assert first["advice"][0] == ["optim.lr=1e+11"]
     assert "nonfinite" in texts(folder)[0].decode(errors="replace")
     printed = capfd.readouterr().out
-    assert "error         nonfinite: diverged at step 3" in printed
+    assert "error         nonfinite: Diverged at step 3" in printed
     assert f"task=doctor run={folder}" in printed
 
 

@@ -80,7 +80,7 @@ def test_a_text_is_folded_beside_its_label():
 
 def test_markdown_has_all_of_a_finding():
     assert markdown_findings([finding()]) == (
-        "**warning: my_rule** It is so.\n\n"
+        "**warning: my_rule.** It is so.\n\n"
         "- evidence: steps 10-20 of `train/loss`, `lr`; last loss 0.1235, epochs 3\n"
         "- try: `optim.lr=0.01`\n- would prove it: a run at a third of the rate\n- source: a test"
     )
