@@ -51,16 +51,18 @@ def state_in_words(examined: Examined) -> str:
 
 
 def shares_table(checkup: Checkup) -> Table:
-    """Return how often each symptom occurs, with hyperparameters that only these runs have."""
+    """Return how often each symptom occurs, with hyperparameters that only its runs have, if there are any."""
+    found = shares(checkup)
+    values = [", ".join(f"{key}={value}" for key, value in share.shared.items()) for share in found]
     return [
         {
             "symptom": share.id,
             "severity": severity_in_words(share.severity),
             "runs": f"{len(share.runs)} of {len(checkup.runs)}",
-            "only with": ", ".join(f"{key}={value}" for key, value in share.shared.items()),
+            **({"only with": own} if any(values) else {}),
             "such as": _some([each.run.folder.name for each in share.runs]),
         }
-        for share in shares(checkup)
+        for share, own in zip(found, values, strict=True)
     ]
 
 
