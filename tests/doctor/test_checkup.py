@@ -53,7 +53,7 @@ def sweep(tmp_path):
     for lr, last in ((0.1, 0.5), (1.0, 2.2), (2.0, 2.3)):
         for seed in (0, 1):
             write_folder(
-                folder / f"lr={lr}-seed={seed}", rows(last), optim__lr=lr, seed=seed, augment={"crop": {"padding": 0.125, "mode": "zeros"}},
+                folder / f"lr={lr}-seed={seed}", rows(last), optim__lr=lr, seed=seed,
                 optim__weight_decay=0.0 if lr < 1 else 0.1,
             )  # fmt: skip
     return folder
@@ -156,7 +156,7 @@ def test_the_screen_fits_and_cuts_no_advice(sweep, capfd, monkeypatch, columns):
     print_checkup(on(sweep))
     lines = capfd.readouterr().out.splitlines()
     assert max(map(len, lines)) <= columns
-    assert any(line.startswith("warning  ends_high") or line.startswith("hint     ends_high") for line in lines)
+    assert any(line.startswith(("warning  ends_high", "hint     ends_high")) for line in lines)
     assert any(line.endswith("optim.lr=0.01") for line in lines)
 
 
