@@ -82,6 +82,7 @@ ADDED: dict[str, Any] = {
     **{group: {"name": "none"} for group in ("transfer", "distillation", "resize")},
     "predictions": "never",
     "invariants": "never",
+    "doctor": "auto",
     "clip_by": "norm",
     "update": {"name": "plain"},
     **dict.fromkeys(("folds", "fold", "effective_batch_size")),

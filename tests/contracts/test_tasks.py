@@ -36,6 +36,7 @@ OTHER: dict[str, Any] = {
     "compare.margin": 0.5,
     "compare.until": "val/accuracy>=0.6",
     "compare.out": "elsewhere",
+    "doctor.out": "elsewhere",
     "evaluate.split": "val",
     "export.out": "other.pt2",
     "grid_vs_random.matters": "scheduler.final",
@@ -82,11 +83,12 @@ LESS: dict[str, dict[str, Any]] = {
 }
 LAUNCH = ("grid_vs_random", "kfold", "transfer_advice", "transfer_tour")
 # The key that names a finished run, for tasks that need one
-NEED_RUN = {"evaluate": "run", "predict": "run", "export": "run", "probe_stages": "run"}
+NEED_RUN = {"evaluate": "run", "predict": "run", "export": "run", "probe_stages": "run", "doctor": "run"}
 NEED_RUN |= dict.fromkeys(("clean", "ensemble"), "runs")
 NEED = {"predict": {"images": "photos"}, "export": {"out": "model.pt2"}}  # knobs without which a task does nothing
 # Knobs that show only where something is broken or in the way; their own tests have that
 ELSEWHERE = {
+    "doctor.apply": "doctor/test_doctor_task.py",
     "ensemble.copy": "tasks/test_ensemble_task.py",
     **{f"compare.{knob}": "comparing/test_targets.py" for knob in ("per_study", "tuned", "workloads")},
     **{f"predict.{knob}": "tasks/test_predict_task.py" for knob in ("bad_images", "overwrite")},
