@@ -106,7 +106,7 @@ class Tied(nn.Module):
         found = self.normed(self.second(self.first(images.flatten(1)).relu()).relu())
         if self.training:
             with torch.no_grad():  # as a teacher inside a model moves
-                self.target.lerp_(found.float().mean(0), 0.1)
+                self.target.lerp_(found.mean(0).to(self.target.dtype), 0.1)
         return self.head(self.frozen(found) + self.gate * self.behind(found))
 
 
