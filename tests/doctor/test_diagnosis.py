@@ -1,0 +1,88 @@
+"""Which findings a diagnosis has, in which order; and that no rule of a plugin ends it."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from hand_made import facts, history
+
+from runner.doctor import Evidence, Finding, Severity, diagnose
+from runner.doctor.order import in_order
+from runner.registry import names, register
+
+
+def finding(name, severity, confidence=0.5, **numbers):
+    return Finding(
+        id=name,
+        severity=severity,
+        confidence=confidence,
+        evidence=Evidence(numbers=numbers, steps=(1, 2), tags=("train/loss",)),
+        why="It is so.",
+        advice=(("optim.lr=0.01",),),
+        probe=None,
+        source="a test",
+    )
+
+
+E, W, H = Severity.ERROR, Severity.WARN, Severity.HINT
+
+
+def ids(findings):
+    return [each.id for each in findings]
+
+
+def test_the_worst_and_surest_comes_first():
+    found = in_order([finding("a", H, 0.9), finding("b", W, 0.2), finding("c", W, 0.8), finding("d", E, 0.1)])
+    assert ids(found) == ["d", "c", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ([("no_learning", W), ("underfit", H)], ["no_learning"]),
+        ([("overfit_rising", W), ("train_longer", W)], ["overfit_rising"]),
+        ([("underfit", H), ("train_longer", W)], ["train_longer", "underfit"]),
+        # An error explains what the curves suggest, but no other error, no layer, and no rule of a user
+        ([("nonfinite", E), ("lr_very_high", E), ("spikes", W)], ["lr_very_high", "nonfinite"]),
+        ([("nonfinite", E), ("dead_relu", W), ("my_rule", H)], ["nonfinite", "dead_relu", "my_rule"]),
+    ],
+)
+def test_a_finding_hides_what_it_explains(given, kept):
+    assert ids(in_order([finding(*each) for each in given])) == kept
+
+
+def test_a_record_is_plain_json():
+    found = finding("a", W, 0.123456, step=3, loss=math.nan, norm=-math.inf, share=0.25).to_record()
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["evidence"]["numbers"] == {"step": 3, "loss": "NaN", "norm": "-Infinity", "share": 0.25}
+    assert found["severity"] == "warn" and found["confidence"] == 0.123
+    assert found["advice"] == [["optim.lr=0.01"]]
+
+
+def test_rules_of_plugins_are_asked_and_cannot_end_a_diagnosis(capsys):
+    @register("symptom")
+    def of_a_user(history):
+        return finding("of_a_user", W)
+
+    @register("symptom")
+    def raises(history):
+        return 1 / 0
+
+    @register("symptom")
+    def returns_a_word(history):
+        return "bad"
+
+    found = diagnose(history(facts(), train__loss=[2.0, 1.0]))
+    assert "of_a_user" in ids(found)
+    lines = capsys.readouterr().err.splitlines()
+    assert any("symptom=raises of test_diagnosis: not checked (ZeroDivisionError" in line for line in lines)
+    assert any("symptom=returns_a_word of test_diagnosis: not checked (TypeError" in line for line in lines)
+
+
+def test_every_symptom_survives_a_run_without_curves(capsys):
+    empty = history(facts())
+    for rule_facts in (empty.facts, replace(empty.facts, classes=0, train_examples=0, val_examples=0, class_shares=())):
+        assert diagnose(replace(empty, facts=rule_facts)) is not None
+    assert "symptom=nonfinite" not in capsys.readouterr().err
+    assert "nonfinite" in names("symptom")
