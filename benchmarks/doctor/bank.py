@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,8 @@ from runner.errors import Diverged
 # Long enough for the rules that need 20 blocks of 10 steps in the last third, and for 20 validations
 _LENGTH = ("steps=700", "validate_every=5%")
 _QUIET = (
-    "figures=never",
-    "predictions=never",
-    "keep=none",
-    "test=never",
-    "threads=1",
-    "probe=[update_ratio,grad_norm,activations]",
+    *("figures=never", "predictions=never", "keep=none", "test=never", "threads=1"),
+    *("augment=[]", "probe=[update_ratio,grad_norm,activations]"),
 )
 # Curves that no rule reads
 _LEFT_OUT = ("ratio/log10", "_best/", "train/loss_average", "time/step_ms", "time/examples", "time/peak")
@@ -32,23 +29,13 @@ _LEFT_OUT = ("ratio/log10", "_best/", "train/loss_average", "time/step_ms", "tim
 
 def make_run(case: Case, folder: Path, photographs: Path | None) -> dict[str, Any]:
     """Train a run of the bank in `folder`, and return its record."""
-    words = [*overrides_of(case.net, case.fault), *_LENGTH, *_QUIET, f"seed={case.seed}"]
     data = data_file(case.data, FAULTS[case.fault].data, folder / "data", photographs)
-    words += [
-        "data=arrays",
-        f"data.root={data}",
-        "data.duplicates=ignore",
-        f"outputs={folder / 'runs'}",
-        f"name={case.name}",
-    ]
-    words.append("augment=[]")
-    if not any(word.startswith("data.batch_size") for word in words):
-        words.append("data.batch_size=64")
+    words = ["data=arrays", f"data.root={data}", "data.duplicates=ignore", *overrides_of(case.net, case.fault)]
+    words += [*_LENGTH, *_QUIET, f"seed={case.seed}", f"outputs={folder / 'runs'}", f"name={case.name}"]
     shutil.rmtree(folder / "runs" / case.name, ignore_errors=True)
-    try:
+    # A result as well
+    with suppress(Diverged):
         runner.train(words)
-    except Diverged:
-        pass  # a result as well
     return read_record(case, folder / "runs" / case.name)
 
 
@@ -56,12 +43,12 @@ def read_record(case: Case, folder: Path) -> dict[str, Any]:
     """Return what the rules may read of a run, as JSON values."""
     result = json.loads((folder / "result.json").read_text())
     environment = json.loads((folder / "environment.json").read_text())
-    curves: dict[str, list[list[float]]] = {}
+    curves: dict[str, tuple[list[int], list[float | str]]] = {}
     for line in (folder / "metrics.jsonl").read_text().splitlines():
         row = json.loads(line)
         for tag, value in row.items():
             if tag != "step" and not tag.startswith(_LEFT_OUT):
-                curve = curves.setdefault(tag, [[], []])
+                curve = curves.setdefault(tag, ([], []))
                 curve[0].append(row["step"])
                 curve[1].append(_short(value))
     config = config_part(runner.result(folder).config)
@@ -85,7 +72,7 @@ def _short(value: float | str) -> float | str:
     return value if isinstance(value, str) or not math.isfinite(value) else float(f"{value:.5g}")
 
 
-def _packed(steps: list[float], values: list[float]) -> dict[str, Any]:
+def _packed(steps: list[int], values: list[float | str]) -> dict[str, Any]:
     """Return a curve; that of each step from the first without its steps."""
     return {"values": values} if steps == list(range(1, len(steps) + 1)) else {"steps": steps, "values": values}
 

@@ -29,7 +29,7 @@ def data_file(name: str, alteration: Alteration, folder: Path, photographs: Path
     if not path.is_file():
         whole = _cifar16(photographs) if name == "cifar16" else _generated(name)
         folder.mkdir(parents=True, exist_ok=True)
-        np.savez(path, **_altered(whole, alteration))
+        np.savez(path, allow_pickle=False, **_altered(whole, alteration))
     return path
 
 
@@ -58,7 +58,7 @@ def _generated(name: str) -> _Arrays:
 
     common = {"placement": "host", "sampling": "shuffle", "batch_size": 64}
     made = {"train": 1200, "val": 600, "test": 100, "data_seed": 0, "size": 16}
-    configs = {
+    configs: dict[str, dict[str, Any]] = {
         "digits": {"name": "digits", "classes": None, "limit": None, "limit_seed": 0},
         "shapes": {"name": "synthetic", "kind": "shapes", "classes": 6, "noise": 0.15, **made},
         "spirals": {"name": "synthetic", "kind": "spirals", "classes": 5, "noise": 0.03, **made},

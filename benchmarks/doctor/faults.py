@@ -95,7 +95,8 @@ def overrides_of(net: str, fault: str) -> list[str]:
             # As a layer that the optimizer forgot
             word = f"optim.rules=[{{match: {_FROZEN[net]}, lr: 0, weight_decay: 0}}]"
         found.append(word)
-    return found
+    # Of a key that net and fault set, the fault's value
+    return list({word.partition("=")[0]: word for word in found}.values())
 
 
 def names_cause(fault: str, finding: str) -> bool:
