@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import sys
 import time
 from collections.abc import Sequence
@@ -22,7 +23,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="runs whose name contains this")
     given = parser.parse_args(words)
     (given.out / "records").mkdir(parents=True, exist_ok=True)
-    for case in cases(given.part):
+    found = cases(given.part)
+    # In random order, so that an interrupted bank is a fair sample
+    for case in random.Random(0).sample(found, len(found)):
         path = given.out / "records" / f"{case.name}.json"
         if path.is_file() or given.only not in case.name:
             continue
