@@ -65,7 +65,7 @@ class Trend:
     @property
     def is_flat(self) -> bool:
         """True if the gain is within 1 % with 90 % confidence: no trend found is not enough."""
-        return -_FLAT < self.gain_low and self.gain_high < _FLAT
+        return self.gain_low > -_FLAT and self.gain_high < _FLAT
 
     @property
     def end(self) -> float:

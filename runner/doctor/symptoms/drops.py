@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from runner.doctor.changes_advised import Advice
 from runner.doctor.finding import Evidence, Finding, Severity
 from runner.doctor.history import History, Series
@@ -22,15 +24,15 @@ _TOO_LONG = 2.5 * _LONGEST
 def decay_too_early(history: History) -> Finding | None:
     """Return a finding if the loss was falling when the learning rate dropped early, and falls slowly since."""
     found, start, facts = segments(history), start_loss(history), history.facts
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in pairwise(found):
         drop = int(after.steps[0])
         if start is None or drop > _EARLY * facts.steps or len(before) < _LEAST or len(after) < _LEAST:
             continue
         # What falls in the first steps after a drop is the noise of the old rate
-        slopes = _slope(before, 1 / 3), _slope(Series(after.steps[10:], after.values[10:]), 1.0)
-        if slopes[0] is None or slopes[1] is None:
+        old_part, new_part = _slope(before, 1 / 3), _slope(Series(after.steps[10:], after.values[10:]), 1.0)
+        if old_part is None or new_part is None:
             continue
-        (old, old_z, old_fall), (new, _, _) = slopes
+        (old, old_z, old_fall), new = old_part, new_part[0]
         gain = old_fall / (start - float(min(before.values.min(), after.values.min())) or 1.0)
         if old_z >= -TREND_Z / 2 or gain <= _GAIN or -new >= -_SLOWER * old:
             continue
@@ -80,7 +82,7 @@ def warm_up_too_long(history: History) -> Finding | None:
         severity=Severity.HINT,
         confidence=0.6,
         evidence=Evidence(numbers={"warm_up_steps": steps, "steps": last}, steps=(1, steps), tags=(RATE,)),
-        why=f"The warm-up takes {steps / last:.0%} of the steps; a tenth is usually enough, so this may waste training.",
+        why=f"The warm-up takes {steps / last:.0%} of the steps; a tenth is usually enough.",
         advice=(("scheduler.warmup=10%",), ("scheduler.warmup=5%",)),
         probe=None,
         source="Tuning Playbook, learning rate warm-up",

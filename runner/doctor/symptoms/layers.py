@@ -42,7 +42,9 @@ def dead_relu(history: History) -> Finding | None:
     if config["activation"]["name"] != "relu":
         return None
     shares = {name: (late(values), float(values[0])) for name, values in layers_of(history, "dead").items()}
-    grown = {name: now for name, (now, first) in shares.items() if now > max(_DEAD, min(_DEAD_GROWTH * first, _ALL_DEAD))}
+    grown = {
+        name: now for name, (now, first) in shares.items() if now > max(_DEAD, min(_DEAD_GROWTH * first, _ALL_DEAD))
+    }
     if not grown:
         return None
     name = max(grown, key=lambda each: grown[each])
@@ -50,9 +52,9 @@ def dead_relu(history: History) -> Finding | None:
     return Finding(
         id="dead_relu",
         severity=Severity.WARN if worst > _ALL_DEAD else Severity.HINT,
-        confidence=0.9 if worst > _ALL_DEAD else 0.5,
+        confidence=0.85 if worst > _ALL_DEAD else 0.5,
         evidence=_evidence(history, (f"activations/{name}/dead",), dead_share=worst, at_start=shares[name][1]),
-        why=f"{worst:.0%} of the units of {name} give one value for a whole batch, {shares[name][1]:.0%} did at the start"
+        why=f"{worst:.0%} of the units of {name} give one value for a whole batch, {shares[name][1]:.0%} at the start"
         + ("." if worst > _ALL_DEAD else "; some may be dead."),
         advice=(*divided_lr(config, 3), ("activation=leaky_relu",)),
         probe=None,
@@ -107,7 +109,7 @@ def collapsed(history: History) -> Finding | None:
     return Finding(
         id="collapsed",
         severity=Severity.WARN if sure else Severity.HINT,
-        confidence=0.8 if sure else 0.5,
+        confidence=0.93 if sure else 0.45,
         evidence=_evidence(history, (f"activations/{name}/std",), share_of_first_layer=shares[name], at_start=at_start),
         why=f"The outputs of {name} vary {shares[name]:.1g} times as much as those of {first}"
         + (": they shrink from layer to layer." if sure else "; the layer may pass little on."),
@@ -148,7 +150,7 @@ def vanishing(history: History) -> Finding | None:
     ratios = {name: values[-_ROWS:] for name, values in ratios_of(history).items() if len(values) >= _ROWS}
     if len(ratios) < 2:
         return None
-    first, last = list(ratios)[0], list(ratios)[-1]
+    first, *_, last = ratios
     early, end = float(np.max(ratios[first])), float(np.median(ratios[last]))
     if not 0 < early < _STANDS or early >= _SHRINKS * end:
         return None
@@ -157,7 +159,7 @@ def vanishing(history: History) -> Finding | None:
         severity=Severity.WARN,
         confidence=0.8,
         evidence=_evidence(history, (f"ratio/l2/{first}", f"ratio/l2/{last}"), first_layer=early, last_layer=end),
-        why=f"The first layer moves by {early:.1g} of its weights in a step, the last one by {end:.1g}: gradients vanish.",
+        why=f"The first layer moves by {early:.1g} of its weights in a step, the last by {end:.1g}: gradients vanish.",
         advice=tuple(better_start(history.facts.config)),
         probe="python -m runner task=init_report with the same model",
         source="Glorot and Bengio 2010",

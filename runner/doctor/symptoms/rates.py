@@ -16,6 +16,8 @@ from runner.registry import register
 _ABOVE_START = 1.2
 # Of the best level: a loss above it has diverged (fastai's range test); and the least rise, of the loss of zero outputs
 _ABOVE_BEST, _LEAST_RISE = 4.0, 0.1
+# Of the loss of zero outputs: a lowest level above it has learned nothing
+_LOST = 0.98
 # Share of the fall that is reached in the first tenth
 _FAST, _FAST_SHARE = 0.8, 0.1
 # Update ratio above which a rate is high, below which it is low (CS231n; measured on small networks)
@@ -41,24 +43,35 @@ def lr_very_high(history: History) -> Finding | None:
     best, last = float(blocks.min()), float(blocks[-1])
     above_start = min(blocks[-2:]) > _ABOVE_START * level
     above_best = last > max(_ABOVE_BEST * best, best + _LEAST_RISE * level)
-    if not (above_start or above_best):
+    # A decayed rate brings the loss back to that of zero outputs, which is no recovery
+    first = float(losses(history).values[0])
+    lost = chance is not None and first < _ABOVE_START * chance < blocks.max() and best > _LOST * chance
+    if not (above_start or above_best or lost):
         return None
     steps = losses(history).steps
     return Finding(
         id="lr_very_high",
         severity=Severity.WARN,
-        confidence=0.9,
+        confidence=0.95,
         evidence=Evidence(
-            numbers={"start": level, "best": best, "end": last},
+            numbers={"start": level, "best": best, "highest": float(blocks.max()), "end": last},
             steps=(int(steps[len(steps) * int(blocks.argmin()) // len(blocks)]), int(steps[-1])),
             tags=(LOSS,),
         ),
-        why=f"The training loss ends at {last:.3g}, {'above its start' if above_start else 'far above its best level'} "
-        f"of {level if above_start else best:.3g}: the learning rate is too high.",
+        why=_how(above_start, above_best, float(blocks.max()), last) + ": the learning rate is too high.",
         advice=(*divided_lr(history.facts.config, 10), *warmed_up(history.facts.config), *_clip(history)),
         probe="train 200 steps from the best checkpoint with a tenth of the learning rate",
         source="CS231n, neural networks 3; fastai's range test (4 times the best loss)",
     )
+
+
+def _how(above_start: bool, above_best: bool, highest: float, last: float) -> str:
+    """Return how the loss went, in words."""
+    if above_start or above_best:
+        return (
+            f"The training loss ends at {last:.3g}, {'above its start' if above_start else 'far above its best level'}"
+        )
+    return f"The training loss rises to {highest:.3g} and never falls below that of outputs of zero"
 
 
 def _clip(history: History) -> list[tuple[str, ...]]:
@@ -69,7 +82,7 @@ def _clip(history: History) -> list[tuple[str, ...]]:
 
 @register("symptom")
 def lr_high(history: History) -> Finding | None:
-    """Return a finding if the loss falls fast, then stays flat, with large updates or a better trial at a lower rate."""
+    """Return a finding if the loss falls fast and stays flat, with large updates or a better trial at a lower rate."""
     shape, blocks, start = trend(history), whole_blocks(history), start_loss(history)
     if shape is None or blocks is None or start is None or shape.fall <= 0 or not shape.is_flat:
         return None

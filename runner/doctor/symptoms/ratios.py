@@ -11,7 +11,7 @@ from runner.doctor.history import History
 from runner.doctor.shapes import LOSS, RATIO, early_ratio, is_short, whole_blocks
 from runner.registry import register
 
-# Early update ratio of all weights that is unusual, and that is extreme (CS231n: about 1e-3; measured on small networks)
+# Early update ratio of all weights that is unusual, and that is extreme (CS231n: about 1e-3)
 _LOW, _VERY_LOW, _HIGH, _VERY_HIGH = 3e-4, 1e-5, 3e-2, 1e-1
 # Growth of the weights' norm above which a low late ratio means a rate that was too high
 _GROWN = 2.0
@@ -20,6 +20,8 @@ _WEIGHTS = "weight_norm/"
 _LEAST, _CLIPPED = 8, 0.5
 # Steps in which weight decay alone would shrink a weight to 1/e; usual values are 1,000 and more
 _FORGETS = 100
+# Usual weight decay (He et al. 2016; Loshchilov and Hutter 2019), and by which factor more is unusual
+_USUAL_COUPLED, _USUAL_DECOUPLED, _UNUSUAL = 5e-4, 0.1, 8.0
 # A loss that is still this share of that of zero outputs
 _UNLEARNED = 0.25
 # Optimizers whose decay is decoupled from the gradient; others with momentum add it to the gradient
@@ -38,8 +40,8 @@ def ratio_low(history: History) -> Finding | None:
         severity=Severity.WARN if ratio < _VERY_LOW else Severity.HINT,
         confidence=0.8 if ratio < _VERY_LOW else 0.5,
         evidence=_ratio_evidence(history, ratio, _LOW),
-        why=f"Early updates are {ratio:.1g} of the weights' norm, where 1e-3 to 1e-2 is usual; the learning rate may be "
-        "too low.",
+        why=f"Early updates are {ratio:.1g} of the weights' norm, where 1e-3 to 1e-2 is usual; the learning rate may "
+        "be too low.",
         advice=tuple(more_lr(history.facts.config, 10 if ratio < _LOW / 10 else 3)),
         probe="train 200 steps from the last checkpoint with three times the learning rate",
         source="CS231n, neural networks 3",
@@ -57,8 +59,8 @@ def ratio_high(history: History) -> Finding | None:
         severity=Severity.WARN if ratio > _VERY_HIGH else Severity.HINT,
         confidence=0.8 if ratio > _VERY_HIGH else 0.5,
         evidence=_ratio_evidence(history, ratio, _HIGH),
-        why=f"Early updates are {ratio:.1g} of the weights' norm, where 1e-3 to 1e-2 is usual; the learning rate may be "
-        "too high.",
+        why=f"Early updates are {ratio:.1g} of the weights' norm, where 1e-3 to 1e-2 is usual; the learning rate may "
+        "be too high.",
         advice=tuple(divided_lr(history.facts.config, 10 if ratio > _VERY_HIGH else 3)),
         probe="train 200 steps from the last checkpoint with a tenth of the learning rate",
         source="CS231n, neural networks 3",
@@ -122,7 +124,9 @@ def decay_too_strong(history: History) -> Finding | None:
         return None
     slowed = 1 - (optim.get("momentum") or 0.0) if optim["name"] in _COUPLED else 1.0
     steps = slowed / (rate * decay)
-    if steps >= _FORGETS:
+    # Else it is the rate that is unusual
+    unusual = decay > _UNUSUAL * (_USUAL_COUPLED if optim["name"] in _COUPLED else _USUAL_DECOUPLED)
+    if steps >= _FORGETS or not unusual:
         return None
     high = chance is not None and float(blocks.min()) > _UNLEARNED * chance
     return Finding(
@@ -134,7 +138,8 @@ def decay_too_strong(history: History) -> Finding | None:
             steps=(1, history.facts.steps),
             tags=(LOSS,),
         ),
-        why=f"Weight decay alone shrinks a weight to a third in {steps:.3g} steps; usual are 1,000 and more.",
+        why=f"Weight decay alone shrinks a weight to a third in {steps:.3g} steps, where 1,000 and more are "
+        "usual; that may be too strong.",
         advice=((f"optim.weight_decay={rounded(decay * steps / 1000)}",), ("optim.weight_decay=0",)),
         probe="train with weight decay 0",
         source="Kosson et al. 2023, Rotational Equilibrium; Wang and Aitchison 2024",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from runner.doctor.advice import divided_lr
@@ -45,13 +47,16 @@ def no_learning(history: History) -> Finding | None:
         return None
     prior = history.facts.prior_entropy() if history.facts.config["loss"]["name"] == "cross_entropy" else None
     level = min(chance, chance if prior is None else prior)
+    # With strong label smoothing the best loss is near that of zero outputs
+    if _smoothed_floor(history) > (1 - 2 * _CHANCE) * level:
+        return None
     if blocks.min() < (1 - _CHANCE) * level:
         return None
     config = history.facts.config
     return Finding(
         id="no_learning",
         severity=Severity.WARN,
-        confidence=0.85,
+        confidence=0.7,
         evidence=Evidence(
             numbers={"lowest_level": float(blocks.min()), "chance": level},
             steps=(int(late.steps[0]), int(late.steps[-1])),
@@ -62,6 +67,16 @@ def no_learning(history: History) -> Finding | None:
         probe="overfit one batch, with a ladder of learning rates",
         source="CS231n, neural networks 3; Karpathy, A Recipe for Training Neural Networks",
     )
+
+
+def _smoothed_floor(history: History) -> float:
+    """Return the lowest cross-entropy that label smoothing allows, 0 for other losses."""
+    loss, classes = history.facts.config["loss"], history.facts.classes
+    share = float(loss.get("label_smoothing") or 0.0) if loss["name"] == "cross_entropy" else 0.0
+    if not share or classes < 2:
+        return 0.0
+    others = share / classes
+    return -(1 - share + others) * math.log(1 - share + others) - (classes - 1) * others * math.log(others)
 
 
 @register("symptom")
