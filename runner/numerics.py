@@ -81,6 +81,7 @@ ADDED: dict[str, Any] = {
     "tracker": {},
     **{group: {"name": "none"} for group in ("transfer", "distillation", "resize")},
     "predictions": "never",
+    "doctor": "auto",
     "clip_by": "norm",
     "update": {"name": "plain"},
     **dict.fromkeys(("folds", "fold", "effective_batch_size")),

@@ -49,6 +49,7 @@ class Settings(NamedTuple):
     log_every: Annotated[PositiveInt, Role.OBSERVATION, Unnamed()]
     test: Annotated[Literal["auto", "end", "never"], Role.OBSERVATION]
     figures: Annotated[Literal["auto", "always", "never"], Role.OBSERVATION, Unnamed()]
+    doctor: Annotated[Literal["auto", "never"], Role.OBSERVATION, Unnamed()]
     predictions: Annotated[Literal["auto", "always", "never"], Role.OBSERVATION, Unnamed()]
     plugins: Annotated[list[ModuleName], Role.EXECUTION, Unnamed(), Unswept()]
     outputs: Annotated[str, Role.PATH, FilePath(), Unswept()]
@@ -66,8 +67,10 @@ class Settings(NamedTuple):
     rerun: Annotated[Literal["never", "changed"], Role.EXECUTION, Unnamed(), Unswept()]
     folds: Annotated[Annotated[int, Range(2)] | None, Aspect.SELECTION]
     fold: Annotated[PositiveInt | None, Aspect.SELECTION]
-    run: Annotated[str | None, Role.PATH, FilePath(), ReadBy("evaluate", "predict", "export", "probe_stages")]
-    runs: Annotated[str | list[str] | None, Role.PATH, FilePath(lists=True), ReadBy("compare", "clean", "ensemble")]
+    run: Annotated[str | None, Role.PATH, FilePath(), ReadBy("evaluate", "predict", "export", "probe_stages", "doctor")]
+    runs: Annotated[
+        str | list[str] | None, Role.PATH, FilePath(lists=True), ReadBy("compare", "clean", "ensemble", "doctor")
+    ]
     note: Annotated[str, Role.OBSERVATION, Verbatim(), Unnamed(), Unswept()]
 
 

@@ -21,7 +21,7 @@ from runner.engine.logs import console, summaries
 from runner.engine.logs.event_file import EventFile
 from runner.engine.logs.sinks import Row
 from runner.notebook import book
-from runner.tasks import compare, start
+from runner.tasks import compare, diagnose_run, start
 from runner.tasks import report as task_report
 
 TRAIN = (*MLP, "steps=4", "probe=[]", "name=run", "test=end", "figures=never")
@@ -44,6 +44,7 @@ DECORATION = {
     "notebook": ((book, "_parse"), "outputs/notebook.md: cannot write the notebook; task=notebook writes it later"),
     "git": ((provenance, "repository"), "git in environment.json: not known"),
     "the machine": ((provenance.platform, "machine"), "platform in environment.json: not known"),
+    "the doctor": ((diagnose_run, "diagnose"), "diagnosis.json: not written"),
     "speed": ((task_report, "median_cost"), "speed: not shown"),
     "the table": ((task_report, "print_table"), "summary: not shown"),
 }

@@ -15,6 +15,7 @@ class_scores.py     scores of each class: table and CSV
 predictions.py      the predictions for a split, in a file
 clean.py            remove weights files of finished runs
 compare.py          compare runs
+doctor.py           say what may be wrong with finished runs
 preview.py          schedule, augmented images and parameter groups without training
 preview_images.py   the images of a preview
 profile.py          time of a step by operation
@@ -38,6 +39,7 @@ list.py             groups, options and knobs as text or Markdown
 catalog.py          the catalog that task=list prints
 reference.py        docs/reference.md
 notebook.py         rebuild outputs/notebook.md
+diagnose_run.py     the doctor at the end of a run
 settings_check.py   settings of a new run that would do nothing in it
 next_steps.py       what to do after a run or a sweep, as commands to copy
 job.py              the job of a task, and the contracts of `vary` and `launch`

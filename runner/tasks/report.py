@@ -123,10 +123,13 @@ def _last_checkpoint_in_words(folder: Path) -> str:
     return f"the checkpoint of step {snapshot.step} is kept" if snapshot else "there is no checkpoint before it"
 
 
-def show_summary(folder: Path, job: Job, result: Result, more: Sequence[str] = ()) -> None:
-    """Print the scores of a finished run, more lines about it, and how to view it."""
+def show_summary(
+    folder: Path, job: Job, result: Result, more: Sequence[str] = (), findings: Sequence[str] = ()
+) -> None:
+    """Print the scores of a finished run, more lines about it, how to view it, and what the doctor found."""
     with decorative("summary: not shown"):
         _show_summary(folder, job, result, more)
+    write_stdout("".join(f"{line}\n" for line in findings))
 
 
 def _show_summary(folder: Path, job: Job, result: Result, more: Sequence[str]) -> None:

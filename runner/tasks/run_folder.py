@@ -41,6 +41,7 @@ class Run:
     read_only: StorageError | None = None  # why it cannot be locked: it may be read, and nobody may write into it
     afterwards: Afterwards = field(default_factory=Afterwards)  # done after a success, with the folder still locked
     lines: list[str] = field(default_factory=list)  # for the summary that the task prints at its end
+    findings: list[str] = field(default_factory=list)  # of the doctor, printed below the summary
     until_end: ExitStack = field(default_factory=ExitStack)  # closed after the result is written, however the run ended
 
     def check_writable(self) -> None:

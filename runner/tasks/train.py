@@ -28,10 +28,11 @@ from runner.errors import DataError, Diverged
 from runner.registry import register
 from runner.status import Status
 from runner.tasks.batch_size import with_batch_size
+from runner.tasks.diagnose_run import diagnose_if_missing, plan_diagnosis
 from runner.tasks.extend_run import extended_job, origin_of
 from runner.tasks.final_scores import record_scores
 from runner.tasks.find_folder import begun_folder, on_these_data
-from runner.tasks.job import Job
+from runner.tasks.job import Job, Vary
 from runner.tasks.probe_phase import compare_with_probe
 from runner.tasks.report import (
     explained,
@@ -61,7 +62,7 @@ _NOT_REMOVED = "superfluous checkpoints: not removed"
 
 
 @register("task", name="train")
-def train_task(job: Job) -> int:
+def train_task(job: Job, vary: Vary | None) -> int:
     """Train a model and leave its run folder; `resume=<folder>` continues a run, as does the same trial of a sweep."""
     by_hand = job.config["resume"] is not None
     job, folder, loaded = _resumed(job) if by_hand else _begun(extended_job(job))
@@ -88,9 +89,10 @@ def train_task(job: Job) -> int:
         start = Start(snapshot, origin, versions)
         if resumed and is_finished:
             run = _already_trained(resumed, job, trackers)
+            diagnose_if_missing(run, job, vary)
         else:
-            run = _train_from(job, experiment, resumed, start, trackers)
-    show_summary(run.folder, job, run.result, run.lines)
+            run = _train_from(job, experiment, resumed, start, trackers, vary)
+    show_summary(run.folder, job, run.result, run.lines, run.findings)
     return 0
 
 
@@ -137,7 +139,12 @@ def _already_trained(run: Run, job: Job, trackers: Mapping[str, Tracker]) -> Run
 
 
 def _train_from(
-    job: Job, experiment: Experiment, resumed: Run | None, start: Start, trackers: Mapping[str, Tracker]
+    job: Job,
+    experiment: Experiment,
+    resumed: Run | None,
+    start: Start,
+    trackers: Mapping[str, Tracker],
+    vary: Vary | None,
 ) -> Run:
     """Train from the snapshot or from the start, and return the run with its result."""
     diverged = resumed is not None and resumed.result.status is Status.DIVERGED
@@ -147,6 +154,7 @@ def _train_from(
         show_start(experiment, start.snapshot, resumed=resumed is not None and start.origin is None)
         if diverged:
             print_progress(f"  {_DIVERGES_AGAIN}")
+        plan_diagnosis(run, job, vary)
         _train_in(run, job, experiment, start, trackers)
     return run
 

@@ -22,14 +22,14 @@ def test_a_run_that_diverged_names_the_step_the_place_and_a_tenth_of_the_rate():
     assert found.severity is Severity.ERROR
     assert found.evidence.steps == (4, 4)
     assert found.evidence.numbers == {"step": 4, "last_finite_loss": 1e30}
-    assert found.why == "diverged at step 4: the output of hidden.fc2 (Linear) is not finite."
+    assert found.why == "Diverged at step 4: the output of hidden.fc2 (Linear) is not finite."
     assert found.advice == (("optim.lr=0.025",), ("clip=1.0",))
 
 
 def test_the_first_loss_that_is_not_finite_counts_where_the_run_says_nothing():
     found = nonfinite(history(facts(), train__loss=[2.3, math.inf, 2.0, math.nan]))
     assert found.evidence.steps == (2, 2)
-    assert found.why == "the training loss of step 2 is not finite."
+    assert found.why == "The training loss of step 2 is not finite."
     assert found.evidence.numbers["last_finite_loss"] == 2.0
 
 

@@ -23,7 +23,7 @@ def nonfinite(history: History) -> Finding | None:
     if facts.status is not Status.DIVERGED and not len(bad):
         return None
     step = facts.diverged_at if facts.diverged_at is not None else int(bad[0])
-    first = facts.reason.partition("; ")[0] if facts.reason else f"the training loss of step {step} is not finite"
+    first = facts.reason.partition("; ")[0] if facts.reason else f"The training loss of step {step} is not finite"
     before = loss.finite()
     last = {"last_finite_loss": float(before.values[-1])} if len(before) else {}
     return Finding(
@@ -31,7 +31,7 @@ def nonfinite(history: History) -> Finding | None:
         severity=Severity.ERROR,
         confidence=1.0,
         evidence=Evidence(numbers={"step": step, **last}, steps=(step, step), tags=(_LOSS,)),
-        why=f"{first}.",
+        why=f"{first[:1].upper()}{first[1:]}.",
         advice=(*divided_lr(facts.config, _FACTOR), *_other_advice(history)),
         probe=None,
         source="a finite check of each step's loss and gradients",

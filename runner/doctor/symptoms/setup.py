@@ -12,12 +12,14 @@ from runner.doctor.evaluations import ACCURACY, TRAIN_ACCURACY, TRAIN_LOSS, chan
 from runner.doctor.finding import Evidence, Finding, Severity
 from runner.doctor.history import History
 from runner.doctor.layers import ratios_of
-from runner.doctor.measures import binomial_se
+from runner.doctor.measures import binomial_se, noise_sd
 from runner.doctor.shapes import LOSS, losses, whole_blocks
 from runner.registry import register
 
 # First loss over that of zero outputs (Karpathy; measured: at most 1.15 with the defaults of PyTorch, 1.5 is far above)
 _FIRST = 1.5
+# Steps whose noise the first loss may have
+_EARLY = 50
 # Examples of a batch: batch normalization works best with 32 and more; below 8 its statistics are noise
 _TINY_BATCH = 8
 # Excess of the loss in training over that in evaluation, of the loss of zero outputs; smoothing of more is unusual
@@ -35,9 +37,11 @@ def initial_loss(history: History) -> Finding | None:
     """Return a finding if the first training loss is far above that of zero outputs."""
     loss, chance, config = losses(history), history.facts.chance_loss(), history.facts.config
     started = config["init_from"] is None and config["extend"] is None and config["extended_from"] is None
-    if chance is None or not started or not len(loss) or loss.steps[0] != 1 or loss.values[0] <= _FIRST * chance:
+    if chance is None or not started or not len(loss) or loss.steps[0] != 1:
         return None
     first = float(loss.values[0])
+    if first <= _FIRST * chance + 3 * noise_sd(loss.values[:_EARLY]):
+        return None
     return Finding(
         id="initial_loss",
         severity=Severity.WARN,
