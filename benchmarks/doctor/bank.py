@@ -18,7 +18,7 @@ from benchmarks.doctor.plan import Case
 from runner.errors import Diverged
 
 # Long enough for the rules that need 20 blocks of 10 steps in the last third, and for 20 validations
-_LENGTH = ("steps=700", "validate_every=5%")
+_STEPS = 700
 _QUIET = (
     *("figures=never", "predictions=never", "keep=none", "test=never", "threads=1"),
     *("augment=[]", "probe=[update_ratio,grad_norm,activations]"),
@@ -27,11 +27,18 @@ _QUIET = (
 _LEFT_OUT = ("ratio/log10", "_best/", "train/loss_average", "time/step_ms", "time/examples", "time/peak")
 
 
-def make_run(case: Case, folder: Path, photographs: Path | None) -> dict[str, Any]:
+def make_run(case: Case, folder: Path, photographs: Path | None, steps: int = _STEPS) -> dict[str, Any]:
     """Train a run of the bank in `folder`, and return its record."""
     data = data_file(case.data, FAULTS[case.fault].data, folder / "data", photographs)
     words = ["data=arrays", f"data.root={data}", "data.duplicates=ignore", *overrides_of(case.net, case.fault)]
-    words += [*_LENGTH, *_QUIET, f"seed={case.seed}", f"outputs={folder / 'runs'}", f"name={case.name}"]
+    words += [
+        f"steps={steps}",
+        "validate_every=5%",
+        *_QUIET,
+        f"seed={case.seed}",
+        f"outputs={folder / 'runs'}",
+        f"name={case.name}",
+    ]
     shutil.rmtree(folder / "runs" / case.name, ignore_errors=True)
     # A result as well
     with suppress(Diverged):
@@ -79,7 +86,8 @@ def _packed(steps: list[int], values: list[float | str]) -> dict[str, Any]:
 
 def write_records(records: Mapping[str, Any], path: Path) -> None:
     """Write records as one compressed JSON file whose bytes depend on its content only."""
-    text = json.dumps(records, separators=(",", ":"), sort_keys=True)
+    # The order of keys stays: that of tags is the order of the layers
+    text = json.dumps(records, separators=(",", ":"))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
 

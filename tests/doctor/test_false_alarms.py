@@ -36,7 +36,7 @@ def _healthy(seed):
         val__accuracy=evaluations(np.clip(val, 0, 1), count),
         train_eval__accuracy=evaluations(train, count),
         train_eval__loss=evaluations(falling(evals, low=low, rate=rate), count),
-        val__loss=evaluations(falling(evals, low=low * 1.2 + 0.05, rate=rate) + random.normal(size=evals) * 0.005, count),
+        val__loss=evaluations(falling(evals, low=low * 1.2 + 0.05, rate=rate) + noise(seed, evals, 0.005), count),
         **{"ratio__l2/_global": measured(np.exp(random.normal(-6, 0.5, 19)), count)},
     )  # fmt: skip
 

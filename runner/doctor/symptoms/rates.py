@@ -48,14 +48,14 @@ def lr_very_high(history: History) -> Finding | None:
     lost = chance is not None and first < _ABOVE_START * chance < blocks.max() and best > _LOST * chance
     if not (above_start or above_best or lost):
         return None
-    steps = losses(history).steps
+    steps, place = losses(history).steps, int(blocks.argmin() if above_best else blocks.argmax())
     return Finding(
         id="lr_very_high",
         severity=Severity.WARN,
         confidence=0.95,
         evidence=Evidence(
             numbers={"start": level, "best": best, "highest": float(blocks.max()), "end": last},
-            steps=(int(steps[len(steps) * int(blocks.argmin()) // len(blocks)]), int(steps[-1])),
+            steps=(int(steps[len(steps) * place // len(blocks)]), int(steps[-1])),
             tags=(LOSS,),
         ),
         why=_how(above_start, above_best, float(blocks.max()), last) + ": the learning rate is too high.",

@@ -132,7 +132,7 @@ def decay_too_strong(history: History) -> Finding | None:
     return Finding(
         id="decay_too_strong",
         severity=Severity.WARN if high else Severity.HINT,
-        confidence=0.92 if high else 0.6,
+        confidence=0.92 if high else 0.75,
         evidence=Evidence(
             numbers={"steps_to_shrink": steps, "limit": _FORGETS, "lowest_loss": float(blocks.min())},
             steps=(1, history.facts.steps),
