@@ -38,6 +38,7 @@ TASKS = {
         *("task.side=2", "task.draws=1", "task.matters=optim.lr", "task.between=[0.1,0.2]"),
     ),
     "compare": ("task=compare", "runs=runs", "task.out=outputs/run"),
+    "doctor": ("task=doctor", "run=outputs/seen", "task.out=outputs/run"),
     "evaluate": ("task=evaluate", "run=outputs/run", "predict=mc_dropout"),
     "probe_stages": ("task=probe_stages", "run=outputs/run"),
 }
@@ -51,6 +52,7 @@ FIGURES = {
     "runner.engine.figures.preview.lr_figure": ("preview", "preview/lr.png"),
     "runner.engine.figures.preview.image_figure": ("preview", "preview/images.png"),
     "runner.engine.figures.preview.counts_figure": ("preview", "preview/classes.png"),
+    "runner.doctor.figures.diagnosis_figure": ("doctor", "curves-1.svg"),
     "runner.engine.figures.search.search_figure": ("grid_vs_random", "grid_vs_random.png"),
     "runner.tasks.init_figures.histogram_figure": ("init_report", "report.png"),
     "runner.tasks.init_figures.depth_figure": ("init_report", "depth.png"),
@@ -62,7 +64,14 @@ FIGURES = {
     "runner.ensembles.figures.ensemble_figure": ("evaluate", "mc_dropout_test.png"),
     "runner.tasks.stage_report.stages_figure": ("probe_stages", "stages.png"),
 }
-NUMBERS = {"compare": "comparison.csv", "init_report": "report.json", "grid_vs_random": "report.json"}
+# Reports on runs, which are no runs themselves, with their pages
+PAGES = {"compare": "comparison", "doctor": "doctor"}
+NUMBERS = {
+    "compare": "comparison.csv",
+    "doctor": "doctor.json",
+    "init_report": "report.json",
+    "grid_vs_random": "report.json",
+}
 
 
 def functions(text):
@@ -119,6 +128,8 @@ def run_task(folder, task, before=lambda: None):
         report.importance = lambda rows: Importance(method="as told", r2=0.5, drops=(("optim.lr", 0.5, 0.1),))
         if task in ("evaluate", "probe_stages"):
             main([*SMALL, "figures=never", "regularizer=[dropout]"])
+        elif task == "doctor":
+            main([word for word in SMALL if word != "name=run"] + ["name=seen", "figures=never"])
         before()
         code = main(list(TASKS[task]))
         sys.stdout.flush()
@@ -165,9 +176,9 @@ def test_a_figure_that_fails_is_one_line_and_costs_nothing_else(tmp_path, figure
     folder = tmp_path / "run/outputs/run"
     for other, (drawn_by, path) in FIGURES.items():
         assert (folder / path).exists() == (other != figure and drawn_by == task)
-    if task == "compare":
-        assert "</html>" in (folder / "comparison.html").read_text()
-        assert f"({name})" not in (folder / "comparison.md").read_text()
+    if task in PAGES:
+        assert "</html>" in (folder / f"{PAGES[task]}.html").read_text()
+        assert f"({name})" not in (folder / f"{PAGES[task]}.md").read_text()
     else:
         assert (result(folder)["status"], result(folder)["exit"]) == ("done", 0)
     assert (folder / NUMBERS.get(task, "config.yaml")).stat().st_size > 100
@@ -218,8 +229,8 @@ def test_the_result_is_written_before_a_figure_is_begun(tmp_path, task):
     code, output = run_task(tmp_path / "run", task, die)
     assert code == -9, output
     folder = tmp_path / "run/outputs/run"
-    if task == "compare":
-        assert (folder / "comparison.csv").exists() and (folder / "runs.csv").exists()
+    if task in PAGES:
+        assert (folder / NUMBERS[task]).exists() and (task != "compare" or (folder / "runs.csv").exists())
     else:
         assert (result(folder)["status"], result(folder)["exit"]) == ("done", 0)
         assert (folder / NUMBERS.get(task, "config.yaml")).exists()

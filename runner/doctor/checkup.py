@@ -42,7 +42,7 @@ class Checkup:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
+class _Share:
     """How often a symptom occurs.
 
     Attributes:
@@ -110,14 +110,14 @@ def _badness(examined: Examined) -> tuple[int, int]:
     return (len(Severity) if worst is None else worst.rank, -len(examined.findings))
 
 
-def shares(checkup: Checkup) -> list[Share]:
+def shares(checkup: Checkup) -> list[_Share]:
     """Return how often each symptom occurs, the worst and most frequent first."""
     by_id: dict[str, list[tuple[Examined, Finding]]] = {}
     for each in checkup.runs:
         for finding in each.findings:
             by_id.setdefault(finding.id, []).append((each, finding))
     found = [
-        Share(
+        _Share(
             id=name,
             severity=min((finding.severity for _, finding in pairs), key=lambda severity: severity.rank),
             runs=[each for each, _ in pairs],

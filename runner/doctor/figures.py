@@ -21,6 +21,8 @@ _MAX_POINTS = 400
 _MAX_LABELS = 4
 # Share of the losses below the upper end of the axis: a spike does not flatten the curve
 _SHOWN_SHARE = 0.99
+# Factor from the median loss to the largest one above which the axis is logarithmic
+_WIDE = 20
 # Part of the width of a panel that a mark takes at least, and of its height that the number of the next one is lower
 _LEAST_MARK, _LOWER = 0.004, 0.08
 _LOSS = "train/loss"
@@ -89,10 +91,12 @@ def _thinned(curve: Series) -> Series:
 
 
 def _limit_loss_axis(axes: Any, loss: Series) -> None:
-    """Limit the loss axis to nearly all losses, from zero."""
+    """Limit the loss axis to nearly all losses, from zero; losses of several orders of magnitude get a log scale."""
     values = np.sort(loss.finite().values)
     top = 1.15 * float(values[round(_SHOWN_SHARE * (len(values) - 1))]) if len(values) else 0.0
-    if top > 0 and math.isfinite(top):
+    if len(values) and values[0] > 0 and top > _WIDE * np.median(values):
+        axes.set_yscale("log")
+    elif top > 0 and math.isfinite(top):
         axes.set_ylim(min(0.0, float(values[0])), top)
 
 

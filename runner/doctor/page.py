@@ -28,7 +28,7 @@ _MOST_DRAWN, _MOST_RUNS = 12, 100
 # Runs that the row of a symptom names
 _MOST_NAMED = 3
 # The command that follows a piece of advice of a run
-Command = Callable[[Examined, tuple[str, ...]], str]
+_Command = Callable[[Examined, tuple[str, ...]], str]
 
 
 def headline(checkup: Checkup) -> str:
@@ -37,12 +37,12 @@ def headline(checkup: Checkup) -> str:
     if len(checkup.runs) == 1:
         (one,) = checkup.runs
         found = counts_in_words(one.findings) or f"no findings, {counted(len(names('symptom')), 'symptom')} checked"
-        return f"{printable(one.run.folder)}, {state_in_words(one)}: {found}"
+        return f"{printable(one.run.folder)}, {_state_in_words(one)}: {found}"
     found = counts_in_words([finding for each in sick for finding in each.findings])
     return f"{counted(len(checkup.runs), 'run')}: {len(sick)} with findings{f' ({found})' if found else ''}"
 
 
-def state_in_words(examined: Examined) -> str:
+def _state_in_words(examined: Examined) -> str:
     """Return how far a run came: `done after 570 steps`, `diverged after 2 of 570 steps`."""
     result, planned = examined.run.result, examined.history.facts.steps
     all_of = "" if result.steps >= planned else f" of {planned}"
@@ -51,16 +51,18 @@ def state_in_words(examined: Examined) -> str:
 
 
 def shares_table(checkup: Checkup) -> Table:
-    """Return how often each symptom occurs, with hyperparameters that only these runs have."""
+    """Return how often each symptom occurs, with hyperparameters that only its runs have, if there are any."""
+    found = shares(checkup)
+    values = [", ".join(f"{key}={value}" for key, value in share.shared.items()) for share in found]
     return [
         {
             "symptom": share.id,
             "severity": severity_in_words(share.severity),
             "runs": f"{len(share.runs)} of {len(checkup.runs)}",
-            "only with": ", ".join(f"{key}={value}" for key, value in share.shared.items()),
+            **({"only with": own} if any(values) else {}),
             "such as": _some([each.run.folder.name for each in share.runs]),
         }
-        for share in shares(checkup)
+        for share, own in zip(found, values, strict=True)
     ]
 
 
@@ -73,7 +75,7 @@ def _some(given: Sequence[str]) -> str:
 def draw_pictures(checkup: Checkup) -> dict[str, bytes]:
     """Return the curves of the worst runs by the name of the picture, as SVG, without those that cannot be drawn."""
     return draw_all(
-        {picture_name(i): diagnosis_figure(each.history, each.findings) for i, each in enumerate(_drawn(checkup), 1)}
+        {_picture_name(i): diagnosis_figure(each.history, each.findings) for i, each in enumerate(_drawn(checkup), 1)}
     )
 
 
@@ -84,12 +86,12 @@ def _drawn(checkup: Checkup) -> list[Examined]:
     return [each for each in checkup.runs if each.findings][:_MOST_DRAWN]
 
 
-def picture_name(number: int) -> str:
+def _picture_name(number: int) -> str:
     """Return the name of a run's picture, by its place on the page."""
     return f"curves-{number}"
 
 
-def evidence_in_words(finding: Finding) -> str:
+def _evidence_in_words(finding: Finding) -> str:
     """Return the numbers, the steps and the curves that a finding rests on, in one line."""
     numbers = numbers_in_words(finding.evidence)
     return (
@@ -97,16 +99,16 @@ def evidence_in_words(finding: Finding) -> str:
     )
 
 
-def markdown_page(checkup: Checkup, drawn: Mapping[str, bytes], command: Command, given: str) -> str:
+def markdown_page(checkup: Checkup, drawn: Mapping[str, bytes], command: _Command, given: str) -> str:
     """Return a checkup as Markdown; its pictures are `<name>.svg` in the same folder."""
     lines = ["# Diagnosis", "", f"{escape_markdown(headline(checkup))}.", ""]
     lines += [f"> **Note:** {escape_markdown(note)}\n>" for note in checkup.notes]
     if len(checkup.runs) > 1:
         lines += ["", *(markdown_table(shares_table(checkup)) or ["No findings."])]
     for number, each in enumerate(_described(checkup), 1):
-        lines += ["", f"## {escape_markdown(printable(each.run.folder))}", "", f"{state_in_words(each)}."]
-        if picture_name(number) in drawn:
-            lines += ["", f"![curves]({picture_name(number)}.svg)"]
+        lines += ["", f"## {escape_markdown(printable(each.run.folder))}", "", f"{_state_in_words(each)}."]
+        if _picture_name(number) in drawn:
+            lines += ["", f"![curves]({_picture_name(number)}.svg)"]
         for place, finding in enumerate(each.findings, 1):
             title = f"{place}. {severity_in_words(finding.severity)}: {escape_markdown(finding.id)}"
             lines += ["", f"### {title}", "", escape_markdown(finding.why), ""]
@@ -123,19 +125,19 @@ def _described(checkup: Checkup) -> list[Examined]:
 
 def _details(finding: Finding) -> list[tuple[str, str]]:
     """Return what a page says of a finding besides its sentence and its advice, with labels."""
-    found = [("evidence", evidence_in_words(finding)), ("would prove it", finding.probe), ("source", finding.source)]
+    found = [("evidence", _evidence_in_words(finding)), ("would prove it", finding.probe), ("source", finding.source)]
     return [(label, text) for label, text in found if text]
 
 
-def html_page(checkup: Checkup, drawn: Mapping[str, bytes], command: Command, given: str) -> str:
+def html_page(checkup: Checkup, drawn: Mapping[str, bytes], command: _Command, given: str) -> str:
     """Return a checkup as one HTML page without scripts that loads nothing."""
     parts = [f"<h1>Diagnosis</h1><p>{escape(headline(checkup))}.</p>"]
     parts += [f'<p class="warn">{escape(note)}</p>' for note in checkup.notes]
     if len(checkup.runs) > 1:
         parts.append(html_table(shares_table(checkup)))
     for number, each in enumerate(_described(checkup), 1):
-        parts.append(f"<h2>{escape(printable(each.run.folder))}</h2><p>{escape(state_in_words(each))}.</p>")
-        if picture := drawn.get(picture_name(number)):
+        parts.append(f"<h2>{escape(printable(each.run.folder))}</h2><p>{escape(_state_in_words(each))}.</p>")
+        if picture := drawn.get(_picture_name(number)):
             parts.append(html_picture("curves with marks at the findings", picture, "svg+xml"))
         parts += [_html_finding(place, finding, each, command) for place, finding in enumerate(each.findings, 1)]
     if healthy := [printable(each.run.folder) for each in checkup.runs if not each.findings]:
@@ -144,7 +146,7 @@ def html_page(checkup: Checkup, drawn: Mapping[str, bytes], command: Command, gi
     return html_document("Diagnosis", parts)
 
 
-def _html_finding(number: int, finding: Finding, examined: Examined, command: Command) -> str:
+def _html_finding(number: int, finding: Finding, examined: Examined, command: _Command) -> str:
     """Return one finding as HTML."""
     items = [f"<li>{escape(label)}: {escape(text)}</li>" for label, text in _details(finding)]
     items += [f"<li>try: <code>{escape(command(examined, words))}</code></li>" for words in finding.advice]

@@ -94,7 +94,12 @@ def primary_file(conf: Conf, name: str) -> Path:
 
 
 def option_values(conf: Conf, group: str, option: str) -> dict[str, Any]:
-    """Return the values of an option's file, merged over those of the options that it extends."""
+    """Return the values of an option's file, merged over those of the options that it extends.
+
+    Raises ConfigError if no config folder has the file, as where a saved config has a component of a user.
+    """
+    if option not in conf.files[group]:
+        raise unknown(group, "option", option, conf.files[group])
     own = read_yaml(conf.files[group][option])
     values: dict[str, Any] = {}
     for below in own.get("defaults", []):

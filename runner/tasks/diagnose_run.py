@@ -24,7 +24,7 @@ from runner.tasks.job import Job, Vary
 from runner.tasks.next_steps import command_line
 from runner.tasks.run_folder import Run
 
-DIAGNOSIS = "diagnosis.json"
+_DIAGNOSIS = "diagnosis.json"
 _SCHEMA = 1
 # Findings that are printed at the end of a run
 _MOST_SHOWN = 3
@@ -44,7 +44,7 @@ def plan_diagnosis(run: Run, job: Job, vary: Vary | None) -> None:
 def diagnose_if_missing(run: Run, job: Job, vary: Vary | None) -> None:
     """Diagnose a run that ended earlier, if a kill came between its result and its diagnosis."""
     wanted = job.config["doctor"] == "auto" and job.world.is_main and run.read_only is None
-    if wanted and not user_paths.exists(run.folder / DIAGNOSIS, error=StorageError):
+    if wanted and not user_paths.exists(run.folder / _DIAGNOSIS, error=StorageError):
         _diagnose_and_show(run, job, vary)
 
 
@@ -55,7 +55,7 @@ def _diagnose_and_show(run: Run, job: Job, vary: Vary | None) -> None:
     """
     if not run.result.status.is_result:
         return
-    with decorative(f"{DIAGNOSIS}: not written"):
+    with decorative(f"{_DIAGNOSIS}: not written"):
         found, overrides = _findings(run, job, vary)
         _save(run, found)
         if not job.is_trial:
@@ -77,7 +77,7 @@ def _findings(run: Run, job: Job, vary: Vary | None) -> tuple[list[Finding], Seq
 def _save(run: Run, findings: Sequence[Finding]) -> None:
     """Write the diagnosis into the folder of a run, and into its event file."""
     record = {"schema": _SCHEMA, "findings": [each.to_record() for each in findings]}
-    write_atomic(run.folder / DIAGNOSIS, json.dumps(record, indent=1, allow_nan=False).encode() + b"\n")
+    write_atomic(run.folder / _DIAGNOSIS, json.dumps(record, indent=1, allow_nan=False).encode() + b"\n")
     with decorative("TensorBoard's doctor: not written"):
         append_values(run.folder, run.result.steps, {"doctor": markdown_findings(findings)})
 

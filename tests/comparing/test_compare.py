@@ -402,7 +402,7 @@ def test_strangers_words_stay_words(tmp_path):
     [
         (["runs=nowhere/x*"], "runs: no run found for 'nowhere/x*' (there is no such folder in "),
         (["runs=empty"], "runs: 'empty' is not a run folder and contains none (a run folder has"),
-        (["run=s"], "run: requires task=evaluate, predict, export or probe_stages; got task=compare"),
+        (["run=s"], "run: requires task=evaluate, predict, export, probe_stages or doctor; got task=compare"),
         (["runs=[]"], "runs: got [], must name at least one"),
         (["runs=s", "task.baseline=lr=9"], "task.baseline: 'lr=9' matches no configuration"),
         (["runs=s", "task.metric=test/accuracy"], "task.metric: unknown value 'test/accuracy'"),

@@ -35,6 +35,8 @@ OTHER: dict[str, Any] = {
     "compare.at": "best",
     "compare.margin": 0.5,
     "compare.out": "elsewhere",
+    "doctor.out": "elsewhere",
+    "doctor.apply": 1,
     "evaluate.split": "val",
     "export.out": "other.pt2",
     "grid_vs_random.matters": "scheduler.final",
@@ -81,7 +83,7 @@ LESS: dict[str, dict[str, Any]] = {
 }
 LAUNCH = ("grid_vs_random", "kfold", "transfer_advice", "transfer_tour")
 # The key that names a finished run, for tasks that need one
-NEED_RUN = {"evaluate": "run", "predict": "run", "export": "run", "probe_stages": "run"}
+NEED_RUN = {"evaluate": "run", "predict": "run", "export": "run", "probe_stages": "run", "doctor": "run"}
 NEED_RUN |= dict.fromkeys(("clean", "ensemble"), "runs")
 NEED = {"predict": {"images": "photos"}, "export": {"out": "model.pt2"}}  # knobs without which a task does nothing
 # Knobs that show only where something is broken or in the way; their own tests have that

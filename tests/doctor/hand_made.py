@@ -71,10 +71,13 @@ def write_folder(folder: Path, lines: list[dict[str, Any]], *, text: str | None 
         },
     }
     (folder / "environment.json").write_text(json.dumps({"started": "2026-11-21T10:00:00+00:00", "data": data}))
-    scores = {"val": {"best": {"accuracy": 0.5, "loss": 1.0, "step": 57}, "last": {"accuracy": 0.5, "loss": 1.0}}}
+    has_scores = status in ("done", "stopped")
+    scores = {
+        "val": {"best": {"accuracy": 0.5, "loss": 1.0, "step": 57}, "last": {"accuracy": 0.5, "loss": 1.0, "step": 57}}
+    }
     result = {
         "schema": 2, "status": status, "exit": 5 if status == "diverged" else 0, "reason": reason, "steps": steps,
-        "epochs": steps / 19, "seconds": 1.0, "scores": scores if status == "done" else {}, "weights": None,
+        "epochs": steps / 19, "seconds": 1.0, "scores": scores if has_scores else {}, "weights": None,
         "test_reads": 0,
     }  # fmt: skip
     (folder / "result.json").write_text(json.dumps(result))

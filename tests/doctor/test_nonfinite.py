@@ -21,7 +21,7 @@ def test_a_run_that_diverged_names_the_step_the_place_and_a_tenth_of_the_rate():
     found = nonfinite(history(run, train__loss=[2.3, 40.0, 1e30, math.nan]))
     assert found.severity is Severity.ERROR
     assert found.evidence.steps == (4, 4)
-    assert found.evidence.numbers == {"step": 4, "last_finite_loss": 1e30}
+    assert found.evidence.numbers == {"last_finite_loss": 1e30}
     assert found.why == "Diverged at step 4: the output of hidden.fc2 (Linear) is not finite."
     assert found.advice == (("optim.lr=0.025",), ("clip=1.0",))
 

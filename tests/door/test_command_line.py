@@ -163,7 +163,8 @@ def test_a_failing_task_is_one_line_with_its_own_exit_code(echo, capsys):
 
 
 @pytest.mark.parametrize(
-    ("key", "reader"), [("run", "evaluate, predict, export or probe_stages"), ("runs", "compare, clean or ensemble")]
+    ("key", "reader"),
+    [("run", "evaluate, predict, export, probe_stages or doctor"), ("runs", "compare, clean, ensemble or doctor")],
 )
 @pytest.mark.parametrize("task", ["train", "list", "preview"])
 def test_what_another_task_reads_is_refused_by_name(capsys, key, reader, task):

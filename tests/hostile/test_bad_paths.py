@@ -49,6 +49,7 @@ WRITING = {
     "hydra.run.dir": (TINY, STORAGE),
     "hydra.sweep.dir": (("-m", "seed=0,1", *TINY), STORAGE),
     "task.out compare": (("task=compare", "runs=run"), STORAGE),
+    "task.out doctor": (("task=doctor", "run=seen"), STORAGE),
     "task.out predict": (("task=predict", "run=seen", "task.images=images"), STORAGE),
     "task.out export": (("task=export", "run=seen", "task.format=safetensors"), STORAGE),
     "task.out ensemble": (("task=ensemble", "runs=seen"), STORAGE),
@@ -62,6 +63,7 @@ CASES = {**READING, **WRITING}
 SLOW = {
     *(f"data.root {option}" for option in ("cifar100", "mnist", "fashion_mnist", "svhn", "table")),
     "task.out compare",
+    "task.out doctor",
     "task.out ensemble",
 }
 EACH = [pytest.param(case, marks=pytest.mark.slow) if case in SLOW else case for case in CASES]

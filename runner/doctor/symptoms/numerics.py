@@ -30,7 +30,7 @@ def nonfinite(history: History) -> Finding | None:
         id="nonfinite",
         severity=Severity.ERROR,
         confidence=1.0,
-        evidence=Evidence(numbers={"step": step, **last}, steps=(step, step), tags=(_LOSS,)),
+        evidence=Evidence(numbers=last, steps=(step, step), tags=(_LOSS,)),
         why=f"{first[:1].upper()}{first[1:]}.",
         advice=(*divided_lr(facts.config, _FACTOR), *_other_advice(history)),
         probe=None,
