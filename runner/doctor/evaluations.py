@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from runner.doctor.finding import Evidence
 from runner.doctor.history import History, Series
 from runner.doctor.measures import binomial_se, gap_se
 
@@ -68,10 +69,10 @@ class Scores:
         return int(self.val.steps[first]), int(self.val.steps[-1])
 
 
-def scores_of(history: History, least: int = LEAST) -> Scores | None:
-    """Return the scores of a run, None if it has fewer than `least` validations or their size is not known."""
+def scores_of(history: History) -> Scores | None:
+    """Return the scores of a run, None if it has fewer than 8 validations or their size is not known."""
     val, facts = history.series(ACCURACY).finite(), history.facts
-    if len(val) < max(least, 1) or facts.val_examples < 1:
+    if len(val) < LEAST or facts.val_examples < 1:
         return None
     count = min(facts.train_examples, facts.val_examples) or facts.val_examples
     return Scores(val, history.series(TRAIN_ACCURACY).finite(), facts.val_examples, count)
@@ -89,3 +90,12 @@ def clean_loss(history: History) -> float | None:
     """Return the last loss on training examples without augmentation or dropout, None if it was not logged."""
     loss = history.series(TRAIN_LOSS).finite()
     return float(loss.values[-1]) if len(loss) else None
+
+
+def gap_evidence(scores: Scores) -> Evidence:
+    """Return the evidence of a gap between the two accuracies."""
+    return Evidence(
+        numbers={"train": scores.last_train or 0.0, "val": scores.last_val, "se": scores.gap_error},
+        steps=scores.steps(len(scores.val) - 1),
+        tags=(TRAIN_ACCURACY, ACCURACY),
+    )

@@ -106,6 +106,16 @@ def running_median(values: Values, width: int) -> Values:
     return medians
 
 
+def running_mean(values: Values, width: int) -> Values:
+    """Return the mean of the `width` values around each one; at the ends of those that are there."""
+    half, n = width // 2, len(values)
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    places = np.arange(n)
+    first, last = np.maximum(places - half, 0), np.minimum(places + half + 1, n)
+    means: Values = (sums[last] - sums[first]) / (last - first)
+    return means
+
+
 def binomial_se(share: float, count: int) -> float:
     """Return the standard error of a share of `count` examples, infinite for none.
 

@@ -13,6 +13,7 @@ from runner.doctor.measures import (
     gap_se,
     mann_kendall,
     noise_sd,
+    running_mean,
     running_median,
     theil_sen,
 )
@@ -83,6 +84,10 @@ def test_the_autocorrelation_is_that_of_a_wave_and_of_noise():
 
 def test_the_running_median_takes_what_is_there_at_the_ends():
     assert running_median(np.array([1.0, 9, 2, 8, 3]), 3).tolist() == [5.0, 2.0, 8.0, 3.0, 5.5]
+
+
+def test_the_running_mean_takes_what_is_there_at_the_ends():
+    assert running_mean(np.array([1.0, 9, 2, 8, 3]), 3).tolist() == pytest.approx([5.0, 4.0, 19 / 3, 13 / 3, 5.5])
 
 
 def test_standard_errors_are_those_of_shares():

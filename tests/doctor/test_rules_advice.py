@@ -1,5 +1,6 @@
 """The advice of each rule composes with a config of its kind, and changes it."""
 
+import numpy as np
 import pytest
 from sample_curves import run
 from test_symptoms import TABLE
@@ -33,13 +34,17 @@ def _advised():
 def test_an_advice_composes(words):
     context = [each for word in words for each in NEEDS.get(word.partition("=")[0], ())]
     config = runner.compose([*context, *words])
-    assert config != runner.compose(context) or words[0].startswith(("init=", "augment=", "data.batch_size", "data.workers"))
+    assert config != runner.compose(context) or words[0].startswith(
+        ("init=", "augment=", "data.batch_size", "data.workers")
+    )
 
 
 def test_most_rules_advise_something():
     without = {rule for rule, changes, _, _ in TABLE if not find("symptom", rule)(run(**changes)).advice}
-    assert without <= {"periodic", "val_too_small", "val_better", "val_at_chance", "val_leak", "layer_frozen", "collapsed",
-                       "activations_grow_or_shrink", "vanishing", "bad_init_plateau"}  # fmt: skip
+    assert without <= {
+        *("periodic", "val_too_small", "val_better", "val_at_chance", "val_leak", "layer_frozen", "collapsed"),
+        *("activations_grow_or_shrink", "vanishing", "bad_init_plateau"),
+    }
 
 
 def _config(**changes):
@@ -48,8 +53,8 @@ def _config(**changes):
 
 def test_numbers_of_an_advice_come_from_the_run():
     assert more_lr(_config(optim__lr=0.02), 3) == [("optim.lr=0.06",)]
-    assert longer(_config(epochs=30, steps=None), 2) == [("epochs=60",)]
-    assert longer(_config(steps=700), 0.5) == [("steps=350",)]
+    assert longer({**_config(), "epochs": 30, "steps": None}, 2) == [("epochs=60",)]
+    assert longer({**_config(), "steps": 700}, 0.5) == [("steps=350",)]
     assert clipped(_config(), 0.123) == [("clip=0.12",)]
     assert clipped(_config(clip=1.0), 0.123) == []
     assert clipped(_config(), None) == []
@@ -59,14 +64,16 @@ def test_an_advice_leaves_out_what_the_run_has():
     assert warmed_up(_config()) == [("scheduler.warmup=5%",)]
     assert warmed_up(_config(scheduler__warmup="10%")) == []
     assert better_start(_config()) == []
-    assert better_start(_config(norm__name="none", init={"name": "normal", "head": None})) == [("init=kaiming",), ("norm=batch",)]
+    assert better_start(_config(norm__name="none", init={"name": "normal", "head": None})) == [
+        ("init=kaiming",),
+        ("norm=batch",),
+    ]
     assert regularized(_config(augment={"crop": {}}, optim__weight_decay=0.0))[0] == ("optim.weight_decay=0.0001",)
     assert ("augment=[crop]",) not in regularized(_config(augment={"crop": {}}))
 
 
 def test_a_learning_rate_that_explains_the_rest_hides_it():
     from test_symptoms import CHANCE, STEPS
-    import numpy as np
 
     lost = run(train__loss=np.append([CHANCE] * 10, np.linspace(4, CHANCE, STEPS - 10)))
     found = [each.id for each in diagnose(lost)]

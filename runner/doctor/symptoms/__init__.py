@@ -7,6 +7,7 @@ overfitting.py   training and validation examples are scored differently
 rates.py         the learning rate is too high or too low
 ratios.py        the size of updates: update ratios, clipping, weight decay
 setup.py         first loss, batch size, regularization, loading, fine-tuning, rare classes
+splits.py        validation is easier than training, at chance, or part of it
 trends.py        the training loss: stuck, late, flat, rising, with spikes, periodic
 validations.py   validation scores still rise, are past their best, noisy, or from few examples
 """

@@ -1,4 +1,4 @@
-"""Symptoms of the gap between training and validation scores."""
+"""Symptoms of overfitting and underfitting: the gap between training and validation scores."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ from runner.doctor.changes_advised import longer, regularized
 from runner.doctor.evaluations import (
     ACCURACY,
     TRAIN_ACCURACY,
-    TRAIN_LOSS,
     VAL_LOSS,
-    Scores,
-    chance_accuracy,
-    clean_loss,
+    gap_evidence,
     scores_of,
 )
 from runner.doctor.finding import Evidence, Finding, Severity
 from runner.doctor.history import History
-from runner.doctor.measures import Values, binomial_se
+from runner.doctor.measures import Values
 from runner.registry import register
 
 # Generalization loss in percent (Prechelt 1998), successive strips, standard errors
@@ -29,9 +26,6 @@ _STRIP, _FEW = 5, 15
 _WIDE, _NARROW, _HIGH_ERROR = 0.10, 0.02, 0.05
 # Examples of a class below which a data set is small
 _FEW_EXAMPLES = 20
-# Clean training loss, of that of zero outputs, at which all is learned; distance of the two losses on the log scale
-_LEARNED, _SAME = 0.05, 0.25
-_LEAK_VALIDATIONS = 3
 
 
 def _strips_rise(errors: Values) -> bool:
@@ -111,14 +105,14 @@ def overconfident(history: History) -> Finding | None:
 @register("symptom")
 def overfit_gap(history: History) -> Finding | None:
     """Return a finding if training examples are scored much better than validation examples."""
-    scores = scores_of(history, 1)
+    scores = scores_of(history)
     if scores is None or scores.gap is None or scores.gap <= max(_SE * scores.gap_error, _WIDE):
         return None
     return Finding(
         id="overfit_gap",
         severity=Severity.HINT,
         confidence=0.5,
-        evidence=_gap_evidence(scores),
+        evidence=gap_evidence(scores),
         why=f"Accuracy is {scores.last_train:.3g} on training and {scores.last_val:.3g} on validation examples; more "
         "regularization or more data may help.",
         advice=tuple(regularized(history.facts.config)),
@@ -127,19 +121,10 @@ def overfit_gap(history: History) -> Finding | None:
     )
 
 
-def _gap_evidence(scores: Scores) -> Evidence:
-    """Return the evidence of a gap between the two accuracies."""
-    return Evidence(
-        numbers={"train": scores.last_train or 0.0, "val": scores.last_val, "se": scores.gap_error},
-        steps=scores.steps(len(scores.val) - 1),
-        tags=(TRAIN_ACCURACY, ACCURACY),
-    )
-
-
 @register("symptom")
 def few_examples(history: History) -> Finding | None:
     """Return a finding if there are few examples of a class and training examples are scored much better."""
-    scores, facts = scores_of(history, 1), history.facts
+    scores, facts = scores_of(history), history.facts
     if scores is None or not facts.classes or not facts.train_examples or scores.gap is None:
         return None
     each = facts.train_examples / facts.classes
@@ -149,7 +134,7 @@ def few_examples(history: History) -> Finding | None:
         id="few_examples",
         severity=Severity.HINT,
         confidence=0.8,
-        evidence=_gap_evidence(scores),
+        evidence=gap_evidence(scores),
         why=f"A class has {each:.3g} training examples, and validation accuracy is {scores.gap:.2f} below theirs; "
         "more data may help most.",
         advice=tuple(regularized(history.facts.config)),
@@ -173,86 +158,10 @@ def underfit(history: History) -> Finding | None:
         id="underfit",
         severity=Severity.HINT,
         confidence=0.35,
-        evidence=_gap_evidence(scores),
+        evidence=gap_evidence(scores),
         why=f"Accuracy is {scores.last_train:.3g} on training examples and hardly lower on validation examples; the "
         "model may be too small, too regularized or trained too briefly.",
         advice=(*([("regularizer=[]",)] if config["regularizer"] else []), *less, *longer(config, 2)),
         probe="overfit one batch",
         source="CS231n, neural networks 3",
-    )
-
-
-@register("symptom")
-def val_better(history: History) -> Finding | None:
-    """Return a finding if validation examples are scored better than training examples."""
-    scores = scores_of(history, 1)
-    if scores is None or scores.gap is None or -scores.gap <= _SE * scores.gap_error:
-        return None
-    return Finding(
-        id="val_better",
-        severity=Severity.WARN,
-        confidence=0.8,
-        evidence=_gap_evidence(scores),
-        why=f"Accuracy is {scores.last_val:.3g} on validation and {scores.last_train:.3g} on training examples: the "
-        "validation examples are easier, or copies of training examples.",
-        advice=(),
-        probe="compare the examples of both splits: data.duplicates=error",
-        source="Tuning Playbook; CS231n, neural networks 3",
-    )
-
-
-@register("symptom")
-def val_at_chance(history: History) -> Finding | None:
-    """Return a finding if validation stays at chance while the training examples are learned."""
-    scores, chance = scores_of(history), chance_accuracy(history)
-    if scores is None or chance is None or scores.last_train is None:
-        return None
-    # The best of several validations is above chance by itself
-    best = float(np.median(np.sort(scores.val.values)[-3:]))
-    limit = chance + _SE * binomial_se(chance, scores.val_count)
-    learned = chance + max(_WIDE, 5 * binomial_se(chance, scores.train_count))
-    if best > limit or scores.last_train <= learned:
-        return None
-    return Finding(
-        id="val_at_chance",
-        severity=Severity.WARN,
-        confidence=0.95,
-        evidence=Evidence(
-            numbers={"best_val": best, "chance": chance, "train": scores.last_train},
-            steps=scores.steps(),
-            tags=(ACCURACY, TRAIN_ACCURACY),
-        ),
-        why=f"Validation stays at chance ({chance:.3g}) while {scores.last_train:.0%} of the training examples are "
-        "learned: labels that do not belong to their examples, or splits with different labels or preprocessing.",
-        advice=(),
-        probe="look at training and validation examples with their labels: python -m runner task=preview",
-        source="Zhang et al. 2017; Karpathy, A Recipe for Training Neural Networks",
-    )
-
-
-@register("symptom")
-def val_leak(history: History) -> Finding | None:
-    """Return a finding if all is learned and the losses of both splits are equal, as where one contains the other."""
-    train, val = history.series(TRAIN_LOSS).finite(), history.series(VAL_LOSS).finite()
-    chance, clean = history.facts.chance_loss(), clean_loss(history)
-    scores = scores_of(history)
-    if scores is None or not chance or clean is None or clean > _LEARNED * chance or len(train) != len(val):
-        return None
-    last = np.log(np.maximum(val.values, 1e-12) / np.maximum(train.values, 1e-12))[-_LEAK_VALIDATIONS:]
-    if np.abs(last).max() > _SAME:
-        return None
-    return Finding(
-        id="val_leak",
-        severity=Severity.HINT,
-        confidence=0.6,
-        evidence=Evidence(
-            numbers={"train_loss": clean, "val_loss": float(val.values[-1])},
-            steps=(int(val.steps[-_LEAK_VALIDATIONS]), int(val.steps[-1])),
-            tags=(TRAIN_LOSS, VAL_LOSS),
-        ),
-        why=f"Both losses end at {clean:.2g}, without any gap; this is consistent with validation examples among the "
-        "training examples, or with a very easy task.",
-        advice=(),
-        probe="compare the examples of both splits: data.duplicates=error",
-        source="Kapoor and Narayanan 2023",
     )

@@ -11,7 +11,7 @@ from runner.doctor.changes_advised import better_start, clipped, decayed, more_l
 from runner.doctor.finding import Evidence, Finding, Severity
 from runner.doctor.history import History, Series
 from runner.doctor.layers import activation_gain
-from runner.doctor.measures import autocorrelation, block_means, noise_sd, running_median
+from runner.doctor.measures import autocorrelation, block_means, noise_sd, running_mean, running_median
 from runner.doctor.shapes import LOSS, is_short, losses, part, start_loss, trend, warm_up
 from runner.registry import register
 
@@ -211,7 +211,7 @@ def periodic(history: History) -> Finding | None:
     values = loss.values[len(loss) // 3 :][-_MOST:]
     if is_short(history) or lag < _WIDTH // 5 or len(values) < 4 * lag:
         return None
-    rest = values - running_median(values, 2 * lag + 1)
+    rest = values - running_mean(values, 2 * lag + 1)
     found = autocorrelation(rest, lag)
     # White noise has a correlation of 1 / sqrt(n); that at half an epoch must be lower, or the detrending left a trend
     if found <= max(_PERIODIC, _PERIODIC_Z / len(rest) ** 0.5) or autocorrelation(rest, lag // 2) > found / 2:

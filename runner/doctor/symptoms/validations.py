@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from runner.doctor.advice import divided_lr
 from runner.doctor.changes_advised import decayed, longer
 from runner.doctor.evaluations import ACCURACY, LEAST, TRAIN_LOSS, chance_accuracy, clean_loss, scores_of
 from runner.doctor.finding import Evidence, Finding, Severity
@@ -104,7 +105,7 @@ def noisy_late(history: History) -> Finding | None:
         ),
         why=f"Validation accuracy jumps by {noise:.2g} between the last validations, more than its standard error "
         "explains: the last score is a matter of luck.",
-        advice=(*decayed(config), *averaged),
+        advice=(*decayed(config), *averaged, *divided_lr(config, 3)),
         probe=None,
         source="Tuning Playbook, training curves",
     )
@@ -113,7 +114,7 @@ def noisy_late(history: History) -> Finding | None:
 @register("symptom")
 def val_too_small(history: History) -> Finding | None:
     """Return a finding if the validation split is too small to see usual improvements."""
-    scores = scores_of(history, 1)
+    scores = scores_of(history)
     if scores is None or 2 * scores.best_se <= _COARSE:
         return None
     return Finding(
