@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Alteration(StrEnum):
-    """What is done to the data."""
+    """A change of the data."""
 
     WHOLE = "whole"
     FEW = "few"  # 1 % of the training examples

@@ -1,4 +1,4 @@
-"""Which runs the bank has. `split.json` says which of them may be looked at while a rule is tuned."""
+"""The runs of the bank. `split.json` says which of them may be looked at while a rule is tuned."""
 
 from __future__ import annotations
 

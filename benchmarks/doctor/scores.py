@@ -1,4 +1,4 @@
-"""What the rules find in the bank: detection, cause among the first two findings, false warnings, with intervals."""
+"""Scores of the rules on the bank: detection, cause among the first two findings, false warnings, with intervals."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _Z90 = 1.6448536269514722
 
 
 @dataclass(frozen=True)
-class Slope:
+class _Slope:
     """A slope per step of the index, with the ends of its 90 % interval."""
 
     value: float
@@ -75,17 +75,17 @@ def _kendall_variance(values: Values) -> float:
     return float(n * (n - 1) * (2 * n + 5) - (ties * (ties - 1) * (2 * ties + 5)).sum()) / 18
 
 
-def theil_sen(values: Values) -> Slope:
+def theil_sen(values: Values) -> _Slope:
     """Return the median slope over all pairs per index, with Sen's 90 % interval (Sen 1968)."""
     n = len(values)
     if n < 2:
-        return Slope(0.0, -math.inf, math.inf)
+        return _Slope(0.0, -math.inf, math.inf)
     first, second = np.triu_indices(n, 1)
     slopes = np.sort((values[second] - values[first]) / (second - first))
     half = _Z90 * math.sqrt(max(_kendall_variance(values), 0.0))
     low = max(round((len(slopes) - half) / 2) - 1, 0)
     high = min(round((len(slopes) + half) / 2), len(slopes) - 1)
-    return Slope(float(np.median(slopes)), float(slopes[low]), float(slopes[high]))
+    return _Slope(float(np.median(slopes)), float(slopes[low]), float(slopes[high]))
 
 
 def autocorrelation(values: Values, lag: int) -> float:

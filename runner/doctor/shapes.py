@@ -28,7 +28,7 @@ _FLAT = 0.01
 
 
 @dataclass(frozen=True)
-class Trend:
+class _Trend:
     """The trend of the training loss in the last third of a segment of constant learning rate.
 
     Attributes:
@@ -116,13 +116,13 @@ def part(series: Series, inside: NDArray[np.bool_]) -> Series:
     return Series(series.steps[inside], series.values[inside])
 
 
-def trend(history: History) -> Trend | None:
+def trend(history: History) -> _Trend | None:
     """Return the trend at the end of the run, None if it is too short for one."""
     found = segments(history)
-    return trend_of(history, found[-1]) if found else None
+    return _trend_of(history, found[-1]) if found else None
 
 
-def trend_of(history: History, segment: Series) -> Trend | None:
+def _trend_of(history: History, segment: Series) -> _Trend | None:
     """Return the trend in the last third of a segment, None if that is shorter than 200 steps."""
     start, size = start_loss(history), math.ceil(len(segment) * _WINDOW)
     values, steps = segment.values[-size:], segment.steps[-size:]
@@ -136,7 +136,7 @@ def trend_of(history: History, segment: Series) -> Trend | None:
     fall = start - float(min(blocks.min(), blocks.min() if lowest is None else lowest.min()))
     slope = theil_sen(blocks)
     scale = -BLOCKS / fall if fall > 0 else -math.inf
-    return Trend(
+    return _Trend(
         blocks=blocks,
         steps=(int(steps[0]), int(steps[-1])),
         z=mann_kendall(blocks),
