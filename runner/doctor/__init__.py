@@ -14,6 +14,7 @@ advice.py      overrides that rules advise
 executable.py  drops the advice that does not compose
 words.py       findings in words
 checkup.py     finished runs together
+probed.py      what a probe says about a finding
 screen.py      a checkup on the screen
 page.py        a checkup as Markdown, HTML and JSON
 figures.py     curves with marks

@@ -15,6 +15,7 @@ class_scores.py     scores of each class: table and CSV
 predictions.py      the predictions for a split, in a file
 clean.py            remove weights files of finished runs
 compare.py          compare runs
+doctor_probe.py      short trainings that test a finding
 doctor.py           say what may be wrong with finished runs
 preview.py          schedule, augmented images and parameter groups without training
 preview_images.py   the images of a preview

@@ -36,15 +36,20 @@ _NAME_LENGTH = 80
 
 @register("task")
 def doctor(
-    job: Job, vary: Vary, *, out: Annotated[str | None, Role.PATH, FilePath()], apply: PositiveInt | None
+    job: Job, vary: Vary, *, out: Annotated[str | None, Role.PATH, FilePath()], probe: bool, apply: PositiveInt | None
 ) -> int:
     """Say what may be wrong with finished runs, from the numbers that they logged, and what to try.
 
     Of several runs it says how many show each symptom. Nothing is written into the runs. `task.out` is a new folder for
-    `doctor.html` (one file, no network), `doctor.md` and `doctor.json`. `task.apply` trains a run again with a piece of
-    its advice.
+    `doctor.html` (one file, no network), `doctor.md` and `doctor.json`. `task.probe` tests what the curves only suggest
+    of the learning rate. `task.apply` trains a run again with a piece of its advice.
     """
-    found = examine(_runs(job, apply), vary)
+    found = examine(_runs(job, "apply" if apply else "probe" if probe else None), vary)
+    if probe:
+        # Late: only training needs torch
+        from runner.tasks.doctor_probe import probed
+
+        found = probed(found, _config_of(found.runs[0], job, vary))
     with decorative("diagnosis: not shown"):
         print_checkup(found)
     if out is not None:
@@ -57,13 +62,17 @@ def doctor(
     return 0
 
 
-def _runs(job: Job, apply: int | None) -> list[Run]:
-    """Return the training runs that `run` or `runs` names, by default those of the latest sweep."""
+def _runs(job: Job, of_one: str | None) -> list[Run]:
+    """Return the training runs that `run` or `runs` names, by default those of the latest sweep.
+
+    `of_one` is the given knob that requires `run`.
+    """
     one, several = job.config["run"], job.config["runs"]
     if one is not None and several is not None:
         raise ConfigError(f"run: got '{one}' beside runs=...; give one of them")
-    if one is None and apply is not None:
-        raise ConfigError(f"task.apply: got {apply}; requires run=<folder>, the run to train again")
+    if one is None and of_one is not None:
+        value = str(job.config["task"][of_one]).lower()
+        raise ConfigError(f"task.{of_one}: got {value}; requires run=<folder>, the run to train again")
     if one is None:
         patterns = patterns_of(job)
         found = find_runs(patterns)
@@ -125,10 +134,10 @@ def _train_with_advice(examined: Examined, job: Job, vary: Vary, number: int) ->
         some = f"a number from 1 to {len(advice)}" if advice else "none, because there is no advice"
         raise ConfigError(f"task.apply: got {number}; expected {some} for {printable(folder)}")
     finding, words = advice[number - 1]
-    base = saved_config(str(folder), job, key="run", may_change=(*MAY_CHANGE, "task"))
     name = f"{folder.name[:_NAME_LENGTH]}-{finding.id}"
     note = f"{finding.id} in {folder.name}: {' '.join(words)}"
-    config = vary(vary(base, words), _own_values(name, note))
+    config = vary(_config_of(examined, job, vary), words)
+    config = vary(config, {"name": name, "note": note, "sweep": None, "resume": None})
     overrides = (*_words_with(examined, words, job), f"name={name}")
     made = replace(
         job, config=config, overrides=overrides, folder_name=name, folder=None, hash8=hash8(config),
@@ -137,6 +146,7 @@ def _train_with_advice(examined: Examined, job: Job, vary: Vary, number: int) ->
     return train_task(made, vary)
 
 
-def _own_values(name: str, note: str) -> Config:
-    """Return the values of a run that are not those of the run that it repeats."""
-    return {"task": "train", "name": name, "note": note, "sweep": None, "resume": None, "run": None, "runs": None}
+def _config_of(examined: Examined, job: Job, vary: Vary) -> Config:
+    """Return the config of a run as this machine can train it; the command may change how it is computed."""
+    base = saved_config(str(examined.run.folder), job, key="run", may_change=(*MAY_CHANGE, "task"))
+    return vary(base, {"task": "train", "run": None, "runs": None})

@@ -36,7 +36,6 @@ OTHER: dict[str, Any] = {
     "compare.margin": 0.5,
     "compare.out": "elsewhere",
     "doctor.out": "elsewhere",
-    "doctor.apply": 1,
     "evaluate.split": "val",
     "export.out": "other.pt2",
     "grid_vs_random.matters": "scheduler.final",
@@ -88,6 +87,7 @@ NEED_RUN |= dict.fromkeys(("clean", "ensemble"), "runs")
 NEED = {"predict": {"images": "photos"}, "export": {"out": "model.pt2"}}  # knobs without which a task does nothing
 # Knobs that show only where something is broken or in the way; their own tests have that
 ELSEWHERE = {
+    "doctor.apply": "doctor/test_doctor_task.py",
     "ensemble.copy": "tasks/test_ensemble_task.py",
     **{f"predict.{knob}": "tasks/test_predict_task.py" for knob in ("bad_images", "overwrite")},
     **{f"export.{knob}": "tasks/test_export.py" for knob in ("format", "overwrite", "tolerance")},

@@ -1,38 +1,30 @@
-"""docs/doctor.md: the table of symptoms is that of the rules."""
+"""docs/doctor.md: its example of a symptom works, and its example of output is what runner prints."""
 
-from pathlib import Path
+import re
+import shlex
 
-from sample_curves import run
-from test_symptoms import TABLE
+import pytest
+from hand_made import facts, history, series
+from running import ROOT, command
 
-from runner.registry import find
+from runner.doctor import Severity, diagnose
 
-PAGE = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text()
-WORDS = {"warn": "warning", "error": "error", "hint": "hint"}
-
-
-def rows():
-    """Return the rows of the table: rule, its sentence, its severities, one advice, source."""
-    found = {}
-    for rule, changes, severity, _ in TABLE:
-        function = find("symptom", rule)
-        finding = function(run(**changes))
-        sentence = function.__doc__.split("\n")[0].removeprefix("Return a finding if ").rstrip(".")
-        advice = ", ".join(f"`{' '.join(words)}`" for words in finding.advice[:2]) or "-"
-        one = found.setdefault(rule, [sentence, [], advice, finding.source])
-        if WORDS[severity] not in one[1]:
-            one[1].append(WORDS[severity])
-        one[2] = one[2] if one[2] != "-" else advice
-    return [
-        f"| `{rule}` | {s} | {', '.join(sev)} | {advice} | {source} |"
-        for rule, (s, sev, advice, source) in found.items()
-    ]
+PAGE = (ROOT / "docs" / "doctor.md").read_text()
 
 
-def test_the_page_has_the_row_of_every_rule():
-    assert [row for row in rows() if row not in PAGE] == []
+def test_the_example_of_a_symptom_finds_slow_data(monkeypatch):
+    (source,) = re.findall(r"^```python\n(.+?)^```", PAGE, re.M | re.S)
+    exec(source, {"__name__": "my_lab.symptoms"})
+    waiting = history(facts(), **{"time/data_wait": series([0.1, 0.3, 0.5], [50, 100, 150])})
+    (found,) = [each for each in diagnose(waiting) if each.id == "slow_data"]
+    assert found.severity is Severity.HINT and found.evidence.steps == (50, 150)
+    assert found.evidence.numbers["share"] == 0.3
+    busy = history(facts(), **{"time/data_wait": series([0.1, 0.1, 0.5], [50, 100, 150])})
+    assert not [each for each in diagnose(busy) if each.id == "slow_data"]
 
 
-def test_the_page_has_no_other_rule():
-    table = PAGE.partition("## Symptoms")[2].partition("\n## ")[0]
-    assert sum(line.startswith("| `") for line in table.splitlines()) == len(rows())
+@pytest.mark.slow
+def test_the_example_of_output_is_what_is_printed(tmp_path):
+    block = re.search(r"^```\n\$ python -m runner (.+?)\n\.\.\.\n(.+?)^```", PAGE, re.M | re.S)
+    printed = command(*shlex.split(block[1]), cwd=tmp_path).stdout
+    assert re.sub(r"\s+", " ", block[2]).strip() in re.sub(r"\s+", " ", printed)
