@@ -38,7 +38,7 @@ def better_start(config: Mapping[str, Any]) -> Advice:
     init, found = config["init"], Advice()
     if init["name"] not in ("kaiming", "xavier", "orthogonal", "lsuv"):
         found.append(("init=kaiming",))
-    elif init.get("head") is None:
+    elif "head" in init and init["head"] not in ("small", "zeros"):
         found.append(("init.head=small",))
     if config["norm"]["name"] == "none":
         found.append(("norm=batch",))

@@ -41,7 +41,7 @@ def test_most_rules_advise_something():
     without = {rule for rule, changes, _, _ in TABLE if not find("symptom", rule)(run(**changes)).advice}
     assert without <= {
         *("periodic", "val_too_small", "val_better", "val_at_chance", "val_leak", "layer_frozen", "collapsed"),
-        *("activations_grow_or_shrink", "vanishing", "bad_init_plateau"),
+        *("activations_grow_or_shrink", "vanishing", "bad_init_plateau", "initial_loss"),
     }
 
 
@@ -62,6 +62,7 @@ def test_an_advice_leaves_out_what_the_run_has():
     assert warmed_up(_config()) == [("scheduler.warmup=5%",)]
     assert warmed_up(_config(scheduler__warmup="10%")) == []
     assert better_start(_config()) == []
+    assert better_start(_config(init__head=None)) == [("init.head=small",)]
     assert better_start(_config(norm__name="none", init={"name": "normal", "head": None})) == [
         ("init=kaiming",),
         ("norm=batch",),

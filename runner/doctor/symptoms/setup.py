@@ -49,7 +49,7 @@ def initial_loss(history: History) -> Finding | None:
         evidence=Evidence(numbers={"first": first, "expected": chance}, steps=(1, 1), tags=(LOSS,)),
         why=f"The loss of the first step is {first:.3g}, where outputs near zero give {chance:.3g}: the logits are too "
         "large at initialization, or the loss is not a mean.",
-        advice=tuple(better_start(config)) or (("init.head=small",),),
+        advice=tuple(better_start(config)),
         probe="python -m runner task=init_report with the same model",
         source="CS231n, neural networks 3; Karpathy, A Recipe for Training Neural Networks",
     )
