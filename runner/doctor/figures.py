@@ -23,8 +23,8 @@ _MAX_LABELS = 4
 _SHOWN_SHARE = 0.99
 # Factor from the median loss to the largest one above which the axis is logarithmic
 _WIDE = 20
-# Part of the width of a panel that a mark takes at least, and of its height that the number of the next one is lower
-_LEAST_MARK, _LOWER = 0.004, 0.08
+# Part of the width of a panel that a mark takes at least, and of its height between two numbers above it
+_LEAST_MARK, _APART = 0.004, 0.08
 _LOSS = "train/loss"
 _PANELS = {
     "training loss": (_LOSS, "train/loss_average", "val/loss", "train_eval/loss"),
@@ -115,13 +115,13 @@ def _panel_tag(tag: str) -> str:
 
 
 def _mark(axes: Any, number: int, finding: Finding, last: int, place: int) -> None:
-    """Shade the steps of a finding's evidence, with its number above; the next number is a bit lower."""
+    """Shade the steps of a finding's evidence, with its number above the panel; the next number is a bit higher."""
     first, last_shown = finding.evidence.steps
     color = _COLORS[finding.severity]
     end = max(last_shown, first + _LEAST_MARK * last)
     axes.axvspan(first, end, color=color, alpha=0.18, linewidth=0)
     axes.axvline(first, color=color, linewidth=0.8)
     box = {"boxstyle": "round,pad=0.2", "fc": color, "ec": "none"}
-    at = (min((first + end) / 2, 0.98 * last), 0.97 - _LOWER * place)
-    style = {"color": "white", "fontsize": 8, "va": "top", "ha": "center", "bbox": box}
+    at = (min((first + end) / 2, 0.98 * last), 1.02 + _APART * place)
+    style = {"color": "white", "fontsize": 8, "va": "bottom", "ha": "center", "bbox": box}
     axes.text(*at, str(number), transform=axes.get_xaxis_transform(), **style)

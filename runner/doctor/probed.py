@@ -1,4 +1,4 @@
-"""What a probe says about a finding: short trainings from one checkpoint, at the same and at another learning rate."""
+"""The verdict of a probe on a finding: short trainings from one checkpoint, at the same and another learning rate."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _WORDS = {LOWER: "a tenth of the learning rate", HIGHER: "three times the learni
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
+class _Difference:
     """Two trainings compared: their mean losses at the end, and how many standard errors they differ by.
 
     Attributes:
@@ -54,7 +54,7 @@ class Difference:
         return self.effect > _EFFECT and self.same - self.other > _SHARE * fall
 
 
-def difference(same: NDArray[np.float64], other: NDArray[np.float64]) -> Difference:
+def difference(same: NDArray[np.float64], other: NDArray[np.float64]) -> _Difference:
     """Return how the losses of two trainings on the same batches differ at their end.
 
     Args:
@@ -67,7 +67,7 @@ def difference(same: NDArray[np.float64], other: NDArray[np.float64]) -> Differe
     ends = float(np.mean(same[-_COMPARED:])), math.inf if diverged else float(np.mean(other[-_COMPARED:]))
     error = sigma * math.sqrt(2 / _COMPARED)
     gain = ends[0] - ends[1]
-    return Difference(same=ends[0], other=ends[1], effect=gain / error if error > 0 else math.copysign(math.inf, gain))
+    return _Difference(same=ends[0], other=ends[1], effect=gain / error if error > 0 else math.copysign(math.inf, gain))
 
 
 def fall_of(history: History) -> float:
