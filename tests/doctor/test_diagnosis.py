@@ -67,22 +67,35 @@ def test_rules_of_plugins_are_asked_and_cannot_end_a_diagnosis(capsys):
 
     @register("symptom")
     def raises(history):
-        return 1 / 0
+        return 1 / len(history.siblings)
 
     @register("symptom")
     def returns_a_word(history):
         return "bad"
 
+    @register("symptom")
+    def returns_half(history):
+        return replace(finding("half", W), evidence=None)
+
     found = diagnose(history(facts(), train__loss=[2.0, 1.0]))
-    assert "of_a_user" in ids(found)
-    lines = capsys.readouterr().err.splitlines()
-    assert any("symptom=raises of test_diagnosis: not checked (ZeroDivisionError" in line for line in lines)
-    assert any("symptom=returns_a_word of test_diagnosis: not checked (TypeError" in line for line in lines)
+    assert "of_a_user" in ids(found) and "half" not in ids(found)
+    line = raises.__code__.co_firstlineno
+    lines = [each for each in capsys.readouterr().err.splitlines() if "test_diagnosis" in each]
+    assert lines == [
+        f"runner: warning: symptom raises: not checked (plugin tests/doctor/test_diagnosis.py:{line + 2}: "
+        "ZeroDivisionError: division by zero)",
+        f"runner: warning: symptom returns_a_word: not checked (plugin tests/doctor/test_diagnosis.py:{line + 4}: "
+        "symptom=returns_a_word returned str; expected a Finding or None)",
+        f"runner: warning: symptom returns_half: not checked (plugin tests/doctor/test_diagnosis.py:{line + 8}: "
+        "symptom=returns_half returned a Finding with wrong fields (AttributeError: 'NoneType' object has no attribute "
+        "'numbers'))",
+    ]
 
 
 def test_every_symptom_survives_a_run_without_curves(capsys):
     empty = history(facts())
     for rule_facts in (empty.facts, replace(empty.facts, classes=0, train_examples=0, val_examples=0, class_shares=())):
         assert diagnose(replace(empty, facts=rule_facts)) is not None
-    assert "symptom=nonfinite" not in capsys.readouterr().err
+    warned = capsys.readouterr().err.splitlines()
+    assert [line for line in warned if "plugin" not in line] == []
     assert "nonfinite" in names("symptom")
