@@ -33,7 +33,8 @@ def test_every_file_that_a_page_names_exists(page):
     text = page.read_text()
     links = [page.parent / link for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)]
     paths = [ROOT / path for path in re.findall(r"\b(?:tests|benchmarks|runner|conf)/[\w/]+\.(?:py|yaml|json)\b", text)]
-    modules = [ROOT / f"{name.replace('.', '/')}.py" for name in re.findall(r"-m (benchmarks\.\w+)", text)]
+    named = [ROOT / name.replace(".", "/") for name in re.findall(r"-m (benchmarks\.\w+)", text)]
+    modules = [path / "__main__.py" if path.is_dir() else path.with_suffix(".py") for path in named]
     assert [str(path) for path in (*links, *paths, *modules) if not path.exists() and path.stem != "mish"] == []
 
 

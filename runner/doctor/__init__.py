@@ -3,6 +3,11 @@
 finding.py     a finding: severity, evidence, advice
 facts.py       what the run was
 history.py     its curves
+measures.py    statistics of curves: noise, trend, flatness
+shapes.py      the parts of the training loss that are judged
+evaluations.py scores on training and validation examples, with standard errors
+layers.py      measurements of single layers
+changes_advised.py  changes of a config that several symptoms advise
 diagnosis.py   runs the rules
 order.py       the findings that are shown, and their order
 advice.py      overrides that rules advise

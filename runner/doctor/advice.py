@@ -13,5 +13,5 @@ def divided_lr(config: Mapping[str, Any], factor: float) -> list[tuple[str, ...]
 
 
 def rounded(value: float) -> str:
-    """Return a number of two digits, as a command line takes it: `0.0033`, `1e-05`."""
-    return f"{value:.2g}"
+    """Return a number of two digits, as a command line takes it: `0.0033`, `1e-05`, `500`."""
+    return f"{float(f'{value:.2g}'):g}"

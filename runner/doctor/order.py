@@ -13,10 +13,22 @@ _OF_CURVES = frozenset(
         *("decay_too_early", "loss_rising", "spikes", "unstable_early", "noisy_late", "batch_too_small"),
         *("periodic", "train_longer", "trained_too_long", "overfit_rising", "overconfident", "overfit_gap"),
         *("underfit", "val_better", "val_too_small", "lr_very_high", "ratio_low", "ratio_high"),
+        *("regularized_too_much", "val_at_chance", "val_leak", "few_examples", "bn_stats_mismatch", "imbalanced"),
     }
 )
 # A finding, and the ones that it explains
-_EXPLAINS = {"no_learning": ("underfit",), "overfit_rising": ("train_longer",)}
+_EXPLAINS = {
+    "no_learning": ("underfit", "prior_collapse", "val_too_small"),
+    "overfit_rising": ("train_longer", "overfit_gap", "overconfident"),
+    "train_longer": ("underfit",),
+    "lr_very_high": ("no_learning", "underfit", "prior_collapse", "unstable_early", "val_too_small"),
+    "lr_low": ("underfit", "ratio_low"),
+    "clip_too_much": ("lr_low", "ratio_low", "underfit"),
+    "regularized_too_much": ("underfit",),
+    "val_at_chance": ("overfit_gap", "overconfident", "prior_collapse"),
+    "few_examples": ("overfit_gap", "overconfident"),
+    "initial_loss": ("unstable_early",),
+}
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:

@@ -6,7 +6,9 @@ from hand_made import config_of
 from runner.doctor.advice import divided_lr, rounded
 
 
-@pytest.mark.parametrize(("value", "word"), [(1 / 300, "0.0033"), (1e-5, "1e-05"), (2.0, "2"), (0.1, "0.1")])
+@pytest.mark.parametrize(
+    ("value", "word"), [(1 / 300, "0.0033"), (1e-5, "1e-05"), (2.0, "2"), (0.1, "0.1"), (512.0, "510")]
+)
 def test_numbers_have_two_digits(value, word):
     assert rounded(value) == word
     assert float(word) == pytest.approx(value, rel=0.05)

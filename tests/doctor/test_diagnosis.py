@@ -42,7 +42,7 @@ def test_the_worst_and_surest_comes_first():
     [
         ([("no_learning", W), ("underfit", H)], ["no_learning"]),
         ([("overfit_rising", W), ("train_longer", W)], ["overfit_rising"]),
-        ([("underfit", H), ("train_longer", W)], ["train_longer", "underfit"]),
+        ([("overfit_gap", H), ("train_longer", W)], ["train_longer", "overfit_gap"]),
         # An error explains what the curves suggest, but no other error, no layer, and no rule of a user
         ([("nonfinite", E), ("lr_very_high", E), ("spikes", W)], ["lr_very_high", "nonfinite"]),
         ([("nonfinite", E), ("dead_relu", W), ("my_rule", H)], ["nonfinite", "dead_relu", "my_rule"]),

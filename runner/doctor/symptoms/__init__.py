@@ -1,6 +1,15 @@
 """Symptoms: `(history) -> Finding | None`, each under `@register("symptom")`; importing this package registers all.
 
-numerics.py   steps that are not finite
+drops.py         the learning rate dropped too early, or warms up for too long
+layers.py        dead or saturated units, layers that shrink, explode or stand still
+numerics.py      steps that are not finite
+overfitting.py   training and validation examples are scored differently
+rates.py         the learning rate is too high or too low
+ratios.py        the size of updates: update ratios, clipping, weight decay
+setup.py         first loss, batch size, regularization, loading, fine-tuning, rare classes
+splits.py        validation is easier than training, at chance, or part of it
+trends.py        the training loss: stuck, late, flat, rising, with spikes, periodic
+validations.py   validation scores still rise, are past their best, noisy, or from few examples
 """
 
 import importlib

@@ -1,0 +1,98 @@
+"""Make the runs of the bank, and keep their curves as JSON: what the rules read, and nothing else."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import runner
+from benchmarks.doctor.data_sets import data_file
+from benchmarks.doctor.faults import FAULTS, config_part, overrides_of
+from benchmarks.doctor.plan import Case
+from runner.errors import Diverged
+
+# Long enough for the rules that need 20 blocks of 10 steps in the last third, and for 20 validations
+_STEPS = 700
+_QUIET = (
+    *("figures=never", "predictions=never", "keep=none", "test=never", "threads=1"),
+    *("augment=[]", "probe=[update_ratio,grad_norm,activations]"),
+)
+# Curves that no rule reads
+_LEFT_OUT = ("ratio/log10", "_best/", "train/loss_average", "time/step_ms", "time/examples", "time/peak")
+
+
+def make_run(case: Case, folder: Path, photographs: Path | None, steps: int = _STEPS) -> dict[str, Any]:
+    """Train a run of the bank in `folder`, and return its record."""
+    data = data_file(case.data, FAULTS[case.fault].data, folder / "data", photographs)
+    words = ["data=arrays", f"data.root={data}", "data.duplicates=ignore", *overrides_of(case.net, case.fault)]
+    words += [
+        f"steps={steps}",
+        "validate_every=5%",
+        *_QUIET,
+        f"seed={case.seed}",
+        f"outputs={folder / 'runs'}",
+        f"name={case.name}",
+    ]
+    shutil.rmtree(folder / "runs" / case.name, ignore_errors=True)
+    # A result as well
+    with suppress(Diverged):
+        runner.train(words)
+    return read_record(case, folder / "runs" / case.name)
+
+
+def read_record(case: Case, folder: Path) -> dict[str, Any]:
+    """Return what the rules may read of a run, as JSON values."""
+    result = json.loads((folder / "result.json").read_text())
+    environment = json.loads((folder / "environment.json").read_text())
+    curves: dict[str, tuple[list[int], list[float | str]]] = {}
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        for tag, value in row.items():
+            if tag != "step" and not tag.startswith(_LEFT_OUT):
+                curve = curves.setdefault(tag, ([], []))
+                curve[0].append(row["step"])
+                curve[1].append(_short(value))
+    config = config_part(runner.result(folder).config)
+    config["data"] = {key: value for key, value in config["data"].items() if key != "root"}
+    counts = environment["data"]["splits"]
+    return {
+        "case": {"part": case.part, "fault": case.fault, "net": case.net, "data": case.data, "seed": case.seed},
+        "config": config,
+        "status": result["status"],
+        "reason": result["reason"],
+        "steps": result["steps"],
+        "epochs": result["epochs"],
+        "train_counts": counts["train"]["counts"],
+        "val_count": counts["val"]["count"],
+        "curves": {tag: _packed(*curve) for tag, curve in curves.items()},
+    }
+
+
+def _short(value: float | str) -> float | str:
+    """Return a number with five digits; a non-finite one stays a string."""
+    return value if isinstance(value, str) or not math.isfinite(value) else float(f"{value:.5g}")
+
+
+def _packed(steps: list[int], values: list[float | str]) -> dict[str, Any]:
+    """Return a curve; that of each step from the first without its steps."""
+    return {"values": values} if steps == list(range(1, len(steps) + 1)) else {"steps": steps, "values": values}
+
+
+def write_records(records: Mapping[str, Any], path: Path) -> None:
+    """Write records as one compressed JSON file whose bytes depend on its content only."""
+    # The order of keys stays: that of tags is the order of the layers
+    text = json.dumps(records, separators=(",", ":"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
+
+
+def read_records(path: Path) -> dict[str, Any]:
+    """Return the records of a file that `write_records` wrote."""
+    found: dict[str, Any] = json.loads(gzip.decompress(path.read_bytes()))
+    return found

@@ -1,0 +1,36 @@
+"""The scores of the bank as Markdown, for docs/doctor.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_ROWS = {
+    "detected": "faulty runs with a finding",
+    "warned": "faulty runs with a warning or an error",
+    "cause_in_first_two": "the cause is among the first two findings",
+    "cause": "the cause is among all findings",
+    "false_warnings": "healthy runs with a warning or an error",
+    "false_findings": "healthy runs with any finding, hints included",
+}
+
+
+def markdown(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the table of all faults together, then that of each fault on held-out runs."""
+    lines = ["| of | tuning | held-out nets, data sets and seeds |", "|---|---|---|"]
+    lines += [
+        f"| {title} | {_cell(found['tuning'][key])} | {_cell(found['held_out'][key])} |" for key, title in _ROWS.items()
+    ]
+    lines += ["", "| fault, held out | finding | cause among the first two | cause among all |", "|---|---|---|---|"]
+    for fault, row in found["held_out"]["faults"].items():
+        cells = " | ".join(_cell(row[key]) for key in ("detected", "cause_in_first_two", "cause"))
+        lines.append(f"| `{fault}` | {cells} |")
+    return "\n".join(lines)
+
+
+def _cell(share: Mapping[str, Any]) -> str:
+    """Return a share with its interval, `34 of 40, 85 % (71 to 93)`; a dash of nothing."""
+    if not share["n"]:
+        return "-"
+    percent = 100 * share["hits"] / share["n"]
+    return f"{share['hits']} of {share['n']}, {percent:.0f} % ({100 * share['low']:.0f} to {100 * share['high']:.0f})"

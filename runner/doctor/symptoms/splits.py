@@ -1,0 +1,107 @@
+"""Symptoms of splits that do not fit together: validation is easier, at chance, or part of the training examples."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from runner.doctor.evaluations import (
+    ACCURACY,
+    TRAIN_ACCURACY,
+    TRAIN_LOSS,
+    VAL_LOSS,
+    chance_accuracy,
+    clean_loss,
+    gap_evidence,
+    scores_of,
+)
+from runner.doctor.finding import Evidence, Finding, Severity
+from runner.doctor.history import History
+from runner.doctor.measures import binomial_se
+from runner.registry import register
+
+# Standard errors, and the accuracy above chance at which training examples are learned
+_SE, _WIDE = 3.0, 0.10
+# Clean training loss, of that of zero outputs, at which all is learned; distance of the two losses on the log scale
+_LEARNED, _SAME = 0.05, 0.25
+_LEAK_VALIDATIONS = 3
+
+
+@register("symptom")
+def val_better(history: History) -> Finding | None:
+    """Return a finding if validation examples are scored better than training examples."""
+    scores = scores_of(history)
+    if scores is None or scores.gap is None or -scores.gap <= _SE * scores.gap_error:
+        return None
+    return Finding(
+        id="val_better",
+        severity=Severity.WARN,
+        confidence=0.8,
+        evidence=gap_evidence(scores),
+        why=f"Accuracy is {scores.last_val:.3g} on validation and {scores.last_train:.3g} on training examples: the "
+        "validation examples are easier, or copies of training examples.",
+        advice=_without_copies(history),
+        probe="compare the examples of both splits",
+        source="Tuning Playbook; CS231n, neural networks 3",
+    )
+
+
+def _without_copies(history: History) -> tuple[tuple[str, ...], ...]:
+    """Return the advice to leave out training examples that are also in another split, where the data can."""
+    return (("data.duplicates=drop",),) if "duplicates" in history.facts.config["data"] else ()
+
+
+@register("symptom")
+def val_at_chance(history: History) -> Finding | None:
+    """Return a finding if validation stays at chance while the training examples are learned."""
+    scores, chance = scores_of(history), chance_accuracy(history)
+    if scores is None or chance is None or scores.last_train is None:
+        return None
+    # The best of several validations is above chance by itself
+    best = float(np.median(np.sort(scores.val.values)[-3:]))
+    limit = chance + _SE * binomial_se(chance, scores.val_count)
+    learned = chance + max(_WIDE, 5 * binomial_se(chance, scores.train_count))
+    if best > limit or scores.last_train <= learned:
+        return None
+    return Finding(
+        id="val_at_chance",
+        severity=Severity.WARN,
+        confidence=0.95,
+        evidence=Evidence(
+            numbers={"best_val": best, "chance": chance, "train": scores.last_train},
+            steps=scores.steps(),
+            tags=(ACCURACY, TRAIN_ACCURACY),
+        ),
+        why=f"Validation stays at chance ({chance:.3g}) while {scores.last_train:.0%} of the training examples are "
+        "learned: labels that do not belong to their examples, or splits with different labels or preprocessing.",
+        advice=(),
+        probe="look at training and validation examples with their labels: python -m runner task=preview",
+        source="Zhang et al. 2017; Karpathy, A Recipe for Training Neural Networks",
+    )
+
+
+@register("symptom")
+def val_leak(history: History) -> Finding | None:
+    """Return a finding if all is learned and the losses of both splits are equal, as where one contains the other."""
+    train, val = history.series(TRAIN_LOSS).finite(), history.series(VAL_LOSS).finite()
+    chance, clean = history.facts.chance_loss(), clean_loss(history)
+    scores = scores_of(history)
+    if scores is None or not chance or clean is None or clean > _LEARNED * chance or len(train) != len(val):
+        return None
+    last = np.log(np.maximum(val.values, 1e-12) / np.maximum(train.values, 1e-12))[-_LEAK_VALIDATIONS:]
+    if np.abs(last).max() > _SAME:
+        return None
+    return Finding(
+        id="val_leak",
+        severity=Severity.HINT,
+        confidence=0.6,
+        evidence=Evidence(
+            numbers={"train_loss": clean, "val_loss": float(val.values[-1])},
+            steps=(int(val.steps[-_LEAK_VALIDATIONS]), int(val.steps[-1])),
+            tags=(TRAIN_LOSS, VAL_LOSS),
+        ),
+        why=f"Both losses end at {clean:.2g}, without any gap; this is consistent with validation examples among the "
+        "training examples, or with a very easy task.",
+        advice=_without_copies(history),
+        probe="compare the examples of both splits",
+        source="Kapoor and Narayanan 2023",
+    )
