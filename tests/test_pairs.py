@@ -37,6 +37,7 @@ LARGE = ("vgg", "torchvision")  # models that halve images more often than digit
 SLOW = ("pca", "pca_whiten", "zca")  # on the 3,072 numbers of a colored picture
 HIDDEN = ("cnn", "vgg")  # convolutional models that may do without hidden layers
 PLAIN = ("sgd", "momentum", "nesterov")  # whose default rates are for models with norms
+MLP_TEACHER = ["model=mlp", "model.hidden=[8]"]
 PLACES = {
     "linear": ["head"],
     "mlp": ["head", "fc"],
@@ -81,10 +82,13 @@ def draw_choices(number: int, color: str) -> dict[str, Any]:
         made[f"regularizer.{name}.where"] = rng.sample(places, rng.randint(1, len(places)))
     if made["distillation"] == "logits" and rng.random() < 0.9:
         own = [] if rng.random() < 0.1 else [f"preprocess={made['preprocess']}"]
-        made["distillation.teacher"] = teacher_of(*teacher_words(made), *own)
-        made["loss"] = rng.choice(["cross_entropy", "focal", "poly"])
         # Of its own generator, so that the other draws stay
-        made["distillation.features"] = random.Random(f"features {number}").choice([0.0, 3.0])
+        features = random.Random(f"features {number}")
+        made["distillation.features"] = features.choice([0.0, 3.0])
+        # A linear teacher has none
+        kind = ["model=linear"] if features.random() < 0.1 or not made["distillation.features"] else MLP_TEACHER
+        made["distillation.teacher"] = teacher_of(*teacher_words(made), *kind, *own)
+        made["loss"] = rng.choice(["cross_entropy", "focal", "poly"])
     if made["optim"] in PLAIN:
         made["optim.lr"] = 1e-3
     made |= {"precision": rng.choice(["fp32", "bf16"]), "accumulate": rng.choice([1, 2]), "data.batch_size": 8}
@@ -113,7 +117,7 @@ def start_weights(choices: dict[str, Any]) -> dict[str, Any]:
 def teacher_words(made: dict[str, Any]) -> list[str]:
     """Return the words of a command for a teacher on the data of some choices."""
     words = command_line_words({key: value for key, value in made.items() if key.partition(".")[0] == "data"})
-    return [*words, "data.batch_size=8", "model=linear", "test=never"]
+    return [*words, "data.batch_size=8", "test=never"]
 
 
 @cache
