@@ -74,13 +74,13 @@ BY_HAND: dict[str, tuple[dict[str, Any], list[tuple[str, float | None, float, fl
 # The models of the coordinate check at a width; attention keeps the features of a head
 WIDE = {
     "mlp": lambda width: {"model.hidden": [width] * 3, "norm": "none"},
-    "cnn": lambda width: {"model.channels": [width, width], "model.hidden": [width], "norm": "none"},
+    "cnn": lambda width: {"model.channels": [width, width], "model.hidden": [width]},
     "resnet": lambda width: {"model.width": width},
     "vit": lambda width: {"model.dim": width, "model.heads": width // 8, "model.depth": 1, "norm": "layer"},
 }
 WIDTHS = {"mlp": (32, 64, 128, 256, 512), "cnn": (16, 32, 64, 128), "resnet": (8, 16, 32, 64), "vit": (64, 128, 256)}
 RATES = {(model, optim): rate for model in WIDE for optim, rate in (("adam", 0.002), ("sgd", 0.02))}
-RATES["vit", "adam"] = 0.01
+RATES["vit", "adam"], RATES["vit", "sgd"] = 0.01, 0.1
 FAST = (("mlp", "adam"), ("mlp", "sgd"), ("vit", "adam"))
 
 
