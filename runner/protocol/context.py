@@ -1,4 +1,4 @@
-"""What a step of the protocol gets: the config, what earlier steps found, and trainings within a budget."""
+"""The input of a step of the protocol: the config, what earlier steps found, and trainings within a budget."""
 
 from __future__ import annotations
 

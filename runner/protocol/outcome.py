@@ -1,4 +1,4 @@
-"""What a step of the protocol returns: criteria with their numbers, advice, and the status that follows from them."""
+"""The result of a step of the protocol: criteria with their numbers, advice, and the status that follows from them."""
 
 from __future__ import annotations
 
