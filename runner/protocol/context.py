@@ -93,7 +93,7 @@ class Context:
         config: The checked config, with the handoff of earlier steps.
         vary: Makes a checked variant of a config.
         launch: Runs variants as ordinary runs on all cores.
-        folder: The folder of this step.
+        folder: The folder of the trainings of this step.
         loaded: The data; the test split is closed.
         facts: What earlier steps found.
         budget: What all steps may take.
@@ -109,11 +109,11 @@ class Context:
     budget: Budget
     pinned: frozenset[str] = frozenset()
 
-    def train(self, variants: Sequence[Config], where: str = "runs") -> list[Any]:
-        """Run variants below the step's folder, count them, and return their results in order."""
+    def train(self, variants: Sequence[Config]) -> list[Any]:
+        """Run variants in the folder, count them, and return their results in order."""
         different = {repr(sorted(each.items())) for each in variants}
         self.budget.used += len(different)
-        return list(self.launch(variants, self.folder / where))
+        return list(self.launch(variants, self.folder))
 
 
 class Step(Protocol):
