@@ -20,7 +20,7 @@ def pictures_of(results: Sequence[StepResult]) -> dict[str, Picture]:
     }
 
 
-@figure("svg")
+@figure("png")
 def _initial_figure(found: Mapping[str, Any]) -> Any:
     """Draw the initial loss of each seed with its standard error, and the expected one."""
     sheet = new_figure(6.5, 3.0, layout="constrained")
@@ -39,7 +39,7 @@ def _initial_figure(found: Mapping[str, Any]) -> Any:
     return sheet
 
 
-@figure("svg")
+@figure("png")
 def _fit_figure(found: Mapping[str, Any]) -> Any:
     """Draw loss and accuracy of each learning rate on the small sample against steps."""
     sheet = new_figure(9.0, 3.6, layout="constrained")
@@ -57,7 +57,7 @@ def _fit_figure(found: Mapping[str, Any]) -> Any:
     return sheet
 
 
-@figure("svg")
+@figure("png")
 def _rates_figure(found: Mapping[str, Any]) -> Any:
     """Draw the loss after a short training against the learning rate, and the curves of each."""
     sheet = new_figure(10.0, 3.8, layout="constrained")

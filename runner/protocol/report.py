@@ -82,7 +82,11 @@ def show(report: Report) -> None:
         print_table(criteria_rows(result), title=title, notes=notes)
         print_table(result.table)
     if len(report.results) > 1:
-        rows = [{key: value for key, value in row.items() if key != "found"} for row in summary_rows(report.results)]
+        # The text on the screen is the same in a repetition
+        left_out = ("found", "seconds")
+        rows = [
+            {key: value for key, value in row.items() if key not in left_out} for row in summary_rows(report.results)
+        ]
         print_table(rows, title="protocol")
     for line in _last_lines(report):
         write_stdout(f"{line}\n")
@@ -121,7 +125,7 @@ def _sentences(report: Report) -> list[str]:
 
 
 def html(report: Report, pictures: Mapping[str, bytes]) -> str:
-    """Return the report as one HTML page without scripts that loads nothing; `pictures` are SVG by step."""
+    """Return the report as one HTML page without scripts that loads nothing; `pictures` are PNG by step."""
     steps = counted(len(report.results), "step")
     parts = [f"<h1>Protocol</h1><p>{escape(report.about)}</p><p>{steps}.</p>", html_table(summary_rows(report.results))]
     for result in report.results:
@@ -133,7 +137,7 @@ def html(report: Report, pictures: Mapping[str, bytes]) -> str:
         parts.append(html_items(lines) if lines else "")
         parts.append(html_table([dict(row) for row in result.table]) if result.table else "")
         if result.step in pictures:
-            parts.append(html_picture(_TITLES.get(result.step, result.step), pictures[result.step], "svg+xml"))
+            parts.append(html_picture(_TITLES.get(result.step, result.step), pictures[result.step], "png"))
     commands = "".join(f"<li>{escape(w)}: <code>{escape(c)}</code></li>" for w, c in report.commands.items())
     parts.append(f"<h2>What follows</h2>{html_items(_sentences(report))}<ul>{commands}</ul>")
     return html_document("Protocol", parts)

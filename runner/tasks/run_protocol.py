@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from runner.assemble import Experiment, assemble
 from runner.assemble.load_data import load
 from runner.comparing.runs import read_overrides
 from runner.decoration import decorative
-from runner.engine.figures.picture import draw_all
+from runner.engine.figures.picture import draw_all, save_all
 from runner.engine.logs.log import open_logs
 from runner.engine.saving.storage import make_folders, printable, write_atomic
 from runner.engine.user_code import imported_code
@@ -34,6 +33,7 @@ from runner.tasks.report import print_progress
 from runner.tasks.run_folder import Run, continued_run_folder
 
 _CONF = "conf"
+_NOT_WRITTEN = "report: not written"
 
 
 def run_protocol(
@@ -57,10 +57,14 @@ def run_protocol(
         code = imported_code(job.config["plugins"])
         progress = run_steps(Plan(steps=steps, context=context, code=code, keep_going=keep_going, say=print_progress))
         report = _report(job, run, progress, words, experiment)
-        _write(job, run, report)
         show(report)
         write_stdout(f"saved in      {printable(run.folder)}\n")
-        _raise_if_failed(progress)
+        if progress.failed:
+            # After an error nothing is done afterwards
+            with decorative(_NOT_WRITTEN):
+                _write(run.folder, job, report)
+            raise _gate_failed(progress.failed)
+        run.afterwards.add(_NOT_WRITTEN, lambda folder: _write(folder, job, report))
     return 0
 
 
@@ -81,11 +85,9 @@ def _check(job: Job) -> None:
         raise ConfigError("extend: got a run, must be null with the protocol, which begins at untrained weights")
 
 
-def _raise_if_failed(progress: Progress) -> None:
-    """Raise GateFailed if a step failed."""
-    if failed := progress.failed:
-        why = "; ".join(f"{each.name}: {each.why}" for each in failed.failures)
-        raise GateFailed(f"{failed.step} failed: {why}")
+def _gate_failed(failed: StepResult) -> GateFailed:
+    """Return the error for a step that failed."""
+    return GateFailed(f"{failed.step} failed: {'; '.join(f'{each.name}: {each.why}' for each in failed.failures)}")
 
 
 def _report(job: Job, run: Run, progress: Progress, words: Sequence[str], experiment: Experiment) -> Report:
@@ -137,25 +139,16 @@ def _certainty(progress: Progress) -> str:
     )
 
 
-def _write(job: Job, run: Run, report: Report) -> None:
-    """Write the report in all its forms; a failure costs no result."""
-    with decorative("report: not written"):
-        pictures = draw_all(pictures_of(report.results))
-        names = {step: f"{step}.svg" for step in pictures}
-        for step, content in pictures.items():
-            write_atomic(run.folder / names[step], content)
-        text = markdown(report, names)
-        write_atomic(run.folder / "report.md", text.encode())
-        write_atomic(run.folder / "report.html", html(report, pictures).encode())
-        _log_pages(job, run.folder, text, report.results)
-
-
-def _log_pages(job: Job, folder: Path, text: str, results: Sequence[StepResult]) -> None:
-    """Write the event file: the report as text, the pictures as images, and the numbers of the steps."""
-    drawn = draw_all({step: replace(each, kind="png") for step, each in pictures_of(results).items()})
+def _write(folder: Path, job: Job, report: Report) -> None:
+    """Write the report as Markdown, as HTML and for TensorBoard, with its pictures."""
+    drawn = draw_all({f"{step}.png": picture for step, picture in pictures_of(report.results).items()})
+    save_all(folder, drawn)
+    names = {name.removesuffix(".png"): name for name in drawn}
+    text = markdown(report, names)
+    write_atomic(folder / "report.md", text.encode())
+    write_atomic(folder / "report.html", html(report, {step: drawn[name] for step, name in names.items()}).encode())
     with closing(open_logs(folder, positions=None, step=0)) as log:
         config = plain_yaml.dump(job.config).decode()
         log.add(0, {"protocol/report": text, "config": f"```yaml\n{config}```"})
-        log.add(0, {f"protocol/{step}": content for step, content in drawn.items()})
-        failed = {f"protocol/failed/{each.step}": float(each.status is Level.FAIL) for each in results}
-        log.add(0, failed)
+        log.add(0, {f"protocol/{step}": drawn[name] for step, name in names.items()})
+        log.add(0, {f"protocol/failed/{each.step}": float(each.status is Level.FAIL) for each in report.results})

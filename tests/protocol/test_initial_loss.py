@@ -217,3 +217,8 @@ def test_large_logits_fail_and_are_explained_by_their_variance():
     with pytest.raises(GateFailed, match="excess over the expected loss"):
         run("init.head=2.0", "norm=none")
     assert level_of(record(), "model outputs") == "pass"
+
+
+def test_a_share_of_its_own_decides_what_is_a_warning():
+    assert run("init.head=1.0", "norm=none", "task.warn_at=1000") == 0
+    assert level_of(record(), "excess over the expected loss") == "warn"

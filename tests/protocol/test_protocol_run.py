@@ -46,7 +46,7 @@ def test_what_the_protocol_leaves(made):
     state = json.loads((folder / "state.json").read_text())
     assert state["trainings"] == sum(each["trainings"] for each in found.values()) == 4
     assert {each["key"] for each in found.values()} == {each["key"] for each in state["steps"].values()}
-    for name in ("report.md", "report.html", "check_init.svg", "overfit.svg", "find_lr.svg"):
+    for name in ("report.md", "report.html", "check_init.png", "overfit.png", "find_lr.png"):
         assert (folder / name).stat().st_size > 0
     for text in (done.stdout, (folder / "report.md").read_text(), (folder / "report.html").read_text()):
         assert f"{chosen:.4g}" in text and "The test split was not read" in text and "How sure" in text
@@ -203,8 +203,32 @@ def test_two_protocols_train_alike(made, tmp_path):
     done = command(*PROTOCOL, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     runs = [
-        sorted((place / "outputs" / "p" / "03_find_lr").glob("runs-*/*/metrics.jsonl"))
-        for place in (made[0], tmp_path)
+        sorted((place / "outputs" / "p" / "03_find_lr").glob("runs-*/*/metrics.jsonl")) for place in (made[0], tmp_path)
     ]
     assert len(runs[0]) == 3
     assert [metrics(path.parent) for path in runs[0]] == [metrics(path.parent) for path in runs[1]]
+
+
+@pytest.mark.slow
+def test_a_protocol_may_go_on_after_a_failure(tmp_path):
+    few = ("task.overfit={max_steps: 5, controls: false, lr_ladder: [1.0]}", FEW[0])
+    done = command("task=protocol", *MLP, *few, "name=p", "task.keep_going=true", cwd=tmp_path)
+    assert done.returncode == 1
+    assert [each["status"] for each in results(tmp_path / "outputs" / "p").values()][1:] == ["fail", "pass"]
+    assert not (tmp_path / "outputs" / "p" / "conf").exists()
+
+
+@pytest.mark.slow
+def test_a_learning_rate_whose_loss_rises_is_not_taken(tmp_path):
+    words = (
+        "task=find_lr",
+        *MLP,
+        "name=p",
+        "task.iters=25",
+        "task.seeds=1",
+        "task.lrs=[0.001,0.01,0.1]",
+        "task.stop=1.01",
+    )
+    command(*words, cwd=tmp_path)
+    found = json.loads((tmp_path / "outputs" / "p" / "03_find_lr" / "result.json").read_text())
+    assert [each["outcome"] for each in found["table"]].count("diverges") >= 1

@@ -43,7 +43,7 @@ class Counting:
         criterion = Criterion(name="x", value="1", threshold="2", level=self.level, why="because")
         return StepResult(
             step=self.name, headline="h", criteria=[criterion], handoff={"optim.lr": self.lr},
-            facts={f"of_{self.name}": self.lr},
+            facts={f"of_{self.name}": self.lr, "pass_seconds": float(len(self.seen))},
         )  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def test_each_step_gets_what_the_earlier_ones_hand_on_and_none_is_repeated(plan)
     made, steps, lines = plan
     progress = run_steps(made)
     assert [step.seen[0][0] for step in steps] == [0.1, 0.25, 0.5]
-    assert steps[2].seen[0][1] == {"of_one": 0.25, "of_two": 0.5}
+    assert steps[2].seen[0][1] == {"of_one": 0.25, "of_two": 0.5, "pass_seconds": 1.0}
     assert progress.handoff == {"optim.lr": 0.75} and progress.failed is None
     repeated = again(made)
     assert calls(steps) == [1, 1, 1] and repeated.results == progress.results
@@ -170,3 +170,14 @@ def test_a_result_is_read_as_it_was_written_and_numbers_that_json_lacks_are_null
 def test_no_step_can_open_the_test_split(plan):
     made, _, _ = plan
     assert load(made.context.config).data.test is not None and made.context.loaded.data.test is None
+
+
+def test_a_time_that_a_step_measures_is_in_no_key(plan, tmp_path):
+    made, steps, _ = plan
+    first = run_steps(made)
+    steps[0].seen.append(None)
+    other = replace(made.context, folder=tmp_path / "other", budget=Budget())
+    (tmp_path / "other").mkdir()
+    second = run_steps(replace(made, context=other))
+    assert first.facts["pass_seconds"] == second.facts["pass_seconds"] == 1.0
+    assert first.results[0].facts != second.results[0].facts and first.keys == second.keys
