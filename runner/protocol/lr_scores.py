@@ -41,7 +41,8 @@ def score_of(losses: Sequence[float], steps: int, stop: float) -> float:
     least = np.maximum(np.minimum.accumulate(curve), _FLOOR * abs(losses[0]))
     if (curve > stop * least).any():
         return math.inf
-    return statistics.median(losses[-TAIL:])
+    # Of a very short training at most its last third
+    return statistics.median(losses[-min(TAIL, max(1, steps // 3)) :])
 
 
 def noise_of(losses: Sequence[float]) -> float:

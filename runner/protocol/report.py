@@ -81,6 +81,7 @@ def show(report: Report) -> None:
         notes = [result.headline, *reasons(result), *(f"try: {line}" for line in advice_lines(result))]
         print_table(criteria_rows(result), title=title, notes=notes)
         print_table(result.table)
+        write_stdout("\n")
     if len(report.results) > 1:
         # The text on the screen is the same in a repetition
         left_out = ("found", "seconds")

@@ -95,7 +95,7 @@ OTHER: dict[str, Any] = {
 }
 # Knobs of tasks that would take long
 LESS: dict[str, dict[str, Any]] = {
-    "find_lr": {"task.lrs": [0.01, 0.1, 1.0], "task.seeds": 1, "task.iters": 20},
+    "find_lr": {"task.lrs": [0.01, 0.1, 0.3], "task.seeds": 1, "task.iters": 40},
     "protocol": {"task.find_lr": {"iters": 20, "seeds": 1, "lrs": [0.003, 0.03, 0.1]}},
     "kfold": {"task.folds": 2},
     "grid_vs_random": {"task.side": 2, "task.draws": 1},

@@ -179,5 +179,4 @@ def test_a_time_that_a_step_measures_is_in_no_key(plan, tmp_path):
     other = replace(made.context, folder=tmp_path / "other", budget=Budget())
     (tmp_path / "other").mkdir()
     second = run_steps(replace(made, context=other))
-    assert first.facts["pass_seconds"] == second.facts["pass_seconds"] == 1.0
     assert first.results[0].facts != second.results[0].facts and first.keys == second.keys
