@@ -13,6 +13,7 @@ fit_diagnosis.py  what the end of a fit to a small sample means
 overfit.py        step 2: fit a small sample
 lr_scores.py      scores of learning rates, the choice among them, and suggestions of a range test
 lr_range.py       a range test
+lr_words.py       the outcome of step 3 in words
 find_lr.py        step 3: learning rates that make the loss go down
 steps.py          runs steps in order: keys, state, handoff
 recipe.py         the recipe at the end

@@ -168,7 +168,7 @@ def _advice(criteria: Sequence[Criterion], config: Mapping[str, Any]) -> list[Ad
     bad = {each.name: each for each in criteria if each.level in (Level.WARN, Level.FAIL)}
     found = []
     excess = bad.get("excess over the expected loss")
-    if excess and excess.value.startswith("+"):
+    if excess and excess.value.startswith("+") and "reduction" not in bad:
         head = ("init.head=zeros",) if "head" in config["init"] else ()
         if config["preprocess"]["name"] == "none" and "inputs" in bad:
             found.append(Advice(text="Center and scale the inputs.", overrides=("preprocess=standardize",)))

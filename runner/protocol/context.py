@@ -17,9 +17,9 @@ from runner.protocol.outcome import StepResult
 
 Config = dict[str, Any]
 # (config, overrides) -> a checked config: `vary` of a task
-MakeVariant = Callable[[Config, Mapping[str, Any]], Config]
+_MakeVariant = Callable[[Config, Sequence[str] | Mapping[str, Any]], Config]
 # (configs, folder) -> results of ordinary runs: `launch` of a task
-RunAll = Callable[[Sequence[Config], Path], Sequence[Any]]
+_RunAll = Callable[[Sequence[Config], Path], Sequence[Any]]
 
 _TRAININGS = re.compile(r"(\d+) ?trainings?")
 _TIME = re.compile(r"(\d+(?:\.\d+)?) ?(s|min|h)")
@@ -101,8 +101,8 @@ class Context:
     """
 
     config: Config
-    vary: MakeVariant
-    launch: RunAll
+    vary: _MakeVariant
+    launch: _RunAll
     folder: Path
     loaded: Loaded
     facts: Mapping[str, Any]

@@ -34,7 +34,8 @@ def _initial_figure(found: Mapping[str, Any]) -> Any:
     axes.set_xticks(range(len(seeds)))
     axes.set_xlim(-0.5, len(seeds) - 0.5)
     # An excess of a few percent must not fill the axis
-    axes.set_ylim(bottom=min(0.0, *(loss for loss in losses if math.isfinite(loss)), 0.0))
+    shown = [value for value in (*losses, found["expected"]) if value is not None and math.isfinite(value)]
+    axes.set_ylim(min(0.0, *shown, 0.0), 1.2 * max(0.0, *shown, 0.0) or 1.0)
     _finish(axes, "seed", "loss before training", "Initial loss")
     return sheet
 

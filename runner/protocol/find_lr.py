@@ -14,7 +14,8 @@ from runner.engine.logs.sinks import METRICS
 from runner.protocol.context import Config, Context
 from runner.protocol.lr_range import RangeTest, range_test
 from runner.protocol.lr_scores import TAIL, Choice, between, beyond, choose, decades, noise_of, score_of, smoothed
-from runner.protocol.outcome import Advice, Criterion, Level, StepResult
+from runner.protocol.lr_words import advice_of, criteria_of, headline_of, result_of_range, row_of
+from runner.protocol.outcome import StepResult
 from runner.protocol.plain_config import quiet_overrides
 
 # Weight decay of the short trainings
@@ -53,7 +54,7 @@ class FindLr:
         base = context.vary(context.config, self._overrides(context.config))
         hints = [] if self.method == "sweep" else [self._range(context, base, i) for i in range(_RANGE_SEEDS)]
         if self.method == "range":
-            return _of_range(self.name, hints)
+            return result_of_range(self.name, hints)
         chance = context.facts.get("chance_loss")
         curves = dict[float, list[list[float]]]()
         self._train(context, base, self.lrs or decades(self._center(context)), curves)
@@ -132,7 +133,7 @@ class FindLr:
     ) -> StepResult:
         """Return the result of the step."""
         scores, start = self._scores(curves), _start(curves)
-        rows = [_row(lr, score, start, choice) for lr, score in scores.items()]
+        rows = [row_of(lr, score, start, choice) for lr, score in scores.items()]
         measured = {
             "rates": [
                 {"lr": lr, "score": score, "curve": smoothed(curves[lr][0]).tolist()} for lr, score in scores.items()
@@ -144,9 +145,9 @@ class FindLr:
         found = choice.lr is not None
         return StepResult(
             step=self.name,
-            headline=_headline(choice, start, self.seeds, self.iters),
-            criteria=_criteria(choice, hints),
-            advice=_advice(choice, context.config),
+            headline=headline_of(choice, start, self.seeds, self.iters),
+            criteria=criteria_of(choice, hints),
+            advice=advice_of(choice, context.config),
             measurements=measured,
             table=rows,
             handoff={"optim.lr": choice.lr} if found else {},
@@ -169,92 +170,3 @@ def _start(curves: Mapping[float, Sequence[Sequence[float]]]) -> float:
     """Return the mean of the first losses, which do not depend on the learning rate."""
     firsts = [losses[0] for each in curves.values() for losses in each if losses and math.isfinite(losses[0])]
     return statistics.fmean(firsts) if firsts else math.nan
-
-
-def _criteria(choice: Choice, hints: Sequence[RangeTest]) -> list[Criterion]:
-    """Return the criteria of the step."""
-    goes_down = choice.lr is not None
-    criteria = [
-        Criterion(
-            name="the loss goes down",
-            value=f"{choice.drop:.3g}",
-            threshold=f"a fall of {choice.needed:.3g} at some learning rate",
-            level=Level.PASS if goes_down else Level.FAIL,
-            why="" if goes_down else "no learning rate makes the loss go down: initialization, data or loss is wrong",
-        )
-    ]
-    if goes_down:
-        side = "highest" if choice.edge > 0 else "lowest"
-        criteria.append(
-            Criterion(
-                name="inside of what was tried",
-                value=f"{choice.lr:.3g}",
-                threshold="not the lowest or highest",
-                level=Level.WARN if choice.edge else Level.PASS,
-                why=f"the {side} learning rate that was tried is best: one beyond it may be better"
-                if choice.edge
-                else "",
-                source="CS231n, neural-networks-3",
-            )
-        )
-    return criteria + ([_range_criterion(hints)] if hints else [])
-
-
-def _range_criterion(hints: Sequence[RangeTest]) -> Criterion:
-    """Return what the range tests suggest: the median over seeds, as a hint."""
-    names = sorted({name for each in hints for name in each.suggested})
-    medians = {name: statistics.median(e.suggested[name] for e in hints if name in e.suggested) for name in names}
-    words = ", ".join(f"{name} {medians[name]:.2g}" for name in ("valley", "steep", "minimum") if name in medians)
-    return Criterion(
-        name="range test",
-        value=words or "none",
-        threshold="a hint",
-        level=Level.HINT,
-        why="a range test returns a learning rate even if nothing can be learned; valley is usually low",
-        source="fastai",
-    )
-
-
-def _of_range(name: str, hints: Sequence[RangeTest]) -> StepResult:
-    """Return the result of range tests alone, which hand on nothing."""
-    criterion = _range_criterion(hints)
-    start = next((each.losses[0] for each in hints if each.losses), math.nan)
-    measured = {"rates": [], "initial_loss": start, "chosen": None, "range_test": [each.record() for each in hints]}
-    measured |= {"tail": TAIL, "seeds": len(hints), "iters": 0}
-    return StepResult(step=name, headline=f"range test: {criterion.value}", criteria=[criterion], measurements=measured)
-
-
-def _headline(choice: Choice, start: float, seeds: int, iters: int) -> str:
-    """Return the line about the choice."""
-    if choice.lr is None:
-        return f"no learning rate makes the loss go down from {start:.4g} ({iters} steps, {seeds} seeds)"
-    stable = f", stable up to {choice.stable:.3g}" if choice.stable is not None else ""
-    fall = f"the loss falls by {choice.drop:.3g} from {start:.4g}"
-    return f"optim.lr={choice.lr:.3g}: {fall}; best {choice.best:.3g}{stable}"
-
-
-def _advice(choice: Choice, config: Config) -> list[Advice]:
-    """Return what to do where no learning rate works, or only tiny ones do."""
-    if choice.lr is None:
-        init = () if config["init"]["name"] == "kaiming" else ("init=kaiming",)
-        return [Advice(text="Look at task=check_init and task=init_report; begin at other weights.", overrides=init)]
-    if choice.stable is not None and choice.lr < config["optim"]["lr"] / 30:
-        warm = Advice(
-            text="Only small learning rates are stable: warm up, or clip.", overrides=("scheduler.warmup=5%",)
-        )
-        return [warm] if "warmup" in config["scheduler"] else []
-    return []
-
-
-def _row(lr: float, score: float, start: float, choice: Choice) -> dict[str, str]:
-    """Return the row of a learning rate."""
-    finite = math.isfinite(score)
-    near = "chosen" if lr == choice.lr else "best" if lr == choice.best else "" if finite else "diverges"
-    if lr == choice.lr == choice.best:
-        near = "chosen, best"
-    return {
-        "lr": f"{lr:.3g}",
-        "loss": f"{score:.4g}" if finite else "",
-        "drop": f"{start - score:.4g}" if finite else "",
-        "outcome": near,
-    }

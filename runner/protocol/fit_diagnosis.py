@@ -30,7 +30,7 @@ class Diagnosis:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What is known about the sample.
+    """The facts about the sample.
 
     Attributes:
         chance: The loss of a model that knows nothing.

@@ -116,21 +116,23 @@ def _away_from_divergence(lr: float, rates: Sequence[float], scores: Mapping[flo
 
 def decades(center: float) -> list[float]:
     """Return the learning rates to begin with: two decades below a center, the center, and one above."""
-    return [rounded(center * 10.0**power) for power in (-2, -1, 0, 1)]
+    return [_rounded(center * 10.0**power) for power in (-2, -1, 0, 1)]
 
 
 def between(best: float, tried: Sequence[float]) -> list[float]:
     """Return the half decades on both sides of the best learning rate that were not tried."""
-    return [each for each in (rounded(best / math.sqrt(10)), rounded(best * math.sqrt(10))) if not _is_in(each, tried)]
+    return [
+        each for each in (_rounded(best / math.sqrt(10)), _rounded(best * math.sqrt(10))) if not _is_in(each, tried)
+    ]
 
 
 def beyond(edge: int, tried: Sequence[float]) -> list[float]:
     """Return the next two half decades below the lowest (`edge` -1) or above the highest (1) that was tried."""
     last = min(tried) if edge < 0 else max(tried)
-    return [rounded(last * 10.0 ** (edge * power)) for power in (0.5, 1.0)]
+    return [_rounded(last * 10.0 ** (edge * power)) for power in (0.5, 1.0)]
 
 
-def rounded(lr: float) -> float:
+def _rounded(lr: float) -> float:
     """Return a learning rate with three digits, as it is printed."""
     return float(f"{lr:.3g}")
 

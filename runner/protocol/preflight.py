@@ -32,10 +32,10 @@ def preflight(experiment: Experiment, images: Tensor, labels: Tensor, *, transfe
     return [
         *input_criteria(images),
         independence_criterion(model, images),
-        *optimizer_criteria(experiment),
-        frozen_criterion(model, transfers=transfers),
-        *batch_norm_criteria(experiment),
-        gradient_criterion(experiment, images, labels),
+        *_optimizer_criteria(experiment),
+        _frozen_criterion(model, transfers=transfers),
+        *_batch_norm_criteria(experiment),
+        _gradient_criterion(experiment, images, labels),
     ]
 
 
@@ -82,7 +82,7 @@ def independence_criterion(model: nn.Module, images: Tensor) -> Criterion:
     )
 
 
-def optimizer_criteria(experiment: Experiment) -> list[Criterion]:
+def _optimizer_criteria(experiment: Experiment) -> list[Criterion]:
     """Return the criteria that the optimizer has each trainable parameter once, with a learning rate above 0."""
     groups = experiment.learner.optimizer.param_groups
     names = {id(p): name for name, p in experiment.learner.model.named_parameters() if p.requires_grad}
@@ -111,7 +111,7 @@ def optimizer_criteria(experiment: Experiment) -> list[Criterion]:
     ]
 
 
-def frozen_criterion(model: nn.Module, *, transfers: bool) -> Criterion:
+def _frozen_criterion(model: nn.Module, *, transfers: bool) -> Criterion:
     """Return the criterion that all parameters are trained, unless the config freezes some."""
     frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
     total = sum(1 for _ in model.parameters())
@@ -126,7 +126,7 @@ def frozen_criterion(model: nn.Module, *, transfers: bool) -> Criterion:
     )
 
 
-def batch_norm_criteria(experiment: Experiment) -> list[Criterion]:
+def _batch_norm_criteria(experiment: Experiment) -> list[Criterion]:
     """Return the criterion that BatchNorm sees enough examples; none for a model without BatchNorm."""
     if not any(isinstance(module, BATCH_NORMS) for module in experiment.learner.model.modules()):
         return []
@@ -149,7 +149,7 @@ def batch_norm_criteria(experiment: Experiment) -> list[Criterion]:
     ]
 
 
-def gradient_criterion(experiment: Experiment, images: Tensor, labels: Tensor) -> Criterion:
+def _gradient_criterion(experiment: Experiment, images: Tensor, labels: Tensor) -> Criterion:
     """Return the criterion that gradients reach every parameter, if not at once then after a few small steps.
 
     A residual branch whose last layer begins at zero gets gradients once that layer has moved: such parameters are

@@ -8,7 +8,7 @@ from html import escape
 
 from runner.comparing.html import html_document, html_items, html_picture, html_table
 from runner.comparing.tables import escape_markdown, markdown_table
-from runner.printing import counted, write_stdout
+from runner.printing import write_stdout
 from runner.protocol.outcome import Level, StepResult
 from runner.screen_tables import print_table
 
@@ -40,7 +40,7 @@ class Report:
     about: str = ""
 
 
-def summary_rows(results: Sequence[StepResult]) -> list[dict[str, str]]:
+def _summary_rows(results: Sequence[StepResult]) -> list[dict[str, str]]:
     """Return a row per step."""
     return [
         {
@@ -54,7 +54,7 @@ def summary_rows(results: Sequence[StepResult]) -> list[dict[str, str]]:
     ]
 
 
-def criteria_rows(result: StepResult) -> list[dict[str, str]]:
+def _criteria_rows(result: StepResult) -> list[dict[str, str]]:
     """Return a row per criterion of a step."""
     return [
         {"check": each.name, "outcome": str(each.level), "value": each.value, "expected": each.threshold}
@@ -62,31 +62,31 @@ def criteria_rows(result: StepResult) -> list[dict[str, str]]:
     ]
 
 
-def reasons(result: StepResult) -> list[str]:
+def _reasons(result: StepResult) -> list[str]:
     """Return what did not pass and why, the worst first, and then remarks of what passed."""
     order = (Level.FAIL, Level.WARN, Level.HINT, Level.SKIP, Level.PASS)
     found = sorted((each for each in result.criteria if each.why), key=lambda each: order.index(each.level))
     return [f"{each.level}: {each.name}: {each.why}" for each in found]
 
 
-def advice_lines(result: StepResult) -> list[str]:
+def _advice_lines(result: StepResult) -> list[str]:
     """Return the advice of a step with its overrides."""
     return [f"{each.text} {' '.join(each.overrides)}".rstrip() for each in result.advice]
 
 
 def show(report: Report) -> None:
-    """Print the report: per step a table of what was checked, reasons, advice; at the end what to do."""
+    """Print the report: per step a table of what was checked, _reasons, advice; at the end what to do."""
     for result in report.results:
         title = f"{_TITLES.get(result.step, result.step)}: {result.status}"
-        notes = [result.headline, *reasons(result), *(f"try: {line}" for line in advice_lines(result))]
-        print_table(criteria_rows(result), title=title, notes=notes)
+        notes = [result.headline, *_reasons(result), *(f"try: {line}" for line in _advice_lines(result))]
+        print_table(_criteria_rows(result), title=title, notes=notes)
         print_table(result.table)
         write_stdout("\n")
     if len(report.results) > 1:
         # The text on the screen is the same in a repetition
         left_out = ("found", "seconds")
         rows = [
-            {key: value for key, value in row.items() if key not in left_out} for row in summary_rows(report.results)
+            {key: value for key, value in row.items() if key not in left_out} for row in _summary_rows(report.results)
         ]
         print_table(rows, title="protocol")
     for line in _last_lines(report):
@@ -107,12 +107,12 @@ def _proof(report: Report) -> list[str]:
 
 def markdown(report: Report, pictures: Mapping[str, str]) -> str:
     """Return the report as Markdown; `pictures` are the files of the pictures by the name of their step."""
-    lines = ["# Protocol", "", escape_markdown(report.about), "", *markdown_table(summary_rows(report.results))]
+    lines = ["# Protocol", "", escape_markdown(report.about), "", *markdown_table(_summary_rows(report.results))]
     for result in report.results:
         lines += ["", f"## {_TITLES.get(result.step, result.step)}: {result.status}", ""]
-        lines += [escape_markdown(result.headline), "", *markdown_table(criteria_rows(result)), ""]
-        lines += [f"- {escape_markdown(line)}" for line in reasons(result)]
-        lines += [f"- try: {escape_markdown(line)}" for line in advice_lines(result)]
+        lines += [escape_markdown(result.headline), "", *markdown_table(_criteria_rows(result)), ""]
+        lines += [f"- {escape_markdown(line)}" for line in _reasons(result)]
+        lines += [f"- try: {escape_markdown(line)}" for line in _advice_lines(result)]
         lines += ["", *markdown_table([dict(row) for row in result.table])]
         lines += ["", f"![{result.step}]({pictures[result.step]})"] if result.step in pictures else []
     lines += ["", "## What follows", "", *(f"- {escape_markdown(line)}" for line in _sentences(report))]
@@ -127,14 +127,13 @@ def _sentences(report: Report) -> list[str]:
 
 def html(report: Report, pictures: Mapping[str, bytes]) -> str:
     """Return the report as one HTML page without scripts that loads nothing; `pictures` are PNG by step."""
-    steps = counted(len(report.results), "step")
-    parts = [f"<h1>Protocol</h1><p>{escape(report.about)}</p><p>{steps}.</p>", html_table(summary_rows(report.results))]
+    parts = [f"<h1>Protocol</h1><p>{escape(report.about)}</p>", html_table(_summary_rows(report.results))]
     for result in report.results:
         parts.append(f"<h2>{escape(_TITLES.get(result.step, result.step))}: {result.status}</h2>")
         parts.append(f"<p>{escape(result.headline)}</p>")
         parts += [f'<p class="warn">{escape(each.name)}: {escape(each.why)}</p>' for each in result.failures]
-        parts.append(html_table(criteria_rows(result)))
-        lines = [*reasons(result), *(f"try: {line}" for line in advice_lines(result))]
+        parts.append(html_table(_criteria_rows(result)))
+        lines = [*_reasons(result), *(f"try: {line}" for line in _advice_lines(result))]
         parts.append(html_items(lines) if lines else "")
         parts.append(html_table([dict(row) for row in result.table]) if result.table else "")
         if result.step in pictures:

@@ -13,12 +13,13 @@ from typing import Any
 from runner import plain_yaml, user_paths
 from runner.engine.provenance import code_origin
 from runner.engine.saving.storage import make_folders, write_atomic
+from runner.errors import ConfigError
 from runner.hashes import digest, hash8
 from runner.protocol.context import Config, Context, Step
-from runner.protocol.outcome import SCHEMA, Level, StepResult, from_record, json_values
+from runner.protocol.outcome import SCHEMA, Advice, Level, StepResult, from_record, json_values
 
-STATE = "state.json"
-HANDOFF = "handoff.yaml"
+_STATE = "state.json"
+_HANDOFF = "handoff.yaml"
 _RESULT = "result.json"
 
 
@@ -113,7 +114,17 @@ def _timed(step: Step, context: Context) -> StepResult:
     """Run a step and return its result with its cost."""
     began, used = time.monotonic(), context.budget.used
     result = step.run(context)
+    result = replace(result, advice=[_that_composes(each, context) for each in result.advice])
     return replace(result, seconds=round(time.monotonic() - began, 3), trainings=context.budget.used - used)
+
+
+def _that_composes(advice: Advice, context: Context) -> Advice:
+    """Return an advice without its overrides if the config cannot take them."""
+    try:
+        context.vary(context.config, advice.overrides)
+    except ConfigError:
+        return replace(advice, overrides=())
+    return advice
 
 
 def _key(plan: Plan, step: Step, context: Context, progress: Progress) -> str:
@@ -175,17 +186,17 @@ def _write_state(plan: Plan, progress: Progress) -> None:
         "seconds": round(budget.elapsed, 3),
     }
     content = json.dumps(json_values(state), indent=1, allow_nan=False).encode() + b"\n"
-    write_atomic(plan.context.folder / STATE, content)
+    write_atomic(plan.context.folder / _STATE, content)
     lines = [
         f"{key}={value!r}" if isinstance(value, float) else f"{key}={value}" for key, value in progress.handoff.items()
     ]
-    write_atomic(plan.context.folder / HANDOFF, plain_yaml.dump(lines))
+    write_atomic(plan.context.folder / _HANDOFF, plain_yaml.dump(lines))
 
 
 def _seconds_spent(folder: Path) -> float:
     """Return the seconds that earlier processes took for finished steps."""
     with suppress(OSError, ValueError, TypeError, KeyError):
-        return float(json.loads((folder / STATE).read_bytes())["seconds"])
+        return float(json.loads((folder / _STATE).read_bytes())["seconds"])
     return 0.0
 
 

@@ -23,6 +23,7 @@ from runner.errors import Diverged
 
 # Passes between two evaluations, as a share of those made
 _PAUSE = 0.2
+_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 # Wrong examples that a record names
 _MOST_WRONG = 20
 
@@ -122,7 +123,7 @@ def fit(experiment: Experiment, goal: Goal) -> dict[str, Any]:
 def _without_dropout(model: nn.Module) -> None:
     """Turn off the dropout that a model brings along."""
     for module in model.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
+        if isinstance(module, _DROPOUT):
             module.p = 0.0
 
 

@@ -26,9 +26,9 @@ def protocol(
     steps: Annotated[list[Literal[1, 2, 3]], NotEmpty()],
     keep_going: bool,
     budget: str | None,
-    check_init: _Knobs,
-    overfit: _Knobs,
-    find_lr: _Knobs,
+    check_init: _Knobs | None,
+    overfit: _Knobs | None,
+    find_lr: _Knobs | None,
 ) -> int:
     """Run the first steps of the protocol: initial loss, overfit a small sample, find the learning rate.
 
@@ -36,7 +36,7 @@ def protocol(
     repeated: the same command, or `resume=<folder>`, continues. The end is a report, and a recipe to train with. The
     test split is never read.
     """
-    given: dict[str, _Knobs] = {"check_init": check_init, "overfit": overfit, "find_lr": find_lr}
+    given = {"check_init": check_init or {}, "overfit": overfit or {}, "find_lr": find_lr or {}}
     chosen = [_NAMES[number] for number in sorted(set(steps))]
     made = [_MAKE[name](knobs_of(job, vary, name, given[name], f"task.{name}")) for name in chosen]
     return run_protocol(job, vary, launch, made, keep_going=keep_going, budget=budget)

@@ -48,6 +48,7 @@ class Counting:
 
 
 def set_values(base, changes):
+    changes = changes or {}
     for key, value in changes.items():
         group, _, knob = key.partition(".")
         base = {**base, group: {**base[group], knob: value}}
