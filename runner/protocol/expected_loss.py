@@ -86,7 +86,7 @@ def _hinge(logits: _Array, knobs: Mapping[str, Any]) -> _Array:
 
 
 def _mse(logits: _Array, knobs: Mapping[str, Any]) -> _Array:
-    return np.asarray((logits[None, :] - np.eye(len(logits))) ** 2).mean(1)
+    return np.asarray(((logits[None, :] - np.eye(len(logits))) ** 2).mean(1))
 
 
 _TERMS: dict[str, _Terms] = {

@@ -65,7 +65,8 @@ class Overfit:
     def _examples(self, context: Context) -> int:
         """Return the size of the sample."""
         data = context.loaded.data
-        return min(self.n_batches * data.batch_size * context.config["accumulate"], self.max_examples)
+        accumulate: int = context.config["accumulate"]
+        return min(self.n_batches * data.batch_size * accumulate, self.max_examples)
 
     def _rung(self, context: Context, factor: float, examples: int, goal: float) -> Config:
         """Return the config of a rung of the ladder."""
