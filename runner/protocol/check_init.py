@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from runner.assemble import Experiment, assemble
 from runner.protocol.context import Context
@@ -67,7 +68,9 @@ class CheckInit:
         criteria += preflight(fresh, images, labels, transfers=config["transfer"]["name"] != "none")
         criteria.append(leak_criterion(context.loaded.data.train, context.loaded.data.val))
         facts = self._facts(found, expected, counts, time.perf_counter() - begins)
-        with_all = measure(assemble(context.config, loaded=context.loaded), self.examples)
+        complete = assemble(context.config, loaded=context.loaded)
+        criteria += _of_penalties(complete)
+        with_all = measure(complete, self.examples)
         return StepResult(
             step=self.name,
             headline=_headline(found, expected, words),
@@ -119,6 +122,26 @@ class CheckInit:
             "prior_entropy": entropy(counts / counts.sum()),
             "pass_seconds": seconds,
         }
+
+
+def _of_penalties(experiment: Experiment) -> list[Criterion]:
+    """Return the criterion that penalties raise the loss, for a config that has some."""
+    penalties = experiment.recipe.penalties
+    if not penalties:
+        return []
+    with torch.no_grad():
+        total = sum(float(penalty(experiment.learner.model)) for penalty in penalties)
+    raises = math.isfinite(total) and total >= 0
+    return [
+        Criterion(
+            name="penalties raise the loss",
+            value=f"{total:+.4g}",
+            threshold=">= 0",
+            level=Level.PASS if raises else Level.FAIL,
+            why="" if raises else "a penalty lowers the loss, or is not finite: training would make the weights grow",
+            source="CS231n, neural-networks-3",
+        )
+    ]
 
 
 def _factors(experiment: Experiment) -> dict[str, float]:

@@ -64,10 +64,10 @@ class Budget:
     def refusal(self, trainings: int, seconds: float = 0.0) -> str | None:
         """Return why so many trainings, of so many seconds together, do not fit; None if they do."""
         if trainings > self.left:
-            return f"needs {counted(trainings, 'training')}, and {counted(int(self.left), 'training')} are left"
+            return f"needs {counted(trainings, 'training')}, of which the budget has {max(0, int(self.left))} left"
         if self.elapsed + seconds > self.seconds * _TOLERANCE:
             left = max(0.0, self.seconds - self.elapsed)
-            return f"needs about {seconds:.0f} s, and {left:.0f} s are left"
+            return f"needs about {seconds:.0f} s, of which the budget has {left:.0f} s left"
         return None
 
 

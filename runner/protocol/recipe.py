@@ -24,12 +24,12 @@ def recipe_yaml(
         about: Lines for the comment at the top.
     """
     keys = [key for key in map(_key_of, words) if key.split(".")[0].split("/")[0] not in _NOT_IN_RECIPE]
-    chosen = [key for key in dict.fromkeys(keys) if key in groups]
+    chosen = {_key_of(word): word.partition("=")[2] for word in words if _key_of(word) in {*keys} & groups}
     values = {key: _value_at(config, key) for key in keys if key not in groups}
     values = {**{key: value for key, value in handoff.items() if key not in values}, **values}
     parent = next((word.partition("=")[2] for word in words if word.startswith("recipe=")), None)
     defaults: list[Any] = [] if parent is None else [parent]
-    defaults += [{f"override /{key}": _option_of(config[key])} for key in chosen]
+    defaults += [{f"override /{key}": yaml.safe_load(option)} for key, option in chosen.items()]
     tree: dict[str, Any] = {}
     for key, value in values.items():
         *path, last = key.split(".")
@@ -45,11 +45,6 @@ def recipe_yaml(
 def _key_of(word: str) -> str:
     """Return the key of an override."""
     return word.lstrip("+~").partition("=")[0]
-
-
-def _option_of(values: Mapping[str, Any]) -> Any:
-    """Return the option, or the list of options, that a group of the config holds."""
-    return values["name"] if isinstance(values.get("name"), str) else list(values)
 
 
 def _value_at(config: Mapping[str, Any], key: str) -> Any:

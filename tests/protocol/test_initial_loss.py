@@ -222,3 +222,9 @@ def test_large_logits_fail_and_are_explained_by_their_variance():
 def test_a_share_of_its_own_decides_what_is_a_warning():
     assert run("init.head=1.0", "norm=none", "task.warn_at=1000") == 0
     assert level_of(record(), "excess over the expected loss") == "warn"
+
+
+def test_a_penalty_must_raise_the_loss():
+    assert run("regularizer=[l2]") == 0
+    raised = next(each for each in record()["criteria"] if each["name"] == "penalties raise the loss")
+    assert raised["level"] == "pass" and float(raised["value"]) > 0

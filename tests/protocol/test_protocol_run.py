@@ -89,7 +89,9 @@ def test_a_budget_and_a_pinned_learning_rate_are_each_one_line(tmp_path):
     done = command(*PROTOCOL, "task.budget=2 trainings", "optim.lr=0.02", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("not begun") == 1
-    assert "step 3 find_lr: not begun, it needs 3 trainings, and 1 training are left (task.budget)" in done.stdout
+    assert (
+        "step 3 find_lr: not begun, it needs 3 trainings, of which the budget has 1 left (task.budget)" in done.stdout
+    )
     assert results(tmp_path / "outputs" / "p")["02_overfit"]["trainings"] == 1
 
 
