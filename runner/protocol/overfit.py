@@ -71,7 +71,7 @@ class Overfit:
     def _rung(self, context: Context, factor: float, examples: int, goal: float) -> Config:
         """Return the config of a rung of the ladder."""
         own = {"task.examples": examples, "task.loss_below": goal, "steps": self.max_steps}
-        lr = context.config["optim"]["lr"] * factor
+        lr = float(f"{context.config['optim']['lr'] * factor:.4g}")
         return context.vary(context.config, {**_fit_overrides(context.config), **own, "optim.lr": lr})
 
     def _controls(self, context: Context, examples: int) -> dict[str, Config]:

@@ -38,6 +38,8 @@ def with_sample(loaded: Loaded, count: int) -> Loaded:
     present = int((labels.bincount() > 0).sum())
     count = min(max(count, present), len(labels))
     index = stratified_sample(labels, split_order(range(len(labels))), count)
+    # In folders of classes neighbors have one class, and BatchNorm would see it alone in a batch
+    index = index[torch.randperm(len(index), generator=generator(0, "sample"))]
     sample = Images(train.fetch(index.to(train.labels.device)).cpu(), labels[index])
     return Loaded(replace(loaded.data, train=sample, val=sample, test=None, found=None), loaded.fingerprint)
 

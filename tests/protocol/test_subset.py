@@ -60,6 +60,13 @@ def test_a_sample_has_each_class_in_its_share(count):
     assert all(known[row.tobytes()] == label for row, label in zip(rows, found.train.labels.tolist(), strict=True))
 
 
+def test_a_batch_of_a_sample_has_several_classes_also_if_the_data_are_sorted():
+    loaded = load(config({"model": "mlp"}))
+    train = loaded.data.train.part(loaded.data.train.labels.argsort(stable=True))
+    found = with_sample(replace(loaded, data=replace(loaded.data, train=train)), 320).data.train
+    assert all(len(batch.unique()) >= 8 for batch in torch.split(found.labels, 64))
+
+
 def test_equal_images_with_other_labels_limit_the_accuracy():
     pixels = torch.tensor([[0], [0], [0], [1], [1], [2]], dtype=torch.uint8).reshape(-1, 1, 1, 1)
     # 2 of 3, 1 of 2, 1 of 1
