@@ -66,7 +66,10 @@ class Overfit:
         """Return the size of the sample."""
         data = context.loaded.data
         accumulate: int = context.config["accumulate"]
-        return min(self.n_batches * data.batch_size * accumulate, self.max_examples)
+        step = data.batch_size * accumulate
+        count = min(self.n_batches * step, self.max_examples, len(data.train.labels))
+        # BatchNorm needs two examples in the last step, too
+        return count - 1 if count > 1 and count % step == 1 else count
 
     def _rung(self, context: Context, factor: float, examples: int, goal: float) -> Config:
         """Return the config of a rung of the ladder."""
