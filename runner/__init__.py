@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from runner.errors import ConfigError as ConfigError
     from runner.errors import DataError as DataError
     from runner.errors import Diverged as Diverged
+    from runner.errors import GateFailed as GateFailed
     from runner.errors import Locked as Locked
     from runner.errors import PluginError as PluginError
     from runner.errors import RunnerError as RunnerError
@@ -65,6 +66,7 @@ _API = {
     "ConfigError": "runner.errors",
     "DataError": "runner.errors",
     "Diverged": "runner.errors",
+    "GateFailed": "runner.errors",
     "Locked": "runner.errors",
     "PluginError": "runner.errors",
     "StorageError": "runner.errors",

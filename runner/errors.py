@@ -50,6 +50,12 @@ class InvariantViolated(RunnerError):
     exit_code = 1
 
 
+class GateFailed(RunnerError):
+    """A check failed that a training must pass; the report in its folder says which and why."""
+
+    exit_code = 1
+
+
 class ConfigError(RunnerError):
     """The config or the command line is wrong."""
 

@@ -39,6 +39,10 @@ TASKS = {
     ),
     "compare": ("task=compare", "runs=runs", "task.out=outputs/run", "task.until=val/accuracy>=0.5"),
     "doctor": ("task=doctor", "run=outputs/seen", "task.out=outputs/run"),
+    "protocol": (
+        *(*SMALL, "task=protocol", "task.overfit={max_steps: 200, controls: false}", "hydra.launcher.workers=1"),
+        "task.find_lr={iters: 20, seeds: 1, lrs: [0.01, 0.03, 0.1]}",
+    ),
     "evaluate": ("task=evaluate", "run=outputs/run", "predict=mc_dropout"),
     "probe_stages": ("task=probe_stages", "run=outputs/run"),
 }
@@ -63,6 +67,9 @@ FIGURES = {
     "runner.comparing.responses.draw_parallel": ("compare", "parallel.svg"),
     "runner.comparing.responses.draw_importance": ("compare", "importance.svg"),
     "runner.ensembles.figures.ensemble_figure": ("evaluate", "mc_dropout_test.png"),
+    "runner.protocol.figures._initial_figure": ("protocol", "check_init.png"),
+    "runner.protocol.figures._fit_figure": ("protocol", "overfit.png"),
+    "runner.protocol.figures._rates_figure": ("protocol", "find_lr.png"),
     "runner.tasks.stage_report.stages_figure": ("probe_stages", "stages.png"),
 }
 # Reports on runs, which are no runs themselves, with their pages
@@ -159,12 +166,12 @@ def fail_to_draw(figure, error):
 SLOW = [pytest.mark.slow, pytest.mark.ci_slice]
 
 
-def marked(names, slow):
-    return [pytest.param(name, marks=SLOW) if name == slow else name for name in names]
+def marked(names, *slow):
+    return [pytest.param(name, marks=SLOW) if name.startswith(slow) else name for name in names]
 
 
 @pytest.mark.rendered
-@pytest.mark.parametrize("figure", marked(FIGURES, "runner.engine.figures.search.search_figure"))
+@pytest.mark.parametrize("figure", marked(FIGURES, "runner.engine.figures.search.search_figure", "runner.protocol."))
 def test_a_figure_that_fails_is_one_line_and_costs_nothing_else(tmp_path, figure):
     task, name = FIGURES[figure]
     code, output = run_task(
@@ -204,7 +211,7 @@ def test_whatever_a_figure_raises_the_run_is_done(tmp_path, error):
     assert result(tmp_path / "run/outputs/run")["scores"]["val"]["best"]["accuracy"] > 0
 
 
-@pytest.mark.parametrize("task", marked(TASKS, "grid_vs_random"))
+@pytest.mark.parametrize("task", marked(TASKS, "grid_vs_random", "protocol"))
 def test_no_task_needs_matplotlib(tmp_path, task):
     def hide():
         for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
@@ -220,7 +227,7 @@ def test_no_task_needs_matplotlib(tmp_path, task):
     assert (tmp_path / "run/outputs/run" / NUMBERS.get(task, "config.yaml")).exists()
 
 
-@pytest.mark.parametrize("task", marked(TASKS, "grid_vs_random"))
+@pytest.mark.parametrize("task", marked(TASKS, "grid_vs_random", "protocol"))
 def test_the_result_is_written_before_a_figure_is_begun(tmp_path, task):
     """A process that dies in the middle of a figure, as by the system when memory runs out, has its result."""
 

@@ -36,6 +36,12 @@ transfer_tour.py    pre-train on some classes, transfer to others
 transfer_trials.py  ways to transfer, tried over seeds
 grid_vs_random.py   grid against random search
 kfold.py            a run for each fold of a cross-validation
+run_protocol.py     steps of the protocol in a run folder, and their report
+protocol.py         the first steps of the protocol, in order
+check_init.py       step 1: the untrained model
+overfit.py          step 2: a small sample
+fit_subset.py       a training on a small sample
+find_lr.py          step 3: learning rates
 list.py             groups, options and knobs as text or Markdown
 catalog.py          the catalog that task=list prints
 reference.py        docs/reference.md

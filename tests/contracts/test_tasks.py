@@ -28,6 +28,10 @@ for module in pkgutil.iter_modules(runner.tasks.__path__, "runner.tasks."):
     importlib.import_module(module.name)
 TASKS = names("task")
 OTHER: dict[str, Any] = {
+    "check_init.examples": 64,
+    "check_init.seeds": 2,
+    "check_init.expected": 2.2,
+    "check_init.pass_at": 0.3,
     "clean.keep": "none",
     "compare.runs": "outputs/s/optim.lr=0.1*",
     "compare.baseline": "lr=0.5",
@@ -39,6 +43,14 @@ OTHER: dict[str, Any] = {
     "doctor.out": "elsewhere",
     "evaluate.split": "val",
     "export.out": "other.pt2",
+    "find_lr.method": "both",
+    "find_lr.lrs": [0.01, 0.1],
+    "find_lr.iters": 30,
+    "find_lr.seeds": 2,
+    "find_lr.weight_decay": 0.1,
+    "find_lr.within": 0.9,
+    "fit_subset.examples": 32,
+    "fit_subset.control": "zero_input",
     "grid_vs_random.matters": "scheduler.final",
     "grid_vs_random.between": [0.01, 0.1],
     "grid_vs_random.other": "optim.momentum",
@@ -59,11 +71,20 @@ OTHER: dict[str, Any] = {
     "ensemble.combine": "logits",
     "ensemble.temperature": 2,
     "ensemble.out": "elsewhere",
+    "overfit.n_batches": 2,
+    "overfit.max_examples": 20,
+    "overfit.lr_ladder": [3.0, 1.0],
+    "overfit.loss_frac": 0.2,
     "preview.examples": 4,
     "preview.lr_axis": "log",
     "probe_stages.examples": 20,
     "profile.steps": 2,
     "profile.warmup": 1,
+    "protocol.steps": [1],
+    "protocol.budget": "1 training",
+    "protocol.check_init": {"seeds": 2},
+    "protocol.overfit": {"max_examples": 20},
+    "protocol.find_lr": {"iters": 20, "seeds": 1, "lrs": [0.01, 0.1], "within": 0.9},
     "transfer_advice.little": 1000,
     "transfer_advice.similar": 1e-6,
     "transfer_advice.examples": 20,
@@ -76,12 +97,15 @@ OTHER: dict[str, Any] = {
 }
 # Knobs of tasks that would take long
 LESS: dict[str, dict[str, Any]] = {
+    "find_lr": {"task.lrs": [0.01, 0.1, 0.3], "task.seeds": 1, "task.iters": 40},
+    "protocol": {"task.find_lr": {"iters": 20, "seeds": 1, "lrs": [0.003, 0.03, 0.1]}},
     "kfold": {"task.folds": 2},
     "grid_vs_random": {"task.side": 2, "task.draws": 1},
     "transfer_advice": {"task.seeds": 2},
     "transfer_tour": {"task.source": [0, 1], "task.seeds": 2, "task.steps": 4, "norm": "none"},
 }
-LAUNCH = ("grid_vs_random", "kfold", "transfer_advice", "transfer_tour")
+PROTOCOL = ("check_init", "find_lr", "fit_subset", "overfit", "protocol")
+LAUNCH = ("grid_vs_random", "kfold", "transfer_advice", "transfer_tour", *PROTOCOL)
 # The key that names a finished run, for tasks that need one
 NEED_RUN = {"evaluate": "run", "predict": "run", "export": "run", "probe_stages": "run", "doctor": "run"}
 NEED_RUN |= dict.fromkeys(("clean", "ensemble"), "runs")
@@ -89,6 +113,11 @@ NEED = {"predict": {"images": "photos"}, "export": {"out": "model.pt2"}}  # knob
 # Knobs that show only where something is broken or in the way; their own tests have that
 ELSEWHERE = {
     "doctor.apply": "doctor/test_doctor_task.py",
+    "check_init.warn_at": "protocol/test_initial_loss.py",
+    "find_lr.stop": "protocol/test_protocol_run.py",
+    "fit_subset.loss_below": "protocol/test_subset.py",
+    "overfit.max_steps": "protocol/test_subset.py",
+    "protocol.keep_going": "protocol/test_protocol_run.py",
     "ensemble.copy": "tasks/test_ensemble_task.py",
     **{f"compare.{knob}": "comparing/test_targets.py" for knob in ("per_study", "tuned", "workloads")},
     **{f"predict.{knob}": "tasks/test_predict_task.py" for knob in ("bad_images", "overwrite")},
@@ -128,7 +157,7 @@ def output_of_task(name: str, folder: Path, capfd: Any, knobs: dict[str, Any]) -
     else:
         overrides.append(f"hydra.run.dir={folder}")
     capfd.readouterr()
-    with_folders = ("list", "transfer_advice", "transfer_tour")
+    with_folders = ("list", "transfer_advice", "transfer_tour", *PROTOCOL)
     assert start(replace(job(*overrides), folders=find_conf().folders if name in with_folders else ())) == 0
     printed = capfd.readouterr().out if name in ("list", *LAUNCH, *NEED_RUN) else ""
     pictures = {path.name: path.read_bytes() for path in sorted(folder.rglob("*.png"))}
