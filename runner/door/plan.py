@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from runner.errors import ConfigError, StorageError, unknown
 from runner.hashes import digest
 from runner.schema import PositiveInt, check
 from runner.sweeps.launcher import LauncherSettings, check_launcher_settings
+from runner.sweeps.stop_rules import StopRules, check_stop_rules
 from runner.tasks.job import Job
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Plan:
     jobs: tuple[Job, ...] = ()
     search: PlannedSearch | None = None
     settings: LauncherSettings | None  # of runner's launcher; None: one of Hydra's is chosen
+    stop: StopRules = field(default_factory=StopRules)  # rules that end it early
     batch: int | None = None  # runs that a launcher of Hydra's begins together; None: all
 
 
@@ -78,8 +80,17 @@ def _grid(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> Plan:
     jobs = [replace(job, allow_unused=conf.allow_unused) for job in jobs]
     if subdir := given_subdir(given):
         jobs = in_subfolders(subdir, folder, jobs, trials.values())
-    batch = _batch_size(parts, settings)
-    return Plan(folder=folder, outputs=Path(first["outputs"]), jobs=tuple(jobs), settings=settings, batch=batch)
+    batch, stop = _batch_size(parts, settings), _stop_rules(parts)
+    if stop.any and settings is None and batch is None:
+        # Else all trials would begin together
+        raise ConfigError("hydra.sweeper.stop: requires hydra.sweeper.max_batch_size with a launcher of Hydra")
+    outputs = Path(first["outputs"])
+    return Plan(folder=folder, outputs=outputs, jobs=tuple(jobs), settings=settings, stop=stop, batch=batch)
+
+
+def _stop_rules(parts: Parts) -> StopRules:
+    """Return the rules that end a sweep early; a sweeper of Hydra has none."""
+    return check_stop_rules(to_plain(parts.hydra.sweeper.get("stop")) or {})
 
 
 def _batch_size(parts: Parts, settings: LauncherSettings | None) -> int | None:
@@ -107,6 +118,7 @@ def _search(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> Plan:
         outputs=Path(planned.like.config["outputs"]),
         search=planned,
         settings=settings,
+        stop=_stop_rules(parts),
         batch=batch,
     )
 

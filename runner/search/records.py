@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,6 +85,11 @@ class RankedPoint:
     scores: list[float] = field(default_factory=list)  # by seed
     folders: list[str] = field(default_factory=list)
     reason: str | None = None
+
+
+def mean_score(runs: Sequence[RunResult], state: str) -> float:
+    """Return the score of a point: the mean over its runs, NaN unless the point is complete."""
+    return statistics.fmean(each.score for each in runs) if state == "complete" else math.nan
 
 
 def point_state(runs: Sequence[RunResult]) -> tuple[str, str | None]:

@@ -2,6 +2,7 @@
 
 launcher.py          the launcher protocol, the settings of runner's launcher, and the loop over known runs
 search_loop.py       the loop of a search
+stop_rules.py        rules that end a sweep before its last trial
 pool.py              runner's launcher: a pool of processes
 own_process.py       a trial in a process of its own, for launchers of Hydra
 launch_folder.py     the folder by which a launcher of Hydra knows that a sweep still wants its trials
