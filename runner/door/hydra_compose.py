@@ -53,8 +53,9 @@ def composed_by_hydra(conf: Conf, words: list[str], given: Sequence[ParsedOverri
 def _extend_basic_sweeper(shipped: Path) -> None:
     """Give Hydra's own sweeper, `hydra/sweeper=basic`, the settings of a grid."""
     # A file of that name would be checked against Hydra's schema, which has two keys
-    values = read_yaml(shipped / "hydra" / "sweeper" / "grid.yaml")
-    ConfigStore.instance().store(group="hydra/sweeper", name="basic", node=values, provider="runner")
+    file = shipped / "hydra" / "sweeper" / "grid.yaml"
+    if file.is_file():
+        ConfigStore.instance().store(group="hydra/sweeper", name="basic", node=read_yaml(file), provider="runner")
 
 
 def hydra_error(error: Exception) -> ConfigError:

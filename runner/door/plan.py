@@ -39,6 +39,7 @@ class Plan:
     search: PlannedSearch | None = None
     settings: LauncherSettings | None  # of runner's launcher; None: one of Hydra's is chosen
     stop: StopRules = field(default_factory=StopRules)  # rules that end it early
+    notes: tuple[str, ...] = ()  # on the trials, for the user
     batch: int | None = None  # runs that a launcher of Hydra's begins together; None: all
 
 
@@ -70,7 +71,7 @@ def _grid(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> Plan:
     """Plan every combination of the listed values."""
     settings = launcher_settings(parts)
     axes = swept_axes(conf, parts, list(given))
-    trials = check_trials(conf, axes)
+    trials, notes = check_trials(conf, axes, to_plain(parts.hydra.sweeper))
     first = next(iter(trials.values())).config
     folder = _folder(conf, parts, first, axes)
     jobs = [
@@ -85,7 +86,9 @@ def _grid(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> Plan:
         # Else all trials would begin together
         raise ConfigError("hydra.sweeper.stop: requires hydra.sweeper.max_batch_size with a launcher of Hydra")
     outputs = Path(first["outputs"])
-    return Plan(folder=folder, outputs=outputs, jobs=tuple(jobs), settings=settings, stop=stop, batch=batch)
+    return Plan(
+        folder=folder, outputs=outputs, jobs=tuple(jobs), settings=settings, stop=stop, batch=batch, notes=tuple(notes)
+    )
 
 
 def _stop_rules(parts: Parts) -> StopRules:

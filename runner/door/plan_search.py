@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.door.compose import Parts, hydra_opened, to_plain
+from runner.door.initial_points import check_initial
 from runner.door.jobs import trial_job
 from runner.door.naming import trial_name
 from runner.door.options import Conf
@@ -93,6 +94,7 @@ def plan_search(
         n_jobs=settings.n_jobs,
         seeds=tuple(range(config["seed"], config["seed"] + settings.seeds)),
         max_failure_rate=settings.max_failure_rate,
+        initial=check_initial(values["initial"], space, sampler["name"]),
         settings=experiment(config),
     )
     _check_storage(settings.storage)

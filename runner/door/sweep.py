@@ -51,6 +51,8 @@ def run_sweep(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], outcome: 
     """
     outcome = [] if outcome is None else outcome
     write_stdout(f"{_size(plan)} in {storage.printable(plan.folder)}\n")
+    for note in plan.notes:
+        write_stdout(f"{note}\n")
     like = _example_job(plan.search) if plan.search else plan.jobs[0]
     with closing(make_launcher(conf, plan, given, like)) as launcher:
         # Before anything is written

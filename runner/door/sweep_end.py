@@ -44,7 +44,7 @@ def _show_best_trial(conf: Conf, plan: Plan, ended: Sequence[Ended], monitor: st
     groups: dict[tuple[tuple[str, str], ...], list[Ended]] = {}
     for each in ended:
         values = values_of(each.job)
-        key = tuple((key, values.get(key, "")) for key in swept if key != "seed")
+        key = tuple((key, values[key]) for key in swept if key != "seed" and key in values)
         if each.score == each.score:
             groups.setdefault(key, []).append(each)
     if not groups:

@@ -31,6 +31,13 @@ class Proposals:
         self._sampler = sampler_words(search)
         self._points = enumerate(distinct_points(search.space, sampler)) if sampler["name"] in NON_ADAPTIVE else None
 
+    def enqueue_initial(self) -> None:
+        """Store the first points of the search as waiting trials, unless an earlier command did."""
+        known = [each.system_attrs.get("fixed_params") for each in self._trials()]
+        for point in self._search.initial:
+            if point not in known:
+                self._study.enqueue_trial(point)
+
     def next(self) -> StudyTrial | None:
         """Return a new point, None if the sampler has no more."""
         trials = self._trials()

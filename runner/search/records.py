@@ -32,6 +32,7 @@ class Search:
     n_jobs: int | None
     seeds: tuple[int, ...]  # of the runs of each point; its score is their mean
     max_failure_rate: float
+    initial: tuple[Point, ...] = ()  # tried first; values that are left out are sampled
     settings: Mapping[str, Any] = field(default_factory=dict)  # what changes the numbers, at one end of each axis
 
     def shared_settings(self) -> dict[str, Any]:

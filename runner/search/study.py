@@ -66,6 +66,7 @@ class Study:
             marks = {"sweep": self._folder, **({"owner": self._owner} if self._owner else {})}
             self._tally = Tally(search)
             self._proposals = Proposals(search, self._study, self._storage, marks, self._tally)
+            self._proposals.enqueue_initial()
             self._failed_before = {each.number for each in self._trials() if each.state.name == "FAIL"}
             self._unfinished_trials = deque(self._unfinished())
         self._next_look = -math.inf
