@@ -57,7 +57,7 @@ def plan_sweep(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> Pla
         return _search(conf, parts, given)
     if sweeper != _BASIC:
         chosen = str(parts.choices.get("hydra/sweeper"))
-        raise unknown("hydra/sweeper", "option", chosen, ["basic", "optuna"])
+        raise unknown("hydra/sweeper", "option", chosen, ["basic", "grid", "optuna", "refine"])
     return _grid(conf, parts, given)
 
 

@@ -84,6 +84,7 @@ def _show_next(conf: Conf, plan: Plan, words: Sequence[str], what: str) -> None:
 def show_points(conf: Conf, plan: Plan, planned: PlannedSearch, study: Study) -> str:
     """Write and show the points of a search, the best first; return how many failed, in words, empty for none."""
     from runner.search.ranking import show_ranking, write_ranking
+    from runner.search.refine_report import report_lines
 
     rows = study.rows()
     monitor = planned.like.config["monitor"]
@@ -92,13 +93,18 @@ def show_points(conf: Conf, plan: Plan, planned: PlannedSearch, study: Study) ->
     finally:
         with decorative("ranking: not shown"):
             show_ranking(plan.folder, rows, planned.search, monitor)
+    if planned.search.refine:
+        with decorative("rounds: not shown"):
+            lines = report_lines(rows, study.progress(), planned.search.monitor)
+            write_stdout("".join(f"{escaped(line)}\n" for line in lines))
     best = next((row for row in rows if row.value is not None and row.folders), None)
     if best and best.value is not None:
         with decorative("best configuration: not shown"):
             words = read_overrides(plan.folder / best.folders[0])
-            seeds = len(planned.search.seeds) > 1
+            seeds = len(planned.search.seeds) > 1 or planned.search.refine
             words = [word for word in words if not seeds or not word.startswith("seed=")]
             named = ",".join("=".join(pair) for pair in best.words)
-            _show_next(conf, plan, words, _in_words(named, best.value, len(best.scores), monitor))
+            scores = best.fresh or best.scores
+            _show_next(conf, plan, words, _in_words(named, statistics.fmean(scores), len(scores), monitor))
     failed = sum(row.state == "fail" for row in rows)
     return f"{failed} of {len(rows)}" if failed else ""

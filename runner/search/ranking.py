@@ -29,9 +29,9 @@ def write_ranking(folder: Path, rows: Sequence[RankedPoint], search: Search, mon
     """Write `optimization_results.yaml` (name, best_params, best_value, ...) and `ranking.csv` into a sweep."""
     best = next((row for row in rows if row.value is not None), None)
     found: dict[str, Any] = {
-        "name": "optuna",
+        "name": "refine" if search.refine else "optuna",
         "best_params": {key: yaml.safe_load(text) for key, text in best.words} if best else {},
-        "best_value": best.value if best else None,
+        "best_value": best and (statistics.fmean(best.fresh) if best.fresh else best.value),
         "best_runs": best.folders if best else [],
         "monitor": monitor,
         "direction": search.monitor.direction,
@@ -43,22 +43,26 @@ def write_ranking(folder: Path, rows: Sequence[RankedPoint], search: Search, mon
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     keys = _columns(rows)
-    table.writerow(["rank", "trial", "state", monitor, "sd", "seeds", *keys, "runs", "reason"])
+    fresh = ["stage", "fresh", "fresh_sd", "fresh_seeds"] if search.refine else []
+    table.writerow(["rank", "trial", "state", monitor, "sd", "seeds", *fresh, *keys, "runs", "reason"])
     for rank, row in enumerate(rows, 1):
         values = dict(row.words)
         scores = ["" if row.value is None else row.value, _spread(row), len(row.scores)]
         params = [values.get(key, "") for key in keys]
+        scores += _fresh(row) if search.refine else []
         table.writerow([rank, row.number, row.state, *scores, *params, " ".join(row.folders), row.reason or ""])
     write_atomic(folder / _RANKING, text.getvalue().encode())
 
 
 def show_ranking(folder: Path, rows: Sequence[RankedPoint], search: Search, monitor: str) -> None:
     """Print the best points, the number of points in each state, and the paths of the files."""
-    keys, seeds = _columns(rows), len(search.seeds) > 1
+    keys, seeds = _columns(rows), len(search.seeds) > 1 or search.refine is not None
     table = []
     for rank, row in enumerate(rows[:_MAX_ROWS], 1):
         values = dict(row.words)
         sd = {"sd": _spread(row) or None} if seeds else {}
+        if search.refine:
+            sd |= {"seeds": len(row.scores), " fresh": statistics.fmean(row.fresh) if row.fresh else None}
         scores = {
             "rank": rank,
             f" {score_name(monitor, 'best')}": row.value,
@@ -87,6 +91,12 @@ def _state_in_words(state: str) -> str:
 def _columns(rows: Sequence[RankedPoint]) -> list[str]:
     """Return the keys that the points set, in order of appearance."""
     return list(dict.fromkeys(key for row in rows for key, _ in row.words))
+
+
+def _fresh(row: RankedPoint) -> list[float | str | int]:
+    """Return the stage of a point in a refining search, and mean, sd and number of its fresh scores."""
+    mean = statistics.fmean(row.fresh) if row.fresh else ""
+    return [row.stage, mean, statistics.stdev(row.fresh) if len(row.fresh) > 1 else "", len(row.fresh)]
 
 
 def _spread(row: RankedPoint) -> float | str:

@@ -31,6 +31,7 @@ class _Point:
     """A started point: the runs that ended, and the seeds that are left."""
 
     asked: StudyTrial
+    all_seeds: tuple[int, ...]
     seeds: deque[int]
     runs: dict[int, RunResult] = field(default_factory=dict)  # by seed
     running: int = 0
@@ -92,7 +93,10 @@ class SearchLoop:
         if self.too_many_failed or (self._stopper and self._stopper.reason()):
             return None
         asked = self._study.ask()
-        return None if asked is None else _Point(asked, deque(self._search.seeds))
+        if asked is None:
+            return None
+        seeds = asked.seeds or self._search.seeds
+        return _Point(asked, seeds, deque(seeds))
 
     def _begin(self, point: _Point, launcher: Launcher) -> None:
         """Begin one run of a point. Where points are pruned, its first seed alone decides whether others follow."""
@@ -132,7 +136,7 @@ class SearchLoop:
             self._waiting.appendleft(point)
         if not point.seeds and not point.running and not point.was_stopped:
             self.points += 1
-            runs = [point.runs[each] for each in self._search.seeds if each in point.runs]
+            runs = [point.runs[each] for each in point.all_seeds if each in point.runs]
             state = self._study.tell(point.asked, runs)
             self.failed += state == "fail"
             if self._stopper:
