@@ -19,14 +19,14 @@ _ZIP, _EXCLUDE = "hydra.sweeper.zip", "hydra.sweeper.exclude"
 
 
 @dataclass(frozen=True, kw_only=True)
-class GridSettings:
+class _GridSettings:
     """The checked settings of a grid; conf/hydra/sweeper/grid.yaml holds the defaults."""
 
     zip: tuple[tuple[str, ...], ...] = ()  # keys whose values go together
     exclude: tuple[Mapping[str, Any], ...] = ()  # key -> value; a combination with all of them is left out
 
 
-def check_grid_settings(values: Mapping[str, Any], swept: Sequence[str]) -> GridSettings:
+def check_grid_settings(values: Mapping[str, Any], swept: Sequence[str]) -> _GridSettings:
     """Return the settings of a grid over some keys; raises ConfigError where they make no sense."""
     zipped, excluded = values.get("zip") or [], values.get("exclude") or []
     if not isinstance(zipped, list) or not all(isinstance(each, list) and len(each) > 1 for each in zipped):
@@ -39,7 +39,7 @@ def check_grid_settings(values: Mapping[str, Any], swept: Sequence[str]) -> Grid
             raise unknown(where, "key with several values", key, swept or ["none"])
     if twice := next((key for key in keys if keys.count(key) > 1), None):
         raise ConfigError(f"{_ZIP}: got {twice} twice; a key has one partner")
-    return GridSettings(zip=tuple(tuple(map(str, each)) for each in zipped), exclude=tuple(excluded))
+    return _GridSettings(zip=tuple(tuple(map(str, each)) for each in zipped), exclude=tuple(excluded))
 
 
 class Combinations:
@@ -49,7 +49,7 @@ class Combinations:
         notes: Lines about knobs that only some of the tried options have, after the combinations have been made.
     """
 
-    def __init__(self, conf: Conf, axes: Sequence[Sequence[ParsedOverride]], settings: GridSettings) -> None:
+    def __init__(self, conf: Conf, axes: Sequence[Sequence[ParsedOverride]], settings: _GridSettings) -> None:
         """Prepare; an axis is the overrides of one key, one or several."""
         self._conf, self._axes, self._settings = conf, axes, settings
         self._owners = {knob: owners for knob, owners in map(self._owners_of, axes) if owners is not None}

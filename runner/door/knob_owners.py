@@ -1,4 +1,4 @@
-"""Which options of a group have a knob."""
+"""The options of a group that have a knob."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class RefineSettings:
 
 @dataclass(kw_only=True)
 class Progress:
-    """What is known of a search: the trainings to come, and how it ended if it has."""
+    """State of a search: the trainings to come, and how it ended if it has."""
 
     wanted: list[Request] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # a line for each round

@@ -1,4 +1,4 @@
-"""What a refining search says at its end: its rounds, and the scores that its seeds did not choose."""
+"""The lines at the end of a refining search: its rounds, and the scores that its seeds did not choose."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def report_lines(rows: Sequence[RankedPoint], progress: Progress, monitor: Monit
     if not stages:
         lines.append(f"no {monitor.tag} of fresh seeds yet: those above chose the points, so they are too good")
     if "winner" in stages and "incumbent" in stages:
-        lines.append(difference_in_words(stages["winner"].fresh, stages["incumbent"].fresh, monitor))
+        lines.append(_difference_in_words(stages["winner"].fresh, stages["incumbent"].fresh, monitor))
     return lines
 
 
@@ -34,7 +34,7 @@ def _score_in_words(row: RankedPoint, monitor: Monitor) -> str:
     return f"{row.stage:<9} {words}: {monitor.tag} {statistics.fmean(row.fresh):.4f}{sd} on {seeds} ({chosen})"
 
 
-def difference_in_words(winner: Sequence[float], incumbent: Sequence[float], monitor: Monitor) -> str:
+def _difference_in_words(winner: Sequence[float], incumbent: Sequence[float], monitor: Monitor) -> str:
     """Return how much better the winner is on the same fresh seeds, with a 95 % interval of the paired differences."""
     from scipy.special import stdtrit
 

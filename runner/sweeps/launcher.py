@@ -188,15 +188,13 @@ def run_all(
     ended: list[Ended] | None = None,
     stopper: Stopper | None = None,
 ) -> tuple[list[Ended], int]:
-    """Run known jobs.
-
-    The first signal lets the runs save themselves, a second one ends them immediately.
+    """Run known jobs; the first signal lets the runs save themselves, a second one ends them immediately.
 
     Args:
         jobs: The runs.
         launcher: Runs them.
         display: Shows them.
-        ended: Gets each run that ended, so that the caller has them if an error of the launcher ends the sweep.
+        ended: Gets each run that ended, also if an error of the launcher ends the sweep.
         stopper: Says when no further run begins.
 
     Returns:
@@ -208,10 +206,7 @@ def run_all(
     with closing(launcher), closing(display):
         # While data are looked at, a signal ends the command as everywhere
         settled = Places().settled(jobs)
-        # Where a rule may end the sweep, what has ended is counted before anything begins
-        ready = [stopper is None or finished_result(job) is not None for job in settled]
-        known = list(itertools.compress(settled, ready))
-        waiting = deque(job for job, now in zip(settled, ready, strict=True) if not now)
+        known, waiting = _split(settled) if stopper else (settled, deque[Job]())
         with collected() as signals:
             for job in known:
                 launcher.submit(job)
@@ -226,6 +221,12 @@ def run_all(
                     if stopper:
                         stopper.run_ended(one.score, failed=not one.has_result)
     return sorted(ended, key=lambda each: each.number), signals[0] if signals else 0
+
+
+def _split(jobs: Sequence[Job]) -> tuple[list[Job], deque[Job]]:
+    """Return the jobs that have a result, which a rule that ends the sweep counts first, and the others."""
+    known = [finished_result(job) is not None for job in jobs]
+    return list(itertools.compress(jobs, known)), deque(itertools.compress(jobs, (not each for each in known)))
 
 
 def next_done(launcher: Launcher, display: Display, signals: list[int], *, more: int = 0) -> Ended | None:

@@ -13,7 +13,7 @@ from runner.errors import ConfigError, unknown
 from runner.printing import counted
 from runner.schema import NonNegativeInt, Positive, PositiveInt, check
 
-KEY = "hydra.sweeper.stop"
+_KEY = "hydra.sweeper.stop"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +35,12 @@ class StopRules:
 def check_stop_rules(values: Any) -> StopRules:
     """Return the settings of the rules; raises ConfigError for an unknown key or a wrong value."""
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{KEY}: got {values}, must be one of its keys, as in {KEY}.hours=2")
+        raise ConfigError(f"{_KEY}: got {values}, must be one of its keys, as in {_KEY}.hours=2")
     kinds = get_type_hints(StopRules, include_extras=True)
     for name in values:
         if name not in kinds:
-            raise unknown(f"{KEY}.{name}", "key", str(name), kinds)
-    return StopRules(**{name: check(f"{KEY}.{name}", value, kinds[name]) for name, value in values.items()})
+            raise unknown(f"{_KEY}.{name}", "key", str(name), kinds)
+    return StopRules(**{name: check(f"{_KEY}.{name}", value, kinds[name]) for name, value in values.items()})
 
 
 class Stopper:
@@ -90,15 +90,15 @@ class Stopper:
         rules, best = self._rules, self._best
         target, tag = rules.target, self._monitor.tag
         if target is not None and not math.isnan(best) and not self._monitor.better(target, best):
-            return f"{KEY}.target={target:g}: {tag} reached {best:.4g}"
+            return f"{_KEY}.target={target:g}: {tag} reached {best:.4g}"
         if rules.max_failures is not None and self._failures > rules.max_failures:
-            return f"{KEY}.max_failures={rules.max_failures}: {counted(self._failures, 'trial')} failed"
+            return f"{_KEY}.max_failures={rules.max_failures}: {counted(self._failures, 'trial')} failed"
         if rules.trainings is not None and self._trainings >= rules.trainings:
-            return f"{KEY}.trainings={rules.trainings}: {counted(self._trainings, 'training')} ended"
+            return f"{_KEY}.trainings={rules.trainings}: {counted(self._trainings, 'training')} ended"
         if rules.no_improvement is not None and self._since_best >= rules.no_improvement:
             row = f"{counted(self._since_best, 'trial')} in a row"
-            return f"{KEY}.no_improvement={rules.no_improvement}: {row} without a better {tag} than {best:.4g}"
+            return f"{_KEY}.no_improvement={rules.no_improvement}: {row} without a better {tag} than {best:.4g}"
         hours = (self._clock() - self._began) / 3600
         if rules.hours is not None and hours >= rules.hours:
-            return f"{KEY}.hours={rules.hours:g}: this command has run for {hours:.3g} h"
+            return f"{_KEY}.hours={rules.hours:g}: this command has run for {hours:.3g} h"
         return None

@@ -10,9 +10,12 @@ import pytest
 from scipy import stats
 from test_study import came, search
 
+from runner.engine.monitor import Monitor
 from runner.search.candidates import Candidate, inseparable, winner_of
 from runner.search.ranges import next_axis, next_range
-from runner.search.refine import RefineSettings, replay, round_cost, training_key
+from runner.search.records import RankedPoint
+from runner.search.refine import Progress, RefineSettings, replay, round_cost, training_key
+from runner.search.refine_report import report_lines
 from runner.search.space import Axis, Space
 from runner.search.study import Study
 
@@ -219,3 +222,35 @@ def test_a_study_gives_each_training_once_and_continues_after_a_kill(tmp_path):
     assert rows[0].stage == "winner" and len(rows[0].fresh) == 2
     expected = [score({"lr": float(dict(rows[0].words)["lr"])}, seed) for seed in (2, 3)]
     assert sorted(rows[0].fresh) == pytest.approx(sorted(expected))
+
+
+def confirmed(stage: str, fresh: list[float]) -> RankedPoint:
+    return RankedPoint(
+        number=0, words=[("lr", "0.1")], state="complete", value=0.95, scores=[0.95], fresh=fresh, stage=stage
+    )
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.004, 0.01, -0.02])
+def test_the_winner_is_compared_with_the_incumbent_by_pairs_of_fresh_seeds(gap):
+    winner, incumbent = [0.93, 0.94, 0.91, 0.92], [0.931 - gap, 0.937 - gap, 0.911 - gap, 0.921 - gap]
+    rows = [confirmed("winner", winner), confirmed("incumbent", incumbent)]
+    line = report_lines(rows, Progress(), Monitor("val/accuracy"))[-1]
+    test = stats.ttest_rel(winner, incumbent)
+    low, high = test.confidence_interval(0.95)
+    verdict = "not distinguishable" if test.pvalue > 0.05 else "better" if gap > 0 else "worse"
+    mean = np.mean(winner) - np.mean(incumbent)
+    assert line.startswith(f"winner against incumbent: {verdict}, difference {mean:+.4f} ")
+    assert f"(95 % {low:.4f} to {high:.4f}, n = 4;" in line
+    # Of a loss, smaller is better
+    as_loss = report_lines(rows, Progress(), Monitor("val/loss"))[-1]
+    assert f"(95 % {-high:.4f} to {-low:.4f}, n = 4;" in as_loss
+
+
+def test_without_fresh_seeds_no_score_is_shown_as_that_of_the_winner():
+    chosen = confirmed("round 1", [])
+    assert report_lines([chosen], Progress(notes=["round 1: ..."]), Monitor("val/accuracy")) == [
+        "round 1: ...",
+        "no val/accuracy of fresh seeds yet: those above chose the points, so they are too good",
+    ]
+    alone = report_lines([confirmed("winner", [0.9])], Progress(), Monitor("val/accuracy"))
+    assert alone == ["winner    lr=0.1: val/accuracy 0.9000 on 1 fresh seed (0.9500 on the 1 that chose it)"]
