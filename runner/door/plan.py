@@ -39,6 +39,7 @@ class Plan:
     search: PlannedSearch | None = None
     settings: LauncherSettings | None  # of runner's launcher; None: one of Hydra's is chosen
     stop: StopRules = field(default_factory=StopRules)  # rules that end it early
+    scientific: tuple[str, ...] = ()  # keys whose settings are compared at its end
     notes: tuple[str, ...] = ()  # on the trials, for the user
     batch: int | None = None  # runs that a launcher of Hydra's begins together; None: all
 
@@ -85,10 +86,24 @@ def _grid(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> Plan:
     if stop.any and settings is None and batch is None:
         # Else all trials would begin together
         raise ConfigError("hydra.sweeper.stop: requires hydra.sweeper.max_batch_size with a launcher of Hydra")
-    outputs = Path(first["outputs"])
+    outputs, roles = Path(first["outputs"]), _scientific(parts, axes.swept)
     return Plan(
-        folder=folder, outputs=outputs, jobs=tuple(jobs), settings=settings, stop=stop, batch=batch, notes=tuple(notes)
+        folder=folder,
+        outputs=outputs,
+        jobs=tuple(jobs),
+        settings=settings,
+        stop=stop,
+        batch=batch,
+        notes=tuple(notes),
+        scientific=roles,
     )
+
+
+def _scientific(parts: Parts, keys: Sequence[str]) -> tuple[str, ...]:
+    """Return the keys whose settings are compared."""
+    from runner.search.scientific import check_scientific
+
+    return check_scientific(to_plain(parts.hydra.sweeper.get("scientific")) or [], keys)
 
 
 def _stop_rules(parts: Parts) -> StopRules:
@@ -116,7 +131,9 @@ def _search(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> Plan:
 
     folder, planned = plan_search(conf, parts, given, choose_folder)
     batch = planned.search.n_jobs or 1
+    keys = list(dict.fromkeys(axis.key for axis in planned.search.space.axes))
     return Plan(
+        scientific=_scientific(parts, keys),
         folder=folder,
         outputs=Path(planned.like.config["outputs"]),
         search=planned,

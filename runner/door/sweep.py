@@ -110,7 +110,7 @@ def _run_grid(conf: Conf, plan: Plan, launcher: Launcher, outcome: _Outcome) -> 
     finally:
         ended.sort(key=lambda each: each.number)
         outcome += [(folder_of(each.job), each.result) for each in ended]
-        show_trials(conf, plan, ended, swept, stopped=bool(signal))
+        show_trials(conf, plan, ended, swept, stopped=bool(signal), rule=_rule(stopper))
         launcher.finish()
     if signal:
         complete = sum(each.has_result for each in ended)
@@ -129,6 +129,10 @@ def _run_grid(conf: Conf, plan: Plan, launcher: Launcher, outcome: _Outcome) -> 
         missing = len(jobs) - len(ended)
         raise TrialsFailed(f"{missing} of {counted(len(jobs), 'trial')} {'was' if missing == 1 else 'were'} not run")
     return 0
+
+
+def _rule(stopper: Stopper | None) -> str | None:
+    return None if stopper is None else stopper.reason()
 
 
 def _say_stopped(stopper: Stopper, reason: str, left: str) -> None:
@@ -177,7 +181,7 @@ def _search(conf: Conf, plan: Plan, planned: PlannedSearch, launcher: Launcher, 
         with closing(launcher), closing(display), study.alive():
             signal = loop.run(launcher, display)
     finally:
-        failed = show_points(conf, plan, planned, study)
+        failed = show_points(conf, plan, planned, study, _rule(stopper))
         launcher.finish()
     if signal:
         write_stderr("stopped; repeat the command to continue\n")

@@ -25,6 +25,7 @@ data_check.py        which runs are of the same data, and where those of other d
 display.py           live table, lines, and why trials ended early
 fallback_display.py  the display that takes the place of one that fails
 final_table.py       the table at the end
+grid_points.py       the trials of a grid as points, with their seeds together
 swept.py             the swept keys, the columns of the tables
 channel.py           messages between processes
 server.py            the server process between a sweep and its trials

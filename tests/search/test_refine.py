@@ -230,7 +230,7 @@ def confirmed(stage: str, fresh: list[float]) -> RankedPoint:
     )
 
 
-@pytest.mark.parametrize("gap", [0.0, 0.004, 0.01, -0.02])
+@pytest.mark.parametrize("gap", [0.001, 0.004, 0.01, -0.02])
 def test_the_winner_is_compared_with_the_incumbent_by_pairs_of_fresh_seeds(gap):
     winner, incumbent = [0.93, 0.94, 0.91, 0.92], [0.931 - gap, 0.937 - gap, 0.911 - gap, 0.921 - gap]
     rows = [confirmed("winner", winner), confirmed("incumbent", incumbent)]

@@ -1,10 +1,12 @@
 """Rules that end a sweep early: each one by hand-made scores, and from the command line, where the sweep continues."""
 
+import csv
 import json
 import math
 from pathlib import Path
 
 import pytest
+import yaml
 
 from runner.__main__ import main
 from runner.engine.monitor import Monitor
@@ -116,3 +118,31 @@ def test_a_search_ends_at_its_target_and_a_grid_at_its_first_failure(tmp_path, m
     grid = ["-m", *SMALL[:-1], "sweep=g", "data=cifar10", "data.root=nowhere", "data.download=false", "seed=0,1,2"]
     assert main([*grid, "hydra.launcher.workers=1", "hydra.sweeper.stop.max_failures=0"]) == 1
     assert "stopped by hydra.sweeper.stop.max_failures=0: 1 trial failed; 2 trials not run" in capfd.readouterr().err
+
+
+def test_a_grid_writes_its_ranking_with_the_rule_that_ended_it_and_the_settings_of_its_scientific_key(
+    tmp_path, monkeypatch, capfd
+):
+    monkeypatch.chdir(tmp_path)
+    words = ["-m", *SMALL, "optim=momentum,adam", "optim.lr=0.1,0.01", "seed=0,1", "hydra.launcher.workers=2"]
+    words += ["hydra.sweeper.exclude=[{optim: adam, optim.lr: 0.1}]", "hydra.sweeper.scientific=[optim]"]
+    assert main([*words, "hydra.sweeper.stop.trainings=6"]) == 0
+    scores: dict[str, list[float]] = {}
+    for path in FOLDER.glob("*/result.json"):
+        name = path.parent.name.partition("-seed")[0]
+        scores.setdefault(name, []).append(json.loads(path.read_text())["scores"]["val"]["best"]["accuracy"])
+    means = {name: sum(values) / 2 for name, values in scores.items() if len(values) == 2}
+    assert len(means) == 3
+    with (FOLDER / "ranking.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["val/accuracy"]) for row in rows] == pytest.approx(sorted(means.values(), reverse=True))
+    assert all(f"optim={row['optim']}-lr={row['optim.lr']}" in means for row in rows)
+    best = yaml.safe_load((FOLDER / "optimization_results.yaml").read_text())
+    assert best["name"] == "grid" and best["best_value"] == pytest.approx(max(means.values()))
+    assert best["stopped"] == "hydra.sweeper.stop.trainings=6: 6 trainings ended"
+    with (FOLDER / "scientific.csv").open(newline="") as file:
+        settings = {row["optim"]: row for row in csv.DictReader(file)}
+    assert settings["adam"]["trials"] == "1" and settings["momentum"]["trials"] == "2"
+    momentum = max(value for name, value in means.items() if "momentum" in name)
+    assert float(settings["momentum"]["val/accuracy (best)"]) == pytest.approx(momentum)
+    assert "they had 1 to 2 trials" in capfd.readouterr().out.replace("\n", " ")
