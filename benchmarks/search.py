@@ -2,9 +2,9 @@
 
 `python benchmarks/search.py [--points 40] [--repetitions 5] [--samplers tpe,qmc,refine] [--workers 2]` prints a
 Markdown table, with random search for comparison. It searches four knobs of an MLP on digits, three epochs per run.
-Each repetition has another seed of the sampler. `refine` uses some of its trainings for further seeds of its best points and
-for fresh seeds. What a sampler chose is trained again with three fresh seeds, the same for all: the loss that it was
-chosen by is too good. It takes about fifteen minutes on two cores.
+Each repetition has another seed of the sampler. `refine` uses some of its trainings for further seeds of its best
+points and for fresh seeds. What a sampler chose is trained again with three fresh seeds, the same for all: the loss
+that it was chosen by is too good. It takes about fifteen minutes on two cores.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@
 - `left_out`: the runs that a comparison leaves out.
 - `report`: the complete comparison.
 - `tables`, `csv_tables`: its numbers for the screen, Markdown and HTML, and as CSV.
-- `figures`, `responses`: its pictures; importance of the hyperparameters.
+- `figures`, `responses`, `search_figures`: its pictures; importance of the hyperparameters.
 - `html`: HTML pages that load nothing.
 - `page`: the Markdown file and the HTML page.
 """

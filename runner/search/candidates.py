@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from runner.search.space import Point
 
-# Best points that must be separable from the best one
-_COMPARED = 4
+# Fewest points to compare, and one more than the fewest degrees of freedom of the seeds
+_FEWEST = 3
 
 
 @dataclass
@@ -38,24 +38,23 @@ def winner_of(candidates: Collection[Candidate], sign: float) -> Candidate:
     return max(finalists, key=lambda each: each.rank(sign))
 
 
-def inseparable(survivors: Sequence[Candidate], members: Sequence[Candidate], sign: float) -> int:
-    """Return how many of the best points the seeds cannot tell apart from the best one, 0 if they can or too few know.
+def are_separable(points: Sequence[Candidate], members: Sequence[Candidate], seed: int) -> bool:
+    """Return True if the scores of points differ by more than those of seeds do: else none is known to be better.
 
-    The spread over seeds is pooled over the points of the round, `members`; the differences are compared with
-    Student's t at 95 %.
+    The variance of the points' scores with one seed is compared with the variance over seeds, pooled over the points
+    that have several: the F-test at 5 %. With too few of them nothing is known, and the points count as separable.
+
+    Args:
+        points: The points that are compared.
+        members: The points whose seeds tell the variance.
+        seed: The seed that all points have.
     """
-    from scipy.special import stdtrit
+    from scipy.special import fdtri
 
-    repeated = [each for each in survivors if each.is_scored and len(each.scores) > 1][:_COMPARED]
-    spread = [each.scores.values() for each in members if each.is_scored and len(each.scores) > 1]
-    freedom = sum(len(scores) - 1 for scores in spread)
-    if len(repeated) < 2 or freedom < 2:
-        return 0
-    squares = sum(statistics.variance(scores) * (len(scores) - 1) for scores in spread)
-    sd, limit = math.sqrt(squares / freedom), float(stdtrit(freedom, 0.975))
-    best, *others = sorted(repeated, key=lambda each: -each.rank(sign))
-    apart = [
-        best.rank(sign) - each.rank(sign) > limit * sd * math.sqrt(1 / len(best.scores) + 1 / len(each.scores))
-        for each in others
-    ]
-    return 0 if any(apart) else len(repeated)
+    scores = [each.scores[seed] for each in points if each.is_scored and seed in each.scores]
+    repeated = [list(each.scores.values()) for each in members if each.is_scored and len(each.scores) > 1]
+    freedom = sum(len(values) - 1 for values in repeated)
+    if len(scores) < _FEWEST or freedom < _FEWEST - 1:
+        return True
+    noise = sum(statistics.variance(values) * (len(values) - 1) for values in repeated) / freedom
+    return statistics.variance(scores) > noise * float(fdtri(len(scores) - 1, freedom, 0.95))

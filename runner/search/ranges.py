@@ -9,8 +9,6 @@ from dataclasses import replace
 from runner.search.decimals import nth_in_range
 from runner.search.space import Axis, Space
 
-# Of the range on each side of the survivors
-_MARGIN = 0.1
 # Smallest share of the range that the next one keeps
 _LEAST = 0.25
 # A best point in this outer share of the range moves its end outwards, by a quarter of the range
@@ -43,7 +41,7 @@ def next_axis(axis: Axis, widest: Axis, values: Sequence[str | int | float]) -> 
 def next_range(values: Sequence[float], low: float, high: float) -> tuple[float, float]:
     """Return the ends of the next range on the linear scale of an axis; `values` has the best one first."""
     width, best = high - low, values[0]
-    start, end = min(values) - _MARGIN * width, max(values) + _MARGIN * width
+    start, end = min(values), max(values)
     if end - start < _LEAST * width:
         middle = (start + end) / 2
         start, end = middle - _LEAST * width / 2, middle + _LEAST * width / 2

@@ -2,8 +2,8 @@
 
 A round tries points of a scrambled Sobol sequence with one seed each. The best third gets a second seed, the best third
 of these a third one (successive halving across seeds). The survivors give the range of the next round. The search ends
-when its trainings are used up, or when the seeds cannot tell the best points apart. The winner and the incumbent are
-then trained with fresh seeds, because the score that a point was chosen by is biased upwards.
+when its trainings are used up, or when the points of a round differ no more than seeds do. The winner and the incumbent
+are then trained with fresh seeds, because the score that a point was chosen by is biased upwards.
 
 The rounds depend only on the space, the settings and the scores. So a search that was killed is repeated from its
 scores, and continues with the first training that has none.
@@ -16,13 +16,13 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from runner.search.candidates import Candidate, inseparable, winner_of
+from runner.search.candidates import Candidate, are_separable, winner_of
 from runner.search.ranges import next_axis, range_in_words
 from runner.search.space import Point, Space
 
 # A round keeps one in so many points, and each further seed one in so many of these
 _REDUCTION = 3
-# Rounds before the search may end because the best points are not separable: the first range is wide
+# Rounds before the search may end because its points are not separable
 _FEWEST_ROUNDS = 2
 # Fewest points of a round, and of those that get one more seed
 _FEWEST_POINTS, _FEWEST_SURVIVORS = 3, 2
@@ -112,8 +112,13 @@ def _rounds(space: Space, settings: RefineSettings, progress: Progress) -> _Roun
         progress.notes.append(f"{stage}: {len(points)} points, {range_in_words(current)}")
         if _affordable(settings, left) < _FEWEST_POINTS:
             progress.reason = f"no other round fits into its {settings.trainings} trainings"
-        elif number >= _FEWEST_ROUNDS and (same := inseparable(survivors, members, settings.sign)):
-            progress.reason = f"the best {same} points are not separable by their seeds"
+        newest = [pool[training_key(space, each, 0)[0]] for each in points]
+        if (
+            progress.reason is None
+            and number >= _FEWEST_ROUNDS
+            and not are_separable(newest, members, settings.first_seed)
+        ):
+            progress.reason = f"the {len(newest)} points of {stage} differ no more than seeds do"
         current = _narrowed(space, current, survivors)
     progress.winner = winner_of(pool.values(), settings.sign).point
     yield from _confirm(space, settings, progress)

@@ -11,7 +11,7 @@ from scipy import stats
 from test_study import came, search
 
 from runner.engine.monitor import Monitor
-from runner.search.candidates import Candidate, inseparable, winner_of
+from runner.search.candidates import Candidate, are_separable, winner_of
 from runner.search.ranges import next_axis, next_range
 from runner.search.records import RankedPoint
 from runner.search.refine import Progress, RefineSettings, replay, round_cost, training_key
@@ -63,11 +63,11 @@ def bowl(best: float, noise: float = 0.0):
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ([0.5, 0.4, 0.6], (0.3, 0.7)),  # a tenth on each side
+        ([0.5, 0.3, 0.7], (0.3, 0.7)),
         ([0.5, 0.5], (0.375, 0.625)),  # never less than a quarter
         ([0.5, 0.0, 1.0], (0.0, 1.0)),  # an end moves outwards for the best one only
-        ([0.05, 0.3], (-0.25, 0.4)),
-        ([0.95, 0.7], (0.6, 1.25)),
+        ([0.05, 0.4], (-0.25, 0.4)),
+        ([0.95, 0.6], (0.6, 1.25)),
     ],
 )
 def test_the_next_range_is_that_of_the_survivors_and_moves_out_where_the_best_is_at_its_end(values, expected):
@@ -75,13 +75,16 @@ def test_the_next_range_is_that_of_the_survivors_and_moves_out_where_the_best_is
 
 
 def test_axes_keep_their_kind_and_their_limits():
-    narrowed = next_axis(LR, WIDE, [0.1, 0.05])
-    assert (narrowed.low, narrowed.high) == pytest.approx((0.05 / 10**0.3, 0.1 * 10**0.3), rel=1e-3)
+    narrowed = next_axis(LR, WIDE, [0.1, 0.01])
+    assert (narrowed.low, narrowed.high) == pytest.approx((0.01, 0.1))
+    # Never less than a quarter of the three decades
+    narrowed = next_axis(LR, WIDE, [0.01, 0.01])
+    assert (narrowed.low, narrowed.high) == pytest.approx((0.01 / 10**0.375, 0.01 * 10**0.375), rel=1e-3)
     at_end = next_axis(LR, WIDE, [0.9, 0.3])
     assert at_end.high == pytest.approx(10**0.75, rel=1e-3)
     assert next_axis(LR, LR, [0.9, 0.3]).high == 1.0
     whole = next_axis(WIDTH, WIDTH, [10, 20])
-    assert (whole.low, whole.high) == (4.0, 26.0) and whole.kind == "int"
+    assert (whole.low, whole.high) == (4.0, 23.0) and whole.kind == "int"
     assert next_axis(OPTIM, OPTIM, ["adam", "adam"]).choices == ("adam",)
     steps = Axis(key="batch", kind="int", low=16, high=256, step=16.0)
     low, high = (lambda axis: (axis.low, axis.high))(next_axis(steps, steps, [64, 96]))
@@ -131,21 +134,27 @@ def test_it_keeps_its_budget_and_confirms_with_seeds_that_chose_nothing(training
 
 def test_it_ends_when_the_seeds_cannot_tell_the_best_points_apart():
     flat, done = run(Space((LR,)), settings(Space((LR,)), trainings=500), bowl(0.1, noise=50))
-    assert flat.reason.endswith("are not separable by their seeds") and len(flat.notes) == 2 and len(done) < 60
+    assert flat.reason == "the 12 points of round 2 differ no more than seeds do" and len(done) < 60
     # Seeds that do not matter: every difference counts
     steep, _ = run(Space((LR,)), settings(Space((LR,)), trainings=100), bowl(0.1))
     assert steep.reason == "no other round fits into its 100 trainings"
 
 
-def test_separable_is_what_the_pooled_t_test_says():
+def test_separable_is_what_the_analysis_of_variance_says():
     rng = np.random.default_rng(0)
-    for shift in (0.0, 0.5, 1.0, 2.0, 4.0):
-        first, second = rng.normal(shift, 1, 3), rng.normal(0, 1, 3)
-        members = [Candidate({"lr": 1.0}, dict(enumerate(first))), Candidate({"lr": 2.0}, dict(enumerate(second)))]
-        differ = stats.ttest_ind(first, second).pvalue < 0.05
-        assert inseparable(members, members, 1.0) == (0 if differ else 2)
-    few = [Candidate({"lr": 1.0}, {0: 1.0}), Candidate({"lr": 2.0}, {0: 1.0, 1: 1.0})]
-    assert inseparable(few, few, 1.0) == 0
+    verdicts = set()
+    for spread in (0.0, 0.5, 1.0, 2.0, 4.0):
+        truth = rng.normal(0, spread, 8)
+        points = [Candidate({"lr": float(n)}, {0: truth[n] + rng.normal()}) for n in range(8)]
+        members = [Candidate({"lr": 9.0}, dict(enumerate(rng.normal(5, 1, 3)))) for _ in range(4)]
+        noise = np.mean([np.var(list(each.scores.values()), ddof=1) for each in members])
+        ratio = np.var([each.scores[0] for each in points], ddof=1) / noise
+        expected = stats.f.sf(ratio, 7, 8) < 0.05
+        verdicts.add(bool(expected))
+        assert are_separable(points, members, 0) == expected
+    assert verdicts == {True, False}
+    # Nothing is known of the spread over seeds
+    assert are_separable([Candidate({"lr": 1.0}, {0: 1.0})] * 5, [Candidate({"lr": 2.0}, {0: 1.0, 1: 1.0})], 0)
 
 
 def test_the_winner_is_among_the_points_with_most_seeds_and_has_every_score():
