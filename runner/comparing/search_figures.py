@@ -28,7 +28,7 @@ _Z = 1.959964
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bucket:
+class _Bucket:
     """The configurations with a knob in one range, or at one value."""
 
     label: str
@@ -47,7 +47,7 @@ class Bucket:
         return runs - sum(len(row.scores) for row in self.rows), runs
 
 
-def buckets(rows: Sequence[ComparedRow], key: str) -> list[Bucket]:
+def buckets(rows: Sequence[ComparedRow], key: str) -> list[_Bucket]:
     """Return the configurations by the value of a knob: each value, or ranges of equal width if there are many."""
     having = [row for row in rows if key in row.group.values]
     different = sorted({row.group.values[key] for row in having}, key=sort_key)
@@ -61,14 +61,14 @@ def buckets(rows: Sequence[ComparedRow], key: str) -> list[Bucket]:
         start, end = (low + (high - low) * (place + more) / _BUCKETS for more in (0, 1))
         inside = [row for row in having if _place(float(row.group.values[key]), low, high, log=log) == place]
         ends = [math.exp(x) if log else x for x in (start, (start + end) / 2, end)]
-        found.append(Bucket(label=f"{ends[0]:.2g} to {ends[2]:.2g}", middle=ends[1], rows=tuple(inside)))
+        found.append(_Bucket(label=f"{ends[0]:.2g} to {ends[2]:.2g}", middle=ends[1], rows=tuple(inside)))
     return found
 
 
-def _bucket(label: str, place: int, value: Value, rows: Sequence[ComparedRow], key: str) -> Bucket:
+def _bucket(label: str, place: int, value: Value, rows: Sequence[ComparedRow], key: str) -> _Bucket:
     """Return the configurations with one value."""
     middle = value if isinstance(value, float) else float(place)
-    return Bucket(label=label, middle=middle, rows=tuple(row for row in rows if row.group.values[key] == value))
+    return _Bucket(label=label, middle=middle, rows=tuple(row for row in rows if row.group.values[key] == value))
 
 
 def _place(value: float, low: float, high: float, *, log: bool) -> int:
