@@ -65,6 +65,9 @@ FIGURES = {
     "runner.comparing.study_tables.draw_profiles": ("compare", "profiles.svg"),
     "runner.comparing.responses.draw_response": ("compare", "response.svg"),
     "runner.comparing.responses.draw_parallel": ("compare", "parallel.svg"),
+    "runner.comparing.search_figures.draw_isolation": ("compare", "isolation.svg"),
+    "runner.comparing.search_figures.draw_infeasible": ("compare", "infeasible.svg"),
+    "runner.comparing.search_figures.draw_budgets": ("compare", "budgets.svg"),
     "runner.comparing.responses.draw_importance": ("compare", "importance.svg"),
     "runner.ensembles.figures.ensemble_figure": ("evaluate", "mc_dropout_test.png"),
     "runner.protocol.figures._initial_figure": ("protocol", "check_init.png"),
@@ -128,7 +131,7 @@ def run_task(folder, task, before=lambda: None):
     folder.mkdir()
     if task == "compare":
         for decay in (0.0, 0.1):
-            scores = {0.1: [0.80, 0.82, 0.81], 0.5: [0.90, 0.91, 0.92]}
+            scores = {0.01: [0.7, 0.72, 0.71], 0.1: [0.80, 0.82, 0.81], 0.5: [0.90, 0.91, 0.92], 5.0: [0.3, None, None]}
             write_sweep(folder / "runs" / str(decay), scores, optim__weight_decay=decay)
 
     def work():

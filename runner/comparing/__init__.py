@@ -11,7 +11,7 @@
 - `report`: the complete comparison.
 - `tables`, `csv_tables`: its numbers for the screen, Markdown and HTML, and as CSV.
 - `targets`, `studies`, `study_tables`: steps and seconds to a target score, and performance profiles.
-- `figures`, `responses`: its pictures; importance of the hyperparameters.
+- `figures`, `responses`, `search_figures`: its pictures; importance of the hyperparameters.
 - `html`: HTML pages that load nothing.
 - `page`: the Markdown file and the HTML page.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from html import escape
 
-from runner.comparing import figures, responses
+from runner.comparing import figures, responses, search_figures
 from runner.comparing.html import html_document, html_items, html_picture, html_table
 from runner.comparing.report import Report, limit_note, limited
 from runner.comparing.study_tables import draw_profiles, profiles_table, times_table
@@ -30,6 +30,9 @@ _TITLES = {
     "seeds": "Scores per seed and differences",
     "response": "Score against each numeric hyperparameter",
     "parallel": "Parallel coordinates",
+    "isolation": "Best score at each value",
+    "infeasible": "Trainings without a score",
+    "budgets": "Best score of smaller budgets",
     "importance": "Importance of the hyperparameters",
 }
 _CAPTIONS = {
@@ -40,6 +43,10 @@ _CAPTIONS = {
     "seeds": "Blue: p below .05 after Holm's adjustment. Intervals are not adjusted.",
     "response": "Dots: runs. Line: the mean of the best configuration at each value.",
     "parallel": "A line for each configuration, colored by its mean score.",
+    "isolation": "The best mean score of all configurations in a range of one hyperparameter, whatever the others are. "
+    "n configurations are in the range: where n is small, the best may not have been found.",
+    "infeasible": "The share of trainings that ended without a score, with Wilson's 95 % interval.",
+    "budgets": "The best mean score of so many of these configurations, over all draws: median, and 5 to 95 %.",
 }
 
 
@@ -63,6 +70,12 @@ def draw_pictures(report: Report) -> dict[str, bytes]:
         found["response"] = responses.draw_response(rows, criterion)
     if len({key for row in rows for key in row.group.values}) > 1 and any(row.scores for row in rows):
         found["parallel"] = responses.draw_parallel(rows, criterion)
+    if search_figures.search_keys(rows):
+        found["isolation"] = search_figures.draw_isolation(rows, criterion)
+    if search_figures.infeasible_key(rows):
+        found["infeasible"] = search_figures.draw_infeasible(rows)
+    if search_figures.has_budgets(rows):
+        found["budgets"] = search_figures.draw_budgets(rows, criterion)
     if report.importance.drops:
         found["importance"] = responses.draw_importance(report.importance)
     return draw_all(found)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from hydra.core.override_parser.types import Glob, IntervalSweep, RangeSweep
 
+from runner.door.combinations import MOST, Combinations, check_grid_settings
 from runner.door.compose import Parts
 from runner.door.naming import trial_name
 from runner.door.options import Conf
@@ -17,9 +18,6 @@ from runner.door.overrides import ParsedOverride, check_allowed, choice_texts, p
 from runner.door.variants import Composer, Trial
 from runner.errors import ConfigError, unknown
 from runner.search.decimals import count_in_range, nth_in_range
-
-# Most trials of one sweep
-_MOST = 10_000
 
 
 @dataclass(frozen=True)
@@ -71,12 +69,16 @@ def override_in_yaml(conf: Conf, key: str, text: object, *, example: str) -> Par
     return expand_glob(conf, each)
 
 
-def check_trials(conf: Conf, axes: Axes) -> dict[str, Trial]:
-    """Return the trials by the names of their folders; raises ConfigError if one is wrong or two are the same."""
+def check_trials(conf: Conf, axes: Axes, sweeper: Mapping[str, Any]) -> tuple[dict[str, Trial], list[str]]:
+    """Return the trials by the names of their folders, and notes; ConfigError if one is wrong or two are the same.
+
+    `sweeper` holds the settings of the sweeper, `hydra.sweeper`.
+    """
+    combinations = grid_of(conf, axes, sweeper)
     composer = Composer(conf, [each for each in axes.given if each.sets_hydra])
     found: dict[str, Trial] = {}
     swept = set(axes.swept)
-    for given in combinations(axes):
+    for given in combinations.all():
         named = tuple((each.key, each.value) for each in given if each.key in swept or not swept)
         trial = replace(composer.trial(given), named=named)
         name = trial_name(named, trial.config)
@@ -85,16 +87,17 @@ def check_trials(conf: Conf, axes: Axes) -> dict[str, Trial]:
             says = "are the same" if same else "differ only in what their folders' names leave out"
             raise ConfigError(f"{name.rpartition('-')[0]}: two trials of this sweep {says}")
         found[name] = trial
-    return found
+    return found, combinations.notes
 
 
-def combinations(axes: Axes) -> Iterator[list[ParsedOverride]]:
-    """Yield the overrides of every trial, the last axis fastest, as Hydra's own sweeper does."""
-    count = math.prod(min(_count(each), _MOST + 1) for each in axes.all)
-    if count > _MOST:
-        raise ConfigError(f"{axes.swept[0]}: the sweep has {count} trials or more, must be at most {_MOST}")
+def grid_of(conf: Conf, axes: Axes, sweeper: Mapping[str, Any]) -> Combinations:
+    """Return the combinations of the values of each key; nothing is listed of a grid that is too large."""
+    settings = check_grid_settings(sweeper, axes.swept)
+    counts = [min(_count(each), MOST + 1) for each in axes.all]
+    if (count := max(counts, default=1) if settings.zip else math.prod(counts)) > MOST:
+        raise ConfigError(f"{axes.swept[0]}: the sweep has {count} trials or more, must be at most {MOST}")
     parsed = [[parse_override(f"{each.key}={text}") for text in _texts(each)] for each in axes.all]
-    yield from map(list, itertools.product(*parsed))
+    return Combinations(conf, parsed, settings)
 
 
 def _count(each: ParsedOverride) -> int:

@@ -6,15 +6,17 @@ This imports all of Hydra, which takes longer than the rest of a command line.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import yaml
 from hydra import compose
+from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from runner.door.options import Conf
+from runner.door.options import Conf, read_yaml
 from runner.door.overrides import ParsedOverride
 from runner.errors import ConfigError, short_reason, unknown
 from runner.plain_yaml import error_message
@@ -32,6 +34,7 @@ def composed_by_hydra(conf: Conf, words: list[str], given: Sequence[ParsedOverri
 
     `given` are the overrides of which the words are.
     """
+    _extend_basic_sweeper(conf.folders[0])
     try:
         return compose(conf.primary, words, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
@@ -44,6 +47,15 @@ def composed_by_hydra(conf: Conf, words: list[str], given: Sequence[ParsedOverri
         # OmegaConf raises these for a wrong value in Hydra's own config
         keys = [each.key for each in given if each.sets_hydra]
         raise ConfigError(f"{', '.join(keys) or 'config'}: cannot be set: {short_reason(error)}") from error
+
+
+@cache
+def _extend_basic_sweeper(shipped: Path) -> None:
+    """Give Hydra's own sweeper, `hydra/sweeper=basic`, the settings of a grid."""
+    # A file of that name would be checked against Hydra's schema, which has two keys
+    file = shipped / "hydra" / "sweeper" / "grid.yaml"
+    if file.is_file():
+        ConfigStore.instance().store(group="hydra/sweeper", name="basic", node=read_yaml(file), provider="runner")
 
 
 def hydra_error(error: Exception) -> ConfigError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from runner.errors import ConfigError, StorageError, unknown
 from runner.hashes import digest
 from runner.schema import PositiveInt, check
 from runner.sweeps.launcher import LauncherSettings, check_launcher_settings
+from runner.sweeps.stop_rules import StopRules, check_stop_rules
 from runner.tasks.job import Job
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ class Plan:
     jobs: tuple[Job, ...] = ()
     search: PlannedSearch | None = None
     settings: LauncherSettings | None  # of runner's launcher; None: one of Hydra's is chosen
+    stop: StopRules = field(default_factory=StopRules)  # rules that end it early
+    scientific: tuple[str, ...] = ()  # keys whose settings are compared at its end
+    notes: tuple[str, ...] = ()  # on the trials, for the user
     batch: int | None = None  # runs that a launcher of Hydra's begins together; None: all
 
 
@@ -54,7 +58,7 @@ def plan_sweep(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> Pla
         return _search(conf, parts, given)
     if sweeper != _BASIC:
         chosen = str(parts.choices.get("hydra/sweeper"))
-        raise unknown("hydra/sweeper", "option", chosen, ["basic", "optuna"])
+        raise unknown("hydra/sweeper", "option", chosen, ["basic", "grid", "optuna", "refine"])
     return _grid(conf, parts, given)
 
 
@@ -68,7 +72,7 @@ def _grid(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> Plan:
     """Plan every combination of the listed values."""
     settings = launcher_settings(parts)
     axes = swept_axes(conf, parts, list(given))
-    trials = check_trials(conf, axes)
+    trials, notes = check_trials(conf, axes, to_plain(parts.hydra.sweeper))
     first = next(iter(trials.values())).config
     folder = _folder(conf, parts, first, axes)
     jobs = [
@@ -78,8 +82,33 @@ def _grid(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> Plan:
     jobs = [replace(job, allow_unused=conf.allow_unused) for job in jobs]
     if subdir := given_subdir(given):
         jobs = in_subfolders(subdir, folder, jobs, trials.values())
-    batch = _batch_size(parts, settings)
-    return Plan(folder=folder, outputs=Path(first["outputs"]), jobs=tuple(jobs), settings=settings, batch=batch)
+    batch, stop = _batch_size(parts, settings), _stop_rules(parts)
+    if stop.any and settings is None and batch is None:
+        # Else all trials would begin together
+        raise ConfigError("hydra.sweeper.stop: requires hydra.sweeper.max_batch_size with a launcher of Hydra")
+    outputs, roles = Path(first["outputs"]), _scientific(parts, axes.swept)
+    return Plan(
+        folder=folder,
+        outputs=outputs,
+        jobs=tuple(jobs),
+        settings=settings,
+        stop=stop,
+        batch=batch,
+        notes=tuple(notes),
+        scientific=roles,
+    )
+
+
+def _scientific(parts: Parts, keys: Sequence[str]) -> tuple[str, ...]:
+    """Return the keys whose settings are compared."""
+    from runner.search.scientific import check_scientific
+
+    return check_scientific(to_plain(parts.hydra.sweeper.get("scientific")) or [], keys)
+
+
+def _stop_rules(parts: Parts) -> StopRules:
+    """Return the rules that end a sweep early; a sweeper of Hydra has none."""
+    return check_stop_rules(to_plain(parts.hydra.sweeper.get("stop")) or {})
 
 
 def _batch_size(parts: Parts, settings: LauncherSettings | None) -> int | None:
@@ -102,11 +131,14 @@ def _search(conf: Conf, parts: Parts, given: Sequence[ParsedOverride]) -> Plan:
 
     folder, planned = plan_search(conf, parts, given, choose_folder)
     batch = planned.search.n_jobs or 1
+    keys = list(dict.fromkeys(axis.key for axis in planned.search.space.axes))
     return Plan(
+        scientific=_scientific(parts, keys),
         folder=folder,
         outputs=Path(planned.like.config["outputs"]),
         search=planned,
         settings=settings,
+        stop=_stop_rules(parts),
         batch=batch,
     )
 

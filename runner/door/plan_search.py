@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from runner.door.compose import Parts, hydra_opened, to_plain
+from runner.door.initial_points import check_initial
 from runner.door.jobs import trial_job
 from runner.door.naming import trial_name
 from runner.door.options import Conf
 from runner.door.overrides import ParsedOverride, parse_override
+from runner.door.refine_settings import RefineKnobs, check_refine_knobs, check_refines, widest
 from runner.door.search_settings import (
     PRUNERS,
     SAMPLERS,
@@ -25,11 +27,12 @@ from runner.door.search_settings import (
 from runner.door.search_space import make_space, search_overrides
 from runner.door.subfolders import check_differs, given_subdir, point_in_subfolder
 from runner.door.variants import Composer
-from runner.errors import ConfigError, StorageError
+from runner.errors import ConfigError, RunnerError, StorageError
 from runner.hashes import digest
 from runner.keys import experiment
 from runner.schema import NonNegativeInt
 from runner.search.records import Search, StudyTrial
+from runner.search.refine import RefineSettings
 from runner.search.samplers import random_points
 from runner.search.space import Axis, Point, Space
 from runner.search.storage import KEY as STORAGE
@@ -76,32 +79,26 @@ def plan_search(
     """Return the folder, which `choose_folder` gives, and the checked search."""
     check_optuna_installed()
     values = to_plain(parts.hydra.sweeper)
-    settings, sampler, pruner = _check_settings(values)
+    knobs = check_refine_knobs(values) if str(parts.choices.get("hydra/sweeper")) == "refine" else None
+    settings, sampler, pruner = knobs.as_parts if knobs else _check_settings(values)
+    _check_storage(settings.storage)
     overrides = search_overrides(conf, values["params"], given)
     space, fixed = make_space(conf, parts, overrides)
     check_fits(space, sampler, pruner, settings)
     composer = Composer(conf, [each for each in given if each.sets_hydra])
     config = _check_ends(conf, composer, space, fixed)
-    search = Search(
-        space=space,
-        sampler=sampler,
-        pruner=pruner,
-        monitor=monitor_of(settings.direction, config, space),
-        storage=settings.storage,
-        study_name=settings.study_name or _study_name(space, sampler, settings.seeds),
-        n_trials=settings.n_trials,
-        n_jobs=settings.n_jobs,
-        seeds=tuple(range(config["seed"], config["seed"] + settings.seeds)),
-        max_failure_rate=settings.max_failure_rate,
-        settings=experiment(config),
+    search = _make_search(
+        settings, sampler, pruner, config, space, check_initial(values["initial"], space, sampler["name"])
     )
-    _check_storage(settings.storage)
+    if knobs:
+        search = _in_rounds(search, knobs, _widest(composer, space, fixed, extend=knobs.extend))
     if subdir := given_subdir(given):
-        check_differs(subdir, space, settings.seeds)
+        check_differs(subdir, space, 2 if knobs else settings.seeds)
     folder = choose_folder(config, [each.given for each in overrides])
 
     trials = search.most_points * len(search.seeds)
-    run = _Runs(conf, composer, space, fixed, folder, subdir, own_seed=settings.seeds > 1, trials=trials)
+    own_seed = settings.seeds > 1 or knobs is not None
+    run = _Runs(conf, composer, search.space, fixed, folder, subdir, own_seed=own_seed, trials=trials)
     if subdir:
         # A name that is too long, for example
         run(space.first_point(), search.seeds[0])
@@ -132,6 +129,63 @@ class _Runs:
         job = trial_job(trial.config, trial.words, folder, self.conf.folders, given=given, trials=self.trials)
         job = replace(job, allow_unused=self.conf.allow_unused)
         return point_in_subfolder(self.subdir, self.folder, job, trial) if self.subdir else job
+
+
+def _make_search(
+    settings: SearchSettings,
+    sampler: dict[str, Any],
+    pruner: dict[str, Any],
+    config: dict[str, Any],
+    space: Space,
+    initial: tuple[Point, ...],
+) -> Search:
+    """Return the search with these settings; `config` is the one of a point."""
+    return Search(
+        space=space,
+        sampler=sampler,
+        pruner=pruner,
+        monitor=monitor_of(settings.direction, config, space),
+        storage=settings.storage,
+        study_name=settings.study_name or _study_name(space, sampler, settings.seeds),
+        n_trials=settings.n_trials,
+        n_jobs=settings.n_jobs,
+        seeds=tuple(range(config["seed"], config["seed"] + settings.seeds)),
+        max_failure_rate=settings.max_failure_rate,
+        initial=initial,
+        settings=experiment(config),
+    )
+
+
+def _widest(composer: Composer, space: Space, fixed: Sequence[ParsedOverride], *, extend: bool) -> Space:
+    """Return the ranges that the rounds of a search may reach."""
+    check_refines(space)
+    first = {axis.name: axis.end_texts()[0] for axis in space.axes}
+
+    def accepts(axis: Axis, text: str) -> bool:
+        option = {axis.when[0]: axis.when[1][0]} if axis.when else {}
+        try:
+            _check_point(composer, space, fixed, axis, {**first, **option, axis.name: text})
+        except RunnerError:
+            return False
+        return True
+
+    return widest(space, accepts) if extend else space
+
+
+def _in_rounds(search: Search, knobs: RefineKnobs, space: Space) -> Search:
+    """Return a search in rounds, which begin in its ranges and may reach those of `space`."""
+    rounds = RefineSettings(
+        start=search.space,
+        trainings=knobs.n_trials,
+        points=knobs.points,
+        seeds=knobs.seeds,
+        confirm_seeds=knobs.confirm_seeds,
+        first_seed=search.seeds[0],
+        sampler_seed=knobs.sampler_seed,
+        sign=search.monitor.sign,
+        initial=search.initial,
+    )
+    return replace(search, space=space, refine=rounds)
 
 
 def _check_settings(values: dict[str, Any]) -> tuple[SearchSettings, dict[str, Any], dict[str, Any]]:

@@ -75,14 +75,14 @@ def sweep_command(arguments: Arguments) -> Arguments:
     for key, word in others.items():
         if (
             key not in (*execution, _STORAGE)
-            and not re.fullmatch(r"hydra/launcher|hydra\.launcher\..*", key)
+            and not re.fullmatch(r"hydra/launcher|hydra\.launcher\..*|hydra\.sweeper\.stop\..*", key)
             and not _is_data_path(key)
             and not goes_online(key, word.partition("=")[2])
         ):
             can = ", ".join(sorted(execution))
             raise ConfigError(
                 f"{key}: cannot be changed with resume=... "
-                f"(of a sweep: {can}, hydra.launcher.*, {_STORAGE}, paths as in data.root)"
+                f"(of a sweep: {can}, hydra.launcher.*, hydra.sweeper.stop.*, {_STORAGE}, paths as in data.root)"
             )
     kept = _read_command(folder / _FILE)
     for word in kept["give_again"]:

@@ -12,8 +12,9 @@ from hydra.core.override_parser.types import IntervalSweep, RangeSweep
 
 from runner.door.compose import Parts
 from runner.door.grid import expand_glob, override_in_yaml, range_count
-from runner.door.options import Conf, chosen_options, template, templates
-from runner.door.overrides import ParsedOverride, choice_texts, parse_override
+from runner.door.knob_owners import has_knob
+from runner.door.options import Conf
+from runner.door.overrides import ParsedOverride, choice_texts
 from runner.errors import ConfigError, unknown
 from runner.search.decimals import nth_in_range
 from runner.search.space import MAX_GRID_POINTS, Axis, Space
@@ -104,19 +105,10 @@ def _restricted(conf: Conf, axis: Axis, unconditional: Mapping[str, Axis], condi
     choices = unconditional[key].choices
     having = choices
     if key == group and knob:
-        having = tuple(text for text in choices if _has_knob(conf, group, text, knob)) or choices
+        having = tuple(text for text in choices if has_knob(conf, group, text, knob)) or choices
     own = {text for each in conditional if each.key == axis.key and each.when for text in each.when[1]}
     left = tuple(text for text in having if text not in own)
     return axis if left == choices else replace(axis, when=(key, left))
-
-
-def _has_knob(conf: Conf, group: str, text: str, knob: str) -> bool:
-    """Return True if an option, or one of several, has a knob."""
-    chosen = chosen_options(conf, group, parse_override(f"{group}={text}").value)
-    first = knob.partition(".")[0]
-    if conf.several(group):
-        return first in templates(conf, group, chosen)
-    return all(first in template(conf, group, option) for option in chosen)
 
 
 def _make_axis(given: ParsedOverride) -> Axis:

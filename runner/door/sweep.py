@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runner.directions import monitor_in
 from runner.door.choose_launcher import make_launcher
 from runner.door.options import Conf
 from runner.door.overrides import ParsedOverride
@@ -29,6 +30,7 @@ from runner.sweeps.failures import raise_if_failed, trials_ended
 from runner.sweeps.launcher import Launcher, run_all
 from runner.sweeps.outcome import Ended, check_scores, folder_of, read_saved_result
 from runner.sweeps.places import Places
+from runner.sweeps.stop_rules import Stopper
 from runner.sweeps.swept import swept_keys
 from runner.tasks.job import Job
 
@@ -49,6 +51,8 @@ def run_sweep(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], outcome: 
     """
     outcome = [] if outcome is None else outcome
     write_stdout(f"{_size(plan)} in {storage.printable(plan.folder)}\n")
+    for note in plan.notes:
+        write_stdout(f"{note}\n")
     like = _example_job(plan.search) if plan.search else plan.jobs[0]
     with closing(make_launcher(conf, plan, given, like)) as launcher:
         # Before anything is written
@@ -100,13 +104,13 @@ def _run_grid(conf: Conf, plan: Plan, launcher: Launcher, outcome: _Outcome) -> 
     """Run all combinations, and show how they ended."""
     jobs, ended = plan.jobs, list[Ended]()
     swept = swept_keys(jobs)
-    signal = 0
+    signal, stopper = 0, Stopper(plan.stop, monitor_in(jobs[0].config)) if plan.stop.any else None
     try:
-        _, signal = run_all(jobs, launcher, make_display(len(jobs), swept=swept), ended)
+        _, signal = run_all(jobs, launcher, make_display(len(jobs), swept=swept), ended, stopper)
     finally:
         ended.sort(key=lambda each: each.number)
         outcome += [(folder_of(each.job), each.result) for each in ended]
-        show_trials(conf, plan, ended, swept, stopped=bool(signal))
+        show_trials(conf, plan, ended, swept, stopped=bool(signal), rule=_rule(stopper))
         launcher.finish()
     if signal:
         complete = sum(each.has_result for each in ended)
@@ -115,11 +119,40 @@ def _run_grid(conf: Conf, plan: Plan, launcher: Launcher, outcome: _Outcome) -> 
             f"stopped: {complete} of {counted(len(jobs), 'trial')} {verb} a result; repeat the command to continue\n"
         )
         return 128 + signal
-    raise_if_failed(ended, len(jobs), "trials")
+    if stopper and len(ended) < len(jobs) and (reason := stopper.reason()):
+        left = counted(len(jobs) - len(ended), "trial")
+        _say_stopped(stopper, reason, f"{left} not run")
+    raise_if_failed(ended, len(jobs) if stopper is None else len(ended), "trials")
+    if stopper and stopper.reason():
+        return 0
     if len(ended) < len(jobs):
         missing = len(jobs) - len(ended)
         raise TrialsFailed(f"{missing} of {counted(len(jobs), 'trial')} {'was' if missing == 1 else 'were'} not run")
     return 0
+
+
+def _rule(stopper: Stopper | None) -> str | None:
+    return None if stopper is None else stopper.reason()
+
+
+def _say_stopped(stopper: Stopper, reason: str, left: str) -> None:
+    """Print which rule ended a sweep; raises TrialsFailed where it is the one on failures."""
+    if stopper.stops_on_failures:
+        raise TrialsFailed(f"stopped by {reason}; {left}")
+    write_stdout(f"stopped by {reason}; {left}; the same command with another limit continues\n")
+
+
+def _stopper_of(plan: Plan, planned: PlannedSearch, study: Study) -> Stopper | None:
+    """Return the stop rules of a search, which know the points that have ended; None without rules."""
+    if not plan.stop.any:
+        return None
+    stopper = Stopper(plan.stop, planned.search.monitor)
+    for row in sorted(study.rows(), key=lambda row: row.number):
+        if row.state in ("complete", "pruned", "diverged"):
+            for _ in row.folders:
+                stopper.training_ended()
+            stopper.trial_ended(math.nan if row.value is None else row.value, failed=False)
+    return stopper
 
 
 def _run_search(conf: Conf, plan: Plan, planned: PlannedSearch, launcher: Launcher, outcome: _Outcome) -> int:
@@ -140,18 +173,21 @@ def _search(conf: Conf, plan: Plan, planned: PlannedSearch, launcher: Launcher, 
 
     check_scores((plan.folder / name for row in study.rows() for name in row.folders), planned.like.config)
     _renew(plan, planned, study, places)
-    loop = SearchLoop(planned.search, study, planned.jobs(study), places)
+    stopper = _stopper_of(plan, planned, study)
+    loop = SearchLoop(planned.search, study, planned.jobs(study), places, stopper)
     # Points of earlier commands are not run again
     display = make_display(study.to_come * len(planned.search.seeds), swept=_searched_keys(planned))
     try:
         with closing(launcher), closing(display), study.alive():
             signal = loop.run(launcher, display)
     finally:
-        failed = show_points(conf, plan, planned, study)
+        failed = show_points(conf, plan, planned, study, _rule(stopper))
         launcher.finish()
     if signal:
         write_stderr("stopped; repeat the command to continue\n")
         return 128 + signal
+    if stopper and (reason := stopper.reason()):
+        _say_stopped(stopper, reason, f"{counted(len(study.rows()), 'point')} tried")
     if loop.too_many_failed:
         raise TrialsFailed(
             f"search stopped: {loop.failed} of {counted(loop.points, 'point')} failed (hydra.sweeper.max_failure_rate)"

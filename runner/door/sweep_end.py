@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from runner.comparing.runs import read_overrides
 from runner.decoration import decorative
+from runner.directions import monitor_in
 from runner.door.compose import compose_parts
 from runner.door.options import Conf
 from runner.door.overrides import read_overrides as read_words
@@ -26,12 +27,19 @@ if TYPE_CHECKING:
     from runner.search.study import Study
 
 
-def show_trials(conf: Conf, plan: Plan, ended: Sequence[Ended], swept: Sequence[str], *, stopped: bool) -> None:
-    """Show the table of all runs, why runs ended early, and the best one; `stopped`: a signal ended the sweep."""
+def show_trials(
+    conf: Conf, plan: Plan, ended: Sequence[Ended], swept: Sequence[str], *, stopped: bool, rule: str | None = None
+) -> None:
+    """Show the table of all runs, why runs ended early, and the best one.
+
+    `stopped`: a signal ended the sweep; `rule`: this one did.
+    """
     if not ended:
         return
     monitor = ended[0].job.config["monitor"]
     show_final_table(ended, monitor, swept)
+    with decorative("ranking.csv: not written"):
+        _write_grid(plan, ended, swept, rule)
     early = [each for each in ended if each.result.reason]
     show_reasons([each for each in early if not (stopped and each.result.status is Status.INTERRUPTED)])
     if not stopped:
@@ -39,12 +47,26 @@ def show_trials(conf: Conf, plan: Plan, ended: Sequence[Ended], swept: Sequence[
             _show_best_trial(conf, plan, ended, monitor, swept)
 
 
+def _write_grid(plan: Plan, ended: Sequence[Ended], swept: Sequence[str], rule: str | None) -> None:
+    """Write the ranking of a grid, and show the settings of its scientific keys."""
+    # Late: a grid needs no Optuna, and these modules do not either
+    from runner.search.ranking import write_ranking
+    from runner.search.scientific import report_scientific
+    from runner.sweeps.grid_points import grid_points
+
+    monitor = monitor_in(ended[0].job.config)
+    rows = grid_points(ended, swept, monitor)
+    write_ranking(plan.folder, rows, monitor, {"name": "grid", "stopped": rule})
+    if plan.scientific:
+        report_scientific(plan.folder, rows, plan.scientific, monitor)
+
+
 def _show_best_trial(conf: Conf, plan: Plan, ended: Sequence[Ended], monitor: str, swept: Sequence[str]) -> None:
     """Print the configuration with the best mean score over its seeds, and what to do next."""
     groups: dict[tuple[tuple[str, str], ...], list[Ended]] = {}
     for each in ended:
         values = values_of(each.job)
-        key = tuple((key, values.get(key, "")) for key in swept if key != "seed")
+        key = tuple((key, values[key]) for key in swept if key != "seed" and key in values)
         if each.score == each.score:
             groups.setdefault(key, []).append(each)
     if not groups:
@@ -81,24 +103,38 @@ def _show_next(conf: Conf, plan: Plan, words: Sequence[str], what: str) -> None:
     write_stdout("\n".join(after_sweep(words, what, plan.folder, given)) + "\n")
 
 
-def show_points(conf: Conf, plan: Plan, planned: PlannedSearch, study: Study) -> str:
-    """Write and show the points of a search, the best first; return how many failed, in words, empty for none."""
-    from runner.search.ranking import show_ranking, write_ranking
+def show_points(conf: Conf, plan: Plan, planned: PlannedSearch, study: Study, stopped: str | None = None) -> str:
+    """Write and show the points of a search, the best first; return how many failed, in words, empty for none.
+
+    `stopped` is the rule that ended the search early.
+    """
+    from runner.search.ranking import about_search, show_ranking, write_ranking
+    from runner.search.refine_report import report_lines
+    from runner.search.scientific import report_scientific
 
     rows = study.rows()
     monitor = planned.like.config["monitor"]
     try:
-        write_ranking(plan.folder, rows, planned.search, monitor)
+        about = {**about_search(planned.search), "stopped": stopped}
+        write_ranking(plan.folder, rows, planned.search.monitor, about, fresh=planned.search.refine is not None)
     finally:
         with decorative("ranking: not shown"):
             show_ranking(plan.folder, rows, planned.search, monitor)
+    if planned.search.refine:
+        with decorative("rounds: not shown"):
+            lines = report_lines(rows, study.progress(), planned.search.monitor)
+            write_stdout("".join(f"{escaped(line)}\n" for line in lines))
+    if plan.scientific and rows:
+        with decorative("scientific settings: not shown"):
+            report_scientific(plan.folder, rows, plan.scientific, planned.search.monitor)
     best = next((row for row in rows if row.value is not None and row.folders), None)
     if best and best.value is not None:
         with decorative("best configuration: not shown"):
             words = read_overrides(plan.folder / best.folders[0])
-            seeds = len(planned.search.seeds) > 1
+            seeds = len(planned.search.seeds) > 1 or planned.search.refine
             words = [word for word in words if not seeds or not word.startswith("seed=")]
             named = ",".join("=".join(pair) for pair in best.words)
-            _show_next(conf, plan, words, _in_words(named, best.value, len(best.scores), monitor))
+            scores = best.fresh or best.scores
+            _show_next(conf, plan, words, _in_words(named, statistics.fmean(scores), len(scores), monitor))
     failed = sum(row.state == "fail" for row in rows)
     return f"{failed} of {len(rows)}" if failed else ""

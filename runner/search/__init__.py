@@ -6,6 +6,9 @@
 - `pruning`: stops unpromising runs early.
 - `records`: the settings of a search, its points and their results.
 - `study`: the next point, the results, and the points that a killed process left.
+- `refine`: the rounds of a refining search; `ranges`: their ranges; `candidates`: their points with scores.
+- `refined_trials`: the trainings of a refining search in a study; `refine_report`: what it says at its end.
+- `budgets`: the best score so far, and of as many random trials; `scientific`: settings compared at their best.
 - `proposals`: adds the next point to a study.
 - `tally`: counts over the trials of a study, without looking at finished ones again.
 - `stored_trials`: the trials of a study that count as points, and their ranking.

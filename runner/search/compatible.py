@@ -71,12 +71,12 @@ def enqueued_problem(trial: FrozenTrial, space: Space) -> str | None:
     for name, value in fixed.items() if isinstance(fixed, Mapping) else ():
         if name not in axes:
             return f"{brief(name)}: not a key of the search ({', '.join(axes)})"
-        if problem := _outside(axes[name], value):
+        if problem := outside(axes[name], value):
             return f"{name}: got {brief(shown(value))}, must be {problem}"
     return None
 
 
-def _outside(axis: Axis, value: Any) -> str | None:
+def outside(axis: Axis, value: Any) -> str | None:
     """Return the allowed values of an axis if a value is not one of them, None if it is."""
     if axis.kind == "choice":
         choices = ", ".join(map(shown, axis.choices))

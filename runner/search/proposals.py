@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from runner.printing import write_stderr
 from runner.search.compatible import enqueued_problem
 from runner.search.records import NON_ADAPTIVE, Search, StudyTrial
+from runner.search.refined_trials import attributes_of, progress_of
 from runner.search.samplers import adaptive_sampler, distinct_points, distribution
 from runner.search.space import Point
 from runner.search.tally import Tally, sampler_words
@@ -29,11 +30,23 @@ class Proposals:
         self._search, self._study, self._storage, self._marks = search, study, storage, dict(marks)
         self._tally, sampler = tally, search.sampler
         self._sampler = sampler_words(search)
-        self._points = enumerate(distinct_points(search.space, sampler)) if sampler["name"] in NON_ADAPTIVE else None
+        listed = sampler["name"] in NON_ADAPTIVE
+        self._points = enumerate(distinct_points(search.space, sampler)) if listed else None
+
+    def enqueue_initial(self) -> None:
+        """Store the first points of the search as waiting trials, unless an earlier command did."""
+        known = [each.system_attrs.get("fixed_params") for each in self._trials()]
+        # A refining search has them in its first round
+        for point in () if self._search.refine else self._search.initial:
+            if point not in known:
+                self._study.enqueue_trial(point)
 
     def next(self) -> StudyTrial | None:
         """Return a new point, None if the sampler has no more."""
         trials = self._trials()
+        if self._search.refine:
+            _, wanted = progress_of(self._search, trials)
+            return self.store(wanted[0].point, attributes_of(wanted[0])) if wanted else None
         waiting = next((each for each in self._tally.unfinished(trials) if each.state.name == "WAITING"), None)
         if waiting is not None:
             self.mark(waiting.number)
@@ -56,7 +69,7 @@ class Proposals:
             user_attrs={**self._marks, **attributes},
         )
         identity = self._storage.create_new_trial(self._study_id(), template_trial=trial)
-        return StudyTrial(identity, self._storage.get_trial(identity).number, point)
+        return StudyTrial(identity, self._storage.get_trial(identity).number, point, tuple(attributes.get("seeds", ())))
 
     def mark(self, number: int) -> int:
         """Store whose point a trial is, and return its number in the storage."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from runner.engine.monitor import Monitor
+from runner.search.refine import RefineSettings
 from runner.search.space import Point, Space
 from runner.status import Status
 
@@ -31,6 +33,8 @@ class Search:
     n_jobs: int | None
     seeds: tuple[int, ...]  # of the runs of each point; its score is their mean
     max_failure_rate: float
+    refine: RefineSettings | None = None  # rounds of single trainings instead of a sampler's points
+    initial: tuple[Point, ...] = ()  # tried first; values that are left out are sampled
     settings: Mapping[str, Any] = field(default_factory=dict)  # what changes the numbers, at one end of each axis
 
     def shared_settings(self) -> dict[str, Any]:
@@ -60,6 +64,7 @@ class StudyTrial:
     trial: int  # its id in the storage
     number: int
     point: Point
+    seeds: tuple[int, ...] = ()  # of its runs; empty: those of the search
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +89,14 @@ class RankedPoint:
     scores: list[float] = field(default_factory=list)  # by seed
     folders: list[str] = field(default_factory=list)
     reason: str | None = None
+    # Of a refining search
+    fresh: list[float] = field(default_factory=list)  # scores of seeds that did not choose the point
+    stage: str = ""  # what its first training was for, or winner or incumbent
+
+
+def mean_score(runs: Sequence[RunResult], state: str) -> float:
+    """Return the score of a point: the mean over its runs, NaN unless the point is complete."""
+    return statistics.fmean(each.score for each in runs) if state == "complete" else math.nan
 
 
 def point_state(runs: Sequence[RunResult]) -> tuple[str, str | None]:

@@ -31,6 +31,17 @@ def retried(trials: Sequence[FrozenTrial]) -> set[int]:
     return {number for each in trials if (number := attribute(each, "again", int, None)) is not None}
 
 
+def asked_seeds(trial: FrozenTrial) -> tuple[int, ...]:
+    """Return the seeds that a trial was stored for, empty for those of its search."""
+    return tuple(map(int, attribute(trial, "seeds", list, [])))
+
+
+def kept_attributes(trial: FrozenTrial) -> dict[str, Any]:
+    """Return what a trial that repeats another one takes over from it."""
+    kept: dict[str, Any] = {name: trial.user_attrs[name] for name in ("seeds", "stage") if name in trial.user_attrs}
+    return kept | {"again": trial.number}
+
+
 def ranked(trials: Sequence[FrozenTrial], search: Search) -> list[RankedPoint]:
     """Return the points of a study, the best first and points without a score last."""
     done_again = retried(trials)

@@ -18,10 +18,12 @@ from runner.search.owners import Heartbeat, has_ended, owner_of, sign_of_life
 from runner.search.proposals import Proposals
 from runner.search.pruning import make_pruner
 from runner.search.records import RankedPoint, RunResult, Search, StudyTrial, point_state
+from runner.search.refine import Progress
+from runner.search.refined_trials import progress_of, ranked_points
 from runner.search.space import Point
 from runner.search.storage import JOURNAL, close_storage, open_storage, storage_errors, stored_url
 from runner.search.storage_lock import locked
-from runner.search.stored_trials import attribute, ranked, retried
+from runner.search.stored_trials import asked_seeds, attribute, kept_attributes, retried
 from runner.search.tally import Tally
 from runner.user_paths import real
 
@@ -66,6 +68,7 @@ class Study:
             marks = {"sweep": self._folder, **({"owner": self._owner} if self._owner else {})}
             self._tally = Tally(search)
             self._proposals = Proposals(search, self._study, self._storage, marks, self._tally)
+            self._proposals.enqueue_initial()
             self._failed_before = {each.number for each in self._trials() if each.state.name == "FAIL"}
             self._unfinished_trials = deque(self._unfinished())
         self._next_look = -math.inf
@@ -83,7 +86,7 @@ class Study:
         if time.monotonic() < self._next_look:
             return None
         with self._alone():
-            asked = self._proposals.next() if self._count_tried() < self._search.max_points else None
+            asked = self._proposals.next() if self._tally.tried(self._trials()) < self._search.max_points else None
             asked = asked or self._left_by_others()
             self._new_points = self._count_left() if asked else 0
         if asked is None and self._url:
@@ -113,7 +116,11 @@ class Study:
     def rows(self) -> list[RankedPoint]:
         """Return the points, the best first and points without a score last."""
         with storage_errors(self._url):
-            return ranked(self._trials(), self._search)
+            return ranked_points(self._trials(), self._search)
+
+    def progress(self) -> Progress:
+        """Return how far a refining search is."""
+        return progress_of(self._search, self._trials())[0]
 
     def finished(self) -> list[tuple[Point, list[str | None]]]:
         """Return the points with a result, each with the fingerprints of the data that its runs read."""
@@ -138,7 +145,7 @@ class Study:
                 and each.number not in done_again
                 and is_lost(attribute(each, "runs", dict, {}).get("folders", []))
             ]
-            again = (self._proposals.store(self._point(each), {"again": each.number}) for each in lost)
+            again = (self._proposals.store(self._point(each), kept_attributes(each)) for each in lost)
             self._unfinished_trials += again
         return len(lost)
 
@@ -186,12 +193,9 @@ class Study:
     def _point(self, each: FrozenTrial) -> Point:
         return self._search.space.ordered(each.params)
 
-    def _count_tried(self) -> int:
-        return self._tally.tried(self._trials())
-
     def _count_left(self) -> int:
         """Return how many new points will be tried, at most."""
-        left = self._search.most_points - self._count_tried()
+        left = self._search.most_points - self._tally.tried(self._trials())
         return 0 if left < 0 or left == math.inf else int(left)
 
     def _is_ours(self, each: FrozenTrial) -> bool:
@@ -240,6 +244,6 @@ class Study:
                 self._study.tell(each.number, state=TrialState.FAIL)
             return None
         if not running:
-            return self._proposals.store(self._point(each), {"again": each.number})
+            return self._proposals.store(self._point(each), kept_attributes(each))
         identity = self._proposals.mark(each.number)
-        return StudyTrial(identity, each.number, self._point(each))
+        return StudyTrial(identity, each.number, self._point(each), asked_seeds(each))

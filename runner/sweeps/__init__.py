@@ -2,6 +2,7 @@
 
 launcher.py          the launcher protocol, the settings of runner's launcher, and the loop over known runs
 search_loop.py       the loop of a search
+stop_rules.py        rules that end a sweep before its last trial
 pool.py              runner's launcher: a pool of processes
 own_process.py       a trial in a process of its own, for launchers of Hydra
 launch_folder.py     the folder by which a launcher of Hydra knows that a sweep still wants its trials
@@ -24,6 +25,7 @@ data_check.py        which runs are of the same data, and where those of other d
 display.py           live table, lines, and why trials ended early
 fallback_display.py  the display that takes the place of one that fails
 final_table.py       the table at the end
+grid_points.py       the trials of a grid as points, with their seeds together
 swept.py             the swept keys, the columns of the tables
 channel.py           messages between processes
 server.py            the server process between a sweep and its trials

@@ -20,6 +20,7 @@ from runner.sweeps.failures import raise_if_disk_full
 from runner.sweeps.outcome import Ended, begin, finished_result, folder_of
 from runner.sweeps.places import Places
 from runner.sweeps.run_sizes import Size, estimated
+from runner.sweeps.stop_rules import Stopper
 from runner.tasks.job import Job
 
 # A run with its number from `Launcher.submit`
@@ -181,34 +182,51 @@ def check_launcher_settings(values: Mapping[str, Any]) -> LauncherSettings:
 
 
 def run_all(
-    jobs: Sequence[Job], launcher: Launcher, display: Display, ended: list[Ended] | None = None
+    jobs: Sequence[Job],
+    launcher: Launcher,
+    display: Display,
+    ended: list[Ended] | None = None,
+    stopper: Stopper | None = None,
 ) -> tuple[list[Ended], int]:
-    """Run known jobs.
-
-    The first signal lets the runs save themselves, a second one ends them immediately.
+    """Run known jobs; the first signal lets the runs save themselves, a second one ends them immediately.
 
     Args:
         jobs: The runs.
         launcher: Runs them.
         display: Shows them.
-        ended: Gets each run that ended, so that the caller has them if an error of the launcher ends the sweep.
+        ended: Gets each run that ended, also if an error of the launcher ends the sweep.
+        stopper: Says when no further run begins.
 
     Returns:
-        How each job ended, in the given order (without those that a signal kept from running), and the number of the
-        signal that ended the sweep, 0 if none did.
+        How each job ended, in the given order (without those that did not begin), and the number of the signal that
+        ended the sweep, 0 if none did.
 
     """
     ended = [] if ended is None else ended
     with closing(launcher), closing(display):
         # While data are looked at, a signal ends the command as everywhere
         settled = Places().settled(jobs)
+        known, waiting = _split(settled) if stopper else (settled, deque[Job]())
         with collected() as signals:
-            for job in settled:
+            for job in known:
                 launcher.submit(job)
-            while not launcher.idle() and len(signals) < 2:
-                if one := next_done(launcher, display, signals):
+            while len(signals) < 2:
+                may_begin = not signals and len(ended) >= len(known)
+                while waiting and may_begin and launcher.free() > 0 and not (stopper and stopper.reason()):
+                    launcher.submit(waiting.popleft())
+                if launcher.idle():
+                    break
+                if one := next_done(launcher, display, signals, more=len(waiting)):
                     ended.append(one)
+                    if stopper:
+                        stopper.run_ended(one.score, failed=not one.has_result)
     return sorted(ended, key=lambda each: each.number), signals[0] if signals else 0
+
+
+def _split(jobs: Sequence[Job]) -> tuple[list[Job], deque[Job]]:
+    """Return the jobs that have a result, which a rule that ends the sweep counts first, and the others."""
+    known = [finished_result(job) is not None for job in jobs]
+    return list(itertools.compress(jobs, known)), deque(itertools.compress(jobs, (not each for each in known)))
 
 
 def next_done(launcher: Launcher, display: Display, signals: list[int], *, more: int = 0) -> Ended | None:

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 
 from runner.engine.interruption import collected
 from runner.engine.saving.folder import Result
-from runner.search.records import RunResult, Search, StudyTrial
+from runner.search.records import RunResult, Search, StudyTrial, mean_score
 from runner.search.study import Study
 from runner.status import Status
 from runner.sweeps.display import Display
 from runner.sweeps.launcher import Launcher, next_done
 from runner.sweeps.outcome import Ended, folder_of
 from runner.sweeps.places import Places
+from runner.sweeps.stop_rules import Stopper
 from runner.tasks.job import Job
 
 # Fewest points for which a failure rate means something
@@ -30,6 +31,7 @@ class _Point:
     """A started point: the runs that ended, and the seeds that are left."""
 
     asked: StudyTrial
+    all_seeds: tuple[int, ...]
     seeds: deque[int]
     runs: dict[int, RunResult] = field(default_factory=dict)  # by seed
     running: int = 0
@@ -39,8 +41,12 @@ class _Point:
 class SearchLoop:
     """Runs the points of a study with a launcher. Points that are the same run are run once."""
 
-    def __init__(self, search: Search, study: Study, jobs: _MakeJob, places: Places) -> None:
+    def __init__(
+        self, search: Search, study: Study, jobs: _MakeJob, places: Places, stopper: Stopper | None = None
+    ) -> None:
+        """Prepare for a study; the `stopper` knows the points that have ended, and says when no other one begins."""
         self._search, self._study, self._jobs, self._places = search, study, jobs, places
+        self._stopper = stopper
         self._most = math.inf if search.n_jobs is None else search.n_jobs
         # folder of a run -> points and seeds that share it
         self._running: dict[str, list[tuple[_Point, int]]] = {}
@@ -84,10 +90,13 @@ class SearchLoop:
         while self._waiting:
             if (point := self._waiting.popleft()).seeds:
                 return point
-        if self.too_many_failed:
+        if self.too_many_failed or (self._stopper and self._stopper.reason()):
             return None
         asked = self._study.ask()
-        return None if asked is None else _Point(asked, deque(self._search.seeds))
+        if asked is None:
+            return None
+        seeds = asked.seeds or self._search.seeds
+        return _Point(asked, seeds, deque(seeds))
 
     def _begin(self, point: _Point, launcher: Launcher) -> None:
         """Begin one run of a point. Where points are pruned, its first seed alone decides whether others follow."""
@@ -111,6 +120,8 @@ class SearchLoop:
             self.interrupted += [] if stopping else [ended.result]
             return
         result = ended.result
+        if self._stopper and ended.has_result:
+            self._stopper.training_ended()
         point.runs[seed] = RunResult(
             folder=ended.name,
             status=result.status,
@@ -125,5 +136,8 @@ class SearchLoop:
             self._waiting.appendleft(point)
         if not point.seeds and not point.running and not point.was_stopped:
             self.points += 1
-            runs = [point.runs[each] for each in self._search.seeds if each in point.runs]
-            self.failed += self._study.tell(point.asked, runs) == "fail"
+            runs = [point.runs[each] for each in point.all_seeds if each in point.runs]
+            state = self._study.tell(point.asked, runs)
+            self.failed += state == "fail"
+            if self._stopper:
+                self._stopper.trial_ended(mean_score(runs, state), failed=state == "fail")

@@ -11,7 +11,7 @@ import yaml
 
 from runner.door.arguments import read_arguments
 from runner.door.compose import compose_parts, compose_run, hydra_opened
-from runner.door.grid import Axes, combinations
+from runner.door.grid import Axes, grid_of
 from runner.door.options import find_conf
 from runner.door.overrides import choice_texts, parse_override, read_overrides
 from runner.door.plan import Plan, plan_sweep
@@ -77,7 +77,7 @@ def test_texts_reach_their_trials_and_the_overrides_of_the_trials(form: str, mar
 @pytest.mark.parametrize("mark", ["'", '"'])
 def test_paths_whose_text_is_taken_as_typed_keep_it_in_each_trial(mark: str) -> None:
     given = read_overrides(find_conf(), [f"data.root=choice({all_quoted(mark)})"])
-    words = [each.word for [each] in combinations(Axes(given, []))]
+    words = [each.word for [each] in grid_of(find_conf(), Axes(given, []), {}).all()]
     assert list(map(read_value, words)) == TEXTS
     assert [read_value(f"data.root={text}") for text in choice_texts(given[0])] == TEXTS
     jobs = planned(*ROOT, f"data.root=choice({quoted('a b', mark)},{quoted('z,w', mark)})").jobs

@@ -17,7 +17,7 @@ from test_space import axis, space
 from test_study import points, search
 
 from runner.door.compose import compose_parts, hydra_opened
-from runner.door.grid import Axes, combinations
+from runner.door.grid import Axes, grid_of
 from runner.door.options import find_conf
 from runner.door.overrides import read_overrides
 from runner.door.plan import plan_sweep
@@ -153,7 +153,7 @@ def test_a_range_has_the_values_of_decimal_notation(start: float, stop: float, s
 
 def test_a_sweep_over_a_range_names_the_values_that_are_written() -> None:
     given = read_overrides(find_conf(), ["optim.lr=range(0.1,0.5,0.2)"])
-    assert [each.text for [each] in combinations(Axes(given, []))] == ["0.1", "0.3"]
+    assert [each.text for [each] in grid_of(find_conf(), Axes(given, []), {}).all()] == ["0.1", "0.3"]
     jobs = planned("optim.lr=range(0.1,0.5,0.2)", "model=mlp").jobs
     assert [job.config["optim"]["lr"] for job in jobs] == [0.1, 0.3]
     assert [job.folder_name.rpartition("-")[0] for job in jobs] == ["lr=0.1", "lr=0.3"]
