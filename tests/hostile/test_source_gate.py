@@ -35,6 +35,7 @@ MODULES_NEVER = {
 ALLOWED = {
     ("runner/__init__.py", "importlib.import_module"): "our own modules, of a table",
     ("runner/components/__init__.py", "importlib.import_module"): "our own components",
+    ("runner/doctor/symptoms/__init__.py", "importlib.import_module"): "our own rules of the doctor",
     ("runner/tasks/__init__.py", "importlib.import_module"): "our own tasks",
     ("runner/tasks/plugins.py", "importlib.import_module"): "the plugins of the command line",
     ("runner/components/model/library_models.py", "import_module"): "timm",
