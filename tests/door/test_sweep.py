@@ -104,7 +104,7 @@ def test_a_sweep_keeps_its_folder_when_values_are_added(bench):
 REFUSED = [
     (["optim.lr=0.1,abc", "seed=0,1"], "optim.lr: got 'abc', must be a number"),
     (["optim=sgd,adm"], "optim: unknown option 'adm'; did you mean 'adam'? (choose from: adam, sgd)"),
-    (["optim=sgd,adam", "optim.gamma=0.5"], "optim.gamma: unknown key 'gamma'"),
+    (["optim=sgd,adam", "optim.gamma=0.5"], "optim.gamma: unknown key 'gamma' (choose from: fused, lr, name)"),
     (["seed=0,0"], "seed=0: two trials of this sweep are the same"),
     (["seed=range(0,100000)"], "seed: the sweep has 10001 trials or more, must be at most 10000"),
     (["seed=range(0,1000)", "epochs=range(1,100)"], "seed: the sweep has 99000 trials or more, must be at most 10000"),
