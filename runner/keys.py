@@ -11,7 +11,7 @@ from typing import Any
 
 from runner.annotations import marks, marks_of_kind
 from runner.batch_sizes import undivided
-from runner.numerics import ALIASES
+from runner.key_history import ALIASES
 from runner.roles import NO_MARKS, Aspect, Marks, Role, marks_in
 from runner.settings import GROUPS, SETTINGS, UNNAMED
 

@@ -5,10 +5,7 @@ last entry. A checkpoint's manifest stores the version that wrote it; a manifest
 of an older version is evaluated as before. It resumes only if its config uses no part that has changed since, or with
 `resume_numerics=new`.
 
-A new key gets an entry in `ADDED`, with the value that reproduces the behavior before the key existed.
-A renamed knob gets an entry in `RENAMED`, a renamed value of a setting one in `RENAMED_VALUES`: command lines, config
-files and saved configs may use the old name. A knob that became a setting gets an entry in `MOVED` of
-`runner.knob_places`.
+New and renamed keys are in `runner.key_history`, knobs that became settings in `MOVED` of `runner.knob_places`.
 Imports no torch.
 """
 
@@ -20,6 +17,7 @@ from typing import Any
 from runner.batch_sizes import undivided
 from runner.changes import CHANGES
 from runner.errors import CheckpointError
+from runner.key_history import ADDED, RENAMED
 from runner.knob_places import MOVED, knobs_of, place_of, with_knobs, with_moved, with_moved_back
 
 _Config = Mapping[str, Any]
@@ -27,95 +25,6 @@ _FIRST = 1
 BEFORE_SCHEMA_2 = 2  # the last version that wrote results of schema 1
 META = "numerics"  # the entry of a manifest's `meta`
 
-_SETS = ("cifar10", "cifar100", "digits", "fashion_mnist", "gaussian", "imagefolder", "mnist", "svhn", "synthetic")
-_SCHEDULES = (
-    *("constant", "cosine", "cosine_restarts", "cyclic", "exponential", "inverse_sqrt", "linear", "multistep"),
-    *("onecycle", "plateau", "polynomial", "step", "triangular"),
-)
-# A setting or group is `<key>`, a knob is `<group>=<option>.<knob>`
-ADDED: dict[str, Any] = {
-    "runs": None,
-    "resume_numerics": "same",
-    "threads": "auto",
-    "data=imagefolder.splits": "exact",
-    **{f"data=imagefolder.{name}": None for name in ("classes", "limit", "labels", "columns", "label_regex", "groups")},
-    "data=imagefolder.class_order": "text",
-    "data=imagefolder.limit_seed": 0,
-    "data=imagefolder.duplicates": "ignore",
-    "data=digits.classes": None,
-    "data=digits.limit": None,
-    "data=digits.limit_seed": 0,
-    "data=arrays.duplicates": "warn",
-    "data=table.duplicates": "warn",
-    "data=imagefolder.fit": "crop",
-    "data=imagefolder.color": "rgb",
-    "data=imagefolder.depth": 16,
-    "data=imagefolder.alpha": "drop",
-    "data=imagefolder.extra_bands": "drop",
-    "average=swa.statistics": "average",
-    "average=polyak.statistics": "average",
-    "average=schedulefree.statistics": "model",
-    **{f"data={name}.sampling": "shuffle" for name in _SETS},
-    "task=evaluate.temperature": False,
-    "resume_data": "same",
-    "rerun": "never",
-    "keep": "best+last",
-    "average=ema.warmup": False,
-    "init_from": None,
-    "init_sha256": None,
-    "init_download": True,
-    "extend": None,
-    "extend_restart": False,
-    "extended_from": None,
-    **{f"regularizer={name}.ramp": None for name in ("dropblock", "dropout", "dropout2d", "stochastic_depth")},
-    **{f"loss={name}.class_weights": None for name in ("bce", "focal", "hinge", "mse")},
-    "distillation=logits.features": 0.0,
-    "distillation=logits.stages": None,
-    "augment_repeats": 1,
-    "augment=color_jitter.hue": 0.0,
-    "augment=color_jitter.order": "fixed",
-    "init=kaiming.gain": "relu",
-    "init=xavier.gain": "linear",
-    "loss=focal.alpha": None,
-    "metric": {},
-    "tracker": {},
-    **{group: {"name": "none"} for group in ("transfer", "distillation", "resize")},
-    "predictions": "never",
-    "invariants": "never",
-    "doctor": "auto",
-    "clip_by": "norm",
-    "update": {"name": "plain"},
-    **dict.fromkeys(("folds", "fold", "effective_batch_size")),
-    **{f"scheduler={name}.warmup_start": None for name in _SCHEDULES},
-    **{f"scheduler={name}.final": 0.0 for name in ("exponential", "inverse_sqrt", "multistep", "step")},
-    "scheduler=onecycle.momentum": None,
-    **{f"mix={name}.until": None for name in ("cutmix", "mixup", "mixup_or_cutmix", "saliencymix")},
-    "optim=adam.amsgrad": False,
-    "optim=adamw.amsgrad": False,
-    "optim=rmsprop.centered": False,
-    "task=compare.until": None,
-    "task=compare.per_study": 5,
-    "task=compare.tuned": [],
-    "task=compare.workloads": [],
-    "task=preview.tensorboard": True,
-    "task=init_report.tensorboard": True,
-}
-
-# Defaults that have changed, with what they were. A saved run has its own values; a sweep that is resumed keeps those
-# its trials began with.
-FORMER_DEFAULTS: dict[str, Any] = {
-    "checkpoint_every": "1epoch",
-    "init.head": None,
-    "optim.no_decay": ["bias", "norm"],
-    "average.warmup": False,
-}
-
-# The old name `<group>=<option>.<knob>`, and the knob's name now
-RENAMED: dict[str, str] = {
-    "data=imagefolder.centre": "center",
-}
-# Other names of settings on the command line
-ALIASES: dict[str, str] = {"extend.restart": "extend_restart", "model.weights": "init_from"}
 COMMAND_ONLY = ("resume_numerics", "resume_data", "rerun")  # settings that are never taken from a saved config
 
 # By setting: the old name of a value, and its name now

@@ -85,7 +85,7 @@ def test_every_key_that_is_new_has_the_value_that_reproduces_what_was_before():
         renamed = {new for old, new in numerics.RENAMED.items() if old.startswith(f"{group}={option}.")}
         added = knobs - renamed - set(FIRST.get(f"{group}={option}", knobs))
         missing += [key for knob in added if (key := f"{group}={option}.{knob}") not in numerics.ADDED]
-    assert missing == [], "give each in runner.numerics.ADDED the value that reproduces the behavior before it"
+    assert missing == [], "give each in runner.key_history.ADDED the value that reproduces the behavior before it"
 
 
 def written_by_version_1(folder):

@@ -5,7 +5,7 @@ checkpoint_size  the bytes of a checkpoint, before the run
 data       training, validation and test batches
 distillation, feature_pairs  the recipe with the teacher of a distillation; the stages whose features it compares
 teachers, teacher_images  the teacher: the model of a run or an ensemble; the images that it sees
-execution  precision, memory format, compile, CUDA graphs
+execution, exact_convolutions  precision, memory format, compile, CUDA graphs; a fault of torch in bfloat16
 fit_weights  what of `init_from` goes into the model, by name
 folds      the examples of one fold of a cross-validation
 invariants  what the checks of the first steps must know of a run, and whose fault a violation is
@@ -14,8 +14,7 @@ load_data  the data set, its fingerprint, and its labels as a model knows them
 metrics    the metrics of each validation, and of the end of a run
 model      the model, with its norms, regularizers and initialization
 predictor  a trained model with what predictions need, without data
-published_weights  the files of torchvision's published weights
-read_weights  the tensors that `init_from` names
+published_weights, read_weights  the files of torchvision's published weights; the tensors that `init_from` names
 norms      the check that no norm normalizes a single value
 normalization  the statistics that weights were trained with
 plugin_checks  what components of plugins return, on a few examples

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from runner.door.options import OPTION, RECIPE, Conf, chosen_options
 from runner.errors import ConfigError, brief
 from runner.expand_user import expanded
+from runner.key_history import ALIASES
 from runner.keys import key_marks
-from runner.numerics import ALIASES
 from runner.plain_yaml import MAX_DEPTH, MAX_LENGTH, check_key_name, check_values
 from runner.settings import SETTINGS
 

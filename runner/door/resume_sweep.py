@@ -20,8 +20,9 @@ from runner.door.overrides import ParsedOverride, parse_override
 from runner.door.weights_identity import accept_earlier, found_weights
 from runner.errors import ConfigError, wrong
 from runner.expand_user import expanded
+from runner.key_history import FORMER_DEFAULTS
 from runner.keys import key_marks, settings_with
-from runner.numerics import FORMER_DEFAULTS, completed
+from runner.numerics import completed
 from runner.passwords import HIDDEN, masked_word
 from runner.plain_yaml import check_interpolations
 from runner.roles import Role

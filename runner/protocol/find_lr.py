@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from runner import user_paths
 from runner.assemble import assemble
-from runner.engine.logs.sinks import METRICS
+from runner.engine.logs.sinks import METRICS, read_metrics
+from runner.engine.saving.storage import convert_os_errors
 from runner.protocol.context import Config, Context
 from runner.protocol.lr_range import RangeTest, range_test
 from runner.protocol.lr_scores import TAIL, Choice, between, beyond, choose, decades, noise_of, score_of, smoothed
@@ -158,12 +159,10 @@ class FindLr:
 def _losses(result: Any) -> list[float]:
     """Return the training losses of a launched run, in order of the steps; nan where they are not finite."""
     path = result.folder / METRICS
-    found = []
-    for line in path.read_bytes().splitlines() if path.exists() else []:
-        row = json.loads(line)
-        if "train/loss" in row:
-            found.append(math.nan if row["train/loss"] is None else float(row["train/loss"]))
-    return found
+    if not user_paths.is_file(path):
+        return []
+    with convert_os_errors(path):
+        return [float(row["train/loss"]) for _, row in read_metrics(path) if "train/loss" in row]
 
 
 def _start(curves: Mapping[float, Sequence[Sequence[float]]]) -> float:

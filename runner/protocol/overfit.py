@@ -6,12 +6,15 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from runner.engine.saving.storage import convert_os_errors
 from runner.protocol.context import Config, Context
 from runner.protocol.fit_diagnosis import Diagnosis, Sample, diagnose
 from runner.protocol.outcome import Advice, Criterion, Level, StepResult
 from runner.protocol.plain_config import plain_overrides
+from runner.user_paths import full
 
 # Passes over the sample with equal images
 _BLIND_PASSES = 5
@@ -139,7 +142,9 @@ def _initial(context: Context) -> float:
 
 def _read(result: Any) -> dict[str, Any]:
     """Return the `fit.json` of a launched run."""
-    found: dict[str, Any] = json.loads((result.folder / "fit.json").read_bytes())
+    path = result.folder / "fit.json"
+    with convert_os_errors(path):
+        found: dict[str, Any] = json.loads(Path(full(path)).read_bytes())
     return found
 
 

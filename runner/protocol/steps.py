@@ -196,7 +196,7 @@ def _write_state(plan: Plan, progress: Progress) -> None:
 def _seconds_spent(folder: Path) -> float:
     """Return the seconds that earlier processes took for finished steps."""
     with suppress(OSError, ValueError, TypeError, KeyError):
-        return float(json.loads((folder / _STATE).read_bytes())["seconds"])
+        return float(json.loads(Path(user_paths.full(folder / _STATE)).read_bytes())["seconds"])
     return 0.0
 
 
@@ -205,7 +205,7 @@ def _read(path: Path, key: str) -> StepResult | None:
     if not user_paths.is_file(path):
         return None
     with suppress(OSError, ValueError, TypeError, KeyError):
-        record = json.loads(path.read_bytes())
+        record = json.loads(Path(user_paths.full(path)).read_bytes())
         return from_record(record) if record["key"] == key else None
     return None
 

@@ -15,7 +15,7 @@ class_scores.py     scores of each class: table and CSV
 predictions.py      the predictions for a split, in a file
 clean.py            remove weights files of finished runs
 compare.py          compare runs
-doctor_probe.py      short trainings that test a finding
+doctor_probe.py     short trainings that test a finding
 doctor.py           say what may be wrong with finished runs
 preview.py          schedule, augmented images and parameter groups without training
 preview_images.py   the images of a preview
@@ -51,6 +51,7 @@ settings_check.py   settings of a new run that would do nothing in it
 next_steps.py       what to do after a run or a sweep, as commands to copy
 job.py              the job of a task, and the contracts of `vary` and `launch`
 old_scores.py       scores in a checkpoint of an older version
+make_commit.py      the function that saves a checkpoint
 extend_run.py       `extend=<run>`: a new run that goes on from an earlier one
 run_start.py        what a training run begins with
 restore.py          the state of a run from its newest checkpoint that fits

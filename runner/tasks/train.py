@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from runner import numerics
 from runner.assemble import Experiment, assemble, threads
 from runner.assemble.invariants import blamed, invariants_of
 from runner.assemble.load_data import Loaded, load
@@ -35,6 +32,7 @@ from runner.tasks.extend_run import extended_job, origin_of
 from runner.tasks.final_scores import record_scores
 from runner.tasks.find_folder import begun_folder, on_these_data
 from runner.tasks.job import Job, Vary
+from runner.tasks.make_commit import make_commit
 from runner.tasks.probe_phase import compare_with_probe
 from runner.tasks.report import (
     explained,
@@ -50,7 +48,6 @@ from runner.tasks.restore import restore
 from runner.tasks.run_folder import Run, resumable_run, run_folder
 from runner.tasks.run_start import Start, data_of_run, numerics_of
 from runner.tasks.saved_config import MAY_CHANGE, saved_config
-from runner.tasks.saved_data import DATA
 from runner.tasks.settings_check import check_settings
 from runner.tasks.track_run import build_trackers, tracked
 from runner.trackers.command_line import check_online
@@ -172,7 +169,7 @@ def _train_in(run: Run, job: Job, experiment: Experiment, start: Start, trackers
         if start.origin:
             # After this checkpoint the run needs its own folder only
             with start.origin.lend_best(experiment.recipe.cadence.held):
-                _make_commit(folder, experiment, log)()
+                make_commit(folder, experiment, log)()
         try:
             status = _train_until_end(folder, job, experiment, log, resumed=snapshot is not None)
         except Exception:
@@ -203,7 +200,7 @@ def _keep(folder: Path, keep: str, selected: str | None, snapshots: Sequence[str
 def _train_until_end(folder: Path, job: Job, experiment: Experiment, log: Log, *, resumed: bool) -> Status:
     """Train, and return the status; a signal ends it after the step, with a checkpoint of that step."""
     parts = experiment.features.parts(experiment.recipe, experiment.learner, experiment.batches, experiment.validation)
-    invariants, commit = invariants_of(job.config, experiment, resumed=resumed), _make_commit(folder, experiment, log)
+    invariants, commit = invariants_of(job.config, experiment, resumed=resumed), make_commit(folder, experiment, log)
     try:
         recipe, commit = invariants.around(*parts[:2], log, commit, folder)
         with deferred(experiment.world) as stop:
@@ -228,29 +225,3 @@ def _open_run_logs(folder: Path, experiment: Experiment, start: Start) -> Log:
         ticks=console.ticks,
         scores=[monitor_by_tag(tag, settings.plugins) for tag in tags],
     )
-
-
-def _make_commit(folder: Path, experiment: Experiment, log: Log) -> Callable[[], None]:
-    """Return a function that saves a checkpoint; the best step's and those of snapshots are never removed."""
-    learner, data, cadence = experiment.learner, experiment.fingerprint.to_record(), experiment.recipe.cadence
-
-    def commit() -> None:
-        positions = log.positions()
-        checkpoint.save(
-            folder,
-            learner.step,
-            learner.weights(),
-            {"learner": learner.state_dict(), "log": log.state_dict()},
-            logs=positions,
-            meta={
-                "threads": torch.get_num_threads(),
-                "torch": torch.__version__,
-                numerics.META: numerics.current(),
-                DATA: data,
-            },
-            keep=learner.kept_steps,
-            earlier=learner.earlier_weights(cadence.held),
-        )
-        learner.snapshots.mark_saved(learner.step)
-
-    return commit

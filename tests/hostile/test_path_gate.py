@@ -59,6 +59,7 @@ ALLOWED = {
     ("components/data/in_memory/table_file.py", "os.stat"): _CAUGHT,
     ("components/data/in_memory/table_file.py", "Path(full(path)).open"): _CAUGHT,
     ("door/check.py", "(PACKAGE / 'tasks' / f'{task}.py').is_file"): _OURS,
+    ("door/hydra_compose.py", "file.is_file"): _OURS,
     ("door/help.py", "(conf.folders[0] / 'config.yaml').read_text"): _OURS,
     ("engine/free_memory.py", "*"): "the system's own files",
     ("engine/processes.py", "*"): "below /proc, which no user names",
