@@ -39,7 +39,10 @@ _GRID = (
 )
 _COMPARE = "task=compare runs=outputs/sweeps/lr_wd task.baseline=lr=0.03,weight_decay=0 task.out=page"
 # Pictures that other programs draw, and the command that does
-ELSEWHERE = {"benchmarks.png": "python -m benchmarks.compare (results.png)"}
+ELSEWHERE = {
+    "benchmarks.png": "python -m benchmarks.compare (results.png)",
+    "width.png": "python -m benchmarks.mup",
+}
 
 
 @contextmanager
