@@ -19,7 +19,7 @@ from runner.door.options import RECIPE, Conf, chosen_options, default_choice, op
 from runner.door.overrides import ParsedOverride
 from runner.door.shipped import compose_shipped
 from runner.door.sizes import sizes_as_pairs
-from runner.errors import ConfigError, RunnerError, short_reason
+from runner.errors import ConfigError, RunnerError, short_reason, wrong
 from runner.expand_user import expand_paths
 from runner.numerics import mentions_old_name, old_names, renamed
 from runner.plain_yaml import check_interpolations, line_of
@@ -67,7 +67,10 @@ class Parts:
     @property
     def searched(self) -> dict[str, Any]:
         """Return the values to try that a recipe lists in `hydra.sweeper.params`."""
-        return to_plain(self.hydra.sweeper.get("params")) or {} if self.sets_hydra else {}
+        found = to_plain(self.hydra.sweeper.get("params")) or {} if self.sets_hydra else {}
+        if not isinstance(found, dict):
+            raise wrong("hydra.sweeper.params", found, "keys with the values to try")
+        return found
 
 
 @contextmanager
@@ -202,8 +205,7 @@ def resolve(config: DictConfig) -> dict[str, Any]:
         found: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or 'config'}: {short_reason(error)}") from error
-    found = renamed(found)
-    expand_paths(found)
+    expand_paths(found := renamed(found))
     return found
 
 
@@ -219,9 +221,8 @@ def _origin(conf: Conf, parts: Parts, key: str, typed: Iterable[str]) -> str:
                 line = None if conf.is_shipped(file) else line_of(file, inside)
                 return f" (set by {name}={option}{f', {near(file)}:{line}' if line else ''})"
     # A key that is missing is in no file
-    if own := [
-        file for option in parts.chosen.get(group, []) if not conf.is_shipped(file := conf.files[group][option])
-    ]:
+    options = parts.chosen.get(group, [])
+    if own := [file for option in options if not conf.is_shipped(file := conf.files[group][option])]:
         return f" ({near(own[0])})" if knob else ""
     if conf.primary != "config" and (line := line_of(file := primary_file(conf, conf.primary), key)):
         return f" (set in {near(file)}:{line})"

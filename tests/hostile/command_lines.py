@@ -28,7 +28,7 @@ from runner.tasks import load_tasks
 load_tasks()
 TEXTS = ("name", "sweep", "note", "outputs", "resume", "run", "data.root", "data.cache", "init_from")
 # A word by default, and a number is right, too
-NUMBERS_TOO = ("init.head",)
+NUMBERS_TOO = ("init.head", "init.gain")
 SHOW = ("--cfg", "job", "--resolve")
 
 
