@@ -9,10 +9,18 @@ from typing import Any
 from runner.engine.figures.picture import Picture, figure, new_figure
 from runner.protocol.outcome import StepResult
 
+_LR, _DECAY = "optim.lr", "optim.weight_decay"
+_MOST_LINES = 8
+
 
 def pictures_of(results: Sequence[StepResult]) -> dict[str, Picture]:
     """Return the picture of each step that has one, by its name."""
-    drawers = {"check_init": _initial_figure, "overfit": _fit_figure, "find_lr": _rates_figure}
+    drawers = {
+        "check_init": _initial_figure,
+        "overfit": _fit_figure,
+        "find_lr": _rates_figure,
+        "coarse": _coarse_figure,
+    }
     return {
         each.step: drawers[each.step](each.measurements)
         for each in results
@@ -90,6 +98,32 @@ def _rates_figure(found: Mapping[str, Any]) -> Any:
     return sheet
 
 
+@figure("png")
+def _coarse_figure(found: Mapping[str, Any]) -> Any:
+    """Draw the score of each point of the coarse search against the learning rate, a line for each weight decay."""
+    sheet = new_figure(9.0, 3.8, layout="constrained")
+    left, right = sheet.subplots(1, 2)
+    decays = sorted({each["values"].get(_DECAY, 0.0) for each in found["trials"]})
+    # A line for each of many weight decays of quasi-random points says nothing
+    style = {"marker": "o", "linestyle": "-" if len(decays) <= _MOST_LINES else ""}
+    for number, decay in enumerate(decays):
+        points = sorted(
+            (each["values"][_LR], _number(each["score"]), _number(each["accuracy"]))
+            for each in found["trials"]
+            if each["values"].get(_DECAY, 0.0) == decay
+        )
+        color = _shade(number, len(decays))
+        label = f"weight decay {decay:.2g}" if len(decays) <= _MOST_LINES else None
+        left.plot([each[0] for each in points], [each[1] for each in points], color=color, label=label, **style)
+        right.plot([each[0] for each in points], [each[2] for each in points], color=color, **style)
+    right.axhline(found["majority"], color="0.4", linestyle="--", label="most frequent class")
+    for axes in (left, right):
+        axes.set_xscale("log")
+    _finish(left, "learning rate", found["metric"], f"Coarse search, {found['epochs']:g} epochs")
+    _finish(right, "learning rate", "validation accuracy", "Accuracy of the same trainings")
+    return sheet
+
+
 def _shade(number: int, count: int) -> Any:
     """Return a color for each of some ordered lines."""
     from matplotlib import colormaps
@@ -102,7 +136,8 @@ def _finish(axes: Any, x: str, y: str, title: str, columns: int = 1) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.set_title(title, fontsize=11)
-    axes.legend(frameon=False, fontsize=8, ncols=columns)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=8, ncols=columns)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -1,4 +1,4 @@
-"""task=protocol: initial loss, a small sample, learning rates, in order, each with a gate."""
+"""task=protocol: initial loss, a small sample, learning rates, a coarse search, in order, each with a gate."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from runner.protocol.check_init import CheckInit
+from runner.protocol.coarse import Coarse
 from runner.protocol.context import Step
 from runner.protocol.find_lr import FindLr
 from runner.protocol.overfit import Overfit
@@ -23,20 +24,26 @@ def protocol(
     vary: Vary,
     launch: Launch,
     *,
-    steps: Annotated[list[Literal[1, 2, 3]], NotEmpty()],
+    steps: Annotated[list[Literal[1, 2, 3, 4]], NotEmpty()],
     keep_going: bool,
     budget: str | None,
     check_init: _Knobs | None,
     overfit: _Knobs | None,
     find_lr: _Knobs | None,
+    coarse: _Knobs | None,
 ) -> int:
-    """Run the first steps of the protocol: initial loss, overfit a small sample, find the learning rate.
+    """Run steps of the protocol: initial loss, overfit a small sample, find the learning rate, search coarsely.
 
     Each step hands on what it found. One that fails ends the protocol with exit code 1. A step that is done is not
     repeated: the same command, or `resume=<folder>`, continues. The end is a report, and a recipe to train with. The
     test split is never read.
     """
-    given = {"check_init": check_init or {}, "overfit": overfit or {}, "find_lr": find_lr or {}}
+    given = {
+        "check_init": check_init or {},
+        "overfit": overfit or {},
+        "find_lr": find_lr or {},
+        "coarse": coarse or {},
+    }
     chosen = [_NAMES[number] for number in sorted(set(steps))]
     made = [_MAKE[name](knobs_of(job, vary, name, given[name], f"task.{name}")) for name in chosen]
     return run_protocol(job, vary, launch, made, keep_going=keep_going, budget=budget)
@@ -48,9 +55,22 @@ def _find_lr(knobs: Mapping[str, Any]) -> Step:
     return FindLr(**{**knobs, "lrs": None if lrs == "auto" else tuple(lrs)})
 
 
-_NAMES = {1: "check_init", 2: "overfit", 3: "find_lr"}
+def _coarse(knobs: Mapping[str, Any]) -> Step:
+    """Return step 4."""
+    decays = knobs["weight_decays"]
+    return Coarse(
+        **{
+            **knobs,
+            "lr_factors": tuple(knobs["lr_factors"]),
+            "weight_decays": None if decays == "auto" else tuple(decays),
+        }
+    )
+
+
+_NAMES = {1: "check_init", 2: "overfit", 3: "find_lr", 4: "coarse"}
 _MAKE: dict[str, Callable[[Mapping[str, Any]], Step]] = {
     "check_init": lambda knobs: CheckInit(**knobs),
     "overfit": lambda knobs: Overfit(**{**knobs, "lr_ladder": tuple(knobs["lr_ladder"])}),
     "find_lr": _find_lr,
+    "coarse": _coarse,
 }

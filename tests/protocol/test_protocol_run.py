@@ -98,7 +98,7 @@ def test_a_budget_and_a_pinned_learning_rate_are_each_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["task.steps=[4]"], "task.steps"),
+        (["task.steps=[9]"], "task.steps"),
         (["task.steps=[]"], "task.steps"),
         (["task.budget=soon"], "task.budget: got 'soon'; expected"),
         (["task.find_lr={iter: 5}"], "task.find_lr.iter"),
