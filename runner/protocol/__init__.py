@@ -19,6 +19,9 @@ trials.py         trainings of steps 4 and 5, and their scores
 coarse_grid.py    points of the coarse search
 coarse_words.py   its outcome in words
 coarse.py         step 4: a coarse search over learning rate and weight decay
+refine_space.py   ranges around candidates
+refine_words.py   the winner against the incumbent
+refine.py         step 5: a refining search around the candidates
 trial_figures.py  scores against hyperparameters
 steps.py          runs steps in order: keys, state, handoff
 recipe.py         the recipe at the end

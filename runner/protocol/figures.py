@@ -11,6 +11,7 @@ from runner.protocol.outcome import StepResult
 
 _LR, _DECAY = "optim.lr", "optim.weight_decay"
 _MOST_LINES = 8
+_FRESH = ("winner", "incumbent")
 
 
 def pictures_of(results: Sequence[StepResult]) -> dict[str, Picture]:
@@ -20,6 +21,7 @@ def pictures_of(results: Sequence[StepResult]) -> dict[str, Picture]:
         "overfit": _fit_figure,
         "find_lr": _rates_figure,
         "coarse": _coarse_figure,
+        "refine": _refine_figure,
     }
     return {
         each.step: drawers[each.step](each.measurements)
@@ -121,6 +123,30 @@ def _coarse_figure(found: Mapping[str, Any]) -> Any:
         axes.set_xscale("log")
     _finish(left, "learning rate", found["metric"], f"Coarse search, {found['epochs']:g} epochs")
     _finish(right, "learning rate", "validation accuracy", "Accuracy of the same trainings")
+    return sheet
+
+
+@figure("png")
+def _refine_figure(found: Mapping[str, Any]) -> Any:
+    """Draw the score of each training of the refining search, and the fresh seeds of winner and incumbent."""
+    sheet = new_figure(9.0, 3.8, layout="constrained")
+    left, right = sheet.subplots(1, 2)
+    rounds = sorted({each["stage"] for each in found["trials"] if each["stage"] not in _FRESH})
+    for number, stage in enumerate(rounds):
+        points = [each for each in found["trials"] if each["stage"] == stage]
+        rates, scores = [each["values"][_LR] for each in points], [_number(each["score"]) for each in points]
+        left.plot(rates, scores, "o", color=_shade(number, len(rounds)), label=stage)
+    for place, name in enumerate(_FRESH):
+        scores = [_number(value) for value in found[name]]
+        right.plot([place] * len(scores), scores, "o", color=f"C{place}")
+    # One seed is a pair
+    for one, other in zip(found["winner"], found["incumbent"], strict=False):
+        right.plot([0, 1], [_number(one), _number(other)], color="0.7", linewidth=0.8)
+    right.set_xticks([0, 1], _FRESH)
+    right.set_xlim(-0.5, 1.5)
+    left.set_xscale("log")
+    _finish(left, "learning rate", found["metric"], f"Refining search, {found['epochs']:g} epochs")
+    _finish(right, "", found["metric"], "Fresh seeds")
     return sheet
 
 

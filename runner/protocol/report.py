@@ -17,6 +17,7 @@ _TITLES = {
     "overfit": "Step 2: overfit a small sample",
     "find_lr": "Step 3: learning rates",
     "coarse": "Step 4: coarse search",
+    "refine": "Step 5: refining search",
 }
 _NO_PROOF = "A pass does not prove that labels and inputs are right: permuted labels overfit as fast."
 _NO_TEST = "The test split was not read."

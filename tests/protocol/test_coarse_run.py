@@ -123,3 +123,13 @@ def test_step_4_is_around_the_rate_of_step_3_and_within_the_budget(tmp_path):
     assert yaml.safe_load((folder / "handoff.yaml").read_text())[0] == f"optim.lr={found['handoff']['optim.lr']}"
     done = command(*words, "task.budget=5 trainings", "name=q", cwd=tmp_path)
     assert "step 4 coarse: not begun, it needs 4 trainings, of which the budget has 3 left" in done.stdout
+
+
+@pytest.mark.slow
+def test_quasi_random_points_are_as_many_as_asked_for(tmp_path):
+    done = command(*COARSE, *GRID, "task.mode=qmc", "task.points=5", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = result(tmp_path / "outputs" / "c")
+    assert (
+        found["trainings"] == 5 and len({each["values"]["optim.lr"] for each in found["measurements"]["trials"]}) == 5
+    )
