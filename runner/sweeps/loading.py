@@ -19,6 +19,7 @@ from runner.sweeps.run_sizes import Size, estimated_in_fork
 _MODULES = (
     "runner.tasks.train",
     "numpy.ctypeslib",
+    "numpy.ma",
     "runner.rich_console",
     "rich.table",
     "safetensors.torch",

@@ -18,7 +18,6 @@ from runner.engine.saving.storage import write_atomic
 from runner.errors import StorageError, escaped
 from runner.printing import write_stdout
 from runner.registry import MAIN
-from runner.rich_console import make_console
 from runner.status import Status
 from runner.tasks.job import Job, Vary
 from runner.tasks.next_steps import command_line
@@ -86,6 +85,9 @@ def _lines(folder: Path, job: Job, findings: Sequence[Finding], overrides: Seque
     """Return the lines about the worst findings, none if there are none."""
     if not findings:
         return []
+    # The first steps of a run have no use for rich
+    from runner.rich_console import make_console
+
     width = min(_WIDTH, make_console().width)
     groups = [key for key, value in job.config.items() if isinstance(value, dict)]
     lines = []

@@ -122,10 +122,12 @@ def moments(count, number):
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS], ids=errno.errorcode.get)
-@pytest.mark.parametrize("share", [0.01, 0.3, 0.95])
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.85, 0.97])
 def test_a_disk_that_breaks_at_any_moment_costs_no_checkpoint(whole, count, tmp_path, error, share):
     code, said = fault_at(tmp_path, whole, int(share * count), error)
-    assert code == 4, said
+    # What comes after the result costs a warning
+    assert code == (0 if share > 0.9 else 4), said
+    assert code == 4 or ": not " in said
 
 
 @pytest.mark.slow
