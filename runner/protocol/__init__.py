@@ -22,6 +22,7 @@ coarse.py         step 4: a coarse search over learning rate and weight decay
 refine_space.py   ranges around candidates
 refine_words.py   the winner against the incumbent
 refine.py         step 5: a refining search around the candidates
+check_curves.py   step 6: the run doctor on the trainings of the searches
 trial_figures.py  scores against hyperparameters
 steps.py          runs steps in order: keys, state, handoff
 recipe.py         the recipe at the end

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
+from runner.protocol.check_curves import CheckCurves
 from runner.protocol.check_init import CheckInit
 from runner.protocol.coarse import Coarse
 from runner.protocol.context import Step
@@ -25,7 +26,7 @@ def protocol(
     vary: Vary,
     launch: Launch,
     *,
-    steps: Annotated[list[Literal[1, 2, 3, 4, 5]], NotEmpty()],
+    steps: Annotated[list[Literal[1, 2, 3, 4, 5, 6]], NotEmpty()],
     keep_going: bool,
     budget: str | None,
     check_init: _Knobs | None,
@@ -34,7 +35,7 @@ def protocol(
     coarse: _Knobs | None,
     refine: _Knobs | None,
 ) -> int:
-    """Run steps of the protocol: initial loss, overfit a small sample, find the learning rate, search, refine.
+    """Run steps of the protocol: initial loss, overfit a small sample, find the learning rate, search, refine, curves.
 
     Each step hands on what it found. One that fails ends the protocol with exit code 1. A step that is done is not
     repeated: the same command, or `resume=<folder>`, continues. The end is a report, and a recipe to train with. The
@@ -50,6 +51,7 @@ def protocol(
     # Also of steps that are not chosen: a misspelled knob must not wait for its step
     knobs = {name: knobs_of(job, vary, name, given[name], f"task.{name}") for name in _NAMES.values()}
     made = [_MAKE[name](knobs[name]) for number, name in _NAMES.items() if number in steps]
+    made += [CheckCurves()] if _CURVES in steps else []
     return run_protocol(job, vary, launch, made, keep_going=keep_going, budget=budget)
 
 
@@ -71,6 +73,7 @@ def _coarse(knobs: Mapping[str, Any]) -> Step:
     )
 
 
+_CURVES = 6
 _NAMES = {1: "check_init", 2: "overfit", 3: "find_lr", 4: "coarse", 5: "refine"}
 _MAKE: dict[str, Callable[[Mapping[str, Any]], Step]] = {
     "check_init": lambda knobs: CheckInit(**knobs),

@@ -110,7 +110,11 @@ OTHER: dict[str, Any] = {
 LESS: dict[str, dict[str, Any]] = {
     "coarse": {"task.lr_factors": [0.3, 1.0], "task.weight_decays": [0.0], "task.epochs": 0.2, "optim.lr": 0.1},
     "find_lr": {"task.lrs": [0.01, 0.1, 0.3], "task.seeds": 1, "task.iters": 40},
-    "protocol": {"task.find_lr": {"iters": 20, "seeds": 1, "lrs": [0.003, 0.03, 0.1]}},
+    "protocol": {
+        "task.find_lr": {"iters": 20, "seeds": 1, "lrs": [0.003, 0.03, 0.1]},
+        "task.coarse": {"epochs": 0.2, "lr_factors": [0.3, 1.0], "weight_decays": [0.0]},
+        "task.refine": {"epochs": 0.2, "points": 3, "seeds": 1, "confirm_seeds": 2},
+    },
     "refine": {"task.epochs": 0.2, "task.points": 3, "task.seeds": 1, "task.confirm_seeds": 2, "optim.lr": 0.1},
     "kfold": {"task.folds": 2},
     "grid_vs_random": {"task.side": 2, "task.draws": 1},
