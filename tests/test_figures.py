@@ -42,12 +42,18 @@ TASKS = {
     "protocol": (
         *(*SMALL, "task=protocol", "task.overfit={max_steps: 200, controls: false}", "hydra.launcher.workers=1"),
         "task.find_lr={iters: 20, seeds: 1, lrs: [0.01, 0.03, 0.1]}",
+        "task.steps=[1,2,3,4,5]",
+        "task.coarse={epochs: 1, lr_factors: [0.3, 1.0], weight_decays: [0.0]}",
+        "task.refine={epochs: 1, points: 3, seeds: 1, confirm_seeds: 2}",
     ),
     "evaluate": ("task=evaluate", "run=outputs/run", "predict=mc_dropout"),
     "probe_stages": ("task=probe_stages", "run=outputs/run"),
 }
 # Figures that a task draws beside its own, with functions of others
-MORE = {"evaluate": ["confusion_test.png", "calibration_test.png"]}
+MORE = {
+    "evaluate": ["confusion_test.png", "calibration_test.png"],
+    "protocol": ["04_coarse/axes.svg", "05_refine/axes.svg"],
+}
 # The function of each figure: the task that draws it, and the file
 FIGURES = {
     "runner.engine.figures.curves.loss_figure": ("train", "curves.png"),
@@ -73,6 +79,8 @@ FIGURES = {
     "runner.protocol.figures._initial_figure": ("protocol", "check_init.png"),
     "runner.protocol.figures._fit_figure": ("protocol", "overfit.png"),
     "runner.protocol.figures._rates_figure": ("protocol", "find_lr.png"),
+    "runner.protocol.figures._coarse_figure": ("protocol", "coarse.png"),
+    "runner.protocol.figures._refine_figure": ("protocol", "refine.png"),
     "runner.tasks.stage_report.stages_figure": ("probe_stages", "stages.png"),
 }
 # Reports on runs, which are no runs themselves, with their pages
