@@ -94,8 +94,8 @@ def test_no_tag_of_a_run_with_every_probe_has_two_producers(producers, tmp_path)
     assert {f"{split}/{metric}" for split in ("val", "train_eval") for metric in ("accuracy", "loss", "nll")} <= logged
     assert {"train/loss", "train/loss_average", "train/lr/head"} <= logged <= producers.keys()
     seen = {tag for _, tag, _ in events(tmp_path / "run") if not tag.startswith("custom_scalars")}
-    # These are drawn after the log is closed
-    drawn = {tag for tag in seen if tag == "curves" or tag.startswith("classes/")}
+    # These are written after the log is closed
+    drawn = {tag for tag in seen if tag in ("curves", "doctor") or tag.startswith("classes/")}
     assert {board_tag(tag) for tag in logged} < seen - drawn <= renamed and "curves" in drawn
     assert len({place for places in producers.values() for place in places if place.startswith("probe ")}) == len(every)
 
