@@ -118,8 +118,9 @@ def _write_recipe(folder: Path, config: Config, words: Sequence[str], progress: 
     make_folders(path)
     groups = frozenset(key for key, value in config.items() if key not in SETTINGS and isinstance(value, Mapping))
     found = ", ".join(f"{key}={value:.4g}" for key, value in progress.handoff.items())
-    about = f"Found by the protocol in {folder.name}: {found}\n{textwrap.fill(_certainty(progress), _WIDTH)}"
-    text = recipe_yaml(config, words, progress.handoff, groups, about.strip())
+    lines = [f"Found by the protocol in {folder.name}: {found}", *progress.notes, _certainty(progress)]
+    about = "\n".join(textwrap.fill(line, _WIDTH) for line in lines if line)
+    text = recipe_yaml(config, words, progress.handoff, groups, about)
     write_atomic(path / f"{folder.name}.yaml", text.encode())
     kept = [word for word in words if word.startswith("plugins=")]
     overrides = " ".join(shlex.quote(f"{key}={value:.4g}") for key, value in progress.handoff.items())
