@@ -17,7 +17,7 @@ from running import MLP, ROOT, command, result
 import runner.assemble  # noqa: F401  (once, not in each child)
 from runner.__main__ import main
 from runner.comparing import report
-from runner.comparing.responses import Importance
+from runner.comparing.importance import Effect, Importance
 from runner.engine.figures.picture import Picture
 
 SOURCES = sorted((ROOT / "runner").rglob("*.py"))
@@ -68,7 +68,7 @@ FIGURES = {
     "runner.comparing.search_figures.draw_isolation": ("compare", "isolation.svg"),
     "runner.comparing.search_figures.draw_infeasible": ("compare", "infeasible.svg"),
     "runner.comparing.search_figures.draw_budgets": ("compare", "budgets.svg"),
-    "runner.comparing.responses.draw_importance": ("compare", "importance.svg"),
+    "runner.comparing.importance.draw_importance": ("compare", "importance.svg"),
     "runner.ensembles.figures.ensemble_figure": ("evaluate", "mc_dropout_test.png"),
     "runner.protocol.figures._initial_figure": ("protocol", "check_init.png"),
     "runner.protocol.figures._fit_figure": ("protocol", "overfit.png"),
@@ -136,7 +136,7 @@ def run_task(folder, task, before=lambda: None):
 
     def work():
         os.chdir(folder)
-        report.importance = lambda rows: Importance(method="as told", r2=0.5, drops=(("optim.lr", 0.5, 0.1),))
+        report.importance = lambda *_: Importance(method="as told", effects=(Effect("optim.lr", 0.5, 0.4, 0.6),))
         if task in ("evaluate", "probe_stages"):
             main([*SMALL, "figures=never", "regularizer=[dropout]"])
         elif task == "doctor":

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from runner.comparing.comparability import check_same_data, count_test_reads, find_notes, find_warnings
 from runner.comparing.groups import Group, find_baseline, group_runs
-from runner.comparing.responses import Importance, importance
+from runner.comparing.importance import Importance, importance
 from runner.comparing.runs import Found, Run, find_runs
+from runner.comparing.samplers import adaptive_samplers
 from runner.comparing.score_meaning import SCORES, check_is_known, check_same_score, shared_scores
 from runner.comparing.studies import Race, race_notes, run_race
 from runner.comparing.targets import read_target
@@ -81,7 +82,7 @@ def make_report(
         baseline=baseline,
         warnings=find_warnings(groups, found, criterion),
         notes=[*find_notes(rows, criterion), *count_test_reads(runs), *(race_notes(race) if race else [])],
-        importance=_importance(rows),
+        importance=_importance(rows, runs),
         scores=shared_scores(runs),
         race=race,
     )
@@ -93,10 +94,10 @@ def _race(groups: Sequence[Group], runs: Sequence[Run], rules: RaceRules) -> Rac
     return run_race(groups, target, rules.per_study, rules.tuned, rules.workloads)
 
 
-def _importance(rows: Sequence[ComparedRow]) -> Importance:
+def _importance(rows: Sequence[ComparedRow], runs: Sequence[Run]) -> Importance:
     """Return how much of the scores each hyperparameter explains, or that it could not be computed."""
     with decorative("importance of the hyperparameters: not computed"):
-        return importance(rows)
+        return importance(rows, adaptive_samplers(runs))
     return Importance(method="not computed: it failed")
 
 

@@ -7,11 +7,11 @@ import textwrap
 from pathlib import Path
 from typing import Annotated, Literal
 
-from runner.comparing.csv_tables import configurations_csv, runs_csv
+from runner.comparing.csv_tables import configurations_csv, importance_csv, runs_csv
 from runner.comparing.page import draw_pictures, headline, html_page, markdown_page, remarks
 from runner.comparing.report import RaceRules, Report, limit_note, limited, make_report
 from runner.comparing.study_tables import profiles_table, times_csv, times_table
-from runner.comparing.tables import calibration_table, cost_table, screen_table
+from runner.comparing.tables import calibration_table, cost_table, importance_table, screen_table
 from runner.comparing.verdicts import Criterion
 from runner.decoration import decorative
 from runner.directions import monitor_by_tag
@@ -96,6 +96,8 @@ def _save(found: Report, job: Job, out: str | None) -> tuple[Path, list[str]]:
     tables = {"comparison.csv": configurations_csv(found), "runs.csv": runs_csv(found)}
     if found.race:
         tables["target.csv"] = times_csv(found.race)
+    if found.importance.effects:
+        tables["importance.csv"] = importance_csv(found)
     folder = create(Path(out or job.folder or Path(job.config["outputs"]) / f"compare-{subject_of(found.patterns)}"))
     for name, text in tables.items():
         write_atomic(folder / name, _encoded(text))
@@ -136,6 +138,9 @@ def _print_report(found: Report) -> None:
             print_table(profiles_table(found.race, _MAX_ROWS), console=screen)
         for line in remarks(found):
             screen.print(_wrap(f"- {line}", screen.width))
+        if shares := importance_table(found):
+            biased = [found.importance.warning] if found.importance.warning else []
+            print_table(shares[:_MAX_ROWS], title="share of the variance of the scores", notes=biased, console=screen)
         print_table(calibration_table(found.first(_MAX_ROWS), narrow=True), console=screen)
         print_table(cost_table(found.first(_MAX_ROWS), narrow=True), notes=left_out, console=screen)
 
