@@ -22,6 +22,7 @@ from runner.engine.figures.picture import Picture
 
 SOURCES = sorted((ROOT / "runner").rglob("*.py"))
 SMALL = (*MLP, "steps=4", "probe=[]", "name=run", "test=never")
+PARETO = "task.objectives=[val/accuracy,seconds]"
 TASKS = {
     "train": (*SMALL, "figures=always"),
     "preview": (*SMALL, "task=preview", "augment=[hflip]"),
@@ -37,7 +38,7 @@ TASKS = {
         ),
         *("task.side=2", "task.draws=1", "task.matters=optim.lr", "task.between=[0.1,0.2]"),
     ),
-    "compare": ("task=compare", "runs=runs", "task.out=outputs/run", "task.until=val/accuracy>=0.5"),
+    "compare": ("task=compare", "runs=runs", "task.out=outputs/run", "task.until=val/accuracy>=0.5", PARETO),
     "doctor": ("task=doctor", "run=outputs/seen", "task.out=outputs/run"),
     "protocol": (
         *(*SMALL, "task=protocol", "task.overfit={max_steps: 200, controls: false}", "hydra.launcher.workers=1"),
@@ -63,6 +64,7 @@ FIGURES = {
     "runner.comparing.figures.draw_curves": ("compare", "curves.svg"),
     "runner.comparing.figures.draw_seeds": ("compare", "seeds.svg"),
     "runner.comparing.study_tables.draw_profiles": ("compare", "profiles.svg"),
+    "runner.comparing.front_tables.draw_front": ("compare", "pareto.svg"),
     "runner.comparing.responses.draw_response": ("compare", "response.svg"),
     "runner.comparing.responses.draw_parallel": ("compare", "parallel.svg"),
     "runner.comparing.search_figures.draw_isolation": ("compare", "isolation.svg"),

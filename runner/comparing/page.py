@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 
 from runner.comparing import figures, importance, responses, search_figures
+from runner.comparing.front_tables import draw_front, front_table
 from runner.comparing.html import html_document, html_items, html_picture, html_table
 from runner.comparing.report import Report, limit_note, limited
 from runner.comparing.study_tables import draw_profiles, profiles_table, times_table
@@ -27,6 +28,7 @@ from runner.printing import counted
 
 _TITLES = {
     "profiles": "Performance profiles",
+    "pareto": "Several objectives",
     "curves": "Learning curves",
     "seeds": "Scores per seed and differences",
     "response": "Score against each numeric hyperparameter",
@@ -39,6 +41,8 @@ _TITLES = {
 _CAPTIONS = {
     "profiles": "The share of the workloads on which a configuration is within a factor of the fastest. In brackets: "
     "the area from 1 to 4, over its largest value.",
+    "pareto": "Blue: configurations that no other one beats; the numbers are their rows in the table. Gray: another "
+    "one is as good in all objectives and better in one.",
     "curves": "Mean over seeds; the band is one standard deviation (three seeds and more, else each seed is a thin "
     "line). Dashed: a run without score, to its last step.",
     "seeds": "Blue: p below .05 after Holm's adjustment. Intervals are not adjusted.",
@@ -67,6 +71,8 @@ def draw_pictures(report: Report) -> dict[str, bytes]:
     }
     if report.race and len(report.race.settings) > 1:
         found["profiles"] = draw_profiles(report.race)
+    if report.front:
+        found["pareto"] = draw_front(report.front)
     if responses.numeric_keys(rows):
         found["response"] = responses.draw_response(rows, criterion)
     if len({key for row in rows for key in row.group.values}) > 1 and any(row.scores for row in rows):
@@ -91,6 +97,7 @@ def _sections(report: Report) -> dict[str, Table]:
     profiles = profiles_table(race, _MOST_ROWS) if race else []
     return {
         **timed,
+        **({"Not beaten in all objectives": front_table(report.front, _MOST_ROWS)} if report.front else {}),
         **({"Performance profiles": profiles} if profiles else {}),
         "Statistics": statistics_table(first),
         "Hyperparameters that differ": differences_table(report),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from runner.comparing.comparability import check_same_data, count_test_reads, find_notes, find_warnings
 from runner.comparing.groups import Group, find_baseline, group_runs
 from runner.comparing.importance import Importance, importance
+from runner.comparing.pareto import Front, Objective, find_front
 from runner.comparing.runs import Found, Run, find_runs
 from runner.comparing.samplers import adaptive_samplers
 from runner.comparing.score_meaning import SCORES, check_is_known, check_same_score, shared_scores
@@ -44,6 +45,7 @@ class Report:
     importance: Importance
     scores: tuple[str, ...] = SCORES  # the scores with one meaning in all runs
     race: Race | None = None  # the times to a target, if there is one
+    front: Front | None = None  # of several objectives, if there are any
 
     def first(self, most: int) -> Report:
         """Return the same comparison with so many rows at most: the baseline and the best."""
@@ -56,9 +58,13 @@ class Report:
 
 
 def make_report(
-    patterns: Sequence[str], criterion: Criterion, wanted: str | None, rules: RaceRules | None = None
+    patterns: Sequence[str],
+    criterion: Criterion,
+    wanted: str | None,
+    rules: RaceRules | None = None,
+    objectives: Sequence[Objective] = (),
 ) -> Report:
-    """Compare the runs that patterns name, and their times to a target if there are rules for it.
+    """Compare the runs that patterns name, their times to a target if there are rules for it, and several objectives.
 
     Raises ConfigError if there are none, if they use different data, if the score has several meanings in them, or if
     `wanted` names no single baseline.
@@ -85,6 +91,7 @@ def make_report(
         importance=_importance(rows, runs),
         scores=shared_scores(runs),
         race=race,
+        front=find_front(groups, objectives, criterion.at, runs) if objectives else None,
     )
 
 

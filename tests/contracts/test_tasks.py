@@ -39,6 +39,7 @@ OTHER: dict[str, Any] = {
     "compare.at": "best",
     "compare.margin": 0.5,
     "compare.until": "val/accuracy>=0.6",
+    "compare.objectives": ["val/accuracy", "seconds"],
     "compare.out": "elsewhere",
     "doctor.out": "elsewhere",
     "evaluate.split": "val",
