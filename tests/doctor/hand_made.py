@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
-from small_runs import default_config
+from comparing_runs import changed_config
 
 from runner.doctor import History, Series
 from runner.doctor.facts import RunFacts
@@ -18,23 +17,11 @@ from runner.status import Status
 COUNTS = (119, 121, 118, 123, 121, 121, 121, 120, 116, 120)
 
 
-def config_of(**changes: Any) -> dict[str, Any]:
-    """Return the default config with changes, `optim__lr=0.1` for a knob."""
-    made = copy.deepcopy(default_config())
-    for key, value in changes.items():
-        *path, last = key.split("__")
-        place = made
-        for word in path:
-            place = place[word]
-        place[last] = value
-    return made
-
-
 def facts(status: Status = Status.DONE, *, steps: int = 570, per_epoch: int = 19, **changes: Any) -> RunFacts:
     """Return the facts of a run of digits; names of fields are theirs, others are changes of the config."""
     own = {name: changes.pop(name) for name in list(changes) if name in RunFacts.__dataclass_fields__}
     given = {
-        "config": config_of(**changes),
+        "config": changed_config(**changes),
         "classes": 10,
         "train_examples": sum(COUNTS),
         "val_examples": 297,
@@ -60,7 +47,7 @@ def write_folder(folder: Path, lines: list[dict[str, Any]], *, text: str | None 
     folder.mkdir(parents=True)
     status, reason = changes.pop("status", "done"), changes.pop("reason", None)
     steps = changes.pop("done_steps", 57)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config_of(**changes), sort_keys=False))
+    (folder / "config.yaml").write_text(yaml.safe_dump(changed_config(**changes), sort_keys=False))
     (folder / "overrides.yaml").write_text(yaml.safe_dump([f"{k.replace('__', '.')}={v}" for k, v in changes.items()]))
     part = {"listing": "0" * 32, "content": "1" * 32}
     data = {

@@ -1,7 +1,7 @@
 """Overrides that rules advise, made from a run's config."""
 
 import pytest
-from hand_made import config_of
+from comparing_runs import changed_config
 
 from runner.doctor.advice import divided_lr, rounded
 
@@ -15,6 +15,6 @@ def test_numbers_have_two_digits(value, word):
 
 
 def test_a_rate_is_divided_where_the_optimizer_has_one():
-    assert divided_lr(config_of(optim__lr=0.3), 3) == [("optim.lr=0.1",)]
-    assert divided_lr(config_of(optim={"name": "of_a_user"}), 3) == []
-    assert divided_lr(config_of(optim={"name": "of_a_user", "lr": "auto"}), 3) == []
+    assert divided_lr(changed_config(optim__lr=0.3), 3) == [("optim.lr=0.1",)]
+    assert divided_lr(changed_config(optim={"name": "of_a_user"}), 3) == []
+    assert divided_lr(changed_config(optim={"name": "of_a_user", "lr": "auto"}), 3) == []

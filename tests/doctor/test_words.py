@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hand_made import config_of
+from comparing_runs import changed_config
 
 from runner.doctor import Evidence, Finding, Severity
 from runner.doctor.executable import with_executable_advice
@@ -60,10 +60,10 @@ def test_advice_that_does_not_compose_or_changes_nothing_is_dropped():
         ("clip=1.0", "seed=7"),
         ("clip_by=value",),
     )
-    config = config_of(optim__lr=0.1)
+    config = changed_config(optim__lr=0.1)
     (found,) = with_executable_advice([finding(advice=advice)], config, lambda *given: vary(find_conf(), *given))
     assert found.advice == (("optim.lr=0.01",), ("scheduler=step",), ("clip=1.0", "seed=7"))
-    assert config == config_of(optim__lr=0.1)
+    assert config == changed_config(optim__lr=0.1)
 
 
 def test_findings_are_counted_by_severity():
