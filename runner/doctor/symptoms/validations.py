@@ -178,7 +178,11 @@ def bn_stats_mismatch(history: History) -> Finding | None:
         ),
         why=f"Training examples have loss {end:.3g} in training and {clean:.3g} in evaluation; running statistics of "
         "batch normalization may not fit the weights.",
-        advice=(("norm=group",), ("norm.momentum=0.01",), *((("average=none",),) if config["average"] else ())),
+        advice=(
+            ("norm=group",),
+            ("norm.momentum=0.01",),
+            *((("average=none",),) if config["average"]["name"] != "none" else ()),
+        ),
         probe="evaluate the last weights without their average",
         source="Ioffe and Szegedy 2015; Tuning Playbook",
     )
