@@ -6,6 +6,7 @@ Trends are tested on means of blocks and never on a moving average, whose values
 from __future__ import annotations
 
 import math
+from bisect import insort
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,3 +131,15 @@ def binomial_se(share: float, count: int) -> float:
 def gap_se(first: float, first_count: int, second: float, second_count: int) -> float:
     """Return the standard error of the difference of two shares of different examples."""
     return math.hypot(binomial_se(first, first_count), binomial_se(second, second_count))
+
+
+def median_so_far(values: Values) -> Values:
+    """Return the median (n,) of all values up to each one."""
+    # A median of each prefix anew would take a time that grows with the square of the run's length
+    known: list[float] = []
+    medians = np.empty(len(values))
+    for number, value in enumerate(values.tolist()):
+        insort(known, value)
+        middle = number // 2
+        medians[number] = known[middle] if number % 2 == 0 else (known[middle] + known[middle + 1]) / 2
+    return medians

@@ -12,6 +12,7 @@ from runner.doctor.measures import (
     block_means,
     gap_se,
     mann_kendall,
+    median_so_far,
     noise_sd,
     running_mean,
     running_median,
@@ -84,6 +85,12 @@ def test_the_autocorrelation_is_that_of_a_wave_and_of_noise():
 
 def test_the_running_median_takes_what_is_there_at_the_ends():
     assert running_median(np.array([1.0, 9, 2, 8, 3]), 3).tolist() == [5.0, 2.0, 8.0, 3.0, 5.5]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 51])
+def test_the_median_so_far_is_that_of_each_prefix(count):
+    values = np.random.default_rng(0).integers(0, 20, count).astype(float)
+    assert median_so_far(values).tolist() == [np.median(values[: i + 1]) for i in range(count)]
 
 
 def test_the_running_mean_takes_what_is_there_at_the_ends():

@@ -9,6 +9,7 @@ from runner.doctor.changes_advised import better_start, clipped
 from runner.doctor.finding import Evidence, Finding, Severity
 from runner.doctor.history import History
 from runner.doctor.layers import activation_gain, late, layers_of, ratios_of
+from runner.doctor.measures import median_so_far
 from runner.doctor.shapes import RATIO, is_short
 from runner.registry import register
 
@@ -172,7 +173,7 @@ def exploding(history: History) -> Finding | None:
     norms = history.series("grad_norm/_global").finite()
     if len(norms) < 2 * _ROWS or is_short(history):
         return None
-    medians = np.array([np.median(norms.values[: i + 1]) for i in range(len(norms))])
+    medians = median_so_far(norms.values)
     high = norms.values > _EXPLODES * medians
     places = [i for i in range(len(high) - _ROWS + 1) if high[i : i + _ROWS].all()]
     if not places:
