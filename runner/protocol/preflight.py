@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +33,7 @@ def preflight(experiment: Experiment, images: Tensor, labels: Tensor, *, transfe
     model = experiment.learner.model
     return [
         *input_criteria(images),
-        independence_criterion(model, images),
+        independence_criterion(model, images, experiment.recipe.autocast),
         *_optimizer_criteria(experiment),
         _frozen_criterion(model, transfers=transfers),
         *_batch_norm_criteria(experiment),
@@ -63,14 +65,18 @@ def input_criteria(images: Tensor) -> list[Criterion]:
     ]
 
 
-def independence_criterion(model: nn.Module, images: Tensor) -> Criterion:
+def independence_criterion(
+    model: nn.Module, images: Tensor, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+) -> Criterion:
     """Return the criterion that in evaluation the outputs of an example depend on no other example."""
     few = images[:4].detach().clone().requires_grad_()
     name, threshold = "examples are independent", "no gradient at another example, in evaluation"
     if len(few) < 2:
         return Criterion(name=name, value="one example", threshold=threshold, level=Level.SKIP)
     with mode(model, training=False), torch.enable_grad():
-        (gradient,) = torch.autograd.grad(model(few)[0].float().sum(), few, allow_unused=True)
+        with autocast():
+            outputs = model(few)
+        (gradient,) = torch.autograd.grad(outputs[0].float().sum(), few, allow_unused=True)
     mixed = 0.0 if gradient is None else float(gradient[1:].abs().max())
     return Criterion(
         name=name,

@@ -174,7 +174,7 @@ def _scores(experiment: Experiment, model: nn.Module, sample: EvalBatches, *, tr
 def _wrong(experiment: Experiment) -> list[int]:
     """Return the places in the sample of the first examples that evaluation gets wrong."""
     found, start = [], 0
-    with mode(experiment.learner.average.module, training=False) as model:
+    with mode(experiment.learner.average.module, training=False) as model, experiment.recipe.autocast():
         for images, labels in experiment.validation["val"]:
             wrong = (model(images).argmax(1) != labels).nonzero().flatten().tolist()
             found += [start + place for place in wrong]

@@ -234,3 +234,11 @@ def test_a_learning_rate_whose_loss_rises_is_not_taken(tmp_path):
     command(*words, cwd=tmp_path)
     found = json.loads((tmp_path / "outputs" / "p" / "03_find_lr" / "result.json").read_text())
     assert [each["outcome"] for each in found["table"]].count("diverges") >= 1
+
+
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("pure_bf16", marks=pytest.mark.slow)])
+def test_the_protocol_computes_in_the_precision_of_the_run(tmp_path, precision):
+    words = ("task=protocol", *MLP, FEW[0], "task.overfit={max_steps: 60}", "name=p", "task.keep_going=true")
+    done = command(*words, f"precision={precision}", cwd=tmp_path)
+    assert "Error" not in done.stdout + done.stderr
+    assert list(results(tmp_path / "outputs" / "p")) == list(STEPS)
