@@ -238,7 +238,9 @@ def test_a_learning_rate_whose_loss_rises_is_not_taken(tmp_path):
 
 @pytest.mark.parametrize("precision", ["bf16", pytest.param("pure_bf16", marks=pytest.mark.slow)])
 def test_the_protocol_computes_in_the_precision_of_the_run(tmp_path, precision):
-    words = ("task=protocol", *MLP, FEW[0], "task.overfit={max_steps: 60}", "name=p", "task.keep_going=true")
+    # pure_bf16 cannot hold the averages of adam
+    network = (each for each in MLP if each != "optim=adam")
+    words = ("task=protocol", *network, FEW[0], "task.overfit={max_steps: 60}", "name=p", "task.keep_going=true")
     done = command(*words, f"precision={precision}", cwd=tmp_path)
     assert "Error" not in done.stdout + done.stderr
     assert list(results(tmp_path / "outputs" / "p")) == list(STEPS)
