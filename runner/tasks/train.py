@@ -129,11 +129,15 @@ def _check_test_split(job: Job, experiment: Experiment) -> tuple[str, ...]:
 
 def _already_trained(run: Run, job: Job, trackers: Mapping[str, Tracker]) -> Run:
     """Return a run that has nothing left to train, after its trackers have all rows and its last removal is done."""
+    writes = run.read_only is None and job.world.is_main
+    if writes:
+        # A disk may have failed after the result. Before the trackers: they write files of their own meanwhile
+        with decorative(_NOT_REMOVED):
+            clean(run.folder)
     with tracked(run, job, trackers if run.read_only is None else {}):
-        if run.read_only is None and job.world.is_main:
-            # A kill, or a disk that failed, may have come between the result and this
+        if writes:
+            # A kill may have come between the result and this
             with decorative(_NOT_REMOVED):
-                clean(run.folder)
                 _keep(run.folder, job.config["keep"], run.result.weights, run.result.snapshots or ())
         return run
 

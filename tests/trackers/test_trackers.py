@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -140,6 +141,27 @@ def test_a_resumed_run_goes_on_after_the_last_acknowledged_step(step, tmp_path, 
     assert tracker.rows == [row for row in whole if row[0] > step]
     assert tracker.runs[-1].id == "id-1" and len(tracker.runs) == 2
     assert entry(folder, "kept") == {"id": "id-1", "step": 30, "finished": True}
+
+
+def test_a_finished_run_is_cleaned_before_its_trackers_write(tmp_path, kept, monkeypatch):
+    tracker, run = kept
+    folder = tmp_path / "run"
+    assert start(run(*SMALL, f"hydra.run.dir={folder}")) == 0
+    (folder / "trackers.json").write_text(json.dumps({"kept": {"id": "id-1", "step": 12, "finished": False}}))
+    (folder / ".tmp-1-1").write_text("of a disk that failed")
+    seen = []
+
+    def begins(given):
+        seen.append((folder / ".tmp-1-1").exists())
+        (folder / ".tmp-2-2").write_text("half of trackers.json")
+
+    train = sys.modules["runner.tasks.train"]
+    clean = train.clean
+    monkeypatch.setattr(tracker, "start", begins)
+    # Long enough for the thread of a tracker that was started already
+    monkeypatch.setattr(train, "clean", lambda place: (time.sleep(0.5), clean(place)))
+    assert start(job(f"resume={folder}")) == 0
+    assert seen == [False] and (folder / ".tmp-2-2").exists()
 
 
 def test_a_tracker_is_told_of_the_run_without_passwords(tmp_path, kept):
