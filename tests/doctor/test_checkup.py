@@ -20,7 +20,12 @@ from runner.errors import CheckpointError, ConfigError
 from runner.registry import register
 
 
-@register("symptom")
+@pytest.fixture(autouse=True, scope="module")
+def _rule():
+    """Register the rule for this module only: every run of a process asks all rules."""
+    register("symptom")(ends_high)
+
+
 def ends_high(history):
     """Fire for a last training loss above 2, and say which siblings ended lower."""
     last = history.series("train/loss").values[-1:]
