@@ -7,6 +7,7 @@ The Python API is imported when it is used, so that `import runner` takes no tim
     run        run any other task, such as `task=compare`
     compose    the checked config of a command line
     result     how the run in a folder stands: `Result`, with `Curve` and `Figure`
+    study      the Optuna study of a search, also as a database for Optuna's dashboard
     load       the model of a run folder, ready to predict
     Trained    what `load` returns; its `predict` returns `Predictions`
     register   register a component of your own
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from runner.api.result import Curve as Curve
     from runner.api.result import Figure as Figure
     from runner.api.result import Result as Result
+    from runner.api.study import study as study
     from runner.engine.interruption import Interrupted as Interrupted
     from runner.errors import CheckpointError as CheckpointError
     from runner.errors import ConfigError as ConfigError
@@ -55,6 +57,7 @@ _API = {
     "Result": "runner.api.result",
     "Curve": "runner.api.result",
     "Figure": "runner.api.result",
+    "study": "runner.api.study",
     "load": "runner.api.load",
     "Trained": "runner.tasks.trained.trained",
     "Predictions": "runner.tasks.trained.trained",

@@ -76,6 +76,7 @@ ADDED: dict[str, Any] = {
     "optim=rmsprop.centered": False,
     "task=compare.until": None,
     "task=compare.per_study": 5,
+    "task=compare.objectives": [],
     "task=compare.tuned": [],
     "task=compare.workloads": [],
     "task=preview.tensorboard": True,

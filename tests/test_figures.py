@@ -17,11 +17,12 @@ from running import MLP, ROOT, command, result
 import runner.assemble  # noqa: F401  (once, not in each child)
 from runner.__main__ import main
 from runner.comparing import report
-from runner.comparing.responses import Importance
+from runner.comparing.importance import Effect, Importance
 from runner.engine.figures.picture import Picture
 
 SOURCES = sorted((ROOT / "runner").rglob("*.py"))
 SMALL = (*MLP, "steps=4", "probe=[]", "name=run", "test=never")
+PARETO = "task.objectives=[val/accuracy,seconds]"
 TASKS = {
     "train": (*SMALL, "figures=always"),
     "preview": (*SMALL, "task=preview", "augment=[hflip]"),
@@ -37,17 +38,23 @@ TASKS = {
         ),
         *("task.side=2", "task.draws=1", "task.matters=optim.lr", "task.between=[0.1,0.2]"),
     ),
-    "compare": ("task=compare", "runs=runs", "task.out=outputs/run", "task.until=val/accuracy>=0.5"),
+    "compare": ("task=compare", "runs=runs", "task.out=outputs/run", "task.until=val/accuracy>=0.5", PARETO),
     "doctor": ("task=doctor", "run=outputs/seen", "task.out=outputs/run"),
     "protocol": (
         *(*SMALL, "task=protocol", "task.overfit={max_steps: 200, controls: false}", "hydra.launcher.workers=1"),
         "task.find_lr={iters: 20, seeds: 1, lrs: [0.01, 0.03, 0.1]}",
+        "task.steps=[1,2,3,4,5]",
+        "task.coarse={epochs: 1, lr_factors: [0.3, 1.0], weight_decays: [0.0]}",
+        "task.refine={epochs: 1, points: 3, seeds: 1, confirm_seeds: 2}",
     ),
     "evaluate": ("task=evaluate", "run=outputs/run", "predict=mc_dropout"),
     "probe_stages": ("task=probe_stages", "run=outputs/run"),
 }
 # Figures that a task draws beside its own, with functions of others
-MORE = {"evaluate": ["confusion_test.png", "calibration_test.png"]}
+MORE = {
+    "evaluate": ["confusion_test.png", "calibration_test.png"],
+    "protocol": ["04_coarse/axes.svg", "05_refine/axes.svg"],
+}
 # The function of each figure: the task that draws it, and the file
 FIGURES = {
     "runner.engine.figures.curves.loss_figure": ("train", "curves.png"),
@@ -63,16 +70,19 @@ FIGURES = {
     "runner.comparing.figures.draw_curves": ("compare", "curves.svg"),
     "runner.comparing.figures.draw_seeds": ("compare", "seeds.svg"),
     "runner.comparing.study_tables.draw_profiles": ("compare", "profiles.svg"),
+    "runner.comparing.front_tables.draw_front": ("compare", "pareto.svg"),
     "runner.comparing.responses.draw_response": ("compare", "response.svg"),
     "runner.comparing.responses.draw_parallel": ("compare", "parallel.svg"),
     "runner.comparing.search_figures.draw_isolation": ("compare", "isolation.svg"),
     "runner.comparing.search_figures.draw_infeasible": ("compare", "infeasible.svg"),
     "runner.comparing.search_figures.draw_budgets": ("compare", "budgets.svg"),
-    "runner.comparing.responses.draw_importance": ("compare", "importance.svg"),
+    "runner.comparing.importance.draw_importance": ("compare", "importance.svg"),
     "runner.ensembles.figures.ensemble_figure": ("evaluate", "mc_dropout_test.png"),
     "runner.protocol.figures._initial_figure": ("protocol", "check_init.png"),
     "runner.protocol.figures._fit_figure": ("protocol", "overfit.png"),
     "runner.protocol.figures._rates_figure": ("protocol", "find_lr.png"),
+    "runner.protocol.figures._coarse_figure": ("protocol", "coarse.png"),
+    "runner.protocol.figures._refine_figure": ("protocol", "refine.png"),
     "runner.tasks.stage_report.stages_figure": ("probe_stages", "stages.png"),
 }
 # Reports on runs, which are no runs themselves, with their pages
@@ -136,7 +146,7 @@ def run_task(folder, task, before=lambda: None):
 
     def work():
         os.chdir(folder)
-        report.importance = lambda rows: Importance(method="as told", r2=0.5, drops=(("optim.lr", 0.5, 0.1),))
+        report.importance = lambda *_: Importance(method="as told", effects=(Effect("optim.lr", 0.5, 0.4, 0.6),))
         if task in ("evaluate", "probe_stages"):
             main([*SMALL, "figures=never", "regularizer=[dropout]"])
         elif task == "doctor":

@@ -11,7 +11,9 @@
 - `report`: the complete comparison.
 - `tables`, `csv_tables`: its numbers for the screen, Markdown and HTML, and as CSV.
 - `targets`, `studies`, `study_tables`: steps and seconds to a target score, and performance profiles.
-- `figures`, `responses`, `search_figures`: its pictures; importance of the hyperparameters.
+- `importance`: the share of the variance that each hyperparameter explains; `samplers`: those that bias it.
+- `pareto`, `front_tables`: configurations that no other one beats in all of several objectives.
+- `figures`, `responses`, `search_figures`: its pictures.
 - `html`: HTML pages that load nothing.
 - `page`: the Markdown file and the HTML page.
 """

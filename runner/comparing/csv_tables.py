@@ -68,6 +68,12 @@ def _arrival(report: Report, run: Run) -> dict[str, float | None]:
     }
 
 
+def importance_csv(report: Report) -> str:
+    """Return a row per hyperparameter, the largest share of the variance first."""
+    found = report.importance.effects
+    return to_csv([{"hyperparameter": e.key, "share": e.share, "low": e.low, "high": e.high} for e in found])
+
+
 def to_csv(lines: Sequence[dict[str, object]]) -> str:
     """Return dicts with equal keys as CSV; None and nan are empty cells."""
     file = io.StringIO()

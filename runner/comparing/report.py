@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 
 from runner.comparing.comparability import check_same_data, count_test_reads, find_notes, find_warnings
 from runner.comparing.groups import Group, find_baseline, group_runs
-from runner.comparing.responses import Importance, importance
+from runner.comparing.importance import Importance, importance
+from runner.comparing.pareto import Front, Objective, find_front
 from runner.comparing.runs import Found, Run, find_runs
+from runner.comparing.samplers import adaptive_samplers
 from runner.comparing.score_meaning import SCORES, check_is_known, check_same_score, shared_scores
 from runner.comparing.studies import Race, race_notes, run_race
 from runner.comparing.targets import read_target
@@ -43,6 +45,7 @@ class Report:
     importance: Importance
     scores: tuple[str, ...] = SCORES  # the scores with one meaning in all runs
     race: Race | None = None  # the times to a target, if there is one
+    front: Front | None = None  # of several objectives, if there are any
 
     def first(self, most: int) -> Report:
         """Return the same comparison with so many rows at most: the baseline and the best."""
@@ -55,9 +58,13 @@ class Report:
 
 
 def make_report(
-    patterns: Sequence[str], criterion: Criterion, wanted: str | None, rules: RaceRules | None = None
+    patterns: Sequence[str],
+    criterion: Criterion,
+    wanted: str | None,
+    rules: RaceRules | None = None,
+    objectives: Sequence[Objective] = (),
 ) -> Report:
-    """Compare the runs that patterns name, and their times to a target if there are rules for it.
+    """Compare the runs that patterns name, their times to a target if there are rules for it, and several objectives.
 
     Raises ConfigError if there are none, if they use different data, if the score has several meanings in them, or if
     `wanted` names no single baseline.
@@ -81,9 +88,10 @@ def make_report(
         baseline=baseline,
         warnings=find_warnings(groups, found, criterion),
         notes=[*find_notes(rows, criterion), *count_test_reads(runs), *(race_notes(race) if race else [])],
-        importance=_importance(rows),
+        importance=_importance(rows, runs),
         scores=shared_scores(runs),
         race=race,
+        front=find_front(groups, objectives, criterion.at, runs) if objectives else None,
     )
 
 
@@ -93,10 +101,10 @@ def _race(groups: Sequence[Group], runs: Sequence[Run], rules: RaceRules) -> Rac
     return run_race(groups, target, rules.per_study, rules.tuned, rules.workloads)
 
 
-def _importance(rows: Sequence[ComparedRow]) -> Importance:
+def _importance(rows: Sequence[ComparedRow], runs: Sequence[Run]) -> Importance:
     """Return how much of the scores each hyperparameter explains, or that it could not be computed."""
     with decorative("importance of the hyperparameters: not computed"):
-        return importance(rows)
+        return importance(rows, adaptive_samplers(runs))
     return Importance(method="not computed: it failed")
 
 

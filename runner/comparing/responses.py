@@ -1,10 +1,9 @@
-"""How the score depends on the hyperparameters: response curves, parallel coordinates, importance."""
+"""How the score depends on the hyperparameters: response curves and parallel coordinates."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from runner.comparing.figures import label_axes, spread
@@ -22,16 +21,6 @@ _COLUMNS = 3
 MOST_DOTS = 2000
 _MOST_SEGMENTS = 500
 MOST_LINES = 300
-# Runs that the forest is fitted to
-_MOST_FITTED = 1000
-# With fewer runs the result is noise
-_MIN_RUNS = 30
-_MIN_CONFIGURATIONS = 10
-_FOLDS = 5
-_SHUFFLES = 20
-_TREES = 200
-# R2 on held-out configurations below which the forest explains nothing
-_MIN_R2 = 0.1
 
 
 def numeric_keys(rows: Sequence[ComparedRow]) -> list[str]:
@@ -130,92 +119,3 @@ def _heights(values: Sequence[Value | None], *, even: int = _MAX_EVEN) -> tuple[
     if len(different) > (_MAX_EVEN if even else 2):
         different = [different[0], different[-1]]
     return [heights[value] for value in values], [(heights[value], format_value(value)) for value in different]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Importance:
-    """The importance of each hyperparameter, or why it was not computed."""
-
-    method: str
-    r2: float | None = None  # on held-out configurations
-    drops: tuple[tuple[str, float, float], ...] = ()  # key, drop of R2 when it is shuffled, sd over folds and shuffles
-
-
-def importance(rows: Sequence[ComparedRow]) -> Importance:
-    """Return how much of the scores each hyperparameter explains."""
-    scored = [row for row in rows if row.scores]
-    runs = sum(len(row.scores) for row in scored)
-    if runs < _MIN_RUNS or len(scored) < _MIN_CONFIGURATIONS:
-        needed = f"{_MIN_RUNS} runs of {_MIN_CONFIGURATIONS} configurations"
-        return Importance(method=f"not computed: {runs} scored runs of {len(scored)} configurations; it needs {needed}")
-    sample = _sample(scored)
-    fitted = sum(map(len, sample.values()))
-    method = (
-        f"permutation importance of a random forest ({_TREES} trees), fitted to "
-        f"{runs if fitted == runs else f'{fitted} of {runs}'} runs of "
-        f"{len(scored) if len(sample) == len(scored) else f'{len(sample)} of {len(scored)}'} "
-        f"configurations: the drop of R2 on held-out ones ({_FOLDS} folds) when one is shuffled; "
-        "adaptive samplers (tpe, gp) bias it"
-    )
-    return _cross_validate([row for number, row in enumerate(scored) if number in sample], sample, method)
-
-
-def _sample(scored: Sequence[ComparedRow]) -> dict[int, list[float]]:
-    """Return the scores by place of configuration, of so many at equal distances that few enough are fitted."""
-    places = spread(range(len(scored)), _MOST_FITTED)
-    most = max(1, _MOST_FITTED // len(places)) if sum(len(row.scores) for row in scored) > _MOST_FITTED else None
-    return {place: list(scored[place].scores.values())[:most] for place in places}
-
-
-def _cross_validate(scored: Sequence[ComparedRow], sample: Mapping[int, list[float]], method: str) -> Importance:
-    """Cross-validate over configurations, so that no configuration has seeds in both parts."""
-    import numpy as np
-    from sklearn.ensemble import RandomForestRegressor
-    from sklearn.inspection import permutation_importance
-    from sklearn.model_selection import GroupKFold
-
-    keys = list(dict.fromkeys(key for row in scored for key in row.group.values))
-    columns = _as_numbers(scored, keys)
-    x = np.array([line for scores, line in zip(sample.values(), columns, strict=True) for _ in scores])
-    y = np.array([score for scores in sample.values() for score in scores])
-    unit = np.array([place for place, scores in enumerate(sample.values()) for _ in scores])
-    r2, drops = [], []
-    for train, left_out in GroupKFold(_FOLDS, shuffle=True, random_state=0).split(x, y, unit):
-        forest = RandomForestRegressor(_TREES, random_state=0).fit(x[train], y[train])
-        r2.append(forest.score(x[left_out], y[left_out]))
-        shuffled = permutation_importance(forest, x[left_out], y[left_out], n_repeats=_SHUFFLES, random_state=0)
-        drops.append(shuffled.importances)
-    mean = float(np.mean(r2))
-    if not mean >= _MIN_R2:
-        return Importance(
-            method=f"{method}; R2 {mean:.2f}: the forest predicts nothing, so no importance is shown", r2=mean
-        )
-    joined = np.concatenate(drops, axis=1)
-    found = [(key, float(line.mean()), float(line.std())) for key, line in zip(keys, joined, strict=True)]
-    return Importance(method=method, r2=mean, drops=tuple(sorted(found, key=lambda item: -item[1])))
-
-
-def _as_numbers(rows: Sequence[ComparedRow], keys: Sequence[str]) -> list[list[float]]:
-    """Return the values of each configuration as numbers; text and missing values become their rank."""
-    codes = {key: _codes({row.group.values.get(key) for row in rows}) for key in keys}
-    return [[codes[key][row.group.values.get(key)] for key in keys] for row in rows]
-
-
-def _codes(values: Iterable[Value | None]) -> dict[Value | None, float]:
-    """Return for each value a number that trees can split on."""
-    different = sorted(values, key=sort_key)
-    if all(isinstance(each, float) for each in different):
-        return {each: float(each) for each in different if each is not None}
-    return {each: float(place) for place, each in enumerate(different)}
-
-
-@figure("svg")
-def draw_importance(found: Importance) -> Any:
-    """Draw the importance of each hyperparameter."""
-    sheet = new_figure(7, 1 + 0.3 * len(found.drops), layout="constrained")
-    axes = sheet.subplots()
-    keys, means, sds = zip(*found.drops, strict=True)
-    axes.barh(keys, means, xerr=sds, color="C0", ecolor="0.3")
-    axes.invert_yaxis()
-    label_axes(axes, xlabel=f"drop of R2 when shuffled (R2 {found.r2:.2f}); lines: one sd over folds and shuffles")
-    return sheet

@@ -150,6 +150,18 @@ def differences_table(report: Report) -> Table:
     return found
 
 
+def importance_table(report: Report) -> Table:
+    """Return the share of the variance of the scores that each hyperparameter explains, with its interval."""
+    return [
+        {
+            "hyperparameter": each.key,
+            "share": f"{each.share:.2f}",
+            "95 % interval": "" if math.isnan(each.low) else f"{each.low:.2f} to {each.high:.2f}",
+        }
+        for each in report.importance.effects
+    ]
+
+
 def _count(row: ComparedRow) -> str:
     """Return the number of runs that count, as `4/5` if some do not."""
     return (

@@ -1,4 +1,4 @@
-"""The combinations of a grid: zipped axes, knobs that only some options have, and combinations that are left out."""
+"""The combinations of grids: zipped axes, knobs that only some options have, and combinations that are left out."""
 
 from __future__ import annotations
 
@@ -43,49 +43,74 @@ def check_grid_settings(values: Mapping[str, Any], swept: Sequence[str]) -> _Gri
 
 
 class Combinations:
-    """The combinations of some values.
+    """The combinations of the values of one grid, or of several ones after another.
 
     Attributes:
         notes: Lines about knobs that only some of the tried options have, after the combinations have been made.
     """
 
-    def __init__(self, conf: Conf, axes: Sequence[Sequence[ParsedOverride]], settings: _GridSettings) -> None:
-        """Prepare; an axis is the overrides of one key, one or several."""
-        self._conf, self._axes, self._settings = conf, axes, settings
-        self._owners = {knob: owners for knob, owners in map(self._owners_of, axes) if owners is not None}
+    def __init__(
+        self, conf: Conf, grids: Sequence[Sequence[Sequence[ParsedOverride]]], settings: _GridSettings
+    ) -> None:
+        """Prepare; a grid is a list of axes, and an axis is the overrides of one key, one or several."""
+        self._conf, self._grids, self._settings = conf, grids, settings
+        axes = {axis[0].key: axis for grid in grids for axis in grid}
+        found = {key: self._owners_of(key) for key in axes}
+        self._owners = {key: owners for key, owners in found.items() if owners is not None}
         self.notes = [
-            f"{knob}: applies to {self._group(knob)}={','.join(owners)} only, the other trials are without it"
+            f"{knob}: applies to {_group(knob)}={','.join(owners)} only, the other trials are without it"
             for knob, owners in self._owners.items()
         ]
 
     def all(self) -> Iterator[list[ParsedOverride]]:
-        """Yield the overrides of every trial, the last axis fastest, as Hydra's own sweeper does."""
-        seen, left_out = set(), [0] * len(self._settings.exclude)
-        for given in itertools.product(*_check_count(self._blocks())):
+        """Yield the overrides of every trial, those that two grids have once."""
+        return (trial for _, trial in self.by_grid())
+
+    def by_grid(self) -> Iterator[tuple[int, list[ParsedOverride]]]:
+        """Yield the number of the grid and the overrides of every trial; the last axis is the fastest, as in Hydra."""
+        earlier: set[frozenset[str]] = set()
+        counts, left_out = [0, 0], [0] * len(self._settings.exclude)
+        blocks = _check_count([self._blocks(axes) for axes in self._grids])
+        for number, axes in enumerate(self._grids):
+            now = set()
+            for trial in self._trials(axes, blocks[number]):
+                if (words := frozenset(each.word for each in trial)) in earlier:
+                    continue
+                now.add(words)
+                values = {each.key: each.value for each in trial}
+                matches = [_matches(values, each) for each in self._settings.exclude]
+                left_out = [count + match for count, match in zip(left_out, matches, strict=True)]
+                counts = [counts[0] + 1, counts[1] + any(matches)]
+                if not any(matches):
+                    yield number, trial
+            earlier |= now
+        for count, each in zip(left_out, self._settings.exclude, strict=True):
+            if not count:
+                raise ConfigError(f"{_EXCLUDE}: {brief(str(each))} is not a combination of this grid")
+        if counts[1] and counts[0] == counts[1]:
+            raise ConfigError(f"{_EXCLUDE}: leaves out every combination")
+
+    def _trials(
+        self, axes: Sequence[Sequence[ParsedOverride]], blocks: list[list[tuple[ParsedOverride, ...]]]
+    ) -> Iterator[list[ParsedOverride]]:
+        """Yield the overrides of the trials of one grid, without knobs that the option of a trial does not have."""
+        seen = set()
+        for given in itertools.product(*blocks):
             places = {each.key: each for block in given for each in block}
             # In the order of the command line
-            trial = [places[axis[0].key] for axis in self._axes]
-            values = {each.key: each.value for each in trial}
-            whole, trial = len(trial), [each for each in trial if self._applies(each, values)]
+            trial = [places[axis[0].key] for axis in axes]
+            options = {each.key: each.text for each in trial}
+            whole, trial = len(trial), [each for each in trial if self._applies(each, options)]
             # Trials that are the same for another reason are an error
             if (words := tuple(each.word for each in trial)) in seen and len(trial) < whole:
                 continue
             seen.add(words)
-            values = {each.key: each.value for each in trial}
-            matches = [_matches(values, each) for each in self._settings.exclude]
-            left_out = [count + match for count, match in zip(left_out, matches, strict=True)]
-            if not any(matches):
-                yield trial
-        for count, each in zip(left_out, self._settings.exclude, strict=True):
-            if not count:
-                raise ConfigError(f"{_EXCLUDE}: {brief(str(each))} is not a combination of this grid")
-        if sum(left_out) and len(seen) <= sum(left_out):
-            raise ConfigError(f"{_EXCLUDE}: leaves out every combination")
+            yield trial
 
-    def _blocks(self) -> list[list[tuple[ParsedOverride, ...]]]:
+    def _blocks(self, axes: Sequence[Sequence[ParsedOverride]]) -> list[list[tuple[ParsedOverride, ...]]]:
         """Return the values that are combined: those of one axis, or of zipped axes together."""
         partners = {key: keys for keys in self._settings.zip for key in keys}
-        by_key = {axis[0].key: axis for axis in self._axes}
+        by_key = {axis[0].key: axis for axis in axes}
         blocks = []
         for key in by_key:
             keys = partners.get(key, (key,))
@@ -97,35 +122,34 @@ class Combinations:
                 blocks.append(list(zip(*(by_key[each] for each in keys), strict=True)))
         return blocks
 
-    def _owners_of(self, axis: Sequence[ParsedOverride]) -> tuple[str, list[str] | None]:
+    def _owners_of(self, key: str) -> list[str] | None:
         """Return the options with a knob, None if the key is not one that only some of the tried options have."""
-        key = axis[0].key
         group, _, knob = key.partition(".")
-        options = next((each for each in self._axes if each[0].key == group), ())
+        axes = [axis for grid in self._grids for axis in grid if axis[0].key == group]
+        options = dict.fromkeys(each.text for axis in axes for each in axis)
         if not knob or group not in self._conf.defaults or len(options) < 2:
-            return key, None
-        owners = [each.text for each in options if has_knob(self._conf, group, each.text, knob)]
+            return None
+        owners = [option for option in options if has_knob(self._conf, group, option, knob)]
         # A knob that no option has is an error, which the composition of the trials names
-        return key, owners if 0 < len(owners) < len(options) else None
+        return owners if 0 < len(owners) < len(options) else None
 
-    def _applies(self, each: ParsedOverride, values: Mapping[str, Any]) -> bool:
-        if each.key not in self._owners:
-            return True
-        group = self._group(each.key)
-        option = next(one for axis in self._axes for one in axis if one.key == group and one.value == values[group])
-        return option.text in self._owners[each.key]
-
-    def _group(self, knob: str) -> str:
-        return knob.partition(".")[0]
+    def _applies(self, each: ParsedOverride, options: Mapping[str, str]) -> bool:
+        owners = self._owners.get(each.key)
+        # A grid without the group tries the option of the command line, which the composition checks
+        return owners is None or options.get(_group(each.key), owners[0]) in owners
 
 
-def _check_count(blocks: list[list[tuple[ParsedOverride, ...]]]) -> list[list[tuple[ParsedOverride, ...]]]:
+def _group(knob: str) -> str:
+    return knob.partition(".")[0]
+
+
+def _check_count(grids: list[list[list[tuple[ParsedOverride, ...]]]]) -> list[list[list[tuple[ParsedOverride, ...]]]]:
     """Return blocks of values; raises ConfigError if they have too many combinations."""
-    count = math.prod(map(len, blocks))
+    count = sum(math.prod(map(len, blocks)) for blocks in grids)
     if count > MOST:
-        key = next(block[0][0].key for block in blocks if len(block) > 1)
+        key = next(block[0][0].key for blocks in grids for block in blocks if len(block) > 1)
         raise ConfigError(f"{key}: the sweep has {count} trials or more, must be at most {MOST}")
-    return blocks
+    return grids
 
 
 def _matches(values: Mapping[str, Any], excluded: Mapping[str, Any]) -> bool:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hydra.core.override_parser.types import Glob, IntervalSweep, RangeSweep
-
+from runner.door.also import further_grids
 from runner.door.combinations import MOST, Combinations, check_grid_settings
-from runner.door.compose import Parts
+from runner.door.compose import Parts, to_plain
+from runner.door.listed_values import expand_glob, override_in_yaml, value_count, values_of
 from runner.door.naming import trial_name
 from runner.door.options import Conf
-from runner.door.overrides import ParsedOverride, check_allowed, choice_texts, parse_override
+from runner.door.overrides import ParsedOverride
 from runner.door.variants import Composer, Trial
-from runner.errors import ConfigError, unknown
-from runner.search.decimals import count_in_range, nth_in_range
+from runner.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -26,6 +24,7 @@ class Axes:
 
     given: list[ParsedOverride]  # of the command line, Hydra's own included
     searched: list[ParsedOverride]  # of the YAML
+    also: tuple[dict[str, list[ParsedOverride]], ...] = ()  # of further grids: the values of keys that they replace
 
     @property
     def all(self) -> list[ParsedOverride]:
@@ -36,37 +35,15 @@ class Axes:
     @property
     def swept(self) -> list[str]:
         """Return the keys that differ between trials."""
-        return [each.key for each in self.all if each.swept]
+        swept = [each.key for each in self.all if each.swept]
+        return list(dict.fromkeys([*swept, *(key for grid in self.also for key in grid)]))
 
 
 def swept_axes(conf: Conf, parts: Parts, given: list[ParsedOverride]) -> Axes:
     """Return the axes of a command line and of the `hydra.sweeper.params` of its recipe."""
     searched = [override_in_yaml(conf, key, text, example="0.1,0.01") for key, text in parts.searched.items()]
-    return Axes([expand_glob(conf, each) for each in given], searched)
-
-
-def expand_glob(conf: Conf, given: ParsedOverride) -> ParsedOverride:
-    """Return a sweep with `glob(...)` written out as the options that it matches."""
-    pattern = given.value
-    if not isinstance(pattern, Glob):
-        return given
-    if given.key not in conf.defaults:
-        raise ConfigError(f"{given.key}: got {given.text}, but only options of a group can be globbed")
-    matches = pattern.filter(sorted(conf.files[given.key]))
-    if not matches:
-        raise unknown(given.key, "option", given.text, conf.files[given.key])
-    return parse_override(f"{given.key}=choice({','.join(matches)})")
-
-
-def override_in_yaml(conf: Conf, key: str, text: object, *, example: str) -> ParsedOverride:
-    """Return an entry of `hydra.sweeper.params` as an override; `example` is a valid value of `optim.lr`."""
-    if not isinstance(text, (str, int, float)):
-        raise ConfigError(f"hydra.sweeper.params.{key}: must be text, as in 'optim.lr: {example}' in a recipe")
-    each = parse_override(f"{key}={str(text).lower() if isinstance(text, bool) else text}")
-    if each.key == "plugins":
-        raise ConfigError("plugins: allowed on the command line only, because a file must not import code")
-    check_allowed(conf, each)
-    return expand_glob(conf, each)
+    also = further_grids(conf, to_plain(parts.hydra.sweeper).get("also") or [])
+    return Axes([expand_glob(conf, each) for each in given], searched, also)
 
 
 def check_trials(conf: Conf, axes: Axes, sweeper: Mapping[str, Any]) -> tuple[dict[str, Trial], list[str]]:
@@ -78,10 +55,15 @@ def check_trials(conf: Conf, axes: Axes, sweeper: Mapping[str, Any]) -> tuple[di
     composer = Composer(conf, [each for each in axes.given if each.sets_hydra])
     found: dict[str, Trial] = {}
     swept = set(axes.swept)
-    for given in combinations.all():
+    earlier: dict[int, set[str]] = {}
+    for number, given in combinations.by_grid():
+        known = earlier.setdefault(number, set(found))
         named = tuple((each.key, each.value) for each in given if each.key in swept or not swept)
         trial = replace(composer.trial(given), named=named)
         name = trial_name(named, trial.config)
+        if name in known and found[name].config == trial.config:
+            # Two grids have it, written in another way
+            continue
         if name in found:
             same = found[name].config == trial.config
             says = "are the same" if same else "differ only in what their folders' names leave out"
@@ -93,46 +75,8 @@ def check_trials(conf: Conf, axes: Axes, sweeper: Mapping[str, Any]) -> tuple[di
 def grid_of(conf: Conf, axes: Axes, sweeper: Mapping[str, Any]) -> Combinations:
     """Return the combinations of the values of each key; nothing is listed of a grid that is too large."""
     settings = check_grid_settings(sweeper, axes.swept)
-    counts = [min(_count(each), MOST + 1) for each in axes.all]
+    counts = [min(value_count(each), MOST + 1) for each in axes.all]
     if (count := max(counts, default=1) if settings.zip else math.prod(counts)) > MOST:
         raise ConfigError(f"{axes.swept[0]}: the sweep has {count} trials or more, must be at most {MOST}")
-    parsed = [[parse_override(f"{each.key}={text}") for text in _texts(each)] for each in axes.all]
-    return Combinations(conf, parsed, settings)
-
-
-def _count(each: ParsedOverride) -> int:
-    """Return how many values an override has, one or several; nothing is listed, because a range can be long."""
-    if not each.swept:
-        return 1
-    if isinstance(each.value, IntervalSweep):
-        raise ConfigError(
-            f"{each.key}: got {each.text}, but a grid tries listed values only; "
-            f"list them ({each.key}=0.1,0.01) or choose a sweeper that searches (hydra/sweeper=...)"
-        )
-    count = range_count(each) if isinstance(each.value, RangeSweep) else len(list(each.parsed.sweep_iterator()))
-    if not count:
-        raise ConfigError(f"{each.key}: got {each.text}, which has no values")
-    return count
-
-
-def range_count(each: ParsedOverride) -> int:
-    """Return how many values a range has; raises ConfigError for a step of 0 and for infinite ends."""
-    value = each.value
-    try:
-        return count_in_range(value.start, value.stop, value.step)
-    except ValueError as error:
-        raise ConfigError(f"{each.key}: got {each.text}, which is not a valid range ({error})") from error
-
-
-def _texts(each: ParsedOverride) -> list[str]:
-    """Return the values of an override, one or several, as texts."""
-    if not each.swept:
-        return [each.text]
-    value = each.value
-    if not isinstance(value, RangeSweep):
-        return choice_texts(each)
-    # Hydra adds steps up in binary
-    texts = [str(nth_in_range(value.start or 0, value.step, index)) for index in range(range_count(each))]
-    if value.shuffle:
-        random.shuffle(texts)
-    return texts
+    first = {each.key: values_of(each) for each in axes.all}
+    return Combinations(conf, [list(grid.values()) for grid in (first, *({**first, **m} for m in axes.also))], settings)

@@ -152,7 +152,7 @@ def _folder(conf: Conf, parts: Parts, config: dict[str, Any], axes: Axes) -> Pat
     fixed = sorted(
         (each.key, config["init_sha256"] or each.text if each.key in WEIGHTS else each.text)
         for each in axes.all
-        if not each.swept and is_named(each.key)
+        if each.key not in axes.swept and is_named(each.key)
     )
     if conf.primary != "config":
         fixed.append(("--config-name", conf.primary))

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from runner.door.check_ends import check_ends, check_point, with_point
 from runner.door.compose import Parts, hydra_opened, to_plain
+from runner.door.exclusions import check_exclusions
 from runner.door.initial_points import check_initial
 from runner.door.jobs import trial_job
 from runner.door.naming import trial_name
@@ -33,7 +35,7 @@ from runner.keys import experiment
 from runner.schema import NonNegativeInt
 from runner.search.records import Search, StudyTrial
 from runner.search.refine import RefineSettings
-from runner.search.samplers import random_points
+from runner.search.samplers import first_allowed, random_points
 from runner.search.space import Axis, Point, Space
 from runner.search.storage import KEY as STORAGE
 from runner.search.storage import check_optuna_installed, check_storage, is_database, open_storage
@@ -65,8 +67,9 @@ class PlannedSearch:
     def examples(self) -> list[Job]:
         """Return runs of some points: one where the points differ in rates only, else those of random points."""
         if all(axis.kind == "float" for axis in self.search.space.axes):
-            return [self.run(self.search.space.first_point(), self.search.seeds[0])]
-        points = itertools.islice(random_points(self.search.space, 0), _EXAMPLES)
+            return [self.run(_a_point(self.search), self.search.seeds[0])]
+        allowed = (point for point in random_points(self.search.space, 0) if not self.search.excludes(point))
+        points = itertools.islice(allowed, _EXAMPLES)
         return [self.run(point, self.search.seeds[0]) for point in points]
 
 
@@ -86,10 +89,13 @@ def plan_search(
     space, fixed = make_space(conf, parts, overrides)
     check_fits(space, sampler, pruner, settings)
     composer = Composer(conf, [each for each in given if each.sets_hydra])
-    config = _check_ends(conf, composer, space, fixed)
+    # A search in rounds has none
+    exclusions = check_exclusions(values.get("exclude", []), space)
+    config = check_ends(conf, composer, space, fixed, exclusions)
     search = _make_search(
         settings, sampler, pruner, config, space, check_initial(values["initial"], space, sampler["name"])
     )
+    search = replace(search, exclusions=exclusions)
     if knobs:
         search = _in_rounds(search, knobs, _widest(composer, space, fixed, extend=knobs.extend))
     if subdir := given_subdir(given):
@@ -101,8 +107,14 @@ def plan_search(
     run = _Runs(conf, composer, search.space, fixed, folder, subdir, own_seed=own_seed, trials=trials)
     if subdir:
         # A name that is too long, for example
-        run(space.first_point(), search.seeds[0])
+        run(_a_point(search), search.seeds[0])
     return folder, PlannedSearch(search, trial_job(config, (), folder / "any"), run)
+
+
+def _a_point(search: Search) -> Point:
+    """Return a point of a search: the first choices and lower ends, another one if that is excluded."""
+    first = search.space.first_point()
+    return first_allowed(search.space, search.exclusions) if search.excludes(first) else first
 
 
 @dataclass(frozen=True)
@@ -123,7 +135,7 @@ class _Runs:
         own = [parse_override(f"{key}={text}") for key, text in self.space.words(point)]
         own += [parse_override(f"seed={seed}")] if self.own_seed else []
         with hydra_opened(self.conf):
-            trial = self.composer.trial(_with_point(self.fixed, own))
+            trial = self.composer.trial(with_point(self.fixed, own))
         given = [(each.key, each.value) for each in own]
         folder = self.folder / trial_name(given, trial.config)
         job = trial_job(trial.config, trial.words, folder, self.conf.folders, given=given, trials=self.trials)
@@ -164,7 +176,7 @@ def _widest(composer: Composer, space: Space, fixed: Sequence[ParsedOverride], *
     def accepts(axis: Axis, text: str) -> bool:
         option = {axis.when[0]: axis.when[1][0]} if axis.when else {}
         try:
-            _check_point(composer, space, fixed, axis, {**first, **option, axis.name: text})
+            check_point(composer, space, fixed, axis, {**first, **option, axis.name: text})
         except RunnerError:
             return False
         return True
@@ -212,36 +224,3 @@ def _check_storage(url: str | None) -> None:
 def _study_name(space: Space, sampler: dict[str, Any], seeds: int) -> str:
     """Return a name that changes with the space, the sampler and the number of seeds."""
     return f"{sampler['name']}-{digest([list(map(vars, space.axes)), sampler, seeds])}"
-
-
-def _check_ends(conf: Conf, composer: Composer, space: Space, fixed: Sequence[ParsedOverride]) -> dict[str, Any]:
-    """Check each axis at its ends, or at each choice, with every option that it applies to; return one config."""
-    first = {axis.name: axis.end_texts()[0] for axis in space.axes}
-    for axis in space.axes:
-        group = axis.when[0] if axis.when else axis.key.partition(".")[0]
-        options = axis.when[1] if axis.when else next((a.choices for a in space.axes if a.key == group), ("",))
-        for end in axis.end_texts():
-            for option in options if group != axis.key else ("",):
-                values = {**first, axis.name: end, **({group: option} if option else {})}
-                _check_point(composer, space, fixed, axis, values)
-    return _check_point(composer, space, fixed, space.axes[0], first)
-
-
-def _check_point(
-    composer: Composer, space: Space, fixed: Sequence[ParsedOverride], axis: Axis, values: dict[str, str]
-) -> dict[str, Any]:
-    """Return the config of one point, checked; `values` holds a text for each axis."""
-    keys = {each.name: each.key for each in space.axes}
-    own = [parse_override(f"{keys[name]}={text}") for name, text in space.active_point(values).items()]
-    try:
-        return composer.trial(_with_point(fixed, own)).config
-    except ConfigError as error:
-        if axis.kind == "float" and "must be a whole number" in str(error):
-            raise ConfigError(f"{error}; for whole numbers: int(interval(...))") from error
-        raise
-
-
-def _with_point(fixed: Sequence[ParsedOverride], own: Sequence[ParsedOverride]) -> list[ParsedOverride]:
-    """Return overrides, options before knobs; those of the point replace those that all points share."""
-    keys = {each.key for each in own}
-    return [*(each for each in fixed if each.key not in keys), *own]

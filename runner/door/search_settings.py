@@ -53,7 +53,18 @@ def check_search_settings(values: dict[str, Any]) -> SearchSettings:
     if not isinstance(values["params"], dict):
         raise ConfigError(f"hydra.sweeper.params: got {values['params']}, must be a mapping {{a: b}}")
     kinds = get_type_hints(SearchSettings, include_extras=True)
-    known = [*kinds, "sampler", "pruner", "stop", "initial", "scientific", "params", "custom_search_space", "_target_"]
+    known = [
+        *kinds,
+        "sampler",
+        "pruner",
+        "stop",
+        "initial",
+        "exclude",
+        "scientific",
+        "params",
+        "custom_search_space",
+        "_target_",
+    ]
     for name in values:
         if name not in known:
             raise unknown(f"hydra.sweeper.{name}", "key", str(name), known[:-1])

@@ -11,8 +11,8 @@ from typing import Any
 from hydra.core.override_parser.types import IntervalSweep, RangeSweep
 
 from runner.door.compose import Parts
-from runner.door.grid import expand_glob, override_in_yaml, range_count
 from runner.door.knob_owners import has_knob
+from runner.door.listed_values import expand_glob, override_in_yaml, range_count
 from runner.door.options import Conf
 from runner.door.overrides import ParsedOverride, choice_texts
 from runner.errors import ConfigError, unknown

@@ -15,6 +15,15 @@ lr_scores.py      scores of learning rates, the choice among them, and suggestio
 lr_range.py       a range test
 lr_words.py       the outcome of step 3 in words
 find_lr.py        step 3: learning rates that make the loss go down
+trials.py         trainings of steps 4 and 5, and their scores
+coarse_grid.py    points of the coarse search
+coarse_words.py   its outcome in words
+coarse.py         step 4: a coarse search over learning rate and weight decay
+refine_space.py   ranges around candidates
+refine_words.py   the winner against the incumbent
+refine.py         step 5: a refining search around the candidates
+check_curves.py   step 6: the run doctor on the trainings of the searches
+trial_figures.py  scores against hyperparameters
 steps.py          runs steps in order: keys, state, handoff
 recipe.py         the recipe at the end
 report.py         the report: terminal, Markdown, HTML

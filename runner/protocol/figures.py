@@ -9,10 +9,20 @@ from typing import Any
 from runner.engine.figures.picture import Picture, figure, new_figure
 from runner.protocol.outcome import StepResult
 
+_LR, _DECAY = "optim.lr", "optim.weight_decay"
+_MOST_LINES = 8
+_FRESH = ("winner", "incumbent")
+
 
 def pictures_of(results: Sequence[StepResult]) -> dict[str, Picture]:
     """Return the picture of each step that has one, by its name."""
-    drawers = {"check_init": _initial_figure, "overfit": _fit_figure, "find_lr": _rates_figure}
+    drawers = {
+        "check_init": _initial_figure,
+        "overfit": _fit_figure,
+        "find_lr": _rates_figure,
+        "coarse": _coarse_figure,
+        "refine": _refine_figure,
+    }
     return {
         each.step: drawers[each.step](each.measurements)
         for each in results
@@ -90,6 +100,56 @@ def _rates_figure(found: Mapping[str, Any]) -> Any:
     return sheet
 
 
+@figure("png")
+def _coarse_figure(found: Mapping[str, Any]) -> Any:
+    """Draw the score of each point of the coarse search against the learning rate, a line for each weight decay."""
+    sheet = new_figure(9.0, 3.8, layout="constrained")
+    left, right = sheet.subplots(1, 2)
+    decays = sorted({each["values"].get(_DECAY, 0.0) for each in found["trials"]})
+    # A line for each of many weight decays of quasi-random points says nothing
+    style = {"marker": "o", "linestyle": "-" if len(decays) <= _MOST_LINES else ""}
+    for number, decay in enumerate(decays):
+        points = sorted(
+            (each["values"][_LR], _number(each["score"]), _number(each["accuracy"]))
+            for each in found["trials"]
+            if each["values"].get(_DECAY, 0.0) == decay
+        )
+        color = _shade(number, len(decays))
+        label = f"weight decay {decay:.2g}" if len(decays) <= _MOST_LINES else None
+        left.plot([each[0] for each in points], [each[1] for each in points], color=color, label=label, **style)
+        right.plot([each[0] for each in points], [each[2] for each in points], color=color, **style)
+    right.axhline(found["majority"], color="0.4", linestyle="--", label="most frequent class")
+    for axes in (left, right):
+        axes.set_xscale("log")
+    _finish(left, "learning rate", found["metric"], f"Coarse search, {found['epochs']:g} epochs")
+    _finish(right, "learning rate", "validation accuracy", "Accuracy of the same trainings")
+    return sheet
+
+
+@figure("png")
+def _refine_figure(found: Mapping[str, Any]) -> Any:
+    """Draw the score of each training of the refining search, and the fresh seeds of winner and incumbent."""
+    sheet = new_figure(9.0, 3.8, layout="constrained")
+    left, right = sheet.subplots(1, 2)
+    rounds = sorted({each["stage"] for each in found["trials"] if each["stage"] not in _FRESH})
+    for number, stage in enumerate(rounds):
+        points = [each for each in found["trials"] if each["stage"] == stage]
+        rates, scores = [each["values"][_LR] for each in points], [_number(each["score"]) for each in points]
+        left.plot(rates, scores, "o", color=_shade(number, len(rounds)), label=stage)
+    for place, name in enumerate(_FRESH):
+        scores = [_number(value) for value in found[name]]
+        right.plot([place] * len(scores), scores, "o", color=f"C{place}")
+    # One seed is a pair
+    for one, other in zip(found["winner"], found["incumbent"], strict=False):
+        right.plot([0, 1], [_number(one), _number(other)], color="0.7", linewidth=0.8)
+    right.set_xticks([0, 1], _FRESH)
+    right.set_xlim(-0.5, 1.5)
+    left.set_xscale("log")
+    _finish(left, "learning rate", found["metric"], f"Refining search, {found['epochs']:g} epochs")
+    _finish(right, "", found["metric"], "Fresh seeds")
+    return sheet
+
+
 def _shade(number: int, count: int) -> Any:
     """Return a color for each of some ordered lines."""
     from matplotlib import colormaps
@@ -102,7 +162,8 @@ def _finish(axes: Any, x: str, y: str, title: str, columns: int = 1) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.set_title(title, fontsize=11)
-    axes.legend(frameon=False, fontsize=8, ncols=columns)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=8, ncols=columns)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -16,6 +16,9 @@ _TITLES = {
     "check_init": "Step 1: initial loss",
     "overfit": "Step 2: overfit a small sample",
     "find_lr": "Step 3: learning rates",
+    "coarse": "Step 4: coarse search",
+    "refine": "Step 5: refining search",
+    "check_curves": "Step 6: curves",
 }
 _NO_PROOF = "A pass does not prove that labels and inputs are right: permuted labels overfit as fast."
 _NO_TEST = "The test split was not read."
@@ -79,7 +82,10 @@ def show(report: Report) -> None:
     for result in report.results:
         title = f"{_TITLES.get(result.step, result.step)}: {result.status}"
         notes = [result.headline, *_reasons(result), *(f"try: {line}" for line in _advice_lines(result))]
-        print_table(_criteria_rows(result), title=title, notes=notes)
+        if result.criteria:
+            print_table(_criteria_rows(result), title=title, notes=notes)
+        else:
+            write_stdout("".join(f"{line}\n" for line in (title, *notes)))
         print_table(result.table)
         write_stdout("\n")
     if len(report.results) > 1:

@@ -3,6 +3,7 @@
 - `space`: search spaces, with axes that apply to some choices only.
 - `decimals`: ranges of numbers in decimal notation.
 - `samplers`: grid, random and quasi-random points; Optuna's adaptive samplers.
+- `exclusions`: points that are never tried.
 - `pruning`: stops unpromising runs early.
 - `records`: the settings of a search, its points and their results.
 - `study`: the next point, the results, and the points that a killed process left.

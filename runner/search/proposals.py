@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from runner.printing import write_stderr
 from runner.search.compatible import enqueued_problem
+from runner.search.exclusions import MOST_DRAWN
 from runner.search.records import NON_ADAPTIVE, Search, StudyTrial
 from runner.search.refined_trials import attributes_of, progress_of
-from runner.search.samplers import adaptive_sampler, distinct_points, distribution
+from runner.search.samplers import adaptive_sampler, distinct_points, distribution, first_allowed
 from runner.search.space import Point
+from runner.search.stored_trials import LEFT_OUT
 from runner.search.tally import Tally, sampler_words
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
+
+# Proposals of an adaptive sampler in a row that may be excluded
+_MOST_EXCLUDED = 20
 
 
 class Proposals:
@@ -31,7 +36,17 @@ class Proposals:
         self._tally, sampler = tally, search.sampler
         self._sampler = sampler_words(search)
         listed = sampler["name"] in NON_ADAPTIVE
-        self._points = enumerate(distinct_points(search.space, sampler)) if listed else None
+        self._points = self._allowed() if listed else None
+
+    def _allowed(self) -> Iterator[tuple[int, Point]]:
+        """Yield the points of a non-adaptive sampler that are not excluded, with their numbers among all."""
+        excluded = 0
+        for index, point in enumerate(distinct_points(self._search.space, self._search.sampler)):
+            excluded = excluded + 1 if self._search.excludes(point) else 0
+            if not excluded:
+                yield index, point
+            elif excluded > MOST_DRAWN:
+                return
 
     def enqueue_initial(self) -> None:
         """Store the first points of the search as waiting trials, unless an earlier command did."""
@@ -52,7 +67,7 @@ class Proposals:
             self.mark(waiting.number)
             return self._asked(waiting.number)
         if self._points is None:
-            return self._asked(len(trials))
+            return self._proposed(len(trials))
         known = self._tally.last_index(trials)
         indexed = next((each for each in self._points if each[0] > known), None)
         return None if indexed is None else self.store(indexed[1], {"index": indexed[0], "sampler": self._sampler})
@@ -87,7 +102,7 @@ class Proposals:
         return self._sampled(identity, Trial(self._study, identity))
 
     def _asked(self, number: int) -> StudyTrial | None:
-        """Return the trial of this number, which waits or is the next one, with a value for each axis that applies."""
+        """Return the trial of this number, which waits, with a value for each axis that applies, else the next one."""
         from optuna.trial import TrialState
 
         self._study.sampler = adaptive_sampler(self._search.space, self._search.sampler, number)
@@ -98,7 +113,32 @@ class Proposals:
             write_stderr(f"point {found.number} was enqueued but cannot be run: {problem}\n")
             self._study.tell(trial, state=TrialState.FAIL)
             return self.next()
-        return self._sampled(identity, trial)
+        return self._unless_excluded(self._sampled(identity, trial)) or self.next()
+
+    def _proposed(self, number: int) -> StudyTrial | None:
+        """Return a point of the adaptive sampler, a random one after too many that are excluded."""
+        for _ in range(_MOST_EXCLUDED):
+            self._study.sampler = adaptive_sampler(self._search.space, self._search.sampler, number)
+            trial = self._study.ask()
+            if found := self._unless_excluded(self._sampled(self.mark(trial.number), trial)):
+                return found
+            number = trial.number + 1
+        return self.store(first_allowed(self._search.space, self._search.exclusions, number), {})
+
+    def _unless_excluded(self, asked: StudyTrial) -> StudyTrial | None:
+        """Return a trial, None if its point is excluded: then it ends here, and another one takes its place."""
+        if not self._search.excludes(asked.point):
+            return asked
+        self.leave_out(asked.number)
+        return None
+
+    def leave_out(self, number: int) -> None:
+        """End a running trial whose point is excluded."""
+        from optuna.trial import TrialState
+
+        identity = self._storage.get_trial_id_from_study_id_trial_number(self._study_id(), number)
+        self._storage.set_trial_user_attr(identity, LEFT_OUT, True)
+        self._study.tell(number, state=TrialState.FAIL)
 
     def _sampled(self, identity: int, trial: Trial) -> StudyTrial:
         """Return a trial with a value for each axis that applies, by the sampler unless it has one."""

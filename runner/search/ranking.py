@@ -21,7 +21,7 @@ from runner.search.budgets import write_best_so_far
 from runner.search.records import RankedPoint, Search
 
 # The name that hydra-optuna-sweeper uses
-_RESULTS = "optimization_results.yaml"
+RESULTS = "optimization_results.yaml"
 _RANKING = "ranking.csv"
 # Most points of the table in the terminal; the file has all
 _MAX_ROWS = 20
@@ -59,7 +59,7 @@ def write_ranking(
         **{key: value for key, value in about.items() if key != "name"},
         "points": {state: sum(row.state == state for row in rows) for state in sorted({row.state for row in rows})},
     }
-    write_atomic(folder / _RESULTS, yaml.safe_dump(found, sort_keys=False, allow_unicode=True).encode())
+    write_atomic(folder / RESULTS, yaml.safe_dump(found, sort_keys=False, allow_unicode=True).encode())
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     keys = _columns(rows)
@@ -98,7 +98,7 @@ def show_ranking(folder: Path, rows: Sequence[RankedPoint], search: Search, moni
     words = ", ".join(f"{number} {_state_in_words(state)}" for state, number in counts.items())
     count = counted(len(rows), "point")
     write_stdout(
-        f"{count} ({words}); all in {printable(folder / _RANKING)}, the best in {printable(folder / _RESULTS)}\n"
+        f"{count} ({words}); all in {printable(folder / _RANKING)}, the best in {printable(folder / RESULTS)}\n"
     )
     for row in rows:
         if row.state == "fail":

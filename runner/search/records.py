@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runner.engine.monitor import Monitor
+from runner.search.exclusions import Exclusion, is_excluded
 from runner.search.refine import RefineSettings
 from runner.search.space import Point, Space
 from runner.status import Status
@@ -35,6 +36,7 @@ class Search:
     max_failure_rate: float
     refine: RefineSettings | None = None  # rounds of single trainings instead of a sampler's points
     initial: tuple[Point, ...] = ()  # tried first; values that are left out are sampled
+    exclusions: tuple[Exclusion, ...] = ()  # points that are never tried
     settings: Mapping[str, Any] = field(default_factory=dict)  # what changes the numbers, at one end of each axis
 
     def shared_settings(self) -> dict[str, Any]:
@@ -49,7 +51,14 @@ class Search:
     @functools.cached_property
     def most_points(self) -> float:
         """The largest number of points that can be tried: a non-adaptive sampler ends when it has tried the space."""
-        return min(self.max_points, self.space.size() if self.sampler["name"] in NON_ADAPTIVE else math.inf)
+        size = self.space.size() if self.sampler["name"] in NON_ADAPTIVE else math.inf
+        if self.exclusions and size < math.inf:
+            size = sum(not self.excludes(point) for point in self.space.grid())
+        return min(self.max_points, size)
+
+    def excludes(self, point: Point) -> bool:
+        """Return True if a point is never tried."""
+        return is_excluded(self.space, self.exclusions, point)
 
     @property
     def prunes(self) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ConfigError
+from runner.search.exclusions import KEY, MOST_DRAWN, Exclusion, is_excluded
 from runner.search.records import NON_ADAPTIVE
 from runner.search.space import Axis, Point, Space
 
@@ -55,6 +56,14 @@ def random_points(space: Space, seed: int) -> Iterator[Point]:
     axes = {axis.name: np.random.default_rng([seed, zlib.crc32(axis.name.encode())]) for axis in space.axes}
     while True:
         yield space.active_point({axis.name: axis.value_at(axes[axis.name].random()) for axis in space.axes})
+
+
+def first_allowed(space: Space, exclusions: Sequence[Exclusion], seed: int = 0) -> Point:
+    """Return a random point that is not left out; raises ConfigError if there is none among many."""
+    for point in itertools.islice(random_points(space, seed), MOST_DRAWN):
+        if not is_excluded(space, exclusions, point):
+            return point
+    raise ConfigError(f"{KEY}: leaves out each of {MOST_DRAWN} random points")
 
 
 def _quasi_random_points(space: Space, seed: int) -> Iterator[Point]:

@@ -13,6 +13,9 @@ from runner.search.space import Space
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
+# The attribute of a trial whose point is excluded
+LEFT_OUT = "excluded"
+
 
 def attribute(trial: FrozenTrial, name: str, kind: type, default: Any) -> Any:
     """Return a user attribute of a trial, the default if it has none of this type: others may write attributes, too."""
@@ -27,8 +30,9 @@ def is_counted(trial: FrozenTrial, space: Space) -> bool:
 
 
 def retried(trials: Sequence[FrozenTrial]) -> set[int]:
-    """Return the numbers of the trials that another one repeats."""
-    return {number for each in trials if (number := attribute(each, "again", int, None)) is not None}
+    """Return the numbers of the trials in whose place there is another one: it repeats them, or they were left out."""
+    again = {number for each in trials if (number := attribute(each, "again", int, None)) is not None}
+    return again | {each.number for each in trials if attribute(each, LEFT_OUT, bool, False)}
 
 
 def asked_seeds(trial: FrozenTrial) -> tuple[int, ...]:

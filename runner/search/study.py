@@ -165,11 +165,7 @@ class Study:
             return
         # A storage of its own, since connections belong to one thread
         with storage_errors(self._url):
-            beat = Heartbeat(
-                open_storage(self._url, Path()),
-                self._study_id(),
-                self._owner,
-            )
+            beat = Heartbeat(open_storage(self._url, Path()), self._study_id(), self._owner)
         with closing(beat):
             yield
 
@@ -242,6 +238,11 @@ class Study:
             # The process was killed between two values of the point
             if running:
                 self._study.tell(each.number, state=TrialState.FAIL)
+            return None
+        if self._search.excludes(self._point(each)):
+            # The process was killed before it could leave the point out, or the command excludes it now
+            if running:
+                self._proposals.leave_out(each.number)
             return None
         if not running:
             return self._proposals.store(self._point(each), kept_attributes(each))

@@ -29,7 +29,7 @@ class Tally:
         return self._counted + self._count(later) - len(self._retried | retried(later))
 
     def retried(self, trials: Sequence[FrozenTrial]) -> set[int]:
-        """Return the numbers of the trials that another one repeats."""
+        """Return the numbers of the trials in whose place there is another one."""
         return self._retried | retried(self.unfinished(trials))
 
     def last_index(self, trials: Sequence[FrozenTrial]) -> int:

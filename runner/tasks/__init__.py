@@ -42,6 +42,8 @@ check_init.py       step 1: the untrained model
 overfit.py          step 2: a small sample
 fit_subset.py       a training on a small sample
 find_lr.py          step 3: learning rates
+coarse.py           step 4: a coarse search
+refine.py           step 5: a refining search
 list.py             groups, options and knobs as text or Markdown
 catalog.py          the catalog that task=list prints
 reference.py        docs/reference.md

@@ -7,11 +7,13 @@ import textwrap
 from pathlib import Path
 from typing import Annotated, Literal
 
-from runner.comparing.csv_tables import configurations_csv, runs_csv
+from runner.comparing.csv_tables import configurations_csv, importance_csv, runs_csv
+from runner.comparing.front_tables import front_csv, front_table, front_title
 from runner.comparing.page import draw_pictures, headline, html_page, markdown_page, remarks
+from runner.comparing.pareto import read_objectives
 from runner.comparing.report import RaceRules, Report, limit_note, limited, make_report
 from runner.comparing.study_tables import profiles_table, times_csv, times_table
-from runner.comparing.tables import calibration_table, cost_table, screen_table
+from runner.comparing.tables import calibration_table, cost_table, importance_table, screen_table
 from runner.comparing.verdicts import Criterion
 from runner.decoration import decorative
 from runner.directions import monitor_by_tag
@@ -46,18 +48,21 @@ def compare(
     per_study: PositiveInt,
     tuned: list[str],
     workloads: list[str],
+    objectives: list[str],
     out: Annotated[str | None, Role.PATH, FilePath()],
 ) -> int:
     """Compare runs: mean and sd over seeds, paired differences with intervals, and a verdict.
 
     Leaves a folder with `comparison.html` (one file, no network), `comparison.md`, `comparison.csv`, `runs.csv` and
     the pictures. Runs on different data, or with a `metric` of different meaning, are an error; unequal budgets, failed
-    and unreadable runs are warnings. With `until` also the steps and seconds to a target score, in `target.csv` too.
+    and unreadable runs are warnings. With `until` also the steps and seconds to a target score, in `target.csv` too;
+    with `objectives` the configurations that no other one beats in all of them, in `pareto.csv` too.
     """
     score = monitor_by_tag(metric, job.config["plugins"], key="task.metric")
     criterion = Criterion(metric=metric, at=at, margin=margin, lower_is_better=score.lower_is_better)
     rules = _race_rules(job, until, per_study, tuned, workloads)
-    found = make_report(patterns_of(job), criterion, baseline, rules)
+    wanted = read_objectives(objectives, job.config["plugins"])
+    found = make_report(patterns_of(job), criterion, baseline, rules, wanted)
     printed = False
     with decorative("comparison: not shown"):
         _print_report(found)
@@ -96,6 +101,10 @@ def _save(found: Report, job: Job, out: str | None) -> tuple[Path, list[str]]:
     tables = {"comparison.csv": configurations_csv(found), "runs.csv": runs_csv(found)}
     if found.race:
         tables["target.csv"] = times_csv(found.race)
+    if found.front:
+        tables["pareto.csv"] = front_csv(found.front)
+    if found.importance.effects:
+        tables["importance.csv"] = importance_csv(found)
     folder = create(Path(out or job.folder or Path(job.config["outputs"]) / f"compare-{subject_of(found.patterns)}"))
     for name, text in tables.items():
         write_atomic(folder / name, _encoded(text))
@@ -134,8 +143,13 @@ def _print_report(found: Report) -> None:
         if found.race:
             print_table(times_table(found.race, _MAX_ROWS), title=f"time to {found.race.target}", console=screen)
             print_table(profiles_table(found.race, _MAX_ROWS), console=screen)
+        if found.front:
+            print_table(front_table(found.front, _MAX_ROWS), title=front_title(found.front), console=screen)
         for line in remarks(found):
             screen.print(_wrap(f"- {line}", screen.width))
+        if shares := importance_table(found):
+            biased = [found.importance.warning] if found.importance.warning else []
+            print_table(shares[:_MAX_ROWS], title="share of the variance of the scores", notes=biased, console=screen)
         print_table(calibration_table(found.first(_MAX_ROWS), narrow=True), console=screen)
         print_table(cost_table(found.first(_MAX_ROWS), narrow=True), notes=left_out, console=screen)
 

@@ -1,14 +1,17 @@
-"""task=protocol: initial loss, a small sample, learning rates, in order, each with a gate."""
+"""task=protocol: initial loss, a small sample, learning rates, a coarse and a refining search, each with a gate."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
+from runner.protocol.check_curves import CheckCurves
 from runner.protocol.check_init import CheckInit
+from runner.protocol.coarse import Coarse
 from runner.protocol.context import Step
 from runner.protocol.find_lr import FindLr
 from runner.protocol.overfit import Overfit
+from runner.protocol.refine import Refine
 from runner.registry import register
 from runner.schema import NotEmpty
 from runner.tasks.job import Job, Launch, Vary
@@ -23,22 +26,32 @@ def protocol(
     vary: Vary,
     launch: Launch,
     *,
-    steps: Annotated[list[Literal[1, 2, 3]], NotEmpty()],
+    steps: Annotated[list[Literal[1, 2, 3, 4, 5, 6]], NotEmpty()],
     keep_going: bool,
     budget: str | None,
     check_init: _Knobs | None,
     overfit: _Knobs | None,
     find_lr: _Knobs | None,
+    coarse: _Knobs | None,
+    refine: _Knobs | None,
 ) -> int:
-    """Run the first steps of the protocol: initial loss, overfit a small sample, find the learning rate.
+    """Run steps of the protocol: initial loss, overfit a small sample, find the learning rate, search, refine, curves.
 
     Each step hands on what it found. One that fails ends the protocol with exit code 1. A step that is done is not
     repeated: the same command, or `resume=<folder>`, continues. The end is a report, and a recipe to train with. The
     test split is never read.
     """
-    given = {"check_init": check_init or {}, "overfit": overfit or {}, "find_lr": find_lr or {}}
-    chosen = [_NAMES[number] for number in sorted(set(steps))]
-    made = [_MAKE[name](knobs_of(job, vary, name, given[name], f"task.{name}")) for name in chosen]
+    given = {
+        "check_init": check_init or {},
+        "overfit": overfit or {},
+        "find_lr": find_lr or {},
+        "coarse": coarse or {},
+        "refine": refine or {},
+    }
+    # Also of steps that are not chosen: a misspelled knob must not wait for its step
+    knobs = {name: knobs_of(job, vary, name, given[name], f"task.{name}") for name in _NAMES.values()}
+    made = [_MAKE[name](knobs[name]) for number, name in _NAMES.items() if number in steps]
+    made += [CheckCurves()] if _CURVES in steps else []
     return run_protocol(job, vary, launch, made, keep_going=keep_going, budget=budget)
 
 
@@ -48,9 +61,24 @@ def _find_lr(knobs: Mapping[str, Any]) -> Step:
     return FindLr(**{**knobs, "lrs": None if lrs == "auto" else tuple(lrs)})
 
 
-_NAMES = {1: "check_init", 2: "overfit", 3: "find_lr"}
+def _coarse(knobs: Mapping[str, Any]) -> Step:
+    """Return step 4."""
+    decays = knobs["weight_decays"]
+    return Coarse(
+        **{
+            **knobs,
+            "lr_factors": tuple(knobs["lr_factors"]),
+            "weight_decays": None if decays == "auto" else tuple(decays),
+        }
+    )
+
+
+_CURVES = 6
+_NAMES = {1: "check_init", 2: "overfit", 3: "find_lr", 4: "coarse", 5: "refine"}
 _MAKE: dict[str, Callable[[Mapping[str, Any]], Step]] = {
     "check_init": lambda knobs: CheckInit(**knobs),
     "overfit": lambda knobs: Overfit(**{**knobs, "lr_ladder": tuple(knobs["lr_ladder"])}),
     "find_lr": _find_lr,
+    "coarse": _coarse,
+    "refine": lambda knobs: Refine(**knobs),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -26,6 +27,7 @@ from runner.protocol.plain_config import quiet_overrides
 from runner.protocol.recipe import recipe_yaml
 from runner.protocol.report import Report, html, markdown, show
 from runner.protocol.steps import Plan, Progress, run_steps
+from runner.protocol.trial_figures import trial_pictures
 from runner.settings import SETTINGS
 from runner.tasks.job import Config, Job, Launch, Vary
 from runner.tasks.next_steps import command_line, tensorboard_folder
@@ -33,6 +35,8 @@ from runner.tasks.report import print_progress
 from runner.tasks.run_folder import Run, continued_run_folder
 
 _CONF = "conf"
+# Of the lines of a recipe's comment
+_WIDTH = 118
 _NOT_WRITTEN = "report: not written"
 
 
@@ -114,7 +118,9 @@ def _write_recipe(folder: Path, config: Config, words: Sequence[str], progress: 
     make_folders(path)
     groups = frozenset(key for key, value in config.items() if key not in SETTINGS and isinstance(value, Mapping))
     found = ", ".join(f"{key}={value:.4g}" for key, value in progress.handoff.items())
-    text = recipe_yaml(config, words, progress.handoff, groups, f"Found by the protocol in {folder.name}: {found}")
+    lines = [f"Found by the protocol in {folder.name}: {found}", *progress.notes, _certainty(progress)]
+    about = "\n".join(textwrap.fill(line, _WIDTH) for line in lines if line)
+    text = recipe_yaml(config, words, progress.handoff, groups, about)
     write_atomic(path / f"{folder.name}.yaml", text.encode())
     kept = [word for word in words if word.startswith("plugins=")]
     overrides = " ".join(shlex.quote(f"{key}={value:.4g}") for key, value in progress.handoff.items())
@@ -128,6 +134,9 @@ def _certainty(progress: Progress) -> str:
     """Return how sure the result is, in a sentence."""
     if progress.failed:
         return f"Nothing is handed on: {progress.failed.step} failed."
+    searched = [str(each.measurements["sure"]) for each in progress.results if "sure" in each.measurements]
+    if searched:
+        return searched[-1]
     found = next((each for each in progress.results if each.step == "find_lr"), None)
     if found is None or not found.handoff:
         return ""
@@ -142,7 +151,7 @@ def _certainty(progress: Progress) -> str:
 def _write(folder: Path, job: Job, report: Report) -> None:
     """Write the report as Markdown, as HTML and for TensorBoard, with its pictures."""
     drawn = draw_all({f"{step}.png": picture for step, picture in pictures_of(report.results).items()})
-    save_all(folder, drawn)
+    save_all(folder, {**drawn, **draw_all(trial_pictures(folder, report.results))})
     names = {name.removesuffix(".png"): name for name in drawn}
     text = markdown(report, names)
     write_atomic(folder / "report.md", text.encode())

@@ -6,12 +6,11 @@ import re
 import pytest
 from comparing_runs import write_run
 
-from runner.comparing import responses, runs
+from runner.comparing import runs
 from runner.comparing.csv_tables import configurations_csv, runs_csv
 from runner.comparing.groups import Group
 from runner.comparing.page import draw_pictures, html_page, markdown_page
 from runner.comparing.report import make_report
-from runner.comparing.responses import importance
 from runner.comparing.verdicts import Criterion
 from runner.tasks.compare import _print_report
 
@@ -115,14 +114,3 @@ def test_the_scores_of_the_baseline_are_read_once_for_all_configurations(configu
     monkeypatch.setattr(Group, "scores", counting)
     report(configurations)
     assert asked.count("optim.lr=0.1") <= 3
-
-
-def test_the_forest_is_fitted_to_some_of_the_runs_and_says_so(configurations, monkeypatch):
-    rows = report(configurations).rows
-    monkeypatch.setattr(responses, "_TREES", 5)
-    whole = importance(rows)
-    assert f"fitted to {CONFIGURATIONS} runs of {CONFIGURATIONS} configurations" in whole.method
-    monkeypatch.setattr(responses, "_MOST_FITTED", CONFIGURATIONS)
-    assert importance(rows) == whole
-    monkeypatch.setattr(responses, "_MOST_FITTED", 50)
-    assert f"fitted to 50 of {CONFIGURATIONS} runs of 50 of {CONFIGURATIONS} configurations" in importance(rows).method

@@ -23,10 +23,10 @@ def test_the_learning_rate_matters_most_where_it_spans_decades_and_the_others_ha
     """At 19 steps weight decay of 1e-4 moves no weight by a hundredth, and Nesterov looks one step ahead."""
     axes = ("optim.lr=1e-4,1e-3,1e-2,1e-1", "optim.weight_decay=0,1e-4", "optim=momentum,nesterov", "seed=0,1")
     found = compared(tmp_path, *axes)
-    first, *others = found.importance.drops
-    assert first[0] == "optim.lr" and found.importance.r2 > 0.8
-    assert sorted(key for key, _, _ in others) == ["optim", "optim.weight_decay"]
-    assert all(drop < first[1] / 5 for _, drop, _ in others)
+    first, *others, _ = found.importance.effects
+    assert first.key == "optim.lr" and first.low > 0.8
+    assert sorted(each.key for each in others) == ["optim", "optim.weight_decay"]
+    assert all(each.share < first.share / 5 and each.low == 0 for each in others)
     assert {"parallel", "importance", "response"} <= draw_pictures(found).keys()
 
 

@@ -33,12 +33,19 @@ OTHER: dict[str, Any] = {
     "check_init.expected": 2.2,
     "check_init.pass_at": 0.3,
     "clean.keep": "none",
+    "coarse.epochs": 0.4,
+    "coarse.mode": "qmc",
+    "coarse.lr_factors": [0.5, 1.0],
+    "coarse.weight_decays": [0.0, 0.5],
+    "coarse.seeds": 2,
+    "coarse.metric": "val/accuracy",
     "compare.runs": "outputs/s/optim.lr=0.1*",
     "compare.baseline": "lr=0.5",
     "compare.metric": "val/loss",
     "compare.at": "best",
     "compare.margin": 0.5,
     "compare.until": "val/accuracy>=0.6",
+    "compare.objectives": ["val/accuracy", "seconds"],
     "compare.out": "elsewhere",
     "doctor.out": "elsewhere",
     "evaluate.split": "val",
@@ -85,6 +92,11 @@ OTHER: dict[str, Any] = {
     "protocol.check_init": {"seeds": 2},
     "protocol.overfit": {"max_examples": 20},
     "protocol.find_lr": {"iters": 20, "seeds": 1, "lrs": [0.01, 0.1], "within": 0.9},
+    "refine.epochs": 0.4,
+    "refine.points": 4,
+    "refine.seeds": 2,
+    "refine.confirm_seeds": 3,
+    "refine.metric": "val/accuracy",
     "transfer_advice.little": 1000,
     "transfer_advice.similar": 1e-6,
     "transfer_advice.examples": 20,
@@ -97,14 +109,20 @@ OTHER: dict[str, Any] = {
 }
 # Knobs of tasks that would take long
 LESS: dict[str, dict[str, Any]] = {
+    "coarse": {"task.lr_factors": [0.3, 1.0], "task.weight_decays": [0.0], "task.epochs": 0.2, "optim.lr": 0.1},
     "find_lr": {"task.lrs": [0.01, 0.1, 0.3], "task.seeds": 1, "task.iters": 40},
-    "protocol": {"task.find_lr": {"iters": 20, "seeds": 1, "lrs": [0.003, 0.03, 0.1]}},
+    "protocol": {
+        "task.find_lr": {"iters": 20, "seeds": 1, "lrs": [0.003, 0.03, 0.1]},
+        "task.coarse": {"epochs": 0.2, "lr_factors": [0.3, 1.0], "weight_decays": [0.0]},
+        "task.refine": {"epochs": 0.2, "points": 3, "seeds": 1, "confirm_seeds": 2},
+    },
+    "refine": {"task.epochs": 0.2, "task.points": 3, "task.seeds": 1, "task.confirm_seeds": 2, "optim.lr": 0.1},
     "kfold": {"task.folds": 2},
     "grid_vs_random": {"task.side": 2, "task.draws": 1},
     "transfer_advice": {"task.seeds": 2},
     "transfer_tour": {"task.source": [0, 1], "task.seeds": 2, "task.steps": 4, "norm": "none"},
 }
-PROTOCOL = ("check_init", "find_lr", "fit_subset", "overfit", "protocol")
+PROTOCOL = ("check_init", "coarse", "find_lr", "fit_subset", "overfit", "protocol", "refine")
 LAUNCH = ("grid_vs_random", "kfold", "transfer_advice", "transfer_tour", *PROTOCOL)
 # The key that names a finished run, for tasks that need one
 NEED_RUN = {"evaluate": "run", "predict": "run", "export": "run", "probe_stages": "run", "doctor": "run"}
@@ -114,6 +132,10 @@ NEED = {"predict": {"images": "photos"}, "export": {"out": "model.pt2"}}  # knob
 ELSEWHERE = {
     "doctor.apply": "doctor/test_doctor_task.py",
     "check_init.warn_at": "protocol/test_initial_loss.py",
+    "coarse.points": "protocol/test_coarse_run.py",
+    "protocol.coarse": "protocol/test_coarse_run.py",
+    "protocol.refine": "protocol/test_refine_step_run.py",
+    "refine.rounds": "protocol/test_refine_step_run.py",
     "find_lr.stop": "protocol/test_protocol_run.py",
     "fit_subset.loss_below": "protocol/test_subset.py",
     "overfit.max_steps": "protocol/test_subset.py",

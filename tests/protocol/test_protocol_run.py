@@ -19,7 +19,7 @@ from running import ROOT, command, metrics
 
 MLP = ("model=mlp", "model.hidden=[32]", "augment=[]", "probe=[]", "device=cpu", "optim=adam")
 FEW = ("task.find_lr={iters: 25, seeds: 1, lrs: [0.001, 0.01, 1.0]}", "task.overfit={max_steps: 200, controls: false}")
-PROTOCOL = ("task=protocol", *MLP, *FEW, "name=p")
+PROTOCOL = ("task=protocol", *MLP, *FEW, "name=p", "task.steps=[1,2,3]")
 STEPS = ("01_check_init", "02_overfit", "03_find_lr")
 
 
@@ -98,7 +98,7 @@ def test_a_budget_and_a_pinned_learning_rate_are_each_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["task.steps=[4]"], "task.steps"),
+        (["task.steps=[9]"], "task.steps"),
         (["task.steps=[]"], "task.steps"),
         (["task.budget=soon"], "task.budget: got 'soon'; expected"),
         (["task.find_lr={iter: 5}"], "task.find_lr.iter"),
@@ -115,11 +115,12 @@ def test_what_is_refused_is_one_line_and_leaves_nothing(words, line, tmp_path):
 
 @pytest.mark.slow
 def test_the_learning_rate_of_the_command_line_wins(tmp_path):
-    done = command(*PROTOCOL, "optim.lr=0.02", "task.steps=[3]", cwd=tmp_path)
+    done = command(*PROTOCOL[:-1], "optim.lr=0.02", "task.steps=[3]", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert re.search(r"optim\.lr pinned by the command line: 0\.02 \(step 3 measured 0\.0", done.stdout)
-    recipe = yaml.safe_load((tmp_path / "outputs" / "p" / "conf" / "recipe" / "p.yaml").read_text())
-    assert recipe["optim"]["lr"] == 0.02
+    text = (tmp_path / "outputs" / "p" / "conf" / "recipe" / "p.yaml").read_text()
+    assert yaml.safe_load(text)["optim"]["lr"] == 0.02
+    assert "# optim.lr pinned by the command line: 0.02 (step 3 measured 0.0" in text
 
 
 @pytest.mark.slow
@@ -214,7 +215,7 @@ def test_two_protocols_train_alike(made, tmp_path):
 @pytest.mark.slow
 def test_a_protocol_may_go_on_after_a_failure(tmp_path):
     few = ("task.overfit={max_steps: 5, controls: false, lr_ladder: [1.0]}", FEW[0])
-    done = command("task=protocol", *MLP, *few, "name=p", "task.keep_going=true", cwd=tmp_path)
+    done = command("task=protocol", *MLP, *few, "name=p", "task.keep_going=true", PROTOCOL[-1], cwd=tmp_path)
     assert done.returncode == 1
     assert [each["status"] for each in results(tmp_path / "outputs" / "p").values()][1:] == ["fail", "pass"]
     assert not (tmp_path / "outputs" / "p" / "conf").exists()
