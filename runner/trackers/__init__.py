@@ -7,6 +7,7 @@
 - `csv_file.py`: the tracker `csv`
 - `in_process.py`: a tracker in a process of its own, as the run sees it
 - `serve.py`: what that process runs; imports no torch
+- `earlier_process.py`: one process of a tracker at a time writes for a run
 - `tags.py`: tags and configs in the forms that they take
 - `mlflow_run.py`, `wandb_run.py`: the trackers `mlflow` and `wandb`, in that process
 """

@@ -21,7 +21,8 @@ from runner.trackers.contract import TrackedRow, TrackedRun
 from runner.user_paths import absolute
 
 # Imports this very package, wherever the run's process has it from, and nothing of the working folder
-_MAIN = "import sys; sys.path.insert(1, {root!r}); from runner.trackers.serve import serve; serve({kind!r}, {knobs!r})"
+_MAIN = "import sys; sys.path.insert(1, {root!r}); from runner.trackers.serve import serve; \
+serve({kind!r}, {knobs!r}, {run})"
 # Seconds that the process has to end by itself
 _PATIENCE = 5.0
 
@@ -49,8 +50,9 @@ class InProcess:
     def start(self, run: TrackedRun) -> None:
         """Start the process, and its run there."""
         root = str(Path(runner.__file__).parent.parent)
+        main = _MAIN.format(root=root, kind=self._kind, knobs=self._knobs, run=os.getpid())
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-W", "ignore", "-c", _MAIN.format(root=root, kind=self._kind, knobs=self._knobs)],
+            [sys.executable, "-P", "-W", "ignore", "-c", main],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
 from runner.engine.saving import storage
+from runner.trackers.earlier_process import wait_for_earlier_process
 from runner.trackers.tags import flattened, plain_tag
 from runner.user_paths import exists, full
 
@@ -62,7 +63,6 @@ class _MlflowRun:
         self._client, self._experiment = client, experiment
         self._id = ""
         self._step = 0
-        self._parent = os.getppid()
         # The first rows after a crash may be in the store already
         self._may_repeat = False
 
@@ -70,6 +70,7 @@ class _MlflowRun:
         self, *, folder: str, name: str, group: str, sweep: str | None, config: Mapping[str, Any], key: str
     ) -> None:
         """Create a run with the config as its parameters, or continue the run of an earlier session."""
+        wait_for_earlier_process(Path(folder))
         experiment = self._experiment_id()
         found = self._client.search_runs([experiment], f"tags.`{_KEY}` = '{key}'", max_results=1)
         if found:
@@ -78,9 +79,6 @@ class _MlflowRun:
             if not found[0].data.params:
                 self._log_config(config)
             return
-        if os.getppid() != self._parent:
-            # The first request to a new store takes seconds. A run that was killed meanwhile is perhaps resumed by now
-            raise RuntimeError("the run has ended")
         tags = {_KEY: key, "runner.folder": folder, "runner.group": group, **({"runner.sweep": sweep} if sweep else {})}
         made = self._client.create_run(experiment, run_name=name, tags=tags)
         self._id = str(made.info.run_id)

@@ -14,8 +14,8 @@ from typing import Any
 _PATIENCE = 20.0
 
 
-def serve(kind: str, knobs: Mapping[str, Any]) -> None:
-    """Answer requests until the input ends; an error is the answer to its request.
+def serve(kind: str, knobs: Mapping[str, Any], run: int) -> None:
+    """Answer the requests of a run's process until the input ends; an error is the answer to its request.
 
     What the library prints does not get between the answers: they go to a descriptor of their own.
     """
@@ -25,7 +25,7 @@ def serve(kind: str, knobs: Mapping[str, Any]) -> None:
     # Nothing may ask the user here
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
-    threading.Thread(target=_outlive_run, args=[os.getppid()], daemon=True).start()
+    threading.Thread(target=_outlive_run, args=[run], daemon=True).start()
     tracker: Any = None
     for line in requests:
         try:

@@ -9,6 +9,8 @@ from typing import Any
 import wandb
 
 from runner.engine.saving.storage import read, write_unsynced
+from runner.trackers.earlier_process import wait_for_earlier_process
+from runner.user_paths import full
 
 _GOOD = ("done", "stopped", "pruned")
 # Nothing but the rows and the config: no console, code, Git, hardware, packages or environment
@@ -44,7 +46,10 @@ class _WandbRun:
         self, *, folder: str, name: str, group: str, sweep: str | None, config: Mapping[str, Any], key: str
     ) -> None:
         """Start a run, or continue the one of an earlier session."""
-        self._sent = Path(folder) / "wandb" / f"{key}.step"
+        files = Path(folder) / "wandb"
+        Path(full(files)).mkdir(exist_ok=True)
+        wait_for_earlier_process(files)
+        self._sent = files / f"{key}.step"
         self._step = _number_in(self._sent)
         self._run = wandb.init(
             project=self._project,

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,13 @@ def timeless(rows):
 
 def in_jsonl(folder):
     return timeless(read_metrics(folder / "metrics.jsonl"))
+
+
+def into(path: Path, work):
+    """Return what a function returns; standard error goes to a file."""
+    file = os.open(path, os.O_CREAT | os.O_WRONLY)
+    os.dup2(file, 2)
+    return work()
 
 
 def mlflow_run(database: Path):
@@ -90,12 +98,16 @@ def test_mlflow_has_config_numbers_scores_and_status(tmp_path):
 
 
 @pytest.mark.parametrize("step", [12, 23])
-def test_mlflow_has_each_row_once_after_a_kill(step, tmp_path):
+def test_mlflow_has_each_row_once_after_a_kill(step, tmp_path, monkeypatch):
     pytest.importorskip("mlflow")
+    # A slow disk may take longer than a user would wait
+    monkeypatch.setattr("runner.tasks.track_run.PATIENCE", 300.0)
+    printed = tmp_path / "printed"
     folder = tmp_path / "outputs" / "run"
     words = (*SMALL, "tracker=[mlflow]", f"outputs={tmp_path / 'outputs'}", "name=run")
     assert run_in_child(killed_in_step(step, lambda: start(job(*words)))) == -9
-    assert run_in_child(lambda: start(job(f"resume={folder}"))) == 0
+    assert run_in_child(lambda: into(printed, lambda: start(job(f"resume={folder}")))) == 0
+    assert "tracker" not in printed.read_text()
     run, rows = mlflow_run(tmp_path / "outputs" / "mlflow.db")
     found = timeless((s, row) for s, row in rows if not next(iter(row)).startswith("test/"))
     assert found == in_jsonl(folder) and run.info.status == "FINISHED"
@@ -132,6 +144,40 @@ def test_a_store_whose_creation_is_killed_is_created_by_the_next_run(tmp_path):
     tracker.log(rows=[(1, {"a": 0.5})])
     assert mlflow_run(tmp_path / "m.db")[1] == [(1, {"a": 0.5})]
     assert [path.name for path in tmp_path.iterdir()] == ["m.db"]
+
+
+def test_a_resumed_run_waits_for_the_last_request_of_the_killed_one(tmp_path):
+    pytest.importorskip("mlflow")
+    from mlflow import MlflowClient
+
+    from runner.trackers.mlflow_run import make_mlflow
+
+    uri, folder = f"sqlite:///{tmp_path / 'm.db'}", tmp_path / "run"
+    folder.mkdir()
+    told = {"folder": str(folder), "name": "n", "group": "g", "sweep": None, "config": {f"k{i}": i for i in range(250)}}
+    make_mlflow(uri=uri, experiment="runner")
+    reader, writer = os.pipe()
+    earlier = os.fork()
+    if earlier == 0:
+        log = MlflowClient.log_batch
+
+        def slow(*given, **named):
+            log(*given, **named)
+            os.write(writer, b"1")
+            time.sleep(1)
+
+        MlflowClient.log_batch = slow
+        try:
+            make_mlflow(uri=uri, experiment="runner").start(**told, key="k")
+        finally:
+            os._exit(0)
+    os.read(reader, 1)
+    tracker = make_mlflow(uri=uri, experiment="runner")
+    tracker.start(**told, key="k")
+    assert os.waitpid(earlier, os.WNOHANG) != (0, 0)
+    tracker.log(rows=[(1, {"a": 0.5})])
+    run, rows = mlflow_run(tmp_path / "m.db")
+    assert rows == [(1, {"a": 0.5})] and len(run.data.params) == 250
 
 
 def test_mlflow_drops_rows_that_it_has_but_did_not_acknowledge(tmp_path):
