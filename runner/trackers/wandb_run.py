@@ -8,9 +8,8 @@ from typing import Any
 
 import wandb
 
-from runner.engine.saving.storage import read, write_unsynced
+from runner.engine.saving.storage import make_folders, read, write_unsynced
 from runner.trackers.earlier_process import wait_for_earlier_process
-from runner.user_paths import full
 
 _GOOD = ("done", "stopped", "pruned")
 # Nothing but the rows and the config: no console, code, Git, hardware, packages or environment
@@ -47,7 +46,7 @@ class _WandbRun:
     ) -> None:
         """Start a run, or continue the one of an earlier session."""
         files = Path(folder) / "wandb"
-        Path(full(files)).mkdir(exist_ok=True)
+        make_folders(files)
         wait_for_earlier_process(files)
         self._sent = files / f"{key}.step"
         self._step = _number_in(self._sent)

@@ -87,6 +87,7 @@ ALLOWED = {
     ("sweeps/launch_folder.py", "*"): "a folder of its own, in full; what cannot be done changes nothing",
     ("sweeps/ask_process.py", "open"): "a descriptor",
     ("trackers/csv_file.py", "Path(full(self._path)).open"): "a failing tracker is a warning, as for all its errors",
+    ("trackers/earlier_process.py", "os.open"): "a folder that cannot be opened is not waited for",
     ("trackers/mlflow_run.py", "os.open"): "in a process of its own, which answers with the error",
     ("trackers/serve.py", "os.open"): "the null device",
     ("user_folders.py", "*"): "folders of the system, each in full; what cannot be asked is not used",
