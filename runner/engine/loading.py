@@ -6,7 +6,6 @@ import contextlib
 import math
 import multiprocessing
 import os
-import signal
 import threading
 from collections.abc import Generator, Iterable
 from functools import partial
@@ -111,7 +110,10 @@ def _load_in_workers(
     with in_start_folder():
         with interruption.same_mask():
             resource_tracker.ensure_running()
-        iterator: Any = iter(loader)
+        # The fork server and its workers inherit the mask: a signal to the whole process group does not end a worker
+        # that has not come to `_start_worker` yet
+        with interruption.blocked(*interruption.STOPPING):
+            iterator: Any = iter(loader)
     try:
         while True:
             images = _next_images(iterator)
@@ -178,7 +180,7 @@ def _start_worker(folder: str | None, _: int) -> None:
     # A worker that prints must not fail where the screen is lost
     guard()
     anchor(folder)
-    interruption.ignore(signal.SIGINT, signal.SIGTERM)
+    interruption.ignore(*interruption.STOPPING)
     threading.Thread(target=_exit_with_parent, args=[multiprocessing.parent_process()], daemon=True).start()
 
 

@@ -54,6 +54,26 @@ def requests(uniforms: bool = True) -> Iterator[Request]:
         yield index, draws[index] if uniforms else None
 
 
+class _SignalledWhenBorn(ImageFiles):
+    """A split whose arrival in a process sends that process a signal, as one to the group may at that moment."""
+
+    number = signal.SIGTERM
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_does_not_end_a_worker_that_is_starting(files: list[str], number: signal.Signals) -> None:
+    whole = split(files)
+    born = _SignalledWhenBorn.__new__(_SignalledWhenBorn)
+    born.__dict__.update(whole.__dict__, number=number)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    made = list(prefetched(born, requests(), CPU, workers=2))
+    assert len(made) == COUNT // BATCH and signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("uniforms", [True, False])
 def test_batches_are_those_of_the_split_in_order_whatever_the_workers(
