@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,8 @@ from runner.tasks.run_folder import Run, continued_run_folder
 _CONF = "conf"
 # Of the lines of a recipe's comment
 _WIDTH = 118
+# Of a recipe, in characters; a file name has at most 255
+_LONGEST_NAME = 200
 _NOT_WRITTEN = "report: not written"
 
 
@@ -121,13 +124,19 @@ def _write_recipe(folder: Path, config: Config, words: Sequence[str], progress: 
     lines = [f"Found by the protocol in {folder.name}: {found}", *progress.notes, _certainty(progress)]
     about = "\n".join(textwrap.fill(line, _WIDTH) for line in lines if line)
     text = recipe_yaml(config, words, progress.handoff, groups, about)
-    write_atomic(path / f"{folder.name}.yaml", text.encode())
+    name = _recipe_name(folder)
+    write_atomic(path / f"{name}.yaml", text.encode())
     kept = [word for word in words if word.startswith("plugins=")]
     overrides = " ".join(shlex.quote(f"{key}={value:.4g}") for key, value in progress.handoff.items())
     return {
         "use it": overrides,
-        "train": command_line("--config-dir", str(folder / _CONF), f"recipe={folder.name}", *kept),
+        "train": command_line("--config-dir", str(folder / _CONF), f"recipe={name}", *kept),
     }
+
+
+def _recipe_name(folder: Path) -> str:
+    """Return a name that needs no quotes on the command line and is not that of a recipe that runner has."""
+    return "-".join(["found", *re.findall(r"[A-Za-z0-9_]+", folder.name)])[:_LONGEST_NAME]
 
 
 def _certainty(progress: Progress) -> str:

@@ -47,7 +47,7 @@ def test_what_a_coarse_search_leaves(made):
     for name in ("axes.svg", "isolation.svg"):
         assert (folder / "04_coarse" / name).read_text().strip().endswith(("</svg>", "/>"))
     assert (folder / "coarse.png").stat().st_size > 0
-    recipe = (folder / "conf" / "recipe" / "c.yaml").read_text()
+    recipe = (folder / "conf" / "recipe" / "found-c.yaml").read_text()
     assert "# How sure: best of" in recipe
     assert yaml.safe_load(recipe)["optim"]["weight_decay"] == found["handoff"]["optim.weight_decay"]
     assert "test split was not read" in done.stdout and "How sure: best of" in done.stdout

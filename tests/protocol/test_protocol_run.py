@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -75,6 +76,17 @@ def test_the_command_that_it_prints_trains_the_recipe(made):
     assert config["task"]["name"] == "train"
 
 
+@pytest.mark.parametrize("name", [(), ("name=a=b,c+d",), ("name=3",)])
+def test_the_command_trains_the_recipe_whatever_the_name(name, tmp_path):
+    knobs = ("task.iters=25", "task.seeds=1", "task.lrs=[0.001,0.01,1.0]")
+    done = command("task=find_lr", *MLP, *knobs, *name, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    words = shlex.split(re.search(r"^train +python -m runner (.*)$", done.stdout, re.M)[1])
+    trained = command(*words, "steps=3", "figures=never", "test=never", "name=t", cwd=tmp_path)
+    assert trained.returncode == 0, (words, trained.stderr)
+    assert yaml.safe_load((tmp_path / "outputs" / "t" / "config.yaml").read_text())["optim"]["name"] == "adam"
+
+
 def test_a_repetition_trains_nothing(made):
     place, first = made
     before = {path: path.stat().st_mtime_ns for path in (place / "outputs" / "p").glob("0*/**/result.json")}
@@ -118,7 +130,7 @@ def test_the_learning_rate_of_the_command_line_wins(tmp_path):
     done = command(*PROTOCOL[:-1], "optim.lr=0.02", "task.steps=[3]", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert re.search(r"optim\.lr pinned by the command line: 0\.02 \(step 3 measured 0\.0", done.stdout)
-    text = (tmp_path / "outputs" / "p" / "conf" / "recipe" / "p.yaml").read_text()
+    text = (tmp_path / "outputs" / "p" / "conf" / "recipe" / "found-p.yaml").read_text()
     assert yaml.safe_load(text)["optim"]["lr"] == 0.02
     assert "# optim.lr pinned by the command line: 0.02 (step 3 measured 0.0" in text
 

@@ -49,7 +49,7 @@ def test_what_a_refining_search_leaves(made):
     kept = [row for row in rows[3:] if float(row["optim.lr"]) == found["handoff"]["optim.lr"]]
     assert len(kept) == 2 and [row["run"] for row in kept] == found["facts"]["curves"]["winner"]
     assert (folder / "05_refine" / "axes.svg").exists() and (folder / "refine.png").exists()
-    recipe = (folder / "conf" / "recipe" / "r.yaml").read_text()
+    recipe = (folder / "conf" / "recipe" / "found-r.yaml").read_text()
     sure = found["measurements"]["sure"]
     assert sure in done.stdout and sure.split(":")[0] in recipe and "fresh seeds" in recipe
     assert yaml.safe_load(recipe)["optim"]["weight_decay"] == found["handoff"]["optim.weight_decay"]
