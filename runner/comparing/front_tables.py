@@ -29,7 +29,7 @@ def front_table(front: Front, most: int | None = None) -> Table:
 def front_title(front: Front) -> str:
     """Return what the table has, in one line."""
     names = ", ".join(f"{each.name} ({'larger' if each.larger_is_better else 'smaller'})" for each in front.objectives)
-    return f"not beaten in all of {names}: {front.size} of {len(front.labels)} configurations"
+    return f"Pareto front of {names}: {front.size} of {len(front.labels)} configurations"
 
 
 def front_csv(front: Front) -> str:

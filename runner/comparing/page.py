@@ -28,7 +28,7 @@ from runner.printing import counted
 
 _TITLES = {
     "profiles": "Performance profiles",
-    "pareto": "Several objectives",
+    "pareto": "Pareto front",
     "curves": "Learning curves",
     "seeds": "Scores per seed and differences",
     "response": "Score against each numeric hyperparameter",
@@ -97,11 +97,11 @@ def _sections(report: Report) -> dict[str, Table]:
     profiles = profiles_table(race, _MOST_ROWS) if race else []
     return {
         **timed,
-        **({"Not beaten in all objectives": front_table(report.front, _MOST_ROWS)} if report.front else {}),
+        **({"Configurations on the Pareto front": front_table(report.front, _MOST_ROWS)} if report.front else {}),
         **({"Performance profiles": profiles} if profiles else {}),
         "Statistics": statistics_table(first),
         "Hyperparameters that differ": differences_table(report),
-        **({"Shares of the variance": shares} if shares else {}),
+        **({"Variance explained": shares} if shares else {}),
         "Scores": other_scores_table(first),
         **({"Calibration": calibration} if calibration else {}),
         "Cost": cost_table(first),

@@ -72,7 +72,7 @@ class RunFacts:
         return None
 
     def prior_entropy(self) -> float | None:
-        """Return the cross-entropy of the class shares with themselves in nats, None if they are not known.
+        """Return the cross-entropy of the class frequencies with themselves in nats, None if they are not known.
 
         No network that ignores its input has a lower cross-entropy.
         """

@@ -90,7 +90,7 @@ def _criterion(findings: Sequence[Finding], runs: int) -> Criterion:
     return Criterion(
         name=worst.id,
         value=f"{severity_in_words(worst.severity)} in {len(findings)} of {runs}: {numbers_in_words(worst.evidence)}",
-        threshold="no such sign",
+        threshold="not found",
         level=Level.HINT if worst.severity is Severity.HINT else Level.WARN,
         why=worst.why,
         source=worst.source,

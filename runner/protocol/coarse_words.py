@@ -60,11 +60,11 @@ def criteria_of(
     if not finite:
         return criteria
     inside = Criterion(
-        name="inside of what was tried",
+        name="inside the range",
         value=words_of(finite[0].values),
         threshold="not the lowest or highest",
         level=Level.WARN if edges else Level.PASS,
-        why=f"the best point has the {' and the '.join(edges)}: one beyond may be better" if edges else "",
+        why=f"the best point is on an edge ({', '.join(edges)}): a point beyond may be better" if edges else "",
         source="CS231n, neural-networks-3",
     )
     return [*criteria, inside, _of_spread(finite, sd, metric)]
@@ -85,7 +85,7 @@ def _of_accuracy(finite: Sequence[Trial], baseline: Baseline) -> Criterion:
 
 
 def _of_loss(finite: Sequence[Trial], baseline: Baseline) -> Criterion:
-    """Return the criterion that some point has a smaller loss than the class shares.
+    """Return the criterion that some point has a smaller loss than the class frequencies.
 
     The standard error of a mean loss is taken as loss / sqrt(n): that of losses which vary as much as their mean.
     """
@@ -93,11 +93,11 @@ def _of_loss(finite: Sequence[Trial], baseline: Baseline) -> Criterion:
     upper = least * (1 + _ERRORS / math.sqrt(baseline.count))
     beats = upper < baseline.entropy
     return Criterion(
-        name="loss below that of the class shares",
+        name="loss below that of the class frequencies",
         value=f"{least:.4g} + {_ERRORS} SE = {upper:.4g}" if math.isfinite(least) else "none is finite",
         threshold=f"< {baseline.entropy:.4g}",
         level=Level.PASS if beats else Level.FAIL,
-        why="" if beats else "no training has a better validation loss than the shares of the classes alone",
+        why="" if beats else "no training has a lower validation loss than the class frequencies alone",
     )
 
 

@@ -2,7 +2,7 @@
 
 With zero logits: ln K for cross-entropy, whatever the balance of the classes and their weights; margin (K - 1) for the
 multi-class hinge loss; (1 - 1/K)^gamma ln K for focal loss; ln 2 for binary cross-entropy; 1/K for squared error of
-one-hot labels. With the logarithms of the class shares as logits: the entropy of the classes, for cross-entropy.
+one-hot labels. With the logarithms of the class frequencies as logits: the entropy of the classes, for cross-entropy.
 
 The formulas are written anew here: they check the losses that training uses.
 """
@@ -36,7 +36,7 @@ def expected_loss(loss: Mapping[str, Any], shares: _Array, counts: _Array, logit
 
 
 def entropy(shares: _Array) -> float:
-    """Return the entropy of class shares (K,) in nats: the least cross-entropy without looking at the inputs."""
+    """Return the entropy of class frequencies (K,) in nats: the least cross-entropy without looking at the inputs."""
     present = shares[shares > 0]
     return float(-(present * np.log(present)).sum())
 

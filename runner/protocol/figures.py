@@ -8,8 +8,8 @@ from typing import Any
 
 from runner.engine.figures.picture import Picture, figure, new_figure
 from runner.protocol.outcome import StepResult
+from runner.protocol.trials import DECAY, LR
 
-_LR, _DECAY = "optim.lr", "optim.weight_decay"
 _MOST_LINES = 8
 _FRESH = ("winner", "incumbent")
 
@@ -105,14 +105,14 @@ def _coarse_figure(found: Mapping[str, Any]) -> Any:
     """Draw the score of each point of the coarse search against the learning rate, a line for each weight decay."""
     sheet = new_figure(9.0, 3.8, layout="constrained")
     left, right = sheet.subplots(1, 2)
-    decays = sorted({each["values"].get(_DECAY, 0.0) for each in found["trials"]})
+    decays = sorted({each["values"].get(DECAY, 0.0) for each in found["trials"]})
     # A line for each of many weight decays of quasi-random points says nothing
     style = {"marker": "o", "linestyle": "-" if len(decays) <= _MOST_LINES else ""}
     for number, decay in enumerate(decays):
         points = sorted(
-            (each["values"][_LR], _number(each["score"]), _number(each["accuracy"]))
+            (each["values"][LR], _number(each["score"]), _number(each["accuracy"]))
             for each in found["trials"]
-            if each["values"].get(_DECAY, 0.0) == decay
+            if each["values"].get(DECAY, 0.0) == decay
         )
         color = _shade(number, len(decays))
         label = f"weight decay {decay:.2g}" if len(decays) <= _MOST_LINES else None
@@ -134,7 +134,7 @@ def _refine_figure(found: Mapping[str, Any]) -> Any:
     rounds = sorted({each["stage"] for each in found["trials"] if each["stage"] not in _FRESH})
     for number, stage in enumerate(rounds):
         points = [each for each in found["trials"] if each["stage"] == stage]
-        rates, scores = [each["values"][_LR] for each in points], [_number(each["score"]) for each in points]
+        rates, scores = [each["values"][LR] for each in points], [_number(each["score"]) for each in points]
         left.plot(rates, scores, "o", color=_shade(number, len(rounds)), label=stage)
     for place, name in enumerate(_FRESH):
         scores = [_number(value) for value in found[name]]

@@ -21,7 +21,7 @@ from runner.engine.weights import classifiers
 from runner.protocol.expected_loss import expected_loss, has_softmax
 from runner.protocol.outcome import Criterion, Level
 
-# Total variation between the softmax of the head's bias and the class shares, below which the bias is a prior
+# Total variation between the softmax of the head's bias and the class frequencies, below which the bias is a prior
 _PRIOR = 0.05
 # Relative distance from a factor that names a wrong reduction
 _NEAR = 0.05
@@ -139,7 +139,7 @@ def expectation(
         return None, "unknown"
     classes = len(counts)
     if prior and has_softmax(loss["name"]):
-        return value, "H(p), as the head's bias is the class shares"
+        return value, "H(p), as the head's bias is the class frequencies"
     plain = {"cross_entropy": f"ln {classes}", "hinge": f"margin (K - 1), K = {classes}", "mse": f"1/{classes}"}
     return value, plain.get(loss["name"], f"{loss['name']} of equal logits, K = {classes}")
 

@@ -28,7 +28,7 @@ def criteria_of(choice: Choice, hints: Sequence[RangeTest]) -> list[Criterion]:
         side = "highest" if choice.edge > 0 else "lowest"
         criteria.append(
             Criterion(
-                name="inside of what was tried",
+                name="inside the range",
                 value=f"{choice.lr:.3g}",
                 threshold="not the lowest or highest",
                 level=Level.WARN if choice.edge else Level.PASS,

@@ -179,7 +179,7 @@ def _loss(point: Mapping[str, Any]) -> float:
 
 
 def _control_criteria(controls: Mapping[str, Mapping[str, Any]], sample: Sample) -> list[Criterion]:
-    """Return the criteria of the controls: neither may do better than the class shares."""
+    """Return the criteria of the controls: neither may do better than the class frequencies."""
     found = []
     if blind := controls.get("zero_input"):
         last, most = blind["curve"][-1], max(blind["shares"])

@@ -70,11 +70,11 @@ def criteria_of(confirmed: Confirmed, edges: Sequence[str], metric: Metric) -> l
             why="a training with a seed that did not choose the point diverged" if lost else "",
         ),
         Criterion(
-            name="inside of what was tried",
+            name="inside the range",
             value=words_of(confirmed.winner[0].values),
             threshold="not the lowest or highest",
             level=Level.WARN if edges else Level.PASS,
-            why=f"the winner has the {' and the '.join(edges)}: one beyond may be better" if edges else "",
+            why=f"the winner is on an edge ({', '.join(edges)}): a point beyond may be better" if edges else "",
             source="CS231n, neural-networks-3",
         ),
         _of_difference(confirmed, metric),
@@ -120,14 +120,12 @@ def _verdict(confirmed: Confirmed) -> str:
 def sure_of(confirmed: Confirmed, metric: Metric) -> str:
     """Return how sure the choice is, in a sentence or two."""
     count = counted(len(confirmed.winner), "fresh seed")
-    spread = (
-        "" if math.isnan(confirmed.seed_sd) else f" One seed differs from another by an sd of {confirmed.seed_sd:.2g}."
-    )
+    spread = "" if math.isnan(confirmed.seed_sd) else f" The sd over seeds is {confirmed.seed_sd:.2g}."
     if not confirmed.incumbent:
         return f"How sure: the search found nothing better than the best candidate, trained with {count}.{spread}"
     kept = "the incumbent" if confirmed.worse else "the winner"
     difference = _difference(confirmed.interval, metric)
-    about = f"{difference}: {_verdict(confirmed)}; handed on is {kept}.{spread}"
+    about = f"{difference}: {_verdict(confirmed)}; {kept} is handed on.{spread}"
     return f"How sure: winner minus incumbent over {count}: {about}"
 
 

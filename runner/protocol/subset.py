@@ -45,7 +45,7 @@ def with_sample(loaded: Loaded, count: int) -> Loaded:
 
 
 def with_permuted_labels(loaded: Loaded, seed: int) -> Loaded:
-    """Return data whose training labels are permuted, so that nothing can be learned but the class shares."""
+    """Return data whose training labels are permuted, so that nothing can be learned but the class frequencies."""
     train = loaded.data.train
     order = torch.randperm(len(train.labels), generator=generator(seed, "permuted"))
     permuted = _Labelled(train, train.labels[order.to(train.labels.device)])

@@ -83,7 +83,7 @@ def test_the_whole_comparison(runs, tmp_path):
     words = ("task=compare", "runs=runs", "task.out=out")
     done = command(*words, "task.objectives=[val/accuracy,val/loss]", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    said = "not beaten in all of val/accuracy (larger), val/loss (smaller): 3 of 4 configurations"
+    said = "Pareto front of val/accuracy (larger), val/loss (smaller): 3 of 4 configurations"
     assert said in " ".join(done.stdout.split())
     with Path(tmp_path / "out" / "pareto.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -91,10 +91,10 @@ def test_the_whole_comparison(runs, tmp_path):
     assert [float(row["val/accuracy"]) for row in rows] == pytest.approx([0.8, 0.7, 0.6, 0.6])
     for page in ("comparison.md", "comparison.html"):
         text = (tmp_path / "out" / page).read_text()
-        assert "Not beaten in all objectives" in text and "Several objectives" in text
+        assert "Configurations on the Pareto front" in text
     assert "<svg" in (tmp_path / "out" / "pareto.svg").read_text()
     plain = command("task=compare", "runs=runs", "task.out=plain", cwd=tmp_path)
-    assert "not beaten" not in plain.stdout and not (tmp_path / "plain" / "pareto.csv").exists()
+    assert "Pareto" not in plain.stdout and not (tmp_path / "plain" / "pareto.csv").exists()
 
 
 @pytest.mark.parametrize(

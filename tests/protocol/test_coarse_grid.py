@@ -112,14 +112,14 @@ def test_a_baseline_is_the_most_frequent_class_of_training():
 def test_a_search_must_beat_the_most_frequent_class_and_the_class_shares(accuracy, nll, beats, below):
     found = levels([trial(0.5, accuracy=accuracy, nll=nll), trial(math.nan, 1.0)])
     assert found["beats the most frequent class"] is beats
-    assert found["loss below that of the class shares"] is below
+    assert found["loss below that of the class frequencies"] is below
     assert found["trainings that diverged"] is Level.PASS
 
 
 def test_edges_divergence_and_points_that_seeds_do_not_separate_are_warnings():
     good = [trial(0.5), trial(0.52, 0.2), trial(0.6, 0.3)]
-    assert levels(good)["inside of what was tried"] is Level.PASS
-    assert levels(good, [f"lowest {LR}"])["inside of what was tried"] is Level.WARN
+    assert levels(good)["inside the range"] is Level.PASS
+    assert levels(good, [f"lowest {LR}"])["inside the range"] is Level.WARN
     stands_out = "the best point stands out"
     assert [levels(good, sd=sd)[stands_out] for sd in (0.049, 0.051, math.nan)] == [
         Level.PASS, Level.WARN, Level.HINT
@@ -128,7 +128,7 @@ def test_edges_divergence_and_points_that_seeds_do_not_separate_are_warnings():
     assert levels(good + lost[:3])["trainings that diverged"] is Level.PASS
     assert levels(good + lost)["trainings that diverged"] is Level.WARN
     none = levels(lost)
-    assert none["beats the most frequent class"] is none["loss below that of the class shares"] is Level.FAIL
+    assert none["beats the most frequent class"] is none["loss below that of the class frequencies"] is Level.FAIL
 
 
 def test_fewer_quasi_random_points_fit_a_budget_but_not_a_part_of_a_grid():

@@ -81,8 +81,8 @@ def test_a_grid_is_extended_towards_its_best_edge_and_then_warns(tmp_path):
     assert found["measurements"]["lrs"] == pytest.approx([3.33e-5, 1e-4, 3e-4, 9e-4]), done.stderr
     assert found["measurements"]["extended"] == 2 and found["trainings"] == 4
     levels = {each["name"]: each for each in found["criteria"]}
-    assert levels["inside of what was tried"]["level"] == "warn"
-    assert "the highest optim.lr" in levels["inside of what was tried"]["why"]
+    assert levels["inside the range"]["level"] == "warn"
+    assert "on an edge (highest optim.lr" in levels["inside the range"]["why"]
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 import sick_parts
 import yaml
+from finished import finished_runs
 from running import ROOT, command, metrics
 
 MLP = ("model=mlp", "model.hidden=[32]", "augment=[]", "probe=[]", "device=cpu", "optim=adam")
@@ -181,32 +181,22 @@ def start(place):
     )  # fmt: skip
 
 
-def done_runs(place):
-    """Return the finished trainings, with the time of their result."""
-    found = {}
-    for path in (place / "outputs").glob("p/0*/runs-*/*/result.json"):
-        with contextlib.suppress(ValueError, OSError):
-            if json.loads(path.read_text())["status"] == "done":
-                found[path] = path.stat().st_mtime_ns
-    return found
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [0, 1, 2, 3])
 def test_a_kill_anywhere_loses_nothing_and_repeats_nothing(after, tmp_path, made):
     child = start(tmp_path)
     deadline = time.monotonic() + 200
-    while len(done_runs(tmp_path)) < after or not (tmp_path / "outputs" / "p" / "config.yaml").exists():
+    while len(finished_runs(tmp_path)) < after or not (tmp_path / "outputs" / "p" / "config.yaml").exists():
         assert child.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     os.killpg(child.pid, signal.SIGKILL)
     child.wait()
-    before = done_runs(tmp_path)
+    before = finished_runs(tmp_path)
     assert len(before) >= after
     done = command(*PROTOCOL, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in (tmp_path / "outputs").iterdir() if path.is_dir()] == ["p"]
-    assert {path: stamp for path, stamp in done_runs(tmp_path).items() if path in before} == before
+    assert {path: stamp for path, stamp in finished_runs(tmp_path).items() if path in before} == before
     whole, resumed = results(made[0] / "outputs" / "p"), results(tmp_path / "outputs" / "p")
     for name in STEPS:
         assert resumed[name]["criteria"] == whole[name]["criteria"] and resumed[name]["key"] == whole[name]["key"]

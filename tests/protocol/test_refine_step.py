@@ -91,7 +91,7 @@ def test_the_better_one_on_fresh_seeds_is_handed_on_with_its_interval(winner, in
     assert criteria["not worse than the incumbent"] is level
     assert criteria["trains with fresh seeds"] is Level.PASS
     text = sure_of(found, "val/loss")
-    assert f": {verdict}; handed on is the {kept}" in text
+    assert f": {verdict}; the {kept} is handed on" in text
     differences = np.subtract(winner, incumbent)
     if np.isfinite(differences).all():
         test = stats.ttest_rel(winner, incumbent).confidence_interval()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from finished import finished_runs
 from running import ROOT, command
 
 MLP = ("model=mlp", "model.hidden=[32]", "augment=[]", "probe=[grad_norm]", "device=cpu", "optim=momentum")
@@ -82,16 +82,6 @@ def test_what_is_refused_is_one_line_and_leaves_nothing(words, line, tmp_path):
     assert line in done.stderr and not (tmp_path / "outputs").exists()
 
 
-def runs(place):
-    """Return the finished trainings, with the time of their result."""
-    found = {}
-    for path in (place / "outputs").glob("p/0*/runs-*/*/result.json"):
-        with contextlib.suppress(ValueError, OSError):
-            if json.loads(path.read_text())["status"] == "done":
-                found[path] = path.stat().st_mtime_ns
-    return found
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [2, 6])
 def test_a_kill_in_step_4_or_5_loses_nothing_and_repeats_nothing(after, tmp_path):
@@ -106,15 +96,15 @@ def test_a_kill_in_step_4_or_5_loses_nothing_and_repeats_nothing(after, tmp_path
         start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     deadline = time.monotonic() + 200
-    while len(runs(killed)) < after:
+    while len(finished_runs(killed)) < after:
         assert child.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     os.killpg(child.pid, signal.SIGKILL)
     child.wait()
-    before = runs(killed)
+    before = finished_runs(killed)
     done = command(*SEARCHES, cwd=killed)
     assert done.returncode == 0, done.stderr
-    assert {path: stamp for path, stamp in runs(killed).items() if path in before} == before
+    assert {path: stamp for path, stamp in finished_runs(killed).items() if path in before} == before
     for step in ("04_coarse", "05_refine"):
         one, other = (result(place / "outputs" / "p", step) for place in (whole, killed))
         assert one["criteria"] == other["criteria"] and one["key"] == other["key"]
