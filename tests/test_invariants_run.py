@@ -6,6 +6,7 @@ import json
 import pickle
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from checked_runs import run_checked
@@ -13,7 +14,8 @@ from running import checkpoint_checksums, job, killed_in_step, metrics, result, 
 from small_runs import build, config, small
 
 from runner import tasks
-from runner.assemble.invariants import _last_mean, _means_at, invariants_of
+from runner.assemble.average_formulas import last_mean, means_at, schedule_free
+from runner.assemble.invariants import invariants_of
 from runner.engine.invariants import attach
 from runner.engine.invariants.attach import NoInvariants
 from runner.engine.learner import Learner
@@ -97,12 +99,28 @@ def test_never_and_resumed_runs_have_no_checks():
 
 def test_the_formulas_of_plain_means_by_hand():
     third = pytest.approx(1 / 3)
-    assert _means_at(0, 1.0)(3) == {1: third, 2: third, 3: third}
-    assert _means_at(2, 5.0)(1) == {1: 1.0} and _means_at(2, 5.0)(3) == {2: 1.0}
-    assert _means_at(9, 2.5)(3) == {3: 1.0} and _means_at(0, 1.5)(3) is None
-    assert _last_mean(10, 8, 1)(2) == {2: 1.0} and _last_mean(10, 8, 1)(4) == {3: 0.5, 4: 0.5}
-    assert _last_mean(100, 4, 2)(3) == {1: third, 2: third, 3: third}
-    assert _last_mean(100, 2, 2)(3) == {2: 0.5, 3: 0.5}
+    assert means_at(0, 1.0)(3) == {1: third, 2: third, 3: third}
+    assert means_at(2, 5.0)(1) == {1: 1.0} and means_at(2, 5.0)(3) == {2: 1.0}
+    assert means_at(9, 2.5)(3) == {3: 1.0} and means_at(0, 1.5)(3) is None
+    assert last_mean(10, 8, 1)(2) == {2: 1.0} and last_mean(10, 8, 1)(4) == {3: 0.5, 4: 0.5}
+    assert last_mean(100, 4, 2)(3) == {1: third, 2: third, 3: third}
+    assert last_mean(100, 2, 2)(3) == {2: 0.5, 3: 0.5}
+
+
+def test_the_formula_of_the_schedule_free_average_is_its_algorithm():
+    # Equations 3 to 5 of arXiv 2405.15682 for one weight, with warm-up
+    random = np.random.default_rng(0)
+    share, rates, y = 0.8, [0.0, 0.1, 0.2, 0.2], 1.5
+    x = z = y
+    models, squares = {0: y}, 0.0
+    for step, rate in enumerate(rates, 1):
+        squares += rate**2
+        z -= rate * random.normal()
+        c = rate**2 / squares if squares else 0.0
+        x = (1 - c) * x + c * z
+        models[step] = (1 - share) * z + share * x
+        weights = schedule_free(share, lambda step: rates[step - 1])(step)
+        assert sum(weight * models[i] for i, weight in weights.items()) == pytest.approx(x, abs=1e-12)
 
 
 @pytest.mark.parametrize("rate", [1e-3, 1e-9, 1e-30])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from runner.assemble import Experiment
+from runner.assemble.average_formulas import ema, last_mean, means_at, schedule_free
 from runner.assemble.recipe import clipped_parameters
 from runner.engine.clock import Clock
 from runner.engine.forward import FastForward
@@ -80,50 +82,24 @@ def _formula_of(config: Config, experiment: Experiment) -> Formula | None:
         return None
     clock = Clock(recipe.total_steps, recipe.steps_per_epoch, experiment.batches.batch)
     if average["name"] == "ema":
-        return _ema(average["decay"], warmup=average["warmup"])
+        return ema(average["decay"], warmup=average["warmup"])
     if average["name"] in ("swa", "swag"):
-        return _means_at(clock.steps(average["start"]), float(clock.interval(average["every"])))
+        return means_at(clock.steps(average["start"]), float(clock.interval(average["every"])))
     if average["name"] == "polyak":
-        return _last_mean(clock.total_steps, max(1, clock.steps(average["last"])), average["blocks"])
+        return last_mean(clock.total_steps, max(1, clock.steps(average["last"])), average["blocks"])
     if average["name"] == "lookahead":
         return lambda step: {0: 1.0} if step < average["every"] else None
+    if average["name"] == "schedulefree":
+        return _schedule_free(config, experiment)
     return None
 
 
-def _ema(decay: float, *, warmup: bool) -> Formula:
-    """Return the exponential moving average: the last weights count most, all of them sum to 1."""
-
-    def weights(step: int) -> dict[int, float]:
-        if not warmup:
-            return {i: decay ** (step - i) * (1 - decay) / (1 - decay**step) for i in range(1, step + 1)}
-        found = {1: 1.0}
-        for t in range(2, step + 1):
-            kept = min(decay, (t - 1) / (t + 8))
-            found = {i: kept * weight for i, weight in found.items()} | {t: 1 - kept}
-        return found
-
-    return weights
-
-
-def _means_at(start: int, every: float) -> Formula:
-    """Return the plain mean of the weights at dates; before the first of them the weights themselves."""
-
-    def weights(step: int) -> dict[int, float] | None:
-        if every != round(every) and start + every <= step:
-            return None
-        dates = [t for t in range(max(1, start), step + 1) if (t - start) % every == 0]
-        return {t: 1 / len(dates) for t in dates} if dates else {step: 1.0}
-
-    return weights
-
-
-def _last_mean(total: int, window: int, blocks: int) -> Formula:
-    """Return the plain mean of the last weights: from a fixed step on, or of the last blocks."""
-    size = max(1, round(window / blocks))
-
-    def weights(step: int) -> dict[int, float]:
-        first = total - window + 1 if blocks == 1 else ((step - 1) // size - (blocks - 1)) * size + 1
-        first = min(max(1, first), step)
-        return dict.fromkeys(range(first, step + 1), 1 / (step - first + 1))
-
-    return weights
+def _schedule_free(config: Config, experiment: Experiment) -> Formula | None:
+    """Return the formula of the average of a schedule-free optimizer; None where tensors have rates of their own."""
+    optim, learner = config["optim"], experiment.learner
+    if optim["rules"] or config["transfer"]["name"] != "none" or learner.scaling:
+        return None
+    if "momentum" in optim:
+        return schedule_free(optim["momentum"], lambda step: learner.schedule(step - 1))
+    share, decay = optim["betas"]
+    return schedule_free(share, lambda step: learner.schedule(step - 1) * math.sqrt(1 - decay**step))

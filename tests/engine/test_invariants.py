@@ -13,6 +13,7 @@ from small_runs import build, small
 from torch import nn
 
 from runner.components.average.running import Running
+from runner.components.optim.schedulefree import _ScheduleFreeOptimizer
 from runner.engine import evaluation
 from runner.engine import recipe as recipe_module
 from runner.engine.fast_step import Stepper
@@ -136,6 +137,25 @@ def the_average_is_never_updated(experiment, patch):
 @fault("average", average="polyak", **{"average.last": "100%"})
 def the_mean_forgets(experiment, patch):
     experiment.learner.average.weight = lambda step: 1.0
+
+
+_SCHEDULE_FREE = {"average": "schedulefree", "scheduler": "constant"}
+
+
+@fault("average", optim="schedulefree_sgd", **_SCHEDULE_FREE)
+def the_schedule_free_average_is_that_of_the_last_step(experiment, patch):
+    advance = _ScheduleFreeOptimizer.advance
+
+    def forgetful(self, group, *tensors):
+        group["squares"] = 0.0
+        advance(self, group, *tensors)
+
+    patch.setattr(_ScheduleFreeOptimizer, "advance", forgetful)
+
+
+@fault("average", optim="schedulefree", **_SCHEDULE_FREE)
+def the_schedule_free_average_is_the_fast_sequence(experiment, patch):
+    patch.setattr(_ScheduleFreeOptimizer, "averaged", lambda self: {p: state["z"] for p, state in self.state.items()})
 
 
 @fault("evaluation", step=1, average="none")
