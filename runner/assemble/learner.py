@@ -79,7 +79,7 @@ def build_learner(
         average=average,
         patience=Patience(monitor_in(config), limit=settings.patience, should_prune=should_prune),
         stepper=fast_stepper(optimizer),
-        gate=Gate(optimizer, batches.world),
+        gate=Gate(optimizer),
         freezing=_freezing(model, optimizer, recipe, plans),
         at_step=recipe.at_step,
         recalibrate=_recalibration(recipe, average, batches),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from runner.assemble.execution import forward_of
 from runner.assemble.metrics import validation_metrics
+from runner.assemble.processes import division_of, strategy_of
 from runner.assemble.resize import build_resize, resized
 from runner.engine.batches import TrainBatches
 from runner.engine.clipping import Clip, clip_adaptive, clip_norm, clip_value, no_clipping
@@ -42,6 +43,8 @@ def build_recipe(
     clock = clock_of_run(settings, batches)
     full = min(batches.batch, batches.examples_per_epoch)  # examples of all steps but the last of an epoch
     loss = _build_loss(config, settings, data)
+    strategy = strategy_of(config)
+    division = division_of(settings, batches, loss, strategy)
     resize = build_resize(config, data, batches, model, clock)
     shape, steps, smaller = data.shape, clock.total_steps, getattr(resize, "end", 0)
     forward, compiled = forward_of(model, settings, shape=shape, batch=full, steps=steps, smaller=smaller)
@@ -52,9 +55,8 @@ def build_recipe(
         validate_every=clock.interval(settings.validate_every),
         cadence=_cadence(settings, clock, world),
         log_every=settings.log_every,
-        accumulate=settings.accumulate,
         loss=loss,
-        mix=resized(_build_mix(config, settings, data, clock, world), resize),
+        mix=resized(division.mixed(_build_mix(config, settings, data, clock)), resize),
         predict=build_predict(config, model, data.shape, loss),
         penalties=[r.penalty for r in regularizers if r.penalty],
         constraints=[r.constrain for r in regularizers if r.constrain],
@@ -62,7 +64,8 @@ def build_recipe(
         probes=build_many("probe", config),
         clip=_clipper(settings, model),
         autocast=autocaster(settings.precision, device, cache=not settings.cuda_graphs),
-        reseed=reseeder(settings.seed, device, rank=world.rank),
+        reseed=reseeder(settings.seed, device, rank=0 if strategy.exact_draws else world.rank),
+        division=division,
         forward=forward,
         compiled=compiled,
         update=build("update", config["update"]),
@@ -111,15 +114,13 @@ def _class_counts(loss: Config, data: Data) -> Tensor:
     return data.train.labels.bincount(minlength=len(data.classes))
 
 
-def _build_mix(
-    config: Config, settings: Settings, data: Data, clock: Clock, world: World
-) -> Callable[[Tensor, Tensor, int], Batch]:
-    """Return the mix as a function of the step; each process mixes its own share of the examples.
+def _build_mix(config: Config, settings: Settings, data: Data, clock: Clock) -> Callable[[Tensor, Tensor, int], Batch]:
+    """Return the mix as a function of the step.
 
     A mix may have an `end`: a number of steps after which batches stay as they are.
     """
     mix: Mix = build("mix", config["mix"], num_classes=len(data.classes), shape=data.shape, clock=clock)
-    key_of, end = step_keys(settings.seed, "mix", rank=world.rank), getattr(mix, "end", None)
+    key_of, end = step_keys(settings.seed, "mix"), getattr(mix, "end", None)
     last = math.inf if end is None else end
     return lambda images, labels, step: mix(images, labels, key_of(step)) if step < last else (images, labels)
 

@@ -73,10 +73,10 @@ class Recalibration:
                 norm.momentum = None
             try:
                 with closing(self.batches.stream(first, first + per_epoch)) as stream:
-                    for images, _ in stream:
+                    for place, (images, labels) in enumerate(stream, first):
                         if stop.signal:
                             break
-                        for part in images.chunk(self.recipe.accumulate):
+                        for part, _, _ in self.recipe.division.parts(images, labels, place):
                             with self.recipe.autocast():
                                 model(part)
             finally:

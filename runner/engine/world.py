@@ -7,7 +7,7 @@ Every process calls the same exchanges in the same order.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from runner.errors import RunnerError
@@ -53,6 +53,10 @@ class World(Protocol):
         """Return the sum of the processes' tensors, of the same shape, type and device."""
         ...
 
+    def gather(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
+        """Return the rows (n, ...) of all processes, one process after the other; `counts` are their numbers."""
+        ...
+
     def slice(self, index: Tensor) -> Tensor:
         """Return this process's share of the rows (N, ...): shares are disjoint, in order, and differ by one at most.
 
@@ -87,6 +91,9 @@ class _Alone:
 
     def sum(self, tensor: Tensor) -> Tensor:
         return tensor
+
+    def gather(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
+        return rows
 
     def slice(self, index: Tensor) -> Tensor:
         return index
@@ -136,6 +143,17 @@ class ProcessGroup:
         total = tensor.clone() if tensor.is_cuda else tensor.to(self._carrier(), copy=True)
         distributed.all_reduce(total)
         return total.to(tensor.device)
+
+    def gather(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
+        """Exchange rows that are padded to the largest number of them."""
+        import torch
+        from torch import distributed
+
+        padded = rows.new_zeros((max(counts), *rows.shape[1:]))
+        padded[: len(rows)] = rows
+        found = [torch.empty_like(padded) for _ in counts]
+        distributed.all_gather(found, padded)
+        return torch.cat([each[:count] for each, count in zip(found, counts, strict=True)])
 
     def slice(self, index: Tensor) -> Tensor:
         """Return the rows of this rank; no exchange."""
