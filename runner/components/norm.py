@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from runner.engine.contracts import NormMaker
+from runner.engine.process_group import add_up
 from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import Positive, PositiveInt, Unit
@@ -54,16 +55,12 @@ class _SumOverProcesses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
         """Return the sum."""
-        total = tensor.clone()
-        distributed.all_reduce(total)
-        return total
+        return add_up(tensor.clone())
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         """Return the sum of the gradients of all processes."""
-        total = gradient.clone()
-        distributed.all_reduce(total)
-        return total
+        return add_up(gradient.clone())
 
 
 class SyncBatchNorm(nn.SyncBatchNorm):

@@ -109,7 +109,7 @@ class Shared:
         if self._weight is None:
             return [len(y) / whole for y, whole in zip(labels, sizes, strict=True)]
         own = torch.stack([self._weight(y) for y in labels])
-        return list(own / self._world.sum(own))
+        return list(own / self._world.add_up(own.clone()))
 
     def _draws(self, rows: range, whole: int) -> AbstractContextManager[object]:
         return whole_draws(rows, whole) if self._whole else nullcontext()
@@ -123,7 +123,7 @@ class Shared:
             same = [each for each in (*gradients, total) if each.dtype == kind]
             # Half precision would lose digits of the sum
             exact = torch.float32 if kind.itemsize < 4 else kind
-            flat = self._world.sum(torch.cat([each.reshape(-1).to(exact) for each in same]))
+            flat = self._world.add_up(torch.cat([each.reshape(-1).to(exact) for each in same]))
             pieces = flat.split([each.numel() for each in same])
             torch._foreach_copy_(same, [new.view_as(old) for new, old in zip(pieces, same, strict=True)])
         return total[0]

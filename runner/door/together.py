@@ -1,0 +1,109 @@
+"""Start a run in one of several processes, which torchrun or srun has started; one of them speaks to the user."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import runner
+from runner.door.arguments import Arguments
+from runner.engine.rendezvous import Place
+from runner.errors import ConfigError, ProcessLost, RunnerError
+from runner.hashes import digest
+from runner.status import ending, print_error
+
+if TYPE_CHECKING:
+    from runner.door.command import Command
+    from runner.engine.joining import Meeting, Words
+    from runner.engine.together import Strategy
+
+# Tasks that several processes can share
+_TASKS = ("train",)
+
+
+def run_together(arguments: Arguments, place: Place) -> NoReturn:
+    """Run a command line in one of several processes, and end this process with the exit code."""
+    shown = sys.stderr
+    if place.rank:
+        _be_silent()
+    code = _exit_code(arguments, place, shown)
+    for stream in (sys.stdout, sys.stderr, shown):
+        stream.flush()
+    # Native threads of the exchange may abort a process that ends in the usual way
+    os._exit(code)
+
+
+def _be_silent() -> None:
+    """Let this process print nothing."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+    sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115  (open until the process ends)
+
+
+def _exit_code(arguments: Arguments, place: Place, shown: Any) -> int:
+    """Run a command line and return the exit code of this process."""
+    from runner.engine.joining import Meeting, default_signals
+
+    command, words, strategy = _read(arguments)
+    meeting: Meeting | None = None
+    try:
+        with default_signals():
+            meeting = Meeting(place, strategy)
+            meeting.agree(words)
+        assert command is not None
+        return _train(command, meeting)
+    except BaseException as error:
+        found = ending(error)
+        if meeting is not None:
+            meeting.fail(error, str(found.reason), found.exit_code)
+            if isinstance(error, ProcessLost) and meeting.speaks():
+                sys.stderr = shown
+        code = print_error(error).exit_code
+        if meeting is not None and not place.rank:
+            meeting.told()
+        return code
+
+
+def _read(arguments: Arguments) -> tuple[Command | None, Words, Strategy]:
+    """Return the checked command, what this process says about it to the others, and how long it waits for them."""
+    from runner.door.command import checked_command
+    from runner.engine.joining import Words
+    from runner.engine.together import Strategy
+
+    try:
+        if arguments.multirun:
+            raise ConfigError(
+                "-m: several processes train one model; run the sweep without torchrun, which uses all cores"
+            )
+        command = checked_command(arguments)
+        if command.sweep or command.config is None or command.config["task"]["name"] not in _TASKS:
+            name = "a sweep" if command.config is None else f"task={command.config['task']['name']}"
+            raise ConfigError(f"{name}: runs in one process; start it without torchrun")
+        knobs = command.config["strategy"]
+        waits = {key: float(knobs[key]) for key in ("timeout", "start_timeout")}
+        return command, Words(digest=digest([command.config, runner.__version__])), Strategy(**waits)
+    except RunnerError as error:
+        return None, Words(error=str(error), exit_code=error.exit_code), Strategy()
+
+
+def _train(command: Command, meeting: Meeting) -> int:
+    """Run the job with all processes joined."""
+    from torch import distributed
+
+    from runner.engine.joining import default_signals
+
+    job = command.job()
+    folder = meeting.folder() if meeting.place.attempt else None
+    if folder is not None:
+        job = replace(job, folder=str(folder), folder_name=folder.name)
+    with ExitStack() as held:
+        with default_signals():
+            group = held.enter_context(meeting.joined())
+        code = command.start(replace(job, world=group))
+        distributed.barrier()
+        distributed.destroy_process_group()
+    return code
