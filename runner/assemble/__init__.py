@@ -17,6 +17,7 @@ predictor  a trained model with what predictions need, without data
 published_weights, read_weights  the files of torchvision's published weights; the tensors that `init_from` names
 norms      the check that no norm normalizes a single value
 normalization  the statistics that weights were trained with
+processes  what several processes change, and what they cannot share
 plugin_checks  what components of plugins return, on a few examples
 recipe     everything that stays constant, with durations in steps
 resize     the size of training images
@@ -52,6 +53,7 @@ from runner.assemble.metrics import describe_metrics, final_metrics
 from runner.assemble.model import build_model
 from runner.assemble.normalization import describe_own, follows_checkpoint, load_statistics
 from runner.assemble.plugin_checks import with_checked_plugins
+from runner.assemble.processes import check_shareable
 from runner.assemble.read_weights import InitialWeights, read_weights
 from runner.assemble.recipe import build_recipe, clock_of_run
 from runner.assemble.threads import begin, choose
@@ -138,6 +140,7 @@ def assemble(
 
     Raises ConfigError if settings are not supported together, and DataError if data are missing or broken.
     """
+    check_shareable(config, world)
     settings, device = _settings_and_device(config, world)
     data, weights = (loaded := loaded or load(config)).data, read_weights(config) if fit else None
     preprocess, before = _build_preprocess(config, data, device, weights, fit=fit)

@@ -20,9 +20,10 @@ from runner.engine.contracts import Average
 from runner.engine.fast_step import avoid_dynamo, fast_stepper
 from runner.engine.finite import Gate
 from runner.engine.forward import FastForward
+from runner.engine.joint_statistics import batch_norms
 from runner.engine.learner import Learner, Recalibrate, is_dense, no_recalibration
 from runner.engine.patience import Patience, never_prune
-from runner.engine.recalibration import Recalibration, batch_norms
+from runner.engine.recalibration import Recalibration
 from runner.engine.recipe import Recipe
 from runner.engine.schedules import (
     FixedMomentum,

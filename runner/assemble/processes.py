@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import nn
 
 from runner.components.norm import synchronized
@@ -10,6 +12,7 @@ from runner.engine.division import Division, MicroBatches, Shared
 from runner.engine.losses import Loss
 from runner.engine.together import Strategy
 from runner.engine.world import World
+from runner.errors import ConfigError
 from runner.registry import Config, build
 from runner.settings import Settings
 
@@ -25,9 +28,42 @@ def division_of(settings: Settings, batches: TrainBatches, loss: Loss, strategy:
     world = batches.world
     if world.size == 1:
         return MicroBatches(settings.accumulate)
-    return Shared(world, settings.accumulate, batches.size_of, loss, whole=strategy.exact_draws)
+    return Shared(
+        world,
+        settings.accumulate,
+        batches.size_of,
+        loss,
+        whole=strategy.exact_draws,
+        local_norms=not strategy.sync_norms,
+    )
 
 
 def with_joint_norms(model: nn.Module, config: Config, world: World) -> nn.Module:
     """Return a model whose batch norms have the statistics of the whole batch, if several processes share one."""
     return synchronized(model) if world.size > 1 and strategy_of(config).sync_norms else model
+
+
+def check_shareable(config: Config, world: World) -> None:
+    """Raise ConfigError for what several processes cannot share."""
+    if world.size == 1:
+        return
+    if config["cuda_graphs"]:
+        raise ConfigError(f"cuda_graphs: got true, must be false in {world.size} processes")
+    distillation = config["distillation"]
+    if distillation.get("features"):
+        raise ConfigError(
+            f"distillation.features: got {distillation['features']:g}, must be 0 in {world.size} processes: "
+            "it compares all examples of a batch with each other"
+        )
+    if distillation["name"] != "none" and config["loss"].get("class_weights"):
+        raise ConfigError(f"loss.class_weights: must be null with distillation in {world.size} processes")
+
+
+def check_needed(config: Config, given: Iterable[str], world: World) -> None:
+    """Raise ConfigError if knobs of the strategy were `given` to a run in one process, where they do nothing."""
+    keys = sorted(key for key in given if key.startswith("strategy"))
+    if world.size == 1 and keys:
+        raise ConfigError(
+            f"{keys[0]}: belongs to several processes, and this is one; start them with "
+            "torchrun --nproc-per-node=<number> -m runner ..."
+        )

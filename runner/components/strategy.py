@@ -20,8 +20,8 @@ def ddp(
 ) -> Strategy:
     """Return data parallel training: each process has the whole model, and its share of each batch.
 
-    The batch of a step is `data.batch_size` times `accumulate` examples over all processes. With `sync` and `exact`, the
-    numbers of a run depend on the number of processes by rounding only.
+    The batch of a step is `data.batch_size` times `accumulate` examples over all processes. With `sync` and `exact`,
+    the numbers of a run depend on the number of processes by rounding only.
 
     Args:
         batch_norm: `sync`: BatchNorms have the statistics of the whole batch. `local`: those of the share of each

@@ -84,8 +84,8 @@ def _read(arguments: Arguments) -> tuple[Command | None, Words, Strategy]:
             name = "a sweep" if command.config is None else f"task={command.config['task']['name']}"
             raise ConfigError(f"{name}: runs in one process; start it without torchrun")
         knobs = command.config["strategy"]
-        waits = {key: float(knobs[key]) for key in ("timeout", "start_timeout")}
-        return command, Words(digest=digest([command.config, runner.__version__])), Strategy(**waits)
+        strategy = Strategy(timeout=float(knobs["timeout"]), start_timeout=float(knobs["start_timeout"]))
+        return command, Words(digest=digest([command.config, runner.__version__])), strategy
     except RunnerError as error:
         return None, Words(error=str(error), exit_code=error.exit_code), Strategy()
 

@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from runner.engine.joint_statistics import average_statistics, batch_norms, checksums
 from runner.engine.losses import Loss, LossFunction
 from runner.engine.whole_draws import whole_draws
 from runner.engine.world import World
@@ -48,6 +49,10 @@ class Division(Protocol):
         """Return a mix of the examples of this process with those of the whole batch."""
         ...
 
+    def settle(self, *models: nn.Module) -> None:
+        """Make models the same in all processes before they are evaluated or saved, and check that they are."""
+        ...
+
 
 class MicroBatches:
     """The division in one process: micro-batches of about the same size, fewer if the batch is too small."""
@@ -73,6 +78,9 @@ class MicroBatches:
         """Return the mix."""
         return mix
 
+    def settle(self, *models: nn.Module) -> None:
+        """Do nothing."""
+
 
 class Shared:
     """The division among several processes: each has its share of each micro-batch, which may be empty.
@@ -83,11 +91,20 @@ class Shared:
         size_of: The examples of all processes in a step.
         loss: The training loss, whose weights of examples are added up first.
         whole: Random numbers of layers are drawn for the whole micro-batch, and each process takes its rows.
+        local_norms: BatchNorms have statistics of their own in each process, which are averaged before they are used.
     """
 
     def __init__(
-        self, world: World, count: int, size_of: Callable[[int], int], loss: Loss | LossFunction, *, whole: bool
+        self,
+        world: World,
+        count: int,
+        size_of: Callable[[int], int],
+        loss: Loss | LossFunction,
+        *,
+        whole: bool,
+        local_norms: bool,
     ) -> None:
+        self._local_norms = local_norms
         self._world, self.count, self._size_of, self._whole = world, count, size_of, whole
         self._weight = loss.weight if isinstance(loss, Loss) else None
         self.adds_penalties = world.is_main
@@ -97,7 +114,7 @@ class Shared:
         size = self._size_of(step)
         places = _places(self._world, size, self.count)
         own = [len(rows) for rows, _ in places]
-        split = list(zip(images.split(own), labels.split(own), strict=True))
+        split = list(zip(torch.split(images, own), torch.split(labels, own), strict=True))
         weights = self._weights([y for _, y in split], [whole for _, whole in places])
         for number, (x, y) in enumerate(split):
             rows, whole = places[number]
@@ -124,7 +141,7 @@ class Shared:
             # Half precision would lose digits of the sum
             exact = torch.float32 if kind.itemsize < 4 else kind
             flat = self._world.add_up(torch.cat([each.reshape(-1).to(exact) for each in same]))
-            pieces = flat.split([each.numel() for each in same])
+            pieces = torch.split(flat, [each.numel() for each in same])
             torch._foreach_copy_(same, [new.view_as(old) for new, old in zip(pieces, same, strict=True)])
         return total[0]
 
@@ -141,6 +158,13 @@ class Shared:
             return mixed[own], soft[own]
 
         return whole
+
+    def settle(self, *models: nn.Module) -> None:
+        """Average the statistics of BatchNorms that are those of one process, and compare all tensors."""
+        for model in dict.fromkeys(models):
+            if self._local_norms:
+                average_statistics(batch_norms(model), self._world)
+            self._world.check_alike(checksums(model), "the processes have trained different models")
 
     def _rows(self, step: int, rank: int) -> Tensor:
         """Return the positions of the examples of a process in the batch of a step, in its order."""

@@ -7,7 +7,6 @@ error there before it ends. So the others can name the cause, which the failure 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import time
@@ -20,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import distributed
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from runner.engine.process_group import ProcessGroup
 from runner.engine.rendezvous import Place
@@ -53,19 +53,18 @@ class Meeting:
         patience = timedelta(seconds=strategy.start_timeout)
         keeps = place.rank == 0 and not place.keeps_store
         try:
-            store = distributed.TCPStore(
-                place.address, place.port, is_master=keeps, timeout=patience, wait_for_workers=False
-            )
+            store = TCPStore(place.address, place.port, is_master=keeps, timeout=patience, wait_for_workers=False)
         except RuntimeError as error:
             raise ProcessLost(
-                f"rank {place.rank} cannot reach the store of {place.starter} at {place.address}:{place.port} ({describe(error)})"
+                f"rank {place.rank} cannot reach the other processes at {place.address}:{place.port}, as "
+                f"{place.starter} says ({describe(error)})"
             ) from error
-        self._run = distributed.PrefixStore("runner", store)
+        self._run = PrefixStore("runner", store)
         # The addresses of processes of an earlier attempt are still in the store of an agent
-        self.store = distributed.PrefixStore(f"attempt {place.attempt}", self._run)
+        self.store = PrefixStore(f"attempt {place.attempt}", self._run)
 
     def agree(self, words: Words) -> None:
-        """Wait until each process has read its command; raise an error in all if one was refused or has another config."""
+        """Wait until each process has read its command; raise an error in all if one was refused or differs."""
         self._say("words", vars(words))
         heard = [self._hear("words", rank) for rank in range(self.place.size)]
         for rank, each in enumerate(heard):
@@ -134,13 +133,13 @@ class Meeting:
         """Return the folder that an earlier attempt has made."""
         with suppress(RuntimeError):
             if self._run.check([_FOLDER]):
-                return Path(os.fsdecode(self._run.get(_FOLDER)))
+                return Path(self._run.get(_FOLDER).decode())
         return None
 
     def remember(self, folder: Path) -> None:
         """Keep the folder of the run for the next attempt."""
         with suppress(RuntimeError):
-            self._run.set(_FOLDER, os.fsencode(folder))
+            self._run.set(_FOLDER, str(folder))
 
     def _say(self, topic: str, content: dict[str, Any]) -> None:
         self.store.set(f"{topic}/{self.place.rank}", json.dumps({**content, "host": socket.gethostname()}))
@@ -182,7 +181,7 @@ class Meeting:
             place.rank,
             place.size,
             place.local_rank,
-            patient=patient,
+            patient=None if isinstance(patient, int) else patient,
             explain=self.explain,
             remember=self.remember,
         )

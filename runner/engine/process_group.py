@@ -13,7 +13,6 @@ from torch import Tensor, distributed
 
 from runner.errors import ProcessesDiffer, ProcessLost, RunnerError, short_reason
 
-
 # The group that this process has joined
 _joined: list[ProcessGroup] = []
 

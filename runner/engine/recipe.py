@@ -60,8 +60,8 @@ def _plain_objective(recipe: Recipe, model: nn.Module, images: Tensor, labels: T
 def gradients_of(objective: _Objective, recipe: Recipe, learner: Learner, images: Tensor, labels: Tensor) -> Tensor:
     """Compute the gradients of a batch into the parameters' `grad` and return the mean loss () without penalties.
 
-    `objective` gives the loss of each micro-batch, under autocast. `division` splits the batch into micro-batches, whose
-    losses are weighted by their size (gradient accumulation), and adds up the gradients of all processes.
+    `objective` gives the loss of each micro-batch, under autocast. `division` splits the batch into micro-batches,
+    whose losses are weighted by their size (gradient accumulation), and adds up the gradients of all processes.
     The gradients of the penalties are added once. Two calls in the same step use the same dropout masks.
     """
     model, division = learner.model, recipe.division

@@ -88,7 +88,7 @@ def _of_torchrun(environment: Mapping[str, str]) -> Place:
 
 
 def _of_slurm(environment: Mapping[str, str]) -> Place:
-    """Return the place that srun describes: the processes meet on the first node, at a port that follows from the job."""
+    """Return the place that srun describes: processes meet on the first node, at a port that follows from the job."""
     missing = [name for name in _SLURM if not environment.get(name)]
     if missing:
         raise ConfigError(f"the environment of srun: {', '.join(missing)} not set")

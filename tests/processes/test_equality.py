@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from running import ROOT
 
 HERE = Path(__file__).parent
-# 1,437 training examples of the digits; a batch of 50 leaves 37 for the last step of an epoch, and 3 micro-batches 17+17+16
+# A batch of 50 does not divide the training examples of the digits, so that the last step of an epoch is short
 COMMON: dict[str, Any] = {"data.batch_size": 50, "average": "ema", "clip": 1.0, "steps": 60}
 CASES: dict[str, dict[str, Any]] = {
     "mlp, momentum": {"model": "mlp"},
@@ -94,7 +95,7 @@ def test_several_processes_have_the_numbers_of_one(size: int, alone: tuple[Path,
                     one[name][key],
                     rtol=1e-12,
                     atol=1e-14,
-                    msg=lambda text: f"{name}, rank {rank}, {key}: {text}",
+                    msg=partial("{}: {}".format, f"{name}, rank {rank}, {key}"),
                 )
             for key in ("weights", "average"):
                 for tensor, value in each[name][key].items():
