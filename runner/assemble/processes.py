@@ -9,10 +9,12 @@ from torch import nn
 from runner.components.norm import synchronized
 from runner.engine.batches import TrainBatches
 from runner.engine.division import Division, MicroBatches, Shared
+from runner.engine.joint_statistics import batch_norms
 from runner.engine.losses import Loss
 from runner.engine.together import Strategy
 from runner.engine.world import World
 from runner.errors import ConfigError
+from runner.printing import size_in_words
 from runner.registry import Config, build
 from runner.settings import Settings
 
@@ -67,3 +69,22 @@ def check_needed(config: Config, given: Iterable[str], world: World) -> None:
             f"{keys[0]}: belongs to several processes, and this is one; start them with "
             "torchrun --nproc-per-node=<number> -m runner ..."
         )
+
+
+def describe_processes(config: Config, batches: TrainBatches, model: nn.Module) -> list[str]:
+    """Return summary lines about what several processes share, and what makes their number a part of the experiment."""
+    world, strategy = batches.world, strategy_of(config)
+    if world.size == 1:
+        return []
+    size = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    lines = [
+        f"{world.size} processes share each batch of {batches.batch}: about {batches.batch / world.size:.4g} examples each, "
+        f"{size_in_words(size)} of gradients are added up in each step"
+    ]
+    if not strategy.sync_norms and batch_norms(model):
+        lines.append(
+            "batch norms have the statistics of each process's share: another number of processes is another run"
+        )
+    if not strategy.exact_draws:
+        lines.append("each process draws its own dropout masks: another number of processes is another run")
+    return lines

@@ -13,7 +13,7 @@ from runner.door.arguments import Arguments
 from runner.engine.rendezvous import Place
 from runner.errors import ConfigError, ProcessLost, RunnerError
 from runner.hashes import digest
-from runner.status import ending, print_error
+from runner.status import Status, ending, print_error
 
 if TYPE_CHECKING:
     from runner.door.command import Command
@@ -59,7 +59,8 @@ def _exit_code(arguments: Arguments, place: Place, shown: Any) -> int:
     except BaseException as error:
         found = ending(error)
         if meeting is not None:
-            meeting.fail(error, str(found.reason), found.exit_code)
+            if found.status is not Status.INTERRUPTED:
+                meeting.fail(error, str(found.reason), found.exit_code)
             if isinstance(error, ProcessLost) and meeting.speaks():
                 sys.stderr = shown
         code = print_error(error).exit_code
