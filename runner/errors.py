@@ -92,18 +92,6 @@ class DataError(RunnerError):
     exit_code = 7
 
 
-class ProcessLost(RunnerError):
-    """Another process of the run has ended or does not answer."""
-
-    exit_code = 8
-
-
-class ProcessesDiffer(RunnerError):
-    """The processes of a run do not have the same config, data or weights."""
-
-    exit_code = 8
-
-
 class PluginError(ConfigError):
     """The user's own code raised, or returned something wrong: the text names its file and line.
 

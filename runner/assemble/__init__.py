@@ -3,6 +3,7 @@
 caching    what computes features before the head once, or why it cannot
 checkpoint_size  the bytes of a checkpoint, before the run
 data       training, validation and test batches
+device     the device of a run
 distillation, feature_pairs  the recipe with the teacher of a distillation; the stages whose features it compares
 teachers, teacher_images  the teacher: the model of a run or an ensemble; the images that it sees
 execution, exact_convolutions  precision, memory format, compile, CUDA graphs; a fault of torch in bfloat16
@@ -40,6 +41,7 @@ from torch import nn
 import runner.components  # noqa: F401  (registers them)
 from runner.assemble.caching import cache_features
 from runner.assemble.data import augmentations, test_batches, train_batches, validation_batches
+from runner.assemble.device import device_of
 from runner.assemble.distillation import with_teacher
 from runner.assemble.execution import convert_model, describe_execution, resolve
 from runner.assemble.learner import (
@@ -70,7 +72,6 @@ from runner.engine.losses import as_loss
 from runner.engine.metrics import Metrics
 from runner.engine.recipe import Recipe
 from runner.engine.world import ALONE, World
-from runner.errors import ConfigError
 from runner.registry import Config, build, build_many
 from runner.relations import check_relations
 from runner.schema import check
@@ -140,7 +141,6 @@ def assemble(
 
     Raises ConfigError if settings are not supported together, and DataError if data are missing or broken.
     """
-    check_shareable(config, world)
     settings, device = _settings_and_device(config, world)
     data, weights = (loaded := loaded or load(config)).data, read_weights(config) if fit else None
     preprocess, before = _build_preprocess(config, data, device, weights, fit=fit)
@@ -181,6 +181,7 @@ def settings_and_device(config: Config, world: World = ALONE) -> tuple[Settings,
     settings = Settings(**{name: check(name, config[name], kind) for name, kind in SETTINGS.items()})
     check_relations("", config, SETTINGS)
     check_batch_size(config)
+    check_shareable(config, world)
     device = device_of(settings.device, world)
     return resolve(settings, device), device
 
@@ -235,19 +236,3 @@ def _describe(
         *describe_snapshots(learner),
         *describe_metrics(recipe.metrics),
     ]
-
-
-def device_of(name: str, world: World = ALONE) -> torch.device:
-    """Return the device of a name, with its number; `auto` is the first available of cuda, mps and cpu.
-
-    Without a number, each process on a machine gets its own GPU.
-    """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(kind for kind, present in available.items() if present)
-    device = world.device(torch.device(name))
-    if not available[device.type] or (device.index or 0) >= max(1, torch.cuda.device_count()):
-        present = ", ".join(kind for kind, usable in available.items() if usable)
-        raise ConfigError(f"device: got '{name}', must be auto or one that this machine has ({present})")
-    # Tensors name their device with its number, as in cuda:0.
-    return torch.empty(0, device=device).device

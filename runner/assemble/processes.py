@@ -1,4 +1,4 @@
-"""What several processes change in a run: the division of a batch, and the statistics of its batch norms."""
+"""Several processes in a run: the division of its batches, its batch norms, and settings that they cannot share."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from runner.registry import Config, build
 from runner.settings import Settings
 
 
-def strategy_of(config: Config) -> Strategy:
+def _strategy_of(config: Config) -> Strategy:
     """Return how the processes of a run train together."""
     strategy: Strategy = build("strategy", config["strategy"])
     return strategy
 
 
-def division_of(settings: Settings, batches: TrainBatches, loss: Loss, strategy: Strategy) -> Division:
+def division_of(config: Config, settings: Settings, batches: TrainBatches, loss: Loss) -> Division:
     """Return how the batch of a step is divided."""
-    world = batches.world
+    world, strategy = batches.world, _strategy_of(config)
     if world.size == 1:
         return MicroBatches(settings.accumulate)
     return Shared(
@@ -42,7 +42,7 @@ def division_of(settings: Settings, batches: TrainBatches, loss: Loss, strategy:
 
 def with_joint_norms(model: nn.Module, config: Config, world: World) -> nn.Module:
     """Return a model whose batch norms have the statistics of the whole batch, if several processes share one."""
-    return synchronized(model) if world.size > 1 and strategy_of(config).sync_norms else model
+    return synchronized(model) if world.size > 1 and _strategy_of(config).sync_norms else model
 
 
 def check_shareable(config: Config, world: World) -> None:
@@ -73,13 +73,13 @@ def check_needed(config: Config, given: Iterable[str], world: World) -> None:
 
 def describe_processes(config: Config, batches: TrainBatches, model: nn.Module) -> list[str]:
     """Return summary lines about what several processes share, and what makes their number a part of the experiment."""
-    world, strategy = batches.world, strategy_of(config)
+    world, strategy = batches.world, _strategy_of(config)
     if world.size == 1:
         return []
     size = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     lines = [
-        f"{world.size} processes share each batch of {batches.batch}: about {batches.batch / world.size:.4g} examples each, "
-        f"{size_in_words(size)} of gradients are added up in each step"
+        f"{world.size} processes share each batch of {batches.batch}, about {batches.batch / world.size:.4g} examples "
+        f"each; {size_in_words(size)} of gradients are added up in each step"
     ]
     if not strategy.sync_norms and batch_norms(model):
         lines.append(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from runner.assemble.execution import forward_of
 from runner.assemble.metrics import validation_metrics
-from runner.assemble.processes import division_of, strategy_of
+from runner.assemble.processes import division_of
 from runner.assemble.resize import build_resize, resized
 from runner.engine.batches import TrainBatches
 from runner.engine.clipping import Clip, clip_adaptive, clip_norm, clip_value, no_clipping
@@ -41,13 +41,13 @@ def build_recipe(
 ) -> Recipe:
     """Return everything that stays constant in a run, with all durations in steps."""
     clock = clock_of_run(settings, batches)
-    full = min(batches.batch, batches.examples_per_epoch)  # examples of all steps but the last of an epoch
     loss = _build_loss(config, settings, data)
-    strategy = strategy_of(config)
-    division = division_of(settings, batches, loss, strategy)
+    division = division_of(config, settings, batches, loss)
     resize = build_resize(config, data, batches, model, clock)
-    shape, steps, smaller = data.shape, clock.total_steps, getattr(resize, "end", 0)
-    forward, compiled = forward_of(model, settings, shape=shape, batch=full, steps=steps, smaller=smaller)
+    shape, full, steps = data.shape, batches.size_of(0), clock.total_steps
+    forward, compiled = forward_of(
+        model, settings, shape=shape, batch=full, steps=steps, smaller=getattr(resize, "end", 0)
+    )
     return Recipe(
         seed=settings.seed,
         total_steps=clock.total_steps,
@@ -64,7 +64,7 @@ def build_recipe(
         probes=build_many("probe", config),
         clip=_clipper(settings, model),
         autocast=autocaster(settings.precision, device, cache=not settings.cuda_graphs),
-        reseed=reseeder(settings.seed, device, rank=0 if strategy.exact_draws else world.rank),
+        reseed=reseeder(settings.seed, device, rank=division.draws_as),
         division=division,
         forward=forward,
         compiled=compiled,

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import runner
 from runner.door.arguments import Arguments
+from runner.engine.process_errors import ProcessLost
 from runner.engine.rendezvous import Place
-from runner.errors import ConfigError, ProcessLost, RunnerError
+from runner.errors import ConfigError, RunnerError
 from runner.hashes import digest
 from runner.status import Status, ending, print_error
 

@@ -1,4 +1,4 @@
-"""How the batch of a step is divided: into micro-batches, and each of these among the processes that train together.
+"""The division of a batch into micro-batches, and of each of these among the processes that train together.
 
 The division changes who computes what, and no number but by rounding: each loss is weighted by its share of the whole
 batch, and the gradients of all parts are added.
@@ -20,7 +20,7 @@ from runner.engine.whole_draws import whole_draws
 from runner.engine.world import World
 
 # Images (b, C, H, W), labels (b,) or (b, K), and their share of the loss of the whole batch
-Part = tuple[Tensor, Tensor, Tensor | float]
+_Part = tuple[Tensor, Tensor, Tensor | float]
 _Mix = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 
 
@@ -33,11 +33,16 @@ class Division(Protocol):
         ...
 
     @property
+    def draws_as(self) -> int:
+        """Return the rank that random numbers of layers are seeded with; 0 if all processes draw alike."""
+        ...
+
+    @property
     def adds_penalties(self) -> bool:
         """Return True if this process adds the gradients of the penalties."""
         ...
 
-    def parts(self, images: Tensor, labels: Tensor, step: int) -> Iterator[Part]:
+    def parts(self, images: Tensor, labels: Tensor, step: int) -> Iterator[_Part]:
         """Yield the micro-batches of the examples of this process, in step `step` (0 is the first)."""
         ...
 
@@ -58,11 +63,12 @@ class MicroBatches:
     """The division in one process: micro-batches of about the same size, fewer if the batch is too small."""
 
     adds_penalties = True
+    draws_as = 0
 
     def __init__(self, count: int) -> None:
         self.count = count
 
-    def parts(self, images: Tensor, labels: Tensor, step: int) -> Iterator[Part]:
+    def parts(self, images: Tensor, labels: Tensor, step: int) -> Iterator[_Part]:
         """Yield the micro-batches; the share of each is its part of the examples."""
         if self.count == 1:
             yield images, labels, 1.0
@@ -107,9 +113,9 @@ class Shared:
         self._local_norms = local_norms
         self._world, self.count, self._size_of, self._whole = world, count, size_of, whole
         self._weight = loss.weight if isinstance(loss, Loss) else None
-        self.adds_penalties = world.is_main
+        self.adds_penalties, self.draws_as = world.is_main, 0 if whole else world.rank
 
-    def parts(self, images: Tensor, labels: Tensor, step: int) -> Iterator[Part]:
+    def parts(self, images: Tensor, labels: Tensor, step: int) -> Iterator[_Part]:
         """Yield this process's share of each micro-batch."""
         size = self._size_of(step)
         places = _places(self._world, size, self.count)

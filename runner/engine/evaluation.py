@@ -187,7 +187,7 @@ def _sum_up(
     keep: _Keep,
 ) -> tuple[dict[str, float], dict[Sums, Tensor]]:
     """Return the scores of predictions, which are on a device, and the sums of the metrics."""
-    totals = torch.zeros((), device=device)
+    totals = torch.zeros(4, device=device)
     tally = metrics.tally(device)
     for logits, log_p, labels in predicted:
         outputs = logits if log_p is None else log_p

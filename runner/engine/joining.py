@@ -21,10 +21,11 @@ import torch
 from torch import distributed
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
+from runner.engine.process_errors import ProcessesDiffer, ProcessLost
 from runner.engine.process_group import ProcessGroup
 from runner.engine.rendezvous import Place
 from runner.engine.together import Strategy
-from runner.errors import ProcessesDiffer, ProcessLost, RunnerError, describe
+from runner.errors import RunnerError, describe
 
 # Seconds to wait for what the other processes say after an exchange failed
 _PATIENCE = 4.0
@@ -33,7 +34,7 @@ _FOLDER, _TOLD = "folder", "told"
 
 @dataclass(frozen=True)
 class Words:
-    """What a process says when it has read its command: a digest of its config, or why it was refused."""
+    """The words of a process that has read its command: a digest of its config, or why it was refused."""
 
     digest: str = ""
     error: str = ""

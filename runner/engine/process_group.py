@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from runner.errors import ProcessesDiffer, ProcessLost, RunnerError, short_reason
+from runner.engine.process_errors import ProcessesDiffer, ProcessLost
+from runner.errors import RunnerError, short_reason
 
 # The group that this process has joined
 _joined: list[ProcessGroup] = []

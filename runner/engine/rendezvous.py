@@ -1,4 +1,4 @@
-"""Which of several processes this one is, as torchrun or Slurm says in the environment; imports no torch."""
+"""The place of this process among several, as torchrun or Slurm says in the environment; imports no torch."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def place_in(environment: Mapping[str, str]) -> Place | None:
     """
     if any(name in environment for name in _TORCH[:2]):
         found = _of_torchrun(environment)
-    elif int_of(environment, "SLURM_STEP_NUM_TASKS", 1) > 1:
+    elif _int_of(environment, "SLURM_STEP_NUM_TASKS", 1) > 1:
         found = _of_slurm(environment)
     else:
         return None
@@ -57,7 +57,7 @@ def place_in(environment: Mapping[str, str]) -> Place | None:
     return found if found.size > 1 else None
 
 
-def int_of(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
+def _int_of(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
     """Return a number of the environment; raises ConfigError if it is none, or missing without a default."""
     text = environment.get(name)
     if text is None and default is not None:
@@ -77,12 +77,12 @@ def _of_torchrun(environment: Mapping[str, str]) -> Place:
             "torchrun --nproc-per-node=<number> -m runner ..., or unset them for one"
         )
     return Place(
-        rank=int_of(environment, "RANK"),
-        size=int_of(environment, "WORLD_SIZE"),
-        local_rank=int_of(environment, "LOCAL_RANK"),
+        rank=_int_of(environment, "RANK"),
+        size=_int_of(environment, "WORLD_SIZE"),
+        local_rank=_int_of(environment, "LOCAL_RANK"),
         address=environment["MASTER_ADDR"],
-        port=int_of(environment, "MASTER_PORT"),
-        attempt=int_of(environment, "TORCHELASTIC_RESTART_COUNT", 0),
+        port=_int_of(environment, "MASTER_PORT"),
+        attempt=_int_of(environment, "TORCHELASTIC_RESTART_COUNT", 0),
         keeps_store=environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
     )
 
@@ -92,16 +92,16 @@ def _of_slurm(environment: Mapping[str, str]) -> Place:
     missing = [name for name in _SLURM if not environment.get(name)]
     if missing:
         raise ConfigError(f"the environment of srun: {', '.join(missing)} not set")
-    job, step = int_of(environment, "SLURM_JOB_ID", 0), int_of(environment, "SLURM_STEP_ID", 0)
+    job, step = _int_of(environment, "SLURM_JOB_ID", 0), _int_of(environment, "SLURM_STEP_ID", 0)
     port = _PORTS[(job * 31 + step) % len(_PORTS)]
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST") or "localhost"
     return Place(
-        rank=int_of(environment, "SLURM_PROCID"),
-        size=int_of(environment, "SLURM_STEP_NUM_TASKS"),
-        local_rank=int_of(environment, "SLURM_LOCALID"),
+        rank=_int_of(environment, "SLURM_PROCID"),
+        size=_int_of(environment, "SLURM_STEP_NUM_TASKS"),
+        local_rank=_int_of(environment, "SLURM_LOCALID"),
         address=environment.get("MASTER_ADDR") or first_host(nodes),
-        port=int_of(environment, "MASTER_PORT", port),
-        attempt=int_of(environment, "SLURM_RESTART_COUNT", 0),
+        port=_int_of(environment, "MASTER_PORT", port),
+        attempt=_int_of(environment, "SLURM_RESTART_COUNT", 0),
         starter="srun",
     )
 

@@ -1,4 +1,4 @@
-"""How processes train one model together: what each computes, and what all of them exchange."""
+"""The strategy of processes that train one model together."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Strategy:
-    """How processes train one model together.
+    """A way in which processes train one model together.
 
     Attributes:
         sync_norms: BatchNorms have the statistics of the whole batch; else of the share of each process.

@@ -40,7 +40,8 @@ def _train(choices: dict[str, Any], rank: int, size: int) -> dict[str, Any]:
     from runner.engine.fast_step import torch_stepper
     from runner.engine.interruption import NEVER
     from runner.engine.train import update as make_update
-    from runner.engine.world import ALONE, ProcessGroup
+    from runner.engine.process_group import ProcessGroup
+    from runner.engine.world import ALONE
 
     world = ALONE if size == 1 else ProcessGroup(rank, size)
     made = assemble(config(small(choices)), world=world)
@@ -71,6 +72,7 @@ def _train(choices: dict[str, Any], rank: int, size: int) -> dict[str, Any]:
         norms[-1] = float(
             torch.stack([p.grad.norm() for p in made.learner.model.parameters() if p.grad is not None]).norm()
         )
+    recipe.division.settle(made.learner.model, made.learner.average.module)
     made.learner.recalibrate(made.learner, NEVER)
     scores = validate(recipe, made.learner, made.validation, NEVER)
     return {

@@ -71,7 +71,7 @@ def test_two_processes_train_one_run(tmp_path):
     child = launch(*QUICK, "epochs=2", f"outputs={tmp_path}")
     text = said(child)
     assert child.returncode == 0, text
-    assert text.count("saved in") == 1 and "2 processes share each batch of 64" in text
+    assert text.count("saved in") == 1 and "2 processes share each batch of 64," in text
     (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
     assert json.loads((folder / "environment.json").read_text())["processes"] == 2
     assert result(tmp_path)["status"] == "done"
