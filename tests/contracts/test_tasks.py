@@ -211,6 +211,8 @@ def count_operations(folder: Path) -> Counter[str]:
     return Counter(event["name"] for trace in traces for event in trace["traceEvents"] if event.get("cat") == "cpu_op")
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 @pytest.mark.rendered
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_does_the_same_twice(name: str, tmp_path: Path, capfd: Any) -> None:
