@@ -24,7 +24,7 @@ _Function = Callable[..., Any]
 _OF_BATCHES: dict[Any, int] = {
     **dict.fromkeys([F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, torch.dropout, torch.feature_dropout], 1),
     **dict.fromkeys([F.alpha_dropout, F.feature_alpha_dropout, torch.alpha_dropout, torch.feature_alpha_dropout], 1),
-    **dict.fromkeys([F.rrelu, torch.rrelu, F.gumbel_softmax, torch.bernoulli, Tensor.bernoulli], 1),
+    **dict.fromkeys([F.gumbel_softmax, torch.bernoulli, Tensor.bernoulli], 1),
     **dict.fromkeys([torch.rand_like, torch.randn_like], 1),
     F.scaled_dot_product_attention: 3,
 }
@@ -59,12 +59,32 @@ def of_weights() -> Iterator[None]:
         _local.of_weights = before
 
 
+def drawn_for_all(examples: int, make: Callable[[int], Tensor]) -> Tensor:
+    """Return what `make(examples)` draws, (examples, ...); in `whole_draws` the own rows of that of all examples."""
+    mode: _WholeDraws | None = getattr(_local, "mode", None)
+    if mode is None or not examples:
+        return make(examples)
+    with of_weights():
+        return make(mode.whole)[mode.rows.start : mode.rows.stop]
+
+
 class _WholeDraws(TorchFunctionMode):
     """Draws for the whole micro-batch where a tensor has a row, or a fixed number of rows, for each example."""
 
     def __init__(self, rows: range, whole: int) -> None:
         super().__init__()
-        self._rows, self._whole = rows, whole
+        self.rows, self.whole = rows, whole
+
+    def __enter__(self) -> _WholeDraws:
+        """Begin to draw for all."""
+        _local.mode = self
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Draw for this process alone again."""
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        _local.mode = None
 
     def __torch_function__(
         self, function: _Function, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -72,7 +92,7 @@ class _WholeDraws(TorchFunctionMode):
         """Call a function; one that draws random numbers draws them for the whole micro-batch."""
         given = kwargs or {}
         # A generator of its own is seeded by whoever uses it; a process without examples needs no numbers
-        if not self._rows or given.get("generator") is not None or getattr(_local, "of_weights", False):
+        if not self.rows or given.get("generator") is not None or getattr(_local, "of_weights", False):
             return function(*args, **given)
         if function is F.scaled_dot_product_attention and not _drops(*args, **given):
             return function(*args, **given)
@@ -84,6 +104,9 @@ class _WholeDraws(TorchFunctionMode):
             return self._make(function, args, given)
         if function is F.multi_head_attention_forward:
             _refuse_dropout(*args, **given)
+        if function in (F.rrelu, torch.rrelu):
+            # Torch draws for the negative values only, whose number other processes do not know
+            raise ConfigError("strategy.dropout: got exact, must be per_rank with the activation rrelu")
         return function(*args, **given)
 
     def _of_batches(self, function: _Function, count: int, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
@@ -94,7 +117,7 @@ class _WholeDraws(TorchFunctionMode):
         if not each or len(batches) < count:
             return function(*batches, *args[count:], **given)
         drawn = function(*(self._padded(batch, each) for batch in batches), *args[count:], **given)
-        own = drawn[self._rows.start * each : self._rows.stop * each]
+        own = drawn[self.rows.start * each : self.rows.stop * each]
         return first.copy_(own) if given.get("inplace") else own
 
     def _fill(self, function: _Function, tensor: Tensor, args: tuple[Any, ...], given: dict[str, Any]) -> Tensor:
@@ -103,8 +126,8 @@ class _WholeDraws(TorchFunctionMode):
         if not each:
             found: Tensor = function(tensor, *args, **given)
             return found
-        drawn = function(tensor.new_empty((self._whole * each, *tensor.shape[1:])), *args, **given)
-        return tensor.copy_(drawn[self._rows.start * each : self._rows.stop * each])
+        drawn = function(tensor.new_empty((self.whole * each, *tensor.shape[1:])), *args, **given)
+        return tensor.copy_(drawn[self.rows.start * each : self.rows.stop * each])
 
     def _make(self, function: _Function, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
         """Make random numbers; those of a shape (examples, ...) for all, of which the own rows are returned."""
@@ -113,20 +136,20 @@ class _WholeDraws(TorchFunctionMode):
             if "size" in given
             else tuple(args[0] if len(args) == 1 and _is_size(args[0]) else args)
         )
-        if not size or size[0] != len(self._rows):
+        if not size or size[0] != len(self.rows):
             return function(*args, **given)
         rest = {key: value for key, value in given.items() if key != "size"}
-        return function((self._whole, *size[1:]), **rest)[self._rows.start : self._rows.stop]
+        return function((self.whole, *size[1:]), **rest)[self.rows.start : self.rows.stop]
 
     def _rows_each(self, tensor: Any) -> int:
         """Return the rows of a tensor for each example, 0 if it has no rows of examples."""
-        if not isinstance(tensor, Tensor) or not tensor.ndim or len(tensor) % len(self._rows):
+        if not isinstance(tensor, Tensor) or not tensor.ndim or len(tensor) % len(self.rows):
             return 0
-        return len(tensor) // len(self._rows)
+        return len(tensor) // len(self.rows)
 
     def _padded(self, batch: Tensor, each: int) -> Tensor:
         """Return a batch with rows of zeros before and after it, for the examples of other processes."""
-        before, after = self._rows.start * each, (self._whole - self._rows.stop) * each
+        before, after = self.rows.start * each, (self.whole - self.rows.stop) * each
         zeros = [batch.new_zeros((count, *batch.shape[1:])) for count in (before, after)]
         return torch.cat([zeros[0], batch, zeros[1]])
 

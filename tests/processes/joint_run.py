@@ -39,8 +39,8 @@ def _train(choices: dict[str, Any], rank: int, size: int) -> dict[str, Any]:
     from runner.engine.evaluation import validate
     from runner.engine.fast_step import torch_stepper
     from runner.engine.interruption import NEVER
-    from runner.engine.train import update as make_update
     from runner.engine.process_group import ProcessGroup
+    from runner.engine.train import update as make_update
     from runner.engine.world import ALONE
 
     world = ALONE if size == 1 else ProcessGroup(rank, size)
