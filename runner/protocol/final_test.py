@@ -12,7 +12,7 @@ from typing import Any
 
 from runner import user_paths
 from runner.engine.saving.folder import read_environment
-from runner.engine.saving.storage import make_folders, write_atomic
+from runner.engine.saving.storage import convert_os_errors, make_folders, write_atomic
 from runner.hashes import hash8
 from runner.protocol.context import Config, Context
 from runner.status import Status
@@ -45,7 +45,7 @@ def read_test_once(context: Context, handoff: Mapping[str, Any]) -> str:
     changes = {key: value for key, value in handoff.items() if key not in context.pinned}
     config = context.vary(context.config, {**changes, "task": "train", **_OVERRIDES})
     if was_read(context.folder):
-        return _in_words(json.loads(Path(user_paths.full(context.folder / RECORD)).read_bytes()), config)
+        return _in_words(_read(context.folder / RECORD), config)
     if problem := context.budget.refusal(1):
         return f"The test split was not read: the training {problem} (task.budget)."
     folder = context.folder / "08_final_test"
@@ -65,6 +65,13 @@ def read_test_once(context: Context, handoff: Mapping[str, Any]) -> str:
     }
     write_atomic(context.folder / RECORD, json.dumps(record, indent=1).encode() + b"\n")
     return _in_words(record, config)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return what is known of the read."""
+    with convert_os_errors(path):
+        found: dict[str, Any] = json.loads(Path(user_paths.full(path)).read_bytes())
+    return found
 
 
 def _count(folder: Path) -> int | None:

@@ -75,10 +75,8 @@ def run_protocol(
         progress = run_steps(plan)
         report = _report(job, run, progress, words, experiment)
         if final_test and not progress.failed:
-            report = replace(report, test=read_test_once(replace(context, config=job.config), progress.handoff))
-            write_state(plan, progress)
-        show(report)
-        write_stdout(f"saved in      {printable(run.folder)}\n")
+            report = _with_test(report, plan, progress, job)
+        _show(report, run.folder)
         if progress.failed:
             # After an error nothing is done afterwards
             with decorative(_NOT_WRITTEN):
@@ -86,6 +84,19 @@ def run_protocol(
             raise _gate_failed(progress.failed)
         run.afterwards.add(_NOT_WRITTEN, lambda folder: _write(folder, job, report))
     return 0
+
+
+def _with_test(report: Report, plan: Plan, progress: Progress, job: Job) -> Report:
+    """Return a report with the score on the test split, which is read now unless it was read before."""
+    line = read_test_once(replace(plan.context, config=job.config), progress.handoff)
+    write_state(plan, progress)
+    return replace(report, test=line)
+
+
+def _show(report: Report, folder: Path) -> None:
+    """Print a report and its folder."""
+    show(report)
+    write_stdout(f"saved in      {printable(folder)}\n")
 
 
 def knobs_of(job: Job, vary: Vary, name: str, given: Mapping[str, Any], key: str) -> Mapping[str, Any]:
