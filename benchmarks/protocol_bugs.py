@@ -1,4 +1,4 @@
-"""Table of planted bugs and what the protocol says about them: `python -m benchmarks.protocol_bugs` prints a Markdown table.
+"""Table of planted bugs with what the protocol says: `python -m benchmarks.protocol_bugs` prints it as Markdown.
 
 Each bug of `tests/protocol/test_planted_bugs.py` is trained by `task=protocol` in a process of its own. The seconds are
 those of the steps up to the one that fails.
