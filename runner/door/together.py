@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import runner
 from runner.door.arguments import Arguments
+from runner.engine.interruption import DEFAULT, handled
 from runner.engine.process_errors import ProcessLost
 from runner.engine.rendezvous import Place
 from runner.errors import ConfigError, RunnerError
@@ -47,12 +48,12 @@ def _be_silent() -> None:
 
 def _exit_code(arguments: Arguments, place: Place, shown: Any) -> int:
     """Run a command line and return the exit code of this process."""
-    from runner.engine.joining import Meeting, default_signals
+    from runner.engine.joining import Meeting
 
     command, words, strategy = _read(arguments)
     meeting: Meeting | None = None
     try:
-        with default_signals():
+        with handled(DEFAULT):
             meeting = Meeting(place, strategy)
             meeting.agree(words)
         assert command is not None
@@ -96,14 +97,12 @@ def _train(command: Command, meeting: Meeting) -> int:
     """Run the job with all processes joined."""
     from torch import distributed
 
-    from runner.engine.joining import default_signals
-
     job = command.job()
     folder = meeting.folder() if meeting.place.attempt else None
     if folder is not None:
         job = replace(job, folder=str(folder), folder_name=folder.name)
     with ExitStack() as held:
-        with default_signals():
+        with handled(DEFAULT):
             group = held.enter_context(meeting.joined())
         code = command.start(replace(job, world=group))
         distributed.barrier()

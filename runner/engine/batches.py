@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from runner.engine.contracts import Augment, Draws, Images, Placement, Preprocess, Split
-from runner.engine.division import share_of
 from runner.engine.loading import Request, prefetched
 from runner.engine.randomness import generator
 from runner.engine.sampling import Sampler, Shuffle
@@ -131,9 +130,9 @@ class TrainBatches:
 
     def _own(self, index: Tensor) -> Tensor:
         """Return this process's share of the rows (B,) of a step."""
-        if self.world.size == 1:
-            return index
-        return share_of(index, self._parts, self.world.size, self.world.rank)
+        if self._parts == 1:
+            return self.world.slice(index)
+        return torch.cat([self.world.slice(part) for part in index.chunk(self._parts)])
 
     def augment_uniforms(self, epoch: int) -> list[Tensor]:
         """Return for each augmentation the uniform random numbers of an epoch: a row per draw, or per example.

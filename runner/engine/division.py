@@ -174,10 +174,10 @@ class Shared:
 
     def _rows(self, step: int, rank: int) -> Tensor:
         """Return the positions of the examples of a process in the batch of a step, in its order."""
-        return share_of(torch.arange(self._size_of(step)), self.count, self._world.size, rank)
+        return _share_of(torch.arange(self._size_of(step)), self.count, self._world.size, rank)
 
 
-def share_of(index: Tensor, count: int, size: int, rank: int) -> Tensor:
+def _share_of(index: Tensor, count: int, size: int, rank: int) -> Tensor:
     """Return the share of a process: its rows (n, ...) of each of `count` micro-batches of a batch (N, ...)."""
     return torch.cat([part.tensor_split(size)[rank] for part in index.chunk(count)])
 

@@ -7,10 +7,9 @@ error there before it ends. So the others can name the cause, which the failure 
 from __future__ import annotations
 
 import json
-import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -188,18 +187,3 @@ class Meeting:
         )
         with group.joined():
             yield group
-
-
-@contextmanager
-def default_signals() -> Iterator[None]:
-    """Let signals end this process while it waits for others in native code, which no handler of Python interrupts."""
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    before: dict[signal.Signals, Callable[..., Any] | int | None] = {}
-    for number in numbers:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            before[number] = signal.signal(number, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -134,6 +134,8 @@ ELSEWHERE = {
     "check_init.warn_at": "protocol/test_initial_loss.py",
     "coarse.points": "protocol/test_coarse_run.py",
     "protocol.coarse": "protocol/test_coarse_run.py",
+    "protocol.rounds": "protocol/test_goto.py",
+    "protocol.final_test": "protocol/test_goto.py",
     "protocol.refine": "protocol/test_refine_step_run.py",
     "refine.rounds": "protocol/test_refine_step_run.py",
     "find_lr.stop": "protocol/test_protocol_run.py",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -103,6 +104,23 @@ def test_what_is_wrong_is_said_once(tmp_path, words, line):
     found = lines_of(text)
     assert len(found) == 1 and line in found[0], text
     assert not list(tmp_path.iterdir())
+
+
+def test_a_process_that_never_starts_is_named(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    done = subprocess.run(
+        [sys.executable, "-m", "runner", *QUICK, "strategy.start_timeout=2", f"outputs={tmp_path}"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **place},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 8 and not list(tmp_path.iterdir())
+    assert lines_of(done.stderr) == ["runner: error: rank 1 has not started within 2 s (strategy.start_timeout)"]
 
 
 @pytest.mark.slow
