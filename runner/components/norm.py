@@ -68,6 +68,9 @@ class SyncBatchNorm(nn.SyncBatchNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalized features (B, C) or maps (B, C, H, W)."""
+        if x.is_meta:
+            # Shapes alone, which no exchange changes
+            return torch.empty_like(x)
         if x.device.type != "cpu" or not (self.training and _several_processes()):
             return super().forward(x)
         axes, shape = [0, *range(2, x.ndim)], [1, -1, *[1] * (x.ndim - 2)]
