@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.doctor.faults import FAULTS, HEALTHY, names_cause
+from benchmarks.doctor.faults import FAULTS, HEALTHY, Alteration, names_cause
 from runner.doctor import Finding, History, Series, Severity, diagnose
 from runner.doctor.facts import RunFacts
 from runner.status import Status
 
 _Z95 = 1.959963984540054
+# Faults whose validation scores cannot be compared with those of healthy runs
+_OF_VALIDATION = (Alteration.LEAK, Alteration.SHIFTED, Alteration.RARE)
+_LEAST_DAMAGE = 0.02
 # Findings that a user surely reads
 _FIRST = 2
 
@@ -81,6 +84,21 @@ def scores(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "false_findings": _share(bool(findings) for findings in healthy),
         "faults": {fault: _row(fault, sick) for fault in FAULTS if any(name == fault for name, _ in sick)},
     }
+
+
+def harmed(record: Mapping[str, Any], healthy: Iterable[Mapping[str, Any]]) -> bool:
+    """True if a fault did damage: the run diverged, or its last validation accuracy is below that of healthy runs.
+
+    Below means more than two standard deviations and more than 0.02 under the mean of the healthy runs of the same net
+    and data set. A fault of the validation split itself (a leak, other labels or shares) always counts.
+    """
+    case = record["case"]
+    if record["status"] == "diverged" or FAULTS[case["fault"]].data in _OF_VALIDATION:
+        return True
+    same = [each for each in healthy if all(each["case"][key] == case[key] for key in ("net", "data"))]
+    level = np.array([each["curves"]["val/accuracy"]["values"][-1] for each in same], float)
+    mine = float(record["curves"]["val/accuracy"]["values"][-1])
+    return bool(mine < level.mean() - max(2 * level.std(ddof=1), _LEAST_DAMAGE))
 
 
 def _row(fault: str, sick: Iterable[tuple[str, list[Finding]]]) -> dict[str, Any]:
