@@ -14,7 +14,7 @@ from benchmarks.doctor.bank import make_run, read_records, write_records
 from benchmarks.doctor.data_sets import data_file
 from benchmarks.doctor.faults import FAULTS, HEALTHY, Alteration, overrides_of
 from benchmarks.doctor.nets import NETS
-from benchmarks.doctor.plan import SPLITS, Case, cases
+from benchmarks.doctor.plan import Case, cases
 from benchmarks.doctor.scores import Share, history_of
 from runner.doctor import diagnose
 from runner.registry import find, names

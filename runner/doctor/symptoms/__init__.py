@@ -5,6 +5,7 @@ layers.py        dead or saturated units, layers that shrink, explode or stand s
 numerics.py      steps that are not finite
 overfitting.py   training and validation examples are scored differently
 rates.py         the learning rate is too high or too low
+horizons.py      averages of gradients and of weights over too many steps
 ratios.py        the size of updates: update ratios, clipping, weight decay
 setup.py         first loss, batch size, regularization, loading, fine-tuning, rare classes
 splits.py        validation is easier than training, at chance, or part of it

@@ -10,7 +10,7 @@ from runner.doctor.finding import Evidence, Finding, Severity
 from runner.doctor.history import History
 from runner.doctor.layers import activation_gain, late, layers_of, ratios_of
 from runner.doctor.measures import median_so_far
-from runner.doctor.shapes import RATIO, is_short
+from runner.doctor.shapes import RATIO, is_short, whole_blocks
 from runner.registry import register
 
 # Share of dead units, late in the run (CS231n: as much as 40 % at a high rate). Few examples are in a batch, so that a
@@ -18,8 +18,12 @@ from runner.registry import register
 _DEAD, _ALL_DEAD, _DEAD_GROWTH = 0.4, 0.9, 2.0
 # Share of saturated outputs: a hint, a warning (measured at initialization: Xavier 1 %, too large weights 33 to 41 %)
 _SATURATED, _VERY_SATURATED = 0.1, 0.25
-# Standard deviation of a layer over that of the first one
-_COLLAPSED = 0.1
+# Of the loss of zero outputs: below it, much is learned
+_LEARNED = 0.5
+# Standard deviation of a layer over that of the first one; of bounded outputs by itself (0.2 for inputs of variance 1)
+_COLLAPSED, _BOUNDED = 0.1, 0.05
+# Confidence above which a collapse is certain
+_SURE = 0.9
 # Growth of activations per layer, over at least so many layers, and in all
 _GAINS, _LEAST_LAYERS, _TOTAL = (0.75, 1.33), 4, (0.1, 10.0)
 # Update ratio of an early layer that stands still, and over that of the last layer
@@ -72,9 +76,9 @@ def saturated(history: History) -> Finding | None:
     shares = {name: (float(values[0]), late(values)) for name, values in layers.items()}
     name = max(shares, key=lambda each: max(shares[each]))
     first, now = shares[name]
-    if max(first, now) <= _SATURATED:
+    # A trained layer may be sure of itself, unless little is learned; one that begins so cannot learn
+    if first <= _SATURATED and (now <= _SATURATED or _has_learned(history)):
         return None
-    # A trained layer may be sure of itself; one that begins so cannot learn
     sure = first > _VERY_SATURATED
     return Finding(
         id="saturated",
@@ -89,6 +93,12 @@ def saturated(history: History) -> Finding | None:
     )
 
 
+def _has_learned(history: History) -> bool:
+    """True if the training loss ends well below that of zero outputs."""
+    blocks, chance = whole_blocks(history), history.facts.chance_loss()
+    return blocks is not None and chance is not None and float(blocks[-1]) < _LEARNED * chance
+
+
 def _normalized(history: History) -> list[tuple[str, ...]]:
     """Return the advice to normalize, where the run does not."""
     return [("norm=batch",)] if history.facts.config["norm"]["name"] == "none" else []
@@ -101,19 +111,31 @@ def collapsed(history: History) -> Finding | None:
     if len(layers) < 2:
         return None
     first, *others = layers
+    if not any(values.any() for values in layers.values()):
+        return _collapse(history, first, 0.0, 0.0, 0.97, f"The outputs of {first} and of all other layers never vary.")
     shares = {name: late(layers[name]) / late(layers[first]) if late(layers[first]) > 0 else 1.0 for name in others}
     name = min(shares, key=lambda each: shares[each])
-    if shares[name] >= _COLLAPSED:
-        return None
     at_start = float(layers[name][0] / layers[first][0]) if layers[first][0] > 0 else 1.0
-    sure = at_start < _COLLAPSED
+    vary = f"The outputs of {name} vary {shares[name]:.1g} times as much as those of {first}"
+    if shares[name] < _COLLAPSED and at_start < _COLLAPSED:
+        return _collapse(history, name, shares[name], at_start, 0.93, f"{vary}: they shrink from layer to layer.")
+    smallest = min(float(values[0]) for values in layers.values())
+    if history.facts.config["activation"]["name"] in ("sigmoid", "tanh") and smallest < _BOUNDED:
+        why = f"The outputs of a layer begin with a standard deviation of {smallest:.1g}; little may pass through it."
+        return _collapse(history, first, shares[name], smallest, 0.6, why)
+    if shares[name] < _COLLAPSED:
+        return _collapse(history, name, shares[name], at_start, 0.45, f"{vary}; the layer may pass little on.")
+    return None
+
+
+def _collapse(history: History, name: str, share: float, at_start: float, confidence: float, why: str) -> Finding:
+    """Return the finding of a layer whose outputs hardly vary; it is a warning if they do so from the start."""
     return Finding(
         id="collapsed",
-        severity=Severity.WARN if sure else Severity.HINT,
-        confidence=0.93 if sure else 0.45,
-        evidence=_evidence(history, (f"activations/{name}/std",), share_of_first_layer=shares[name], at_start=at_start),
-        why=f"The outputs of {name} vary {shares[name]:.1g} times as much as those of {first}"
-        + (": they shrink from layer to layer." if sure else "; the layer may pass little on."),
+        severity=Severity.WARN if confidence > _SURE else Severity.HINT,
+        confidence=confidence,
+        evidence=_evidence(history, (f"activations/{name}/std",), share_of_first_layer=share, at_start=at_start),
+        why=why,
         advice=tuple(better_start(history.facts.config)),
         probe="python -m runner task=init_report with the same model",
         source="Glorot and Bengio 2010",

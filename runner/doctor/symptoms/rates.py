@@ -16,8 +16,8 @@ from runner.registry import register
 _ABOVE_START = 1.2
 # Of the best level: a loss above it has diverged (fastai's range test); and the least rise, of the loss of zero outputs
 _ABOVE_BEST, _LEAST_RISE = 4.0, 0.1
-# Of the loss of zero outputs: a lowest level above it has learned nothing
-_LOST = 0.98
+# Of the loss of zero outputs: a lowest level above it has learned nothing; steps of a short rise
+_LOST, _SHORT = 0.98, 10
 # Share of the fall that is reached in the first tenth
 _FAST, _FAST_SHARE = 0.8, 0.1
 # Update ratio above which a rate is high, below which it is low (CS231n; measured on small networks)
@@ -43,9 +43,11 @@ def lr_very_high(history: History) -> Finding | None:
     best, last = float(blocks.min()), float(blocks[-1])
     above_start = min(blocks[-2:]) > _ABOVE_START * level
     above_best = last > max(_ABOVE_BEST * best, best + _LEAST_RISE * level)
-    # A decayed rate brings the loss back to that of zero outputs, which is no recovery
-    first = float(losses(history).values[0])
-    lost = chance is not None and first < _ABOVE_START * chance < blocks.max() and best > _LOST * chance
+    # A decayed rate brings the loss back to that of zero outputs, which is no recovery; large weights begin above it
+    values = losses(history).values
+    short = block_means(values, len(values) // _SHORT)
+    peak = float(blocks.max() if short is None else short.max())
+    lost = chance is not None and peak > _ABOVE_START * max(float(values[0]), chance) and best > _LOST * chance
     if not (above_start or above_best or lost):
         return None
     steps, place = losses(history).steps, int(blocks.argmin() if above_best else blocks.argmax())
@@ -54,11 +56,11 @@ def lr_very_high(history: History) -> Finding | None:
         severity=Severity.WARN,
         confidence=0.95,
         evidence=Evidence(
-            numbers={"start": level, "best": best, "highest": float(blocks.max()), "end": last},
+            numbers={"start": level, "best": best, "highest": peak, "end": last},
             steps=(int(steps[len(steps) * place // len(blocks)]), int(steps[-1])),
             tags=(LOSS,),
         ),
-        why=_how(above_start, above_best, float(blocks.max()), last) + ": the learning rate is too high.",
+        why=_how(above_start, above_best, peak, last) + ": the learning rate is too high.",
         advice=(*divided_lr(history.facts.config, 10), *warmed_up(history.facts.config), *_clip(history)),
         probe="train 200 steps from the best checkpoint with a tenth of the learning rate",
         source="CS231n, neural networks 3; fastai's range test (4 times the best loss)",

@@ -51,8 +51,12 @@ def ratio_low(history: History) -> Finding | None:
 @register("symptom")
 def ratio_high(history: History) -> Finding | None:
     """Return a finding if early updates are large relative to the weights."""
-    ratio = early_ratio(history)
+    ratio, blocks, chance = early_ratio(history), whole_blocks(history), history.facts.chance_loss()
     if ratio is None or ratio <= _HIGH or is_short(history):
+        return None
+    # Small networks train well with ratios of a few percent
+    learned = blocks is not None and chance is not None and float(blocks[-1]) < _UNLEARNED * chance
+    if learned and ratio <= 2 * _HIGH:
         return None
     return Finding(
         id="ratio_high",

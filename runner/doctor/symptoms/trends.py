@@ -34,7 +34,11 @@ _MOST = 20_000
 # Of the gradient's norm over its median, where it was measured at a spike
 _GRADIENT = 10.0
 # Autocorrelation at the length of an epoch
-_PERIODIC, _PERIODIC_Z = 0.3, 3.0
+_PERIODIC, _PERIODIC_Z, _PEAK = 0.3, 3.0, 0.15
+# A correlation, and a size of what repeats, of the loss of zero outputs, that a random order does not have
+_REPEATS, _LARGE = 0.4, 0.05
+# Epochs after the first one
+_PERIODS = 3.5
 
 
 @register("symptom")
@@ -164,9 +168,13 @@ def spikes(history: History) -> Finding | None:
     if shape is None or shape.fall <= 0:
         return None
     found = _spikes(Series(loss.steps[-_MOST:], loss.values[-_MOST:]), _SPIKE_SIZE * shape.fall)
+    # The last batch of an epoch may have fewer examples
+    found = [step for step in found if step % history.facts.steps_per_epoch]
     norms = history.series("grad_norm/_global").finite()
     measured = norms.values[np.isin(norms.steps, found)]
-    if not found or (len(measured) and measured.max() <= _GRADIENT * np.median(norms.values)):
+    high = len(measured) > 0 and measured.max() > _GRADIENT * np.median(norms.values)
+    # A single batch may be unusual, unless its gradient is as well
+    if not found or (not high and (len(measured) or len(found) == 1)):
         return None
     many = len(found) >= _SPIKES
     usual = float(np.percentile(norms.values, 90)) if len(norms) else None
@@ -207,25 +215,37 @@ def _spikes(loss: Series, least: float) -> list[int]:
 @register("symptom")
 def periodic(history: History) -> Finding | None:
     """Return a finding if the training loss repeats itself from epoch to epoch."""
-    loss, lag = losses(history), history.facts.steps_per_epoch
-    values = loss.values[len(loss) // 3 :][-_MOST:]
-    if is_short(history) or lag < _WIDTH // 5 or len(values) < 4 * lag:
+    loss, lag, chance = losses(history), history.facts.steps_per_epoch, history.facts.chance_loss()
+    values = loss.values[lag:][-_MOST:]
+    if is_short(history) or lag < _WIDTH // 5 or len(values) < _PERIODS * lag:
         return None
-    rest = values - running_mean(values, 2 * lag + 1)
-    found = autocorrelation(rest, lag)
-    # White noise has a correlation of 1 / sqrt(n); that at half an epoch must be lower, or the detrending left a trend
-    if found <= max(_PERIODIC, _PERIODIC_Z / len(rest) ** 0.5) or autocorrelation(rest, lag // 2) > found / 2:
+    # The mean over a whole epoch has no part of what repeats in each, and all of a straight trend, but for the ends
+    half = lag // 2
+    rest = values - running_mean(values, lag | 1)
+    # The last batch of an epoch may have fewer examples, so that its loss varies more
+    rest[lag - 1 :: lag] = 0.0
+    rest = rest[half : len(values) - half]
+    found, others = autocorrelation(rest, lag), [autocorrelation(rest, lag - lag // part) for part in (3, 4)]
+    # White noise has a correlation of 1 / sqrt(n); noise with a memory has one at shorter lags as well
+    if found <= max(_PERIODIC, _PERIODIC_Z / len(rest) ** 0.5) or found < min(others) + _PEAK:
         return None
+    size = float(rest.std()) * found**0.5
+    sure = found > _REPEATS and chance is not None and size > _LARGE * chance
     return Finding(
         id="periodic",
-        severity=Severity.HINT,
-        confidence=0.5,
+        severity=Severity.WARN if sure else Severity.HINT,
+        confidence=0.97 if sure else 0.5,
         evidence=Evidence(
-            numbers={"autocorrelation": found, "steps_per_epoch": lag},
-            steps=(int(loss.steps[-len(rest)]), int(loss.steps[-1])),
+            numbers={"autocorrelation": found, "steps_per_epoch": lag, "size": size},
+            steps=(int(loss.steps[-len(values)]), int(loss.steps[-1])),
             tags=(LOSS,),
         ),
-        why="The training loss repeats itself in each epoch; the examples may come in the same order each time.",
+        why="The training loss repeats itself in each epoch"
+        + (
+            f", by {size:.2g}: the examples come in the same order each time."
+            if sure
+            else "; the examples may come in the same order each time."
+        ),
         advice=(),
         probe="look at the batches of two epochs: python -m runner task=preview",
         source="Tuning Playbook, training curves",
