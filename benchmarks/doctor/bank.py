@@ -14,7 +14,7 @@ from typing import Any
 
 import runner
 from benchmarks.doctor.data_sets import copies, data_file
-from benchmarks.doctor.faults import FAULTS, HEALTHY, Alteration, overrides_of
+from benchmarks.doctor.faults import FAULTS, HEALTHY, Alteration, Fault, overrides_of
 from benchmarks.doctor.mutants import mutated
 from benchmarks.doctor.nets import VARIANTS
 from benchmarks.doctor.plan import Case
@@ -27,18 +27,20 @@ _QUIET = (
     *("augment=[]", "probe=[update_ratio,grad_norm,activations]", "validate_every=5%"),
 )
 # Curves that no rule reads
-_LEFT_OUT = ("ratio/log10", "_best/", "train/loss_average", "time/step_ms", "time/examples", "time/peak")
+_LEFT_OUT = ("ratio/log10", "_best/", "train/loss_average", "time/examples", "time/peak")
 
 
-def make_run(case: Case, folder: Path, photographs: Path | None, steps: int = _STEPS) -> dict[str, Any]:
-    """Train a run of the bank in `folder`, and return its record."""
-    fault = FAULTS[case.fault]
-    words = overrides_of(case.net, case.fault, VARIANTS[case.variant], case.data)
+def make_run(
+    case: Case, folder: Path, photographs: Path | None, steps: int = _STEPS, shown: Mapping[str, Fault] = FAULTS
+) -> dict[str, Any]:
+    """Train a run of the bank in `folder`, and return its record; `shown` are faults by their names."""
+    fault = shown[case.fault]
+    words = overrides_of(case.net, fault, VARIANTS[case.variant], case.data)
     if fault.pretrained:
         words.append(f"init_from={_pretrained(case, folder, photographs, steps)}")
     data = data_file(case.data, fault.data, folder / "data", photographs)
     with mutated(fault.mutant):
-        _train(case, data, folder, [*words, f"steps={steps}"])
+        _train(case, data, folder, [f"steps={steps}", *words])
     return read_record(case, folder / "runs" / case.name, copies(data))
 
 
@@ -58,7 +60,7 @@ def _pretrained(case: Case, folder: Path, photographs: Path | None, steps: int) 
     found = folder / "runs" / healthy.name
     if not (found / "result.json").is_file():
         data = data_file(case.data, Alteration.WHOLE, folder / "data", photographs)
-        words = overrides_of(case.net, HEALTHY, data=case.data)
+        words = overrides_of(case.net, FAULTS[HEALTHY], data=case.data)
         _train(healthy, data, folder, [*words, f"steps={steps}", "keep=best"])
     return found
 

@@ -126,11 +126,11 @@ FAULTS: Mapping[str, Fault] = {
 }
 
 
-def overrides_of(net: str, fault: str, variant: Sequence[str] = (), data: str = "") -> list[str]:
+def overrides_of(net: str, fault: Fault, variant: Sequence[str] = (), data: str = "") -> list[str]:
     """Return the overrides of a run: those of data and net, then those of the fault or of a variant of healthy runs."""
     made = NETS[net]
     found = [*DATA_WORDS.get(data, ()), *made.words, f"optim.lr={made.rate}", f"optim.weight_decay={made.decay}"]
-    for word in (*FAULTS[fault].overrides, *variant):
+    for word in (*fault.overrides, *variant):
         found += _resolved(made, word)
     # Of a key that net and fault set, the fault's value
     return list({word.partition("=")[0]: word for word in found}.values())

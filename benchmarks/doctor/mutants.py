@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +14,9 @@ from torch import Tensor
 
 from runner.components.loss import softmax
 from runner.engine.losses import Loss
+from runner.engine.randomness import epoch_order
+
+_SECONDS = 2.0
 
 
 class Mutant(StrEnum):
@@ -20,12 +24,19 @@ class Mutant(StrEnum):
 
     NONE = "none"
     ORDERED = "ordered"  # the examples of each epoch in the order of the files
+    SLOW = "slow"  # two seconds pass before the first batch of each epoch
     SUMMED = "summed"  # the sum of the losses of a batch instead of their mean
 
 
 def _ordered(_seed: int, _epoch: int, count: int) -> Tensor:
     """Return the examples in the order of the files."""
     return torch.arange(count)
+
+
+def _slow(seed: int, epoch: int, count: int) -> Tensor:
+    """Return the usual order of the examples, late, as loading workers that start anew in each epoch."""
+    time.sleep(_SECONDS)
+    return epoch_order(seed, epoch, count)
 
 
 def _summed(made: Callable[[float], Loss]) -> Callable[[float], Loss]:
@@ -41,8 +52,9 @@ def _summed(made: Callable[[float], Loss]) -> Callable[[float], Loss]:
 @contextmanager
 def mutated(mutant: Mutant) -> Iterator[None]:
     """Run what is inside with a fault in the code."""
-    if mutant is Mutant.ORDERED:
-        with patch("runner.engine.sampling.epoch_order", _ordered):
+    orders = {Mutant.ORDERED: _ordered, Mutant.SLOW: _slow}
+    if mutant in orders:
+        with patch("runner.engine.sampling.epoch_order", orders[mutant]):
             yield
     elif mutant is Mutant.SUMMED:
         with patch.object(softmax, "_unweighted_cross_entropy", _summed(softmax._unweighted_cross_entropy)):

@@ -14,7 +14,7 @@ from benchmarks.doctor.bank import make_run, read_records, write_records
 from benchmarks.doctor.data_sets import data_file
 from benchmarks.doctor.faults import FAULTS, HEALTHY, Alteration, overrides_of
 from benchmarks.doctor.nets import NETS
-from benchmarks.doctor.plan import Case, cases
+from benchmarks.doctor.plan import PARTS, SPLITS, Case, cases
 from benchmarks.doctor.scores import Share, history_of
 from runner.doctor import diagnose
 from runner.registry import find, names
@@ -22,28 +22,51 @@ from runner.registry import find, names
 ROOT = Path(__file__).parents[2]
 
 
-def test_no_net_data_set_or_seed_is_tuned_on_and_held_out():
-    tuning, held_out = cases("tuning"), cases("held_out")
+BANKS = pytest.mark.parametrize("bank", SPLITS)
+# By the bank the faulty and the healthy runs of each part at least, and a file that was first written after the split
+SIZES = {"first": ((36, 40), (40, 150)), "second": ((100, 60), (100, 150))}
+WRITTEN_AFTER = {"first": "runner/doctor/symptoms/rates.py", "second": "runner/doctor/symptoms/horizons.py"}
+
+
+@BANKS
+def test_no_net_data_set_or_seed_is_tuned_on_and_held_out(bank):
+    tuning, held_out = cases("tuning", bank), cases("held_out", bank)
     for part in ("net", "data", "seed"):
         assert not {getattr(case, part) for case in tuning} & {getattr(case, part) for case in held_out}
 
 
-def test_the_split_is_as_large_as_asked_for():
-    for part, sick, healthy in (("tuning", 36, 40), ("held_out", 40, 150)):
-        found = [case.fault for case in cases(part)]
+def test_nothing_of_the_first_bank_is_held_out_in_the_second():
+    known = [case for part in PARTS for case in cases(part)]
+    for part in ("net", "data", "seed"):
+        assert not {getattr(case, part) for case in known} & {
+            getattr(case, part) for case in cases("held_out", "second")
+        }
+
+
+@BANKS
+def test_the_split_is_as_large_as_asked_for(bank):
+    kinds = set()
+    for part, (sick, healthy) in zip(PARTS, SIZES[bank], strict=True):
+        found = [case.fault for case in cases(part, bank)]
         assert found.count(HEALTHY) >= healthy
         assert len(found) - found.count(HEALTHY) >= sick
-        assert {*found} == {*FAULTS}
-        assert len({*cases(part)}) == len(found)
-    assert len(FAULTS) - 1 >= 13
+        assert len({*cases(part, bank)}) == len({case.name for case in cases(part, bank)}) == len(found)
+        kinds |= {*found}
+    assert len(kinds) - 1 >= {"first": 13, "second": 30}[bank]
+    if bank == "second":
+        assert kinds == {*FAULTS}
+        # Nets and data sets of the held-out part
+        assert len({case.net for case in cases("held_out", bank)}) >= 6
+        assert len({case.data for case in cases("held_out", bank)}) >= 3
 
 
-def test_the_split_was_committed_before_the_rules():
+@BANKS
+def test_the_split_was_committed_before_the_rules(bank):
     def added(path):
         log = subprocess.run(["git", "log", "--format=%ct", "--", path], cwd=ROOT, capture_output=True, text=True)
         return [int(line) for line in log.stdout.split()]
 
-    split, rules = added(str(SPLIT.relative_to(ROOT))), added("runner/doctor/symptoms/rates.py")
+    split, rules = added(str(SPLITS[bank].relative_to(ROOT))), added(WRITTEN_AFTER[bank])
     if not split or not rules:
         pytest.skip("no git history here")
     # Its last change, and the first version of the rules
@@ -60,14 +83,14 @@ def test_every_cause_is_a_rule():
 @pytest.mark.parametrize("fault", ["frozen", *(pytest.param(each, marks=pytest.mark.slow) for each in FAULTS)])
 def test_the_overrides_of_a_fault_compose(fault):
     for net in ("mlp",) if fault == "frozen" else NETS:
-        config = runner.compose(["data=arrays", "data.root=x.npz", *overrides_of(net, fault)])
+        config = runner.compose(["data=arrays", "data.root=x.npz", *overrides_of(net, FAULTS[fault])])
         assert config["optim"]["lr"] > 0
 
 
 def test_a_fault_multiplies_the_rate_of_its_net():
-    rate = NETS["mlp"][0]
-    assert f"optim.lr={100 * rate:.3g}" in overrides_of("mlp", "lr_x100")
-    assert [word for word in overrides_of("mlp", "lr_x100") if word.startswith("optim.lr=")] == [
+    rate = NETS["mlp"].rate
+    assert f"optim.lr={100 * rate:.3g}" in overrides_of("mlp", FAULTS["lr_x100"])
+    assert [word for word in overrides_of("mlp", FAULTS["lr_x100"]) if word.startswith("optim.lr=")] == [
         f"optim.lr={100 * rate:g}"
     ]
 

@@ -10,6 +10,8 @@ from runner.registry import register
 
 # Share of the run that an average may span; usual momenta average 10 to 100 steps
 _SPAN, _LEAST_STEPS = 0.2, 100
+# Share of the run over which nobody averages weights on purpose
+_MOST = 0.5
 # A loss that is still this share of that of zero outputs
 _UNLEARNED = 0.5
 # Excess of the loss of the averaged weights over that in training, of the latter and of that of zero outputs
@@ -48,7 +50,7 @@ def momentum_too_high(history: History) -> Finding | None:
 
 @register("symptom")
 def average_too_long(history: History) -> Finding | None:
-    """Return a finding if the average of the weights spans much of the run and lags behind the trained weights."""
+    """Return a finding if weights are averaged over half of the run, or the average is worse than the last weights."""
     average, blocks, clean = history.facts.config["average"], whole_blocks(history), clean_loss(history)
     decay, steps, chance = average.get("decay"), history.facts.steps, history.facts.chance_loss()
     if average["name"] != "ema" or not isinstance(decay, (int, float)) or not 0 < decay < 1:
@@ -58,19 +60,24 @@ def average_too_long(history: History) -> Finding | None:
     if span <= _SPAN * steps or blocks is None or clean is None or chance is None:
         return None
     excess = clean - float(blocks[-1])
-    if excess <= max(_WORSE * float(blocks[-1]), _WORSE_LEAST * chance):
+    sure = excess > max(_WORSE * float(blocks[-1]), _WORSE_LEAST * chance)
+    if not sure and span < _MOST * steps:
         return None
     return Finding(
         id="average_too_long",
-        severity=Severity.WARN,
-        confidence=0.9,
+        severity=Severity.WARN if sure else Severity.HINT,
+        confidence=0.9 if sure else 0.7,
         evidence=Evidence(
             numbers={"steps_averaged": span, "steps": steps, "training": float(blocks[-1]), "averaged": clean},
             steps=(1, steps),
             tags=(LOSS, TRAIN_LOSS),
         ),
-        why=f"The weights are averaged over {span:.0f} of {steps} steps, and the average has loss {clean:.3g} on "
-        f"training examples, where training has {blocks[-1]:.3g}.",
+        why=f"The weights are averaged over {span:.0f} of {steps} steps"
+        + (
+            f": the average has loss {clean:.3g} on training examples, where training has {blocks[-1]:.3g}."
+            if sure
+            else "; the early ones may make the average worse."
+        ),
         advice=(("average.warmup=true",), ("average.decay=0.99",), ("average=none",)),
         probe=None,
         source="Izmailov et al. 2018; Morales-Brotons et al. 2024, Exponential Moving Average of Weights",

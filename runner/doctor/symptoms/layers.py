@@ -8,7 +8,7 @@ from runner.doctor.advice import divided_lr
 from runner.doctor.changes_advised import better_start, clipped
 from runner.doctor.finding import Evidence, Finding, Severity
 from runner.doctor.history import History
-from runner.doctor.layers import activation_gain, late, layers_of, ratios_of
+from runner.doctor.layers import activation_gain, decay_per_step, late, layers_of, ratios_of
 from runner.doctor.measures import median_so_far
 from runner.doctor.shapes import RATIO, is_short, whole_blocks
 from runner.registry import register
@@ -28,6 +28,8 @@ _SURE = 0.9
 _GAINS, _LEAST_LAYERS, _TOTAL = (0.75, 1.33), 4, (0.1, 10.0)
 # Update ratio of an early layer that stands still, and over that of the last layer
 _STANDS, _SHRINKS = 1e-5, 1e-3
+# Update ratio of weights that only decay, over the decay of a step
+_DECAYS = 1.5
 # Measurements in a row
 _ROWS = 3
 # Norm of all gradients over its running median
@@ -175,18 +177,29 @@ def vanishing(history: History) -> Finding | None:
         return None
     first, *_, last = ratios
     early, end = float(np.max(ratios[first])), float(np.median(ratios[last]))
-    if not 0 < early < _STANDS or early >= _SHRINKS * end:
+    stands = 0 < early < _STANDS and early < _SHRINKS * end
+    if not stands and not _only_decays(history, first, last, early):
         return None
     return Finding(
         id="vanishing",
         severity=Severity.WARN,
         confidence=0.8,
         evidence=_evidence(history, (f"ratio/l2/{first}", f"ratio/l2/{last}"), first_layer=early, last_layer=end),
-        why=f"The first layer moves by {early:.1g} of its weights in a step, the last by {end:.1g}: gradients vanish.",
+        why=f"The first layer moves by {early:.1g} of its weights in a step"
+        + (", no more than by weight decay" if not stands else "")
+        + f", the last by {end:.1g}: gradients vanish.",
         advice=tuple(better_start(history.facts.config)),
         probe="python -m runner task=init_report with the same model",
         source="Glorot and Bengio 2010",
     )
+
+
+def _only_decays(history: History, first: str, last: str, early: float) -> bool:
+    """True if weight decay alone moves the first layer, since its gradient is far smaller than that of the last one."""
+    norms = [history.series(f"grad_norm/{name}").finite().values[-_ROWS:] for name in (first, last)]
+    if not all(len(each) for each in norms) or not 0 < early < _DECAYS * decay_per_step(history.facts.config):
+        return False
+    return float(norms[0].max()) < _SHRINKS * float(np.median(norms[1]))
 
 
 @register("symptom")
