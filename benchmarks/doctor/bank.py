@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import runner
-from benchmarks.doctor.data_sets import copies, data_file
+from benchmarks.doctor.data_sets import data_file, equal_examples
 from benchmarks.doctor.faults import FAULTS, HEALTHY, Alteration, Fault, overrides_of
 from benchmarks.doctor.mutants import mutated
 from benchmarks.doctor.nets import VARIANTS
@@ -41,7 +41,7 @@ def make_run(
     data = data_file(case.data, fault.data, folder / "data", photographs)
     with mutated(fault.mutant):
         _train(case, data, folder, [f"steps={steps}", *words])
-    return read_record(case, folder / "runs" / case.name, copies(data))
+    return read_record(case, folder / "runs" / case.name, equal_examples(data))
 
 
 def _train(case: Case, data: Path, folder: Path, words: Sequence[str]) -> None:
@@ -65,7 +65,7 @@ def _pretrained(case: Case, folder: Path, photographs: Path | None, steps: int) 
     return found
 
 
-def read_record(case: Case, folder: Path, val_copies: int = 0) -> dict[str, Any]:
+def read_record(case: Case, folder: Path, equal: Mapping[str, int] | None = None) -> dict[str, Any]:
     """Return what the rules may read of a run, as JSON values."""
     result = json.loads((folder / "result.json").read_text())
     environment = json.loads((folder / "environment.json").read_text())
@@ -90,7 +90,7 @@ def read_record(case: Case, folder: Path, val_copies: int = 0) -> dict[str, Any]
         "epochs": result["epochs"],
         "train_counts": counts["train"]["counts"],
         "val_count": counts["val"]["count"],
-        "val_copies": val_copies,
+        "equal_examples": equal,
         "curves": {tag: _packed(*curve) for tag, curve in curves.items()},
     }
 

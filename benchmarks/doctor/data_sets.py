@@ -30,11 +30,14 @@ def data_file(name: str, alteration: Alteration, folder: Path, photographs: Path
     return path
 
 
-def copies(path: Path) -> int:
-    """Return how many validation examples of a file are also training examples, byte for byte."""
+def equal_examples(path: Path) -> dict[str, int]:
+    """Return how many validation examples of a file equal a training example, or an earlier one, byte for byte."""
     with np.load(path) as arrays:
-        train = {example.tobytes() for example in arrays["x_train"]}
-        return sum(example.tobytes() in train for example in arrays["x_val"])
+        train = [example.tobytes() for example in arrays["x_train"]]
+        val = [example.tobytes() for example in arrays["x_val"]]
+    known = {*train}
+    counts = {"val_in_train": sum(each in known for each in val), "within_val": len(val) - len({*val})}
+    return counts | {"val": len(val), "train": len(train)}
 
 
 def _altered(arrays: Arrays, alteration: Alteration) -> Arrays:
