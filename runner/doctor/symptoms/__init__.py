@@ -1,6 +1,7 @@
 """Symptoms: `(history) -> Finding | None`, each under `@register("symptom")`; importing this package registers all.
 
 drops.py         the learning rate dropped too early, or warms up for too long
+half_precision.py  the loss scaler of fp16 skips steps
 layers.py        dead or saturated units, layers that shrink, explode or stand still
 numerics.py      steps that are not finite
 overfitting.py   training and validation examples are scored differently
