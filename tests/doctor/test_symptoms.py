@@ -33,6 +33,12 @@ def _stuck(level=CHANCE):
     return np.full(STEPS, level) + noise(2, STEPS, 0.02)
 
 
+def _noise(gradient, trace, count=40):
+    """Return the two estimates of the noise scale, with the noise of their measurement."""
+    return {"gradient_noise__squared_gradient": measured(gradient + noise(3, count, 0.3)),
+            "gradient_noise__trace": measured(trace + noise(4, count, 0.1 * trace))}  # fmt: skip
+
+
 def _equal(copies):
     return EqualExamples(val_in_train=copies, within_val=0, val=1000, train=5000)
 
@@ -213,6 +219,7 @@ TABLE = [
       RARE | {"val__accuracy": evaluations([0.95] * 30)}),
     ("scaler_skips", {"train__skipped_steps": measured([9] + [6] * 18)}, W,
      {"train__skipped_steps": measured([1000] + [2] * 18)}),
+    ("batch_too_small", _noise(1.0, 20_000.0), H, _noise(1.0, 500.0)),
     ("nonfinite", {"train__loss": np.append(falling(STEPS - 1), np.nan)}, E, {}),
 ]  # fmt: skip
 IDS = [f"{i}-{row[0]}" for i, row in enumerate(TABLE)]
