@@ -12,6 +12,7 @@ import numpy as np
 from benchmarks.doctor.faults import FAULTS, HEALTHY, Alteration, names_cause
 from runner.doctor import Finding, History, Series, Severity, diagnose
 from runner.doctor.facts import RunFacts
+from runner.engine.equal_examples import equal_from_record
 from runner.status import Status
 
 _Z95 = 1.959963984540054
@@ -37,6 +38,7 @@ def history_of(record: Mapping[str, Any]) -> History:
         diverged_at=steps + 1 if record["status"] == "diverged" else None,
         reason=record["reason"],
         class_shares=tuple(count / sum(counts) for count in counts),
+        equal_examples=equal_from_record(record.get("equal_examples")),
     )
     return History(facts, {tag: _series(curve) for tag, curve in record["curves"].items()})
 

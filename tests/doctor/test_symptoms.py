@@ -21,6 +21,7 @@ from sample_curves import (
 
 import runner.doctor.symptoms  # noqa: F401
 from runner.doctor import Finding, Severity
+from runner.engine.equal_examples import EqualExamples
 from runner.registry import find, names
 from runner.status import Status
 
@@ -30,6 +31,16 @@ RIPPLE = noise(1, STEPS, 0.01)
 
 def _stuck(level=CHANCE):
     return np.full(STEPS, level) + noise(2, STEPS, 0.02)
+
+
+def _noise(gradient, trace, count=40):
+    """Return the two estimates of the noise scale, with the noise of their measurement."""
+    return {"gradient_noise__squared_gradient": measured(gradient + noise(3, count, 0.3)),
+            "gradient_noise__trace": measured(trace + noise(4, count, 0.1 * trace))}  # fmt: skip
+
+
+def _equal(copies):
+    return EqualExamples(val_in_train=copies, within_val=0, val=1000, train=5000)
 
 
 def _line(end):
@@ -235,6 +246,8 @@ TABLE = [
       "train_eval__accuracy": evaluations([0.13] * 30), "train_eval__loss": evaluations(np.linspace(2.3, 2.2, 30))}),
     ("val_leak", {"train_eval__loss": evaluations([0.02] * 30), "val__loss": evaluations([0.021] * 30)}, H,
      {"train_eval__loss": evaluations([0.02] * 30), "val__loss": evaluations([0.04] * 30)}),
+    ("val_leak", {"equal_examples": _equal(11), "data__duplicates": "ignore"}, E, {"equal_examples": _equal(1)}),
+    ("val_leak", {"equal_examples": _equal(10), "data__duplicates": "ignore"}, H, {"equal_examples": _equal(1)}),
     ("initial_loss", {"train__loss": np.append([5.0], falling(STEPS - 1))}, W,
      {"train__loss": np.append([3.0], falling(STEPS - 1))}),
     ("bn_small_batch", {"data__batch_size": 2}, H, {"data__batch_size": 8}),
@@ -263,6 +276,9 @@ TABLE = [
      {"average__decay": 0.9999, "average__warmup": True, "train_eval__loss": evaluations([0.6] * 30)}),
     ("imbalanced", RARE | {"val__accuracy": evaluations([0.91] * 30)}, H,
       RARE | {"val__accuracy": evaluations([0.95] * 30)}),
+    ("scaler_skips", {"train__skipped_steps": measured([9] + [6] * 18)}, W,
+     {"train__skipped_steps": measured([1000] + [2] * 18)}),
+    ("batch_too_small", _noise(1.0, 20_000.0), H, _noise(1.0, 500.0)),
     ("nonfinite", {"train__loss": np.append(falling(STEPS - 1), np.nan)}, E, {}),
 ]  # fmt: skip
 IDS = [f"{i}-{row[0]}" for i, row in enumerate(TABLE)]

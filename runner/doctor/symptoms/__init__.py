@@ -1,7 +1,9 @@
 """Symptoms: `(history) -> Finding | None`, each under `@register("symptom")`; importing this package registers all.
 
 drops.py         the learning rate dropped too early, or warms up for too long
+half_precision.py  the loss scaler of fp16 skips steps
 layers.py        dead or saturated units, layers that shrink, explode or stand still
+noise.py         the batch is small for the noise of its gradients
 numerics.py      steps that are not finite
 overfitting.py   training and validation examples are scored differently
 rates.py         the learning rate is too high or too low

@@ -18,6 +18,7 @@ from runner.doctor.evaluations import (
 from runner.doctor.finding import Evidence, Finding, Severity
 from runner.doctor.history import History
 from runner.doctor.measures import TREND_Z, binomial_se, mann_kendall
+from runner.engine.equal_examples import EqualExamples
 from runner.registry import register
 
 # Standard errors, and the accuracy above chance at which training examples are learned
@@ -27,6 +28,12 @@ _LEARNED, _SAME = 0.05, 0.25
 _LEAK_VALIDATIONS = 3
 # Of the loss of zero outputs: a fall of the training loss that is more than noise
 _FALLEN = 0.02
+# Shares of the validation examples with a copy in training: from the first on they may move the score by the tenth of a
+# point in which models are compared, above the second they are a fault of the splits and not a flaw of the data set
+_FEW_COPIES, _MANY_COPIES = 0.001, 0.01
+# Data with few different values have equal examples in any split: up to so many times the usual share they are no leak,
+# but where half of the examples are known, validation says little
+_USUAL, _HALF = 3.0, 0.5
 
 
 @register("symptom")
@@ -96,6 +103,43 @@ def _only_train_improves(history: History) -> bool:
 
 @register("symptom")
 def val_leak(history: History) -> Finding | None:
+    """Return a finding if validation examples equal training examples, or the losses of both splits are equal."""
+    equal = history.facts.equal_examples
+    return _equal_losses(history) if equal is None else _equal_examples(history, equal)
+
+
+def _equal_examples(history: History, equal: EqualExamples) -> Finding | None:
+    """Return a finding if more validation examples equal a training example than is usual in such data."""
+    by_chance = equal.share <= _USUAL * equal.usual
+    if equal.share <= (_HALF if by_chance else _FEW_COPIES):
+        return None
+    certain = equal.share > _MANY_COPIES and not by_chance
+    said = f"{equal.val_in_train} of {equal.val} validation examples equal a training example ({equal.share:.1%})"
+    few, many = "they may raise validation accuracy a little", "there may be copies, or few different values"
+    means = "validation accuracy is too high" if certain else many if by_chance else few
+    return Finding(
+        id="val_leak",
+        severity=Severity.ERROR if certain else Severity.HINT,
+        confidence=1.0 if certain else 0.5,
+        evidence=Evidence(
+            numbers={
+                "copies": equal.val_in_train,
+                "val": equal.val,
+                "share": equal.share,
+                "limit": _HALF if by_chance else _MANY_COPIES if certain else _FEW_COPIES,
+                "usual_share": equal.usual,
+            },
+            steps=(1, history.facts.steps),
+            tags=(),
+        ),
+        why=f"{said}: {means}.",
+        advice=_without_copies(history),
+        probe=None if certain else "compare the examples of both splits",
+        source="exact: all values of the examples; Kapoor and Narayanan 2023",
+    )
+
+
+def _equal_losses(history: History) -> Finding | None:
     """Return a finding if all is learned and the losses of both splits are equal, as where one contains the other."""
     train, val = history.series(TRAIN_LOSS).finite(), history.series(VAL_LOSS).finite()
     chance, clean = history.facts.chance_loss(), clean_loss(history)
