@@ -158,8 +158,8 @@ def harmed(record: Mapping[str, Any], healthy: Iterable[Mapping[str, Any]]) -> b
 def _row(fault: str, found: Sequence[_Judged]) -> dict[str, Any]:
     """Return the scores of one fault.
 
-    Its precision is over all runs, healthy ones included, in which one of its symptoms is among the first two: the share
-    with this fault, or another one whose cause that symptom names as well.
+    Its precision is over all runs, healthy ones included, in which one of its symptoms is among the first two: the
+    share with this fault, or with another one whose cause that symptom names as well.
     """
     mine = [run for run in found if run.fault == fault]
     claimed = [run for run in found if any(names_cause(fault, name) for name in run.first)]

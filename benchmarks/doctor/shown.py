@@ -27,7 +27,7 @@ SHOWN: Mapping[str, Fault] = {
     "vanishing": _shows("vanishing", *_DEEP, "init=xavier"),
     "not_vanishing": _shows("", "model.hidden=[48,48,48]", "activation=tanh", "init=xavier", "scheduler=constant"),
     "flat_at_a_large_rate": _shows(
-        "lr_high", *_LINEAR, "lr*14", "scheduler=constant", "data.batch_size=1200", "steps=1500"
+        "lr_high", *_LINEAR, "lr*6", "scheduler=constant", "data.batch_size=200", "steps=9000"
     ),
     "flat_at_a_usual_rate": _shows("plateau_decay", *_LINEAR, "scheduler=constant", "steps=1500"),
     "not_flat": _shows("", *_LINEAR, "steps=1500"),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from runner.doctor.finding import Evidence
 from runner.doctor.history import History
 from runner.doctor.measures import Values
 
@@ -66,3 +67,9 @@ def decay_per_step(config: Mapping[str, Any]) -> float:
         return 0.0
     slowed = 1 - (optim.get("momentum") or 0.0) if optim["name"] in COUPLED else 1.0
     return float(rate * decay / slowed) if slowed > 0 else 0.0
+
+
+def measured_at(history: History, tags: tuple[str, ...], **numbers: float) -> Evidence:
+    """Return evidence from the measurements of some layers."""
+    steps = history.series(tags[0]).steps
+    return Evidence(numbers=numbers, steps=(int(steps[0]), int(steps[-1])), tags=tags)

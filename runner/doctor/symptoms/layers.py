@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from runner.doctor.advice import divided_lr
-from runner.doctor.changes_advised import better_start, clipped
-from runner.doctor.finding import Evidence, Finding, Severity
+from runner.doctor.changes_advised import better_start
+from runner.doctor.finding import Finding, Severity
 from runner.doctor.history import History
-from runner.doctor.layers import activation_gain, decay_per_step, late, layers_of, ratios_of
-from runner.doctor.measures import median_so_far
-from runner.doctor.shapes import RATIO, is_short, whole_blocks
+from runner.doctor.layers import activation_gain, late, layers_of, measured_at, ratios_of
+from runner.doctor.shapes import RATIO, whole_blocks
 from runner.registry import register
 
 # Share of dead units, late in the run (CS231n: as much as 40 % at a high rate). Few examples are in a batch, so that a
@@ -26,20 +23,8 @@ _COLLAPSED, _BOUNDED = 0.1, 0.05
 _SURE = 0.9
 # Growth of activations per layer, over at least so many layers, and in all
 _GAINS, _LEAST_LAYERS, _TOTAL = (0.75, 1.33), 4, (0.1, 10.0)
-# Update ratio of an early layer that stands still, and over that of the last layer
-_STANDS, _SHRINKS = 1e-5, 1e-3
-# Update ratio of weights that only decay, over the decay of a step
-_DECAYS = 1.5
 # Measurements in a row
 _ROWS = 3
-# Norm of all gradients over its running median
-_EXPLODES = 100.0
-
-
-def _evidence(history: History, tags: tuple[str, ...], **numbers: float) -> Evidence:
-    """Return evidence from the measurements of some layers."""
-    steps = history.series(tags[0]).steps
-    return Evidence(numbers=numbers, steps=(int(steps[0]), int(steps[-1])), tags=tags)
 
 
 @register("symptom")
@@ -60,7 +45,7 @@ def dead_relu(history: History) -> Finding | None:
         id="dead_relu",
         severity=Severity.WARN if worst > _ALL_DEAD else Severity.HINT,
         confidence=0.85 if worst > _ALL_DEAD else 0.5,
-        evidence=_evidence(history, (f"activations/{name}/dead",), dead_share=worst, at_start=shares[name][1]),
+        evidence=measured_at(history, (f"activations/{name}/dead",), dead_share=worst, at_start=shares[name][1]),
         why=f"{worst:.0%} of the units of {name} give one value for a whole batch, {shares[name][1]:.0%} at the start"
         + ("." if worst > _ALL_DEAD else "; some may be dead."),
         advice=(*divided_lr(config, 3), ("activation=leaky_relu",)),
@@ -86,7 +71,7 @@ def saturated(history: History) -> Finding | None:
         id="saturated",
         severity=Severity.WARN if sure else Severity.HINT,
         confidence=0.9 if sure else 0.5,
-        evidence=_evidence(history, (f"activations/{name}/saturated",), at_start=first, late=now),
+        evidence=measured_at(history, (f"activations/{name}/saturated",), at_start=first, late=now),
         why=f"{max(first, now):.0%} of the outputs of {name} are saturated, where the gradient is nearly zero"
         + ("." if sure else "; that may slow training."),
         advice=(("init=xavier",), ("activation=relu",), *_normalized(history)),
@@ -136,7 +121,7 @@ def _collapse(history: History, name: str, share: float, at_start: float, confid
         id="collapsed",
         severity=Severity.WARN if confidence > _SURE else Severity.HINT,
         confidence=confidence,
-        evidence=_evidence(history, (f"activations/{name}/std",), share_of_first_layer=share, at_start=at_start),
+        evidence=measured_at(history, (f"activations/{name}/std",), share_of_first_layer=share, at_start=at_start),
         why=why,
         advice=tuple(better_start(history.facts.config)),
         probe="python -m runner task=init_report with the same model",
@@ -160,74 +145,12 @@ def activations_grow_or_shrink(history: History) -> Finding | None:
         id="activations_grow_or_shrink",
         severity=Severity.HINT if hint else Severity.WARN,
         confidence=0.5 if hint else 0.8,
-        evidence=_evidence(history, tuple(f"activations/{each}/std" for each in layers), gain=gain, total=total),
+        evidence=measured_at(history, tuple(f"activations/{each}/std" for each in layers), gain=gain, total=total),
         why=f"Activations change by a factor of {gain:.2g} per layer at initialization, {total:.2g} in all"
         + ("; this may slow training." if hint else "."),
         advice=tuple(better_start(history.facts.config)),
         probe="python -m runner task=init_report with the same model",
         source="He et al. 2015; Glorot and Bengio 2010",
-    )
-
-
-@register("symptom")
-def vanishing(history: History) -> Finding | None:
-    """Return a finding if early layers stand still while the last one moves."""
-    ratios = {name: values[-_ROWS:] for name, values in ratios_of(history).items() if len(values) >= _ROWS}
-    if len(ratios) < 2:
-        return None
-    first, *_, last = ratios
-    early, end = float(np.max(ratios[first])), float(np.median(ratios[last]))
-    stands = 0 < early < _STANDS and early < _SHRINKS * end
-    if not stands and not _only_decays(history, first, last, early):
-        return None
-    return Finding(
-        id="vanishing",
-        severity=Severity.WARN,
-        confidence=0.8,
-        evidence=_evidence(history, (f"ratio/l2/{first}", f"ratio/l2/{last}"), first_layer=early, last_layer=end),
-        why=f"The first layer moves by {early:.1g} of its weights in a step"
-        + (", no more than by weight decay" if not stands else "")
-        + f", the last by {end:.1g}: gradients vanish.",
-        advice=tuple(better_start(history.facts.config)),
-        probe="python -m runner task=init_report with the same model",
-        source="Glorot and Bengio 2010",
-    )
-
-
-def _only_decays(history: History, first: str, last: str, early: float) -> bool:
-    """True if weight decay alone moves the first layer, since its gradient is far smaller than that of the last one."""
-    norms = [history.series(f"grad_norm/{name}").finite().values[-_ROWS:] for name in (first, last)]
-    if not all(len(each) for each in norms) or not 0 < early < _DECAYS * decay_per_step(history.facts.config):
-        return False
-    return float(norms[0].max()) < _SHRINKS * float(np.median(norms[1]))
-
-
-@register("symptom")
-def exploding(history: History) -> Finding | None:
-    """Return a finding if the gradient's norm is a hundred times its median for three measurements."""
-    norms = history.series("grad_norm/_global").finite()
-    if len(norms) < 2 * _ROWS or is_short(history):
-        return None
-    medians = median_so_far(norms.values)
-    high = norms.values > _EXPLODES * medians
-    places = [i for i in range(len(high) - _ROWS + 1) if high[i : i + _ROWS].all()]
-    if not places:
-        return None
-    usual, config = float(np.percentile(norms.values, 90)), history.facts.config
-    first = int(norms.steps[places[0]])
-    return Finding(
-        id="exploding",
-        severity=Severity.WARN,
-        confidence=0.85,
-        evidence=Evidence(
-            numbers={"largest": float(norms.values.max()), "median": float(medians[-1])},
-            steps=(first, int(norms.steps[places[-1] + _ROWS - 1])),
-            tags=("grad_norm/_global",),
-        ),
-        why=f"From step {first} on gradients are more than 100 times as long as before.",
-        advice=(*clipped(config, usual), *divided_lr(config, 10), *better_start(config)),
-        probe=None,
-        source="Pascanu et al. 2013",
     )
 
 
@@ -247,7 +170,7 @@ def layer_frozen(history: History) -> Finding | None:
         id="layer_frozen",
         severity=Severity.ERROR,
         confidence=1.0,
-        evidence=_evidence(history, tuple(f"ratio/l2/{name}" for name in frozen), tensors=len(frozen)),
+        evidence=measured_at(history, tuple(f"ratio/l2/{name}" for name in frozen), tensors=len(frozen)),
         why=f"{frozen[0]}{more} does not move: "
         + ("no gradient reaches it." if blocked else "its learning rate is 0, or the optimizer does not have it."),
         advice=(("optim.rules=[]",),) if history.facts.config["optim"].get("rules") and not blocked else (),
