@@ -13,7 +13,7 @@ Arrays = dict[str, NDArray[Any]]
 _SPLITS = ("train", "val", "test")
 _LETTERS = "ABDEFGHKRSTX"
 # Data sets of images; the others are features
-IMAGES = ("digits", "shapes", "shapes_large", "cifar16", "photos16", "photos12", "letters")
+IMAGES = ("digits", "shapes", "shapes_large", "cifar16", "photos16", "photos12", "letters", "small_letters", "vehicles")
 
 
 def made(name: str, photographs: Path | None) -> Arrays:
@@ -77,24 +77,24 @@ def _photographs(folder: Path | None, *, size: int, first: int, counts: Sequence
     return {key: np.stack(values) if key[0] == "x" else np.array(values) for key, values in found.items()}
 
 
-def _letters() -> Arrays:
-    """Return drawn capital letters of 16 x 16 pixels: turned, moved, of several sizes, with noise."""
+def _letters(letters: str = _LETTERS, seed: int = 5) -> Arrays:
+    """Return drawn letters of 16 x 16 pixels: turned, moved, of several sizes, with noise."""
     from PIL import Image, ImageDraw, ImageFont
 
-    random = np.random.default_rng(5)
+    random = np.random.default_rng(seed)
     fonts = [ImageFont.load_default(size) for size in (10, 12, 14)]
 
     def draw(label: int) -> NDArray[np.uint8]:
         image = Image.new("L", (16, 16), 0)
         where = (8 + random.normal(0, 1), 8 + random.normal(0, 1))
         ink = int(random.integers(90, 256))
-        ImageDraw.Draw(image).text(where, _LETTERS[label], ink, fonts[random.integers(3)], anchor="mm")
+        ImageDraw.Draw(image).text(where, letters[label], ink, fonts[random.integers(3)], anchor="mm")
         turned = np.asarray(image.rotate(random.normal(0, 15), Image.Resampling.BILINEAR), float)
         return (turned + random.normal(0, 35, turned.shape)).clip(0, 255).astype(np.uint8)[..., None]
 
     found: Arrays = {}
     for split, count in zip(_SPLITS, (9000, 1000, 100), strict=True):
-        labels = np.arange(count) % len(_LETTERS)
+        labels = np.arange(count) % len(letters)
         found |= {f"x_{split}": np.stack([draw(int(label)) for label in labels]), f"y_{split}": labels}
     return found
 
@@ -108,6 +108,20 @@ def _clusters() -> Arrays:
         class_sep=1.6, random_state=7,
     )  # fmt: skip
     return _cut(features, labels, (3000, 1000, 100))
+
+
+def _small_letters() -> Arrays:
+    """Return drawn small letters."""
+    return _letters("acdefghkmnprsuwz", 6)
+
+
+def _quantiles() -> Arrays:
+    """Return 10 normal features whose distance from the middle is the class (scikit-learn)."""
+    from sklearn.datasets import make_gaussian_quantiles
+
+    features, labels = make_gaussian_quantiles(n_samples=4900, n_features=10, n_classes=4, random_state=8)
+    order = np.random.default_rng(4).permutation(len(labels))
+    return _cut(features[order], labels[order], (4000, 800, 100))
 
 
 def _cancer() -> Arrays:
@@ -128,10 +142,17 @@ def _cut(features: NDArray[Any], labels: NDArray[Any], counts: Sequence[int]) ->
     return found
 
 
-_MADE: Mapping[str, Callable[[], Arrays]] = {"letters": _letters, "clusters": _clusters, "cancer": _cancer}
+_MADE: Mapping[str, Callable[[], Arrays]] = {
+    "letters": _letters,
+    "small_letters": _small_letters,
+    "clusters": _clusters,
+    "cancer": _cancer,
+    "quantiles": _quantiles,
+}
 # Enough images for 1 % of them to hold each class, few enough for a run of seconds. The two new sets share no image
 _PHOTOGRAPHS: Mapping[str, dict[str, Any]] = {
     "cifar16": {"size": 16, "first": 0, "counts": (300, 80, 80)},
     "photos16": {"size": 16, "first": 460, "counts": (800, 150, 10)},
     "photos12": {"size": 12, "first": 1420, "counts": (1200, 200, 10), "names": "bird cat deer dog frog horse ship"},
+    "vehicles": {"size": 12, "first": 2830, "counts": (1500, 250, 10), "names": "airplane automobile ship truck"},
 }

@@ -73,12 +73,40 @@ NETS: Mapping[str, Net] = {
         "fc2",
         ("model.hidden=[2,2,2,2,2]",),
     ),
+    # Held out in the third bank
+    "cnn_elu": Net(
+        0.06,
+        5e-4,
+        ("model=cnn", "model.channels=[8,16]", "activation=elu", _NO_NORM, "optim=nesterov"),
+        "fc1",
+        _TINY_CNN,
+    ),
+    "cnn_sgd": Net(0.9, 5e-4, ("model=cnn", "model.channels=[10,20]", "optim=sgd"), "fc1", _TINY_CNN),
+    "cnn_leaky": Net(
+        0.15,
+        5e-4,
+        ("model=cnn", "model.channels=[8,8]", "activation=leaky_relu", "init=orthogonal", "optim=momentum"),
+        "fc1",
+        _TINY_CNN,
+    ),
+    "mlp_silu": Net(
+        0.012,
+        2e-2,
+        ("model=mlp", "model.hidden=[64,64]", "activation=silu", "norm=layer", "optim=adamw"),
+        "fc2",
+        ("model.hidden=[2,2]",),
+    ),
+    "mlp_wide": Net(0.15, 5e-4, ("model=mlp", "model.hidden=[256]", "optim=momentum"), "fc1", ("model.hidden=[2]",)),
+    "mlp_cone": Net(
+        0.006, 1e-2, ("model=mlp", "model.hidden=[96,48,24]", "optim=adamw"), "fc2", ("model.hidden=[2,2,2]",)
+    ),
 }
 # What the healthy runs of a data set have besides. The learning rates are the best of three, a factor of three apart,
 # by validation accuracy alone in one run with another seed; those of the first five are within that factor of the best
 DATA_WORDS: Mapping[str, tuple[str, ...]] = {
     "photos16": ("augment=[crop,hflip]",),
     "photos12": ("augment=[crop,hflip]",),
+    "vehicles": ("augment=[crop,hflip]",),
 }
 # Healthy runs are trained in each of these ways in turn: there is more than one healthy config
 VARIANTS: tuple[tuple[str, ...], ...] = (

@@ -14,7 +14,11 @@ from benchmarks.doctor.nets import VARIANTS
 
 _HERE = Path(__file__).parent
 # By the bank's name the file of its split, as it was committed
-SPLITS = {"first": _HERE / "split.json", "second": _HERE / "split_second.json"}
+SPLITS = {
+    "first": _HERE / "split.json",
+    "second": _HERE / "split_second.json",
+    "third": _HERE / "split_third.json",
+}
 PARTS = ("tuning", "held_out")
 # The faults of the first bank; they are the first of the list
 _FAULTS_AT_FIRST = 19
@@ -55,9 +59,9 @@ def cases(part: str, bank: str = "first") -> list[Case]:
         pairs = [(net, data) for net, data in rows["pairs"] if can_have(fault, net, data in IMAGES)]
         # Each fault begins at another pair, so that few runs of each still cover all of them
         for number in range(count):
-            net, data = pairs[(place * (count if bank == "second" else 1) + number) % len(pairs)]
+            net, data = pairs[(place * (1 if bank == "first" else count) + number) % len(pairs)]
             seed, variant = rows["first_seed"] + number // len(pairs), 0
-            if bank == "second" and fault == HEALTHY:
+            if bank != "first" and fault == HEALTHY:
                 variant = (seed + number) % len(VARIANTS)
             found.append(Case(part, fault, net, data, seed, variant))
     return found
