@@ -107,6 +107,13 @@ def _lower(lr, end):
     return run(scheduler="constant", optim__lr=lr, train__loss=falling(low=end, rate=80) + RIPPLE)
 
 
+def _gradients(norms):
+    """Layers whose weights move by weight decay alone, but for the last one, and their gradients' norms."""
+    decay = 0.1 * 5e-4 / (1 - 0.9)
+    ratios = {f"ratio__l2/{x}": measured([decay] * 19) for x in "abcd"} | {"ratio__l2/e": measured([0.1] * 19)}
+    return ratios | {f"grad_norm__{x}": measured([each] * 19) for x, each in zip("abcde", norms, strict=True)}
+
+
 STEPPED = {"scheduler": "multistep", "train__lr": _drop_rate()}
 FLAT = {"scheduler": "constant", "train__loss": falling(rate=80) + RIPPLE}
 RARE = {"class_shares": (0.91, *(0.01,) * 9)}
@@ -122,9 +129,11 @@ TABLE = [
         ("lr_high", FLAT | {"ratio__l2/_global": measured([0.05] * 19)}, H,
       FLAT | {"ratio__l2/_global": measured([0.02] * 19)}),
     ("lr_high", FLAT | {"siblings": (_lower(0.01, 0.2),)}, W, FLAT | {"siblings": (_lower(0.01, 0.3),)}),
+    ("lr_low", {"train__loss": _line(2.1), "scheduler": "constant", "ratio__l2/_global": measured([6e-4] * 19)}, H,
+     {"train__loss": _line(1.8), "scheduler": "constant", "ratio__l2/_global": measured([6e-4] * 19)}),
     ("lr_low", {"train__loss": _line(2.0), "scheduler": "constant", "ratio__l2/_global": measured([1e-4] * 19)}, H,
      {"train__loss": _line(1.0), "scheduler": "constant", "ratio__l2/_global": measured([1e-4] * 19)}),
-    ("unstable_early", {"train__loss": _bump(1.0)}, H, {"train__loss": _bump(0.1)}),
+    ("unstable_early", {"train__loss": _bump(1.0)}, H, {"train__loss": _bump(0.4)}),
     ("no_learning", {"train__loss": _stuck()}, W, {"train__loss": _stuck(CHANCE * 0.97)}),
     ("bad_init_plateau", {"train__loss": _plateau(300)}, H, {"train__loss": _plateau(90)}),
     ("bad_init_plateau", {"train__loss": _plateau(300), "activations__d/std": measured([0.01] * 19)}, W,
@@ -173,7 +182,9 @@ TABLE = [
      {"activations__b/saturated": measured(np.linspace(0, 0.1, 19)), "train__loss": _stuck(1.5)}),
     ("collapsed", {"activations__d/std": measured([0.03] * 19)}, W, {"activations__d/std": measured([0.1] * 19)}),
     ("collapsed", {f"activations__{x}/std": measured([0.0] * 19) for x in "abcd"}, W,
-     {f"activations__{x}/std": measured([0.001] * 19) for x in "abcd"}),
+     {f"activations__{x}/std": measured([0.1] * 19) for x in "abcd"}),
+    ("collapsed", {f"activations__{x}/std": measured([0.001] * 19) for x in "abcd"}, H,
+     {f"activations__{x}/std": measured([0.1] * 19) for x in "abcd"}),
     ("collapsed", {"activation__name": "sigmoid", **{f"activations__{x}/std": measured([0.03] * 19) for x in "abcd"}},
      H,
      {"activation__name": "sigmoid", **{f"activations__{x}/std": measured([0.2] * 19) for x in "abcd"}}),
@@ -183,9 +194,10 @@ TABLE = [
      | {"model__name": "mlp"}, W, {f"activations__{x}/std": measured([0.6 / 1.2**i] * 3) for i,
       x in enumerate("abcd")}),
 
-        ("activations_grow_or_shrink", {f"activations__{x}/std": measured([0.6 / 1.5**i] * 3) for i,
+        ("activations_grow_or_shrink", {f"activations__{x}/std": measured([0.6 / 1.8**i] * 3) for i,
       x in enumerate("abcd")}, H,
      {}),
+    ("vanishing", _gradients([1e-5, 1e-4, 1e-3, 1e-2, 1e-1]), W, _gradients([1e-5, 1e-4, 1e-5, 1e-2, 1e-1])),
     ("vanishing", {"ratio__l2/a": measured([1e-7] * 19)}, W, {"ratio__l2/a": measured([1e-7] * 18 + [1e-4])}),
     ("exploding", {"grad_norm___global": measured([1.0] * 12 + [500.0] * 7)}, W,
      {"grad_norm___global": measured([1.0] * 12 + [500.0, 1, 500, 1, 500, 1, 1])}),
@@ -214,13 +226,13 @@ TABLE = [
     ("overfit_rising", {"val__accuracy": _worse(0.2)}, W, {"val__accuracy": _worse(0.02)}),
     ("overfit_rising", {"val__accuracy": _worse(0.2)}, W,
      {"val__accuracy": _worse(0.2), "train_eval__accuracy": _worse(0.2)}),
-    ("overconfident", {"val__loss": evaluations([*np.linspace(2, 0.5, 10), *np.linspace(0.5, 0.8, 20)])}, H,
-     {"val__loss": evaluations([*np.linspace(2, 0.5, 10), *np.linspace(0.5, 0.52, 20)])}),
+    ("overconfident", {"val__loss": evaluations([*np.linspace(2, 0.5, 10), *np.linspace(0.5, 1.5, 20)])}, H,
+     {"val__loss": evaluations([*np.linspace(2, 0.5, 10), *np.linspace(0.5, 1.0, 20)])}),
     ("overfit_gap", {"train_eval__accuracy": evaluations(rising(top=1.0)), "val__accuracy": _to(0.75)},
      H, {"train_eval__accuracy": evaluations(rising(top=1.0)), "val__accuracy": _to(0.85)}),
-    ("overfit_gap", {"train_eval__accuracy": evaluations(rising(top=1.0) + 0.02),
+    ("overfit_gap", {"train_eval__accuracy": evaluations(rising(top=1.0)), "val__accuracy": _to(0.82),
      "val__loss": evaluations([*np.linspace(2, 0.5, 10), *np.linspace(0.5, 0.6, 20)])}, H,
-     {"train_eval__accuracy": evaluations(rising(top=1.0) + 0.02)}),
+     {"train_eval__accuracy": evaluations(rising(top=1.0)), "val__accuracy": _to(0.82)}),
     ("few_examples", {"train_examples": 300, "train_eval__accuracy": evaluations([1.0] * 30),
      "val__accuracy": evaluations([0.5] * 30)}, H,
      {"train_examples": 600, "train_eval__accuracy": evaluations([1.0] * 30),

@@ -19,6 +19,8 @@ _ROWS = 3
 _STANDS, _SHRINKS = 1e-5, 1e-3
 # Update ratio of weights that only decay, over the decay of a step
 _DECAYS = 1.5
+# Layers that gradients vanish over, at least
+_LEAST_LAYERS = 5
 # Norm of all gradients over its running median
 _EXPLODES = 100.0
 
@@ -32,7 +34,7 @@ def vanishing(history: History) -> Finding | None:
     first, *_, last = ratios
     early, end = float(np.max(ratios[first])), float(np.median(ratios[last]))
     stands = 0 < early < _STANDS and early < _SHRINKS * end
-    if not stands and not _only_decays(history, first, last, early):
+    if not stands and not _only_decays(history, early):
         return None
     return Finding(
         id="vanishing",
@@ -48,12 +50,15 @@ def vanishing(history: History) -> Finding | None:
     )
 
 
-def _only_decays(history: History, first: str, last: str, early: float) -> bool:
+def _only_decays(history: History, early: float) -> bool:
     """True if weight decay alone moves the first layer, since its gradient is far smaller than that of the last one."""
-    norms = [history.series(f"grad_norm/{name}").finite().values[-_ROWS:] for name in (first, last)]
-    if not all(len(each) for each in norms) or not 0 < early < _DECAYS * decay_per_step(history.facts.config):
+    norms = [history.series(f"grad_norm/{name}").finite().values[-_ROWS:] for name in ratios_of(history)]
+    known = len(norms) >= _LEAST_LAYERS and all(len(each) for each in norms)
+    if not known or not 0 < early < _DECAYS * decay_per_step(history.facts.config):
         return False
-    return float(norms[0].max()) < _SHRINKS * float(np.median(norms[1]))
+    # From layer to layer: a single small gradient is that of a dead layer
+    sizes = np.array([np.median(each) for each in norms])
+    return bool(sizes[0] < _SHRINKS * sizes[-1] and (np.diff(sizes) > 0).all())
 
 
 @register("symptom")

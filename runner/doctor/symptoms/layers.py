@@ -18,11 +18,11 @@ _SATURATED, _VERY_SATURATED = 0.1, 0.25
 # Of the loss of zero outputs: below it, much is learned
 _LEARNED = 0.5
 # Standard deviation of a layer over that of the first one; of bounded outputs by itself (0.2 for inputs of variance 1)
-_COLLAPSED, _BOUNDED = 0.1, 0.05
+_COLLAPSED, _BOUNDED, _TINY = 0.1, 0.05, 0.02
 # Confidence above which a collapse is certain
 _SURE = 0.9
 # Growth of activations per layer, over at least so many layers, and in all
-_GAINS, _LEAST_LAYERS, _TOTAL = (0.75, 1.33), 4, (0.1, 10.0)
+_GAINS, _LEAST_LAYERS, _TOTAL = (0.6, 1.7), 4, (0.1, 10.0)
 # Measurements in a row
 _ROWS = 3
 
@@ -106,8 +106,10 @@ def collapsed(history: History) -> Finding | None:
     vary = f"The outputs of {name} vary {shares[name]:.1g} times as much as those of {first}"
     if shares[name] < _COLLAPSED and at_start < _COLLAPSED:
         return _collapse(history, name, shares[name], at_start, 0.93, f"{vary}: they shrink from layer to layer.")
-    smallest = min(float(values[0]) for values in layers.values())
-    if history.facts.config["activation"]["name"] in ("sigmoid", "tanh") and smallest < _BOUNDED:
+    starts = [float(values[0]) for values in layers.values()]
+    smallest, bounded = min(starts), history.facts.config["activation"]["name"] in ("sigmoid", "tanh")
+    # Of inputs of variance 1, whatever the activation
+    if (bounded and smallest < _BOUNDED) or max(starts) < _TINY:
         why = f"The outputs of a layer begin with a standard deviation of {smallest:.1g}; little may pass through it."
         return _collapse(history, first, shares[name], smallest, 0.6, why)
     if shares[name] < _COLLAPSED:
@@ -136,6 +138,7 @@ def activations_grow_or_shrink(history: History) -> Finding | None:
     if gain is None:
         return None
     total = gain ** (len(layers) - 1)
+    # Few layers between pooling or with residuals may grow a little
     steady = len(layers) < _LEAST_LAYERS or _GAINS[0] <= gain <= _GAINS[1]
     if steady and _TOTAL[0] <= total <= _TOTAL[1]:
         return None

@@ -27,9 +27,9 @@ _GENERALIZATION, _STRIPS, _SE = 5.0, 3, 3.0
 # Validations of a strip; 1 where there are fewer than 15 (Prechelt: 5)
 _STRIP, _FEW = 5, 15
 # Rise of the validation loss that matters, of the loss of zero outputs
-_RISE = 0.05
+_RISE = 0.3
 # Gaps of accuracy that matter if validation gets worse, that matter always, that are small; training error that is high
-_WIDE, _VERY_WIDE, _NARROW, _HIGH_ERROR = 0.10, 0.20, 0.02, 0.05
+_WIDE, _WIDER, _VERY_WIDE, _NARROW, _HIGH_ERROR = 0.10, 0.15, 0.20, 0.02, 0.05
 # Examples of a class below which a data set is small, and very small
 _FEW_EXAMPLES, _VERY_FEW, _SURE_SE = 50, 20, 5.0
 # Units of a layer that are few for any task, and keys of a model's widths
@@ -115,11 +115,11 @@ def overconfident(history: History) -> Finding | None:
 def overfit_gap(history: History) -> Finding | None:
     """Return a finding if training examples are scored much better than validation examples."""
     scores, loss = scores_of(history), history.series(VAL_LOSS).finite()
-    if scores is None or scores.gap is None or scores.gap <= max(_SE * scores.gap_error, _WIDE):
+    if scores is None or scores.gap is None or scores.gap <= _SE * scores.gap_error:
         return None
     # A gap alone costs nothing while validation does not get worse
     worse = len(loss) > 0 and _generalization_loss(loss.values) > _GENERALIZATION
-    if not worse and scores.gap <= _VERY_WIDE:
+    if scores.gap <= (_WIDER if worse else _VERY_WIDE):
         return None
     return Finding(
         id="overfit_gap",

@@ -15,6 +15,8 @@ from runner.registry import register
 # Spikes: height in standard deviations of the noise and in units of the fall, steps to return, how many for a warning
 _SPIKE, _SPIKE_SIZE, _RETURN, _SPIKES = 8.0, 0.1, 50, 3
 _WIDTH = 51
+# Of the loss of zero outputs: a loss that a network which is nearly trained has for no usual batch
+_FAR = 0.5
 # Steps that are searched for spikes, from the end
 _MOST = 20_000
 # Of the gradient's norm over its median, where it was measured at a spike
@@ -22,7 +24,7 @@ _GRADIENT = 10.0
 # Autocorrelation at the length of an epoch
 _PERIODIC, _PERIODIC_Z, _PEAK = 0.3, 3.0, 0.15
 # A correlation, and a size of what repeats, of the loss of zero outputs, that a random order does not have
-_REPEATS, _LARGE = 0.4, 0.05
+_REPEATS, _LARGE, _HUGE = 0.4, 0.05, 0.3
 # Epochs after the first one
 _PERIODS = 3.5
 
@@ -36,11 +38,12 @@ def spikes(history: History) -> Finding | None:
     found = _spikes(Series(loss.steps[-_MOST:], loss.values[-_MOST:]), _SPIKE_SIZE * shape.fall)
     # The last batch of an epoch may have fewer examples
     found = [step for step in found if step % history.facts.steps_per_epoch]
-    norms = history.series("grad_norm/_global").finite()
+    norms, level = history.series("grad_norm/_global").finite(), history.facts.chance_loss() or shape.fall
     measured = norms.values[np.isin(norms.steps, found)]
     high = len(measured) > 0 and measured.max() > _GRADIENT * np.median(norms.values)
-    # A single batch may be unusual, unless its gradient is as well
-    if not found or (not high and (len(measured) or len(found) == 1)):
+    # Single batches may be unusual, unless their gradients are as well or many losses jump far
+    large = [step for step in found if float(loss.values[np.searchsorted(loss.steps, step)]) > _FAR * level]
+    if not high and (len(measured) or len(large) < 2):
         return None
     many = len(found) >= _SPIKES
     usual = float(np.percentile(norms.values, 90)) if len(norms) else None
@@ -93,9 +96,11 @@ def periodic(history: History) -> Finding | None:
     rest = rest[half : len(values) - half]
     found, others = autocorrelation(rest, lag), [autocorrelation(rest, lag - lag // part) for part in (3, 4)]
     # White noise has a correlation of 1 / sqrt(n); noise with a memory has one at shorter lags as well
-    if found <= max(_PERIODIC, _PERIODIC_Z / len(rest) ** 0.5) or found < min(others) + _PEAK:
+    if found <= max(_PERIODIC, _PERIODIC_Z / len(rest) ** 0.5):
         return None
     size = float(rest.std()) * found**0.5
+    if found < min(others) + _PEAK and not (chance is not None and size > _HUGE * chance):
+        return None
     sure = found > _REPEATS and chance is not None and size > _LARGE * chance
     return Finding(
         id="periodic",

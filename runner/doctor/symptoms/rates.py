@@ -24,12 +24,13 @@ _FAST, _FAST_SHARE = 0.8, 0.1
 _HIGH_RATIO, _LOW_RATIO = 3e-2, 3e-4
 # A loss that is still this share of that of zero outputs has hardly been learned
 _UNLEARNED = 0.5
+_AT_START, _LOW_RATIO_AT_START = 0.85, 1e-3
 # Gain per unit of summed learning rate in the second half over that in the first: near 1, the loss falls in a line
 _LINE = 0.6
 # Standard errors between the ends of two trials
 _APART = 3.0
 # Share of the run in which an early rise counts, and its size
-_EARLY, _EARLY_RISE = 0.05, 1.1
+_EARLY, _EARLY_RISE = 0.05, 1.25
 _SMOOTHING = 5
 
 
@@ -147,7 +148,9 @@ def lr_low(history: History) -> Finding | None:
         return None
     halves = _gains_by_rate(history)
     z = mann_kendall(blocks)
-    if z >= -TREND_Z or blocks[-1] <= _UNLEARNED * chance or ratio >= _LOW_RATIO or halves is None or halves < _LINE:
+    # A loss that has hardly moved shows the same with larger updates
+    limit = _LOW_RATIO_AT_START if blocks[-1] > _AT_START * chance else _LOW_RATIO
+    if z >= -TREND_Z or blocks[-1] <= _UNLEARNED * chance or ratio >= limit or halves is None or halves < _LINE:
         return None
     return Finding(
         id="lr_low",

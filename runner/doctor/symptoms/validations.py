@@ -125,7 +125,7 @@ def noisy_late(history: History) -> Finding | None:
     return Finding(
         id="noisy_late",
         severity=Severity.WARN,
-        confidence=0.7,
+        confidence=0.55,
         evidence=Evidence(
             numbers={"sd": noise, "limit": limit}, steps=scores.steps(len(scores.val) - len(last)), tags=(ACCURACY,)
         ),
