@@ -13,38 +13,43 @@ from typing import Any
 
 from benchmarks.doctor.bank import make_run, write_records
 from benchmarks.doctor.faults import FAULTS
-from benchmarks.doctor.plan import PARTS, SPLITS, Case, cases
+from benchmarks.doctor.plan import PARTS, SPLITS, Case, cases, parts
 from benchmarks.doctor.report import markdown
 from benchmarks.doctor.scores import scores
 from benchmarks.doctor.shown import SHOWN, shown_cases
 
 _HERE = Path(__file__).parent
-# The scores of the first bank are those of the rules of its time: its runs were not kept
-RESULTS = {"first": _HERE / "results.json", "second": _HERE / "results_second.json"}
+# By the bank its scores. Those of the first two are of the rules at their time: the rules were corrected by them later
+RESULTS = {bank: _HERE / f"results{'' if bank == 'first' else '_' + bank}.json" for bank in SPLITS}
 _FIXTURES = _HERE.parents[1] / "tests" / "fixtures"
-# By the part of the second bank the file of its records; `shown` are runs that show one symptom each
-FIXTURES = {part: _FIXTURES / f"doctor_bank_{part}.json.gz" for part in (*PARTS, "shown")}
+_SHOWN = "shown"
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Do what the command line asks for, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.doctor", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", choices=(*PARTS, "shown", "scores", "fixtures"))
-    parser.add_argument("--bank", choices=SPLITS, default="second", help="the bank, each with its own split")
+    parser.add_argument("what", choices=(*PARTS, _SHOWN, "scores", "fixtures"))
+    parser.add_argument("--bank", choices=SPLITS, default="third", help="the bank, each with its own split")
     parser.add_argument("--out", type=Path, default=Path("outputs/doctor_bank"), help="folder of the runs and records")
     parser.add_argument("--photographs", type=Path, help="CIFAR-10 as <split>/<class>/<image>, for held-out runs")
     given = parser.parse_args(words)
     if given.what == "scores":
-        found = {part: scores(_records(given.out, part)) for part in PARTS}
+        found = {part: scores(_records(given.out, part)) for part in parts(given.bank)}
         RESULTS[given.bank].write_text(json.dumps(found, indent=1) + "\n")
         print(markdown(found))
     elif given.what == "fixtures":
-        for part, path in FIXTURES.items():
-            write_records({_name(record): record for record in _records(given.out, part)}, path)
+        for part in (*parts(given.bank), _SHOWN):
+            if records := {_name(record): record for record in _records(given.out, part)}:
+                write_records(records, fixture(given.bank, part))
     else:
-        found_cases = shown_cases() if given.what == "shown" else cases(given.what, given.bank)
+        found_cases = shown_cases() if given.what == _SHOWN else cases(given.what, given.bank)
         _make_runs(found_cases, given.out, given.photographs)
     return 0
+
+
+def fixture(bank: str, part: str) -> Path:
+    """Return the file with the records of a part of a bank; `shown` are the runs that show one symptom each."""
+    return _FIXTURES / f"doctor_bank_{bank}_{part}.json.gz"
 
 
 def _make_runs(found: Sequence[Case], out: Path, photographs: Path | None) -> None:

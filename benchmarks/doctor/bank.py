@@ -6,7 +6,7 @@ import gzip
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -91,8 +91,14 @@ def read_record(case: Case, folder: Path, equal: Mapping[str, int] | None = None
         "train_counts": counts["train"]["counts"],
         "val_count": counts["val"]["count"],
         "equal_examples": equal,
-        "curves": {tag: _packed(*curve) for tag, curve in curves.items()},
+        "curves": {tag: _packed(*curve) for tag, curve in curves.items() if not _is_of_a_bias(tag, curves)},
     }
+
+
+def _is_of_a_bias(tag: str, tags: Container[str]) -> bool:
+    """True for the gradient of a tensor without an update ratio, a bias or a norm's scale, which no rule reads."""
+    kind, _, name = tag.partition("/")
+    return kind == "grad_norm" and name != "_global" and f"ratio/l2/{name}" not in tags
 
 
 def config_part(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,8 +108,8 @@ def config_part(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _short(value: float | str) -> float | str:
-    """Return a number with five digits; a non-finite one stays a string."""
-    return value if isinstance(value, str) or not math.isfinite(value) else float(f"{value:.5g}")
+    """Return a number with four digits; a non-finite one stays a string."""
+    return value if isinstance(value, str) or not math.isfinite(value) else float(f"{value:.4g}")
 
 
 def _packed(steps: list[int], values: list[float | str]) -> dict[str, Any]:

@@ -49,6 +49,11 @@ def _split(bank: str) -> dict[str, Any]:
     return content
 
 
+def parts(bank: str) -> tuple[str, ...]:
+    """Return the parts of a bank: the third one has no runs to tune on but those of the others."""
+    return tuple(part for part in PARTS if part in _split(bank))
+
+
 def cases(part: str, bank: str = "first") -> list[Case]:
     """Return the runs of a part of a bank, those of a fault over its nets, data sets and seeds in turn."""
     rows = _split(bank)[part]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_ROWS = {
+TITLES = {
     "detected": "faulty runs with a finding",
     "warned": "faulty runs with a warning or an error",
     "cause_in_first_two": "the cause is among the first two findings",
@@ -20,10 +20,10 @@ _ROWS = {
 
 
 def markdown(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the table of all faults together, then those of each fault and each symptom on held-out runs."""
-    lines = ["| of | tuning | held-out nets, data sets and seeds |", "|---|---|---|"]
+    """Return the table of all faults together by part, then that of each fault on held-out runs."""
+    lines = [f"| of | {' | '.join(name.replace('_', ' ') for name in found)} |", "|---|" + "---|" * len(found)]
     lines += [
-        f"| {title} | {_cell(found['tuning'][key])} | {_cell(found['held_out'][key])} |" for key, title in _ROWS.items()
+        f"| {title} | {' | '.join(_cell(each[key]) for each in found.values())} |" for key, title in TITLES.items()
     ]
     lines += ["", "| fault, held out | harmed | finding | warning | recall of the cause | precision of the cause |"]
     lines += ["|---|---|---|---|---|---|"]
