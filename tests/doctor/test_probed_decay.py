@@ -114,7 +114,7 @@ def test_a_run_with_an_early_drop_is_confirmed(early, monkeypatch):
     assert len(logged) == 60 and np.array_equal(np.float32(logged), np.float32(again[:60])) and len(again) == 240
     own = [float(value) for _, tag, value in metrics(early) if tag == "train/loss"]
     assert tested.evidence.numbers["probe_same"] == pytest.approx(np.mean(own[-50:]))
-    assert tested.evidence.numbers["probe_other"] < 0.8 * np.mean(own[-50:])
+    assert tested.evidence.numbers["probe_other"] < 0.9 * np.mean(own[-50:])
     assert sorted(path.name for path in early.rglob("*")) == before
 
 
