@@ -38,7 +38,7 @@ def probed(checkup: Checkup, config: Config) -> Checkup:
     by the whole run again without it.
 
     Raises:
-        CheckpointError: The run has no checkpoint to go on from.
+        CheckpointError: The run has no checkpoint to go on from, and no finding that needs none.
         DataError: The data have changed.
 
     """
@@ -62,7 +62,10 @@ def _at_other_rates(one: Examined, config: Config, loaded: Loaded) -> tuple[Exam
     folder = one.run.folder
     snapshot = checkpoint.load(folder)
     if snapshot is None:
-        raise CheckpointError(f"task.probe: {printable(folder)} has no checkpoint to go on from")
+        lacks = f"{printable(folder)} has no checkpoint to go on from"
+        if all(each.id != DECAY for each in one.findings):
+            raise CheckpointError(f"task.probe: {lacks}")
+        return one, f"not probed: {', '.join(tested)}, because {lacks}"
     if note := _decayed(config, loaded, snapshot):
         return one, note
     needed = [SAME, *dict.fromkeys(TESTS[name] for name in tested)]

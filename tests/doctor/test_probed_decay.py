@@ -127,3 +127,12 @@ def test_what_cannot_be_tested_is_said(early):
     assert found.runs[0].findings == checkup.runs[0].findings
     found = probed(checkup, {**run.config, "extend": "outputs/other"})
     assert "began from another one's checkpoint" in found.notes[0]
+
+
+def test_without_a_checkpoint_the_drop_is_still_tested(early, monkeypatch):
+    monkeypatch.setattr("runner.tasks.doctor_probe.checkpoint.load", lambda folder: None)
+    run, checkup = examined(early, replace(finding(), id="ratio_low"), finding(drop=70, end=240))
+    found = probed(checkup, run.config)
+    assert [each.severity for each in found.runs[0].findings] == [Severity.WARN, Severity.HINT]
+    (note,) = found.notes
+    assert note.startswith("not probed: ratio_low, because") and note.endswith("has no checkpoint to go on from")
