@@ -146,3 +146,16 @@ def test_a_run_is_the_same_with_the_probe(tmp_path):
         assert noisy == ([1, 2, 4, 6, 8, 10, 12] if name == "on" else [])
     assert curves[0] == curves[1]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+@pytest.mark.parametrize(("batch", "is_small"), [(2, True), (64, False)])
+def test_the_doctor_sees_a_small_batch_of_a_real_run(tmp_path, batch, is_small):
+    """On digits the noise scale of a small MLP is about 60 in its first steps, and above 100 later."""
+    words = ["model=mlp", "norm=none", "optim=momentum", "optim.lr=0.003", f"data.batch_size={batch}", "accumulate=2"]
+    words += ["probe=[gradient_noise]", "steps=600", "scheduler=constant", "augment=[]", "validate_every=300steps"]
+    runner.train([*words, "figures=never", "test=never", f"outputs={tmp_path}", "name=run"])
+    found = {each["id"]: each for each in json.loads((tmp_path / "run" / "diagnosis.json").read_text())["findings"]}
+    assert ("batch_too_small" in found) is is_small
+    if is_small:
+        assert found["batch_too_small"]["severity"] == "hint"
+        assert found["batch_too_small"]["advice"] == [["accumulate=4"]]
