@@ -148,10 +148,9 @@ def test_a_run_is_the_same_with_the_probe(tmp_path):
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
-@pytest.mark.parametrize(("batch", "is_small"), [(1, True), (64, False)])
-def test_the_doctor_sees_a_small_batch_of_a_real_run(tmp_path, batch, is_small):
+def test_a_usual_batch_of_a_real_run_is_not_too_small(tmp_path):
     """On digits the noise scale of an MLP is about 60 in its first steps; near the end it is above 1,000."""
-    words = ["model=mlp", "norm=none", "optim=momentum", "optim.lr=0.002", f"data.batch_size={batch}", "accumulate=2"]
+    words = ["model=mlp", "norm=none", "optim=momentum", "optim.lr=0.002", "data.batch_size=64", "accumulate=2"]
     words += [
         "probe=[gradient_noise]",
         "probe.gradient_noise.every=2",
@@ -162,7 +161,4 @@ def test_the_doctor_sees_a_small_batch_of_a_real_run(tmp_path, batch, is_small):
     ]
     runner.train([*words, "figures=never", "test=never", f"outputs={tmp_path}", "name=run"])
     found = {each["id"]: each for each in json.loads((tmp_path / "run" / "diagnosis.json").read_text())["findings"]}
-    assert ("batch_too_small" in found) is is_small
-    if is_small:
-        assert found["batch_too_small"]["severity"] == "hint"
-        assert found["batch_too_small"]["advice"] == [["accumulate=4"]]
+    assert "batch_too_small" not in found
