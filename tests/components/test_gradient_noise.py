@@ -146,3 +146,19 @@ def test_a_run_is_the_same_with_the_probe(tmp_path):
         assert noisy == ([1, 2, 4, 6, 8, 10, 12] if name == "on" else [])
     assert curves[0] == curves[1]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_a_usual_batch_of_a_real_run_is_not_too_small(tmp_path):
+    """On digits the noise scale of an MLP is about 60 in its first steps; near the end it is above 1,000."""
+    words = ["model=mlp", "norm=none", "optim=momentum", "optim.lr=0.002", "data.batch_size=64", "accumulate=2"]
+    words += [
+        "probe=[gradient_noise]",
+        "probe.gradient_noise.every=2",
+        "steps=1200",
+        "scheduler=constant",
+        "augment=[]",
+        "validate_every=300steps",
+    ]
+    runner.train([*words, "figures=never", "test=never", f"outputs={tmp_path}", "name=run"])
+    found = {each["id"]: each for each in json.loads((tmp_path / "run" / "diagnosis.json").read_text())["findings"]}
+    assert "batch_too_small" not in found

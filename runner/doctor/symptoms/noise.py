@@ -19,14 +19,14 @@ _SE = 2.0
 
 @register("symptom")
 def batch_too_small(history: History) -> Finding | None:
-    """Return a finding if the batch is less than a tenth of the gradient noise scale."""
+    """Return a finding if the batch is less than a tenth of the gradient noise scale in the first half of the run."""
     gradients, noises = history.series(_GRADIENT).finite(), history.series(_NOISE).finite()
     examples = _examples(history)
     if len(gradients) != len(noises) or len(gradients) < _LEAST or examples is None:
         return None
-    # The scale grows in a run: its second half counts
+    # The scale is large for any run near its end, where the true gradient is small: the first half counts
     half = len(gradients) // 2
-    squares, traces = gradients.values[half:], noises.values[half:]
+    squares, traces = gradients.values[:half], noises.values[:half]
     # The largest square of the gradient that fits, because the scale must not be large by chance
     mean = float(squares.mean()) + _SE * float(squares.std(ddof=1)) / math.sqrt(len(squares))
     if mean <= 0 or float(np.mean(traces)) <= 0:
@@ -40,7 +40,7 @@ def batch_too_small(history: History) -> Finding | None:
         confidence=0.5,
         evidence=Evidence(
             numbers={"batch": examples, "noise_scale_at_least": scale, "limit": _SMALL * scale, "n": len(squares)},
-            steps=(int(gradients.steps[half]), int(gradients.steps[-1])),
+            steps=(int(gradients.steps[0]), int(gradients.steps[half - 1])),
             tags=(_GRADIENT, _NOISE),
         ),
         why=f"A step has {examples} examples, and the gradient noise scale is {scale:.3g} or more: a larger batch with "
