@@ -25,6 +25,10 @@ def markdown(found: Mapping[str, Mapping[str, Any]]) -> str:
     lines += [
         f"| {title} | {' | '.join(_cell(each[key]) for each in found.values())} |" for key, title in TITLES.items()
     ]
+    lines += ["", "| alarm, held out | faulty runs | runs that the fault harmed | healthy runs |", "|---|---|---|---|"]
+    for level, row in found["held_out"]["levels"].items():
+        cells = " | ".join(_cell(row[key]) for key in ("detected", "harmed_detected", "false_alarms"))
+        lines.append(f"| {_level(float(level))} | {cells} |")
     lines += ["", "| fault, held out | harmed | finding | warning | recall of the cause | precision of the cause |"]
     lines += ["|---|---|---|---|---|---|"]
     for fault, row in found["held_out"]["faults"].items():
@@ -32,6 +36,13 @@ def markdown(found: Mapping[str, Mapping[str, Any]]) -> str:
         cells = " | ".join(_cell(row[key]) for key in keys)
         lines.append(f"| `{fault}` | {row['harmed']} of {row['detected']['n']} | {cells} |")
     return "\n".join(lines)
+
+
+def _level(least: float) -> str:
+    """Return in words what counts as an alarm."""
+    if least in (0, 1):
+        return "any finding" if least == 0 else "a warning or an error"
+    return f"or a hint of confidence {least:g} and more"
 
 
 def _cell(share: Mapping[str, Any]) -> str:

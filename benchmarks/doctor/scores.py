@@ -19,6 +19,8 @@ _Z95 = 1.959963984540054
 # Faults whose validation scores cannot be compared with those of healthy runs
 _OF_VALIDATION = (Alteration.LEAK, Alteration.SHIFTED, Alteration.RARE)
 _LEAST_DAMAGE = 0.02
+# Confidences of hints from which on they count as an alarm; none has 1
+LEVELS = (1.0, 0.75, 0.65, 0.55, 0.45, 0.0)
 # Findings that a user surely reads
 _FIRST = 2
 
@@ -102,13 +104,14 @@ def scores(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     A run is detected if it has a finding, and warned if one of them is more than a hint. The false alarms of each level
     are those of the healthy runs at the same level.
     """
-    all_records = list(records)
-    well = [record for record in all_records if record["case"]["fault"] == HEALTHY]
+    # A run that diverges is not healthy, though nothing was done to it
+    all_records = [record for record in records if not (_is_healthy(record) and record["status"] == "diverged")]
+    well = [record for record in all_records if _is_healthy(record)]
     found = [
         _Judged(
             record["case"]["fault"],
             diagnose(history_of(record)),
-            record["case"]["fault"] != HEALTHY and harmed(record, well),
+            not _is_healthy(record) and harmed(record, well),
         )
         for record in all_records
     ]
@@ -123,9 +126,29 @@ def scores(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         # Of runs with a finding, those in which the first one, or one of the first two, names the cause
         "precision_of_the_first": _share(names_cause(run.fault, run.findings[0].id) for run in found if run.findings),
         "precision": _share(run.named for run in found if run.findings),
+        "levels": {str(level): _level(found, level) for level in LEVELS},
         "faults": {fault: _row(fault, found) for fault in FAULTS if any(run.fault == fault for run in sick)},
         "symptoms": _symptoms(found),
     }
+
+
+def _level(found: Sequence[_Judged], level: float) -> dict[str, Any]:
+    """Return detection and false alarms if only warnings, errors and hints of some confidence count."""
+
+    def alarms(run: _Judged) -> bool:
+        return any(each.severity is not Severity.HINT or each.confidence >= level for each in run.findings)
+
+    sick = [run for run in found if run.fault != HEALTHY]
+    return {
+        "detected": _share(alarms(run) for run in sick),
+        "harmed_detected": _share(alarms(run) for run in sick if run.harmed),
+        "false_alarms": _share(alarms(run) for run in found if run.fault == HEALTHY),
+    }
+
+
+def _is_healthy(record: Mapping[str, Any]) -> bool:
+    """True if nothing was done to a run."""
+    return bool(record["case"]["fault"] == HEALTHY)
 
 
 def _shares(sick: Sequence[_Judged]) -> dict[str, Any]:
