@@ -13,7 +13,19 @@ Arrays = dict[str, NDArray[Any]]
 _SPLITS = ("train", "val", "test")
 _LETTERS = "ABDEFGHKRSTX"
 # Data sets of images; the others are features
-IMAGES = ("digits", "shapes", "shapes_large", "cifar16", "photos16", "photos12", "letters", "small_letters", "vehicles")
+IMAGES = (
+    "digits",
+    "shapes",
+    "shapes_large",
+    "cifar16",
+    "photos16",
+    "photos12",
+    "letters",
+    "small_letters",
+    "vehicles",
+    "numerals",
+    "photos_test",
+)
 
 
 def made(name: str, photographs: Path | None) -> Arrays:
@@ -51,7 +63,9 @@ def _as_stored(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return pixels[:, :, 0, 0] if pixels.shape[2:] == (1, 1) else pixels.transpose(0, 2, 3, 1)
 
 
-def _photographs(folder: Path | None, *, size: int, first: int, counts: Sequence[int], names: str = "") -> Arrays:
+def _photographs(
+    folder: Path | None, *, size: int, first: int, counts: Sequence[int], names: str = "", of: str = "train"
+) -> Arrays:
     """Return a part of CIFAR-10, smaller.
 
     Args:
@@ -60,6 +74,7 @@ def _photographs(folder: Path | None, *, size: int, first: int, counts: Sequence
         first: The number of images of each class that are passed over.
         counts: The images of a class in each split.
         names: The classes; empty: all.
+        of: The split of CIFAR-10 that they are from.
     """
     from PIL import Image
 
@@ -69,7 +84,7 @@ def _photographs(folder: Path | None, *, size: int, first: int, counts: Sequence
     found: dict[str, list[Any]] = {f"{axis}_{split}": [] for split in _SPLITS for axis in "xy"}
     ends = np.cumsum(counts)
     for label, name in enumerate(classes):
-        paths = sorted((folder / "train" / name).iterdir())[first : first + int(ends[-1])]
+        paths = sorted((folder / of / name).iterdir())[first : first + int(ends[-1])]
         for place, path in enumerate(paths):
             split = _SPLITS[int(np.searchsorted(ends, place, side="right"))]
             found[f"x_{split}"].append(np.asarray(Image.open(path).convert("RGB").resize((size, size))))
@@ -115,6 +130,22 @@ def _small_letters() -> Arrays:
     return _letters("acdefghkmnprsuwz", 6)
 
 
+def _numerals() -> Arrays:
+    """Return drawn numerals."""
+    return _letters("0123456789", 9)
+
+
+def _blocks() -> Arrays:
+    """Return 16 features of 6 classes, each of three clusters (scikit-learn's generator, after Guyon 2003)."""
+    from sklearn.datasets import make_classification
+
+    features, labels = make_classification(
+        n_samples=5100, n_features=16, n_informative=10, n_redundant=2, n_classes=6, n_clusters_per_class=3,
+        class_sep=1.4, random_state=11,
+    )  # fmt: skip
+    return _cut(features, labels, (4000, 1000, 100))
+
+
 def _quantiles() -> Arrays:
     """Return 10 normal features whose distance from the middle is the class (scikit-learn)."""
     from sklearn.datasets import make_gaussian_quantiles
@@ -148,11 +179,14 @@ _MADE: Mapping[str, Callable[[], Arrays]] = {
     "clusters": _clusters,
     "cancer": _cancer,
     "quantiles": _quantiles,
+    "numerals": _numerals,
+    "blocks": _blocks,
 }
 # Enough images for 1 % of them to hold each class, few enough for a run of seconds. The two new sets share no image
 _PHOTOGRAPHS: Mapping[str, dict[str, Any]] = {
     "cifar16": {"size": 16, "first": 0, "counts": (300, 80, 80)},
     "photos16": {"size": 16, "first": 460, "counts": (800, 150, 10)},
     "photos12": {"size": 12, "first": 1420, "counts": (1200, 200, 10), "names": "bird cat deer dog frog horse ship"},
+    "photos_test": {"size": 12, "first": 0, "counts": (800, 150, 10), "of": "test"},
     "vehicles": {"size": 12, "first": 2830, "counts": (1500, 250, 10), "names": "airplane automobile ship truck"},
 }

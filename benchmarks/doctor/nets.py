@@ -100,6 +100,35 @@ NETS: Mapping[str, Net] = {
     "mlp_cone": Net(
         0.006, 1e-2, ("model=mlp", "model.hidden=[96,48,24]", "optim=adamw"), "fc2", ("model.hidden=[2,2,2]",)
     ),
+    # Held out in the fourth bank; their rates are between the best two of the three, which are the larger ones
+    "cnn_gelu": Net(
+        0.006,
+        1e-2,
+        ("model=cnn", "model.channels=[12,12]", "activation=gelu", "norm=layer", "optim=adamw"),
+        "fc1",
+        _TINY_CNN,
+    ),
+    "cnn_small": Net(0.1, 5e-4, ("model=cnn", "model.channels=[8,16,16]", "optim=momentum"), "fc1", _TINY_CNN),
+    "cnn_silu": Net(
+        0.1, 5e-4, ("model=cnn", "model.channels=[10,20]", "activation=silu", "optim=nesterov"), "fc1", _TINY_CNN
+    ),
+    "mlp_nesterov": Net(
+        0.1, 5e-4, ("model=mlp", "model.hidden=[128,64]", "optim=nesterov"), "fc2", ("model.hidden=[2,2]",)
+    ),
+    "mlp_elu": Net(
+        0.04,
+        5e-4,
+        ("model=mlp", "model.hidden=[64,64,32]", "activation=elu", _NO_NORM, "optim=momentum"),
+        "fc2",
+        ("model.hidden=[2,2,2]",),
+    ),
+    "mlp_group": Net(
+        0.006,
+        1e-2,
+        ("model=mlp", "model.hidden=[80,80,80]", "norm=group", "optim=adamw"),
+        "fc2",
+        ("model.hidden=[2,2,2]", "norm.groups=1"),
+    ),
 }
 # What the healthy runs of a data set have besides. The learning rates are the best of three, a factor of three apart,
 # by validation accuracy alone in one run with another seed; those of the first five are within that factor of the best
@@ -107,6 +136,7 @@ DATA_WORDS: Mapping[str, tuple[str, ...]] = {
     "photos16": ("augment=[crop,hflip]",),
     "photos12": ("augment=[crop,hflip]",),
     "vehicles": ("augment=[crop,hflip]",),
+    "photos_test": ("augment=[crop,hflip]",),
 }
 # Healthy runs are trained in each of these ways in turn: there is more than one healthy config
 VARIANTS: tuple[tuple[str, ...], ...] = (

@@ -18,6 +18,7 @@ SPLITS = {
     "first": _HERE / "split.json",
     "second": _HERE / "split_second.json",
     "third": _HERE / "split_third.json",
+    "fourth": _HERE / "split_fourth.json",
 }
 PARTS = ("tuning", "held_out")
 # The faults of the first bank; they are the first of the list
