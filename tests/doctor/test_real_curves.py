@@ -53,7 +53,6 @@ def test_no_warning_on_a_curve_that_trains_well(name):
     [
         ("cnn/sgd/10", "lr_very_high", Severity.WARN),
         ("mlp/sgd/1", "nonfinite", Severity.ERROR),
-        ("cnn/sgd/0.1", "ratio_high", Severity.HINT),
         ("cnn/sgd/0.0001", "ratio_low", Severity.HINT),
         ("cnn/adam/1e-05", "ratio_low", Severity.HINT),
         ("mlp/sgd/0.0001", "ratio_low", Severity.HINT),

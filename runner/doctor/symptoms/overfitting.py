@@ -19,7 +19,7 @@ from runner.doctor.evaluations import (
 )
 from runner.doctor.finding import Evidence, Finding, Severity
 from runner.doctor.history import History
-from runner.doctor.measures import Values, binomial_se
+from runner.doctor.measures import Values
 from runner.registry import register
 
 # Generalization loss in percent (Prechelt 1998), successive strips, standard errors
@@ -29,7 +29,9 @@ _STRIP, _FEW = 5, 15
 # Rise of the validation loss that matters, of the loss of zero outputs
 _RISE = 0.3
 # Gaps of accuracy that matter if validation gets worse, that matter always, that are small; training error that is high
-_WIDE, _WIDER, _VERY_WIDE, _NARROW, _HIGH_ERROR = 0.10, 0.15, 0.20, 0.02, 0.05
+_WIDE, _WIDER, _VERY_WIDE, _NARROW, _HIGH_ERROR = 0.10, 0.15, 0.25, 0.02, 0.05
+# Training error of a model that has stopped early
+_MUCH_ERROR = 0.2
 # Examples of a class below which a data set is small, and very small
 _FEW_EXAMPLES, _VERY_FEW, _SURE_SE = 50, 20, 5.0
 # Units of a layer that are few for any task, and keys of a model's widths
@@ -185,7 +187,7 @@ def _stopped(scores: Scores) -> bool:
     """True if much of the training examples is wrong, and no more were right at the end than after half of the run."""
     half = scores.train.values[len(scores.train) // 2 - 1]
     last = float(scores.train.values[-1])
-    return last < 1 - _VERY_WIDE and last - half <= binomial_se(last, scores.train_count)
+    return bool(last < 1 - _MUCH_ERROR and last <= half)
 
 
 def _fewest_units(model: Mapping[str, Any]) -> int:

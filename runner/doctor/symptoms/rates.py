@@ -30,7 +30,8 @@ _LINE = 0.6
 # Standard errors between the ends of two trials
 _APART = 3.0
 # Share of the run in which an early rise counts, and its size
-_EARLY, _EARLY_RISE = 0.05, 1.25
+# (measured: healthy runs at their best constant rate may double it)
+_EARLY, _EARLY_RISE = 0.05, 3.0
 _SMOOTHING = 5
 
 
@@ -190,7 +191,7 @@ def unstable_early(history: History) -> Finding | None:
     if start is None or is_short(history) or count < 2 * _SMOOTHING:
         return None
     smooth = np.convolve(loss.values[:count], np.full(_SMOOTHING, 1 / _SMOOTHING), mode="valid")
-    peak, limit = float(smooth.max()), _EARLY_RISE * float(loss.values[0])
+    peak, limit = float(smooth.max()), _EARLY_RISE * max(float(loss.values[0]), history.facts.chance_loss() or 0.0)
     limit = max(limit, float(loss.values[0]) + 4 * noise_sd(loss.values[:count]) / _SMOOTHING**0.5)
     if peak <= limit or float(loss.values[-count:].mean()) >= start:
         return None

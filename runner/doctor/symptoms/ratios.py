@@ -14,6 +14,8 @@ from runner.registry import register
 
 # Early update ratio of all weights that is unusual, and that is extreme (CS231n: about 1e-3)
 _LOW, _VERY_LOW, _HIGH, _VERY_HIGH = 3e-4, 1e-5, 3e-2, 1e-1
+# Of the loss of zero outputs: below it something is learned, and the ratio that is unusual even then
+_LEARNED, _HIGH_YET_LEARNED = 0.8, 8e-2
 # Growth of the weights' norm above which a low late ratio means a rate that was too high
 _GROWN = 2.0
 _WEIGHTS = "weight_norm/"
@@ -53,8 +55,8 @@ def ratio_high(history: History) -> Finding | None:
     if ratio is None or ratio <= _HIGH or is_short(history):
         return None
     # Small networks train well with ratios of a few percent
-    learned = blocks is not None and chance is not None and float(blocks[-1]) < _UNLEARNED * chance
-    if learned and ratio <= 2 * _HIGH:
+    learned = blocks is not None and chance is not None and float(blocks[-1]) < _LEARNED * chance
+    if learned and ratio <= _HIGH_YET_LEARNED:
         return None
     return Finding(
         id="ratio_high",
