@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from runner.assemble.execution import check_bf16_state
@@ -22,6 +21,7 @@ from runner.engine.finite import Gate
 from runner.engine.forward import FastForward
 from runner.engine.joint_statistics import batch_norms
 from runner.engine.learner import Learner, Recalibrate, is_dense, no_recalibration
+from runner.engine.loss_scaler import LossScaler
 from runner.engine.patience import Patience, never_prune
 from runner.engine.recalibration import Recalibration
 from runner.engine.recipe import Recipe
@@ -76,7 +76,7 @@ def build_learner(
         optimizer=optimizer,
         schedule=schedule,
         momentum=cycle,
-        scaler=GradScaler(batches.device.type, enabled=settings.precision == "fp16"),
+        scaler=LossScaler(batches.device.type, enabled=settings.precision == "fp16"),
         average=average,
         patience=Patience(monitor_in(config), limit=settings.patience, should_prune=should_prune),
         stepper=fast_stepper(optimizer),

@@ -16,7 +16,7 @@ from runner.assemble.resize import build_resize, resized
 from runner.engine.batches import TrainBatches
 from runner.engine.clipping import Clip, clip_adaptive, clip_norm, clip_value, no_clipping
 from runner.engine.clock import Clock
-from runner.engine.contracts import Data, Mix, Predict, Regularizer
+from runner.engine.contracts import Data, Mix, Predict, Probe, Regularizer
 from runner.engine.losses import Loss, as_loss
 from runner.engine.monitor import Monitor
 from runner.engine.randomness import reseeder, step_keys
@@ -61,7 +61,7 @@ def build_recipe(
         penalties=[r.penalty for r in regularizers if r.penalty],
         constraints=[r.constrain for r in regularizers if r.constrain],
         at_step=[r.at_step for r in regularizers if r.at_step],
-        probes=build_many("probe", config),
+        probes=_build_probes(config, settings, regularizers),
         clip=_clipper(settings, model),
         autocast=autocaster(settings.precision, device, cache=not settings.cuda_graphs),
         reseed=reseeder(settings.seed, device, rank=division.draws_as),
@@ -71,6 +71,16 @@ def build_recipe(
         update=build("update", config["update"]),
         metrics=validation_metrics(config, loss, len(data.classes)),
     )
+
+
+def _build_probes(config: Config, settings: Settings, regularizers: list[Regularizer]) -> list[Probe]:
+    """Return the probes, which may ask how the gradients of a step are made."""
+    context = {
+        "accumulate": settings.accumulate,
+        "has_penalties": any(each.penalty for each in regularizers),
+        "has_loss_scaler": settings.precision == "fp16",
+    }
+    return build_many("probe", config, **context)
 
 
 def clock_of_run(settings: Settings, batches: TrainBatches) -> Clock:

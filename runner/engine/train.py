@@ -113,7 +113,7 @@ def _log_and_check(recipe: Recipe, learner: Learner, log: Log, timing: Timing) -
     """Log learning rates and cost, and check that all steps so far were finite, if anything is due after this step."""
     step, due = learner.step, recipe.due
     if due(recipe.log_every, step) or due(recipe.validate_every, step) or recipe.cadence.due(step):
-        log.add(step, learner.rates())
+        log.add(step, learner.rates() | learner.scaler.skipped())
         _raise_if_diverged(learner, log)
         log.add(step, timing.lap(step))
 

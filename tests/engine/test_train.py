@@ -7,7 +7,6 @@ import pytest
 import torch
 from small_runs import build, small
 from torch import nn
-from torch.amp.grad_scaler import GradScaler
 from torch.nn import functional as F
 
 from runner.engine.batches import EvalBatches
@@ -18,6 +17,7 @@ from runner.engine.finite import Gate
 from runner.engine.interruption import Stop
 from runner.engine.learner import Learner
 from runner.engine.logs.log import Log
+from runner.engine.loss_scaler import LossScaler
 from runner.engine.patience import Patience
 from runner.engine.randomness import reseeder
 from runner.engine.recipe import Recipe
@@ -66,7 +66,7 @@ def learner(model, lr=0.1, schedule=lambda step: 1.0):
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
-    scaler = GradScaler("cpu", enabled=False)
+    scaler = LossScaler("cpu", enabled=False)
     return Learner(
         model=model,
         preprocess=nn.Identity(),
