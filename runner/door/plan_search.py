@@ -89,8 +89,10 @@ def plan_search(
     space, fixed = make_space(conf, parts, overrides)
     check_fits(space, sampler, pruner, settings)
     composer = Composer(conf, [each for each in given if each.sets_hydra])
-    # A search in rounds has none
-    exclusions = check_exclusions(values.get("exclude", []), space)
+    exclusions = check_exclusions(values["exclude"], space)
+    if knobs and exclusions:
+        # The rounds depend on it, so it is another study
+        sampler = {**sampler, "exclude": values["exclude"]}
     config = check_ends(conf, composer, space, fixed, exclusions)
     search = _make_search(
         settings, sampler, pruner, config, space, check_initial(values["initial"], space, sampler["name"])
@@ -195,7 +197,8 @@ def _in_rounds(search: Search, knobs: RefineKnobs, space: Space) -> Search:
         first_seed=search.seeds[0],
         sampler_seed=knobs.sampler_seed,
         sign=search.monitor.sign,
-        initial=search.initial,
+        initial=tuple(each for each in search.initial if not search.excludes(each)),
+        exclusions=search.exclusions,
     )
     return replace(search, space=space, refine=rounds)
 
