@@ -7,7 +7,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from runner.engine.monitor import Monitor
 from runner.search.exclusions import Exclusion, is_excluded
@@ -46,7 +46,7 @@ class Search:
         return {"monitor": self.monitor.tag, "seeds": list(self.seeds), "settings": dict(self.settings), **others}
 
     @property
-    def directions(self) -> list[str]:
+    def directions(self) -> list[Literal["minimize", "maximize"]]:
         """The direction of the monitor, and of each other objective."""
         return [self.monitor.direction, *("maximize" if larger else "minimize" for _, larger in self.objectives)]
 
