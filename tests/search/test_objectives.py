@@ -54,12 +54,12 @@ def test_each_point_has_a_value_of_each_objective_in_its_direction(tmp_path, sam
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])
 def test_a_sampler_that_learns_goes_for_all_objectives(tmp_path, sampler):
-    """The best rate is 0.1 and the best width 64, and no point is in the way of the other: both come nearer."""
+    """The best rate is 0.1 and the best width 64, and neither is in the way of the other: a point has both."""
     count = 8 if sampler == "gp" else 30
     found = search_on(Study(search(NUMBERS, sampler, count, **TWO), tmp_path))
-    late = found[count // 2 :]
-    assert min(map(bowl, late)) < 0.1 and max(each["width"] for each in late) > 55
-    assert sum(map(bowl, late)) / len(late) < sum(map(bowl, found[:4])) / 4
+    # A random point is as good in both with a probability of 1 %
+    assert [each for each in found[4:] if bowl(each) < 0.1 and each["width"] > 60]
+    assert not [each for each in found[:4] if bowl(each) < 0.1 and each["width"] > 60]
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
