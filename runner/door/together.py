@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import runner
 from runner.door.arguments import Arguments
@@ -16,6 +16,7 @@ from runner.engine.rendezvous import Place
 from runner.errors import ConfigError, RunnerError
 from runner.hashes import digest
 from runner.status import Status, ending, print_error
+from runner.streams import flush_streams, silence
 
 if TYPE_CHECKING:
     from runner.door.command import Command
@@ -28,25 +29,15 @@ _TASKS = ("train",)
 
 def run_together(arguments: Arguments, place: Place) -> NoReturn:
     """Run a command line in one of several processes, and end this process with the exit code."""
-    shown = sys.stderr
-    if place.rank:
-        _be_silent()
-    code = _exit_code(arguments, place, shown)
-    for stream in (sys.stdout, sys.stderr, shown):
-        stream.flush()
+    # One of them speaks to the user
+    speak = silence() if place.rank else lambda: None
+    code = _exit_code(arguments, place, speak)
+    flush_streams()
     # Native threads of the exchange may abort a process that ends in the usual way
     os._exit(code)
 
 
-def _be_silent() -> None:
-    """Let this process print nothing."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.close(null)
-    sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115  (open until the process ends)
-
-
-def _exit_code(arguments: Arguments, place: Place, shown: Any) -> int:
+def _exit_code(arguments: Arguments, place: Place, speak: Callable[[], None]) -> int:
     """Run a command line and return the exit code of this process."""
     from runner.engine.joining import Meeting
 
@@ -64,7 +55,7 @@ def _exit_code(arguments: Arguments, place: Place, shown: Any) -> int:
             if found.status is not Status.INTERRUPTED:
                 meeting.fail(error, str(found.reason), found.exit_code)
             if isinstance(error, ProcessLost) and meeting.speaks():
-                sys.stderr = shown
+                speak()
         code = print_error(error).exit_code
         if meeting is not None and not place.rank:
             meeting.told()

@@ -38,8 +38,6 @@ RAISING = {"storage.read", "storage.sha256_of", "read_metrics"}
 _OURS, _CAUGHT = "runner's own files, or those of a package", "its callers catch the error"
 # Calls on paths of our own, and places whose callers catch the error: file, call -> why
 ALLOWED = {
-    ("door/together.py", "os.open"): "the null device",
-    ("door/together.py", "open"): "the null device",
     ("engine/figures/picture.py", "os.path.lexists"): "the working folder, where matplotlib would read a file",
     ("engine/figures/picture.py", "os.chdir"): "the root folder, while matplotlib is imported",
     ("annotations.py", "(conf_folder() / kind / f'{option}.yaml').is_file"): _OURS,

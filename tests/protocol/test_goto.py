@@ -164,6 +164,13 @@ def test_what_is_worse_is_reverted_what_is_better_is_kept_and_trained_by_the_rec
 
 
 @pytest.mark.slow
+def test_there_are_no_more_rounds_than_asked_for(place):
+    done = command(*WORDS, "task.rounds=1", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert found(place)["measurements"]["ended"] == "1 round made (task.rounds)" and not found(place)["handoff"]
+
+
+@pytest.mark.slow
 def test_the_budget_is_kept(place):
     done = command(*WORDS, "task.budget=8 trainings", cwd=place)
     assert done.returncode == 0, done.stderr
