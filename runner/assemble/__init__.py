@@ -147,7 +147,7 @@ def assemble(
     batches = train_batches(settings, data, augments := augmentations(config, data), preprocess, device, world)
     model, described = build_model(config, data, batches, made := _regularizers(config, settings, batches), weights)
     plans = _prepare(config, model, settings, data, batches, world)
-    untaught = build_recipe(config, settings, data, batches, made, model, device, world)
+    untaught = build_recipe(config, settings, data, batches, made, model, device)
     recipe, taught = with_teacher(config, settings, untaught, loaded, model, plans, preprocess, device, fit=fit)
     learner = build_learner(config, settings, recipe, model.to(device), preprocess, batches, plans, search)
     experiment = Experiment(

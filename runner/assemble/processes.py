@@ -49,6 +49,8 @@ def check_shareable(config: Config, world: World) -> None:
     """Raise ConfigError for what several processes cannot share."""
     if world.size == 1:
         return
+    if "gradient_noise" in config["probe"]:
+        raise ConfigError(f"probe: got gradient_noise, must be without it in {world.size} processes")
     if config["cuda_graphs"]:
         raise ConfigError(f"cuda_graphs: got true, must be false in {world.size} processes")
     distillation = config["distillation"]

@@ -37,7 +37,6 @@ def build_recipe(
     regularizers: list[Regularizer],
     model: nn.Module,
     device: torch.device,
-    world: World,
 ) -> Recipe:
     """Return everything that stays constant in a run, with all durations in steps."""
     clock = clock_of_run(settings, batches)
@@ -53,7 +52,7 @@ def build_recipe(
         total_steps=clock.total_steps,
         steps_per_epoch=clock.steps_per_epoch,
         validate_every=clock.interval(settings.validate_every),
-        cadence=_cadence(settings, clock, world),
+        cadence=_cadence(settings, clock, batches.world),
         log_every=settings.log_every,
         loss=loss,
         mix=resized(division.mixed(_build_mix(config, settings, data, clock)), resize),
