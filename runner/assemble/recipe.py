@@ -43,10 +43,8 @@ def build_recipe(
     loss = _build_loss(config, settings, data)
     division = division_of(config, settings, batches, loss)
     resize = build_resize(config, data, batches, model, clock)
-    shape, full, steps = data.shape, batches.size_of(0), clock.total_steps
-    forward, compiled = forward_of(
-        model, settings, shape=shape, batch=full, steps=steps, smaller=getattr(resize, "end", 0)
-    )
+    full, steps, smaller = batches.size_of(0), clock.total_steps, getattr(resize, "end", 0)
+    forward, compiled = forward_of(model, settings, shape=data.shape, batch=full, steps=steps, smaller=smaller)
     return Recipe(
         seed=settings.seed,
         total_steps=clock.total_steps,

@@ -16,7 +16,7 @@ from runner.errors import ConfigError, brief, shown
 from runner.screen_tables import print_table
 from runner.search.records import RankedPoint, Search
 
-KEY = "hydra.sweeper.objectives"
+_KEY = "hydra.sweeper.objectives"
 # Samplers and pruners of Optuna that go by one score
 _ONE_SCORE = ("cmaes",)
 # Most points of the table in the terminal; the file has all
@@ -33,20 +33,22 @@ def check_objectives(
             or the sampler or the pruner goes by one score.
     """
     if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
-        raise ConfigError(f"{KEY}: got {brief(str(given))}, must be a list such as [{monitor.tag},seconds]")
-    found = read_objectives(given, config.get("plugins") or (), key=KEY)
+        raise ConfigError(f"{_KEY}: got {brief(str(given))}, must be a list such as [{monitor.tag},seconds]")
+    found = read_objectives(given, config.get("plugins") or (), key=_KEY)
     if not found:
         return ()
     if found[0].name != monitor.tag:
-        raise ConfigError(f"{KEY}: got {shown(given)}, must begin with the monitor, {monitor.tag}")
+        raise ConfigError(f"{_KEY}: got {shown(given)}, must begin with the monitor, {monitor.tag}")
     for each in found[1:]:
         score = Monitor(each.name)
         if each.name.startswith("val/") and score.is_of_component and score.metric not in config["metric"]:
-            raise ConfigError(f"{KEY}: got '{each.name}', which no validation logs; add metric=[{score.metric}]")
+            raise ConfigError(f"{_KEY}: got '{each.name}', which no validation logs; add metric=[{score.metric}]")
     if sampler in _ONE_SCORE:
-        raise ConfigError(f"{KEY}: {sampler} goes by one score; use hydra/sweeper/sampler=tpe, gp, qmc, random or grid")
+        raise ConfigError(
+            f"{_KEY}: {sampler} goes by one score; use hydra/sweeper/sampler=tpe, gp, qmc, random or grid"
+        )
     if pruner != "none":
-        raise ConfigError(f"{KEY}: {pruner} prunes by one score; use hydra/sweeper/pruner=none")
+        raise ConfigError(f"{_KEY}: {pruner} prunes by one score; use hydra/sweeper/pruner=none")
     return tuple((each.name, each.larger_is_better) for each in found[1:])
 
 

@@ -18,7 +18,7 @@ from runner.protocol.context import Config, Context
 from runner.status import Status
 
 # What is known of the read; that it is there says that the test split was read
-RECORD = "final_test.json"
+_RECORD = "final_test.json"
 _SCHEMA = 1
 _OVERRIDES: dict[str, Any] = {
     "test": "end",
@@ -32,7 +32,7 @@ _OVERRIDES: dict[str, Any] = {
 
 def was_read(folder: Path) -> bool:
     """Return True if a protocol has read the test split."""
-    return user_paths.is_file(folder / RECORD)
+    return user_paths.is_file(folder / _RECORD)
 
 
 def read_test_once(context: Context, handoff: Mapping[str, Any]) -> str:
@@ -45,7 +45,7 @@ def read_test_once(context: Context, handoff: Mapping[str, Any]) -> str:
     changes = {key: value for key, value in handoff.items() if key not in context.pinned}
     config = context.vary(context.config, {**changes, "task": "train", **_OVERRIDES})
     if was_read(context.folder):
-        return _in_words(_read(context.folder / RECORD), config)
+        return _in_words(_read(context.folder / _RECORD), config)
     if problem := context.budget.refusal(1):
         return f"The test split was not read: the training {problem} (task.budget)."
     folder = context.folder / "08_final_test"
@@ -63,7 +63,7 @@ def read_test_once(context: Context, handoff: Mapping[str, Any]) -> str:
         "examples": _count(result.folder),
         "reads": 1,
     }
-    write_atomic(context.folder / RECORD, json.dumps(record, indent=1).encode() + b"\n")
+    write_atomic(context.folder / _RECORD, json.dumps(record, indent=1).encode() + b"\n")
     return _in_words(record, config)
 
 

@@ -25,7 +25,7 @@ from runner.protocol.trials import Metric, Trial, seconds_of, train_all, write_t
 _SEEDS, _FAR = 3, 1000
 # Rounds in a row without a better config after which the step ends
 _PATIENCE = 2
-NOTEBOOK = "lab_notebook.md"
+_NOTEBOOK = "lab_notebook.md"
 # Of what other trainings of the protocol leave out
 _KEPT = ("average", "predict")
 
@@ -69,7 +69,7 @@ class Goto:
                 findings = _findings(context, state)
         write_trials(context, state.trials, self.metric, state.stages)
         notebook = notebook_of(rounds, ended, self.metric)
-        write_atomic(context.folder.parent / NOTEBOOK, notebook.encode())
+        write_atomic(context.folder.parent / _NOTEBOOK, notebook.encode())
         return StepResult(
             step=self.name,
             headline=headline_of(rounds, ended),
