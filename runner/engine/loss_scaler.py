@@ -19,8 +19,10 @@ class LossScaler(GradScaler):
 
     def update(self, new_scale: float | Tensor | None = None) -> None:
         """Update the scale, and count the step if one of its gradients was not finite."""
-        states = self._per_optimizer_states.values() if self.is_enabled() else ()
-        by_device = [state["found_inf_per_device"] for state in states]
+        # A private part of torch 2.11 to 2.15: no public one says on the device whether a step was skipped. A version
+        # without it counts nothing
+        states = getattr(self, "_per_optimizer_states", {}).values() if self.is_enabled() else ()
+        by_device = [state.get("found_inf_per_device", {}) for state in states]
         found = [flag for flags in by_device for flag in flags.values()]
         if found:
             skipped = torch.stack([flag.reshape(()) for flag in found]).amax() > 0
