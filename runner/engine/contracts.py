@@ -52,6 +52,17 @@ Sampling = Literal["shuffle", "balanced"]
 
 
 @dataclass(frozen=True)
+class ShardOrder:
+    """An order of epochs that is friendly to disks: examples of `window` shards at a time, mixed.
+
+    `shards` (N,) int64 has the number of the shard that each training example is in.
+    """
+
+    shards: Tensor
+    window: int
+
+
+@dataclass(frozen=True)
 class Data:
     """A data set in three disjoint splits.
 
@@ -61,6 +72,7 @@ class Data:
         classes: The names of the classes.
         batch_size: The number of examples of an optimizer step.
         placement: Where the pixels are kept; `auto` is the device if they fit.
+        order: How the order of an epoch keeps to shards; None for any order.
         notes: Lines about the data for the summary of a run.
         check_test: Raises DataError if the test split cannot be opened, and returns lines for the summary.
         found: The number of examples per class and split; None counts them in the open splits.
@@ -75,6 +87,7 @@ class Data:
     batch_size: int
     placement: Placement = "auto"
     sampling: Sampling = "shuffle"  # what an epoch draws: `runner.engine.sampling`
+    order: ShardOrder | None = None
     notes: tuple[str, ...] = ()
     check_test: Callable[[], tuple[str, ...]] = tuple
     found: Found | None = None
