@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runner.components.data.pixels.packed_images import Packed, PackedFiles
+from runner.components.data.shards.file_states import state_of_images
 from runner.components.data.shards.tar_headers import opened
-from runner.engine.file_digests import state_of
 from runner.engine.saving.storage import printable
 from runner.errors import DataError, brief, escaped
 from runner.user_paths import full
@@ -112,16 +111,7 @@ class TarImages(PackedFiles):
 
     def state(self) -> bytes:
         """Return what changes with the bytes of any of the images."""
-        digest = hashlib.blake2b(digest_size=32)
-        for number in np.unique(self.groups).tolist():
-            try:
-                status = os.stat(full(self.shards[number]))  # noqa: PTH116
-                digest.update(b"%d " % number + state_of(self.shards[number], status))
-            except OSError:
-                digest.update(b"%d cannot be looked at" % number)
-        for numbers in (self.groups, self._offsets, self._sizes):
-            digest.update(np.ascontiguousarray(numbers).tobytes())
-        return digest.digest()
+        return state_of_images(self.shards, self.groups, self._offsets, self._sizes)
 
     def _ranks(self, places: NDArray[Any]) -> NDArray[Any]:
         """Return the order of the files, and within a file that of the places."""
