@@ -70,7 +70,7 @@ def pictures(count: int = 24, start: int = 0) -> Any:
 
 @pytest.fixture(scope="module", params=FORMATS)
 def pair(request, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A folder of images by class, and the same images in the same order in files, three to train and one to validate."""
+    """A folder of images by class, and the same images in the same order in files of each split."""
     root = tmp_path_factory.mktemp("pair")
     cells: dict[str, list[tuple[bytes, str]]] = {"train": [], "val": []}
     for split, count in (("train", 14), ("val", 4)):
@@ -126,6 +126,7 @@ def test_a_run_resumes_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
     write(pictures(60), tmp_path / "d" / "x.parquet")
     choices = run_of("arrow", tmp_path / "d", **{"data.order": "shards", "data.window": 2, "data.memory": 0})
     choices |= {"data.workers": 0, "steps": 12}
+    (tmp_path / "run").mkdir()
     _, whole = uninterrupted(choices, 12)
     parts = interrupted(choices, 8, 12, tmp_path / "run")
     assert (whole.state, whole.rows) == (parts.state, parts.rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from runner.components.data.pixels.packed_images import Packed, PackedFiles
 from runner.components.data.shards.arrow_files import ArrowFile, open_arrow
 from runner.components.data.shards.file_states import state_of_images
 from runner.engine.saving.storage import printable
+from runner.user_paths import full
 
 # Open files that a process keeps
 _MOST_FILES = 32
@@ -65,9 +67,12 @@ class _Groups:
     def get(self, file: str, group: int, column: str, keep: int) -> Any:
         """Return a column of a group; the last `keep` groups stay in memory, and more while they are small."""
         with self._lock:
-            key = (file, group, column)
+            status = os.stat(full(file))  # noqa: PTH116
+            # A file may be replaced while a notebook uses it
+            known = f"{file} {status.st_ino} {status.st_size} {status.st_mtime_ns}"
+            key = (known, group, column)
             if key not in self._groups:
-                found = self._file(file).read(group, column)
+                found = self._file(file, known).read(group, column)
                 self._groups[key] = found
                 self._bytes += found.nbytes
                 while len(self._groups) > keep and self._bytes > _MOST_BYTES:
@@ -75,14 +80,14 @@ class _Groups:
             self._groups.move_to_end(key)
             return self._groups[key]
 
-    def _file(self, file: str) -> ArrowFile:
-        """Return an open file."""
-        if file not in self._files:
-            self._files[file] = open_arrow(Path(file))
+    def _file(self, file: str, known: str) -> ArrowFile:
+        """Return an open file; its path and state name it."""
+        if known not in self._files:
+            self._files[known] = open_arrow(Path(file))
             if len(self._files) > _MOST_FILES:
                 self._files.popitem(last=False)
-        self._files.move_to_end(file)
-        return self._files[file]
+        self._files.move_to_end(known)
+        return self._files[known]
 
     def clear(self) -> None:
         """Forget all."""
