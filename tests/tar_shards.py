@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +19,22 @@ def png(label: int, number: int, size: int = 8) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
+
+
+def odd_images(folder: Path) -> dict[str, bytes]:
+    """Return an image with transparent pixels, and a TIFF with a band more than color."""
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 4), dtype=np.uint8)
+    Image.fromarray(pixels, "RGBA").save(folder / "clear.png")
+    Image.fromarray(pixels, "RGBA").save(folder / "bands.tif")
+    # The tag that says that the fourth band is transparency becomes one that nobody reads
+    tag = struct.pack("<HH", 338, 3)
+    whole = (folder / "bands.tif").read_bytes()
+    assert whole.count(tag) == 1
+    return {
+        "clear.png": (folder / "clear.png").read_bytes(),
+        "bands.tif": whole.replace(tag, struct.pack("<HH", 65000, 3)),
+    }
 
 
 def write_tar(path: Path, members: Iterable[tuple[str, bytes]], kind: int = tarfile.DEFAULT_FORMAT) -> Path:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from runner.engine.data_summary import Found
 from runner.engine.losses import Prediction
+from runner.engine.shard_order import ShardOrder
 
 
 class Split(Protocol):
@@ -49,17 +50,6 @@ class Images:
 InMemory = Literal["auto", "device", "host"]
 Placement = Literal["auto", "device", "host", "disk"]
 Sampling = Literal["shuffle", "balanced"]
-
-
-@dataclass(frozen=True)
-class ShardOrder:
-    """An order of epochs that is friendly to disks: examples of `window` shards at a time, mixed.
-
-    `shards` (N,) int64 has the number of the shard that each training example is in.
-    """
-
-    shards: Tensor
-    window: int
 
 
 @dataclass(frozen=True)

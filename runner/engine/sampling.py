@@ -8,8 +8,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from runner.engine.contracts import Sampling, ShardOrder
+from runner.engine.contracts import Sampling
 from runner.engine.randomness import epoch_order, generator
+from runner.engine.shard_order import ShardOrder
 
 
 class _Drawn(NamedTuple):

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from small_runs import interrupted, log_probabilities, small, uninterrupted
-from tar_shards import png
+from tar_shards import odd_images, png
 from torch import Tensor
 
 from runner.components.data.shards import arrow_images
@@ -245,6 +246,36 @@ def test_a_cell_that_is_no_image_is_named_when_it_is_read(tmp_path: Path) -> Non
         data(tmp_path)
     kept = data(tmp_path, bad_images="skip", test_fraction=0.0)
     assert len(kept.train.labels) + len(kept.val.labels) == 23
+
+
+def test_transparency_depth_and_extra_bands_are_asked_for(tmp_path: Path) -> None:
+    cells = pictures()["image"].to_pylist()
+    images = odd_images(tmp_path / "odd")
+    kept: list[Tensor] = []
+    cells[4]["bytes"] = images["clear.png"]
+    write(changed(image=cells), tmp_path / "x.parquet")
+    more = {"test_fraction": 0.0, "cache": None}
+    for alpha in ("drop", "white", "black"):
+        found = data(tmp_path, alpha=alpha, **more)
+        kept.append(torch.cat([pixels(found.train), pixels(found.val)]))
+    assert (kept[1] >= kept[2]).all() and not torch.equal(kept[1], kept[2]) and not torch.equal(kept[0], kept[1])
+    cells[4]["bytes"] = images["bands.tif"]
+    write(changed(image=cells), tmp_path / "x.parquet")
+    with pytest.raises(DataError, match=r"row 5: .*data\.extra_bands=drop"):
+        data(tmp_path, **more)
+    data(tmp_path, extra_bands="drop", **more)
+    Image.fromarray(np.full((8, 8), 4000, np.uint16)).save(tmp_path / "deep.png")
+    cells[4]["bytes"] = (tmp_path / "deep.png").read_bytes()
+    write(changed(image=cells), tmp_path / "x.parquet")
+    deep = data(tmp_path, depth=12, **more)
+    found = torch.cat([pixels(deep.train), pixels(deep.val)])
+    assert (found == 4000 >> 4).flatten(1).all(1).sum() == 1
+
+
+def test_class_order_is_by_numbers_or_text(tmp_path: Path) -> None:
+    write(pictures().set_column(2, "label", [["c10", "c9"] * 12]), tmp_path / "x.parquet")
+    assert data(tmp_path).classes == ("c9", "c10")
+    assert data(tmp_path, class_order="text").classes == ("c10", "c9")
 
 
 def test_a_compressed_stream_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import yaml
 from PIL import Image
 from small_runs import build as build_run
 from small_runs import interrupted, log_probabilities, small, uninterrupted
-from tar_shards import png, shard_of, write_shards, write_tar
+from tar_shards import odd_images, png, shard_of, write_shards, write_tar
 from torch import Tensor
 
 from runner.components.data.pixels.image_files import ImageFiles
@@ -299,6 +299,32 @@ def test_deep_images_of_a_streamed_set_need_a_depth(tmp_path: Path) -> None:
     streamed = data(tmp_path / "s", placement="disk", workers=0, test_fraction=0.0)
     with pytest.raises(DataError, match=r"deep\.png.*set data\.depth"):
         [pixels(part) for part in (streamed.train, streamed.val)]
+
+
+def test_transparency_and_extra_bands_are_those_of_folders(tmp_path: Path) -> None:
+    images = odd_images(tmp_path / "odd")
+    one(tmp_path / "s" / "x.tar", ("a.png", images["clear.png"]), ("a.cls", b"1"))
+    for number in range(12):
+        (tmp_path / "f" / str(number % 2)).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "f" / str(number % 2) / f"{number}.png").write_bytes(png(number % 2, number))
+    (tmp_path / "f" / "1" / "a.png").write_bytes(images["clear.png"])
+    whole: dict[str, set[bytes]] = {}
+    for alpha in ("drop", "white", "black"):
+        splits = [
+            [rows(part) for part in (found.train, found.val)]
+            for found in (data(tmp_path / "s", alpha=alpha, test_fraction=0.0), folder_of(tmp_path / "f", alpha=alpha))
+        ]
+        assert set.union(*splits[0]) == set.union(*splits[1])
+        whole[alpha] = set.union(*splits[0])
+    assert len({frozenset(each) for each in whole.values()}) == 3
+    one(tmp_path / "s" / "x.tar", ("a.tif", images["bands.tif"]), ("a.cls", b"1"))
+    with pytest.raises(DataError, match=r"member 'a\.tif' at byte \d+: .*data\.extra_bands=drop"):
+        data(tmp_path / "s")
+    assert len(data(tmp_path / "s", extra_bands="drop", test_fraction=0.0).train.labels) == 12
+
+
+def folder_of(root: Path, **changes: Any) -> Data:
+    return data(root, "imagefolder", test_fraction=0.0, **changes)
 
 
 ADDRESSES = ("pipe:curl -s x.tar", "http://host/x.tar", "https://host/{0..3}.tar", "s3://b/x", "file:x.tar", "hf:a/b")

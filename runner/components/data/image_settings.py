@@ -23,8 +23,9 @@ from runner.components.data.pixels.image_files import ImageFiles
 from runner.components.data.pixels.packed_images import ImageSource, PackedFiles, bytes_of, joined
 from runner.components.data.pixels.pixel_settings import PixelSettings
 from runner.components.data.pixels.prepare_images import ReadSettings, first_unreadable, load_images, validate_files
-from runner.engine.contracts import Data, Images, Placement, Sampling, ShardOrder, Split
+from runner.engine.contracts import Data, Images, Placement, Sampling, Split
 from runner.engine.saving.storage import printable
+from runner.engine.shard_order import ShardOrder
 from runner.engine.world import cores
 from runner.errors import DataError
 from runner.registry import shared_knobs

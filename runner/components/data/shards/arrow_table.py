@@ -1,4 +1,4 @@
-"""What the columns of Parquet and Arrow files say: which holds the images and which the labels, and the labels."""
+"""The columns of images and labels in Parquet and Arrow files, and the labels in them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LABELS = ("label", "labels", "cls", "class", "target", "y", "category", "fine_l
 
 
 @dataclass(frozen=True)
-class ArrowTable:
+class _ArrowTable:
     """The rows of one file: labels as text (N,), and of each group of rows its first row and number of rows."""
 
     labels: list[str]
@@ -72,7 +72,7 @@ def _is_bytes(kind: Any) -> bool:
     return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
 
 
-def read_labels(path: Path, image: str, label: str) -> ArrowTable:
+def read_labels(path: Path, image: str, label: str) -> _ArrowTable:
     """Return the labels of a file; no image is read. Raises DataError if a column or a label is missing."""
     file = open_arrow(path)
     for name in (image, label):
@@ -90,7 +90,7 @@ def read_labels(path: Path, image: str, label: str) -> ArrowTable:
             counts.append(len(values))
             labels += [_word(value, words, path, label, len(labels) + row) for row, value in enumerate(values)]
     rows = np.array(counts, np.int64)
-    return ArrowTable(labels, np.cumsum(rows) - rows, rows, file.group_bytes, file.mapped)
+    return _ArrowTable(labels, np.cumsum(rows) - rows, rows, file.group_bytes, file.mapped)
 
 
 def _word(value: Any, words: Sequence[str] | None, path: Path, label: str, row: int) -> str:
@@ -107,13 +107,13 @@ def _word(value: Any, words: Sequence[str] | None, path: Path, label: str, row: 
     return words[value]
 
 
-def describe_cost(tables: Sequence[ArrowTable]) -> float:
+def describe_cost(tables: Sequence[_ArrowTable]) -> float:
     """Return the MiB that are read for one image where groups of rows are read for each: 0 for mapped files."""
     sizes = [table.group_bytes for table in tables if not table.mapped]
     return sum(sizes) / len(sizes) / 2**20 if sizes else 0.0
 
 
-def group_numbers(tables: Sequence[ArrowTable]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def group_numbers(tables: Sequence[_ArrowTable]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return (G, 3) file, number and first row of each group; and the group (N,) and the row in it (N,) of each row."""
     where = np.concatenate(
         [

@@ -13,7 +13,7 @@ from runner.schema import HalfOpenUnit, NonNegativeInt, PositiveInt, Range
 
 _SplitFiles = Annotated[dict[str, str], Fields((("train", str), ("val", str), ("test", str)), needed=("train",))]
 ShardSplits = Literal["auto"] | _SplitFiles | None
-Order = Literal["global", "shards"]
+_Order = Literal["global", "shards"]
 
 
 @shared_knobs
@@ -46,7 +46,7 @@ class ShardSettings:
         class_order: ClassOrder,
         limit: Annotated[PositiveInt | None, Aspect.TRAINING],
         limit_seed: Annotated[NonNegativeInt, Aspect.TRAINING],
-        order: Annotated[Order, With("sampling", "balanced", OneOf(("global",))), Aspect.TRAINING],
+        order: Annotated[_Order, With("sampling", "balanced", OneOf(("global",))), Aspect.TRAINING],
         window: Annotated[PositiveInt, Aspect.TRAINING],
     ) -> None:
         self.splits, self.val_fraction, self.test_fraction = splits, val_fraction, test_fraction

@@ -33,7 +33,7 @@ class _TarImage:
     @property
     def shown(self) -> str:
         """Return file, member and place, from the headers of the tar file."""
-        name = _names_in(self.shard).get(self.offset)
+        name = _names_in(self.shard, state_of_images([self.shard])).get(self.offset)
         member = "" if name is None else f", member '{escaped(brief(name))}'"
         return f"{printable(Path(self.shard))}{member} at byte {self.offset}"
 
@@ -64,8 +64,11 @@ class _TarImage:
 
 
 @lru_cache(maxsize=2)
-def _names_in(shard: str) -> dict[int, str]:
-    """Return the names of the members of a tar file by their places; those before the damage of a damaged one."""
+def _names_in(shard: str, state: bytes) -> dict[int, str]:
+    """Return the names of the members of a tar file by their places; those before the damage of a damaged one.
+
+    `state` changes with the file, so that a replaced one is read again.
+    """
     found: dict[int, str] = {}
     try:
         with opened(shard) as reader:
