@@ -22,7 +22,7 @@ from runner.user_paths import full
 # Open files that a process keeps
 _MOST_FILES = 32
 # Bytes of small groups that it keeps
-_MOST_BYTES = 128 << 20
+_MOST_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
