@@ -61,7 +61,7 @@ def _write_parquet(path: Path, start: int, images: list[bytes]) -> None:
     kinds = [number % _KINDS for number in range(start, start + count)]
     cells = [{"bytes": images[kind], "path": None} for kind in kinds]
     table = pyarrow.table({"image": cells, "label": [kind % _CLASSES for kind in kinds]})
-    parquet.write_table(table, path, row_group_size=100)
+    parquet.write_table(table, path, row_group_size=100, use_dictionary=False)
 
 
 def write_shards(folder: Path, size: float, data: str) -> list[Path]:

@@ -114,6 +114,7 @@ def test_a_run_on_files_is_the_run_on_folders_bit_for_bit(pair) -> None:
     assert torch.equal(log_probabilities(one), log_probabilities(two))
 
 
+@pytest.mark.slow
 def test_worker_processes_read_the_same_images(tmp_path: Path) -> None:
     write(pictures(30), tmp_path / "x.parquet")
     runs = [

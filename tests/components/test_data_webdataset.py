@@ -86,7 +86,10 @@ KINDS_OF = ("imagefolder", "webdataset")
 CROPPED = {"data.crop": "resized", "data.workers": 0, "steps": 12}
 
 
-@pytest.mark.parametrize("more", [{"steps": 12}, CROPPED, {"steps": 12, "data.memory": 0, "data.workers": 2}])
+WORKERS = pytest.param({"steps": 12, "data.memory": 0, "data.workers": 2}, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("more", [{"steps": 12}, CROPPED, WORKERS])
 def test_a_run_on_shards_is_the_run_on_folders_bit_for_bit(pair, more: dict[str, Any]) -> None:
     (one, folder), (two, shards) = (
         uninterrupted(run_of(kind, root, **more), 12) for kind, root in zip(KINDS_OF, pair, strict=True)
