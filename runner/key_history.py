@@ -66,6 +66,13 @@ ADDED: dict[str, Any] = {
     "doctor": "auto",
     "clip_by": "norm",
     "update": {"name": "plain"},
+    "strategy": {
+        "name": "ddp",
+        "batch_norm": "sync",
+        "dropout": "exact",
+        "timeout": 60,
+        "start_timeout": 600,
+    },
     **dict.fromkeys(("folds", "fold", "effective_batch_size")),
     **{f"scheduler={name}.warmup_start": None for name in _SCHEDULES},
     **{f"scheduler={name}.final": 0.0 for name in ("exponential", "inverse_sqrt", "multistep", "step")},

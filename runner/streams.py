@@ -13,6 +13,7 @@ import io
 import os
 import select
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TextIO
 
@@ -193,3 +194,22 @@ def _descriptor(stream: TextIO) -> int | None:
     with suppress(OSError, ValueError):
         return stream.fileno()
     return None
+
+
+def silence() -> Callable[[], None]:
+    """Let this process print nothing; return the function that lets it print errors again."""
+    shown = sys.stderr
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    sys.stderr = open_screen(null)
+
+    def speak() -> None:
+        sys.stderr = shown
+
+    return speak
+
+
+def flush_streams() -> None:
+    """Write out what the standard streams hold."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()

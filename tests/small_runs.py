@@ -32,7 +32,7 @@ CONF = ROOT / "conf"
 MANY = ("augment", "regularizer", "probe", "metric")
 ONE = (
     "data", "preprocess", "model", "activation", "norm", "init", "optim", "scheduler", "loss", "mix", "average",
-    "predict", "update", "transfer", "distillation", "resize",
+    "predict", "update", "transfer", "distillation", "resize", "strategy",
 )  # fmt: skip
 SMALL: dict[str, dict[str, Any]] = {
     "cnn": {"channels": [8, 16], "hidden": [16]},

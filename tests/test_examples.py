@@ -83,6 +83,8 @@ def printed_by(cell):
     return "".join(output.text for output in cell.outputs if output.output_type == "stream")
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 @pytest.mark.extra
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.name)
@@ -140,6 +142,8 @@ print(runner.train(["resume=outputs/stopped"]).status)
 """
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 @pytest.mark.extra
 @pytest.mark.filterwarnings("ignore")
 def test_calls_leave_a_kernel_as_it_was(tmp_path, monkeypatch):

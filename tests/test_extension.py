@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from running import command
 from small_runs import build, small
@@ -29,6 +30,8 @@ def lab(tmp_path):
     (tmp_path / "my_conf" / "activation" / "mish.yaml").write_text(block("yaml", "name: mish"))
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_the_example_of_contributing_works_from_outside(tmp_path):
     lab(tmp_path)
     arguments = ["--config-dir", "my_conf", "plugins=[my_lab.parts]", "activation=mish"]

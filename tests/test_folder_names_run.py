@@ -46,6 +46,8 @@ def run(images, where, *more):
     return start(job("data=imagefolder", f"data.root={images}", *QUICK, *more, f"hydra.run.dir={where}"))
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 @pytest.mark.parametrize("reading", [("data.workers=0",), ("data.crop=resized", "data.workers=1")])
 def test_names_that_are_not_utf8_go_through_every_task(images, tmp_path, capfd, reading):
     first = tmp_path / "runs" / "first"

@@ -77,6 +77,9 @@ ALONE = (  # about one value, a file, this machine or a model of another library
     r"^model: got one without a linear layer",
     r"preprocess: the statistics of",
     r"was trained with",
+    # Of several processes, or of one that should be several: tests/processes
+    r" in \.\* processes",
+    r"belongs to several processes",
     # Of a service elsewhere, and of a package that is not here
     r"requires tracker.mlflow",
     r"tracker.mlflow.uri: got",

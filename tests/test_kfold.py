@@ -240,6 +240,8 @@ def test_a_teacher_that_saw_the_fold_is_refused(
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_cross_validation_with_a_teacher_of_the_same_data_is_refused(teachers: dict[str, str], tmp_path: Path) -> None:
     words = ("task=kfold", "task.folds=3", "distillation=logits", f"distillation.teacher={teachers['whole']}")
     done = command(*QUICK, *words, cwd=tmp_path)
@@ -261,6 +263,8 @@ def test_all_lines_fit_a_narrow_screen(
     assert below[-1] == "saved in      outputs/k"
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_predictions_are_read_from_the_folders_of_the_runs(tmp_path: Path) -> None:
     """A run without predictions is named; another folder beside the runs is not looked at."""
     words = ("task=kfold", "task.folds=2", "name=k", *QUICK[:-2], "steps=2")

@@ -91,6 +91,8 @@ def uses(path: Path) -> set[tuple[str, str]]:
     return {each for each in found if each[0] != module_of(path)}
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_what_only_its_own_file_uses_begins_with_an_underscore():
     files = {folder: sorted((ROOT / folder).rglob("*.py")) for folder in ("runner", "tests", "benchmarks", "docs")}
     used = {use for paths in files.values() for path in paths for use in uses(path)}

@@ -32,6 +32,8 @@ def refused(*words, cwd):
     return found.stderr
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_a_metric_of_ones_own_selects_by_its_smallest_value(tmp_path):
     lab(tmp_path)
     words = (*QUICK, "steps=12", "validate_every=1steps", "monitor=val/mean_rank", "name=mine")
@@ -87,6 +89,8 @@ def test_a_search_minimizes_a_metric_whose_smaller_values_are_better(tmp_path):
     assert ranked["best_value"] == float(column[1])
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_a_fault_in_a_metric_of_ones_own_is_the_user_s(tmp_path):
     lab(tmp_path)
     file = tmp_path / "my_lab" / "metrics.py"

@@ -397,6 +397,8 @@ print(runner.result("outputs/one").status, runner.train(["resume=outputs/one"]).
 """
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 @pytest.mark.parametrize("signals", [1, 2])
 def test_ctrl_c_saves_the_run_and_raises(tmp_path, signals):
     (tmp_path / "script.py").write_text(INTERRUPTED)

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+import pytest
 from running import ROOT
 
 PAGE = (ROOT / "docs" / "python_api.md").read_text()
@@ -26,6 +27,8 @@ assert config["model"]["name"] == "vit" and model.classes[3] == "3"
 """
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_the_blocks_of_the_page_run(tmp_path):
     (tmp_path / "my_lab").mkdir()
     (tmp_path / "my_lab" / "parts.py").write_text(PART)

@@ -117,6 +117,8 @@ def test_a_run_ends_with_its_reason_whatever_a_plugin_raises(tmp_path, which):
     assert run(tmp_path, "resume=outputs/run", "plugins=[odd]", "--config-dir=conf")[0] == 2
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_the_trials_of_a_sweep_show_their_reasons_everywhere(tmp_path):
     names = ["str raises", "controls", "long", "nothing"]
     sweep = ("-m", *SMALL, "hydra/launcher=basic", "sweep=odd", f"mix.which={','.join(map(repr, names))}")
@@ -138,6 +140,8 @@ def test_the_trials_of_a_sweep_show_their_reasons_everywhere(tmp_path):
     assert len((tmp_path / "outputs" / "notebook.md").read_text()) < 10_000
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_a_search_goes_on_after_odd_exceptions(tmp_path):
     words = (
         "hydra/launcher=basic",
@@ -180,6 +184,8 @@ def test_a_result_of_an_older_version_is_read_with_its_reason_made_short(tmp_pat
     assert len(found.reason) == MOST
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_names_and_notes_of_users_do_not_reach_the_terminal_raw(tmp_path):
     note = CONTROLS.replace("\0", "")
     code, said = run(tmp_path, *SMALL, "name=run", f"note='{note}'", "outputs=out\x1b[2J")

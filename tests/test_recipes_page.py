@@ -1,5 +1,6 @@
 """The recipes of docs/recipes.md work as written: from another folder, changed, swept and resumed."""
 
+import pytest
 from documented import write_files
 from running import ROOT, command, result
 
@@ -7,6 +8,8 @@ PAGE = ROOT / "docs" / "recipes.md"
 QUICK = ("figures=never", "probe=[]")
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_the_recipes_run_as_the_page_says(tmp_path):
     assert write_files(PAGE, tmp_path) == ["my_conf/recipe/mine.yaml", "my_conf/recipe/mine_sweep.yaml"]
     mine = ("--config-dir", "my_conf", "recipe=mine", *QUICK)

@@ -91,6 +91,8 @@ def test_resume_of_a_finished_run_trains_nothing(whole, capfd):
     assert "test, best weights" in capfd.readouterr().out
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [27, 38])
 def test_resume_with_balanced_sampling_equals_uninterrupted(tmp_path, step):
     assert run_in_child(run(tmp_path / "whole", "data.sampling=balanced")) == 0
@@ -99,6 +101,8 @@ def test_resume_with_balanced_sampling_equals_uninterrupted(tmp_path, step):
     same(tmp_path / "whole", tmp_path / "killed")
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [

@@ -170,6 +170,8 @@ def test_early_stopping_stops_and_selects_the_best(tmp_path):
     assert found["steps"] == found["scores"]["val"]["best"]["step"] + 2 * 19
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_precision_changes_the_arithmetic_and_still_learns(tmp_path):
     seen = {}
     for precision in ("fp32", "bf16", "fp16"):
@@ -180,6 +182,8 @@ def test_precision_changes_the_arithmetic_and_still_learns(tmp_path):
     assert len({scores["loss"] for scores in seen.values()}) == 3
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_an_interrupted_run_says_how_to_go_on(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-m", "runner", *MLP, "epochs=5000", "name=long", "figures=never"]

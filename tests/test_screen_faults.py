@@ -159,6 +159,8 @@ MISUSES = {
 ODD = ("plugins=[odd]", "--config-dir=conf", "activation=odd", "name=run", "note=gr\u00f6\u00dfer")
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 @pytest.mark.parametrize("misuse", MISUSES)
 def test_a_plugin_that_misuses_the_streams_ends_no_run(tmp_path, misuse):
     write_plugin(tmp_path, MISUSES[misuse])

@@ -105,6 +105,8 @@ def test_training_and_the_single_model_are_as_without_snapshots(whole, tmp_path)
     assert "snapshots" not in result(folder)
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [12, 13, 25, 31, 50, 60])
 @pytest.mark.parametrize("dates", ["checkpoint_every=7steps", "checkpoint_every=auto"])
 def test_a_killed_run_ends_with_the_same_snapshots_and_scores(whole, tmp_path, step, dates):
@@ -134,6 +136,8 @@ def test_a_damaged_snapshot_sends_a_run_back_to_a_checkpoint_before_it(tmp_path,
     assert result(folder)["snapshots"] != [] and members_of(folder)
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", ["best+last", "best", "none"])
 def test_what_keep_leaves(tmp_path, keep):
     folder = tmp_path / "run"

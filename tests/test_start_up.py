@@ -38,6 +38,8 @@ def ended(program, *words, cwd):
     return done.stdout
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_no_run_imports_what_only_compiling_needs(tmp_path):
     runs = [
         "model=mlp",
@@ -54,6 +56,8 @@ def test_the_first_steps_import_nothing_heavy(tmp_path):
     ended(PROGRAM + "assert not late, late\n", "model=mlp", cwd=tmp_path)
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_a_set_that_torchvision_reads_does_not_bring_all_of_it(tmp_path):
     for part, count in (("train", 100), ("t10k", 30)):
         write_idx(tmp_path / f"MNIST/raw/{part}-images-idx3-ubyte", np.zeros((count, 28, 28), np.uint8))

@@ -128,6 +128,8 @@ def real(arguments, folder, **streams):
     return subprocess.Popen([sys.executable, "-m", "runner", *arguments], cwd=folder, env=environment, **streams)
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_a_reader_of_both_streams_that_stops_after_a_line_ends_no_run(tmp_path):
     process = real(("figures=never", *SMALL), tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert process.stdout.readline()
@@ -136,6 +138,8 @@ def test_a_reader_of_both_streams_that_stops_after_a_line_ends_no_run(tmp_path):
     assert result(tmp_path / "outputs" / "run")["status"] == "done"
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_a_lost_screen_is_said_on_the_other_stream(tmp_path):
     with open("/dev/full", "w") as full:  # noqa: PTH123
         process = real(("task=list",), tmp_path, stdout=full, stderr=subprocess.PIPE)
@@ -151,6 +155,8 @@ def test_a_lost_screen_is_said_on_the_other_stream(tmp_path):
         )
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_a_run_goes_on_when_its_terminal_is_closed(tmp_path):
     above, below = pty.openpty()
     arguments = ("figures=never", *MLP, "probe=[]", "name=run", "steps=3000", "validate_every=100steps")
@@ -167,6 +173,8 @@ def test_a_run_goes_on_when_its_terminal_is_closed(tmp_path):
     assert result(tmp_path / "outputs" / "run")["status"] == "done"
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_text_that_the_screen_cannot_show_is_escaped(tmp_path):
     asked = (*SMALL[:-1], "outputs=ausgänge", "note=größer")
     for ended in (command(*asked, cwd=tmp_path, PYTHONIOENCODING="ascii", LC_ALL="C"),):
@@ -198,6 +206,8 @@ def test_a_full_non_blocking_pipe_is_waited_for():
     assert read == [text]
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_no_file_takes_the_number_of_a_missing_stream(tmp_path):
     script = "exec " + " ".join([sys.executable, "-m", "runner", "figures=never", *SMALL]) + " 0<&- 1>&- 2>&-"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -298,6 +298,8 @@ def test_a_saved_run_with_such_values_is_resumed_and_evaluated_with_a_line(
     assert main(["task=evaluate", "run=old"]) == 0
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_a_saved_sweep_with_such_values_is_resumed(tmp_path: Path) -> None:
     done = command("-m", *SMALL, "steps=3", "average=swa", "seed=0,1", "hydra.sweep.dir=old", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -26,6 +26,8 @@ def left(folder):
     return names, [(result(run)["scores"], metrics(run)) for run in runs]
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("name=run",), ("-m", "seed=0,1", "sweep=s")], ids=["run", "sweep"])
 def test_it_leaves_and_prints_the_same(tmp_path, words):
     found = {}

@@ -1,4 +1,4 @@
-"""The runs of the bank. `split.json` says which of them may be looked at while a rule is tuned."""
+"""The runs of the two banks. A split file says which of them may be looked at while a rule is tuned."""
 
 from __future__ import annotations
 
@@ -8,9 +8,21 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.doctor.faults import FAULTS, HEALTHY
+from benchmarks.doctor.faults import FAULTS, HEALTHY, can_have
+from benchmarks.doctor.made_data import IMAGES
+from benchmarks.doctor.nets import VARIANTS
 
-SPLIT = Path(__file__).with_name("split.json")
+_HERE = Path(__file__).parent
+# By the bank's name the file of its split, as it was committed
+SPLITS = {
+    "first": _HERE / "split.json",
+    "second": _HERE / "split_second.json",
+    "third": _HERE / "split_third.json",
+    "fourth": _HERE / "split_fourth.json",
+}
+PARTS = ("tuning", "held_out")
+# The faults of the first bank; they are the first of the list
+_FAULTS_AT_FIRST = 19
 
 
 @dataclass(frozen=True, order=True)
@@ -22,6 +34,8 @@ class Case:
     net: str
     data: str
     seed: int
+    # The place in `nets.VARIANTS`, of a healthy run
+    variant: int = 0
 
     @property
     def name(self) -> str:
@@ -30,21 +44,30 @@ class Case:
 
 
 @cache
-def _split() -> dict[str, Any]:
-    """Return the split as it was committed."""
-    content: dict[str, Any] = json.loads(SPLIT.read_text())
+def _split(bank: str) -> dict[str, Any]:
+    """Return the split of a bank as it was committed."""
+    content: dict[str, Any] = json.loads(SPLITS[bank].read_text())
     return content
 
 
-def cases(part: str) -> list[Case]:
-    """Return the runs of a part, those of a fault over its nets, data sets and seeds in turn."""
-    rows = _split()[part]
+def parts(bank: str) -> tuple[str, ...]:
+    """Return the parts of a bank: the third one has no runs to tune on but those of the others."""
+    return tuple(part for part in PARTS if part in _split(bank))
+
+
+def cases(part: str, bank: str = "first") -> list[Case]:
+    """Return the runs of a part of a bank, those of a fault over its nets, data sets and seeds in turn."""
+    rows = _split(bank)[part]
+    faults = list(FAULTS)[: _FAULTS_AT_FIRST if bank == "first" else None]
     found = []
-    for place, fault in enumerate(FAULTS):
+    for place, fault in enumerate(faults):
         count = rows["healthy_runs"] if fault == HEALTHY else rows["runs_of_a_fault"]
-        pairs = [tuple(pair) for pair in rows["pairs"] if not FAULTS[fault].nets or pair[0] in FAULTS[fault].nets]
+        pairs = [(net, data) for net, data in rows["pairs"] if can_have(fault, net, data in IMAGES)]
         # Each fault begins at another pair, so that few runs of each still cover all of them
         for number in range(count):
-            net, data = pairs[(place + number) % len(pairs)]
-            found.append(Case(part, fault, net, data, rows["first_seed"] + number // len(pairs)))
+            net, data = pairs[(place * (1 if bank == "first" else count) + number) % len(pairs)]
+            seed, variant = rows["first_seed"] + number // len(pairs), 0
+            if bank != "first" and fault == HEALTHY:
+                variant = (seed + number) % len(VARIANTS)
+            found.append(Case(part, fault, net, data, seed, variant))
     return found

@@ -5,27 +5,44 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_ROWS = {
+TITLES = {
     "detected": "faulty runs with a finding",
     "warned": "faulty runs with a warning or an error",
     "cause_in_first_two": "the cause is among the first two findings",
     "cause": "the cause is among all findings",
-    "false_warnings": "healthy runs with a warning or an error",
+    "harmed_detected": "runs that the fault harmed, with a finding",
+    "harmed_warned": "runs that the fault harmed, with a warning or an error",
+    "harmed_cause_in_first_two": "runs that the fault harmed: the cause is among the first two findings",
+    "precision": "runs with a finding, healthy ones included: one of the first two names the cause",
     "false_findings": "healthy runs with any finding, hints included",
+    "false_warnings": "healthy runs with a warning or an error",
 }
 
 
 def markdown(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the table of all faults together, then that of each fault on held-out runs."""
-    lines = ["| of | tuning | held-out nets, data sets and seeds |", "|---|---|---|"]
+    """Return the table of all faults together by part, then that of each fault on held-out runs."""
+    lines = [f"| of | {' | '.join(name.replace('_', ' ') for name in found)} |", "|---|" + "---|" * len(found)]
     lines += [
-        f"| {title} | {_cell(found['tuning'][key])} | {_cell(found['held_out'][key])} |" for key, title in _ROWS.items()
+        f"| {title} | {' | '.join(_cell(each[key]) for each in found.values())} |" for key, title in TITLES.items()
     ]
-    lines += ["", "| fault, held out | finding | cause among the first two | cause among all |", "|---|---|---|---|"]
+    lines += ["", "| alarm, held out | faulty runs | runs that the fault harmed | healthy runs |", "|---|---|---|---|"]
+    for level, row in found["held_out"]["levels"].items():
+        cells = " | ".join(_cell(row[key]) for key in ("detected", "harmed_detected", "false_alarms"))
+        lines.append(f"| {_level(float(level))} | {cells} |")
+    lines += ["", "| fault, held out | harmed | finding | warning | recall of the cause | precision of the cause |"]
+    lines += ["|---|---|---|---|---|---|"]
     for fault, row in found["held_out"]["faults"].items():
-        cells = " | ".join(_cell(row[key]) for key in ("detected", "cause_in_first_two", "cause"))
-        lines.append(f"| `{fault}` | {cells} |")
+        keys = ("detected", "warned", "cause_in_first_two", "precision")
+        cells = " | ".join(_cell(row[key]) for key in keys)
+        lines.append(f"| `{fault}` | {row['harmed']} of {row['detected']['n']} | {cells} |")
     return "\n".join(lines)
+
+
+def _level(least: float) -> str:
+    """Return in words what counts as an alarm."""
+    if least in (0, 1):
+        return "any finding" if least == 0 else "a warning or an error"
+    return f"or a hint of confidence {least:g} and more"
 
 
 def _cell(share: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 caching    what computes features before the head once, or why it cannot
 checkpoint_size  the bytes of a checkpoint, before the run
 data       training, validation and test batches
+device     the device of a run
 distillation, feature_pairs  the recipe with the teacher of a distillation; the stages whose features it compares
 teachers, teacher_images  the teacher: the model of a run or an ensemble; the images that it sees
 execution, exact_convolutions  precision, memory format, compile, CUDA graphs; a fault of torch in bfloat16
@@ -17,6 +18,7 @@ predictor  a trained model with what predictions need, without data
 published_weights, read_weights  the files of torchvision's published weights; the tensors that `init_from` names
 norms      the check that no norm normalizes a single value
 normalization  the statistics that weights were trained with
+processes  what several processes change, and what they cannot share
 plugin_checks  what components of plugins return, on a few examples
 recipe     everything that stays constant, with durations in steps
 resize     the size of training images
@@ -39,6 +41,7 @@ from torch import nn
 import runner.components  # noqa: F401  (registers them)
 from runner.assemble.caching import cache_features
 from runner.assemble.data import augmentations, test_batches, train_batches, validation_batches
+from runner.assemble.device import device_of
 from runner.assemble.distillation import with_teacher
 from runner.assemble.execution import convert_model, describe_execution, resolve
 from runner.assemble.learner import (
@@ -52,6 +55,7 @@ from runner.assemble.metrics import describe_metrics, final_metrics
 from runner.assemble.model import build_model
 from runner.assemble.normalization import describe_own, follows_checkpoint, load_statistics
 from runner.assemble.plugin_checks import with_checked_plugins
+from runner.assemble.processes import check_shareable
 from runner.assemble.read_weights import InitialWeights, read_weights
 from runner.assemble.recipe import build_recipe, clock_of_run
 from runner.assemble.threads import begin, choose
@@ -68,7 +72,6 @@ from runner.engine.losses import as_loss
 from runner.engine.metrics import Metrics
 from runner.engine.recipe import Recipe
 from runner.engine.world import ALONE, World
-from runner.errors import ConfigError
 from runner.registry import Config, build, build_many
 from runner.relations import check_relations
 from runner.schema import check
@@ -144,7 +147,7 @@ def assemble(
     batches = train_batches(settings, data, augments := augmentations(config, data), preprocess, device, world)
     model, described = build_model(config, data, batches, made := _regularizers(config, settings, batches), weights)
     plans = _prepare(config, model, settings, data, batches, world)
-    untaught = build_recipe(config, settings, data, batches, made, model, device, world)
+    untaught = build_recipe(config, settings, data, batches, made, model, device)
     recipe, taught = with_teacher(config, settings, untaught, loaded, model, plans, preprocess, device, fit=fit)
     learner = build_learner(config, settings, recipe, model.to(device), preprocess, batches, plans, search)
     experiment = Experiment(
@@ -178,6 +181,7 @@ def settings_and_device(config: Config, world: World = ALONE) -> tuple[Settings,
     settings = Settings(**{name: check(name, config[name], kind) for name, kind in SETTINGS.items()})
     check_relations("", config, SETTINGS)
     check_batch_size(config)
+    check_shareable(config, world)
     device = device_of(settings.device, world)
     return resolve(settings, device), device
 
@@ -232,19 +236,3 @@ def _describe(
         *describe_snapshots(learner),
         *describe_metrics(recipe.metrics),
     ]
-
-
-def device_of(name: str, world: World = ALONE) -> torch.device:
-    """Return the device of a name, with its number; `auto` is the first available of cuda, mps and cpu.
-
-    Without a number, each process on a machine gets its own GPU.
-    """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(kind for kind, present in available.items() if present)
-    device = world.device(torch.device(name))
-    if not available[device.type] or (device.index or 0) >= max(1, torch.cuda.device_count()):
-        present = ", ".join(kind for kind, usable in available.items() if usable)
-        raise ConfigError(f"device: got '{name}', must be auto or one that this machine has ({present})")
-    # Tensors name their device with its number, as in cuda:0.
-    return torch.empty(0, device=device).device

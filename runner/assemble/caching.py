@@ -46,6 +46,8 @@ def _not_cached(reason: str) -> NoCache:
 
 def _random_inputs(config: Config, batches: TrainBatches) -> str | None:
     """Return in words what needs the images in each step, with what switches it off; None if nothing does."""
+    if batches.world.size > 1:
+        return f"{batches.world.size} processes share the examples of each step"
     if batches.augments:
         return f"augment=[{','.join(config['augment'])}] is random; augment=[] computes them once"
     if getattr(batches.split, "uniforms", 0):

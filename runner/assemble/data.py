@@ -46,6 +46,7 @@ def train_batches(
         device=device,
         world=world,
         sampler=_sampler(settings, data, list(augments.values())),
+        parts=settings.accumulate,
     )
 
 

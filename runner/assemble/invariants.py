@@ -29,11 +29,19 @@ def invariants_of(config: Config, experiment: Experiment, *, resumed: bool) -> N
     recipe, learner = experiment.recipe, experiment.learner
     distillation, predict = config["distillation"], config["predict"]["name"]
     has_teacher = distillation["name"] != "none"
+    shares = experiment.world.size > 1
     known = Known(
         classes=len(experiment.classes),
         excess=_excess(experiment),
         formula=_formula_of(config, experiment) if learner.step == 0 else None,
-        loss_weight=1.0 if not has_teacher else None if distillation.get("features") else distillation.get("alpha"),
+        # What each process adds depends on its share of the examples
+        loss_weight=None
+        if shares
+        else 1.0
+        if not has_teacher
+        else None
+        if distillation.get("features")
+        else distillation.get("alpha"),
         each_step=not _plugins(config, ("optim", "update", "regularizer")),
         soft_labels=not _plugins(config, ("mix", "data")),
         sees_modules=not isinstance(recipe.forward, FastForward),

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from runner.assemble.execution import check_bf16_state
@@ -20,9 +19,11 @@ from runner.engine.contracts import Average
 from runner.engine.fast_step import avoid_dynamo, fast_stepper
 from runner.engine.finite import Gate
 from runner.engine.forward import FastForward
+from runner.engine.joint_statistics import batch_norms
 from runner.engine.learner import Learner, Recalibrate, is_dense, no_recalibration
+from runner.engine.loss_scaler import LossScaler
 from runner.engine.patience import Patience, never_prune
-from runner.engine.recalibration import Recalibration, batch_norms
+from runner.engine.recalibration import Recalibration
 from runner.engine.recipe import Recipe
 from runner.engine.schedules import (
     FixedMomentum,
@@ -75,11 +76,11 @@ def build_learner(
         optimizer=optimizer,
         schedule=schedule,
         momentum=cycle,
-        scaler=GradScaler(batches.device.type, enabled=settings.precision == "fp16"),
+        scaler=LossScaler(batches.device.type, enabled=settings.precision == "fp16"),
         average=average,
         patience=Patience(monitor_in(config), limit=settings.patience, should_prune=should_prune),
         stepper=fast_stepper(optimizer),
-        gate=Gate(optimizer, batches.world),
+        gate=Gate(optimizer),
         freezing=_freezing(model, optimizer, recipe, plans),
         at_step=recipe.at_step,
         recalibrate=_recalibration(recipe, average, batches),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cached_property
 from typing import Any, get_args
 
 import torch
@@ -12,8 +13,10 @@ from runner.assemble.data import check_labels
 from runner.assemble.folds import fingerprint_of_fold, with_fold
 from runner.batch_sizes import with_whole_step
 from runner.engine.contracts import Data, InMemory, Split
+from runner.engine.count_equal import count_equal
 from runner.engine.data_digest import data_parts, split_counts
 from runner.engine.data_summary import Found
+from runner.engine.equal_examples import EqualExamples
 from runner.engine.fingerprint import Fingerprint, Part, identity_of, named
 from runner.errors import DataError
 from runner.identity import data_state, recall, remember
@@ -26,6 +29,11 @@ class Loaded:
 
     data: Data
     fingerprint: Fingerprint
+
+    @cached_property
+    def equal_examples(self) -> EqualExamples | None:
+        """The validation examples that are in the training split, too; None if the splits are not in memory."""
+        return count_equal(self.data.train, self.data.val)
 
 
 # Data sets that this process keeps in memory for all its runs, by their config.

@@ -11,6 +11,7 @@ from torch import nn
 
 from runner.assemble.fit_weights import load_weights
 from runner.assemble.norms import check_norms
+from runner.assemble.processes import describe_processes, with_joint_norms
 from runner.assemble.read_weights import InitialWeights
 from runner.assemble.width import attention_scale, describe_width, twice_as_wide, width_factors, width_ratio
 from runner.components.init.layers import listed
@@ -54,16 +55,18 @@ def build_model(
     loaded = load_weights(model, weights, data.classes) if weights else []
     context: dict[str, Any] = {"width_ratio": width_ratio(config)}
     if asks("init", config["init"]["name"], "images"):
-        context["images"] = next(batches.stream(0, 1))[0]
+        context["images"] = next(batches.of_all().stream(0, 1))[0]
     before = _fingerprints(model)
     build("init", config["init"], **context)(model)
     detach_computed(model)
     untouched = _describe_untouched(model, before)
     prior = _set_prior(model, data, batches) if config["init"].get("head") == "prior" else []
     _check_state(model)
+    model = with_joint_norms(model, config, batches.world)
+    shared = describe_processes(config, batches, model)
     count = sum(parameter.numel() for parameter in model.parameters())
     first = f"{config['model']['name']}: {count:,} parameters; {inventory(model)}"
-    return model, [first, *describe_width(config), *notes(model), *loaded, *untouched, *rewired, *prior]
+    return model, [first, *describe_width(config), *notes(model), *loaded, *untouched, *rewired, *prior, *shared]
 
 
 def construct_model(

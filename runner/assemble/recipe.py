@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from runner.assemble.execution import forward_of
 from runner.assemble.metrics import validation_metrics
+from runner.assemble.processes import division_of
 from runner.assemble.resize import build_resize, resized
 from runner.engine.batches import TrainBatches
 from runner.engine.clipping import Clip, clip_adaptive, clip_norm, clip_value, no_clipping
 from runner.engine.clock import Clock
-from runner.engine.contracts import Data, Mix, Predict, Regularizer
+from runner.engine.contracts import Data, Mix, Predict, Probe, Regularizer
 from runner.engine.losses import Loss, as_loss
 from runner.engine.monitor import Monitor
 from runner.engine.randomness import reseeder, step_keys
@@ -36,38 +37,47 @@ def build_recipe(
     regularizers: list[Regularizer],
     model: nn.Module,
     device: torch.device,
-    world: World,
 ) -> Recipe:
     """Return everything that stays constant in a run, with all durations in steps."""
     clock = clock_of_run(settings, batches)
-    full = min(batches.batch, batches.examples_per_epoch)  # examples of all steps but the last of an epoch
     loss = _build_loss(config, settings, data)
+    division = division_of(config, settings, batches, loss)
     resize = build_resize(config, data, batches, model, clock)
-    shape, steps, smaller = data.shape, clock.total_steps, getattr(resize, "end", 0)
-    forward, compiled = forward_of(model, settings, shape=shape, batch=full, steps=steps, smaller=smaller)
+    full, steps, smaller = batches.size_of(0), clock.total_steps, getattr(resize, "end", 0)
+    forward, compiled = forward_of(model, settings, shape=data.shape, batch=full, steps=steps, smaller=smaller)
     return Recipe(
         seed=settings.seed,
         total_steps=clock.total_steps,
         steps_per_epoch=clock.steps_per_epoch,
         validate_every=clock.interval(settings.validate_every),
-        cadence=_cadence(settings, clock, world),
+        cadence=_cadence(settings, clock, batches.world),
         log_every=settings.log_every,
-        accumulate=settings.accumulate,
         loss=loss,
-        mix=resized(_build_mix(config, settings, data, clock, world), resize),
+        mix=resized(division.mixed(_build_mix(config, settings, data, clock)), resize),
         predict=build_predict(config, model, data.shape, loss),
         penalties=[r.penalty for r in regularizers if r.penalty],
         constraints=[r.constrain for r in regularizers if r.constrain],
         at_step=[r.at_step for r in regularizers if r.at_step],
-        probes=build_many("probe", config),
+        probes=_build_probes(config, settings, regularizers),
         clip=_clipper(settings, model),
         autocast=autocaster(settings.precision, device, cache=not settings.cuda_graphs),
-        reseed=reseeder(settings.seed, device, rank=world.rank),
+        reseed=reseeder(settings.seed, device, rank=division.draws_as),
+        division=division,
         forward=forward,
         compiled=compiled,
         update=build("update", config["update"]),
         metrics=validation_metrics(config, loss, len(data.classes)),
     )
+
+
+def _build_probes(config: Config, settings: Settings, regularizers: list[Regularizer]) -> list[Probe]:
+    """Return the probes, which may ask how the gradients of a step are made."""
+    context = {
+        "accumulate": settings.accumulate,
+        "has_penalties": any(each.penalty for each in regularizers),
+        "has_loss_scaler": settings.precision == "fp16",
+    }
+    return build_many("probe", config, **context)
 
 
 def clock_of_run(settings: Settings, batches: TrainBatches) -> Clock:
@@ -111,15 +121,13 @@ def _class_counts(loss: Config, data: Data) -> Tensor:
     return data.train.labels.bincount(minlength=len(data.classes))
 
 
-def _build_mix(
-    config: Config, settings: Settings, data: Data, clock: Clock, world: World
-) -> Callable[[Tensor, Tensor, int], Batch]:
-    """Return the mix as a function of the step; each process mixes its own share of the examples.
+def _build_mix(config: Config, settings: Settings, data: Data, clock: Clock) -> Callable[[Tensor, Tensor, int], Batch]:
+    """Return the mix as a function of the step.
 
     A mix may have an `end`: a number of steps after which batches stay as they are.
     """
     mix: Mix = build("mix", config["mix"], num_classes=len(data.classes), shape=data.shape, clock=clock)
-    key_of, end = step_keys(settings.seed, "mix", rank=world.rank), getattr(mix, "end", None)
+    key_of, end = step_keys(settings.seed, "mix"), getattr(mix, "end", None)
     last = math.inf if end is None else end
     return lambda images, labels, step: mix(images, labels, key_of(step)) if step < last else (images, labels)
 

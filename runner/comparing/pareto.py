@@ -57,24 +57,24 @@ class Front:
     size: int
 
 
-def read_objectives(names: Sequence[str], plugins: Sequence[str] = ()) -> tuple[Objective, ...]:
-    """Return the objectives that somebody names, none without a name.
+def read_objectives(names: Sequence[str], plugins: Sequence[str] = (), *, key: str = _KEY) -> tuple[Objective, ...]:
+    """Return the objectives that somebody names, none without a name; `key` is the setting in errors.
 
     Raises:
         ConfigError: There is only one, one is there twice, or one is neither a score of the validation nor a cost.
     """
     if names and (len(names) < 2 or len(set(names)) < len(names)):
-        raise ConfigError(f"{_KEY}: got {shown(list(names))}, must be two different ones or more")
-    return tuple(_objective(name, plugins) for name in names)
+        raise ConfigError(f"{key}: got {shown(list(names))}, must be two different ones or more")
+    return tuple(_objective(name, plugins, key) for name in names)
 
 
-def _objective(name: str, plugins: Sequence[str]) -> Objective:
+def _objective(name: str, plugins: Sequence[str], key: str) -> Objective:
     """Return the objective of a name."""
     if name in _COSTS:
         return Objective(name, name in _LARGER)
     if not name.startswith("val/"):
-        raise unknown(_KEY, "objective", name, ["val/accuracy", "val/loss", "val/nll", "val/<metric>", *_COSTS])
-    return Objective(name, monitor_by_tag(name, plugins, key=_KEY).larger_is_better)
+        raise unknown(key, "objective", name, ["val/accuracy", "val/loss", "val/nll", "val/<metric>", *_COSTS])
+    return Objective(name, monitor_by_tag(name, plugins, key=key).larger_is_better)
 
 
 def find_front(groups: Sequence[Group], objectives: Sequence[Objective], at: str, runs: Sequence[Run]) -> Front:
@@ -89,10 +89,15 @@ def find_front(groups: Sequence[Group], objectives: Sequence[Objective], at: str
     for place, each in enumerate(objectives):
         if all(math.isnan(row[place]) for row in values):
             raise ConfigError(f"{_KEY}: got '{each.name}', which no complete run has")
+    return front_of([group.label for group in groups], values, objectives)
+
+
+def front_of(labels: Sequence[str], values: Sequence[tuple[float, ...]], objectives: Sequence[Objective]) -> Front:
+    """Return the front of configurations with these values, a row for each label."""
     ranks = [tuple(o.rank(x) for o, x in zip(objectives, row, strict=True)) for row in values]
     best = not_dominated(ranks)
-    order = sorted(range(len(groups)), key=lambda n: (n not in best, *(math.inf if r != r else r for r in ranks[n])))
-    return Front(tuple(objectives), tuple(groups[n].label for n in order), tuple(values[n] for n in order), len(best))
+    order = sorted(range(len(labels)), key=lambda n: (n not in best, *(math.inf if r != r else r for r in ranks[n])))
+    return Front(tuple(objectives), tuple(labels[n] for n in order), tuple(values[n] for n in order), len(best))
 
 
 def not_dominated(ranks: Sequence[tuple[float, ...]]) -> set[int]:

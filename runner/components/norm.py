@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from runner.engine.contracts import NormMaker
+from runner.engine.process_group import add_up
 from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import Positive, PositiveInt, Unit
@@ -45,22 +46,21 @@ def batch(*, momentum: Unit, eps: Positive, scale: bool) -> NormMaker:
     return make
 
 
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
 class _SumOverProcesses(torch.autograd.Function):
     """The sum of a tensor over all processes. Each process adds its own loss to a total, which the gradient is of."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
         """Return the sum."""
-        total = tensor.clone()
-        distributed.all_reduce(total)
-        return total
+        return add_up(tensor.clone())
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         """Return the sum of the gradients of all processes."""
-        total = gradient.clone()
-        distributed.all_reduce(total)
-        return total
+        return add_up(gradient.clone())
 
 
 class SyncBatchNorm(nn.SyncBatchNorm):
@@ -68,6 +68,9 @@ class SyncBatchNorm(nn.SyncBatchNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalized features (B, C) or maps (B, C, H, W)."""
+        if x.is_meta:
+            # Shapes alone, which no exchange changes
+            return torch.empty_like(x)
         if x.device.type != "cpu" or not (self.training and _several_processes()):
             return super().forward(x)
         axes, shape = [0, *range(2, x.ndim)], [1, -1, *[1] * (x.ndim - 2)]
@@ -89,9 +92,23 @@ class SyncBatchNorm(nn.SyncBatchNorm):
     def _update_statistics(self, mean: Tensor, variance: Tensor) -> None:
         """Move the running statistics towards those of a batch."""
         assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum or 0.0)
-        self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum or 0.0)
         self.num_batches_tracked.add_(1)
+        # Without a momentum they are the means over all batches
+        newest = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), newest)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), newest)
+
+
+def synchronized(model: nn.Module) -> nn.Module:
+    """Return a model whose batch norms have the statistics of all processes; parameters and buffers are the same."""
+    for name, child in model.named_children():
+        setattr(model, name, synchronized(child))
+    if not isinstance(model, _BATCH_NORMS) or not model.track_running_stats:
+        return model
+    found = SyncBatchNorm(model.num_features, model.eps, model.momentum, model.affine)
+    found._parameters, found._buffers = model._parameters, model._buffers
+    found.training = model.training
+    return found
 
 
 def _several_processes() -> bool:

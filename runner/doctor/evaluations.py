@@ -17,7 +17,7 @@ LEAST = 8
 
 
 @dataclass(frozen=True)
-class _Scores:
+class Scores:
     """Accuracies of each validation, and the number of examples behind them.
 
     Attributes:
@@ -69,13 +69,13 @@ class _Scores:
         return int(self.val.steps[first]), int(self.val.steps[-1])
 
 
-def scores_of(history: History) -> _Scores | None:
+def scores_of(history: History) -> Scores | None:
     """Return the scores of a run, None if it has fewer than 8 validations or their size is not known."""
     val, facts = history.series(ACCURACY).finite(), history.facts
     if len(val) < LEAST or facts.val_examples < 1:
         return None
     count = min(facts.train_examples, facts.val_examples) or facts.val_examples
-    return _Scores(val, history.series(TRAIN_ACCURACY).finite(), facts.val_examples, count)
+    return Scores(val, history.series(TRAIN_ACCURACY).finite(), facts.val_examples, count)
 
 
 def chance_accuracy(history: History) -> float | None:
@@ -92,7 +92,7 @@ def clean_loss(history: History) -> float | None:
     return float(loss.values[-1]) if len(loss) else None
 
 
-def gap_evidence(scores: _Scores) -> Evidence:
+def gap_evidence(scores: Scores) -> Evidence:
     """Return the evidence of a gap between the two accuracies."""
     return Evidence(
         numbers={"train": scores.last_train or 0.0, "val": scores.last_val, "se": scores.gap_error},

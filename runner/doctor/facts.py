@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.comparing.runs import Run, read_overrides
+from runner.engine.equal_examples import EQUAL, EqualExamples, equal_from_record
 from runner.engine.fingerprint import Part, from_record
 from runner.status import Status
 
@@ -32,6 +33,7 @@ class RunFacts:
         reason: Why the run ended, in one line, None after success.
         class_shares: The share of each class in the training examples, empty if it is not known.
         overrides: The words of the run's command line.
+        equal_examples: The validation examples that equal a training example; None if they were not compared.
     """
 
     config: Mapping[str, Any]
@@ -45,6 +47,7 @@ class RunFacts:
     reason: str | None = None
     class_shares: tuple[float, ...] = ()
     overrides: tuple[str, ...] = ()
+    equal_examples: EqualExamples | None = None
 
     def chance_loss(self) -> float | None:
         """Return the training loss of outputs that are all zero, None if it is not known for this loss.
@@ -93,7 +96,8 @@ class RunFacts:
 def facts_of(run: Run) -> RunFacts:
     """Return the facts of a run from its folder's files."""
     result, config = run.result, run.config
-    found = from_record(run.environment.get("data"))
+    data = run.environment.get("data")
+    found = from_record(data)
     parts: Mapping[str, Part] = found.parts if found else {}
     train, val = (parts.get(split) for split in ("train", "val"))
     counts = (train.counts if train else None) or ()
@@ -112,6 +116,7 @@ def facts_of(run: Run) -> RunFacts:
         reason=result.reason,
         class_shares=tuple(count / sum(counts) for count in counts) if sum(counts) else (),
         overrides=tuple(read_overrides(run.folder)),
+        equal_examples=equal_from_record(data.get(EQUAL)) if isinstance(data, Mapping) else None,
     )
 
 

@@ -31,14 +31,20 @@ _EXPLAINS = {
 }
 
 
+# Confidence below which a finding is hidden by any that explains it
+_HIDES = 0.65
+
+
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
     """Return the findings without those that another one explains, the worst and surest first.
 
     An error explains what the curves only suggest, whichever rule found it; errors are all kept.
     """
     found = list(findings)
-    names = {each.id for each in found}
-    explained = {other for name in names for other in _EXPLAINS.get(name, ())}
+    sure = {each.id: each.confidence for each in found}
+    explained = {
+        other for name in sure for other in _EXPLAINS.get(name, ()) if sure.get(other, 0.0) < max(sure[name], _HIDES)
+    }
     if any(each.severity is Severity.ERROR for each in found):
         explained |= {each.id for each in found if each.severity is not Severity.ERROR and each.id in _OF_CURVES}
     kept = [each for each in found if each.id not in explained]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from runner.door.overrides import ParsedOverride, read_overrides
 from runner.door.resume_sweep import sweep_command
 from runner.door.saved_choices import saved_choices
 from runner.engine.garbage import collecting
+from runner.engine.rendezvous import place_in
 from runner.errors import ConfigError, brief
 from runner.numerics import RENAMED_VALUES
 from runner.printing import check_printed, visible, write_stderr, write_stdout
@@ -67,6 +69,11 @@ class Command(NamedTuple):
 
 def run(arguments: Arguments) -> int:
     """Compose and check the config, then print it or start the run or sweep; return the exit code."""
+    if not arguments.cfg and not arguments.info and (place := place_in(os.environ)):
+        # Late: torch.distributed
+        from runner.door.together import run_together
+
+        run_together(arguments, place)
     command = checked_command(arguments)
     if arguments.cfg:
         return _show(command.conf, command.parts, command.given, resolve=arguments.resolve)

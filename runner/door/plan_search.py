@@ -17,6 +17,7 @@ from runner.door.naming import trial_name
 from runner.door.options import Conf
 from runner.door.overrides import ParsedOverride, parse_override
 from runner.door.refine_settings import RefineKnobs, check_refine_knobs, check_refines, widest
+from runner.door.search_objectives import check_objectives
 from runner.door.search_settings import (
     PRUNERS,
     SAMPLERS,
@@ -89,14 +90,18 @@ def plan_search(
     space, fixed = make_space(conf, parts, overrides)
     check_fits(space, sampler, pruner, settings)
     composer = Composer(conf, [each for each in given if each.sets_hydra])
-    # A search in rounds has none
-    exclusions = check_exclusions(values.get("exclude", []), space)
+    exclusions = check_exclusions(values["exclude"], space)
+    if knobs and exclusions:
+        # The rounds depend on it, so it is another study
+        sampler = {**sampler, "exclude": values["exclude"]}
     config = check_ends(conf, composer, space, fixed, exclusions)
     search = _make_search(
         settings, sampler, pruner, config, space, check_initial(values["initial"], space, sampler["name"])
     )
     search = replace(search, exclusions=exclusions)
-    if knobs:
+    if not knobs:
+        search = _with_objectives(search, values["objectives"], config, settings)
+    else:
         search = _in_rounds(search, knobs, _widest(composer, space, fixed, extend=knobs.extend))
     if subdir := given_subdir(given):
         check_differs(subdir, space, 2 if knobs else settings.seeds)
@@ -168,6 +173,16 @@ def _make_search(
     )
 
 
+def _with_objectives(search: Search, given: Any, config: dict[str, Any], settings: SearchSettings) -> Search:
+    """Return a search with several objectives, if some are given; it has a study of its own."""
+    sampler, pruner = search.sampler["name"], search.pruner["name"]
+    others = check_objectives(given, config, search.monitor, sampler, pruner)
+    if not others or settings.study_name:
+        return replace(search, objectives=others)
+    name = f"{sampler}-{digest([search.study_name, others])}"
+    return replace(search, objectives=others, study_name=name)
+
+
 def _widest(composer: Composer, space: Space, fixed: Sequence[ParsedOverride], *, extend: bool) -> Space:
     """Return the ranges that the rounds of a search may reach."""
     check_refines(space)
@@ -195,7 +210,8 @@ def _in_rounds(search: Search, knobs: RefineKnobs, space: Space) -> Search:
         first_seed=search.seeds[0],
         sampler_seed=knobs.sampler_seed,
         sign=search.monitor.sign,
-        initial=search.initial,
+        initial=tuple(each for each in search.initial if not search.excludes(each)),
+        exclusions=search.exclusions,
     )
     return replace(search, space=space, refine=rounds)
 

@@ -15,7 +15,7 @@ from runner.search.space import Axis, Space
 # Factors by which a logarithmic end may move outwards, the largest first
 _FACTORS = (100.0, 10.0)
 # Keys that other modules check
-_OTHERS = ("stop", "initial", "params", "scientific")
+_OTHERS = ("stop", "initial", "exclude", "params", "scientific")
 
 
 @dataclass(frozen=True, kw_only=True)

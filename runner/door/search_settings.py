@@ -49,7 +49,7 @@ def check_search_settings(values: dict[str, Any]) -> SearchSettings:
         says = "a config must not name code; write conditions as 'optim=adam: {...}' in hydra.sweeper.params"
         raise ConfigError(f"hydra.sweeper.custom_search_space: not supported, {says}")
     if isinstance(values["direction"], list):
-        raise ConfigError("hydra.sweeper.direction: got a list, but a search has one score: `monitor`")
+        raise ConfigError("hydra.sweeper.direction: got a list, but each name in hydra.sweeper.objectives has its own")
     if not isinstance(values["params"], dict):
         raise ConfigError(f"hydra.sweeper.params: got {values['params']}, must be a mapping {{a: b}}")
     kinds = get_type_hints(SearchSettings, include_extras=True)
@@ -60,6 +60,7 @@ def check_search_settings(values: dict[str, Any]) -> SearchSettings:
         "stop",
         "initial",
         "exclude",
+        "objectives",
         "scientific",
         "params",
         "custom_search_space",

@@ -108,6 +108,7 @@ def show_points(conf: Conf, plan: Plan, planned: PlannedSearch, study: Study, st
 
     `stopped` is the rule that ended the search early.
     """
+    from runner.door.search_objectives import report_front
     from runner.search.ranking import about_search, show_ranking, write_ranking
     from runner.search.refine_report import report_lines
     from runner.search.scientific import report_scientific
@@ -120,6 +121,8 @@ def show_points(conf: Conf, plan: Plan, planned: PlannedSearch, study: Study, st
     finally:
         with decorative("ranking: not shown"):
             show_ranking(plan.folder, rows, planned.search, monitor)
+    with decorative("pareto.csv: not written"):
+        report_front(plan.folder, rows, planned.search)
     if planned.search.refine:
         with decorative("rounds: not shown"):
             lines = report_lines(rows, study.progress(), planned.search.monitor)

@@ -76,6 +76,7 @@ class TrainBatches:
         device: Where the batches are.
         world: The processes that train together.
         sampler: Draws the examples of an epoch; each one once by default.
+        parts: The micro-batches of a step; each process gets its share of each.
     """
 
     def __init__(
@@ -89,7 +90,9 @@ class TrainBatches:
         device: torch.device,
         world: World = ALONE,
         sampler: Sampler | None = None,
+        parts: int = 1,
     ) -> None:
+        self._parts = parts
         self.split, self.batch, self.seed, self.device, self.world = split, batch, seed, device, world
         self.augments, self.preprocess = augments, preprocess
         self.split_device = split.labels.device
@@ -118,9 +121,18 @@ class TrainBatches:
             parts = (torch.split(each.to(self.split_device), self.batch) for each in drawn)
             augment_uniforms, crop_uniforms = self.augment_uniforms(epoch), self.crop_uniforms(epoch)
             for index, rows in list(zip(*parts, strict=True))[max(0, start - first) : stop - first]:
-                yield StepExamples(
-                    epoch, self.world.slice(index), self.world.slice(rows), augment_uniforms, crop_uniforms
-                )
+                yield StepExamples(epoch, self._own(index), self._own(rows), augment_uniforms, crop_uniforms)
+
+    def size_of(self, step: int) -> int:
+        """Return the examples of all processes in a step; 0 is the first."""
+        place = step % self.steps_per_epoch
+        return min(self.batch, self.examples_per_epoch - place * self.batch)
+
+    def _own(self, index: Tensor) -> Tensor:
+        """Return this process's share of the rows (B,) of a step."""
+        if self._parts == 1:
+            return self.world.slice(index)
+        return torch.cat([self.world.slice(part) for part in index.chunk(self._parts)])
 
     def augment_uniforms(self, epoch: int) -> list[Tensor]:
         """Return for each augmentation the uniform random numbers of an epoch: a row per draw, or per example.
@@ -145,6 +157,12 @@ class TrainBatches:
         """Return these batches with other augmentations."""
         found = copy(self)
         found.augments = augments
+        return found
+
+    def of_all(self) -> TrainBatches:
+        """Return the same batches with the examples of all processes."""
+        found = copy(self)
+        found.world = ALONE
         return found
 
     def augment_and_preprocess(self, images: Tensor, examples: StepExamples) -> Tensor:

@@ -191,7 +191,7 @@ def _sum_up(
     tally = metrics.tally(device)
     for logits, log_p, labels in predicted:
         outputs = logits if log_p is None else log_p
-        totals += _totals(loss, logits, log_p, labels)
+        totals = totals + _totals(loss, logits, log_p, labels)
         tally.add(outputs, labels)
         keep(outputs)
     # In float64, on the CPU because MPS has none. One transfer for all sums.
@@ -224,13 +224,15 @@ def _totals(loss: Loss, logits: Tensor, log_p: Tensor | None, labels: Tensor) ->
     """Return the sums (4,) over a batch: correct predictions, losses, their weights, negative log-likelihood."""
     correct = ((logits if log_p is None else log_p).argmax(1) == labels).sum()
     nll = torch.zeros_like(correct) if log_p is None else F.nll_loss(log_p, labels, reduction="sum")
-    return torch.stack([each.float() for each in (correct, *loss.totals(logits, labels), nll)])
+    # Float32 unless the outputs are more exact
+    kind = torch.promote_types(logits.dtype, torch.float32)
+    return torch.stack([each.to(kind) for each in (correct, *loss.totals(logits, labels), nll)])
 
 
 def completed_prediction(loss: Loss, predicted: Prediction | Tensor) -> tuple[Tensor, Tensor | None]:
     """Return the logits and the log-probabilities of a prediction, None if the loss has no probabilities."""
     found = predicted if isinstance(predicted, Prediction) else Prediction(None, predicted)
-    log_p = None if found.log_p is None or loss.log_probabilities is None else found.log_p.float()
+    log_p = None if found.log_p is None or loss.log_probabilities is None else at_least_float32(found.log_p)
     if found.logits is not None:
         logits = at_least_float32(found.logits)
         return logits, loss.log_probabilities(logits) if log_p is None and loss.log_probabilities else log_p

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from runner.engine.transfer import to_host
-from runner.engine.world import ALONE, World
 from runner.errors import Diverged
 
 
@@ -36,17 +35,16 @@ class Gate:
     CPU the host reads the flag at each step. On other devices, a fused optimizer reads the flag on the device and does
     nothing if it is set; for any other optimizer the host has to read it before each step (`needs_host_sync`).
 
-    With several processes, a non-finite value in one of them closes the gate in all.
+    With several processes, loss and gradients are sums over all of them: a value that is not finite in one of them
+    closes the gate in all.
 
     Args:
         optimizer: The optimizer whose steps are checked.
-        world: The processes that train together.
     """
 
-    def __init__(self, optimizer: Optimizer, world: World = ALONE) -> None:
+    def __init__(self, optimizer: Optimizer) -> None:
         groups = optimizer.param_groups
         device = groups[0]["params"][0].device
-        self._world = world
         self._closed, self._one = torch.zeros((), device=device), torch.ones((), device=device)
         self._skipped = torch.zeros((), device=device)
         self._flag_nonfinite = flag_nonfinite_amp if has_amp_check(device) else flag_nonfinite
@@ -69,7 +67,6 @@ class Gate:
         tensors = [*gradients, loss]
         for group in [tensors] if loss.dtype == self._dtype else _by_dtype(tensors):
             self._flag_nonfinite(group, self._closed, self._one)
-        self._world.any(self._closed)
         if self._on_host is None:
             self._skipped.add_(self._closed)
             return not self.needs_host_sync or not self._closed.item()

@@ -16,6 +16,8 @@ from types import FrameType
 
 from runner.engine.world import ALONE, World
 
+# For `handled`: while a process waits for others in native code, no handler of Python would run
+DEFAULT = signal.SIG_DFL
 # The signals that ask a process to end
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Signals that this process or the one it was forked from ignores by its own choice (`ignore`)
@@ -123,7 +125,7 @@ def collected() -> Iterator[list[int]]:
 
 
 @contextmanager
-def handled(handler: _Handler, signals: Sequence[signal.Signals] = STOPPING) -> Iterator[None]:
+def handled(handler: _Handler | signal.Handlers, signals: Sequence[signal.Signals] = STOPPING) -> Iterator[None]:
     """Install a handler for the body and restore the earlier ones afterwards.
 
     Only the main thread can install handlers; in other threads nothing changes. An ignored signal stays ignored:

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from runner.engine.contracts import Average
 from runner.engine.fast_step import Stepper, present_gradients
 from runner.engine.finite import Gate, named_tensors, not_finite, optimizer_tensors
 from runner.engine.interruption import Stop
+from runner.engine.loss_scaler import LossScaler
 from runner.engine.patience import Patience
 from runner.engine.posterior import evaluation_state, load_posterior
 from runner.engine.saving.held_weights import HeldWeights, StepWeights
@@ -64,7 +64,7 @@ class Learner:
     preprocess: nn.Module
     optimizer: Optimizer
     schedule: Observing
-    scaler: GradScaler
+    scaler: LossScaler
     average: Average
     patience: Patience
     stepper: Stepper

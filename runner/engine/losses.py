@@ -22,12 +22,14 @@ class Loss:
     `train` has label smoothing, `totals` has none: (logits (B, K), labels (B,)) -> (sum of losses (), sum of their
     weights ()). The loss of a split is the quotient of the sums over its batches, whatever their size.
     `log_probabilities` turns logits into log-probabilities (B, K); it is None if outputs are scores without a
-    likelihood. A component may also return `train` alone; see `as_loss`.
+    likelihood. `weight` gives the sum of the weights () of some labels in the mean of `train`; None if that is their
+    number; a float64. A component may also return `train` alone; see `as_loss`.
     """
 
     train: LossFunction
     totals: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     log_probabilities: Callable[[Tensor], Tensor] | None
+    weight: Callable[[Tensor], Tensor] | None = None
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss () that training minimizes."""

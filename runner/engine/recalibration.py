@@ -16,11 +16,11 @@ from torch import nn
 
 from runner.engine.batches import TrainBatches
 from runner.engine.interruption import Stop
+from runner.engine.joint_statistics import BatchNorm, average_statistics, batch_norms
 from runner.engine.learner import Learner
 from runner.engine.parts import mode
 from runner.engine.recipe import Recipe
 
-_BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 # Log tag of the seconds that a pass takes
 SECONDS = "time/statistics"
 # Key of the random numbers of the pass, for dropout; steps have keys from 0, evaluations have -1
@@ -58,7 +58,7 @@ class Recalibration:
         return {SECONDS: time.monotonic() - began}
 
     @torch.no_grad()
-    def _pass(self, model: nn.Module, norms: list[_BatchNorm], step: int, stop: Stop) -> None:
+    def _pass(self, model: nn.Module, norms: list[BatchNorm], step: int, stop: Stop) -> None:
         """Run the batches of an epoch through a model whose other BatchNorms are in evaluation mode."""
         chosen, momenta = set(norms), [norm.momentum for norm in norms]
         per_epoch = self.batches.steps_per_epoch
@@ -66,39 +66,26 @@ class Recalibration:
         self.recipe.reseed(_KEY)
         with mode(model, training=True):
             for module in model.modules():
-                module.training = module in chosen if isinstance(module, _BatchNorm) else module.training
+                module.training = module in chosen if isinstance(module, BatchNorm) else module.training
             for norm in norms:
                 norm.reset_running_stats()
                 # A cumulative mean over all batches
                 norm.momentum = None
             try:
                 with closing(self.batches.stream(first, first + per_epoch)) as stream:
-                    for images, _ in stream:
+                    for place, (images, labels) in enumerate(stream, first):
                         if stop.signal:
                             break
-                        for part in images.chunk(self.recipe.accumulate):
+                        for part, _, _ in self.recipe.division.parts(images, labels, place):
                             with self.recipe.autocast():
                                 model(part)
             finally:
                 for norm, momentum in zip(norms, momenta, strict=True):
                     norm.momentum = momentum
-        self._average_over_processes(norms)
-
-    def _average_over_processes(self, norms: list[_BatchNorm]) -> None:
-        """Replace the statistics by their mean over the processes, each of which has seen its share of the data."""
-        world = self.batches.world
-        statistics = [each for norm in norms for each in (norm.running_mean, norm.running_var) if each is not None]
-        mean = world.sum(torch.cat(statistics).cpu().double()) / world.size
-        for old, new in zip(statistics, torch.split(mean, [each.numel() for each in statistics]), strict=True):
-            old.copy_(new)
+        average_statistics(norms, self.batches.world)
 
 
-def batch_norms(model: nn.Module) -> list[_BatchNorm]:
-    """Return the BatchNorms of a model that keep statistics."""
-    return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-
-
-def _unfrozen_norms(learner: Learner) -> list[_BatchNorm]:
+def _unfrozen_norms(learner: Learner) -> list[BatchNorm]:
     """Return the BatchNorms of the averaged model that are not frozen in the trained model."""
     pairs = zip(batch_norms(learner.average.module), batch_norms(learner.model), strict=True)
     return [averaged for averaged, trained in pairs if trained.training]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from runner.durations import is_date
 from runner.engine.contracts import Outcome, Predict, Probe
+from runner.engine.division import Division
 from runner.engine.forward import Forward, plain_forward
 from runner.engine.learner import Learner
 from runner.engine.losses import Loss, LossFunction
@@ -59,22 +60,22 @@ def _plain_objective(recipe: Recipe, model: nn.Module, images: Tensor, labels: T
 def gradients_of(objective: _Objective, recipe: Recipe, learner: Learner, images: Tensor, labels: Tensor) -> Tensor:
     """Compute the gradients of a batch into the parameters' `grad` and return the mean loss () without penalties.
 
-    `objective` gives the loss of each micro-batch, under autocast. The batch is split into `accumulate` micro-batches,
-    whose losses are weighted by their size (gradient accumulation).
+    `objective` gives the loss of each micro-batch, under autocast. `division` splits the batch into micro-batches,
+    whose losses are weighted by their size (gradient accumulation), and adds up the gradients of all processes.
     The gradients of the penalties are added once. Two calls in the same step use the same dropout masks.
     """
-    model = learner.model
+    model, division = learner.model, recipe.division
     learner.zero_grad()
     losses = []
-    for number, (x, y) in enumerate(_micro_batches(images, labels, recipe.accumulate)):
+    for number, (x, y, share) in enumerate(division.parts(images, labels, learner.step)):
         recipe.reseed(learner.step * recipe.accumulate + number)
         with recipe.autocast():
-            loss = _share(objective(recipe, model, x, y), len(x), len(images))
+            loss = _weighted(objective(recipe, model, x, y), share)
         losses.append(loss.detach())
-        for penalty in recipe.penalties if number == 0 else ():
+        for penalty in recipe.penalties if number == 0 and division.adds_penalties else ():
             loss = loss + penalty(model)
         torch.autograd.backward(learner.scaler.scale(loss) if learner.scaling else loss)
-    return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+    return division.add_up(model, losses[0] if len(losses) == 1 else torch.stack(losses).sum())
 
 
 def _plain_gradients(recipe: Recipe, learner: Learner, images: Tensor, labels: Tensor) -> Tensor:
@@ -82,14 +83,14 @@ def _plain_gradients(recipe: Recipe, learner: Learner, images: Tensor, labels: T
     return gradients_of(_plain_objective, recipe, learner, images, labels)
 
 
-def _micro_batches(images: Tensor, labels: Tensor, count: int) -> Iterable[Batch]:
-    """Split a batch into `count` parts of about the same size, fewer if the batch is too small."""
-    return [(images, labels)] if count == 1 else zip(images.chunk(count), labels.chunk(count), strict=True)
-
-
-def _share(loss: Tensor, part: int, whole: int) -> Tensor:
-    """Return the mean loss of `part` examples times their share of the `whole` batch."""
-    return loss if part == whole else loss * (part / whole)
+def _weighted(loss: Tensor, share: Tensor | float) -> Tensor:
+    """Return the mean loss of a part of a batch times its share of the whole; the loss of no examples is zero."""
+    if isinstance(share, Tensor):
+        return loss * share.to(loss.dtype)
+    if 0 < share < 1:
+        return loss * share
+    # The mean over no examples is not a number, and its gradients have no elements
+    return loss if share else torch.where(torch.isfinite(loss), loss, 0.0) * 0.0
 
 
 def _unwatched(learner: Learner) -> AbstractContextManager[None]:
@@ -115,7 +116,7 @@ class Recipe:
         validate_every: The steps between validations; a fraction is rounded per date, to round(k * validate_every).
         cadence: Decides when checkpoints are saved.
         log_every: The steps between writes of the log.
-        accumulate: The micro-batches of a step.
+        division: The micro-batches of a step, and which of their examples this process computes.
         loss: The training loss.
         mix: (images, labels, step) -> mixed (images, labels), as mixup does.
         predict: Turns images into predictions in evaluation.
@@ -140,7 +141,7 @@ class Recipe:
     validate_every: int | Fraction
     cadence: Cadence
     log_every: int
-    accumulate: int
+    division: Division
     loss: Loss | LossFunction
     mix: Callable[[Tensor, Tensor, int], Batch]
     predict: Predict
@@ -157,6 +158,11 @@ class Recipe:
     metrics: Metrics = field(default_factory=Metrics)
     at_step: Sequence[Callable[[int], None]] = ()
     watch_validation: Callable[[Learner], AbstractContextManager[None]] = _unwatched
+
+    @property
+    def accumulate(self) -> int:
+        """Return the micro-batches of a step (gradient accumulation)."""
+        return self.division.count
 
     def due(self, every: int | Fraction, step: int) -> bool:
         """Return True if an event is due after `step`: every `every` steps and after the last, unless `NEVER_DUE`."""

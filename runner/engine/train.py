@@ -113,7 +113,7 @@ def _log_and_check(recipe: Recipe, learner: Learner, log: Log, timing: Timing) -
     """Log learning rates and cost, and check that all steps so far were finite, if anything is due after this step."""
     step, due = learner.step, recipe.due
     if due(recipe.log_every, step) or due(recipe.validate_every, step) or recipe.cadence.due(step):
-        log.add(step, learner.rates())
+        log.add(step, learner.rates() | learner.scaler.skipped())
         _raise_if_diverged(learner, log)
         log.add(step, timing.lap(step))
 
@@ -148,6 +148,7 @@ def _validate_if_due(
     """Validate if due after the current step; a signal leaves that to the resumed run."""
     step = learner.step
     if recipe.due(recipe.validate_every, step):
+        recipe.division.settle(learner.model, learner.average.module)
         cost = learner.recalibrate(learner, stop)
         with recipe.watch_validation(learner):
             scores = validate(recipe, learner, validation, stop)
@@ -191,6 +192,7 @@ def _raise_if_bad_score(learner: Learner, scores: dict[str, float]) -> None:
 def _save(recipe: Recipe, learner: Learner, commit: _Commit) -> None:
     """Save a checkpoint of the current step; raise Diverged if one of its tensors is not finite."""
     _raise_if_not_finite(learner)
+    recipe.division.settle(learner.model, learner.average.module)
     with recipe.cadence.saving(learner.step):
         commit()
 

@@ -7,10 +7,9 @@ Every process calls the same exchanges in the same order.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
-
-from runner.errors import RunnerError
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 # The front door imports this file before it needs torch.
 if TYPE_CHECKING:
@@ -53,6 +52,14 @@ class World(Protocol):
         """Return the sum of the processes' tensors, of the same shape, type and device."""
         ...
 
+    def add_up(self, tensor: Tensor) -> Tensor:
+        """Replace a tensor by the sum of the processes' tensors in place, as a part of a step, and return it."""
+        ...
+
+    def gather(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
+        """Return the rows (n, ...) of all processes, one process after the other; `counts` are their numbers."""
+        ...
+
     def slice(self, index: Tensor) -> Tensor:
         """Return this process's share of the rows (N, ...): shares are disjoint, in order, and differ by one at most.
 
@@ -69,6 +76,14 @@ class World(Protocol):
 
         A RunnerError that `make` raises is raised in all of them, so that none waits for the others.
         """
+        ...
+
+    def check_alike(self, values: Mapping[str, int | str], what: str) -> None:
+        """Raise ProcessesDiffer if named values differ between processes; `what` says what they are."""
+        ...
+
+    def remember(self, folder: Path) -> None:
+        """Keep the folder of the run for the next attempt of the same processes."""
         ...
 
 
@@ -88,6 +103,12 @@ class _Alone:
     def sum(self, tensor: Tensor) -> Tensor:
         return tensor
 
+    def add_up(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def gather(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
+        return rows
+
     def slice(self, index: Tensor) -> Tensor:
         return index
 
@@ -97,92 +118,11 @@ class _Alone:
     def from_main(self, make: Callable[[], str]) -> str:
         return make()
 
+    def check_alike(self, values: Mapping[str, int | str], what: str) -> None:
+        pass
+
+    def remember(self, folder: Path) -> None:
+        pass
+
 
 ALONE: World = _Alone()
-
-
-class ProcessGroup:
-    """The processes of `torch.distributed`'s default group, which must be initialized before any exchange.
-
-    `local_rank` is the number of this process on its machine, which chooses its GPU.
-    """
-
-    def __init__(self, rank: int, size: int, local_rank: int = 0) -> None:
-        self.rank, self.size, self.local_rank = rank, size, local_rank
-
-    @property
-    def is_main(self) -> bool:
-        """Return True in the process of rank 0."""
-        return self.rank == 0
-
-    def any(self, flag: Tensor) -> Tensor:
-        """Reduce a flag in place by its maximum."""
-        from torch import distributed
-
-        distributed.all_reduce(flag, distributed.ReduceOp.MAX)
-        return flag
-
-    def max(self, number: int) -> int:
-        """Reduce a number by its maximum; waits for it."""
-        import torch
-
-        return int(self.any(torch.tensor(number, device=self._carrier())).item())
-
-    def sum(self, tensor: Tensor) -> Tensor:
-        """Reduce a copy of a tensor by its sum."""
-        from torch import distributed
-
-        # NCCL exchanges tensors on GPUs only, and evaluation sums on the host.
-        total = tensor.clone() if tensor.is_cuda else tensor.to(self._carrier(), copy=True)
-        distributed.all_reduce(total)
-        return total.to(tensor.device)
-
-    def slice(self, index: Tensor) -> Tensor:
-        """Return the rows of this rank; no exchange."""
-        return index.tensor_split(self.size)[self.rank]
-
-    def device(self, device: torch.device) -> torch.device:
-        """Return the GPU of the local rank for a GPU without a number."""
-        import torch
-
-        return torch.device("cuda", self.local_rank) if device.type == "cuda" and device.index is None else device
-
-    def from_main(self, make: Callable[[], str]) -> str:
-        """Broadcast the text that rank 0 makes, or its error."""
-        # The front door imports this file for each command line, and none needs it before this exchange.
-        import json
-
-        failure: RunnerError | None = None
-        answer: dict[str, Any] = {}
-        if self.is_main:
-            try:
-                answer = {"text": make()}
-            except RunnerError as error:
-                failure, answer = error, {"error": str(error), "exit_code": error.exit_code}
-        answer = json.loads(self._broadcast(json.dumps(answer).encode()))
-        if failure is not None:
-            raise failure
-        if "error" in answer:
-            told = RunnerError(answer["error"])
-            told.exit_code = answer["exit_code"]
-            raise told
-        return str(answer["text"])
-
-    def _broadcast(self, data: bytes) -> bytes:
-        """Return rank 0's bytes."""
-        import torch
-        from torch import distributed
-
-        # Every process holds a buffer of rank 0's size.
-        length = self.max(len(data) if self.is_main else 0)
-        buffer = torch.frombuffer(bytearray(data.ljust(length)[:length]), dtype=torch.uint8).to(self._carrier())
-        distributed.broadcast(buffer, src=0)
-        return buffer.cpu().numpy().tobytes()
-
-    def _carrier(self) -> torch.device:
-        """Return a device whose tensors the group exchanges."""
-        import torch
-        from torch import distributed
-
-        nccl = distributed.get_backend() == "nccl"
-        return torch.device("cuda", self.local_rank) if nccl else torch.device("cpu")

@@ -202,5 +202,20 @@ def _advice(criteria: Sequence[Criterion], config: Mapping[str, Any]) -> list[Ad
         found.append(Advice(text="Give the optimizer a learning rate.", overrides=("optim.lr=0.01",)))
     if "gradients reach each parameter" in bad:
         init = ("init=kaiming",) if config["init"]["name"] != "kaiming" else ()
-        found.append(Advice(text="Begin at random weights, and look at task=init_report.", overrides=init))
-    return found
+        found.append(Advice(text=_GRADIENTS, overrides=init))
+    if excess and not excess.value.startswith("+"):
+        found.append(Advice(text="Look at the sign and the scale of the loss, and whether the inputs tell the label."))
+    return [*found, *(Advice(text=text) for name, text in _REPAIRS.items() if name in bad)]
+
+
+_GRADIENTS = "Look for detach(), no_grad(), a product with 0 or dead units in the model, and at task=init_report."
+# What only the code can change, by the criterion
+_REPAIRS = {
+    "model outputs": "Return the outputs of the last layer as they are: the loss has the softmax.",
+    "reduction": "Return the mean over the examples, in nats (natural logarithm).",
+    "explained by the logits": "Look at the labels, and at the reduction and the scale of the loss.",
+    "examples are independent": "Let the model reduce over features and positions, never over axis 0, the examples.",
+    "optimizer has each parameter once": "Make the optimizer of all parameters: model.parameters(), or groups.",
+    "trainable parameters": "Leave requires_grad as it is, or say with transfer= which layers do not train.",
+    "validation examples in training": "Split before examples are repeated, and take equal ones into one split.",
+}

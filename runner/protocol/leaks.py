@@ -19,13 +19,14 @@ _LEAK = 0.01
 def leak_criterion(train: Split, val: Split) -> Criterion:
     """Return the criterion that no validation example equals a training example.
 
-    Data with few different values have copies within a split, too: those are what is expected.
+    Data with few different values have copies within a split, too: where n examples have n^2 p / 2 equal pairs, n m p
+    of them equal one of m others.
     """
     first, second = _hashes(train), _hashes(val)
     known = set(first)
     copies = sum(each in known for each in second)
     within = len(second) - len(set(second))
-    share, usual = copies / len(second), within / len(second)
+    share, usual = copies / len(second), 2 * within * len(first) / len(second) ** 2
     level = Level.PASS if not copies else Level.FAIL if share > max(_LEAK, 3 * usual) else Level.WARN
     return Criterion(
         name="validation examples in training",

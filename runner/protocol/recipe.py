@@ -26,10 +26,12 @@ def recipe_yaml(
     keys = [key for key in map(_key_of, words) if key.split(".")[0].split("/")[0] not in _NOT_IN_RECIPE]
     chosen = {_key_of(word): word.partition("=")[2] for word in words if _key_of(word) in {*keys} & groups}
     values = {key: _value_at(config, key) for key in keys if key not in groups}
-    values = {**{key: value for key, value in handoff.items() if key not in values}, **values}
+    options = {key: value for key, value in handoff.items() if key in groups and key not in chosen}
+    values = {**{key: value for key, value in handoff.items() if key not in values and key not in groups}, **values}
     parent = next((word.partition("=")[2] for word in words if word.startswith("recipe=")), None)
     defaults: list[Any] = [] if parent is None else [parent]
     defaults += [{f"override /{key}": yaml.safe_load(option)} for key, option in chosen.items()]
+    defaults += [{f"override /{key}": option} for key, option in options.items()]
     tree: dict[str, Any] = {}
     for key, value in values.items():
         *path, last = key.split(".")
@@ -40,6 +42,13 @@ def recipe_yaml(
     body = {**({"defaults": defaults} if defaults else {}), **tree}
     comment = "".join(f"# {line}\n" for line in about.splitlines())
     return f"# @package _global_\n{comment}{yaml.safe_dump(body, sort_keys=False, allow_unicode=True)}"
+
+
+def word_of(key: str, value: Any) -> str:
+    """Return an override as the command line takes it: `optim.lr=0.1`, `scheduler=cosine`, `augment=[crop]`."""
+    if isinstance(value, float):
+        return f"{key}={value:.4g}"
+    return f"{key}=[{','.join(map(str, value))}]" if isinstance(value, list) else f"{key}={value}"
 
 
 def _key_of(word: str) -> str:

@@ -19,6 +19,7 @@ _TITLES = {
     "coarse": "Step 4: coarse search",
     "refine": "Step 5: refining search",
     "check_curves": "Step 6: curves",
+    "goto": "Step 7: one change a round",
 }
 _NO_PROOF = "A pass does not prove that labels and inputs are right: permuted labels overfit as fast."
 _NO_TEST = "The test split was not read."
@@ -34,6 +35,7 @@ class Report:
         commands: Commands to copy, with what each does.
         sure: How sure the result is, in a sentence.
         about: What was checked: model, data and so on, in a line.
+        test: The score on the test split, in a line; empty if it was not read.
     """
 
     results: Sequence[StepResult]
@@ -41,6 +43,7 @@ class Report:
     commands: Mapping[str, str] = field(default_factory=dict)
     sure: str = ""
     about: str = ""
+    test: str = ""
 
 
 def _summary_rows(results: Sequence[StepResult]) -> list[dict[str, str]]:
@@ -101,7 +104,7 @@ def show(report: Report) -> None:
 
 def _last_lines(report: Report) -> list[str]:
     """Return the lines below all tables."""
-    lines = [*report.notes, *filter(None, [report.sure]), *_proof(report), _NO_TEST]
+    lines = [*report.notes, *filter(None, [report.sure]), *_proof(report), report.test or _NO_TEST]
     return [*lines, *(f"{what:<13} {command}" for what, command in report.commands.items())]
 
 
@@ -128,7 +131,7 @@ def markdown(report: Report, pictures: Mapping[str, str]) -> str:
 
 def _sentences(report: Report) -> list[str]:
     """Return the sentences at the end of a report."""
-    return [*report.notes, *filter(None, [report.sure]), *_proof(report), _NO_TEST]
+    return [*report.notes, *filter(None, [report.sure]), *_proof(report), report.test or _NO_TEST]
 
 
 def html(report: Report, pictures: Mapping[str, bytes]) -> str:

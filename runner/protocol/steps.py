@@ -16,7 +16,9 @@ from runner.engine.saving.storage import make_folders, write_atomic
 from runner.errors import ConfigError
 from runner.hashes import digest, hash8
 from runner.protocol.context import Config, Context, Step
+from runner.protocol.final_test import was_read
 from runner.protocol.outcome import SCHEMA, Advice, Level, StepResult, from_record, json_values
+from runner.protocol.recipe import word_of
 
 _STATE = "state.json"
 _HANDOFF = "handoff.yaml"
@@ -79,7 +81,7 @@ def run_steps(plan: Plan) -> Progress:
             continue
         progress.results.append(result)
         _hand_on(plan, step, result, progress)
-        _write_state(plan, progress)
+        write_state(plan, progress)
     for line in progress.notes:
         plan.say(f"  {line}")
     return progress
@@ -160,7 +162,7 @@ def _hand_on(plan: Plan, step: Step, result: StepResult, progress: Progress) -> 
     for key, value in result.handoff.items():
         if key in plan.context.pinned:
             own = _value_at(plan.context.config, key)
-            measured = f"{value:.4g}" if isinstance(value, float) else value
+            measured = word_of(key, value).partition("=")[2]
             progress.notes.append(f"{key} pinned by the command line: {own} (step {step.number} measured {measured})")
 
 
@@ -172,7 +174,7 @@ def _value_at(config: Mapping[str, Any], key: str) -> Any:
     return found
 
 
-def _write_state(plan: Plan, progress: Progress) -> None:
+def write_state(plan: Plan, progress: Progress) -> None:
     """Write `state.json` and `handoff.yaml`."""
     budget = plan.context.budget
     state = {
@@ -183,12 +185,14 @@ def _write_state(plan: Plan, progress: Progress) -> None:
         },
         "facts": progress.facts,
         "trainings": budget.used,
+        "test_reads": int(was_read(plan.context.folder)),
         "seconds": round(budget.elapsed, 3),
     }
     content = json.dumps(json_values(state), indent=1, allow_nan=False).encode() + b"\n"
     write_atomic(plan.context.folder / _STATE, content)
     lines = [
-        f"{key}={value!r}" if isinstance(value, float) else f"{key}={value}" for key, value in progress.handoff.items()
+        f"{key}={value!r}" if isinstance(value, float) else word_of(key, value)
+        for key, value in progress.handoff.items()
     ]
     write_atomic(plan.context.folder / _HANDOFF, plain_yaml.dump(lines))
 

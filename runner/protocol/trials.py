@@ -144,7 +144,9 @@ def write_trials(context: Context, trials: Sequence[Trial], metric: Metric, stag
         scores = [f"{value:.6g}" if math.isfinite(value) else "" for value in (each.score, each.accuracy, each.nll)]
         stage = [stages[number]] if stages else []
         outcome = "done" if each.finite else "diverged"
-        table.writerow([number, *stage, *(each.values[key] for key in keys), each.seed, *scores, outcome, each.folder])
+        table.writerow(
+            [number, *stage, *(each.values.get(key, "") for key in keys), each.seed, *scores, outcome, each.folder]
+        )
     write_atomic(context.folder.parent / "trials.csv", text.getvalue().encode())
 
 

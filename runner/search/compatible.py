@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.errors import ConfigError, brief, shown
 from runner.numerics import completed
+from runner.printing import counted
 from runner.search.records import Search
 from runner.search.samplers import distribution
 from runner.search.space import Axis, Space
@@ -27,10 +28,10 @@ def check_compatible(study: Study, search: Search, trials: Sequence[FrozenTrial]
     """Raise ConfigError unless a study is of this search; a new one gets the settings that its points share."""
     exists = f"{_NAME}: '{search.study_name}' exists with"
     directions = [each.name.lower() for each in study.directions]
-    if len(directions) != 1:
-        raise ConfigError(f"{exists} {len(directions)} scores, but a search has one, `monitor`; {_OTHER}")
-    if directions[0] != search.monitor.direction:
-        raise ConfigError(f"{exists} direction {directions[0]}; {_OTHER}")
+    if len(directions) != len(search.directions):
+        raise ConfigError(f"{exists} {counted(len(directions), 'score')} (here {len(search.directions)}); {_OTHER}")
+    if directions != search.directions:
+        raise ConfigError(f"{exists} direction {', '.join(directions)}; {_OTHER}")
     for each in trials:
         if problem := _other_space(each, search.space):
             raise ConfigError(f"{exists} {problem}; {_OTHER}")

@@ -7,7 +7,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from runner.engine.monitor import Monitor
 from runner.search.exclusions import Exclusion, is_excluded
@@ -37,11 +37,18 @@ class Search:
     refine: RefineSettings | None = None  # rounds of single trainings instead of a sampler's points
     initial: tuple[Point, ...] = ()  # tried first; values that are left out are sampled
     exclusions: tuple[Exclusion, ...] = ()  # points that are never tried
+    objectives: tuple[tuple[str, bool], ...] = ()  # besides the monitor: name, and True if larger is better
     settings: Mapping[str, Any] = field(default_factory=dict)  # what changes the numbers, at one end of each axis
 
     def shared_settings(self) -> dict[str, Any]:
         """Return what all points of a study have in common, so that their scores can be compared."""
-        return {"monitor": self.monitor.tag, "seeds": list(self.seeds), "settings": dict(self.settings)}
+        others = {"objectives": [name for name, _ in self.objectives]} if self.objectives else {}
+        return {"monitor": self.monitor.tag, "seeds": list(self.seeds), "settings": dict(self.settings), **others}
+
+    @property
+    def directions(self) -> list[Literal["minimize", "maximize"]]:
+        """The direction of the monitor, and of each other objective."""
+        return [self.monitor.direction, *("maximize" if larger else "minimize" for _, larger in self.objectives)]
 
     @property
     def max_points(self) -> float:
@@ -95,6 +102,7 @@ class RankedPoint:
     words: list[tuple[str, str]]
     state: str
     value: float | None = None
+    values: tuple[float, ...] = ()  # of all objectives, if there are several
     scores: list[float] = field(default_factory=list)  # by seed
     folders: list[str] = field(default_factory=list)
     reason: str | None = None
@@ -108,10 +116,11 @@ def mean_score(runs: Sequence[RunResult], state: str) -> float:
     return statistics.fmean(each.score for each in runs) if state == "complete" else math.nan
 
 
-def point_state(runs: Sequence[RunResult]) -> tuple[str, str | None]:
+def point_state(runs: Sequence[RunResult], others: Sequence[float] = ()) -> tuple[str, str | None]:
     """Return the state of a point (complete, pruned or fail) from its runs, and the reason unless it is complete.
 
-    A diverged run is a result: the point counts as pruned, so that adaptive samplers avoid it.
+    A diverged run is a result: the point counts as pruned, so that adaptive samplers avoid it. `others` are its values
+    of the objectives besides the monitor.
     """
     for each in runs:
         if each.status.depends_on_score:
@@ -120,4 +129,6 @@ def point_state(runs: Sequence[RunResult]) -> tuple[str, str | None]:
             return "fail", each.reason or each.status
         if math.isnan(each.score):
             return "fail", "has no score"
+    if any(map(math.isnan, others)):
+        return "fail", "lacks a value of hydra.sweeper.objectives"
     return "complete", None

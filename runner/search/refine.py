@@ -11,13 +11,15 @@ scores, and continues with the first training that has none.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from runner.errors import ConfigError
 from runner.search.candidates import Candidate, are_separable, winner_of
+from runner.search.exclusions import KEY, MOST_DRAWN, Exclusion
 from runner.search.ranges import next_axis, range_in_words
+from runner.search.sobol import sobol_points
 from runner.search.space import Point, Space
 
 # A round keeps one in so many points, and each further seed one in so many of these
@@ -49,6 +51,7 @@ class RefineSettings:
     sampler_seed: int
     sign: float  # 1 if a larger score is better, else -1
     initial: tuple[Point, ...] = ()  # tried first; the first one is the incumbent
+    exclusions: tuple[Exclusion, ...] = ()  # points that are never tried
 
 
 @dataclass(kw_only=True)
@@ -100,9 +103,8 @@ def _rounds(space: Space, settings: RefineSettings, progress: Progress) -> _Roun
     while progress.reason is None:
         number += 1
         count = _affordable(settings, left)
-        points = list(settings.initial)[:count] if number == 1 else []
-        points += _sobol_points(current, settings.sampler_seed + number, count - len(points))
-        stage = f"round {number}"
+        points = _points_of(current, settings, number, count)
+        count, stage = len(points), f"round {number}"
         left -= yield from _train(space, pool, [Request(each, settings.first_seed, stage) for each in points])
         members = [each for each in pool.values() if _inside(each.point, current)] or list(pool.values())
         left -= yield from _halve(space, pool, members, settings, stage, count)
@@ -110,7 +112,9 @@ def _rounds(space: Space, settings: RefineSettings, progress: Progress) -> _Roun
         if number == 1:
             progress.incumbent = (settings.initial or [winner_of(pool.values(), settings.sign).point])[0]
         progress.notes.append(f"{stage}: {len(points)} points, {range_in_words(current)}")
-        if _affordable(settings, left) < _FEWEST_POINTS:
+        if not points:
+            progress.reason = f"{KEY} leaves out every point of {stage}"
+        elif _affordable(settings, left) < _FEWEST_POINTS:
             progress.reason = f"no other round fits into its {settings.trainings} trainings"
         newest = [pool[training_key(space, each, 0)[0]] for each in points]
         if (
@@ -194,16 +198,13 @@ def _confirm(space: Space, settings: RefineSettings, progress: Progress) -> _Rou
         yield wanted
 
 
-def _sobol_points(space: Space, seed: int, count: int) -> list[Point]:
-    """Return points of a scrambled Sobol sequence."""
-    from scipy.stats.qmc import Sobol
-
-    if count <= 0:
-        return []
-    # A power of two is drawn, as the sequence is balanced only then
-    shares = Sobol(len(space.axes), scramble=True, rng=seed).random_base2(math.ceil(math.log2(count)))
-    rows = [dict(zip(space.axes, row, strict=True)) for row in shares[:count]]
-    return [space.active_point({axis.name: axis.value_at(float(share)) for axis, share in row.items()}) for row in rows]
+def _points_of(space: Space, settings: RefineSettings, number: int, count: int) -> list[Point]:
+    """Return the points of a round, fewer if others are excluded; raises ConfigError if the first round has none."""
+    points = list(settings.initial)[:count] if number == 1 else []
+    points += sobol_points(space, settings.sampler_seed + number, count - len(points), settings.exclusions)
+    if number == 1 and not points:
+        raise ConfigError(f"{KEY}: leaves out each of {MOST_DRAWN} points")
+    return points
 
 
 def _inside(point: Point, space: Space) -> bool:

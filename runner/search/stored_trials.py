@@ -60,11 +60,13 @@ def ranked(trials: Sequence[FrozenTrial], search: Search) -> list[RankedPoint]:
 def _row(trial: FrozenTrial, search: Search) -> RankedPoint:
     """Return a trial as a row of the ranking."""
     runs: Mapping[str, Any] = attribute(trial, "runs", dict, {})
+    values = trial.values if trial.state.name == "COMPLETE" else None
     return RankedPoint(
         number=trial.number,
         words=search.space.words(search.space.ordered(trial.params)),
         state=trial.state.name.lower() if runs.get("status") != "diverged" else "diverged",
-        value=trial.value if trial.state.name == "COMPLETE" else None,
+        value=values[0] if values else None,
+        values=tuple(values or ()) if search.objectives else (),
         scores=runs.get("scores", []),
         folders=runs.get("folders", []),
         reason=None if (reason := runs.get("reason")) is None else one_line(str(reason)),

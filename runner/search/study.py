@@ -58,7 +58,7 @@ class Study:
                 storage=self._storage,
                 sampler=optuna.samplers.RandomSampler(),
                 pruner=make_pruner(search.pruner),
-                direction=search.monitor.direction,
+                directions=search.directions,
                 load_if_exists=True,
             )
             if self._owner:
@@ -93,15 +93,15 @@ class Study:
             self._next_look = time.monotonic() + _PAUSE
         return asked
 
-    def tell(self, asked: StudyTrial, runs: Sequence[RunResult]) -> str:
-        """Store the results of a point and return its state: complete, pruned or fail."""
+    def tell(self, asked: StudyTrial, runs: Sequence[RunResult], others: Sequence[float] = ()) -> str:
+        """Store a point's results, `others` of further objectives; return its state: complete, pruned or fail."""
         from optuna.trial import TrialState
 
-        state, reason = point_state(runs)
+        state, reason = point_state(runs, others)
         scores = [each.score for each in runs if not math.isnan(each.score)]
         about = {"folders": [each.folder for each in runs], "scores": scores, "status": runs[-1].status}
         about["data"] = [each.data for each in runs]
-        value = statistics.fmean(scores) if state == "complete" else None
+        value = [statistics.fmean(scores), *others] if state == "complete" else None
         with storage_errors(self._url), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = self._storage.get_trial(asked.trial)

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from runner.engine.interruption import collected
 from runner.engine.saving.folder import Result
@@ -15,6 +16,7 @@ from runner.search.study import Study
 from runner.status import Status
 from runner.sweeps.display import Display
 from runner.sweeps.launcher import Launcher, next_done
+from runner.sweeps.objectives import other_values
 from runner.sweeps.outcome import Ended, folder_of
 from runner.sweeps.places import Places
 from runner.sweeps.stop_rules import Stopper
@@ -34,6 +36,7 @@ class _Point:
     all_seeds: tuple[int, ...]
     seeds: deque[int]
     runs: dict[int, RunResult] = field(default_factory=dict)  # by seed
+    folders: list[Path] = field(default_factory=list)  # of these runs
     running: int = 0
     was_stopped: bool = False
 
@@ -122,6 +125,7 @@ class SearchLoop:
         result = ended.result
         if self._stopper and ended.has_result:
             self._stopper.training_ended()
+        point.folders.append(folder_of(ended.job))
         point.runs[seed] = RunResult(
             folder=ended.name,
             status=result.status,
@@ -137,7 +141,9 @@ class SearchLoop:
         if not point.seeds and not point.running and not point.was_stopped:
             self.points += 1
             runs = [point.runs[each] for each in point.all_seeds if each in point.runs]
-            state = self._study.tell(point.asked, runs)
+            is_complete = all(each.status.complete for each in runs)
+            others = other_values(self._search.objectives, point.folders) if is_complete else ()
+            state = self._study.tell(point.asked, runs, others)
             self.failed += state == "fail"
             if self._stopper:
                 self._stopper.trial_ended(mean_score(runs, state), failed=state == "fail")

@@ -47,6 +47,7 @@ def write_environment(folder: Path, job: Job, experiment: Experiment) -> None:
         CONTENT: content_of(job.config),
     }
     environment |= data_entries(job.config, experiment)
+    environment |= {"processes": experiment.world.size} if experiment.world.size > 1 else {}
     write_atomic(folder / _ENVIRONMENT, json.dumps(environment, indent=1).encode())
 
 

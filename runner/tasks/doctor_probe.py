@@ -13,12 +13,14 @@ from runner.assemble.load_data import Loaded, load
 from runner.doctor.checkup import Checkup, Examined
 from runner.doctor.order import in_order
 from runner.doctor.probed import FACTORS, SAME, STEPS, TESTS, fall_of, with_probe
+from runner.doctor.probed_decay import DECAY
 from runner.engine.saving import checkpoint
 from runner.engine.saving.checkpoint import Snapshot
 from runner.engine.saving.storage import printable
 from runner.engine.schedules import Pure
 from runner.engine.short_run import short_run
 from runner.errors import CheckpointError, DataError, Diverged
+from runner.tasks.doctor_replay import without_drop
 from runner.tasks.job import Config
 from runner.tasks.report import print_progress
 from runner.tasks.restore import restore_snapshot
@@ -32,30 +34,44 @@ _LOOKS = 200
 def probed(checkup: Checkup, config: Config) -> Checkup:
     """Return the checkup of one run with its hints on the learning rate tested; nothing is written.
 
-    The trainings go on from the last checkpoint, on the same batches, at constant rates.
+    Most trainings go on from the last checkpoint, on the same batches, at constant rates. A drop of the rate is tested
+    by the whole run again without it.
 
     Raises:
-        CheckpointError: The run has no checkpoint to go on from.
+        CheckpointError: The run has no checkpoint to go on from, and no finding that needs none.
         DataError: The data have changed.
 
     """
     (one,) = checkup.runs
-    tested = [each.id for each in one.findings if each.id in TESTS]
-    if not tested:
+    ids = {each.id for each in one.findings}
+    if not ids & {*TESTS, DECAY}:
         return replace(checkup, notes=[*checkup.notes, "no finding that a probe can test"])
+    loaded = load(config)
+    if one.run.data not in (None, loaded.fingerprint.id):
+        raise DataError(f"task.probe: the data of {printable(one.run.folder)} have changed since it was trained")
+    notes = list(checkup.notes)
+    for test in ([_at_other_rates] if ids & TESTS.keys() else []) + ([without_drop] if DECAY in ids else []):
+        one, note = test(one, config, loaded)
+        notes += [note] if note else []
+    return replace(checkup, runs=[one], notes=notes)
+
+
+def _at_other_rates(one: Examined, config: Config, loaded: Loaded) -> tuple[Examined, str | None]:
+    """Return a run whose findings are tested from its last checkpoint, or the run as it is and a note."""
+    tested = [each.id for each in one.findings if each.id in TESTS]
     folder = one.run.folder
     snapshot = checkpoint.load(folder)
     if snapshot is None:
-        raise CheckpointError(f"task.probe: {printable(folder)} has no checkpoint to go on from")
-    loaded = load(config)
-    if one.run.data not in (None, loaded.fingerprint.id):
-        raise DataError(f"task.probe: the data of {printable(folder)} have changed since it was trained")
+        lacks = f"{printable(folder)} has no checkpoint to go on from"
+        if all(each.id != DECAY for each in one.findings):
+            raise CheckpointError(f"task.probe: {lacks}")
+        return one, f"not probed: {', '.join(tested)}, because {lacks}"
     if note := _decayed(config, loaded, snapshot):
-        return replace(checkup, notes=[*checkup.notes, note])
+        return one, note
     needed = [SAME, *dict.fromkeys(TESTS[name] for name in tested)]
     print_progress(f"probe: {len(needed)} trainings of {STEPS} steps after step {snapshot.step}")
     losses = {factor: _losses(config, loaded, snapshot, factor) for factor in FACTORS if factor in needed}
-    return replace(checkup, runs=[_with_losses(one, losses, snapshot.step)])
+    return _with_losses(one, losses, snapshot.step), None
 
 
 def _with_losses(one: Examined, losses: dict[float, NDArray[np.float64]], step: int) -> Examined:

@@ -37,4 +37,14 @@ def make_commit(folder: Path, experiment: Experiment, log: Log) -> Callable[[], 
         )
         learner.snapshots.mark_saved(learner.step)
 
-    return commit
+    def commit_together() -> None:
+        """Save in the main process, and raise its error in all."""
+
+        def save() -> str:
+            commit()
+            return ""
+
+        experiment.world.from_main(save)
+        learner.snapshots.mark_saved(learner.step)
+
+    return commit_together

@@ -66,12 +66,14 @@ def run_folder(job: Job, experiment: Experiment, *, resumed: Run | None = None) 
         held.enter_context(run.until_end)
         # Not if the result could not be written
         held.push(lambda kind, *_: _decorate(run, job.world) if kind is None else None)
-        if job.notes:
+        if job.notes and job.world.is_main:
             held.callback(record, run.folder, Path(job.config["outputs"]))
         if not run.result.data or run.result.data[-1] != experiment.fingerprint.id:
             run.result.data = [*(run.result.data or ()), experiment.fingerprint.id]
-        held.enter_context(_keeping_result(run, job.config))
-        if not user_paths.exists(run.folder / _CONFIG, error=StorageError):
+        held.enter_context(_keeping_result(run, job.config, writes=job.world.is_main))
+        if not job.world.is_main:
+            pass
+        elif not user_paths.exists(run.folder / _CONFIG, error=StorageError):
             describe(run.folder, job, experiment)
         else:
             if not user_paths.exists(run.folder / _ENVIRONMENT, error=StorageError):
@@ -171,6 +173,7 @@ def continued_run_folder(job: Job, experiment: Experiment) -> Iterator[Run]:
 @contextmanager
 def _new_run(job: Job) -> Iterator[Run]:
     folder = _agreed_folder(job)
+    job.world.remember(folder)
     with lock(folder, job.world):
         job.opened.append(folder)
         yield Run(folder, Result())
@@ -182,12 +185,13 @@ def _agreed_folder(job: Job) -> Path:
 
 
 @contextmanager
-def _keeping_result(run: Run, config: Mapping[str, Any]) -> Iterator[None]:
-    """Keep `result.json` true: `running` while the body runs, then how it ended."""
+def _keeping_result(run: Run, config: Mapping[str, Any], *, writes: bool) -> Iterator[None]:
+    """Keep `result.json` true: `running` while the body runs, then how it ended; only if this process `writes` it."""
     result = run.result
     began = time.monotonic() - result.seconds
     result.status, result.exit, result.reason = Status.RUNNING, None, None
-    write_result(run.folder, result)
+    if writes:
+        write_result(run.folder, result)
     try:
         yield
     except BaseException as error:
@@ -197,12 +201,12 @@ def _keeping_result(run: Run, config: Mapping[str, Any]) -> Iterator[None]:
             print_progress(f"interrupted; resume with: {command_line(f'resume={run.folder}')}")
         # Report the first of two failures
         with suppress(StorageError, Locked):
-            _write_end(run, ended, began)
+            _write_end(run, ended, began, writes=writes)
         if cause is not error and issubclass(type(cause), ConfigError):
             # Later there is no word of the run's batch
             raise cause from error
         raise
-    _write_end(run, SUCCESS if result.status is Status.RUNNING else Ending(result.status, 0), began)
+    _write_end(run, SUCCESS if result.status is Status.RUNNING else Ending(result.status, 0), began, writes=writes)
 
 
 def _decorate(run: Run, world: World) -> None:
@@ -211,9 +215,10 @@ def _decorate(run: Run, world: World) -> None:
         run.afterwards.run(run.folder)
 
 
-def _write_end(run: Run, ended: Ending, began: float) -> None:
+def _write_end(run: Run, ended: Ending, began: float, *, writes: bool) -> None:
     """Write how a run ended, and the seconds that it took."""
     result = run.result
     result.status, result.exit, result.reason = ended.status, ended.exit_code, ended.reason
     result.seconds = round(time.monotonic() - began, 3)
-    write_result(run.folder, result)
+    if writes:
+        write_result(run.folder, result)

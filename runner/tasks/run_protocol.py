@@ -7,6 +7,7 @@ import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ from runner.errors import ConfigError, GateFailed
 from runner.printing import counted, write_stdout
 from runner.protocol.context import Context, Step, parse_budget, without_test
 from runner.protocol.figures import pictures_of
+from runner.protocol.final_test import read_test_once
 from runner.protocol.outcome import Level, StepResult
 from runner.protocol.plain_config import quiet_overrides
-from runner.protocol.recipe import recipe_yaml
+from runner.protocol.recipe import recipe_yaml, word_of
 from runner.protocol.report import Report, html, markdown, show
-from runner.protocol.steps import Plan, Progress, run_steps
+from runner.protocol.steps import Plan, Progress, run_steps, write_state
 from runner.protocol.trial_figures import trial_pictures
 from runner.settings import SETTINGS
 from runner.tasks.job import Config, Job, Launch, Vary
@@ -44,7 +46,14 @@ _NOT_WRITTEN = "report: not written"
 
 
 def run_protocol(
-    job: Job, vary: Vary, launch: Launch, steps: Sequence[Step], *, keep_going: bool = False, budget: str | None = None
+    job: Job,
+    vary: Vary,
+    launch: Launch,
+    steps: Sequence[Step],
+    *,
+    keep_going: bool = False,
+    budget: str | None = None,
+    final_test: bool = False,
 ) -> int:
     """Run steps in a new folder, or in that of the same command which did not end, and show the report.
 
@@ -62,10 +71,12 @@ def run_protocol(
         pinned = frozenset(word.lstrip("+").partition("=")[0] for word in words)
         context = Context(base, vary, launch, run.folder, loaded, {}, allowed, pinned)
         code = imported_code(job.config["plugins"])
-        progress = run_steps(Plan(steps=steps, context=context, code=code, keep_going=keep_going, say=print_progress))
+        plan = Plan(steps=steps, context=context, code=code, keep_going=keep_going, say=print_progress)
+        progress = run_steps(plan)
         report = _report(job, run, progress, words, experiment)
-        show(report)
-        write_stdout(f"saved in      {printable(run.folder)}\n")
+        if final_test and not progress.failed:
+            report = _with_test(report, plan, progress, job)
+        _show(report, run.folder)
         if progress.failed:
             # After an error nothing is done afterwards
             with decorative(_NOT_WRITTEN):
@@ -73,6 +84,19 @@ def run_protocol(
             raise _gate_failed(progress.failed)
         run.afterwards.add(_NOT_WRITTEN, lambda folder: _write(folder, job, report))
     return 0
+
+
+def _with_test(report: Report, plan: Plan, progress: Progress, job: Job) -> Report:
+    """Return a report with the score on the test split, which is read now unless it was read before."""
+    line = read_test_once(replace(plan.context, config=job.config), progress.handoff)
+    write_state(plan, progress)
+    return replace(report, test=line)
+
+
+def _show(report: Report, folder: Path) -> None:
+    """Print a report and its folder."""
+    show(report)
+    write_stdout(f"saved in      {printable(folder)}\n")
 
 
 def knobs_of(job: Job, vary: Vary, name: str, given: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -120,14 +144,14 @@ def _write_recipe(folder: Path, config: Config, words: Sequence[str], progress: 
     path = folder / _CONF / "recipe"
     make_folders(path)
     groups = frozenset(key for key, value in config.items() if key not in SETTINGS and isinstance(value, Mapping))
-    found = ", ".join(f"{key}={value:.4g}" for key, value in progress.handoff.items())
+    found = ", ".join(word_of(key, value) for key, value in progress.handoff.items())
     lines = [f"Found by the protocol in {folder.name}: {found}", *progress.notes, _certainty(progress)]
     about = "\n".join(textwrap.fill(line, _WIDTH) for line in lines if line)
     text = recipe_yaml(config, words, progress.handoff, groups, about)
     name = _recipe_name(folder)
     write_atomic(path / f"{name}.yaml", text.encode())
     kept = [word for word in words if word.startswith("plugins=")]
-    overrides = " ".join(shlex.quote(f"{key}={value:.4g}") for key, value in progress.handoff.items())
+    overrides = " ".join(shlex.quote(word_of(key, value)) for key, value in progress.handoff.items())
     return {
         "use it": overrides,
         "train": command_line("--config-dir", str(folder / _CONF), f"recipe={name}", *kept),

@@ -10,6 +10,7 @@ from typing import Any
 
 from runner.assemble import Experiment
 from runner.assemble.load_data import Loaded, with_classes_of
+from runner.engine.equal_examples import EQUAL
 from runner.engine.fingerprint import Fingerprint, differences, from_record, named
 from runner.engine.saving.folder import Result, read_environment
 from runner.engine.saving.storage import write_atomic
@@ -114,7 +115,9 @@ def _class_difference(model: Collection[str], data: Collection[str]) -> str:
 def data_entries(config: Mapping[str, Any], experiment: Experiment) -> dict[str, Any]:
     """Return what environment.json says of the data: what was found, its fingerprint, and each path in full."""
     paths, data = _full_paths(config), experiment.loaded.data
-    known = {"shape": list(data.shape), "reading": dict(data.reading)}
+    known: dict[str, Any] = {"shape": list(data.shape), "reading": dict(data.reading)}
+    if (equal := experiment.loaded.equal_examples) is not None:
+        known[EQUAL] = equal.to_record()
     return {
         DATA: {**experiment.data.as_json(), **experiment.fingerprint.to_record(), **known},
         **({PATHS: paths} if paths else {}),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from runner.assemble import Experiment
+from runner.assemble.processes import check_needed
 from runner.components.optim.groups import unmatched_kinds
 from runner.tasks.job import Job
 from runner.unused_settings import RunLength, lines_about_limits, unused_settings, values_of_user
@@ -22,6 +23,8 @@ def check_settings(job: Job, experiment: Experiment, *, saved: bool) -> list[str
         total_steps=steps.total_steps, steps_per_epoch=steps.steps_per_epoch, batch=experiment.batches.batch
     )
     unused = list(unused_settings(job.config, length, recipe))
+    if not saved:
+        check_needed(job.config, values_of_user(job.config, recipe), experiment.world)
     if unused and not (saved or job.allow_unused):
         raise unused[0]
     lines = [

@@ -76,6 +76,7 @@ def train_task(job: Job, vary: Vary | None) -> int:
         loaded, lines = data_of_run(resumed, job, snapshot, loaded or load(job.config), origin)
         job, loaded, found = with_batch_size(job, loaded, folder)
         experiment = assemble(job.config, fit=before is None, search=job.search, world=job.world, loaded=loaded)
+        job.world.check_alike(_identity(experiment), "the data and weights of the processes")
         lines += found + check_settings(job, experiment, saved=by_hand or before is not None)
         lines += origin.start(experiment.learner, experiment.recipe, job.config) if origin else []
         missing = _check_test_split(job, experiment)
@@ -91,8 +92,14 @@ def train_task(job: Job, vary: Vary | None) -> int:
             diagnose_if_missing(run, job, vary)
         else:
             run = _train_from(job, experiment, resumed, start, trackers, vary)
-    show_summary(run.folder, job, run.result, run.lines, run.findings)
+    if job.world.is_main:
+        show_summary(run.folder, job, run.result, run.lines, run.findings)
     return 0
+
+
+def _identity(experiment: Experiment) -> dict[str, int | str]:
+    """Return what must be the same in all processes of a run before its first step."""
+    return {"data set": experiment.fingerprint.id}
 
 
 def _resumed(job: Job) -> tuple[Job, Path, None]:
@@ -166,7 +173,8 @@ def _train_from(
 def _train_in(run: Run, job: Job, experiment: Experiment, start: Start, trackers: Mapping[str, Tracker]) -> None:
     """Train in a run folder: checkpoints, logs, scores and the result."""
     learner, folder, result, snapshot = experiment.learner, run.folder, run.result, start.snapshot
-    clean(folder)
+    if experiment.world.is_main:
+        clean(folder)
     with closing(_open_run_logs(folder, experiment, start)) as log:
         run.until_end.enter_context(tracked(run, job, trackers))
         if not snapshot:
@@ -184,7 +192,8 @@ def _train_in(run: Run, job: Job, experiment: Experiment, start: Start, trackers
             result.steps, result.epochs = learner.step, learner.step / experiment.recipe.steps_per_epoch
         log_end(log, job, learner.step)
     # A resumed run may save no checkpoint, and its last validation may have found a better step
-    checkpoint.remove_outdated(folder, learner.step, keep=learner.kept_steps)
+    if experiment.world.is_main:
+        checkpoint.remove_outdated(folder, learner.step, keep=learner.kept_steps)
     if job.config["figures"] == "always":
         run.afterwards.draw("curves.png", loss_figure(folder / METRICS), tag="curves", step=learner.step)
     record_scores(run, job, experiment)
@@ -218,6 +227,8 @@ def _train_until_end(folder: Path, job: Job, experiment: Experiment, log: Log, *
 
 def _open_run_logs(folder: Path, experiment: Experiment, start: Start) -> Log:
     """Open the logs of a run, cut back to its snapshot; a run that extends another one has logs of its own."""
+    if not experiment.world.is_main:
+        return Log()
     positions = start.snapshot.logs if start.snapshot else None
     console, settings = make_console(experiment), experiment.settings
     tags = dict.fromkeys([*(f"val/{name}" for name in experiment.recipe.metrics.by_name), settings.monitor])

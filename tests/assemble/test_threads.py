@@ -142,6 +142,8 @@ def test_another_number_is_taken_if_it_is_given_and_said_in_one_line(tmp_path, c
     assert checkpoint.load(folder).meta["threads"] == 1
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_a_trial_has_one_thread_its_own_number_or_that_of_the_launcher(tmp_path):
     sweep = ("-m", *SMALL, "seed=0,1", f"outputs={tmp_path}", "hydra.launcher.workers=1")
 

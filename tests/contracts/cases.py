@@ -47,6 +47,7 @@ OPTION_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("mix", "saliencymix"): {"p": 1.0},
     ("model", "torchvision"): PICTURES,
     ("model", "vgg"): PICTURES,
+    ("probe", "gradient_noise"): {"accumulate": 2},  # measures micro-batches
     ("probe", "throughput"): {"every": 1},  # speaks from its second measurement on
     ("resize", "progressive"): {"begin": "0steps", "end": "3steps"},
     ("regularizer", "max_norm"): {"limit": 0.5},  # no weights of small models are longer than 3
@@ -142,7 +143,7 @@ def choices(kind: str, name: str, /, **changed: Any) -> dict[str, Any]:
     made = {"steps": STEPS, **KIND_SETTINGS.get(kind, {}), kind: [name] if kind in MANY else name}
     own = SMALL.get(name, {}) if kind == "model" else {}
     for key, value in {**own, **OPTION_SETTINGS.get((kind, name), {}), **changed}.items():
-        made[key if key == "data" or "." in key else f"{prefix}.{key}"] = value
+        made[key if key in ("data", "accumulate") or "." in key else f"{prefix}.{key}"] = value
     if kind == "transfer":
         made = {"init_from": weights_file(), **made}
     if made.get("data") == "imagefolder":

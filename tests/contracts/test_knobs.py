@@ -186,6 +186,8 @@ ELSEWHERE = {  # what no run on this machine can show, with the test that does
         for name in ("feature_extraction", "fine_tune", "layerwise", "partial", "staged", "lp_ft")
     },
     "distillation.logits.teacher_sha256": "tests/test_distillation.py",
+    **{f"strategy.ddp.{knob}": "tests/processes/test_strategy.py" for knob in ("batch_norm", "dropout")},
+    **{f"strategy.ddp.{knob}": "tests/processes/test_commands.py" for knob in ("timeout", "start_timeout")},
     "model.timm.arch": "tests/components/test_model_library.py",
     "model.timm.swap": "tests/components/test_model_library.py",
 }

@@ -10,6 +10,7 @@ import torch
 from running import job
 from small_runs import build, small
 
+from runner.engine.loss_scaler import LossScaler
 from runner.registry import names
 from runner.tasks import start
 
@@ -45,9 +46,9 @@ def test_a_first_step_that_is_held_back_leaves_no_trace(name, size):
 
 @pytest.mark.parametrize("clip", ["null", "1.0"])
 def test_a_skipped_step_leaves_no_infinite_number_in_the_log(tmp_path, monkeypatch, clip):
-    scale = torch.amp.GradScaler
+    scale = LossScaler
     # So large that the first steps overflow, as at the start of training in half precision
-    monkeypatch.setattr("runner.assemble.learner.GradScaler", lambda *a, **k: scale(*a, **k, init_scale=2.0**127))
+    monkeypatch.setattr("runner.assemble.learner.LossScaler", lambda *a, **k: scale(*a, **k, init_scale=2.0**127))
     every = [f"probe.{name}.every=1" for name in ("grad_norm", "update_ratio", "gradients", "weight_norm")]
     words = ("model=mlp", "model.hidden=[8]", "precision=fp16", "steps=12", "figures=never", f"clip={clip}", *every)
     probes = "probe=[grad_norm,update_ratio,gradients,weight_norm]"

@@ -134,6 +134,8 @@ ELSEWHERE = {
     "check_init.warn_at": "protocol/test_initial_loss.py",
     "coarse.points": "protocol/test_coarse_run.py",
     "protocol.coarse": "protocol/test_coarse_run.py",
+    "protocol.rounds": "protocol/test_goto.py",
+    "protocol.final_test": "protocol/test_goto.py",
     "protocol.refine": "protocol/test_refine_step_run.py",
     "refine.rounds": "protocol/test_refine_step_run.py",
     "find_lr.stop": "protocol/test_protocol_run.py",
@@ -211,6 +213,8 @@ def count_operations(folder: Path) -> Counter[str]:
     return Counter(event["name"] for trace in traces for event in trace["traceEvents"] if event.get("cat") == "cpu_op")
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 @pytest.mark.rendered
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_does_the_same_twice(name: str, tmp_path: Path, capfd: Any) -> None:

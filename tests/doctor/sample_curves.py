@@ -79,4 +79,4 @@ def run(*, scheduler: str = "cosine", count: int = STEPS, siblings: tuple[Histor
     return history(made, siblings, **{tag: each for tag, each in (healthy | tags).items() if each is not None})
 
 
-_GROUPS = ("train", "train_eval", "val", "ratio", "grad_norm", "activations", "time", "weight_norm")
+_GROUPS = ("train", "train_eval", "val", "ratio", "grad_norm", "activations", "time", "weight_norm", "gradient_noise")

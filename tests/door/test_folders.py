@@ -200,6 +200,8 @@ def test_a_resumed_sweep_is_in_the_notebook_of_its_outputs(tmp_path: Path) -> No
     assert notes.read_text() == text and not list(elsewhere.iterdir())
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_a_search_with_its_own_folders_is_resumed(tmp_path: Path) -> None:
     words = ("hydra.sweep.dir=s", "hydra.sweep.subdir=p/${optim.lr}", "hydra.sweeper.storage=sqlite:///study.db")
     done = command(*SEARCH, *words, cwd=tmp_path)

@@ -332,7 +332,7 @@ def a_layer_is_set_back_after_each_step(experiment, patch):
 
 @fault("loss_weight", accumulate=2)
 def micro_batches_are_added_and_not_averaged(experiment, patch):
-    patch.setattr(recipe_module, "_share", lambda loss, part, whole: loss)
+    patch.setattr(recipe_module, "_weighted", lambda loss, share: loss)
 
 
 @fault("loss_weight")

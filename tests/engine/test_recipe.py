@@ -12,6 +12,7 @@ from test_train import examples, flat, learner, net, recipe
 from torch import nn
 from torch.nn import functional as F
 
+from runner.engine.division import MicroBatches
 from runner.engine.logs.log import Log
 from runner.engine.nonfinite_trace import explain_divergence
 from runner.engine.recipe import Gradients, apply_gradients, drive
@@ -74,8 +75,8 @@ def test_two_passes_of_sam_equal_steps_by_hand():
 def test_an_update_of_ones_own_that_asks_once_is_the_default(accumulate):
     default, own = learner(net(dropout=0.5)), learner(net(dropout=0.5))
     for _ in range(3):
-        a = update(recipe(accumulate=accumulate), default, *examples(61))
-        b = update(recipe(accumulate=accumulate, update=once), own, *examples(61))
+        a = update(recipe(division=MicroBatches(accumulate)), default, *examples(61))
+        b = update(recipe(division=MicroBatches(accumulate), update=once), own, *examples(61))
         assert torch.equal(a.loss, b.loss)
     assert torch.equal(flat(default.model), flat(own.model))
 

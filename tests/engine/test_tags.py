@@ -86,7 +86,9 @@ def trained(folder, *words):
 
 def test_no_tag_of_a_run_with_every_probe_has_two_producers(producers, tmp_path):
     every = names("probe")
-    trained(tmp_path / "run", f"probe=[{','.join(every)}]", *(f"probe.{name}.every=2" for name in every))
+    trained(
+        tmp_path / "run", "accumulate=2", f"probe=[{','.join(every)}]", *(f"probe.{name}.every=2" for name in every)
+    )
     assert shared(producers) == set()
     logged = {tag for _, tag, _ in metrics(tmp_path / "run")}
     renamed = {board_tag(tag) for tag in producers}

@@ -94,6 +94,8 @@ def test_a_loop_that_breaks_off_closes_the_stream():
     assert closed
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_peak_memory_counts_what_was_used_once():
     before = peak_memory(CPU)
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + 100_000_000

@@ -7,16 +7,17 @@ import pytest
 import torch
 from small_runs import build, small
 from torch import nn
-from torch.amp.grad_scaler import GradScaler
 from torch.nn import functional as F
 
 from runner.engine.batches import EvalBatches
+from runner.engine.division import MicroBatches
 from runner.engine.evaluation import evaluate
 from runner.engine.fast_step import fast_stepper
 from runner.engine.finite import Gate
 from runner.engine.interruption import Stop
 from runner.engine.learner import Learner
 from runner.engine.logs.log import Log
+from runner.engine.loss_scaler import LossScaler
 from runner.engine.patience import Patience
 from runner.engine.randomness import reseeder
 from runner.engine.recipe import Recipe
@@ -47,7 +48,7 @@ def recipe(**changes):
         "validate_every": 5,
         "cadence": Every(5, 10),
         "log_every": 5,
-        "accumulate": 1,
+        "division": MicroBatches(1),
         "loss": F.cross_entropy,
         "mix": lambda images, labels, step: (images, labels),
         "predict": lambda model, images: model(images).log_softmax(1),
@@ -65,7 +66,7 @@ def learner(model, lr=0.1, schedule=lambda step: 1.0):
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
-    scaler = GradScaler("cpu", enabled=False)
+    scaler = LossScaler("cpu", enabled=False)
     return Learner(
         model=model,
         preprocess=nn.Identity(),
@@ -102,7 +103,7 @@ def test_accumulation_equals_the_large_batch(n):
     one, four = learner(net()), learner(net())
     for _ in range(3):
         whole = update(recipe(), one, x, y)
-        parts = update(recipe(accumulate=4), four, x, y)
+        parts = update(recipe(division=MicroBatches(4)), four, x, y)
         assert whole.loss.item() == pytest.approx(parts.loss.item(), rel=1e-12)
     assert torch.allclose(flat(one.model), flat(four.model), rtol=1e-12, atol=1e-14)
     assert one.step == four.step == 3
@@ -118,7 +119,7 @@ def test_penalties_enter_the_gradient_once_but_not_the_reported_loss():
         before = flat(made.model)
         grads = torch.autograd.grad(F.cross_entropy(made.model(x), y), list(made.model.parameters()))
         expected = before - 0.1 * (torch.cat([g.flatten() for g in grads]) + before)
-        out = update(recipe(penalties=[penalty], accumulate=accumulate), made, x, y)
+        out = update(recipe(penalties=[penalty], division=MicroBatches(accumulate)), made, x, y)
         assert torch.allclose(flat(made.model), expected, rtol=1e-10)
         assert out.loss.item() == pytest.approx(F.cross_entropy(net()(x), y).item())
 
@@ -152,7 +153,7 @@ def test_dropout_depends_on_seed_step_and_micro_batch_alone():
         made = learner(net(dropout=0.5))
         for _ in range(steps):
             torch.rand(disturb)
-            update(recipe(accumulate=accumulate), made, *examples())
+            update(recipe(division=MicroBatches(accumulate)), made, *examples())
         return flat(made.model)
 
     assert torch.equal(after(3, disturb=0), after(3, disturb=7))

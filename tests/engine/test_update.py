@@ -10,11 +10,11 @@ from small_runs import build, small, train_to, uninterrupted
 from test_recipe import bowl, plane
 from test_train import examples, flat, learner, net, recipe
 from torch import Tensor, nn
-from torch.amp.grad_scaler import GradScaler
 from torch.nn import functional as F
 
 from runner.components.update import sam
 from runner.engine.logs.log import Log
+from runner.engine.loss_scaler import LossScaler
 from runner.engine.recipe import plain_update
 from runner.engine.train import update
 from runner.errors import ConfigError
@@ -133,7 +133,7 @@ def test_an_error_in_the_second_pass_leaves_weights_and_buffers() -> None:
 
 def test_the_factor_of_the_loss_scaler_cancels_out() -> None:
     plain, scaled = learner(net()), learner(net())
-    scaled.scaler, scaled.scaling = GradScaler("cpu", init_scale=1024.0), True
+    scaled.scaler, scaled.scaling = LossScaler("cpu", init_scale=1024.0), True
     given = recipe(update=sam(rho=0.5, adaptive=False))
     for each in (plain, scaled):
         update(given, each, *examples())
@@ -142,7 +142,7 @@ def test_the_factor_of_the_loss_scaler_cancels_out() -> None:
 
 def test_the_loss_scaler_skips_a_first_pass_that_overflows() -> None:
     made = learner(net().float())
-    made.scaler, made.scaling = GradScaler("cpu", init_scale=2.0**127), True
+    made.scaler, made.scaling = LossScaler("cpu", init_scale=2.0**127), True
     images, labels = examples()
     before = flat(made.model)
     given = recipe(update=sam(rho=0.5, adaptive=False), loss=lambda x, y: 1e3 * F.cross_entropy(x, y))

@@ -12,14 +12,13 @@ import torch
 from running import ROOT
 from small_runs import build, small
 from test_batches import AsFloat, Numbered
-from torch import nn
 
-from runner.assemble import device_of
+from runner.assemble.device import device_of
 from runner.engine.batches import EvalBatches, TrainBatches
-from runner.engine.finite import Gate
 from runner.engine.interruption import Stop
+from runner.engine.process_group import ProcessGroup
 from runner.engine.randomness import reseeder, step_keys
-from runner.engine.world import ALONE, ProcessGroup
+from runner.engine.world import ALONE
 
 CPU = torch.device("cpu")
 
@@ -99,11 +98,7 @@ class Agreeing(ProcessGroup):
         return max(number, 15)
 
 
-def test_a_gate_and_a_stop_follow_the_other_process():
-    weight = nn.Parameter(torch.ones(2))
-    optimizer = torch.optim.SGD([weight], lr=0.1)
-    assert Gate(optimizer).check(torch.zeros(()), [torch.ones(2)])
-    assert not Gate(optimizer, Agreeing(0, 2)).check(torch.zeros(()), [torch.ones(2)])
+def test_a_stop_follows_the_other_process():
     stop = Stop(world=Agreeing(0, 2))
     assert (stop.agree(), stop.agreed, stop.signal) == (15, 15, 0)
 
@@ -118,6 +113,7 @@ from pathlib import Path
 import torch
 from torch import distributed
 
+from runner.engine.division import Shared
 from runner.engine.evaluation import evaluate
 from runner.engine.finite import Gate
 from runner.engine.interruption import Stop
@@ -125,7 +121,7 @@ from runner.engine.logs.log import Log
 from runner.engine.saving.folder import create
 from runner.engine.saving.locking import lock
 from runner.engine.train import train
-from runner.engine.world import ProcessGroup
+from runner.engine.process_group import ProcessGroup
 from runner.errors import Locked
 from small_runs import build, small
 
@@ -141,10 +137,21 @@ seen["slice"] = world.slice(torch.arange(5)).tolist()
 seen["max"] = world.max(15 if rank else 0)
 stop = Stop(15 if rank else 0, world)
 seen["stop"] = stop.agree()
-weight = torch.nn.Parameter(torch.ones(2))
-gate = Gate(torch.optim.SGD([weight], lr=0.1), world)
-bad = torch.full((2,), float("nan") if rank else 1.0)
-seen["gate"] = [gate.check(torch.zeros(()), [torch.ones(2)]), gate.check(torch.zeros(()), [bad]), gate.skipped_steps()]
+model = torch.nn.Linear(2, 1, bias=False)
+gate = Gate(torch.optim.SGD(model.parameters(), lr=0.1))
+shared = Shared(world, 1, lambda step: 2, lambda logits, labels: logits.mean(), whole=True, local_norms=False)
+def open_after(value):
+    model.weight.grad = torch.full((1, 2), value if rank else 1.0)
+    loss = shared.add_up(model, torch.tensor(0.5))
+    return gate.check(loss, [model.weight.grad])
+seen["gate"] = [open_after(1.0), open_after(float("nan")), gate.skipped_steps()]
+seen["alike"] = []
+for values in ({"a": 1, "b": 2}, {"a": 1, "b": 2 + rank}):
+    try:
+        world.check_alike(values, "the weights")
+        seen["alike"].append("")
+    except Exception as error:
+        seen["alike"].append(str(error))
 seen["made"] = Path(world.from_main(lambda: str(create(folder / "run")))).name
 with lock(folder / "run", world):
     try:

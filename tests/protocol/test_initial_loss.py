@@ -193,6 +193,16 @@ def test_copies_across_splits_are_a_leak_unless_the_data_have_few_values():
     )
 
 
+def test_points_that_are_equal_by_chance_are_no_leak():
+    """Drawn from 2,000 values, 1,500 examples have about half of 200 others; 60 copies are more."""
+    draw = torch.Generator().manual_seed(0)
+    values = torch.randint(0, 2000, (1700,), generator=draw).tolist()
+    train, val = ([[value % 256, value // 256] for value in part] for part in (values[:1500], values[1500:]))
+    assert leak_criterion(split(train), split(val)).level is Level.WARN
+    many = [[i % 256, 100 + i // 256] for i in range(200)]
+    assert leak_criterion(split([*train, *many[:60]]), split(many)).level is Level.FAIL
+
+
 @pytest.mark.parametrize("loss", ["cross_entropy", "hinge", "bce", "focal", "poly", "mse"])
 def test_a_sound_model_passes_with_each_loss(loss):
     assert run(f"loss={loss}") == 0

@@ -76,6 +76,8 @@ def test_the_command_that_it_prints_trains_the_recipe(made):
     assert config["task"]["name"] == "train"
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [(), ("name=a=b,c+d",), ("name=3",)])
 def test_the_command_trains_the_recipe_whatever_the_name(name, tmp_path):
     knobs = ("task.iters=25", "task.seeds=1", "task.lrs=[0.001,0.01,1.0]")

@@ -33,7 +33,7 @@ def refused(folder, asked=None, **changes) -> str:
 
 def test_a_study_with_several_scores(tmp_path):
     made(tmp_path / "j", directions=["minimize", "maximize"])
-    assert "'s' exists with 2 scores, but a search has one, `monitor`; choose another name" in refused(tmp_path)
+    assert "'s' exists with 2 scores (here 1); choose another name" in refused(tmp_path)
 
 
 OTHER_AXES = {

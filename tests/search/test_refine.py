@@ -10,7 +10,9 @@ import pytest
 from scipy import stats
 from test_study import came, search
 
+from runner.door.exclusions import check_exclusions
 from runner.engine.monitor import Monitor
+from runner.errors import ConfigError
 from runner.search.candidates import Candidate, are_separable, winner_of
 from runner.search.ranges import next_axis, next_range
 from runner.search.records import RankedPoint
@@ -263,3 +265,33 @@ def test_without_fresh_seeds_no_score_is_shown_as_that_of_the_winner():
     ]
     alone = report_lines([confirmed("winner", [0.9])], Progress(), Monitor("val/accuracy"))
     assert alone == ["winner    lr=0.1: val/accuracy 0.9000 on 1 fresh seed (0.9500 on the 1 that chose it)"]
+
+
+def test_excluded_points_are_never_tried_and_the_budget_is_kept():
+    space = Space((LR, WIDTH))
+    # The best rate is in the middle of what is left out
+    exclusions = check_exclusions([{"lr": "interval(0.02,0.2)"}, {"width": "interval(4,9)"}], space)
+    start, wide = space, Space((WIDE, WIDTH))
+    progress, done = run(wide, settings(start, exclusions=exclusions), bowl(0.06, 0.1))
+    tried = {(each.point["lr"], each.point["width"]) for each in done}
+    assert not [lr for lr, width in tried if 0.02 <= lr <= 0.2 or width <= 9]
+    assert len([each for each in done if each.stage == "round 1" and each.seed == 0]) == 12
+    assert progress.winner is not None and 40 <= len(done) <= 60
+    _, free = run(wide, settings(start), bowl(0.06, 0.1))
+    assert [lr for each in free if 0.02 <= (lr := each.point["lr"]) <= 0.2]
+
+
+def test_without_an_exclusion_that_applies_the_points_are_the_same():
+    space = Space((LR, WIDTH))
+    none = check_exclusions([{"lr": "interval(1,1)", "width": 4}], space)
+    assert run(space, settings(space, exclusions=none), bowl(0.06))[1] == run(space, settings(space), bowl(0.06))[1]
+
+
+def test_a_round_of_which_everything_is_left_out_ends_the_search():
+    space = Space((WIDTH,))
+    only = check_exclusions([{"width": "interval(4,63)"}], space)
+    progress, done = run(space, settings(space, exclusions=only), lambda point, seed: float(seed))
+    assert {each.point["width"] for each in done} == {64} and progress.reason is not None
+    everything = check_exclusions([{"width": "interval(4,64)"}], space)
+    with pytest.raises(ConfigError, match="leaves out each of"):
+        run(space, settings(space, exclusions=everything), bowl(0.06))

@@ -83,3 +83,14 @@ def test_what_makes_no_sense_is_refused_in_one_line(words, message, capfd):
     error = capfd.readouterr().err
     assert error.startswith(f"runner: error: {message}") and error.count("\n") == 1
     assert not FOLDER.exists()
+
+
+def test_an_excluded_range_is_never_trained(capfd):
+    words = [*REFINE, "hydra.sweeper.points=4", "hydra.sweeper.seeds=1", "hydra.sweeper.confirm_seeds=0"]
+    words += ["hydra.sweeper.n_trials=8", "hydra.sweeper.exclude=[{optim.lr: 'interval(0.05,1)'}]"]
+    assert main(words) == 0
+    rates = [float(name.split("lr=")[1].split("-seed")[0]) for name in runs()]
+    assert len(rates) == 8 and max(rates) < 0.05
+    before = began()
+    assert main(words) == 0
+    assert began() == before

@@ -160,6 +160,8 @@ def test_a_search_multiplies_the_mean_of_its_examples(tmp_path, free):
     assert said(jobs, launcher, tmp_path, count=0) == ""
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_many_models_are_sampled(tmp_path, free):
     free(10**9)
     jobs = trials(tmp_path, *(f"model.hidden=[{width}]" for width in range(1, 101)))

@@ -66,6 +66,8 @@ def submitted(cwd):
     return [(each["job"], each["folder"]) for each in map(json.loads, path.read_text().splitlines())]
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_trial_that_ends_its_process_fails_alone_and_is_the_only_one_repeated(tmp_path, launcher):
     words = (f"hydra/launcher={launcher}", *WAYS, *FAST)
@@ -92,6 +94,8 @@ def test_trials_that_are_lost_with_a_process_of_the_launcher_run_again_by_themse
     assert re.search(r"^failed: seed=0-\w+: its process was killed and left no result", done.stderr, re.MULTILINE)
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS[:3])
 def test_ctrl_c_lets_the_trials_on_this_machine_save_themselves(tmp_path, launcher, monkeypatch):
     monkeypatch.setattr("trials.PATHS", os.pathsep.join([PATHS, os.environ.get("PYTHONPATH", "")]))

@@ -138,6 +138,8 @@ def workers_of(words):
     return 2 if "hydra.launcher.workers=2" in words else 1
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_ignored_signals_stay_ignored_in_all_processes_and_end_nothing(tmp_path, name):
     words = COMMANDS[name]
@@ -193,6 +195,8 @@ LONG = ("-m", *SMALL, "steps=200000", "checkpoint_every=100000steps", "validate_
 LONG = (*LONG, "sweep=s", "seed=0", "log_every=5")
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 @pytest.mark.parametrize(("ignored", "sent"), [([TERM], INT), ([INT], TERM), ([HUP], INT), ([TERM], HUP)], ids=str)
 def test_a_sweep_that_ignores_some_signals_saves_its_trials_at_the_others(tmp_path, ignored, sent):
     """Also where SIGTERM, which stops trials, is ignored."""
@@ -210,6 +214,8 @@ def test_a_sweep_that_ignores_some_signals_saves_its_trials_at_the_others(tmp_pa
     assert int(min(folder.glob("*.json")).name.split(".")[0]) == found["steps"]
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_a_job_in_the_background_of_a_shell_script_ignores_ctrl_c(tmp_path):
     """A shell without job control starts `command &` with SIGINT ignored, in its own process group."""
     with Command(tmp_path, *COMMANDS["sweep, 2 workers"], shell='"$0" "$@" & wait $!') as command:

@@ -47,6 +47,8 @@ def content(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [["-m", *SAME], [f"resume={PLACE}"], ["-m", *SAME, "hydra/launcher=basic"], [f"resume={PLACE}", "compile=false"]],
@@ -125,6 +127,8 @@ def test_a_trial_whose_hash_counts_the_label_of_a_rule_is_not_done_again(label, 
     assert added.name.startswith("lr=0.3-") and added.name.endswith(hash8(plain_yaml.load(added / "config.yaml")))
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_an_old_trial_that_uses_a_changed_part_goes_on_only_when_told_to(tmp_path, monkeypatch, capfd):
     place = tmp_path / PLACE
     shutil.copytree(FIRST, place)
@@ -165,6 +169,8 @@ def test_an_old_score_that_was_measured_in_another_way_is_not_taken_for_one_of_n
         assert finished_result(replace(made, config={**made.config, "resume_numerics": "new"}))
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_the_same_words_with_new_defaults_are_another_sweep(tmp_path):
     place = tmp_path / PLACE
     shutil.copytree(FIRST, place)

@@ -155,6 +155,8 @@ def held(tmp_path):
 WORDS = f"locked by pid {{}} on {HOST}"
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_a_trial_without_the_lock_fails_and_changes_nothing(held, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with Pool(launcher_settings(workers=1, retries=1), like=held) as pool:

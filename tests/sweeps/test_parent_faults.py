@@ -154,6 +154,8 @@ def faults_in(trials, tmp_path, again: bool, error: int, times: int, every: int 
 ONCE_OR_FOR_GOOD = [(errno.EIO, 1), (errno.EACCES, FOR_GOOD), (errno.ENOSPC, FOR_GOOD)]
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 @pytest.mark.parametrize("trials", ["grid"], indirect=True)
 @pytest.mark.parametrize(("error", "times"), ONCE_OR_FOR_GOOD)
 def test_any_write_of_a_grid_may_fail(trials, tmp_path, error, times):

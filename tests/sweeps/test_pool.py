@@ -154,6 +154,8 @@ def test_what_a_trial_leaves_running_ends_with_it(tmp_path, importable):
         until(lambda: not runs(pid), pool)
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_a_trial_that_held_much_memory_is_over_when_it_has_given_it_back(tmp_path, importable):
     job = trial(tmp_path / "x", "task=hold_much")
     with Pool(launcher_settings(workers=1), like=job) as pool:
@@ -170,6 +172,8 @@ def runs(pid):
         return False
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_a_process_that_never_starts_ends_the_sweep(tmp_path, importable, monkeypatch):
     monkeypatch.setattr("runner.sweeps.worker_group.START", "raise SystemExit(3)")
     job = trial(tmp_path / "x", "task=nothing")
@@ -258,6 +262,8 @@ os.write(said, repr((code, sorted(set(sys.modules) - before))).encode())
 """
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_a_trial_finds_loaded_all_that_it_imports(tmp_path):
     """What it imports itself, every trial would import again."""
     words = [sys.executable, "-c", ONE, repr(message_of(trial(tmp_path / "run", "steps=30")))]

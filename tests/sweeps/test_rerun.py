@@ -70,6 +70,8 @@ def old() -> list[str]:
     return sorted(path.name for path in TOP.glob("*-old*"))
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_what_differs_is_told_by_kind_and_rerun_makes_these_again(capfd):
     assert said(capfd, *GRID).err == ""
     first, second, third, fourth = folders()

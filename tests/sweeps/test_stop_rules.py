@@ -94,6 +94,8 @@ def count(folder: Path = FOLDER) -> int:
     return sum(json.loads(path.read_text())["status"] == "done" for path in folder.glob("*/result.json"))
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_a_grid_ends_after_so_many_trainings_and_a_larger_limit_continues(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     words = ["-m", *SMALL, "seed=0,1,2,3", "hydra.launcher.workers=1"]

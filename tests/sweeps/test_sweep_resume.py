@@ -85,6 +85,8 @@ def test_how_many_run_at_once_changes_no_result(uninterrupted, tmp_path):
     same(tmp_path, uninterrupted)
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_a_wider_sweep_adds_what_is_new_and_resume_knows_the_command(uninterrupted, tmp_path):
     shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
     before = {name: files(path) for name, path in trial_folders(tmp_path).items()}

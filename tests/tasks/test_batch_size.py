@@ -67,6 +67,8 @@ def test_the_largest_divisor_below_any_limit_is_found(images):
         assert len(tried) <= images.bit_length() + len(sizes).bit_length() + 1
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_the_run_is_the_one_whose_config_has_the_numbers(tmp_path, device_of, capfd):
     device_of(30)
     starter(tmp_path / "auto", *QUICK, *STEP, "norm=batch")()
@@ -86,6 +88,8 @@ def test_a_step_that_fits_is_not_divided(tmp_path, device_of, capfd):
     assert "batch size: 96, found by trial on cpu" in printed and "batch norms" not in printed
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 @pytest.mark.parametrize("again", [True, False], ids=["resume=", "the same command"])
 def test_a_resumed_run_keeps_its_batch_size(tmp_path, device_of, monkeypatch, again):
     device_of(30)
@@ -113,6 +117,8 @@ def test_a_resumed_run_keeps_its_batch_size(tmp_path, device_of, monkeypatch, ag
     assert checkpoint_checksums(folder) == checkpoint_checksums(tmp_path / "whole")
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_not_even_one_image(tmp_path, device_of):
     device_of(0)
     with pytest.raises(ConfigError, match=r"^out of memory with batches of 1 image, 96 of them in a step") as error:
@@ -135,6 +141,8 @@ def test_an_evaluation_that_does_not_fit_is_said(tmp_path, device_of, monkeypatc
         starter(tmp_path / "run", *QUICK, *STEP)()
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_a_size_that_batch_norm_refuses_does_not_fit(tmp_path, device_of):
     words = (*QUICK, AUTO, "effective_batch_size=80", "norm=batch")
     device_of(2)
@@ -154,6 +162,8 @@ def test_another_error_is_not_taken_for_one_of_memory(tmp_path, monkeypatch):
         starter(tmp_path / "run", *QUICK, *STEP)()
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_a_real_limit_of_memory(tmp_path):
     words = ("data=gaussian", "data.size=64", "model=cnn", "model.channels=[64]", "steps=2", "figures=never")
     words = (*words, "augment=[]", "device=cpu", "test=never", "threads=1", "data.train=256", "data.val=32")
@@ -171,6 +181,8 @@ def test_a_real_limit_of_memory(tmp_path):
     assert result(tmp_path / "run")["status"] == "done"
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_activations_beyond_the_free_memory_of_the_machine_are_not_tried(tmp_path, monkeypatch, capfd):
     made = assemble(job(*QUICK, "norm=none", "effective_batch_size=96", "data.batch_size=96").config)
     images, labels = next(made.batches.stream(0, 1))

@@ -31,6 +31,8 @@ def in_shell(line: str, cwd: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_a_run_names_the_next_commands(tmp_path: Path) -> None:
     outputs = ("data=digits", *SMALL[3:], "outputs=my $outs")
     first = next_steps(command(*outputs, cwd=tmp_path).stdout)

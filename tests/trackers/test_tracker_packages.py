@@ -83,6 +83,8 @@ def in_wandb(folder: Path):
     return rows, "\n".join(texts)
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_mlflow_has_config_numbers_scores_and_status(tmp_path):
     pytest.importorskip("mlflow")
     folder = tmp_path / "outputs" / "run"
@@ -97,6 +99,8 @@ def test_mlflow_has_config_numbers_scores_and_status(tmp_path):
     assert run.data.tags["runner.folder"] == str(folder) and run.data.tags["runner.status"] == "done"
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [12, 23])
 def test_mlflow_has_each_row_once_after_a_kill(step, tmp_path, monkeypatch):
     pytest.importorskip("mlflow")
@@ -113,6 +117,8 @@ def test_mlflow_has_each_row_once_after_a_kill(step, tmp_path, monkeypatch):
     assert found == in_jsonl(folder) and run.info.status == "FINISHED"
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_a_store_whose_creation_is_killed_is_created_by_the_next_run(tmp_path):
     pytest.importorskip("mlflow")
     from runner.trackers.mlflow_run import make_mlflow as make
@@ -146,6 +152,8 @@ def test_a_store_whose_creation_is_killed_is_created_by_the_next_run(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["m.db"]
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_a_resumed_run_waits_for_the_last_request_of_the_killed_one(tmp_path):
     pytest.importorskip("mlflow")
     from mlflow import MlflowClient
@@ -180,6 +188,8 @@ def test_a_resumed_run_waits_for_the_last_request_of_the_killed_one(tmp_path):
     assert rows == [(1, {"a": 0.5})] and len(run.data.params) == 250
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 def test_mlflow_drops_rows_that_it_has_but_did_not_acknowledge(tmp_path):
     pytest.importorskip("mlflow")
     from runner.trackers.mlflow_run import make_mlflow as make
@@ -237,6 +247,8 @@ def test_wandb_has_each_row_once_after_a_kill_and_keeps_its_run(tmp_path):
     assert len({path.name for path in (folder / "wandb").glob("offline-run-*/*.wandb")}) == 1
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlflow", "wandb"])
 def test_an_interrupted_run_leaves_no_process_and_goes_on(name, tmp_path):
     pytest.importorskip(name)

@@ -79,7 +79,11 @@ def weighted_loss(
         total, weight = totals(logits, labels, train or each)
         return total / weight
 
-    return Loss(mean, totals, log_probabilities)
+    def weight(labels: Tensor) -> Tensor:
+        by_class = weights(labels.device).double()
+        return by_class[labels].sum() if labels.ndim == 1 else (labels * by_class).sum()
+
+    return Loss(mean, totals, log_probabilities, weight)
 
 
 def sums(each: LossFunction) -> _Totals:

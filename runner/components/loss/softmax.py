@@ -113,7 +113,14 @@ def _smoothed_loss(terms_of: Callable[[Tensor], Tensor], by_class: list[float], 
         total, weight = totals(logits, labels, smoothing)
         return total / weight
 
-    return Loss(train, totals, log_softmax)
+    def weight_of(labels: Tensor) -> Tensor:
+        by_class = weights(labels.device).double()
+        own = by_class[labels].sum() if labels.ndim == 1 else (labels * by_class).sum()
+        # Smoothing spreads a share of each label over all classes
+        total = len(labels) if labels.ndim == 1 else labels.sum()
+        return own * (1 - smoothing) + smoothing * total / len(by_class) * by_class.sum()
+
+    return Loss(train, totals, log_softmax, weight_of)
 
 
 @register("loss")

@@ -5,5 +5,6 @@ gradients and new weights.
 
 - `forward_pass.py`: activations, images, filters, confusion
 - `machine.py`: throughput, memory
+- `noise.py`: gradient_noise
 - `parameters.py`: update_ratio, weight_norm, histograms, grad_norm, gradients
 """

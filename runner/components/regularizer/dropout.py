@@ -17,6 +17,7 @@ from runner.components.regularizer.ramped import RampedDropout, Ramping, RampKno
 from runner.engine.clock import Clock
 from runner.engine.contracts import Regularizer
 from runner.engine.parts import Slot, fill, slots
+from runner.engine.whole_draws import of_weights
 from runner.errors import ConfigError
 from runner.registry import register
 from runner.schema import HalfOpenUnit, NotEmpty
@@ -146,7 +147,9 @@ class DropConnectLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output (B, out) with some weights zero and the others scaled up."""
-        return F.linear(x, F.dropout(self.weight, self.drop, self.training), self.bias)
+        with of_weights():
+            weight = F.dropout(self.weight, self.drop, self.training)
+        return F.linear(x, weight, self.bias)
 
 
 class DropConnectConv2d(nn.Conv2d):
@@ -157,7 +160,9 @@ class DropConnectConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output (B, out, H, W) with some weights zero and the others scaled up."""
-        out: Tensor = self._conv_forward(x, F.dropout(self.weight, self.drop, self.training), self.bias)
+        with of_weights():
+            weight = F.dropout(self.weight, self.drop, self.training)
+        out: Tensor = self._conv_forward(x, weight, self.bias)
         return out
 
 

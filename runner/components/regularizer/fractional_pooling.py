@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,7 +33,9 @@ class FractionalPool(nn.Module):
         if not way:
             return self.replaced(x)  # type: ignore[no-any-return]
         for smaller in way:
-            samples = None if self.training else x.new_full((*x.shape[:2], 2), 0.5)
+            shape = (*x.shape[:2], 2)
+            # As torch draws them by default, but where other processes of the run can draw them, too
+            samples = torch.rand(shape, dtype=x.dtype, device=x.device) if self.training else x.new_full(shape, 0.5)
             x = F.fractional_max_pool2d(x, 2, smaller, _random_samples=samples)
         return x
 

@@ -12,6 +12,7 @@ from runner.engine.clock import Clock
 from runner.engine.contracts import Regularizer
 from runner.engine.parts import fill, slots
 from runner.engine.ramps import Ramped
+from runner.engine.whole_draws import drawn_for_all
 from runner.registry import register
 from runner.schema import HalfOpenUnit, PositiveInt
 
@@ -35,9 +36,14 @@ class DropBlock(Ramped):
         corners = (h - size + 1, w - size + 1)
         # Equation 1 of the paper
         rate = self.rate * h * w / (size**2 * corners[0] * corners[1])
-        seeds = (torch.rand(b, c, *corners, device=x.device) < rate).to(x.dtype)
-        kept = 1 - F.max_pool2d(F.pad(seeds, [size - 1] * 4), size, stride=1)
-        return x * kept * (kept.numel() / kept.sum(dtype=torch.float32).clamp_min(1)).to(x.dtype)
+
+        def factors(examples: int) -> Tensor:
+            seeds = (torch.rand(examples, c, *corners, device=x.device) < rate).to(x.dtype)
+            kept = 1 - F.max_pool2d(F.pad(seeds, [size - 1] * 4), size, stride=1)
+            return kept * (kept.numel() / kept.sum(dtype=torch.float32).clamp_min(1)).to(x.dtype)
+
+        # The share that is kept is that of the whole batch
+        return x * drawn_for_all(b, factors)
 
     def extra_repr(self) -> str:
         """Return p and size for `repr`."""

@@ -13,6 +13,8 @@ from runner.registry import register
 
 # Gain before the drop, slope after it over that before, and share of the run before which a drop is early
 _GAIN, _SLOWER, _EARLY = 0.05, 0.3, 0.5
+# Share of the part before the drop that is judged: its beginning falls anyway
+_JUDGED = 2 / 3
 # Steps of a part at least, and blocks of the test
 _LEAST, _BLOCKS = 30, 10
 # Share of the run that a warm-up may take (Tuning Playbook)
@@ -29,7 +31,7 @@ def decay_too_early(history: History) -> Finding | None:
         if start is None or drop > _EARLY * facts.steps or len(before) < _LEAST or len(after) < _LEAST:
             continue
         # What falls in the first steps after a drop is the noise of the old rate
-        old_part, new_part = _slope(before, 1 / 3), _slope(Series(after.steps[10:], after.values[10:]), 1.0)
+        old_part, new_part = _slope(before, _JUDGED), _slope(Series(after.steps[10:], after.values[10:]), 1.0)
         if old_part is None or new_part is None:
             continue
         (old, old_z, old_fall), new = old_part, new_part[0]
@@ -42,7 +44,7 @@ def decay_too_early(history: History) -> Finding | None:
             confidence=0.7,
             evidence=Evidence(
                 numbers={"drop_at_step": drop, "slope_before": old, "slope_after": new, "gain_before": gain},
-                steps=(int(before.steps[-len(before) // 3]), int(after.steps[-1])),
+                steps=(int(before.steps[len(before) // 3]), int(after.steps[-1])),
                 tags=(LOSS, RATE),
             ),
             why=f"The training loss was still falling when the learning rate dropped near step {drop}, and it falls "

@@ -16,20 +16,22 @@ from runner.registry import register
 _ABOVE_START = 1.2
 # Of the best level: a loss above it has diverged (fastai's range test); and the least rise, of the loss of zero outputs
 _ABOVE_BEST, _LEAST_RISE = 4.0, 0.1
-# Of the loss of zero outputs: a lowest level above it has learned nothing
-_LOST = 0.98
+# Of the loss of zero outputs: a lowest level above it has learned nothing; steps of a short rise
+_LOST, _SHORT = 0.98, 10
 # Share of the fall that is reached in the first tenth
 _FAST, _FAST_SHARE = 0.8, 0.1
 # Update ratio above which a rate is high, below which it is low (CS231n; measured on small networks)
 _HIGH_RATIO, _LOW_RATIO = 3e-2, 3e-4
 # A loss that is still this share of that of zero outputs has hardly been learned
 _UNLEARNED = 0.5
+_AT_START, _LOW_RATIO_AT_START = 0.85, 1e-3
 # Gain per unit of summed learning rate in the second half over that in the first: near 1, the loss falls in a line
 _LINE = 0.6
 # Standard errors between the ends of two trials
 _APART = 3.0
 # Share of the run in which an early rise counts, and its size
-_EARLY, _EARLY_RISE = 0.05, 1.1
+# (measured: healthy runs at their best constant rate may double it)
+_EARLY, _EARLY_RISE = 0.05, 3.0
 _SMOOTHING = 5
 
 
@@ -43,9 +45,11 @@ def lr_very_high(history: History) -> Finding | None:
     best, last = float(blocks.min()), float(blocks[-1])
     above_start = min(blocks[-2:]) > _ABOVE_START * level
     above_best = last > max(_ABOVE_BEST * best, best + _LEAST_RISE * level)
-    # A decayed rate brings the loss back to that of zero outputs, which is no recovery
-    first = float(losses(history).values[0])
-    lost = chance is not None and first < _ABOVE_START * chance < blocks.max() and best > _LOST * chance
+    # A decayed rate brings the loss back to that of zero outputs, which is no recovery; large weights begin above it
+    values = losses(history).values
+    short = block_means(values, len(values) // _SHORT)
+    peak = float(blocks.max() if short is None else short.max())
+    lost = chance is not None and peak > _ABOVE_START * max(float(values[0]), chance) and best > _LOST * chance
     if not (above_start or above_best or lost):
         return None
     steps, place = losses(history).steps, int(blocks.argmin() if above_best else blocks.argmax())
@@ -54,11 +58,11 @@ def lr_very_high(history: History) -> Finding | None:
         severity=Severity.WARN,
         confidence=0.95,
         evidence=Evidence(
-            numbers={"start": level, "best": best, "highest": float(blocks.max()), "end": last},
+            numbers={"start": level, "best": best, "highest": peak, "end": last},
             steps=(int(steps[len(steps) * place // len(blocks)]), int(steps[-1])),
             tags=(LOSS,),
         ),
-        why=_how(above_start, above_best, float(blocks.max()), last) + ": the learning rate is too high.",
+        why=_how(above_start, above_best, peak, last) + ": the learning rate is too high.",
         advice=(*divided_lr(history.facts.config, 10), *warmed_up(history.facts.config), *_clip(history)),
         probe="train 200 steps from the best checkpoint with a tenth of the learning rate",
         source="CS231n, neural networks 3; fastai's range test (4 times the best loss)",
@@ -145,7 +149,9 @@ def lr_low(history: History) -> Finding | None:
         return None
     halves = _gains_by_rate(history)
     z = mann_kendall(blocks)
-    if z >= -TREND_Z or blocks[-1] <= _UNLEARNED * chance or ratio >= _LOW_RATIO or halves is None or halves < _LINE:
+    # A loss that has hardly moved shows the same with larger updates
+    limit = _LOW_RATIO_AT_START if blocks[-1] > _AT_START * chance else _LOW_RATIO
+    if z >= -TREND_Z or blocks[-1] <= _UNLEARNED * chance or ratio >= limit or halves is None or halves < _LINE:
         return None
     return Finding(
         id="lr_low",
@@ -185,7 +191,7 @@ def unstable_early(history: History) -> Finding | None:
     if start is None or is_short(history) or count < 2 * _SMOOTHING:
         return None
     smooth = np.convolve(loss.values[:count], np.full(_SMOOTHING, 1 / _SMOOTHING), mode="valid")
-    peak, limit = float(smooth.max()), _EARLY_RISE * float(loss.values[0])
+    peak, limit = float(smooth.max()), _EARLY_RISE * max(float(loss.values[0]), history.facts.chance_loss() or 0.0)
     limit = max(limit, float(loss.values[0]) + 4 * noise_sd(loss.values[:count]) / _SMOOTHING**0.5)
     if peak <= limit or float(loss.values[-count:].mean()) >= start:
         return None

@@ -8,11 +8,14 @@ from runner.doctor.advice import divided_lr, rounded
 from runner.doctor.changes_advised import more_lr
 from runner.doctor.finding import Evidence, Finding, Severity
 from runner.doctor.history import History
+from runner.doctor.layers import COUPLED, decay_per_step
 from runner.doctor.shapes import LOSS, RATIO, early_ratio, is_short, whole_blocks
 from runner.registry import register
 
 # Early update ratio of all weights that is unusual, and that is extreme (CS231n: about 1e-3)
 _LOW, _VERY_LOW, _HIGH, _VERY_HIGH = 3e-4, 1e-5, 3e-2, 1e-1
+# Of the loss of zero outputs: below it something is learned, and the ratio that is unusual even then
+_LEARNED, _HIGH_YET_LEARNED = 0.8, 8e-2
 # Growth of the weights' norm above which a low late ratio means a rate that was too high
 _GROWN = 2.0
 _WEIGHTS = "weight_norm/"
@@ -24,9 +27,6 @@ _FORGETS = 100
 _USUAL_COUPLED, _USUAL_DECOUPLED, _UNUSUAL = 5e-4, 0.1, 8.0
 # A loss that is still this share of that of zero outputs
 _UNLEARNED = 0.25
-# Optimizers whose decay is decoupled from the gradient; others with momentum add it to the gradient
-_DECOUPLED = ("adafactor", "adamw", "lamb", "lion", "muon", "schedulefree")
-_COUPLED = ("sgd", "momentum", "nesterov")
 
 
 @register("symptom")
@@ -51,8 +51,12 @@ def ratio_low(history: History) -> Finding | None:
 @register("symptom")
 def ratio_high(history: History) -> Finding | None:
     """Return a finding if early updates are large relative to the weights."""
-    ratio = early_ratio(history)
+    ratio, blocks, chance = early_ratio(history), whole_blocks(history), history.facts.chance_loss()
     if ratio is None or ratio <= _HIGH or is_short(history):
+        return None
+    # Small networks train well with ratios of a few percent
+    learned = blocks is not None and chance is not None and float(blocks[-1]) < _LEARNED * chance
+    if learned and ratio <= _HIGH_YET_LEARNED:
         return None
     return Finding(
         id="ratio_high",
@@ -118,14 +122,13 @@ def clip_too_much(history: History) -> Finding | None:
 def decay_too_strong(history: History) -> Finding | None:
     """Return a finding if weight decay shrinks the weights within few steps, and the loss stays high."""
     optim, blocks, chance = history.facts.config["optim"], whole_blocks(history), history.facts.chance_loss()
-    rate, decay = optim.get("lr"), optim.get("weight_decay")
-    known = optim["name"] in (*_DECOUPLED, *_COUPLED) and isinstance(rate, (int, float))
-    if not known or not isinstance(decay, (int, float)) or rate * decay <= 0 or blocks is None:
+    decay = optim.get("weight_decay")
+    each = decay_per_step(history.facts.config)
+    if not each or blocks is None:
         return None
-    slowed = 1 - (optim.get("momentum") or 0.0) if optim["name"] in _COUPLED else 1.0
-    steps = slowed / (rate * decay)
+    steps = 1 / each
     # Else it is the rate that is unusual
-    unusual = decay > _UNUSUAL * (_USUAL_COUPLED if optim["name"] in _COUPLED else _USUAL_DECOUPLED)
+    unusual = decay > _UNUSUAL * (_USUAL_COUPLED if optim["name"] in COUPLED else _USUAL_DECOUPLED)
     if steps >= _FORGETS or not unusual:
         return None
     high = chance is not None and float(blocks.min()) > _UNLEARNED * chance

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -18,12 +20,16 @@ from runner.registry import register
 
 # First loss over that of zero outputs (Karpathy; measured: at most 1.15 with the defaults of PyTorch, 1.5 is far above)
 _FIRST = 1.5
-# Steps whose noise the first loss may have
-_EARLY = 50
+# Steps whose noise the first loss may have, and most of that noise, of the loss of zero outputs: more is divergence
+_EARLY, _MOST_NOISE = 50, 0.2
 # Examples of a batch: batch normalization works best with 32 and more; below 8 its statistics are noise
 _TINY_BATCH = 8
 # Excess of the loss in training over that in evaluation, of the loss of zero outputs; smoothing of more is unusual
 _EXCESS, _SMOOTHING, _DROPPED = 0.3, 0.5, 0.8
+# Of the loss of zero outputs: a loss that stays above it under a strong regularizer
+_STAYS = 0.5
+# Share of an image that random erasing covers on average, and a magnitude of random operations, that are unusual
+_ERASED, _MAGNITUDE = 0.4, 20.0
 # Share of the time spent waiting for data, and seconds of the run below which nobody minds
 _WAITS, _SECONDS = 0.2, 60.0
 # Update ratio of pretrained layers in the first steps
@@ -40,7 +46,7 @@ def initial_loss(history: History) -> Finding | None:
     if chance is None or not started or not len(loss) or loss.steps[0] != 1:
         return None
     first = float(loss.values[0])
-    if first <= _FIRST * chance + 3 * noise_sd(loss.values[:_EARLY]):
+    if first <= _FIRST * chance + 3 * min(noise_sd(loss.values[:_EARLY]), _MOST_NOISE * chance):
         return None
     return Finding(
         id="initial_loss",
@@ -89,10 +95,11 @@ def regularized_too_much(history: History) -> Finding | None:
     if not by_knob and not (excess > _EXCESS and history.facts.config["regularizer"]):
         return None
     key, value, less = strength or ("regularizer", math.nan, "regularizer=[]")
+    sure = by_knob and end > _STAYS * chance
     return Finding(
         id="regularized_too_much",
-        severity=Severity.HINT,
-        confidence=0.85 if by_knob else 0.6,
+        severity=Severity.WARN if sure else Severity.HINT,
+        confidence=0.9 if sure else 0.85 if by_knob else 0.6,
         evidence=Evidence(
             numbers={"training": end, "chance": chance} | ({"evaluation": clean} if clean is not None else {}),
             steps=(1, history.facts.steps),
@@ -116,6 +123,16 @@ def _strong(history: History) -> tuple[str, float, str] | None:
         rate = (knobs or {}).get("p")
         if isinstance(rate, (int, float)) and rate >= _DROPPED:
             return f"regularizer.{name}.p", rate, f"regularizer.{name}.p=0.2"
+    return _strong_augmentation(config["augment"])
+
+
+def _strong_augmentation(augment: Mapping[str, Any]) -> tuple[str, float, str] | None:
+    """Return the key, the value and a usual value of an augmentation that is unusually strong, None without one."""
+    erasing, operations = augment.get("random_erasing"), augment.get("randaugment")
+    if erasing and erasing["p"] * sum(erasing["scale"]) / 2 >= _ERASED:
+        return "augment.random_erasing.p", float(erasing["p"]), "augment.random_erasing.scale=[0.02,0.4]"
+    if operations and operations["magnitude"] >= _MAGNITUDE:
+        return "augment.randaugment.magnitude", float(operations["magnitude"]), "augment.randaugment.magnitude=9"
     return None
 
 
@@ -153,7 +170,8 @@ def fine_tuned_too_fast(history: History) -> Finding | None:
     if config["init_from"] is None or len(ratios) < 2:
         return None
     # The last tensor is the new classifier, which has to move
-    early = [float(np.median(values[:3])) for values in list(ratios.values())[:-1] if np.isfinite(values[:3]).all()]
+    # The mean, since the first step may already move them far
+    early = [float(np.mean(values[:3])) for values in list(ratios.values())[:-1] if np.isfinite(values[:3]).all()]
     if not early or float(np.median(early)) <= _FINE_TUNED:
         return None
     return Finding(

@@ -7,11 +7,11 @@ import math
 import numpy as np
 
 from runner.doctor.advice import divided_lr
-from runner.doctor.changes_advised import better_start, clipped, decayed, more_lr
+from runner.doctor.changes_advised import better_start, decayed, more_lr
 from runner.doctor.finding import Evidence, Finding, Severity
-from runner.doctor.history import History, Series
+from runner.doctor.history import History
 from runner.doctor.layers import activation_gain
-from runner.doctor.measures import autocorrelation, block_means, noise_sd, running_mean, running_median
+from runner.doctor.measures import block_means, noise_sd
 from runner.doctor.shapes import LOSS, is_short, losses, part, start_loss, trend, warm_up
 from runner.registry import register
 
@@ -26,15 +26,6 @@ _GAINS = (0.75, 1.33)
 _LEARNED = 0.02
 # Rise in the window, of the whole fall
 _RISE = -0.02
-# Spikes: height in standard deviations of the noise and in units of the fall, steps to return, how many for a warning
-_SPIKE, _SPIKE_SIZE, _RETURN, _SPIKES = 8.0, 0.1, 50, 3
-_WIDTH = 51
-# Steps that are searched for spikes, from the end
-_MOST = 20_000
-# Of the gradient's norm over its median, where it was measured at a spike
-_GRADIENT = 10.0
-# Autocorrelation at the length of an epoch
-_PERIODIC, _PERIODIC_Z = 0.3, 3.0
 
 
 @register("symptom")
@@ -153,80 +144,5 @@ def loss_rising(history: History) -> Finding | None:
         "high, or a fault in the data's order.",
         advice=tuple(divided_lr(history.facts.config, 3)),
         probe="train 200 steps from the checkpoint before the rise with a third of the learning rate",
-        source="Tuning Playbook, training curves",
-    )
-
-
-@register("symptom")
-def spikes(history: History) -> Finding | None:
-    """Return a finding if single steps have a loss far above those around them, and it returns."""
-    loss, shape = losses(history), trend(history)
-    if shape is None or shape.fall <= 0:
-        return None
-    found = _spikes(Series(loss.steps[-_MOST:], loss.values[-_MOST:]), _SPIKE_SIZE * shape.fall)
-    norms = history.series("grad_norm/_global").finite()
-    measured = norms.values[np.isin(norms.steps, found)]
-    if not found or (len(measured) and measured.max() <= _GRADIENT * np.median(norms.values)):
-        return None
-    many = len(found) >= _SPIKES
-    usual = float(np.percentile(norms.values, 90)) if len(norms) else None
-    betas = history.facts.config["optim"].get("betas")
-    return Finding(
-        id="spikes",
-        severity=Severity.WARN if many else Severity.HINT,
-        confidence=0.75 if many else 0.4,
-        evidence=Evidence(numbers={"spikes": len(found)}, steps=(found[0], found[-1]), tags=(LOSS,)),
-        why=f"The training loss jumps far above its level at {len(found)} step{'s' if len(found) > 1 else ''} and "
-        "returns" + ("." if many else "; single batches may be unusual."),
-        advice=(
-            *clipped(history.facts.config, usual),
-            *([("optim.betas=[0.9,0.95]",)] if betas and betas[1] > 0.95 else []),
-            *divided_lr(history.facts.config, 3),
-        ),
-        probe=None,
-        source="Tuning Playbook, unstable training",
-    )
-
-
-def _spikes(loss: Series, least: float) -> list[int]:
-    """Return the steps of the first points of spikes that return within 50 steps."""
-    values, half = loss.values, _WIDTH // 2
-    if len(values) < 2 * _WIDTH:
-        return []
-    above = values - running_median(values, _WIDTH)
-    # The noise changes during a run, so it is measured around each step
-    sd = 1.4826 * running_median(np.abs(above), 2 * _WIDTH + 1)
-    high = (above > _SPIKE * sd) & (above > least)
-    # The fall of the first steps is no spike
-    high[:half] = False
-    places = np.flatnonzero(high)
-    first = [int(p) for i, p in enumerate(places) if i == 0 or p - places[i - 1] > _RETURN]
-    return [int(loss.steps[p]) for p in first if not high[p : p + _RETURN + 1].all() and p + _RETURN < len(values)]
-
-
-@register("symptom")
-def periodic(history: History) -> Finding | None:
-    """Return a finding if the training loss repeats itself from epoch to epoch."""
-    loss, lag = losses(history), history.facts.steps_per_epoch
-    values = loss.values[len(loss) // 3 :][-_MOST:]
-    if is_short(history) or lag < _WIDTH // 5 or len(values) < 4 * lag:
-        return None
-    rest = values - running_mean(values, 2 * lag + 1)
-    found = autocorrelation(rest, lag)
-    # White noise has a correlation of 1 / sqrt(n); that at half an epoch must be lower, or the detrending left a trend
-    if found <= max(_PERIODIC, _PERIODIC_Z / len(rest) ** 0.5) or autocorrelation(rest, lag // 2) > found / 2:
-        return None
-    return Finding(
-        id="periodic",
-        severity=Severity.HINT,
-        confidence=0.5,
-        evidence=Evidence(
-            numbers={"autocorrelation": found, "steps_per_epoch": lag},
-            steps=(int(loss.steps[-len(rest)]), int(loss.steps[-1])),
-            tags=(LOSS,),
-        ),
-        why="The training loss repeats itself in each epoch; the examples may come in the same order each time.",
-        advice=(),
-        probe="look at the batches of two epochs: python -m runner task=preview",
         source="Tuning Playbook, training curves",
     )

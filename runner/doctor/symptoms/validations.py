@@ -6,15 +6,17 @@ import numpy as np
 
 from runner.doctor.advice import divided_lr
 from runner.doctor.changes_advised import decayed, longer
-from runner.doctor.evaluations import ACCURACY, LEAST, TRAIN_LOSS, chance_accuracy, clean_loss, scores_of
+from runner.doctor.evaluations import ACCURACY, LEAST, TRAIN_LOSS, VAL_LOSS, chance_accuracy, clean_loss, scores_of
 from runner.doctor.finding import Evidence, Finding, Severity
 from runner.doctor.history import History
-from runner.doctor.measures import binomial_se, mann_kendall, theil_sen
+from runner.doctor.measures import TREND_Z, binomial_se, mann_kendall, theil_sen
 from runner.doctor.shapes import LOSS, RATE, whole_blocks
 from runner.registry import register
 
 # Share of the validations in which the best is late or early; z of a trend at 5 %; the projection, as share of the run
 _LATE, _EARLY, _RISING_Z, _MORE = 0.10, 0.10, 1.64, 0.25
+# Fall of the validation loss in another quarter of the run
+_FALLS = 0.03
 # Learning rate over its largest value at which the schedule has ended
 _ENDED = 0.05
 # Validations whose noise counts; standard errors; least noise of accuracy
@@ -25,6 +27,8 @@ _COARSE = 0.05
 _EQUAL = 4
 # Excess of the loss in evaluation over that in training, on training examples (measured: healthy runs differ by 40 %)
 _MISMATCH, _MISMATCH_LEAST = 0.5, 0.1
+# Excess, of the loss in training, that no healthy run has
+_FAR = 1.0
 
 
 @register("symptom")
@@ -35,24 +39,42 @@ def train_longer(history: History) -> Finding | None:
         return None
     last = scores.val.values[-max(LEAST, len(scores.val) // 3) :]
     projected = theil_sen(last).value * _MORE * len(scores.val)
-    if mann_kendall(last) <= _RISING_Z or projected <= _SE * scores.best_se:
-        return None
     rate = history.series(RATE).finite().values
     ended = bool(len(rate)) and rate[-1] < _ENDED * rate.max()
+    # A schedule that has ended would not go on as it was
+    rising = mann_kendall(last) > _RISING_Z and projected > (2 if ended else 1) * _SE * scores.best_se
+    falling = not ended and _loss_falls(history)
+    if not rising and not falling:
+        return None
     return Finding(
         id="train_longer",
-        severity=Severity.HINT if ended else Severity.WARN,
-        confidence=0.5 if ended else 0.8,
+        severity=Severity.HINT if ended or not rising else Severity.WARN,
+        confidence=0.5 if ended else 0.8 if rising else 0.6,
         evidence=Evidence(
             numbers={"last": scores.last_val, "projected_gain": projected, "se": scores.best_se},
             steps=scores.steps(len(scores.val) - len(last)),
             tags=(ACCURACY,),
         ),
-        why="Validation accuracy is still rising at the end"
-        + ("; a longer schedule may gain." if ended else f": about {projected:.2g} more in a quarter of the run."),
+        why=(f"Validation {'accuracy is still rising' if rising else 'loss is still falling'} at the end")
+        + (
+            f": about {projected:.2g} more in a quarter of the run."
+            if rising and not ended
+            else "; a longer schedule may gain."
+        ),
         advice=tuple(longer(history.facts.config, 2)),
         probe=None,
         source="Tuning Playbook, choosing the number of steps",
+    )
+
+
+def _loss_falls(history: History) -> bool:
+    """True if the validation loss falls at 1 %, and would fall by some percent in another quarter of the run."""
+    loss = history.series(VAL_LOSS).finite().values
+    last = loss[-max(LEAST, len(loss) // 3) :]
+    return bool(
+        len(last) >= LEAST
+        and mann_kendall(last) < -TREND_Z
+        and -theil_sen(last).value * _MORE * len(loss) > _FALLS * last[-1]
     )
 
 
@@ -60,7 +82,11 @@ def train_longer(history: History) -> Finding | None:
 def trained_too_long(history: History) -> Finding | None:
     """Return a finding if the best validation is in the first tenth of the run, and none later is worse by much."""
     scores = scores_of(history)
-    if scores is None or int(scores.val.steps[scores.best]) > _EARLY * int(scores.val.steps[-1]):
+    if scores is None:
+        return None
+    # Later ones that are as good within half a standard error are no worse
+    last_good = int(np.flatnonzero(scores.val.values > scores.val.values.max() - scores.best_se / 2)[-1])
+    if int(scores.val.steps[last_good]) > _EARLY * int(scores.val.steps[-1]):
         return None
     chance = chance_accuracy(history) or 0.0
     fallen = float(scores.val.values.max()) - scores.last_val > _SE * scores.best_se
@@ -99,7 +125,7 @@ def noisy_late(history: History) -> Finding | None:
     return Finding(
         id="noisy_late",
         severity=Severity.WARN,
-        confidence=0.7,
+        confidence=0.55,
         evidence=Evidence(
             numbers={"sd": noise, "limit": limit}, steps=scores.steps(len(scores.val) - len(last)), tags=(ACCURACY,)
         ),
@@ -167,10 +193,11 @@ def bn_stats_mismatch(history: History) -> Finding | None:
     end, excess = float(blocks[-1]), float(loss.values[-2:].min()) - float(blocks[-1])
     if config["mix"]["name"] != "none" or excess <= _MISMATCH * end + _MISMATCH_LEAST:
         return None
+    sure = excess > _FAR * end and excess > _MISMATCH * (history.facts.chance_loss() or excess)
     return Finding(
         id="bn_stats_mismatch",
-        severity=Severity.HINT,
-        confidence=0.6,
+        severity=Severity.WARN if sure else Severity.HINT,
+        confidence=0.9 if sure else 0.6,
         evidence=Evidence(
             numbers={"training_mode": end, "evaluation_mode": clean},
             steps=(int(loss.steps[-2]), int(loss.steps[-1])),

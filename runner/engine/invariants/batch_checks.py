@@ -49,6 +49,8 @@ def label_range(labels: Tensor, classes: int, step: int) -> Tensor:
         problem = f"labels are {str(labels.dtype).removeprefix('torch.')} {tuple(labels.shape)}"
         wanted = f"must be integers (B,) or numbers (B, {classes})"
         raise Violation("labels", step, f"{problem}, {wanted}", "mix and the data set's labels", ("mix", "data"))
+    if not len(labels):
+        return torch.zeros(2, device=labels.device)
     if labels.ndim == 1:
         return torch.stack([labels.min(), labels.max()]).float()
     sums = labels.detach().float().sum(1)

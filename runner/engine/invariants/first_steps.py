@@ -178,7 +178,9 @@ class Recorder:
         if learner.scaling:
             scale = learner.scaler.scale(torch.ones((), device=loss.device))
             now.device["scale"], now.device["arrived"] = scale, sampled_gradients(now.trained.tensors)
-        expected = {"loss_weight": self._known.loss_weight}
+        adds = float(self._plain.division.adds_penalties)
+        penalties = {f"penalty_weight {number}": adds for number in range(len(self._plain.penalties))}
+        expected = {"loss_weight": self._known.loss_weight, **penalties}
         for key, found in self._weights.items():
             factor = expected.get(key, 1.0)
             if factor:

@@ -10,7 +10,8 @@ import numpy as np
 
 from runner.assemble import Experiment, assemble
 from runner.engine.interruption import NEVER
-from runner.engine.recalibration import Recalibration, batch_norms
+from runner.engine.joint_statistics import batch_norms
+from runner.engine.recalibration import Recalibration
 from runner.engine.saving import checkpoint
 from runner.engine.saving.storage import printable
 from runner.engine.state_dict import StateDict
