@@ -8,22 +8,23 @@ from pathlib import Path
 
 from torch import Tensor
 
+from runner.components.data.pixels.packed_images import ImageSource, take
 from runner.engine.data_summary import Found
 
 # Paths of images -> the group of each
-GroupOf = Callable[[Sequence[str]], list[str]]
+GroupOf = Callable[[Sequence[ImageSource]], list[str]]
 
 
 @dataclass(frozen=True)
 class Listing:
     """The image files of one split and their labels (N,) int64."""
 
-    files: list[str]
+    files: Sequence[ImageSource]
     labels: Tensor
 
     def part(self, index: Tensor) -> Listing:
         """Return the files at `index`."""
-        return Listing([self.files[i] for i in index.tolist()], self.labels[index])
+        return Listing(take(self.files, index), self.labels[index])
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 import numpy as np
@@ -18,9 +17,8 @@ from torch.utils.data import get_worker_info
 
 from runner.components.data.pixels.decode import CROP_UNIFORMS, View, call_decoder, decode, decode_crop
 from runner.components.data.pixels.decoder_messages import Findings, routed
+from runner.components.data.pixels.packed_images import ImageSource, PackedFiles, read_ahead_images, shown, take
 from runner.engine.logs.console import Bar, format_duration
-from runner.engine.read_ahead import read_ahead
-from runner.engine.saving.storage import printable
 from runner.errors import DataError
 from runner.printing import standard_error, write_to
 
@@ -40,7 +38,7 @@ class ImageFiles:
     With random numbers an image is a random crop, without them the whole image.
     """
 
-    files: list[str]
+    files: Sequence[ImageSource]
     labels: Tensor
     view: View
     threads: int
@@ -57,10 +55,11 @@ class ImageFiles:
 
         `uniforms` (B, 4) in [0, 1) choose a crop of each.
         """
-        files = [self.files[i] for i in index.tolist()]
+        files = take(self.files, index)
         out = np.empty((len(files), *self.view.shape), np.uint8)
         draws = None if uniforms is None else uniforms.tolist()
-        read_ahead(files)
+        order = files.in_order(range(len(files))) if isinstance(files, PackedFiles) else range(len(files))
+        read_ahead_images(files[place] for place in order)
 
         def fill(place: int) -> None:
             # What the decoder says is known since the files were validated
@@ -68,21 +67,21 @@ class ImageFiles:
 
         with routed:
             if self.threads == 1 or get_worker_info():
-                for place in range(len(files)):
+                for place in order:
                     fill(place)
             else:
                 with ThreadPoolExecutor(self.threads) as pool:
-                    for _ in pool.map(fill, range(len(files))):
+                    for _ in pool.map(fill, order):
                         pass
         return torch.from_numpy(out)
 
-    def pixels(self, path: str, draw: Sequence[float] | None) -> NDArray[np.uint8]:
+    def pixels(self, path: ImageSource, draw: Sequence[float] | None) -> NDArray[np.uint8]:
         """Return one image (C, H, W)."""
         return decode(path, self.view) if draw is None else decode_crop(path, self.view, draw)
 
 
 def decode_in_chunks(
-    files: Sequence[str], view: View, threads: int, findings: Findings, what: str, *, keep: bool
+    files: Sequence[ImageSource], view: View, threads: int, findings: Findings, what: str, *, keep: bool
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the images of `files` in order, in chunks (n, C, H, W) uint8, and add what decoders say to `findings`.
 
@@ -99,10 +98,12 @@ def decode_in_chunks(
         yield images
 
 
-def examine(files: Sequence[str], places: Sequence[int], work: Callable[[str], Any], *, keep: bool) -> Findings:
+def examine(
+    files: Sequence[ImageSource], places: Sequence[int], work: Callable[[ImageSource], Any], *, keep: bool
+) -> Findings:
     """Call `work` for each file; return which fail if `keep` (else raise the first error), and what decoders say."""
     findings = Findings()
-    read_ahead(files[place] for place in places)
+    read_ahead_images(files[place] for place in places)
     with routed:
         for place in places:
             try:
@@ -110,7 +111,7 @@ def examine(files: Sequence[str], places: Sequence[int], work: Callable[[str], A
             except DataError as error:
                 if not keep:
                     raise
-                findings.bad[place] = str(error).removeprefix(f"{printable(Path(files[place]))}: ")
+                findings.bad[place] = str(error).removeprefix(f"{shown(files[place])}: ")
             else:
                 if messages:
                     findings.add(place, messages)
