@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import math
 import os
@@ -67,7 +68,8 @@ class Cluster:
             # `local`: not the cluster that RAY_ADDRESS names
             more |= {"address": "local", "_node_ip_address": "127.0.0.1"}
         try:
-            self.ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", **more)
+            with _loopback(only=asked.address is None):
+                self.ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", **more)
         except Exception as error:
             raise TrialsFailed(f"hydra/launcher: Ray does not start: {describe(error)}") from error
 
@@ -120,3 +122,22 @@ def _own_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _loopback(*, only: bool) -> Iterator[None]:
+    """Let the processes of a cluster that is started in the body listen on this machine only.
+
+    Ray listens there if its node has the address 127.0.0.1, but replaces this address by that of the network.
+    """
+    if not only:
+        yield
+        return
+    services: Any = importlib.import_module("ray._private.services")
+    name = "resolve_ip_for_localhost"
+    before = getattr(services, name, None)
+    setattr(services, name, str)
+    try:
+        yield
+    finally:
+        setattr(services, name, before)
