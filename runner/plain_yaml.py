@@ -27,8 +27,7 @@ _REFERENCE = r"(?<!\\)(\\\\)*\\\$\{|\$\{[\w.\[\]-]+\}"
 _MISSING = "???"
 # The largest integer of torch and numpy
 _MAX_INT = 2**63 - 1
-# Of libyaml, if installed: a tenth of the time
-SAFE_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _YAML = "tag:yaml.org,2002"
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
@@ -75,19 +74,24 @@ def read_text(path: Path) -> str:
 def load(path: Path) -> Any:
     """Return the content of a plain YAML file; raises ConfigError like `_read`, and for values that no config has."""
     try:
-        content = SAFE_LOADER(_read(path)).get_single_data()  # `safe_load` by libyaml, if installed
+        content = _Loader(_read(path)).get_single_data()  # `safe_load` by libyaml, if installed
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
     check_values(content, f"{path}: ")
     return content
 
 
-class _ConfigLoader(SAFE_LOADER):  # type: ignore[misc]
+def load_text(text: str | bytes) -> Any:
+    """Return the content of plain YAML by libyaml, if installed, in a tenth of the time; raises YAMLError."""
+    return _Loader(text).get_single_data()
+
+
+class _ConfigLoader(_Loader):  # type: ignore[misc]
     """The scalars and keys of OmegaConf's YAML: `1e-3` is a number too, a date is a text, each key stands once."""
 
     yaml_implicit_resolvers: ClassVar = {
         first: [(tag, form) for tag, form in rules if tag != f"{_YAML}:timestamp"]
-        for first, rules in SAFE_LOADER.yaml_implicit_resolvers.items()
+        for first, rules in _Loader.yaml_implicit_resolvers.items()
     }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -137,7 +141,7 @@ def dump(content: Any) -> bytes:
 def _inspect(path: Path, text: str) -> None:
     """Raise ConfigError for YAML features that no config needs and that can harm a parser; build no object."""
     depth = values = 0
-    for event in yaml.parse(text, Loader=SAFE_LOADER):
+    for event in yaml.parse(text, Loader=_Loader):
         line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise ConfigError(f"{path}:{line}: anchors and aliases (& and *) are not supported in a config")
@@ -158,7 +162,7 @@ def _inspect(path: Path, text: str) -> None:
 def line_of(path: Path, key: str) -> int | None:
     """Return the line of a dotted key in a YAML file, of the deepest part of it that is there; None if none is."""
     try:
-        node, line = yaml.compose(read_text(path), Loader=SAFE_LOADER), None
+        node, line = yaml.compose(read_text(path), Loader=_Loader), None
         for word in key.split("."):
             if isinstance(node, yaml.SequenceNode) and word.isdigit() and int(word) < len(node.value):
                 node = node.value[int(word)]

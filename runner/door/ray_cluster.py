@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 import math
 import os
@@ -133,7 +132,8 @@ def _loopback(*, only: bool) -> Iterator[None]:
     if not only:
         yield
         return
-    services: Any = importlib.import_module("ray._private.services")
+    from ray._private import services
+
     name = "resolve_ip_for_localhost"
     before = getattr(services, name, None)
     setattr(services, name, str)
