@@ -1,6 +1,6 @@
 """Seconds and memory of a sweep's start and of `task=compare`, by the number of finished trials.
 
-`python -m benchmarks.growth [--trials 100,1000,3000,10000]`. A sweep over rates and five seeds runs a few real trials;
+`python -m benchmarks.growth [--trials 100,1000,3000,10000]`. A sweep over 20 rates and some seeds runs a few real trials;
 the folders of the others are copies of one, with their own config, overrides, identity and scores. Then the same
 sweep command is given again, which finds every trial finished, and its trials are compared.
 """
@@ -28,7 +28,7 @@ from runner.hashes import content_of
 from runner.tasks.job import Job
 
 ROOT = Path(__file__).resolve().parent.parent
-_SEEDS = 5
+_RATES = 20
 _TRIAL = ("model=mlp", "model.hidden=[8]", "augment=[]", "probe=[]", "steps=40", "figures=never", "device=cpu")
 _FOLDER = Path("outputs/sweeps/growth")
 # Bounds at 10,000 trials: seconds of the start and of the comparison, bytes of the comparison
@@ -37,9 +37,9 @@ BOUNDS = {"start": 10.0, "compare": 60.0, "memory": 2e9}
 
 def words_of(trials: int) -> list[str]:
     """Return the words of a sweep of about so many trials, the first ones those of a smaller sweep."""
-    rates = [f"{0.001 * 1.0004**step:.7f}" for step in range(max(2, math.ceil(trials / _SEEDS)))]
-    seeds = ",".join(map(str, range(_SEEDS)))
-    return ["-m", *_TRIAL, f"optim.lr={','.join(rates)}", f"seed={seeds}", "sweep=growth", "keep=none"]
+    rates = ",".join(f"{0.001 * 1.3**step:.7f}" for step in range(_RATES))
+    seeds = f"range(0,{max(2, math.ceil(trials / _RATES))})"
+    return ["-m", *_TRIAL, f"optim.lr={rates}", f"seed={seeds}", "sweep=growth", "keep=none"]
 
 
 def fabricate(trials: int, folder: Path) -> int:

@@ -53,6 +53,7 @@ def nodes():
     yield process, line.split()[1]
     process.stdin.close()
     process.wait(60)
+    process.stdout.close()
 
 
 def steps_of(folder):
