@@ -1,6 +1,6 @@
 """Seconds and memory of a sweep's start and of `task=compare`, by the number of finished trials.
 
-`python -m benchmarks.growth [--trials 100,1000,3000,10000]`. A sweep over 20 rates and some seeds runs a few real trials;
+`python -m benchmarks.growth [--trials 100,1000,3000,10000]`. A sweep over rates and seeds runs some real trials;
 the folders of the others are copies of one, with their own config, overrides, identity and scores. Then the same
 sweep command is given again, which finds every trial finished, and its trials are compared.
 """
