@@ -12,10 +12,12 @@ from functools import cache
 
 from runner.network_names import network_words
 
+_Words = Mapping[str, str]
+
 NOT_HERE = "-"
 _NONE = "none null false off no disabled"
 # What is an option of a group, or a word that a setting can be; a whole override where it belongs to another key
-_VALUES: dict[str, Mapping[str, str]] = {
+_VALUES: dict[str, _Words] = {
     "activation": {
         "identity": f"{_NONE} linear id",
         "silu": "swish swish1",
@@ -64,8 +66,6 @@ _VALUES: dict[str, Mapping[str, str]] = {
         "fashion_mnist": "fmnist fashion",
         "imagefolder": "folder image_dataset imagenet imagenette imagewoof tiny_imagenet images",
         "table": "csv parquet tabular dataframe",
-        "webdataset": "wds tar tars shards webdatasets tar_shards",
-        "arrow": "hf huggingface datasets feather ipc hf_dataset",
         "arrays": "numpy npz npy array tensor_dataset",
         "synthetic": "fake fake_data toy moons spirals",
         "-": "kmnist emnist qmnist stl10 usps omniglot flowers102 caltech101 food101 places365 celeba",

@@ -18,9 +18,6 @@ _NOT_IN_CONTENT = (
     *("figures", "test", "probe", "resume_numerics", "resume_data", "rerun", "hydra", "seed"),
 )
 
-# Types whose values are canonical; most values are of these
-_SCALARS = (str, int, bool, type(None))
-
 
 def hash8(config: Mapping[str, Any]) -> str:
     """Return the hash of a configuration and its seed: only keys that change the numbers count."""
@@ -56,8 +53,6 @@ def _canonical(value: Any) -> Any:
 
     Keys are sorted, but not those of a pick-many group, whose order is the order of work; 1.0 is 1.
     """
-    if type(value) in _SCALARS:
-        return value
     if isinstance(value, Mapping):
         items = [[str(key), _canonical(item)] for key, item in value.items()]
         ordered = all(isinstance(item, Mapping) for item in value.values())

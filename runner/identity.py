@@ -104,17 +104,13 @@ def _version(package: str) -> str:
 
 
 def _files(path: Path, pattern: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield name and status of the files below a path that match a pattern, in order; of a file that of itself.
-
-    A path that names files by `*` or braces stands for them.
-    """
+    """Yield name and status of the files below a path that match a pattern, in order; of a file that of itself."""
     try:
         own = user_paths.status(path)
     except ConfigError:
         own = None
     if own is None:
         # The data set itself names what is missing, unreadable or too long
-        yield from _files_named(path)
         return
     if stat.S_ISREG(own.st_mode):
         yield "", own
@@ -123,20 +119,6 @@ def _files(path: Path, pattern: str) -> Iterator[tuple[str, os.stat_result]]:
     for name, status in _walk(user_paths.full(path), "", depth):
         if depth is None or fnmatch(name, pattern):
             yield name, status
-
-
-def _files_named(pattern: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield name and status of the files that a path with `*` or braces names, in order."""
-    try:
-        texts = user_paths.expand_braces(str(pattern)) if set("*?[{") & set(str(pattern)) else []
-        found = sorted({place for text in texts for place in user_paths.matching(text)})
-    except (OSError, ValueError):
-        return
-    for place in found:
-        try:
-            yield str(place), os.stat(user_paths.full(place))  # noqa: PTH116
-        except OSError:
-            continue
 
 
 def _walk(root: str, below: str, depth: int | None, level: int = 1) -> Iterator[tuple[str, os.stat_result]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 _Config = Mapping[str, Any]
@@ -38,7 +37,6 @@ def with_moved_back(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-@cache
 def place_of(key: str) -> tuple[str, str, str]:
     """Return group, option and knob of a key of `ADDED` or `RENAMED`; for a setting, option and knob are empty."""
     group, _, rest = key.partition("=")
@@ -49,11 +47,10 @@ def place_of(key: str) -> tuple[str, str, str]:
 def knobs_of(config: _Config, group: str, option: str) -> Mapping[str, Any] | None:
     """Return the knobs of an option in a config, None if it is not chosen."""
     values = config.get(group)
-    # Most are dicts, and the check for a mapping is slow
-    if type(values) is not dict and not isinstance(values, Mapping):
+    if not isinstance(values, Mapping):
         return None
     found = values if values.get("name") == option else None if "name" in values else values.get(option)
-    return found if type(found) is dict or isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else None
 
 
 def with_knobs(values: Mapping[str, Any], option: str, knobs: Mapping[str, Any]) -> dict[str, Any]:

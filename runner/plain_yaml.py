@@ -81,11 +81,6 @@ def load(path: Path) -> Any:
     return content
 
 
-def load_text(text: str | bytes) -> Any:
-    """Return the content of plain YAML by libyaml, if installed, in a tenth of the time; raises YAMLError."""
-    return _Loader(text).get_single_data()
-
-
 class _ConfigLoader(_Loader):  # type: ignore[misc]
     """The scalars and keys of OmegaConf's YAML: `1e-3` is a number too, a date is a text, each key stands once."""
 

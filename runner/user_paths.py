@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,9 +23,6 @@ from runner.errors import KEY, ConfigError, RunnerError, brief, escaped
 _Path = str | os.PathLike[str]
 _Error = type[RunnerError]
 
-# Numbers in braces, and how many texts a pattern may stand for
-_RANGE = re.compile(r"([0-9]{1,9})\.\.([0-9]{1,9})")
-_MOST_TEXTS = 100_000
 # The folder in which the command was started; None: the working folder, as for users of the Python modules
 _start: str | None = None
 
@@ -191,33 +187,6 @@ def walk(top: _Path, onerror: Callable[[OSError], object] | None = None) -> Iter
 def matching(pattern: str) -> list[Path]:
     """Return the sorted paths that a pattern names, as it is typed: relative ones stay relative."""
     return sorted(map(Path, glob.glob(pattern, root_dir=_start, recursive=True)))  # noqa: PTH207
-
-
-def expand_braces(pattern: str) -> list[str]:
-    """Return the texts that a pattern with braces stands for: `{00..12}` numbers with their zeros, `{a,b}` words.
-
-    Raises:
-        ValueError: They are more than 100,000.
-    """
-    before, brace, rest = pattern.partition("{")
-    inner, closed, after = rest.partition("}")
-    if not (brace and closed):
-        return [pattern]
-    ends = _RANGE.fullmatch(inner)
-    if ends:
-        first, last = int(ends[1]), int(ends[2])
-        step = 1 if first <= last else -1
-        if abs(last - first) >= _MOST_TEXTS:
-            raise ValueError(f"stands for more than {_MOST_TEXTS} names")
-        # As the shell does: zeros in front of either end count
-        width = max(map(len, ends.groups())) if any(len(end) > 1 and end[0] == "0" for end in ends.groups()) else 0
-        words = [f"{number:0{width}}" for number in range(first, last + step, step)]
-    else:
-        words = inner.split(",") if "," in inner else [f"{{{inner}}}"]
-    found = [f"{before}{word}{end}" for end in expand_braces(after) for word in words]
-    if len(found) > _MOST_TEXTS:
-        raise ValueError(f"stands for more than {_MOST_TEXTS} names")
-    return sorted(found) if after else found
 
 
 def path_error(path: _Path, problem: Exception, *, error: _Error = ConfigError, key: str = "") -> RunnerError:

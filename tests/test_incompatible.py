@@ -55,7 +55,6 @@ ALONE = (  # about one value, a file, this machine or a model of another library
     r"were trained with",
     r"a residual branch of this model has no weights",
     r"not supported with data.groups",
-    r"not supported with data.order",
     # Of the run folder of a teacher
     r"is not a config of this version",
     r"does not say which classes it knows",

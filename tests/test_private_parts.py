@@ -17,7 +17,6 @@ KNOWN = {
     "engine/parametrized.py": {"_WeightNorm", "_forward_pre_hooks", "_parameters"},
     "engine/weights.py": {"_parameters"},
     "components/regularizer/dropout.py": {"_conv_forward"},
-    "door/ray_cluster.py": {"_private"},  # for the loopback address, which Ray replaces
     "components/regularizer/weight_standardization.py": {"_conv_forward"},
     "engine/fast_step.py": {
         "_global_optimizer_post_hooks",
@@ -32,7 +31,6 @@ KNOWN = {
     "search/proposals.py": {"_suggest"},
     # Of a base class of ours
     "door/hydra_launchers.py": {"_done", "_queue"},
-    "door/ray_launcher.py": {"_done", "_queue"},
     "door/submitted.py": {"_done", "_queue"},
     "sweeps/in_process.py": {"_done", "_queue"},
 }

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -109,18 +108,3 @@ def test_a_start_folder_that_was_deleted_is_none(place):
         assert user_paths.start_folder() is None
         assert user_paths.full("x") == "x"
     os.chdir(place)
-
-
-BRACES = ("x-{000..012}.tar", "{1..3}", "{9..11}", "{03..1}", "{train,val}-{0..2}.tar", "a{b}c", "a{,b}", "{a,b}{c,d}")
-
-
-@pytest.mark.parametrize("pattern", [*BRACES, "plain", "half{1..2", "a}b"])
-def test_braces_stand_for_the_texts_of_the_shell(pattern):
-    words = subprocess.run(["bash", "-c", f"printf '%s\\n' {pattern}"], capture_output=True, text=True, check=True)
-    assert sorted(user_paths.expand_braces(pattern)) == sorted(words.stdout.splitlines())
-
-
-def test_braces_that_stand_for_very_many_texts_are_refused():
-    for pattern in ("{0..99999999}", "{000..999}{000..999}"):
-        with pytest.raises(ValueError, match="stands for more than 100000 names"):
-            user_paths.expand_braces(pattern)

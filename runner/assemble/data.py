@@ -11,7 +11,7 @@ from runner.components.augment.warp import fuse_geometric
 from runner.engine.batches import EvalBatches, TrainBatches, place_split
 from runner.engine.contracts import Augment, Data, Preprocess
 from runner.engine.randomness import epoch_order
-from runner.engine.sampling import SAMPLERS, Repeated, Sampler, ShardShuffle
+from runner.engine.sampling import SAMPLERS, Repeated, Sampler
 from runner.engine.world import ALONE, World
 from runner.errors import ConfigError, DataError
 from runner.registry import Config, build_many
@@ -52,10 +52,7 @@ def train_batches(
 
 def _sampler(settings: Settings, data: Data, augments: Sequence[Augment]) -> Sampler:
     """Return what draws the examples of an epoch; raises ConfigError for repeats that do not fit or are all equal."""
-    sampler: Sampler = SAMPLERS[data.sampling](data.train.labels)
-    if data.order is not None:
-        sampler = ShardShuffle(data.order)
-    times = settings.augment_repeats
+    sampler, times = SAMPLERS[data.sampling](data.train.labels), settings.augment_repeats
     if times == 1:
         return sampler
     batch = data.batch_size * settings.accumulate

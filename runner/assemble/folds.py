@@ -52,8 +52,6 @@ def all_examples(data: Data, config: Mapping[str, Any]) -> tuple[Images, Tensor]
     """
     if config["data"].get("groups") is not None:
         raise ConfigError("folds: not supported with data.groups, because folds would tear the groups apart")
-    if data.order is not None:
-        raise ConfigError("folds: not supported with data.order=shards; choose data.order=global")
     train, val = data.train, data.val
     if not (isinstance(train, Images) and isinstance(val, Images)):
         raise DataError("folds: these data are read from the disk; choose data.placement=host, or a smaller data set")

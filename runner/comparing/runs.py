@@ -218,7 +218,7 @@ def _content_in(environment: dict[str, Any]) -> dict[str, Any]:
 def read_overrides(folder: Path) -> list[str]:
     """Return the overrides of a run's command line, none if they cannot be read."""
     try:
-        content = plain_yaml.load_text(read(folder / "overrides.yaml", _MAX_OVERRIDES))
+        content = yaml.safe_load(read(folder / "overrides.yaml", _MAX_OVERRIDES))
     except (OSError, ValueError, yaml.YAMLError):
         return []
     return [str(word) for word in content] if isinstance(content, list) else []

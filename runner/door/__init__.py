@@ -30,7 +30,6 @@ saved_choices.py    the options of a saved run of which a command line changes a
 hydra_launchers.py  Hydra's launchers, and `--info`
 hydra_config.py     Hydra's config of a sweep
 submitted.py        the launchers of submitit, also for Slurm
-ray_launcher.py     the launcher for Ray; ray_cluster.py connects or starts, ray_task.py is what a worker of Ray does
 task_context.py     `vary` and `launch` for tasks
 completion.py       completion of the command line in a shell
 help.py             `--help` and `--version`

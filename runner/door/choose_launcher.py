@@ -1,4 +1,4 @@
-"""The launcher of a sweep: runner's, the one for Ray, the chosen one of Hydra, or this process."""
+"""The launcher of a sweep: runner's, the chosen one of Hydra, or this process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from runner.door.plan import Plan
 from runner.door.task_context import ENTRY, start
 from runner.registry import MAIN
 from runner.sweeps.in_process import InProcess
-from runner.sweeps.launcher import Launcher, RaySettings
+from runner.sweeps.launcher import Launcher
 from runner.sweeps.pool import Pool
 from runner.tasks.job import Job
 
@@ -20,10 +20,6 @@ def make_launcher(conf: Conf, plan: Plan, given: Sequence[ParsedOverride], like:
     # Another process cannot import what a notebook defines
     if MAIN in like.config["plugins"]:
         return InProcess(start)
-    if isinstance(plan.settings, RaySettings):
-        from runner.door.ray_launcher import RayLauncher
-
-        return RayLauncher(conf, plan.settings, plan.folder)
     if plan.settings:
         return Pool(plan.settings, like=like, entry=ENTRY)
     from runner.door.submitted import make_hydra_launcher

@@ -97,9 +97,6 @@ def name_in(sweep: Path, name: str, config: Mapping[str, Any], given: Sequence[t
     end = f"-{hash8(config)}"
     if not name.endswith(end) or not user_paths.is_dir(sweep, error=StorageError):
         return name
-    if user_paths.is_dir(sweep / name, error=StorageError):
-        # While an older folder is there, none of this name is made
-        return name
     older_words = [_name_of(given, short, _OLDER) for short in (short_keys([key for key, _ in given]), {})]
     words = [name.removesuffix(end), *(each for each in older_words if each != "default")]
     for older in (f"{each}-{legacy_hash8(config)}" for each in words):

@@ -4,7 +4,6 @@
 - `recipe.py`, `learner.py`: what stays fixed in a run, and what changes
 - `clock.py`: the length of a run
 - `contracts.py`: the types and protocols of components
-- `sampling.py`, `shard_order.py`: the examples that an epoch draws
 - `batches.py`, `loading.py`, `transfer.py`, `read_ahead.py`: data, from files to batches on the device
 - `forward.py`, `clipping.py`, `fast_step.py`, `fused_step.py`: forward pass, gradient clipping, optimizer step
 - `finite.py`, `nonfinite_trace.py`: the check that all is finite, and the search for what is not

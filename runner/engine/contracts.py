@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from runner.engine.data_summary import Found
 from runner.engine.losses import Prediction
-from runner.engine.shard_order import ShardOrder
 
 
 class Split(Protocol):
@@ -62,7 +61,6 @@ class Data:
         classes: The names of the classes.
         batch_size: The number of examples of an optimizer step.
         placement: Where the pixels are kept; `auto` is the device if they fit.
-        order: How the order of an epoch keeps to shards; None for any order.
         notes: Lines about the data for the summary of a run.
         check_test: Raises DataError if the test split cannot be opened, and returns lines for the summary.
         found: The number of examples per class and split; None counts them in the open splits.
@@ -77,7 +75,6 @@ class Data:
     batch_size: int
     placement: Placement = "auto"
     sampling: Sampling = "shuffle"  # what an epoch draws: `runner.engine.sampling`
-    order: ShardOrder | None = None
     notes: tuple[str, ...] = ()
     check_test: Callable[[], tuple[str, ...]] = tuple
     found: Found | None = None

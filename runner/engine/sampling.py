@@ -10,7 +10,6 @@ from torch import Tensor
 
 from runner.engine.contracts import Sampling
 from runner.engine.randomness import epoch_order, generator
-from runner.engine.shard_order import ShardOrder
 
 
 class _Drawn(NamedTuple):
@@ -89,32 +88,6 @@ class Balanced:
         ]
         begin = first - passes[0] * len(members)
         return torch.cat(found)[begin : begin + self._each]
-
-
-class ShardShuffle:
-    """Draws every example once per epoch: shards in random order, and the examples of each few of them mixed.
-
-    A window is the next `order.window` shards; its examples come in random order before those of the next window. So
-    while an epoch passes, only these files are read. With a window of all shards every order is equally likely.
-    """
-
-    epochs_per_pass = 1
-
-    def __init__(self, order: ShardOrder) -> None:
-        self.length = len(order.shards)
-        # Numbers without gaps: a limit may leave no example of some shards
-        self._numbers = torch.unique(order.shards, return_inverse=True)[1]
-        self._window = order.window
-
-    def draw(self, seed: int, epoch: int) -> _Drawn:
-        """Return a permutation of the examples."""
-        shards = int(self._numbers.max()) + 1
-        places = torch.empty(shards, dtype=torch.int64)
-        places[torch.randperm(shards, generator=generator(seed, "shards", epoch))] = torch.arange(shards)
-        mixed = epoch_order(seed, epoch, self.length)
-        windows = places[self._numbers[mixed]] // self._window
-        order = mixed[windows.argsort(stable=True)]
-        return _Drawn(order, order)
 
 
 class Repeated:

@@ -41,7 +41,7 @@ def with_sample(loaded: Loaded, count: int) -> Loaded:
     # In folders of classes neighbors have one class, and BatchNorm would see it alone in a batch
     index = index[torch.randperm(len(index), generator=generator(0, "sample"))]
     sample = Images(train.fetch(index.to(train.labels.device)).cpu(), labels[index])
-    return Loaded(replace(loaded.data, train=sample, val=sample, test=None, found=None, order=None), loaded.fingerprint)
+    return Loaded(replace(loaded.data, train=sample, val=sample, test=None, found=None), loaded.fingerprint)
 
 
 def with_permuted_labels(loaded: Loaded, seed: int) -> Loaded:

@@ -14,7 +14,7 @@ from runner.engine.saving.locking import holder
 from runner.engine.world import cores
 from runner.errors import unknown
 from runner.printing import write_stderr
-from runner.schema import NonNegative, NonNegativeInt, Positive, PositiveInt, check
+from runner.schema import NonNegativeInt, Positive, PositiveInt, check
 from runner.sweeps.display import Display
 from runner.sweeps.failures import raise_if_disk_full
 from runner.sweeps.outcome import Ended, begin, finished_result, folder_of
@@ -25,9 +25,6 @@ from runner.tasks.job import Job
 
 # A run with its number from `Launcher.submit`
 Numbered = tuple[int, Job]
-_RESOURCES = "hydra.launcher.resources"
-# What a run gets there
-_AMOUNTS = ("num_cpus", "num_gpus")
 # Seconds between two checks of time limits and logs
 PAUSE = 0.25
 
@@ -174,34 +171,14 @@ class LauncherSettings:
         return self.workers or max(1, cores() // self.threads_of(like))
 
 
-@dataclass(frozen=True, kw_only=True)
-class RaySettings(LauncherSettings):
-    """The checked `hydra.launcher.*` of the launcher for Ray; conf/hydra/launcher/ray.yaml holds the defaults."""
-
-    address: str | None  # of a cluster that runs; null: one of this command's own
-    num_cpus: NonNegative  # that Ray keeps for a run
-    num_gpus: NonNegative
-    max_retries: NonNegativeInt  # attempts after one that was lost with its node
-
-
 def check_launcher_settings(values: Mapping[str, Any]) -> LauncherSettings:
-    """Return the settings of runner's launcher, or of the one for Ray, which has `resources`.
-
-    Raises ConfigError for an unknown key or a wrong value.
-    """
-    values = {f"hydra.launcher.{name}": value for name, value in values.items()}
-    kind: type[LauncherSettings] = LauncherSettings
-    if isinstance(resources := values.pop(_RESOURCES, None), Mapping):
-        kind = RaySettings
-        values |= {f"{_RESOURCES}.{name}": value for name, value in resources.items()}
-    kinds = get_type_hints(kind, include_extras=True)
-    keys = {each: f"{_RESOURCES}.{each}" if each in _AMOUNTS else f"hydra.launcher.{each}" for each in kinds}
-    for key in values:
-        if key not in keys.values():
-            raise unknown(key, "key", key.rpartition(".")[2], kinds)
-    return kind(
-        **{each.name: check(keys[each.name], values[keys[each.name]], kinds[each.name]) for each in fields(kind)}
-    )
+    """Return the settings of runner's launcher; raises ConfigError for an unknown key or a wrong value."""
+    kinds = get_type_hints(LauncherSettings, include_extras=True)
+    for name in values:
+        if name not in kinds:
+            raise unknown(f"hydra.launcher.{name}", "key", name, kinds)
+    named = [each.name for each in fields(LauncherSettings)]
+    return LauncherSettings(**{name: check(f"hydra.launcher.{name}", values[name], kinds[name]) for name in named})
 
 
 def run_all(

@@ -32,9 +32,6 @@ MAY_CHANGE = (*settings_with(Role.EXECUTION), "outputs")
 # Keys that the config of every version has
 _KEYS_OF_EVERY_VERSION = {"data", "model", "optim", "task", "seed", "steps", "epochs"}
 
-# Configs of jobs with their hashes, by `id`: nobody changes the config of a job
-_own_hashes: dict[int, tuple[dict[str, Any], str]] = {}
-
 
 def resumed_job(job: Job, task: str) -> Job:
     """Return the job that `resume=<folder>` continues, of a task other than train."""
@@ -169,21 +166,12 @@ def holds_same_run(folder: Path, job: Job) -> bool:
     named = same_name(folder.name, job.hash8)
     if named or job.is_trial:
         found = saved_hash(folder, job.config)
-        return found == _own_hash(job) if found else named
+        return found == hash8(job.config) if found else named
     saved = plain_yaml.load(folder / _CONFIG)
     if same_config(saved, job.config):
         return True
     moved = _with_paths_of(saved, job.config) if data_of(folder) is not None else saved
     return same_config(moved, job.config)
-
-
-def _own_hash(job: Job) -> str:
-    """Return the hash of a job's config, for which the start of a sweep asks several times."""
-    known = _own_hashes.get(id(job.config))
-    if known is None or known[0] is not job.config:
-        # With the config, so that no other one gets its number while it is here
-        known = _own_hashes[id(job.config)] = (job.config, hash8(job.config))
-    return known[1]
 
 
 def saved_hash(folder: Path, config: Mapping[str, Any]) -> str | None:

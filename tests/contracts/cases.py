@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from small_runs import MANY, ONE, SMALL, build, small, write_color_images, write_teacher
-from tar_shards import write_tar
 
 import runner.components  # noqa: F401
 from runner.registry import names
@@ -91,49 +89,8 @@ def teacher_folder(seed: int = 0) -> str:
     return write_teacher(Path(mkdtemp()) / "teacher", f"seed={seed}")
 
 
-@cache
-def tar_folder(seed: int = 0) -> str:
-    """Return a folder of color pictures in six tar files, with other labels in members `json`."""
-    folder, files = Path(mkdtemp()), sorted(Path(color_images(seed)).rglob("*.png"), key=lambda file: int(file.stem))
-    for shard in range(6):
-        members = []
-        for number, file in enumerate(files[shard * 10 : shard * 10 + 10]):
-            words = json.dumps({"label": "xy"[number % 2], "other": "xyz"[number * number % 3]})
-            pairs = {"png": file.read_bytes(), "cls": file.parent.name.encode(), "json": words.encode()}
-            members += [(f"{file.stem}.{end}", data) for end, data in pairs.items()]
-        write_tar(folder / f"{shard}.tar", members)
-    return str(folder)
-
-
-@cache
-def parquet_folder(seed: int = 0) -> str:
-    """Return a folder of color pictures in columns of two Parquet files, with other pictures and labels."""
-    import pyarrow
-    from pyarrow import parquet
-
-    folder, files = Path(mkdtemp()), sorted(Path(color_images(seed)).rglob("*.png"), key=lambda file: int(file.stem))
-    for number in range(2):
-        some = files[number * 30 : number * 30 + 30]
-        columns = {
-            "picture": [file.read_bytes() for file in some],
-            "other": [file.read_bytes() for file in reversed(some)],
-            "label": [file.parent.name for file in some],
-            "half": [place % 2 for place in range(len(some))],
-        }
-        parquet.write_table(pyarrow.table(columns), folder / f"{number}.parquet", row_group_size=6)
-    return str(folder)
-
-
-@cache
-def color_images(seed: int = 0) -> str:
-    """Return a folder of color pictures."""
-    return write_color_images(Path(mkdtemp()), seed)
-
-
 OPTION_SETTINGS["distillation", "logits"] = {"teacher": teacher_folder()}
 OPTION_SETTINGS["data", "arrays"] = {"root": array_file()}
-OPTION_SETTINGS["data", "webdataset"] = {"root": tar_folder()}
-OPTION_SETTINGS["data", "arrow"] = {"root": parquet_folder(), "image": "picture", "label": "label"}
 OPTION_SETTINGS["data", "table"] = {"root": table_file(), "label": "y", "ignore": ["part"]}
 
 
@@ -149,3 +106,9 @@ def choices(kind: str, name: str, /, **changed: Any) -> dict[str, Any]:
     if made.get("data") == "imagefolder":
         made = {"data.root": color_images(), **made}
     return small(made)
+
+
+@cache
+def color_images(seed: int = 0) -> str:
+    """Return a folder of color pictures."""
+    return write_color_images(Path(mkdtemp()), seed)

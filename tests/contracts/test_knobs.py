@@ -5,25 +5,13 @@ from __future__ import annotations
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
-from cases import (
-    DOWNLOADS,
-    PICTURES,
-    STEPS,
-    array_file,
-    choices,
-    color_images,
-    parquet_folder,
-    table_file,
-    tar_folder,
-    teacher_folder,
-)
+from cases import DOWNLOADS, PICTURES, STEPS, array_file, choices, color_images, table_file, teacher_folder
 from small_runs import MANY, ONE, ROOT, as_bits, option_yaml, small, uninterrupted
 from test_options import curve
 
 from runner.registry import find, knobs, names
 from runner.schema import Duration
 
-PICTURES_OF = ("imagefolder", "webdataset", "arrow")
 OTHER: dict[str, Any] = {  # another valid value, where none follows from the default
     "augment.resized_crop.ratio": [1.0, 1.1],
     "augment.*.scale": [0.3, 0.5],
@@ -50,21 +38,10 @@ OTHER: dict[str, Any] = {  # another valid value, where none follows from the de
     "data.*.sampling": "balanced",
     "data.*.val_fraction": 0.2,
     "data.*.test_fraction": 0.2,
-    "data.*.crop": "resized",
-    "data.*.crop_scale": [0.3, 0.5],
-    "data.*.crop_ratio": [1.0, 1.1],
-    **{f"data.{name}.size": [8, 8] for name in PICTURES_OF},
-    "data.webdataset.root": tar_folder(1),
-    "data.webdataset.label": "json",
-    "data.webdataset.label_key": "other",
-    "data.webdataset.splits": {"train": "[0-3].tar", "val": "4.tar"},
-    "data.arrow.root": parquet_folder(1),
-    "data.arrow.image": "other",
-    "data.arrow.label": "half",
-    "data.arrow.splits": {"train": "0*", "val": "1*"},
-    **{f"data.{name}.classes": ["g", "b"] for name in ("webdataset", "arrow")},
-    "data.*.window": 1,
-    "data.*.order": "shards",
+    "data.imagefolder.crop": "resized",
+    "data.imagefolder.crop_scale": [0.3, 0.5],
+    "data.imagefolder.crop_ratio": [1.0, 1.1],
+    "data.imagefolder.size": [8, 8],
     "data.imagefolder.root": color_images(1),
     "data.digits.classes": [1, 2, 3],
     "data.*.limit": 20,
@@ -135,10 +112,8 @@ OTHER: dict[str, Any] = {  # another valid value, where none follows from the de
 }
 BESIDE: dict[str, dict[str, Any]] = {  # what else the option must be set to for the knob to count; bare keys are knobs
     "average.polyak.blocks": {"last": "100%"},
-    "data.*.crop_scale": {"crop": "resized"},
-    "data.*.crop_ratio": {"crop": "resized"},
-    "data.*.window": {"order": "shards"},
-    "data.webdataset.label_key": {"label": "json"},
+    "data.imagefolder.crop_scale": {"crop": "resized"},
+    "data.imagefolder.crop_ratio": {"crop": "resized"},
     "data.*.limit_seed": {"limit": 20},
     "data.synthetic.size": {"kind": "shapes"},
     "distillation.logits.stages": {"features": 3.0},
@@ -167,11 +142,6 @@ ELSEWHERE = {  # what no run on this machine can show, with the test that does
         f"data.imagefolder.{knob}": "tests/components/test_data_labels.py"
         for knob in ("labels", "columns", "label_regex")
     },
-    **{
-        f"data.{name}.{knob}": f"tests/components/test_data_{name}.py"
-        for knob in ("depth", "alpha", "extra_bands", "bad_images", "class_order")
-        for name in ("webdataset", "arrow")
-    },
     "data.imagefolder.groups": "tests/components/test_data_groups.py",
     "init.mup.base_heads": "tests/test_mup.py",
     "data.imagefolder.duplicates": "tests/components/test_data_duplicates.py",
@@ -194,13 +164,11 @@ ELSEWHERE = {  # what no run on this machine can show, with the test that does
 SAME_PIXELS: dict[str, Any] = {
     "data.arrays.memory": 64,
     "data.table.memory": 64,
-    **{
-        f"data.{name}.{knob}": value
-        for knob, value in {"memory": 1, "workers": 1, "cache": None}.items()
-        for name in PICTURES_OF
-    },
+    "data.imagefolder.memory": 1,
+    "data.imagefolder.workers": 1,
+    "data.imagefolder.cache": None,
     **{f"data.{name}.placement": "host" for name in names("data") if name not in DOWNLOADS},
-    **{f"data.{name}.placement": "disk" for name in PICTURES_OF},
+    "data.imagefolder.placement": "disk",
 }  # about speed: they must change nothing
 
 

@@ -272,7 +272,7 @@ def test_flags_of_scripts_are_suggested_as_settings(capsys) -> None:
 def test_what_nothing_can_be_set_for_is_said() -> None:
     assert "the data set says how many classes" in refusal("model.num_classes=10")
     assert "'gamma' is a key of scheduler=cyclic, exponential" in refusal("gamma=0.5")
-    assert "'workers' is a key of data=arrow, imagefolder, webdataset" in refusal("num_workers=4")
+    assert "'workers' is a key of data=imagefolder" in refusal("num_workers=4")
     for word in ("classify", "classification", "image-classification"):
         assert "task=predict classifies images" in refusal(f"task={word}")
 

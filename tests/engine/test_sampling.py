@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from runner.engine.batches import TrainBatches
 from runner.engine.contracts import Augment, Images
 from runner.engine.randomness import epoch_order
-from runner.engine.sampling import Balanced, Repeated, ShardShuffle, Shuffle
-from runner.engine.shard_order import ShardOrder
+from runner.engine.sampling import Balanced, Repeated, Shuffle
 
 CPU = torch.device("cpu")
 # 90 examples of class 0, 9 of class 1, 1 of class 3; none of class 2
@@ -177,56 +176,3 @@ def test_a_sampler_that_balances_can_be_repeated():
     assert made.sampler.epochs_per_pass == 3 and made.examples_per_epoch == 99
     labels = torch.cat([epoch_of(made, epoch)[1] for epoch in range(3)])
     assert labels.bincount().tolist() == [99, 99, 0, 99]
-
-
-# 7 shards of unequal size, 3 of which have no example
-SHARDS = torch.tensor([4] * 30 + [0] * 5 + [2] * 40 + [6] * 25)[epoch_order(3, 0, 100)]
-
-
-def by_shards(window: int):
-    return ShardShuffle(ShardOrder(SHARDS, window))
-
-
-@pytest.mark.parametrize("window", [1, 2, 3])
-def test_an_order_by_shards_draws_each_example_once_and_one_window_after_the_other(window):
-    seen = set()
-    for epoch in range(30):
-        drawn = by_shards(window).draw(0, epoch)
-        assert torch.equal(drawn.examples, drawn.rows)
-        assert drawn.examples.sort().values.tolist() == list(range(100))
-        shards, place, passed = SHARDS[drawn.examples].tolist(), 0, []
-        while place < 100:
-            # The shards of a window are those that come before any other has begun
-            names = list(dict.fromkeys(shards[place:]))[:window]
-            size = sum(shards.count(name) for name in names)
-            assert set(shards[place : place + size]) == set(names)
-            place, passed = place + size, [*passed, frozenset(names)]
-        seen.add(tuple(passed))
-    assert len(seen) > 3  # the order of the shards changes from epoch to epoch
-
-
-def test_an_order_by_shards_is_a_function_of_seed_and_epoch():
-    draws = {tuple(by_shards(2).draw(seed, epoch).examples.tolist()) for seed in range(3) for epoch in range(3)}
-    assert len(draws) == 9
-    assert torch.equal(by_shards(2).draw(1, 2).examples, by_shards(2).draw(1, 2).examples)
-
-
-def test_the_examples_of_a_window_are_mixed():
-    """Within a window of all shards each shard is as often early as late: mean position 49.5 of 100."""
-    places = torch.zeros(100)
-    for epoch in range(400):
-        places[by_shards(4).draw(0, epoch).examples] += torch.arange(100.0)
-    assert (places / 400 - 49.5).abs().max() < 6  # 28.9 / sqrt(400) = 1.4 of one example
-
-
-def test_ranks_share_an_order_by_shards():
-    whole = batches(SHARDS, sampler=lambda labels: by_shards(2))
-    shares = [batches(SHARDS, sampler=lambda labels: by_shards(2), world=Part(rank)) for rank in range(2)]
-    for step, *parts in zip(*(each.step_examples(0, 30) for each in (whole, *shares)), strict=True):
-        assert torch.equal(step.index, torch.cat([part.index for part in parts]))
-
-
-def test_a_step_in_the_middle_of_an_epoch_needs_no_step_before():
-    whole = batches(SHARDS, sampler=lambda labels: by_shards(2))
-    steps = [each.index.tolist() for each in whole.step_examples(0, 30)]
-    assert [each.index.tolist() for each in whole.step_examples(17, 30)] == steps[17:]

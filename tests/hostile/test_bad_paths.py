@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from running import MLP, ROOT, run_in_child
-from tar_shards import write_tar
 
 from runner.__main__ import main
 from runner.annotations import marks
@@ -41,8 +40,7 @@ READING = {
         f"data.root {option}": ((*MLP, f"data={option}", *more), DATA)
         for option, more in {
             **dict.fromkeys(("cifar10", "cifar100", "mnist", "fashion_mnist", "svhn"), ("data.download=false",)),
-            **dict.fromkeys(("arrays", "table", "imagefolder", "webdataset"), ()),
-            "arrow": ("data.image=image", "data.label=label"),
+            **dict.fromkeys(("arrays", "table", "imagefolder"), ()),
         }.items()
     },
 }
@@ -59,10 +57,7 @@ WRITING = {
 # The files that are written below a path, where its name says what it holds
 FILES = {"task.out predict": "/x.csv", "task.out export": "/x.safetensors"}
 # A cache that cannot be written is no cache, with one line
-CACHES = {
-    f"data.cache {option}": (*MLP, f"data={option}", f"data.root={root}", "data.size=[8,8]", "steps=1")
-    for option, root in {"imagefolder": "images", "webdataset": "images.tar", "arrow": "images.parquet"}.items()
-}
+CACHES = {"data.cache imagefolder": (*MLP, "data=imagefolder", "data.root=images", "data.size=[8,8]", "steps=1")}
 CASES = {**READING, **WRITING}
 # Their paths are read by the code of another case, or late
 SLOW = {
@@ -112,16 +107,6 @@ def folder():
             Path("images", label).mkdir(parents=True, exist_ok=True)
             pixels = np.full((8, 8, 3), 20 * number + ord(label), np.uint8)
             Image.fromarray(pixels).save(f"images/{label}/{number}.png")
-        pairs = [(path, path.parent.name) for path in sorted(Path("images").rglob("*.png"))]
-        members = [
-            (f"{path.parent.name}{path.stem}.{end}", data)
-            for path, label in pairs
-            for end, data in {"png": path.read_bytes(), "cls": label.encode()}.items()
-        ]
-        write_tar(Path("images.tar"), members)
-        columns = {"image": [path.read_bytes() for path, _ in pairs], "label": [label for _, label in pairs]}
-        parquet = pytest.importorskip("pyarrow.parquet")
-        parquet.write_table(pytest.importorskip("pyarrow").table(columns), "images.parquet")
         seeing = (
             *MLP,
             "data=imagefolder",

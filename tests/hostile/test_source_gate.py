@@ -52,7 +52,6 @@ ALLOWED = {
     ("runner/sweeps/own_process.py", "importlib.import_module"): "our own module, a constant",
     ("runner/sweeps/ask_process.py", "subprocess"): "our own module, which says what a trial would read",
     ("runner/sweeps/ask_process.py", "importlib.import_module"): "our own modules, constants",
-    ("runner/door/ray_cluster.py", "subprocess"): "a constant, with an address of a checked form",
     ("runner/trackers/in_process.py", "subprocess"): "our own module, with the checked knobs of a tracker",
     ("runner/engine/provenance.py", "subprocess"): "git, with arguments that are constants",
 }

@@ -52,7 +52,6 @@ MIXED = {
     "data.label_regex": ({"data": "imagefolder"}, [None, "(.*)_"]),
     "data.groups": ({"data": "imagefolder"}, [None, "folder"]),
     "data.splits": ({"data": "imagefolder"}, [None, "auto", {"train": "a", "val": "b"}]),
-    "data.image": ({"data": "arrow"}, [None, "picture"]),
     "data.inputs": ({"data": "arrays"}, [None, "x"]),
     "data.label": ({"data": "table"}, [None, "y"]),
     "data.split": ({"data": "table"}, [None, "part"]),

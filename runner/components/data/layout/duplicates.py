@@ -40,7 +40,7 @@ def check_duplicates(
     if mode == "ignore":
         return Checked(train, val, test)
     splits = {"train": train, "val": val, **({} if test is None else {"test": test})}
-    files = [str(file) for listing in splits.values() for file in listing.files]
+    files = [file for listing in splits.values() for file in listing.files]
     names = relative_paths(root, files)
     examples = Examples(
         splits=[split for split, listing in splits.items() for _ in listing.files],

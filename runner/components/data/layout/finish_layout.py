@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
-from runner.components.data.copies import Duplicates
 from runner.components.data.layout.duplicates import Checked, check_duplicates
 from runner.components.data.layout.folder_listing import relative_paths
 from runner.components.data.layout.group_split import stratified_group_split
 from runner.components.data.layout.image_groups import torn_groups
+from runner.components.data.layout.layout_settings import LayoutSettings
 from runner.components.data.layout.listing import Layout, Listing, Source
 from runner.components.data.splitting import split_order, stratified_sample, stratified_split
 from runner.engine.data_summary import Found, count_labels
@@ -21,17 +20,7 @@ from runner.engine.saving.storage import printable
 from runner.errors import ConfigError, DataError, escaped
 
 
-class _Settings(Protocol):
-    """The knobs that decide about splits."""
-
-    val_fraction: float
-    test_fraction: float
-    limit: int | None
-    limit_seed: int
-    duplicates: Duplicates
-
-
-def finish_layout(source: Source, root: Path, settings: _Settings) -> Layout:
+def finish_layout(source: Source, root: Path, settings: LayoutSettings) -> Layout:
     """Return the splits of a run. A missing split is a fixed part of the training images.
 
     Which files are in a split depends on their paths and groups only; a choice of classes, the removal of copies and a
@@ -43,7 +32,7 @@ def finish_layout(source: Source, root: Path, settings: _Settings) -> Layout:
 class _Finisher:
     """Makes the splits of one data set."""
 
-    def __init__(self, source: Source, root: Path, settings: _Settings) -> None:
+    def __init__(self, source: Source, root: Path, settings: LayoutSettings) -> None:
         self.source, self.root, self.settings = source, root, settings
         self.classes = tuple(map(escaped, source.chosen))
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runner.components.data.pixels.image_kinds import is_image
-from runner.components.data.pixels.packed_images import ImageSource, PackedFiles
 from runner.errors import escaped
 from runner.user_paths import full, leads_up, walk
 
@@ -152,12 +151,7 @@ def _walk(folder: Path, skipped: Skipped) -> Iterator[tuple[str, list[str], list
         yield place, [path for path in paths if os.path.islink(full(path))], _without_hidden(files, skipped)  # noqa: PTH114
 
 
-def relative_paths(root: Path, files: Sequence[ImageSource]) -> list[str]:
-    """Return paths relative to a folder that contains all of them (os.path.relpath is ten times slower).
-
-    Packed images have names that do not depend on a folder.
-    """
-    if isinstance(files, PackedFiles):
-        return files.names()
+def relative_paths(root: Path, files: Sequence[str]) -> list[str]:
+    """Return paths relative to a folder that contains all of them (os.path.relpath is ten times slower)."""
     start = 0 if root == Path() else len(os.path.join(root, ""))  # noqa: PTH118
-    return [str(file)[start:] for file in files]
+    return [file[start:] for file in files]

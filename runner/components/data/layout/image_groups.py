@@ -8,7 +8,7 @@ from pathlib import Path
 
 from runner.components.data.layout.folder_listing import relative_paths
 from runner.components.data.layout.listing import GroupOf, Listing
-from runner.components.data.pixels.packed_images import ImageSource, shown
+from runner.engine.saving.storage import printable
 from runner.errors import DataError, escaped
 
 # Groups that one line names at most
@@ -32,13 +32,13 @@ def groups_by_name(expression: str, base: Path, hint: str = "") -> GroupOf:
     """
     pattern = re.compile(expression)
 
-    def group_of(files: Sequence[ImageSource]) -> list[str]:
+    def group_of(files: Sequence[str]) -> list[str]:
         names = relative_paths(base, files)
         if "/" not in expression:
             names = [name.rpartition("/")[2] for name in names]
         found = [found_in_name(pattern, name, "group") for name in names]
         if missing := [file for file, group in zip(files, found, strict=True) if group is None]:
-            first = shown(missing[0])
+            first = printable(Path(missing[0]))
             raise DataError(
                 f"data.groups: got '{escaped(expression)}', finds no group in the name of {first} "
                 f"({len(missing)} of {len(files)} images){hint}"

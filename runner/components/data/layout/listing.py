@@ -8,23 +8,22 @@ from pathlib import Path
 
 from torch import Tensor
 
-from runner.components.data.pixels.packed_images import ImageSource, take
 from runner.engine.data_summary import Found
 
 # Paths of images -> the group of each
-GroupOf = Callable[[Sequence[ImageSource]], list[str]]
+GroupOf = Callable[[Sequence[str]], list[str]]
 
 
 @dataclass(frozen=True)
 class Listing:
     """The image files of one split and their labels (N,) int64."""
 
-    files: Sequence[ImageSource]
+    files: list[str]
     labels: Tensor
 
     def part(self, index: Tensor) -> Listing:
         """Return the files at `index`."""
-        return Listing(take(self.files, index), self.labels[index])
+        return Listing([self.files[i] for i in index.tolist()], self.labels[index])
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from typing import Literal, TypeVar
 from runner.components.data.pixels.color_modes import Colors, DeepImageError, Depth
 from runner.components.data.pixels.decoder_messages import Findings
 from runner.components.data.pixels.image_cache import Manifest, load_or_build
-from runner.components.data.pixels.packed_images import ImageSource
 from runner.components.data.pixels.pixel_settings import PixelSettings
 from runner.components.data.pixels.prepare_images import ReadSettings, cache_key, scan_range
 from runner.components.data.pixels.scan_images import Scan, scan_images
@@ -19,7 +18,7 @@ _Split = TypeVar("_Split")
 _Resolved = tuple[ReadSettings, tuple[str, ...]]
 
 
-def resolve_colors(files: Sequence[ImageSource], reading: ReadSettings, pixels: PixelSettings) -> _Resolved:
+def resolve_colors(files: Sequence[str], reading: ReadSettings, pixels: PixelSettings) -> _Resolved:
     """Return the settings with the knobs' colors, and a line about what `color=auto` decided.
 
     `depth=auto` stays open unless the images had to be scanned for `color=auto`.
@@ -50,7 +49,7 @@ def resolve_colors(files: Sequence[ImageSource], reading: ReadSettings, pixels: 
 
 
 def open_training(
-    files: Sequence[ImageSource], reading: ReadSettings, open_split: Callable[[ReadSettings], _Split]
+    files: Sequence[str], reading: ReadSettings, open_split: Callable[[ReadSettings], _Split]
 ) -> tuple[_Split, ReadSettings, tuple[str, ...]]:
     """Return the training split, the settings with the depth decided, and a line about the range if it has one.
 
@@ -64,11 +63,6 @@ def open_training(
         scan = Scan(**error.facts) if error.facts else scan_range(files, reading)
     reading, notes = _with_range(reading, scan)
     return open_split(reading), reading, notes
-
-
-def without_range(reading: ReadSettings) -> ReadSettings:
-    """Return the settings without a search for a range: an image of more than 8 bits is an error when it is read."""
-    return reading if reading.view.colors.depth != "auto" else _with_range(reading, Scan())[0]
 
 
 def _with_range(reading: ReadSettings, scan: Scan) -> _Resolved:
@@ -97,7 +91,7 @@ def _chosen_depth(pixels: PixelSettings) -> Depth | Literal["auto"]:
     return (low, high)
 
 
-def _cached_scan(files: Sequence[ImageSource], reading: ReadSettings) -> Scan:
+def _cached_scan(files: Sequence[str], reading: ReadSettings) -> Scan:
     """Return the facts about the images, from the cache if they were read before."""
 
     def scan() -> Scan:

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,7 +17,7 @@ from runner.components.data.pixels.color_modes import Colors, DeepImageError, ch
 from runner.components.data.pixels.decoder_messages import Collected, note
 from runner.components.data.pixels.fit_image import Fit, fit_image
 from runner.components.data.pixels.image_kinds import open_image
-from runner.components.data.pixels.packed_images import ImageSource, shown
+from runner.engine.saving.storage import printable
 from runner.errors import DataError
 from runner.user_paths import full
 
@@ -62,15 +63,15 @@ class View:
         return (self.colors.channels, *self.size)
 
 
-def call_decoder(path: ImageSource, work: Callable[[ImageSource], _Result]) -> tuple[_Result, list[str]]:
-    """Return `work(path)` and what decoders say about the image; raise DataError with its place for what they raise.
+def call_decoder(path: str, work: Callable[[str], _Result]) -> tuple[_Result, list[str]]:
+    """Return `work(path)` and what decoders say about the file; raise DataError with the path for whatever they raise.
 
     To be called inside `with routed:`.
     """
     with Collected() as messages:
         try:
             # Opening a pipe would block
-            if isinstance(path, str) and not stat.S_ISREG(os.stat(full(path)).st_mode):  # noqa: PTH116
+            if not stat.S_ISREG(os.stat(full(path)).st_mode):  # noqa: PTH116
                 raise ValueError("not a regular file")
             return work(path), messages
         except DeepImageError:
@@ -78,18 +79,18 @@ def call_decoder(path: ImageSource, work: Callable[[ImageSource], _Result]) -> t
         except Exception as error:
             # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
             reasons = "; ".join(dict.fromkeys([_error_text(error, path), *messages[:1]]))
-            raise DataError(f"{shown(path)}: cannot be read as an image ({reasons})") from error
+            raise DataError(f"{printable(Path(path))}: cannot be read as an image ({reasons})") from error
 
 
-def _error_text(error: Exception, path: ImageSource) -> str:
+def _error_text(error: Exception, path: str) -> str:
     """Return a decoder's message on one line, without the path."""
     message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    for place in (full(path), path) if isinstance(path, str) else ():
+    for place in (full(path), path):
         message = message.replace(f" {place!r}", "").replace(place, "it")
     return " ".join(message.split()) or type(error).__name__
 
 
-def decode(path: ImageSource, view: View) -> _Pixels:
+def decode(path: str, view: View) -> _Pixels:
     """Return an image file as (C, H, W) uint8: upright, in 8-bit RGB or gray, and fitted to the size.
 
     Orientations in EXIF and XMP are applied, wherever they stand in the file. Animations and files with several pages
@@ -110,7 +111,7 @@ def to_pixels(image: Any, view: View) -> _Pixels:
     return _to_array(fit_image(pixels, view.size, view.center, view.fit))
 
 
-def decode_crop(path: ImageSource, view: View, uniforms: Sequence[float]) -> _Pixels:
+def decode_crop(path: str, view: View, uniforms: Sequence[float]) -> _Pixels:
     """Return a random crop of an image file, scaled to (C, H, W) uint8; `uniforms` are four numbers in [0, 1).
 
     Equals torchvision's `resized_crop` (bilinear, antialias) of the same window, pixel for pixel. A JPEG whose window
@@ -138,7 +139,7 @@ def decode_crop(path: ImageSource, view: View, uniforms: Sequence[float]) -> _Pi
         return _to_array(pixels.resize((width, height), Image.Resampling.BILINEAR, box))
 
 
-def check_decodable(path: ImageSource, colors: Colors) -> None:
+def check_decodable(path: str, colors: Colors) -> None:
     """Raise what `decode` and `decode_crop` would raise for a file, at a quarter of the cost for a JPEG.
 
     The whole file is read. A JPEG is decoded at an eighth of its size, which reads every bit but saves the arithmetic.

@@ -14,9 +14,10 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from runner.components.data.pixels.packed_images import ImageSource, shown
+from runner.engine.saving.storage import printable
 from runner.errors import one_line
 from runner.printing import write_stderr
 
@@ -59,7 +60,7 @@ class Findings:
         kinds = {kind: (count, place + by, text) for kind, (count, place, text) in self.kinds.items()}
         return Findings(bad, kinds)
 
-    def lines(self, files: Sequence[ImageSource]) -> tuple[str, ...]:
+    def lines(self, files: Sequence[str]) -> tuple[str, ...]:
         """Return a line for each kind of message, the most frequent first."""
         ranked = sorted(self.kinds.values(), key=lambda found: (-found[0], found[1]))
         lines = [f"data: {text}: {_counted(count, files[place])}" for count, place, text in ranked[:_MAX_KINDS]]
@@ -73,9 +74,9 @@ class Findings:
         self.kinds[kind] = (before[0] + count, *before[1:]) if before else (count, place, text)
 
 
-def _counted(count: int, first: ImageSource) -> str:
+def _counted(count: int, first: str) -> str:
     """Return how many images there are, and the first."""
-    name = shown(first)
+    name = printable(Path(first))
     return f"1 image, {name}" if count == 1 else f"{count} images, the first is {name}"
 
 

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 import numpy as np
@@ -17,8 +18,9 @@ from torch.utils.data import get_worker_info
 
 from runner.components.data.pixels.decode import CROP_UNIFORMS, View, call_decoder, decode, decode_crop
 from runner.components.data.pixels.decoder_messages import Findings, routed
-from runner.components.data.pixels.packed_images import ImageSource, PackedFiles, read_ahead_images, shown, take
 from runner.engine.logs.console import Bar, format_duration
+from runner.engine.read_ahead import read_ahead
+from runner.engine.saving.storage import printable
 from runner.errors import DataError
 from runner.printing import standard_error, write_to
 
@@ -38,7 +40,7 @@ class ImageFiles:
     With random numbers an image is a random crop, without them the whole image.
     """
 
-    files: Sequence[ImageSource]
+    files: list[str]
     labels: Tensor
     view: View
     threads: int
@@ -55,11 +57,10 @@ class ImageFiles:
 
         `uniforms` (B, 4) in [0, 1) choose a crop of each.
         """
-        files = take(self.files, index)
+        files = [self.files[i] for i in index.tolist()]
         out = np.empty((len(files), *self.view.shape), np.uint8)
         draws = None if uniforms is None else uniforms.tolist()
-        order = files.in_order(range(len(files))) if isinstance(files, PackedFiles) else range(len(files))
-        read_ahead_images(files[place] for place in order)
+        read_ahead(files)
 
         def fill(place: int) -> None:
             # What the decoder says is known since the files were validated
@@ -67,21 +68,21 @@ class ImageFiles:
 
         with routed:
             if self.threads == 1 or get_worker_info():
-                for place in order:
+                for place in range(len(files)):
                     fill(place)
             else:
                 with ThreadPoolExecutor(self.threads) as pool:
-                    for _ in pool.map(fill, order):
+                    for _ in pool.map(fill, range(len(files))):
                         pass
         return torch.from_numpy(out)
 
-    def pixels(self, path: ImageSource, draw: Sequence[float] | None) -> NDArray[np.uint8]:
+    def pixels(self, path: str, draw: Sequence[float] | None) -> NDArray[np.uint8]:
         """Return one image (C, H, W)."""
         return decode(path, self.view) if draw is None else decode_crop(path, self.view, draw)
 
 
 def decode_in_chunks(
-    files: Sequence[ImageSource], view: View, threads: int, findings: Findings, what: str, *, keep: bool
+    files: Sequence[str], view: View, threads: int, findings: Findings, what: str, *, keep: bool
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the images of `files` in order, in chunks (n, C, H, W) uint8, and add what decoders say to `findings`.
 
@@ -98,12 +99,10 @@ def decode_in_chunks(
         yield images
 
 
-def examine(
-    files: Sequence[ImageSource], places: Sequence[int], work: Callable[[ImageSource], Any], *, keep: bool
-) -> Findings:
+def examine(files: Sequence[str], places: Sequence[int], work: Callable[[str], Any], *, keep: bool) -> Findings:
     """Call `work` for each file; return which fail if `keep` (else raise the first error), and what decoders say."""
     findings = Findings()
-    read_ahead_images(files[place] for place in places)
+    read_ahead(files[place] for place in places)
     with routed:
         for place in places:
             try:
@@ -111,7 +110,7 @@ def examine(
             except DataError as error:
                 if not keep:
                     raise
-                findings.bad[place] = str(error).removeprefix(f"{shown(files[place])}: ")
+                findings.bad[place] = str(error).removeprefix(f"{printable(Path(files[place]))}: ")
             else:
                 if messages:
                     findings.add(place, messages)

@@ -6,12 +6,10 @@ bytes say so. The suffix of an image does not choose its decoder: an AVIF file n
 
 from __future__ import annotations
 
-import io
 import os
 import stat
 from typing import Any
 
-from runner.components.data.pixels.packed_images import ImageSource
 from runner.user_paths import full
 
 # Formats whose first bytes are unmistakable, with their suffixes, the frequent ones first
@@ -54,8 +52,6 @@ _BY_SUFFIX = {
 _HEIF = ("heic", "heics", "heif", "heifs", "hif")
 _WEAK = {suffix: name for name, suffixes in _BY_SUFFIX.items() for suffix in suffixes}
 _SUFFIXES = frozenset({*_WEAK, *_HEIF, *(suffix for suffixes in _BY_CONTENT.values() for suffix in suffixes)})
-# Of images in shards: those that the first bytes tell
-PACKED_SUFFIXES = frozenset({*_HEIF, *(suffix for suffixes in _BY_CONTENT.values() for suffix in suffixes)})
 # Never opened. Raw photographs are TIFF files of which Pillow would read the thumbnail; PostScript is a program
 _OTHERS = frozenset(
     {
@@ -85,34 +81,33 @@ def is_image(path: str) -> bool:
     return suffix in _SUFFIXES or (suffix not in _OTHERS and _has_magic(first_bytes(path)))
 
 
-def open_image(path: ImageSource) -> Any:
-    """Return an opened Pillow image, of whatever format the content has. A packed image is read as a whole.
+def open_image(path: str) -> Any:
+    """Return an opened Pillow image, of whatever format the content has.
 
     Raises:
         ValueError: It is of no format that Pillow reads; the message says what to do where something helps.
     """
     from PIL import Image, UnidentifiedImageError
 
-    weak = _WEAK.get(_suffix(path)) if isinstance(path, str) else None
+    weak = _WEAK.get(_suffix(path))
     formats = (*_FORMATS, weak) if weak else _FORMATS
-    file: Any = full(path) if isinstance(path, str) else io.BytesIO(path.read())
     try:
-        return Image.open(file, formats=formats)
+        return Image.open(full(path), formats=formats)
     except KeyError as error:
         # Other versions of Pillow have fewer formats
         if error.args[0] not in formats:
             raise
-        return Image.open(file, formats=[name for name in formats if name in Image.OPEN])
+        return Image.open(full(path), formats=[name for name in formats if name in Image.OPEN])
     except UnidentifiedImageError as error:
-        head = first_bytes(path) if isinstance(path, str) else file.getvalue()[:_HEAD]
+        head = first_bytes(path)
         if head[4:8] == b"ftyp" and head[8:12] in _FTYP_IMAGES:
-            return _open_heif(file, error)
+            return _open_heif(path, error)
         if head.startswith((b"II", b"MM")):
             raise ValueError("a TIFF with more bands, or of other types, than Pillow reads") from error
         raise
 
 
-def _open_heif(file: Any, error: Exception) -> Any:
+def _open_heif(path: str, error: Exception) -> Any:
     """Return an opened HEIC image if pillow-heif is installed."""
     from PIL import Image
 
@@ -121,7 +116,7 @@ def _open_heif(file: Any, error: Exception) -> Any:
     except ImportError:
         raise ValueError("HEIC and HEIF images require pillow-heif: pip install pillow-heif") from error
     register_heif_opener()
-    return Image.open(file, formats=("HEIF",))
+    return Image.open(full(path), formats=("HEIF",))
 
 
 def _suffix(path: str) -> str:

@@ -21,7 +21,6 @@ from runner.components.data.pixels.decode import View
 from runner.components.data.pixels.decoder_messages import Findings, Unreadable
 from runner.components.data.pixels.image_cache import Manifest, load_or_build, print_note
 from runner.components.data.pixels.image_files import decode_in_chunks
-from runner.components.data.pixels.packed_images import ImageSource, PackedFiles, shown
 from runner.components.data.pixels.scan_images import Scan, scan_images
 from runner.components.data.pixels.validate_images import find_unreadable
 from runner.engine.saving import storage
@@ -47,7 +46,7 @@ class ReadSettings:
     caches: Path | None
 
 
-def load_images(files: Sequence[ImageSource], reading: ReadSettings) -> tuple[Tensor, Findings]:
+def load_images(files: Sequence[str], reading: ReadSettings) -> tuple[Tensor, Findings]:
     """Return all readable images (N, C, H, W), memory-mapped from the cache, and what decoders found.
 
     Without a cache, or if it cannot be written, images are decoded into memory. Raises DataError for the first
@@ -76,7 +75,7 @@ def _memory_map(path: Path, shape: tuple[int, ...]) -> Tensor:
     return torch.from_file(full(path), shared=False, size=int(np.prod(shape)), dtype=torch.uint8).view(shape)
 
 
-def validate_files(files: Sequence[ImageSource], reading: ReadSettings) -> Findings:
+def validate_files(files: Sequence[str], reading: ReadSettings) -> Findings:
     """Return what decoders find in the files, from a cache if they were validated before.
 
     Raises DataError for the first one unless such files are skipped.
@@ -93,7 +92,7 @@ def validate_files(files: Sequence[ImageSource], reading: ReadSettings) -> Findi
 
 
 def _load_or_build(
-    place: Path, make: Callable[[], Manifest], files: Sequence[ImageSource], reading: ReadSettings, needed: int
+    place: Path, make: Callable[[], Manifest], files: Sequence[str], reading: ReadSettings, needed: int
 ) -> Manifest:
     """Return the manifest of a cache, built by `make` if there is none.
 
@@ -113,24 +112,24 @@ def _load_or_build(
     return manifest
 
 
-def scan_range(files: Sequence[ImageSource], reading: ReadSettings) -> Scan:
+def scan_range(files: Sequence[str], reading: ReadSettings) -> Scan:
     """Return the range of the images that have more than 8 bits."""
     return scan_images(files, reading.threads, f"reading the range of {reading.root}", want_gray=False)
 
 
-def _raise_unless_skipped(files: Sequence[ImageSource], reading: ReadSettings, findings: Findings) -> Findings:
+def _raise_unless_skipped(files: Sequence[str], reading: ReadSettings, findings: Findings) -> Findings:
     """Return the findings if unreadable files are skipped; else raise DataError for the first."""
     if findings.bad and not reading.skip:
         raise DataError(first_unreadable(files, findings.bad))
     return findings
 
 
-def first_unreadable(files: Sequence[ImageSource], bad: Unreadable) -> str:
+def first_unreadable(files: Sequence[str], bad: Unreadable) -> str:
     """Return the first unreadable file and the reason."""
-    return f"{shown(files[min(bad)])}: {bad[min(bad)]}"
+    return f"{storage.printable(Path(files[min(bad)]))}: {bad[min(bad)]}"
 
 
-def _decode_to_memory(files: Sequence[ImageSource], reading: ReadSettings) -> tuple[Tensor, Findings]:
+def _decode_to_memory(files: Sequence[str], reading: ReadSettings) -> tuple[Tensor, Findings]:
     """Return the images decoded into memory."""
     findings = Findings()
     out = np.empty((len(files), *reading.view.shape), np.uint8)
@@ -141,7 +140,7 @@ def _decode_to_memory(files: Sequence[ImageSource], reading: ReadSettings) -> tu
     return torch.from_numpy(out[:done]), findings
 
 
-def _decode_to_file(files: Sequence[ImageSource], reading: ReadSettings, path: Path) -> Manifest:
+def _decode_to_file(files: Sequence[str], reading: ReadSettings, path: Path) -> Manifest:
     """Decode all images into a file."""
     findings = Findings()
     digest, count = hashlib.sha256(), 0
@@ -152,13 +151,13 @@ def _decode_to_file(files: Sequence[ImageSource], reading: ReadSettings, path: P
     return Manifest(count, digest.hexdigest(), findings)
 
 
-def _decode_all(files: Sequence[ImageSource], reading: ReadSettings, findings: Findings) -> Iterator[NDArray[np.uint8]]:
+def _decode_all(files: Sequence[str], reading: ReadSettings, findings: Findings) -> Iterator[NDArray[np.uint8]]:
     """Yield all images in chunks, with a progress bar."""
     what = f"decoding {reading.root}"
     return decode_in_chunks(files, reading.view, reading.threads, findings, what, keep=reading.skip)
 
 
-def _validate(files: Sequence[ImageSource], reading: ReadSettings) -> Manifest:
+def _validate(files: Sequence[str], reading: ReadSettings) -> Manifest:
     """Validate the files without keeping pixels."""
     what = f"validating {reading.root}"
     found = find_unreadable(
@@ -167,17 +166,14 @@ def _validate(files: Sequence[ImageSource], reading: ReadSettings) -> Manifest:
     return Manifest(len(files) - len(found.bad), "", found)
 
 
-def cache_key(files: Sequence[ImageSource], root: Path, use: tuple[Any, ...]) -> str:
+def cache_key(files: Sequence[str], root: Path, use: tuple[Any, ...]) -> str:
     """Return the name of a cache: 32 hex digits over the files, in order, and over what is kept of them."""
     from PIL import __version__, features
 
     codecs = [features.version(name) for name in ("libjpeg_turbo", "jpg", "webp", "libtiff", "avif", "jpg_2000")]
     digest = hashlib.blake2b(digest_size=16)
     digest.update(repr((_FORMAT, *use, __version__, codecs)).encode())
-    if isinstance(files, PackedFiles):
-        digest.update(files.state())
-        return digest.hexdigest()
-    for file, name in zip(map(str, files), relative_paths(root, files), strict=True):
+    for file, name in zip(files, relative_paths(root, files), strict=True):
         try:
             # A Path per file takes ten times as long
             status = os.stat(full(file))  # noqa: PTH116

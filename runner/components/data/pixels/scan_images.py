@@ -17,7 +17,7 @@ from runner.components.data.pixels.decode import call_decoder
 from runner.components.data.pixels.decoder_messages import routed
 from runner.components.data.pixels.image_files import map_chunks
 from runner.components.data.pixels.image_kinds import first_bytes, open_image
-from runner.components.data.pixels.packed_images import ImageSource, read_ahead_images
+from runner.engine.read_ahead import read_ahead
 from runner.errors import DataError
 
 # First bytes of files that never have more than 8 bits per pixel
@@ -43,7 +43,7 @@ class Scan:
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
 
 
-def scan_images(files: Sequence[ImageSource], threads: int, what: str, *, want_gray: bool) -> Scan:
+def scan_images(files: Sequence[str], threads: int, what: str, *, want_gray: bool) -> Scan:
     """Return the facts about some images; unreadable ones are left to whoever decodes them.
 
     `what` labels the progress bar. Without `want_gray` fewer files are opened, and `gray` means nothing.
@@ -51,7 +51,7 @@ def scan_images(files: Sequence[ImageSource], threads: int, what: str, *, want_g
 
     def chunk(start: int, stop: int) -> Scan:
         found = Scan()
-        read_ahead_images(files[start:stop])
+        read_ahead(files[start:stop])
         with routed:
             for file in files[start:stop]:
                 found.merge(_facts(file, want_gray))
@@ -63,9 +63,9 @@ def scan_images(files: Sequence[ImageSource], threads: int, what: str, *, want_g
     return whole
 
 
-def _facts(path: ImageSource, want_gray: bool) -> Scan:
+def _facts(path: str, want_gray: bool) -> Scan:
     """Return the facts about one image, from its first bytes if they tell."""
-    head = first_bytes(path) if isinstance(path, str) else b""
+    head = first_bytes(path)
     if head.startswith(_NEVER_DEEP) and not want_gray:
         return Scan()
     if (
@@ -80,7 +80,7 @@ def _facts(path: ImageSource, want_gray: bool) -> Scan:
     return Scan()
 
 
-def _facts_by_pillow(path: ImageSource, want_gray: bool) -> Scan:
+def _facts_by_pillow(path: str, want_gray: bool) -> Scan:
     """Return the facts about one image; only deep images and palettes are decoded."""
     with open_image(path) as image:
         if is_deep(image.mode):

@@ -14,8 +14,8 @@ from runner.components.data.pixels.color_modes import Colors, DeepImageError
 from runner.components.data.pixels.decode import call_decoder, check_decodable
 from runner.components.data.pixels.decoder_messages import Findings, routed
 from runner.components.data.pixels.image_files import FILES_PER_TASK, Progress, examine, map_chunks
-from runner.components.data.pixels.packed_images import ImageSource, read_ahead_images, take
 from runner.engine.loading import prefetched
+from runner.engine.read_ahead import read_ahead
 from runner.errors import DataError
 
 # Starting processes takes longer than validating fewer files
@@ -30,7 +30,7 @@ _ANSWER = 1024
 class _ValidationSplit:
     """Files as answers in the form of images, so that the loader's worker processes can validate them."""
 
-    files: Sequence[ImageSource]
+    files: Sequence[str]
     labels: Tensor
     workers: int
     colors: Colors
@@ -38,13 +38,13 @@ class _ValidationSplit:
 
     def fetch(self, index: Tensor, uniforms: Tensor | None = None) -> Tensor:
         """Return pixels (B, 1, 1, _ANSWER) uint8."""
-        files = take(self.files, index)
-        read_ahead_images(files)
+        files = [self.files[i] for i in index.tolist()]
+        read_ahead(files)
         with routed:
             answers = b"".join(self._answer(file) for file in files)
         return torch.frombuffer(bytearray(answers), dtype=torch.uint8).view(len(files), 1, 1, _ANSWER)
 
-    def _answer(self, file: ImageSource) -> bytes:
+    def _answer(self, file: str) -> bytes:
         """Return the answer about one file."""
         try:
             _, messages = call_decoder(file, partial(check_decodable, colors=self.colors))
@@ -56,7 +56,7 @@ class _ValidationSplit:
 
 
 def find_unreadable(
-    files: Sequence[ImageSource], threads: int, processes: int, what: str, *, keep: bool, colors: Colors
+    files: Sequence[str], threads: int, processes: int, what: str, *, keep: bool, colors: Colors
 ) -> Findings:
     """Return why files cannot be decoded if `keep` (else raise DataError for the first), and what decoders say.
 
@@ -81,7 +81,7 @@ def find_unreadable(
 
 
 def _answers(
-    files: Sequence[ImageSource], processes: int, what: str, colors: Colors
+    files: Sequence[str], processes: int, what: str, colors: Colors
 ) -> Generator[tuple[list[int], list[bytes]], None, None]:
     """Yield positions of files and the answers about them, in order."""
     split = _ValidationSplit(files, torch.zeros(len(files), dtype=torch.int64), processes, colors)
