@@ -16,9 +16,9 @@ from runner.doctor.history import History
 SAME, LOWER, HIGHER = FACTORS = (1.0, 0.1, 3.0)
 # Steps of each training, and those at its end that are compared
 STEPS = 200
-_COMPARED = 50
+COMPARED = 50
 # Standard errors of the difference, and its share of all that the loss fell in the run (diagnostics: 0.02 D)
-_EFFECT, _SHARE = 3.0, 0.02
+EFFECT, _SHARE = 3.0, 0.02
 # From the median absolute deviation to the standard deviation of normal noise
 _TO_SD = 1.4826
 # Symptoms that say that another rate is better, and the factor that shows it
@@ -36,7 +36,7 @@ _WORDS = {LOWER: "a tenth of the learning rate", HIGHER: "three times the learni
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Difference:
+class Difference:
     """Two trainings compared: their mean losses at the end, and how many standard errors they differ by.
 
     Attributes:
@@ -51,23 +51,37 @@ class _Difference:
 
     def is_better(self, fall: float) -> bool:
         """Return True if the other rate is better beyond doubt, by enough of the `fall` of the whole run."""
-        return self.effect > _EFFECT and self.same - self.other > _SHARE * fall
+        return self.effect > EFFECT and self.same - self.other > _SHARE * fall
 
 
-def difference(same: NDArray[np.float64], other: NDArray[np.float64]) -> _Difference:
+def end_of(losses: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the mean of the last 50 losses and its standard error, from the differences between consecutive ones."""
+    changes = np.diff(losses)
+    sigma = _TO_SD * float(np.median(np.abs(changes - np.median(changes)))) / math.sqrt(2)
+    return float(np.mean(losses[-COMPARED:])), sigma / math.sqrt(COMPARED)
+
+
+def has_diverged(other: NDArray[np.float64], same: NDArray[np.float64]) -> bool:
+    """Return True if a training made fewer steps than the one that it is compared with, or has a loss of nan."""
+    return len(other) < len(same) or not np.all(np.isfinite(other))
+
+
+def compared(same: float, other: float, error: float) -> Difference:
+    """Return the difference of two mean losses, given its standard error."""
+    gain = same - other
+    return Difference(same=same, other=other, effect=gain / error if error > 0 else math.copysign(math.inf, gain))
+
+
+def difference(same: NDArray[np.float64], other: NDArray[np.float64]) -> Difference:
     """Return how the losses of two trainings on the same batches differ at their end.
 
     Args:
         same: The losses (n,) of each step at the run's own rate.
         other: Those at another rate; fewer, or not finite, if it diverged.
     """
-    steps = np.diff(same)
-    sigma = _TO_SD * float(np.median(np.abs(steps - np.median(steps)))) / math.sqrt(2)
-    diverged = len(other) < len(same) or not np.all(np.isfinite(other))
-    ends = float(np.mean(same[-_COMPARED:])), math.inf if diverged else float(np.mean(other[-_COMPARED:]))
-    error = sigma * math.sqrt(2 / _COMPARED)
-    gain = ends[0] - ends[1]
-    return _Difference(same=ends[0], other=ends[1], effect=gain / error if error > 0 else math.copysign(math.inf, gain))
+    end, error = end_of(same)
+    there = math.inf if has_diverged(other, same) else float(np.mean(other[-COMPARED:]))
+    return compared(end, there, math.sqrt(2) * error)
 
 
 def fall_of(history: History) -> float:
@@ -91,12 +105,16 @@ def with_probe(finding: Finding, losses: Mapping[float, NDArray[np.float64]], fa
     if (factor := TESTS.get(finding.id)) is None:
         return finding
     found = difference(losses[SAME], losses[factor])
-    confirmed = found.is_better(fall)
     said = (
         f"{STEPS} steps after step {step} at {_WORDS[factor]} end at a loss of {found.other:.4g}, at the same rate at "
     )
     measured = f"{said}{found.same:.4g} ({found.effect:+.1f} standard errors)"
     numbers = {"probe_same": found.same, "probe_other": found.other, "probe_effect": found.effect}
+    return judged(finding, measured, numbers, confirmed=found.is_better(fall))
+
+
+def judged(finding: Finding, measured: str, numbers: Mapping[str, float], *, confirmed: bool) -> Finding:
+    """Return a finding with what a probe measured: a warning if it is confirmed, else a hint of little confidence."""
     verdict = "A probe confirms it: " if confirmed else "A probe does not confirm it: "
     return replace(
         finding,

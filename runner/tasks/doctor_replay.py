@@ -14,8 +14,8 @@ from runner.assemble import Experiment, assemble
 from runner.assemble.load_data import Loaded
 from runner.doctor.checkup import Examined
 from runner.doctor.order import in_order
-from runner.doctor.probed import fall_of
-from runner.doctor.probed_decay import COMPARED, DECAY, is_repeated, with_old_rate
+from runner.doctor.probed import COMPARED, fall_of
+from runner.doctor.probed_decay import DECAY, is_repeated, with_old_rate
 from runner.engine.schedules import Pure
 from runner.engine.short_run import short_run
 from runner.errors import Diverged
