@@ -17,6 +17,7 @@ from runner.engine.batches import TrainBatches
 from runner.engine.clipping import Clip, clip_adaptive, clip_norm, clip_value, no_clipping
 from runner.engine.clock import Clock
 from runner.engine.contracts import Data, Mix, Predict, Probe, Regularizer
+from runner.engine.division import Division
 from runner.engine.losses import Loss, as_loss
 from runner.engine.monitor import Monitor
 from runner.engine.randomness import reseeder, step_keys
@@ -53,7 +54,7 @@ def build_recipe(
         cadence=_cadence(settings, clock, batches.world),
         log_every=settings.log_every,
         loss=loss,
-        mix=resized(division.mixed(_build_mix(config, settings, data, clock)), resize),
+        mix=resized(_build_mix(config, settings, data, clock, division), resize),
         predict=build_predict(config, model, data.shape, loss),
         penalties=[r.penalty for r in regularizers if r.penalty],
         constraints=[r.constrain for r in regularizers if r.constrain],
@@ -121,15 +122,18 @@ def _class_counts(loss: Config, data: Data) -> Tensor:
     return data.train.labels.bincount(minlength=len(data.classes))
 
 
-def _build_mix(config: Config, settings: Settings, data: Data, clock: Clock) -> Callable[[Tensor, Tensor, int], Batch]:
+def _build_mix(
+    config: Config, settings: Settings, data: Data, clock: Clock, division: Division
+) -> Callable[[Tensor, Tensor, int], Batch]:
     """Return the mix as a function of the step.
 
-    A mix may have an `end`: a number of steps after which batches stay as they are.
+    A mix may have an `end`: a number of steps after which batches stay as they are, and processes exchange none.
     """
     mix: Mix = build("mix", config["mix"], num_classes=len(data.classes), shape=data.shape, clock=clock)
     key_of, end = step_keys(settings.seed, "mix"), getattr(mix, "end", None)
-    last = math.inf if end is None else end
-    return lambda images, labels, step: mix(images, labels, key_of(step)) if step < last else (images, labels)
+    last = 0 if config["mix"]["name"] == "none" else math.inf if end is None else end
+    mixed = division.mixed(lambda images, labels, step: mix(images, labels, key_of(step)))
+    return lambda images, labels, step: mixed(images, labels, step) if step < last else (images, labels)
 
 
 def _clipper(settings: Settings, model: nn.Module) -> Clip:
