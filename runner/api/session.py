@@ -17,12 +17,15 @@ from runner import plain_yaml, source_reader, user_paths
 from runner.annotations import annotation, marks, marks_of_kind
 from runner.door import naming, options
 from runner.engine.interruption import Interrupted, raising, repeats_raise
-from runner.errors import PluginError, RunnerError
+from runner.engine.rendezvous import place_in
+from runner.errors import ConfigError, PluginError, RunnerError
 from runner.printing import in_notebook
 from runner.status import ending
 from runner.tasks.activity import claimed
 from runner.user_folders import check_working_folder
 
+# Calls that train or write; others may be made in each of several processes
+_OF_ONE_PROCESS = ("runner.train", "runner.run", "runner.sweep")
 _Value = TypeVar("_Value")
 
 # What is kept of the user's files, which may change between two calls
@@ -36,6 +39,15 @@ _OF_FILES: tuple[Any, ...] = (
     marks_of_kind,
     naming.trial_folders,
 )
+
+
+def _refuse_several(what: str) -> None:
+    """Raise ConfigError in one of several processes, each of which would do the whole work."""
+    if (place := place_in(os.environ)) is not None:
+        raise ConfigError(
+            f"{what}: this is one of {place.size} processes of {place.starter}; train in several with "
+            "torchrun or srun ... -m runner, or unset its variables"
+        )
 
 
 def call(what: str, body: Callable[[], _Value], opened: Callable[[], Path | None] = lambda: None) -> _Value:
@@ -53,6 +65,8 @@ def call(what: str, body: Callable[[], _Value], opened: Callable[[], Path | None
     """
     try:
         with claimed(what), _session():
+            if what in _OF_ONE_PROCESS:
+                _refuse_several(what)
             return body()
     except KeyboardInterrupt as error:
         # Python's own: a second Ctrl-C, which did not wait for the run

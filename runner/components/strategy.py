@@ -30,6 +30,5 @@ def ddp(
         timeout: Seconds to wait for another process in a step, > 0.
         start_timeout: Seconds to wait until the first step is done, at validations and at checkpoints, > 0.
     """
-    return Strategy(
-        sync_norms=batch_norm == "sync", exact_draws=dropout == "exact", timeout=timeout, start_timeout=start_timeout
-    )
+    # The seconds to wait are needed before a component is built: runner.door.together reads them
+    return Strategy(sync_norms=batch_norm == "sync", exact_draws=dropout == "exact")

@@ -13,18 +13,19 @@ from runner.door.arguments import Arguments
 from runner.engine.interruption import DEFAULT, handled
 from runner.engine.process_errors import ProcessLost
 from runner.engine.rendezvous import Place
-from runner.errors import ConfigError, RunnerError
+from runner.errors import ConfigError
 from runner.hashes import digest
 from runner.status import Status, ending, print_error
 from runner.streams import flush_streams, silence
 
 if TYPE_CHECKING:
     from runner.door.command import Command
-    from runner.engine.joining import Meeting, Words
-    from runner.engine.together import Strategy
+    from runner.engine.joining import Meeting
 
 # Tasks that several processes can share
 _TASKS = ("train",)
+# Seconds that a process whose command was refused waits for the others
+_REFUSED_WAIT = 600.0
 
 
 def run_together(arguments: Arguments, place: Place) -> NoReturn:
@@ -39,34 +40,35 @@ def run_together(arguments: Arguments, place: Place) -> NoReturn:
 
 def _exit_code(arguments: Arguments, place: Place, speak: Callable[[], None]) -> int:
     """Run a command line and return the exit code of this process."""
-    from runner.engine.joining import Meeting
+    from runner.engine.joining import Meeting, Words
 
-    command, words, strategy = _read(arguments)
     meeting: Meeting | None = None
+    command, refusal = _read(arguments)
     try:
+        said = Words(digest=_digest(command)) if command else Words.of(refusal)
         with handled(DEFAULT):
-            meeting = Meeting(place, strategy)
-            meeting.agree(words)
+            meeting = Meeting(place, _wait(command))
+            meeting.agree(said)
         assert command is not None
         return _train(command, meeting)
     except BaseException as error:
-        found = ending(error)
+        # The refusal of this process has lines that the others do not know
+        shown = refusal if refusal is not None and not place.rank else error
+        found = ending(shown)
         if meeting is not None:
             if found.status is not Status.INTERRUPTED:
                 meeting.fail(error, str(found.reason), found.exit_code)
             if isinstance(error, ProcessLost) and meeting.speaks():
                 speak()
-        code = print_error(error).exit_code
+        code = print_error(shown).exit_code
         if meeting is not None and not place.rank:
             meeting.told()
         return code
 
 
-def _read(arguments: Arguments) -> tuple[Command | None, Words, Strategy]:
-    """Return the checked command, what this process says about it to the others, and how long it waits for them."""
+def _read(arguments: Arguments) -> tuple[Command | None, BaseException | None]:
+    """Return the checked command, or why it was refused."""
     from runner.door.command import checked_command
-    from runner.engine.joining import Words
-    from runner.engine.together import Strategy
 
     try:
         if arguments.multirun:
@@ -77,11 +79,19 @@ def _read(arguments: Arguments) -> tuple[Command | None, Words, Strategy]:
         if command.sweep or command.config is None or command.config["task"]["name"] not in _TASKS:
             name = "a sweep" if command.config is None else f"task={command.config['task']['name']}"
             raise ConfigError(f"{name}: runs in one process; start it without torchrun")
-        knobs = command.config["strategy"]
-        strategy = Strategy(timeout=float(knobs["timeout"]), start_timeout=float(knobs["start_timeout"]))
-        return command, Words(digest=digest([command.config, runner.__version__])), strategy
-    except RunnerError as error:
-        return None, Words(error=str(error), exit_code=error.exit_code), Strategy()
+    except Exception as error:
+        return None, error
+    return command, None
+
+
+def _digest(command: Command) -> str:
+    """Return what must be the same in all processes."""
+    return digest([command.config, runner.__version__])
+
+
+def _wait(command: Command | None) -> float:
+    """Return the seconds to wait for processes that have not started; a refused command does not say it."""
+    return float(command.config["strategy"]["start_timeout"]) if command and command.config else _REFUSED_WAIT
 
 
 def _train(command: Command, meeting: Meeting) -> int:
@@ -89,12 +99,13 @@ def _train(command: Command, meeting: Meeting) -> int:
     from torch import distributed
 
     job = command.job()
+    timeout = float(job.config["strategy"]["timeout"])
     folder = meeting.folder() if meeting.place.attempt else None
     if folder is not None:
         job = replace(job, folder=str(folder), folder_name=folder.name)
     with ExitStack() as held:
         with handled(DEFAULT):
-            group = held.enter_context(meeting.joined())
+            group = held.enter_context(meeting.joined(timeout))
         code = command.start(replace(job, world=group))
         distributed.barrier()
         distributed.destroy_process_group()

@@ -23,8 +23,8 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 from runner.engine.process_errors import ProcessesDiffer, ProcessLost
 from runner.engine.process_group import ProcessGroup
 from runner.engine.rendezvous import Place
-from runner.engine.together import Strategy
 from runner.errors import RunnerError, describe
+from runner.status import ending
 
 # Seconds to wait for what the other processes say after an exchange failed
 _PATIENCE = 4.0
@@ -39,18 +39,24 @@ class Words:
     error: str = ""
     exit_code: int = 0
 
+    @classmethod
+    def of(cls, error: BaseException | None) -> Words:
+        """Return the words of a process whose command was refused."""
+        found = ending(error or RuntimeError("no command"))
+        return cls(error=str(found.reason), exit_code=found.exit_code)
+
 
 class Meeting:
     """The store of the processes of one attempt.
 
     Args:
         place: The place of this process.
-        strategy: Has the seconds to wait.
+        start_timeout: Seconds to wait for a process that has not started, or that begins an exchange late.
     """
 
-    def __init__(self, place: Place, strategy: Strategy) -> None:
-        self.place, self._strategy = place, strategy
-        patience = timedelta(seconds=strategy.start_timeout)
+    def __init__(self, place: Place, start_timeout: float) -> None:
+        self.place, self._start_timeout = place, start_timeout
+        patience = timedelta(seconds=start_timeout)
         keeps = place.rank == 0 and not place.keeps_store
         try:
             store = TCPStore(place.address, place.port, is_master=keeps, timeout=patience, wait_for_workers=False)
@@ -119,7 +125,9 @@ class Meeting:
             silent = [rank for rank in others if not self._has("alive", rank)]
             if silent:
                 hosts = ", ".join(f"rank {rank} on {self._host_of(rank)}" for rank in silent)
-                return ProcessLost(f"{hosts} does not answer: it was killed or stopped, or its machine is gone")
+                what = "does not answer: it was killed or stopped, or its machine is gone"
+                many = "do not answer: they were killed or stopped, or their machines are gone"
+                return ProcessLost(f"{hosts} {what if len(silent) == 1 else many}")
         return ProcessLost(f"an exchange between the processes failed ({reason})")
 
     def speaks(self) -> bool:
@@ -146,10 +154,10 @@ class Meeting:
 
     def _hear(self, topic: str, rank: int) -> dict[str, Any]:
         try:
-            self.store.wait([f"{topic}/{rank}"], timedelta(seconds=self._strategy.start_timeout))
+            self.store.wait([f"{topic}/{rank}"], timedelta(seconds=self._start_timeout))
         except RuntimeError as error:
             raise ProcessLost(
-                f"rank {rank} has not started within {self._strategy.start_timeout:g} s (strategy.start_timeout)"
+                f"rank {rank} has not started within {self._start_timeout:g} s (strategy.start_timeout)"
             ) from error
         found: dict[str, Any] = json.loads(self.store.get(f"{topic}/{rank}"))
         return found
@@ -161,9 +169,9 @@ class Meeting:
         return str(self._hear("words", rank)["host"]) if self._has("words", rank) else "an unknown host"
 
     @contextmanager
-    def joined(self) -> Iterator[ProcessGroup]:
-        """Initialize torch's process group, for the body."""
-        place, strategy = self.place, self._strategy
+    def joined(self, timeout: float) -> Iterator[ProcessGroup]:
+        """Initialize torch's process group, for the body; `timeout` is the seconds to wait for a process in a step."""
+        place = self.place
         has_gpu = torch.cuda.is_available() and torch.cuda.device_count() > place.local_rank
         backend = "cpu:gloo,cuda:nccl" if has_gpu else "gloo"
         try:
@@ -172,9 +180,9 @@ class Meeting:
                 store=self.store,
                 rank=place.rank,
                 world_size=place.size,
-                timeout=timedelta(seconds=strategy.timeout),
+                timeout=timedelta(seconds=timeout),
             )
-            patient = distributed.new_group(timeout=timedelta(seconds=strategy.start_timeout), backend=backend)
+            patient = distributed.new_group(timeout=timedelta(seconds=self._start_timeout), backend=backend)
         except RuntimeError as error:
             raise self.explain(describe(error)) from error
         group = ProcessGroup(

@@ -12,11 +12,7 @@ class Strategy:
     Attributes:
         sync_norms: BatchNorms have the statistics of the whole batch; else of the share of each process.
         exact_draws: Layers draw random numbers for the whole batch; else each process draws its own.
-        timeout: Seconds to wait for another process in a step.
-        start_timeout: Seconds to wait until the first step is done, at validations and at checkpoints.
     """
 
-    sync_norms: bool = True
-    exact_draws: bool = True
-    timeout: float = 60.0
-    start_timeout: float = 600.0
+    sync_norms: bool
+    exact_draws: bool

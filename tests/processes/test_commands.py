@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 from running import ROOT
 
+import runner
 from runner.engine.processes import children
 from runner.engine.saving import checkpoint
+from runner.errors import ConfigError
 
 QUICK = ("model=mlp", "model.hidden=[16]", "augment=[]", "figures=never", "predictions=never", "test=never")
 
@@ -88,6 +90,8 @@ def test_two_processes_train_one_run(tmp_path):
     assert scores["loss"] == pytest.approx(alone["loss"], rel=1e-4)
 
 
+@pytest.mark.ci_slice
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words, line",
     [
@@ -104,6 +108,15 @@ def test_what_is_wrong_is_said_once(tmp_path, words, line):
     found = lines_of(text)
     assert len(found) == 1 and line in found[0], text
     assert not list(tmp_path.iterdir())
+
+
+def test_python_calls_are_refused_in_one_of_several_processes(monkeypatch):
+    place = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    for make in (runner.train, runner.run, runner.sweep):
+        with pytest.raises(ConfigError, match="one of 2 processes of torchrun"):
+            make(["steps=1"])
 
 
 def test_a_process_that_never_starts_is_named(tmp_path):

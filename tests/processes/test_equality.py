@@ -83,7 +83,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [2, 3, 4])
+@pytest.mark.parametrize("size", [pytest.param(2, marks=pytest.mark.ci_slice), 3, 4])
 def test_several_processes_have_the_numbers_of_one(size: int, alone: tuple[Path, dict[str, Any]]) -> None:
     folder, one = alone
     found = run(size, folder)

@@ -10,6 +10,8 @@ import pytest
 import torch
 from test_equality import run
 
+# Two processes train
+pytestmark = [pytest.mark.slow, pytest.mark.ci_slice]
 CASES: dict[str, dict[str, Any]] = {
     "exact": {"model": "mlp", "regularizer": ["dropout"]},
     "per_rank": {"model": "mlp", "regularizer": ["dropout"], "strategy.dropout": "per_rank"},
