@@ -36,7 +36,7 @@ _WORDS = {LOWER: "a tenth of the learning rate", HIGHER: "three times the learni
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
+class _Difference:
     """Two trainings compared: their mean losses at the end, and how many standard errors they differ by.
 
     Attributes:
@@ -66,13 +66,13 @@ def has_diverged(other: NDArray[np.float64], same: NDArray[np.float64]) -> bool:
     return len(other) < len(same) or not np.all(np.isfinite(other))
 
 
-def compared(same: float, other: float, error: float) -> Difference:
+def compared(same: float, other: float, error: float) -> _Difference:
     """Return the difference of two mean losses, given its standard error."""
     gain = same - other
-    return Difference(same=same, other=other, effect=gain / error if error > 0 else math.copysign(math.inf, gain))
+    return _Difference(same=same, other=other, effect=gain / error if error > 0 else math.copysign(math.inf, gain))
 
 
-def difference(same: NDArray[np.float64], other: NDArray[np.float64]) -> Difference:
+def difference(same: NDArray[np.float64], other: NDArray[np.float64]) -> _Difference:
     """Return how the losses of two trainings on the same batches differ at their end.
 
     Args:
